@@ -1,0 +1,128 @@
+//! Accounts and the API keys that act for them.
+
+use std::fmt;
+
+use ring::digest;
+use zeroize::Zeroize;
+
+use super::id::{AccountId, AccountKey, ApiKeyId};
+use super::permission::Permissions;
+use super::time::Timestamp;
+
+/// Longest name of an account or a key, in characters.
+pub const MAX_NAME_CHARS: usize = 255;
+
+/// The owner of endpoints, events and keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The id outside.
+    pub id: AccountId,
+    /// The row inside.
+    pub key: AccountKey,
+    /// A label for people.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// An API key without the key: what the database holds and the API shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// The id outside.
+    pub id: ApiKeyId,
+    /// The account it acts for; `None` is an operator key.
+    pub account: Option<(AccountId, AccountKey)>,
+    /// A label for people.
+    pub name: Option<String>,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// The prefix and the last 4 characters.
+    pub hint: String,
+    /// After this it is refused.
+    pub expires_at: Option<Timestamp>,
+    /// The last call that it was used for, kept to the minute.
+    pub last_used_at: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// The key itself: shown once, when it is made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PlainKey(String);
+
+impl PlainKey {
+    /// The configured prefix and 32 random bytes in lowercase hex.
+    pub fn from_random(prefix: &str, mut bytes: [u8; 32]) -> Self {
+        let key = Self(format!("{prefix}{}", hex::encode(bytes)));
+        bytes.zeroize();
+        key
+    }
+
+    /// The text that the owner of the key keeps.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// What may be shown later: the prefix and the last 4 characters.
+    pub fn hint(&self) -> String {
+        let split = self.0.len().saturating_sub(64);
+        format!("{}...{}", &self.0[..split], &self.0[self.0.len() - 4..])
+    }
+}
+
+impl fmt::Debug for PlainKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Drop for PlainKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// SHA-256 of a key. The key has 256 random bits, so a slow hash would add nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash([u8; 32]);
+
+impl KeyHash {
+    /// The hash of a presented key.
+    pub fn of(key: &str) -> Self {
+        let digest = digest::digest(&digest::SHA256, key.as_bytes());
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest.as_ref());
+        Self(hash)
+    }
+
+    /// The bytes that the database keeps.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// From a database column.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_prints_as_redacted_and_hints_only_its_ends() {
+        let key = PlainKey::from_random("mxcep_", [0xab; 32]);
+        assert_eq!(key.reveal().len(), 70);
+        assert_eq!(key.hint(), "mxcep_...abab");
+        assert_eq!(format!("{key:?} {:?}", KeyHash::of(key.reveal())), "[redacted] [redacted]");
+    }
+}

@@ -1,0 +1,17 @@
+//! What the product means: values and decisions, and nothing else.
+//!
+//! No I/O, no clock, no SQL, no wire format. Time and randomness arrive as parameters.
+
+pub mod account;
+pub mod address;
+pub mod delivery;
+pub mod endpoint;
+pub mod event;
+pub mod id;
+pub mod permission;
+pub mod retry;
+pub mod secret;
+pub mod sign;
+pub mod time;
+pub mod transition;
+pub mod url;

@@ -1,0 +1,99 @@
+//! An instant in UTC with millisecond precision, and the one way in which it is written and read.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Milliseconds since the Unix epoch. Outside it is always ISO 8601 with whole seconds and `Z`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Timestamp(i64);
+
+/// 0000-01-01 to 9999-12-31: what four digits of a year can write.
+const RANGE_MS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
+
+impl Timestamp {
+    /// From milliseconds since the Unix epoch; out of the years 0 to 9999 it is clamped.
+    pub fn from_millis(millis: i64) -> Self {
+        Self(millis.clamp(*RANGE_MS.start(), *RANGE_MS.end()))
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub fn as_millis(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down.
+    pub fn as_secs(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// This instant moved later.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.0.saturating_add(millis))
+    }
+
+    /// This instant moved earlier.
+    #[must_use]
+    pub fn minus(self, duration: Duration) -> Self {
+        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self::from_millis(self.0.saturating_sub(millis))
+    }
+
+    /// How long after `earlier` this is; zero when it is not after it.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// Reads an RFC 3339 date-time that carries its offset (`Z` or `+02:00`).
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.len() > 64 {
+            return None;
+        }
+        let instant: jiff::Timestamp = text.parse().ok()?;
+        let millis = instant.as_millisecond();
+        RANGE_MS.contains(&millis).then_some(Self(millis))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let instant = jiff::Timestamp::from_second(self.as_secs()).map_err(|_| fmt::Error)?;
+        let utc = instant.to_zoned(jiff::tz::TimeZone::UTC);
+        write!(
+            f,
+            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+            utc.year(),
+            utc.month(),
+            utc.day(),
+            utc.hour(),
+            utc.minute(),
+            utc.second()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Timestamp;
+
+    #[test]
+    fn a_time_is_written_in_utc_with_whole_seconds() {
+        let time = Timestamp::parse("2026-05-01T07:14:38.999+02:00").expect("a time");
+        assert_eq!(time.to_string(), "2026-05-01T05:14:38Z");
+    }
+
+    #[test]
+    fn a_time_without_its_offset_is_refused() {
+        for text in ["2026-05-01T05:14:38", "2026-05-01", "", "yesterday", "99999-01-01T00:00:00Z"] {
+            assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_range_can_be_written() {
+        for millis in [i64::MIN, i64::MAX, -1, 0] {
+            assert_eq!(Timestamp::from_millis(millis).to_string().len(), 20);
+        }
+    }
+}
