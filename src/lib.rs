@@ -1,1 +1,4 @@
+//! Aldaba: a webhook sender in one binary.
 
+pub mod clock;
+pub mod domain;

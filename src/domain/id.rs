@@ -107,9 +107,7 @@ impl EventId {
         let sequence = u128::from(key & 0xf_ffff);
         let (high, low) = (sequence >> 8, sequence & 0xff);
         let filling = u128::from(scramble(key)) >> 10;
-        Uuid::from_u128(
-            millis << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low << 54 | (filling & ((1 << 54) - 1)),
-        )
+        Uuid::from_u128(millis << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low << 54 | (filling & ((1 << 54) - 1)))
     }
 
     /// Reads what [`EventId::to_uuid`] wrote; any other UUID is no event.

@@ -59,7 +59,7 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instant = jiff::Timestamp::from_second(self.as_secs()).map_err(|_| fmt::Error)?;
-        let utc = instant.to_zoned(jiff::tz::TimeZone::UTC);
+        let utc = jiff::tz::Offset::UTC.to_datetime(instant);
         write!(
             f,
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",

@@ -1,0 +1,131 @@
+//! Deliveries: an event on its way to one endpoint, and what its attempts came to.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::id::{DeliveryId, EndpointId, EndpointKey};
+use super::time::Timestamp;
+
+/// Characters of an answer's body that are kept.
+pub const KEPT_BODY_CHARS: usize = 500;
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeliveryStatus {
+    /// Not tried yet.
+    Pending,
+    /// A receiver answered 2xx.
+    Success,
+    /// The last attempt failed and another is scheduled.
+    Retrying,
+    /// No further attempt.
+    Failed,
+}
+
+impl DeliveryStatus {
+    /// The name outside.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Success => "success",
+            Self::Retrying => "retrying",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether an attempt is still to come.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Pending | Self::Retrying)
+    }
+
+    /// The number in a database column.
+    pub fn to_column(self) -> i64 {
+        match self {
+            Self::Pending => 0,
+            Self::Retrying => 1,
+            Self::Success => 2,
+            Self::Failed => 3,
+        }
+    }
+
+    /// From a database column.
+    pub fn from_column(column: i64) -> Option<Self> {
+        [Self::Pending, Self::Retrying, Self::Success, Self::Failed].into_iter().find(|s| s.to_column() == column)
+    }
+}
+
+/// Why a delivery exists, which decides what its outcome touches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeliveryKind {
+    /// An event was published.
+    Event,
+    /// Somebody pressed "test": tried once, and the endpoint's failures are not counted.
+    Test,
+}
+
+/// A leased delivery: what an attempt needs, apart from the endpoint's current row.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The delivery.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub endpoint: EndpointKey,
+    /// Why it exists.
+    pub kind: DeliveryKind,
+    /// The type of its event.
+    pub event_type: Arc<str>,
+    /// Attempts made before this one.
+    pub attempts_made: u32,
+    /// Failures that count towards the schedule.
+    pub failures: u32,
+    /// The bytes to send.
+    pub body: Bytes,
+}
+
+/// What one attempt came to. A failure is a value like any other.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outcome {
+    /// When the attempt began.
+    pub started_at: Timestamp,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u32,
+    /// The answer's status; `None` when there was no whole answer.
+    pub http_status: Option<u16>,
+    /// The first [`KEPT_BODY_CHARS`] characters of the answer.
+    pub body: Option<String>,
+    /// What went wrong, in words that a person can act on.
+    pub error: Option<String>,
+    /// What the answer's `Retry-After` asked for, in milliseconds from the end of the attempt.
+    pub retry_after_ms: Option<u64>,
+}
+
+/// A delivery as its owner sees it: one row, showing the latest attempt.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Delivery {
+    /// Its id, the same over all attempts.
+    pub id: DeliveryId,
+    /// Where it goes.
+    pub endpoint: EndpointId,
+    /// The endpoint's URL now.
+    pub endpoint_url: String,
+    /// The type of its event.
+    pub event_type: String,
+    /// The validation that its event is about.
+    pub validation_id: Option<Uuid>,
+    /// Where it stands.
+    pub status: DeliveryStatus,
+    /// The number of the latest attempt; 1 while pending.
+    pub attempt: u32,
+    /// When the next attempt is due.
+    pub next_retry_at: Option<Timestamp>,
+    /// The latest answer's status.
+    pub response_status: Option<u16>,
+    /// The first [`KEPT_BODY_CHARS`] characters of the latest answer.
+    pub response_body: Option<String>,
+    /// How long the latest attempt took, in milliseconds.
+    pub response_time_ms: Option<u32>,
+    /// What went wrong in the latest attempt.
+    pub error_message: Option<String>,
+}

@@ -1,0 +1,111 @@
+//! Webhook endpoints: a receiver's URL, what it subscribes to, and how it is doing.
+
+use super::id::{AccountKey, EndpointId, EndpointKey};
+use super::time::Timestamp;
+
+/// Most event types that an endpoint can subscribe to, counted as sent.
+pub const MAX_EVENTS: usize = 10;
+
+/// Longest description, in characters.
+pub const MAX_DESCRIPTION_CHARS: usize = 255;
+
+/// Whether an endpoint receives deliveries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EndpointStatus {
+    /// It does.
+    Active,
+    /// Its owner paused it.
+    Disabled,
+    /// The platform paused it: too many failures, or a 410.
+    AutoDisabled,
+}
+
+impl EndpointStatus {
+    /// The name outside.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::AutoDisabled => "auto_disabled",
+        }
+    }
+
+    /// What an owner may set it to.
+    pub fn parse_settable(name: &str) -> Option<Self> {
+        match name {
+            "active" => Some(Self::Active),
+            "disabled" => Some(Self::Disabled),
+            _ => None,
+        }
+    }
+
+    /// The number in a database column.
+    pub fn to_column(self) -> i64 {
+        match self {
+            Self::Active => 0,
+            Self::Disabled => 1,
+            Self::AutoDisabled => 2,
+        }
+    }
+
+    /// From a database column.
+    pub fn from_column(column: i64) -> Option<Self> {
+        [Self::Active, Self::Disabled, Self::AutoDisabled].into_iter().find(|s| s.to_column() == column)
+    }
+}
+
+/// How an endpoint has been doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EndpointHealth {
+    /// Whether it receives deliveries.
+    pub status: EndpointStatus,
+    /// Failed attempts since the last success.
+    pub consecutive_failures: u32,
+    /// When the first of them was; `None` when there is none.
+    pub failing_since: Option<Timestamp>,
+}
+
+impl EndpointHealth {
+    /// An active endpoint with a clean record.
+    pub const NEW: Self = Self { status: EndpointStatus::Active, consecutive_failures: 0, failing_since: None };
+}
+
+/// An endpoint as its owner sees it, without its secret.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Endpoint {
+    /// The id outside.
+    pub id: EndpointId,
+    /// The row inside.
+    pub key: EndpointKey,
+    /// Its owner's row.
+    pub account: AccountKey,
+    /// The receiver, as registered.
+    pub url: String,
+    /// Event types, distinct, in the order given.
+    pub events: Vec<String>,
+    /// A label for people.
+    pub description: Option<String>,
+    /// How it is doing.
+    pub health: EndpointHealth,
+    /// When the last attempt began, whatever came of it.
+    pub last_delivery_at: Option<Timestamp>,
+    /// `...` and the last 4 characters of the secret.
+    pub secret_hint: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When its owner or the platform last changed it.
+    pub updated_at: Timestamp,
+}
+
+/// What an owner changes; `None` stays as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EndpointChange {
+    /// The receiver.
+    pub url: Option<String>,
+    /// Event types.
+    pub events: Option<Vec<String>>,
+    /// The label; `Some(None)` removes it.
+    pub description: Option<Option<String>>,
+    /// `active` (which clears the failures) or `disabled`.
+    pub status: Option<EndpointStatus>,
+}

@@ -1,0 +1,211 @@
+//! Signing secrets: how they are made, sealed for the database and kept from view.
+//!
+//! A secret leaves this file in three ways only: into a signature, into an encrypted column, and as the text of
+//! the one answer that shows it.
+
+use std::fmt;
+
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::{digest, hmac};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::id::EndpointId;
+use super::time::Timestamp;
+
+/// Older secrets that may sign beside the current one; the oldest goes when there would be more.
+pub const MAX_OLDER_SECRETS: usize = 4;
+
+/// Longest overlap of an old secret and its successor, in seconds: 7 days.
+pub const MAX_OVERLAP_SECONDS: u32 = 604_800;
+
+/// A signing secret: 64 lowercase hex characters.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// From 32 random bytes.
+    pub fn from_random(mut bytes: [u8; 32]) -> Self {
+        let secret = Self(hex::encode(bytes));
+        bytes.zeroize();
+        secret
+    }
+
+    /// The text for the one answer that shows it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
+    /// What may be shown later: `...` and the last 4 characters.
+    pub fn hint(&self) -> String {
+        format!("...{}", &self.0[self.0.len() - 4..])
+    }
+
+    /// Reads a secret as a receiver's settings hold it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let lowercase_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        (text.len() == 64 && lowercase_hex).then(|| Self(text.to_owned()))
+    }
+
+    /// The HMAC-SHA256 key of our own two signatures: the 64 ASCII characters.
+    pub(super) fn text_key(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, self.0.as_bytes())
+    }
+
+    /// The HMAC-SHA256 key of the Standard Webhooks scheme: the text, base64-decoded (48 bytes).
+    pub(super) fn decoded_key(&self) -> hmac::Key {
+        use base64::Engine as _;
+        // 64 hex characters are always base64 of 48 bytes: the alphabet holds them and no padding is due.
+        let bytes = base64::engine::general_purpose::STANDARD.decode(&self.0).unwrap_or_default();
+        hmac::Key::new(hmac::HMAC_SHA256, &Zeroizing::new(bytes))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// A secret as the database keeps it: a nonce and the ChaCha20-Poly1305 ciphertext (RFC 8439), beside the id of
+/// the master key that sealed it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SealedSecret {
+    /// Which master key opens it.
+    pub key_id: String,
+    /// 12 bytes of nonce, then ciphertext and tag.
+    pub bytes: Vec<u8>,
+}
+
+/// A sealed secret cannot be opened.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum OpenError {
+    /// No master key at hand has this id.
+    #[error("no master key with the id {0} is configured (secrets.master_key, secrets.previous_master_keys)")]
+    UnknownKey(String),
+    /// The bytes are not what this key sealed for this endpoint.
+    #[error("a sealed secret is damaged or belongs to another endpoint")]
+    Damaged,
+}
+
+/// A 32-byte key that seals secrets.
+struct MasterKey {
+    id: String,
+    key: LessSafeKey,
+}
+
+/// The master keys: the first seals, all of them open.
+pub struct Keyring(Vec<MasterKey>);
+
+impl Keyring {
+    /// From the current key and those before it.
+    pub fn new(current: &[u8; 32], previous: &[[u8; 32]]) -> Self {
+        let keys = std::iter::once(current).chain(previous).filter_map(|bytes| {
+            let id = key_id(bytes);
+            UnboundKey::new(&CHACHA20_POLY1305, bytes).ok().map(|key| MasterKey { id, key: LessSafeKey::new(key) })
+        });
+        Self(keys.collect())
+    }
+
+    /// The id of the key that seals now.
+    pub fn current_id(&self) -> &str {
+        &self.0[0].id
+    }
+
+    /// Encrypts a secret for one endpoint's row; `nonce` must be fresh random bytes.
+    pub fn seal(&self, secret: &Secret, endpoint: EndpointId, nonce: [u8; NONCE_LEN]) -> SealedSecret {
+        let master = &self.0[0];
+        let mut bytes = nonce.to_vec();
+        let mut text = Zeroizing::new(secret.0.as_bytes().to_vec());
+        let aad = Aad::from(endpoint.0.as_bytes());
+        let tag = master
+            .key
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut text)
+            .expect("64 bytes are within what one ChaCha20-Poly1305 call can seal");
+        bytes.extend_from_slice(&text);
+        bytes.extend_from_slice(tag.as_ref());
+        SealedSecret { key_id: master.id.clone(), bytes }
+    }
+
+    /// Decrypts a secret of this endpoint.
+    pub fn open(&self, sealed: &SealedSecret, endpoint: EndpointId) -> Result<Secret, OpenError> {
+        let master = self
+            .0
+            .iter()
+            .find(|master| master.id == sealed.key_id)
+            .ok_or_else(|| OpenError::UnknownKey(sealed.key_id.clone()))?;
+        let (nonce, ciphertext) = sealed.bytes.split_at_checked(NONCE_LEN).ok_or(OpenError::Damaged)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Damaged)?;
+        let mut buffer = Zeroizing::new(ciphertext.to_vec());
+        let aad = Aad::from(endpoint.0.as_bytes());
+        let text = master.key.open_in_place(nonce, aad, &mut buffer).map_err(|_| OpenError::Damaged)?;
+        std::str::from_utf8(text).ok().and_then(Secret::parse).ok_or(OpenError::Damaged)
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|master| &master.id)).finish()
+    }
+}
+
+/// The id of a master key: the first 8 bytes of a SHA-256 of it, which tells keys apart and tells nothing of them.
+fn key_id(bytes: &[u8; 32]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(b"aldaba master key id\0");
+    context.update(bytes);
+    hex::encode(&context.finish().as_ref()[..8])
+}
+
+/// The secrets of an endpoint at one moment: the current one and, in an overlap, older ones.
+#[derive(Clone, Debug)]
+pub struct SecretSet {
+    /// Signs always.
+    pub current: Secret,
+    /// Each signs beside the current one until its time.
+    pub older: Vec<(Secret, Timestamp)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENDPOINT: [u8; 16] = [1; 16];
+
+    #[test]
+    fn a_sealed_secret_opens_for_its_own_endpoint_only() {
+        let ring = Keyring::new(&[1; 32], &[]);
+        let secret = Secret::from_random([9; 32]);
+        let sealed = ring.seal(&secret, EndpointId::from_random(ENDPOINT), [3; 12]);
+        assert_eq!(ring.open(&sealed, EndpointId::from_random(ENDPOINT)), Ok(secret));
+        assert_eq!(ring.open(&sealed, EndpointId::from_random([2; 16])), Err(OpenError::Damaged));
+        let mut altered = sealed.clone();
+        altered.bytes[20] ^= 1;
+        assert_eq!(ring.open(&altered, EndpointId::from_random(ENDPOINT)), Err(OpenError::Damaged));
+    }
+
+    #[test]
+    fn a_previous_master_key_still_opens_and_an_unknown_one_is_named() {
+        let endpoint = EndpointId::from_random(ENDPOINT);
+        let secret = Secret::from_random([9; 32]);
+        let sealed = Keyring::new(&[1; 32], &[]).seal(&secret, endpoint, [3; 12]);
+        let both = Keyring::new(&[2; 32], &[[1; 32]]);
+        assert_eq!(both.open(&sealed, endpoint), Ok(secret));
+        let other = Keyring::new(&[2; 32], &[]);
+        assert_eq!(other.open(&sealed, endpoint), Err(OpenError::UnknownKey(sealed.key_id.clone())));
+    }
+
+    #[test]
+    fn a_secret_prints_as_redacted() {
+        let secret = Secret::from_random([0xcd; 32]);
+        assert_eq!(format!("{secret:?}"), "[redacted]");
+        assert_eq!(secret.hint(), "...cdcd");
+        let set = SecretSet { current: secret.clone(), older: vec![(secret, Timestamp::default())] };
+        assert!(!format!("{set:?}").contains("cdcd"));
+    }
+}

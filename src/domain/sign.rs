@@ -1,0 +1,177 @@
+//! The three signatures of a delivery request, made and verified.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ring::hmac;
+
+use super::id::DeliveryId;
+use super::secret::{Secret, SecretSet};
+use super::time::Timestamp;
+
+/// The HMAC keys of one secret, expanded once and used for every request.
+#[derive(Clone)]
+pub struct SigningKey {
+    text: hmac::Key,
+    decoded: hmac::Key,
+    /// Until when it signs; `None` is the current secret.
+    until: Option<Timestamp>,
+}
+
+impl SigningKey {
+    /// The keys of one secret.
+    pub fn new(secret: &Secret, until: Option<Timestamp>) -> Self {
+        Self { text: secret.text_key(), decoded: secret.decoded_key(), until }
+    }
+}
+
+/// The keys of an endpoint, current first.
+#[derive(Clone)]
+pub struct Signer(Vec<SigningKey>);
+
+impl Signer {
+    /// Expands the secrets of an endpoint.
+    pub fn new(secrets: &SecretSet) -> Self {
+        let older = secrets.older.iter().map(|(secret, until)| SigningKey::new(secret, Some(*until)));
+        Self(std::iter::once(SigningKey::new(&secrets.current, None)).chain(older).collect())
+    }
+
+    /// Signs `body` as the attempt at `now` of delivery `id`.
+    pub fn sign(&self, id: DeliveryId, now: Timestamp, body: &[u8]) -> Signatures {
+        let seconds = now.as_secs();
+        let plain = hmac::sign(&self.0[0].text, body);
+        let mut timestamped = format!("t={seconds}");
+        let mut standard = String::new();
+        for key in self.0.iter().filter(|key| key.until.is_none_or(|until| now < until)) {
+            let mut context = hmac::Context::with_key(&key.text);
+            context.update(format!("{seconds}.").as_bytes());
+            context.update(body);
+            timestamped.push_str(",v1=");
+            push_hex(&mut timestamped, context.sign().as_ref());
+
+            let mut context = hmac::Context::with_key(&key.decoded);
+            context.update(format!("{id}.{seconds}.").as_bytes());
+            context.update(body);
+            if !standard.is_empty() {
+                standard.push(' ');
+            }
+            standard.push_str("v1,");
+            BASE64.encode_string(context.sign().as_ref(), &mut standard);
+        }
+        let mut header = String::with_capacity(71);
+        header.push_str("sha256=");
+        push_hex(&mut header, plain.as_ref());
+        Signatures { plain: header, timestamped, standard }
+    }
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+}
+
+/// The values of the three signature headers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Signatures {
+    /// `X-Webhook-Signature`: `sha256=<hex>` of the body.
+    pub plain: String,
+    /// `X-Webhook-Signature-Timestamped`: `t=<unix seconds>,v1=<hex>` of `<t>.<body>`.
+    pub timestamped: String,
+    /// `webhook-signature` of Standard Webhooks: `v1,<base64>` of `<id>.<t>.<body>`.
+    pub standard: String,
+}
+
+/// What a receiver knows when it verifies a request with the Standard Webhooks headers.
+pub struct Presented<'a> {
+    /// `webhook-id`.
+    pub id: &'a str,
+    /// `webhook-timestamp`.
+    pub timestamp: &'a str,
+    /// The exact bytes of the body.
+    pub body: &'a [u8],
+}
+
+/// Whether `header` (`X-Webhook-Signature`) signs the body with this secret, in constant time.
+pub fn verify_plain(secret: &Secret, header: &str, body: &[u8]) -> bool {
+    let Some(tag) = header.strip_prefix("sha256=").and_then(|tag| hex::decode(tag).ok()) else { return false };
+    hmac::verify(&secret.text_key(), body, &tag).is_ok()
+}
+
+/// Whether `header` (`X-Webhook-Signature-Timestamped`) signs the body with this secret at a time within
+/// `tolerance_secs` of `now`.
+pub fn verify_timestamped(secret: &Secret, header: &str, body: &[u8], now: Timestamp, tolerance_secs: u64) -> bool {
+    let mut parts = header.split(',');
+    let Some(time) = parts.next().and_then(|part| part.strip_prefix("t=")) else { return false };
+    let message = [time.as_bytes(), b".", body].concat();
+    is_fresh(time, now, tolerance_secs)
+        && parts
+            .filter_map(|part| part.strip_prefix("v1="))
+            .filter_map(|tag| hex::decode(tag).ok())
+            .any(|tag| hmac::verify(&secret.text_key(), &message, &tag).is_ok())
+}
+
+/// Whether `header` (`webhook-signature`) signs the request with this secret at a time within `tolerance_secs`
+/// of `now`.
+pub fn verify_standard(
+    secret: &Secret,
+    header: &str,
+    seen: &Presented<'_>,
+    now: Timestamp,
+    tolerance_secs: u64,
+) -> bool {
+    let message = [seen.id.as_bytes(), b".", seen.timestamp.as_bytes(), b".", seen.body].concat();
+    is_fresh(seen.timestamp, now, tolerance_secs)
+        && header
+            .split(' ')
+            .filter_map(|part| part.strip_prefix("v1,"))
+            .filter_map(|tag| BASE64.decode(tag).ok())
+            .any(|tag| hmac::verify(&secret.decoded_key(), &message, &tag).is_ok())
+}
+
+fn is_fresh(time: &str, now: Timestamp, tolerance_secs: u64) -> bool {
+    time.parse::<i64>().is_ok_and(|time| now.as_secs().abs_diff(time) <= tolerance_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secrets() -> SecretSet {
+        SecretSet { current: Secret::from_random([1; 32]), older: vec![] }
+    }
+
+    #[test]
+    fn what_is_signed_verifies_and_what_is_altered_does_not() {
+        let set = secrets();
+        let now = Timestamp::from_millis(1_777_612_478_123);
+        let signed = Signer::new(&set).sign(DeliveryId(42), now, b"{}");
+        let secret = &set.current;
+        assert!(verify_plain(secret, &signed.plain, b"{}"));
+        assert!(!verify_plain(secret, &signed.plain, b"{ }"));
+        assert!(verify_timestamped(secret, &signed.timestamped, b"{}", now, 300));
+        assert!(!verify_timestamped(secret, &signed.timestamped, b"{ }", now, 300));
+        let late = now.plus(std::time::Duration::from_secs(400));
+        assert!(!verify_timestamped(secret, &signed.timestamped, b"{}", late, 300));
+        let seen = Presented { id: "42", timestamp: "1777612478", body: b"{}" };
+        assert!(verify_standard(secret, &signed.standard, &seen, now, 300));
+        let other = Presented { id: "43", ..seen };
+        assert!(!verify_standard(secret, &signed.standard, &other, now, 300));
+    }
+
+    #[test]
+    fn during_an_overlap_both_secrets_sign_and_after_it_only_the_new_one() {
+        let old = Secret::from_random([2; 32]);
+        let until = Timestamp::from_millis(10_000);
+        let set = SecretSet { older: vec![(old.clone(), until)], ..secrets() };
+        let signer = Signer::new(&set);
+        let during = signer.sign(DeliveryId(1), Timestamp::from_millis(9_999), b"x");
+        assert!(verify_timestamped(&old, &during.timestamped, b"x", Timestamp::from_millis(9_999), 1));
+        assert!(verify_timestamped(&set.current, &during.timestamped, b"x", Timestamp::from_millis(9_999), 1));
+        assert_eq!(during.standard.split(' ').count(), 2);
+        assert!(!verify_plain(&old, &during.plain, b"x"), "the single signature is the current secret's");
+        let after = signer.sign(DeliveryId(1), until, b"x");
+        assert!(!verify_timestamped(&old, &after.timestamped, b"x", until, 1));
+    }
+}
