@@ -2,3 +2,5 @@
 
 pub mod clock;
 pub mod domain;
+pub mod egress;
+pub mod store;

@@ -7,8 +7,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Timestamp(i64);
 
-/// 0000-01-01 to 9999-12-31: what four digits of a year can write.
-const RANGE_MS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_300_799_999;
+/// Year 0 to the end of what the calendar library can write: 9999-12-30T22:00:00Z.
+const RANGE_MS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_207_199_999;
 
 impl Timestamp {
     /// From milliseconds since the Unix epoch; out of the years 0 to 9999 it is clamped.

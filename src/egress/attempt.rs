@@ -1,0 +1,241 @@
+//! One attempt: get a connection, read the endpoint's current row, sign, send, read a bounded answer.
+//!
+//! The row is read after the connection stands, so that a slow name or handshake never delays a signature: an attempt
+//! that begins after a rotation was answered is never signed with the old secret.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::{Method, Request, Response};
+use tokio::time::Instant;
+
+use super::Egress;
+use super::connector::Connection;
+use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
+use crate::domain::retry::parse_retry_after;
+use crate::domain::time::Timestamp;
+use crate::store::Target;
+
+/// Bytes of an answer's body that are read; the rest is left, and the connection closed.
+const MAX_ANSWER_BODY: usize = 16 * 1024;
+
+/// Longest `error_message`, in characters.
+const MAX_ERROR_CHARS: usize = 500;
+
+/// Header names that carry the operator's brand.
+pub(super) struct BrandHeaders {
+    event: HeaderName,
+    delivery_id: HeaderName,
+    timestamp: HeaderName,
+}
+
+impl BrandHeaders {
+    pub fn new(brand: &str) -> Self {
+        // The settings allow only letters, digits and hyphens in a brand.
+        let name = |part: &str| {
+            HeaderName::try_from(format!("x-{brand}-{part}")).unwrap_or(HeaderName::from_static("x-aldaba-invalid"))
+        };
+        Self { event: name("event"), delivery_id: name("delivery-id"), timestamp: name("timestamp") }
+    }
+}
+
+/// How far an attempt got, for the message when its time runs out.
+#[repr(u8)]
+#[derive(Clone, Copy)]
+enum Stage {
+    Connecting,
+    Waiting,
+    Reading,
+}
+
+/// What an exchange ended with, before it is told as an [`Outcome`].
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+    retry_after: Option<Duration>,
+}
+
+/// The exchange did not come to an answer.
+enum Broken {
+    /// The endpoint's deliveries are held.
+    Held,
+    /// In words for the receiver's owner.
+    Failed(String),
+    /// A kept connection had been closed by the receiver: another one may work.
+    Stale,
+}
+
+impl Egress {
+    /// Makes one attempt. `current` reads the endpoint's row as it is now; where it has none, nothing is sent and there
+    /// is no outcome.
+    pub async fn attempt(&self, job: &Job, current: impl Fn() -> Option<Arc<Target>> + Sync) -> Option<Outcome> {
+        let clock = &self.0.clock;
+        let started_at = clock.now();
+        let begin = Instant::now();
+        let stage = AtomicU8::new(Stage::Connecting as u8);
+        let exchange = tokio::time::timeout(self.0.timeout, self.exchange(job, &current, &stage)).await;
+        let duration_ms = u32::try_from(begin.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let failed = |error: String| Outcome {
+            started_at,
+            duration_ms,
+            http_status: None,
+            body: None,
+            error: Some(cut(&error, MAX_ERROR_CHARS)),
+            retry_after_ms: None,
+        };
+        match exchange {
+            Ok(Ok(answer)) => Some(Outcome {
+                started_at,
+                duration_ms,
+                http_status: Some(answer.status),
+                body: Some(cut(&String::from_utf8_lossy(&answer.body), KEPT_BODY_CHARS)),
+                error: complaint(answer.status),
+                retry_after_ms: answer.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            }),
+            Ok(Err(Broken::Held)) => None,
+            Ok(Err(Broken::Failed(error))) => Some(failed(error)),
+            Ok(Err(Broken::Stale)) => Some(failed("the receiver closed the connection before it answered".into())),
+            Err(_) => Some(failed(timed_out(&stage, self.0.timeout))),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        job: &Job,
+        current: &(impl Fn() -> Option<Arc<Target>> + Sync),
+        stage: &AtomicU8,
+    ) -> Result<Answer, Broken> {
+        let mut may_reuse = true;
+        loop {
+            let planned = current().ok_or(Broken::Held)?;
+            let kept = if may_reuse { self.0.pool.take(&planned.url) } else { None };
+            let reused = kept.is_some();
+            let connection = match kept {
+                Some(connection) => connection,
+                None => {
+                    let connected = self.0.connector.connect(&planned.url).await;
+                    connected.map_err(|error| Broken::Failed(error.to_string()))?
+                }
+            };
+            // Connecting may have taken seconds: the row that signs is the one of this moment.
+            let target = current().ok_or(Broken::Held)?;
+            if target.url != planned.url {
+                continue;
+            }
+            stage.store(Stage::Waiting as u8, Ordering::Relaxed);
+            match self.send(job, &target, connection, stage).await {
+                Err(Broken::Stale) if reused => may_reuse = false,
+                other => return other,
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        job: &Job,
+        target: &Target,
+        mut connection: Connection,
+        stage: &AtomicU8,
+    ) -> Result<Answer, Broken> {
+        connection.ready().await.map_err(|_| Broken::Stale)?;
+        let now = self.0.clock.now();
+        let request = self.request(job, target, now).map_err(|e| Broken::Failed(e.to_string()))?;
+        let response = connection.send_request(request).await.map_err(|error| refused(&error))?;
+        stage.store(Stage::Reading as u8, Ordering::Relaxed);
+        let status = response.status().as_u16();
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| parse_retry_after(value, self.0.clock.now()));
+        let (body, ended) = read_body(response).await?;
+        if ended {
+            self.0.pool.put(&target.url, connection);
+        }
+        Ok(Answer { status, body, retry_after })
+    }
+
+    fn request(&self, job: &Job, target: &Target, now: Timestamp) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let signed = target.signer.sign(job.id, now, &job.body);
+        let id = HeaderValue::from(job.id.0);
+        let time = HeaderValue::from(now.as_secs());
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(target.url.target.as_str())
+            .header(HOST, target.url.authority.as_str())
+            .header("x-webhook-signature", signed.plain)
+            .header("x-webhook-signature-timestamped", signed.timestamped)
+            .header("webhook-signature", signed.standard)
+            .header(&self.0.headers.event, &*job.event_type)
+            .body(Full::new(job.body.clone()))?;
+        let headers: &mut HeaderMap = request.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("Aldaba/", env!("CARGO_PKG_VERSION"))));
+        headers.insert("webhook-id", id.clone());
+        headers.insert("webhook-timestamp", time.clone());
+        headers.insert(&self.0.headers.delivery_id, id);
+        headers.insert(&self.0.headers.timestamp, time);
+        Ok(request)
+    }
+}
+
+/// Reads up to [`MAX_ANSWER_BODY`]. Tells whether that was all of it.
+async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), Broken> {
+    let mut incoming = response.into_body();
+    let mut body = Vec::new();
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|_| Broken::Failed("the receiver closed the connection within its answer".into()))?;
+        if let Ok(data) = frame.into_data() {
+            let room = MAX_ANSWER_BODY - body.len();
+            body.extend_from_slice(&data[..data.len().min(room)]);
+            if data.len() >= room {
+                return Ok((body, false));
+            }
+        }
+    }
+    Ok((body, true))
+}
+
+/// Why there was no answer on a standing connection.
+fn refused(error: &hyper::Error) -> Broken {
+    if error.is_parse() {
+        Broken::Failed("the receiver's answer is not valid HTTP/1.1".into())
+    } else if error.is_parse_too_large() {
+        Broken::Failed("the head of the receiver's answer is too large".into())
+    } else {
+        Broken::Stale
+    }
+}
+
+/// What to tell about an answer that is no success.
+fn complaint(status: u16) -> Option<String> {
+    match status {
+        200..=299 => None,
+        300..=399 => {
+            Some(format!("the receiver answered {status}: redirects are not followed, register the final URL"))
+        }
+        410 => Some("the receiver answered 410 (gone): the endpoint was disabled".into()),
+        _ => Some(format!("the receiver answered {status}")),
+    }
+}
+
+fn timed_out(stage: &AtomicU8, timeout: Duration) -> String {
+    let doing = match stage.load(Ordering::Relaxed) {
+        stage if stage == Stage::Connecting as u8 => "connecting",
+        stage if stage == Stage::Waiting as u8 => "waiting for the answer",
+        _ => "reading the answer",
+    };
+    format!("timed out after {timeout:?} while {doing}")
+}
+
+fn cut(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((end, _)) => text[..end].to_owned(),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,145 @@
+//! Connections to addresses that the guard has checked, with TLS where the URL says so.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::guard::{self, GuardError, Resolver};
+use crate::domain::url::{Environment, Host, ReceiverUrl};
+
+/// While other addresses are left, one that does not answer is given up after this long.
+const NEXT_ADDRESS_AFTER: Duration = Duration::from_secs(3);
+
+/// Bytes that an answer's head may have.
+const MAX_ANSWER_HEAD: usize = 32 * 1024;
+
+/// A connection that takes one request at a time.
+pub(super) type Connection = SendRequest<Full<Bytes>>;
+
+pub(super) struct Connector {
+    environment: Environment,
+    resolver: Arc<dyn Resolver>,
+    tls: TlsConnector,
+}
+
+/// Why there is no connection, in words for the receiver's owner.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    #[error("could not connect to {authority}: {reason}")]
+    Tcp { authority: String, reason: String },
+    #[error("TLS handshake with {authority} failed: {reason}")]
+    Tls { authority: String, reason: String },
+}
+
+impl Connector {
+    pub fn new(environment: Environment, resolver: Arc<dyn Resolver>) -> Self {
+        Self { environment, resolver, tls: TlsConnector::from(Arc::new(tls_config())) }
+    }
+
+    /// The addresses that a connection may go to.
+    pub async fn addresses(&self, url: &ReceiverUrl) -> Result<Vec<SocketAddr>, GuardError> {
+        guard::addresses(url, self.environment, &*self.resolver).await
+    }
+
+    pub async fn connect(&self, url: &ReceiverUrl) -> Result<Connection, ConnectError> {
+        let addresses = self.addresses(url).await?;
+        let tcp = connect_first(&addresses)
+            .await
+            .map_err(|e| ConnectError::Tcp { authority: shown(url), reason: io_reason(&e) })?;
+        let failed = |e: &dyn std::fmt::Display| ConnectError::Tcp { authority: shown(url), reason: e.to_string() };
+        tcp.set_nodelay(true).map_err(|e| failed(&e))?;
+        if url.https {
+            let name = server_name(&url.host).ok_or_else(|| failed(&"the host cannot be named in TLS"))?;
+            let stream = self
+                .tls
+                .connect(name, tcp)
+                .await
+                .map_err(|e| ConnectError::Tls { authority: shown(url), reason: io_reason(&e) })?;
+            handshake(stream).await.map_err(|e| failed(&e))
+        } else {
+            handshake(tcp).await.map_err(|e| failed(&e))
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "these addresses come from the guard")]
+async fn connect_first(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
+    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for (index, address) in addresses.iter().enumerate() {
+        let connecting = TcpStream::connect(*address);
+        let connected = if index + 1 < addresses.len() {
+            tokio::time::timeout(NEXT_ADDRESS_AFTER, connecting)
+                .await
+                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+        } else {
+            connecting.await
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn handshake<S>(stream: S) -> hyper::Result<Connection>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = Builder::new().max_buf_size(MAX_ANSWER_HEAD).handshake(TokioIo::new(stream)).await?;
+    // It ends with the connection or with its sender; what went wrong the sender hears.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned()).ok(),
+        Host::Address(address) => Some(ServerName::IpAddress((*address).into())),
+    }
+}
+
+fn shown(url: &ReceiverUrl) -> String {
+    format!("{}:{}", url.host, url.port)
+}
+
+/// The cause without the operating system's number.
+fn io_reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        std::io::ErrorKind::ConnectionReset => "connection reset".into(),
+        std::io::ErrorKind::TimedOut => "no answer".into(),
+        std::io::ErrorKind::HostUnreachable => "host unreachable".into(),
+        std::io::ErrorKind::NetworkUnreachable => "network unreachable".into(),
+        std::io::ErrorKind::UnexpectedEof => "the receiver closed the connection".into(),
+        _ => error.to_string(),
+    }
+}
+
+/// Mozilla's roots and the system's, so that a company's own authority works where the system knows it.
+fn tls_config() -> rustls::ClientConfig {
+    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let system = rustls_native_certs::load_native_certs();
+    for error in system.errors {
+        tracing::debug!(%error, "some of the system's certificates could not be read");
+    }
+    roots.add_parsable_certificates(system.certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring supports TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}

@@ -1,0 +1,129 @@
+//! The SSRF guard: which addresses a receiver's host may lead to.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+
+use crate::domain::address::is_public;
+use crate::domain::url::{Environment, Host, ReceiverUrl};
+
+/// Addresses of one name that are looked at; a name with more is cut there.
+const MAX_ADDRESSES: usize = 32;
+
+/// Why a receiver is not connected to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GuardError {
+    /// The name leads nowhere.
+    #[error("could not resolve host {host}")]
+    Unresolved {
+        /// The name.
+        host: String,
+    },
+    /// The name, or an address that it leads to, is not public.
+    #[error("{host} is or resolves to a private, local or reserved address, to which nothing is sent")]
+    Blocked {
+        /// The name or the address.
+        host: String,
+    },
+}
+
+/// Looks names up.
+pub trait Resolver: Send + Sync + 'static {
+    /// The addresses of a name; an error or an empty list both mean that it cannot be resolved.
+    fn resolve<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send + 'a>>;
+}
+
+/// The operating system's resolver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    #[expect(clippy::disallowed_methods, reason = "the one place that resolves names")]
+    fn resolve<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send + 'a>> {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name, 0)).await?;
+            Ok(found.map(|address| address.ip()).take(MAX_ADDRESSES).collect())
+        })
+    }
+}
+
+/// Resolves a URL's host and checks every address. What is returned may be connected to, and nothing else may.
+pub(super) async fn addresses(
+    url: &ReceiverUrl,
+    environment: Environment,
+    resolver: &dyn Resolver,
+) -> Result<Vec<SocketAddr>, GuardError> {
+    let guarded = environment == Environment::Production;
+    let blocked = || GuardError::Blocked { host: url.host.to_string() };
+    if guarded && url.host.is_localhost() {
+        return Err(blocked());
+    }
+    let found = match &url.host {
+        Host::Address(address) => vec![*address],
+        Host::Name(name) => resolver.resolve(name).await.unwrap_or_default(),
+    };
+    if found.is_empty() {
+        return Err(GuardError::Unresolved { host: url.host.to_string() });
+    }
+    // One bad address is enough: a name that leads inside even sometimes is no receiver.
+    if guarded && !found.iter().copied().all(is_public) {
+        return Err(blocked());
+    }
+    Ok(found.into_iter().map(|address| SocketAddr::new(address, url.port)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixed(Vec<IpAddr>);
+
+    impl Resolver for Fixed {
+        fn resolve<'a>(
+            &'a self,
+            _: &'a str,
+        ) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send + 'a>> {
+            Box::pin(async move { Ok(self.0.clone()) })
+        }
+    }
+
+    async fn check(url: &str, environment: Environment, resolves_to: &[&str]) -> Result<Vec<SocketAddr>, GuardError> {
+        let url = ReceiverUrl::parse(url, environment).expect("a URL");
+        let found = resolves_to.iter().map(|address| address.parse().expect("an address")).collect();
+        addresses(&url, environment, &Fixed(found)).await
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_public_addresses_may_be_connected_to_at_exactly_those() {
+        let found = check("https://shop.example:8443/", Environment::Production, &["1.1.1.1", "2606:4700::1"]).await;
+        assert_eq!(found, Ok(vec!["1.1.1.1:8443".parse().unwrap(), "[2606:4700::1]:8443".parse().unwrap()]));
+    }
+
+    #[tokio::test]
+    async fn one_private_address_among_public_ones_blocks_the_name() {
+        for inside in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fd00::1"] {
+            let found = check("https://shop.example/", Environment::Production, &["1.1.1.1", inside]).await;
+            assert_eq!(found, Err(GuardError::Blocked { host: "shop.example".into() }), "{inside}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_literal_address_and_localhost_are_checked_without_a_look_up() {
+        for url in ["https://127.0.0.1/", "https://[::1]/", "https://localhost/", "https://a.localhost./"] {
+            let found = check(url, Environment::Production, &["1.1.1.1"]).await;
+            assert!(matches!(found, Err(GuardError::Blocked { .. })), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_without_addresses_cannot_be_resolved() {
+        let found = check("https://shop.example/", Environment::Production, &[]).await;
+        assert_eq!(found.unwrap_err().to_string(), "could not resolve host shop.example");
+    }
+
+    #[tokio::test]
+    async fn in_development_private_addresses_pass() {
+        assert!(check("http://localhost:3000/", Environment::Development, &["127.0.0.1"]).await.is_ok());
+        assert!(check("http://127.0.0.1:3000/", Environment::Development, &[]).await.is_ok());
+    }
+}

@@ -1,0 +1,113 @@
+//! Where the master keys come from: the settings, or a file beside the database that only its owner can read.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use zeroize::Zeroizing;
+
+use super::OpenError;
+use crate::clock::Random;
+use crate::domain::secret::Keyring;
+
+/// A 32-byte master key that wipes itself.
+pub type MasterKeyBytes = Zeroizing<[u8; 32]>;
+
+/// Where the master keys come from.
+#[derive(Clone)]
+pub enum KeySource {
+    /// `secrets.master_key` and `secrets.previous_master_keys`.
+    Given {
+        /// Seals and opens.
+        current: MasterKeyBytes,
+        /// Open only.
+        previous: Vec<MasterKeyBytes>,
+    },
+    /// One key a line, the current one first, each 64 hex characters.
+    File(PathBuf),
+}
+
+impl KeySource {
+    /// Reads the keys; a file that is not there yet is made with a new key and mode 0600.
+    pub fn load(&self, random: &dyn Random) -> Result<Keyring, OpenError> {
+        match self {
+            Self::Given { current, previous } => {
+                let previous: Vec<[u8; 32]> = previous.iter().map(|key| **key).collect();
+                Ok(Keyring::new(current, &previous))
+            }
+            Self::File(path) => {
+                if !path.exists() {
+                    self.write(&[Zeroizing::new(random.array())])?;
+                }
+                let keys = self.read()?;
+                let previous: Vec<[u8; 32]> = keys[1..].iter().map(|key| **key).collect();
+                Ok(Keyring::new(&keys[0], &previous))
+            }
+        }
+    }
+
+    /// Puts a new key before those in the file, or keeps only the first: the two ends of a rekey.
+    pub fn rotate_file(&self, new: Option<MasterKeyBytes>) -> Result<(), OpenError> {
+        if matches!(self, Self::Given { .. }) {
+            return Ok(());
+        }
+        let mut keys = self.read()?;
+        match new {
+            Some(key) => keys.insert(0, key),
+            None => keys.truncate(1),
+        }
+        self.write(&keys)
+    }
+
+    fn path(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Given { .. } => None,
+        }
+    }
+
+    fn read(&self) -> Result<Vec<MasterKeyBytes>, OpenError> {
+        let Some(path) = self.path() else { return Ok(vec![]) };
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map(Zeroizing::new)
+            .map_err(|e| OpenError(format!("cannot read the master key file {shown}: {e}")))?;
+        let keys: Option<Vec<_>> = text.lines().map(parse_master_key).collect();
+        keys.filter(|keys| !keys.is_empty()).ok_or_else(|| {
+            OpenError(format!("the master key file {shown} is damaged: each line must be 64 hex characters"))
+        })
+    }
+
+    /// Writes beside and renames, so that a crash leaves the old file or the new one.
+    fn write(&self, keys: &[MasterKeyBytes]) -> Result<(), OpenError> {
+        let Some(path) = self.path() else { return Ok(()) };
+        let mut text = Zeroizing::new(String::new());
+        for key in keys {
+            text.push_str(&Zeroizing::new(hex::encode(**key)));
+            text.push('\n');
+        }
+        let partial = path.with_extension("master-key.new");
+        let written = (|| {
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let mut file = options.open(&partial)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&partial, path)?;
+            if let Some(folder) = path.parent() {
+                let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
+                std::fs::File::open(folder)?.sync_all()?;
+            }
+            Ok::<_, std::io::Error>(())
+        })();
+        written.map_err(|e| OpenError(format!("cannot write the master key file {}: {e}", path.display())))
+    }
+}
+
+/// Reads 64 hex characters.
+pub fn parse_master_key(text: &str) -> Option<MasterKeyBytes> {
+    let mut key = Zeroizing::new([0; 32]);
+    hex::decode_to_slice(text.trim(), &mut *key).ok()?;
+    Some(key)
+}

@@ -1,0 +1,191 @@
+//! Everything that is kept: the only floor that knows SQL.
+//!
+//! Here are the values that go in and out; `sqlite/` holds the embedded store. What is decided, `domain` decides;
+//! what is sent, the engine sends. The store wakes the engine through an [`inbox::Inbox`].
+
+pub mod inbox;
+pub mod keys;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use crate::domain::account::{ApiKey, PlainKey};
+use crate::domain::delivery::{DeliveryKind, Outcome};
+use crate::domain::id::{AccountId, DeliveryId, EndpointKey};
+use crate::domain::secret::Secret;
+use crate::domain::sign::Signer;
+use crate::domain::time::Timestamp;
+use crate::domain::url::ReceiverUrl;
+use inbox::Leased;
+
+pub use sqlite::{NewApiKey, OpenOptions, Store, View};
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum StoreError {
+    /// No such row, or not this account's.
+    #[error("not found")]
+    NotFound,
+    /// A row with this name exists.
+    #[error("already exists")]
+    Exists,
+    /// The row is not in a state in which this can be done.
+    #[error("not possible in this state")]
+    WrongState,
+    /// The catalog does not have this event type.
+    #[error("unknown event type {0}")]
+    UnknownType(String),
+    /// The account has as many as it may have.
+    #[error("the limit of {0} is reached")]
+    LimitReached(u32),
+    /// The database did not answer in time, is full, locked or shutting down. Trying again may help.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// A row holds what this program cannot have written.
+    #[error("corrupt database: {0}")]
+    Corrupt(String),
+}
+
+/// Why a database cannot be opened: for the person who starts the program.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
+/// Which rows of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// From 1.
+    pub page: u32,
+    /// 1 to 100.
+    pub per_page: u32,
+}
+
+impl Page {
+    /// Rows before this page.
+    pub fn offset(self) -> u64 {
+        u64::from(self.page.saturating_sub(1)) * u64::from(self.per_page)
+    }
+}
+
+/// One page of a list, and how many rows the list has.
+#[derive(Clone, Debug)]
+pub struct Paged<T> {
+    /// The rows of this page.
+    pub items: Vec<T>,
+    /// Rows on all pages, exactly.
+    pub total: u64,
+}
+
+/// An answer that is kept so that the same idempotency key gets it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// SHA-256 of the request's body.
+    pub body_hash: [u8; 32],
+    /// The HTTP status.
+    pub status: u16,
+    /// The request id of the first answer.
+    pub request_id: String,
+    /// The body, byte for byte; a secret is already hidden in it.
+    pub answer: Vec<u8>,
+}
+
+/// What an idempotency key is unique within.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeepScope {
+    /// The account, or `None` for an operator's key.
+    pub account: Option<AccountId>,
+    /// The full path.
+    pub path: String,
+    /// The client's key.
+    pub key: String,
+}
+
+/// Asks a write to keep its answer in the same commit as its effect.
+pub struct Keep<T> {
+    /// Under which key.
+    pub scope: KeepScope,
+    /// Writes the answer from what the effect came to.
+    #[expect(clippy::type_complexity, reason = "it is a function from the effect to its answer, once")]
+    pub render: Box<dyn FnOnce(&T) -> KeptAnswer + Send>,
+}
+
+/// A new endpoint, checked.
+#[derive(Clone, Debug)]
+pub struct NewEndpoint {
+    /// The receiver.
+    pub url: ReceiverUrl,
+    /// Distinct event types.
+    pub events: Vec<String>,
+    /// A label.
+    pub description: Option<String>,
+}
+
+/// An endpoint together with a secret that its owner has not seen yet.
+#[derive(Clone, Debug)]
+pub struct WithSecret<T> {
+    /// The resource.
+    pub resource: T,
+    /// Its secret, for the one answer that shows it.
+    pub secret: Secret,
+}
+
+/// An API key together with the key itself, which its owner has not seen yet.
+#[derive(Clone, Debug)]
+pub struct WithKey {
+    /// The resource.
+    pub resource: ApiKey,
+    /// The key, for the one answer that shows it.
+    pub key: PlainKey,
+}
+
+/// An endpoint's current row, as an attempt needs it.
+#[derive(Clone)]
+pub struct Target {
+    /// Changes whenever the owner or the platform changes the endpoint.
+    pub version: i64,
+    /// Whether deliveries go out now.
+    pub active: bool,
+    /// Where to.
+    pub url: Arc<ReceiverUrl>,
+    /// The keys of its secrets.
+    pub signer: Signer,
+}
+
+/// The outcome of an attempt, on its way into the store.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// Which delivery.
+    pub delivery: DeliveryId,
+    /// Whose.
+    pub endpoint: EndpointKey,
+    /// Why it exists.
+    pub kind: DeliveryKind,
+    /// Attempts made before this one.
+    pub attempts_made: u32,
+    /// Failures that counted towards the schedule before this one.
+    pub failures: u32,
+    /// What the attempt came to.
+    pub outcome: Outcome,
+    /// A random number from -1 to 1, drawn once however often the write is tried.
+    pub jitter: f64,
+}
+
+/// What an endpoint's claim came to.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// Leased now, the longest waiting first.
+    pub jobs: Vec<Leased>,
+    /// When the next of those that stay in the store is due.
+    pub next_due: Option<Timestamp>,
+}
+
+/// What the store made of a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is written, and there is no further attempt.
+    Done,
+    /// It is written, and the next attempt is due then.
+    RetryAt(Timestamp),
+    /// The lease had gone (the delivery was deleted); nothing was written.
+    LeaseLost,
+}

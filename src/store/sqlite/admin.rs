@@ -1,0 +1,402 @@
+//! Accounts, API keys and the catalog of event types.
+
+use rusqlite::{Connection, Row, params};
+
+use super::book::{time, uuid};
+use super::{Store, parsed};
+use crate::domain::account::{Account, ApiKey, KeyHash, PlainKey};
+use crate::domain::event::{EventType, INITIAL_TYPES};
+use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
+use crate::domain::permission::Permissions;
+use crate::domain::secret::Keyring;
+use crate::domain::time::Timestamp;
+use crate::store::sqlite::book::EventTypes;
+use crate::store::sqlite::writer::Tx;
+use crate::store::{Keep, OpenError, Page, Paged, StoreError, WithKey};
+
+/// A new API key, without the key.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    /// The account it acts for; `None` makes an operator key.
+    pub account: Option<AccountId>,
+    /// A label.
+    pub name: Option<String>,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// After this it is refused.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Store {
+    /// Makes an account.
+    pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let id = AccountId::from_random(tx.shared.random.array());
+                let sql = "INSERT INTO accounts (id, name, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)";
+                tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), name, tx.now.as_millis()])?;
+                let key = AccountKey(tx.db.last_insert_rowid());
+                tx.book.touch_account(key);
+                let account = Account { id, key, name, created_at: tx.now, updated_at: tx.now };
+                tx.keep(keep, &account)?;
+                Ok(account)
+            })
+            .await
+    }
+
+    /// Renames an account.
+    pub async fn rename_account(&self, id: AccountId, name: String) -> Result<Account, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let sql = "UPDATE accounts SET name = ?2, updated_at = ?3 WHERE id = ?1 AND deleted_at IS NULL";
+                tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), name, tx.now.as_millis()])?;
+                account(tx.db, id)
+            })
+            .await
+    }
+
+    /// Deletes an account, its keys and its endpoints at once, and the rest of what it owned in the background.
+    pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                let account = account(tx.db, id)?;
+                for (_, key) in api_keys_where(tx.db, Some(account.key), None)? {
+                    tx.db.execute("DELETE FROM api_keys WHERE id = ?1", [key.id.0.as_bytes()])?;
+                    tx.book.touch_api_key(key.id);
+                }
+                let sql = "SELECT key FROM endpoints WHERE account = ?1 AND deleted_at IS NULL";
+                let keys: Vec<i64> = tx
+                    .db
+                    .prepare_cached(sql)?
+                    .query_map([account.key.0], |row| row.get(0))?
+                    .collect::<Result<_, _>>()?;
+                for key in keys {
+                    super::endpoints::bury(tx, crate::domain::id::EndpointKey(key))?;
+                }
+                let sql = "UPDATE accounts SET deleted_at = ?2 WHERE key = ?1";
+                tx.db.prepare_cached(sql)?.execute(params![account.key.0, tx.now.as_millis()])?;
+                tx.db.execute("DELETE FROM kept_answers WHERE owner = ?1", [id.0.as_bytes()])?;
+                tx.book.touch_account(account.key);
+                Ok(())
+            })
+            .await
+    }
+
+    /// One account.
+    pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
+        self.read(move |db| account(db, id)).await
+    }
+
+    /// All accounts, newest first.
+    pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
+        self.read(move |db| {
+            let total = count(db, "SELECT COUNT(*) FROM accounts WHERE deleted_at IS NULL", [])?;
+            let sql = "SELECT * FROM accounts WHERE deleted_at IS NULL ORDER BY key DESC LIMIT ?1 OFFSET ?2";
+            let mut statement = db.prepare_cached(sql)?;
+            let rows = statement.query_map(params![page.per_page, sql_offset(page)], account_from_row)?;
+            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+        })
+        .await
+    }
+
+    /// Makes an API key; the key itself is in this answer only.
+    pub async fn create_api_key(
+        &self,
+        new: NewApiKey,
+        prefix: String,
+        keep: Option<Keep<WithKey>>,
+    ) -> Result<WithKey, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let account = new.account.map(|id| account(tx.db, id).map(|found| (id, found.key))).transpose()?;
+                let key = PlainKey::from_random(&prefix, tx.shared.random.array());
+                let id = ApiKeyId::from_random(tx.shared.random.array());
+                tx.db
+                    .prepare_cached(
+                        "INSERT INTO api_keys (id, account, hash, name, permissions, hint, expires_at, created_at) \
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    )?
+                    .execute(params![
+                        id.0.as_bytes(),
+                        account.map(|(_, key)| key.0),
+                        KeyHash::of(key.reveal()).as_bytes(),
+                        new.name,
+                        new.permissions.to_column(),
+                        key.hint(),
+                        new.expires_at.map(Timestamp::as_millis),
+                        tx.now.as_millis(),
+                    ])?;
+                tx.book.touch_api_key(id);
+                let resource = ApiKey {
+                    id,
+                    account,
+                    name: new.name,
+                    permissions: new.permissions,
+                    hint: key.hint(),
+                    expires_at: new.expires_at,
+                    last_used_at: None,
+                    created_at: tx.now,
+                };
+                let made = WithKey { resource, key };
+                tx.keep(keep, &made)?;
+                Ok(made)
+            })
+            .await
+    }
+
+    /// Keys of an account, newest first; of no account, the operators'.
+    pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
+        self.read(move |db| {
+            let key = account_id.map(|id| account(db, id)).transpose()?.map(|account| account.key);
+            let total = count(db, "SELECT COUNT(*) FROM api_keys WHERE account IS ?1", [key.map(|key| key.0)])?;
+            let items = api_keys_where(db, key, Some(page))?.into_iter().map(|(_, key)| key).collect();
+            Ok(Paged { items, total })
+        })
+        .await
+    }
+
+    /// Revokes a key of an account, or an operator's.
+    pub async fn delete_api_key(&self, account_id: Option<AccountId>, id: ApiKeyId) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                let key = account_id.map(|id| account(tx.db, id)).transpose()?.map(|account| account.key.0);
+                let sql = "DELETE FROM api_keys WHERE id = ?1 AND account IS ?2";
+                if tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), key])? == 0 {
+                    return Err(StoreError::NotFound);
+                }
+                tx.book.touch_api_key(id);
+                Ok(())
+            })
+            .await
+    }
+
+    /// Notes when keys were last used.
+    pub async fn record_key_use(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                for (id, at) in uses {
+                    let sql = "UPDATE api_keys SET last_used_at = MAX(IFNULL(last_used_at, 0), ?2) WHERE id = ?1";
+                    tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), at.as_millis()])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Adds a type to the catalog.
+    pub async fn create_event_type(
+        &self,
+        new: EventType,
+        keep: Option<Keep<EventType>>,
+    ) -> Result<EventType, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let new = EventType { created_at: tx.now, updated_at: tx.now, ..new };
+                let sql = "INSERT INTO event_types (name, description, schema, example, created_at, updated_at) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?5) ON CONFLICT (name) DO NOTHING";
+                let added = tx.db.prepare_cached(sql)?.execute(params![
+                    new.name,
+                    new.description,
+                    new.schema,
+                    new.example,
+                    tx.now.as_millis()
+                ])?;
+                if added == 0 {
+                    return Err(StoreError::Exists);
+                }
+                tx.book.touch_event_types();
+                tx.keep(keep, &new)?;
+                Ok(new)
+            })
+            .await
+    }
+
+    /// Changes a type through `change`, which sees it as it is.
+    pub async fn update_event_type(
+        &self,
+        name: String,
+        change: impl FnOnce(&mut EventType) + Send + 'static,
+    ) -> Result<EventType, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let mut entry = event_types(tx.db)?.remove(&name).ok_or(StoreError::NotFound)?;
+                change(&mut entry);
+                entry.updated_at = tx.now;
+                let sql = "UPDATE event_types SET description = ?2, schema = ?3, example = ?4, updated_at = ?5 \
+                           WHERE name = ?1";
+                tx.db.prepare_cached(sql)?.execute(params![
+                    name,
+                    entry.description,
+                    entry.schema,
+                    entry.example,
+                    tx.now.as_millis()
+                ])?;
+                tx.book.touch_event_types();
+                Ok(entry)
+            })
+            .await
+    }
+
+    /// Takes a type out of the catalog; who subscribes to it stays subscribed.
+    pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                if tx.db.prepare_cached("DELETE FROM event_types WHERE name = ?1")?.execute([name])? == 0 {
+                    return Err(StoreError::NotFound);
+                }
+                tx.book.touch_event_types();
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// The catalog of a new database.
+pub(super) fn add_initial_event_types(db: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+    for (name, description) in INITIAL_TYPES {
+        db.execute(
+            "INSERT INTO event_types (name, description, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)",
+            params![name, description, now.as_millis()],
+        )?;
+    }
+    Ok(())
+}
+
+/// Refuses to start with a master key that cannot open what is stored.
+pub(super) fn check_master_keys(db: &Connection, keyring: &Keyring) -> Result<(), OpenError> {
+    let check = || -> Result<(), StoreError> {
+        let sql = "SELECT s.key_id, s.sealed, e.id FROM endpoint_secrets s JOIN endpoints e ON e.key = s.endpoint \
+                   WHERE e.deleted_at IS NULL GROUP BY s.key_id";
+        let mut statement = db.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let sealed = crate::domain::secret::SealedSecret { key_id: row.get("key_id")?, bytes: row.get("sealed")? };
+            let endpoint = crate::domain::id::EndpointId(uuid(row, "id")?);
+            keyring.open(&sealed, endpoint).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+        }
+        Ok(())
+    };
+    check().map_err(|e| match e {
+        StoreError::Corrupt(reason) => OpenError(format!("the stored secrets cannot be opened: {reason}")),
+        other => OpenError(format!("the stored secrets cannot be read: {other}")),
+    })
+}
+
+pub(super) fn account(db: &Connection, id: AccountId) -> Result<Account, StoreError> {
+    let sql = "SELECT * FROM accounts WHERE id = ?1 AND deleted_at IS NULL";
+    Ok(db.prepare_cached(sql)?.query_row([id.0.as_bytes()], account_from_row)?)
+}
+
+fn account_from_row(row: &Row<'_>) -> rusqlite::Result<Account> {
+    Ok(Account {
+        id: AccountId(uuid(row, "id")?),
+        key: AccountKey(row.get("key")?),
+        name: row.get("name")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+    })
+}
+
+const API_KEY_COLUMNS: &str =
+    "SELECT k.*, a.id AS account_id FROM api_keys k LEFT JOIN accounts a ON a.key = k.account";
+
+/// Every key, with its hash.
+pub(super) fn api_keys(db: &Connection) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
+    let mut statement = db.prepare_cached(API_KEY_COLUMNS)?;
+    let rows = statement.query_map([], api_key_from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn api_key(db: &Connection, id: ApiKeyId) -> Result<Option<(KeyHash, ApiKey)>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("{API_KEY_COLUMNS} WHERE k.id = ?1"))?;
+    let mut rows = statement.query_map([id.0.as_bytes()], api_key_from_row)?;
+    Ok(rows.next().transpose()?)
+}
+
+fn api_keys_where(
+    db: &Connection,
+    account: Option<AccountKey>,
+    page: Option<Page>,
+) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
+    let sql = format!("{API_KEY_COLUMNS} WHERE k.account IS ?1 ORDER BY k.created_at DESC, k.id LIMIT ?2 OFFSET ?3");
+    let mut statement = db.prepare_cached(&sql)?;
+    let (limit, offset) = page.map_or((-1, 0), |page| (i64::from(page.per_page), sql_offset(page)));
+    let rows = statement.query_map(params![account.map(|key| key.0), limit, offset], api_key_from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+fn api_key_from_row(row: &Row<'_>) -> rusqlite::Result<(KeyHash, ApiKey)> {
+    let account = match row.get::<_, Option<i64>>("account")? {
+        Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
+        None => None,
+    };
+    let key = ApiKey {
+        id: ApiKeyId(uuid(row, "id")?),
+        account,
+        name: row.get("name")?,
+        permissions: parsed(row, "permissions", |column: String| Permissions::from_column(&column))?,
+        hint: row.get("hint")?,
+        expires_at: time(row, "expires_at")?,
+        last_used_at: time(row, "last_used_at")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+    };
+    Ok((KeyHash::from_bytes(row.get("hash")?), key))
+}
+
+pub(super) fn event_types(db: &Connection) -> Result<EventTypes, StoreError> {
+    let mut statement = db.prepare_cached("SELECT * FROM event_types")?;
+    let rows = statement.query_map([], |row| {
+        Ok(EventType {
+            name: row.get("name")?,
+            description: row.get("description")?,
+            schema: row.get("schema")?,
+            example: row.get("example")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            updated_at: Timestamp::from_millis(row.get("updated_at")?),
+        })
+    })?;
+    let entries: Vec<EventType> = rows.collect::<Result<_, _>>()?;
+    Ok(entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect())
+}
+
+/// A page's offset as SQL takes it.
+pub(super) fn sql_offset(page: Page) -> i64 {
+    i64::try_from(page.offset()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn count(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<u64, StoreError> {
+    let total: i64 = db.prepare_cached(sql)?.query_row(params, |row| row.get(0))?;
+    Ok(u64::try_from(total).unwrap_or(0))
+}
+
+impl Tx<'_> {
+    /// Keeps an answer in this transaction, when it was asked for.
+    pub fn keep<T>(&self, keep: Option<Keep<T>>, effect: &T) -> Result<(), StoreError> {
+        let Some(Keep { scope, render }) = keep else { return Ok(()) };
+        self.keep_answer(&scope, &render(effect))
+    }
+
+    /// Keeps an answer that has no effect beside it.
+    pub fn keep_answer(
+        &self,
+        scope: &crate::store::KeepScope,
+        kept: &crate::store::KeptAnswer,
+    ) -> Result<(), StoreError> {
+        self.db
+            .prepare_cached(
+                "INSERT OR IGNORE INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, \
+                 created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            )?
+            .execute(params![
+                super::intake::owner(scope),
+                scope.path,
+                scope.key,
+                kept.body_hash,
+                kept.status,
+                kept.request_id,
+                kept.answer,
+                self.now.as_millis(),
+            ])?;
+        Ok(())
+    }
+}

@@ -1,0 +1,476 @@
+//! What the writer knows by heart, and the part of it that others may look at.
+//!
+//! The [`Book`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open transaction
+//! sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rusqlite::{Connection, Row, params};
+
+use super::{Shared, admin, parsed};
+use crate::domain::account::{ApiKey, KeyHash};
+use crate::domain::endpoint::{EndpointHealth, EndpointStatus};
+use crate::domain::event::EventType;
+use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
+use crate::domain::secret::{OpenError, SealedSecret, SecretSet};
+use crate::domain::sign::Signer;
+use crate::domain::time::Timestamp;
+use crate::domain::url::{Environment, ReceiverUrl};
+use crate::store::{StoreError, Target};
+
+/// What was last committed, for attempts and for the API's door. Clones share it.
+#[derive(Clone, Default)]
+pub struct View {
+    endpoints: Arc<RwLock<HashMap<EndpointKey, Arc<Target>>>>,
+    keys: Arc<RwLock<HashMap<KeyHash, Arc<ApiKey>>>>,
+    types: Arc<RwLock<Arc<EventTypes>>>,
+}
+
+/// The catalog by name.
+pub type EventTypes = HashMap<String, EventType>;
+
+impl View {
+    /// The endpoint's row as it was last committed; `None` when it is deleted.
+    pub fn target(&self, endpoint: EndpointKey) -> Option<Arc<Target>> {
+        self.endpoints.read().unwrap_or_else(PoisonError::into_inner).get(&endpoint).cloned()
+    }
+
+    /// The endpoints that receive deliveries.
+    pub fn active_endpoints(&self) -> Vec<EndpointKey> {
+        let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner);
+        endpoints.iter().filter(|(_, target)| target.active).map(|(key, _)| *key).collect()
+    }
+
+    /// The key with this hash, if it was not revoked.
+    pub fn api_key(&self, hash: &KeyHash) -> Option<Arc<ApiKey>> {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
+    }
+
+    /// The catalog.
+    pub fn event_types(&self) -> Arc<EventTypes> {
+        self.types.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// An endpoint on the writer's thread.
+pub(super) struct EndpointRow {
+    pub account: AccountKey,
+    pub health: EndpointHealth,
+    pub held: Arc<AtomicUsize>,
+    last_delivery_at: Option<Timestamp>,
+    deliveries_added: i64,
+    target: Option<Arc<Target>>,
+}
+
+struct AccountRow {
+    id: AccountId,
+    events_added: i64,
+    /// Active endpoints by event type.
+    subscribers: HashMap<String, Vec<EndpointKey>>,
+}
+
+/// A row that the running write has changed.
+enum Touched {
+    Account(AccountKey),
+    Endpoint(EndpointKey),
+    ApiKey(ApiKeyId),
+    EventTypes,
+}
+
+/// A change of the view that waits for the commit.
+enum Change {
+    Endpoint(EndpointKey, Option<Arc<Target>>),
+    ApiKey(KeyHash, Option<Arc<ApiKey>>),
+    EventTypes(Arc<EventTypes>),
+}
+
+pub(super) struct Book {
+    view: View,
+    account_keys: HashMap<AccountId, AccountKey>,
+    accounts: HashMap<AccountKey, AccountRow>,
+    endpoints: HashMap<EndpointKey, EndpointRow>,
+    key_hashes: HashMap<ApiKeyId, KeyHash>,
+    types: Arc<EventTypes>,
+    dirty_endpoints: HashSet<EndpointKey>,
+    dirty_accounts: HashSet<AccountKey>,
+    touched: Vec<Touched>,
+    changes: Vec<Change>,
+}
+
+impl Book {
+    pub fn new(view: View) -> Self {
+        Self {
+            view,
+            account_keys: HashMap::new(),
+            accounts: HashMap::new(),
+            endpoints: HashMap::new(),
+            key_hashes: HashMap::new(),
+            types: Arc::default(),
+            dirty_endpoints: HashSet::new(),
+            dirty_accounts: HashSet::new(),
+            touched: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    pub fn account_key(&self, id: AccountId) -> Option<AccountKey> {
+        self.account_keys.get(&id).copied()
+    }
+
+    pub fn has_type(&self, name: &str) -> bool {
+        self.types.contains_key(name)
+    }
+
+    pub fn endpoint(&self, key: EndpointKey) -> Option<&EndpointRow> {
+        self.endpoints.get(&key)
+    }
+
+    /// Active endpoints of the account that subscribe to the type.
+    pub fn subscribers(&self, account: AccountKey, event_type: &str) -> &[EndpointKey] {
+        self.accounts.get(&account).and_then(|row| row.subscribers.get(event_type)).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn count_event(&mut self, account: AccountKey) {
+        if let Some(row) = self.accounts.get_mut(&account) {
+            row.events_added += 1;
+            self.dirty_accounts.insert(account);
+        }
+    }
+
+    pub fn count_delivery(&mut self, endpoint: EndpointKey, added: i64) {
+        if let Some(row) = self.endpoints.get_mut(&endpoint) {
+            row.deliveries_added += added;
+            self.dirty_endpoints.insert(endpoint);
+        }
+    }
+
+    /// What an attempt did to its endpoint.
+    pub fn record_attempt(&mut self, key: EndpointKey, health: EndpointHealth, at: Timestamp) {
+        let Some(row) = self.endpoints.get_mut(&key) else { return };
+        row.last_delivery_at = row.last_delivery_at.max(Some(at));
+        let paused = row.health.status != health.status;
+        row.health = health;
+        self.dirty_endpoints.insert(key);
+        if paused {
+            let paused = row
+                .target
+                .as_deref()
+                .map(|target| Arc::new(Target { active: false, version: target.version + 1, ..target.clone() }));
+            row.target.clone_from(&paused);
+            let account = row.account;
+            self.changes.push(Change::Endpoint(key, paused));
+            self.unsubscribe(account, key);
+        }
+    }
+
+    pub fn touch_account(&mut self, key: AccountKey) {
+        self.touched.push(Touched::Account(key));
+    }
+
+    pub fn touch_endpoint(&mut self, key: EndpointKey) {
+        self.touched.push(Touched::Endpoint(key));
+    }
+
+    pub fn touch_api_key(&mut self, id: ApiKeyId) {
+        self.touched.push(Touched::ApiKey(id));
+    }
+
+    pub fn touch_event_types(&mut self) {
+        self.touched.push(Touched::EventTypes);
+    }
+
+    /// The running write was rolled back.
+    pub fn forget_touched(&mut self) {
+        self.touched.clear();
+    }
+
+    /// Reads again what the running write has changed.
+    pub fn refresh_touched(&mut self, db: &Connection, shared: &Shared) -> Result<(), StoreError> {
+        for touched in std::mem::take(&mut self.touched) {
+            match touched {
+                Touched::Account(key) => self.refresh_account(db, key)?,
+                Touched::Endpoint(key) => {
+                    self.load_endpoints(db, shared, Some(key))?;
+                    let target = self.endpoints.get(&key).and_then(|row| row.target.clone());
+                    self.changes.push(Change::Endpoint(key, target));
+                }
+                Touched::ApiKey(id) => self.refresh_api_key(db, id)?,
+                Touched::EventTypes => {
+                    self.types = Arc::new(admin::event_types(db)?);
+                    self.changes.push(Change::EventTypes(self.types.clone()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes counters and healths. They are kept in memory within a transaction, because most batches touch few
+    /// endpoints many times.
+    pub fn flush(&mut self, db: &Connection) -> Result<(), StoreError> {
+        for key in self.dirty_endpoints.drain() {
+            let Some(row) = self.endpoints.get_mut(&key) else { continue };
+            let (health, version) = (row.health, row.target.as_ref().map(|target| target.version));
+            db.prepare_cached(
+                "UPDATE endpoints SET deliveries_total = deliveries_total + ?2, consecutive_failures = ?3, \
+                 failing_since = ?4, last_delivery_at = ?5, updated_at = iif(status = ?6, updated_at, ?8), \
+                 status = ?6, version = MAX(version, IFNULL(?7, 0)) WHERE key = ?1",
+            )?
+            .execute(params![
+                key.0,
+                row.deliveries_added,
+                health.consecutive_failures,
+                health.failing_since.map(Timestamp::as_millis),
+                row.last_delivery_at.map(Timestamp::as_millis),
+                health.status.to_column(),
+                version,
+                row.last_delivery_at.map(Timestamp::as_millis),
+            ])?;
+            row.deliveries_added = 0;
+        }
+        for key in self.dirty_accounts.drain() {
+            let Some(row) = self.accounts.get_mut(&key) else { continue };
+            db.prepare_cached("UPDATE accounts SET events_total = events_total + ?2 WHERE key = ?1")?
+                .execute(params![key.0, row.events_added])?;
+            row.events_added = 0;
+        }
+        Ok(())
+    }
+
+    /// Shows what has been committed.
+    pub fn publish(&mut self) {
+        for change in self.changes.drain(..) {
+            match change {
+                Change::Endpoint(key, target) => {
+                    let mut endpoints = self.view.endpoints.write().unwrap_or_else(PoisonError::into_inner);
+                    match target {
+                        Some(target) => endpoints.insert(key, target),
+                        None => endpoints.remove(&key),
+                    };
+                }
+                Change::ApiKey(hash, key) => {
+                    let mut keys = self.view.keys.write().unwrap_or_else(PoisonError::into_inner);
+                    match key {
+                        Some(key) => keys.insert(hash, key),
+                        None => keys.remove(&hash),
+                    };
+                }
+                Change::EventTypes(types) => {
+                    *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = types;
+                }
+            }
+        }
+    }
+
+    /// Reads everything: at the start, after a rolled back transaction, and when another process has written.
+    pub fn reload(&mut self, db: &Connection, shared: &Shared) -> Result<(), StoreError> {
+        self.dirty_endpoints.clear();
+        self.dirty_accounts.clear();
+        self.touched.clear();
+        self.changes.clear();
+        self.account_keys.clear();
+        self.accounts.clear();
+        let mut statement = db.prepare_cached("SELECT key, id FROM accounts WHERE deleted_at IS NULL")?;
+        let rows = statement.query_map([], |row| Ok((AccountKey(row.get(0)?), AccountId(uuid(row, "id")?))))?;
+        for row in rows {
+            let (key, id) = row?;
+            self.add_account(key, id);
+        }
+        self.load_endpoints(db, shared, None)?;
+        let keys = admin::api_keys(db)?;
+        self.key_hashes = keys.iter().map(|(hash, key)| (key.id, *hash)).collect();
+        self.types = Arc::new(admin::event_types(db)?);
+        let targets = self.endpoints.iter().filter_map(|(key, row)| Some((*key, row.target.clone()?)));
+        *self.view.endpoints.write().unwrap_or_else(PoisonError::into_inner) = targets.collect();
+        let keys = keys.into_iter().map(|(hash, key)| (hash, Arc::new(key)));
+        *self.view.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
+        *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = self.types.clone();
+        Ok(())
+    }
+
+    fn add_account(&mut self, key: AccountKey, id: AccountId) {
+        self.account_keys.insert(id, key);
+        self.accounts.insert(key, AccountRow { id, events_added: 0, subscribers: HashMap::new() });
+    }
+
+    fn refresh_account(&mut self, db: &Connection, key: AccountKey) -> Result<(), StoreError> {
+        let mut statement = db.prepare_cached("SELECT id FROM accounts WHERE key = ?1 AND deleted_at IS NULL")?;
+        let found = statement.query_map([key.0], |row| Ok(AccountId(uuid(row, "id")?)))?.next().transpose()?;
+        match found {
+            Some(id) if !self.accounts.contains_key(&key) => self.add_account(key, id),
+            Some(_) => {}
+            None => {
+                if let Some(row) = self.accounts.remove(&key) {
+                    self.account_keys.remove(&row.id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn refresh_api_key(&mut self, db: &Connection, id: ApiKeyId) -> Result<(), StoreError> {
+        let found = admin::api_key(db, id)?;
+        if let Some((hash, key)) = found {
+            self.key_hashes.insert(id, hash);
+            self.changes.push(Change::ApiKey(hash, Some(Arc::new(key))));
+        } else if let Some(hash) = self.key_hashes.remove(&id) {
+            self.changes.push(Change::ApiKey(hash, None));
+        }
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, account: AccountKey, key: EndpointKey) {
+        let Some(account) = self.accounts.get_mut(&account) else { return };
+        account.subscribers.retain(|_, endpoints| {
+            endpoints.retain(|other| *other != key);
+            !endpoints.is_empty()
+        });
+    }
+
+    /// Reads one endpoint, or all of them.
+    fn load_endpoints(
+        &mut self,
+        db: &Connection,
+        shared: &Shared,
+        only: Option<EndpointKey>,
+    ) -> Result<(), StoreError> {
+        let mut before = match only {
+            Some(key) => self.endpoints.remove_entry(&key).into_iter().collect(),
+            None => std::mem::take(&mut self.endpoints),
+        };
+        for (key, row) in &before {
+            self.unsubscribe(row.account, *key);
+        }
+        let mut statement = db.prepare_cached(
+            "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
+             last_delivery_at FROM endpoints WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
+        )?;
+        let rows = statement.query_map([only.map(|key| key.0)], stored_endpoint)?;
+        for stored in rows {
+            let stored = stored?;
+            let held = before.remove(&stored.key).map(|row| row.held).unwrap_or_default();
+            let target = load_target(db, shared, &stored)?.map(Arc::new);
+            if let Some(account) = self.accounts.get_mut(&stored.account)
+                && stored.health.status == EndpointStatus::Active
+            {
+                for event in &stored.events {
+                    account.subscribers.entry(event.clone()).or_default().push(stored.key);
+                }
+            }
+            let row = EndpointRow {
+                account: stored.account,
+                health: stored.health,
+                held,
+                last_delivery_at: stored.last_delivery_at,
+                deliveries_added: 0,
+                target,
+            };
+            self.endpoints.insert(stored.key, row);
+        }
+        Ok(())
+    }
+}
+
+struct StoredEndpoint {
+    key: EndpointKey,
+    id: EndpointId,
+    account: AccountKey,
+    url: String,
+    events: Vec<String>,
+    version: i64,
+    health: EndpointHealth,
+    last_delivery_at: Option<Timestamp>,
+}
+
+fn stored_endpoint(row: &Row<'_>) -> rusqlite::Result<StoredEndpoint> {
+    Ok(StoredEndpoint {
+        key: EndpointKey(row.get("key")?),
+        id: EndpointId(uuid(row, "id")?),
+        account: AccountKey(row.get("account")?),
+        url: row.get("url")?,
+        events: words(&row.get::<_, String>("events")?),
+        version: row.get("version")?,
+        health: health(row)?,
+        last_delivery_at: time(row, "last_delivery_at")?,
+    })
+}
+
+/// Opens the secrets of an endpoint. One that cannot be opened is logged and receives nothing until it can.
+fn load_target(db: &Connection, shared: &Shared, stored: &StoredEndpoint) -> Result<Option<Target>, StoreError> {
+    let mut opened = open_secrets(db, shared, stored)?;
+    if let Err(OpenError::UnknownKey(_)) = opened {
+        shared.reload_keyring();
+        opened = open_secrets(db, shared, stored)?;
+    }
+    // The address is checked again at each connection; a URL that was registered in development may not be valid in production.
+    let url = ReceiverUrl::parse(&stored.url, shared.environment)
+        .or_else(|_| ReceiverUrl::parse(&stored.url, Environment::Development));
+    match (opened, url) {
+        (Ok(secrets), Ok(url)) => Ok(Some(Target {
+            version: stored.version,
+            active: stored.health.status == EndpointStatus::Active,
+            url: Arc::new(url),
+            signer: Signer::new(&secrets),
+        })),
+        (Err(error), _) => {
+            tracing::error!(endpoint = %stored.id, %error, "an endpoint's secret cannot be opened: its deliveries wait");
+            Ok(None)
+        }
+        (_, Err(error)) => {
+            tracing::error!(endpoint = %stored.id, %error, "an endpoint's URL cannot be used: its deliveries wait");
+            Ok(None)
+        }
+    }
+}
+
+fn open_secrets(
+    db: &Connection,
+    shared: &Shared,
+    stored: &StoredEndpoint,
+) -> Result<Result<SecretSet, OpenError>, StoreError> {
+    let keyring = shared.keyring();
+    let mut statement = db.prepare_cached(
+        "SELECT key_id, sealed, expires_at FROM endpoint_secrets WHERE endpoint = ?1 ORDER BY version DESC",
+    )?;
+    let rows = statement.query_map([stored.key.0], |row| {
+        let sealed = SealedSecret { key_id: row.get("key_id")?, bytes: row.get("sealed")? };
+        Ok((sealed, time(row, "expires_at")?))
+    })?;
+    let mut current = None;
+    let mut older = Vec::new();
+    for row in rows {
+        let (sealed, expires_at) = row?;
+        let secret = match keyring.open(&sealed, stored.id) {
+            Ok(secret) => secret,
+            Err(error) => return Ok(Err(error)),
+        };
+        match (&current, expires_at) {
+            (None, _) => current = Some(secret),
+            (Some(_), Some(until)) => older.push((secret, until)),
+            (Some(_), None) => {}
+        }
+    }
+    Ok(current.map(|current| SecretSet { current, older }).ok_or(OpenError::Damaged))
+}
+
+pub(super) fn health(row: &Row<'_>) -> rusqlite::Result<EndpointHealth> {
+    Ok(EndpointHealth {
+        status: parsed(row, "status", EndpointStatus::from_column)?,
+        consecutive_failures: row.get("consecutive_failures")?,
+        failing_since: time(row, "failing_since")?,
+    })
+}
+
+/// Names separated by spaces.
+pub(super) fn words(column: &str) -> Vec<String> {
+    column.split_whitespace().map(str::to_owned).collect()
+}
+
+pub(super) fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
+}
+
+pub(super) fn uuid(row: &Row<'_>, column: &str) -> rusqlite::Result<uuid::Uuid> {
+    parsed(row, column, |bytes: Vec<u8>| uuid::Uuid::from_slice(&bytes).ok())
+}

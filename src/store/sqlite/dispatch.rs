@@ -1,0 +1,185 @@
+//! What the engine asks: deliveries that are due, and outcomes written down. All of it is guarded by the lease.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::{Connection, params};
+
+use super::Store;
+use super::writer::Tx;
+use crate::domain::delivery::{DeliveryKind, Job};
+use crate::domain::endpoint::EndpointHealth;
+use crate::domain::event::TEST_TYPE;
+use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::time::Timestamp;
+use crate::domain::transition::transition;
+use crate::store::inbox::Leased;
+use crate::store::{Claimed, Keep, Settled, Settlement, StoreError};
+
+/// Deliveries in one claim.
+pub const MAX_CLAIM: usize = 256;
+
+impl Store {
+    /// Leases deliveries of an endpoint that are due, the longest waiting first, as far as there is room in memory.
+    pub async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+        self.writer.write_hot(move |tx| claim(tx, endpoint, limit.min(MAX_CLAIM))).await
+    }
+
+    /// When each active endpoint's next delivery that waits in the store is due.
+    pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+        let active = self.view.active_endpoints();
+        self.read(move |db| {
+            let mut due = Vec::new();
+            for endpoint in active {
+                if let Some(at) = next_due(db, endpoint)? {
+                    due.push((endpoint, at));
+                }
+            }
+            Ok(due)
+        })
+        .await
+    }
+
+    /// Writes outcomes, as `transition` decides. Each is written only if its lease still stands.
+    pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+        self.writer.write_hot(move |tx| settle(tx, &settlements)).await
+    }
+
+    /// Writes the outcome of a test, and keeps the call's answer in the same commit.
+    pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                settle(tx, &[settlement])?;
+                tx.keep(keep, &())
+            })
+            .await
+    }
+
+    /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
+    pub async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
+        self.writer
+            .write_hot(move |tx| {
+                let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3";
+                for id in deliveries {
+                    tx.db.prepare_cached(sql)?.execute(params![id.0, tx.now.as_millis(), tx.lease])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// Frees what an earlier process had leased when it ended, and takes a lease number of its own.
+pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let freed =
+        db.execute("UPDATE deliveries SET lease = NULL, due_at = ?1 WHERE lease IS NOT NULL", [now.as_millis()])?;
+    let sql = "INSERT INTO settings (name, value) VALUES ('lease', 1) \
+               ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
+    let lease = db.query_row(sql, [], |row| row.get(0))?;
+    db.execute_batch("COMMIT")?;
+    if freed > 0 {
+        tracing::info!(deliveries = freed, "took over deliveries that an earlier process had not finished");
+    }
+    Ok(lease)
+}
+
+fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Option<Timestamp>> {
+    let sql = "SELECT MIN(due_at) FROM deliveries WHERE endpoint = ?1 AND due_at IS NOT NULL";
+    let due: Option<i64> = db.prepare_cached(sql)?.query_row([endpoint.0], |row| row.get(0))?;
+    Ok(due.map(Timestamp::from_millis))
+}
+
+fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+    let Some(inbox) = &tx.shared.inbox else { return Ok(Claimed::default()) };
+    let Some(held) = tx.book.endpoint(endpoint).map(|row| row.held.clone()) else { return Ok(Claimed::default()) };
+    let mut jobs = Vec::new();
+    let mut statement = tx.db.prepare_cached(
+        "SELECT d.id, d.attempt, d.failures, e.type, p.body FROM deliveries d JOIN events e ON e.id = d.event \
+         JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 ORDER BY d.due_at LIMIT ?3",
+    )?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), limit])?;
+    while let Some(row) = rows.next()? {
+        let body: Vec<u8> = row.get("body")?;
+        let Some(place) = inbox.reserve(&held, body.len()) else { break };
+        let event_type: Arc<str> = row.get::<_, String>("type")?.into();
+        let kind = if &*event_type == TEST_TYPE { DeliveryKind::Test } else { DeliveryKind::Event };
+        let job = Job {
+            id: DeliveryId(row.get("id")?),
+            endpoint,
+            kind,
+            event_type,
+            attempts_made: row.get("attempt")?,
+            failures: row.get("failures")?,
+            body: body.into(),
+        };
+        jobs.push(Leased { job, place });
+    }
+    let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
+    for leased in &jobs {
+        tx.db.prepare_cached(sql)?.execute(params![leased.job.id.0, tx.lease])?;
+    }
+    Ok(Claimed { jobs, next_due: next_due(tx.db, endpoint)? })
+}
+
+fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+    let mut healths: HashMap<EndpointKey, EndpointHealth> = HashMap::new();
+    let mut settled = Vec::with_capacity(settlements.len());
+    let mut attempts = Vec::with_capacity(settlements.len());
+    for settlement in settlements {
+        // An endpoint that is not in the book is deleted, and so are its deliveries.
+        let Some(row) = tx.book.endpoint(settlement.endpoint) else {
+            settled.push(Settled::LeaseLost);
+            continue;
+        };
+        let health = *healths.get(&settlement.endpoint).unwrap_or(&row.health);
+        let Settlement { kind, failures, outcome, jitter, .. } = settlement;
+        let next = transition(*kind, *failures, health, outcome, &tx.shared.policy, tx.now, *jitter);
+        if settlement.attempts_made > 0 {
+            keep_earlier_attempt(tx, settlement.delivery)?;
+        }
+        let written = tx
+            .db
+            .prepare_cached(
+                "UPDATE deliveries SET status = ?2, attempt = ?3, failures = ?4, due_at = ?5, lease = NULL, \
+                 started_at = ?6, response_status = ?7, response_time_ms = ?8, response_body = ?9, error_message = ?10 \
+                 WHERE id = ?1 AND lease = ?11",
+            )?
+            .execute(params![
+                settlement.delivery.0,
+                next.status.to_column(),
+                settlement.attempts_made.saturating_add(1),
+                next.failures,
+                next.next_retry_at.map(Timestamp::as_millis),
+                outcome.started_at.as_millis(),
+                outcome.http_status,
+                outcome.duration_ms,
+                outcome.body,
+                outcome.error,
+                tx.lease,
+            ])?;
+        if written == 0 {
+            settled.push(Settled::LeaseLost);
+            continue;
+        }
+        healths.insert(settlement.endpoint, next.health);
+        attempts.push((settlement.endpoint, next.health, outcome.started_at));
+        settled.push(next.next_retry_at.map_or(Settled::Done, Settled::RetryAt));
+    }
+    for (endpoint, health, at) in attempts {
+        tx.book.record_attempt(endpoint, health, at);
+    }
+    Ok(settled)
+}
+
+/// The delivery's row shows its latest attempt; the one before moves to the history.
+fn keep_earlier_attempt(tx: &Tx<'_>, delivery: DeliveryId) -> Result<(), StoreError> {
+    tx.db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO attempts SELECT id, attempt, started_at, response_status, response_time_ms, \
+             response_body, error_message FROM deliveries WHERE id = ?1 AND lease = ?2 AND started_at IS NOT NULL",
+        )?
+        .execute(params![delivery.0, tx.lease])?;
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! Webhook endpoints and their secrets.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, Row, params};
+
+use super::Store;
+use super::admin::account;
+use super::book::{health, time, uuid, words};
+use super::writer::Tx;
+use crate::domain::account::Account;
+use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus};
+use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
+use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
+use crate::domain::time::Timestamp;
+use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
+
+/// An endpoint's columns; its secret's hint is the current one's.
+const COLUMNS: &str = "SELECT e.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
+                       ORDER BY version DESC LIMIT 1) AS hint FROM endpoints e WHERE e.deleted_at IS NULL";
+
+impl Store {
+    /// Registers an endpoint. Its secret is in this answer only.
+    pub async fn create_endpoint(
+        &self,
+        owner: AccountId,
+        new: NewEndpoint,
+        keep: Option<Keep<WithSecret<Endpoint>>>,
+    ) -> Result<WithSecret<Endpoint>, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let account = account(tx.db, owner)?;
+                let limit = tx.shared.max_endpoints;
+                let sql = "SELECT COUNT(*) FROM endpoints WHERE account = ?1 AND deleted_at IS NULL";
+                let existing: u32 = tx.db.prepare_cached(sql)?.query_row([account.key.0], |row| row.get(0))?;
+                if existing >= limit {
+                    return Err(StoreError::LimitReached(limit));
+                }
+                let made = insert(tx, &account, new)?;
+                tx.keep(keep, &made)?;
+                Ok(made)
+            })
+            .await
+    }
+
+    /// Every endpoint of the account, newest first.
+    pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
+        self.read(move |db| {
+            let account = account(db, owner)?;
+            let mut statement = db.prepare_cached(&format!("{COLUMNS} AND e.account = ?1 ORDER BY e.key DESC"))?;
+            let rows = statement.query_map([account.key.0], endpoint_from_row)?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// One endpoint of the account.
+    pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+        self.read(move |db| find(db, owner, id)).await
+    }
+
+    /// Changes an endpoint.
+    pub async fn update_endpoint(
+        &self,
+        owner: AccountId,
+        id: EndpointId,
+        change: EndpointChange,
+    ) -> Result<Endpoint, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let endpoint = find(tx.db, owner, id)?;
+                let status = change.status.unwrap_or(endpoint.health.status);
+                let cleared = change.status == Some(EndpointStatus::Active);
+                let description = change.description.unwrap_or(endpoint.description);
+                tx.db
+                    .prepare_cached(
+                        "UPDATE endpoints SET url = ?2, events = ?3, description = ?4, status = ?5, \
+                         consecutive_failures = iif(?6, 0, consecutive_failures), \
+                         failing_since = iif(?6, NULL, failing_since), version = version + 1, updated_at = ?7 \
+                         WHERE key = ?1",
+                    )?
+                    .execute(params![
+                        endpoint.key.0,
+                        change.url.unwrap_or(endpoint.url),
+                        change.events.unwrap_or(endpoint.events).join(" "),
+                        description,
+                        status.to_column(),
+                        cleared,
+                        tx.now.as_millis(),
+                    ])?;
+                tx.book.touch_endpoint(endpoint.key);
+                if status == EndpointStatus::Active {
+                    // What was held goes on.
+                    tx.after.due.push((endpoint.key, tx.now));
+                }
+                find(tx.db, owner, id)
+            })
+            .await
+    }
+
+    /// Deletes an endpoint at once, and its history in the background.
+    pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                let endpoint = find(tx.db, owner, id)?;
+                bury(tx, endpoint.key)
+            })
+            .await
+    }
+
+    /// Replaces the signing secret. Without an overlap every older secret is dead with the commit; with one, the
+    /// secret until now signs beside the new one for that long.
+    pub async fn rotate_secret(
+        &self,
+        owner: AccountId,
+        id: EndpointId,
+        overlap: Duration,
+        keep: Option<Keep<WithSecret<Endpoint>>>,
+    ) -> Result<WithSecret<Endpoint>, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let endpoint = find(tx.db, owner, id)?;
+                retire_secrets(tx, endpoint.key, overlap)?;
+                let secret = add_secret(tx, endpoint.key, id)?;
+                let sql = "UPDATE endpoints SET version = version + 1, updated_at = ?2 WHERE key = ?1";
+                tx.db.prepare_cached(sql)?.execute(params![endpoint.key.0, tx.now.as_millis()])?;
+                tx.book.touch_endpoint(endpoint.key);
+                let rotated = WithSecret { resource: find(tx.db, owner, id)?, secret };
+                tx.keep(keep, &rotated)?;
+                Ok(rotated)
+            })
+            .await
+    }
+
+    /// Seals every secret with the current master key. Returns how many were sealed anew.
+    pub async fn reseal_secrets(&self) -> Result<u64, StoreError> {
+        self.shared.reload_keyring();
+        self.writer
+            .write(|tx| {
+                let keyring = tx.shared.keyring();
+                let sql = "SELECT s.endpoint, s.version, s.key_id, s.sealed, e.id FROM endpoint_secrets s \
+                           JOIN endpoints e ON e.key = s.endpoint WHERE s.key_id <> ?1";
+                let mut statement = tx.db.prepare(sql)?;
+                let mut rows = statement.query([keyring.current_id()])?;
+                let mut resealed = 0;
+                while let Some(row) = rows.next()? {
+                    let id = EndpointId(uuid(row, "id")?);
+                    let old = SealedSecret { key_id: row.get("key_id")?, bytes: row.get("sealed")? };
+                    let secret = keyring.open(&old, id).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+                    let new = keyring.seal(&secret, id, tx.shared.random.array());
+                    let sql =
+                        "UPDATE endpoint_secrets SET key_id = ?3, sealed = ?4 WHERE endpoint = ?1 AND version = ?2";
+                    tx.db.prepare_cached(sql)?.execute(params![
+                        row.get::<_, i64>("endpoint")?,
+                        row.get::<_, i64>("version")?,
+                        new.key_id,
+                        new.bytes
+                    ])?;
+                    resealed += 1;
+                }
+                Ok(resealed)
+            })
+            .await
+    }
+
+    /// Rotates the master key: makes a new one where this program keeps it, and seals every secret anew.
+    pub async fn rekey(&self) -> Result<u64, OpenError> {
+        let source = &self.shared.key_source;
+        source.rotate_file(Some(zeroize::Zeroizing::new(self.shared.random.array())))?;
+        let resealed = self.reseal_secrets().await.map_err(|e| OpenError(format!("cannot rekey: {e}")))?;
+        source.rotate_file(None)?;
+        Ok(resealed)
+    }
+}
+
+fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSecret<Endpoint>, StoreError> {
+    let id = EndpointId::from_random(tx.shared.random.array());
+    tx.db
+        .prepare_cached(
+            "INSERT INTO endpoints (id, account, url, events, description, created_at, updated_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+        )?
+        .execute(params![
+            id.0.as_bytes(),
+            account.key.0,
+            new.url.as_str(),
+            new.events.join(" "),
+            new.description,
+            tx.now.as_millis()
+        ])?;
+    let key = EndpointKey(tx.db.last_insert_rowid());
+    let secret = add_secret(tx, key, id)?;
+    tx.book.touch_endpoint(key);
+    Ok(WithSecret { resource: find(tx.db, account.id, id)?, secret })
+}
+
+/// Drops older secrets, or lets the current one live on for the overlap.
+fn retire_secrets(tx: &Tx<'_>, key: EndpointKey, overlap: Duration) -> Result<(), StoreError> {
+    if overlap.is_zero() {
+        tx.db.prepare_cached("DELETE FROM endpoint_secrets WHERE endpoint = ?1")?.execute([key.0])?;
+        return Ok(());
+    }
+    let until = tx.now.plus(overlap).as_millis();
+    tx.db
+        .prepare_cached("DELETE FROM endpoint_secrets WHERE endpoint = ?1 AND expires_at <= ?2")?
+        .execute(params![key.0, tx.now.as_millis()])?;
+    tx.db
+        .prepare_cached("UPDATE endpoint_secrets SET expires_at = ?2 WHERE endpoint = ?1 AND expires_at IS NULL")?
+        .execute(params![key.0, until])?;
+    tx.db
+        .prepare_cached(
+            "DELETE FROM endpoint_secrets WHERE endpoint = ?1 AND version NOT IN \
+             (SELECT version FROM endpoint_secrets WHERE endpoint = ?1 ORDER BY version DESC LIMIT ?2)",
+        )?
+        .execute(params![key.0, i64::try_from(MAX_OLDER_SECRETS).unwrap_or(1)])?;
+    Ok(())
+}
+
+fn add_secret(tx: &Tx<'_>, key: EndpointKey, id: EndpointId) -> Result<Secret, StoreError> {
+    let keyring: std::sync::Arc<Keyring> = tx.shared.keyring();
+    let secret = Secret::from_random(tx.shared.random.array());
+    let sealed = keyring.seal(&secret, id, tx.shared.random.array());
+    tx.db
+        .prepare_cached(
+            "INSERT INTO endpoint_secrets (endpoint, version, key_id, sealed, hint) SELECT ?1, \
+             IFNULL((SELECT MAX(version) FROM endpoint_secrets WHERE endpoint = ?1), 0) + 1, ?2, ?3, ?4",
+        )?
+        .execute(params![key.0, sealed.key_id, sealed.bytes, secret.hint()])?;
+    Ok(secret)
+}
+
+/// Makes an endpoint a tombstone: it does not exist any more, and its rows wait to be purged.
+pub(super) fn bury(tx: &mut Tx<'_>, key: EndpointKey) -> Result<(), StoreError> {
+    let sql = "UPDATE endpoints SET deleted_at = ?2, version = version + 1 WHERE key = ?1";
+    tx.db.prepare_cached(sql)?.execute(params![key.0, tx.now.as_millis()])?;
+    tx.db.prepare_cached("DELETE FROM endpoint_secrets WHERE endpoint = ?1")?.execute([key.0])?;
+    tx.book.touch_endpoint(key);
+    Ok(())
+}
+
+/// One endpoint of the account; another account's does not exist.
+pub(super) fn find(db: &Connection, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+    let sql = format!(
+        "{COLUMNS} AND e.id = ?1 AND e.account = (SELECT key FROM accounts WHERE id = ?2 AND deleted_at IS NULL)"
+    );
+    let found = db.prepare_cached(&sql)?.query_row(params![id.0.as_bytes(), owner.0.as_bytes()], endpoint_from_row)?;
+    Ok(found)
+}
+
+fn endpoint_from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
+    Ok(Endpoint {
+        id: EndpointId(uuid(row, "id")?),
+        key: EndpointKey(row.get("key")?),
+        account: AccountKey(row.get("account")?),
+        url: row.get("url")?,
+        events: words(&row.get::<_, String>("events")?),
+        description: row.get("description")?,
+        health: health(row)?,
+        last_delivery_at: time(row, "last_delivery_at")?,
+        secret_hint: row.get("hint")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+    })
+}

@@ -1,0 +1,177 @@
+//! Accepting events: event, payload, fan-out and kept answer in one commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::Store;
+use super::endpoints::find;
+use super::writer::Tx;
+use crate::domain::delivery::{DeliveryKind, Job};
+use crate::domain::event::{Event, NewEvent, TEST_TYPE};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
+use crate::store::inbox::{Leased, Place};
+use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
+
+/// Events in one call.
+pub const MAX_BATCH: usize = 1_000;
+
+impl Store {
+    /// Accepts events, all or none: when this returns they are on disk, each with a delivery for every active
+    /// endpoint that subscribes to it.
+    ///
+    /// An unknown account is [`StoreError::NotFound`]; a type that has left the catalog [`StoreError::UnknownType`].
+    pub async fn accept(
+        &self,
+        events: Vec<NewEvent>,
+        keep: Option<Keep<Vec<Event>>>,
+    ) -> Result<Vec<Event>, StoreError> {
+        self.writer
+            .write_hot(move |tx| {
+                let mut accepted = Vec::with_capacity(events.len());
+                for event in events {
+                    accepted.push(accept_one(tx, event)?);
+                }
+                tx.keep(keep, &accepted)?;
+                for event in &accepted {
+                    tx.book.count_event(event.account.1);
+                }
+                Ok(accepted)
+            })
+            .await
+    }
+
+    /// Writes a test delivery of the endpoint, leased to the caller. `message` is its body.
+    pub async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let endpoint = find(tx.db, owner, id)?;
+                let event = EventId(tx.ids.next(tx.now));
+                insert_event(tx, event, endpoint.account, TEST_TYPE, tx.now.as_millis(), None, 1, &message)?;
+                let delivery = DeliveryId(tx.ids.next(tx.now));
+                insert_delivery(tx, delivery, endpoint.key, event, true)?;
+                tx.book.count_delivery(endpoint.key, 1);
+                let job = Job {
+                    id: delivery,
+                    endpoint: endpoint.key,
+                    kind: DeliveryKind::Test,
+                    event_type: TEST_TYPE.into(),
+                    attempts_made: 0,
+                    failures: 0,
+                    body: message,
+                };
+                Ok(Leased { job, place: Place::unbounded() })
+            })
+            .await
+    }
+
+    /// Keeps the answer of a call that changed nothing.
+    pub async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
+        self.writer.write(move |tx| tx.keep_answer(&scope, &kept)).await
+    }
+}
+
+fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
+    let account = tx.book.account_key(new.account).ok_or(StoreError::NotFound)?;
+    if !tx.book.has_type(&new.event_type) {
+        return Err(StoreError::UnknownType(new.event_type));
+    }
+    let subscribers = tx.book.subscribers(account, &new.event_type).to_vec();
+    let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+    let id = EventId(tx.ids.next(tx.now));
+    let validation = new.validation_id.map(uuid::Uuid::into_bytes);
+    let occurred_at = new.occurred_at.as_millis();
+    insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, &new.body)?;
+    let event_type: Arc<str> = new.event_type.as_str().into();
+    for endpoint in subscribers {
+        // The ids of an event's deliveries follow its own, which is how they are found again.
+        let delivery = DeliveryId(tx.ids.next(tx.now));
+        let held = tx.book.endpoint(endpoint).map(|row| row.held.clone());
+        let place = match (&tx.shared.inbox, held) {
+            (Some(inbox), Some(held)) => inbox.reserve(&held, new.body.len()),
+            _ => None,
+        };
+        insert_delivery(tx, delivery, endpoint, id, place.is_some())?;
+        tx.book.count_delivery(endpoint, 1);
+        match place {
+            Some(place) => {
+                let job = Job {
+                    id: delivery,
+                    endpoint,
+                    kind: DeliveryKind::Event,
+                    event_type: event_type.clone(),
+                    attempts_made: 0,
+                    failures: 0,
+                    body: new.body.clone(),
+                };
+                tx.after.jobs.push(Leased { job, place });
+            }
+            None => tx.after.due.push((endpoint, tx.now)),
+        }
+    }
+    Ok(Event {
+        id,
+        account: (new.account, account),
+        event_type: new.event_type,
+        occurred_at: new.occurred_at,
+        deliveries,
+    })
+}
+
+#[expect(clippy::too_many_arguments, reason = "they are the columns of one row")]
+fn insert_event(
+    tx: &Tx<'_>,
+    id: EventId,
+    account: AccountKey,
+    event_type: &str,
+    occurred_at: i64,
+    validation: Option<[u8; 16]>,
+    deliveries: u32,
+    body: &[u8],
+) -> Result<(), StoreError> {
+    tx.db
+        .prepare_cached(
+            "INSERT INTO events (id, account, type, occurred_at, validation_id, deliveries) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries])?;
+    tx.db.prepare_cached("INSERT INTO payloads (event, body) VALUES (?1, ?2)")?.execute(params![id.0, body])?;
+    Ok(())
+}
+
+fn insert_delivery(
+    tx: &Tx<'_>,
+    id: DeliveryId,
+    endpoint: EndpointKey,
+    event: EventId,
+    leased: bool,
+) -> Result<(), StoreError> {
+    let (due_at, lease) = if leased { (None, Some(tx.lease)) } else { (Some(tx.now.as_millis()), None) };
+    tx.db
+        .prepare_cached("INSERT INTO deliveries (id, endpoint, event, due_at, lease) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
+    Ok(())
+}
+
+/// Whose answers these are, as a column.
+pub(super) fn owner(scope: &KeepScope) -> Vec<u8> {
+    scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
+}
+
+pub(super) fn kept_answer(db: &Connection, scope: &KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
+    let sql =
+        "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = ?1 AND path = ?2 AND key = ?3";
+    let found = db
+        .prepare_cached(sql)?
+        .query_row(params![owner(scope), scope.path, scope.key], |row| {
+            Ok(KeptAnswer {
+                body_hash: row.get("body_hash")?,
+                status: row.get("status")?,
+                request_id: row.get("request_id")?,
+                answer: row.get("answer")?,
+            })
+        })
+        .optional()?;
+    Ok(found)
+}

@@ -1,0 +1,169 @@
+//! The lists: deliveries and events, newest first, with exact totals.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use rusqlite::{Connection, Row, params};
+
+use super::admin::{account, sql_offset};
+use super::book::{time, uuid};
+use super::endpoints::find;
+use super::{Store, parsed};
+use crate::domain::delivery::{Delivery, DeliveryStatus};
+use crate::domain::event::{Event, TEST_TYPE};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId};
+use crate::domain::time::Timestamp;
+use crate::store::{Page, Paged, StoreError};
+
+const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id FROM deliveries d \
+                                JOIN endpoints n ON n.key = d.endpoint JOIN events e ON e.id = d.event";
+
+const EVENT_COLUMNS: &str = "SELECT v.*, a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
+
+impl Store {
+    /// Deliveries of one endpoint.
+    pub async fn endpoint_deliveries(
+        &self,
+        owner: AccountId,
+        id: EndpointId,
+        page: Page,
+    ) -> Result<Paged<Delivery>, StoreError> {
+        self.read(move |db| {
+            // One snapshot, so that the total and the page belong together.
+            let snapshot = db.unchecked_transaction()?;
+            let endpoint = find(&snapshot, owner, id)?;
+            let total = deliveries_total(&snapshot, "key", endpoint.key.0)?;
+            let sql = format!("{DELIVERY_COLUMNS} WHERE d.endpoint = ?1 ORDER BY d.id DESC LIMIT ?2 OFFSET ?3");
+            let mut statement = snapshot.prepare_cached(&sql)?;
+            let rows =
+                statement.query_map(params![endpoint.key.0, page.per_page, sql_offset(page)], delivery_from_row)?;
+            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+        })
+        .await
+    }
+
+    /// Deliveries of all endpoints of an account.
+    pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let account = account(&snapshot, owner)?.key;
+            let total = deliveries_total(&snapshot, "account", account.0)?;
+            if page.offset() >= total {
+                return Ok(Paged { items: Vec::new(), total });
+            }
+            let ids = newest_ids(&snapshot, account, page)?;
+            let mut statement = snapshot.prepare_cached(&format!("{DELIVERY_COLUMNS} WHERE d.id = ?1"))?;
+            let items = ids.into_iter().map(|id| statement.query_row([id], delivery_from_row));
+            Ok(Paged { items: items.collect::<Result<_, _>>()?, total })
+        })
+        .await
+    }
+
+    /// Events of an account, or of all of them.
+    pub async fn events(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<Event>, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let key = owner.map(|id| account(&snapshot, id)).transpose()?.map(|account| account.key.0);
+            let sql = "SELECT IFNULL(SUM(events_total), 0) FROM accounts WHERE (?1 IS NULL OR key = ?1) AND deleted_at IS NULL";
+            let total: i64 = snapshot.prepare_cached(sql)?.query_row([key], |row| row.get(0))?;
+            let filter = if key.is_some() { "v.account = ?1" } else { "?1 IS NULL AND a.deleted_at IS NULL" };
+            let sql = format!("{EVENT_COLUMNS} WHERE {filter} AND v.type <> ?4 ORDER BY v.id DESC LIMIT ?2 OFFSET ?3");
+            let mut statement = snapshot.prepare_cached(&sql)?;
+            let rows =
+                statement.query_map(params![key, page.per_page, sql_offset(page), TEST_TYPE], event_from_row)?;
+            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total: u64::try_from(total).unwrap_or(0) })
+        })
+        .await
+    }
+
+    /// One event, its body, and its deliveries in the order of their ids.
+    pub async fn event(
+        &self,
+        owner: Option<AccountId>,
+        id: EventId,
+    ) -> Result<(Event, Vec<u8>, Vec<Delivery>), StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let sql = format!("{EVENT_COLUMNS} WHERE v.id = ?1 AND a.deleted_at IS NULL AND v.type <> ?2");
+            let event = snapshot.prepare_cached(&sql)?.query_row(params![id.0, TEST_TYPE], event_from_row)?;
+            if owner.is_some_and(|owner| owner != event.account.0) {
+                return Err(StoreError::NotFound);
+            }
+            let sql = "SELECT body FROM payloads WHERE event = ?1";
+            let body = snapshot.prepare_cached(sql)?.query_row([id.0], |row| row.get(0))?;
+            let sql = format!(
+                "{DELIVERY_COLUMNS} WHERE d.id > ?1 AND d.id <= ?1 + ?2 AND d.event = ?1 \
+                               AND n.deleted_at IS NULL ORDER BY d.id"
+            );
+            let mut statement = snapshot.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![id.0, event.deliveries], delivery_from_row)?;
+            Ok((event, body, rows.collect::<Result<_, _>>()?))
+        })
+        .await
+    }
+}
+
+/// From counters that are kept in the same commits as the rows. `column` is one of two names written above.
+fn deliveries_total(db: &Connection, column: &str, value: i64) -> Result<u64, StoreError> {
+    let sql =
+        format!("SELECT IFNULL(SUM(deliveries_total), 0) FROM endpoints WHERE {column} = ?1 AND deleted_at IS NULL");
+    let total: i64 = db.prepare_cached(&sql)?.query_row([value], |row| row.get(0))?;
+    Ok(u64::try_from(total).unwrap_or(0))
+}
+
+/// The ids of a page over all endpoints of an account: a merge of the newest of each, because an index by account
+/// would cost every insert what only this list needs.
+fn newest_ids(db: &Connection, account: AccountKey, page: Page) -> Result<Vec<i64>, StoreError> {
+    let wanted = usize::try_from(page.offset()).unwrap_or(usize::MAX).saturating_add(page.per_page as usize);
+    let sql = "SELECT key FROM endpoints WHERE account = ?1 AND deleted_at IS NULL AND deliveries_total > 0";
+    let endpoints: Vec<i64> =
+        db.prepare_cached(sql)?.query_map([account.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut newest: BinaryHeap<Reverse<i64>> = BinaryHeap::new();
+    for endpoint in endpoints {
+        let sql = "SELECT id FROM deliveries WHERE endpoint = ?1 ORDER BY id DESC LIMIT ?2";
+        let mut statement = db.prepare_cached(sql)?;
+        let mut rows = statement.query(params![endpoint, i64::try_from(wanted).unwrap_or(i64::MAX)])?;
+        while let Some(row) = rows.next()? {
+            let id: i64 = row.get(0)?;
+            if newest.len() == wanted && newest.peek().is_some_and(|Reverse(oldest)| id < *oldest) {
+                break;
+            }
+            newest.push(Reverse(id));
+            if newest.len() > wanted {
+                newest.pop();
+            }
+        }
+    }
+    let sorted: Vec<i64> = newest.into_sorted_vec().into_iter().map(|Reverse(id)| id).collect();
+    Ok(sorted.into_iter().skip(usize::try_from(page.offset()).unwrap_or(usize::MAX)).collect())
+}
+
+fn delivery_from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+    let status = parsed(row, "status", DeliveryStatus::from_column)?;
+    Ok(Delivery {
+        id: DeliveryId(row.get("id")?),
+        endpoint: EndpointId(uuid(row, "endpoint_id")?),
+        endpoint_url: row.get("url")?,
+        event_type: row.get("type")?,
+        validation_id: parsed(row, "validation_id", |id: Option<Vec<u8>>| {
+            id.map(|id| uuid::Uuid::from_slice(&id)).transpose().ok()
+        })?,
+        status,
+        attempt: row.get::<_, u32>("attempt")?.max(1),
+        next_retry_at: time(row, "due_at")?.filter(|_| status == DeliveryStatus::Retrying),
+        response_status: row.get("response_status")?,
+        response_body: row.get("response_body")?,
+        response_time_ms: row.get("response_time_ms")?,
+        error_message: row.get("error_message")?,
+    })
+}
+
+fn event_from_row(row: &Row<'_>) -> rusqlite::Result<Event> {
+    Ok(Event {
+        id: EventId(row.get("id")?),
+        account: (AccountId(uuid(row, "account_id")?), AccountKey(row.get("account")?)),
+        event_type: row.get("type")?,
+        occurred_at: Timestamp::from_millis(row.get("occurred_at")?),
+        deliveries: row.get("deliveries")?,
+    })
+}

@@ -1,0 +1,166 @@
+//! The embedded store: one file, one writer thread, a few readers.
+//!
+//! All writes go through [`writer`], which commits many at a time; reads have connections of their own. Where a
+//! method lives tells who calls it: `admin` and `endpoints` the API, `intake` publishing, `dispatch` the engine,
+//! `log` the lists, `maintain` the housekeeping.
+
+mod admin;
+mod book;
+mod dispatch;
+mod endpoints;
+mod intake;
+mod log;
+mod maintain;
+mod open;
+mod writer;
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::Semaphore;
+
+use super::inbox::Inbox;
+use super::keys::KeySource;
+use super::{KeepScope, KeptAnswer, StoreError};
+use crate::clock::{Clock, Random};
+use crate::domain::secret::Keyring;
+use crate::domain::transition::DeliveryPolicy;
+use crate::domain::url::Environment;
+
+pub use admin::NewApiKey;
+pub use book::View;
+pub use open::OpenOptions;
+
+/// Connections that read.
+const READERS: usize = 4;
+
+/// How long a statement waits for another process (the command line beside the server) to finish its write.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a call waits for a reader or for a place in the writer's queue.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The embedded store. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    writer: writer::Handle,
+    readers: Readers,
+    view: View,
+    shared: Arc<Shared>,
+}
+
+/// What the writer and the readers have in common.
+struct Shared {
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    key_source: KeySource,
+    keyring: RwLock<Arc<Keyring>>,
+    environment: Environment,
+    policy: DeliveryPolicy,
+    max_endpoints: u32,
+    inbox: Option<Inbox>,
+    /// Held while a server has the file.
+    _lock: Option<std::fs::File>,
+}
+
+impl Shared {
+    fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the master keys again: the command line may have rotated them.
+    fn reload_keyring(&self) {
+        match self.key_source.load(&*self.random) {
+            Ok(keyring) => *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring),
+            Err(error) => tracing::error!(%error, "the master keys could not be read again"),
+        }
+    }
+}
+
+impl Store {
+    /// What attempts and authentication look at: as fresh as the last commit.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Deliveries leased to this process and still in memory.
+    pub fn held(&self) -> usize {
+        self.shared.inbox.as_ref().map_or(0, Inbox::held)
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.read(|db| Ok(db.query_row("SELECT 1", [], |_| Ok(()))?)).await
+    }
+
+    /// The answer kept under an idempotency key.
+    pub async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
+        self.read(move |db| intake::kept_answer(db, &scope)).await
+    }
+
+    /// Runs a read on one of the readers' connections, away from the async threads.
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let readers = self.readers.clone();
+        let permit = tokio::time::timeout(QUEUE_TIMEOUT, readers.permits.clone().acquire_owned())
+            .await
+            .map_err(|_| StoreError::Unavailable("too many reads are waiting".into()))?
+            .map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
+        tokio::task::spawn_blocking(move || {
+            let taken = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = match taken {
+                Some(connection) => connection,
+                None => open::reader(&readers.path)?,
+            };
+            let answer = query(&connection);
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            drop(permit);
+            answer
+        })
+        .await
+        .map_err(|_| StoreError::Unavailable("a read was interrupted".into()))?
+    }
+}
+
+/// The readers' connections: opened when first needed, never more than [`READERS`].
+#[derive(Clone)]
+struct Readers {
+    path: Arc<std::path::Path>,
+    permits: Arc<Semaphore>,
+    idle: Arc<Mutex<Vec<Connection>>>,
+}
+
+impl Readers {
+    fn new(path: &std::path::Path) -> Self {
+        Self { path: path.into(), permits: Arc::new(Semaphore::new(READERS)), idle: Arc::default() }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error as E;
+        match error {
+            E::QueryReturnedNoRows => Self::NotFound,
+            E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) => {
+                Self::Corrupt(error.to_string())
+            }
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}
+
+/// Reads a column through `parse`; what it refuses is named as corrupt.
+fn parsed<T, C: rusqlite::types::FromSql>(
+    row: &rusqlite::Row<'_>,
+    column: &str,
+    parse: impl FnOnce(C) -> Option<T>,
+) -> rusqlite::Result<T> {
+    let index = row.as_ref().column_index(column)?;
+    let kind = row.get_ref(index)?.data_type();
+    parse(row.get(index)?).ok_or_else(|| {
+        rusqlite::Error::FromSqlConversionFailure(index, kind, format!("{column} holds an impossible value").into())
+    })
+}

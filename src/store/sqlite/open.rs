@@ -1,0 +1,151 @@
+//! Opening the file: settings of each connection, migrations, the lock of the one server.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::{BUSY_TIMEOUT, Readers, Shared, Store, View, admin, dispatch, writer};
+use crate::clock::{Clock, Random};
+use crate::domain::transition::DeliveryPolicy;
+use crate::domain::url::Environment;
+use crate::store::inbox::Inbox;
+use crate::store::keys::KeySource;
+use crate::store::{OpenError, StoreError};
+
+/// Forward only; the position in the list is the version.
+const MIGRATIONS: &[(&str, &str)] = &[("0001_initial", include_str!("../../../migrations/sqlite/0001_initial.sql"))];
+
+/// How the store is opened.
+pub struct OpenOptions {
+    /// The database file; it is made when it is not there.
+    pub path: PathBuf,
+    /// The master keys.
+    pub keys: KeySource,
+    /// What receiver URLs may be.
+    pub environment: Environment,
+    /// What becomes of deliveries.
+    pub policy: DeliveryPolicy,
+    /// Endpoints that an account may have.
+    pub max_endpoints: u32,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// With an inbox this process delivers: it takes the file's lock and voids the leases of whoever came before.
+    pub inbox: Option<Inbox>,
+}
+
+impl Store {
+    /// Opens the file, brings it to this program's version and starts the writer.
+    pub fn open(options: OpenOptions) -> Result<Self, OpenError> {
+        let shown = options.path.display().to_string();
+        let failed =
+            |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
+        let lock = options.inbox.as_ref().map(|_| take_lock(&options.path)).transpose()?;
+        let mut connection = writer_connection(&options.path).map_err(|e| failed("cannot open", &e))?;
+        migrate(&mut connection, &*options.clock)?;
+        let keyring = options.keys.load(&*options.random)?;
+        admin::check_master_keys(&connection, &keyring)?;
+        let lease = match options.inbox {
+            Some(_) => dispatch::void_leases(&connection, options.clock.now()).map_err(|e| failed("cannot use", &e))?,
+            None => 0,
+        };
+        let shared = Arc::new(Shared {
+            clock: options.clock,
+            random: options.random,
+            key_source: options.keys,
+            keyring: RwLock::new(Arc::new(keyring)),
+            environment: options.environment,
+            policy: options.policy,
+            max_endpoints: options.max_endpoints,
+            inbox: options.inbox,
+            _lock: lock,
+        });
+        let view = View::default();
+        let writer = writer::start(connection, &options.path, shared.clone(), view.clone(), lease)
+            .map_err(|e| failed("cannot read", &e))?;
+        Ok(Self { writer, readers: Readers::new(&options.path), view, shared })
+    }
+}
+
+/// One server for one file: a second one would void the leases of the first.
+fn take_lock(database: &Path) -> Result<std::fs::File, OpenError> {
+    let mut path = database.as_os_str().to_owned();
+    path.push(".lock");
+    let shown = database.display();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|e| OpenError(format!("cannot open the database {shown}: {e}")))?;
+    file.try_lock().map_err(|_| OpenError(format!("another server is running on the database {shown}")))?;
+    Ok(file)
+}
+
+fn writer_connection(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", -32_768)?;
+    // The checkpointer moves the log into the file from a connection of its own.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// A connection that only reads.
+pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "cache_size", -4_096)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// A connection that only checkpoints.
+pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, clock: &dyn Clock) -> Result<(), OpenError> {
+    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let failed = |e: rusqlite::Error| OpenError(format!("cannot migrate the database: {e}"));
+    let version_of = |c: &Connection| c.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
+    if version_of(connection).map_err(failed)? == newest {
+        return Ok(());
+    }
+    // Within the write lock, so that two programs that start together migrate once.
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let version = version_of(&tx).map_err(failed)?;
+    if version > newest {
+        return Err(OpenError(format!(
+            "the database has version {version}, and this program knows versions up to {newest}: run a newer aldaba"
+        )));
+    }
+    let done = usize::try_from(version).unwrap_or(0);
+    for (name, sql) in &MIGRATIONS[done..] {
+        tx.execute_batch(sql).map_err(|e| OpenError(format!("migration {name} failed: {e}")))?;
+    }
+    if version == 0 {
+        admin::add_initial_event_types(&tx, clock.now()).map_err(failed)?;
+    }
+    tx.pragma_update(None, "user_version", newest).map_err(failed)?;
+    tx.commit().map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn migrations_are_numbered_in_order() {
+        for (index, (name, _)) in super::MIGRATIONS.iter().enumerate() {
+            assert!(name.starts_with(&format!("{:04}_", index + 1)), "{name}");
+        }
+    }
+}

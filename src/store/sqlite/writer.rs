@@ -1,0 +1,256 @@
+//! The one thread that writes: it takes whatever is waiting, runs it in one transaction, commits, and only then
+//! answers. The batch grows with the load, so that the price of reaching the disk is shared.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::book::{Book, View};
+use super::{QUEUE_TIMEOUT, Shared, maintain};
+use crate::domain::id::{EndpointKey, IdSequence};
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+use crate::store::inbox::{Leased, Nudge};
+
+/// Writes that may wait.
+const QUEUE: usize = 4_096;
+
+/// Writes in one transaction.
+const MAX_BATCH: usize = 512;
+
+/// How often an idle writer looks whether another process has written.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What a write sees: the connection inside the transaction, and what waits for its commit.
+pub(super) struct Tx<'a> {
+    pub db: &'a Connection,
+    pub book: &'a mut Book,
+    pub shared: &'a Shared,
+    pub ids: &'a mut IdSequence,
+    /// The time of this transaction.
+    pub now: Timestamp,
+    /// The lease of this process; 0 in one that does not deliver.
+    pub lease: i64,
+    pub after: &'a mut AfterCommit,
+}
+
+/// What happens after the commit, and does not happen without it.
+#[derive(Default)]
+pub(super) struct AfterCommit {
+    pub jobs: Vec<Leased>,
+    pub due: Vec<(EndpointKey, Timestamp)>,
+}
+
+impl AfterCommit {
+    fn mark(&self) -> (usize, usize) {
+        (self.jobs.len(), self.due.len())
+    }
+
+    fn rewind(&mut self, (jobs, due): (usize, usize)) {
+        self.jobs.truncate(jobs);
+        self.due.truncate(due);
+    }
+}
+
+trait Write: Send {
+    /// Whether it reads or writes rows whose counters the book may hold back.
+    fn needs_flush(&self) -> bool;
+    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { result, reply, .. } = *self;
+        let interrupted = || Err(StoreError::Unavailable("the write was interrupted".into()));
+        // A caller that has gone away no longer wants to know.
+        let _ = reply.send(committed.and_then(|()| result.unwrap_or_else(interrupted)));
+    }
+}
+
+/// The way into the writer. Clones share it; the thread ends with the last of them.
+#[derive(Clone)]
+pub(super) struct Handle {
+    queue: SyncSender<Box<dyn Write>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Handle {
+    /// Runs `run` inside the next transaction and answers after its commit.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.enqueue(false, run).await
+    }
+
+    /// The same for the hot path, which touches endpoints and accounts through the book alone.
+    pub async fn write_hot<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.enqueue(true, run).await
+    }
+
+    async fn enqueue<T: Send + 'static>(
+        &self,
+        hot: bool,
+        run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        let permit = tokio::time::timeout(QUEUE_TIMEOUT, self.permits.clone().acquire_owned())
+            .await
+            .map_err(|_| StoreError::Unavailable("too many writes are waiting".into()))?
+            .map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        let task = Task { run: Some(run), hot, result: None, reply, _permit: permit };
+        // Whoever holds a permit has a place in the queue.
+        self.queue.try_send(Box::new(task)).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+/// Starts the writer on its connection.
+pub(super) fn start(
+    db: Connection,
+    path: &Path,
+    shared: Arc<Shared>,
+    view: View,
+    lease: i64,
+) -> Result<Handle, StoreError> {
+    let mut book = Book::new(view);
+    book.reload(&db, &shared)?;
+    let ids = IdSequence::after(last_id(&db)?);
+    let checkpoints = maintain::start_checkpointer(path)?;
+    let (queue, writes) = sync_channel(QUEUE);
+    let data_version = data_version(&db)?;
+    let writer = Writer { db, book, shared, ids, lease, data_version, checkpoints };
+    std::thread::Builder::new()
+        .name("store-writer".into())
+        .spawn(move || writer.run(&writes))
+        .map_err(|e| StoreError::Unavailable(e.to_string()))?;
+    Ok(Handle { queue, permits: Arc::new(Semaphore::new(QUEUE)) })
+}
+
+struct Writer {
+    db: Connection,
+    book: Book,
+    shared: Arc<Shared>,
+    ids: IdSequence,
+    lease: i64,
+    data_version: i64,
+    checkpoints: maintain::Checkpoints,
+}
+
+/// Changes when another connection has committed, and never by our own commits.
+fn data_version(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
+}
+
+/// The greatest id in use; events and deliveries share one sequence.
+fn last_id(db: &Connection) -> rusqlite::Result<i64> {
+    let sql = "SELECT MAX((SELECT IFNULL(MAX(id), 0) FROM events), (SELECT IFNULL(MAX(id), 0) FROM deliveries))";
+    db.query_row(sql, [], |row| row.get(0))
+}
+
+impl Writer {
+    fn run(mut self, writes: &Receiver<Box<dyn Write>>) {
+        loop {
+            match writes.recv_timeout(WATCH_INTERVAL) {
+                Ok(first) => {
+                    let rest = std::iter::from_fn(|| writes.try_recv().ok()).take(MAX_BATCH - 1);
+                    let batch: Vec<_> = std::iter::once(first).chain(rest).collect();
+                    self.commit(batch);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Err(error) = self.notice_others() {
+                        tracing::error!(%error, "the database could not be watched");
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Reads everything again when another process has written.
+    fn notice_others(&mut self) -> Result<(), StoreError> {
+        let version = data_version(&self.db)?;
+        if version == self.data_version {
+            return Ok(());
+        }
+        // The command line may have rotated the master key: nothing is sealed with the old one from here on.
+        self.shared.reload_keyring();
+        self.book.reload(&self.db, &self.shared)?;
+        self.data_version = version;
+        self.ids = IdSequence::after(last_id(&self.db)?);
+        if let Some(inbox) = &self.shared.inbox {
+            inbox.send(Nudge::Rescan);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, mut batch: Vec<Box<dyn Write>>) {
+        let mut after = AfterCommit::default();
+        let committed = self.transact(&mut batch, &mut after);
+        if let Err(error) = &committed {
+            tracing::error!(%error, writes = batch.len(), "a transaction was rolled back");
+            after.rewind((0, 0));
+            if !self.db.is_autocommit() {
+                let _ = self.db.execute_batch("ROLLBACK");
+            }
+            if let Err(error) = self.book.reload(&self.db, &self.shared) {
+                tracing::error!(%error, "the book could not be read again");
+            }
+        } else {
+            self.book.publish();
+        }
+        for write in batch {
+            write.answer(committed.clone());
+        }
+        if let Some(inbox) = &self.shared.inbox {
+            if !after.jobs.is_empty() {
+                inbox.send(Nudge::Jobs(after.jobs));
+            }
+            for (endpoint, at) in after.due {
+                inbox.send(Nudge::Due(endpoint, at));
+            }
+        }
+        self.checkpoints.wrote();
+    }
+
+    fn transact(&mut self, batch: &mut [Box<dyn Write>], after: &mut AfterCommit) -> Result<(), StoreError> {
+        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        // Inside the lock nobody else can write any more: what is read now is the truth of this transaction.
+        self.notice_others()?;
+        let now = self.shared.clock.now();
+        for write in batch {
+            if write.needs_flush() {
+                self.book.flush(&self.db)?;
+            }
+            self.db.prepare_cached("SAVEPOINT one")?.execute([])?;
+            let mark = after.mark();
+            let mut tx = Tx {
+                db: &self.db,
+                book: &mut self.book,
+                shared: &self.shared,
+                ids: &mut self.ids,
+                now,
+                lease: self.lease,
+                after,
+            };
+            let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write.apply(&mut tx)));
+            let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
+            if result.is_err() {
+                after.rewind(mark);
+                self.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
+                self.book.forget_touched();
+            } else {
+                self.book.refresh_touched(&self.db, &self.shared)?;
+            }
+            self.db.prepare_cached("RELEASE one")?.execute([])?;
+        }
+        self.book.flush(&self.db)?;
+        self.db.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+}
