@@ -3,4 +3,6 @@
 pub mod clock;
 pub mod domain;
 pub mod egress;
+pub mod engine;
+pub mod metrics;
 pub mod store;

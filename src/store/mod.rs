@@ -29,9 +29,6 @@ pub enum StoreError {
     /// A row with this name exists.
     #[error("already exists")]
     Exists,
-    /// The row is not in a state in which this can be done.
-    #[error("not possible in this state")]
-    WrongState,
     /// The catalog does not have this event type.
     #[error("unknown event type {0}")]
     UnknownType(String),

@@ -64,6 +64,13 @@ pub(super) struct EndpointRow {
     target: Option<Arc<Target>>,
 }
 
+impl EndpointRow {
+    /// Whether deliveries go out now: it is active, and its secret could be opened.
+    pub fn can_receive(&self) -> bool {
+        self.target.as_ref().is_some_and(|target| target.active)
+    }
+}
+
 struct AccountRow {
     id: AccountId,
     events_added: i64,

@@ -92,7 +92,9 @@ fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Option<T
 
 fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
     let Some(inbox) = &tx.shared.inbox else { return Ok(Claimed::default()) };
-    let Some(held) = tx.book.endpoint(endpoint).map(|row| row.held.clone()) else { return Ok(Claimed::default()) };
+    // What is held stays where it is until its endpoint is active again, which nudges the engine.
+    let active = tx.book.endpoint(endpoint).filter(|row| row.can_receive());
+    let Some(held) = active.map(|row| row.held.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();
     let mut statement = tx.db.prepare_cached(
         "SELECT d.id, d.attempt, d.failures, e.type, p.body FROM deliveries d JOIN events e ON e.id = d.event \

@@ -14,9 +14,6 @@ use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointK
 use crate::store::inbox::{Leased, Place};
 use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
 
-/// Events in one call.
-pub const MAX_BATCH: usize = 1_000;
-
 impl Store {
     /// Accepts events, all or none: when this returns they are on disk, each with a delivery for every active
     /// endpoint that subscribes to it.

@@ -60,6 +60,30 @@ trait Write: Send {
     /// Whether it reads or writes rows whose counters the book may hold back.
     fn needs_flush(&self) -> bool;
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Task<T, F> {
+    run: Option<F>,
+    hot: bool,
+    result: Option<Result<T, StoreError>>,
+    reply: oneshot::Sender<Result<T, StoreError>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send> Write for Task<T, F> {
+    fn needs_flush(&self) -> bool {
+        !self.hot
+    }
+
+    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        let run = self.run.take().ok_or_else(|| StoreError::Unavailable("a write ran twice".into()))?;
+        let result = run(tx);
+        let outcome = result.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.result = Some(result);
+        outcome
+    }
+
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let Self { result, reply, .. } = *self;
         let interrupted = || Err(StoreError::Unavailable("the write was interrupted".into()));

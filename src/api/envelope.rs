@@ -1,0 +1,129 @@
+//! The shape of every answer: `data` or `errors`, and `meta`.
+
+use std::fmt::Write as _;
+
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::error::{ApiError, Language};
+use crate::domain::time::Timestamp;
+use crate::store::{Page, Paged};
+
+/// Which request this is, and how to answer it.
+#[derive(Clone, Debug)]
+pub struct RequestInfo {
+    /// 12 lowercase hex digits.
+    pub id: String,
+    /// The language of details.
+    pub language: Language,
+}
+
+/// `type`, `id`, `attributes`.
+#[derive(Serialize)]
+pub struct Resource<A> {
+    /// What it is.
+    pub r#type: &'static str,
+    /// Which one.
+    pub id: String,
+    /// Its fields.
+    pub attributes: A,
+}
+
+/// A success, before it is written.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    status: u16,
+    /// JSON text; without it the answer has no body.
+    data: Option<String>,
+    pagination: Option<Value>,
+}
+
+impl Answer {
+    /// One resource or a list of them.
+    pub fn new(status: u16, data: &impl Serialize) -> Self {
+        // Our own structures always serialise: string keys, no foreign code.
+        Self { status, data: serde_json::to_string(data).ok(), pagination: None }
+    }
+
+    /// 204.
+    pub fn no_content() -> Self {
+        Self { status: 204, data: None, pagination: None }
+    }
+
+    /// A page of a list.
+    pub fn page<T, A: Serialize>(paged: &Paged<T>, page: Page, render: impl Fn(&T) -> A) -> Self {
+        let items: Vec<A> = paged.items.iter().map(render).collect();
+        let pagination = json!({
+            "page": page.page,
+            "per_page": page.per_page,
+            "total": paged.total,
+            "total_pages": paged.total.div_ceil(u64::from(page.per_page)),
+        });
+        Self { pagination: Some(pagination), ..Self::new(200, &items) }
+    }
+
+    /// The status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The bytes of the body.
+    pub fn body(&self, request_id: &str) -> Vec<u8> {
+        let Some(data) = &self.data else { return Vec::new() };
+        let extra = self.pagination.iter().map(|pagination| ("pagination", pagination.clone()));
+        format!("{{\"data\":{data},\"meta\":{}}}", meta(request_id, extra)).into_bytes()
+    }
+}
+
+/// The bytes of a refusal's body.
+pub fn error_body(error: &ApiError, info: &RequestInfo) -> Vec<u8> {
+    let errors = error.errors(info.language);
+    format!("{{\"errors\":{errors},\"meta\":{}}}", meta(&info.id, error.meta())).into_bytes()
+}
+
+/// A refusal as a response.
+pub fn refuse(error: &ApiError, info: &RequestInfo) -> Response<Body> {
+    let mut response = respond(error.status(), error_body(error, info), &info.id);
+    for (name, value) in &error.headers {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+/// A response with JSON, or without a body where there is none.
+pub fn respond(status: u16, body: Vec<u8>, request_id: &str) -> Response<Body> {
+    let has_body = !body.is_empty();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    if has_body {
+        headers.insert("content-type", HeaderValue::from_static("application/json"));
+    }
+    headers.insert("cache-control", HeaderValue::from_static("no-store"));
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert("x-request-id", id);
+    }
+    response
+}
+
+fn meta(request_id: &str, extra: impl IntoIterator<Item = (&'static str, Value)>) -> String {
+    let mut meta = format!(
+        "{{\"version\":\"{}\",\"api_version\":\"v1\",\"request_id\":\"{request_id}\",\
+         \"datetime\":{{\"timezone\":\"UTC\",\"format\":\"ISO 8601\"}}",
+        env!("CARGO_PKG_VERSION")
+    );
+    for (name, value) in extra {
+        let _ = write!(meta, ",\"{name}\":{value}");
+    }
+    meta.push('}');
+    meta
+}
+
+/// A time as the contract writes it.
+pub fn time(at: Timestamp) -> String {
+    at.to_string()
+}

@@ -1,0 +1,292 @@
+//! Every error that the API can answer, with its status and its detail in English and Spanish.
+
+use serde_json::{Value, json};
+
+/// A language that details are written in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Language {
+    /// English, which is also the answer to any other language.
+    #[default]
+    English,
+    /// Spanish.
+    Spanish,
+}
+
+impl Language {
+    /// Chooses by an `Accept-Language` header (RFC 9110, section 12.5.4): the highest weight wins, the first among equals.
+    pub fn from_header(header: &str) -> Self {
+        let mut best = (Self::English, 0.0);
+        for part in header.split(',').take(32) {
+            let mut pieces = part.split(';');
+            let tag = pieces.next().unwrap_or("").trim().to_ascii_lowercase();
+            let weight = pieces
+                .find_map(|piece| piece.trim().strip_prefix("q=").map(|q| q.trim().parse::<f32>().unwrap_or(0.0)))
+                .unwrap_or(1.0);
+            let language = match tag.split('-').next() {
+                Some("en" | "*") => Self::English,
+                Some("es") => Self::Spanish,
+                _ => continue,
+            };
+            if weight > best.1 {
+                best = (language, weight);
+            }
+        }
+        best.0
+    }
+}
+
+macro_rules! codes {
+    ($($variant:ident $status:literal $code:literal $en:literal $es:literal;)*) => {
+        /// What went wrong. The name is stable and never translated.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Code {
+            $(#[doc = $en] $variant),*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &'static [Code] = &[$(Code::$variant),*];
+
+            /// The name outside.
+            pub fn name(self) -> &'static str {
+                match self { $(Code::$variant => $code),* }
+            }
+
+            /// The HTTP status.
+            pub fn status(self) -> u16 {
+                match self { $(Code::$variant => $status),* }
+            }
+
+            fn template(self, language: Language) -> &'static str {
+                match (self, language) {
+                    $((Code::$variant, Language::English) => $en, (Code::$variant, Language::Spanish) => $es),*
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    BodyEmpty 400 "body_empty" "The request body is empty; a JSON object is expected." "El cuerpo de la solicitud está vacío; se espera un objeto JSON.";
+    InvalidJson 400 "invalid_json" "The request body is not a valid JSON object: {}." "El cuerpo de la solicitud no es un objeto JSON válido: {}.";
+    InvalidIdempotencyKey 400 "invalid_idempotency_key" "The Idempotency-Key header must have 1 to 255 letters, digits, hyphens or underscores." "La cabecera Idempotency-Key debe tener de 1 a 255 letras, dígitos, guiones o guiones bajos.";
+    UrlDnsFailed 400 "url_dns_failed" "The host {} could not be resolved." "No se pudo resolver el host {}.";
+    UrlSsrfBlocked 400 "url_ssrf_blocked" "The host {} is or resolves to a private, local or reserved address, to which nothing is sent." "El host {} es o resuelve a una dirección privada, local o reservada, a la que no se envía nada.";
+    Unauthorized 401 "unauthorized" "Invalid or missing authentication credentials." "Credenciales de autenticación inválidas o ausentes.";
+    Forbidden 403 "forbidden" "You do not have permission to access this resource." "No tienes permiso para acceder a este recurso.";
+    NotFound 404 "not_found" "The requested resource does not exist." "El recurso solicitado no existe.";
+    MethodNotAllowed 405 "method_not_allowed" "This method is not allowed here; see the Allow header." "Este método no está permitido aquí; consulta la cabecera Allow.";
+    IdempotencyKeyInProgress 409 "idempotency_key_in_progress" "A request with this Idempotency-Key is still being processed." "Una solicitud con esta Idempotency-Key todavía se está procesando.";
+    EventTypeExists 409 "event_type_exists" "The event type {} already exists." "El tipo de evento {} ya existe.";
+    BodyTooLarge 413 "body_too_large" "The request body is larger than {} bytes." "El cuerpo de la solicitud supera {} bytes.";
+    UnsupportedMediaType 415 "unsupported_media_type" "The Content-Type must be {}." "El Content-Type debe ser {}.";
+    IdempotencyKeyReused 422 "idempotency_key_reused" "This Idempotency-Key was used with another request body." "Esta Idempotency-Key se usó con otro cuerpo de solicitud.";
+    UrlRequired 422 "webhook_url_required" "url is required." "url es obligatorio.";
+    UrlInvalidType 422 "webhook_url_invalid_type" "url must be a string." "url debe ser una cadena.";
+    UrlEmpty 422 "webhook_url_empty" "url must not be empty." "url no debe estar vacío.";
+    UrlTooLong 422 "webhook_url_too_long" "url must have at most 2048 characters." "url debe tener como máximo 2048 caracteres.";
+    UrlInvalidFormat 422 "webhook_url_invalid_format" "url must be an absolute http(s) URL without user info." "url debe ser una URL http(s) absoluta sin información de usuario.";
+    UrlNotHttps 422 "webhook_url_not_https" "url must use https." "url debe usar https.";
+    EventsRequired 422 "webhook_events_required" "events must name at least one event type." "events debe indicar al menos un tipo de evento.";
+    EventsTooMany 422 "webhook_events_too_many" "events must name at most 10 event types." "events debe indicar como máximo 10 tipos de evento.";
+    EventInvalid 422 "webhook_event_invalid" "events must be a list of known event types; this is none: {}." "events debe ser una lista de tipos de evento conocidos; este no lo es: {}.";
+    DescriptionInvalidType 422 "webhook_description_invalid_type" "description must be a string or null." "description debe ser una cadena o null.";
+    DescriptionTooLong 422 "webhook_description_too_long" "description must have at most 255 characters." "description debe tener como máximo 255 caracteres.";
+    StatusInvalid 422 "webhook_status_invalid" "status must be active or disabled." "status debe ser active o disabled.";
+    NoValidFields 422 "no_valid_fields" "Nothing to change: give at least one of {}." "Nada que cambiar: indica al menos uno de {}.";
+    WebhookLimitReached 422 "webhook_limit_reached" "The account has reached its limit of {} webhook endpoints." "La cuenta alcanzó su límite de {} endpoints de webhook.";
+    OverlapInvalid 422 "webhook_overlap_invalid" "overlap_seconds must be an integer from 0 to 604800." "overlap_seconds debe ser un entero de 0 a 604800.";
+    EventTypeRequired 422 "event_required" "event is required: the name of an event type." "event es obligatorio: el nombre de un tipo de evento.";
+    EventTypeUnknown 422 "event_unknown" "event must be the name of an event type in the catalog; this is none: {}." "event debe ser el nombre de un tipo de evento del catálogo; este no lo es: {}.";
+    EventDataRequired 422 "event_data_required" "data is required." "data es obligatorio.";
+    EventDataInvalid 422 "event_data_invalid" "data must be a JSON object that matches the event type's schema: {}." "data debe ser un objeto JSON que cumpla el esquema del tipo de evento: {}.";
+    EventTimestampInvalid 422 "event_timestamp_invalid" "timestamp must be an ISO 8601 date-time with its offset, like 2026-05-01T05:14:38Z." "timestamp debe ser una fecha y hora ISO 8601 con su desfase, como 2026-05-01T05:14:38Z.";
+    EventAccountRequired 422 "event_account_required" "account_id is required with an operator key." "account_id es obligatorio con una clave de operador.";
+    BatchRequired 422 "events_required" "events must hold at least one event." "events debe contener al menos un evento.";
+    BatchTooMany 422 "events_too_many" "A batch holds at most 1000 events." "Un lote contiene como máximo 1000 eventos.";
+    BatchInvalid 422 "events_invalid" "events must be a list of objects." "events debe ser una lista de objetos.";
+    TypeNameRequired 422 "event_type_name_required" "name is required." "name es obligatorio.";
+    TypeNameInvalid 422 "event_type_name_invalid" "name must be lowercase letters, digits and underscores in parts separated by dots, up to 128 characters, and not test." "name debe ser letras minúsculas, dígitos y guiones bajos en partes separadas por puntos, hasta 128 caracteres, y no test.";
+    TypeDescriptionInvalid 422 "event_type_description_invalid" "description must be a string of up to 1000 characters, or null." "description debe ser una cadena de hasta 1000 caracteres, o null.";
+    TypeSchemaInvalid 422 "event_type_schema_invalid" "schema must be a JSON Schema without references to other documents, or null: {}." "schema debe ser un JSON Schema sin referencias a otros documentos, o null: {}.";
+    TypeExampleInvalid 422 "event_type_example_invalid" "example must be an object that matches schema, or null: {}." "example debe ser un objeto que cumpla schema, o null: {}.";
+    NameRequired 422 "name_required" "name is required." "name es obligatorio.";
+    NameInvalid 422 "name_invalid" "name must be a string of 1 to 255 characters." "name debe ser una cadena de 1 a 255 caracteres.";
+    PermissionsRequired 422 "permissions_required" "permissions must name at least one permission." "permissions debe indicar al menos un permiso.";
+    PermissionInvalid 422 "permission_invalid" "permissions must be a list of known permissions; this is none: {}." "permissions debe ser una lista de permisos conocidos; este no lo es: {}.";
+    ExpiresAtInvalid 422 "expires_at_invalid" "expires_at must be an ISO 8601 date-time in the future with its offset, or null." "expires_at debe ser una fecha y hora ISO 8601 futura con su desfase, o null.";
+    RateLimitExceeded 429 "rate_limit_exceeded" "Rate limit exceeded. Try again in {} seconds." "Límite de solicitudes superado. Inténtalo de nuevo en {} segundos.";
+    InternalError 500 "internal_error" "An internal error occurred. It was logged with this request's id." "Ocurrió un error interno. Quedó registrado con el id de esta solicitud.";
+    Unavailable 503 "unavailable" "The service is temporarily unavailable. Try again soon." "El servicio no está disponible temporalmente. Inténtalo pronto de nuevo.";
+}
+
+/// One thing that is wrong with a call.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Fault {
+    /// What.
+    pub code: Code,
+    /// What stands in the detail's place for a name or number.
+    argument: String,
+    /// The field at fault, as a JSON pointer.
+    pointer: Option<String>,
+    /// A value that a program may want to read.
+    meta: Option<(&'static str, Value)>,
+}
+
+impl Fault {
+    /// A fault of the whole call.
+    pub fn new(code: Code) -> Self {
+        Self { code, argument: String::new(), pointer: None, meta: None }
+    }
+
+    /// A fault of one field of the body.
+    pub fn of_field(code: Code, field: &str) -> Self {
+        Self { pointer: Some(format!("/data/attributes/{field}")), ..Self::new(code) }
+    }
+
+    /// Fills the place in the detail.
+    #[must_use]
+    pub fn naming(mut self, argument: impl ToString) -> Self {
+        // What a client sent comes back to it shortened, so that an answer stays small.
+        self.argument = argument.to_string().chars().take(200).collect();
+        self
+    }
+
+    /// Adds a value to `meta`.
+    #[must_use]
+    pub fn with_meta(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.meta = Some((name, value.into()));
+        self
+    }
+
+    /// Puts the field below another, for one event of a batch.
+    #[must_use]
+    pub fn within(mut self, prefix: &str) -> Self {
+        let field = self.pointer.as_deref().and_then(|p| p.strip_prefix("/data/attributes")).unwrap_or("");
+        self.pointer = Some(format!("{prefix}{field}"));
+        self
+    }
+
+    fn to_json(&self, language: Language) -> Value {
+        let detail = self.code.template(language).replace("{}", &self.argument);
+        let mut error = json!({ "status": self.code.status().to_string(), "code": self.code.name(), "detail": detail });
+        if let Some(pointer) = &self.pointer {
+            error["source"] = json!({ "pointer": pointer });
+        }
+        if let Some((name, value)) = &self.meta {
+            error["meta"] = json!({ *name: value });
+        }
+        error
+    }
+}
+
+/// Why a call is refused: at least one fault.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ApiError {
+    faults: Vec<Fault>,
+    /// Answer headers that belong to the refusal.
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl ApiError {
+    /// Refuses when there are faults.
+    pub fn check(faults: Vec<Fault>) -> Result<(), Self> {
+        if faults.is_empty() { Ok(()) } else { Err(Self { faults, headers: Vec::new() }) }
+    }
+
+    /// Adds an answer header.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: impl ToString) -> Self {
+        self.headers.push((name, value.to_string()));
+        self
+    }
+
+    /// The status of the answer: the first fault's.
+    pub fn status(&self) -> u16 {
+        self.faults.first().map_or(500, |fault| fault.code.status())
+    }
+
+    /// The `errors` of the envelope.
+    pub fn errors(&self, language: Language) -> Value {
+        self.faults.iter().map(|fault| fault.to_json(language)).collect()
+    }
+
+    /// What the faults add to `meta`: the first of each name.
+    pub fn meta(&self) -> Vec<(&'static str, Value)> {
+        let mut found: Vec<(&'static str, Value)> = Vec::new();
+        for (name, value) in self.faults.iter().filter_map(|fault| fault.meta.clone()) {
+            if !found.iter().any(|(known, _)| *known == name) {
+                found.push((name, value));
+            }
+        }
+        found
+    }
+}
+
+impl From<Fault> for ApiError {
+    fn from(fault: Fault) -> Self {
+        Self { faults: vec![fault], headers: Vec::new() }
+    }
+}
+
+impl From<Code> for ApiError {
+    fn from(code: Code) -> Self {
+        Fault::new(code).into()
+    }
+}
+
+impl From<crate::store::StoreError> for ApiError {
+    fn from(error: crate::store::StoreError) -> Self {
+        use crate::store::StoreError as E;
+        match error {
+            E::NotFound => Code::NotFound.into(),
+            E::LimitReached(limit) => {
+                Fault::new(Code::WebhookLimitReached).naming(limit).with_meta("limit", limit).into()
+            }
+            E::UnknownType(name) => {
+                Fault::of_field(Code::EventTypeUnknown, "event").naming(&name).with_meta("event", name).into()
+            }
+            E::Unavailable(reason) => {
+                tracing::error!(%reason, "the store is unavailable");
+                Self::from(Code::Unavailable).with_header("retry-after", 1)
+            }
+            E::Exists | E::Corrupt(_) => {
+                tracing::error!(%error, "the store failed");
+                Code::InternalError.into()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_language_with_the_highest_weight_is_chosen() {
+        for (header, language) in [
+            ("", Language::English),
+            ("es", Language::Spanish),
+            ("es-MX,es;q=0.9,en;q=0.8", Language::Spanish),
+            ("en-US,es;q=0.9", Language::English),
+            ("fr, es;q=0.5, en;q=0.4", Language::Spanish),
+            ("de", Language::English),
+            ("es;q=0, en", Language::English),
+            ("es;q=abc", Language::English),
+        ] {
+            assert_eq!(Language::from_header(header), language, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn codes_are_unique_and_both_languages_name_the_same_things() {
+        let mut names: Vec<_> = Code::ALL.iter().map(|code| code.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            let places = |language| code.template(language).matches("{}").count();
+            assert_eq!(places(Language::English), places(Language::Spanish), "{}", code.name());
+        }
+    }
+}

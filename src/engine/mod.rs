@@ -1,0 +1,105 @@
+//! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
+//!
+//! `scheduler` decides and does nothing; `run` moves its decisions into tasks; `settle` writes outcomes. Time,
+//! randomness, the store and the sender come in as parameters, so that a simulation can run all of it.
+
+mod maintain;
+mod run;
+mod scheduler;
+mod settle;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, Random};
+use crate::domain::delivery::{Job, Outcome};
+use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::time::Timestamp;
+use crate::egress::Egress;
+use crate::metrics::Metrics;
+use crate::store::{Claimed, Settled, Settlement, Store, StoreError};
+
+pub use maintain::{Retention, maintain};
+
+/// What the engine asks of a store. See the methods of [`Store`] for what each promises.
+pub trait Dispatch: Clone + Send + Sync + 'static {
+    /// Leases due deliveries of an endpoint.
+    fn claim(&self, endpoint: EndpointKey, limit: usize) -> impl Future<Output = Result<Claimed, StoreError>> + Send;
+
+    /// Active endpoints with deliveries waiting in the store, and when the next of each is due.
+    fn due_endpoints(&self) -> impl Future<Output = Result<Vec<(EndpointKey, Timestamp)>, StoreError>> + Send;
+
+    /// Writes outcomes whose leases still stand.
+    fn settle(&self, batch: Arc<Vec<Settlement>>) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
+
+    /// Gives back deliveries that were not attempted.
+    fn release(&self, deliveries: Vec<DeliveryId>) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+impl Dispatch for Store {
+    async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+        Store::claim(self, endpoint, limit).await
+    }
+
+    async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+        Store::due_endpoints(self).await
+    }
+
+    async fn settle(&self, batch: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+        Store::settle(self, batch).await
+    }
+
+    async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
+        Store::release(self, deliveries).await
+    }
+}
+
+/// What makes an attempt.
+pub trait Sender: Clone + Send + Sync + 'static {
+    /// Makes one attempt; `None` when the endpoint receives nothing now and the delivery is to be held.
+    fn send(&self, job: &Job) -> impl Future<Output = Option<Outcome>> + Send;
+}
+
+/// Attempts over HTTP, each with the endpoint's row as it is in that moment.
+#[derive(Clone)]
+pub struct HttpSender {
+    /// The way out.
+    pub egress: Egress,
+    /// Where the rows are.
+    pub store: Store,
+}
+
+impl Sender for HttpSender {
+    async fn send(&self, job: &Job) -> Option<Outcome> {
+        let current = || self.store.view().target(job.endpoint).filter(|target| target.active);
+        self.egress.attempt(job, current).await
+    }
+}
+
+/// Bounds on requests in flight.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// In all.
+    pub max_in_flight: usize,
+    /// To one endpoint, reached step by step.
+    pub max_in_flight_per_endpoint: usize,
+}
+
+/// An engine, ready to run.
+pub struct Engine<S, T> {
+    /// Where deliveries are.
+    pub store: S,
+    /// How they go out.
+    pub sender: T,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub random: Arc<dyn Random>,
+    /// How many at once.
+    pub limits: Limits,
+    /// How long attempts in flight may go on after the stop signal.
+    pub grace: Duration,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
