@@ -1,5 +1,6 @@
 //! Aldaba: a webhook sender in one binary.
 
+pub mod api;
 pub mod clock;
 pub mod domain;
 pub mod egress;

@@ -211,26 +211,23 @@ impl Store {
             .await
     }
 
-    /// Changes a type through `change`, which sees it as it is.
-    pub async fn update_event_type(
-        &self,
-        name: String,
-        change: impl FnOnce(&mut EventType) + Send + 'static,
-    ) -> Result<EventType, StoreError> {
+    /// Replaces a type's description, schema and example.
+    pub async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
         self.writer
             .write(move |tx| {
-                let mut entry = event_types(tx.db)?.remove(&name).ok_or(StoreError::NotFound)?;
-                change(&mut entry);
-                entry.updated_at = tx.now;
+                let entry = EventType { updated_at: tx.now, ..entry };
                 let sql = "UPDATE event_types SET description = ?2, schema = ?3, example = ?4, updated_at = ?5 \
                            WHERE name = ?1";
-                tx.db.prepare_cached(sql)?.execute(params![
-                    name,
+                let changed = tx.db.prepare_cached(sql)?.execute(params![
+                    entry.name,
                     entry.description,
                     entry.schema,
                     entry.example,
                     tx.now.as_millis()
                 ])?;
+                if changed == 0 {
+                    return Err(StoreError::NotFound);
+                }
                 tx.book.touch_event_types();
                 Ok(entry)
             })

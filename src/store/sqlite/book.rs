@@ -26,6 +26,7 @@ pub struct View {
     endpoints: Arc<RwLock<HashMap<EndpointKey, Arc<Target>>>>,
     keys: Arc<RwLock<HashMap<KeyHash, Arc<ApiKey>>>>,
     types: Arc<RwLock<Arc<EventTypes>>>,
+    accounts: Arc<RwLock<HashSet<AccountId>>>,
 }
 
 /// The catalog by name.
@@ -46,6 +47,11 @@ impl View {
     /// The key with this hash, if it was not revoked.
     pub fn api_key(&self, hash: &KeyHash) -> Option<Arc<ApiKey>> {
         self.keys.read().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
+    }
+
+    /// Whether the account exists.
+    pub fn has_account(&self, id: AccountId) -> bool {
+        self.accounts.read().unwrap_or_else(PoisonError::into_inner).contains(&id)
     }
 
     /// The catalog.
@@ -91,6 +97,7 @@ enum Change {
     Endpoint(EndpointKey, Option<Arc<Target>>),
     ApiKey(KeyHash, Option<Arc<ApiKey>>),
     EventTypes(Arc<EventTypes>),
+    Account(AccountId, bool),
 }
 
 pub(super) struct Book {
@@ -263,6 +270,10 @@ impl Book {
                         None => keys.remove(&hash),
                     };
                 }
+                Change::Account(id, exists) => {
+                    let mut accounts = self.view.accounts.write().unwrap_or_else(PoisonError::into_inner);
+                    if exists { accounts.insert(id) } else { accounts.remove(&id) };
+                }
                 Change::EventTypes(types) => {
                     *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = types;
                 }
@@ -293,6 +304,8 @@ impl Book {
         let keys = keys.into_iter().map(|(hash, key)| (hash, Arc::new(key)));
         *self.view.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
         *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = self.types.clone();
+        let accounts = self.account_keys.keys().copied().collect();
+        *self.view.accounts.write().unwrap_or_else(PoisonError::into_inner) = accounts;
         Ok(())
     }
 
@@ -305,11 +318,15 @@ impl Book {
         let mut statement = db.prepare_cached("SELECT id FROM accounts WHERE key = ?1 AND deleted_at IS NULL")?;
         let found = statement.query_map([key.0], |row| Ok(AccountId(uuid(row, "id")?)))?.next().transpose()?;
         match found {
-            Some(id) if !self.accounts.contains_key(&key) => self.add_account(key, id),
+            Some(id) if !self.accounts.contains_key(&key) => {
+                self.add_account(key, id);
+                self.changes.push(Change::Account(id, true));
+            }
             Some(_) => {}
             None => {
                 if let Some(row) = self.accounts.remove(&key) {
                     self.account_keys.remove(&row.id);
+                    self.changes.push(Change::Account(row.id, false));
                 }
             }
         }

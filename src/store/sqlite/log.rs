@@ -59,45 +59,37 @@ impl Store {
         .await
     }
 
-    /// Events of an account, or of all of them.
-    pub async fn events(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<Event>, StoreError> {
+    /// Events of an account.
+    pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
         self.read(move |db| {
             let snapshot = db.unchecked_transaction()?;
-            let key = owner.map(|id| account(&snapshot, id)).transpose()?.map(|account| account.key.0);
-            let sql = "SELECT IFNULL(SUM(events_total), 0) FROM accounts WHERE (?1 IS NULL OR key = ?1) AND deleted_at IS NULL";
+            let key = account(&snapshot, owner)?.key.0;
+            let sql = "SELECT events_total FROM accounts WHERE key = ?1";
             let total: i64 = snapshot.prepare_cached(sql)?.query_row([key], |row| row.get(0))?;
-            let filter = if key.is_some() { "v.account = ?1" } else { "?1 IS NULL AND a.deleted_at IS NULL" };
-            let sql = format!("{EVENT_COLUMNS} WHERE {filter} AND v.type <> ?4 ORDER BY v.id DESC LIMIT ?2 OFFSET ?3");
+            let sql = format!(
+                "{EVENT_COLUMNS} WHERE v.account = ?1 AND v.type <> ?4 ORDER BY v.id DESC LIMIT ?2 OFFSET ?3"
+            );
             let mut statement = snapshot.prepare_cached(&sql)?;
-            let rows =
-                statement.query_map(params![key, page.per_page, sql_offset(page), TEST_TYPE], event_from_row)?;
+            let rows = statement.query_map(params![key, page.per_page, sql_offset(page), TEST_TYPE], event_from_row)?;
             Ok(Paged { items: rows.collect::<Result<_, _>>()?, total: u64::try_from(total).unwrap_or(0) })
         })
         .await
     }
 
-    /// One event, its body, and its deliveries in the order of their ids.
-    pub async fn event(
-        &self,
-        owner: Option<AccountId>,
-        id: EventId,
-    ) -> Result<(Event, Vec<u8>, Vec<Delivery>), StoreError> {
+    /// One event of an account, and its deliveries in the order of their ids.
+    pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
         self.read(move |db| {
             let snapshot = db.unchecked_transaction()?;
-            let sql = format!("{EVENT_COLUMNS} WHERE v.id = ?1 AND a.deleted_at IS NULL AND v.type <> ?2");
-            let event = snapshot.prepare_cached(&sql)?.query_row(params![id.0, TEST_TYPE], event_from_row)?;
-            if owner.is_some_and(|owner| owner != event.account.0) {
-                return Err(StoreError::NotFound);
-            }
-            let sql = "SELECT body FROM payloads WHERE event = ?1";
-            let body = snapshot.prepare_cached(sql)?.query_row([id.0], |row| row.get(0))?;
+            let key = account(&snapshot, owner)?.key.0;
+            let sql = format!("{EVENT_COLUMNS} WHERE v.id = ?1 AND v.account = ?2 AND v.type <> ?3");
+            let event = snapshot.prepare_cached(&sql)?.query_row(params![id.0, key, TEST_TYPE], event_from_row)?;
             let sql = format!(
                 "{DELIVERY_COLUMNS} WHERE d.id > ?1 AND d.id <= ?1 + ?2 AND d.event = ?1 \
-                               AND n.deleted_at IS NULL ORDER BY d.id"
+                 AND n.deleted_at IS NULL ORDER BY d.id"
             );
             let mut statement = snapshot.prepare_cached(&sql)?;
             let rows = statement.query_map(params![id.0, event.deliveries], delivery_from_row)?;
-            Ok((event, body, rows.collect::<Result<_, _>>()?))
+            Ok((event, rows.collect::<Result<_, _>>()?))
         })
         .await
     }

@@ -1,0 +1,295 @@
+//! The way of every `/v1` call through the door, in the order of refusal: 401, 429, 403, then the handler with its 404
+//! and the faults of the body.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::RawPathParams;
+use axum::http::{HeaderMap, Method, Request, Response};
+use axum::RequestPartsExt as _;
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use super::Api;
+use super::auth::{Caller, authenticate};
+use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
+use super::error::{ApiError, Code, Fault};
+use super::idempotency::{self, Mark};
+use super::limits::Bucket;
+use crate::domain::id::AccountId;
+use crate::domain::permission::Permission;
+use crate::store::{Keep, KeepScope, KeptAnswer, Page};
+
+/// A body must have arrived within this time.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Largest batch of events, in bytes.
+pub const MAX_BATCH_BODY: usize = 8 << 20;
+
+/// Which keys a route is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum For {
+    /// An account's own resources.
+    Account,
+    /// What the operator manages.
+    Operator,
+    /// Both; the handler looks at whose key it is.
+    Both,
+}
+
+/// What is checked before a handler runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Door {
+    /// The rate limit's bucket.
+    pub bucket: Bucket,
+    /// The permission that the key must have.
+    pub permission: Permission,
+    /// Whose key it must be.
+    pub keys: For,
+    /// Whether the body may be as large as a batch.
+    pub batch: bool,
+}
+
+/// A call that has passed the door.
+pub struct Call {
+    /// The server's parts.
+    pub api: Api,
+    /// Who calls.
+    pub caller: Caller,
+    /// The request's id and language.
+    pub info: RequestInfo,
+    /// The headers.
+    pub headers: HeaderMap,
+    params: Vec<(String, String)>,
+    query: String,
+    body: Result<Bytes, ApiError>,
+    kept: Option<Kept>,
+}
+
+/// The idempotency key of a call.
+#[derive(Clone)]
+struct Kept {
+    scope: KeepScope,
+    body_hash: [u8; 32],
+}
+
+/// Brings a request to its handler, and the handler's answer back.
+pub async fn serve<F>(api: Api, door: Door, request: Request<Body>, handler: impl FnOnce(Call) -> F) -> Response<Body>
+where
+    F: Future<Output = Result<Answer, ApiError>>,
+{
+    let info = request.extensions().get::<RequestInfo>().cloned();
+    let info = info.unwrap_or_else(|| RequestInfo { id: String::new(), language: super::error::Language::English });
+    match enter(api, door, request, &info, handler).await {
+        Ok(response) => response,
+        Err(error) => refuse(&error, &info),
+    }
+}
+
+async fn enter<F>(
+    api: Api,
+    door: Door,
+    request: Request<Body>,
+    info: &RequestInfo,
+    handler: impl FnOnce(Call) -> F,
+) -> Result<Response<Body>, ApiError>
+where
+    F: Future<Output = Result<Answer, ApiError>>,
+{
+    let now = api.clock.now();
+    let caller = authenticate(request.headers(), api.store.view(), now)?;
+    api.key_uses.note(&caller.key, now);
+    let limited = || {
+        let taken = api.limiter.take(caller.key.id, door.bucket, now);
+        taken.inspect_err(|_| api.metrics.http_rate_limited_total.add(1))
+    };
+    let is_post = request.method() == Method::POST;
+    let key = if is_post { idempotency::key(request.headers()) } else { Ok(None) };
+    // A replay costs nothing of the limit, so a call with a key is counted once it is known to be none.
+    let may_be_replay = matches!(key, Ok(Some(_))) && allowed(&caller, door).is_ok();
+    if !may_be_replay {
+        limited()?;
+    }
+    allowed(&caller, door)?;
+    let key = key?;
+    let most = if door.batch { MAX_BATCH_BODY } else { api.settings.max_body };
+    let (mut parts, body) = request.into_parts();
+    let params = parts.extract::<RawPathParams>().await.map_err(|_| ApiError::from(Code::NotFound))?;
+    let params = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let body = read_body(&parts.headers, body, most).await;
+    let mut mark = None;
+    let mut kept = None;
+    if let (Some(key), Ok(body)) = (key, &body) {
+        let scope = KeepScope { account: caller.account(), path: parts.uri.path().to_owned(), key };
+        let body_hash = idempotency::hash(body);
+        match replay(&api, &scope, body_hash, &mut mark).await {
+            Ok(Some(response)) => return Ok(response),
+            Ok(None) => limited()?,
+            Err(error) => {
+                limited()?;
+                return Err(error);
+            }
+        }
+        kept = Some(Kept { scope, body_hash });
+    } else if may_be_replay {
+        limited()?;
+    }
+    let query = parts.uri.query().unwrap_or("").to_owned();
+    let call =
+        Call { api: api.clone(), caller, info: info.clone(), headers: parts.headers, params, query, body, kept: kept.clone() };
+    let answered = handler(call).await;
+    if let (Err(error), Some(kept)) = (&answered, kept)
+        && error.status() < 500
+    {
+        let body = error_body(error, info);
+        let answer = kept_answer(kept.body_hash, error.status(), info, body);
+        api.store.keep_answer(kept.scope, answer).await?;
+    }
+    drop(mark);
+    answered.map(|answer| respond(answer.status(), answer.body(&info.id), &info.id))
+}
+
+/// The answer that was kept for this key, or the mark that this call is the first.
+async fn replay(
+    api: &Api,
+    scope: &KeepScope,
+    body_hash: [u8; 32],
+    mark: &mut Option<Mark>,
+) -> Result<Option<Response<Body>>, ApiError> {
+    *mark = Some(api.in_flight.begin(scope)?);
+    let Some(found) = api.store.kept_answer(scope.clone()).await? else { return Ok(None) };
+    if found.body_hash != body_hash {
+        return Err(Code::IdempotencyKeyReused.into());
+    }
+    let mut response = respond(found.status, found.answer, &found.request_id);
+    response.headers_mut().insert("idempotent-replayed", axum::http::HeaderValue::from_static("true"));
+    Ok(Some(response))
+}
+
+fn kept_answer(body_hash: [u8; 32], status: u16, info: &RequestInfo, answer: Vec<u8>) -> KeptAnswer {
+    KeptAnswer { body_hash, status, request_id: info.id.clone(), answer }
+}
+
+fn allowed(caller: &Caller, door: Door) -> Result<(), ApiError> {
+    let right_kind = match door.keys {
+        For::Account => caller.account().is_some(),
+        For::Operator => caller.account().is_none(),
+        For::Both => true,
+    };
+    if right_kind && caller.key.permissions.allows(door.permission) {
+        Ok(())
+    } else {
+        Err(Code::Forbidden.into())
+    }
+}
+
+/// Reads a body up to a size. A fault is kept until the handler asks for the body, because a 404 comes first.
+async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::from(Fault::new(Code::BodyTooLarge).naming(most));
+    let declared = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
+    let broken = |what: &str| ApiError::from(Fault::new(Code::InvalidJson).naming(what));
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Ok(Err(_)) => Err(broken("it ended early")),
+        Err(_) => Err(broken("it did not arrive in time")),
+    }
+}
+
+impl Call {
+    /// The account that the call acts for. Routes for accounts have one: the door has looked.
+    pub fn account(&self) -> Result<AccountId, ApiError> {
+        self.caller.account().ok_or_else(|| Code::Forbidden.into())
+    }
+
+    /// A part of the path, parsed; what cannot be parsed does not exist.
+    pub fn param<T>(&self, name: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, ApiError> {
+        let found = self.params.iter().find(|(known, _)| known == name);
+        found.and_then(|(_, value)| parse(value)).ok_or_else(|| Code::NotFound.into())
+    }
+
+    /// `page` and `per_page`; what is out of range or no number is clamped.
+    pub fn page(&self) -> Page {
+        let pairs: Vec<_> = url::form_urlencoded::parse(self.query.as_bytes()).collect();
+        let number = |name: &str, default: i64| {
+            let value = pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.trim());
+            value.map_or(default, |value| {
+                let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+                if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+                    return default;
+                }
+                value.parse().unwrap_or(if value.starts_with('-') { i64::MIN } else { i64::MAX })
+            })
+        };
+        let page = u32::try_from(number("page", 1).clamp(1, i64::from(u32::MAX))).unwrap_or(1);
+        let per_page = u32::try_from(number("per_page", 50).clamp(1, 100)).unwrap_or(50);
+        Page { page, per_page }
+    }
+
+    /// The body's bytes, whatever they are.
+    pub fn body(&self) -> Result<Bytes, ApiError> {
+        self.body.clone()
+    }
+
+    /// The body, which must be JSON by its content type and begin like an object.
+    pub fn json_bytes(&self) -> Result<Bytes, ApiError> {
+        let body = self.body()?;
+        if body.is_empty() {
+            return Err(Code::BodyEmpty.into());
+        }
+        if self.media_type() != "application/json" {
+            return Err(Fault::new(Code::UnsupportedMediaType).naming("application/json").into());
+        }
+        if body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Fault::new(Code::InvalidJson).naming("it does not begin with {").into());
+        }
+        Ok(body)
+    }
+
+    /// The body as a JSON object.
+    pub fn json(&self) -> Result<Map<String, Value>, ApiError> {
+        serde_json::from_slice(&self.json_bytes()?).map_err(|error| invalid_json(&error))
+    }
+
+    /// The body of a call that needs none: an object, or nothing at all with any content type.
+    pub fn optional_json(&self) -> Result<Map<String, Value>, ApiError> {
+        if self.body()?.is_empty() { Ok(Map::new()) } else { self.json() }
+    }
+
+    /// The content type without its parameters, in lowercase.
+    pub fn media_type(&self) -> String {
+        let value = self.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("");
+        value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+    }
+
+    /// Asks the store to keep this call's answer, when the call has an idempotency key. `render` writes the answer for
+    /// later: with nothing in it that is shown only once.
+    pub fn keep<T>(&self, render: impl FnOnce(&T) -> Answer + Send + 'static) -> Option<Keep<T>> {
+        let kept = self.kept.clone()?;
+        let info = self.info.clone();
+        let write = move |effect: &T| {
+            let answer = render(effect);
+            kept_answer(kept.body_hash, answer.status(), &info, answer.body(&info.id))
+        };
+        Some(Keep { scope: kept.scope, render: Box::new(write) })
+    }
+}
+
+/// Where a body stops being JSON.
+pub fn invalid_json(error: &serde_json::Error) -> ApiError {
+    // The message of a parse error names the place and the syntax, not the content.
+    let what = format!("{} at line {} column {}", category(error), error.line(), error.column());
+    Fault::new(Code::InvalidJson).naming(what).into()
+}
+
+fn category(error: &serde_json::Error) -> &'static str {
+    match error.classify() {
+        serde_json::error::Category::Eof => "it ends early",
+        serde_json::error::Category::Data => "an unexpected value",
+        _ => "a syntax error",
+    }
+}

@@ -1,0 +1,192 @@
+//! `/v1/event-types`: the operator's catalog.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::call::Call;
+use super::envelope::{Answer, Resource, time};
+use super::error::{ApiError, Code, Fault};
+use crate::domain::event::{EventType, TEST_TYPE, is_type_name};
+use crate::store::{Page, Paged, StoreError};
+
+/// Longest description, in characters.
+const MAX_DESCRIPTION_CHARS: usize = 1_000;
+
+#[derive(Serialize)]
+struct Attributes {
+    name: String,
+    description: Option<String>,
+    schema: Option<Value>,
+    example: Option<Value>,
+    created_at: String,
+    updated_at: String,
+}
+
+fn resource(entry: &EventType) -> Resource<Attributes> {
+    let json = |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    Resource {
+        r#type: "event_type",
+        id: entry.name.clone(),
+        attributes: Attributes {
+            name: entry.name.clone(),
+            description: entry.description.clone(),
+            schema: json(&entry.schema),
+            example: json(&entry.example),
+            created_at: time(entry.created_at),
+            updated_at: time(entry.updated_at),
+        },
+    }
+}
+
+/// `GET /v1/event-types`
+pub async fn list(call: Call) -> Result<Answer, ApiError> {
+    let catalog = call.api.store.view().event_types();
+    let mut entries: Vec<&EventType> = catalog.values().collect();
+    entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    let Page { page, per_page } = call.page();
+    let skip = usize::try_from(Page { page, per_page }.offset()).unwrap_or(usize::MAX);
+    let total = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+    let items = entries.into_iter().skip(skip).take(per_page as usize).collect();
+    Ok(Answer::page(&Paged { items, total }, Page { page, per_page }, |entry| resource(entry)))
+}
+
+/// `POST /v1/event-types`
+pub async fn create(call: Call) -> Result<Answer, ApiError> {
+    let body = call.json()?;
+    let mut faults = Vec::new();
+    let name = match body.get("name") {
+        None | Some(Value::Null) => {
+            faults.push(Fault::of_field(Code::TypeNameRequired, "name"));
+            None
+        }
+        Some(value) => {
+            let name = value.as_str().filter(|name| is_type_name(name) && *name != TEST_TYPE);
+            if name.is_none() {
+                faults.push(Fault::of_field(Code::TypeNameInvalid, "name"));
+            }
+            name
+        }
+    };
+    let mut new = EventType {
+        name: name.unwrap_or_default().to_owned(),
+        description: None,
+        schema: None,
+        example: None,
+        created_at: call.api.clock.now(),
+        updated_at: call.api.clock.now(),
+    };
+    read_fields(&body, &mut new, &mut faults);
+    ApiError::check(faults)?;
+    let shown = new.name.clone();
+    let keep = call.keep(|made: &EventType| Answer::new(201, &resource(made)));
+    match call.api.store.create_event_type(new, keep).await {
+        Ok(made) => Ok(Answer::new(201, &resource(&made))),
+        Err(StoreError::Exists) => Err(Fault::of_field(Code::EventTypeExists, "name").naming(shown).into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// `PUT /v1/event-types/{name}`
+pub async fn update(call: Call) -> Result<Answer, ApiError> {
+    let name = call.param("name", |name| Some(name.to_owned()))?;
+    let mut entry = call.api.store.view().event_types().get(&name).cloned().ok_or(ApiError::from(Code::NotFound))?;
+    let body = call.json()?;
+    if !["description", "schema", "example"].iter().any(|field| body.contains_key(*field)) {
+        return Err(Fault::new(Code::NoValidFields).naming("description, schema, example").into());
+    }
+    let mut faults = Vec::new();
+    read_fields(&body, &mut entry, &mut faults);
+    ApiError::check(faults)?;
+    let updated = call.api.store.update_event_type(entry).await?;
+    Ok(Answer::new(200, &resource(&updated)))
+}
+
+/// `DELETE /v1/event-types/{name}`
+pub async fn delete(call: Call) -> Result<Answer, ApiError> {
+    let name = call.param("name", |name| Some(name.to_owned()))?;
+    call.api.store.delete_event_type(name).await?;
+    Ok(Answer::no_content())
+}
+
+fn read_fields(body: &Map<String, Value>, entry: &mut EventType, faults: &mut Vec<Fault>) {
+    match body.get("description") {
+        None => {}
+        Some(Value::Null) => entry.description = None,
+        Some(Value::String(text)) if text.chars().count() <= MAX_DESCRIPTION_CHARS => {
+            entry.description = Some(text.clone());
+        }
+        Some(_) => faults.push(Fault::of_field(Code::TypeDescriptionInvalid, "description")),
+    }
+    match body.get("schema") {
+        None => {}
+        Some(Value::Null) => entry.schema = None,
+        Some(schema) => match compile(schema) {
+            Ok(_) => entry.schema = Some(schema.to_string()),
+            Err(reason) => faults.push(Fault::of_field(Code::TypeSchemaInvalid, "schema").naming(reason)),
+        },
+    }
+    match body.get("example") {
+        None => {}
+        Some(Value::Null) => entry.example = None,
+        Some(example) => entry.example = Some(example.to_string()),
+    }
+    if let Err(reason) = check_example(entry) {
+        faults.push(Fault::of_field(Code::TypeExampleInvalid, "example").naming(reason));
+    }
+}
+
+fn check_example(entry: &EventType) -> Result<(), String> {
+    let Some(example) = &entry.example else { return Ok(()) };
+    let example: Value = serde_json::from_str(example).map_err(|_| "it cannot be read".to_owned())?;
+    if !example.is_object() {
+        return Err("it is no object".into());
+    }
+    let Some(schema) = &entry.schema else { return Ok(()) };
+    let schema = serde_json::from_str(schema).map_err(|_| "the schema cannot be read".to_owned())?;
+    first_mismatch(&*compile(&schema)?, &example)
+}
+
+fn compile(schema: &Value) -> Result<Arc<jsonschema::Validator>, String> {
+    if !schema.is_object() && !schema.is_boolean() {
+        return Err("a schema is an object".into());
+    }
+    jsonschema::validator_for(schema).map(Arc::new).map_err(|error| error.to_string())
+}
+
+fn first_mismatch(schema: &jsonschema::Validator, data: &Value) -> Result<(), String> {
+    schema.validate(data).map_err(|error| format!("{} at {}", error.masked(), place(error.instance_path().as_str())))
+}
+
+fn place(pointer: &str) -> &str {
+    if pointer.is_empty() { "the top" } else { pointer }
+}
+
+/// Compiled schemas, by event type. Bounded by the catalog.
+#[derive(Default)]
+pub struct Schemas(Mutex<HashMap<String, (String, Arc<jsonschema::Validator>)>>);
+
+impl Schemas {
+    /// Whether `data` (JSON text) matches the type's schema; the reason where it does not.
+    pub fn check(&self, entry: &EventType, data: &str) -> Result<(), String> {
+        let Some(schema) = &entry.schema else { return Ok(()) };
+        let validator = self.compiled(&entry.name, schema)?;
+        let data = serde_json::from_str(data).map_err(|_| "it cannot be read".to_owned())?;
+        first_mismatch(&validator, &data)
+    }
+
+    fn compiled(&self, name: &str, schema: &str) -> Result<Arc<jsonschema::Validator>, String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((text, validator)) = known.get(name)
+            && text == schema
+        {
+            return Ok(validator.clone());
+        }
+        let parsed = serde_json::from_str(schema).map_err(|_| "the schema cannot be read".to_owned())?;
+        let validator = compile(&parsed)?;
+        known.insert(name.to_owned(), (schema.to_owned(), validator.clone()));
+        Ok(validator)
+    }
+}

@@ -1,0 +1,252 @@
+//! `/v1/events`: publishing, one at a time or in batches, and looking back.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::call::{Call, invalid_json};
+use super::deliveries;
+use super::envelope::{Answer, Resource, time};
+use super::error::{ApiError, Code, Fault};
+use crate::domain::event::{Event, NewEvent, message, validation_id};
+use crate::domain::id::{AccountId, EventId};
+use crate::domain::time::Timestamp;
+
+/// Events in one batch.
+const MAX_EVENTS: usize = 1_000;
+
+#[derive(Serialize)]
+struct Attributes {
+    event: String,
+    timestamp: String,
+    account_id: String,
+    deliveries: u32,
+    created_at: String,
+}
+
+fn resource(event: &Event) -> Resource<Attributes> {
+    Resource {
+        r#type: "event",
+        id: event.id.to_string(),
+        attributes: Attributes {
+            event: event.event_type.clone(),
+            timestamp: time(event.occurred_at),
+            account_id: event.account.0.to_string(),
+            deliveries: event.deliveries,
+            created_at: time(event.id.created_at()),
+        },
+    }
+}
+
+/// What a publisher sends. `data` stays as it came, to the byte.
+#[derive(Deserialize)]
+struct Publish<'a> {
+    event: Option<Value>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    timestamp: Option<Value>,
+    account_id: Option<Value>,
+}
+
+/// `POST /v1/events`
+pub async fn publish(call: Call) -> Result<Answer, ApiError> {
+    let body = call.json_bytes()?;
+    let event = read(&call, &body).map_err(ReadError::into_error)?;
+    let keep = call.keep(|accepted: &Vec<Event>| one(accepted));
+    let accepted = call.api.store.accept(vec![event], keep).await?;
+    count(&call, &accepted);
+    Ok(one(&accepted))
+}
+
+fn one(accepted: &[Event]) -> Answer {
+    accepted.first().map_or_else(Answer::no_content, |event| Answer::new(202, &resource(event)))
+}
+
+/// `POST /v1/events/batch`
+pub async fn publish_batch(call: Call) -> Result<Answer, ApiError> {
+    let bodies = read_batch(&call)?;
+    if bodies.is_empty() {
+        return Err(Fault::of_field(Code::BatchRequired, "events").within("/events").into());
+    }
+    if bodies.len() > MAX_EVENTS {
+        return Err(Fault::of_field(Code::BatchTooMany, "events").within("/events").into());
+    }
+    let mut events = Vec::with_capacity(bodies.len());
+    let mut faults = Vec::new();
+    let most = call.api.settings.max_body;
+    for (index, body) in bodies.iter().enumerate() {
+        let place = format!("/events/{index}");
+        if body.len() > most {
+            faults.push(Fault::new(Code::BodyTooLarge).naming(most).within(&place));
+            continue;
+        }
+        match read(&call, body) {
+            Ok(event) => events.push(event),
+            Err(ReadError::Whole(error)) if error.status() == 404 => return Err(error),
+            Err(ReadError::Whole(_)) => faults.push(Fault::new(Code::BatchInvalid).within(&place)),
+            Err(ReadError::Faults(found)) => faults.extend(found.into_iter().map(|fault| fault.within(&place))),
+        }
+    }
+    ApiError::check(faults)?;
+    let keep = call.keep(|accepted: &Vec<Event>| many(accepted));
+    let accepted = call.api.store.accept(events, keep).await?;
+    count(&call, &accepted);
+    Ok(many(&accepted))
+}
+
+fn many(accepted: &[Event]) -> Answer {
+    let resources: Vec<_> = accepted.iter().map(resource).collect();
+    Answer::new(202, &resources)
+}
+
+/// `GET /v1/events`
+pub async fn list(call: Call) -> Result<Answer, ApiError> {
+    let page = call.page();
+    let found = call.api.store.events(call.account()?, page).await?;
+    Ok(Answer::page(&found, page, resource))
+}
+
+#[derive(Serialize)]
+struct WithDeliveries {
+    #[serde(flatten)]
+    event: Resource<Attributes>,
+    relationships: Value,
+}
+
+/// `GET /v1/events/{id}`
+pub async fn read_one(call: Call) -> Result<Answer, ApiError> {
+    let id = call.param("id", EventId::parse)?;
+    let (event, found) = call.api.store.event(call.account()?, id).await?;
+    let found: Vec<_> = found.iter().map(|delivery| deliveries::resource(delivery, true)).collect();
+    let relationships = serde_json::json!({ "deliveries": { "data": found } });
+    Ok(Answer::new(200, &WithDeliveries { event: resource(&event), relationships }))
+}
+
+fn count(call: &Call, accepted: &[Event]) {
+    let deliveries: u64 = accepted.iter().map(|event| u64::from(event.deliveries)).sum();
+    call.api.metrics.events_accepted_total.add(accepted.len() as u64);
+    call.api.metrics.deliveries_created_total.add(deliveries);
+}
+
+/// Why a body is no event.
+enum ReadError {
+    /// The body as a whole, or the account that it names.
+    Whole(ApiError),
+    /// Fields of it.
+    Faults(Vec<Fault>),
+}
+
+impl ReadError {
+    fn into_error(self) -> ApiError {
+        match self {
+            Self::Whole(error) => error,
+            Self::Faults(faults) => ApiError::check(faults).err().unwrap_or_else(|| Code::InternalError.into()),
+        }
+    }
+}
+
+/// Reads one event, in the order of refusal: JSON, the account (404), then the fields.
+fn read(call: &Call, body: &[u8]) -> Result<NewEvent, ReadError> {
+    let publish: Publish<'_> = serde_json::from_slice(body).map_err(|error| ReadError::Whole(invalid_json(&error)))?;
+    let mut faults = Vec::new();
+    let account = read_account(call, publish.account_id.as_ref()).map_err(ReadError::Whole)?;
+    if account.is_none() {
+        faults.push(Fault::of_field(Code::EventAccountRequired, "account_id"));
+    }
+    let catalog = call.api.store.view().event_types();
+    let event_type = match &publish.event {
+        None => Err(Fault::of_field(Code::EventTypeRequired, "event")),
+        Some(value) => value.as_str().and_then(|name| catalog.get(name)).ok_or_else(|| {
+            let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let shown: String = shown.chars().take(200).collect();
+            Fault::of_field(Code::EventTypeUnknown, "event").naming(&shown).with_meta("event", shown)
+        }),
+    };
+    let event_type = event_type.map_err(|fault| faults.push(fault)).ok();
+    let data = match publish.data.map(RawValue::get) {
+        None => Err(Fault::of_field(Code::EventDataRequired, "data")),
+        Some(text) if !text.starts_with('{') => {
+            Err(Fault::of_field(Code::EventDataInvalid, "data").naming("it is no object"))
+        }
+        Some(text) => match event_type.map(|entry| call.api.schemas.check(entry, text)) {
+            Some(Err(reason)) => Err(Fault::of_field(Code::EventDataInvalid, "data").naming(reason)),
+            _ => Ok(text),
+        },
+    };
+    let data = data.map_err(|fault| faults.push(fault)).ok();
+    let occurred_at = match &publish.timestamp {
+        None => Some(call.api.clock.now()),
+        Some(value) => value.as_str().and_then(Timestamp::parse),
+    };
+    if occurred_at.is_none() {
+        faults.push(Fault::of_field(Code::EventTimestampInvalid, "timestamp"));
+    }
+    match (account, event_type, data, occurred_at) {
+        (Some(account), Some(entry), Some(data), Some(occurred_at)) if faults.is_empty() => Ok(NewEvent {
+            account,
+            event_type: entry.name.clone(),
+            occurred_at,
+            validation_id: validation_of(&entry.name, data),
+            body: message(&entry.name, occurred_at, data),
+        }),
+        _ => Err(ReadError::Faults(faults)),
+    }
+}
+
+/// The key's own account; with an operator's key the one that is named, if one is.
+fn read_account(call: &Call, named: Option<&Value>) -> Result<Option<AccountId>, ApiError> {
+    let named = match named {
+        None | Some(Value::Null) => None,
+        Some(value) => Some(value.as_str().and_then(AccountId::parse).ok_or(ApiError::from(Code::NotFound))?),
+    };
+    match (call.caller.account(), named) {
+        (Some(own), Some(named)) if own != named => Err(Code::NotFound.into()),
+        (Some(own), _) => Ok(Some(own)),
+        (None, Some(named)) if !call.api.store.view().has_account(named) => Err(Code::NotFound.into()),
+        (None, named) => Ok(named),
+    }
+}
+
+fn validation_of(event_type: &str, data: &str) -> Option<uuid::Uuid> {
+    #[derive(Deserialize)]
+    struct About {
+        id: Option<Value>,
+    }
+    if !event_type.starts_with("validation.") {
+        return None;
+    }
+    let about: About = serde_json::from_str(data).ok()?;
+    validation_id(event_type, about.id.as_ref().and_then(Value::as_str))
+}
+
+/// The bodies of a batch: the lines of NDJSON, or the members of `events`.
+fn read_batch(call: &Call) -> Result<Vec<Bytes>, ApiError> {
+    #[derive(Deserialize)]
+    struct Batch<'a> {
+        #[serde(borrow)]
+        events: Option<&'a RawValue>,
+    }
+    let body = call.body()?;
+    if body.is_empty() {
+        return Err(Code::BodyEmpty.into());
+    }
+    match call.media_type().as_str() {
+        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
+            let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+            Ok(lines.map(|line| body.slice_ref(line)).collect())
+        }
+        "application/json" => {
+            let body = call.json_bytes()?;
+            let batch: Batch<'_> = serde_json::from_slice(&body).map_err(|error| invalid_json(&error))?;
+            let Some(events) = batch.events else { return Ok(Vec::new()) };
+            let invalid = || ApiError::from(Fault::of_field(Code::BatchInvalid, "events").within("/events"));
+            let events: Vec<&RawValue> = serde_json::from_str(events.get()).map_err(|_| invalid())?;
+            Ok(events.into_iter().map(|event| body.slice_ref(event.get().as_bytes())).collect())
+        }
+        _ => {
+            let allowed = "application/json or application/x-ndjson";
+            Err(Fault::new(Code::UnsupportedMediaType).naming(allowed).into())
+        }
+    }
+}

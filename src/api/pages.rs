@@ -1,0 +1,106 @@
+//! What is outside `/v1`, and what happens around every request: its id, its log line, its last resort.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::task::Poll;
+
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, Response};
+use axum::middleware::Next;
+use tracing::Instrument as _;
+
+use super::Api;
+use super::envelope::{RequestInfo, refuse, respond};
+use super::error::{ApiError, Code, Language};
+
+/// Wraps every request: gives it an id, logs it, and answers in the envelope even when a handler panics.
+pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response<Body> {
+    let id = hex::encode(api.random.array::<6>());
+    let header = request.headers().get("accept-language").and_then(|value| value.to_str().ok()).unwrap_or("");
+    let info = RequestInfo { id, language: Language::from_header(header) };
+    let span = tracing::info_span!("request", request_id = %info.id, method = %request.method(), path = request.uri().path());
+    request.extensions_mut().insert(info.clone());
+    async move {
+        let mut answering = pin!(next.run(request));
+        let guarded = poll_fn(|context| {
+            match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
+                Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
+                Ok(Poll::Pending) => Poll::Pending,
+                Err(_) => Poll::Ready(None),
+            }
+        });
+        let mut response = guarded.await.unwrap_or_else(|| {
+            tracing::error!("a handler panicked");
+            refuse(&ApiError::from(Code::InternalError), &info)
+        });
+        if !response.headers().contains_key("x-request-id")
+            && let Ok(id) = HeaderValue::from_str(&info.id)
+        {
+            response.headers_mut().insert("x-request-id", id);
+        }
+        api.metrics.http_requests_total.add(1);
+        let status = response.status().as_u16();
+        if status >= 500 {
+            api.metrics.http_errors_total.add(1);
+            tracing::error!(status, "answered");
+        } else {
+            tracing::debug!(status, "answered");
+        }
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+/// `GET /`
+pub async fn root() -> Response<Body> {
+    let text = concat!(
+        "Aldaba ", env!("CARGO_PKG_VERSION"), ": a webhook sender.\n\n",
+        "The API is below /v1 and takes `Authorization: Bearer <key>`; make a key with `aldaba keys create`.\n",
+        "  /v1/webhooks     endpoints, their secrets and deliveries\n",
+        "  /v1/events       publish and look back\n",
+        "  /v1/event-types  the catalog\n",
+        "  /v1/accounts     accounts and API keys\n\n",
+        "For machines: /healthz, /readyz, /metrics.\n",
+    );
+    plain(200, text.to_owned(), "text/plain; charset=utf-8")
+}
+
+/// `GET /healthz`: the process runs.
+pub async fn healthz() -> Response<Body> {
+    plain(200, "ok\n".to_owned(), "text/plain; charset=utf-8")
+}
+
+/// `GET /readyz`: the database answers.
+pub async fn readyz(State(api): State<Api>, Extension(info): Extension<RequestInfo>) -> Response<Body> {
+    match api.store.ping().await {
+        Ok(()) => plain(200, "ready\n".to_owned(), "text/plain; charset=utf-8"),
+        Err(error) => refuse(&error.into(), &info),
+    }
+}
+
+/// `GET /metrics`: Prometheus text format.
+pub async fn metrics(State(api): State<Api>) -> Response<Body> {
+    api.metrics.deliveries_in_memory.set(api.store.held() as u64);
+    plain(200, api.metrics.render(), "text/plain; version=0.0.4; charset=utf-8")
+}
+
+/// No such path.
+pub async fn not_found(Extension(info): Extension<RequestInfo>) -> Response<Body> {
+    refuse(&Code::NotFound.into(), &info)
+}
+
+/// A known path, another method. The framework adds `Allow`.
+pub async fn method_not_allowed(Extension(info): Extension<RequestInfo>) -> Response<Body> {
+    refuse(&Code::MethodNotAllowed.into(), &info)
+}
+
+fn plain(status: u16, text: String, content_type: &'static str) -> Response<Body> {
+    let mut response = respond(status, text.into_bytes(), "");
+    response.headers_mut().remove("x-request-id");
+    response.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,289 @@
+//! `/v1/webhooks`: endpoints, their secrets, test sends.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::call::Call;
+use super::envelope::{Answer, Resource, time};
+use super::error::{ApiError, Code, Fault};
+use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS};
+use crate::domain::event::{TEST_TYPE, message};
+use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
+use crate::domain::url::{ReceiverUrl, UrlError};
+use crate::egress::GuardError;
+use crate::store::{NewEndpoint, Settlement, View, WithSecret};
+
+#[derive(Serialize)]
+struct Attributes {
+    url: String,
+    events: Vec<String>,
+    description: Option<String>,
+    status: &'static str,
+    consecutive_failures: u32,
+    last_delivery_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret_hint: Option<String>,
+    created_at: String,
+    updated_at: String,
+}
+
+/// An endpoint with its secret, in the one answer that shows it, or with the hint.
+fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes> {
+    Resource {
+        r#type: "webhook_endpoint",
+        id: endpoint.id.to_string(),
+        attributes: Attributes {
+            url: endpoint.url.clone(),
+            events: endpoint.events.clone(),
+            description: endpoint.description.clone(),
+            status: endpoint.health.status.name(),
+            consecutive_failures: endpoint.health.consecutive_failures,
+            last_delivery_at: endpoint.last_delivery_at.map(time),
+            secret: secret.map(|secret| secret.reveal().to_owned()),
+            secret_hint: secret.is_none().then(|| endpoint.secret_hint.clone()),
+            created_at: time(endpoint.created_at),
+            updated_at: time(endpoint.updated_at),
+        },
+    }
+}
+
+/// `GET /v1/webhooks`
+pub async fn list(call: Call) -> Result<Answer, ApiError> {
+    let endpoints = call.api.store.endpoints(call.account()?).await?;
+    let resources: Vec<_> = endpoints.iter().map(|endpoint| resource(endpoint, None)).collect();
+    Ok(Answer::new(200, &resources))
+}
+
+/// `GET /v1/webhooks/{id}`
+pub async fn read(call: Call) -> Result<Answer, ApiError> {
+    let endpoint = find(&call).await?;
+    Ok(Answer::new(200, &resource(&endpoint, None)))
+}
+
+/// `POST /v1/webhooks`
+pub async fn create(call: Call) -> Result<Answer, ApiError> {
+    let account = call.account()?;
+    let body = call.json()?;
+    let mut faults = Vec::new();
+    let url = match body.get("url") {
+        None | Some(Value::Null) => Err(vec![Fault::of_field(Code::UrlRequired, "url")]),
+        Some(Value::String(text)) if text.is_empty() => Err(vec![Fault::of_field(Code::UrlRequired, "url")]),
+        Some(value) => read_url(&call, value).map_err(|fault| vec![fault]),
+    };
+    let events = match body.get("events") {
+        None | Some(Value::Null) => Err(vec![Fault::of_field(Code::EventsRequired, "events")]),
+        Some(value) => read_events(call.api.store.view(), value),
+    };
+    let description = read_description(&body).map(Option::flatten).map_err(|fault| vec![fault]);
+    let url = collect(url, &mut faults);
+    let events = collect(events, &mut faults);
+    let description = collect(description, &mut faults);
+    ApiError::check(faults)?;
+    let (Some(url), Some(events), Some(description)) = (url, events, description) else {
+        return Err(Code::InternalError.into());
+    };
+    check_address(&call, &url).await?;
+    let new = NewEndpoint { url, events, description };
+    let keep = call.keep(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
+    let made = call.api.store.create_endpoint(account, new, keep).await?;
+    Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
+}
+
+/// `PUT /v1/webhooks/{id}`
+pub async fn update(call: Call) -> Result<Answer, ApiError> {
+    let endpoint = find(&call).await?;
+    let body = call.json()?;
+    let mut faults = Vec::new();
+    let url = match body.get("url") {
+        None => Ok(None),
+        Some(value) => read_url(&call, value).map(Some).map_err(|fault| vec![fault]),
+    };
+    let events = body.get("events").map(|value| read_events(call.api.store.view(), value)).transpose();
+    let description = read_description(&body).map_err(|fault| vec![fault]);
+    let status = match body.get("status") {
+        None => Ok(None),
+        Some(value) => match value.as_str().and_then(EndpointStatus::parse_settable) {
+            Some(status) => Ok(Some(status)),
+            None => Err(vec![Fault::of_field(Code::StatusInvalid, "status")]),
+        },
+    };
+    let url = collect(url, &mut faults).flatten();
+    let change = EndpointChange {
+        url: url.as_ref().map(|url| url.as_str().to_owned()),
+        events: collect(events, &mut faults).flatten(),
+        description: collect(description, &mut faults).flatten(),
+        status: collect(status, &mut faults).flatten(),
+    };
+    ApiError::check(faults)?;
+    if change == EndpointChange::default() {
+        return Err(Fault::new(Code::NoValidFields).naming("url, events, description, status").into());
+    }
+    if let Some(url) = &url {
+        check_address(&call, url).await?;
+    }
+    let endpoint = call.api.store.update_endpoint(call.account()?, endpoint.id, change).await?;
+    Ok(Answer::new(200, &resource(&endpoint, None)))
+}
+
+/// `DELETE /v1/webhooks/{id}`
+pub async fn delete(call: Call) -> Result<Answer, ApiError> {
+    let id = call.param("id", EndpointId::parse)?;
+    call.api.store.delete_endpoint(call.account()?, id).await?;
+    Ok(Answer::no_content())
+}
+
+/// `POST /v1/webhooks/{id}/regenerate-secret`
+pub async fn regenerate_secret(call: Call) -> Result<Answer, ApiError> {
+    let endpoint = find(&call).await?;
+    let body = call.optional_json()?;
+    let overlap = match body.get("overlap_seconds") {
+        None => 0,
+        Some(value) => value
+            .as_u64()
+            .and_then(|seconds| u32::try_from(seconds).ok())
+            .filter(|seconds| *seconds <= MAX_OVERLAP_SECONDS)
+            .ok_or_else(|| Fault::of_field(Code::OverlapInvalid, "overlap_seconds"))?,
+    };
+    let overlap = Duration::from_secs(overlap.into());
+    let keep = call.keep(|rotated: &WithSecret<Endpoint>| Answer::new(200, &resource(&rotated.resource, None)));
+    let rotated = call.api.store.rotate_secret(call.account()?, endpoint.id, overlap, keep).await?;
+    Ok(Answer::new(200, &resource(&rotated.resource, Some(&rotated.secret))))
+}
+
+#[derive(Serialize)]
+struct TestAttributes {
+    delivered: bool,
+    http_status: u16,
+    response_time_ms: u32,
+    error: Option<String>,
+}
+
+/// `POST /v1/webhooks/{id}/test`
+pub async fn test(call: Call) -> Result<Answer, ApiError> {
+    let endpoint = find(&call).await?;
+    let account = call.account()?;
+    call.optional_json()?;
+    // In a task of its own: a client that goes away does not leave the delivery without an outcome.
+    let sending = tokio::spawn(async move { send_test(call, account, endpoint).await });
+    sending.await.map_err(|_| ApiError::from(Code::InternalError))?
+}
+
+async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result<Answer, ApiError> {
+    let api = &call.api;
+    let data = format!(r#"{{"message":"This is a test delivery.","endpoint_id":"{}"}}"#, endpoint.id);
+    let body = message(TEST_TYPE, api.clock.now(), &data);
+    let leased = api.store.open_test(account, endpoint.id, body).await?;
+    let job = &leased.job;
+    // A paused endpoint can be tested: that is how its owner sees whether it is well again.
+    let outcome = api.egress.attempt(job, || api.store.view().target(endpoint.key)).await;
+    let Some(outcome) = outcome else {
+        api.store.release(vec![job.id]).await?;
+        return Err(Code::NotFound.into());
+    };
+    let result = Resource {
+        r#type: "webhook_test_result",
+        id: job.id.to_string(),
+        attributes: TestAttributes {
+            delivered: outcome.error.is_none(),
+            http_status: outcome.http_status.unwrap_or(0),
+            response_time_ms: outcome.duration_ms,
+            error: outcome.error.clone(),
+        },
+    };
+    let answer = Answer::new(200, &result);
+    let settlement = Settlement {
+        delivery: job.id,
+        endpoint: job.endpoint,
+        kind: job.kind,
+        attempts_made: 0,
+        failures: 0,
+        outcome,
+        jitter: 0.0,
+    };
+    let kept = answer.clone();
+    api.store.settle_test(settlement, call.keep(move |(): &()| kept)).await?;
+    Ok(answer)
+}
+
+/// The endpoint of the path, if it is the caller's.
+async fn find(call: &Call) -> Result<Endpoint, ApiError> {
+    let id = call.param("id", EndpointId::parse)?;
+    Ok(call.api.store.endpoint(call.account()?, id).await?)
+}
+
+fn collect<T>(read: Result<T, Vec<Fault>>, faults: &mut Vec<Fault>) -> Option<T> {
+    read.map_err(|mut found| faults.append(&mut found)).ok()
+}
+
+fn read_url(call: &Call, value: &Value) -> Result<ReceiverUrl, Fault> {
+    let Some(text) = value.as_str() else { return Err(Fault::of_field(Code::UrlInvalidType, "url")) };
+    ReceiverUrl::parse(text, call.api.settings.environment).map_err(|error| {
+        let code = match error {
+            UrlError::Empty => Code::UrlEmpty,
+            UrlError::TooLong => Code::UrlTooLong,
+            UrlError::InvalidFormat => Code::UrlInvalidFormat,
+            UrlError::NotHttps => Code::UrlNotHttps,
+        };
+        Fault::of_field(code, "url")
+    })
+}
+
+/// Counted as sent, then without duplicates.
+fn read_events(view: &View, value: &Value) -> Result<Vec<String>, Vec<Fault>> {
+    let field = |code| Fault::of_field(code, "events");
+    let Some(list) = value.as_array() else {
+        return Err(vec![field(Code::EventInvalid).naming(value)]);
+    };
+    if list.is_empty() {
+        return Err(vec![field(Code::EventsRequired)]);
+    }
+    if list.len() > MAX_EVENTS {
+        return Err(vec![field(Code::EventsTooMany)]);
+    }
+    let catalog = view.event_types();
+    let mut events: Vec<String> = Vec::new();
+    let mut faults = Vec::new();
+    for item in list {
+        match item.as_str() {
+            Some(name) if catalog.contains_key(name) => {
+                if !events.iter().any(|known| known == name) {
+                    events.push(name.to_owned());
+                }
+            }
+            _ => {
+                let shown = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                let shown: String = shown.chars().take(200).collect();
+                faults.push(field(Code::EventInvalid).naming(&shown).with_meta("event", shown));
+            }
+        }
+    }
+    if faults.is_empty() { Ok(events) } else { Err(faults) }
+}
+
+fn read_description(body: &Map<String, Value>) -> Result<Option<Option<String>>, Fault> {
+    match body.get("description") {
+        None => Ok(None),
+        Some(Value::Null) => Ok(Some(None)),
+        Some(Value::String(text)) if text.chars().count() > MAX_DESCRIPTION_CHARS => {
+            Err(Fault::of_field(Code::DescriptionTooLong, "description"))
+        }
+        Some(Value::String(text)) => Ok(Some(Some(text.clone()))),
+        Some(_) => Err(Fault::of_field(Code::DescriptionInvalidType, "description")),
+    }
+}
+
+/// The look at the network, when all else is right.
+async fn check_address(call: &Call, url: &ReceiverUrl) -> Result<(), ApiError> {
+    call.api.egress.check(url).await.map_err(|error| {
+        let (code, host) = match error {
+            GuardError::Unresolved { host } => (Code::UrlDnsFailed, host),
+            GuardError::Blocked { host } => (Code::UrlSsrfBlocked, host),
+        };
+        Fault::of_field(code, "url").naming(host).into()
+    })
+}
