@@ -1,9 +1,136 @@
 //! Aldaba: a webhook sender in one binary.
+//!
+//! The way of an event: `api` takes it in, `store` commits it with its deliveries, `engine` schedules them, `egress`
+//! signs and sends each, and `store` writes what came of it. `domain` holds every decision on that way and does no I/O.
+//! ARCHITECTURE.md draws the house; `tests/it/tidy.rs` holds its walls.
 
 pub mod api;
+pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod domain;
 pub mod egress;
 pub mod engine;
 pub mod metrics;
+mod server;
 pub mod store;
+mod telemetry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use api::Api;
+use clock::{Clock, Random, SystemClock, SystemRandom};
+use config::Config;
+use egress::{Egress, SystemResolver};
+use engine::{Engine, HttpSender, Limits, Retention};
+use metrics::Metrics;
+use store::inbox::{Inbox, Nudge};
+use store::{OpenError, OpenOptions, Store};
+
+/// Requests and attempts that are under way at the stop may take this much longer than an attempt's own timeout.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How often the last use of keys is written down.
+const KEY_USE_EVERY: Duration = Duration::from_secs(60);
+
+/// A server whose database is open and whose engine waits.
+pub struct App {
+    /// The store, for whoever wants to look or to publish beside the server.
+    pub store: Store,
+    config: Config,
+    egress: Egress,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    nudges: tokio::sync::mpsc::UnboundedReceiver<Nudge>,
+}
+
+impl App {
+    /// Opens the database as the one server on it.
+    pub fn open(config: Config) -> Result<Self, OpenError> {
+        let (inbox, nudges) = Inbox::new();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
+        let store = Store::open(open_options(&config, Some(inbox)))?;
+        let resolver = Arc::new(SystemResolver);
+        let egress = Egress::new(config.environment, &config.brand, config.timeout, clock.clone(), resolver);
+        Ok(Self { store, config, egress, clock, random, nudges })
+    }
+
+    /// Serves and delivers until `stop` resolves; then stops accepting, lets what is under way finish within bounds,
+    /// writes outcomes, and returns.
+    pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+        let Self { store, config, egress, clock, random, nudges } = self;
+        let grace = config.timeout + GRACE;
+        let metrics = Arc::new(Metrics::default());
+        let settings = api::Settings {
+            environment: config.environment,
+            key_prefix: config.key_prefix.clone(),
+            max_body: config.max_body,
+            rate_limits: config.rate_limits.clone(),
+        };
+        let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
+        let engine = Engine {
+            store: store.clone(),
+            sender: HttpSender { egress: egress.clone(), store: store.clone() },
+            clock: clock.clone(),
+            random,
+            limits: Limits {
+                max_in_flight: config.max_in_flight,
+                max_in_flight_per_endpoint: config.max_in_flight_per_endpoint,
+            },
+            grace,
+            metrics,
+        };
+        let (stopping, stopped) = watch::channel(false);
+        let retention = Retention { deliveries: config.retention };
+        let housekeeping = tokio::spawn(engine::maintain(store, egress, clock, retention));
+        let key_uses = tokio::spawn(flush_key_uses(api.clone()));
+        let engine = tokio::spawn(engine.run(nudges, until(stopped.clone())));
+        let server = tokio::spawn(server::serve(listener, api::router(api.clone()), until(stopped), grace));
+        stop.await;
+        let _ = stopping.send(true);
+        // The server goes first: what it still accepts may still be sent, and is safe in any case.
+        let _ = server.await;
+        let _ = engine.await;
+        housekeeping.abort();
+        key_uses.abort();
+        api.flush_key_uses().await;
+    }
+}
+
+/// Opens the database and runs the server on `listener` until `shutdown` resolves.
+pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), OpenError> {
+    App::open(config)?.run(listener, shutdown).await;
+    Ok(())
+}
+
+/// How the settings say the database is to be opened; with an inbox to deliver from it.
+pub(crate) fn open_options(config: &Config, inbox: Option<Inbox>) -> OpenOptions {
+    OpenOptions {
+        path: config.database.clone(),
+        keys: config.keys.clone(),
+        environment: config.environment,
+        policy: config.policy.clone(),
+        max_endpoints: config.max_endpoints,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom::default()),
+        inbox,
+    }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // The sender lives until the stop; should it be gone, that is a stop too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn flush_key_uses(api: Api) {
+    let mut ticks = tokio::time::interval(KEY_USE_EVERY);
+    loop {
+        ticks.tick().await;
+        api.flush_key_uses().await;
+    }
+}

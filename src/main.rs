@@ -1,1 +1,7 @@
-fn main() {}
+//! The `aldaba` command: see [`aldaba::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    aldaba::cli::main()
+}

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use axum::RequestPartsExt as _;
 use axum::body::Body;
 use axum::extract::RawPathParams;
 use axum::http::{HeaderMap, Method, Request, Response};
-use axum::RequestPartsExt as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
@@ -136,8 +136,16 @@ where
         limited()?;
     }
     let query = parts.uri.query().unwrap_or("").to_owned();
-    let call =
-        Call { api: api.clone(), caller, info: info.clone(), headers: parts.headers, params, query, body, kept: kept.clone() };
+    let call = Call {
+        api: api.clone(),
+        caller,
+        info: info.clone(),
+        headers: parts.headers,
+        params,
+        query,
+        body,
+        kept: kept.clone(),
+    };
     let answered = handler(call).await;
     if let (Err(error), Some(kept)) = (&answered, kept)
         && error.status() < 500
@@ -177,11 +185,7 @@ fn allowed(caller: &Caller, door: Door) -> Result<(), ApiError> {
         For::Operator => caller.account().is_none(),
         For::Both => true,
     };
-    if right_kind && caller.key.permissions.allows(door.permission) {
-        Ok(())
-    } else {
-        Err(Code::Forbidden.into())
-    }
+    if right_kind && caller.key.permissions.allows(door.permission) { Ok(()) } else { Err(Code::Forbidden.into()) }
 }
 
 /// Reads a body up to a size. A fault is kept until the handler asks for the body, because a 404 comes first.

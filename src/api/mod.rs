@@ -33,6 +33,8 @@ use call::{Call, Door, For};
 use envelope::Answer;
 use error::ApiError;
 
+pub use error::Code;
+pub use event_types::Schemas;
 pub use limits::{Bucket, RateLimit, RateLimits};
 
 /// The settings that the API looks at.

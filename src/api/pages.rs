@@ -21,16 +21,15 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
     let id = hex::encode(api.random.array::<6>());
     let header = request.headers().get("accept-language").and_then(|value| value.to_str().ok()).unwrap_or("");
     let info = RequestInfo { id, language: Language::from_header(header) };
-    let span = tracing::info_span!("request", request_id = %info.id, method = %request.method(), path = request.uri().path());
+    let span =
+        tracing::info_span!("request", request_id = %info.id, method = %request.method(), path = request.uri().path());
     request.extensions_mut().insert(info.clone());
     async move {
         let mut answering = pin!(next.run(request));
-        let guarded = poll_fn(|context| {
-            match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
-                Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
-                Ok(Poll::Pending) => Poll::Pending,
-                Err(_) => Poll::Ready(None),
-            }
+        let guarded = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
+            Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(None),
         });
         let mut response = guarded.await.unwrap_or_else(|| {
             tracing::error!("a handler panicked");
@@ -58,7 +57,9 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
 /// `GET /`
 pub async fn root() -> Response<Body> {
     let text = concat!(
-        "Aldaba ", env!("CARGO_PKG_VERSION"), ": a webhook sender.\n\n",
+        "Aldaba ",
+        env!("CARGO_PKG_VERSION"),
+        ": a webhook sender.\n\n",
         "The API is below /v1 and takes `Authorization: Bearer <key>`; make a key with `aldaba keys create`.\n",
         "  /v1/webhooks     endpoints, their secrets and deliveries\n",
         "  /v1/events       publish and look back\n",

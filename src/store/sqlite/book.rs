@@ -272,7 +272,11 @@ impl Book {
                 }
                 Change::Account(id, exists) => {
                     let mut accounts = self.view.accounts.write().unwrap_or_else(PoisonError::into_inner);
-                    if exists { accounts.insert(id) } else { accounts.remove(&id) };
+                    if exists {
+                        accounts.insert(id)
+                    } else {
+                        accounts.remove(&id)
+                    };
                 }
                 Change::EventTypes(types) => {
                     *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = types;

@@ -66,9 +66,8 @@ impl Store {
             let key = account(&snapshot, owner)?.key.0;
             let sql = "SELECT events_total FROM accounts WHERE key = ?1";
             let total: i64 = snapshot.prepare_cached(sql)?.query_row([key], |row| row.get(0))?;
-            let sql = format!(
-                "{EVENT_COLUMNS} WHERE v.account = ?1 AND v.type <> ?4 ORDER BY v.id DESC LIMIT ?2 OFFSET ?3"
-            );
+            let sql =
+                format!("{EVENT_COLUMNS} WHERE v.account = ?1 AND v.type <> ?4 ORDER BY v.id DESC LIMIT ?2 OFFSET ?3");
             let mut statement = snapshot.prepare_cached(&sql)?;
             let rows = statement.query_map(params![key, page.per_page, sql_offset(page), TEST_TYPE], event_from_row)?;
             Ok(Paged { items: rows.collect::<Result<_, _>>()?, total: u64::try_from(total).unwrap_or(0) })

@@ -1,0 +1,152 @@
+//! `aldaba dev`: everything at once, ready to try, with its data in `./aldaba-data/`.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::{Arc, RwLock};
+
+use anyhow::Context as _;
+
+use super::SettingArgs;
+use super::receiver::{self, Receiver};
+use super::serve::Signals;
+use crate::App;
+use crate::clock::{Clock as _, SystemClock};
+use crate::domain::account::KeyHash;
+use crate::domain::endpoint::EndpointChange;
+use crate::domain::event::{NewEvent, message};
+use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::permission::Permissions;
+use crate::domain::secret::Secret;
+use crate::domain::url::{Environment, ReceiverUrl};
+use crate::store::{NewApiKey, NewEndpoint, Page, Store};
+
+/// Where everything is kept.
+const FOLDER: &str = "aldaba-data";
+
+/// What the first event is about.
+const EVENT: &str = "validation.completed";
+
+/// How the built-in receiver's endpoint is known again.
+const DESCRIPTION: &str = "the receiver built into aldaba dev";
+
+pub(super) async fn dev(settings: &SettingArgs, listen: String) -> anyhow::Result<()> {
+    let folder = Path::new(FOLDER);
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {FOLDER}"))?;
+    let mut flags = vec![("environment", "development".to_owned()), ("listen", listen)];
+    if settings.database_url.is_none() {
+        flags.push(("database_url", format!("sqlite://{FOLDER}/aldaba.db")));
+    }
+    let config = settings.load(flags)?;
+    let prefix = config.key_prefix.clone();
+    crate::telemetry::start(&config);
+    let listener = super::bind(&config.listen).await?;
+    let receiver_listener = super::bind("127.0.0.1:0").await?;
+    let app = App::open(config)?;
+    let store = app.store.clone();
+
+    let base = format!("http://{}", listener.local_addr()?);
+    let receiver_url = format!("http://{}/webhook", receiver_listener.local_addr()?);
+    let (account, key) = account_and_key(&store, &folder.join("dev-key"), prefix).await?;
+    let (endpoint, secret) = register(&store, account, &receiver_url).await?;
+
+    println!("listening on {base}");
+    println!("\n  Aldaba {} is running in development. Its data is in ./{FOLDER}/.\n", env!("CARGO_PKG_VERSION"));
+    println!("  API key    {key}");
+    println!("  endpoint   {endpoint}");
+    println!("  receiver   {receiver_url}  (built in: it verifies and prints what arrives)");
+    let receiver = Receiver {
+        secret: Arc::new(RwLock::new(Some(secret))),
+        status: 200,
+        hint: "This receiver still has the old secret, as a real one would until you give it the new one.\n  \
+               The old secret is dead. Start `aldaba dev` again and the receiver gets a new one.",
+    };
+    let receiving = tokio::spawn(receiver::serve(receiver_listener, receiver));
+    let signals = Signals::new()?;
+    let running = tokio::spawn(app.run(listener, signals.first()));
+    publish(&store, account).await?;
+    first_delivery(&store, account, endpoint).await?;
+    print_next_steps(&base, &key, endpoint);
+    running.await?;
+    receiving.await??;
+    Ok(())
+}
+
+/// The account and key of the first start. The key is kept in a file beside the database, for development only, so that
+/// the next start can print it again.
+async fn account_and_key(store: &Store, file: &Path, prefix: String) -> anyhow::Result<(AccountId, String)> {
+    if let Ok(key) = std::fs::read_to_string(file)
+        && let Some(known) = store.view().api_key(&KeyHash::of(key.trim()))
+        && let Some((account, _)) = known.account
+    {
+        return Ok((account, key.trim().to_owned()));
+    }
+    let account = match store.accounts(Page { page: 1, per_page: 1 }).await?.items.pop() {
+        Some(account) => account,
+        None => store.create_account("dev".into(), None).await?,
+    };
+    let permissions = Permissions::all();
+    let new = NewApiKey { account: Some(account.id), name: Some("aldaba dev".into()), permissions, expires_at: None };
+    let made = store.create_api_key(new, prefix, None).await?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut kept = options.open(file).with_context(|| format!("cannot write {}", file.display()))?;
+    kept.write_all(made.key.reveal().as_bytes())?;
+    Ok((account.id, made.key.reveal().to_owned()))
+}
+
+/// Registers the receiver, or finds it from last time and gives it its new address and a new secret.
+async fn register(store: &Store, account: AccountId, url: &str) -> anyhow::Result<(EndpointId, Secret)> {
+    let known = store.endpoints(account).await?;
+    if let Some(endpoint) = known.into_iter().find(|e| e.description.as_deref() == Some(DESCRIPTION)) {
+        let change = EndpointChange { url: Some(url.to_owned()), ..EndpointChange::default() };
+        store.update_endpoint(account, endpoint.id, change).await?;
+        let rotated = store.rotate_secret(account, endpoint.id, std::time::Duration::ZERO, None).await?;
+        return Ok((endpoint.id, rotated.secret));
+    }
+    let url = ReceiverUrl::parse(url, Environment::Development)?;
+    let new = NewEndpoint { url, events: vec![EVENT.into()], description: Some(DESCRIPTION.into()) };
+    let made = store.create_endpoint(account, new, None).await?;
+    Ok((made.resource.id, made.secret))
+}
+
+async fn publish(store: &Store, account: AccountId) -> anyhow::Result<()> {
+    let now = SystemClock.now();
+    let data = r#"{"id":"7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa","result":"valid","greeting":"hello from Aldaba"}"#;
+    println!("\n  Publishing {EVENT} …");
+    let body = message(EVENT, now, data);
+    let new = NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id: None, body };
+    store.accept(vec![new], None).await?;
+    Ok(())
+}
+
+/// Waits for the first delivery's outcome, and prints it.
+async fn first_delivery(store: &Store, account: AccountId, endpoint: EndpointId) -> anyhow::Result<()> {
+    for _ in 0..100 {
+        let newest = store.endpoint_deliveries(account, endpoint, Page { page: 1, per_page: 1 }).await?.items.pop();
+        if let Some(delivery) = newest.filter(|delivery| delivery.response_time_ms.is_some()) {
+            let status = delivery.response_status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+            let took = delivery.response_time_ms.unwrap_or(0);
+            println!("← {status} in {took} ms: delivery {} is a {}", delivery.id, delivery.status.name());
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    println!("  (no outcome yet: is the endpoint paused?)");
+    Ok(())
+}
+
+fn print_next_steps(base: &str, key: &str, endpoint: EndpointId) {
+    println!(
+        "\nTry next, in another terminal:\n\n\
+         # publish an event\n\
+         curl -X POST {base}/v1/events -H 'Authorization: Bearer {key}' \\\n  \
+         -H 'Content-Type: application/json' -d '{{\"event\":\"{EVENT}\",\"data\":{{\"n\":1}}}}'\n\n\
+         # list deliveries\n\
+         curl {base}/v1/webhooks/{endpoint}/deliveries -H 'Authorization: Bearer {key}'\n\n\
+         # rotate the signing secret: the new one is shown once, the old one is dead at once\n\
+         curl -X POST {base}/v1/webhooks/{endpoint}/regenerate-secret -H 'Authorization: Bearer {key}'\n\n\
+         Ctrl-C stops it.\n"
+    );
+}

@@ -1,0 +1,258 @@
+//! Commands: what a person types, and what is printed back.
+
+mod admin;
+mod dev;
+mod receiver;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::store::Store;
+
+/// A webhook sender: it takes your events, signs them, delivers them, and never loses one.
+#[derive(Parser)]
+#[command(name = "aldaba", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    settings: SettingArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct SettingArgs {
+    /// Settings file; without it `aldaba.toml` is read if it is there
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Database, such as sqlite://aldaba.db
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server: the API, and the deliveries
+    Serve {
+        /// Where to listen, such as 127.0.0.1:8080; port 0 takes a free one
+        #[arg(long, value_name = "HOST:PORT")]
+        listen: Option<String>,
+    },
+    /// Try it: a server in development with an account, a key and a receiver that shows what arrives
+    Dev {
+        /// Where to listen
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+        listen: String,
+    },
+    /// Make and list accounts
+    Accounts {
+        #[command(subcommand)]
+        command: AccountsCommand,
+    },
+    /// Make, list and revoke API keys
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+    },
+    /// Publish events
+    Events {
+        #[command(subcommand)]
+        command: EventsCommand,
+    },
+    /// Receive deliveries: verify each and print it
+    Listen {
+        /// Where to listen
+        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9090")]
+        listen: String,
+        /// The endpoint's signing secret; without it nothing is verified. Better in the environment than on a command line
+        #[arg(long, env = "ALDABA_LISTEN_SECRET", hide_env_values = true, value_name = "SECRET")]
+        secret: Option<String>,
+        /// Answer with this status
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
+        status: u16,
+    },
+    /// Bring the database to this program's version and stop
+    Migrate {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Look after the master key that encrypts signing secrets
+    Secrets {
+        #[command(subcommand)]
+        command: SecretsCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum AccountsCommand {
+    /// Make an account and print its id
+    Create {
+        /// A name for people
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List accounts, newest first
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Make an API key and print it, this once; without --account an operator's key
+    Create {
+        /// The account that the key acts for
+        #[arg(long, value_name = "ID")]
+        account: Option<String>,
+        /// What it may do, such as webhooks:read; repeat for more [default: *]
+        #[arg(long = "permission", value_name = "PERMISSION")]
+        permissions: Vec<String>,
+        /// When it ends: a duration from now such as 90d, or an ISO 8601 date-time
+        #[arg(long, value_name = "WHEN")]
+        expires: Option<String>,
+        /// A name for people
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List keys, newest first; without --account the operators'
+    List {
+        /// The account
+        #[arg(long, value_name = "ID")]
+        account: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Revoke a key; it is refused from then on
+    Revoke {
+        /// The key's id
+        id: String,
+        /// The account that it acts for
+        #[arg(long, value_name = "ID")]
+        account: Option<String>,
+    },
+}
+
+#[derive(Subcommand)]
+enum EventsCommand {
+    /// Publish one event and print its id
+    Publish {
+        /// The event's type, such as validation.completed
+        event: String,
+        /// The account that it happened to
+        #[arg(long, value_name = "ID")]
+        account: String,
+        /// The event's data as a JSON object; - reads it from standard input
+        #[arg(long, value_name = "JSON", default_value = "{}")]
+        data: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Subcommand)]
+enum SecretsCommand {
+    /// Seal every signing secret with a new master key (or with secrets.master_key, where that is set)
+    Rekey {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Args, Clone, Copy)]
+struct Output {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Output {
+    /// Prints JSON, or the text for people.
+    fn print(self, json: &serde_json::Value, text: &str) {
+        if self.json { println!("{json}") } else { println!("{text}") }
+    }
+}
+
+impl SettingArgs {
+    fn load(&self, more: impl IntoIterator<Item = (&'static str, String)>) -> anyhow::Result<Config> {
+        let database = self.database_url.clone().map(|url| ("database_url", url));
+        Ok(Config::load(self.config.as_deref(), std::env::vars(), database.into_iter().chain(more))?)
+    }
+
+    /// The database, for a command beside the server.
+    fn open(&self) -> anyhow::Result<Store> {
+        let config = self.load([])?;
+        crate::telemetry::start(&config);
+        Ok(Store::open(crate::open_options(&config, None))?)
+    }
+}
+
+/// Runs the command line and tells the shell how it ended: 0, or 1 with one clear line on standard error.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
+    match command {
+        Command::Serve { listen } => serve::serve(settings.load(listen.map(|listen| ("listen", listen)))?).await,
+        Command::Dev { listen } => dev::dev(&settings, listen).await,
+        Command::Accounts { command: AccountsCommand::Create { name, output } } => {
+            admin::create_account(&settings.open()?, name, output).await
+        }
+        Command::Accounts { command: AccountsCommand::List { output } } => {
+            admin::list_accounts(&settings.open()?, output).await
+        }
+        Command::Keys { command: KeysCommand::Create { account, permissions, expires, name, output } } => {
+            let prefix = settings.load([])?.key_prefix;
+            let new = admin::new_key(account.as_deref(), &permissions, expires.as_deref(), name)?;
+            admin::create_key(&settings.open()?, new, prefix, output).await
+        }
+        Command::Keys { command: KeysCommand::List { account, output } } => {
+            admin::list_keys(&settings.open()?, account.as_deref(), output).await
+        }
+        Command::Keys { command: KeysCommand::Revoke { id, account } } => {
+            admin::revoke_key(&settings.open()?, &id, account.as_deref()).await
+        }
+        Command::Events { command: EventsCommand::Publish { event, account, data, output } } => {
+            admin::publish(&settings.open()?, &event, &account, &data, output).await
+        }
+        Command::Listen { listen, secret, status } => receiver::listen(&listen, secret.as_deref(), status).await,
+        Command::Migrate { output } => {
+            settings.open()?;
+            output.print(&serde_json::json!({ "migrated": true }), "the database is up to date");
+            Ok(())
+        }
+        Command::Secrets { command: SecretsCommand::Rekey { output } } => {
+            let resealed = settings.open()?.rekey().await?;
+            let text = format!("{resealed} secrets are sealed with the current master key");
+            output.print(&serde_json::json!({ "resealed": resealed }), &text);
+            Ok(())
+        }
+    }
+}
+
+/// Binds, or says in one line why not.
+async fn bind(listen: &str) -> anyhow::Result<tokio::net::TcpListener> {
+    let hint = "is another program using the port? choose another with --listen HOST:PORT";
+    tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} ({hint})"))
+}

@@ -1,0 +1,98 @@
+//! A receiver: `aldaba listen`, and the one that `aldaba dev` starts. It checks every delivery as a customer's would.
+
+use std::sync::{Arc, RwLock};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, Response, StatusCode};
+use axum::routing::any;
+use tokio::net::TcpListener;
+
+use crate::clock::{Clock as _, SystemClock};
+use crate::domain::secret::Secret;
+use crate::domain::sign::{Presented, verify_plain, verify_standard, verify_timestamped};
+
+/// A signature this much older or newer than now is stale, in seconds.
+const TOLERANCE_SECS: u64 = 300;
+
+/// Characters of a body that are printed.
+const PRINTED_CHARS: usize = 600;
+
+/// What the receiver knows.
+#[derive(Clone)]
+pub(super) struct Receiver {
+    /// The endpoint's secret; without it nothing is verified.
+    pub secret: Arc<RwLock<Option<Secret>>>,
+    /// What it answers.
+    pub status: u16,
+    /// Printed after a delivery that does not verify.
+    pub hint: &'static str,
+}
+
+pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16) -> anyhow::Result<()> {
+    let secret = secret
+        .map(|text| Secret::parse(text).context("--secret must be the 64 lowercase hex characters of a signing secret"))
+        .transpose()?;
+    let listener = super::bind(listen).await?;
+    println!("receiving on http://{}", listener.local_addr()?);
+    if secret.is_none() {
+        println!("no --secret was given: deliveries are shown, but not verified");
+    }
+    let hint = "the secret given here is not the one that signed it";
+    let receiver = Receiver { secret: Arc::new(RwLock::new(secret)), status, hint };
+    serve(listener, receiver).await
+}
+
+pub(super) async fn serve(listener: TcpListener, receiver: Receiver) -> anyhow::Result<()> {
+    let router = Router::new().fallback(any(receive)).with_state(receiver);
+    let stop = super::serve::Signals::new()?;
+    crate::server::serve(listener, router, stop.first(), std::time::Duration::from_secs(1)).await;
+    Ok(())
+}
+
+async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let id = header("webhook-id");
+    let event = headers
+        .iter()
+        .find(|(name, _)| name.as_str().starts_with("x-") && name.as_str().ends_with("-event"))
+        .and_then(|(_, value)| value.to_str().ok())
+        .unwrap_or("(no event header)");
+    println!("\n→ {}  delivery {}", printable(event), printable(id));
+    println!("  {}", printable(&String::from_utf8_lossy(&body)));
+    let secret = receiver.secret.read().ok().and_then(|secret| secret.clone());
+    let mut status = receiver.status;
+    if let Some(secret) = secret {
+        let now = SystemClock.now();
+        let seen = Presented { id, timestamp: header("webhook-timestamp"), body: &body };
+        let checks = [
+            ("X-Webhook-Signature", verify_plain(&secret, header("x-webhook-signature"), &body)),
+            (
+                "X-Webhook-Signature-Timestamped",
+                verify_timestamped(&secret, header("x-webhook-signature-timestamped"), &body, now, TOLERANCE_SECS),
+            ),
+            (
+                "webhook-signature (Standard Webhooks)",
+                verify_standard(&secret, header("webhook-signature"), &seen, now, TOLERANCE_SECS),
+            ),
+        ];
+        for (name, verified) in checks {
+            println!("  {} {name}", if verified { "✓ verified" } else { "✗ NOT verified" });
+        }
+        if !checks.iter().all(|(_, verified)| *verified) {
+            println!("  {}", receiver.hint);
+            status = 401;
+        }
+    }
+    let mut response = Response::new(Body::from("received\n"));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    response
+}
+
+/// What came over the network, without anything that a terminal would obey.
+fn printable(text: &str) -> String {
+    let shown: String = text.chars().take(PRINTED_CHARS).map(|c| if c.is_control() { '·' } else { c }).collect();
+    if text.chars().nth(PRINTED_CHARS).is_some() { format!("{shown}…") } else { shown }
+}

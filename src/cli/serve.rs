@@ -1,0 +1,49 @@
+//! `aldaba serve`.
+
+use crate::App;
+use crate::config::Config;
+
+pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
+    crate::telemetry::start(&config);
+    let listener = super::bind(&config.listen).await?;
+    let app = App::open(config)?;
+    println!("listening on http://{}", listener.local_addr()?);
+    let signals = Signals::new()?;
+    app.run(listener, signals.first()).await;
+    Ok(())
+}
+
+/// SIGTERM and Ctrl-C: the first asks for a stop, the second ends at once.
+pub(super) struct Signals {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            #[cfg(unix)]
+            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+        })
+    }
+
+    /// Resolves at the first signal, and from then on waits for the second.
+    pub async fn first(mut self) {
+        self.next().await;
+        tracing::info!("stopping: what is under way may finish; a second signal ends at once");
+        tokio::spawn(async move {
+            self.next().await;
+            std::process::exit(130);
+        });
+    }
+
+    async fn next(&mut self) {
+        #[cfg(unix)]
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        #[cfg(not(unix))]
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
