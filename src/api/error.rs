@@ -1,6 +1,9 @@
 //! Every error that the API can answer, with its status and its detail in English and Spanish.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
 
 /// A language that details are written in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -167,17 +170,32 @@ impl Fault {
         self
     }
 
-    fn to_json(&self, language: Language) -> Value {
-        let detail = self.code.template(language).replace("{}", &self.argument);
-        let mut error = json!({ "status": self.code.status().to_string(), "code": self.code.name(), "detail": detail });
-        if let Some(pointer) = &self.pointer {
-            error["source"] = json!({ "pointer": pointer });
+    fn to_json(&self, language: Language) -> FaultJson<'_> {
+        FaultJson {
+            status: self.code.status().to_string(),
+            code: self.code.name(),
+            detail: self.code.template(language).replace("{}", &self.argument),
+            source: self.pointer.as_deref().map(|pointer| Source { pointer }),
+            meta: self.meta.as_ref().map(|(name, value)| [(*name, value)].into()),
         }
-        if let Some((name, value)) = &self.meta {
-            error["meta"] = json!({ *name: value });
-        }
-        error
     }
+}
+
+/// A fault as the envelope shows it, in the order that people read.
+#[derive(Serialize)]
+struct FaultJson<'a> {
+    status: String,
+    code: &'static str,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<BTreeMap<&'static str, &'a Value>>,
+}
+
+#[derive(Serialize)]
+struct Source<'a> {
+    pointer: &'a str,
 }
 
 /// Why a call is refused: at least one fault.
@@ -206,9 +224,11 @@ impl ApiError {
         self.faults.first().map_or(500, |fault| fault.code.status())
     }
 
-    /// The `errors` of the envelope.
-    pub fn errors(&self, language: Language) -> Value {
-        self.faults.iter().map(|fault| fault.to_json(language)).collect()
+    /// The `errors` of the envelope, as JSON text.
+    pub fn errors(&self, language: Language) -> String {
+        let faults: Vec<_> = self.faults.iter().map(|fault| fault.to_json(language)).collect();
+        // String keys and no foreign code: this cannot fail.
+        serde_json::to_string(&faults).unwrap_or_default()
     }
 
     /// What the faults add to `meta`: the first of each name.

@@ -60,14 +60,15 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String) -> anyhow::Resul
         hint: "This receiver still has the old secret, as a real one would until you give it the new one.\n  \
                The old secret is dead. Start `aldaba dev` again and the receiver gets a new one.",
     };
-    let receiving = tokio::spawn(receiver::serve(receiver_listener, receiver));
+    let receiving = tokio::spawn(receiver::serve(receiver_listener, receiver, std::future::pending()));
     let signals = Signals::new()?;
     let running = tokio::spawn(app.run(listener, signals.first()));
     publish(&store, account).await?;
     first_delivery(&store, account, endpoint).await?;
     print_next_steps(&base, &key, endpoint);
     running.await?;
-    receiving.await??;
+    // The receiver goes last, so that attempts under way are answered.
+    receiving.abort();
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A receiver: `aldaba listen`, and the one that `aldaba dev` starts. It checks every delivery as a customer's would.
 
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -42,14 +43,15 @@ pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16) -> a
     }
     let hint = "the secret given here is not the one that signed it";
     let receiver = Receiver { secret: Arc::new(RwLock::new(secret)), status, hint };
-    serve(listener, receiver).await
+    let stop = super::serve::Signals::new()?;
+    serve(listener, receiver, stop.first()).await;
+    Ok(())
 }
 
-pub(super) async fn serve(listener: TcpListener, receiver: Receiver) -> anyhow::Result<()> {
+/// Receives until `stop` resolves.
+pub(super) async fn serve(listener: TcpListener, receiver: Receiver, stop: impl Future<Output = ()>) {
     let router = Router::new().fallback(any(receive)).with_state(receiver);
-    let stop = super::serve::Signals::new()?;
-    crate::server::serve(listener, router, stop.first(), std::time::Duration::from_secs(1)).await;
-    Ok(())
+    crate::server::serve(listener, router, stop, Duration::from_secs(1)).await;
 }
 
 async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> Response<Body> {
