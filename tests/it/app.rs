@@ -83,6 +83,11 @@ impl App {
         next
     }
 
+    /// Where the database is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// A key of the account that may do only this.
     pub async fn key_for(&self, permissions: &[Permission]) -> String {
         key(&self.store, Some(self.account), permissions).await
