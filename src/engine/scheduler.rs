@@ -126,6 +126,15 @@ impl Scheduler {
         }
     }
 
+    fn lane(&mut self, endpoint: EndpointKey) -> &mut Lane {
+        let most = self.most_per_endpoint();
+        self.lanes.entry(endpoint).or_insert_with(|| Lane { limit: FIRST_LIMIT.min(most), ..Lane::default() })
+    }
+
+    fn most_per_endpoint(&self) -> f64 {
+        f64::from(u16::try_from(self.limits.max_in_flight_per_endpoint).unwrap_or(u16::MAX))
+    }
+
     /// Requests in flight now.
     pub fn in_flight(&self) -> usize {
         self.in_flight
@@ -135,14 +144,14 @@ impl Scheduler {
     pub fn add(&mut self, jobs: impl IntoIterator<Item = Leased>) {
         for leased in jobs {
             let endpoint = leased.job.endpoint;
-            self.lanes.entry(endpoint).or_default().queue.push_back(leased);
+            self.lane(endpoint).queue.push_back(leased);
             self.enqueue(endpoint);
         }
     }
 
     /// The endpoint has something in the store that is due then.
     pub fn due(&mut self, endpoint: EndpointKey, at: Timestamp) {
-        let lane = self.lanes.entry(endpoint).or_default();
+        let lane = self.lane(endpoint);
         if lane.next_due.is_some_and(|due| due <= at) {
             return;
         }
@@ -175,7 +184,7 @@ impl Scheduler {
 
     /// A claim has come back; `None` is one that failed.
     pub fn claimed(&mut self, endpoint: EndpointKey, claimed: Option<Claimed>, now: Timestamp) {
-        let lane = self.lanes.entry(endpoint).or_default();
+        let lane = self.lane(endpoint);
         lane.claiming = false;
         // A note that came while the claim was under way had no timer of its own left.
         if let Some(noted) = lane.next_due {
@@ -223,7 +232,7 @@ impl Scheduler {
     pub fn ended(&mut self, endpoint: EndpointKey, unproven: bool, answered: Answered) {
         self.in_flight -= 1;
         self.unproven_in_flight -= usize::from(unproven);
-        let most = f64::from(u16::try_from(self.limits.max_in_flight_per_endpoint).unwrap_or(u16::MAX));
+        let most = self.most_per_endpoint();
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.in_flight -= 1;
         match answered {
@@ -320,6 +329,13 @@ mod tests {
             scheduler.ended(EndpointKey(1), false, Answered::Failed);
         }
         assert_eq!(starts(&mut scheduler).len(), 1, "a failing endpoint is probed");
+    }
+
+    #[test]
+    fn a_bound_of_one_holds_from_the_first_delivery_on() {
+        let mut scheduler = Scheduler::new(Limits { max_in_flight: 100, max_in_flight_per_endpoint: 1 });
+        scheduler.add(jobs(1, 5));
+        assert_eq!(starts(&mut scheduler).len(), 1);
     }
 
     #[test]

@@ -1,0 +1,140 @@
+//! `Idempotency-Key`: the same call twice has its effect once.
+
+use serde_json::{Value, json};
+
+use crate::app::{Answer, App, EVENT, Receiver, Reply};
+
+async fn post(app: &App, key: &str, path: &str, body: &Value) -> Answer {
+    app.call("POST", path).header("idempotency-key", key).json(body).send().await
+}
+
+#[tokio::test]
+async fn the_same_key_and_body_get_the_first_answer_byte_for_byte() {
+    let app = App::start().await;
+    let body = json!({ "event": EVENT, "data": { "n": 1 } });
+    let first = post(&app, "order-1", "/v1/events", &body).await.expect(202);
+    assert_eq!(first.header("idempotent-replayed"), "");
+    let again = post(&app, "order-1", "/v1/events", &body).await.expect(202);
+    assert_eq!((again.header("idempotent-replayed"), &again.text), ("true", &first.text));
+    assert_eq!(again.header("x-request-id"), first.header("x-request-id"));
+    assert_eq!(app.get("/v1/events").await.json["meta"]["pagination"]["total"], 1);
+    let other = json!({ "event": EVENT, "data": { "n": 2 } });
+    post(&app, "order-1", "/v1/events", &other).await.refused(422, "idempotency_key_reused", "");
+    post(&app, "order-2", "/v1/events", &body).await.expect(202);
+    post(&app, "order-1", "/v1/events/batch", &json!({ "events": [body] })).await.expect(202);
+    let (_, stranger) = app.stranger().await;
+    let call = app.call("POST", "/v1/events").bearer(&stranger).header("idempotency-key", "order-1");
+    assert_eq!(call.json(&body).send().await.expect(202).header("idempotent-replayed"), "");
+}
+
+#[tokio::test]
+async fn a_replayed_answer_shows_no_secret() {
+    let app = App::start().await;
+    let body = json!({ "url": "http://127.0.0.1:9/", "events": [EVENT] });
+    let first = post(&app, "k", "/v1/webhooks", &body).await.expect(201);
+    let secret = first.attribute("secret").as_str().expect("a secret").to_owned();
+    let again = post(&app, "k", "/v1/webhooks", &body).await.expect(201);
+    assert_eq!(again.attribute("secret_hint"), &json!(format!("...{}", &secret[60..])));
+    assert!(again.attribute("secret").is_null() && !String::from_utf8_lossy(&again.text).contains(&secret));
+    assert_eq!(app.get("/v1/webhooks").await.json["data"].as_array().map(Vec::len), Some(1));
+
+    let path = format!("/v1/webhooks/{}/regenerate-secret", first.id());
+    let rotate = || app.call("POST", &path).header("idempotency-key", "r").send();
+    let rotated = rotate().await.expect(200);
+    let secret = rotated.attribute("secret").as_str().expect("a secret").to_owned();
+    let again = rotate().await.expect(200);
+    assert_eq!(again.attribute("secret_hint"), &json!(format!("...{}", &secret[60..])));
+    assert_eq!(again.json["meta"]["request_id"], rotated.json["meta"]["request_id"]);
+
+    let path = format!("/v1/accounts/{}/api-keys", app.account);
+    let body = json!({ "permissions": ["webhooks:read"] });
+    let made = post(&app, "k", &path, &body).await.expect(201);
+    let key = made.attribute("key").as_str().expect("a key").to_owned();
+    let again = post(&app, "k", &path, &body).await.expect(201);
+    assert_eq!(again.attribute("key_hint"), &json!(format!("mxcep_...{}", &key[66..])));
+    assert!(again.attribute("key").is_null());
+    let database = std::fs::read(app.folder().join("aldaba.db-wal")).expect("a log");
+    for shown in [secret, key] {
+        assert!(!database.windows(shown.len()).any(|window| window == shown.as_bytes()), "nothing on disk in the clear");
+    }
+}
+
+#[tokio::test]
+async fn refusals_are_kept_too_and_a_wrong_key_is_refused() {
+    let app = App::start().await;
+    let body = json!({ "event": "no.such", "data": {} });
+    let first = post(&app, "k", "/v1/events", &body).await.expect(422);
+    let again = post(&app, "k", "/v1/events", &body).await.expect(422);
+    assert_eq!((again.header("idempotent-replayed"), again.text), ("true", first.text));
+    for key in ["", "with space", "ñ", &"x".repeat(256), "a.b"] {
+        let sent = app.call("POST", "/v1/events").header("idempotency-key", key).json(&body).send().await;
+        sent.refused(400, "invalid_idempotency_key", "");
+    }
+    post(&app, &"x".repeat(255), "/v1/events", &json!({ "event": EVENT, "data": {} })).await.expect(202);
+}
+
+#[tokio::test]
+async fn a_replay_costs_nothing_of_the_limit_and_a_429_is_not_kept() {
+    let app = App::with(&[("RATE_LIMITS__EVENTS_CREATE", "2/1s")]).await;
+    let body = json!({ "event": EVENT, "data": {} });
+    let first = post(&app, "k", "/v1/events", &body).await.expect(202);
+    for _ in 0..10 {
+        let again = post(&app, "k", "/v1/events", &body).await.expect(202);
+        assert_eq!(again.text, first.text);
+    }
+    let mut refused = false;
+    for n in 0..20 {
+        let answer = post(&app, &format!("other-{n}"), "/v1/events", &body).await;
+        if answer.status == 429 {
+            refused = true;
+            crate::app::eventually("the next window", || async {
+                (post(&app, &format!("other-{n}"), "/v1/events", &body).await.status == 202).then_some(())
+            })
+            .await;
+            break;
+        }
+    }
+    assert!(refused);
+}
+
+#[tokio::test]
+async fn while_the_first_is_in_flight_the_second_is_told_so() {
+    let app = App::with(&[("WEBHOOKS__TIMEOUT", "2s")]).await;
+    let receiver = Receiver::start().await;
+    receiver.script([Reply::Hang]);
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    let path = format!("/v1/webhooks/{id}/test");
+    let send = || app.call("POST", &path).header("idempotency-key", "t").send();
+    let (first, second) = tokio::join!(send(), async {
+        receiver.wait_for(1).await;
+        send().await
+    });
+    let second = second.refused(409, "idempotency_key_in_progress", "");
+    assert!((1..=5).contains(&second.header("retry-after").parse::<u32>().expect("seconds")));
+    let first = first.expect(200);
+    assert_eq!(first.attribute("delivered"), false);
+    let replayed = send().await.expect(200);
+    assert_eq!((replayed.header("idempotent-replayed"), replayed.text), ("true", first.text));
+    assert_eq!(receiver.received().len(), 1, "sent once");
+}
+
+#[tokio::test]
+async fn permission_is_checked_before_a_replay() {
+    use aldaba::domain::permission::Permission;
+    let app = App::start().await;
+    let body = json!({ "url": "http://127.0.0.1:9/", "events": [EVENT] });
+    post(&app, "k", "/v1/webhooks", &body).await.expect(201);
+    let reader = app.key_for(&[Permission::WebhooksRead]).await;
+    let call = app.call("POST", "/v1/webhooks").bearer(&reader).header("idempotency-key", "k").json(&body);
+    call.send().await.refused(403, "forbidden", "");
+}
+
+#[tokio::test]
+async fn a_kept_answer_survives_a_restart() {
+    let app = App::start().await;
+    let body = json!({ "event": EVENT, "data": {} });
+    let first = post(&app, "k", "/v1/events", &body).await.expect(202);
+    let app = app.restart(&[]).await;
+    let again = post(&app, "k", "/v1/events", &body).await.expect(202);
+    assert_eq!((again.header("idempotent-replayed"), again.text), ("true", first.text));
+}

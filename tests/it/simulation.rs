@@ -1,0 +1,432 @@
+//! The whole engine under a clock that jumps: receivers that fail, hang, recover and ask for patience, a store that
+//! errors, and processes that stop between any two steps. A million deliveries; a failing seed is printed and replays
+//! with `SIMULATION_SEED=<seed> cargo test simulation`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use aldaba::clock::{Clock, Random, SeededRandom};
+use aldaba::domain::delivery::{DeliveryKind, DeliveryStatus, Job, Outcome};
+use aldaba::domain::endpoint::{EndpointHealth, EndpointStatus};
+use aldaba::domain::id::{DeliveryId, EndpointKey};
+use aldaba::domain::time::Timestamp;
+use aldaba::domain::transition::{DeliveryPolicy, Verdict, classify, transition};
+use aldaba::engine::{Dispatch, Engine, Limits, Sender};
+use aldaba::metrics::Metrics;
+use aldaba::store::inbox::{Inbox, Leased, Nudge};
+use aldaba::store::{Claimed, Settled, Settlement, StoreError};
+use bytes::Bytes;
+use tokio::time::Instant;
+
+const SEEDS: u64 = 40;
+const DELIVERIES: usize = 25_000;
+const ENDPOINTS: i64 = 20;
+
+/// Virtual time, as the paused runtime counts it.
+struct SimClock(Instant);
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_800_000_000_000).plus(self.0.elapsed())
+    }
+}
+
+struct Row {
+    endpoint: EndpointKey,
+    status: DeliveryStatus,
+    attempts: u32,
+    failures: u32,
+    due_at: Option<Timestamp>,
+    lease: Option<u64>,
+    /// No attempt may begin before this.
+    not_before: Timestamp,
+}
+
+/// What a disk would hold.
+struct Disk {
+    rows: Vec<Row>,
+    due: BTreeMap<EndpointKey, BTreeSet<(Timestamp, usize)>>,
+    health: BTreeMap<EndpointKey, EndpointHealth>,
+    held: BTreeMap<EndpointKey, Arc<AtomicUsize>>,
+    incarnation: u64,
+    errors: u64,
+    in_flight: BTreeMap<EndpointKey, usize>,
+}
+
+#[derive(Clone)]
+struct World {
+    disk: Arc<Mutex<Disk>>,
+    clock: Arc<SimClock>,
+    random: Arc<SeededRandom>,
+    policy: Arc<DeliveryPolicy>,
+}
+
+/// The store as one process sees it.
+#[derive(Clone)]
+struct SimStore {
+    world: World,
+    inbox: Inbox,
+    incarnation: u64,
+}
+
+impl World {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().expect("no holder panics")
+    }
+
+    /// Time passes in a store too, and now and then it fails.
+    async fn step(&self) -> Result<(), StoreError> {
+        tokio::time::sleep(Duration::from_micros(200 + self.random.below(2_000))).await;
+        if self.random.below(50) == 0 {
+            self.disk().errors += 1;
+            return Err(StoreError::Unavailable("simulated".into()));
+        }
+        Ok(())
+    }
+}
+
+impl SimStore {
+    /// Writes deliveries and leases those that memory has room for, as accepting an event does.
+    fn accept(&self, count: usize) {
+        let now = self.world.clock.now();
+        let mut jobs = Vec::new();
+        let mut disk = self.world.disk();
+        for _ in 0..count {
+            let endpoint = EndpointKey(self.world.random.below(ENDPOINTS.cast_unsigned()).cast_signed());
+            let index = disk.rows.len();
+            let held = disk.held.entry(endpoint).or_default().clone();
+            let active = disk.health.entry(endpoint).or_insert(EndpointHealth::NEW).status == EndpointStatus::Active;
+            let place = if active { self.inbox.reserve(&held, 1) } else { None };
+            let leased = place.is_some();
+            disk.rows.push(Row {
+                endpoint,
+                status: DeliveryStatus::Pending,
+                attempts: 0,
+                failures: 0,
+                due_at: (!leased).then_some(now),
+                lease: leased.then_some(self.incarnation),
+                not_before: now,
+            });
+            match place {
+                Some(place) => jobs.push(Leased { job: job(&disk.rows[index], index), place }),
+                None => {
+                    disk.due.entry(endpoint).or_default().insert((now, index));
+                    self.inbox.send(Nudge::Due(endpoint, now));
+                }
+            }
+        }
+        drop(disk);
+        self.inbox.send(Nudge::Jobs(jobs));
+    }
+}
+
+fn job(row: &Row, index: usize) -> Job {
+    Job {
+        id: DeliveryId(i64::try_from(index).expect("small")),
+        endpoint: row.endpoint,
+        kind: DeliveryKind::Event,
+        event_type: "a.b".into(),
+        attempts_made: row.attempts,
+        failures: row.failures,
+        body: Bytes::new(),
+    }
+}
+
+fn index(id: DeliveryId) -> usize {
+    usize::try_from(id.0).expect("positive")
+}
+
+impl Dispatch for SimStore {
+    async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+        self.world.step().await?;
+        let now = self.world.clock.now();
+        let mut disk = self.world.disk();
+        if disk.incarnation != self.incarnation || disk.health[&endpoint].status != EndpointStatus::Active {
+            return Ok(Claimed::default());
+        }
+        let held = disk.held.entry(endpoint).or_default().clone();
+        let due: Vec<_> = disk.due.entry(endpoint).or_default().range(..=(now, usize::MAX)).take(limit).copied().collect();
+        let mut claimed = Claimed::default();
+        for (at, index) in due {
+            let Some(place) = self.inbox.reserve(&held, 1) else { break };
+            disk.due.entry(endpoint).or_default().remove(&(at, index));
+            let row = &mut disk.rows[index];
+            assert!(row.lease.is_none(), "a leased delivery was claimed");
+            row.lease = Some(self.incarnation);
+            row.due_at = None;
+            claimed.jobs.push(Leased { job: job(row, index), place });
+        }
+        claimed.next_due = disk.due[&endpoint].first().map(|(at, _)| *at);
+        Ok(claimed)
+    }
+
+    async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+        self.world.step().await?;
+        let disk = self.world.disk();
+        Ok(disk.due.iter().filter_map(|(endpoint, due)| Some((*endpoint, due.first()?.0))).collect())
+    }
+
+    async fn settle(&self, batch: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+        self.world.step().await?;
+        let now = self.world.clock.now();
+        let mut disk = self.world.disk();
+        let settled = batch.iter().map(|settlement| {
+            let index = index(settlement.delivery);
+            if disk.rows[index].lease != Some(self.incarnation) {
+                return Settled::LeaseLost;
+            }
+            let health = disk.health[&settlement.endpoint];
+            let Settlement { kind, failures, outcome, jitter, .. } = settlement;
+            let next = transition(*kind, *failures, health, outcome, &self.world.policy, now, *jitter);
+            disk.health.insert(settlement.endpoint, next.health);
+            let row = &mut disk.rows[index];
+            assert!(row.status.is_open(), "a delivery that had ended was settled again");
+            assert_eq!(row.attempts, settlement.attempts_made, "an attempt was counted twice");
+            row.attempts += 1;
+            row.status = next.status;
+            row.failures = next.failures;
+            row.lease = None;
+            row.due_at = next.next_retry_at;
+            match next.next_retry_at {
+                Some(at) => {
+                    let step = self.world.policy.schedule.delays()[row.failures as usize - 1];
+                    assert!(at >= now.plus(step.mul_f64(0.89)), "a retry is sooner than the schedule");
+                    if let Verdict::Failed(Some(asked)) = classify(outcome) {
+                        assert!(at >= now.plus(asked), "a retry is sooner than the receiver asked");
+                    }
+                    row.not_before = at;
+                    disk.due.entry(settlement.endpoint).or_default().insert((at, index));
+                    Settled::RetryAt(at)
+                }
+                None => Settled::Done,
+            }
+        });
+        Ok(settled.collect())
+    }
+
+    async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
+        self.world.step().await?;
+        let now = self.world.clock.now();
+        let mut disk = self.world.disk();
+        for id in deliveries {
+            let row = &mut disk.rows[index(id)];
+            if row.lease == Some(self.incarnation) {
+                row.lease = None;
+                row.due_at = Some(now);
+                let endpoint = row.endpoint;
+                disk.due.entry(endpoint).or_default().insert((now, index(id)));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone)]
+struct SimSender(SimStore);
+
+/// Takes a request out of the count however the attempt ends.
+struct InFlight<'a>(&'a World, EndpointKey);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        *self.0.disk().in_flight.entry(self.1).or_default() -= 1;
+    }
+}
+
+impl Sender for SimSender {
+    async fn send(&self, job: &Job) -> Option<Outcome> {
+        let world = &self.0.world;
+        let started_at = world.clock.now();
+        {
+            let mut disk = world.disk();
+            let row = &disk.rows[index(job.id)];
+            assert_eq!(row.lease, Some(self.0.incarnation), "an attempt without a lease");
+            assert!(started_at >= row.not_before, "an attempt before its time");
+            if disk.health[&job.endpoint].status != EndpointStatus::Active {
+                return None;
+            }
+            let in_flight = disk.in_flight.entry(job.endpoint).or_default();
+            *in_flight += 1;
+            assert!(*in_flight <= 8, "more in flight than an endpoint may have");
+        }
+        let _counted = InFlight(world, job.endpoint);
+        let (status, took, retry_after_ms) = receiver(job.endpoint, started_at, &world.random);
+        tokio::time::sleep(took).await;
+        let delivered = status.is_some_and(|status| (200..300).contains(&status));
+        Some(Outcome {
+            started_at,
+            duration_ms: u32::try_from(took.as_millis()).expect("short"),
+            http_status: status,
+            body: None,
+            error: (!delivered).then(|| "simulated".to_owned()),
+            retry_after_ms,
+        })
+    }
+}
+
+/// How an endpoint behaves: each in its own way, and differently from hour to hour.
+fn receiver(endpoint: EndpointKey, now: Timestamp, random: &SeededRandom) -> (Option<u16>, Duration, Option<u64>) {
+    let quick = Duration::from_millis(1 + random.below(20));
+    let hour = now.as_secs() / 3_600;
+    match (endpoint.0 + hour) % 10 {
+        0 => (Some(500), quick, None),
+        1 => (None, Duration::from_secs(10), None),
+        2 if random.below(3) == 0 => (Some(503), quick, Some(random.below(100_000))),
+        3 if random.below(2) == 0 => (Some(429), quick, Some(1_000)),
+        4 if random.below(500) == 0 => (Some(410), quick, None),
+        5 => (Some(200), Duration::from_secs(2), None),
+        _ if random.below(100) == 0 => (Some(302), quick, None),
+        _ => (Some(200), quick, None),
+    }
+}
+
+fn engine(world: &World) -> (SimStore, impl Future<Output = ()> + Send + use<>) {
+    let (inbox, nudges) = Inbox::new();
+    let incarnation = {
+        let mut disk = world.disk();
+        disk.incarnation += 1;
+        let disk = &mut *disk;
+        disk.in_flight.clear();
+        disk.held.clear();
+        // A start voids the leases of whoever came before.
+        let now = world.clock.now();
+        for (index, row) in disk.rows.iter_mut().enumerate() {
+            if row.lease.take().is_some() {
+                row.due_at = Some(now);
+                disk.due.entry(row.endpoint).or_default().insert((now, index));
+            }
+        }
+        disk.incarnation
+    };
+    let store = SimStore { world: world.clone(), inbox, incarnation };
+    let engine = Engine {
+        store: store.clone(),
+        sender: SimSender(store.clone()),
+        clock: world.clock.clone(),
+        random: world.random.clone() as Arc<dyn Random>,
+        limits: Limits { max_in_flight: 64, max_in_flight_per_endpoint: 8 },
+        grace: Duration::from_secs(12),
+        metrics: Arc::new(Metrics::default()),
+    };
+    (store, engine.run(nudges, std::future::pending()))
+}
+
+/// One life of the system; returns attempts made and store errors seen.
+async fn live(seed: u64) -> (u64, u64) {
+    let world = World {
+        disk: Arc::new(Mutex::new(Disk {
+            rows: Vec::new(),
+            due: BTreeMap::new(),
+            health: (0..ENDPOINTS).map(|key| (EndpointKey(key), EndpointHealth::NEW)).collect(),
+            held: BTreeMap::new(),
+            incarnation: 0,
+            errors: 0,
+            in_flight: BTreeMap::new(),
+        })),
+        clock: Arc::new(SimClock(Instant::now())),
+        random: Arc::new(SeededRandom::new(seed)),
+        policy: Arc::new(DeliveryPolicy::default()),
+    };
+    let mut accepted = 0;
+    let mut rounds = 0;
+    loop {
+        // A process lives for a while, and then stops at any point, without a word.
+        let (store, running) = engine(&world);
+        let life = Duration::from_secs(60 + world.random.below(7_200));
+        let driving = async {
+            loop {
+                if accepted < DELIVERIES {
+                    let count = (1 + world.random.below(100) as usize).min(DELIVERIES - accepted);
+                    store.accept(count);
+                    accepted += count;
+                }
+                tokio::time::sleep(Duration::from_millis(world.random.below(20_000))).await;
+                revive(&world, &store);
+                if accepted == DELIVERIES && world.disk().rows.iter().all(|row| !row.status.is_open()) {
+                    return;
+                }
+            }
+        };
+        // The engine and everything that it spawns live in a set of their own, so that a crash takes all of it.
+        let local = tokio::task::JoinSet::new();
+        let ended = run_for(local, running, driving, life).await;
+        rounds += 1;
+        assert!(rounds < 2_000, "deliveries remain open for ever");
+        if ended {
+            break;
+        }
+    }
+    let disk = world.disk();
+    assert_eq!(disk.rows.len(), DELIVERIES);
+    assert!(disk.rows.iter().all(|row| !row.status.is_open() && row.attempts >= 1 && row.lease.is_none()));
+    (disk.rows.iter().map(|row| u64::from(row.attempts)).sum(), disk.errors)
+}
+
+/// The owner of a paused endpoint turns it on again, sooner or later.
+fn revive(world: &World, store: &SimStore) {
+    if world.random.below(20) != 0 {
+        return;
+    }
+    let now = world.clock.now();
+    let mut disk = world.disk();
+    let paused: Vec<_> =
+        disk.health.iter().filter(|(_, h)| h.status != EndpointStatus::Active).map(|(key, _)| *key).collect();
+    for endpoint in paused {
+        disk.health.insert(endpoint, EndpointHealth::NEW);
+        store.inbox.send(Nudge::Due(endpoint, now));
+    }
+}
+
+/// Runs the engine beside `driving`; after `life` all of it is dropped where it stands. Tells whether `driving` ended.
+async fn run_for(
+    mut tasks: tokio::task::JoinSet<()>,
+    engine: impl Future<Output = ()> + Send + 'static,
+    driving: impl Future<Output = ()>,
+    life: Duration,
+) -> bool {
+    tasks.spawn(engine);
+    let ended = tokio::select! {
+        () = driving => true,
+        () = tokio::time::sleep(life) => false,
+        finished = tasks.join_next() => panic!("the engine ended by itself: {finished:?}"),
+    };
+    tasks.shutdown().await;
+    ended
+}
+
+fn run_seed(seed: u64) -> (u64, u64) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(live(seed))
+}
+
+#[test]
+fn a_million_deliveries_each_end_and_follow_the_schedule_whatever_dies_in_between() {
+    let only = std::env::var("SIMULATION_SEED").ok().and_then(|seed| seed.parse::<u64>().ok());
+    let seeds: Vec<u64> = only.map_or_else(|| (0..SEEDS).collect(), |seed| vec![seed]);
+    let next = Mutex::new(seeds.into_iter());
+    let totals = Mutex::new((0, 0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let Some(seed) = next.lock().expect("no panic").next() else { return };
+                    let lived = std::panic::catch_unwind(|| run_seed(seed));
+                    let Ok((attempts, errors)) = lived else {
+                        panic!("seed {seed} failed; replay it with SIMULATION_SEED={seed} cargo test simulation");
+                    };
+                    let mut totals = totals.lock().expect("no panic");
+                    totals.0 += attempts;
+                    totals.1 += errors;
+                }
+            });
+        }
+    });
+    let (attempts, errors) = totals.into_inner().expect("no panic");
+    assert!(errors > 0 && attempts > 0, "the simulation simulates");
+}
