@@ -67,10 +67,10 @@ fn one(accepted: &[Event]) -> Answer {
 pub async fn publish_batch(call: Call) -> Result<Answer, ApiError> {
     let bodies = read_batch(&call)?;
     if bodies.is_empty() {
-        return Err(Fault::of_field(Code::BatchRequired, "events").within("/events").into());
+        return Err(Fault::new(Code::BatchRequired).within("/events").into());
     }
     if bodies.len() > MAX_EVENTS {
-        return Err(Fault::of_field(Code::BatchTooMany, "events").within("/events").into());
+        return Err(Fault::new(Code::BatchTooMany).within("/events").into());
     }
     let mut events = Vec::with_capacity(bodies.len());
     let mut faults = Vec::new();
@@ -240,7 +240,7 @@ fn read_batch(call: &Call) -> Result<Vec<Bytes>, ApiError> {
             let body = call.json_bytes()?;
             let batch: Batch<'_> = serde_json::from_slice(&body).map_err(|error| invalid_json(&error))?;
             let Some(events) = batch.events else { return Ok(Vec::new()) };
-            let invalid = || ApiError::from(Fault::of_field(Code::BatchInvalid, "events").within("/events"));
+            let invalid = || ApiError::from(Fault::new(Code::BatchInvalid).within("/events"));
             let events: Vec<&RawValue> = serde_json::from_str(events.get()).map_err(|_| invalid())?;
             Ok(events.into_iter().map(|event| body.slice_ref(event.get().as_bytes())).collect())
         }

@@ -53,7 +53,14 @@ impl App {
     }
 
     async fn in_folder(folder: TempDir, settings: &[(&str, &str)]) -> Self {
-        let app = aldaba::App::open(config(folder.path(), settings)).expect("the database opens");
+        // After a restart within one process the writer of the last server may need a moment to let go of the file.
+        let app = eventually("the database to open", || async {
+            match aldaba::App::open(config(folder.path(), settings)) {
+                Err(error) if error.to_string().contains("another server") => None,
+                opened => Some(opened.expect("the database opens")),
+            }
+        })
+        .await;
         let store = app.store.clone();
         let account = store.create_account("tests".into(), None).await.expect("an account").id;
         let key = key(&store, Some(account), &[Permission::All]).await;

@@ -1,1 +1,272 @@
-//! To come.
+//! The real program: commands beside a running server, settings, exit codes, signals, logs.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::app::{App, Call, EVENT, PATIENCE, Receiver, eventually};
+use crate::crash::Server;
+
+/// The program, in this folder, with nothing of our own environment that it would read.
+pub fn aldaba(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aldaba"));
+    command.args(args).current_dir(folder).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ALDABA_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+pub fn run(folder: &Path, args: &[&str]) -> Output {
+    aldaba(folder, args).output().expect("it runs")
+}
+
+#[track_caller]
+pub fn printed(folder: &Path, args: &[&str]) -> String {
+    let output = run(folder, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+#[track_caller]
+fn refused(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.starts_with("error: ") && !text.contains("panicked") && !text.contains("stack"), "{text}");
+    text
+}
+
+#[tokio::test]
+async fn what_the_command_line_changes_is_seen_by_the_running_server() {
+    let app = App::start().await;
+    let folder = app.folder();
+    let receiver = Receiver::start().await;
+    let (id, secret) = app.endpoint(&receiver.url()).await;
+    let account = printed(folder, &["accounts", "create", "from the shell"]);
+    let key = printed(folder, &["keys", "create", "--account", &account, "--permission", "webhooks:read"]);
+    assert!(key.starts_with("mxcep_") && key.len() == 70, "the key alone is printed");
+    eventually("the new key to work", || async {
+        (app.call("GET", "/v1/webhooks").bearer(&key).send().await.status == 200).then_some(())
+    })
+    .await;
+    app.call("POST", "/v1/webhooks").bearer(&key).send().await.refused(403, "forbidden", "");
+
+    let own = app.account.to_string();
+    let told = printed(folder, &["events", "publish", EVENT, "--account", &own, "--data", r#"{"n":1}"#, "--json"]);
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(told["deliveries"], 1);
+    crate::verify::assert_signed(&receiver.wait_for(1).await[0], &secret);
+    app.delivery(&id, "success").await;
+    app.get(&format!("/v1/events/{}", told["id"].as_str().expect("an id"))).await.expect(200);
+
+    let listed: Value = serde_json::from_str(&printed(folder, &["keys", "list", "--account", &account, "--json"])).expect("JSON");
+    printed(folder, &["keys", "revoke", listed[0]["id"].as_str().expect("an id"), "--account", &account]);
+    eventually("the revoked key to be refused", || async {
+        (app.call("GET", "/v1/webhooks").bearer(&key).send().await.status == 401).then_some(())
+    })
+    .await;
+    let accounts: Value = serde_json::from_str(&printed(folder, &["accounts", "list", "--json"])).expect("JSON");
+    assert_eq!((accounts.as_array().map(Vec::len), &accounts[0]["id"]), (Some(2), &json!(account)));
+}
+
+#[tokio::test]
+async fn the_master_key_is_rotated_beside_the_running_server() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let (id, secret) = app.endpoint(&receiver.url()).await;
+    let file = app.folder().join("aldaba.db.master-key");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
+    }
+    let before = std::fs::read_to_string(&file).expect("a key");
+    assert_eq!(printed(app.folder(), &["secrets", "rekey"]), "1 secrets are sealed with the current master key");
+    let after = std::fs::read_to_string(&file).expect("a key");
+    assert!(before != after && after.trim().len() == 64);
+    app.publish(json!({})).await;
+    crate::verify::assert_signed(&receiver.wait_for(1).await[0], &secret);
+    let (second, _) = app.endpoint(&receiver.url()).await;
+    let app = app.restart(&[]).await;
+    app.publish(json!({})).await;
+    receiver.wait_for(3).await;
+    for endpoint in [id, second] {
+        app.delivery(&endpoint, "success").await;
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_master_key_stops_the_start() {
+    let app = App::start().await;
+    app.endpoint("http://127.0.0.1:9/").await;
+    let folder = app.stop().await;
+    let key = "ab".repeat(32);
+    let mut command = aldaba(folder.path(), &["migrate"]);
+    let text = refused(&command.env("ALDABA_SECRETS__MASTER_KEY", &key).output().expect("it runs"));
+    assert!(text.contains("the stored secrets cannot be opened") && !text.contains(&key), "{text}");
+}
+
+#[test]
+fn given_keys_are_rotated_by_settings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = ("11".repeat(32), "22".repeat(32));
+    let with = |current: &str, previous: &str, args: &[&str]| {
+        let mut command = aldaba(folder.path(), args);
+        command.env("ALDABA_SECRETS__MASTER_KEY", current);
+        if !previous.is_empty() {
+            command.env("ALDABA_SECRETS__PREVIOUS_MASTER_KEYS", previous);
+        }
+        command.output().expect("it runs")
+    };
+    assert!(with(&old, "", &["migrate"]).status.success());
+    let database = rusqlite::Connection::open(folder.path().join("aldaba.db")).expect("opens");
+    let endpoint = aldaba::domain::id::EndpointId::from_random([5; 16]);
+    let secret = aldaba::domain::secret::Secret::from_random([6; 32]);
+    let sealed = aldaba::domain::secret::Keyring::new(&[0x11; 32], &[]).seal(&secret, endpoint, [7; 12]);
+    database.execute("INSERT INTO accounts (key, id, name, created_at, updated_at) VALUES (1, x'00112233445566778899aabbccddeeff', 'a', 0, 0)", []).expect("written");
+    database
+        .execute(
+            "INSERT INTO endpoints (key, id, account, url, events, created_at, updated_at) VALUES (1, ?1, 1, 'https://a.example/', 'a.b', 0, 0)",
+            [endpoint.0.as_bytes()],
+        )
+        .expect("written");
+    database
+        .execute(
+            "INSERT INTO endpoint_secrets (endpoint, version, key_id, sealed, hint) VALUES (1, 1, ?1, ?2, 'x')",
+            (&sealed.key_id, &sealed.bytes),
+        )
+        .expect("written");
+    refused(&with(&new, "", &["migrate"]));
+    assert!(with(&new, &old, &["secrets", "rekey"]).status.success());
+    assert!(with(&new, "", &["migrate"]).status.success());
+    refused(&with(&old, "", &["migrate"]));
+}
+
+#[test]
+fn wrong_settings_and_arguments_stop_with_one_clear_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let with = |name: &str, value: &str| {
+        let output = aldaba(folder.path(), &["serve"]).env(name, value).output().expect("it runs");
+        refused(&output)
+    };
+    assert!(with("ALDABA_LISTEN", "nonsense").contains("setting listen (ALDABA_LISTEN) is not valid; allowed: HOST:PORT"));
+    assert!(with("ALDABA_NO_SUCH", "1").contains("setting no_such (ALDABA_NO_SUCH) is unknown"));
+    std::fs::write(folder.path().join("aldaba.toml"), "[webhooks]\ntimeout = 5\n").expect("written");
+    let text = refused(&run(folder.path(), &["serve"]));
+    assert!(text.contains("setting webhooks.timeout (aldaba.toml) is not valid; allowed: a duration"), "{text}");
+    std::fs::write(folder.path().join("aldaba.toml"), "secrets = nonsense").expect("written");
+    let text = refused(&run(folder.path(), &["serve"]));
+    assert!(text.contains("aldaba.toml") && text.contains("line 1") && !text.contains("nonsense"), "{text}");
+    std::fs::remove_file(folder.path().join("aldaba.toml")).expect("removed");
+    assert!(refused(&run(folder.path(), &["serve", "--config", "missing.toml"])).contains("missing.toml"));
+    let url = "sqlite:///proc/no/such/folder/a.db";
+    assert!(refused(&run(folder.path(), &["serve", "--database-url", url])).contains("cannot open the database"));
+    for args in [
+        &["keys", "create", "--permission", "fly"][..],
+        &["keys", "create", "--account", "x"],
+        &["keys", "create", "--account", "00000000-0000-4000-8000-000000000000"],
+        &["keys", "create", "--expires", "yesterday"],
+        &["events", "publish", "no.such", "--account", "00000000-0000-4000-8000-000000000000"],
+        &["events", "publish", EVENT, "--account", "00000000-0000-4000-8000-000000000000"],
+        &["events", "publish", EVENT, "--account", "00000000-0000-4000-8000-000000000000", "--data", "[]"],
+        &["accounts", "create", " "],
+        &["listen", "--secret", "short"],
+    ] {
+        refused(&run(folder.path(), args));
+    }
+}
+
+#[test]
+fn a_port_in_use_a_second_server_and_a_newer_database_stop_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), &[]);
+    let address = server.address.to_string();
+    for command in ["serve", "dev"] {
+        let text = refused(&run(folder.path(), &[command, "--listen", &address]));
+        assert!(text.contains(&format!("cannot listen on {address}")) && text.contains("--listen"), "{text}");
+    }
+    let text = refused(&run(folder.path(), &["serve", "--listen", "127.0.0.1:0"]));
+    assert!(text.contains("another server is running on the database"), "{text}");
+    drop(server);
+    let database = rusqlite::Connection::open(folder.path().join("aldaba.db")).expect("opens");
+    database.pragma_update(None, "user_version", 999).expect("written");
+    let text = refused(&run(folder.path(), &["serve", "--listen", "127.0.0.1:0"]));
+    assert!(text.contains("version 999") && text.contains("newer aldaba"), "{text}");
+    std::fs::write(folder.path().join("junk.db"), "no database".repeat(1_000)).expect("written");
+    let text = refused(&run(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--database-url", "sqlite://junk.db"]));
+    assert!(text.contains("junk.db"), "{text}");
+}
+
+#[tokio::test]
+async fn sigterm_ends_with_0_and_a_second_one_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), &[]);
+    assert!(Call::new(server.address, "GET", "/healthz").send().await.expect(200).text.starts_with(b"ok"));
+    assert_eq!(server.terminate().code(), Some(0));
+
+    let account = printed(folder.path(), &["accounts", "create", "a"]);
+    let key = printed(folder.path(), &["keys", "create", "--account", &account]);
+    let server = Server::start(folder.path(), &[("ALDABA_WEBHOOKS__TIMEOUT", "60s")]);
+    let receiver = Receiver::start().await;
+    receiver.always(crate::app::Reply::Hang);
+    let endpoint = json!({ "url": receiver.url(), "events": [EVENT] });
+    Call::new(server.address, "POST", "/v1/webhooks").bearer(&key).json(&endpoint).send().await.expect(201);
+    let event = json!({ "event": EVENT, "data": {} });
+    Call::new(server.address, "POST", "/v1/events").bearer(&key).json(&event).send().await.expect(202);
+    receiver.wait_for(1).await;
+    server.signal("TERM");
+    eventually("the server to stop accepting", || async {
+        Call::new(server.address, "GET", "/healthz").try_send().await.is_none().then_some(())
+    })
+    .await;
+    let begin = std::time::Instant::now();
+    assert_eq!(server.terminate().code(), Some(130));
+    assert!(begin.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn logs_are_json_when_asked_and_hold_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let account = printed(folder.path(), &["accounts", "create", "a"]);
+    let key = printed(folder.path(), &["keys", "create", "--account", &account]);
+    let server = Server::start(folder.path(), &[("ALDABA_LOG__FORMAT", "json"), ("ALDABA_LOG__LEVEL", "trace")]);
+    let receiver = Receiver::start().await;
+    let body = json!({ "url": receiver.url(), "events": [EVENT] });
+    let made = Call::new(server.address, "POST", "/v1/webhooks").bearer(&key).json(&body).send().await.expect(201);
+    let secret = made.attribute("secret").as_str().expect("a secret").to_owned();
+    let path = format!("/v1/webhooks/{}/regenerate-secret", made.id());
+    let rotated = Call::new(server.address, "POST", &path).bearer(&key).send().await.expect(200);
+    let second = rotated.attribute("secret").as_str().expect("a secret").to_owned();
+    let event = json!({ "event": EVENT, "data": {} });
+    Call::new(server.address, "POST", "/v1/events").bearer(&key).json(&event).send().await.expect(202);
+    receiver.wait_for(1).await;
+    let (_, logs) = server.terminate_with_logs();
+    let master = std::fs::read_to_string(folder.path().join("aldaba.db.master-key")).expect("a key");
+    for hidden in [&key, &secret, &second, master.trim()] {
+        assert!(!logs.contains(hidden));
+    }
+    let lines: Vec<Value> = logs.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let request = rotated.header("x-request-id");
+    let of_request: Vec<_> = lines.iter().filter(|line| line["span"]["request_id"] == request).collect();
+    assert!(!of_request.is_empty(), "the lines of a request carry its id");
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for args in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["dev", "--help"],
+        &["accounts", "create", "--help"],
+        &["keys", "create", "--help"],
+        &["events", "publish", "--help"],
+        &["listen", "--help"],
+        &["secrets", "rekey", "--help"],
+        &["migrate", "--help"],
+    ] {
+        assert!(printed(folder.path(), args).contains("Usage: aldaba"), "{args:?}");
+    }
+    assert_eq!(printed(folder.path(), &["--version"]), concat!("aldaba ", env!("CARGO_PKG_VERSION")));
+}

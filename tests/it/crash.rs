@@ -1,1 +1,165 @@
-//! To come.
+//! The real process, killed at random moments under load: what was answered with 202 is delivered, whatever dies.
+
+use std::collections::HashSet;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aldaba::clock::SeededRandom;
+use serde_json::json;
+
+use crate::app::{Call, EVENT, PATIENCE, Receiver};
+use crate::command_line::{aldaba, printed};
+
+/// A server in a process of its own. It is killed when this is dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    child: Child,
+    logs: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Server {
+    /// Starts it in development on a free port, and waits until it listens.
+    pub fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]);
+        command.env("ALDABA_ENVIRONMENT", "development").env("ALDABA_RATE_LIMITS__EVENTS_CREATE", "off");
+        let mut child = command
+            .envs(settings.iter().copied())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut first = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut first).expect("a line");
+        let mut errors = child.stderr.take().expect("a pipe");
+        let logs = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = errors.read_to_string(&mut text);
+            text
+        });
+        let Some(address) = first.trim().strip_prefix("listening on http://").map(str::to_owned) else {
+            let _ = child.kill();
+            panic!("no address: {first:?} {}", logs.join().unwrap_or_default());
+        };
+        Self { address: address.parse().expect("an address"), child, logs: Some(logs) }
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// SIGKILL: no chance to clean up.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("gone");
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn terminate(self) -> ExitStatus {
+        self.terminate_with_logs().0
+    }
+
+    pub fn terminate_with_logs(mut self) -> (ExitStatus, String) {
+        self.signal("TERM");
+        let status = self.child.wait().expect("it ends");
+        (status, self.logs.take().map(|logs| logs.join().unwrap_or_default()).unwrap_or_default())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Rounds of killing.
+const ROUNDS: u64 = 20;
+
+/// Publishers at once.
+const PUBLISHERS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_that_was_accepted_is_lost_in_twenty_crashes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let account = printed(folder.path(), &["accounts", "create", "crash"]);
+    let key = printed(folder.path(), &["keys", "create", "--account", &account]);
+    let receiver = Receiver::start().await;
+    let random = SeededRandom::new(std::process::id().into());
+    let accepted = Arc::new(Mutex::new(HashSet::new()));
+    let mut next = 0u64;
+    for round in 0..ROUNDS {
+        let server = Server::start(folder.path(), &[("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "100ms,100ms,100ms")]);
+        if round == 0 {
+            let body = json!({ "url": receiver.url(), "events": [EVENT] });
+            Call::new(server.address, "POST", "/v1/webhooks").bearer(&key).json(&body).send().await.expect(201);
+        }
+        let mut publishers = tokio::task::JoinSet::new();
+        for publisher in 0..PUBLISHERS {
+            let (key, accepted, address) = (key.clone(), accepted.clone(), server.address);
+            let first = next + publisher as u64 * 1_000_000;
+            publishers.spawn(async move {
+                for n in first.. {
+                    let event = json!({ "event": EVENT, "data": { "n": n } });
+                    // With an idempotency key, as a careful publisher would, so that its commit is in the test too.
+                    let call = Call::new(address, "POST", "/v1/events").bearer(&key).json(&event);
+                    match call.header("idempotency-key", &format!("n-{n}")).try_send().await {
+                        Some(answer) if answer.status == 202 => accepted.lock().expect("no panic").insert(n),
+                        _ => return,
+                    };
+                }
+            });
+        }
+        next += PUBLISHERS as u64 * 1_000_000;
+        tokio::time::sleep(Duration::from_millis(20 + random.below(300))).await;
+        server.kill();
+        while publishers.join_next().await.is_some() {}
+    }
+    let server = Server::start(folder.path(), &[]);
+    let accepted = accepted.lock().expect("no panic").clone();
+    assert!(accepted.len() > 100, "the load was a load: {}", accepted.len());
+    let begin = std::time::Instant::now();
+    loop {
+        let requests = receiver.received();
+        let received: HashSet<u64> = requests
+            .iter()
+            .filter_map(|request| serde_json::from_slice::<serde_json::Value>(&request.body).ok()?["data"]["n"].as_u64())
+            .collect();
+        let lost: Vec<_> = accepted.difference(&received).collect();
+        if lost.is_empty() {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{} of {} accepted events were lost", lost.len(), accepted.len());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    every_delivery_has_an_outcome(&server, &key).await;
+    assert_eq!(server.terminate().code(), Some(0));
+    let database = rusqlite::Connection::open(folder.path().join("aldaba.db")).expect("opens");
+    let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+    assert_eq!(whole, "ok");
+}
+
+async fn every_delivery_has_an_outcome(server: &Server, key: &str) {
+    let total_of = |path: String| async move {
+        let answer = Call::new(server.address, "GET", &path).bearer(key).send().await.expect(200);
+        (answer.json["meta"]["pagination"]["total"].as_u64().unwrap_or(0), answer.json["data"].clone())
+    };
+    crate::app::eventually("every delivery to have an outcome", || async {
+        let (total, _) = total_of("/v1/webhooks/deliveries?per_page=1".into()).await;
+        for page in 1..=total.div_ceil(100) {
+            let (_, rows) = total_of(format!("/v1/webhooks/deliveries?per_page=100&page={page}")).await;
+            let open = |row: &serde_json::Value| row["attributes"]["status"] != "success";
+            if rows.as_array().is_none_or(|rows| rows.iter().any(open)) {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+}

@@ -77,7 +77,6 @@ async fn what_went_wrong_is_told_in_words() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let (port, plain) = (free.port(), receiver.address.port());
     for (url, reply, words) in [
-        ("http://does-not-exist.invalid/".to_owned(), None, "could not resolve host does-not-exist.invalid".to_owned()),
         (format!("http://127.0.0.1:{port}/"), None, format!("could not connect to 127.0.0.1:{port}: connection refused")),
         (format!("https://127.0.0.1:{plain}/"), None, format!("TLS handshake with 127.0.0.1:{plain} failed")),
         (receiver.url(), Some(Reply::Status(302)), "the receiver answered 302: redirects are not followed".to_owned()),
@@ -93,6 +92,17 @@ async fn what_went_wrong_is_told_in_words() {
         assert!(error.starts_with(&words), "{error}");
         app.delete(&format!("/v1/webhooks/{id}")).await.expect(204);
     }
+}
+
+#[tokio::test]
+async fn a_host_that_no_longer_resolves_is_named() {
+    let app = App::with(&[("WEBHOOKS__RETRY_SCHEDULE", "")]).await;
+    let (id, _) = app.endpoint("http://127.0.0.1:9/").await;
+    // Registered when it resolved; the change from outside is noticed as the command line's would be.
+    let database = rusqlite::Connection::open(app.folder().join("aldaba.db")).expect("opens");
+    database.execute("UPDATE endpoints SET url = 'http://shop.invalid/hook'", []).expect("written");
+    let told = app.call("POST", &format!("/v1/webhooks/{id}/test")).send().await.expect(200);
+    assert_eq!(told.attribute("error"), "could not resolve host shop.invalid");
 }
 
 #[tokio::test]

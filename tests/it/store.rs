@@ -1,1 +1,269 @@
-//! To come.
+//! What every store must do: run against the embedded one, and against any that comes.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
+use aldaba::domain::delivery::Outcome;
+use aldaba::domain::event::{NewEvent, message};
+use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey};
+use aldaba::domain::time::Timestamp;
+use aldaba::domain::transition::DeliveryPolicy;
+use aldaba::domain::url::{Environment, ReceiverUrl};
+use aldaba::store::inbox::{Inbox, Leased, Nudge};
+use aldaba::store::keys::KeySource;
+use aldaba::store::{NewEndpoint, OpenOptions, Page, Settled, Settlement, Store, StoreError};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::app::{EVENT, eventually};
+
+const ALL: Page = Page { page: 1, per_page: 100 };
+
+struct Fixture {
+    store: Store,
+    clock: Arc<ManualClock>,
+    nudges: UnboundedReceiver<Nudge>,
+    inbox: Inbox,
+    account: AccountId,
+    folder: tempfile::TempDir,
+}
+
+fn options(folder: &std::path::Path, clock: Arc<ManualClock>, inbox: Option<Inbox>) -> OpenOptions {
+    OpenOptions {
+        path: folder.join("aldaba.db"),
+        keys: KeySource::File(folder.join("master-key")),
+        environment: Environment::Development,
+        policy: DeliveryPolicy::default(),
+        max_endpoints: 50,
+        clock,
+        random: Arc::new(SeededRandom::new(1)),
+        inbox,
+    }
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
+        let (inbox, nudges) = Inbox::new();
+        let store = Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).expect("opens");
+        let account = store.create_account("a".into(), None).await.expect("an account").id;
+        Self { store, clock, nudges, inbox, account, folder }
+    }
+
+    /// Another process on the same file.
+    fn beside(&self) -> Store {
+        Store::open(options(self.folder.path(), self.clock.clone(), None)).expect("opens beside")
+    }
+
+    async fn endpoint(&self) -> (EndpointId, EndpointKey) {
+        let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+        let new = NewEndpoint { url, events: vec![EVENT.into()], description: None };
+        let made = self.store.create_endpoint(self.account, new, None).await.expect("an endpoint").resource;
+        (made.id, made.key)
+    }
+
+    fn event(&self, n: u32) -> NewEvent {
+        event(self.account, n)
+    }
+
+    async fn jobs(&mut self, count: usize) -> Vec<Leased> {
+        let mut jobs = Vec::new();
+        while jobs.len() < count {
+            if let Some(Nudge::Jobs(more)) = self.nudges.recv().await {
+                jobs.extend(more);
+            }
+        }
+        jobs
+    }
+}
+
+fn event(account: AccountId, n: u32) -> NewEvent {
+    let now = Timestamp::from_millis(0);
+    let body = message(EVENT, now, &format!("{{\"n\":{n}}}"));
+    NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id: None, body }
+}
+
+fn settlement(leased: &Leased, status: u16) -> Settlement {
+    let job = &leased.job;
+    Settlement {
+        delivery: job.id,
+        endpoint: job.endpoint,
+        kind: job.kind,
+        attempts_made: job.attempts_made,
+        failures: job.failures,
+        outcome: Outcome {
+            started_at: Timestamp::from_millis(1_800_000_000_000),
+            duration_ms: 3,
+            http_status: Some(status),
+            body: Some("answer".into()),
+            error: (status >= 300).then(|| "refused".to_owned()),
+            retry_after_ms: None,
+        },
+        jitter: 0.0,
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_event_is_leased_and_handed_over_in_memory() {
+    let mut f = Fixture::new().await;
+    let (_, key) = f.endpoint().await;
+    let accepted = f.store.accept(vec![f.event(1), f.event(2)], None).await.expect("accepted");
+    assert_eq!(accepted.iter().map(|event| event.deliveries).collect::<Vec<_>>(), [1, 1]);
+    let jobs = f.jobs(2).await;
+    assert!(jobs.iter().all(|leased| leased.job.endpoint == key && leased.job.attempts_made == 0));
+    let claimed = f.store.claim(key, 10).await.expect("claimed");
+    assert!(claimed.jobs.is_empty(), "what is leased is not claimed");
+    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+    assert_eq!(settled, [Settled::Done]);
+    let again = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("answered");
+    assert_eq!(again, [Settled::LeaseLost], "an outcome is written once");
+}
+
+#[tokio::test]
+async fn a_batch_is_all_or_nothing() {
+    let f = Fixture::new().await;
+    f.endpoint().await;
+    let mut wrong = f.event(2);
+    wrong.event_type = "no.such".into();
+    let refused = f.store.accept(vec![f.event(1), wrong], None).await;
+    assert_eq!(refused.err(), Some(StoreError::UnknownType("no.such".into())));
+    assert_eq!(f.store.events(f.account, ALL).await.expect("listed").total, 0);
+    assert_eq!(f.store.account_deliveries(f.account, ALL).await.expect("listed").total, 0);
+    assert_eq!(f.inbox.held(), 0, "nothing of it stays in memory");
+    let stranger = AccountId::from_random([9; 16]);
+    assert_eq!(f.store.accept(vec![event(stranger, 1)], None).await.err(), Some(StoreError::NotFound));
+}
+
+#[tokio::test]
+async fn a_failed_delivery_is_due_again_at_its_time_and_not_before() {
+    let mut f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    let jobs = f.jobs(1).await;
+    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 500)])).await.expect("settled");
+    let due = f.clock.now().plus(Duration::from_secs(30));
+    assert_eq!(settled, [Settled::RetryAt(due)]);
+    let early = f.store.claim(key, 10).await.expect("claimed");
+    assert_eq!((early.jobs.len(), early.next_due), (0, Some(due)));
+    assert_eq!(f.store.due_endpoints().await.expect("looked up"), [(key, due)]);
+    f.clock.advance(Duration::from_secs(30));
+    let claimed = f.store.claim(key, 10).await.expect("claimed").jobs;
+    assert_eq!((claimed[0].job.attempts_made, claimed[0].job.failures), (1, 1));
+    assert_eq!(claimed[0].job.body, jobs[0].job.body, "the same bytes");
+    let endpoint = f.store.endpoint(f.account, id).await.expect("read");
+    assert_eq!(endpoint.health.consecutive_failures, 1);
+    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
+    let endpoint = f.store.endpoint(f.account, id).await.expect("read");
+    assert_eq!(endpoint.health.consecutive_failures, 0);
+    let listed = f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed");
+    assert_eq!((listed.items[0].attempt, listed.items[0].response_status), (2, Some(200)));
+}
+
+#[tokio::test]
+async fn a_released_delivery_waits_for_its_endpoint() {
+    let mut f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    let jobs = f.jobs(1).await;
+    let pause = |status| aldaba::domain::endpoint::EndpointChange { status: Some(status), ..Default::default() };
+    use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
+    f.store.update_endpoint(f.account, id, pause(Disabled)).await.expect("paused");
+    f.store.release(vec![jobs[0].job.id]).await.expect("released");
+    assert!(f.store.claim(key, 10).await.expect("claimed").jobs.is_empty(), "held");
+    assert!(f.store.due_endpoints().await.expect("looked up").is_empty());
+    f.store.update_endpoint(f.account, id, pause(Active)).await.expect("active");
+    assert_eq!(f.store.claim(key, 10).await.expect("claimed").jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn a_start_voids_the_leases_of_whoever_came_before() {
+    let mut f = Fixture::new().await;
+    let (_, key) = f.endpoint().await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    let before = f.jobs(1).await;
+    let Fixture { store, clock, folder, .. } = f;
+    drop(store);
+    let (inbox, _nudges) = Inbox::new();
+    let store = eventually("the file to be free", || async {
+        Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).ok()
+    })
+    .await;
+    let late = store.settle(Arc::new(vec![settlement(&before[0], 200)])).await.expect("answered");
+    assert_eq!(late, [Settled::LeaseLost], "no outcome by one whose lease has gone");
+    assert_eq!(store.claim(key, 10).await.expect("claimed").jobs.len(), 1);
+}
+
+#[tokio::test]
+async fn what_another_process_writes_is_noticed() {
+    let mut f = Fixture::new().await;
+    let (_, key) = f.endpoint().await;
+    let beside = f.beside();
+    beside.accept(vec![event(f.account, 1)], None).await.expect("accepted");
+    while !matches!(f.nudges.recv().await, Some(Nudge::Rescan)) {}
+    assert_eq!(f.store.claim(key, 10).await.expect("claimed").jobs.len(), 1);
+    let account = beside.create_account("b".into(), None).await.expect("an account").id;
+    f.store.accept(vec![event(account, 1)], None).await.expect("the very next write sees it");
+    assert_eq!(f.store.account_deliveries(f.account, ALL).await.expect("listed").total, 1);
+}
+
+#[tokio::test]
+async fn what_finds_no_room_in_memory_is_left_in_the_store() {
+    let mut f = Fixture::new().await;
+    let (_, key) = f.endpoint().await;
+    let most = aldaba::store::inbox::MAX_HELD_PER_ENDPOINT;
+    let events = |from: usize, to: usize| (from..to).map(|n| f.event(u32::try_from(n).expect("small"))).collect();
+    f.store.accept(events(0, 1_000), None).await.expect("accepted");
+    f.store.accept(events(1_000, most + 6), None).await.expect("accepted");
+    let jobs = f.jobs(most).await;
+    assert_eq!(f.inbox.held(), most);
+    let full = f.store.claim(key, 10).await.expect("claimed");
+    assert!(full.jobs.is_empty() && full.next_due.is_some(), "no room, and something is due");
+    drop(jobs);
+    assert_eq!(f.store.claim(key, 10).await.expect("claimed").jobs.len(), 6);
+    assert!(f.inbox.reserve(&Arc::new(AtomicUsize::new(0)), 1).is_some());
+}
+
+#[tokio::test]
+async fn what_is_old_goes_and_totals_follow() {
+    let mut f = Fixture::new().await;
+    let (id, _) = f.endpoint().await;
+    f.store.accept((0..600).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let jobs = f.jobs(600).await;
+    // One stays open: it is kept however old it gets.
+    let done = jobs[..599].iter().map(|leased| settlement(leased, 200)).collect();
+    f.store.settle(Arc::new(done)).await.expect("settled");
+    f.clock.advance(Duration::from_secs(3_600));
+    f.store.accept(vec![f.event(601)], None).await.expect("accepted");
+    let cutoff = f.clock.now().minus(Duration::from_secs(60));
+    let mut position = Some(DeliveryId(0));
+    while let Some(after) = position {
+        position = f.store.purge_old(cutoff, after).await.expect("purged");
+    }
+    let listed = f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed");
+    assert_eq!((listed.total, listed.items.len()), (2, 2));
+    let events = f.store.events(f.account, ALL).await.expect("listed");
+    assert_eq!((events.total, events.items.len()), (2, 2), "an event goes no sooner than its deliveries");
+    let found = f.store.event(f.account, events.items[1].id).await.expect("read");
+    assert_eq!(found.1.len(), 1);
+}
+
+#[tokio::test]
+async fn a_deleted_endpoint_is_gone_at_once_and_purged_in_steps() {
+    let mut f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    f.store.accept((0..600).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let jobs = f.jobs(600).await;
+    f.store.delete_endpoint(f.account, id).await.expect("deleted");
+    assert_eq!(f.store.endpoint(f.account, id).await.err(), Some(StoreError::NotFound));
+    assert!(f.store.view().target(key).is_none());
+    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("answered");
+    assert_eq!(settled, [Settled::LeaseLost]);
+    let mut steps = 0;
+    while f.store.purge_deleted().await.expect("purged") {
+        steps += 1;
+    }
+    assert!(steps >= 2, "never all in one transaction");
+    assert_eq!(f.store.events(f.account, ALL).await.expect("listed").total, 600, "events stay");
+}
