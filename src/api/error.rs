@@ -43,7 +43,7 @@ macro_rules! codes {
         /// What went wrong. The name is stable and never translated.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Code {
-            $(#[doc = $en] $variant),*
+            $(#[doc = concat!("`", $code, "`")] $variant),*
         }
 
         impl Code {

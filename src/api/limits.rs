@@ -16,7 +16,7 @@ macro_rules! buckets {
         /// A group of routes that share a limit.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum Bucket {
-            $(#[doc = $name] $variant),*
+            $(#[doc = concat!("`", $name, "`")] $variant),*
         }
 
         impl Bucket {

@@ -105,3 +105,72 @@ fn plain(status: u16, text: String, content_type: &'static str) -> Response<Body
     response.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::routing::get;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
+
+    use super::*;
+    use crate::api::{RateLimits, Settings};
+    use crate::clock::{SystemClock, SystemRandom};
+    use crate::domain::transition::DeliveryPolicy;
+    use crate::domain::url::Environment;
+    use crate::egress::{Egress, SystemResolver};
+    use crate::store::keys::KeySource;
+    use crate::store::{OpenOptions, Store};
+
+    fn api(folder: &std::path::Path) -> Api {
+        let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom::default()));
+        let store = Store::open(OpenOptions {
+            path: folder.join("aldaba.db"),
+            keys: KeySource::File(folder.join("master-key")),
+            environment: Environment::Development,
+            policy: DeliveryPolicy::default(),
+            max_endpoints: 1,
+            clock: clock.clone(),
+            random: random.clone(),
+            inbox: None,
+        });
+        let resolver = Arc::new(SystemResolver);
+        let egress = Egress::new(Environment::Development, "Aldaba", Duration::from_secs(1), clock.clone(), resolver);
+        let settings = Settings {
+            environment: Environment::Development,
+            key_prefix: "mxcep_".into(),
+            max_body: 1_024,
+            rate_limits: RateLimits(std::collections::HashMap::new()),
+        };
+        Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_in_the_envelope_without_a_word_of_its_message() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let api = api(folder.path());
+        let broken = Router::new()
+            .route(
+                "/broken",
+                get(|| async {
+                    if true {
+                        panic!("the inside of the house")
+                    }
+                }),
+            )
+            .layer(axum::middleware::from_fn_with_state(api.clone(), observe));
+        let response = broken.oneshot(Request::get("/broken").body(Body::empty()).expect("a request")).await;
+        let response = response.expect("an answer");
+        assert_eq!(response.status(), 500);
+        let id = response.headers()["x-request-id"].to_str().expect("an id").to_owned();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(body["errors"][0]["code"], "internal_error");
+        assert_eq!(body["meta"]["request_id"], id);
+        assert!(!body.to_string().contains("inside"));
+        assert_eq!(api.metrics.http_errors_total.get(), 1);
+    }
+}

@@ -29,7 +29,7 @@ struct SettingArgs {
     /// Settings file; without it `aldaba.toml` is read if it is there
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Database, such as sqlite://aldaba.db
+    /// Database, such as `sqlite://aldaba.db`
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
 }
@@ -159,7 +159,7 @@ enum EventsCommand {
 
 #[derive(Subcommand)]
 enum SecretsCommand {
-    /// Seal every signing secret with a new master key (or with secrets.master_key, where that is set)
+    /// Seal every signing secret with a new master key (or with `secrets.master_key`, where that is set)
     Rekey {
         #[command(flatten)]
         output: Output,

@@ -7,7 +7,7 @@ macro_rules! permissions {
         /// One right, written `resource:action`; `*` is all of them.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Permission {
-            $(#[doc = $name] $variant),*
+            $(#[doc = concat!("`", $name, "`")] $variant),*
         }
 
         impl Permission {

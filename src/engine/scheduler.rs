@@ -54,6 +54,13 @@ pub(super) struct Start {
     pub unproven: bool,
 }
 
+/// Where a lane waits for its turn: those that answer promptly apart from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ring {
+    Proven,
+    Unproven,
+}
+
 #[derive(Debug)]
 struct Lane {
     queue: VecDeque<Leased>,
@@ -62,8 +69,8 @@ struct Lane {
     /// Until the first failure the limit doubles instead of creeping.
     fresh: bool,
     proven: bool,
-    /// In one of the two rings.
-    queued: bool,
+    /// The ring in which its turn is awaited.
+    queued: Option<Ring>,
     claiming: bool,
     next_due: Option<Timestamp>,
 }
@@ -76,7 +83,7 @@ impl Default for Lane {
             limit: FIRST_LIMIT,
             fresh: true,
             proven: false,
-            queued: false,
+            queued: None,
             claiming: false,
             next_due: None,
         }
@@ -212,12 +219,12 @@ impl Scheduler {
         let unproven_allowed = self.unproven_in_flight < share;
         self.unproven_turn = !self.unproven_turn;
         let endpoint = if self.unproven_turn && unproven_allowed {
-            self.unproven.pop_front().or_else(|| self.proven.pop_front())
+            self.pop(Ring::Unproven).or_else(|| self.pop(Ring::Proven))
         } else {
-            self.proven.pop_front().or_else(|| if unproven_allowed { self.unproven.pop_front() } else { None })
+            self.pop(Ring::Proven).or_else(|| if unproven_allowed { self.pop(Ring::Unproven) } else { None })
         }?;
         let lane = self.lanes.get_mut(&endpoint)?;
-        lane.queued = false;
+        lane.queued = None;
         let leased = lane.queue.pop_front()?;
         lane.in_flight += 1;
         let unproven = !lane.proven;
@@ -252,14 +259,32 @@ impl Scheduler {
         self.forget_quiet();
     }
 
-    /// Puts a lane that can send into its ring.
+    /// Puts a lane that can send into its ring. One that has changed sides leaves a stale entry in the other.
     fn enqueue(&mut self, endpoint: EndpointKey) {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
-        if lane.queued || lane.queue.is_empty() || !lane.has_room() {
+        let ring = if lane.proven { Ring::Proven } else { Ring::Unproven };
+        if lane.queued == Some(ring) || lane.queue.is_empty() || !lane.has_room() {
             return;
         }
-        lane.queued = true;
-        if lane.proven { self.proven.push_back(endpoint) } else { self.unproven.push_back(endpoint) }
+        lane.queued = Some(ring);
+        self.ring(ring).push_back(endpoint);
+    }
+
+    /// The next lane of a ring, past stale entries.
+    fn pop(&mut self, ring: Ring) -> Option<EndpointKey> {
+        loop {
+            let endpoint = self.ring(ring).pop_front()?;
+            if self.lanes.get(&endpoint).is_some_and(|lane| lane.queued == Some(ring)) {
+                return Some(endpoint);
+            }
+        }
+    }
+
+    fn ring(&mut self, ring: Ring) -> &mut VecDeque<EndpointKey> {
+        match ring {
+            Ring::Proven => &mut self.proven,
+            Ring::Unproven => &mut self.unproven,
+        }
     }
 
     /// Looks into the store again when a lane has drained and something is due.

@@ -102,7 +102,6 @@ pub struct Keep<T> {
     /// Under which key.
     pub scope: KeepScope,
     /// Writes the answer from what the effect came to.
-    #[expect(clippy::type_complexity, reason = "it is a function from the effect to its answer, once")]
     pub render: Box<dyn FnOnce(&T) -> KeptAnswer + Send>,
 }
 

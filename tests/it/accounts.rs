@@ -16,7 +16,10 @@ async fn an_operator_manages_accounts() {
     let path = format!("/v1/accounts/{}", made.id());
     call("GET", &path).send().await.expect(200);
     let listed = call("GET", "/v1/accounts").send().await.expect(200);
-    assert_eq!((&listed.json["data"][0]["id"], &listed.json["meta"]["pagination"]["total"]), (&json!(made.id()), &json!(2)));
+    assert_eq!(
+        (&listed.json["data"][0]["id"], &listed.json["meta"]["pagination"]["total"]),
+        (&json!(made.id()), &json!(2))
+    );
     let renamed = call("PUT", &path).json(&json!({ "name": "Store" })).send().await.expect(200);
     assert_eq!(renamed.attribute("name"), "Store");
     for (body, code) in [
@@ -98,7 +101,8 @@ async fn a_key_makes_no_key_stronger_than_itself() {
     let app = App::start().await;
     let path = format!("/v1/accounts/{}/api-keys", app.account);
     let weak = app.key_for(&[Permission::ApiKeysWrite, Permission::WebhooksRead]).await;
-    let make = |permissions: Value| app.call("POST", &path).bearer(&weak).json(&json!({ "permissions": permissions })).send();
+    let make =
+        |permissions: Value| app.call("POST", &path).bearer(&weak).json(&json!({ "permissions": permissions })).send();
     make(json!(["webhooks:read"])).await.expect(201);
     make(json!(["webhooks:read", "events:create"])).await.refused(403, "forbidden", "");
     make(json!(["*"])).await.refused(403, "forbidden", "");

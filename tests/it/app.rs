@@ -445,7 +445,7 @@ async fn converse(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
             Reply::Full(status, extra, text) => {
                 let mut answer = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n", text.len());
                 for (name, value) in extra {
-                    answer.push_str(&format!("{name}: {value}\r\n"));
+                    let _ = std::fmt::Write::write_fmt(&mut answer, format_args!("{name}: {value}\r\n"));
                 }
                 stream.write_all(format!("{answer}\r\n{text}").as_bytes()).await.ok()?;
             }

@@ -60,7 +60,8 @@ async fn what_the_command_line_changes_is_seen_by_the_running_server() {
     app.delivery(&id, "success").await;
     app.get(&format!("/v1/events/{}", told["id"].as_str().expect("an id"))).await.expect(200);
 
-    let listed: Value = serde_json::from_str(&printed(folder, &["keys", "list", "--account", &account, "--json"])).expect("JSON");
+    let listed: Value =
+        serde_json::from_str(&printed(folder, &["keys", "list", "--account", &account, "--json"])).expect("JSON");
     printed(folder, &["keys", "revoke", listed[0]["id"].as_str().expect("an id"), "--account", &account]);
     eventually("the revoked key to be refused", || async {
         (app.call("GET", "/v1/webhooks").bearer(&key).send().await.status == 401).then_some(())
@@ -150,7 +151,9 @@ fn wrong_settings_and_arguments_stop_with_one_clear_line() {
         let output = aldaba(folder.path(), &["serve"]).env(name, value).output().expect("it runs");
         refused(&output)
     };
-    assert!(with("ALDABA_LISTEN", "nonsense").contains("setting listen (ALDABA_LISTEN) is not valid; allowed: HOST:PORT"));
+    assert!(
+        with("ALDABA_LISTEN", "nonsense").contains("setting listen (ALDABA_LISTEN) is not valid; allowed: HOST:PORT")
+    );
     assert!(with("ALDABA_NO_SUCH", "1").contains("setting no_such (ALDABA_NO_SUCH) is unknown"));
     std::fs::write(folder.path().join("aldaba.toml"), "[webhooks]\ntimeout = 5\n").expect("written");
     let text = refused(&run(folder.path(), &["serve"]));
@@ -194,7 +197,8 @@ fn a_port_in_use_a_second_server_and_a_newer_database_stop_the_start() {
     let text = refused(&run(folder.path(), &["serve", "--listen", "127.0.0.1:0"]));
     assert!(text.contains("version 999") && text.contains("newer aldaba"), "{text}");
     std::fs::write(folder.path().join("junk.db"), "no database".repeat(1_000)).expect("written");
-    let text = refused(&run(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--database-url", "sqlite://junk.db"]));
+    let text =
+        refused(&run(folder.path(), &["serve", "--listen", "127.0.0.1:0", "--database-url", "sqlite://junk.db"]));
     assert!(text.contains("junk.db"), "{text}");
 }
 

@@ -127,11 +127,13 @@ async fn nothing_that_was_accepted_is_lost_in_twenty_crashes() {
     let begin = std::time::Instant::now();
     loop {
         let requests = receiver.received();
-        let received: HashSet<u64> = requests
+        let arrived: HashSet<u64> = requests
             .iter()
-            .filter_map(|request| serde_json::from_slice::<serde_json::Value>(&request.body).ok()?["data"]["n"].as_u64())
+            .filter_map(|request| {
+                serde_json::from_slice::<serde_json::Value>(&request.body).ok()?["data"]["n"].as_u64()
+            })
             .collect();
-        let lost: Vec<_> = accepted.difference(&received).collect();
+        let lost: Vec<_> = accepted.difference(&arrived).collect();
         if lost.is_empty() {
             break;
         }

@@ -75,9 +75,20 @@ async fn what_went_wrong_is_told_in_words() {
     let app = App::with(&[("WEBHOOKS__RETRY_SCHEDULE", ""), ("WEBHOOKS__TIMEOUT", "1s")]).await;
     let receiver = Receiver::start().await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    let (port, plain) = (free.port(), receiver.address.port());
+    // It speaks no TLS.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (port, plain) = (free.port(), listener.local_addr().expect("an address").port());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
     for (url, reply, words) in [
-        (format!("http://127.0.0.1:{port}/"), None, format!("could not connect to 127.0.0.1:{port}: connection refused")),
+        (
+            format!("http://127.0.0.1:{port}/"),
+            None,
+            format!("could not connect to 127.0.0.1:{port}: connection refused"),
+        ),
         (format!("https://127.0.0.1:{plain}/"), None, format!("TLS handshake with 127.0.0.1:{plain} failed")),
         (receiver.url(), Some(Reply::Status(302)), "the receiver answered 302: redirects are not followed".to_owned()),
         (receiver.url(), Some(Reply::Status(503)), "the receiver answered 503".to_owned()),
@@ -119,12 +130,9 @@ async fn a_redirect_is_a_failure_and_is_not_followed() {
 
 #[tokio::test]
 async fn a_dripping_receiver_cannot_hold_a_slot_past_the_timeout() {
-    let app = App::with(&[
-        ("WEBHOOKS__TIMEOUT", "1s"),
-        ("WEBHOOKS__RETRY_SCHEDULE", ""),
-        ("WEBHOOKS__MAX_IN_FLIGHT", "1"),
-    ])
-    .await;
+    let app =
+        App::with(&[("WEBHOOKS__TIMEOUT", "1s"), ("WEBHOOKS__RETRY_SCHEDULE", ""), ("WEBHOOKS__MAX_IN_FLIGHT", "1")])
+            .await;
     let (drip, well) = (Receiver::start().await, Receiver::start().await);
     drip.always(Reply::Drip);
     let (sick, _) = app.endpoint(&drip.url()).await;

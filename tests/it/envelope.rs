@@ -30,7 +30,9 @@ async fn without_a_valid_key_nothing_is_answered() {
     let app = App::start().await;
     let past = Some(Timestamp::from_millis(1_000));
     let expired = key_until(&app.store, Some(app.account), Permissions::all(), past).await;
-    for header in ["", "Bearer", "Bearer ", "Bearer nonsense", &format!("Basic {}", app.key), &format!("Bearer {expired}")] {
+    for header in
+        ["", "Bearer", "Bearer ", "Bearer nonsense", &format!("Basic {}", app.key), &format!("Bearer {expired}")]
+    {
         let answer = app.call("GET", "/v1/webhooks").header("authorization", header).send().await;
         let answer = answer.refused(401, "unauthorized", "");
         assert_eq!(answer.json["errors"][0]["detail"], "Invalid or missing authentication credentials.");
@@ -219,7 +221,9 @@ async fn pages_are_clamped_and_totals_exact() {
         let rows = answer.json["data"].as_array().expect("a list").clone();
         seen.extend(rows.iter().map(|row| row["id"].as_str().expect("an id").parse::<i64>().expect("a number")));
         let all = app.get(&format!("/v1/webhooks/deliveries?page={page}&per_page=2")).await.expect(200);
-        let ids = |list: &serde_json::Value| list.as_array().expect("a list").iter().map(|r| r["id"].clone()).collect::<Vec<_>>();
+        let ids = |list: &serde_json::Value| {
+            list.as_array().expect("a list").iter().map(|r| r["id"].clone()).collect::<Vec<_>>()
+        };
         assert_eq!(ids(&all.json["data"]), ids(&answer.json["data"]));
     }
     assert_eq!(seen.len(), 7);

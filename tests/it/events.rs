@@ -157,8 +157,16 @@ async fn the_catalog_belongs_to_the_operator() {
         (json!({ "name": "test" }), "event_type_name_invalid", "name"),
         (json!({ "name": "a.b", "description": 5 }), "event_type_description_invalid", "description"),
         (json!({ "name": "a.b", "schema": { "type": "nonsense" } }), "event_type_schema_invalid", "schema"),
-        (json!({ "name": "a.b", "schema": { "$ref": "https://example.com/s.json" } }), "event_type_schema_invalid", "schema"),
-        (json!({ "name": "a.b", "schema": { "type": "object", "required": ["x"] }, "example": {} }), "event_type_example_invalid", "example"),
+        (
+            json!({ "name": "a.b", "schema": { "$ref": "https://example.com/s.json" } }),
+            "event_type_schema_invalid",
+            "schema",
+        ),
+        (
+            json!({ "name": "a.b", "schema": { "type": "object", "required": ["x"] }, "example": {} }),
+            "event_type_example_invalid",
+            "example",
+        ),
     ] {
         let refused = call("POST", "/v1/event-types").json(&body).send().await;
         refused.refused(422, code, &format!("/data/attributes/{field}"));
@@ -169,7 +177,10 @@ async fn the_catalog_belongs_to_the_operator() {
     let path = "/v1/event-types/order.paid";
     let body = json!({ "schema": null, "example": null });
     let updated = call("PUT", path).json(&body).send().await.expect(200);
-    assert_eq!((updated.attribute("schema"), updated.attribute("description")), (&Value::Null, &json!("An order was paid.")));
+    assert_eq!(
+        (updated.attribute("schema"), updated.attribute("description")),
+        (&Value::Null, &json!("An order was paid."))
+    );
     app.post("/v1/events", json!({ "event": "order.paid", "data": { "order": "x" } })).await.expect(202);
     call("PUT", path).json(&json!({})).send().await.refused(422, "no_valid_fields", "");
     call("PUT", "/v1/event-types/no.such").json(&body).send().await.refused(404, "not_found", "");

@@ -55,7 +55,10 @@ async fn a_replayed_answer_shows_no_secret() {
     assert!(again.attribute("key").is_null());
     let database = std::fs::read(app.folder().join("aldaba.db-wal")).expect("a log");
     for shown in [secret, key] {
-        assert!(!database.windows(shown.len()).any(|window| window == shown.as_bytes()), "nothing on disk in the clear");
+        assert!(
+            !database.windows(shown.len()).any(|window| window == shown.as_bytes()),
+            "nothing on disk in the clear"
+        );
     }
 }
 

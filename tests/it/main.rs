@@ -1,12 +1,12 @@
 //! Black-box tests: a real server or a real store, a fresh database, a real receiver.
 
+mod accounts;
 mod app;
+mod command_line;
 mod crash;
 mod delivery;
-mod events;
-mod accounts;
-mod command_line;
 mod envelope;
+mod events;
 mod idempotency;
 mod rotation;
 mod simulation;

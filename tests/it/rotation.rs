@@ -22,7 +22,9 @@ async fn a_rotated_secret_signs_the_next_attempt() {
     app.publish(json!({})).await;
     let request = &receiver.wait_for(1).await[0];
     assert_signed(request, &new);
-    assert!(!plain_verifies(request, &old) && !timestamped_verifies(request, &old) && !standard_verifies(request, &old));
+    assert!(
+        !plain_verifies(request, &old) && !timestamped_verifies(request, &old) && !standard_verifies(request, &old)
+    );
     let read = app.get(&format!("/v1/webhooks/{id}")).await.expect(200);
     assert_eq!(read.attribute("secret_hint"), &json!(format!("...{}", &new[60..])));
 }
@@ -154,7 +156,10 @@ async fn a_connection_that_took_long_is_signed_with_the_secret_of_now() {
     let rotated = app.call("POST", &format!("/v1/webhooks/{id}/regenerate-secret")).send().await.expect(200);
     let new = rotated.attribute("secret").as_str().expect("a secret").to_owned();
     let second = eventually("the second delivery", || async {
-        receiver.received().into_iter().find(|r| r.body.windows(7).any(|w| w == b"\"n\":2}}" || w.starts_with(b"\"n\":2")))
+        receiver
+            .received()
+            .into_iter()
+            .find(|r| r.body.windows(7).any(|w| w == b"\"n\":2}}" || w.starts_with(b"\"n\":2")))
     })
     .await;
     assert_signed(&second, &new);

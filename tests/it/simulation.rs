@@ -147,7 +147,8 @@ impl Dispatch for SimStore {
             return Ok(Claimed::default());
         }
         let held = disk.held.entry(endpoint).or_default().clone();
-        let due: Vec<_> = disk.due.entry(endpoint).or_default().range(..=(now, usize::MAX)).take(limit).copied().collect();
+        let due: Vec<_> =
+            disk.due.entry(endpoint).or_default().range(..=(now, usize::MAX)).take(limit).copied().collect();
         let mut claimed = Claimed::default();
         for (at, index) in due {
             let Some(place) = self.inbox.reserve(&held, 1) else { break };
@@ -338,7 +339,8 @@ async fn live(seed: u64) -> (u64, u64) {
         let driving = async {
             loop {
                 if accepted < DELIVERIES {
-                    let count = (1 + world.random.below(100) as usize).min(DELIVERIES - accepted);
+                    let count =
+                        (1 + usize::try_from(world.random.below(100)).expect("small")).min(DELIVERIES - accepted);
                     store.accept(count);
                     accepted += count;
                 }
@@ -397,11 +399,8 @@ async fn run_for(
 }
 
 fn run_seed(seed: u64) -> (u64, u64) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(live(seed))
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
 use aldaba::domain::delivery::Outcome;
+use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey};
 use aldaba::domain::time::Timestamp;
@@ -168,7 +169,6 @@ async fn a_released_delivery_waits_for_its_endpoint() {
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let jobs = f.jobs(1).await;
     let pause = |status| aldaba::domain::endpoint::EndpointChange { status: Some(status), ..Default::default() };
-    use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
     f.store.update_endpoint(f.account, id, pause(Disabled)).await.expect("paused");
     f.store.release(vec![jobs[0].job.id]).await.expect("released");
     assert!(f.store.claim(key, 10).await.expect("claimed").jobs.is_empty(), "held");

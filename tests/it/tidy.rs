@@ -4,7 +4,24 @@ use std::path::{Path, PathBuf};
 
 /// Each room, and what it may not name.
 const WALLS: &[(&str, &[&str])] = &[
-    ("src/domain", &["crate::api", "crate::cli", "crate::clock", "crate::config", "crate::egress", "crate::engine", "crate::metrics", "crate::store", "rusqlite", "tokio", "axum", "hyper", "serde"]),
+    (
+        "src/domain",
+        &[
+            "crate::api",
+            "crate::cli",
+            "crate::clock",
+            "crate::config",
+            "crate::egress",
+            "crate::engine",
+            "crate::metrics",
+            "crate::store",
+            "rusqlite",
+            "tokio",
+            "axum",
+            "hyper",
+            "serde",
+        ],
+    ),
     ("src/clock.rs", &["crate::api", "crate::cli", "crate::config", "crate::egress", "crate::engine", "crate::store"]),
     ("src/metrics.rs", &["crate::"]),
     ("src/store", &["crate::api", "crate::cli", "crate::config", "crate::egress", "crate::engine", "axum", "hyper"]),
@@ -82,7 +99,8 @@ fn every_file_says_what_lives_in_it_and_is_one_room() {
 
 #[test]
 fn every_code_that_the_api_can_answer_is_met_in_a_test() {
-    let tests: String = files("tests/it", "rs").iter().filter(|path| !path.ends_with("tidy.rs")).map(|p| read(p)).collect();
+    let tests: String =
+        files("tests/it", "rs").iter().filter(|path| !path.ends_with("tidy.rs")).map(|p| read(p)).collect();
     for code in aldaba::api::Code::ALL {
         // A panic cannot be asked for over HTTP: what answers it is in `api::pages`, and tested there.
         if code.name() == "internal_error" {
@@ -94,7 +112,11 @@ fn every_code_that_the_api_can_answer_is_met_in_a_test() {
 
 #[test]
 fn no_secret_type_derives_debug() {
-    for (file, name) in [("src/domain/secret.rs", "struct Secret("), ("src/domain/account.rs", "struct PlainKey("), ("src/domain/account.rs", "struct KeyHash(")] {
+    for (file, name) in [
+        ("src/domain/secret.rs", "struct Secret("),
+        ("src/domain/account.rs", "struct PlainKey("),
+        ("src/domain/account.rs", "struct KeyHash("),
+    ] {
         let text = read(&files(file, "rs")[0]);
         let before = &text[..text.find(name).expect(name)];
         let derive = before.rfind("#[derive").map_or("", |at| &before[at..]);

@@ -24,7 +24,8 @@ async fn a_created_endpoint_shows_its_secret_once() {
     assert_eq!(attributes["secret_hint"], format!("...{}", &secret[60..]));
     let mut names: Vec<_> = attributes.as_object().expect("an object").keys().map(String::as_str).collect();
     names.sort_unstable();
-    let expected = "consecutive_failures created_at description events last_delivery_at secret_hint status updated_at url";
+    let expected =
+        "consecutive_failures created_at description events last_delivery_at secret_hint status updated_at url";
     assert_eq!(names.join(" "), expected);
     assert_eq!((&attributes["status"], &attributes["consecutive_failures"]), (&json!("active"), &json!(0)));
     assert_eq!(attributes["last_delivery_at"], Value::Null);
@@ -74,7 +75,11 @@ async fn every_field_of_a_new_endpoint_is_checked() {
         (of(json!("validation.completed")), "webhook_event_invalid", "events"),
         (of(json!([7])), "webhook_event_invalid", "events"),
         (of(json!(["no.such"])), "webhook_event_invalid", "events"),
-        (json!({ "url": "https://1.1.1.1/", "events": events, "description": 5 }), "webhook_description_invalid_type", "description"),
+        (
+            json!({ "url": "https://1.1.1.1/", "events": events, "description": 5 }),
+            "webhook_description_invalid_type",
+            "description",
+        ),
         (
             json!({ "url": "https://1.1.1.1/", "events": events, "description": "ñ".repeat(256) }),
             "webhook_description_too_long",
@@ -102,7 +107,10 @@ async fn an_update_changes_what_it_names_and_nothing_else() {
     assert_eq!(changed.attribute("secret_hint"), &json!(format!("...{}", &secret[60..])));
     assert!(changed.attribute("secret").is_null());
     let changed = app.put(&path, json!({ "url": "http://127.0.0.1:9/b", "description": null })).await.expect(200);
-    assert_eq!((changed.attribute("url"), changed.attribute("description")), (&json!("http://127.0.0.1:9/b"), &Value::Null));
+    assert_eq!(
+        (changed.attribute("url"), changed.attribute("description")),
+        (&json!("http://127.0.0.1:9/b"), &Value::Null)
+    );
     for (body, code, field) in [
         (json!({ "url": "" }), "webhook_url_empty", "url"),
         (json!({ "url": null }), "webhook_url_invalid_type", "url"),
@@ -139,17 +147,34 @@ async fn in_production_only_public_addresses_are_registered() {
     let app = App::with(&[("ENVIRONMENT", "production")]).await;
     let create = |url: &str| app.post("/v1/webhooks", json!({ "url": url, "events": [EVENT] }));
     for url in [
-        "https://127.0.0.1/", "https://10.1.2.3/", "https://192.168.0.1:8443/x", "https://169.254.169.254/latest",
-        "https://[::1]/", "https://[fd00::1]/", "https://[::ffff:127.0.0.1]/", "https://[64:ff9b::a00:1]/",
-        "https://[2002:7f00:1::]/", "https://2130706433/", "https://0x7f000001/", "https://0177.0.0.1/",
-        "https://localhost/", "https://localhost./", "https://a.localhost/", "https://A.LOCALHOST./", "https://0.0.0.0/",
+        "https://127.0.0.1/",
+        "https://10.1.2.3/",
+        "https://192.168.0.1:8443/x",
+        "https://169.254.169.254/latest",
+        "https://[::1]/",
+        "https://[fd00::1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://[64:ff9b::a00:1]/",
+        "https://[2002:7f00:1::]/",
+        "https://2130706433/",
+        "https://0x7f000001/",
+        "https://0177.0.0.1/",
+        "https://localhost/",
+        "https://localhost./",
+        "https://a.localhost/",
+        "https://A.LOCALHOST./",
+        "https://0.0.0.0/",
     ] {
         create(url).await.refused(400, "url_ssrf_blocked", "/data/attributes/url");
     }
     create("https://does-not-exist.invalid/").await.refused(400, "url_dns_failed", "/data/attributes/url");
     let public = create("https://1.1.1.1/").await.expect(201);
     let path = format!("/v1/webhooks/{}", public.id());
-    app.put(&path, json!({ "url": "https://10.0.0.1/" })).await.refused(400, "url_ssrf_blocked", "/data/attributes/url");
+    app.put(&path, json!({ "url": "https://10.0.0.1/" })).await.refused(
+        400,
+        "url_ssrf_blocked",
+        "/data/attributes/url",
+    );
     let both = app.post("/v1/webhooks", json!({ "url": "https://10.0.0.1/", "events": [] })).await.expect(422);
     assert_eq!(both.codes(), ["webhook_events_required"], "the network is looked at when all else is right");
 }

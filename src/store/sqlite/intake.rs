@@ -27,12 +27,17 @@ impl Store {
         self.writer
             .write_hot(move |tx| {
                 let mut accepted = Vec::with_capacity(events.len());
+                let mut delivered_to = Vec::new();
                 for event in events {
-                    accepted.push(accept_one(tx, event)?);
+                    accepted.push(accept_one(tx, event, &mut delivered_to)?);
                 }
                 tx.keep(keep, &accepted)?;
+                // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
                 for event in &accepted {
                     tx.book.count_event(event.account.1);
+                }
+                for endpoint in delivered_to {
+                    tx.book.count_delivery(endpoint, 1);
                 }
                 Ok(accepted)
             })
@@ -69,7 +74,7 @@ impl Store {
     }
 }
 
-fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
+fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey>) -> Result<Event, StoreError> {
     let account = tx.book.account_key(new.account).ok_or(StoreError::NotFound)?;
     if !tx.book.has_type(&new.event_type) {
         return Err(StoreError::UnknownType(new.event_type));
@@ -90,7 +95,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
             _ => None,
         };
         insert_delivery(tx, delivery, endpoint, id, place.is_some())?;
-        tx.book.count_delivery(endpoint, 1);
+        delivered_to.push(endpoint);
         match place {
             Some(place) => {
                 let job = Job {

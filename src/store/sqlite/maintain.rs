@@ -31,7 +31,7 @@ const LOG_LIMIT_PAGES: i64 = 32_768;
 impl Store {
     /// Removes a step of what deleted endpoints and accounts left behind. Returns whether there may be more.
     pub async fn purge_deleted(&self) -> Result<bool, StoreError> {
-        self.writer.write(|tx| purge_deleted(tx)).await
+        self.writer.write(purge_deleted).await
     }
 
     /// Removes a step of finished deliveries made before `cutoff` and their events, from `after` on. Returns where the
@@ -93,10 +93,11 @@ fn purge_old(tx: &mut Tx<'_>, cutoff: Timestamp, after: DeliveryId) -> Result<Op
         .collect::<Result<Vec<(i64, EndpointKey, i64)>, _>>()?;
     let full = i64::try_from(rows.len()).unwrap_or(STEP) == STEP;
     let up_to = if full { rows.last().map_or(end, |row| row.0) } else { end };
+    let mut gone = Vec::new();
     for (id, endpoint, status) in rows {
         if DeliveryStatus::from_column(status).is_some_and(|status| !status.is_open()) {
             delete_delivery(tx.db, id)?;
-            tx.book.count_delivery(endpoint, -1);
+            gone.push(endpoint);
         }
     }
     let sql = "SELECT e.id, e.account, e.type FROM events e WHERE e.id > ?1 AND e.id < ?2 AND NOT EXISTS \
@@ -113,6 +114,10 @@ fn purge_old(tx: &mut Tx<'_>, cutoff: Timestamp, after: DeliveryId) -> Result<Op
             let sql = "UPDATE accounts SET events_total = events_total - 1 WHERE key = ?1";
             tx.db.prepare_cached(sql)?.execute([account])?;
         }
+    }
+    // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
+    for endpoint in gone {
+        tx.book.count_delivery(endpoint, -1);
     }
     Ok(full.then_some(DeliveryId(up_to)))
 }

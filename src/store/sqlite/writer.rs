@@ -148,10 +148,10 @@ pub(super) fn start(
     let checkpoints = maintain::start_checkpointer(path)?;
     let (queue, writes) = sync_channel(QUEUE);
     let data_version = data_version(&db)?;
-    let writer = Writer { db, book, shared, ids, lease, data_version, checkpoints };
+    let thread = Writer { db, book, shared, ids, lease, data_version, checkpoints };
     std::thread::Builder::new()
         .name("store-writer".into())
-        .spawn(move || writer.run(&writes))
+        .spawn(move || thread.run(&writes))
         .map_err(|e| StoreError::Unavailable(e.to_string()))?;
     Ok(Handle { queue, permits: Arc::new(Semaphore::new(QUEUE)) })
 }
