@@ -9,10 +9,7 @@ use tokio::time::Instant;
 use super::connector::Connection;
 use crate::domain::url::{Host, ReceiverUrl};
 
-/// Idle connections kept for one receiver.
-const MAX_IDLE_PER_HOST: usize = 64;
-
-/// Idle connections kept in all.
+/// Idle connections kept in all. A receiver's share is bounded by the requests that were in flight to it.
 const MAX_IDLE: usize = 1_024;
 
 /// An idle connection is closed after this long: most servers close theirs after a minute.
@@ -64,11 +61,8 @@ impl Pool {
         if idle.total >= MAX_IDLE {
             return;
         }
-        let connections = idle.hosts.entry(Key::of(url)).or_default();
-        if connections.len() < MAX_IDLE_PER_HOST {
-            connections.push((connection, Instant::now()));
-            idle.total += 1;
-        }
+        idle.hosts.entry(Key::of(url)).or_default().push((connection, Instant::now()));
+        idle.total += 1;
     }
 
     /// Drops what is closed or has been idle for too long.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -318,6 +319,8 @@ pub enum Reply {
     Status(u16),
     /// With headers and a body.
     Full(u16, Vec<(&'static str, String)>, String),
+    /// 200 after this long.
+    Late(Duration),
     /// Never.
     Hang,
     /// A head, and then a byte of the body every 50 ms.
@@ -338,6 +341,7 @@ struct Shared {
     received: Mutex<Vec<Received>>,
     script: Mutex<VecDeque<Reply>>,
     always: Mutex<Option<Reply>>,
+    connections: AtomicUsize,
     arrived: Notify,
 }
 
@@ -372,6 +376,11 @@ impl Receiver {
         self.shared.received.lock().expect("no panic").clone()
     }
 
+    /// Connections that were ever opened to it.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
     /// Waits until so many requests have arrived.
     pub async fn wait_for(&self, count: usize) -> Vec<Received> {
         let waiting = async {
@@ -399,6 +408,7 @@ impl Drop for Receiver {
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         connections.spawn(converse(stream, shared.clone()));
     }
 }
@@ -448,6 +458,10 @@ async fn converse(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
                     let _ = std::fmt::Write::write_fmt(&mut answer, format_args!("{name}: {value}\r\n"));
                 }
                 stream.write_all(format!("{answer}\r\n{text}").as_bytes()).await.ok()?;
+            }
+            Reply::Late(after) => {
+                tokio::time::sleep(after).await;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.ok()?;
             }
             Reply::Hang => std::future::pending().await,
             Reply::Drip => {

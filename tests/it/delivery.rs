@@ -334,3 +334,17 @@ async fn many_deliveries_survive_a_full_memory() {
     let listed = app.get(&format!("/v1/webhooks/{id}/deliveries")).await.expect(200);
     assert_eq!(listed.json["meta"]["pagination"]["total"], 3_000);
 }
+
+#[tokio::test]
+async fn endpoints_on_one_host_share_its_connections_and_open_no_more_than_they_use() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    receiver.always(Reply::Late(Duration::from_millis(20)));
+    for _ in 0..4 {
+        app.endpoint(&receiver.url()).await;
+    }
+    let events = vec![json!({ "event": EVENT, "data": {} }); 500];
+    app.post("/v1/events/batch", json!({ "events": events })).await.expect(202);
+    receiver.wait_for(2_000).await;
+    assert!(receiver.connections() <= 4 * 64, "{} connections", receiver.connections());
+}

@@ -1,6 +1,6 @@
 //! The embedded store: one file, one writer thread, a few readers.
 //!
-//! All writes go through [`writer`], which commits many at a time; reads have connections of their own. Where a
+//! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
 //! method lives tells who calls it: `admin` and `endpoints` the API, `intake` publishing, `dispatch` the engine,
 //! `log` the lists, `maintain` the housekeeping.
 
