@@ -1,7 +1,7 @@
 //! Where the master keys come from: the settings, or a file beside the database that only its owner can read.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -36,7 +36,7 @@ impl KeySource {
             }
             Self::File(path) => {
                 if !path.exists() {
-                    self.write(&[Zeroizing::new(random.array())])?;
+                    self.write(&[Zeroizing::new(random.array())], first)?;
                 }
                 let keys = self.read()?;
                 let previous: Vec<[u8; 32]> = keys[1..].iter().map(|key| **key).collect();
@@ -55,7 +55,7 @@ impl KeySource {
             Some(key) => keys.insert(0, key),
             None => keys.truncate(1),
         }
-        self.write(&keys)
+        self.write(&keys, |partial, path| std::fs::rename(partial, path))
     }
 
     fn path(&self) -> Option<&PathBuf> {
@@ -77,15 +77,19 @@ impl KeySource {
         })
     }
 
-    /// Writes beside and renames, so that a crash leaves the old file or the new one.
-    fn write(&self, keys: &[MasterKeyBytes]) -> Result<(), OpenError> {
+    /// Writes beside and puts into place, so that a crash leaves the old file or the new one.
+    fn write(
+        &self,
+        keys: &[MasterKeyBytes],
+        put: impl Fn(&Path, &Path) -> std::io::Result<()>,
+    ) -> Result<(), OpenError> {
         let Some(path) = self.path() else { return Ok(()) };
         let mut text = Zeroizing::new(String::new());
         for key in keys {
             text.push_str(&Zeroizing::new(hex::encode(**key)));
             text.push('\n');
         }
-        let partial = path.with_extension("master-key.new");
+        let partial = path.with_extension(format!("master-key.{}", std::process::id()));
         let written = (|| {
             let mut options = std::fs::OpenOptions::new();
             options.write(true).create(true).truncate(true);
@@ -94,7 +98,7 @@ impl KeySource {
             let mut file = options.open(&partial)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            std::fs::rename(&partial, path)?;
+            put(&partial, path)?;
             if let Some(folder) = path.parent() {
                 let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
                 std::fs::File::open(folder)?.sync_all()?;
@@ -102,6 +106,16 @@ impl KeySource {
             Ok::<_, std::io::Error>(())
         })();
         written.map_err(|e| OpenError(format!("cannot write the master key file {}: {e}", path.display())))
+    }
+}
+
+/// Puts the first key into place, unless another process was faster: its key is the one that counts.
+fn first(partial: &Path, path: &Path) -> std::io::Result<()> {
+    let linked = std::fs::hard_link(partial, path);
+    std::fs::remove_file(partial)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 
