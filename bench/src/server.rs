@@ -46,6 +46,10 @@ impl Drop for Server {
 fn command(program: &PathBuf, folder: &tempfile::TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir(folder.path()).stdin(Stdio::null());
+    // What the person who measures has set for servers of their own is not part of the measurement.
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ALDABA_")) {
+        command.env_remove(name);
+    }
     command.env("ALDABA_ENVIRONMENT", "development").env("ALDABA_LOG__LEVEL", "warn");
     for bucket in ["EVENTS_CREATE", "WEBHOOKS_WRITE", "DELIVERIES_LIST"] {
         command.env(format!("ALDABA_RATE_LIMITS__{bucket}"), "off");

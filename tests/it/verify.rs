@@ -103,10 +103,9 @@ async fn python_verifies_all_three_schemes() {
     let headers: serde_json::Map<_, _> =
         request.headers.iter().map(|(n, v)| (n.to_string(), json!(v.to_str().expect("text")))).collect();
     let given = json!({ "secret": secret, "body": String::from_utf8_lossy(&request.body), "headers": headers });
-    // `scripts/test` makes an environment with the package and names it here.
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python").to_owned();
-    let python = std::env::var("ALDABA_TEST_PYTHON").unwrap_or(default);
-    let mut child = Command::new(&python)
+    // `scripts/test` makes an environment with the package there.
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
+    let mut child = Command::new(python)
         .args(["-c", PYTHON])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
