@@ -5,20 +5,29 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
+use super::openapi::schemas::PermissionNames;
 use crate::domain::account::{Account, ApiKey, MAX_NAME_CHARS};
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::time::Timestamp;
 use crate::store::{NewApiKey, Paged, WithKey};
 
-#[derive(Serialize)]
-struct AccountAttributes {
+/// The owner of endpoints, events and keys.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AccountAttributes {
+    /// A name for people.
+    #[schema(min_length = 1, max_length = 255)]
     name: String,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -34,17 +43,34 @@ fn resource(account: &Account) -> Resource<AccountAttributes> {
     }
 }
 
-#[derive(Serialize)]
-struct KeyAttributes {
+/// An API key of the account.
+#[derive(Serialize, ToSchema)]
+pub(super) struct KeyAttributes {
+    /// A name for people.
+    #[schema(required)]
     name: Option<String>,
+    /// The account that it acts for.
+    #[schema(required, format = "uuid")]
     account_id: Option<String>,
+    /// What it may do.
+    #[schema(value_type = PermissionNames, inline)]
     permissions: Vec<&'static str>,
+    /// The key itself. Only present in the answer that makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     key: Option<String>,
+    /// Prefix and last 4 characters of the key. Present wherever the key is not.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     key_hint: Option<String>,
+    /// After this it is refused; `null` when it never expires.
+    #[schema(required, format = DateTime)]
     expires_at: Option<String>,
+    /// When it was last used, noted once a minute; `null` before the first use.
+    #[schema(required, format = DateTime)]
     last_used_at: Option<String>,
+    /// When it was made.
+    #[schema(format = DateTime)]
     created_at: String,
 }
 

@@ -123,6 +123,29 @@ codes! {
     Unavailable 503 "unavailable" "The service is temporarily unavailable. Try again soon." "El servicio no está disponible temporalmente. Inténtalo pronto de nuevo.";
 }
 
+impl Code {
+    /// The detail as it may read, for the reference.
+    pub fn example(self, language: Language) -> String {
+        let argument = match self {
+            Self::InvalidJson => "it ends early at line 1 column 12",
+            Self::UrlDnsFailed | Self::UrlSsrfBlocked => "hooks.example.com",
+            Self::EventTypeExists => "order.shipped",
+            Self::BodyTooLarge => "262144",
+            Self::UnsupportedMediaType => "application/json",
+            Self::EventInvalid | Self::EventTypeUnknown => "order.lost",
+            Self::NoValidFields => "url, events, description, status",
+            Self::WebhookLimitReached => "50",
+            Self::EventDataInvalid => "\"order\" is a required property at the top",
+            Self::TypeSchemaInvalid => "a schema is an object",
+            Self::TypeExampleInvalid => "it is no object",
+            Self::PermissionInvalid => "webhooks:fly",
+            Self::RateLimitExceeded => "45",
+            _ => "",
+        };
+        self.template(language).replace("{}", argument)
+    }
+}
+
 /// One thing that is wrong with a call.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Fault {
@@ -133,7 +156,7 @@ pub struct Fault {
     /// The field at fault, as a JSON pointer.
     pointer: Option<String>,
     /// A value that a program may want to read.
-    meta: Option<(&'static str, Value)>,
+    meta: Option<(&'static str, Box<Value>)>,
 }
 
 impl Fault {
@@ -158,7 +181,7 @@ impl Fault {
     /// Adds a value to `meta`.
     #[must_use]
     pub fn with_meta(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.meta = Some((name, value.into()));
+        self.meta = Some((name, Box::new(value.into())));
         self
     }
 
@@ -176,7 +199,7 @@ impl Fault {
             code: self.code.name(),
             detail: self.code.template(language).replace("{}", &self.argument),
             source: self.pointer.as_deref().map(|pointer| Source { pointer }),
-            meta: self.meta.as_ref().map(|(name, value)| [(*name, value)].into()),
+            meta: self.meta.as_ref().map(|(name, value)| [(*name, &**value)].into()),
         }
     }
 }
@@ -236,7 +259,7 @@ impl ApiError {
         let mut found: Vec<(&'static str, Value)> = Vec::new();
         for (name, value) in self.faults.iter().filter_map(|fault| fault.meta.clone()) {
             if !found.iter().any(|(known, _)| *known == name) {
-                found.push((name, value));
+                found.push((name, *value));
             }
         }
         found
@@ -307,6 +330,7 @@ mod tests {
         for code in Code::ALL {
             let places = |language| code.template(language).matches("{}").count();
             assert_eq!(places(Language::English), places(Language::Spanish), "{}", code.name());
+            assert!(!code.example(Language::English).contains(": ."), "{} has no example", code.name());
         }
     }
 }

@@ -5,23 +5,38 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
+use super::openapi::schemas::{NullableObject, NullableSchema};
 use crate::domain::event::{EventType, TEST_TYPE, is_type_name};
 use crate::store::{Page, Paged, StoreError};
 
 /// Longest description, in characters.
 const MAX_DESCRIPTION_CHARS: usize = 1_000;
 
-#[derive(Serialize)]
-struct Attributes {
+/// An entry of the catalog.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Attributes {
+    /// The name that publishers and endpoints use.
+    #[schema(pattern = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length = 128)]
     name: String,
+    /// What it means, for people.
+    #[schema(required)]
     description: Option<String>,
+    /// JSON Schema that the `data` of its events must match.
+    #[schema(required, value_type = NullableSchema, inline)]
     schema: Option<Value>,
+    /// An example of `data`.
+    #[schema(required, value_type = NullableObject, inline)]
     example: Option<Value>,
+    /// When it was added.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 

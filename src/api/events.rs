@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::call::{Call, invalid_json};
 use super::deliveries;
@@ -16,12 +17,21 @@ use crate::domain::time::Timestamp;
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;
 
-#[derive(Serialize)]
-struct Attributes {
+/// Something that happened in an account.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Attributes {
+    /// The event's type.
     event: String,
+    /// When it happened.
+    #[schema(format = DateTime)]
     timestamp: String,
+    /// The account that it happened in.
+    #[schema(format = "uuid")]
     account_id: String,
+    /// How many deliveries it fanned out to: one for each active endpoint that subscribes to its type.
     deliveries: u32,
+    /// When it was accepted.
+    #[schema(format = DateTime)]
     created_at: String,
 }
 

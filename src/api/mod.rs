@@ -13,6 +13,7 @@ mod event_types;
 mod events;
 mod idempotency;
 mod limits;
+pub mod openapi;
 mod pages;
 mod webhooks;
 
@@ -21,7 +22,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
-use axum::routing::{delete, get, post, put};
+use axum::http::Method;
+use axum::routing::{MethodFilter, get, on};
 
 use crate::clock::{Clock, Random};
 use crate::domain::permission::Permission as P;
@@ -32,10 +34,18 @@ use crate::store::Store;
 use call::{Call, Door, For};
 use envelope::Answer;
 use error::ApiError;
+use openapi::{Body, Description, calls};
 
 pub use error::Code;
 pub use event_types::Schemas;
 pub use limits::{Bucket, RateLimit, RateLimits};
+pub use openapi::Route;
+
+/// The methods, as the surface below writes them.
+const GET: Method = Method::GET;
+const POST: Method = Method::POST;
+const PUT: Method = Method::PUT;
+const DELETE: Method = Method::DELETE;
 
 /// The settings that the API looks at.
 #[derive(Clone, Debug)]
@@ -112,30 +122,31 @@ impl Api {
     }
 }
 
-/// A method's handler behind its door.
-fn at<H, F>(bucket: Bucket, permission: P, keys: For, handler: H) -> impl Handler<((),), Api>
-where
-    H: Fn(Call) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
-{
-    behind(Door { bucket, permission, keys, batch: false }, handler)
+/// What is served: the router, and what is known of each of its calls.
+struct Surface {
+    router: Router<Api>,
+    routes: Vec<Route>,
 }
 
-/// The same for a body as large as a batch.
-fn at_batch<H, F>(bucket: Bucket, permission: P, keys: For, handler: H) -> impl Handler<((),), Api>
-where
-    H: Fn(Call) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
-{
-    behind(Door { bucket, permission, keys, batch: true }, handler)
-}
-
-fn behind<H, F>(door: Door, handler: H) -> Entrance<H>
-where
-    H: Fn(Call) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
-{
-    Entrance { door, handler }
+impl Surface {
+    fn call<H, F>(
+        mut self,
+        method: Method,
+        path: &'static str,
+        (bucket, permission, keys): (Bucket, P, For),
+        handler: H,
+        description: &'static Description,
+    ) -> Self
+    where
+        H: Fn(Call) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
+    {
+        let door = Door { bucket, permission, keys, batch: matches!(description.body, Body::Batch(..)) };
+        let filter = MethodFilter::try_from(method.clone()).expect("the methods below are the usual ones");
+        self.routes.push(Route { method, path, door, description });
+        self.router = self.router.route(path, on(filter, Entrance { door, handler }));
+        self
+    }
 }
 
 #[derive(Clone)]
@@ -156,52 +167,49 @@ where
     }
 }
 
-/// Every route. See `docs/` for what each answers.
+/// Every call.
 #[rustfmt::skip]
-pub fn router(api: Api) -> Router {
+fn surface() -> Surface {
     use Bucket as B;
     use For::{Account, Both, Operator};
-    Router::new()
-        .route("/v1/webhooks",
-            get(at(B::WebhooksList, P::WebhooksRead, Account, webhooks::list))
-            .post(at(B::WebhooksWrite, P::WebhooksCreate, Account, webhooks::create)))
-        .route("/v1/webhooks/{id}",
-            get(at(B::WebhooksRead, P::WebhooksRead, Account, webhooks::read))
-            .put(at(B::WebhooksWrite, P::WebhooksUpdate, Account, webhooks::update))
-            .delete(at(B::WebhooksWrite, P::WebhooksDelete, Account, webhooks::delete)))
-        .route("/v1/webhooks/{id}/regenerate-secret",
-            post(at(B::WebhooksWrite, P::WebhooksUpdate, Account, webhooks::regenerate_secret)))
-        .route("/v1/webhooks/{id}/test",
-            post(at(B::WebhooksTest, P::WebhooksUpdate, Account, webhooks::test)))
-        .route("/v1/webhooks/{id}/deliveries",
-            get(at(B::DeliveriesList, P::WebhooksRead, Account, deliveries::of_endpoint)))
-        .route("/v1/webhooks/deliveries",
-            get(at(B::DeliveriesList, P::WebhooksRead, Account, deliveries::of_account)))
-        .route("/v1/events",
-            get(at(B::EventsRead, P::EventsRead, Account, events::list))
-            .post(at(B::EventsCreate, P::EventsCreate, Both, events::publish)))
-        .route("/v1/events/batch",
-            post(at_batch(B::EventsCreate, P::EventsCreate, Both, events::publish_batch)))
-        .route("/v1/events/{id}",
-            get(at(B::EventsRead, P::EventsRead, Account, events::read_one)))
-        .route("/v1/event-types",
-            get(at(B::EventTypesRead, P::EventTypesRead, Both, event_types::list))
-            .post(at(B::EventTypesWrite, P::EventTypesWrite, Operator, event_types::create)))
-        .route("/v1/event-types/{name}",
-            put(at(B::EventTypesWrite, P::EventTypesWrite, Operator, event_types::update))
-            .delete(at(B::EventTypesWrite, P::EventTypesWrite, Operator, event_types::delete)))
-        .route("/v1/accounts",
-            get(at(B::AccountsRead, P::AccountsRead, Both, accounts::list))
-            .post(at(B::AccountsWrite, P::AccountsWrite, Operator, accounts::create)))
-        .route("/v1/accounts/{id}",
-            get(at(B::AccountsRead, P::AccountsRead, Both, accounts::read))
-            .put(at(B::AccountsWrite, P::AccountsWrite, Both, accounts::update))
-            .delete(at(B::AccountsWrite, P::AccountsWrite, Operator, accounts::delete)))
-        .route("/v1/accounts/{id}/api-keys",
-            get(at(B::ApiKeysRead, P::ApiKeysRead, Both, accounts::list_keys))
-            .post(at(B::ApiKeysWrite, P::ApiKeysWrite, Both, accounts::create_key)))
-        .route("/v1/accounts/{id}/api-keys/{key_id}",
-            delete(at(B::ApiKeysWrite, P::ApiKeysWrite, Both, accounts::delete_key)))
+    Surface { router: Router::new(), routes: Vec::new() }
+        .call(GET, "/v1/webhooks", (B::WebhooksList, P::WebhooksRead, Account), webhooks::list, &calls::LIST_WEBHOOKS)
+        .call(POST, "/v1/webhooks", (B::WebhooksWrite, P::WebhooksCreate, Account), webhooks::create, &calls::CREATE_WEBHOOK)
+        .call(GET, "/v1/webhooks/{id}", (B::WebhooksRead, P::WebhooksRead, Account), webhooks::read, &calls::GET_WEBHOOK)
+        .call(PUT, "/v1/webhooks/{id}", (B::WebhooksWrite, P::WebhooksUpdate, Account), webhooks::update, &calls::UPDATE_WEBHOOK)
+        .call(DELETE, "/v1/webhooks/{id}", (B::WebhooksWrite, P::WebhooksDelete, Account), webhooks::delete, &calls::DELETE_WEBHOOK)
+        .call(POST, "/v1/webhooks/{id}/regenerate-secret", (B::WebhooksWrite, P::WebhooksUpdate, Account), webhooks::regenerate_secret, &calls::REGENERATE_SECRET)
+        .call(POST, "/v1/webhooks/{id}/test", (B::WebhooksTest, P::WebhooksUpdate, Account), webhooks::test, &calls::TEST_WEBHOOK)
+        .call(GET, "/v1/webhooks/{id}/deliveries", (B::DeliveriesList, P::WebhooksRead, Account), deliveries::of_endpoint, &calls::LIST_WEBHOOK_DELIVERIES)
+        .call(GET, "/v1/webhooks/deliveries", (B::DeliveriesList, P::WebhooksRead, Account), deliveries::of_account, &calls::LIST_DELIVERIES)
+        .call(POST, "/v1/events", (B::EventsCreate, P::EventsCreate, Both), events::publish, &calls::PUBLISH_EVENT)
+        .call(POST, "/v1/events/batch", (B::EventsCreate, P::EventsCreate, Both), events::publish_batch, &calls::PUBLISH_EVENTS)
+        .call(GET, "/v1/events", (B::EventsRead, P::EventsRead, Account), events::list, &calls::LIST_EVENTS)
+        .call(GET, "/v1/events/{id}", (B::EventsRead, P::EventsRead, Account), events::read_one, &calls::GET_EVENT)
+        .call(GET, "/v1/event-types", (B::EventTypesRead, P::EventTypesRead, Both), event_types::list, &calls::LIST_EVENT_TYPES)
+        .call(POST, "/v1/event-types", (B::EventTypesWrite, P::EventTypesWrite, Operator), event_types::create, &calls::CREATE_EVENT_TYPE)
+        .call(PUT, "/v1/event-types/{name}", (B::EventTypesWrite, P::EventTypesWrite, Operator), event_types::update, &calls::UPDATE_EVENT_TYPE)
+        .call(DELETE, "/v1/event-types/{name}", (B::EventTypesWrite, P::EventTypesWrite, Operator), event_types::delete, &calls::DELETE_EVENT_TYPE)
+        .call(GET, "/v1/accounts", (B::AccountsRead, P::AccountsRead, Both), accounts::list, &calls::LIST_ACCOUNTS)
+        .call(POST, "/v1/accounts", (B::AccountsWrite, P::AccountsWrite, Operator), accounts::create, &calls::CREATE_ACCOUNT)
+        .call(GET, "/v1/accounts/{id}", (B::AccountsRead, P::AccountsRead, Both), accounts::read, &calls::GET_ACCOUNT)
+        .call(PUT, "/v1/accounts/{id}", (B::AccountsWrite, P::AccountsWrite, Both), accounts::update, &calls::UPDATE_ACCOUNT)
+        .call(DELETE, "/v1/accounts/{id}", (B::AccountsWrite, P::AccountsWrite, Operator), accounts::delete, &calls::DELETE_ACCOUNT)
+        .call(GET, "/v1/accounts/{id}/api-keys", (B::ApiKeysRead, P::ApiKeysRead, Both), accounts::list_keys, &calls::LIST_API_KEYS)
+        .call(POST, "/v1/accounts/{id}/api-keys", (B::ApiKeysWrite, P::ApiKeysWrite, Both), accounts::create_key, &calls::CREATE_API_KEY)
+        .call(DELETE, "/v1/accounts/{id}/api-keys/{key_id}", (B::ApiKeysWrite, P::ApiKeysWrite, Both), accounts::delete_key, &calls::DELETE_API_KEY)
+}
+
+/// What is known of every call, in the order of the reference.
+pub fn routes() -> Vec<Route> {
+    surface().routes
+}
+
+/// The whole server: the calls, and what stands beside them.
+pub fn router(api: Api) -> Router {
+    surface()
+        .router
+        .route("/openapi.json", get(pages::openapi))
         .route("/healthz", get(pages::healthz))
         .route("/readyz", get(pages::readyz))
         .route("/metrics", get(pages::metrics))

@@ -3,10 +3,11 @@
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
+use std::sync::LazyLock;
 use std::task::Poll;
 
 use axum::Extension;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response};
 use axum::middleware::Next;
@@ -89,6 +90,12 @@ pub async fn metrics(State(api): State<Api>) -> Response<Body> {
     plain(200, api.metrics.render(), "text/plain; version=0.0.4; charset=utf-8")
 }
 
+/// `GET /openapi.json`: the document, made once.
+pub async fn openapi() -> Response<Body> {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| super::openapi::document(&super::routes()).to_string().into());
+    plain(200, DOCUMENT.to_vec(), "application/json")
+}
+
 /// No such path.
 pub async fn not_found(Extension(info): Extension<RequestInfo>) -> Response<Body> {
     refuse(&Code::NotFound.into(), &info)
@@ -99,8 +106,8 @@ pub async fn method_not_allowed(Extension(info): Extension<RequestInfo>) -> Resp
     refuse(&Code::MethodNotAllowed.into(), &info)
 }
 
-fn plain(status: u16, text: String, content_type: &'static str) -> Response<Body> {
-    let mut response = respond(status, text.into_bytes(), "");
+fn plain(status: u16, text: impl Into<Vec<u8>>, content_type: &'static str) -> Response<Body> {
+    let mut response = respond(status, text.into(), "");
     response.headers_mut().remove("x-request-id");
     response.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
     response

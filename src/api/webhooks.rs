@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
+use super::openapi::schemas::EndpointStatusName;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS};
 use crate::domain::event::{TEST_TYPE, message};
 use crate::domain::id::{AccountId, EndpointId};
@@ -16,19 +18,39 @@ use crate::domain::url::{ReceiverUrl, UrlError};
 use crate::egress::GuardError;
 use crate::store::{NewEndpoint, Settlement, View, WithSecret};
 
-#[derive(Serialize)]
-struct Attributes {
+/// The webhook endpoint: receiver URL, subscribed events, status and secret.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Attributes {
+    /// Receiver URL. In production it must use HTTPS, and its host must not resolve to a private, local or reserved address.
+    #[schema(format = "uri", max_length = 2048)]
     url: String,
+    /// Subscribed event types.
+    #[schema(min_items = 1, max_items = 10)]
     events: Vec<String>,
+    /// Free-form label.
+    #[schema(required, max_length = 255)]
     description: Option<String>,
+    /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform, after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
+    #[schema(value_type = EndpointStatusName, inline)]
     status: &'static str,
+    /// Failed attempts since the last success.
     consecutive_failures: u32,
+    /// Time of the last attempt, whatever its outcome; `null` before the first.
+    #[schema(required, format = DateTime)]
     last_delivery_at: Option<String>,
+    /// Shared secret for verifying signatures. Only present in the answers that create or rotate it.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, pattern = "^[0-9a-f]{64}$")]
     secret: Option<String>,
+    /// `...` and the last 4 characters of the secret. Present wherever the secret is not.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     secret_hint: Option<String>,
+    /// When it was registered.
+    #[schema(format = DateTime)]
     created_at: String,
+    /// When it was last changed.
+    #[schema(format = DateTime)]
     updated_at: String,
 }
 
@@ -155,11 +177,17 @@ pub async fn regenerate_secret(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::new(200, &resource(&rotated.resource, Some(&rotated.secret))))
 }
 
-#[derive(Serialize)]
-struct TestAttributes {
+/// What came of a test delivery.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TestAttributes {
+    /// Whether the receiver answered 2xx.
     delivered: bool,
+    /// The answer's HTTP status; 0 when there was no answer.
     http_status: u16,
+    /// How long the attempt took, in milliseconds.
     response_time_ms: u32,
+    /// What went wrong, in words; `null` when it was delivered.
+    #[schema(required)]
     error: Option<String>,
 }
 

@@ -80,6 +80,8 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Print the OpenAPI 3.1 document of the API
+    Openapi,
     /// Look after the master key that encrypts signing secrets
     Secrets {
         #[command(subcommand)]
@@ -240,6 +242,10 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
         Command::Migrate { output } => {
             settings.open()?;
             output.print(&serde_json::json!({ "migrated": true }), "the database is up to date");
+            Ok(())
+        }
+        Command::Openapi => {
+            println!("{:#}", crate::api::openapi::document(&crate::api::routes()));
             Ok(())
         }
         Command::Secrets { command: SecretsCommand::Rekey { output } } => {

@@ -250,7 +250,9 @@ impl Call {
         let (parts, body) = response.into_parts();
         let text = body.collect().await.ok()?.to_bytes();
         let json = serde_json::from_slice(&text).unwrap_or(Value::Null);
-        Some(Answer { status: parts.status.as_u16(), headers: parts.headers, text, json })
+        let answer = Answer { status: parts.status.as_u16(), headers: parts.headers, text, json };
+        crate::reference::check(&self.method, &self.path, &answer);
+        Some(answer)
     }
 }
 

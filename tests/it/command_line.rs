@@ -269,6 +269,7 @@ fn every_command_explains_itself() {
         &["listen", "--help"],
         &["secrets", "rekey", "--help"],
         &["migrate", "--help"],
+        &["openapi", "--help"],
     ] {
         assert!(printed(folder.path(), args).contains("Usage: aldaba"), "{args:?}");
     }

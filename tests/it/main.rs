@@ -8,6 +8,7 @@ mod delivery;
 mod envelope;
 mod events;
 mod idempotency;
+mod reference;
 mod rotation;
 mod simulation;
 mod store;

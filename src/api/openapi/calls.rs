@@ -1,0 +1,366 @@
+//! What the reference says of every call. What the router knows (method, path, permission, bucket, whose keys) is not
+//! said again here; errors that follow from it are added in `openapi`.
+
+use super::Shape::{List, Nothing, One, Page};
+use super::{Body, Description, Kind, Tag};
+use crate::api::error::Code;
+
+/// The faults of an endpoint's fields.
+const WEBHOOK_FAULTS: [Code; 13] = [
+    Code::UrlRequired,
+    Code::UrlInvalidType,
+    Code::UrlTooLong,
+    Code::UrlInvalidFormat,
+    Code::UrlNotHttps,
+    Code::EventsRequired,
+    Code::EventsTooMany,
+    Code::EventInvalid,
+    Code::DescriptionInvalidType,
+    Code::DescriptionTooLong,
+    Code::WebhookLimitReached,
+    Code::UrlDnsFailed,
+    Code::UrlSsrfBlocked,
+];
+
+/// The faults of one published event.
+const EVENT_FAULTS: &[Code] = &[
+    Code::NotFound,
+    Code::EventAccountRequired,
+    Code::EventTypeRequired,
+    Code::EventTypeUnknown,
+    Code::EventDataRequired,
+    Code::EventDataInvalid,
+    Code::EventTimestampInvalid,
+];
+
+pub const LIST_WEBHOOKS: Description = Description {
+    id: "list_webhooks",
+    tag: Tag::Webhooks,
+    title: "List webhook endpoints",
+    about: "Every endpoint of the account with its status and subscribed events, newest first. Secrets are not shown, only their hints.",
+    answer: List(Kind::WebhookEndpoint, "The endpoints."),
+    related: &["create_webhook", "get_webhook", "list_deliveries"],
+    ..Description::BLANK
+};
+
+pub const CREATE_WEBHOOK: Description = Description {
+    id: "create_webhook",
+    tag: Tag::Webhooks,
+    title: "Create a webhook endpoint",
+    about: "Registers a receiver URL for up to 10 event types. The answer shows the HMAC-SHA256 signing secret exactly once: store it securely, later answers carry only its hint.\n\nThe host is resolved now and at every connection, and must not lead to a private, local or reserved address.",
+    body: Body::Json(
+        "CreateWebhook",
+        r#"{"url":"https://example.com/webhooks","events":["validation.completed"],"description":"Production"}"#,
+    ),
+    status: 201,
+    answer: One(Kind::WebhookEndpoint, "The endpoint is registered. Its secret is in this answer only."),
+    errors: &WEBHOOK_FAULTS,
+    guide: Some("receive-and-verify"),
+    related: &["test_webhook", "regenerate_secret", "list_event_types"],
+};
+
+pub const GET_WEBHOOK: Description = Description {
+    id: "get_webhook",
+    tag: Tag::Webhooks,
+    title: "Get a webhook endpoint",
+    about: "One endpoint: where it points, what it subscribes to, and how it is doing.",
+    answer: One(Kind::WebhookEndpoint, "The endpoint."),
+    guide: Some("when-a-receiver-is-down"),
+    related: &["update_webhook", "list_webhook_deliveries"],
+    ..Description::BLANK
+};
+
+pub const UPDATE_WEBHOOK: Description = Description {
+    id: "update_webhook",
+    tag: Tag::Webhooks,
+    title: "Update a webhook endpoint",
+    about: "Changes the fields that the body names; the others stay. `status: \"disabled\"` pauses the endpoint: its waiting deliveries are held, and events published meanwhile make none. `status: \"active\"` lets them go on and clears the failure counter.",
+    body: Body::Json("UpdateWebhook", r#"{"status":"disabled"}"#),
+    answer: One(Kind::WebhookEndpoint, "The endpoint as it is now."),
+    errors: &[
+        Code::UrlInvalidType,
+        Code::UrlEmpty,
+        Code::UrlTooLong,
+        Code::UrlInvalidFormat,
+        Code::UrlNotHttps,
+        Code::EventsRequired,
+        Code::EventsTooMany,
+        Code::EventInvalid,
+        Code::DescriptionInvalidType,
+        Code::DescriptionTooLong,
+        Code::StatusInvalid,
+        Code::NoValidFields,
+        Code::UrlDnsFailed,
+        Code::UrlSsrfBlocked,
+    ],
+    guide: Some("when-a-receiver-is-down"),
+    related: &["get_webhook", "delete_webhook"],
+    ..Description::BLANK
+};
+
+pub const DELETE_WEBHOOK: Description = Description {
+    id: "delete_webhook",
+    tag: Tag::Webhooks,
+    title: "Delete a webhook endpoint",
+    about: "Removes the endpoint at once, and its delivery history with it. Attempts that are under way may still arrive. To stop deliveries for a while, update its status instead.",
+    status: 204,
+    answer: Nothing("The endpoint is gone."),
+    related: &["update_webhook", "create_webhook"],
+    ..Description::BLANK
+};
+
+pub const REGENERATE_SECRET: Description = Description {
+    id: "regenerate_secret",
+    tag: Tag::Webhooks,
+    title: "Regenerate webhook signing secret",
+    about: "Rotates the HMAC-SHA256 signing secret for the endpoint. The new secret is returned exactly once in this response: the previous one is invalidated immediately. Store it securely.\n\nWith `overlap_seconds` the previous secret lives on beside the new one for that long: the signature headers that can hold several then carry both, so that a receiver can be changed over without losing a delivery.",
+    body: Body::Optional("RegenerateSecret", r#"{"overlap_seconds":86400}"#),
+    answer: One(Kind::WebhookEndpoint, "New signing secret generated. It is in this answer only."),
+    errors: &[Code::OverlapInvalid],
+    guide: Some("rotate-a-secret"),
+    related: &["get_webhook", "test_webhook", "create_webhook"],
+    ..Description::BLANK
+};
+
+pub const TEST_WEBHOOK: Description = Description {
+    id: "test_webhook",
+    tag: Tag::Webhooks,
+    title: "Send a test delivery",
+    about: "Sends a signed delivery of type `test` now, waits for the receiver, and tells what came back. It is tried once, appears in the list of deliveries, and never counts as a failure of the endpoint. A paused endpoint can be tested too.",
+    answer: One(Kind::WebhookTestResult, "The test was sent. Whether it arrived is in the attributes."),
+    body: Body::Ignored,
+    guide: Some("receive-and-verify"),
+    related: &["list_webhook_deliveries", "regenerate_secret"],
+    ..Description::BLANK
+};
+
+pub const LIST_WEBHOOK_DELIVERIES: Description = Description {
+    id: "list_webhook_deliveries",
+    tag: Tag::Deliveries,
+    title: "List deliveries of an endpoint",
+    about: "The endpoint's deliveries, newest first, each with its latest attempt.",
+    answer: Page(Kind::WebhookDelivery, "A page of deliveries."),
+    guide: Some("life-of-a-delivery"),
+    related: &["list_deliveries", "get_webhook"],
+    ..Description::BLANK
+};
+
+pub const LIST_DELIVERIES: Description = Description {
+    id: "list_deliveries",
+    tag: Tag::Deliveries,
+    title: "List deliveries",
+    about: "The deliveries of all endpoints of the account, newest first, each with its endpoint's URL and its latest attempt.",
+    answer: Page(Kind::WebhookDelivery, "A page of deliveries."),
+    guide: Some("life-of-a-delivery"),
+    related: &["list_webhook_deliveries", "get_event"],
+    ..Description::BLANK
+};
+
+pub const PUBLISH_EVENT: Description = Description {
+    id: "publish_event",
+    tag: Tag::Events,
+    title: "Publish an event",
+    about: "Accepts an event and makes one delivery for each active endpoint of the account that subscribes to its type. When the answer is 202, the event and its deliveries are on disk.\n\nSend an `Idempotency-Key`, so that a call whose answer was lost can be repeated safely.",
+    body: Body::Json(
+        "PublishEvent",
+        r#"{"event":"validation.completed","data":{"id":"7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa","result":"valid"}}"#,
+    ),
+    status: 202,
+    answer: One(Kind::Event, "The event is accepted and on disk."),
+    errors: EVENT_FAULTS,
+    guide: Some("idempotent-publishing"),
+    related: &["publish_events", "get_event", "list_event_types"],
+};
+
+pub const PUBLISH_EVENTS: Description = Description {
+    id: "publish_events",
+    tag: Tag::Events,
+    title: "Publish a batch of events",
+    about: "Accepts up to 1,000 events in one call and one commit, all or none. The body is a JSON object with `events`, or NDJSON (`Content-Type: application/x-ndjson`) with one event on each line; up to 8 MiB in all. Where one event is at fault the pointer begins with `/events/<index>`, and nothing is accepted.",
+    body: Body::Batch(
+        "PublishEvents",
+        r#"{"events":[{"event":"validation.completed","data":{"n":1}},{"event":"validation.failed","data":{"n":2}}]}"#,
+    ),
+    status: 202,
+    answer: List(Kind::Event, "All events are accepted and on disk."),
+    errors: &[
+        Code::NotFound,
+        Code::BatchRequired,
+        Code::BatchTooMany,
+        Code::BatchInvalid,
+        Code::EventAccountRequired,
+        Code::EventTypeRequired,
+        Code::EventTypeUnknown,
+        Code::EventDataRequired,
+        Code::EventDataInvalid,
+        Code::EventTimestampInvalid,
+    ],
+    guide: Some("idempotent-publishing"),
+    related: &["publish_event", "list_events"],
+};
+
+pub const LIST_EVENTS: Description = Description {
+    id: "list_events",
+    tag: Tag::Events,
+    title: "List events",
+    about: "The account's events, newest first.",
+    answer: Page(Kind::Event, "A page of events."),
+    related: &["get_event", "list_deliveries"],
+    ..Description::BLANK
+};
+
+pub const GET_EVENT: Description = Description {
+    id: "get_event",
+    tag: Tag::Events,
+    title: "Get an event",
+    about: "One event and all deliveries that it fanned out to.",
+    answer: One(Kind::EventWithDeliveries, "The event and its deliveries."),
+    related: &["list_events", "list_deliveries"],
+    ..Description::BLANK
+};
+
+pub const LIST_EVENT_TYPES: Description = Description {
+    id: "list_event_types",
+    tag: Tag::EventTypes,
+    title: "List event types",
+    about: "The catalog: every type that can be published and subscribed to, by name.",
+    answer: Page(Kind::EventType, "A page of the catalog."),
+    related: &["create_webhook", "publish_event"],
+    ..Description::BLANK
+};
+
+pub const CREATE_EVENT_TYPE: Description = Description {
+    id: "create_event_type",
+    tag: Tag::EventTypes,
+    title: "Create an event type",
+    about: "Adds a type to the catalog. With a JSON Schema, the `data` of its events is checked when they are published.",
+    body: Body::Json(
+        "CreateEventType",
+        r#"{"name":"order.shipped","description":"An order has left the warehouse.","schema":{"type":"object","required":["order"],"properties":{"order":{"type":"string"}}},"example":{"order":"A-1042"}}"#,
+    ),
+    status: 201,
+    answer: One(Kind::EventType, "The type is in the catalog."),
+    errors: &[
+        Code::TypeNameRequired,
+        Code::TypeNameInvalid,
+        Code::TypeDescriptionInvalid,
+        Code::TypeSchemaInvalid,
+        Code::TypeExampleInvalid,
+        Code::EventTypeExists,
+    ],
+    related: &["update_event_type", "list_event_types"],
+    ..Description::BLANK
+};
+
+pub const UPDATE_EVENT_TYPE: Description = Description {
+    id: "update_event_type",
+    tag: Tag::EventTypes,
+    title: "Update an event type",
+    about: "Changes the description, schema or example of a type; what the body does not name stays. Events that were accepted before are not looked at again.",
+    body: Body::Json("UpdateEventType", r#"{"description":"An order has left the warehouse and is on its way."}"#),
+    answer: One(Kind::EventType, "The type as it is now."),
+    errors: &[Code::TypeDescriptionInvalid, Code::TypeSchemaInvalid, Code::TypeExampleInvalid, Code::NoValidFields],
+    related: &["list_event_types", "delete_event_type"],
+    ..Description::BLANK
+};
+
+pub const DELETE_EVENT_TYPE: Description = Description {
+    id: "delete_event_type",
+    tag: Tag::EventTypes,
+    title: "Delete an event type",
+    about: "Takes a type out of the catalog: it can no longer be published. Endpoints that subscribe to it stay subscribed, and get its events again when it comes back.",
+    status: 204,
+    answer: Nothing("The type is out of the catalog."),
+    related: &["list_event_types", "create_event_type"],
+    ..Description::BLANK
+};
+
+pub const LIST_ACCOUNTS: Description = Description {
+    id: "list_accounts",
+    tag: Tag::Accounts,
+    title: "List accounts",
+    about: "All accounts, newest first. An account's own key sees its own account only.",
+    answer: Page(Kind::Account, "A page of accounts."),
+    related: &["create_account", "get_account"],
+    ..Description::BLANK
+};
+
+pub const CREATE_ACCOUNT: Description = Description {
+    id: "create_account",
+    tag: Tag::Accounts,
+    title: "Create an account",
+    about: "Makes an account: the owner of endpoints, events and keys. Usually one for each of your customers.",
+    body: Body::Json("NameAccount", r#"{"name":"Acme"}"#),
+    status: 201,
+    answer: One(Kind::Account, "The account is made."),
+    errors: &[Code::NameRequired, Code::NameInvalid],
+    guide: Some("production"),
+    related: &["create_api_key", "list_accounts"],
+};
+
+pub const GET_ACCOUNT: Description = Description {
+    id: "get_account",
+    tag: Tag::Accounts,
+    title: "Get an account",
+    about: "One account. An account's own key sees its own account only.",
+    answer: One(Kind::Account, "The account."),
+    related: &["update_account", "list_api_keys"],
+    ..Description::BLANK
+};
+
+pub const UPDATE_ACCOUNT: Description = Description {
+    id: "update_account",
+    tag: Tag::Accounts,
+    title: "Rename an account",
+    about: "Changes the account's name.",
+    body: Body::Json("NameAccount", r#"{"name":"Acme Inc."}"#),
+    answer: One(Kind::Account, "The account as it is now."),
+    errors: &[Code::NoValidFields, Code::NameRequired, Code::NameInvalid],
+    related: &["get_account"],
+    ..Description::BLANK
+};
+
+pub const DELETE_ACCOUNT: Description = Description {
+    id: "delete_account",
+    tag: Tag::Accounts,
+    title: "Delete an account",
+    about: "Removes an account with its keys and endpoints at once, and its events and deliveries in the background.",
+    status: 204,
+    answer: Nothing("The account is gone."),
+    related: &["list_accounts"],
+    ..Description::BLANK
+};
+
+pub const LIST_API_KEYS: Description = Description {
+    id: "list_api_keys",
+    tag: Tag::ApiKeys,
+    title: "List API keys",
+    about: "The keys of an account, newest first. Keys are not shown, only their hints.",
+    answer: Page(Kind::ApiKey, "A page of keys."),
+    related: &["create_api_key", "delete_api_key"],
+    ..Description::BLANK
+};
+
+pub const CREATE_API_KEY: Description = Description {
+    id: "create_api_key",
+    tag: Tag::ApiKeys,
+    title: "Create an API key",
+    about: "Makes a key that acts for the account. The answer shows the key exactly once; it is stored only as a hash. A key can give no permission that it does not have itself.",
+    body: Body::Json("CreateApiKey", r#"{"name":"publisher","permissions":["events:create"]}"#),
+    status: 201,
+    answer: One(Kind::ApiKey, "The key is made. It is in this answer only."),
+    errors: &[Code::NameInvalid, Code::PermissionsRequired, Code::PermissionInvalid, Code::ExpiresAtInvalid],
+    guide: Some("production"),
+    related: &["delete_api_key", "list_api_keys"],
+};
+
+pub const DELETE_API_KEY: Description = Description {
+    id: "delete_api_key",
+    tag: Tag::ApiKeys,
+    title: "Revoke an API key",
+    about: "Revokes a key of the account. It is refused from the next call on.",
+    status: 204,
+    answer: Nothing("The key is revoked."),
+    related: &["create_api_key", "list_api_keys"],
+    ..Description::BLANK
+};

@@ -1,0 +1,650 @@
+//! The OpenAPI 3.1 document, made from what the router serves: method, path, permission and bucket of every call come
+//! from the routes themselves, the shapes of answers from the structures that are serialised, codes and details from
+//! [`Code`]. What only people can say of a call is in `calls`.
+
+pub(in crate::api) mod calls;
+pub(in crate::api) mod schemas;
+
+use axum::http::Method;
+use serde_json::{Map, Value, json};
+use utoipa::PartialSchema;
+
+use super::call::{Door, For, MAX_BATCH_BODY};
+use super::error::{Code, Language};
+use super::{accounts, deliveries, event_types, events, webhooks};
+
+/// A call that the router serves.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The HTTP method.
+    pub method: Method,
+    /// The path, with `{names}` for its parts.
+    pub path: &'static str,
+    /// What is checked before the handler.
+    pub door: Door,
+    /// What the reference says of it.
+    pub description: &'static Description,
+}
+
+/// What the reference says of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct Description {
+    /// The `operationId`; with hyphens the name of its page.
+    pub id: &'static str,
+    /// The resource that it belongs to.
+    pub tag: Tag,
+    /// A short title.
+    pub title: &'static str,
+    /// What it does, in Markdown.
+    pub about: &'static str,
+    /// The body that it takes.
+    pub body: Body,
+    /// The status of its success.
+    pub status: u16,
+    /// What it answers.
+    pub answer: Shape,
+    /// Codes beside those that follow from the route.
+    pub errors: &'static [Code],
+    /// The guide that shows how to use it.
+    pub guide: Option<&'static str>,
+    /// Calls that belong together with it.
+    pub related: &'static [&'static str],
+}
+
+impl Description {
+    /// What most calls have in common.
+    pub const BLANK: Self = Self {
+        id: "",
+        tag: Tag::Webhooks,
+        title: "",
+        about: "",
+        body: Body::None,
+        status: 200,
+        answer: Shape::Nothing(""),
+        errors: &[],
+        guide: None,
+        related: &[],
+    };
+}
+
+/// The resource that a call belongs to, in the order of the reference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tag {
+    /// Endpoints.
+    Webhooks,
+    /// Deliveries.
+    Deliveries,
+    /// Events.
+    Events,
+    /// The catalog.
+    EventTypes,
+    /// Accounts.
+    Accounts,
+    /// Keys.
+    ApiKeys,
+}
+
+impl Tag {
+    const ALL: [Self; 6] =
+        [Self::Webhooks, Self::Deliveries, Self::Events, Self::EventTypes, Self::Accounts, Self::ApiKeys];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Webhooks => "Webhooks",
+            Self::Deliveries => "Deliveries",
+            Self::Events => "Events",
+            Self::EventTypes => "Event types",
+            Self::Accounts => "Accounts",
+            Self::ApiKeys => "API keys",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Self::Webhooks => "Receivers: where events go, which of them, and the secret that signs them.",
+            Self::Deliveries => "What became of each event on its way to each endpoint.",
+            Self::Events => "What happened: publish it, and look back.",
+            Self::EventTypes => "The catalog of what can happen, which the operator owns.",
+            Self::Accounts => "The owners of endpoints, events and keys.",
+            Self::ApiKeys => "What programs sign in with.",
+        }
+    }
+}
+
+/// The body that a call takes. The texts are the name of its schema and an example.
+#[derive(Clone, Copy, Debug)]
+pub enum Body {
+    /// A call without one.
+    None,
+    /// JSON.
+    Json(&'static str, &'static str),
+    /// JSON, or nothing.
+    Optional(&'static str, &'static str),
+    /// JSON or NDJSON, as large as a batch.
+    Batch(&'static str, &'static str),
+    /// None is needed; a JSON object is taken and ignored.
+    Ignored,
+}
+
+/// What a success carries, and what it means.
+#[derive(Clone, Copy, Debug)]
+pub enum Shape {
+    /// No body.
+    Nothing(&'static str),
+    /// One resource.
+    One(Kind, &'static str),
+    /// A list of all.
+    List(Kind, &'static str),
+    /// A page of a list.
+    Page(Kind, &'static str),
+}
+
+/// A resource of the answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// `webhook_endpoint`
+    WebhookEndpoint,
+    /// `webhook_test_result`
+    WebhookTestResult,
+    /// `webhook_delivery`
+    WebhookDelivery,
+    /// `event`
+    Event,
+    /// `event`, with its deliveries beside it
+    EventWithDeliveries,
+    /// `event_type`
+    EventType,
+    /// `account`
+    Account,
+    /// `api_key`
+    ApiKey,
+}
+
+impl Kind {
+    const ALL: [Self; 8] = [
+        Self::WebhookEndpoint,
+        Self::WebhookTestResult,
+        Self::WebhookDelivery,
+        Self::Event,
+        Self::EventWithDeliveries,
+        Self::EventType,
+        Self::Account,
+        Self::ApiKey,
+    ];
+
+    /// The component's name, the resource's `type`, and what its id is.
+    fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::WebhookEndpoint => ("WebhookEndpoint", "webhook_endpoint", "Endpoint identifier."),
+            Self::WebhookTestResult => {
+                ("WebhookTestResult", "webhook_test_result", "Identifier of the test's delivery.")
+            }
+            Self::WebhookDelivery => {
+                let id = "Delivery identifier: a decimal integer that grows with time, the same over all attempts.";
+                ("WebhookDelivery", "webhook_delivery", id)
+            }
+            Self::Event => ("Event", "event", "Event identifier."),
+            Self::EventWithDeliveries => ("EventWithDeliveries", "event", "Event identifier."),
+            Self::EventType => ("EventType", "event_type", "The type's name."),
+            Self::Account => ("Account", "account", "Account identifier."),
+            Self::ApiKey => ("ApiKey", "api_key", "Key identifier. It is not the key."),
+        }
+    }
+
+    fn attributes(self) -> Value {
+        match self {
+            Self::WebhookEndpoint => schema::<webhooks::Attributes>(),
+            Self::WebhookTestResult => schema::<webhooks::TestAttributes>(),
+            Self::WebhookDelivery => schema::<deliveries::Attributes>(),
+            Self::Event | Self::EventWithDeliveries => schema::<events::Attributes>(),
+            Self::EventType => schema::<event_types::Attributes>(),
+            Self::Account => schema::<accounts::AccountAttributes>(),
+            Self::ApiKey => schema::<accounts::KeyAttributes>(),
+        }
+    }
+
+    fn id(self) -> Value {
+        let about = self.names().2;
+        match self {
+            Self::WebhookDelivery | Self::WebhookTestResult => {
+                json!({ "type": "string", "pattern": "^[1-9][0-9]*$", "description": about })
+            }
+            Self::EventType => json!({ "type": "string", "description": about }),
+            _ => json!({ "type": "string", "format": "uuid", "description": about }),
+        }
+    }
+
+    fn component(self) -> Value {
+        let (_, kind, _) = self.names();
+        let attributes = self.attributes();
+        let mut component = json!({
+            "type": "object",
+            "description": attributes["description"],
+            "required": ["type", "id", "attributes"],
+            "properties": {
+                "type": { "type": "string", "const": kind, "description": "What kind of resource this is." },
+                "id": self.id(),
+                "attributes": attributes,
+            },
+        });
+        if self == Self::EventWithDeliveries {
+            component["required"] = json!(["type", "id", "attributes", "relationships"]);
+            component["properties"]["relationships"] = json!({
+                "type": "object",
+                "required": ["deliveries"],
+                "properties": { "deliveries": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": { "data": {
+                        "type": "array",
+                        "description": "The event's deliveries, in the order of their ids.",
+                        "items": { "$ref": "#/components/schemas/WebhookDelivery" },
+                    } },
+                } },
+            });
+        }
+        component
+    }
+}
+
+fn schema<T: PartialSchema>() -> Value {
+    // A schema is strings, numbers and lists of them.
+    let mut schema = serde_json::to_value(T::schema()).unwrap_or_default();
+    for (_, property) in schema["properties"].as_object_mut().into_iter().flatten() {
+        // The macro tells a field's description beside the field's own schema, as if it were an object.
+        if let Some([inner, Value::Object(beside)]) = property["allOf"].as_array().map(Vec::as_slice) {
+            let mut inner = inner.clone();
+            inner["description"] = beside["description"].clone();
+            *property = inner;
+        }
+    }
+    schema
+}
+
+/// The document for these routes.
+pub fn document(routes: &[Route]) -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for route in routes {
+        let item = paths.entry(route.path).or_insert_with(|| json!({}));
+        item[route.method.as_str().to_ascii_lowercase()] = operation(route);
+    }
+    let tags: Vec<Value> = Tag::ALL.iter().map(|t| json!({ "name": t.name(), "description": t.about() })).collect();
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Aldaba API",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Webhooks that arrive: register endpoints, publish events, see every delivery.\n\nEvery call takes `Authorization: Bearer <key>`. Answers are `{\"data\", \"meta\"}` or `{\"errors\", \"meta\"}`; error details are English or Spanish by `Accept-Language`, error codes never change. Times are ISO 8601 in UTC with whole seconds and `Z`.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/", "description": "This server." }],
+        "security": [{ "key": [] }],
+        "tags": tags,
+        "paths": paths,
+        "components": {
+            "securitySchemes": { "key": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "An API key: a prefix (by default `mxcep_`) and 64 lowercase hex characters.",
+            } },
+            "schemas": components(),
+        },
+    })
+}
+
+fn components() -> Map<String, Value> {
+    let mut components: Map<String, Value> =
+        Kind::ALL.iter().map(|kind| (kind.names().0.to_owned(), kind.component())).collect();
+    components.extend([
+        ("CreateWebhook".to_owned(), schema::<schemas::CreateWebhook>()),
+        ("UpdateWebhook".to_owned(), schema::<schemas::UpdateWebhook>()),
+        ("RegenerateSecret".to_owned(), schema::<schemas::RegenerateSecret>()),
+        ("PublishEvent".to_owned(), schema::<schemas::PublishEvent>()),
+        ("PublishEvents".to_owned(), schema::<schemas::PublishEvents>()),
+        ("CreateEventType".to_owned(), schema::<schemas::CreateEventType>()),
+        ("UpdateEventType".to_owned(), schema::<schemas::UpdateEventType>()),
+        ("NameAccount".to_owned(), schema::<schemas::NameAccount>()),
+        ("CreateApiKey".to_owned(), schema::<schemas::CreateApiKey>()),
+        ("Meta".to_owned(), meta(json!({}))),
+        ("PageMeta".to_owned(), meta(json!({ "pagination": { "$ref": "#/components/schemas/Pagination" } }))),
+        ("ErrorMeta".to_owned(), meta_of_errors()),
+        ("Pagination".to_owned(), pagination()),
+        ("ErrorResponse".to_owned(), error_response()),
+    ]);
+    components
+}
+
+/// `meta` with these properties beside the usual ones; all of them are required.
+fn meta(more: Value) -> Value {
+    let mut properties = json!({
+        "version": { "type": "string", "pattern": r"^\d+\.\d+\.\d+$", "description": "Version of the software." },
+        "api_version": { "type": "string", "const": "v1", "description": "Version of the API." },
+        "request_id": {
+            "type": "string",
+            "pattern": "^[0-9a-f]{12,}$",
+            "description": "Names this request in the `X-Request-Id` header and in the logs.",
+        },
+        "datetime": {
+            "type": "object",
+            "description": "How every time of the answer is written.",
+            "required": ["timezone", "format"],
+            "properties": {
+                "timezone": { "type": "string", "const": "UTC", "description": "Always UTC." },
+                "format": { "type": "string", "const": "ISO 8601", "description": "With whole seconds and `Z`." },
+            },
+        },
+    });
+    if let (Some(properties), Value::Object(more)) = (properties.as_object_mut(), more) {
+        properties.extend(more);
+    }
+    let required: Vec<&String> = properties.as_object().into_iter().flat_map(Map::keys).collect();
+    json!({ "type": "object", "description": "About the answer itself.", "required": required, "properties": properties })
+}
+
+fn meta_of_errors() -> Value {
+    let mut meta = meta(json!({}));
+    let more = [
+        (
+            "retry_after",
+            json!({ "type": "integer", "minimum": 1, "description": "With `rate_limit_exceeded`: seconds to wait." }),
+        ),
+        (
+            "event",
+            json!({ "type": "string", "description": "With `webhook_event_invalid` and `event_unknown`: the value that is no event type of the catalog." }),
+        ),
+        ("limit", json!({ "type": "integer", "description": "With `webhook_limit_reached`: the account's cap." })),
+        (
+            "permission",
+            json!({ "type": "string", "description": "With `permission_invalid`: the value that is no permission." }),
+        ),
+    ];
+    for (name, schema) in more {
+        meta["properties"][name] = schema;
+    }
+    meta
+}
+
+fn pagination() -> Value {
+    let number = |least: u64, about: &str| json!({ "type": "integer", "minimum": least, "description": about });
+    json!({
+        "type": "object",
+        "description": "Where in the list this page is.",
+        "required": ["page", "per_page", "total", "total_pages"],
+        "properties": {
+            "page": number(1, "This page."),
+            "per_page": number(1, "Rows on a page, at most 100."),
+            "total": number(0, "Rows on all pages, exactly."),
+            "total_pages": number(0, "Pages in all."),
+        },
+    })
+}
+
+fn error_response() -> Value {
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+    json!({
+        "type": "object",
+        "description": "A refusal: everything that is wrong with the call, in the order of its fields.",
+        "required": ["errors", "meta"],
+        "properties": {
+            "errors": { "type": "array", "minItems": 1, "items": {
+                "type": "object",
+                "required": ["status", "code", "detail"],
+                "properties": {
+                    "status": { "type": "string", "pattern": "^[45][0-9]{2}$", "description": "The HTTP status." },
+                    "code": { "type": "string", "enum": codes, "description": "What is wrong. Stable, never translated." },
+                    "detail": { "type": "string", "description": "The same in words, in English or Spanish." },
+                    "source": {
+                        "type": "object",
+                        "description": "Where, when one field is at fault.",
+                        "required": ["pointer"],
+                        "properties": { "pointer": {
+                            "type": "string",
+                            "description": "JSON Pointer (RFC 6901) to the field, below `/data/attributes`; in a batch below `/events/<index>`.",
+                        } },
+                    },
+                    "meta": { "type": "object", "description": "Values that a program may want, the same as in the `meta` of the answer." },
+                },
+            } },
+            "meta": { "$ref": "#/components/schemas/ErrorMeta" },
+        },
+    })
+}
+
+fn operation(route: &Route) -> Value {
+    let Description { id, tag, title, about, guide, related, .. } = *route.description;
+    let mut operation = json!({
+        "operationId": id,
+        "tags": [tag.name()],
+        "summary": title,
+        "description": about,
+        "x-permission": route.door.permission.name(),
+        "x-audience": if route.door.keys == For::Operator { "operator" } else { "public" },
+        "x-rate-limit-bucket": route.door.bucket.name(),
+        "x-related": related,
+        "parameters": parameters(route),
+    });
+    if let Some(guide) = guide {
+        operation["x-guide"] = guide.into();
+    }
+    if let Some(body) = request_body(&route.description.body) {
+        operation["requestBody"] = body;
+    }
+    let codes = codes(route);
+    operation["responses"] = responses(route, &codes);
+    operation["x-errors"] = codes
+        .iter()
+        .map(|code| json!({ "status": code.status(), "code": code.name(), "detail": code.example(Language::English) }))
+        .collect();
+    operation
+}
+
+/// Every code that a call can answer with, by status.
+fn codes(route: &Route) -> Vec<Code> {
+    let mut codes =
+        vec![Code::Unauthorized, Code::Forbidden, Code::RateLimitExceeded, Code::InternalError, Code::Unavailable];
+    if route.path.contains('{') {
+        codes.push(Code::NotFound);
+    }
+    if route.method == Method::POST {
+        codes.extend([Code::InvalidIdempotencyKey, Code::IdempotencyKeyInProgress, Code::IdempotencyKeyReused]);
+    }
+    let of_json = [Code::InvalidJson, Code::BodyTooLarge, Code::UnsupportedMediaType];
+    match route.description.body {
+        Body::None => {}
+        Body::Json(..) | Body::Batch(..) => {
+            codes.push(Code::BodyEmpty);
+            codes.extend(of_json);
+        }
+        Body::Optional(..) | Body::Ignored => codes.extend(of_json),
+    }
+    codes.extend(route.description.errors);
+    codes.sort_by_key(|code| (code.status(), Code::ALL.iter().position(|known| known == code)));
+    codes.dedup();
+    codes
+}
+
+fn parameters(route: &Route) -> Vec<Value> {
+    let mut parameters = Vec::new();
+    for name in route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+        let (about, uuid) = match (route.description.tag, name) {
+            (Tag::Webhooks | Tag::Deliveries, _) => ("UUID of the webhook endpoint.", true),
+            (Tag::Events, _) => ("UUID of the event.", true),
+            (Tag::EventTypes, _) => ("Name of the event type.", false),
+            (_, "key_id") => ("UUID of the key, not the key.", true),
+            _ => ("UUID of the account.", true),
+        };
+        let schema = if uuid { json!({ "type": "string", "format": "uuid" }) } else { json!({ "type": "string" }) };
+        let parameter = json!({ "name": name, "in": "path", "required": true, "description": about, "schema": schema });
+        parameters.push(parameter);
+    }
+    if matches!(route.description.answer, Shape::Page(..)) {
+        for (name, default, most, about) in [
+            ("page", 1, None, "Which page, from 1. What is out of range or no number is clamped."),
+            ("per_page", 50, Some(100), "Rows on a page, 1 to 100. What is out of range or no number is clamped."),
+        ] {
+            let mut schema = json!({ "type": "integer", "minimum": 1, "default": default });
+            if let Some(most) = most {
+                schema["maximum"] = most.into();
+            }
+            parameters.push(
+                json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema }),
+            );
+        }
+    }
+    if route.method == Method::POST {
+        parameters.push(json!({
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": false,
+            "description": "Makes the call safe to repeat: for 24 hours the same key and body get the first answer again.",
+            "schema": { "type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$" },
+        }));
+    }
+    parameters
+}
+
+fn request_body(body: &Body) -> Option<Value> {
+    let content = |name: &str, example: &str| {
+        let example: Value = serde_json::from_str(example).unwrap_or_default();
+        json!({ "schema": { "$ref": format!("#/components/schemas/{name}") }, "example": example })
+    };
+    match *body {
+        Body::None | Body::Ignored => None,
+        Body::Json(name, example) => {
+            Some(json!({ "required": true, "content": { "application/json": content(name, example) } }))
+        }
+        Body::Optional(name, example) => {
+            Some(json!({ "required": false, "content": { "application/json": content(name, example) } }))
+        }
+        Body::Batch(name, example) => Some(json!({
+            "required": true,
+            "description": format!("Up to {} MiB.", MAX_BATCH_BODY >> 20),
+            "content": {
+                "application/json": content(name, example),
+                "application/x-ndjson": { "schema": {
+                    "type": "string",
+                    "description": "One event on each line, each a JSON object like the members of `events`.",
+                } },
+            },
+        })),
+    }
+}
+
+fn responses(route: &Route, codes: &[Code]) -> Value {
+    let mut responses = Map::new();
+    let Description { status, answer, .. } = *route.description;
+    let reference = |kind: Kind| json!({ "$ref": format!("#/components/schemas/{}", kind.names().0) });
+    let list = |kind: Kind| json!({ "type": "array", "items": reference(kind) });
+    let (about, data, meta) = match answer {
+        Shape::Nothing(about) => (about, None, ""),
+        Shape::One(kind, about) => (about, Some(reference(kind)), "Meta"),
+        Shape::List(kind, about) => (about, Some(list(kind)), "Meta"),
+        Shape::Page(kind, about) => (about, Some(list(kind)), "PageMeta"),
+    };
+    let mut success = json!({ "description": about, "headers": headers(route, status) });
+    if let Some(data) = data {
+        success["content"] = json!({ "application/json": { "schema": {
+            "type": "object",
+            "required": ["data", "meta"],
+            "properties": { "data": data, "meta": { "$ref": format!("#/components/schemas/{meta}") } },
+        } } });
+    }
+    responses.insert(status.to_string(), success);
+    for code in codes {
+        let status = code.status();
+        let of_status = codes.iter().filter(|code| code.status() == status).map(|code| code.name());
+        responses.entry(status.to_string()).or_insert_with(|| {
+            json!({
+                "description": meaning(status),
+                "headers": headers(route, status),
+                "x-codes": of_status.collect::<Vec<_>>(),
+                "content": { "application/json": {
+                    "schema": { "$ref": "#/components/schemas/ErrorResponse" },
+                    "example": envelope(*code),
+                } },
+            })
+        });
+    }
+    responses.into()
+}
+
+/// An error's envelope as it would be answered.
+fn envelope(code: Code) -> Value {
+    let detail = code.example(Language::English);
+    let mut meta = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "api_version": "v1",
+        "request_id": "c4d5e6f7a8b9",
+        "datetime": { "timezone": "UTC", "format": "ISO 8601" },
+    });
+    if code == Code::RateLimitExceeded {
+        meta["retry_after"] = 45.into();
+    }
+    json!({ "errors": [{ "status": code.status().to_string(), "code": code.name(), "detail": detail }], "meta": meta })
+}
+
+fn headers(route: &Route, status: u16) -> Value {
+    let text = |about: &str| json!({ "description": about, "schema": { "type": "string" } });
+    let integer = |about: &str| json!({ "description": about, "schema": { "type": "integer" } });
+    let mut headers = json!({ "X-Request-Id": text("Names this request, like `meta.request_id`.") });
+    if route.method == Method::POST && status < 500 && ![401, 403, 429].contains(&status) {
+        let about = "`true` when this is the kept answer of an earlier call with the same `Idempotency-Key`.";
+        headers["Idempotent-Replayed"] = text(about);
+    }
+    match status {
+        401 => headers["WWW-Authenticate"] = text("`Bearer`."),
+        409 if route.method == Method::POST => {
+            headers["Retry-After"] =
+                integer("With `idempotency_key_in_progress`: seconds to wait before the next try, 1 to 5.");
+        }
+        429 => {
+            headers["Retry-After"] = integer("Seconds to wait before the next try.");
+            headers["X-RateLimit-Limit"] = integer("Calls that the bucket allows in one window (only on 429).");
+            headers["X-RateLimit-Remaining"] = integer("Calls left in the current window: always 0 (only on 429).");
+            headers["X-RateLimit-Reset"] = integer("Unix time in seconds when the window resets (only on 429).");
+        }
+        503 => headers["Retry-After"] = integer("Seconds to wait before the next try."),
+        _ => {}
+    }
+    headers
+}
+
+fn meaning(status: u16) -> &'static str {
+    match status {
+        400 => "The request cannot be read, or the receiver's host cannot be used.",
+        401 => "Authentication is required or the provided credentials are invalid.",
+        403 => "The key lacks the permission, or is of the wrong kind.",
+        404 => "It does not exist, or does not belong to the account.",
+        409 => "It conflicts with something that exists or is under way.",
+        413 => "The body is too large.",
+        415 => "The body's media type is not supported.",
+        422 => "A field is missing or not valid.",
+        429 => "Rate limit exceeded.",
+        503 => "The service cannot answer right now.",
+        _ => "Something went wrong inside. It was logged with the request's id.",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_has_a_name_of_its_own_and_relations_that_exist() {
+        let routes = crate::api::routes();
+        let document = document(&routes);
+        let known: Vec<&str> = routes.iter().map(|route| route.description.id).collect();
+        for (index, route) in routes.iter().enumerate() {
+            assert!(!known[..index].contains(&route.description.id), "{} twice", route.description.id);
+            for related in route.description.related {
+                assert!(known.contains(related), "{}: {related}", route.description.id);
+            }
+            let operation = &document["paths"][route.path][route.method.as_str().to_ascii_lowercase()];
+            let body = &operation["requestBody"]["content"]["application/json"];
+            if let Some(name) = body["schema"]["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
+                assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+                assert!(body["example"].is_object(), "{}: the example is JSON", route.description.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The shapes of the reference that no handler's own structure has: request bodies (handlers read those field by field,
+//! to name every fault) and the value lists of single fields.
+#![expect(dead_code, reason = "they describe what clients send, and are never built here")]
+
+use serde_json::Value;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
+
+use crate::domain::delivery::DeliveryStatus;
+use crate::domain::endpoint::EndpointStatus;
+use crate::domain::permission::Permission;
+
+/// Registers a receiver.
+#[derive(ToSchema)]
+pub struct CreateWebhook {
+    /// Receiver URL. In production it must use HTTPS, and its host must not resolve to a private, local or reserved address.
+    #[schema(format = "uri", max_length = 2048)]
+    url: String,
+    /// Event types to subscribe to, from the catalog. Counted as sent, then duplicates are dropped.
+    #[schema(min_items = 1, max_items = 10)]
+    events: Vec<String>,
+    /// Free-form label.
+    #[schema(max_length = 255)]
+    description: Option<String>,
+}
+
+/// Changes what it names, and nothing else. At least one field.
+#[derive(ToSchema)]
+pub struct UpdateWebhook {
+    /// Receiver URL, under the same rules as at registration.
+    #[schema(nullable = false, format = "uri", max_length = 2048)]
+    url: Option<String>,
+    /// Event types to subscribe to, in place of those before.
+    #[schema(nullable = false, min_items = 1, max_items = 10)]
+    events: Option<Vec<String>>,
+    /// Free-form label; `null` removes it.
+    #[schema(max_length = 255)]
+    description: Option<String>,
+    /// `active` (which also clears the failure counter) or `disabled`.
+    #[schema(required = false, value_type = SettableStatusName, inline)]
+    status: Option<String>,
+}
+
+/// How long the old secret lives on.
+#[derive(ToSchema)]
+pub struct RegenerateSecret {
+    /// Seconds for which the old secret signs beside the new one. With 0 every older secret is dead at once.
+    #[schema(nullable = false, minimum = 0, maximum = 604_800, default = 0)]
+    overlap_seconds: Option<u32>,
+}
+
+/// Something that happened.
+#[derive(ToSchema)]
+pub struct PublishEvent {
+    /// An event type of the catalog.
+    event: String,
+    /// What receivers get as `data`, to the byte as it is sent. Where the event type has a schema, it must match.
+    #[schema(value_type = FreeObject, inline)]
+    data: Value,
+    /// When it happened: ISO 8601 with its offset. Now, when it is not given.
+    #[schema(format = DateTime)]
+    timestamp: Option<String>,
+    /// The account that it happened in. Required with an operator key; otherwise the key's own, if it is given.
+    #[schema(format = "uuid")]
+    account_id: Option<String>,
+}
+
+/// Events that are accepted together, all or none.
+#[derive(ToSchema)]
+pub struct PublishEvents {
+    /// The events, each up to `limits.max_body` bytes.
+    #[schema(min_items = 1, max_items = 1000)]
+    events: Vec<PublishEvent>,
+}
+
+/// A new entry of the catalog.
+#[derive(ToSchema)]
+pub struct CreateEventType {
+    /// The name: lowercase letters, digits and underscores in parts separated by dots. `test` is taken.
+    #[schema(pattern = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length = 128)]
+    name: String,
+    /// What it means, for people.
+    #[schema(max_length = 1000)]
+    description: Option<String>,
+    /// JSON Schema that the `data` of its events must match, without references to other documents.
+    #[schema(required = false, value_type = NullableSchema, inline)]
+    schema: Option<Value>,
+    /// An example of `data`, which must match the schema.
+    #[schema(required = false, value_type = NullableObject, inline)]
+    example: Option<Value>,
+}
+
+/// Changes what it names, and nothing else. At least one field.
+#[derive(ToSchema)]
+pub struct UpdateEventType {
+    /// What it means, for people; `null` removes it.
+    #[schema(max_length = 1000)]
+    description: Option<String>,
+    /// JSON Schema that the `data` of its events must match; `null` removes it.
+    #[schema(required = false, value_type = NullableSchema, inline)]
+    schema: Option<Value>,
+    /// An example of `data`; `null` removes it.
+    #[schema(required = false, value_type = NullableObject, inline)]
+    example: Option<Value>,
+}
+
+/// The account's name.
+#[derive(ToSchema)]
+pub struct NameAccount {
+    /// A name for people.
+    #[schema(min_length = 1, max_length = 255)]
+    name: String,
+}
+
+/// A new API key. It can do no more than the key that makes it.
+#[derive(ToSchema)]
+pub struct CreateApiKey {
+    /// What it may do.
+    #[schema(value_type = PermissionNames, inline)]
+    permissions: Vec<String>,
+    /// A name for people.
+    #[schema(min_length = 1, max_length = 255)]
+    name: Option<String>,
+    /// After this it is refused: ISO 8601 in the future, with its offset. It never expires when this is not given.
+    #[schema(format = DateTime)]
+    expires_at: Option<String>,
+}
+
+fn one_of(names: impl IntoIterator<Item = &'static str>) -> RefOr<Schema> {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+}
+
+/// The values of an endpoint's status.
+pub struct EndpointStatusName;
+
+impl ToSchema for EndpointStatusName {}
+
+impl PartialSchema for EndpointStatusName {
+    fn schema() -> RefOr<Schema> {
+        one_of(
+            [EndpointStatus::Active, EndpointStatus::Disabled, EndpointStatus::AutoDisabled].map(EndpointStatus::name),
+        )
+    }
+}
+
+/// The values that an owner may set an endpoint's status to.
+pub struct SettableStatusName;
+
+impl ToSchema for SettableStatusName {}
+
+impl PartialSchema for SettableStatusName {
+    fn schema() -> RefOr<Schema> {
+        one_of([EndpointStatus::Active, EndpointStatus::Disabled].map(EndpointStatus::name))
+    }
+}
+
+/// The values of a delivery's status.
+pub struct DeliveryStatusName;
+
+impl ToSchema for DeliveryStatusName {}
+
+impl PartialSchema for DeliveryStatusName {
+    fn schema() -> RefOr<Schema> {
+        let all = [DeliveryStatus::Pending, DeliveryStatus::Retrying, DeliveryStatus::Success, DeliveryStatus::Failed];
+        one_of(all.map(DeliveryStatus::name))
+    }
+}
+
+/// A list of permissions.
+pub struct PermissionNames;
+
+impl ToSchema for PermissionNames {}
+
+impl PartialSchema for PermissionNames {
+    fn schema() -> RefOr<Schema> {
+        let names = Permission::ALL.iter().map(|permission| permission.name());
+        ArrayBuilder::new().items(one_of(names)).min_items(Some(1)).into()
+    }
+}
+
+/// Any JSON object.
+pub struct FreeObject;
+
+impl ToSchema for FreeObject {}
+
+impl PartialSchema for FreeObject {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Object).into()
+    }
+}
+
+/// Any JSON object, or null.
+pub struct NullableObject;
+
+impl ToSchema for NullableObject {}
+
+impl PartialSchema for NullableObject {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Object, Type::Null])).into()
+    }
+}
+
+/// A JSON Schema, or null.
+pub struct NullableSchema;
+
+impl ToSchema for NullableSchema {}
+
+impl PartialSchema for NullableSchema {
+    fn schema() -> RefOr<Schema> {
+        let kinds = [Type::Object, Type::Boolean, Type::Null];
+        ObjectBuilder::new().schema_type(SchemaType::from_iter(kinds)).into()
+    }
+}
