@@ -247,7 +247,7 @@ impl Reader {
         let rule = format!("up to {MAX_STEPS} durations of at most 30d, separated by commas, such as 30s,2m,10m");
         let month = Duration::from_secs(30 * 86_400);
         let schedule = self.take("webhooks.retry_schedule", "30s,2m,10m,30m,1h30m,3h,3h30m", &rule, |text| {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            let parts = text.split(',').map(str::trim).filter(|_| !text.is_empty());
             let delays: Option<Vec<_>> =
                 parts.map(|part| parse_duration(part).filter(|delay| *delay <= month)).collect();
             RetrySchedule::new(delays?)
@@ -417,6 +417,7 @@ mod tests {
             ("ALDABA_WEBHOOKS__TIMEOUT", "10", "webhooks.timeout"),
             ("ALDABA_WEBHOOKS__TIMEOUT", "0s", "webhooks.timeout"),
             ("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "1s,soon", "webhooks.retry_schedule"),
+            ("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "1s,,2s", "webhooks.retry_schedule"),
             ("ALDABA_WEBHOOKS__MAX_ENDPOINTS", "0", "webhooks.max_endpoints"),
             ("ALDABA_WEBHOOKS__MAX_IN_FLIGHT", "-1", "webhooks.max_in_flight"),
             ("ALDABA_WEBHOOKS__AUTO_DISABLE_THRESHOLD", "many", "webhooks.auto_disable_threshold"),

@@ -15,6 +15,7 @@ pub mod metrics;
 mod server;
 pub mod store;
 mod telemetry;
+pub mod web;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +56,7 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
         let store = Store::open(open_options(&config, Some(inbox)))?;
-        let resolver = Arc::new(SystemResolver);
+        let resolver = Arc::new(SystemResolver::default());
         let egress = Egress::new(config.environment, &config.brand, config.timeout, clock.clone(), resolver);
         Ok(Self { store, config, egress, clock, random, nudges })
     }
@@ -71,6 +72,7 @@ impl App {
             key_prefix: config.key_prefix.clone(),
             max_body: config.max_body,
             rate_limits: config.rate_limits.clone(),
+            max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
         };
         let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
         let engine = Engine {
@@ -87,16 +89,20 @@ impl App {
         };
         let (stopping, stopped) = watch::channel(false);
         let retention = Retention { deliveries: config.retention };
-        let housekeeping = tokio::spawn(engine::maintain(store, egress, clock, retention));
+        let housekeeping = tokio::spawn(engine::maintain(store, clock, retention));
+        let closing = tokio::spawn(engine::close_idle(egress));
         let key_uses = tokio::spawn(flush_key_uses(api.clone()));
         let engine = tokio::spawn(engine.run(nudges, until(stopped.clone())));
-        let server = tokio::spawn(server::serve(listener, api::router(api.clone()), until(stopped), grace));
+        let (router, refusing) = (api::router(api.clone(), web::router()), api.clone());
+        let refusal: server::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
+        let server = tokio::spawn(server::serve(listener, router, Some(refusal), until(stopped), grace));
         stop.await;
         let _ = stopping.send(true);
-        // The server goes first: what it still accepts may still be sent, and is safe in any case.
+        // Both stop at the same signal: what is accepted in between is safe, and is sent after the next start.
         let _ = server.await;
         let _ = engine.await;
         housekeeping.abort();
+        closing.abort();
         key_uses.abort();
         api.flush_key_uses().await;
     }

@@ -1,6 +1,8 @@
 //! The HTTP server: connections in, bounded in number and time, and a stop that lets answers finish.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
@@ -17,15 +19,25 @@ const MAX_CONNECTIONS: usize = 10_000;
 /// A request's head must have arrived within this time, which also closes idle connections.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Bytes that a request's head may have.
+const MAX_HEAD: usize = 64 * 1024;
+
 /// After an error of accepting (no file descriptors left), before the next try.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` resolves, then finishes the requests under way within `grace`.
-pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>, grace: Duration) {
+/// Serves until `stop` resolves, then finishes the requests under way within `grace`. `refusal` answers what cannot be
+/// read as a request.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    refusal: Option<Refusal>,
+    stop: impl Future<Output = ()>,
+    grace: Duration,
+) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
     tokio::pin!(stop);
     loop {
         let accepted = async {
@@ -48,7 +60,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
         // Small answers must not wait for more to come.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let wire = Wire { stream: TokioIo::new(stream), refusal: refusal.clone(), pending: Vec::new() };
+        let connection = graceful.watch(builder.serve_connection(wire, service));
         tokio::spawn(async move {
             // A client that breaks off is no event of ours.
             let _ = connection.await;
@@ -58,5 +71,92 @@ pub async fn serve(listener: TcpListener, router: Router, stop: impl Future<Outp
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were cut off at the stop");
+    }
+}
+
+/// Writes a refusal, for a status, as a whole HTTP message.
+pub type Refusal = Arc<dyn Fn(u16) -> Vec<u8> + Send + Sync>;
+
+/// A connection on which what hyper answers by itself, to a request that it could not read, is said in our own words.
+///
+/// Such an answer is one short message without a body. Ours name their request, and those that carry a body do not end
+/// with an empty line.
+struct Wire<T> {
+    stream: T,
+    refusal: Option<Refusal>,
+    /// What is still to be written in place of what hyper has written.
+    pending: Vec<u8>,
+}
+
+impl<T: hyper::rt::Write + Unpin> Wire<T> {
+    /// The status of an answer of hyper's own.
+    fn own_answer(message: &[u8]) -> Option<u16> {
+        let status = message.strip_prefix(b"HTTP/1.")?.get(2..5)?;
+        let status = std::str::from_utf8(status).ok()?.parse().ok().filter(|status| (400..500).contains(status))?;
+        let names_request = || message.windows(12).any(|window| window.eq_ignore_ascii_case(b"x-request-id"));
+        (message.len() < 512 && message.ends_with(b"\r\n\r\n") && !names_request()).then_some(status)
+    }
+
+    fn write_pending(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while !self.pending.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.pending))?;
+            if written == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            self.pending.drain(..written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: hyper::rt::Read + Unpin> hyper::rt::Read for Wire<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<T: hyper::rt::Write + Unpin> hyper::rt::Write for Wire<T> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, message: &[u8]) -> Poll<std::io::Result<usize>> {
+        ready!(self.write_pending(context))?;
+        if let Some(refusal) = &self.refusal
+            && let Some(status) = Self::own_answer(message)
+        {
+            self.pending = refusal(status);
+            let _ = self.write_pending(context)?;
+            return Poll::Ready(Ok(message.len()));
+        }
+        Pin::new(&mut self.stream).poll_write(context, message)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        ready!(self.write_pending(context))?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        ready!(self.write_pending(context))?;
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        messages: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        match messages {
+            [message] => self.poll_write(context, message),
+            _ => {
+                ready!(self.write_pending(context))?;
+                Pin::new(&mut self.stream).poll_write_vectored(context, messages)
+            }
+        }
     }
 }

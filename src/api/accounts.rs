@@ -66,7 +66,7 @@ pub(super) struct KeyAttributes {
     /// After this it is refused; `null` when it never expires.
     #[schema(required, format = DateTime)]
     expires_at: Option<String>,
-    /// When it was last used, noted once a minute; `null` before the first use.
+    /// When it was last used; `null` before the first use.
     #[schema(required, format = DateTime)]
     last_used_at: Option<String>,
     /// When it was made.
@@ -141,7 +141,10 @@ pub async fn delete(call: Call) -> Result<Answer, ApiError> {
 pub async fn list_keys(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let page = call.page();
-    let found = call.api.store.api_keys(Some(account.id), page).await?;
+    let mut found = call.api.store.api_keys(Some(account.id), page).await?;
+    for key in &mut found.items {
+        key.last_used_at = key.last_used_at.max(call.api.key_uses.last(key.id));
+    }
     Ok(Answer::page(&found, page, |key| key_resource(key, None)))
 }
 

@@ -57,6 +57,11 @@ impl KeyUses {
         uses.insert(key.id, now);
     }
 
+    /// The last call with a key that is not written down yet.
+    pub fn last(&self, key: ApiKeyId) -> Option<Timestamp> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied()
+    }
+
     /// Takes what was noted.
     pub fn take(&self) -> Vec<(ApiKeyId, Timestamp)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()

@@ -10,11 +10,12 @@ use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
+use tracing::Instrument as _;
 
 use super::Api;
 use super::auth::{Caller, authenticate};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
-use super::error::{ApiError, Code, Fault};
+use super::error::{ApiError, Code, Fault, Words};
 use super::idempotency::{self, Mark};
 use super::limits::Bucket;
 use crate::domain::id::AccountId;
@@ -75,9 +76,14 @@ struct Kept {
 }
 
 /// Brings a request to its handler, and the handler's answer back.
-pub async fn serve<F>(api: Api, door: Door, request: Request<Body>, handler: impl FnOnce(Call) -> F) -> Response<Body>
+pub async fn serve<F>(
+    api: Api,
+    door: Door,
+    request: Request<Body>,
+    handler: impl FnOnce(Call) -> F + Send + 'static,
+) -> Response<Body>
 where
-    F: Future<Output = Result<Answer, ApiError>>,
+    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
     let info = request.extensions().get::<RequestInfo>().cloned();
     let info = info.unwrap_or_else(|| RequestInfo { id: String::new(), language: super::error::Language::English });
@@ -92,10 +98,10 @@ async fn enter<F>(
     door: Door,
     request: Request<Body>,
     info: &RequestInfo,
-    handler: impl FnOnce(Call) -> F,
+    handler: impl FnOnce(Call) -> F + Send + 'static,
 ) -> Result<Response<Body>, ApiError>
 where
-    F: Future<Output = Result<Answer, ApiError>>,
+    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
     let now = api.clock.now();
     let caller = authenticate(request.headers(), api.store.view(), now)?;
@@ -146,16 +152,39 @@ where
         body,
         kept: kept.clone(),
     };
+    let answered = match (kept, mark) {
+        (Some(kept), Some(mark)) => {
+            // In a task of its own: a client that goes away must not take the mark with it while the effect goes on.
+            let marked = answer_once(api, info.clone(), kept, mark, handler, call);
+            let marked = tokio::spawn(marked.instrument(tracing::Span::current()));
+            marked.await.map_err(|_| ApiError::from(Code::InternalError))?
+        }
+        _ => handler(call).await,
+    };
+    answered.map(|answer| respond(answer.status(), answer.body(&info.id), &info.id))
+}
+
+/// Runs the first call with an idempotency key to its end, and keeps its refusal; its success is kept with its effect.
+async fn answer_once<F>(
+    api: Api,
+    info: RequestInfo,
+    kept: Kept,
+    mark: Mark,
+    handler: impl FnOnce(Call) -> F,
+    call: Call,
+) -> Result<Answer, ApiError>
+where
+    F: Future<Output = Result<Answer, ApiError>>,
+{
     let answered = handler(call).await;
-    if let (Err(error), Some(kept)) = (&answered, kept)
+    if let Err(error) = &answered
         && error.status() < 500
     {
-        let body = error_body(error, info);
-        let answer = kept_answer(kept.body_hash, error.status(), info, body);
+        let answer = kept_answer(kept.body_hash, error.status(), &info, error_body(error, &info));
         api.store.keep_answer(kept.scope, answer).await?;
     }
     drop(mark);
-    answered.map(|answer| respond(answer.status(), answer.body(&info.id), &info.id))
+    answered
 }
 
 /// The answer that was kept for this key, or the mark that this call is the first.
@@ -195,12 +224,14 @@ async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes
     if declared.is_some_and(|length| length > most) {
         return Err(too_large());
     }
-    let broken = |what: &str| ApiError::from(Fault::new(Code::InvalidJson).naming(what));
+    let broken = |english: &str, spanish: &str| {
+        ApiError::from(Fault::new(Code::InvalidJson).because(&Words::new(english, spanish)))
+    };
     match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
-        Ok(Err(_)) => Err(broken("it ended early")),
-        Err(_) => Err(broken("it did not arrive in time")),
+        Ok(Err(_)) => Err(broken("it ended early", "terminó antes de tiempo")),
+        Err(_) => Err(broken("it did not arrive in time", "no llegó a tiempo")),
     }
 }
 
@@ -249,7 +280,8 @@ impl Call {
             return Err(Fault::new(Code::UnsupportedMediaType).naming("application/json").into());
         }
         if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err(Fault::new(Code::InvalidJson).naming("it does not begin with {").into());
+            let reason = Words::new("it does not begin with {", "no empieza con {");
+            return Err(Fault::new(Code::InvalidJson).because(&reason).into());
         }
         Ok(body)
     }
@@ -286,14 +318,15 @@ impl Call {
 /// Where a body stops being JSON.
 pub fn invalid_json(error: &serde_json::Error) -> ApiError {
     // The message of a parse error names the place and the syntax, not the content.
-    let what = format!("{} at line {} column {}", category(error), error.line(), error.column());
-    Fault::new(Code::InvalidJson).naming(what).into()
-}
-
-fn category(error: &serde_json::Error) -> &'static str {
-    match error.classify() {
-        serde_json::error::Category::Eof => "it ends early",
-        serde_json::error::Category::Data => "an unexpected value",
-        _ => "a syntax error",
-    }
+    let (english, spanish) = match error.classify() {
+        serde_json::error::Category::Eof => ("it ends early", "termina antes de tiempo"),
+        serde_json::error::Category::Data => ("an unexpected value", "un valor inesperado"),
+        _ => ("a syntax error", "un error de sintaxis"),
+    };
+    let (line, column) = (error.line(), error.column());
+    let reason = Words::new(
+        format!("{english} at line {line} column {column}"),
+        format!("{spanish} en la línea {line}, columna {column}"),
+    );
+    Fault::new(Code::InvalidJson).because(&reason).into()
 }

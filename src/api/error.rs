@@ -72,6 +72,7 @@ macro_rules! codes {
 codes! {
     BodyEmpty 400 "body_empty" "The request body is empty; a JSON object is expected." "El cuerpo de la solicitud está vacío; se espera un objeto JSON.";
     InvalidJson 400 "invalid_json" "The request body is not a valid JSON object: {}." "El cuerpo de la solicitud no es un objeto JSON válido: {}.";
+    InvalidRequest 400 "invalid_request" "The request is not valid HTTP/1.1." "La solicitud no es HTTP/1.1 válido.";
     InvalidIdempotencyKey 400 "invalid_idempotency_key" "The Idempotency-Key header must have 1 to 255 letters, digits, hyphens or underscores." "La cabecera Idempotency-Key debe tener de 1 a 255 letras, dígitos, guiones o guiones bajos.";
     UrlDnsFailed 400 "url_dns_failed" "The host {} could not be resolved." "No se pudo resolver el host {}.";
     UrlSsrfBlocked 400 "url_ssrf_blocked" "The host {} is or resolves to a private, local or reserved address, to which nothing is sent." "El host {} es o resuelve a una dirección privada, local o reservada, a la que no se envía nada.";
@@ -82,6 +83,7 @@ codes! {
     IdempotencyKeyInProgress 409 "idempotency_key_in_progress" "A request with this Idempotency-Key is still being processed." "Una solicitud con esta Idempotency-Key todavía se está procesando.";
     EventTypeExists 409 "event_type_exists" "The event type {} already exists." "El tipo de evento {} ya existe.";
     BodyTooLarge 413 "body_too_large" "The request body is larger than {} bytes." "El cuerpo de la solicitud supera {} bytes.";
+    UriTooLong 414 "uri_too_long" "The request's path and query are too long." "La ruta y la consulta de la solicitud son demasiado largas.";
     UnsupportedMediaType 415 "unsupported_media_type" "The Content-Type must be {}." "El Content-Type debe ser {}.";
     IdempotencyKeyReused 422 "idempotency_key_reused" "This Idempotency-Key was used with another request body." "Esta Idempotency-Key se usó con otro cuerpo de solicitud.";
     UrlRequired 422 "webhook_url_required" "url is required." "url es obligatorio.";
@@ -118,6 +120,7 @@ codes! {
     PermissionsRequired 422 "permissions_required" "permissions must name at least one permission." "permissions debe indicar al menos un permiso.";
     PermissionInvalid 422 "permission_invalid" "permissions must be a list of known permissions; this is none: {}." "permissions debe ser una lista de permisos conocidos; este no lo es: {}.";
     ExpiresAtInvalid 422 "expires_at_invalid" "expires_at must be an ISO 8601 date-time in the future with its offset, or null." "expires_at debe ser una fecha y hora ISO 8601 futura con su desfase, o null.";
+    HeadersTooLarge 431 "headers_too_large" "The request has too many headers, or too large ones." "La solicitud tiene demasiadas cabeceras, o demasiado grandes.";
     RateLimitExceeded 429 "rate_limit_exceeded" "Rate limit exceeded. Try again in {} seconds." "Límite de solicitudes superado. Inténtalo de nuevo en {} segundos.";
     InternalError 500 "internal_error" "An internal error occurred. It was logged with this request's id." "Ocurrió un error interno. Quedó registrado con el id de esta solicitud.";
     Unavailable 503 "unavailable" "The service is temporarily unavailable. Try again soon." "El servicio no está disponible temporalmente. Inténtalo pronto de nuevo.";
@@ -126,8 +129,11 @@ codes! {
 impl Code {
     /// The detail as it may read, for the reference.
     pub fn example(self, language: Language) -> String {
+        let words = |english, spanish| if language == Language::English { english } else { spanish };
         let argument = match self {
-            Self::InvalidJson => "it ends early at line 1 column 12",
+            Self::InvalidJson => {
+                words("it ends early at line 1 column 12", "termina antes de tiempo en la línea 1, columna 12")
+            }
             Self::UrlDnsFailed | Self::UrlSsrfBlocked => "hooks.example.com",
             Self::EventTypeExists => "order.shipped",
             Self::BodyTooLarge => "262144",
@@ -135,14 +141,43 @@ impl Code {
             Self::EventInvalid | Self::EventTypeUnknown => "order.lost",
             Self::NoValidFields => "url, events, description, status",
             Self::WebhookLimitReached => "50",
-            Self::EventDataInvalid => "\"order\" is a required property at the top",
-            Self::TypeSchemaInvalid => "a schema is an object",
-            Self::TypeExampleInvalid => "it is no object",
+            Self::EventDataInvalid => {
+                words("\"order\" is a required property at the top", "no cumple el esquema en el nivel superior")
+            }
+            Self::TypeSchemaInvalid => words("a schema is an object", "un esquema es un objeto"),
+            Self::TypeExampleInvalid => words("it is no object", "no es un objeto"),
             Self::PermissionInvalid => "webhooks:fly",
             Self::RateLimitExceeded => "45",
             _ => "",
         };
         self.template(language).replace("{}", argument)
+    }
+}
+
+/// A reason in both languages, for the place that a detail leaves.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Words {
+    english: String,
+    spanish: String,
+}
+
+impl Words {
+    /// The same reason twice.
+    pub fn new(english: impl Into<String>, spanish: impl Into<String>) -> Self {
+        Self { english: english.into(), spanish: spanish.into() }
+    }
+
+    fn of(&self, language: Language) -> &str {
+        match language {
+            Language::English => &self.english,
+            Language::Spanish => &self.spanish,
+        }
+    }
+}
+
+impl std::fmt::Display for Words {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.english)
     }
 }
 
@@ -152,7 +187,7 @@ pub struct Fault {
     /// What.
     pub code: Code,
     /// What stands in the detail's place for a name or number.
-    argument: String,
+    argument: Box<Words>,
     /// The field at fault, as a JSON pointer.
     pointer: Option<String>,
     /// A value that a program may want to read.
@@ -162,7 +197,7 @@ pub struct Fault {
 impl Fault {
     /// A fault of the whole call.
     pub fn new(code: Code) -> Self {
-        Self { code, argument: String::new(), pointer: None, meta: None }
+        Self { code, argument: Box::default(), pointer: None, meta: None }
     }
 
     /// A fault of one field of the body.
@@ -170,11 +205,19 @@ impl Fault {
         Self { pointer: Some(format!("/data/attributes/{field}")), ..Self::new(code) }
     }
 
-    /// Fills the place in the detail.
+    /// Fills the place in the detail with a name or a number.
     #[must_use]
-    pub fn naming(mut self, argument: impl ToString) -> Self {
+    pub fn naming(self, argument: impl ToString) -> Self {
+        let argument = argument.to_string();
+        self.because(&Words::new(argument.clone(), argument))
+    }
+
+    /// Fills the place in the detail with a reason.
+    #[must_use]
+    pub fn because(mut self, reason: &Words) -> Self {
         // What a client sent comes back to it shortened, so that an answer stays small.
-        self.argument = argument.to_string().chars().take(200).collect();
+        let short = |text: &str| text.chars().take(200).collect::<String>();
+        *self.argument = Words::new(short(&reason.english), short(&reason.spanish));
         self
     }
 
@@ -197,7 +240,7 @@ impl Fault {
         FaultJson {
             status: self.code.status().to_string(),
             code: self.code.name(),
-            detail: self.code.template(language).replace("{}", &self.argument),
+            detail: self.code.template(language).replace("{}", self.argument.of(language)),
             source: self.pointer.as_deref().map(|pointer| Source { pointer }),
             meta: self.meta.as_ref().map(|(name, value)| [(*name, &**value)].into()),
         }
@@ -283,6 +326,7 @@ impl From<crate::store::StoreError> for ApiError {
         use crate::store::StoreError as E;
         match error {
             E::NotFound => Code::NotFound.into(),
+            E::KeyTaken => Self::from(Code::IdempotencyKeyInProgress).with_header("retry-after", 1),
             E::LimitReached(limit) => {
                 Fault::new(Code::WebhookLimitReached).naming(limit).with_meta("limit", limit).into()
             }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
-use super::error::{ApiError, Code, Fault};
+use super::error::{ApiError, Code, Fault, Words};
 use super::openapi::schemas::{NullableObject, NullableSchema};
 use crate::domain::event::{EventType, TEST_TYPE, is_type_name};
 use crate::store::{Page, Paged, StoreError};
@@ -140,7 +140,7 @@ fn read_fields(body: &Map<String, Value>, entry: &mut EventType, faults: &mut Ve
         Some(Value::Null) => entry.schema = None,
         Some(schema) => match compile(schema) {
             Ok(_) => entry.schema = Some(schema.to_string()),
-            Err(reason) => faults.push(Fault::of_field(Code::TypeSchemaInvalid, "schema").naming(reason)),
+            Err(reason) => faults.push(Fault::of_field(Code::TypeSchemaInvalid, "schema").because(&reason)),
         },
     }
     match body.get("example") {
@@ -149,34 +149,60 @@ fn read_fields(body: &Map<String, Value>, entry: &mut EventType, faults: &mut Ve
         Some(example) => entry.example = Some(example.to_string()),
     }
     if let Err(reason) = check_example(entry) {
-        faults.push(Fault::of_field(Code::TypeExampleInvalid, "example").naming(reason));
+        faults.push(Fault::of_field(Code::TypeExampleInvalid, "example").because(&reason));
     }
 }
 
-fn check_example(entry: &EventType) -> Result<(), String> {
+fn check_example(entry: &EventType) -> Result<(), Words> {
     let Some(example) = &entry.example else { return Ok(()) };
-    let example: Value = serde_json::from_str(example).map_err(|_| "it cannot be read".to_owned())?;
+    let example: Value = serde_json::from_str(example).map_err(|_| unreadable())?;
     if !example.is_object() {
-        return Err("it is no object".into());
+        return Err(no_object());
     }
     let Some(schema) = &entry.schema else { return Ok(()) };
-    let schema = serde_json::from_str(schema).map_err(|_| "the schema cannot be read".to_owned())?;
+    let schema = serde_json::from_str(schema).map_err(|_| unreadable_schema())?;
     first_mismatch(&*compile(&schema)?, &example)
 }
 
-fn compile(schema: &Value) -> Result<Arc<jsonschema::Validator>, String> {
+/// What should be an object is none.
+pub(super) fn no_object() -> Words {
+    Words::new("it is no object", "no es un objeto")
+}
+
+fn unreadable() -> Words {
+    Words::new("it cannot be read", "no se puede leer")
+}
+
+fn unreadable_schema() -> Words {
+    Words::new("the schema cannot be read", "el esquema no se puede leer")
+}
+
+fn compile(schema: &Value) -> Result<Arc<jsonschema::Validator>, Words> {
     if !schema.is_object() && !schema.is_boolean() {
-        return Err("a schema is an object".into());
+        return Err(Words::new("a schema is an object", "un esquema es un objeto"));
     }
-    jsonschema::validator_for(schema).map(Arc::new).map_err(|error| error.to_string())
+    // Who writes `"format": "uuid"` wants it to be one, which the standard leaves open.
+    let options = jsonschema::options().should_validate_formats(true);
+    let invalid = |error: jsonschema::ValidationError<'_>| {
+        let place = error.instance_path().as_str();
+        Words::new(error.to_string(), format!("no es un JSON Schema válido en {}", place_in_spanish(place)))
+    };
+    options.build(schema).map(Arc::new).map_err(invalid)
 }
 
-fn first_mismatch(schema: &jsonschema::Validator, data: &Value) -> Result<(), String> {
-    schema.validate(data).map_err(|error| format!("{} at {}", error.masked(), place(error.instance_path().as_str())))
+fn first_mismatch(schema: &jsonschema::Validator, data: &Value) -> Result<(), Words> {
+    schema.validate(data).map_err(|error| {
+        let place = error.instance_path().as_str();
+        let english = if place.is_empty() { "the top" } else { place };
+        Words::new(
+            format!("{} at {english}", error.masked()),
+            format!("no cumple el esquema en {}", place_in_spanish(place)),
+        )
+    })
 }
 
-fn place(pointer: &str) -> &str {
-    if pointer.is_empty() { "the top" } else { pointer }
+fn place_in_spanish(pointer: &str) -> &str {
+    if pointer.is_empty() { "el nivel superior" } else { pointer }
 }
 
 /// Compiled schemas, by event type. Bounded by the catalog.
@@ -185,21 +211,21 @@ pub struct Schemas(Mutex<HashMap<String, (String, Arc<jsonschema::Validator>)>>)
 
 impl Schemas {
     /// Whether `data` (JSON text) matches the type's schema; the reason where it does not.
-    pub fn check(&self, entry: &EventType, data: &str) -> Result<(), String> {
+    pub fn check(&self, entry: &EventType, data: &str) -> Result<(), Words> {
         let Some(schema) = &entry.schema else { return Ok(()) };
         let validator = self.compiled(&entry.name, schema)?;
-        let data = serde_json::from_str(data).map_err(|_| "it cannot be read".to_owned())?;
+        let data = serde_json::from_str(data).map_err(|_| unreadable())?;
         first_mismatch(&validator, &data)
     }
 
-    fn compiled(&self, name: &str, schema: &str) -> Result<Arc<jsonschema::Validator>, String> {
+    fn compiled(&self, name: &str, schema: &str) -> Result<Arc<jsonschema::Validator>, Words> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((text, validator)) = known.get(name)
             && text == schema
         {
             return Ok(validator.clone());
         }
-        let parsed = serde_json::from_str(schema).map_err(|_| "the schema cannot be read".to_owned())?;
+        let parsed = serde_json::from_str(schema).map_err(|_| unreadable_schema())?;
         let validator = compile(&parsed)?;
         known.insert(name.to_owned(), (schema.to_owned(), validator.clone()));
         Ok(validator)

@@ -10,6 +10,7 @@ use super::call::{Call, invalid_json};
 use super::deliveries;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
+use super::event_types::no_object;
 use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
@@ -177,10 +178,10 @@ fn read(call: &Call, body: &[u8]) -> Result<NewEvent, ReadError> {
     let data = match publish.data.map(RawValue::get) {
         None => Err(Fault::of_field(Code::EventDataRequired, "data")),
         Some(text) if !text.starts_with('{') => {
-            Err(Fault::of_field(Code::EventDataInvalid, "data").naming("it is no object"))
+            Err(Fault::of_field(Code::EventDataInvalid, "data").because(&no_object()))
         }
         Some(text) => match event_type.map(|entry| call.api.schemas.check(entry, text)) {
-            Some(Err(reason)) => Err(Fault::of_field(Code::EventDataInvalid, "data").naming(reason)),
+            Some(Err(reason)) => Err(Fault::of_field(Code::EventDataInvalid, "data").because(&reason)),
             _ => Ok(text),
         },
     };

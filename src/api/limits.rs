@@ -11,6 +11,9 @@ use crate::domain::time::Timestamp;
 /// Windows that are remembered; beyond that those that are over are forgotten.
 const MAX_WINDOWS: usize = 65_536;
 
+/// How often they are, at most: it takes a look at each.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
 macro_rules! buckets {
     ($($variant:ident = $name:literal),* $(,)?) => {
         /// A group of routes that share a limit.
@@ -79,7 +82,13 @@ struct Window {
 /// Counts calls.
 pub struct RateLimiter {
     limits: RateLimits,
-    windows: Mutex<HashMap<(ApiKeyId, Bucket), Window>>,
+    windows: Mutex<Windows>,
+}
+
+#[derive(Default)]
+struct Windows {
+    open: HashMap<(ApiKeyId, Bucket), Window>,
+    swept_at: Timestamp,
 }
 
 impl RateLimiter {
@@ -92,11 +101,12 @@ impl RateLimiter {
     pub fn take(&self, key: ApiKeyId, bucket: Bucket, now: Timestamp) -> Result<(), ApiError> {
         let Some(limit) = self.limits.of(bucket) else { return Ok(()) };
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        if windows.len() >= MAX_WINDOWS {
-            windows.retain(|_, window| window.ends_at > now);
+        if windows.open.len() >= MAX_WINDOWS && now.since(windows.swept_at) >= SWEEP_EVERY {
+            windows.open.retain(|_, window| window.ends_at > now);
+            windows.swept_at = now;
         }
         let fresh = || Window { ends_at: now.plus(limit.window), calls: 0 };
-        let window = windows.entry((key, bucket)).or_insert_with(fresh);
+        let window = windows.open.entry((key, bucket)).or_insert_with(fresh);
         // A window that ends later than a whole one from now was opened by a clock that has since gone back.
         if window.ends_at <= now || window.ends_at > now.plus(limit.window) {
             *window = fresh();

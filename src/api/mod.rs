@@ -5,6 +5,7 @@
 
 mod accounts;
 mod auth;
+mod beside;
 mod call;
 mod deliveries;
 mod envelope;
@@ -14,7 +15,6 @@ mod events;
 mod idempotency;
 mod limits;
 pub mod openapi;
-mod pages;
 mod webhooks;
 
 use std::sync::Arc;
@@ -36,7 +36,9 @@ use envelope::Answer;
 use error::ApiError;
 use openapi::{Body, Description, calls};
 
-pub use error::Code;
+pub use beside::{not_found, unreadable};
+pub use envelope::RequestInfo;
+pub use error::{Code, Language};
 pub use event_types::Schemas;
 pub use limits::{Bucket, RateLimit, RateLimits};
 pub use openapi::Route;
@@ -58,6 +60,8 @@ pub struct Settings {
     pub max_body: usize,
     /// Rate limits.
     pub rate_limits: RateLimits,
+    /// Test sends at once, in all and to one endpoint.
+    pub max_tests: (usize, usize),
 }
 
 /// What every handler can reach. Clones share it.
@@ -76,6 +80,7 @@ pub struct Parts {
     in_flight: idempotency::InFlight,
     key_uses: auth::KeyUses,
     schemas: event_types::Schemas,
+    tests: webhooks::TestSlots,
 }
 
 impl std::ops::Deref for Api {
@@ -101,6 +106,7 @@ impl Api {
             in_flight: idempotency::InFlight::default(),
             key_uses: auth::KeyUses::default(),
             schemas: event_types::Schemas::default(),
+            tests: webhooks::TestSlots::default(),
             store,
             egress,
             clock,
@@ -205,17 +211,18 @@ pub fn routes() -> Vec<Route> {
     surface().routes
 }
 
-/// The whole server: the calls, and what stands beside them.
-pub fn router(api: Api) -> Router {
+/// The whole server: the calls, and what stands beside them; `pages` are those for people.
+pub fn router(api: Api, pages: Router<Api>) -> Router {
     surface()
         .router
-        .route("/openapi.json", get(pages::openapi))
-        .route("/healthz", get(pages::healthz))
-        .route("/readyz", get(pages::readyz))
-        .route("/metrics", get(pages::metrics))
-        .route("/", get(pages::root))
-        .fallback(pages::not_found)
-        .method_not_allowed_fallback(pages::method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(api.clone(), pages::observe))
+        .merge(pages)
+        .route("/openapi.json", get(beside::openapi))
+        .route("/healthz", get(beside::healthz))
+        .route("/readyz", get(beside::readyz))
+        .route("/metrics", get(beside::metrics))
+        .route("/", get(beside::root))
+        .fallback(beside::not_found)
+        .method_not_allowed_fallback(beside::method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(api.clone(), beside::observe))
         .with_state(api)
 }

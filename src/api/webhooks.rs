@@ -1,5 +1,7 @@
 //! `/v1/webhooks`: endpoints, their secrets, test sends.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -12,7 +14,7 @@ use super::error::{ApiError, Code, Fault};
 use super::openapi::schemas::EndpointStatusName;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS};
 use crate::domain::event::{TEST_TYPE, message};
-use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::id::{AccountId, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
 use crate::domain::url::{ReceiverUrl, UrlError};
 use crate::egress::GuardError;
@@ -99,7 +101,7 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     };
     let events = match body.get("events") {
         None | Some(Value::Null) => Err(vec![Fault::of_field(Code::EventsRequired, "events")]),
-        Some(value) => read_events(call.api.store.view(), value),
+        Some(value) => read_events(call.api.store.view(), &[], value),
     };
     let description = read_description(&body).map(Option::flatten).map_err(|fault| vec![fault]);
     let url = collect(url, &mut faults);
@@ -125,7 +127,8 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
         None => Ok(None),
         Some(value) => read_url(&call, value).map(Some).map_err(|fault| vec![fault]),
     };
-    let events = body.get("events").map(|value| read_events(call.api.store.view(), value)).transpose();
+    let events =
+        body.get("events").map(|value| read_events(call.api.store.view(), &endpoint.events, value)).transpose();
     let description = read_description(&body).map_err(|fault| vec![fault]);
     let status = match body.get("status") {
         None => Ok(None),
@@ -203,6 +206,9 @@ pub async fn test(call: Call) -> Result<Answer, ApiError> {
 
 async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result<Answer, ApiError> {
     let api = &call.api;
+    let Some(_slot) = api.tests.take(endpoint.key, api.settings.max_tests) else {
+        return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 1));
+    };
     let data = format!(r#"{{"message":"This is a test delivery.","endpoint_id":"{}"}}"#, endpoint.id);
     let body = message(TEST_TYPE, api.clock.now(), &data);
     let leased = api.store.open_test(account, endpoint.id, body).await?;
@@ -238,6 +244,36 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
     Ok(answer)
 }
 
+/// Counts test sends that wait for their receiver: they are in nobody's queue, and need a bound of their own.
+#[derive(Clone, Default)]
+pub struct TestSlots(Arc<Mutex<HashMap<EndpointKey, usize>>>);
+
+impl TestSlots {
+    /// A slot, if fewer than `most` are taken in all and of this endpoint.
+    fn take(&self, endpoint: EndpointKey, most: (usize, usize)) -> Option<TestSlot> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_endpoint = taken.get(&endpoint).copied().unwrap_or(0);
+        if taken.values().sum::<usize>() >= most.0 || of_endpoint >= most.1 {
+            return None;
+        }
+        taken.insert(endpoint, of_endpoint + 1);
+        Some(TestSlot(self.clone(), endpoint))
+    }
+}
+
+/// Given back when it is dropped.
+struct TestSlot(TestSlots, EndpointKey);
+
+impl Drop for TestSlot {
+    fn drop(&mut self) {
+        let mut taken = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.get_mut(&self.1) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(taken.remove(&self.1)),
+        }
+    }
+}
+
 /// The endpoint of the path, if it is the caller's.
 async fn find(call: &Call) -> Result<Endpoint, ApiError> {
     let id = call.param("id", EndpointId::parse)?;
@@ -261,8 +297,8 @@ fn read_url(call: &Call, value: &Value) -> Result<ReceiverUrl, Fault> {
     })
 }
 
-/// Counted as sent, then without duplicates.
-fn read_events(view: &View, value: &Value) -> Result<Vec<String>, Vec<Fault>> {
+/// Counted as sent, then without duplicates. A type that has left the catalog may stay where it was `subscribed`.
+fn read_events(view: &View, subscribed: &[String], value: &Value) -> Result<Vec<String>, Vec<Fault>> {
     let field = |code| Fault::of_field(code, "events");
     let Some(list) = value.as_array() else {
         return Err(vec![field(Code::EventInvalid).naming(value)]);
@@ -278,7 +314,7 @@ fn read_events(view: &View, value: &Value) -> Result<Vec<String>, Vec<Fault>> {
     let mut faults = Vec::new();
     for item in list {
         match item.as_str() {
-            Some(name) if catalog.contains_key(name) => {
+            Some(name) if catalog.contains_key(name) || subscribed.iter().any(|known| known == name) => {
                 if !events.iter().any(|known| known == name) {
                     events.push(name.to_owned());
                 }
@@ -311,6 +347,7 @@ async fn check_address(call: &Call, url: &ReceiverUrl) -> Result<(), ApiError> {
         let (code, host) = match error {
             GuardError::Unresolved { host } => (Code::UrlDnsFailed, host),
             GuardError::Blocked { host } => (Code::UrlSsrfBlocked, host),
+            GuardError::NotHttps { .. } => return Fault::of_field(Code::UrlNotHttps, "url").into(),
         };
         Fault::of_field(code, "url").naming(host).into()
     })

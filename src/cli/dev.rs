@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 
 use anyhow::Context as _;
+use serde_json::json;
 
-use super::SettingArgs;
 use super::receiver::{self, Receiver};
 use super::serve::Signals;
+use super::{Output, SettingArgs};
 use crate::App;
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::account::KeyHash;
@@ -29,7 +30,7 @@ const EVENT: &str = "validation.completed";
 /// How the built-in receiver's endpoint is known again.
 const DESCRIPTION: &str = "the receiver built into aldaba dev";
 
-pub(super) async fn dev(settings: &SettingArgs, listen: String) -> anyhow::Result<()> {
+pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) -> anyhow::Result<()> {
     let folder = Path::new(FOLDER);
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {FOLDER}"))?;
     let mut flags = vec![("environment", "development".to_owned()), ("listen", listen)];
@@ -49,27 +50,42 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String) -> anyhow::Resul
     let (account, key) = account_and_key(&store, &folder.join("dev-key"), prefix).await?;
     let (endpoint, secret) = register(&store, account, &receiver_url).await?;
 
-    println!("listening on {base}");
-    println!("\n  Aldaba {} is running in development. Its data is in ./{FOLDER}/.\n", env!("CARGO_PKG_VERSION"));
-    println!("  API key    {key}");
-    println!("  endpoint   {endpoint}");
-    println!("  receiver   {receiver_url}  (built in: it verifies and prints what arrives)");
+    // Whoever reads the line may send a signal at once.
+    let signals = Signals::new()?;
+    if output.json {
+        let shown =
+            json!({ "address": base, "api_key": key, "endpoint_id": endpoint.to_string(), "receiver": receiver_url });
+        println!("{shown}");
+    } else {
+        print_start(&base, &key, endpoint, &receiver_url);
+    }
     let receiver = Receiver {
         secret: Arc::new(RwLock::new(Some(secret))),
         status: 200,
         hint: "This receiver still has the old secret, as a real one would until you give it the new one.\n  \
                The old secret is dead. Start `aldaba dev` again and the receiver gets a new one.",
+        output,
     };
     let receiving = tokio::spawn(receiver::serve(receiver_listener, receiver, std::future::pending()));
-    let signals = Signals::new()?;
     let running = tokio::spawn(app.run(listener, signals.first()));
     publish(&store, account).await?;
-    first_delivery(&store, account, endpoint).await?;
-    print_next_steps(&base, &key, endpoint);
+    if !output.json {
+        first_delivery(&store, account, endpoint).await?;
+        print_next_steps(&base, &key, endpoint);
+    }
     running.await?;
     // The receiver goes last, so that attempts under way are answered.
     receiving.abort();
     Ok(())
+}
+
+fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str) {
+    println!("listening on {base}");
+    println!("\n  Aldaba {} is running in development. Its data is in ./{FOLDER}/.\n", env!("CARGO_PKG_VERSION"));
+    println!("  API key    {key}");
+    println!("  endpoint   {endpoint}");
+    println!("  receiver   {receiver_url}  (built in: it verifies and prints what arrives)");
+    println!("\n  Publishing {EVENT} …");
 }
 
 /// The account and key of the first start. The key is kept in a file beside the database, for development only, so that
@@ -115,7 +131,6 @@ async fn register(store: &Store, account: AccountId, url: &str) -> anyhow::Resul
 async fn publish(store: &Store, account: AccountId) -> anyhow::Result<()> {
     let now = SystemClock.now();
     let data = r#"{"id":"7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa","result":"valid","greeting":"hello from Aldaba"}"#;
-    println!("\n  Publishing {EVENT} …");
     let body = message(EVENT, now, data);
     let new = NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id: None, body };
     store.accept(vec![new], None).await?;

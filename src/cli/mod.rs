@@ -47,6 +47,8 @@ enum Command {
         /// Where to listen
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
         listen: String,
+        #[command(flatten)]
+        output: Output,
     },
     /// Make and list accounts
     Accounts {
@@ -69,11 +71,13 @@ enum Command {
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9090")]
         listen: String,
         /// The endpoint's signing secret; without it nothing is verified. Better in the environment than on a command line
-        #[arg(long, env = "ALDABA_LISTEN_SECRET", hide_env_values = true, value_name = "SECRET")]
+        #[arg(long, env = "WEBHOOK_SECRET", hide_env_values = true, value_name = "SECRET")]
         secret: Option<String>,
         /// Answer with this status
         #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
         status: u16,
+        #[command(flatten)]
+        output: Output,
     },
     /// Bring the database to this program's version and stop
     Migrate {
@@ -139,6 +143,8 @@ enum KeysCommand {
         /// The account that it acts for
         #[arg(long, value_name = "ID")]
         account: Option<String>,
+        #[command(flatten)]
+        output: Output,
     },
 }
 
@@ -203,10 +209,13 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    match runtime.block_on(run(cli)) {
+    let ended = match runtime.block_on(run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
-    }
+    };
+    // A name that is still being looked up for an attempt that is over holds up nobody.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    ended
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {
@@ -217,7 +226,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
     match command {
         Command::Serve { listen } => serve::serve(settings.load(listen.map(|listen| ("listen", listen)))?).await,
-        Command::Dev { listen } => dev::dev(&settings, listen).await,
+        Command::Dev { listen, output } => dev::dev(&settings, listen, output).await,
         Command::Accounts { command: AccountsCommand::Create { name, output } } => {
             admin::create_account(&settings.open()?, name, output).await
         }
@@ -232,13 +241,15 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
         Command::Keys { command: KeysCommand::List { account, output } } => {
             admin::list_keys(&settings.open()?, account.as_deref(), output).await
         }
-        Command::Keys { command: KeysCommand::Revoke { id, account } } => {
-            admin::revoke_key(&settings.open()?, &id, account.as_deref()).await
+        Command::Keys { command: KeysCommand::Revoke { id, account, output } } => {
+            admin::revoke_key(&settings.open()?, &id, account.as_deref(), output).await
         }
         Command::Events { command: EventsCommand::Publish { event, account, data, output } } => {
             admin::publish(&settings.open()?, &event, &account, &data, output).await
         }
-        Command::Listen { listen, secret, status } => receiver::listen(&listen, secret.as_deref(), status).await,
+        Command::Listen { listen, secret, status, output } => {
+            receiver::listen(&listen, secret.as_deref(), status, output).await
+        }
         Command::Migrate { output } => {
             settings.open()?;
             output.print(&serde_json::json!({ "migrated": true }), "the database is up to date");

@@ -9,8 +9,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Response, StatusCode};
 use axum::routing::any;
+use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::Output;
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::secret::Secret;
 use crate::domain::sign::{Presented, verify_plain, verify_standard, verify_timestamped};
@@ -30,19 +32,22 @@ pub(super) struct Receiver {
     pub status: u16,
     /// Printed after a delivery that does not verify.
     pub hint: &'static str,
+    /// For people, or a line of JSON for each delivery.
+    pub output: Output,
 }
 
-pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16) -> anyhow::Result<()> {
+pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, output: Output) -> anyhow::Result<()> {
     let secret = secret
         .map(|text| Secret::parse(text).context("--secret must be the 64 lowercase hex characters of a signing secret"))
         .transpose()?;
     let listener = super::bind(listen).await?;
-    println!("receiving on http://{}", listener.local_addr()?);
-    if secret.is_none() {
+    let address = format!("http://{}", listener.local_addr()?);
+    output.print(&json!({ "receiving": address }), &format!("receiving on {address}"));
+    if secret.is_none() && !output.json {
         println!("no --secret was given: deliveries are shown, but not verified");
     }
     let hint = "the secret given here is not the one that signed it";
-    let receiver = Receiver { secret: Arc::new(RwLock::new(secret)), status, hint };
+    let receiver = Receiver { secret: Arc::new(RwLock::new(secret)), status, hint, output };
     let stop = super::serve::Signals::new()?;
     serve(listener, receiver, stop.first()).await;
     Ok(())
@@ -51,7 +56,7 @@ pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16) -> a
 /// Receives until `stop` resolves.
 pub(super) async fn serve(listener: TcpListener, receiver: Receiver, stop: impl Future<Output = ()>) {
     let router = Router::new().fallback(any(receive)).with_state(receiver);
-    crate::server::serve(listener, router, stop, Duration::from_secs(1)).await;
+    crate::server::serve(listener, router, None, stop, Duration::from_secs(1)).await;
 }
 
 async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> Response<Body> {
@@ -62,8 +67,11 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
         .find(|(name, _)| name.as_str().starts_with("x-") && name.as_str().ends_with("-event"))
         .and_then(|(_, value)| value.to_str().ok())
         .unwrap_or("(no event header)");
-    println!("\n→ {}  delivery {}", printable(event), printable(id));
-    println!("  {}", printable(&String::from_utf8_lossy(&body)));
+    if !receiver.output.json {
+        println!("\n→ {}  delivery {}", printable(event), printable(id));
+        println!("  {}", printable(&String::from_utf8_lossy(&body)));
+    }
+    let mut verified = serde_json::Map::new();
     let secret = receiver.secret.read().ok().and_then(|secret| secret.clone());
     let mut status = receiver.status;
     if let Some(secret) = secret {
@@ -80,13 +88,27 @@ async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Byt
                 verify_standard(&secret, header("webhook-signature"), &seen, now, TOLERANCE_SECS),
             ),
         ];
-        for (name, verified) in checks {
-            println!("  {} {name}", if verified { "✓ verified" } else { "✗ NOT verified" });
+        for (name, matches) in checks {
+            if !receiver.output.json {
+                println!("  {} {name}", if matches { "✓ verified" } else { "✗ NOT verified" });
+            }
+            let header = name.split(' ').next().unwrap_or(name);
+            verified.insert(header.to_ascii_lowercase(), matches.into());
         }
-        if !checks.iter().all(|(_, verified)| *verified) {
-            println!("  {}", receiver.hint);
+        // During an overlap the first is the new secret's alone: any match is enough.
+        if !checks.iter().any(|(_, matches)| *matches) {
+            if !receiver.output.json {
+                println!("  {}", receiver.hint);
+            }
             status = 401;
         }
+    }
+    if receiver.output.json {
+        let body = String::from_utf8_lossy(&body);
+        println!(
+            "{}",
+            json!({ "event": event, "delivery_id": id, "verified": verified, "answer": status, "body": body })
+        );
     }
     let mut response = Response::new(Body::from("received\n"));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);

@@ -7,8 +7,9 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     crate::telemetry::start(&config);
     let listener = super::bind(&config.listen).await?;
     let app = App::open(config)?;
-    println!("listening on http://{}", listener.local_addr()?);
+    // Whoever reads the line may send a signal at once.
     let signals = Signals::new()?;
+    println!("listening on http://{}", listener.local_addr()?);
     app.run(listener, signals.first()).await;
     Ok(())
 }
@@ -17,13 +18,20 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
 pub(super) struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
 }
 
 impl Signals {
+    /// Signals are caught from here on.
     pub fn new() -> std::io::Result<Self> {
+        #[cfg(unix)]
+        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             #[cfg(unix)]
-            terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?,
+            terminate: signal(SignalKind::terminate())?,
+            #[cfg(unix)]
+            interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
@@ -41,7 +49,7 @@ impl Signals {
         #[cfg(unix)]
         tokio::select! {
             _ = self.terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
+            _ = self.interrupt.recv() => {}
         }
         #[cfg(not(unix))]
         let _ = tokio::signal::ctrl_c().await;

@@ -97,6 +97,8 @@ pub struct Outcome {
     pub body: Option<String>,
     /// What went wrong, in words that a person can act on.
     pub error: Option<String>,
+    /// The version of the endpoint's row that the attempt went by.
+    pub endpoint_version: i64,
     /// What the answer's `Retry-After` asked for, in milliseconds from the end of the attempt.
     pub retry_after_ms: Option<u64>,
 }

@@ -139,6 +139,7 @@ mod tests {
             http_status: Some(status),
             body: None,
             error: (!(200..300).contains(&status)).then(|| format!("status {status}")),
+            endpoint_version: 1,
             retry_after_ms: None,
         }
     }

@@ -4,7 +4,7 @@
 //! that begins after a rotation was answered is never signed with the old secret.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,7 +44,21 @@ impl BrandHeaders {
     }
 }
 
-/// How far an attempt got, for the message when its time runs out.
+/// How far an attempt got, should its time run out.
+#[derive(Default)]
+struct Progress {
+    stage: AtomicU8,
+    version: AtomicI64,
+}
+
+impl Progress {
+    fn reached(&self, stage: Stage, target: &Target) {
+        self.stage.store(stage as u8, Ordering::Relaxed);
+        self.version.store(target.version, Ordering::Relaxed);
+    }
+}
+
+/// What an attempt is doing.
 #[repr(u8)]
 #[derive(Clone, Copy)]
 enum Stage {
@@ -77,8 +91,9 @@ impl Egress {
         let clock = &self.0.clock;
         let started_at = clock.now();
         let begin = Instant::now();
-        let stage = AtomicU8::new(Stage::Connecting as u8);
-        let exchange = tokio::time::timeout(self.0.timeout, self.exchange(job, &current, &stage)).await;
+        let progress = Progress::default();
+        let exchange = tokio::time::timeout(self.0.timeout, self.exchange(job, &current, &progress)).await;
+        let endpoint_version = progress.version.load(Ordering::Relaxed);
         let duration_ms = u32::try_from(begin.elapsed().as_millis()).unwrap_or(u32::MAX);
         let failed = |error: String| Outcome {
             started_at,
@@ -86,6 +101,7 @@ impl Egress {
             http_status: None,
             body: None,
             error: Some(cut(&error, MAX_ERROR_CHARS)),
+            endpoint_version,
             retry_after_ms: None,
         };
         match exchange {
@@ -95,12 +111,13 @@ impl Egress {
                 http_status: Some(answer.status),
                 body: Some(cut(&String::from_utf8_lossy(&answer.body), KEPT_BODY_CHARS)),
                 error: complaint(answer.status),
+                endpoint_version,
                 retry_after_ms: answer.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
             }),
             Ok(Err(Broken::Held)) => None,
             Ok(Err(Broken::Failed(error))) => Some(failed(error)),
             Ok(Err(Broken::Stale)) => Some(failed("the receiver closed the connection before it answered".into())),
-            Err(_) => Some(failed(timed_out(&stage, self.0.timeout))),
+            Err(_) => Some(failed(timed_out(&progress.stage, self.0.timeout))),
         }
     }
 
@@ -108,11 +125,12 @@ impl Egress {
         &self,
         job: &Job,
         current: &(impl Fn() -> Option<Arc<Target>> + Sync),
-        stage: &AtomicU8,
+        progress: &Progress,
     ) -> Result<Answer, Broken> {
         let mut may_reuse = true;
         loop {
             let planned = current().ok_or(Broken::Held)?;
+            progress.reached(Stage::Connecting, &planned);
             let kept = if may_reuse { self.0.pool.take(&planned.url) } else { None };
             let reused = kept.is_some();
             let connection = match kept {
@@ -127,8 +145,8 @@ impl Egress {
             if target.url != planned.url {
                 continue;
             }
-            stage.store(Stage::Waiting as u8, Ordering::Relaxed);
-            match self.send(job, &target, connection, stage).await {
+            progress.reached(Stage::Waiting, &target);
+            match self.send(job, &target, connection, progress).await {
                 Err(Broken::Stale) if reused => may_reuse = false,
                 other => return other,
             }
@@ -140,13 +158,13 @@ impl Egress {
         job: &Job,
         target: &Target,
         mut connection: Connection,
-        stage: &AtomicU8,
+        progress: &Progress,
     ) -> Result<Answer, Broken> {
-        connection.ready().await.map_err(|_| Broken::Stale)?;
+        connection.sender.ready().await.map_err(|_| Broken::Stale)?;
         let now = self.0.clock.now();
         let request = self.request(job, target, now).map_err(|e| Broken::Failed(e.to_string()))?;
-        let response = connection.send_request(request).await.map_err(|error| refused(&error))?;
-        stage.store(Stage::Reading as u8, Ordering::Relaxed);
+        let response = connection.sender.send_request(request).await.map_err(|error| refused(&error))?;
+        progress.reached(Stage::Reading, target);
         let status = response.status().as_u16();
         let retry_after = response
             .headers()
@@ -203,10 +221,10 @@ async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), Brok
 
 /// Why there was no answer on a standing connection.
 fn refused(error: &hyper::Error) -> Broken {
-    if error.is_parse() {
-        Broken::Failed("the receiver's answer is not valid HTTP/1.1".into())
-    } else if error.is_parse_too_large() {
+    if error.is_parse_too_large() {
         Broken::Failed("the head of the receiver's answer is too large".into())
+    } else if error.is_parse() {
+        Broken::Failed("the receiver's answer is not valid HTTP/1.1".into())
     } else {
         Broken::Stale
     }
@@ -219,7 +237,7 @@ fn complaint(status: u16) -> Option<String> {
         300..=399 => {
             Some(format!("the receiver answered {status}: redirects are not followed, register the final URL"))
         }
-        410 => Some("the receiver answered 410 (gone): the endpoint was disabled".into()),
+        410 => Some("the receiver answered 410 (gone): it wants no more deliveries".into()),
         _ => Some(format!("the receiver answered {status}")),
     }
 }

@@ -10,6 +10,7 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::guard::{self, GuardError, Resolver};
@@ -21,8 +22,18 @@ const NEXT_ADDRESS_AFTER: Duration = Duration::from_secs(3);
 /// Bytes that an answer's head may have.
 const MAX_ANSWER_HEAD: usize = 32 * 1024;
 
-/// A connection that takes one request at a time.
-pub(super) type Connection = SendRequest<Full<Bytes>>;
+/// A connection that takes one request at a time, and ends when this is dropped.
+pub(super) struct Connection {
+    pub sender: SendRequest<Full<Bytes>>,
+    driver: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // By itself it would first say goodbye, for as long as the receiver does not listen.
+        self.driver.abort();
+    }
+}
 
 pub(super) struct Connector {
     environment: Environment,
@@ -64,7 +75,7 @@ impl Connector {
                 .tls
                 .connect(name, tcp)
                 .await
-                .map_err(|e| ConnectError::Tls { authority: shown(url), reason: io_reason(&e) })?;
+                .map_err(|e| ConnectError::Tls { authority: shown(url), reason: tls_reason(&e) })?;
             handshake(stream).await.map_err(|e| failed(&e))
         } else {
             handshake(tcp).await.map_err(|e| failed(&e))
@@ -97,9 +108,9 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = Builder::new().max_buf_size(MAX_ANSWER_HEAD).handshake(TokioIo::new(stream)).await?;
-    // It ends with the connection or with its sender; what went wrong the sender hears.
-    tokio::spawn(connection);
-    Ok(sender)
+    // What goes wrong with it the sender hears.
+    let driver = tokio::spawn(connection).abort_handle();
+    Ok(Connection { sender, driver })
 }
 
 fn server_name(host: &Host) -> Option<ServerName<'static>> {
@@ -124,6 +135,32 @@ fn io_reason(error: &std::io::Error) -> String {
         std::io::ErrorKind::UnexpectedEof => "the receiver closed the connection".into(),
         _ => error.to_string(),
     }
+}
+
+/// What is wrong with the handshake, in words for the receiver's owner.
+fn tls_reason(error: &std::io::Error) -> String {
+    use rustls::{CertificateError as C, Error as E};
+    let words = match error.get_ref().and_then(|inner| inner.downcast_ref::<E>()) {
+        Some(E::InvalidMessage(_)) => "the receiver does not speak TLS on this port",
+        Some(E::InvalidCertificate(C::Expired | C::ExpiredContext { .. })) => "the certificate has expired",
+        Some(E::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. })) => {
+            "the certificate is not valid yet"
+        }
+        Some(E::InvalidCertificate(C::NotValidForName | C::NotValidForNameContext { .. })) => {
+            "the certificate is for another host name"
+        }
+        Some(E::InvalidCertificate(C::UnknownIssuer)) => {
+            "the certificate is not signed by a known authority, or an intermediate certificate is missing"
+        }
+        Some(E::InvalidCertificate(C::Revoked)) => "the certificate was revoked",
+        Some(E::InvalidCertificate(_)) => "the certificate is not valid for a server, or is self-signed",
+        Some(E::AlertReceived(_)) => {
+            "the receiver refused the handshake; does it support TLS 1.2 or 1.3 for this host?"
+        }
+        Some(_) => "the handshake broke",
+        None => return io_reason(error),
+    };
+    words.to_owned()
 }
 
 /// Mozilla's roots and the system's, so that a company's own authority works where the system knows it.

@@ -3,6 +3,9 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
 
 use crate::domain::address::is_public;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
@@ -19,6 +22,12 @@ pub enum GuardError {
         /// The name.
         host: String,
     },
+    /// Plain HTTP in production: registered in development, or written by hand.
+    #[error("the URL of {host} does not use https, which production requires")]
+    NotHttps {
+        /// The name or the address.
+        host: String,
+    },
     /// The name, or an address that it leads to, is not public.
     #[error("{host} is or resolves to a private, local or reserved address, to which nothing is sent")]
     Blocked {
@@ -33,16 +42,33 @@ pub trait Resolver: Send + Sync + 'static {
     fn resolve<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send + 'a>>;
 }
 
+/// Look-ups at once. One that hangs holds a thread for longer than anybody waits for it, and the pool of threads has
+/// others to serve; with this many under way, a further one waits within its attempt's own time.
+const MAX_LOOKUPS: usize = 128;
+
 /// The operating system's resolver.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemResolver;
+#[derive(Clone, Debug)]
+pub struct SystemResolver(Arc<Semaphore>);
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_LOOKUPS)))
+    }
+}
 
 impl Resolver for SystemResolver {
-    #[expect(clippy::disallowed_methods, reason = "the one place that resolves names")]
     fn resolve<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<IpAddr>>> + Send + 'a>> {
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name, 0)).await?;
-            Ok(found.map(|address| address.ip()).take(MAX_ADDRESSES).collect())
+            let permit = self.0.clone().acquire_owned().await.map_err(std::io::Error::other)?;
+            let name = name.to_owned();
+            #[expect(clippy::disallowed_methods, reason = "the one place that resolves names")]
+            let looking = tokio::task::spawn_blocking(move || {
+                let found = std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), 0))?;
+                // Held until the look-up is over, whoever still waits for it.
+                drop(permit);
+                Ok(found.map(|address| address.ip()).take(MAX_ADDRESSES).collect())
+            });
+            looking.await.map_err(std::io::Error::other)?
         })
     }
 }
@@ -55,6 +81,9 @@ pub(super) async fn addresses(
 ) -> Result<Vec<SocketAddr>, GuardError> {
     let guarded = environment == Environment::Production;
     let blocked = || GuardError::Blocked { host: url.host.to_string() };
+    if guarded && !url.https {
+        return Err(GuardError::NotHttps { host: url.host.to_string() });
+    }
     if guarded && url.host.is_localhost() {
         return Err(blocked());
     }
@@ -119,6 +148,14 @@ mod tests {
     async fn a_name_without_addresses_cannot_be_resolved() {
         let found = check("https://shop.example/", Environment::Production, &[]).await;
         assert_eq!(found.unwrap_err().to_string(), "could not resolve host shop.example");
+    }
+
+    #[tokio::test]
+    async fn in_production_plain_http_leads_nowhere() {
+        let url = ReceiverUrl::parse("http://shop.example/", Environment::Development).expect("a URL");
+        let found =
+            addresses(&url, Environment::Production, &Fixed(vec!["1.1.1.1".parse().expect("an address")])).await;
+        assert_eq!(found, Err(GuardError::NotHttps { host: "shop.example".into() }));
     }
 
     #[tokio::test]

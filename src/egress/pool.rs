@@ -45,7 +45,7 @@ impl Pool {
         let connections = idle.hosts.get_mut(&Key::of(url))?;
         while let Some((connection, since)) = connections.pop() {
             idle.total -= 1;
-            if connection.is_ready() && since.elapsed() < IDLE_TIMEOUT {
+            if connection.sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
                 return Some(connection);
             }
         }
@@ -54,7 +54,7 @@ impl Pool {
 
     /// Keeps a connection whose last answer was read to its end, if there is room.
     pub fn put(&self, url: &ReceiverUrl, connection: Connection) {
-        if connection.is_closed() {
+        if connection.sender.is_closed() {
             return;
         }
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +69,7 @@ impl Pool {
     pub fn close_idle(&self) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle.hosts.retain(|_, connections| {
-            connections.retain(|(connection, since)| !connection.is_closed() && since.elapsed() < IDLE_TIMEOUT);
+            connections.retain(|(connection, since)| !connection.sender.is_closed() && since.elapsed() < IDLE_TIMEOUT);
             !connections.is_empty()
         });
         idle.total = idle.hosts.values().map(Vec::len).sum();

@@ -24,13 +24,21 @@ pub struct Retention {
     pub deliveries: Option<Duration>,
 }
 
+/// Closes idle connections until it is dropped.
+pub async fn close_idle(egress: Egress) {
+    let mut ticks = tokio::time::interval(EVERY);
+    loop {
+        ticks.tick().await;
+        egress.close_idle();
+    }
+}
+
 /// Runs until it is dropped.
-pub async fn maintain(store: Store, egress: Egress, clock: Arc<dyn Clock>, retention: Retention) {
+pub async fn maintain(store: Store, clock: Arc<dyn Clock>, retention: Retention) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0u64.. {
         ticks.tick().await;
-        egress.close_idle();
         let due = round % RETENTION_ROUNDS == 0;
         if let Err(error) =
             once(&store, &*clock, if due { retention } else { Retention { deliveries: None } }, due).await

@@ -20,7 +20,7 @@ use crate::egress::Egress;
 use crate::metrics::Metrics;
 use crate::store::{Claimed, Settled, Settlement, Store, StoreError};
 
-pub use maintain::{Retention, maintain};
+pub use maintain::{Retention, close_idle, maintain};
 
 /// What the engine asks of a store. See the methods of [`Store`] for what each promises.
 pub trait Dispatch: Clone + Send + Sync + 'static {

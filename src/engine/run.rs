@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::scheduler::{Answered, Scheduler, Start};
+use super::scheduler::{Answered, Scheduler, Standing, Start};
 use super::settle::{Ended, settle_all};
 use super::{Dispatch, Engine, Sender};
 use crate::domain::delivery::Outcome;
@@ -28,7 +28,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
 /// What a task tells the loop.
 enum Report {
-    Attempted(EndpointKey, bool, Answered),
+    Attempted(EndpointKey, Standing, Answered),
     Claimed(EndpointKey, Option<Claimed>),
     Rescanned(Option<Vec<(EndpointKey, Timestamp)>>),
 }
@@ -61,7 +61,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 biased;
                 () = &mut stop => break,
                 Some(report) = reported.recv() => match report {
-                    Report::Attempted(endpoint, unproven, answered) => scheduler.ended(endpoint, unproven, answered),
+                    Report::Attempted(endpoint, standing, answered) => scheduler.ended(endpoint, standing, answered),
                     Report::Claimed(endpoint, claimed) => scheduler.claimed(endpoint, claimed, self.clock.now()),
                     Report::Rescanned(Some(found)) => {
                         for (endpoint, at) in found {
@@ -129,7 +129,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         let mut attempt = Attempt {
             leased: Some(start.leased),
             outcome: None,
-            unproven: start.unproven,
+            standing: start.standing,
             reports: reports.clone(),
             ended: ended.clone(),
             metrics: self.metrics.clone(),
@@ -148,7 +148,7 @@ struct Attempt {
     leased: Option<Leased>,
     /// `None` until the sender has returned.
     outcome: Option<Option<Outcome>>,
-    unproven: bool,
+    standing: Standing,
     reports: mpsc::UnboundedSender<Report>,
     ended: mpsc::UnboundedSender<Ended>,
     metrics: Arc<Metrics>,
@@ -181,7 +181,7 @@ impl Drop for Attempt {
             // Cut off at the stop: the lease is void at the next start.
             None => return,
         };
-        let _ = self.reports.send(Report::Attempted(leased.job.endpoint, self.unproven, answered));
+        let _ = self.reports.send(Report::Attempted(leased.job.endpoint, self.standing, answered));
         let _ = self.ended.send(Ended { leased, outcome: self.outcome.take().flatten() });
     }
 }

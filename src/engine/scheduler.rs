@@ -3,8 +3,9 @@
 //! No I/O and no clock: it is told what happened and asked what to do.
 //!
 //! An endpoint's limit grows with each success and halves with each failure, down to one probe. Endpoints that answer
-//! promptly are *proven*; all others together may use half of the global bound, so that hanging receivers cannot take
-//! the room of those that answer.
+//! promptly are *proven*; those that failed or were slow are *sick* and together may use half of the global bound, and a
+//! quarter more is kept for those of which nothing is known, so that hanging receivers take neither the room of those
+//! that answer nor that of those that just came.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
@@ -25,12 +26,15 @@ const PROMPT: Duration = Duration::from_secs(1);
 /// A lane with fewer deliveries in memory fetches those that are due.
 const REFILL_BELOW: usize = 64;
 
-/// Deliveries asked for in one claim.
-const CLAIM: usize = 256;
+/// Deliveries asked for in one claim: some rounds of what the lane may have in flight.
+const CLAIM: std::ops::RangeInclusive<usize> = 8..=256;
+const CLAIM_ROUNDS: usize = 4;
 
-/// When a claim brought nothing though something was due (memory is full, or the store failed), it is tried again
-/// after this long.
+/// When a claim brought nothing though something was due (memory is full, or the store failed), its lane waits in a line
+/// of its own. After this long some of the line try again; whenever a claim does bring something, two more do.
 const CLAIM_AGAIN: Duration = Duration::from_millis(250);
+const WOKEN_AT_ONCE: usize = 32;
+const WOKEN_BY_SUCCESS: usize = 2;
 
 /// Lanes kept for what they know although nothing is going on in them.
 const MAX_QUIET_LANES: usize = 16_384;
@@ -50,41 +54,61 @@ pub(super) enum Answered {
 #[derive(Debug)]
 pub(super) struct Start {
     pub leased: Leased,
-    /// Whether it counts towards the share of unproven endpoints; to be told again at the end.
-    pub unproven: bool,
+    /// Whose share of the room it counts towards; to be told again at the end.
+    pub standing: Standing,
 }
 
-/// Where a lane waits for its turn: those that answer promptly apart from the others.
+/// What is known of an endpoint. Lanes wait for their turn with others of their standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ring {
+pub(super) enum Standing {
+    /// Its last answer was a prompt success.
     Proven,
-    Unproven,
+    /// Nothing.
+    New,
+    /// Its last attempt failed or took long.
+    Sick,
+}
+
+impl Standing {
+    const ALL: [Self; 3] = [Self::Proven, Self::New, Self::Sick];
 }
 
 #[derive(Debug)]
 struct Lane {
-    queue: VecDeque<Leased>,
+    queue: VecDeque<Queued>,
+    /// Of the queue, those that a claim has brought.
+    claimed: usize,
     in_flight: usize,
     limit: f64,
     /// Until the first failure the limit doubles instead of creeping.
     fresh: bool,
-    proven: bool,
+    standing: Standing,
     /// The ring in which its turn is awaited.
-    queued: Option<Ring>,
+    queued: Option<Standing>,
     claiming: bool,
+    /// Whether it is in the line of those whose claim brought nothing.
+    starved: bool,
     next_due: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    leased: Leased,
+    claimed: bool,
 }
 
 impl Default for Lane {
     fn default() -> Self {
         Self {
             queue: VecDeque::new(),
+            claimed: 0,
             in_flight: 0,
             limit: FIRST_LIMIT,
             fresh: true,
-            proven: false,
+            standing: Standing::New,
             queued: None,
             claiming: false,
+            starved: false,
             next_due: None,
         }
     }
@@ -92,14 +116,23 @@ impl Default for Lane {
 
 impl Lane {
     fn is_quiet(&self) -> bool {
-        self.queue.is_empty() && self.in_flight == 0 && !self.claiming && self.next_due.is_none()
+        self.queue.is_empty() && self.in_flight == 0 && !self.claiming && !self.starved && self.next_due.is_none()
     }
 
     fn has_room(&self) -> bool {
-        // The limit is at least 1 and far below what a float counts exactly.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 65536")]
-        let limit = self.limit as usize;
-        self.in_flight < limit
+        self.in_flight < self.limit()
+    }
+
+    /// At least 1 and far below what a float counts exactly.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 65536")]
+    fn limit(&self) -> usize {
+        self.limit as usize
+    }
+
+    /// Whether it wants what is due in the store. What was just accepted does not count: it would keep out what has
+    /// waited for longer.
+    fn wants_claim(&self) -> bool {
+        !self.claiming && !self.starved && self.claimed < REFILL_BELOW
     }
 }
 
@@ -109,14 +142,17 @@ type Lanes = HashMap<EndpointKey, Lane, BuildHasherDefault<std::hash::DefaultHas
 pub(super) struct Scheduler {
     limits: Limits,
     lanes: Lanes,
-    /// Endpoints with a delivery to send and room for it, those that answer promptly and the others.
-    proven: VecDeque<EndpointKey>,
-    unproven: VecDeque<EndpointKey>,
-    unproven_turn: bool,
-    in_flight: usize,
-    unproven_in_flight: usize,
+    /// Endpoints with a delivery to send and room for it, by standing.
+    rings: [VecDeque<EndpointKey>; 3],
+    /// Requests in flight, by standing.
+    in_flight: [usize; 3],
+    /// The standing whose turn it is.
+    turn: usize,
     /// When lanes want to look into the store.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
+    /// Lanes whose claim brought nothing though something was due, and when some of them try again.
+    starved: VecDeque<EndpointKey>,
+    wake_starved: Option<Timestamp>,
 }
 
 impl Scheduler {
@@ -124,12 +160,12 @@ impl Scheduler {
         Self {
             limits,
             lanes: Lanes::default(),
-            proven: VecDeque::new(),
-            unproven: VecDeque::new(),
-            unproven_turn: false,
-            in_flight: 0,
-            unproven_in_flight: 0,
+            rings: Default::default(),
+            in_flight: [0; 3],
+            turn: 0,
             timers: BTreeSet::new(),
+            starved: VecDeque::new(),
+            wake_starved: None,
         }
     }
 
@@ -144,14 +180,20 @@ impl Scheduler {
 
     /// Requests in flight now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.in_flight.iter().sum()
     }
 
-    /// Leased deliveries have arrived.
+    /// Leased deliveries have arrived that were just accepted.
     pub fn add(&mut self, jobs: impl IntoIterator<Item = Leased>) {
+        self.push(jobs, false);
+    }
+
+    fn push(&mut self, jobs: impl IntoIterator<Item = Leased>, claimed: bool) {
         for leased in jobs {
             let endpoint = leased.job.endpoint;
-            self.lane(endpoint).queue.push_back(leased);
+            let lane = self.lane(endpoint);
+            lane.queue.push_back(Queued { leased, claimed });
+            lane.claimed += usize::from(claimed);
             self.enqueue(endpoint);
         }
     }
@@ -162,29 +204,37 @@ impl Scheduler {
         if lane.next_due.is_some_and(|due| due <= at) {
             return;
         }
-        if let Some(later) = lane.next_due.replace(at) {
+        let (later, starved) = (lane.next_due.replace(at), lane.starved);
+        if let Some(later) = later {
             self.timers.remove(&(later, endpoint));
         }
-        self.timers.insert((at, endpoint));
+        // One that stands in line is asked in its turn.
+        if !starved {
+            self.timers.insert((at, endpoint));
+        }
     }
 
     /// When [`Scheduler::next_claim`] will have something to say.
     pub fn next_wake(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.wake_starved).min()
     }
 
     /// An endpoint whose due deliveries are to be fetched now, and how many.
     pub fn next_claim(&mut self, now: Timestamp) -> Option<(EndpointKey, usize)> {
+        if self.wake_starved.is_some_and(|at| at <= now) {
+            self.wake_starved = None;
+            self.wake_line(WOKEN_AT_ONCE, now);
+        }
         while let Some((at, endpoint)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, endpoint));
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
             // A lane that is busy asks again when it has drained: see `refill`.
-            if lane.claiming || lane.queue.len() >= REFILL_BELOW {
+            if !lane.wants_claim() {
                 continue;
             }
             lane.next_due = None;
             lane.claiming = true;
-            return Some((endpoint, CLAIM));
+            return Some((endpoint, (lane.limit() * CLAIM_ROUNDS).clamp(*CLAIM.start(), *CLAIM.end())));
         }
         None
     }
@@ -199,58 +249,101 @@ impl Scheduler {
         }
         match claimed {
             Some(Claimed { jobs, next_due }) => {
-                let starved = jobs.is_empty();
-                self.add(jobs);
+                if jobs.is_empty() && next_due.is_some_and(|at| at <= now) {
+                    self.starve(endpoint, now);
+                } else if !jobs.is_empty() {
+                    self.wake_line(WOKEN_BY_SUCCESS, now);
+                }
+                self.push(jobs, true);
                 if let Some(at) = next_due {
-                    self.due(endpoint, if starved { at.max(now.plus(CLAIM_AGAIN)) } else { at });
+                    self.due(endpoint, at);
                 }
             }
-            None => self.due(endpoint, now.plus(CLAIM_AGAIN)),
+            None => {
+                self.starve(endpoint, now);
+                self.due(endpoint, now);
+            }
         }
         self.refill(endpoint);
+    }
+
+    /// Puts a lane at the end of the line.
+    fn starve(&mut self, endpoint: EndpointKey, now: Timestamp) {
+        let lane = self.lane(endpoint);
+        lane.starved = true;
+        if let Some(noted) = lane.next_due {
+            self.timers.remove(&(noted, endpoint));
+        }
+        self.starved.push_back(endpoint);
+        self.wake_starved.get_or_insert(now.plus(CLAIM_AGAIN));
+    }
+
+    /// Lets the first of the line ask again.
+    fn wake_line(&mut self, count: usize, now: Timestamp) {
+        for _ in 0..count {
+            let Some(endpoint) = self.starved.pop_front() else { break };
+            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
+            lane.starved = false;
+            if let Some(at) = lane.next_due {
+                self.timers.insert((at, endpoint));
+            }
+        }
+        if !self.starved.is_empty() {
+            self.wake_starved.get_or_insert(now.plus(CLAIM_AGAIN));
+        }
     }
 
     /// The next delivery to send, if the bounds allow one.
     pub fn next_start(&mut self) -> Option<Start> {
-        if self.in_flight >= self.limits.max_in_flight {
+        if self.in_flight() >= self.limits.max_in_flight {
             return None;
         }
-        let share = (self.limits.max_in_flight / 2).max(1);
-        let unproven_allowed = self.unproven_in_flight < share;
-        self.unproven_turn = !self.unproven_turn;
-        let endpoint = if self.unproven_turn && unproven_allowed {
-            self.pop(Ring::Unproven).or_else(|| self.pop(Ring::Proven))
-        } else {
-            self.pop(Ring::Proven).or_else(|| if unproven_allowed { self.pop(Ring::Unproven) } else { None })
-        }?;
+        // The standings take turns, so that none waits for the end of another.
+        self.turn = (self.turn + 1) % 3;
+        let first = self.turn;
+        let endpoint = (0..3).find_map(|step| {
+            let standing = Standing::ALL[(first + step) % 3];
+            if self.may_start(standing) { self.pop(standing) } else { None }
+        })?;
         let lane = self.lanes.get_mut(&endpoint)?;
         lane.queued = None;
-        let leased = lane.queue.pop_front()?;
+        let Queued { leased, claimed } = lane.queue.pop_front()?;
+        lane.claimed -= usize::from(claimed);
         lane.in_flight += 1;
-        let unproven = !lane.proven;
-        self.in_flight += 1;
-        self.unproven_in_flight += usize::from(unproven);
+        let standing = lane.standing;
+        self.in_flight[standing as usize] += 1;
         self.enqueue(endpoint);
         self.refill(endpoint);
-        Some(Start { leased, unproven })
+        Some(Start { leased, standing })
+    }
+
+    /// Whether an endpoint of this standing has a share of the room left.
+    fn may_start(&self, standing: Standing) -> bool {
+        let most = self.limits.max_in_flight;
+        let sick = self.in_flight[Standing::Sick as usize];
+        let unproven = sick + self.in_flight[Standing::New as usize];
+        match standing {
+            Standing::Proven => true,
+            Standing::New => unproven < (most * 3 / 4).max(1),
+            Standing::Sick => sick < (most / 2).max(1) && unproven < (most * 3 / 4).max(1),
+        }
     }
 
     /// An attempt has ended.
-    pub fn ended(&mut self, endpoint: EndpointKey, unproven: bool, answered: Answered) {
-        self.in_flight -= 1;
-        self.unproven_in_flight -= usize::from(unproven);
+    pub fn ended(&mut self, endpoint: EndpointKey, standing: Standing, answered: Answered) {
+        self.in_flight[standing as usize] -= 1;
         let most = self.most_per_endpoint();
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.in_flight -= 1;
         match answered {
             Answered::Delivered(took) => {
                 lane.limit = (lane.limit + if lane.fresh { 0.5 } else { 1.0 / lane.limit }).min(most).max(1.0);
-                lane.proven = took < PROMPT;
+                lane.standing = if took < PROMPT { Standing::Proven } else { Standing::Sick };
             }
             Answered::Failed => {
                 lane.limit = (lane.limit / 2.0).max(1.0);
                 lane.fresh = false;
-                lane.proven = false;
+                lane.standing = Standing::Sick;
             }
             Answered::Held => {}
         }
@@ -262,36 +355,28 @@ impl Scheduler {
     /// Puts a lane that can send into its ring. One that has changed sides leaves a stale entry in the other.
     fn enqueue(&mut self, endpoint: EndpointKey) {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
-        let ring = if lane.proven { Ring::Proven } else { Ring::Unproven };
+        let ring = lane.standing;
         if lane.queued == Some(ring) || lane.queue.is_empty() || !lane.has_room() {
             return;
         }
         lane.queued = Some(ring);
-        self.ring(ring).push_back(endpoint);
+        self.rings[ring as usize].push_back(endpoint);
     }
 
     /// The next lane of a ring, past stale entries.
-    fn pop(&mut self, ring: Ring) -> Option<EndpointKey> {
+    fn pop(&mut self, ring: Standing) -> Option<EndpointKey> {
         loop {
-            let endpoint = self.ring(ring).pop_front()?;
+            let endpoint = self.rings[ring as usize].pop_front()?;
             if self.lanes.get(&endpoint).is_some_and(|lane| lane.queued == Some(ring)) {
                 return Some(endpoint);
             }
         }
     }
 
-    fn ring(&mut self, ring: Ring) -> &mut VecDeque<EndpointKey> {
-        match ring {
-            Ring::Proven => &mut self.proven,
-            Ring::Unproven => &mut self.unproven,
-        }
-    }
-
     /// Looks into the store again when a lane has drained and something is due.
     fn refill(&mut self, endpoint: EndpointKey) {
         let Some(lane) = self.lanes.get(&endpoint) else { return };
-        if !lane.claiming
-            && lane.queue.len() < REFILL_BELOW
+        if lane.wants_claim()
             && let Some(at) = lane.next_due
         {
             self.timers.insert((at, endpoint));
@@ -345,13 +430,16 @@ mod tests {
         scheduler.add(jobs(1, 1_000));
         assert_eq!(starts(&mut scheduler).len(), 2);
         for _ in 0..40 {
-            scheduler.ended(EndpointKey(1), true, prompt());
-            scheduler.unproven_in_flight = 1;
+            // Whatever standing it started with.
+            scheduler.in_flight = [9; 3];
+            scheduler.ended(EndpointKey(1), Standing::New, prompt());
+            scheduler.in_flight = [0; 3];
             starts(&mut scheduler);
         }
         assert_eq!(scheduler.lanes[&EndpointKey(1)].in_flight, 8, "never more than the setting");
+        scheduler.in_flight = [8, 0, 0];
         for _ in 0..8 {
-            scheduler.ended(EndpointKey(1), false, Answered::Failed);
+            scheduler.ended(EndpointKey(1), Standing::Proven, Answered::Failed);
         }
         assert_eq!(starts(&mut scheduler).len(), 1, "a failing endpoint is probed");
     }
@@ -373,22 +461,58 @@ mod tests {
     }
 
     #[test]
-    fn unproven_endpoints_leave_half_of_the_room() {
+    fn sick_endpoints_leave_room_for_new_ones_and_both_for_those_that_answer() {
         let mut scheduler = Scheduler::new(LIMITS);
         for endpoint in 1..=100 {
+            let lane = Lane { standing: Standing::Sick, ..Lane::default() };
+            scheduler.lanes.insert(EndpointKey(endpoint), lane);
             scheduler.add(jobs(endpoint, 2));
         }
         assert_eq!(starts(&mut scheduler).len(), 50);
-        scheduler.ended(EndpointKey(1), true, prompt());
-        scheduler.add(jobs(1, 10));
-        assert!(starts(&mut scheduler).contains(&1), "one that answers goes on");
+        for endpoint in 101..=200 {
+            scheduler.add(jobs(endpoint, 2));
+        }
+        assert_eq!(starts(&mut scheduler).len(), 25, "nothing is known of these");
+        scheduler.ended(EndpointKey(101), Standing::New, prompt());
+        scheduler.add(jobs(101, 10));
+        assert!(starts(&mut scheduler).contains(&101), "one that answers goes on");
+    }
+
+    #[test]
+    fn lanes_that_find_no_room_stand_in_line_and_do_not_ask_all_at_once() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        let now = Timestamp::from_millis(1_000);
+        let starved = || Some(Claimed { jobs: vec![], next_due: Some(Timestamp::from_millis(5)) });
+        for endpoint in 1..=1_000 {
+            scheduler.due(EndpointKey(endpoint), now);
+        }
+        let asked = |scheduler: &mut Scheduler, now| std::iter::from_fn(|| scheduler.next_claim(now)).count();
+        assert_eq!(asked(&mut scheduler, now), 1_000);
+        for endpoint in 1..=1_000 {
+            scheduler.claimed(EndpointKey(endpoint), starved(), now);
+            scheduler.due(EndpointKey(endpoint), now);
+        }
+        assert_eq!(asked(&mut scheduler, now), 0, "a note does not let a lane jump the line");
+        let later = now.plus(CLAIM_AGAIN);
+        assert_eq!(asked(&mut scheduler, later), WOKEN_AT_ONCE);
+        scheduler.claimed(EndpointKey(1), Some(Claimed { jobs: jobs(1, 1), next_due: None }), later);
+        assert_eq!(asked(&mut scheduler, later), WOKEN_BY_SUCCESS, "where one found room, more may");
+    }
+
+    #[test]
+    fn what_was_just_accepted_does_not_keep_out_what_waits_in_the_store() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        let now = Timestamp::from_millis(1_000);
+        scheduler.add(jobs(1, 1_000));
+        scheduler.due(EndpointKey(1), now);
+        assert!(scheduler.next_claim(now).is_some());
     }
 
     #[test]
     fn the_bound_over_all_holds() {
         let mut scheduler = Scheduler::new(Limits { max_in_flight: 3, max_in_flight_per_endpoint: 64 });
         for endpoint in 1..=10 {
-            let lane = Lane { proven: true, ..Lane::default() };
+            let lane = Lane { standing: Standing::Proven, ..Lane::default() };
             scheduler.lanes.insert(EndpointKey(endpoint), lane);
             scheduler.add(jobs(endpoint, 2));
         }
@@ -400,22 +524,22 @@ mod tests {
         let mut scheduler = Scheduler::new(LIMITS);
         let now = Timestamp::from_millis(1_000);
         scheduler.due(EndpointKey(1), now);
-        assert_eq!(scheduler.next_claim(now), Some((EndpointKey(1), CLAIM)));
+        assert_eq!(scheduler.next_claim(now), Some((EndpointKey(1), 8)));
         scheduler.due(EndpointKey(1), now);
         assert_eq!(scheduler.next_claim(now), None, "one claim at a time");
         scheduler.claimed(EndpointKey(1), Some(Claimed::default()), now);
-        assert_eq!(scheduler.next_claim(now), Some((EndpointKey(1), CLAIM)));
+        assert_eq!(scheduler.next_claim(now), Some((EndpointKey(1), 8)));
     }
 
     #[test]
     fn a_full_lane_fetches_again_when_it_has_drained() {
         let mut scheduler = Scheduler::new(LIMITS);
         let now = Timestamp::from_millis(1_000);
-        scheduler.add(jobs(1, 65));
+        scheduler.push(jobs(1, 65), true);
         scheduler.due(EndpointKey(1), now);
         assert_eq!(scheduler.next_claim(now), None);
         starts(&mut scheduler);
-        assert_eq!(scheduler.next_claim(now), Some((EndpointKey(1), CLAIM)));
+        assert_eq!(scheduler.next_claim(now), Some((EndpointKey(1), 8)));
     }
 
     #[test]

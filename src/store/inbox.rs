@@ -41,11 +41,38 @@ pub enum Nudge {
     Rescan,
 }
 
-/// Counts what is in memory.
+/// An endpoint holds at most what is free, divided by this: whatever some endpoints hold, others find room.
+const SHARE: usize = 8;
+
+/// The last part of the room (one of [`SHARE`]) is kept for endpoints that hold fewer deliveries than this.
+const FEW: usize = 2;
+
+/// Deliveries of one endpoint that just-accepted events may take; what waits in the store has the rest, so that it is
+/// never starved by what is new.
+pub const MAX_NEW_PER_ENDPOINT: usize = MAX_HELD_PER_ENDPOINT / 4 * 3;
+
+/// Counts what is in memory, in all or of one endpoint.
 #[derive(Debug, Default)]
 pub struct Room {
     held: AtomicUsize,
     bytes: AtomicUsize,
+}
+
+impl Room {
+    /// Deliveries in memory now.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more; returns what was there before.
+    fn add(&self, bytes: usize) -> (usize, usize) {
+        (self.held.fetch_add(1, Ordering::Relaxed), self.bytes.fetch_add(bytes, Ordering::Relaxed))
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// The sending side, which the store keeps.
@@ -63,15 +90,27 @@ impl Inbox {
         (Self { nudges, room: Arc::default() }, receiver)
     }
 
-    /// Reserves a place for a delivery of `bytes`, if there is one.
-    pub fn reserve(&self, endpoint: &Arc<AtomicUsize>, bytes: usize) -> Option<Place> {
+    /// Reserves a place for a delivery of `bytes` that was just accepted, if there is one.
+    pub fn reserve_new(&self, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
+        self.reserve_up_to(MAX_NEW_PER_ENDPOINT, endpoint, bytes)
+    }
+
+    /// Reserves a place for a delivery of `bytes` that waits in the store, if there is one.
+    pub fn reserve(&self, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
+        self.reserve_up_to(MAX_HELD_PER_ENDPOINT, endpoint, bytes)
+    }
+
+    fn reserve_up_to(&self, most: usize, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
         let place = Place { room: self.room.clone(), endpoint: endpoint.clone(), bytes };
-        let held = place.room.held.fetch_add(1, Ordering::Relaxed);
-        let total = place.room.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let of_endpoint = place.endpoint.fetch_add(1, Ordering::Relaxed);
-        // The place gives back all three when it is dropped here.
-        (held < MAX_HELD && of_endpoint < MAX_HELD_PER_ENDPOINT && (total + bytes <= MAX_HELD_BYTES || held == 0))
-            .then_some(place)
+        let (held, held_bytes) = place.room.add(bytes);
+        let (own, own_bytes) = place.endpoint.add(bytes);
+        let free = MAX_HELD.saturating_sub(held);
+        let free_bytes = MAX_HELD_BYTES.saturating_sub(held_bytes);
+        let share = free.saturating_sub(MAX_HELD / SHARE) / SHARE;
+        let share_bytes = free_bytes.saturating_sub(MAX_HELD_BYTES / SHARE) / SHARE;
+        let within_share = own < share && own_bytes + bytes <= share_bytes;
+        // The place gives back everything when it is dropped here.
+        (free > 0 && own < most && (held == 0 || bytes <= free_bytes) && (own < FEW || within_share)).then_some(place)
     }
 
     /// Hands something to the engine; when the engine has stopped, it is dropped.
@@ -81,7 +120,7 @@ impl Inbox {
 
     /// Deliveries in memory now.
     pub fn held(&self) -> usize {
-        self.room.held.load(Ordering::Relaxed)
+        self.room.held()
     }
 }
 
@@ -89,7 +128,7 @@ impl Inbox {
 #[derive(Debug)]
 pub struct Place {
     room: Arc<Room>,
-    endpoint: Arc<AtomicUsize>,
+    endpoint: Arc<Room>,
     bytes: usize,
 }
 
@@ -102,9 +141,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.room.held.fetch_sub(1, Ordering::Relaxed);
-        self.room.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.endpoint.fetch_sub(1, Ordering::Relaxed);
+        self.room.remove(self.bytes);
+        self.endpoint.remove(self.bytes);
     }
 }
 
@@ -115,12 +153,28 @@ mod tests {
     #[test]
     fn one_endpoint_cannot_take_all_the_room() {
         let (inbox, _engine) = Inbox::new();
-        let endpoint = Arc::new(AtomicUsize::new(0));
-        let places: Vec<_> = std::iter::from_fn(|| inbox.reserve(&endpoint, 10)).collect();
-        assert_eq!(places.len(), MAX_HELD_PER_ENDPOINT);
+        let endpoint = Arc::new(Room::default());
+        let new: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&endpoint, 10)).collect();
+        assert_eq!(new.len(), MAX_NEW_PER_ENDPOINT);
+        let due: Vec<_> = std::iter::from_fn(|| inbox.reserve(&endpoint, 10)).collect();
+        assert_eq!(new.len() + due.len(), MAX_HELD_PER_ENDPOINT, "what waits in the store has a part of its own");
         assert!(inbox.reserve(&Arc::default(), 10).is_some(), "another endpoint still has room");
-        drop(places);
-        assert_eq!((inbox.held(), endpoint.load(Ordering::Relaxed)), (0, 0));
+        drop((new, due));
+        assert_eq!((inbox.held(), endpoint.held()), (0, 0));
+    }
+
+    #[test]
+    fn many_greedy_endpoints_leave_room_for_another() {
+        let (inbox, _engine) = Inbox::new();
+        for (greedy, bytes) in [(500, 10), (20, 200_000)] {
+            let mut places = Vec::new();
+            for _ in 0..greedy {
+                let endpoint = Arc::default();
+                places.extend(std::iter::from_fn(|| inbox.reserve(&endpoint, bytes)));
+            }
+            let other = Arc::default();
+            assert!(inbox.reserve(&other, bytes).is_some(), "{} places of {bytes} bytes", places.len());
+        }
     }
 
     #[test]

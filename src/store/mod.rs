@@ -32,6 +32,9 @@ pub enum StoreError {
     /// The catalog does not have this event type.
     #[error("unknown event type {0}")]
     UnknownType(String),
+    /// An answer is kept under this idempotency key already.
+    #[error("the idempotency key is taken")]
+    KeyTaken,
     /// The account has as many as it may have.
     #[error("the limit of {0} is reached")]
     LimitReached(u32),

@@ -46,10 +46,7 @@ async fn what_the_command_line_changes_is_seen_by_the_running_server() {
     let account = printed(folder, &["accounts", "create", "from the shell"]);
     let key = printed(folder, &["keys", "create", "--account", &account, "--permission", "webhooks:read"]);
     assert!(key.starts_with("mxcep_") && key.len() == 70, "the key alone is printed");
-    eventually("the new key to work", || async {
-        (app.call("GET", "/v1/webhooks").bearer(&key).send().await.status == 200).then_some(())
-    })
-    .await;
+    app.call("GET", "/v1/webhooks").bearer(&key).send().await.expect(200);
     app.call("POST", "/v1/webhooks").bearer(&key).send().await.refused(403, "forbidden", "");
 
     let own = app.account.to_string();
@@ -63,10 +60,7 @@ async fn what_the_command_line_changes_is_seen_by_the_running_server() {
     let listed: Value =
         serde_json::from_str(&printed(folder, &["keys", "list", "--account", &account, "--json"])).expect("JSON");
     printed(folder, &["keys", "revoke", listed[0]["id"].as_str().expect("an id"), "--account", &account]);
-    eventually("the revoked key to be refused", || async {
-        (app.call("GET", "/v1/webhooks").bearer(&key).send().await.status == 401).then_some(())
-    })
-    .await;
+    app.call("GET", "/v1/webhooks").bearer(&key).send().await.refused(401, "unauthorized", "");
     let accounts: Value = serde_json::from_str(&printed(folder, &["accounts", "list", "--json"])).expect("JSON");
     assert_eq!((accounts.as_array().map(Vec::len), &accounts[0]["id"]), (Some(2), &json!(account)));
 }
@@ -227,6 +221,46 @@ async fn sigterm_ends_with_0_and_a_second_one_at_once() {
     let begin = std::time::Instant::now();
     assert_eq!(server.terminate().code(), Some(130));
     assert!(begin.elapsed() < PATIENCE);
+}
+
+#[test]
+fn a_signal_right_after_the_start_is_a_stop_and_no_death() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for signal in ["TERM", "INT", "TERM", "INT"] {
+        let server = Server::start(folder.path(), &[]);
+        server.signal(signal);
+        assert_eq!(server.wait().code(), Some(0), "{signal}");
+    }
+}
+
+#[tokio::test]
+async fn a_listener_tells_each_delivery_as_json_when_asked() {
+    use std::io::{BufRead as _, BufReader};
+    let app = App::start().await;
+    let mut listen = aldaba(app.folder(), &["listen", "--listen", "127.0.0.1:0", "--json"]);
+    let (id, secret) = app.endpoint("http://127.0.0.1:9/").await;
+    let mut child = listen.env("WEBHOOK_SECRET", &secret).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON") };
+    let address = next()["receiving"].as_str().expect("an address").to_owned();
+    app.put(&format!("/v1/webhooks/{id}"), json!({ "url": address })).await.expect(200);
+    let told = app.call("POST", &format!("/v1/webhooks/{id}/test")).send().await.expect(200);
+    assert_eq!(told.attribute("delivered"), true);
+    let line = next();
+    assert_eq!(
+        (&line["event"], &line["delivery_id"], &line["answer"]),
+        (&json!("test"), &json!(told.id()), &json!(200))
+    );
+    assert_eq!(line["verified"]["webhook-signature"], true);
+    // During an overlap the old secret still verifies what can carry both.
+    let rotate = format!("/v1/webhooks/{id}/regenerate-secret");
+    app.post(&rotate, json!({ "overlap_seconds": 60 })).await.expect(200);
+    let told = app.call("POST", &format!("/v1/webhooks/{id}/test")).send().await.expect(200);
+    assert_eq!(told.attribute("delivered"), true);
+    let line = next();
+    assert_eq!((&line["verified"]["x-webhook-signature"], &line["answer"]), (&json!(false), &json!(200)));
+    child.kill().expect("killed");
+    child.wait().expect("gone");
 }
 
 #[tokio::test]

@@ -60,6 +60,11 @@ impl Server {
         self.child.wait().expect("gone");
     }
 
+    /// Waits for the end.
+    pub fn wait(mut self) -> ExitStatus {
+        self.child.wait().expect("it ends")
+    }
+
     /// SIGTERM, and waits for the end.
     pub fn terminate(self) -> ExitStatus {
         self.terminate_with_logs().0

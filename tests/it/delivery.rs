@@ -348,3 +348,20 @@ async fn endpoints_on_one_host_share_its_connections_and_open_no_more_than_they_
     receiver.wait_for(2_000).await;
     assert!(receiver.connections() <= 4 * 64, "{} connections", receiver.connections());
 }
+
+#[tokio::test]
+async fn an_attempt_at_the_old_url_is_not_charged_to_the_changed_endpoint() {
+    let app = App::with(&[("WEBHOOKS__TIMEOUT", "1s"), ("WEBHOOKS__RETRY_SCHEDULE", "")]).await;
+    let (old, new) = (Receiver::start().await, Receiver::start().await);
+    old.always(Reply::Hang);
+    let (id, _) = app.endpoint(&old.url()).await;
+    app.publish(json!({ "n": 1 })).await;
+    old.wait_for(1).await;
+    let path = format!("/v1/webhooks/{id}");
+    app.put(&path, json!({ "url": new.url() })).await.expect(200);
+    let failed = app.delivery(&id, "failed").await;
+    assert!(failed["attributes"]["error_message"].as_str().is_some_and(|words| words.contains("timed out")));
+    let endpoint = app.get(&path).await.expect(200);
+    assert_eq!(endpoint.attribute("consecutive_failures"), 0);
+    assert!(endpoint.attribute("last_delivery_at").is_string(), "it was an attempt all the same");
+}

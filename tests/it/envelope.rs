@@ -284,3 +284,67 @@ async fn a_revoked_key_is_refused_at_once_and_its_last_use_is_known() {
     app.call("GET", "/v1/webhooks").bearer(&key).send().await.refused(401, "unauthorized", "");
     app.delete(&format!("{path}/{}", made.id())).await.refused(404, "not_found", "");
 }
+
+/// Sends bytes that are no request, and reads what comes back.
+#[expect(clippy::disallowed_methods, reason = "a test's client")]
+async fn raw(app: &App, bytes: &[u8]) -> (String, serde_json::Value) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(app.address).await.expect("connected");
+    let _ = stream.write_all(bytes).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    let answer = String::from_utf8(answer).expect("text");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
+    (head.to_ascii_lowercase(), serde_json::from_str(body).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_as_a_request_is_answered_in_the_envelope_too() {
+    let app = App::start().await;
+    let long = "a".repeat(80_000);
+    for (bytes, status, code) in [
+        ("nonsense\r\n\r\n".to_owned(), 400, "invalid_request"),
+        ("GET /v1/webhooks HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n".to_owned(), 400, "invalid_request"),
+        (format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n"), 414, "uri_too_long"),
+        (format!("GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", long.repeat(8)), 431, "headers_too_large"),
+        (format!("GET / HTTP/1.1\r\nhost: a\r\n{}\r\n", "x: y\r\n".repeat(200)), 431, "headers_too_large"),
+    ] {
+        let (head, body) = raw(&app, bytes.as_bytes()).await;
+        assert!(head.starts_with(&format!("http/1.1 {status} ")), "{head}");
+        let error = &body["errors"][0];
+        assert_eq!((&error["code"], &error["status"]), (&json!(code), &json!(status.to_string())), "{head}");
+        let id = body["meta"]["request_id"].as_str().expect("an id");
+        assert!(head.contains(&format!("x-request-id: {id}")), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_spanish_detail_is_spanish_to_its_end() {
+    let app = App::start().await;
+    let detail = async |call: Call| {
+        let answer = call.header("accept-language", "es").send().await;
+        answer.json["errors"][0]["detail"].as_str().expect("text").to_owned()
+    };
+    let broken = app.call("POST", "/v1/webhooks").header("content-type", "application/json").body("{");
+    let expected =
+        "El cuerpo de la solicitud no es un objeto JSON válido: termina antes de tiempo en la línea 1, columna 1.";
+    assert_eq!(detail(broken).await, expected);
+    let new = json!({ "name": "a.b", "schema": { "type": "object", "required": ["n"] } });
+    app.call("POST", "/v1/event-types").bearer(&app.operator).json(&new).send().await.expect(201);
+    let mismatch = app.call("POST", "/v1/events").json(&json!({ "event": "a.b", "data": {} }));
+    assert!(detail(mismatch).await.ends_with("no cumple el esquema en el nivel superior."));
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_written_is_not_ready() {
+    let app = App::start().await;
+    Call::new(app.address, "GET", "/readyz").send().await.expect(200);
+    let beside = rusqlite::Connection::open(app.folder().join("aldaba.db")).expect("opens");
+    beside.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    Call::new(app.address, "GET", "/readyz").send().await.refused(503, "unavailable", "");
+    beside.execute_batch("ROLLBACK").expect("unlocked");
+    app::eventually("the database to be ready again", || async {
+        (Call::new(app.address, "GET", "/readyz").send().await.status == 200).then_some(())
+    })
+    .await;
+}

@@ -141,3 +141,32 @@ async fn a_kept_answer_survives_a_restart() {
     let again = post(&app, "k", "/v1/events", &body).await.expect(202);
     assert_eq!((again.header("idempotent-replayed"), &again.text), ("true", &first.text));
 }
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test's client")]
+async fn a_client_that_goes_away_and_comes_back_has_its_effect_once() {
+    use tokio::io::AsyncWriteExt as _;
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([Reply::Late(std::time::Duration::from_secs(1))]);
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    let path = format!("/v1/webhooks/{id}/test");
+    let mut stream = tokio::net::TcpStream::connect(app.address).await.expect("connected");
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\nidempotency-key: gone\r\ncontent-length: 0\r\n\r\n",
+        app.key
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    receiver.wait_for(1).await;
+    drop(stream);
+    let again = || app.call("POST", &path).header("idempotency-key", "gone").send();
+    again().await.refused(409, "idempotency_key_in_progress", "");
+    let answer = crate::app::eventually("the first answer", || async {
+        let answer = again().await;
+        (answer.status == 200).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.header("idempotent-replayed"), "true");
+    assert_eq!(receiver.received().len(), 1, "one effect");
+    assert_eq!(answer.id(), receiver.received()[0].header("webhook-id"));
+}

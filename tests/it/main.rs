@@ -7,6 +7,7 @@ mod crash;
 mod delivery;
 mod envelope;
 mod events;
+mod examples;
 mod idempotency;
 mod reference;
 mod rotation;

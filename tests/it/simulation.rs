@@ -3,7 +3,6 @@
 //! with `SIMULATION_SEED=<seed> cargo test simulation`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::{DeliveryPolicy, Verdict, classify, transition};
 use aldaba::engine::{Dispatch, Engine, Limits, Sender};
 use aldaba::metrics::Metrics;
-use aldaba::store::inbox::{Inbox, Leased, Nudge};
+use aldaba::store::inbox::{Inbox, Leased, Nudge, Room};
 use aldaba::store::{Claimed, Settled, Settlement, StoreError};
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -49,7 +48,7 @@ struct Disk {
     rows: Vec<Row>,
     due: BTreeMap<EndpointKey, BTreeSet<(Timestamp, usize)>>,
     health: BTreeMap<EndpointKey, EndpointHealth>,
-    held: BTreeMap<EndpointKey, Arc<AtomicUsize>>,
+    held: BTreeMap<EndpointKey, Arc<Room>>,
     incarnation: u64,
     errors: u64,
     in_flight: BTreeMap<EndpointKey, usize>,
@@ -98,7 +97,7 @@ impl SimStore {
             let index = disk.rows.len();
             let held = disk.held.entry(endpoint).or_default().clone();
             let active = disk.health.entry(endpoint).or_insert(EndpointHealth::NEW).status == EndpointStatus::Active;
-            let place = if active { self.inbox.reserve(&held, 1) } else { None };
+            let place = if active { self.inbox.reserve_new(&held, 1) } else { None };
             let leased = place.is_some();
             disk.rows.push(Row {
                 endpoint,
@@ -262,6 +261,7 @@ impl Sender for SimSender {
             http_status: status,
             body: None,
             error: (!delivered).then(|| "simulated".to_owned()),
+            endpoint_version: 0,
             retry_after_ms,
         })
     }

@@ -1,7 +1,6 @@
 //! What every store must do: run against the embedded one, and against any that comes.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
@@ -100,6 +99,7 @@ fn settlement(leased: &Leased, status: u16) -> Settlement {
             http_status: Some(status),
             body: Some("answer".into()),
             error: (status >= 300).then(|| "refused".to_owned()),
+            endpoint_version: i64::MAX,
             retry_after_ms: None,
         },
         jitter: 0.0,
@@ -210,19 +210,21 @@ async fn what_another_process_writes_is_noticed() {
 
 #[tokio::test]
 async fn what_finds_no_room_in_memory_is_left_in_the_store() {
+    use aldaba::store::inbox::{MAX_HELD_PER_ENDPOINT as MOST, MAX_NEW_PER_ENDPOINT as NEW};
     let mut f = Fixture::new().await;
     let (_, key) = f.endpoint().await;
-    let most = aldaba::store::inbox::MAX_HELD_PER_ENDPOINT;
     let events = |from: usize, to: usize| (from..to).map(|n| f.event(u32::try_from(n).expect("small"))).collect();
     f.store.accept(events(0, 1_000), None).await.expect("accepted");
-    f.store.accept(events(1_000, most + 6), None).await.expect("accepted");
-    let jobs = f.jobs(most).await;
-    assert_eq!(f.inbox.held(), most);
+    f.store.accept(events(1_000, MOST + 6), None).await.expect("accepted");
+    let new = f.jobs(NEW).await;
+    assert_eq!(f.inbox.held(), NEW, "what is new does not take all of an endpoint's room");
+    let due = f.store.claim(key, MOST).await.expect("claimed");
+    assert_eq!(f.inbox.held(), MOST);
     let full = f.store.claim(key, 10).await.expect("claimed");
     assert!(full.jobs.is_empty() && full.next_due.is_some(), "no room, and something is due");
-    drop(jobs);
+    drop((new, due));
     assert_eq!(f.store.claim(key, 10).await.expect("claimed").jobs.len(), 6);
-    assert!(f.inbox.reserve(&Arc::new(AtomicUsize::new(0)), 1).is_some());
+    assert!(f.inbox.reserve(&Arc::default(), 1).is_some());
 }
 
 #[tokio::test]

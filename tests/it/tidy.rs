@@ -26,8 +26,12 @@ const WALLS: &[(&str, &[&str])] = &[
     ("src/metrics.rs", &["crate::"]),
     ("src/store", &["crate::api", "crate::cli", "crate::config", "crate::egress", "crate::engine", "axum", "hyper"]),
     ("src/egress", &["crate::api", "crate::cli", "crate::config", "crate::engine", "rusqlite", "axum"]),
-    ("src/engine", &["crate::api", "crate::cli", "crate::config", "rusqlite", "axum", "hyper"]),
-    ("src/api", &["crate::engine", "crate::cli", "crate::config", "rusqlite"]),
+    ("src/engine", &["crate::api", "crate::web", "crate::cli", "crate::config", "rusqlite", "axum", "hyper"]),
+    ("src/api", &["crate::engine", "crate::cli", "crate::config", "crate::web", "rusqlite"]),
+    (
+        "src/web",
+        &["crate::engine", "crate::cli", "crate::config", "crate::egress", "crate::store", "crate::domain", "rusqlite"],
+    ),
     ("src/config.rs", &["crate::cli", "crate::engine", "crate::egress", "rusqlite"]),
     ("src/cli", &["rusqlite"]),
 ];

@@ -254,3 +254,31 @@ async fn deleting_an_endpoint_removes_its_history() {
     let all = app.get("/v1/webhooks/deliveries").await.expect(200);
     assert_eq!((&all.json["data"], &all.json["meta"]["pagination"]["total"]), (&json!([]), &json!(0)));
 }
+
+#[tokio::test]
+async fn test_sends_to_one_endpoint_are_bounded() {
+    let app = App::with(&[("WEBHOOKS__MAX_IN_FLIGHT_PER_ENDPOINT", "1"), ("WEBHOOKS__TIMEOUT", "2s")]).await;
+    let receiver = Receiver::start().await;
+    receiver.script([Reply::Hang]);
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    let path = format!("/v1/webhooks/{id}/test");
+    let hanging = tokio::spawn(app.call("POST", &path).send());
+    receiver.wait_for(1).await;
+    let refused = app.call("POST", &path).send().await.refused(503, "unavailable", "");
+    assert_eq!(refused.header("retry-after"), "1");
+    hanging.await.expect("no panic").expect(200);
+    app.call("POST", &path).send().await.expect(200);
+}
+
+#[tokio::test]
+async fn a_type_that_left_the_catalog_may_stay_in_an_endpoints_list() {
+    let app = App::start().await;
+    let (id, _) = app.endpoint("http://127.0.0.1:9/").await;
+    let gone = format!("/v1/event-types/{EVENT}");
+    app.call("DELETE", &gone).bearer(&app.operator).send().await.expect(204);
+    let path = format!("/v1/webhooks/{id}");
+    let events = json!({ "events": [EVENT, "validation.failed"] });
+    app.put(&path, events.clone()).await.expect(200);
+    app.put(&path, json!({ "events": ["validation.failed"] })).await.expect(200);
+    app.put(&path, events).await.refused(422, "webhook_event_invalid", "/data/attributes/events");
+}

@@ -75,7 +75,6 @@ impl Store {
                 }
                 let sql = "UPDATE accounts SET deleted_at = ?2 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![account.key.0, tx.now.as_millis()])?;
-                tx.db.execute("DELETE FROM kept_answers WHERE owner = ?1", [id.0.as_bytes()])?;
                 tx.book.touch_account(account.key);
                 Ok(())
             })
@@ -379,7 +378,8 @@ impl Tx<'_> {
         scope: &crate::store::KeepScope,
         kept: &crate::store::KeptAnswer,
     ) -> Result<(), StoreError> {
-        self.db
+        let kept = self
+            .db
             .prepare_cached(
                 "INSERT OR IGNORE INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, \
                  created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -394,6 +394,7 @@ impl Tx<'_> {
                 kept.answer,
                 self.now.as_millis(),
             ])?;
-        Ok(())
+        // Another call with this key has had its effect: this one must have none.
+        if kept == 0 { Err(StoreError::KeyTaken) } else { Ok(()) }
     }
 }

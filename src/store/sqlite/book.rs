@@ -4,7 +4,6 @@
 //! sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{Connection, Row, params};
@@ -18,6 +17,7 @@ use crate::domain::secret::{OpenError, SealedSecret, SecretSet};
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
 use crate::domain::url::{Environment, ReceiverUrl};
+use crate::store::inbox::Room;
 use crate::store::{StoreError, Target};
 
 /// What was last committed, for attempts and for the API's door. Clones share it.
@@ -64,13 +64,18 @@ impl View {
 pub(super) struct EndpointRow {
     pub account: AccountKey,
     pub health: EndpointHealth,
-    pub held: Arc<AtomicUsize>,
+    pub held: Arc<Room>,
     last_delivery_at: Option<Timestamp>,
     deliveries_added: i64,
     target: Option<Arc<Target>>,
 }
 
 impl EndpointRow {
+    /// Changes whenever the owner or the platform changes the endpoint; `None` while its secret cannot be opened.
+    pub fn version(&self) -> Option<i64> {
+        self.target.as_ref().map(|target| target.version)
+    }
+
     /// Whether deliveries go out now: it is active, and its secret could be opened.
     pub fn can_receive(&self) -> bool {
         self.target.as_ref().is_some_and(|target| target.active)
@@ -285,14 +290,29 @@ impl Book {
         }
     }
 
-    /// Reads everything: at the start, after a rolled back transaction, and when another process has written.
+    /// Reads everything: at the start, after a rolled back transaction, and when another process has written. Where that
+    /// fails, all stays as it was.
     pub fn reload(&mut self, db: &Connection, shared: &Shared) -> Result<(), StoreError> {
-        self.dirty_endpoints.clear();
-        self.dirty_accounts.clear();
-        self.touched.clear();
-        self.changes.clear();
-        self.account_keys.clear();
-        self.accounts.clear();
+        let mut fresh = Self::new(self.view.clone());
+        let keys = fresh.read_all(db, shared)?;
+        for (key, row) in &mut fresh.endpoints {
+            if let Some(before) = self.endpoints.get(key) {
+                row.held = before.held.clone();
+            }
+        }
+        *self = fresh;
+        let targets = self.endpoints.iter().filter_map(|(key, row)| Some((*key, row.target.clone()?)));
+        *self.view.endpoints.write().unwrap_or_else(PoisonError::into_inner) = targets.collect();
+        let keys = keys.into_iter().map(|(hash, key)| (hash, Arc::new(key)));
+        *self.view.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
+        *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = self.types.clone();
+        let accounts = self.account_keys.keys().copied().collect();
+        *self.view.accounts.write().unwrap_or_else(PoisonError::into_inner) = accounts;
+        Ok(())
+    }
+
+    /// Fills an empty book; returns the API keys.
+    fn read_all(&mut self, db: &Connection, shared: &Shared) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
         let mut statement = db.prepare_cached("SELECT key, id FROM accounts WHERE deleted_at IS NULL")?;
         let rows = statement.query_map([], |row| Ok((AccountKey(row.get(0)?), AccountId(uuid(row, "id")?))))?;
         for row in rows {
@@ -303,14 +323,7 @@ impl Book {
         let keys = admin::api_keys(db)?;
         self.key_hashes = keys.iter().map(|(hash, key)| (key.id, *hash)).collect();
         self.types = Arc::new(admin::event_types(db)?);
-        let targets = self.endpoints.iter().filter_map(|(key, row)| Some((*key, row.target.clone()?)));
-        *self.view.endpoints.write().unwrap_or_else(PoisonError::into_inner) = targets.collect();
-        let keys = keys.into_iter().map(|(hash, key)| (hash, Arc::new(key)));
-        *self.view.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
-        *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = self.types.clone();
-        let accounts = self.account_keys.keys().copied().collect();
-        *self.view.accounts.write().unwrap_or_else(PoisonError::into_inner) = accounts;
-        Ok(())
+        Ok(keys)
     }
 
     fn add_account(&mut self, key: AccountKey, id: AccountId) {

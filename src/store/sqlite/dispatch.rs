@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
 use super::Store;
+use super::book::EndpointRow;
 use super::writer::Tx;
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::endpoint::EndpointHealth;
@@ -15,6 +17,9 @@ use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
 use crate::store::inbox::Leased;
 use crate::store::{Claimed, Keep, Settled, Settlement, StoreError};
+
+/// After a delivery was given back, its endpoint is looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Deliveries in one claim.
 pub const MAX_CLAIM: usize = 256;
@@ -49,8 +54,10 @@ impl Store {
     pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
         self.writer
             .write(move |tx| {
+                // The book is not rolled back with a savepoint: what can fail comes first.
+                tx.keep(keep, &())?;
                 settle(tx, &[settlement])?;
-                tx.keep(keep, &())
+                Ok(())
             })
             .await
     }
@@ -59,9 +66,19 @@ impl Store {
     pub async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
         self.writer
             .write_hot(move |tx| {
-                let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3";
+                let sql =
+                    "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 RETURNING endpoint";
                 for id in deliveries {
-                    tx.db.prepare_cached(sql)?.execute(params![id.0, tx.now.as_millis(), tx.lease])?;
+                    let mut statement = tx.db.prepare_cached(sql)?;
+                    let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
+                    while let Some(row) = rows.next()? {
+                        let endpoint = EndpointKey(row.get(0)?);
+                        // It may have become active again while its deliveries were on their way back. A little later:
+                        // what made this one come back may still be so.
+                        if tx.book.endpoint(endpoint).is_some_and(EndpointRow::can_receive) {
+                            tx.after.due.push((endpoint, tx.now.plus(AGAIN)));
+                        }
+                    }
                 }
                 Ok(())
             })
@@ -137,7 +154,11 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
         };
         let health = *healths.get(&settlement.endpoint).unwrap_or(&row.health);
         let Settlement { kind, failures, outcome, jitter, .. } = settlement;
-        let next = transition(*kind, *failures, health, outcome, &tx.shared.policy, tx.now, *jitter);
+        let mut next = transition(*kind, *failures, health, outcome, &tx.shared.policy, tx.now, *jitter);
+        // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.
+        if row.version().is_some_and(|version| outcome.endpoint_version < version) {
+            next.health = health;
+        }
         if settlement.attempts_made > 0 {
             keep_earlier_attempt(tx, settlement.delivery)?;
         }

@@ -91,7 +91,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey
         let delivery = DeliveryId(tx.ids.next(tx.now));
         let held = tx.book.endpoint(endpoint).map(|row| row.held.clone());
         let place = match (&tx.shared.inbox, held) {
-            (Some(inbox), Some(held)) => inbox.reserve(&held, new.body.len()),
+            (Some(inbox), Some(held)) => inbox.reserve_new(&held, new.body.len()),
             _ => None,
         };
         insert_delivery(tx, delivery, endpoint, id, place.is_some())?;

@@ -33,7 +33,14 @@ impl Store {
             let snapshot = db.unchecked_transaction()?;
             let endpoint = find(&snapshot, owner, id)?;
             let total = deliveries_total(&snapshot, "key", endpoint.key.0)?;
-            let sql = format!("{DELIVERY_COLUMNS} WHERE d.endpoint = ?1 ORDER BY d.id DESC LIMIT ?2 OFFSET ?3");
+            if page.offset() >= total {
+                return Ok(Paged { items: Vec::new(), total });
+            }
+            // What is skipped costs its entry of the index only.
+            let sql = format!(
+                "{DELIVERY_COLUMNS} WHERE d.id IN (SELECT id FROM deliveries WHERE endpoint = ?1 ORDER BY id DESC \
+                 LIMIT ?2 OFFSET ?3) ORDER BY d.id DESC"
+            );
             let mut statement = snapshot.prepare_cached(&sql)?;
             let rows =
                 statement.query_map(params![endpoint.key.0, page.per_page, sql_offset(page)], delivery_from_row)?;
@@ -66,11 +73,15 @@ impl Store {
             let key = account(&snapshot, owner)?.key.0;
             let sql = "SELECT events_total FROM accounts WHERE key = ?1";
             let total: i64 = snapshot.prepare_cached(sql)?.query_row([key], |row| row.get(0))?;
+            let total = u64::try_from(total).unwrap_or(0);
+            if page.offset() >= total {
+                return Ok(Paged { items: Vec::new(), total });
+            }
             let sql =
                 format!("{EVENT_COLUMNS} WHERE v.account = ?1 AND v.type <> ?4 ORDER BY v.id DESC LIMIT ?2 OFFSET ?3");
             let mut statement = snapshot.prepare_cached(&sql)?;
             let rows = statement.query_map(params![key, page.per_page, sql_offset(page), TEST_TYPE], event_from_row)?;
-            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total: u64::try_from(total).unwrap_or(0) })
+            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
         })
         .await
     }

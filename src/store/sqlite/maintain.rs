@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
@@ -27,6 +27,9 @@ const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
 
 /// Pages of the log (4 KiB each) from which on writers wait until it is empty, so that it cannot grow without end.
 const LOG_LIMIT_PAGES: i64 = 32_768;
+
+/// After writers have waited in vain for the log to empty, they are left alone for this long.
+const RESTART_AGAIN: Duration = Duration::from_secs(30);
 
 impl Store {
     /// Removes a step of what deleted endpoints and accounts left behind. Returns whether there may be more.
@@ -101,13 +104,16 @@ fn purge_old(tx: &mut Tx<'_>, cutoff: Timestamp, after: DeliveryId) -> Result<Op
         }
     }
     let sql = "SELECT e.id, e.account, e.type FROM events e WHERE e.id > ?1 AND e.id < ?2 AND NOT EXISTS \
-               (SELECT 1 FROM deliveries d WHERE d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id)";
+               (SELECT 1 FROM deliveries d WHERE d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id) \
+               ORDER BY e.id LIMIT ?3";
     let mut statement = tx.db.prepare_cached(sql)?;
     // One event before the step too: the last of its deliveries may have gone just now.
     let begin = after.0.saturating_sub(i64::from(u16::MAX));
     let events = statement
-        .query_map(params![begin, up_to], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .query_map(params![begin, up_to, STEP], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<Vec<(i64, i64, String)>, _>>()?;
+    // More events than one step removes: the next one looks at the same stretch again.
+    let again = i64::try_from(events.len()).unwrap_or(STEP) == STEP;
     for (id, account, event_type) in events {
         delete_event(tx.db, id)?;
         if event_type != crate::domain::event::TEST_TYPE {
@@ -119,7 +125,7 @@ fn purge_old(tx: &mut Tx<'_>, cutoff: Timestamp, after: DeliveryId) -> Result<Op
     for endpoint in gone {
         tx.book.count_delivery(endpoint, -1);
     }
-    Ok(full.then_some(DeliveryId(up_to)))
+    Ok(if again { Some(after) } else { full.then_some(DeliveryId(up_to)) })
 }
 
 fn first(db: &Connection, sql: &str) -> Result<Option<i64>, StoreError> {
@@ -167,6 +173,7 @@ pub(super) fn start_checkpointer(path: &Path) -> Result<Checkpoints, StoreError>
 
 fn run_checkpointer(connection: &Connection, woken: &Receiver<()>) {
     let mut idle = false;
+    let mut blocked_until = None;
     loop {
         match woken.recv_timeout(CHECKPOINT_IDLE) {
             // Once after the load is over, and then not again until there is something.
@@ -175,8 +182,13 @@ fn run_checkpointer(connection: &Connection, woken: &Receiver<()>) {
             Err(RecvTimeoutError::Disconnected) => break,
         }
         idle = checkpoint(connection, "PASSIVE").is_some_and(|(log, moved)| {
-            if log > LOG_LIMIT_PAGES {
-                checkpoint(connection, "RESTART");
+            // Somebody who reads for long (a backup) would hold up every writer at each try.
+            let blocked = blocked_until.is_some_and(|until| Instant::now() < until);
+            if log > LOG_LIMIT_PAGES
+                && !blocked
+                && checkpoint(connection, "RESTART").is_none_or(|(log, moved)| log != moved)
+            {
+                blocked_until = Some(Instant::now() + RESTART_AGAIN);
             }
             log == moved
         });

@@ -12,6 +12,7 @@ mod intake;
 mod log;
 mod maintain;
 mod open;
+mod peer;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -38,6 +39,9 @@ const READERS: usize = 4;
 /// How long a statement waits for another process (the command line beside the server) to finish its write.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a database that can serve may take to say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a call waits for a reader or for a place in the writer's queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -61,7 +65,7 @@ struct Shared {
     max_endpoints: u32,
     inbox: Option<Inbox>,
     /// Held while a server has the file.
-    _lock: Option<std::fs::File>,
+    lock: Option<std::fs::File>,
 }
 
 impl Shared {
@@ -89,9 +93,15 @@ impl Store {
         self.shared.inbox.as_ref().map_or(0, Inbox::held)
     }
 
-    /// Whether the database answers.
+    /// Whether the database answers, reads and writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.read(|db| Ok(db.query_row("SELECT 1", [], |_| Ok(()))?)).await
+        let slow = |_| StoreError::Unavailable("it did not answer in time".into());
+        tokio::time::timeout(PING_TIMEOUT, async {
+            self.read(|db| Ok(db.query_row("SELECT 1", [], |_| Ok(()))?)).await?;
+            self.writer.write_hot(|_| Ok(())).await
+        })
+        .await
+        .map_err(slow)?
     }
 
     /// The answer kept under an idempotency key.

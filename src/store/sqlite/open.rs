@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{BUSY_TIMEOUT, Readers, Shared, Store, View, admin, dispatch, writer};
+use super::{BUSY_TIMEOUT, Readers, Shared, Store, View, admin, dispatch, peer, writer};
 use crate::clock::{Clock, Random};
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::Environment;
@@ -15,6 +16,9 @@ use crate::store::{OpenError, StoreError};
 
 /// Forward only; the position in the list is the version.
 const MIGRATIONS: &[(&str, &str)] = &[("0001_initial", include_str!("../../../migrations/sqlite/0001_initial.sql"))];
+
+/// How long the checkpointer waits for readers.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How the store is opened.
 pub struct OpenOptions {
@@ -42,7 +46,7 @@ impl Store {
         let shown = options.path.display().to_string();
         let failed =
             |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
-        let lock = options.inbox.as_ref().map(|_| take_lock(&options.path)).transpose()?;
+        let lock = options.inbox.as_ref().map(|_| peer::take_lock(&options.path)).transpose()?;
         let mut connection = writer_connection(&options.path).map_err(|e| failed("cannot open", &e))?;
         migrate(&mut connection, &*options.clock)?;
         let keyring = options.keys.load(&*options.random)?;
@@ -60,28 +64,13 @@ impl Store {
             policy: options.policy,
             max_endpoints: options.max_endpoints,
             inbox: options.inbox,
-            _lock: lock,
+            lock,
         });
         let view = View::default();
         let writer = writer::start(connection, &options.path, shared.clone(), view.clone(), lease)
             .map_err(|e| failed("cannot read", &e))?;
         Ok(Self { writer, readers: Readers::new(&options.path), view, shared })
     }
-}
-
-/// One server for one file: a second one would void the leases of the first.
-fn take_lock(database: &Path) -> Result<std::fs::File, OpenError> {
-    let mut path = database.as_os_str().to_owned();
-    path.push(".lock");
-    let shown = database.display();
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|e| OpenError(format!("cannot open the database {shown}: {e}")))?;
-    file.try_lock().map_err(|_| OpenError(format!("another server is running on the database {shown}")))?;
-    Ok(file)
 }
 
 fn writer_connection(path: &Path) -> rusqlite::Result<Connection> {
@@ -110,7 +99,8 @@ pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
 /// A connection that only checkpoints.
 pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // While it waits, nobody writes.
+    connection.busy_timeout(CHECKPOINT_TIMEOUT)?;
     Ok(connection)
 }
 

@@ -1,7 +1,8 @@
 //! The one thread that writes: it takes whatever is waiting, runs it in one transaction, commits, and only then
 //! answers. The batch grows with the load, so that the price of reaching the disk is shared.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::book::{Book, View};
-use super::{QUEUE_TIMEOUT, Shared, maintain};
+use super::{QUEUE_TIMEOUT, Shared, maintain, peer};
 use crate::domain::id::{EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -148,7 +149,8 @@ pub(super) fn start(
     let checkpoints = maintain::start_checkpointer(path)?;
     let (queue, writes) = sync_channel(QUEUE);
     let data_version = data_version(&db)?;
-    let thread = Writer { db, book, shared, ids, lease, data_version, checkpoints };
+    let path = path.to_owned();
+    let thread = Writer { path, db, book, shared, ids, lease, data_version, stale: false, checkpoints };
     std::thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || thread.run(&writes))
@@ -157,12 +159,15 @@ pub(super) fn start(
 }
 
 struct Writer {
+    path: PathBuf,
     db: Connection,
     book: Book,
     shared: Arc<Shared>,
     ids: IdSequence,
     lease: i64,
     data_version: i64,
+    /// Whether the book may differ from what is committed: a transaction is under way, or has failed.
+    stale: bool,
     checkpoints: maintain::Checkpoints,
 }
 
@@ -196,17 +201,22 @@ impl Writer {
         }
     }
 
-    /// Reads everything again when another process has written.
+    /// Reads everything again when another process has written, or when a transaction of ours has failed.
     fn notice_others(&mut self) -> Result<(), StoreError> {
         let version = data_version(&self.db)?;
-        if version == self.data_version {
+        if version == self.data_version && !self.stale {
             return Ok(());
         }
         // The command line may have rotated the master key: nothing is sealed with the old one from here on.
         self.shared.reload_keyring();
         self.book.reload(&self.db, &self.shared)?;
-        self.data_version = version;
         self.ids = IdSequence::after(last_id(&self.db)?);
+        let generation = peer::generation(&self.db)?;
+        self.data_version = version;
+        self.stale = false;
+        if let Some(lock) = &self.shared.lock {
+            peer::acknowledge(lock, generation);
+        }
         if let Some(inbox) = &self.shared.inbox {
             inbox.send(Nudge::Rescan);
         }
@@ -222,9 +232,6 @@ impl Writer {
             if !self.db.is_autocommit() {
                 let _ = self.db.execute_batch("ROLLBACK");
             }
-            if let Err(error) = self.book.reload(&self.db, &self.shared) {
-                tracing::error!(%error, "the book could not be read again");
-            }
         } else {
             self.book.publish();
         }
@@ -235,7 +242,11 @@ impl Writer {
             if !after.jobs.is_empty() {
                 inbox.send(Nudge::Jobs(after.jobs));
             }
+            let mut due: BTreeMap<EndpointKey, Timestamp> = BTreeMap::new();
             for (endpoint, at) in after.due {
+                due.entry(endpoint).and_modify(|earliest| *earliest = at.min(*earliest)).or_insert(at);
+            }
+            for (endpoint, at) in due {
                 inbox.send(Nudge::Due(endpoint, at));
             }
         }
@@ -246,6 +257,7 @@ impl Writer {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         // Inside the lock nobody else can write any more: what is read now is the truth of this transaction.
         self.notice_others()?;
+        self.stale = true;
         let now = self.shared.clock.now();
         for write in batch {
             if write.needs_flush() {
@@ -274,7 +286,15 @@ impl Writer {
             self.db.prepare_cached("RELEASE one")?.execute([])?;
         }
         self.book.flush(&self.db)?;
+        let generation = match self.shared.inbox {
+            Some(_) => None,
+            None => Some(peer::next_generation(&self.db)?),
+        };
         self.db.prepare_cached("COMMIT")?.execute([])?;
+        self.stale = false;
+        if let Some(generation) = generation {
+            peer::wait_until_seen(&self.path, generation);
+        }
         Ok(())
     }
 }

@@ -9,12 +9,12 @@ use std::task::Poll;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Response};
+use axum::http::{HeaderValue, Response, StatusCode};
 use axum::middleware::Next;
 use tracing::Instrument as _;
 
 use super::Api;
-use super::envelope::{RequestInfo, refuse, respond};
+use super::envelope::{RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code, Language};
 
 /// Wraps every request: gives it an id, logs it, and answers in the envelope even when a handler panics.
@@ -66,7 +66,8 @@ pub async fn root() -> Response<Body> {
         "  /v1/events       publish and look back\n",
         "  /v1/event-types  the catalog\n",
         "  /v1/accounts     accounts and API keys\n\n",
-        "For machines: /healthz, /readyz, /metrics.\n",
+        "The reference and the guides are at /docs.\n\n",
+        "For machines: /openapi.json, /healthz, /readyz, /metrics.\n",
     );
     plain(200, text.to_owned(), "text/plain; charset=utf-8")
 }
@@ -96,9 +97,33 @@ pub async fn openapi() -> Response<Body> {
     plain(200, DOCUMENT.to_vec(), "application/json")
 }
 
-/// No such path.
+/// No such path. Also what a page's own handler answers where there is none.
 pub async fn not_found(Extension(info): Extension<RequestInfo>) -> Response<Body> {
     refuse(&Code::NotFound.into(), &info)
+}
+
+/// The whole answer, head and body, to what could not be read as a request.
+pub fn unreadable(api: &Api, status: u16) -> Vec<u8> {
+    let code = match status {
+        414 => Code::UriTooLong,
+        431 => Code::HeadersTooLarge,
+        _ => Code::InvalidRequest,
+    };
+    let info = RequestInfo { id: hex::encode(api.random.array::<6>()), language: Language::English };
+    let body = error_body(&code.into(), &info);
+    api.metrics.http_requests_total.add(1);
+    tracing::debug!(request_id = %info.id, status = code.status(), "a request could not be read");
+    let reason = StatusCode::from_u16(code.status()).ok().and_then(|status| status.canonical_reason()).unwrap_or("");
+    let mut answer = format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
+         x-request-id: {}\r\nconnection: close\r\n\r\n",
+        code.status(),
+        body.len(),
+        info.id
+    )
+    .into_bytes();
+    answer.extend_from_slice(&body);
+    answer
 }
 
 /// A known path, another method. The framework adds `Allow`.
@@ -144,13 +169,14 @@ mod tests {
             random: random.clone(),
             inbox: None,
         });
-        let resolver = Arc::new(SystemResolver);
+        let resolver = Arc::new(SystemResolver::default());
         let egress = Egress::new(Environment::Development, "Aldaba", Duration::from_secs(1), clock.clone(), resolver);
         let settings = Settings {
             environment: Environment::Development,
             key_prefix: "mxcep_".into(),
             max_body: 1_024,
             rate_limits: RateLimits(std::collections::HashMap::new()),
+            max_tests: (1, 1),
         };
         Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)
     }

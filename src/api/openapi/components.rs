@@ -1,0 +1,228 @@
+//! The components of the document: the resources as they are serialised, request bodies, `meta` and errors.
+
+use serde_json::{Map, Value, json};
+use utoipa::PartialSchema;
+
+use super::{Kind, schemas};
+use crate::api::error::Code;
+use crate::api::{accounts, deliveries, event_types, events, webhooks};
+
+/// All of them, by name.
+pub(super) fn components() -> Map<String, Value> {
+    let mut components: Map<String, Value> =
+        Kind::ALL.iter().map(|kind| (kind.names().0.to_owned(), kind.component())).collect();
+    components.extend([
+        ("CreateWebhook".to_owned(), schema::<schemas::CreateWebhook>()),
+        ("UpdateWebhook".to_owned(), schema::<schemas::UpdateWebhook>()),
+        ("RegenerateSecret".to_owned(), schema::<schemas::RegenerateSecret>()),
+        ("PublishEvent".to_owned(), schema::<schemas::PublishEvent>()),
+        ("PublishEvents".to_owned(), schema::<schemas::PublishEvents>()),
+        ("CreateEventType".to_owned(), schema::<schemas::CreateEventType>()),
+        ("UpdateEventType".to_owned(), schema::<schemas::UpdateEventType>()),
+        ("NameAccount".to_owned(), schema::<schemas::NameAccount>()),
+        ("CreateApiKey".to_owned(), schema::<schemas::CreateApiKey>()),
+        ("Meta".to_owned(), meta(json!({}))),
+        ("PageMeta".to_owned(), meta(json!({ "pagination": { "$ref": "#/components/schemas/Pagination" } }))),
+        ("ErrorMeta".to_owned(), meta_of_errors()),
+        ("Pagination".to_owned(), pagination()),
+        ("ErrorResponse".to_owned(), error_response()),
+    ]);
+    components
+}
+
+/// `meta` with these properties beside the usual ones; all of them are required.
+fn meta(more: Value) -> Value {
+    let mut properties = json!({
+        "version": { "type": "string", "pattern": r"^\d+\.\d+\.\d+$", "description": "Version of the software." },
+        "api_version": { "type": "string", "const": "v1", "description": "Version of the API." },
+        "request_id": {
+            "type": "string",
+            "pattern": "^[0-9a-f]{12,}$",
+            "description": "Names this request in the `X-Request-Id` header and in the logs.",
+        },
+        "datetime": {
+            "type": "object",
+            "description": "How every time of the answer is written.",
+            "required": ["timezone", "format"],
+            "properties": {
+                "timezone": { "type": "string", "const": "UTC", "description": "Always UTC." },
+                "format": { "type": "string", "const": "ISO 8601", "description": "With whole seconds and `Z`." },
+            },
+        },
+    });
+    if let (Some(properties), Value::Object(more)) = (properties.as_object_mut(), more) {
+        properties.extend(more);
+    }
+    let required: Vec<&String> = properties.as_object().into_iter().flat_map(Map::keys).collect();
+    json!({ "type": "object", "description": "About the answer itself.", "required": required, "properties": properties })
+}
+
+fn meta_of_errors() -> Value {
+    let mut meta = meta(json!({}));
+    let more = [
+        (
+            "retry_after",
+            json!({ "type": "integer", "minimum": 1, "description": "With `rate_limit_exceeded`: seconds to wait." }),
+        ),
+        (
+            "event",
+            json!({ "type": "string", "description": "With `webhook_event_invalid` and `event_unknown`: the value that is no event type of the catalog." }),
+        ),
+        ("limit", json!({ "type": "integer", "description": "With `webhook_limit_reached`: the account's cap." })),
+        (
+            "permission",
+            json!({ "type": "string", "description": "With `permission_invalid`: the value that is no permission." }),
+        ),
+    ];
+    for (name, schema) in more {
+        meta["properties"][name] = schema;
+    }
+    meta
+}
+
+fn pagination() -> Value {
+    let number = |least: u64, about: &str| json!({ "type": "integer", "minimum": least, "description": about });
+    json!({
+        "type": "object",
+        "description": "Where in the list this page is.",
+        "required": ["page", "per_page", "total", "total_pages"],
+        "properties": {
+            "page": number(1, "This page."),
+            "per_page": number(1, "Rows on a page, at most 100."),
+            "total": number(0, "Rows on all pages, exactly."),
+            "total_pages": number(0, "Pages in all."),
+        },
+    })
+}
+
+fn error_response() -> Value {
+    let codes: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+    json!({
+        "type": "object",
+        "description": "A refusal: everything that is wrong with the call, in the order of its fields.",
+        "required": ["errors", "meta"],
+        "properties": {
+            "errors": { "type": "array", "minItems": 1, "items": {
+                "type": "object",
+                "required": ["status", "code", "detail"],
+                "properties": {
+                    "status": { "type": "string", "pattern": "^[45][0-9]{2}$", "description": "The HTTP status." },
+                    "code": { "type": "string", "enum": codes, "description": "What is wrong. Stable, never translated." },
+                    "detail": { "type": "string", "description": "The same in words, in English or Spanish." },
+                    "source": {
+                        "type": "object",
+                        "description": "Where, when one field is at fault.",
+                        "required": ["pointer"],
+                        "properties": { "pointer": {
+                            "type": "string",
+                            "description": "JSON Pointer (RFC 6901) to the field, below `/data/attributes`; in a batch below `/events/<index>`.",
+                        } },
+                    },
+                    "meta": { "type": "object", "description": "Values that a program may want, the same as in the `meta` of the answer." },
+                },
+            } },
+            "meta": { "$ref": "#/components/schemas/ErrorMeta" },
+        },
+    })
+}
+
+impl Kind {
+    const ALL: [Self; 8] = [
+        Self::WebhookEndpoint,
+        Self::WebhookTestResult,
+        Self::WebhookDelivery,
+        Self::Event,
+        Self::EventWithDeliveries,
+        Self::EventType,
+        Self::Account,
+        Self::ApiKey,
+    ];
+
+    /// The component's name, the resource's `type`, and what its id is.
+    pub(super) fn names(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::WebhookEndpoint => ("WebhookEndpoint", "webhook_endpoint", "Endpoint identifier."),
+            Self::WebhookTestResult => {
+                ("WebhookTestResult", "webhook_test_result", "Identifier of the test's delivery.")
+            }
+            Self::WebhookDelivery => {
+                let id = "Delivery identifier: a decimal integer that grows with time, the same over all attempts.";
+                ("WebhookDelivery", "webhook_delivery", id)
+            }
+            Self::Event => ("Event", "event", "Event identifier."),
+            Self::EventWithDeliveries => ("EventWithDeliveries", "event", "Event identifier."),
+            Self::EventType => ("EventType", "event_type", "The type's name."),
+            Self::Account => ("Account", "account", "Account identifier."),
+            Self::ApiKey => ("ApiKey", "api_key", "Key identifier. It is not the key."),
+        }
+    }
+
+    fn attributes(self) -> Value {
+        match self {
+            Self::WebhookEndpoint => schema::<webhooks::Attributes>(),
+            Self::WebhookTestResult => schema::<webhooks::TestAttributes>(),
+            Self::WebhookDelivery => schema::<deliveries::Attributes>(),
+            Self::Event | Self::EventWithDeliveries => schema::<events::Attributes>(),
+            Self::EventType => schema::<event_types::Attributes>(),
+            Self::Account => schema::<accounts::AccountAttributes>(),
+            Self::ApiKey => schema::<accounts::KeyAttributes>(),
+        }
+    }
+
+    fn id(self) -> Value {
+        let about = self.names().2;
+        match self {
+            Self::WebhookDelivery | Self::WebhookTestResult => {
+                json!({ "type": "string", "pattern": "^[1-9][0-9]*$", "description": about })
+            }
+            Self::EventType => json!({ "type": "string", "description": about }),
+            _ => json!({ "type": "string", "format": "uuid", "description": about }),
+        }
+    }
+
+    fn component(self) -> Value {
+        let (_, kind, _) = self.names();
+        let attributes = self.attributes();
+        let mut component = json!({
+            "type": "object",
+            "description": attributes["description"],
+            "required": ["type", "id", "attributes"],
+            "properties": {
+                "type": { "type": "string", "const": kind, "description": "What kind of resource this is." },
+                "id": self.id(),
+                "attributes": attributes,
+            },
+        });
+        if self == Self::EventWithDeliveries {
+            component["required"] = json!(["type", "id", "attributes", "relationships"]);
+            component["properties"]["relationships"] = json!({
+                "type": "object",
+                "required": ["deliveries"],
+                "properties": { "deliveries": {
+                    "type": "object",
+                    "required": ["data"],
+                    "properties": { "data": {
+                        "type": "array",
+                        "description": "The event's deliveries, in the order of their ids.",
+                        "items": { "$ref": "#/components/schemas/WebhookDelivery" },
+                    } },
+                } },
+            });
+        }
+        component
+    }
+}
+
+fn schema<T: PartialSchema>() -> Value {
+    // A schema is strings, numbers and lists of them.
+    let mut schema = serde_json::to_value(T::schema()).unwrap_or_default();
+    for (_, property) in schema["properties"].as_object_mut().into_iter().flatten() {
+        // The macro tells a field's description beside the field's own schema, as if it were an object.
+        if let Some([inner, Value::Object(beside)]) = property["allOf"].as_array().map(Vec::as_slice) {
+            let mut inner = inner.clone();
+            inner["description"] = beside["description"].clone();
+            *property = inner;
+        }
+    }
+    schema
+}

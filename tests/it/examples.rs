@@ -1,0 +1,189 @@
+//! Every example of the reference, in each language, against a real server; and the answers that the pages show.
+//!
+//! `UPDATE_ANSWERS=1 cargo test examples` writes the answers anew, when the API has changed on purpose.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use aldaba::web::{self, ACCOUNT_ID, BASE, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID};
+use serde_json::{Map, Value, json};
+
+use crate::app::{App, Receiver};
+
+/// The receiver's address in the examples, and what the built-in answers are masked with.
+const RECEIVER: &str = "https://example.com/webhooks";
+const TIME: &str = "2026-05-01T05:14:38Z";
+const DELIVERY: &str = "1882750559495127041";
+const REQUEST: &str = "c4d5e6f7a8b9";
+const SECRET: &str = "9f2c4e1ab7d8036512fe98c07a4bd36e5f1029ce84b7a6d3015fc29e7b48a16d";
+
+/// The file with the answers.
+fn answers_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/openapi/answers.json")
+}
+
+/// A server with one of each thing.
+struct Scene {
+    app: App,
+    receiver: Receiver,
+    /// What the examples name, and what it is here.
+    names: Vec<(String, String)>,
+}
+
+impl Scene {
+    async fn for_call(call: &web::Call) -> Self {
+        let app = App::start().await;
+        let receiver = Receiver::start().await;
+        let account = format!("/v1/accounts/{}", app.account);
+        app.put(&account, json!({ "name": "Acme" })).await.expect(200);
+        let endpoint =
+            json!({ "url": receiver.url(), "events": ["validation.completed"], "description": "Production" });
+        let (mut id, mut event) = (String::new(), String::new());
+        if !["create_webhook", "publish_events"].contains(&call.id) {
+            id = app.post("/v1/webhooks", endpoint).await.expect(201).id();
+            let data = json!({ "id": "7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa", "result": "valid" });
+            if !["publish_event", "test_webhook"].contains(&call.id) {
+                event = app.publish(data).await;
+                app.delivery(&id, "success").await;
+            }
+        }
+        if call.group == "Event types" && call.id != "create_event_type" {
+            let new = json!({ "name": EVENT_TYPE, "description": "An order has left the warehouse.", "example": { "order": "A-1042" } });
+            app.call("POST", "/v1/event-types").bearer(&app.operator).json(&new).send().await.expect(201);
+        }
+        let mut key = String::new();
+        if call.group == "API keys" && call.id != "create_api_key" {
+            let new = json!({ "permissions": ["events:create"], "name": "publisher" });
+            key = app.post(&format!("{account}/api-keys"), new).await.expect(201).id();
+        }
+        let names = [
+            (BASE, format!("http://{}", app.address)),
+            (RECEIVER, receiver.url()),
+            (ENDPOINT_ID, id),
+            (EVENT_ID, event),
+            (ACCOUNT_ID, app.account.to_string()),
+            (KEY_ID, key),
+        ];
+        let names = names.into_iter().map(|(name, here)| (name.to_owned(), here)).collect();
+        Self { app, receiver, names }
+    }
+
+    /// The example with the names of this scene.
+    fn script(&self, call: &web::Call, language: &str) -> String {
+        let text = Example::of(call).in_language(language);
+        self.names.iter().fold(text, |text, (name, here)| text.replace(name, here))
+    }
+}
+
+/// The answer as the pages show it.
+fn masked(answer: &Value) -> Value {
+    mask("", answer, &answer["data"]["type"])
+}
+
+fn mask(name: &str, value: &Value, kind: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let kind = fields.get("type").unwrap_or(kind);
+            Value::Object(
+                fields.iter().map(|(name, value)| (name.clone(), mask(name, value, kind))).collect::<Map<_, _>>(),
+            )
+        }
+        Value::Array(items) => items.iter().map(|item| mask(name, item, kind)).collect(),
+        Value::String(text) => {
+            let is_time = text.len() == 20 && text.ends_with('Z') && text.as_bytes()[10] == b'T';
+            match (name, kind.as_str().unwrap_or("")) {
+                _ if is_time => json!(TIME),
+                ("secret", _) => json!(SECRET),
+                ("secret_hint", _) => json!(format!("...{}", &SECRET[60..])),
+                ("key", _) => json!(format!("mxcep_{SECRET}")),
+                ("key_hint", _) => json!(format!("mxcep_...{}", &SECRET[60..])),
+                ("request_id", _) => json!(REQUEST),
+                ("url" | "endpoint_url", _) => json!(RECEIVER),
+                ("endpoint_id", _) | ("id", "webhook_endpoint") => json!(ENDPOINT_ID),
+                ("account_id", _) | ("id", "account") => json!(ACCOUNT_ID),
+                ("id", "webhook_delivery" | "webhook_test_result") => json!(DELIVERY),
+                ("id", "event") => json!(EVENT_ID),
+                ("id", "api_key") => json!(KEY_ID),
+                _ => value.clone(),
+            }
+        }
+        Value::Number(_) if name == "response_time_ms" => json!(12),
+        other => other.clone(),
+    }
+}
+
+/// Runs a script in its language; what it prints.
+fn run(language: &str, script: &str, key: &str) -> String {
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/python/bin/python");
+    let (program, arguments): (&str, &[&str]) = match language {
+        "curl" => ("bash", &["-euo", "pipefail"]),
+        "Python" => (python, &["-"]),
+        "JavaScript" => ("node", &["--input-type=module"]),
+        _ => ("php", &[]),
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("API_KEY", key)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}; run ./scripts/test once, which installs it"));
+    let mut input = child.stdin.take().expect("a pipe");
+    std::io::Write::write_all(&mut input, script.as_bytes()).expect("written");
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+async fn every_example_in(language: &'static str) {
+    let update = std::env::var_os("UPDATE_ANSWERS").is_some();
+    let known: Value = serde_json::from_str(&std::fs::read_to_string(answers_file()).expect("the file")).expect("JSON");
+    let given = Mutex::new(Map::new());
+    for call in web::groups().iter().flat_map(|group| group.calls.iter().copied()) {
+        let scene = Scene::for_call(call).await;
+        let key = if call.audience == "operator" { &scene.app.operator } else { &scene.app.key };
+        let (script, key) = (scene.script(call, language), key.clone());
+        let printed = tokio::task::spawn_blocking(move || run(language, &script, &key)).await.expect("no panic");
+        if call.answer.is_none() {
+            let expected = if language == "curl" { String::new() } else { call.success.0.to_string() };
+            assert_eq!(printed, expected, "{}", call.id);
+        } else {
+            let answer = masked(&serde_json::from_str(&printed).unwrap_or_else(|_| panic!("{}: {printed}", call.id)));
+            if !update {
+                assert_eq!(answer, known[call.id], "{} in {language}; see UPDATE_ANSWERS above", call.id);
+            }
+            given.lock().expect("no panic").insert(call.id.to_owned(), answer);
+        }
+        if call.id == "test_webhook" {
+            assert_eq!(scene.receiver.received().len(), 1);
+        }
+        scene.app.stop().await;
+    }
+    if update && language == "curl" {
+        let given = Value::Object(given.into_inner().expect("no panic"));
+        std::fs::write(answers_file(), format!("{given:#}\n")).expect("written");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_curl_example_runs_and_is_answered_as_its_page_shows() {
+    every_example_in("curl").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_python_example_runs_and_is_answered_as_its_page_shows() {
+    every_example_in("Python").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_javascript_example_runs_and_is_answered_as_its_page_shows() {
+    every_example_in("JavaScript").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_php_example_runs_and_is_answered_as_its_page_shows() {
+    every_example_in("PHP").await;
+}
