@@ -82,7 +82,7 @@ fn pieces<'a>(code: &'a str, language: &str) -> Vec<(Piece, &'a str)> {
             (Piece::Comment, rest.find('\n').unwrap_or(rest.len()))
         } else if language != "text" && quotes.contains(first) {
             (Piece::Text, quoted(rest, first))
-        } else if first.is_ascii_digit() && starts_word {
+        } else if first.is_ascii_digit() && starts_word && language != "sh" {
             (
                 Piece::Number,
                 rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '.' && c != '_').unwrap_or(rest.len()),

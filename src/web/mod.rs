@@ -147,10 +147,11 @@ fn search_index(tongue: Tongue) -> Value {
             let names = call.answer.iter().flat_map(|(name, _, below)| {
                 std::iter::once(*name).chain(below.iter().flat_map(|f| f.fields.iter().map(|f| f.name)))
             });
-            let words = [call.path, call.permission, call.id].into_iter().chain(names).chain(codes).collect::<Vec<_>>();
+            let about = tongue.say(call.about);
+            let words = [about.as_str(), call.path, call.permission, call.id].into_iter().chain(names).chain(codes);
             found.push(json!({
                 "title": tongue.say(call.title), "page": call.page(), "group": tongue.say(group.name),
-                "method": call.method, "words": words.join(" "),
+                "method": call.method, "words": words.collect::<Vec<_>>().join(" "),
             }));
         }
     }

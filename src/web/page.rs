@@ -91,13 +91,15 @@ pub fn call(call: &Call, tongue: Tongue) -> Markup {
             (prose::render(&about, &str::to_owned))
             (parameters(call, tongue))
             (request_body(call, tongue))
+        }
+        (shown(call, tongue))
+        div.told {
             (answer(call, tongue))
             (statuses(call, tongue))
             (errors(call, tongue))
             (headers(call, tongue))
             (related(call, tongue))
         }
-        (shown(call, tongue))
     };
     framed(&frame, &content)
 }

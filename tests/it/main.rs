@@ -8,6 +8,7 @@ mod delivery;
 mod envelope;
 mod events;
 mod examples;
+mod guides;
 mod idempotency;
 mod reference;
 mod rotation;
