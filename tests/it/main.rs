@@ -15,5 +15,6 @@ mod rotation;
 mod simulation;
 mod store;
 mod tidy;
+mod tools;
 mod verify;
 mod webhooks;
