@@ -22,8 +22,9 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
     let id = hex::encode(api.random.array::<6>());
     let header = request.headers().get("accept-language").and_then(|value| value.to_str().ok()).unwrap_or("");
     let info = RequestInfo { id, language: Language::from_header(header) };
+    // Of the highest level, so that every line of the request carries its id, whatever level is logged.
     let span =
-        tracing::info_span!("request", request_id = %info.id, method = %request.method(), path = request.uri().path());
+        tracing::error_span!("request", request_id = %info.id, method = %request.method(), path = request.uri().path());
     request.extensions_mut().insert(info.clone());
     async move {
         let mut answering = pin!(next.run(request));

@@ -113,7 +113,7 @@ pub const REGENERATE_SECRET: Description = Description {
     id: "regenerate_secret",
     tag: Tag::Webhooks,
     title: "Regenerate webhook signing secret",
-    about: "Rotates the HMAC-SHA256 signing secret for the endpoint. The new secret is returned exactly once in this response: the previous one is invalidated immediately. Store it securely.\n\nWith `overlap_seconds` the previous secret lives on beside the new one for that long: the signature headers that can hold several then carry both, so that a receiver can be changed over without losing a delivery.",
+    about: "Rotates the HMAC-SHA256 signing secret for the endpoint. The new secret is returned exactly once in this response: the previous one is invalidated immediately. Store it securely.\n\nWith `overlap_seconds` the previous secret lives on beside the new one for that long: the signature headers that can hold several then carry both, so that a receiver can be changed over without losing a delivery. At most 4 older secrets live on.",
     body: Body::Optional("RegenerateSecret", r#"{"overlap_seconds":86400}"#),
     answer: One(Kind::WebhookEndpoint, "New signing secret generated. It is in this answer only."),
     errors: &[Code::OverlapInvalid],
