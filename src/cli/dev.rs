@@ -85,6 +85,7 @@ fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str) 
     println!("  API key    {key}");
     println!("  endpoint   {endpoint}");
     println!("  receiver   {receiver_url}  (built in: it verifies and prints what arrives)");
+    println!("  reference  {base}/docs");
     println!("\n  Publishing {EVENT} …");
 }
 
