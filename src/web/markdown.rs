@@ -65,6 +65,18 @@ pub fn call(call: &Call, tongue: Tongue) -> String {
     if let Some(example) = call.example {
         let _ = writeln!(text, "```json\n{}\n```\n", pretty(example));
     }
+    text.push_str(&refusals(call, tongue));
+    section(&mut text, &say("Related calls"));
+    for other in call.related.iter().filter_map(|id| reading::call(id)) {
+        let _ = writeln!(text, "- [{}]({}.md)", say(other.title), other.page());
+    }
+    text
+}
+
+/// Statuses, errors and headers of a call's answers.
+fn refusals(call: &Call, tongue: Tongue) -> String {
+    let say = |text: &str| tongue.say(text);
+    let mut text = String::new();
     section(&mut text, &say("Response status codes"));
     let heads = ["Status", "Class", "Description", "Body"].map(say);
     row(&mut text, &heads.each_ref().map(String::as_str));
@@ -91,10 +103,6 @@ pub fn call(call: &Call, tongue: Tongue) -> String {
         }
     }
     text.push('\n');
-    section(&mut text, &say("Related calls"));
-    for other in call.related.iter().filter_map(|id| reading::call(id)) {
-        let _ = writeln!(text, "- [{}]({}.md)", say(other.title), other.page());
-    }
     text
 }
 
