@@ -18,7 +18,7 @@ use crate::domain::id::{AccountId, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
 use crate::domain::url::{ReceiverUrl, UrlError};
 use crate::egress::GuardError;
-use crate::store::{NewEndpoint, Settlement, View, WithSecret};
+use crate::store::{NewEndpoint, Settlement, StoreError, View, WithSecret};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, ToSchema)]
@@ -55,6 +55,10 @@ pub(super) struct Attributes {
     #[schema(format = DateTime)]
     updated_at: String,
 }
+
+/// After a test's outcome could not be written it is tried again; in the end the next start sends the test once more.
+const SETTLE_AGAIN: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
 /// An endpoint with its secret, in the one answer that shows it, or with the hint.
 fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes> {
@@ -239,9 +243,14 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
         outcome,
         jitter: 0.0,
     };
-    let kept = answer.clone();
-    api.store.settle_test(settlement, call.keep(move |(): &()| kept)).await?;
-    Ok(answer)
+    for wait in SETTLE_AGAIN {
+        let kept = answer.clone();
+        match api.store.settle_test(settlement.clone(), call.keep(move |(): &()| kept)).await {
+            Err(StoreError::Unavailable(_)) => tokio::time::sleep(wait).await,
+            written => return Ok(written.map(|()| answer)?),
+        }
+    }
+    Err(Code::Unavailable.into())
 }
 
 /// Counts test sends that wait for their receiver: they are in nobody's queue, and need a bound of their own.

@@ -282,3 +282,23 @@ async fn a_type_that_left_the_catalog_may_stay_in_an_endpoints_list() {
     app.put(&path, json!({ "events": ["validation.failed"] })).await.expect(200);
     app.put(&path, events).await.refused(422, "webhook_event_invalid", "/data/attributes/events");
 }
+
+#[tokio::test]
+async fn a_tests_outcome_that_cannot_be_written_is_written_when_it_can() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([Reply::Late(std::time::Duration::from_millis(500))]);
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    let testing = tokio::spawn(app.call("POST", &format!("/v1/webhooks/{id}/test")).send());
+    receiver.wait_for(1).await;
+    let beside = rusqlite::Connection::open(app.folder().join("aldaba.db")).expect("opens");
+    beside.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    // Nothing can be written any more, for longer than a write waits.
+    app.post("/v1/events", json!({ "event": EVENT, "data": {} })).await.refused(503, "unavailable", "");
+    beside.execute_batch("ROLLBACK").expect("unlocked");
+    let told = testing.await.expect("no panic").expect(200);
+    assert_eq!(told.attribute("delivered"), true);
+    let listed = app.delivery(&id, "success").await;
+    assert_eq!(listed["id"], told.id());
+    assert_eq!(receiver.received().len(), 1);
+}
