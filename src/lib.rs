@@ -72,6 +72,7 @@ impl App {
             key_prefix: config.key_prefix.clone(),
             max_body: config.max_body,
             rate_limits: config.rate_limits.clone(),
+            retention: config.retention,
             max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
         };
         let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
@@ -85,10 +86,11 @@ impl App {
                 max_in_flight_per_endpoint: config.max_in_flight_per_endpoint,
             },
             grace,
-            metrics,
+            metrics: metrics.clone(),
         };
         let (stopping, stopped) = watch::channel(false);
         let retention = Retention { deliveries: config.retention };
+        let replaying = tokio::spawn(engine::replay(store.clone(), metrics));
         let housekeeping = tokio::spawn(engine::maintain(store, clock, retention));
         let closing = tokio::spawn(engine::close_idle(egress));
         let key_uses = tokio::spawn(flush_key_uses(api.clone()));
@@ -101,6 +103,7 @@ impl App {
         // Both stop at the same signal: what is accepted in between is safe, and is sent after the next start.
         let _ = server.await;
         let _ = engine.await;
+        replaying.abort();
         housekeeping.abort();
         closing.abort();
         key_uses.abort();

@@ -175,6 +175,7 @@ mod tests {
         let settings = Settings {
             environment: Environment::Development,
             key_prefix: "mxcep_".into(),
+            retention: None,
             max_body: 1_024,
             rate_limits: RateLimits(std::collections::HashMap::new()),
             max_tests: (1, 1),

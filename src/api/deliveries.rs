@@ -1,14 +1,15 @@
-//! The lists of deliveries.
+//! Deliveries: the lists, one with all its attempts, and sending it again.
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::ApiError;
-use super::openapi::schemas::DeliveryStatusName;
-use crate::domain::delivery::Delivery;
-use crate::domain::id::EndpointId;
+use super::openapi::schemas::{DeliveryStatusName, NullableHeaders};
+use crate::domain::delivery::{Attempt, Delivery};
+use crate::domain::id::{DeliveryId, EndpointId};
 
 /// An event on its way to one endpoint, showing the latest attempt.
 #[derive(Serialize, ToSchema)]
@@ -46,30 +47,77 @@ pub(super) struct Attributes {
     /// What went wrong in the latest attempt, in words.
     #[schema(required)]
     error_message: Option<String>,
-    /// When the event was accepted.
+    /// When the delivery was made: when its event was accepted, or a replay took it.
     #[schema(format = DateTime)]
     created_at: String,
 }
 
+#[derive(Serialize)]
+struct WithDetail {
+    #[serde(flatten)]
+    delivery: Attributes,
+    #[serde(flatten)]
+    detail: Detail,
+}
+
+/// A delivery with what it sends and what every attempt came to.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Detail {
+    /// The event that is delivered.
+    #[schema(format = "uuid")]
+    event_id: String,
+    /// The body of the request, byte for byte, the same at every attempt.
+    request_body: String,
+    /// The headers of the latest attempt's request, with the signatures masked; `null` while there was none.
+    #[schema(required, value_type = NullableHeaders, inline)]
+    request_headers: Option<Map<String, Value>>,
+    /// Every attempt, the first one first; of more than 1,000 the newest.
+    #[schema(inline)]
+    attempts: Vec<AttemptAttributes>,
+}
+
+/// One try of a delivery.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AttemptAttributes {
+    /// Its number, from 1.
+    #[schema(minimum = 1)]
+    attempt: u32,
+    /// When it began.
+    #[schema(format = DateTime)]
+    started_at: String,
+    /// HTTP status of the receiver's answer; `null` when there was none.
+    #[schema(required)]
+    response_status: Option<u16>,
+    /// The first 500 characters of the receiver's answer.
+    #[schema(required)]
+    response_body: Option<String>,
+    /// How long it took, in milliseconds.
+    response_time_ms: u32,
+    /// What went wrong, in words; `null` when it was a success.
+    #[schema(required)]
+    error_message: Option<String>,
+}
+
 /// A delivery; with its endpoint's URL on the list over all endpoints.
 pub(super) fn resource(delivery: &Delivery, with_url: bool) -> Resource<Attributes> {
-    Resource {
-        r#type: "webhook_delivery",
-        id: delivery.id.to_string(),
-        attributes: Attributes {
-            endpoint_id: delivery.endpoint.to_string(),
-            endpoint_url: with_url.then(|| delivery.endpoint_url.clone()),
-            event_type: delivery.event_type.clone(),
-            validation_id: delivery.validation_id.map(|id| id.to_string()),
-            response_status: delivery.response_status,
-            response_body: delivery.response_body.clone(),
-            response_time_ms: delivery.response_time_ms,
-            attempt: delivery.attempt,
-            status: delivery.status.name(),
-            next_retry_at: delivery.next_retry_at.map(time),
-            error_message: delivery.error_message.clone(),
-            created_at: time(delivery.id.created_at()),
-        },
+    let attributes = attributes(delivery, with_url);
+    Resource { r#type: "webhook_delivery", id: delivery.id.to_string(), attributes }
+}
+
+fn attributes(delivery: &Delivery, with_url: bool) -> Attributes {
+    Attributes {
+        endpoint_id: delivery.endpoint.to_string(),
+        endpoint_url: with_url.then(|| delivery.endpoint_url.clone()),
+        event_type: delivery.event_type.clone(),
+        validation_id: delivery.validation_id.map(|id| id.to_string()),
+        response_status: delivery.response_status,
+        response_body: delivery.response_body.clone(),
+        response_time_ms: delivery.response_time_ms,
+        attempt: delivery.attempt,
+        status: delivery.status.name(),
+        next_retry_at: delivery.next_retry_at.map(time),
+        error_message: delivery.error_message.clone(),
+        created_at: time(delivery.id.created_at()),
     }
 }
 
@@ -86,4 +134,48 @@ pub async fn of_account(call: Call) -> Result<Answer, ApiError> {
     let page = call.page();
     let found = call.api.store.account_deliveries(call.account()?, page).await?;
     Ok(Answer::page(&found, page, |delivery| resource(delivery, true)))
+}
+
+/// `GET /v1/webhooks/deliveries/{id}`
+pub async fn read(call: Call) -> Result<Answer, ApiError> {
+    let id = call.param("id", DeliveryId::parse)?;
+    let detail = call.api.store.delivery(call.account()?, id).await?;
+    let delivery = &detail.delivery;
+    let headers = detail.attempts.last().map(|latest| {
+        let headers = call.api.egress.shown_headers(id, &delivery.event_type, latest.started_at);
+        headers.into_iter().map(|(name, value)| (name, value.into())).collect()
+    });
+    let attributes = WithDetail {
+        delivery: attributes(delivery, true),
+        detail: Detail {
+            event_id: detail.event.to_string(),
+            request_body: String::from_utf8_lossy(&detail.body).into_owned(),
+            request_headers: headers,
+            attempts: detail.attempts.iter().map(attempt).collect(),
+        },
+    };
+    Ok(Answer::new(200, &Resource { r#type: "webhook_delivery", id: id.to_string(), attributes }))
+}
+
+fn attempt(attempt: &Attempt) -> AttemptAttributes {
+    AttemptAttributes {
+        attempt: attempt.number,
+        started_at: time(attempt.started_at),
+        response_status: attempt.response_status,
+        response_body: attempt.response_body.clone(),
+        response_time_ms: attempt.response_time_ms,
+        error_message: attempt.error_message.clone(),
+    }
+}
+
+/// `POST /v1/webhooks/deliveries/{id}/retry`
+pub async fn retry(call: Call) -> Result<Answer, ApiError> {
+    let id = call.param("id", DeliveryId::parse)?;
+    let account = call.account()?;
+    // 404 comes before the faults of a body that is not needed.
+    call.api.store.delivery(account, id).await?;
+    call.optional_json()?;
+    let keep = call.keep(|delivery: &Delivery| Answer::new(202, &resource(delivery, true)));
+    let delivery = call.api.store.retry(account, id, keep).await?;
+    Ok(Answer::new(202, &resource(&delivery, true)))
 }

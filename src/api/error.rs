@@ -82,6 +82,8 @@ codes! {
     MethodNotAllowed 405 "method_not_allowed" "This method is not allowed here; see the Allow header." "Este método no está permitido aquí; consulta la cabecera Allow.";
     IdempotencyKeyInProgress 409 "idempotency_key_in_progress" "A request with this Idempotency-Key is still being processed." "Una solicitud con esta Idempotency-Key todavía se está procesando.";
     EventTypeExists 409 "event_type_exists" "The event type {} already exists." "El tipo de evento {} ya existe.";
+    DeliveryUnderWay 409 "delivery_under_way" "The delivery is still under way: only one that has succeeded or failed can be sent again." "La entrega sigue en curso: solo se puede reenviar una que haya terminado con éxito o haya fallado.";
+    ReplayLimitReached 409 "replay_limit_reached" "The endpoint has {} unfinished replays already." "El endpoint ya tiene {} repeticiones sin terminar.";
     BodyTooLarge 413 "body_too_large" "The request body is larger than {} bytes." "El cuerpo de la solicitud supera {} bytes.";
     UriTooLong 414 "uri_too_long" "The request's path and query are too long." "La ruta y la consulta de la solicitud son demasiado largas.";
     UnsupportedMediaType 415 "unsupported_media_type" "The Content-Type must be {}." "El Content-Type debe ser {}.";
@@ -101,6 +103,10 @@ codes! {
     NoValidFields 422 "no_valid_fields" "Nothing to change: give at least one of {}." "Nada que cambiar: indica al menos uno de {}.";
     WebhookLimitReached 422 "webhook_limit_reached" "The account has reached its limit of {} webhook endpoints." "La cuenta alcanzó su límite de {} endpoints de webhook.";
     OverlapInvalid 422 "webhook_overlap_invalid" "overlap_seconds must be an integer from 0 to 604800." "overlap_seconds debe ser un entero de 0 a 604800.";
+    ReplayFromRequired 422 "replay_from_required" "from is required: the time from which on events are sent again." "from es obligatorio: el momento a partir del cual se reenvían los eventos.";
+    ReplayFromInvalid 422 "replay_from_invalid" "from must be an ISO 8601 date, like 2026-05-01, or a date-time with its offset, like 2026-05-01T05:14:38Z." "from debe ser una fecha ISO 8601, como 2026-05-01, o una fecha y hora con su desfase, como 2026-05-01T05:14:38Z.";
+    ReplayToInvalid 422 "replay_to_invalid" "to must be an ISO 8601 date, or a date-time with its offset, that is not before from." "to debe ser una fecha ISO 8601, o una fecha y hora con su desfase, que no sea anterior a from.";
+    ReplayStatusInvalid 422 "replay_status_invalid" "status must be failed, missed or all." "status debe ser failed, missed o all.";
     EventTypeRequired 422 "event_required" "event is required: the name of an event type." "event es obligatorio: el nombre de un tipo de evento.";
     EventTypeUnknown 422 "event_unknown" "event must be the name of an event type in the catalog; this is none: {}." "event debe ser el nombre de un tipo de evento del catálogo; este no lo es: {}.";
     EventDataRequired 422 "event_data_required" "data is required." "data es obligatorio.";
@@ -141,6 +147,7 @@ impl Code {
             Self::EventInvalid | Self::EventTypeUnknown => "order.lost",
             Self::NoValidFields => "url, events, description, status",
             Self::WebhookLimitReached => "50",
+            Self::ReplayLimitReached => "10",
             Self::EventDataInvalid => {
                 words("\"order\" is a required property at the top", "no cumple el esquema en el nivel superior")
             }
@@ -330,6 +337,10 @@ impl From<crate::store::StoreError> for ApiError {
             E::LimitReached(limit) => {
                 Fault::new(Code::WebhookLimitReached).naming(limit).with_meta("limit", limit).into()
             }
+            E::TooManyReplays(limit) => {
+                Fault::new(Code::ReplayLimitReached).naming(limit).with_meta("limit", limit).into()
+            }
+            E::UnderWay => Code::DeliveryUnderWay.into(),
             E::UnknownType(name) => {
                 Fault::of_field(Code::EventTypeUnknown, "event").naming(&name).with_meta("event", name).into()
             }

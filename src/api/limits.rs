@@ -40,6 +40,8 @@ buckets! {
     WebhooksWrite = "webhooks_write",
     WebhooksTest = "webhooks_test",
     DeliveriesList = "deliveries_list",
+    DeliveriesRead = "deliveries_read",
+    DeliveriesRetry = "deliveries_retry",
     EventsCreate = "events_create",
     EventsRead = "events_read",
     EventTypesRead = "event_types_read",

@@ -15,6 +15,7 @@ mod events;
 mod idempotency;
 mod limits;
 pub mod openapi;
+mod replays;
 mod webhooks;
 
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub max_body: usize,
     /// Rate limits.
     pub rate_limits: RateLimits,
+    /// How long deliveries and their events are kept; `None` is for ever.
+    pub retention: Option<std::time::Duration>,
     /// Test sends at once, in all and to one endpoint.
     pub max_tests: (usize, usize),
 }
@@ -188,6 +191,12 @@ fn surface() -> Surface {
         .call(POST, "/v1/webhooks/{id}/test", (B::WebhooksTest, P::WebhooksUpdate, Account), webhooks::test, &calls::TEST_WEBHOOK)
         .call(GET, "/v1/webhooks/{id}/deliveries", (B::DeliveriesList, P::WebhooksRead, Account), deliveries::of_endpoint, &calls::LIST_WEBHOOK_DELIVERIES)
         .call(GET, "/v1/webhooks/deliveries", (B::DeliveriesList, P::WebhooksRead, Account), deliveries::of_account, &calls::LIST_DELIVERIES)
+        .call(GET, "/v1/webhooks/deliveries/{id}", (B::DeliveriesRead, P::WebhooksRead, Account), deliveries::read, &calls::GET_DELIVERY)
+        .call(POST, "/v1/webhooks/deliveries/{id}/retry", (B::DeliveriesRetry, P::WebhooksUpdate, Account), deliveries::retry, &calls::RETRY_DELIVERY)
+        .call(POST, "/v1/webhooks/{id}/replay", (B::DeliveriesRetry, P::WebhooksUpdate, Account), replays::create, &calls::REPLAY)
+        .call(GET, "/v1/webhooks/replays/{id}", (B::DeliveriesRead, P::WebhooksRead, Account), replays::read, &calls::GET_REPLAY)
+        .call(DELETE, "/v1/webhooks/replays/{id}", (B::DeliveriesRetry, P::WebhooksUpdate, Account), replays::cancel, &calls::CANCEL_REPLAY)
+        .call(GET, "/v1/webhooks/{id}/missed", (B::DeliveriesRead, P::WebhooksRead, Account), replays::missed, &calls::GET_MISSED)
         .call(POST, "/v1/events", (B::EventsCreate, P::EventsCreate, Both), events::publish, &calls::PUBLISH_EVENT)
         .call(POST, "/v1/events/batch", (B::EventsCreate, P::EventsCreate, Both), events::publish_batch, &calls::PUBLISH_EVENTS)
         .call(GET, "/v1/events", (B::EventsRead, P::EventsRead, Account), events::list, &calls::LIST_EVENTS)

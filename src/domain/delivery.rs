@@ -5,11 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::id::{DeliveryId, EndpointId, EndpointKey};
+use super::id::{DeliveryId, EndpointId, EndpointKey, EventId};
 use super::time::Timestamp;
 
 /// Characters of an answer's body that are kept.
 pub const KEPT_BODY_CHARS: usize = 500;
+
+/// Attempts of one delivery that are shown.
+pub const SHOWN_ATTEMPTS: usize = 1_000;
 
 /// Where a delivery stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +66,8 @@ pub enum DeliveryKind {
     Event,
     /// Somebody pressed "test": tried once, and the endpoint's failures are not counted.
     Test,
+    /// An event of the past is sent again: what is new goes first.
+    Replay,
 }
 
 /// A leased delivery: what an attempt needs, apart from the endpoint's current row.
@@ -130,4 +135,34 @@ pub struct Delivery {
     pub response_time_ms: Option<u32>,
     /// What went wrong in the latest attempt.
     pub error_message: Option<String>,
+}
+
+/// One try of a delivery, as its owner sees it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Attempt {
+    /// 1 is the first.
+    pub number: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// The answer's status.
+    pub response_status: Option<u16>,
+    /// How long it took, in milliseconds.
+    pub response_time_ms: u32,
+    /// The first [`KEPT_BODY_CHARS`] characters of the answer.
+    pub response_body: Option<String>,
+    /// What went wrong.
+    pub error_message: Option<String>,
+}
+
+/// A delivery with all that is known of it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct DeliveryDetail {
+    /// The delivery.
+    pub delivery: Delivery,
+    /// Its event.
+    pub event: EventId,
+    /// The bytes that every attempt sends.
+    pub body: Bytes,
+    /// Its attempts, the first one first; the newest [`SHOWN_ATTEMPTS`].
+    pub attempts: Vec<Attempt>,
 }

@@ -47,6 +47,10 @@ uuid_id!(
     /// An API key. The key itself is never stored.
     ApiKeyId
 );
+uuid_id!(
+    /// A replay.
+    ReplayId
+);
 
 /// Reads a UUID in its hyphenated form only.
 pub fn parse_hyphenated(text: &str) -> Option<Uuid> {
@@ -123,6 +127,11 @@ impl EventId {
     /// When the event was accepted.
     pub fn created_at(self) -> Timestamp {
         Timestamp::from_millis(self.0 >> SEQUENCE_BITS)
+    }
+
+    /// The smallest id that an event accepted at `time` can have.
+    pub fn first_at(time: Timestamp) -> Self {
+        Self(first_at(time))
     }
 }
 

@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod event;
 pub mod id;
 pub mod permission;
+pub mod replay;
 pub mod retry;
 pub mod secret;
 pub mod sign;

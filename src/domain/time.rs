@@ -56,6 +56,23 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// Reads the start of a range: a date-time, or a date that stands for its first instant in UTC.
+    pub fn parse_start(text: &str) -> Option<Self> {
+        if is_date(text) { Self::parse(&format!("{text}T00:00:00Z")) } else { Self::parse(text) }
+    }
+
+    /// Reads the end of a range, which belongs to it: a date-time, or a date that stands for its last second in UTC.
+    pub fn parse_end(text: &str) -> Option<Self> {
+        if is_date(text) { Self::parse(&format!("{text}T23:59:59Z")) } else { Self::parse(text) }
+    }
+}
+
+/// `YYYY-MM-DD` by its looks.
+fn is_date(text: &str) -> bool {
+    text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-')
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let instant = jiff::Timestamp::from_second(self.as_secs()).map_err(|_| fmt::Error)?;
@@ -87,6 +104,16 @@ mod tests {
     fn a_time_without_its_offset_is_refused() {
         for text in ["2026-05-01T05:14:38", "2026-05-01", "", "yesterday", "99999-01-01T00:00:00Z"] {
             assert_eq!(Timestamp::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_is_a_whole_day() {
+        let day = "2026-05-01";
+        assert_eq!(Timestamp::parse_start(day).expect("a time").to_string(), "2026-05-01T00:00:00Z");
+        assert_eq!(Timestamp::parse_end(day).expect("a time").to_string(), "2026-05-01T23:59:59Z");
+        for text in ["2026-02-30", "2026-13-01", "1-1-1", "2026-05-1T", "2026-0501-"] {
+            assert_eq!((Timestamp::parse_start(text), Timestamp::parse_end(text)), (None, None), "{text}");
         }
     }
 

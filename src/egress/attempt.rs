@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::Egress;
 use super::connector::Connection;
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
+use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
 use crate::store::Target;
@@ -26,6 +27,9 @@ const MAX_ANSWER_BODY: usize = 16 * 1024;
 
 /// Longest `error_message`, in characters.
 const MAX_ERROR_CHARS: usize = 500;
+
+const CONTENT_TYPE_SENT: &str = "application/json";
+const USER_AGENT_SENT: &str = concat!("Aldaba/", env!("CARGO_PKG_VERSION"));
 
 /// Header names that carry the operator's brand.
 pub(super) struct BrandHeaders {
@@ -84,7 +88,29 @@ enum Broken {
     Stale,
 }
 
+/// What stands for a signature where a request is shown.
+const MASK: &str = "***";
+
 impl Egress {
+    /// The headers of the request that an attempt at `at` sends, with the signatures masked and without `host`.
+    pub fn shown_headers(&self, delivery: DeliveryId, event_type: &str, at: Timestamp) -> Vec<(String, String)> {
+        let (names, seconds) = (&self.0.headers, at.as_secs());
+        [
+            ("content-type", CONTENT_TYPE_SENT.to_owned()),
+            ("user-agent", USER_AGENT_SENT.to_owned()),
+            ("x-webhook-signature", format!("sha256={MASK}")),
+            ("x-webhook-signature-timestamped", format!("t={seconds},v1={MASK}")),
+            (names.event.as_str(), event_type.to_owned()),
+            (names.delivery_id.as_str(), delivery.to_string()),
+            (names.timestamp.as_str(), seconds.to_string()),
+            ("webhook-id", delivery.to_string()),
+            ("webhook-timestamp", seconds.to_string()),
+            ("webhook-signature", format!("v1,{MASK}")),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
     /// Makes one attempt. `current` reads the endpoint's row as it is now; where it has none, nothing is sent and there
     /// is no outcome.
     pub async fn attempt(&self, job: &Job, current: impl Fn() -> Option<Arc<Target>> + Sync) -> Option<Outcome> {
@@ -192,8 +218,8 @@ impl Egress {
             .header(&self.0.headers.event, &*job.event_type)
             .body(Full::new(job.body.clone()))?;
         let headers: &mut HeaderMap = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("Aldaba/", env!("CARGO_PKG_VERSION"))));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_SENT));
+        headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_SENT));
         headers.insert("webhook-id", id.clone());
         headers.insert("webhook-timestamp", time.clone());
         headers.insert(&self.0.headers.delivery_id, id);

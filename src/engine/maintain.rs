@@ -57,6 +57,9 @@ async fn once(store: &Store, clock: &dyn Clock, retention: Retention, answers: b
     }
     let Some(keep) = retention.deliveries else { return Ok(()) };
     let cutoff = clock.now().minus(keep);
+    while store.purge_old_replays(cutoff).await? {
+        tokio::time::sleep(PAUSE).await;
+    }
     let mut position = Some(DeliveryId(0));
     while let Some(after) = position {
         position = store.purge_old(cutoff, after).await?;

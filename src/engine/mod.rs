@@ -1,9 +1,11 @@
 //! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
 //!
-//! `scheduler` decides and does nothing; `run` moves its decisions into tasks; `settle` writes outcomes. Time,
+//! `scheduler` decides and does nothing; `run` moves its decisions into tasks; `settle` writes outcomes; `replay` carries
+//! out what is to be sent again; `maintain` tidies up. Time,
 //! randomness, the store and the sender come in as parameters, so that a simulation can run all of it.
 
 mod maintain;
+mod replay;
 mod run;
 mod scheduler;
 mod settle;
@@ -21,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::store::{Claimed, Settled, Settlement, Store, StoreError};
 
 pub use maintain::{Retention, close_idle, maintain};
+pub use replay::replay;
 
 /// What the engine asks of a store. See the methods of [`Store`] for what each promises.
 pub trait Dispatch: Clone + Send + Sync + 'static {

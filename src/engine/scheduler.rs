@@ -12,6 +12,7 @@ use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use super::Limits;
+use crate::domain::delivery::DeliveryKind;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::store::Claimed;
@@ -78,6 +79,8 @@ struct Lane {
     queue: VecDeque<Queued>,
     /// Of the queue, those that a claim has brought.
     claimed: usize,
+    /// Deliveries of replays: they go when the queue is empty.
+    replays: VecDeque<Leased>,
     in_flight: usize,
     limit: f64,
     /// Until the first failure the limit doubles instead of creeping.
@@ -102,6 +105,7 @@ impl Default for Lane {
         Self {
             queue: VecDeque::new(),
             claimed: 0,
+            replays: VecDeque::new(),
             in_flight: 0,
             limit: FIRST_LIMIT,
             fresh: true,
@@ -116,7 +120,18 @@ impl Default for Lane {
 
 impl Lane {
     fn is_quiet(&self) -> bool {
-        self.queue.is_empty() && self.in_flight == 0 && !self.claiming && !self.starved && self.next_due.is_none()
+        !self.has_work() && self.in_flight == 0 && !self.claiming && !self.starved && self.next_due.is_none()
+    }
+
+    fn has_work(&self) -> bool {
+        !self.queue.is_empty() || !self.replays.is_empty()
+    }
+
+    /// Takes what goes next.
+    fn next(&mut self) -> Option<Leased> {
+        let Some(Queued { leased, claimed }) = self.queue.pop_front() else { return self.replays.pop_front() };
+        self.claimed -= usize::from(claimed);
+        Some(leased)
     }
 
     fn has_room(&self) -> bool {
@@ -192,8 +207,12 @@ impl Scheduler {
         for leased in jobs {
             let endpoint = leased.job.endpoint;
             let lane = self.lane(endpoint);
-            lane.queue.push_back(Queued { leased, claimed });
-            lane.claimed += usize::from(claimed);
+            if leased.job.kind == DeliveryKind::Replay && leased.job.attempts_made == 0 {
+                lane.replays.push_back(leased);
+            } else {
+                lane.queue.push_back(Queued { leased, claimed });
+                lane.claimed += usize::from(claimed);
+            }
             self.enqueue(endpoint);
         }
     }
@@ -307,8 +326,7 @@ impl Scheduler {
         })?;
         let lane = self.lanes.get_mut(&endpoint)?;
         lane.queued = None;
-        let Queued { leased, claimed } = lane.queue.pop_front()?;
-        lane.claimed -= usize::from(claimed);
+        let leased = lane.next()?;
         lane.in_flight += 1;
         let standing = lane.standing;
         self.in_flight[standing as usize] += 1;
@@ -356,7 +374,7 @@ impl Scheduler {
     fn enqueue(&mut self, endpoint: EndpointKey) {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         let ring = lane.standing;
-        if lane.queued == Some(ring) || lane.queue.is_empty() || !lane.has_room() {
+        if lane.queued == Some(ring) || !lane.has_work() || !lane.has_room() {
             return;
         }
         lane.queued = Some(ring);
@@ -393,7 +411,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::delivery::{DeliveryKind, Job};
+    use crate::domain::delivery::Job;
     use crate::domain::id::DeliveryId;
     use crate::store::inbox::Place;
 

@@ -35,9 +35,15 @@ pub enum StoreError {
     /// An answer is kept under this idempotency key already.
     #[error("the idempotency key is taken")]
     KeyTaken,
-    /// The account has as many as it may have.
-    #[error("the limit of {0} is reached")]
+    /// The account has as many endpoints as it may have.
+    #[error("the limit of {0} endpoints is reached")]
     LimitReached(u32),
+    /// The endpoint has as many unfinished replays as it may have.
+    #[error("the limit of {0} replays is reached")]
+    TooManyReplays(u32),
+    /// The delivery has an attempt still to come.
+    #[error("the delivery is under way")]
+    UnderWay,
     /// The database did not answer in time, is full, locked or shutting down. Trying again may help.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
@@ -176,6 +182,26 @@ pub struct Claimed {
     pub jobs: Vec<Leased>,
     /// When the next of those that stay in the store is due.
     pub next_due: Option<Timestamp>,
+}
+
+/// What an endpoint did not get because it was not active.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Missed {
+    /// Events of the types that it subscribes to.
+    pub count: u64,
+    /// When the oldest of them was accepted.
+    pub oldest_at: Option<Timestamp>,
+}
+
+/// What a step of a replay came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It went on, and made so many deliveries.
+    Made(u64),
+    /// The endpoint has enough to do, or is not active.
+    Waiting,
+    /// It is over, or is no more.
+    Finished,
 }
 
 /// What the store made of a settlement.

@@ -13,6 +13,10 @@ pub const LANGUAGES: [(&str, &str); 4] =
 
 /// The values that stand for the parts of a path.
 pub const ENDPOINT_ID: &str = "8b7967bd-c278-46ca-8bbb-33e3131a6239";
+/// A delivery.
+pub const DELIVERY_ID: &str = "1882750559495127041";
+/// A replay.
+pub const REPLAY_ID: &str = "5e0f6d0c-3b0e-4f0b-9a55-0c6f2a1d7e84";
 /// An event.
 pub const EVENT_ID: &str = "019de1f5-8bb0-7000-8000-5c1f04f7a1d2";
 /// An account.
@@ -36,6 +40,8 @@ impl<'a> Example<'a> {
         let id = match call.group {
             "Events" => EVENT_ID,
             "Accounts" | "API keys" => ACCOUNT_ID,
+            _ if call.path.starts_with("/v1/webhooks/deliveries/") => DELIVERY_ID,
+            _ if call.path.starts_with("/v1/webhooks/replays/") => REPLAY_ID,
             _ => ENDPOINT_ID,
         };
         let path = call.path.replace("{id}", id).replace("{key_id}", KEY_ID).replace("{name}", EVENT_TYPE);

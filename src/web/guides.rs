@@ -30,6 +30,7 @@ guides! {
     "receive-and-verify" false,
     "rotate-a-secret" false,
     "when-a-receiver-is-down" false,
+    "replay-after-an-outage" false,
     "idempotent-publishing" false,
     "production" false,
     "errors" false,

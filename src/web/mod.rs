@@ -24,7 +24,9 @@ use serde_json::{Value, json};
 use crate::api::{self, Language};
 use text::Tongue;
 
-pub use examples::{ACCOUNT_ID, BASE, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, LANGUAGES};
+pub use examples::{
+    ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, LANGUAGES, REPLAY_ID,
+};
 pub use guides::GUIDES;
 pub use reading::{Call, call, groups};
 

@@ -139,6 +139,21 @@ impl App {
         self.post("/v1/events", json!({ "event": EVENT, "data": data })).await.expect(202).id()
     }
 
+    /// Asks for a replay and returns its id.
+    pub async fn replay(&self, endpoint: &str, body: Value) -> String {
+        self.post(&format!("/v1/webhooks/{endpoint}/replay"), body).await.expect(202).id()
+    }
+
+    /// Waits until the replay is completed, and returns its attributes.
+    pub async fn replayed(&self, replay: &str) -> Value {
+        let path = format!("/v1/webhooks/replays/{replay}");
+        eventually("a replay that is completed", || async {
+            let found = self.get(&path).await.expect(200).json["data"]["attributes"].clone();
+            (found["status"] == "completed").then_some(found)
+        })
+        .await
+    }
+
     /// Waits until the newest delivery of the endpoint has this status, and returns its attributes and id.
     pub async fn delivery(&self, endpoint: &str, status: &str) -> Value {
         let path = format!("/v1/webhooks/{endpoint}/deliveries?per_page=1");

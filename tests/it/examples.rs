@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use aldaba::web::{self, ACCOUNT_ID, BASE, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID};
+use aldaba::web::{self, ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, REPLAY_ID};
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, Receiver};
@@ -14,7 +14,7 @@ use crate::app::{App, Receiver};
 /// The receiver's address in the examples, and what the built-in answers are masked with.
 const RECEIVER: &str = "https://example.com/webhooks";
 const TIME: &str = "2026-05-01T05:14:38Z";
-const DELIVERY: &str = "1882750559495127041";
+const SECONDS: &str = "1777612478";
 const REQUEST: &str = "c4d5e6f7a8b9";
 const SECRET: &str = "9f2c4e1ab7d8036512fe98c07a4bd36e5f1029ce84b7a6d3015fc29e7b48a16d";
 
@@ -39,18 +39,27 @@ impl Scene {
         app.put(&account, json!({ "name": "Acme" })).await.expect(200);
         let endpoint =
             json!({ "url": receiver.url(), "events": ["validation.completed"], "description": "Production" });
-        let (mut id, mut event) = (String::new(), String::new());
+        let (mut id, mut event, mut delivery) = (String::new(), String::new(), String::new());
         if !["create_webhook", "publish_events"].contains(&call.id) {
             id = app.post("/v1/webhooks", endpoint).await.expect(201).id();
             let data = json!({ "id": "7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa", "result": "valid" });
             if !["publish_event", "test_webhook"].contains(&call.id) {
                 event = app.publish(data).await;
-                app.delivery(&id, "success").await;
+                app.delivery(&id, "success").await["id"].as_str().expect("an id").clone_into(&mut delivery);
             }
         }
         if call.group == "Event types" && call.id != "create_event_type" {
             let new = json!({ "name": EVENT_TYPE, "description": "An order has left the warehouse.", "example": { "order": "A-1042" } });
             app.call("POST", "/v1/event-types").bearer(&app.operator).json(&new).send().await.expect(201);
+        }
+        let mut replay = String::new();
+        if ["get_replay", "cancel_replay"].contains(&call.id) {
+            replay = app.replay(&id, json!({ "from": "2026-01-01", "status": "all" })).await;
+            app.replayed(&replay).await;
+        }
+        if call.id == "get_missed" {
+            app.put(&format!("/v1/webhooks/{id}"), json!({ "status": "disabled" })).await.expect(200);
+            app.publish(json!({})).await;
         }
         let mut key = String::new();
         if call.group == "API keys" && call.id != "create_api_key" {
@@ -62,6 +71,8 @@ impl Scene {
             (RECEIVER, receiver.url()),
             (ENDPOINT_ID, id),
             (EVENT_ID, event),
+            (DELIVERY_ID, delivery),
+            (REPLAY_ID, replay),
             (ACCOUNT_ID, app.account.to_string()),
             (KEY_ID, key),
         ];
@@ -100,10 +111,20 @@ fn mask(name: &str, value: &Value, kind: &Value) -> Value {
                 ("key_hint", _) => json!(format!("mxcep_...{}", &SECRET[60..])),
                 ("request_id", _) => json!(REQUEST),
                 ("url" | "endpoint_url", _) => json!(RECEIVER),
-                ("endpoint_id", _) | ("id", "webhook_endpoint") => json!(ENDPOINT_ID),
+                ("endpoint_id", _) | ("id", "webhook_endpoint" | "webhook_missed") => json!(ENDPOINT_ID),
                 ("account_id", _) | ("id", "account") => json!(ACCOUNT_ID),
-                ("id", "webhook_delivery" | "webhook_test_result") => json!(DELIVERY),
-                ("id", "event") => json!(EVENT_ID),
+                ("webhook-id" | "x-aldaba-delivery-id", _) | ("id", "webhook_delivery" | "webhook_test_result") => {
+                    json!(DELIVERY_ID)
+                }
+                ("id", "webhook_replay") => json!(REPLAY_ID),
+                ("webhook-timestamp" | "x-aldaba-timestamp", _) => json!(SECONDS),
+                ("x-webhook-signature-timestamped", _) => json!(format!("t={SECONDS},v1=***")),
+                ("request_body", _) => {
+                    let mut message: Value = serde_json::from_str(text).expect("JSON");
+                    let sent = message["timestamp"].take();
+                    json!(text.replace(sent.as_str().expect("a time"), TIME))
+                }
+                ("event_id", _) | ("id", "event") => json!(EVENT_ID),
                 ("id", "api_key") => json!(KEY_ID),
                 _ => value.clone(),
             }

@@ -146,6 +146,7 @@ guides_run! {
     the_guide_receive_and_verify_runs "receive-and-verify"
     the_guide_rotate_a_secret_runs "rotate-a-secret"
     the_guide_when_a_receiver_is_down_runs "when-a-receiver-is-down"
+    the_guide_replay_after_an_outage_runs "replay-after-an-outage"
     the_guide_idempotent_publishing_runs "idempotent-publishing"
     the_guide_production_runs "production"
     the_guide_errors_runs "errors"

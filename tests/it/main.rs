@@ -11,6 +11,7 @@ mod examples;
 mod guides;
 mod idempotency;
 mod reference;
+mod replay;
 mod rotation;
 mod simulation;
 mod store;

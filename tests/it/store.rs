@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
 use aldaba::domain::delivery::Outcome;
+use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::event::{NewEvent, message};
-use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey};
+use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
+use aldaba::domain::replay::{NewReplay, ReplayStatus, Selection};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased, Nudge};
 use aldaba::store::keys::KeySource;
-use aldaba::store::{NewEndpoint, OpenOptions, Page, Settled, Settlement, Store, StoreError};
+use aldaba::store::{NewEndpoint, OpenOptions, Page, Settled, Settlement, Step, Store, StoreError};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{EVENT, eventually};
@@ -168,7 +170,7 @@ async fn a_released_delivery_waits_for_its_endpoint() {
     let (id, key) = f.endpoint().await;
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let jobs = f.jobs(1).await;
-    let pause = |status| aldaba::domain::endpoint::EndpointChange { status: Some(status), ..Default::default() };
+    let pause = |status| EndpointChange { status: Some(status), ..Default::default() };
     f.store.update_endpoint(f.account, id, pause(Disabled)).await.expect("paused");
     f.store.release(vec![jobs[0].job.id]).await.expect("released");
     assert!(f.store.claim(key, 10).await.expect("claimed").jobs.is_empty(), "held");
@@ -268,4 +270,126 @@ async fn a_deleted_endpoint_is_gone_at_once_and_purged_in_steps() {
     }
     assert!(steps >= 2, "never all in one transaction");
     assert_eq!(f.store.events(f.account, ALL).await.expect("listed").total, 600, "events stay");
+}
+
+/// Carries out a replay: every step, with the deliveries that it makes answered in between. Returns their events.
+async fn carry_out(f: &Fixture, key: EndpointKey, replay: i64) -> Vec<DeliveryId> {
+    let mut sent = Vec::new();
+    loop {
+        // Two runners at once, as after a hand-over: a step is made once.
+        let (one, other) = tokio::join!(f.store.replay_step(replay), f.store.replay_step(replay));
+        let steps = [one.expect("a step"), other.expect("a step")];
+        let claimed = f.store.claim(key, 256).await.expect("claimed");
+        assert!(claimed.jobs.len() <= 256, "no more wait than the window has room for");
+        sent.extend(claimed.jobs.iter().map(|leased| leased.job.id));
+        let done = claimed.jobs.iter().map(|leased| settlement(leased, 200)).collect();
+        f.store.settle(Arc::new(done)).await.expect("settled");
+        if steps == [Step::Finished, Step::Finished] {
+            return sent;
+        }
+    }
+}
+
+fn everything(f: &Fixture) -> NewReplay {
+    NewReplay { from: Timestamp::from_millis(0), to: f.clock.now(), selection: Selection::All }
+}
+
+#[tokio::test]
+async fn a_large_replay_is_counted_in_steps_and_makes_each_delivery_once() {
+    let f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    let pause = EndpointChange { status: Some(Disabled), ..EndpointChange::default() };
+    f.store.update_endpoint(f.account, id, pause).await.expect("paused");
+    for part in 0..13 {
+        f.store.accept((0..500).map(|n| f.event(part * 500 + n)).collect(), None).await.expect("accepted");
+    }
+    assert_eq!(f.store.missed(f.account, id).await.expect("counted").count, 6_500);
+    let wake = EndpointChange { status: Some(Active), ..EndpointChange::default() };
+    f.store.update_endpoint(f.account, id, wake).await.expect("active");
+    let asked = f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");
+    assert_eq!((asked.status, asked.total), (ReplayStatus::Pending, 5_000), "the answer does not wait for the rest");
+    // Published later: no part of it.
+    f.clock.advance(Duration::from_secs(5));
+    f.store.accept(vec![f.event(9_999)], None).await.expect("accepted");
+
+    let open = f.store.open_replays().await.expect("listed");
+    let mut sent = carry_out(&f, key, open[0]).await;
+    let made = sent.len();
+    sent.sort_unstable();
+    sent.dedup();
+    assert_eq!((made, sent.len()), (6_500, 6_500));
+    let done = f.store.replay(f.account, asked.id).await.expect("read");
+    assert_eq!((done.status, done.total, done.sent), (ReplayStatus::Completed, 6_500, 6_500));
+    assert_eq!(f.store.missed(f.account, id).await.expect("counted").count, 0);
+    assert!(f.store.open_replays().await.expect("listed").is_empty());
+}
+
+#[tokio::test]
+async fn an_event_stays_as_long_as_the_delivery_that_a_replay_made_of_it() {
+    let mut f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    f.store.accept((0..10).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let jobs = f.jobs(10).await;
+    f.store.settle(Arc::new(jobs.iter().map(|leased| settlement(leased, 200)).collect())).await.expect("settled");
+    drop(jobs);
+    f.clock.advance(Duration::from_secs(3_600));
+    f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");
+    let open = f.store.open_replays().await.expect("listed");
+    let sent = carry_out(&f, key, open[0]).await;
+
+    let purge = async |cutoff: Timestamp| {
+        while f.store.purge_old_replays(cutoff).await.expect("purged") {}
+        let mut position = Some(DeliveryId(0));
+        while let Some(after) = position {
+            position = f.store.purge_old(cutoff, after).await.expect("purged");
+        }
+    };
+    purge(f.clock.now().minus(Duration::from_secs(60))).await;
+    let listed = f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed");
+    assert_eq!(listed.items.iter().map(|d| d.id).collect::<Vec<_>>(), sent.iter().rev().copied().collect::<Vec<_>>());
+    f.store.delivery(f.account, sent[0]).await.expect("its body is still there");
+    f.clock.advance(Duration::from_secs(3_600));
+    let cutoff = f.clock.now().minus(Duration::from_secs(60));
+    purge(cutoff).await;
+    purge(cutoff).await;
+    assert_eq!(f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed").total, 0);
+    assert_eq!(f.store.events(f.account, ALL).await.expect("listed").total, 0);
+}
+
+#[tokio::test]
+async fn what_was_missed_is_forgotten_with_its_event() {
+    let f = Fixture::new().await;
+    let (id, _) = f.endpoint().await;
+    let pause = EndpointChange { status: Some(Disabled), ..EndpointChange::default() };
+    f.store.update_endpoint(f.account, id, pause).await.expect("paused");
+    f.store.accept((0..600).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    f.clock.advance(Duration::from_secs(3_600));
+    f.store.accept(vec![f.event(601)], None).await.expect("accepted");
+    let cutoff = f.clock.now().minus(Duration::from_secs(60));
+    while f.store.purge_old_replays(cutoff).await.expect("purged") {}
+    let left = f.store.missed(f.account, id).await.expect("counted");
+    assert_eq!((left.count, left.oldest_at), (1, Some(f.clock.now())));
+    f.store.delete_endpoint(f.account, id).await.expect("deleted");
+    while f.store.purge_deleted().await.expect("purged") {}
+    assert_eq!(f.store.missed(f.account, id).await.err(), Some(StoreError::NotFound));
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_version_is_brought_to_this_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let first = include_str!("../../migrations/sqlite/0001_initial.sql");
+    let old = rusqlite::Connection::open(folder.path().join("aldaba.db")).expect("opens");
+    old.execute_batch(first).expect("the first version");
+    old.execute_batch(
+        "INSERT INTO accounts (key, id, name, created_at, updated_at) VALUES (1, zeroblob(16), 'old', 0, 0); \
+         PRAGMA user_version = 1",
+    )
+    .expect("a row");
+    drop(old);
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
+    let store = Store::open(options(folder.path(), clock, None)).expect("opens");
+    let account = AccountId::from_random([0; 16]);
+    assert_eq!(store.accounts(ALL).await.expect("listed").items[0].name, "old");
+    assert!(store.view().event_types().is_empty(), "the catalog is the operator's");
+    assert_eq!(store.replay(account, ReplayId::from_random([1; 16])).await.err(), Some(StoreError::NotFound));
 }

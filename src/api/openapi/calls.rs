@@ -156,6 +156,83 @@ pub const LIST_DELIVERIES: Description = Description {
     ..Description::BLANK
 };
 
+pub const GET_DELIVERY: Description = Description {
+    id: "get_delivery",
+    tag: Tag::Deliveries,
+    title: "Get a delivery",
+    about: "One delivery with all that is known of it: the body that it sends, the headers of its latest request, and what every attempt came to.",
+    answer: One(Kind::WebhookDeliveryDetail, "The delivery and its attempts."),
+    guide: Some("life-of-a-delivery"),
+    related: &["retry_delivery", "list_deliveries"],
+    ..Description::BLANK
+};
+
+pub const RETRY_DELIVERY: Description = Description {
+    id: "retry_delivery",
+    tag: Tag::Deliveries,
+    title: "Retry a delivery",
+    about: "Sends a delivery that has succeeded or failed once more, now, with the endpoint's current URL and secret. The delivery keeps its id, and its retry schedule begins afresh. While the endpoint is not active the delivery is held.",
+    body: Body::Ignored,
+    status: 202,
+    answer: One(Kind::WebhookDelivery, "The delivery waits for its next attempt."),
+    errors: &[Code::DeliveryUnderWay],
+    guide: Some("replay-after-an-outage"),
+    related: &["get_delivery", "replay_events"],
+};
+
+pub const REPLAY: Description = Description {
+    id: "replay_events",
+    tag: Tag::Deliveries,
+    title: "Replay events",
+    about: "Sends the events of a stretch of time to the endpoint again, as a durable job that goes on after a restart. Each event of the job gets exactly one new delivery with a new id. New events go first; while the endpoint is not active the job waits.\n\nEvents older than the retention period are left out. An endpoint has at most 10 unfinished replays.",
+    body: Body::Json("ReplayEvents", r#"{"from":"2026-01-01T00:00:00Z","status":"all"}"#),
+    status: 202,
+    answer: One(Kind::WebhookReplay, "The job is on disk and begins."),
+    errors: &[
+        Code::ReplayFromRequired,
+        Code::ReplayFromInvalid,
+        Code::ReplayToInvalid,
+        Code::ReplayStatusInvalid,
+        Code::ReplayLimitReached,
+    ],
+    guide: Some("replay-after-an-outage"),
+    related: &["get_replay", "cancel_replay", "get_missed", "retry_delivery"],
+};
+
+pub const GET_REPLAY: Description = Description {
+    id: "get_replay",
+    tag: Tag::Deliveries,
+    title: "Get a replay",
+    about: "How far a replay has come. A replay is completed when each of its events has been sent once; what failed is then retried on the usual schedule.",
+    answer: One(Kind::WebhookReplay, "The replay as it is now."),
+    guide: Some("replay-after-an-outage"),
+    related: &["replay_events", "cancel_replay"],
+    ..Description::BLANK
+};
+
+pub const CANCEL_REPLAY: Description = Description {
+    id: "cancel_replay",
+    tag: Tag::Deliveries,
+    title: "Cancel a replay",
+    about: "Stops a replay. What it has sent stays in the log; its deliveries that were not tried yet go away, apart from those that are just being sent. A replay that is finished stays as it is.",
+    status: 204,
+    answer: Nothing("The replay is stopped."),
+    guide: Some("replay-after-an-outage"),
+    related: &["get_replay", "replay_events"],
+    ..Description::BLANK
+};
+
+pub const GET_MISSED: Description = Description {
+    id: "get_missed",
+    tag: Tag::Deliveries,
+    title: "Count missed events",
+    about: "Events that made no delivery to the endpoint because it was not active when they were published, and that no replay has sent since. A replay with `status: \"missed\"` sends them.",
+    answer: One(Kind::WebhookMissed, "How many there are, and since when."),
+    guide: Some("replay-after-an-outage"),
+    related: &["replay_events", "update_webhook"],
+    ..Description::BLANK
+};
+
 pub const PUBLISH_EVENT: Description = Description {
     id: "publish_event",
     tag: Tag::Events,

@@ -5,7 +5,7 @@ use utoipa::PartialSchema;
 
 use super::{Kind, schemas};
 use crate::api::error::Code;
-use crate::api::{accounts, deliveries, event_types, events, webhooks};
+use crate::api::{accounts, deliveries, event_types, events, replays, webhooks};
 
 /// All of them, by name.
 pub(super) fn components() -> Map<String, Value> {
@@ -15,6 +15,7 @@ pub(super) fn components() -> Map<String, Value> {
         ("CreateWebhook".to_owned(), schema::<schemas::CreateWebhook>()),
         ("UpdateWebhook".to_owned(), schema::<schemas::UpdateWebhook>()),
         ("RegenerateSecret".to_owned(), schema::<schemas::RegenerateSecret>()),
+        ("ReplayEvents".to_owned(), schema::<schemas::ReplayEvents>()),
         ("PublishEvent".to_owned(), schema::<schemas::PublishEvent>()),
         ("PublishEvents".to_owned(), schema::<schemas::PublishEvents>()),
         ("CreateEventType".to_owned(), schema::<schemas::CreateEventType>()),
@@ -68,7 +69,10 @@ fn meta_of_errors() -> Value {
             "event",
             json!({ "type": "string", "description": "With `webhook_event_invalid` and `event_unknown`: the value that is no event type of the catalog." }),
         ),
-        ("limit", json!({ "type": "integer", "description": "With `webhook_limit_reached`: the account's cap." })),
+        (
+            "limit",
+            json!({ "type": "integer", "description": "With `webhook_limit_reached` and `replay_limit_reached`: how many there may be." }),
+        ),
         (
             "permission",
             json!({ "type": "string", "description": "With `permission_invalid`: the value that is no permission." }),
@@ -127,10 +131,13 @@ fn error_response() -> Value {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 11] = [
         Self::WebhookEndpoint,
         Self::WebhookTestResult,
         Self::WebhookDelivery,
+        Self::WebhookDeliveryDetail,
+        Self::WebhookReplay,
+        Self::WebhookMissed,
         Self::Event,
         Self::EventWithDeliveries,
         Self::EventType,
@@ -149,6 +156,11 @@ impl Kind {
                 let id = "Delivery identifier: a decimal integer that grows with time, the same over all attempts.";
                 ("WebhookDelivery", "webhook_delivery", id)
             }
+            Self::WebhookDeliveryDetail => {
+                ("WebhookDeliveryDetail", "webhook_delivery", Self::WebhookDelivery.names().2)
+            }
+            Self::WebhookReplay => ("WebhookReplay", "webhook_replay", "Replay identifier."),
+            Self::WebhookMissed => ("WebhookMissed", "webhook_missed", "Endpoint identifier."),
             Self::Event => ("Event", "event", "Event identifier."),
             Self::EventWithDeliveries => ("EventWithDeliveries", "event", "Event identifier."),
             Self::EventType => ("EventType", "event_type", "The type's name."),
@@ -162,6 +174,9 @@ impl Kind {
             Self::WebhookEndpoint => schema::<webhooks::Attributes>(),
             Self::WebhookTestResult => schema::<webhooks::TestAttributes>(),
             Self::WebhookDelivery => schema::<deliveries::Attributes>(),
+            Self::WebhookDeliveryDetail => both(schema::<deliveries::Attributes>(), schema::<deliveries::Detail>()),
+            Self::WebhookReplay => schema::<replays::Attributes>(),
+            Self::WebhookMissed => schema::<replays::MissedAttributes>(),
             Self::Event | Self::EventWithDeliveries => schema::<events::Attributes>(),
             Self::EventType => schema::<event_types::Attributes>(),
             Self::Account => schema::<accounts::AccountAttributes>(),
@@ -172,7 +187,7 @@ impl Kind {
     fn id(self) -> Value {
         let about = self.names().2;
         match self {
-            Self::WebhookDelivery | Self::WebhookTestResult => {
+            Self::WebhookDelivery | Self::WebhookDeliveryDetail | Self::WebhookTestResult => {
                 json!({ "type": "string", "pattern": "^[1-9][0-9]*$", "description": about })
             }
             Self::EventType => json!({ "type": "string", "description": about }),
@@ -211,6 +226,18 @@ impl Kind {
         }
         component
     }
+}
+
+/// The fields of two structures that are serialised into one object.
+fn both(first: Value, mut second: Value) -> Value {
+    let properties = [&first, &second].into_iter().filter_map(|schema| schema["properties"].as_object());
+    let properties: Map<String, Value> =
+        properties.flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let required = [&first, &second].into_iter().filter_map(|schema| schema["required"].as_array());
+    let required: Vec<Value> = required.flatten().cloned().collect();
+    second["properties"] = properties.into();
+    second["required"] = required.into();
+    second
 }
 
 fn schema<T: PartialSchema>() -> Value {

@@ -108,7 +108,7 @@ impl Tag {
     fn about(self) -> &'static str {
         match self {
             Self::Webhooks => "Receivers: where events go, which of them, and the secret that signs them.",
-            Self::Deliveries => "What became of each event on its way to each endpoint.",
+            Self::Deliveries => "What became of each event on its way to each endpoint, and sending it again.",
             Self::Events => "What happened: publish it, and look back.",
             Self::EventTypes => "The catalog of what can happen, which the operator owns.",
             Self::Accounts => "The owners of endpoints, events and keys.",
@@ -154,6 +154,12 @@ pub enum Kind {
     WebhookTestResult,
     /// `webhook_delivery`
     WebhookDelivery,
+    /// `webhook_delivery`, with its body and its attempts
+    WebhookDeliveryDetail,
+    /// `webhook_replay`
+    WebhookReplay,
+    /// `webhook_missed`
+    WebhookMissed,
     /// `event`
     Event,
     /// `event`, with its deliveries beside it
@@ -254,6 +260,10 @@ fn parameters(route: &Route) -> Vec<Value> {
     let mut parameters = Vec::new();
     for name in route.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
         let (about, uuid) = match (route.description.tag, name) {
+            _ if route.path.starts_with("/v1/webhooks/deliveries/") => {
+                ("Id of the delivery: a decimal integer.", false)
+            }
+            _ if route.path.starts_with("/v1/webhooks/replays/") => ("UUID of the replay.", true),
             (Tag::Webhooks | Tag::Deliveries, _) => ("UUID of the webhook endpoint.", true),
             (Tag::Events, _) => ("UUID of the event.", true),
             (Tag::EventTypes, _) => ("Name of the event type.", false),

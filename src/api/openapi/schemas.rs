@@ -10,6 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 use crate::domain::delivery::DeliveryStatus;
 use crate::domain::endpoint::EndpointStatus;
 use crate::domain::permission::Permission;
+use crate::domain::replay::{ReplayStatus, Selection};
 
 /// Registers a receiver.
 #[derive(ToSchema)]
@@ -48,6 +49,18 @@ pub struct RegenerateSecret {
     /// Seconds for which the old secret signs beside the new one. With 0 every older secret is dead at once.
     #[schema(nullable = false, minimum = 0, maximum = 604_800, default = 0)]
     overlap_seconds: Option<u32>,
+}
+
+/// Which events to send again.
+#[derive(ToSchema)]
+pub struct ReplayEvents {
+    /// Events accepted at this time or later: an ISO 8601 date-time with its offset, or a date, which begins at midnight UTC.
+    from: String,
+    /// Events accepted until the end of this second, or of this day. Now, when it is not given.
+    to: Option<String>,
+    /// `failed`: tried in vain and not tried any more. `missed`: the endpoint subscribes to it and has no delivery of it. `all`: both, and those that were delivered.
+    #[schema(required = false, default = "failed", value_type = SelectionName, inline)]
+    status: Option<String>,
 }
 
 /// Something that happened.
@@ -164,6 +177,42 @@ impl PartialSchema for DeliveryStatusName {
     fn schema() -> RefOr<Schema> {
         let all = [DeliveryStatus::Pending, DeliveryStatus::Retrying, DeliveryStatus::Success, DeliveryStatus::Failed];
         one_of(all.map(DeliveryStatus::name))
+    }
+}
+
+/// The values of what a replay takes.
+pub struct SelectionName;
+
+impl ToSchema for SelectionName {}
+
+impl PartialSchema for SelectionName {
+    fn schema() -> RefOr<Schema> {
+        one_of(Selection::ALL.map(Selection::name))
+    }
+}
+
+/// The values of a replay's status.
+pub struct ReplayStatusName;
+
+impl ToSchema for ReplayStatusName {}
+
+impl PartialSchema for ReplayStatusName {
+    fn schema() -> RefOr<Schema> {
+        one_of(ReplayStatus::ALL.map(ReplayStatus::name))
+    }
+}
+
+/// Header names and their values, or null.
+pub struct NullableHeaders;
+
+impl ToSchema for NullableHeaders {}
+
+impl PartialSchema for NullableHeaders {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+            .additional_properties(Some(ObjectBuilder::new().schema_type(Type::String)))
+            .into()
     }
 }
 

@@ -86,8 +86,13 @@ struct AccountRow {
     id: AccountId,
     events_added: i64,
     /// Active endpoints by event type.
-    subscribers: HashMap<String, Vec<EndpointKey>>,
+    subscribers: Subscribers,
+    /// Those that are not active.
+    paused: Subscribers,
 }
+
+/// Endpoints by event type.
+type Subscribers = HashMap<String, Vec<EndpointKey>>;
 
 /// A row that the running write has changed.
 enum Touched {
@@ -151,6 +156,11 @@ impl Book {
         self.accounts.get(&account).and_then(|row| row.subscribers.get(event_type)).map_or(&[], Vec::as_slice)
     }
 
+    /// Endpoints of the account that subscribe to the type and are not active.
+    pub fn paused_subscribers(&self, account: AccountKey, event_type: &str) -> &[EndpointKey] {
+        self.accounts.get(&account).and_then(|row| row.paused.get(event_type)).map_or(&[], Vec::as_slice)
+    }
+
     pub fn count_event(&mut self, account: AccountKey) {
         if let Some(row) = self.accounts.get_mut(&account) {
             row.events_added += 1;
@@ -180,7 +190,11 @@ impl Book {
             row.target.clone_from(&paused);
             let account = row.account;
             self.changes.push(Change::Endpoint(key, paused));
-            self.unsubscribe(account, key);
+            if let Some(account) = self.accounts.get_mut(&account) {
+                for event_type in forget(&mut account.subscribers, key) {
+                    account.paused.entry(event_type).or_default().push(key);
+                }
+            }
         }
     }
 
@@ -328,7 +342,8 @@ impl Book {
 
     fn add_account(&mut self, key: AccountKey, id: AccountId) {
         self.account_keys.insert(id, key);
-        self.accounts.insert(key, AccountRow { id, events_added: 0, subscribers: HashMap::new() });
+        self.accounts
+            .insert(key, AccountRow { id, events_added: 0, subscribers: HashMap::new(), paused: HashMap::new() });
     }
 
     fn refresh_account(&mut self, db: &Connection, key: AccountKey) -> Result<(), StoreError> {
@@ -363,10 +378,8 @@ impl Book {
 
     fn unsubscribe(&mut self, account: AccountKey, key: EndpointKey) {
         let Some(account) = self.accounts.get_mut(&account) else { return };
-        account.subscribers.retain(|_, endpoints| {
-            endpoints.retain(|other| *other != key);
-            !endpoints.is_empty()
-        });
+        forget(&mut account.subscribers, key);
+        forget(&mut account.paused, key);
     }
 
     /// Reads one endpoint, or all of them.
@@ -392,11 +405,11 @@ impl Book {
             let stored = stored?;
             let held = before.remove(&stored.key).map(|row| row.held).unwrap_or_default();
             let target = load_target(db, shared, &stored)?.map(Arc::new);
-            if let Some(account) = self.accounts.get_mut(&stored.account)
-                && stored.health.status == EndpointStatus::Active
-            {
+            if let Some(account) = self.accounts.get_mut(&stored.account) {
+                let active = stored.health.status == EndpointStatus::Active;
+                let subscribers = if active { &mut account.subscribers } else { &mut account.paused };
                 for event in &stored.events {
-                    account.subscribers.entry(event.clone()).or_default().push(stored.key);
+                    subscribers.entry(event.clone()).or_default().push(stored.key);
                 }
             }
             let row = EndpointRow {
@@ -411,6 +424,20 @@ impl Book {
         }
         Ok(())
     }
+}
+
+/// Takes an endpoint out; returns the types that it had.
+fn forget(subscribers: &mut Subscribers, key: EndpointKey) -> Vec<String> {
+    let mut types = Vec::new();
+    subscribers.retain(|event_type, endpoints| {
+        let before = endpoints.len();
+        endpoints.retain(|other| *other != key);
+        if endpoints.len() < before {
+            types.push(event_type.clone());
+        }
+        !endpoints.is_empty()
+    });
+    types
 }
 
 struct StoredEndpoint {

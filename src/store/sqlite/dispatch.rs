@@ -114,7 +114,7 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
     let Some(held) = active.map(|row| row.held.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();
     let mut statement = tx.db.prepare_cached(
-        "SELECT d.id, d.attempt, d.failures, e.type, p.body FROM deliveries d JOIN events e ON e.id = d.event \
+        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body FROM deliveries d JOIN events e ON e.id = d.event \
          JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 ORDER BY d.due_at LIMIT ?3",
     )?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -123,7 +123,11 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
         let body: Vec<u8> = row.get("body")?;
         let Some(place) = inbox.reserve(&held, body.len()) else { break };
         let event_type: Arc<str> = row.get::<_, String>("type")?.into();
-        let kind = if &*event_type == TEST_TYPE { DeliveryKind::Test } else { DeliveryKind::Event };
+        let kind = match row.get::<_, Option<i64>>("replay")? {
+            _ if &*event_type == TEST_TYPE => DeliveryKind::Test,
+            Some(_) => DeliveryKind::Replay,
+            None => DeliveryKind::Event,
+        };
         let job = Job {
             id: DeliveryId(row.get("id")?),
             endpoint,

@@ -85,6 +85,10 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);
     let occurred_at = new.occurred_at.as_millis();
     insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, &new.body)?;
+    for endpoint in tx.book.paused_subscribers(account, &new.event_type) {
+        let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
+        tx.db.prepare_cached(sql)?.execute(params![endpoint.0, new.event_type, id.0])?;
+    }
     let event_type: Arc<str> = new.event_type.as_str().into();
     for endpoint in subscribers {
         // The ids of an event's deliveries follow its own, which is how they are found again.

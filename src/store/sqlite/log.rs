@@ -9,7 +9,7 @@ use super::admin::{account, sql_offset};
 use super::book::{time, uuid};
 use super::endpoints::find;
 use super::{Store, parsed};
-use crate::domain::delivery::{Delivery, DeliveryStatus};
+use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId};
 use crate::domain::time::Timestamp;
@@ -19,6 +19,9 @@ const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, 
                                 JOIN endpoints n ON n.key = d.endpoint JOIN events e ON e.id = d.event";
 
 const EVENT_COLUMNS: &str = "SELECT v.*, a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
+
+/// Deliveries of one event that are shown with it.
+const MAX_EVENT_DELIVERIES: u32 = 1_000;
 
 impl Store {
     /// Deliveries of one endpoint.
@@ -66,6 +69,20 @@ impl Store {
         .await
     }
 
+    /// One delivery of an account with all that is known of it.
+    pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let delivery = find_delivery(&snapshot, owner, id)?;
+            let sql = "SELECT p.event, p.body FROM deliveries d JOIN payloads p ON p.event = d.event WHERE d.id = ?1";
+            let (event, body) = snapshot
+                .prepare_cached(sql)?
+                .query_row([id.0], |row| Ok((EventId(row.get(0)?), row.get::<_, Vec<u8>>(1)?.into())))?;
+            Ok(DeliveryDetail { delivery, event, body, attempts: attempts_of(&snapshot, id)? })
+        })
+        .await
+    }
+
     /// Events of an account.
     pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
         self.read(move |db| {
@@ -93,9 +110,11 @@ impl Store {
             let key = account(&snapshot, owner)?.key.0;
             let sql = format!("{EVENT_COLUMNS} WHERE v.id = ?1 AND v.account = ?2 AND v.type <> ?3");
             let event = snapshot.prepare_cached(&sql)?.query_row(params![id.0, key, TEST_TYPE], event_from_row)?;
+            // Those of its acceptance follow it; those of replays are found by the event.
             let sql = format!(
-                "{DELIVERY_COLUMNS} WHERE d.id > ?1 AND d.id <= ?1 + ?2 AND d.event = ?1 \
-                 AND n.deleted_at IS NULL ORDER BY d.id"
+                "{DELIVERY_COLUMNS} WHERE d.id IN (SELECT id FROM deliveries WHERE id > ?1 AND id <= ?1 + ?2 \
+                 AND event = ?1 UNION SELECT id FROM deliveries WHERE event = ?1 AND replay IS NOT NULL) \
+                 AND n.deleted_at IS NULL ORDER BY d.id LIMIT {MAX_EVENT_DELIVERIES}"
             );
             let mut statement = snapshot.prepare_cached(&sql)?;
             let rows = statement.query_map(params![id.0, event.deliveries], delivery_from_row)?;
@@ -103,6 +122,39 @@ impl Store {
         })
         .await
     }
+}
+
+/// One delivery of the account; another account's does not exist.
+pub(super) fn find_delivery(db: &Connection, owner: AccountId, id: DeliveryId) -> Result<Delivery, StoreError> {
+    let sql = format!(
+        "{DELIVERY_COLUMNS} WHERE d.id = ?1 AND n.deleted_at IS NULL \
+         AND n.account = (SELECT key FROM accounts WHERE id = ?2 AND deleted_at IS NULL)"
+    );
+    Ok(db.prepare_cached(&sql)?.query_row(params![id.0, owner.0.as_bytes()], delivery_from_row)?)
+}
+
+/// The attempts of a delivery, the first one first: what `attempts` has, and the latest in its own row.
+fn attempts_of(db: &Connection, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+    let mut statement = db.prepare_cached(
+        "SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message \
+         FROM attempts WHERE delivery = ?1 UNION ALL \
+         SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message \
+         FROM deliveries WHERE id = ?1 AND started_at IS NOT NULL ORDER BY attempt DESC LIMIT ?2",
+    )?;
+    let most = i64::try_from(SHOWN_ATTEMPTS).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![id.0, most], |row| {
+        Ok(Attempt {
+            number: row.get("attempt")?,
+            started_at: Timestamp::from_millis(row.get("started_at")?),
+            response_status: row.get("response_status")?,
+            response_time_ms: row.get("response_time_ms")?,
+            response_body: row.get("response_body")?,
+            error_message: row.get("error_message")?,
+        })
+    })?;
+    let mut attempts: Vec<Attempt> = rows.collect::<Result<_, _>>()?;
+    attempts.reverse();
+    Ok(attempts)
 }
 
 /// From counters that are kept in the same commits as the rows. `column` is one of two names written above.

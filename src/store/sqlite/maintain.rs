@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use super::Store;
 use super::writer::Tx;
 use crate::domain::delivery::DeliveryStatus;
-use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::id::{DeliveryId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 
@@ -43,6 +43,22 @@ impl Store {
         self.writer.write(move |tx| purge_old(tx, cutoff, after)).await
     }
 
+    /// Forgets a step of replays that were finished and of events that were missed before `cutoff`. Returns whether
+    /// there may be more.
+    pub async fn purge_old_replays(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let sql = "DELETE FROM missed WHERE (endpoint, type, event) IN \
+                           (SELECT endpoint, type, event FROM missed WHERE event < ?1 LIMIT ?2)";
+                let event = EventId::first_at(cutoff).0;
+                let missed = tx.db.prepare_cached(sql)?.execute(params![event, STEP])?;
+                let sql = "DELETE FROM replays WHERE finished_at < ?1";
+                tx.db.prepare_cached(sql)?.execute([cutoff.as_millis()])?;
+                Ok(missed > 0)
+            })
+            .await
+    }
+
     /// Forgets a step of kept answers whose time is over. Returns whether there may be more.
     pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
         self.writer
@@ -65,7 +81,11 @@ fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
         for id in &rows {
             delete_delivery(tx.db, *id)?;
         }
-        if rows.is_empty() {
+        let sql = "DELETE FROM missed WHERE (endpoint, type, event) IN \
+                   (SELECT endpoint, type, event FROM missed WHERE endpoint = ?1 LIMIT ?2)";
+        let missed = tx.db.prepare_cached(sql)?.execute(params![endpoint, STEP])?;
+        if rows.is_empty() && missed == 0 {
+            tx.db.prepare_cached("DELETE FROM replays WHERE endpoint = ?1")?.execute([endpoint])?;
             tx.db.prepare_cached("DELETE FROM endpoints WHERE key = ?1")?.execute([endpoint])?;
         }
         return Ok(true);
@@ -105,7 +125,7 @@ fn purge_old(tx: &mut Tx<'_>, cutoff: Timestamp, after: DeliveryId) -> Result<Op
     }
     let sql = "SELECT e.id, e.account, e.type FROM events e WHERE e.id > ?1 AND e.id < ?2 AND NOT EXISTS \
                (SELECT 1 FROM deliveries d WHERE d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id) \
-               ORDER BY e.id LIMIT ?3";
+               AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL) ORDER BY e.id LIMIT ?3";
     let mut statement = tx.db.prepare_cached(sql)?;
     // One event before the step too: the last of its deliveries may have gone just now.
     let begin = after.0.saturating_sub(i64::from(u16::MAX));

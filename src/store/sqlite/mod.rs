@@ -2,7 +2,7 @@
 //!
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
 //! method lives tells who calls it: `admin` and `endpoints` the API, `intake` publishing, `dispatch` the engine,
-//! `log` the lists, `maintain` the housekeeping.
+//! `log` the lists, `replay` what is sent again, `maintain` the housekeeping.
 
 mod admin;
 mod book;
@@ -13,13 +13,14 @@ mod log;
 mod maintain;
 mod open;
 mod peer;
+mod replay;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::inbox::Inbox;
 use super::keys::KeySource;
@@ -64,6 +65,8 @@ struct Shared {
     policy: DeliveryPolicy,
     max_endpoints: u32,
     inbox: Option<Inbox>,
+    /// Wakes whoever carries out replays.
+    replays: Notify,
     /// Held while a server has the file.
     lock: Option<std::fs::File>,
 }

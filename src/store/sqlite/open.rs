@@ -15,7 +15,10 @@ use crate::store::keys::KeySource;
 use crate::store::{OpenError, StoreError};
 
 /// Forward only; the position in the list is the version.
-const MIGRATIONS: &[(&str, &str)] = &[("0001_initial", include_str!("../../../migrations/sqlite/0001_initial.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_initial", include_str!("../../../migrations/sqlite/0001_initial.sql")),
+    ("0002_replay", include_str!("../../../migrations/sqlite/0002_replay.sql")),
+];
 
 /// How long the checkpointer waits for readers.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(100);
@@ -64,6 +67,7 @@ impl Store {
             policy: options.policy,
             max_endpoints: options.max_endpoints,
             inbox: options.inbox,
+            replays: tokio::sync::Notify::new(),
             lock,
         });
         let view = View::default();
@@ -82,7 +86,7 @@ fn writer_connection(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cache_size", -32_768)?;
     // The checkpointer moves the log into the file from a connection of its own.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    connection.set_prepared_statement_cache_capacity(64);
+    connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }
 

@@ -1,0 +1,66 @@
+//! Carries out replays: step after step, as fast as their endpoints take what the steps have made.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::metrics::Metrics;
+use crate::store::{Step, Store, StoreError};
+
+/// After a round that went on.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// After rounds in which every replay had to wait: doubled each time, up to the second bound.
+const WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Runs until it is dropped. A step is whole or not at all, so that nothing is lost with it.
+pub async fn replay(store: Store, metrics: Arc<Metrics>) {
+    let mut wait = WAIT.0;
+    loop {
+        let pause = match round(&store, &metrics).await {
+            Ok(Round::Idle) => {
+                store.replay_wanted().await;
+                wait = WAIT.0;
+                Duration::ZERO
+            }
+            Ok(Round::WentOn) => {
+                wait = WAIT.0;
+                PAUSE
+            }
+            Ok(Round::Waited) => {
+                wait = (wait * 2).min(WAIT.1);
+                wait
+            }
+            Err(error) => {
+                tracing::error!(%error, "replays were interrupted and go on later");
+                WAIT.1
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What one step of every replay came to.
+enum Round {
+    /// There is none.
+    Idle,
+    /// Some made progress.
+    WentOn,
+    /// All wait for their endpoints.
+    Waited,
+}
+
+async fn round(store: &Store, metrics: &Metrics) -> Result<Round, StoreError> {
+    let mut round = Round::Idle;
+    for replay in store.open_replays().await? {
+        match store.replay_step(replay).await? {
+            Step::Made(deliveries) => {
+                metrics.deliveries_created_total.add(deliveries);
+                round = Round::WentOn;
+            }
+            Step::Finished => round = Round::WentOn,
+            Step::Waiting if matches!(round, Round::Idle) => round = Round::Waited,
+            Step::Waiting => {}
+        }
+    }
+    Ok(round)
+}

@@ -1,0 +1,430 @@
+//! Sending again: one delivery at once, or the events of a stretch of time as a durable job.
+//!
+//! A step of a job looks for its next events on a reader, and then writes their deliveries and the job's new position in
+//! one commit, if the position is still the one that it started from. So each event of the job gets one delivery, whatever
+//! dies in between.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::book::{EndpointRow, time, uuid, words};
+use super::endpoints::find;
+use super::log::find_delivery;
+use super::writer::Tx;
+use super::{Store, parsed};
+use crate::domain::delivery::{Delivery, DeliveryStatus};
+use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
+use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
+use crate::domain::time::Timestamp;
+use crate::store::{Keep, Missed, Step, StoreError};
+
+/// Deliveries of an endpoint that replays have made and that wait for their first attempt.
+pub const WINDOW: usize = 256;
+
+/// Unfinished replays of one endpoint.
+pub const MAX_REPLAYS: u32 = 10;
+
+/// Events that one step looks at.
+const SCAN: usize = 1_000;
+
+/// Events that are looked at before the call that asks for a replay is answered.
+const SCAN_AT_ONCE: usize = 5_000;
+
+/// A job's row, and what a step needs of its endpoint.
+struct Job {
+    key: i64,
+    endpoint: EndpointKey,
+    account: i64,
+    types: Vec<String>,
+    selection: Selection,
+    status: ReplayStatus,
+    first: i64,
+    last: i64,
+    position: i64,
+}
+
+/// A stretch of events that was looked through.
+struct Scan {
+    /// Those that are taken.
+    found: Vec<Candidate>,
+    /// The last event that was looked at; `None` where the stretch is at its end.
+    up_to: Option<i64>,
+}
+
+struct Candidate {
+    event: i64,
+    event_type: String,
+    /// Deliveries that were made when it was accepted.
+    deliveries: i64,
+}
+
+impl Store {
+    /// Makes a delivery due that has succeeded or failed, with its schedule begun afresh.
+    pub async fn retry(
+        &self,
+        owner: AccountId,
+        id: DeliveryId,
+        keep: Option<Keep<Delivery>>,
+    ) -> Result<Delivery, StoreError> {
+        self.writer
+            .write(move |tx| {
+                if find_delivery(tx.db, owner, id)?.status.is_open() {
+                    return Err(StoreError::UnderWay);
+                }
+                let sql = "UPDATE deliveries SET status = ?2, failures = 0, due_at = ?3, lease = NULL WHERE id = ?1 \
+                           RETURNING endpoint";
+                let retrying = DeliveryStatus::Retrying.to_column();
+                let endpoint: i64 = tx
+                    .db
+                    .prepare_cached(sql)?
+                    .query_row(params![id.0, retrying, tx.now.as_millis()], |row| row.get(0))?;
+                let delivery = find_delivery(tx.db, owner, id)?;
+                tx.keep(keep, &delivery)?;
+                tx.after.due.push((EndpointKey(endpoint), tx.now));
+                Ok(delivery)
+            })
+            .await
+    }
+
+    /// Writes a replay down. Its first deliveries are made by [`Store::replay_step`].
+    pub async fn create_replay(
+        &self,
+        owner: AccountId,
+        endpoint: EndpointId,
+        new: NewReplay,
+        keep: Option<Keep<Replay>>,
+    ) -> Result<Replay, StoreError> {
+        // Most replays are counted before they are answered; the rest of the others is counted by their first steps.
+        let (total, counted_to) = self
+            .read(move |db| {
+                let snapshot = db.unchecked_transaction()?;
+                let job = asked_for(&snapshot, owner, endpoint, new)?;
+                let scan = scan(&snapshot, &job, job.first, SCAN_AT_ONCE, usize::MAX)?;
+                Ok((count_of(&scan.found), scan.up_to))
+            })
+            .await?;
+        let id = ReplayId::from_random(self.shared.random.array());
+        let made = self
+            .writer
+            .write(move |tx| {
+                let job = asked_for(tx.db, owner, endpoint, new)?;
+                let sql = "SELECT COUNT(*) FROM replays WHERE endpoint = ?1 AND finished_at IS NULL";
+                let open: u32 = tx.db.prepare_cached(sql)?.query_row([job.endpoint.0], |row| row.get(0))?;
+                if open >= MAX_REPLAYS {
+                    return Err(StoreError::TooManyReplays(MAX_REPLAYS));
+                }
+                let status = if counted_to.is_none() { ReplayStatus::Running } else { ReplayStatus::Pending };
+                let last = job.last.min(last_event(tx.db)?);
+                tx.db
+                    .prepare_cached(
+                        "INSERT INTO replays (id, endpoint, selection, status, from_at, to_at, first, last, position, \
+                         total, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                    )?
+                    .execute(params![
+                        id.0.as_bytes(),
+                        job.endpoint.0,
+                        new.selection.to_column(),
+                        status.to_column(),
+                        new.from.as_millis(),
+                        new.to.as_millis(),
+                        job.first,
+                        last,
+                        counted_to.unwrap_or(job.first),
+                        total,
+                        tx.now.as_millis(),
+                    ])?;
+                let replay = find_replay(tx.db, owner, id)?;
+                tx.keep(keep, &replay)?;
+                Ok(replay)
+            })
+            .await?;
+        self.shared.replays.notify_one();
+        Ok(made)
+    }
+
+    /// One replay of the account.
+    pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            find_replay(&snapshot, owner, id)
+        })
+        .await
+    }
+
+    /// Stops a replay. What it made and nobody has begun to send goes; one that is finished stays as it is.
+    pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                if find_replay(tx.db, owner, id)?.finished_at.is_some() {
+                    return Ok(());
+                }
+                let sql = "SELECT key, endpoint FROM replays WHERE id = ?1";
+                let (key, endpoint) = tx
+                    .db
+                    .prepare_cached(sql)?
+                    .query_row([id.0.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, EndpointKey(row.get(1)?))))?;
+                let sql = "DELETE FROM deliveries WHERE replay = ?1 AND status = 0 AND lease IS NULL";
+                let unsent = tx.db.prepare_cached(sql)?.execute([key])?;
+                let unsent = i64::try_from(unsent).unwrap_or(i64::MAX);
+                let sql = "UPDATE replays SET status = ?2, made = made - ?3, finished_at = ?4 WHERE key = ?1";
+                let cancelled = ReplayStatus::Cancelled.to_column();
+                tx.db.prepare_cached(sql)?.execute(params![key, cancelled, unsent, tx.now.as_millis()])?;
+                tx.book.count_delivery(endpoint, -unsent);
+                Ok(())
+            })
+            .await
+    }
+
+    /// What the endpoint did not get because it was not active.
+    pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let endpoint = find(&snapshot, owner, id)?;
+            let mut missed = Missed { count: 0, oldest_at: None };
+            for event_type in endpoint.events {
+                let sql = "SELECT COUNT(*), MIN(event) FROM missed WHERE endpoint = ?1 AND type = ?2";
+                let (count, oldest) =
+                    snapshot.prepare_cached(sql)?.query_row(params![endpoint.key.0, event_type], |row| {
+                        Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
+                    })?;
+                missed.count += u64::try_from(count).unwrap_or(0);
+                let oldest = oldest.map(|id| EventId(id).created_at());
+                missed.oldest_at = missed.oldest_at.into_iter().chain(oldest).min();
+            }
+            Ok(missed)
+        })
+        .await
+    }
+
+    /// Resolves when a replay has been asked for since the last time.
+    pub async fn replay_wanted(&self) {
+        self.shared.replays.notified().await;
+    }
+
+    /// The unfinished replays, those of one endpoint beside each other and the oldest of them first.
+    pub async fn open_replays(&self) -> Result<Vec<i64>, StoreError> {
+        self.read(|db| {
+            let sql = "SELECT r.key FROM replays r JOIN endpoints e ON e.key = r.endpoint \
+                       WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.endpoint, r.key";
+            Ok(db.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    /// Goes on with an unfinished replay: counts its events, or makes deliveries of the next.
+    pub async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
+        let found = self
+            .read(move |db| {
+                let snapshot = db.unchecked_transaction()?;
+                let Some(job) = job(&snapshot, key)? else { return Ok(None) };
+                if job.status == ReplayStatus::Pending {
+                    let scan = scan(&snapshot, &job, job.position, SCAN, usize::MAX)?;
+                    return Ok(Some((job, scan)));
+                }
+                let room = WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
+                // In larger steps when it is full, and to the last one when it is empty.
+                let room = if room < WINDOW / 2 { 0 } else { room };
+                let scan = match room {
+                    0 => Scan { found: Vec::new(), up_to: Some(job.position) },
+                    _ => scan(&snapshot, &job, job.position, SCAN, room)?,
+                };
+                Ok(Some((job, scan)))
+            })
+            .await?;
+        let Some((job, scan)) = found else { return Ok(Step::Finished) };
+        match job.status {
+            ReplayStatus::Pending => self.writer.write(move |tx| count(tx, &job, &scan)).await,
+            ReplayStatus::Running if scan.up_to == Some(job.position) => Ok(Step::Waiting),
+            _ => self.writer.write(move |tx| advance(tx, &job, &scan)).await,
+        }
+    }
+}
+
+/// The endpoint's job as it would be now.
+fn asked_for(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) -> Result<Job, StoreError> {
+    let endpoint = find(db, owner, id)?;
+    let first = EventId::first_at(new.from).0 - 1;
+    Ok(Job {
+        key: 0,
+        endpoint: endpoint.key,
+        account: endpoint.account.0,
+        types: endpoint.events,
+        selection: new.selection,
+        status: ReplayStatus::Pending,
+        first,
+        // An id tells the millisecond.
+        last: EventId::first_at(Timestamp::from_millis(new.to.as_millis().div_euclid(1000) * 1000 + 1000)).0 - 1,
+        position: first,
+    })
+}
+
+fn count_of<T>(found: &[T]) -> i64 {
+    i64::try_from(found.len()).unwrap_or(i64::MAX)
+}
+
+fn last_event(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("SELECT IFNULL(MAX(id), 0) FROM events")?.query_row([], |row| row.get(0))
+}
+
+fn job(db: &Connection, key: i64) -> Result<Option<Job>, StoreError> {
+    let sql = "SELECT r.*, e.account, e.events FROM replays r JOIN endpoints e ON e.key = r.endpoint \
+               WHERE r.key = ?1 AND r.finished_at IS NULL AND e.deleted_at IS NULL";
+    let found = db
+        .prepare_cached(sql)?
+        .query_row([key], |row| {
+            Ok(Job {
+                key,
+                endpoint: EndpointKey(row.get("endpoint")?),
+                account: row.get("account")?,
+                types: words(&row.get::<_, String>("events")?),
+                selection: parsed(row, "selection", Selection::from_column)?,
+                status: parsed(row, "status", ReplayStatus::from_column)?,
+                first: row.get("first")?,
+                last: row.get("last")?,
+                position: row.get("position")?,
+            })
+        })
+        .optional()?;
+    Ok(found)
+}
+
+/// Deliveries of the endpoint's replays that wait for their first attempt.
+fn waiting(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<usize> {
+    let sql = "SELECT COUNT(*) FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = 0 \
+               WHERE r.endpoint = ?1 AND r.finished_at IS NULL";
+    let count: i64 = db.prepare_cached(sql)?.query_row([endpoint.0], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// Looks at up to `most` events after `position`, until `room` of them are taken.
+fn scan(db: &Connection, job: &Job, position: i64, most: usize, room: usize) -> Result<Scan, StoreError> {
+    let sql =
+        "SELECT id, type, deliveries FROM events WHERE account = ?1 AND id > ?2 AND id <= ?3 ORDER BY id LIMIT ?4";
+    let mut statement = db.prepare_cached(sql)?;
+    let limit = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![job.account, position, job.last, limit])?;
+    let mut scan = Scan { found: Vec::new(), up_to: None };
+    let mut seen = 0;
+    while let Some(row) = rows.next()? {
+        let candidate = Candidate { event: row.get(0)?, event_type: row.get(1)?, deliveries: row.get(2)? };
+        scan.up_to = Some(candidate.event);
+        if takes(db, job, &candidate)? {
+            scan.found.push(candidate);
+        }
+        seen += 1;
+        if scan.found.len() >= room {
+            return Ok(scan);
+        }
+    }
+    if seen < most {
+        scan.up_to = None;
+    }
+    Ok(scan)
+}
+
+/// Whether the job takes this event, as things are now.
+fn takes(db: &Connection, job: &Job, event: &Candidate) -> Result<bool, StoreError> {
+    if event.event_type == crate::domain::event::TEST_TYPE {
+        return Ok(false);
+    }
+    let mut statement = db.prepare_cached(
+        "SELECT status FROM deliveries WHERE id > ?1 AND id <= ?1 + ?3 AND endpoint = ?2 AND event = ?1 \
+         UNION ALL SELECT status FROM deliveries WHERE event = ?1 AND endpoint = ?2 AND replay IS NOT NULL",
+    )?;
+    let rows = statement.query_map(params![event.event, job.endpoint.0, event.deliveries], |row| {
+        parsed(row, "status", DeliveryStatus::from_column)
+    })?;
+    let statuses = rows.collect::<Result<Vec<_>, _>>()?;
+    Ok(job.selection.takes(job.types.contains(&event.event_type), &statuses))
+}
+
+/// Goes on counting; at the end the job may run.
+fn count(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
+    let (status, position) = match scan.up_to {
+        Some(up_to) => (ReplayStatus::Pending, up_to),
+        None => (ReplayStatus::Running, job.first),
+    };
+    let sql = "UPDATE replays SET status = ?2, position = ?3, total = total + ?4 WHERE key = ?1 AND position = ?5 \
+               AND finished_at IS NULL";
+    let parameters = params![job.key, status.to_column(), position, count_of(&scan.found), job.position];
+    tx.db.prepare_cached(sql)?.execute(parameters)?;
+    Ok(Step::Made(0))
+}
+
+/// Writes deliveries of what was found, and how far the job has come.
+fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
+    let active = tx.book.endpoint(job.endpoint).is_some_and(EndpointRow::can_receive);
+    if !active && !scan.found.is_empty() {
+        return Ok(Step::Waiting);
+    }
+    let sql = "SELECT made FROM replays WHERE key = ?1 AND position = ?2 AND finished_at IS NULL";
+    let before = tx.db.prepare_cached(sql)?.query_row(params![job.key, job.position], |row| row.get(0)).optional()?;
+    // Cancelled, or another step was faster.
+    let Some(before): Option<i64> = before else { return Ok(Step::Finished) };
+    let mut made = 0;
+    for candidate in &scan.found {
+        // It may have come to something since it was found.
+        if !takes(tx.db, job, candidate)? {
+            continue;
+        }
+        let id = DeliveryId(tx.ids.next(tx.now));
+        let sql = "INSERT INTO deliveries (id, endpoint, event, due_at, replay) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let parameters = params![id.0, job.endpoint.0, candidate.event, tx.now.as_millis(), job.key];
+        tx.db.prepare_cached(sql)?.execute(parameters)?;
+        let sql = "DELETE FROM missed WHERE endpoint = ?1 AND type = ?2 AND event = ?3";
+        let parameters = params![job.endpoint.0, candidate.event_type, candidate.event];
+        tx.db.prepare_cached(sql)?.execute(parameters)?;
+        made += 1;
+    }
+    let sql = "SELECT COUNT(*) FROM deliveries WHERE replay = ?1 AND status = 0";
+    let waiting: i64 = tx.db.prepare_cached(sql)?.query_row([job.key], |row| row.get(0))?;
+    let finished = scan.up_to.is_none() && waiting == 0;
+    let (status, total) = if finished { (ReplayStatus::Completed, Some(before + made)) } else { (job.status, None) };
+    let sql = "UPDATE replays SET position = ?2, made = ?3, status = ?4, total = IFNULL(?5, total), finished_at = ?6 \
+               WHERE key = ?1";
+    tx.db.prepare_cached(sql)?.execute(params![
+        job.key,
+        scan.up_to.unwrap_or(job.last.max(job.position)),
+        before + made,
+        status.to_column(),
+        total,
+        finished.then(|| tx.now.as_millis()),
+    ])?;
+    // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
+    tx.book.count_delivery(job.endpoint, made);
+    if made > 0 {
+        tx.after.due.push((job.endpoint, tx.now));
+    }
+    match (finished, made) {
+        (true, _) => Ok(Step::Finished),
+        // All are made, and some are under way.
+        (false, 0) if scan.up_to.is_none() => Ok(Step::Waiting),
+        _ => Ok(Step::Made(u64::try_from(made).unwrap_or(0))),
+    }
+}
+
+/// One replay of the account; another account's does not exist.
+fn find_replay(db: &Connection, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
+    let sql = "SELECT r.*, e.id AS endpoint_id, r.made - (SELECT COUNT(*) FROM deliveries d WHERE d.replay = r.key \
+               AND d.status = 0) AS sent FROM replays r JOIN endpoints e ON e.key = r.endpoint WHERE r.id = ?1 \
+               AND e.deleted_at IS NULL AND e.account = (SELECT key FROM accounts WHERE id = ?2 AND deleted_at IS NULL)";
+    Ok(db.prepare_cached(sql)?.query_row(params![id.0.as_bytes(), owner.0.as_bytes()], replay_from_row)?)
+}
+
+fn replay_from_row(row: &Row<'_>) -> rusqlite::Result<Replay> {
+    let asked = NewReplay {
+        from: Timestamp::from_millis(row.get("from_at")?),
+        to: Timestamp::from_millis(row.get("to_at")?),
+        selection: parsed(row, "selection", Selection::from_column)?,
+    };
+    let sent = row.get::<_, i64>("sent")?.max(0).unsigned_abs();
+    Ok(Replay {
+        id: ReplayId(uuid(row, "id")?),
+        endpoint: EndpointId(uuid(row, "endpoint_id")?),
+        asked,
+        status: parsed(row, "status", ReplayStatus::from_column)?,
+        total: row.get::<_, i64>("total")?.max(0).unsigned_abs(),
+        sent,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+        finished_at: time(row, "finished_at")?,
+    })
+}
