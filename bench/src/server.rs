@@ -2,37 +2,161 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use crate::http::{Connection, request};
+
+/// Longest wait for the end of something.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Settings over the defaults, as environment variables without their prefix.
+pub type Settings = &'static [(&'static str, &'static str)];
 
 /// A running server, killed when this is dropped.
 pub struct Server {
     /// Where it listens.
     pub address: SocketAddr,
-    /// A key that may do everything in the one account.
-    pub key: String,
+    operator: String,
+    settings: Settings,
     child: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+}
+
+/// A key that may do everything in an account of its own.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// The key.
+    pub key: String,
 }
 
 impl Server {
-    /// Makes a database with one account beside the program (on the disk that holds the build) and starts.
-    pub fn start() -> anyhow::Result<Self> {
-        let program = std::env::current_exe()?.with_file_name("aldaba");
+    /// Makes a fresh database beside the program (on the disk that holds the build), and starts.
+    pub fn start(settings: Settings) -> anyhow::Result<Self> {
+        let program = program()?;
         ensure!(program.exists(), "{} is missing: run `cargo build --release` first", program.display());
         let folder = tempfile::tempdir_in(program.parent().context("a folder")?)?;
-        let account = printed(&program, &folder, &["accounts", "create", "bench"])?;
-        let key = printed(&program, &folder, &["keys", "create", "--account", &account])?;
-        let mut child = command(&program, &folder, &["serve", "--listen", "127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("the server starts")?;
-        let mut first = String::new();
-        BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut first)?;
-        let address = first.trim().strip_prefix("listening on http://").context("the server's address")?.parse()?;
-        Ok(Self { address, key, child, _folder: folder })
+        let mut make = command(&program, folder.path(), settings, &["keys", "create"]);
+        let output = make.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let operator = String::from_utf8(output.stdout)?.trim().to_owned();
+        let (child, address) = serve(&program, folder.path(), settings)?;
+        Ok(Self { address, operator, settings, child, folder })
+    }
+
+    /// Kills the server and starts it again on the same database. Returns how long it took until it could serve.
+    pub async fn crash(&mut self) -> anyhow::Result<Duration> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let begin = Instant::now();
+        (self.child, self.address) = serve(&program()?, self.folder.path(), self.settings)?;
+        loop {
+            if self.call("GET", "/readyz", "none", &Value::Null).await.is_ok_and(|(status, _)| status == 200) {
+                return Ok(begin.elapsed());
+            }
+            ensure!(begin.elapsed() < PATIENCE, "the server does not become ready");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Stops the server, has its database changed, and starts it again.
+    pub fn offline(&mut self, change: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        change(&self.folder.path().join("aldaba.db"))?;
+        (self.child, self.address) = serve(&program()?, self.folder.path(), self.settings)?;
+        Ok(())
+    }
+
+    /// One call on a connection of its own: the status and the answer.
+    pub async fn call(&self, method: &str, path: &str, key: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = Connection::open(self.address).await?.send(&request(method, path, key, &body)).await?;
+        Ok((answer.status, serde_json::from_slice(&answer.body).unwrap_or_default()))
+    }
+
+    async fn made(&self, path: &str, key: &str, body: Value) -> anyhow::Result<Value> {
+        let (status, answer) = self.call("POST", path, key, &body).await?;
+        ensure!(status == 201, "{path} answered {status}: {answer}");
+        Ok(answer["data"].clone())
+    }
+
+    /// A new account.
+    pub async fn tenant(&self) -> anyhow::Result<Tenant> {
+        let account = self.made("/v1/accounts", &self.operator, json!({ "name": "bench" })).await?;
+        let account = text(&account["id"])?;
+        let path = format!("/v1/accounts/{account}/api-keys");
+        let key = self.made(&path, &self.operator, json!({ "permissions": ["*"] })).await?;
+        Ok(Tenant { key: text(&key["attributes"]["key"])? })
+    }
+
+    /// A new event type.
+    pub async fn event_type(&self, name: &str) -> anyhow::Result<()> {
+        self.made("/v1/event-types", &self.operator, json!({ "name": name })).await?;
+        Ok(())
+    }
+
+    /// A new endpoint of the account.
+    pub async fn endpoint(&self, tenant: &Tenant, url: &str, event_type: &str) -> anyhow::Result<String> {
+        let made = self.made("/v1/webhooks", &tenant.key, json!({ "url": url, "events": [event_type] })).await?;
+        text(&made["id"])
+    }
+
+    /// How many rows a list has, exactly.
+    pub async fn total(&self, path: &str, key: &str) -> anyhow::Result<usize> {
+        let (_, answer) = self.call("GET", &format!("{path}?per_page=1"), key, &Value::Null).await?;
+        let total = answer["meta"]["pagination"]["total"].as_u64().context("a total")?;
+        Ok(usize::try_from(total)?)
+    }
+
+    /// One of the server's own counts.
+    pub async fn metric(&self, connection: &mut Connection, name: &str) -> anyhow::Result<usize> {
+        let answer = connection.send(&request("GET", "/metrics", "none", "")).await?;
+        let text = String::from_utf8(answer.body)?;
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no metric {name}"))?;
+        Ok(line.trim().parse()?)
+    }
+
+    /// Attempts that were delivered until now.
+    pub async fn delivered(&self) -> anyhow::Result<usize> {
+        self.metric(&mut Connection::open(self.address).await?, "aldaba_attempts_delivered_total").await
+    }
+
+    /// Waits until so many attempts were delivered and every outcome is on disk.
+    pub async fn settled(&self, deliveries: usize) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let mut connection = Connection::open(self.address).await?;
+        loop {
+            let delivered = self.metric(&mut connection, "aldaba_attempts_delivered_total").await?;
+            // What was counted and is no longer in memory has its outcome on disk.
+            if delivered >= deliveries && self.metric(&mut connection, "aldaba_deliveries_in_memory").await? == 0 {
+                return Ok(());
+            }
+            ensure!(begin.elapsed() < PATIENCE, "{delivered} of {deliveries} deliveries after {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Memory that the process has now, in MiB.
+    pub fn memory(&self) -> anyhow::Result<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1_024.0)
+    }
+
+    /// Time on a core that the process has used.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields = stat.rsplit_once(") ").context("a stat line")?.1;
+        let mut ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
+        let ticks = ticks.next().context("utime")?? + ticks.next().context("stime")??;
+        // `USER_HZ` is 100 on every Linux that this runs on.
+        Ok(Duration::from_millis(ticks * 10))
     }
 }
 
@@ -43,22 +167,40 @@ impl Drop for Server {
     }
 }
 
-fn command(program: &PathBuf, folder: &tempfile::TempDir, arguments: &[&str]) -> Command {
+fn text(value: &Value) -> anyhow::Result<String> {
+    Ok(value.as_str().context("text")?.to_owned())
+}
+
+fn program() -> anyhow::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name("aldaba"))
+}
+
+fn serve(program: &Path, folder: &Path, settings: Settings) -> anyhow::Result<(Child, SocketAddr)> {
+    let mut child = command(program, folder, settings, &["serve", "--listen", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("the server starts")?;
+    let mut first = String::new();
+    BufReader::new(child.stdout.take().context("a pipe")?).read_line(&mut first)?;
+    let address = first.trim().strip_prefix("listening on http://").context("the server's address")?.parse()?;
+    Ok((child, address))
+}
+
+fn command(program: &Path, folder: &Path, settings: Settings, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(folder.path()).stdin(Stdio::null());
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
     // What the person who measures has set for servers of their own is not part of the measurement.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ALDABA_")) {
         command.env_remove(name);
     }
     command.env("ALDABA_ENVIRONMENT", "development").env("ALDABA_LOG__LEVEL", "warn");
-    for bucket in ["EVENTS_CREATE", "WEBHOOKS_WRITE", "DELIVERIES_LIST"] {
+    for bucket in
+        ["EVENTS_CREATE", "WEBHOOKS_WRITE", "DELIVERIES_LIST", "ACCOUNTS_WRITE", "API_KEYS_WRITE", "EVENT_TYPES_WRITE"]
+    {
         command.env(format!("ALDABA_RATE_LIMITS__{bucket}"), "off");
     }
+    for (name, value) in settings {
+        command.env(format!("ALDABA_{name}"), value);
+    }
     command
-}
-
-fn printed(program: &PathBuf, folder: &tempfile::TempDir, arguments: &[&str]) -> anyhow::Result<String> {
-    let output = command(program, folder, arguments).output()?;
-    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }

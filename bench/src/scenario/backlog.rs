@@ -1,0 +1,55 @@
+//! Backlog: deliveries pile up before a receiver that is down. What does that cost, and how fast does it drain?
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+
+use super::Plan;
+use super::rates::{BATCH, accept, batch, deliver};
+use crate::figure::{Figure, Unit, rate};
+use crate::load::{EVENT, closed};
+use crate::receiver::{Keep, Mode, Receiver};
+use crate::server::{Server, Settings};
+
+/// The endpoint stays active, and what fails is soon due again.
+const SETTINGS: Settings = &[
+    ("WEBHOOKS__AUTO_DISABLE_THRESHOLD", "1000000000"),
+    ("WEBHOOKS__RETRY_SCHEDULE", "5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s"),
+    ("WEBHOOKS__TIMEOUT", "2s"),
+];
+
+/// Measures with the backlog and without.
+pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
+    let figure = |name: &str, unit, value| Figure::new("backlog", name, unit, value);
+    let mut server = Server::start(SETTINGS)?;
+    let before = accept(&server, plan.requests).await?;
+    let fresh = deliver(&server, plan, plan.requests, 1).await?;
+
+    let down = Receiver::start(Mode::Hanging, Keep::Nothing).await?;
+    let tenant = server.tenant().await?;
+    server.endpoint(&tenant, &down.url(), EVENT).await?;
+    let count = plan.backlog / BATCH * BATCH;
+    closed(server.address, vec![batch(&tenant.key, EVENT)], count / BATCH, 202).await?;
+    let during = accept(&server, plan.requests).await?;
+    let memory = server.memory()?;
+    let restart = server.crash().await?;
+
+    let delivered = server.delivered().await?;
+    down.heal();
+    let begin = Instant::now();
+    while server.delivered().await? < delivered + count {
+        ensure!(begin.elapsed() < crate::server::PATIENCE, "the backlog does not drain");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let drained = rate(count, begin.elapsed());
+    server.settled(delivered + count).await?;
+    ensure!(server.total("/v1/webhooks/deliveries", &tenant.key).await? == count, "every delivery is listed");
+    Ok(vec![
+        figure("accepting with the backlog, of accepting before", Unit::Share, during / before),
+        figure("memory with the backlog", Unit::MiB, memory),
+        figure("from a kill to ready", Unit::Seconds, restart.as_secs_f64()),
+        figure("deliveries, draining", Unit::PerSecond, drained),
+        figure("draining, of delivering what is fresh", Unit::Share, drained / fresh),
+        figure("memory after it", Unit::MiB, server.memory()?),
+    ])
+}

@@ -1,0 +1,84 @@
+//! The scenarios by name: what is sent, what is waited for, and what is measured.
+
+mod backlog;
+mod flat;
+mod idle;
+mod isolation;
+mod latency;
+mod rates;
+
+use crate::figure::{Figure, Unit, gather};
+
+/// How much to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Rounds of which the median is taken.
+    pub rounds: usize,
+    /// Requests in a round of a rate.
+    pub requests: usize,
+    /// Deliveries in the log of the scenario `flat`.
+    pub history: usize,
+    /// Deliveries that pile up in the scenario `backlog`.
+    pub backlog: usize,
+    /// A smoke test: small, and what arrived is compared one by one.
+    pub quick: bool,
+}
+
+/// The names, in the order in which they run.
+pub const NAMES: &[&str] = &[
+    "floor",
+    "accept",
+    "batch",
+    "deliver",
+    "deliver-1000",
+    "fan-out-4",
+    "fan-out-50",
+    "latency",
+    "isolation",
+    "backlog",
+    "flat",
+    "idle",
+];
+
+/// Scenarios that are run once, because one round takes minutes.
+const ONCE: &[&str] = &["backlog", "flat", "idle"];
+
+/// Runs scenarios round by round, so that a slow minute of the machine hits all of them alike.
+pub async fn run(names: &[&'static str], plan: Plan) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    for round in 0..plan.rounds {
+        for name in names.iter().filter(|name| round == 0 || !ONCE.contains(name)) {
+            eprintln!("round {} of {}: {name}", round + 1, plan.rounds);
+            gather(&mut figures, one(name, plan).await?);
+        }
+    }
+    Ok(figures)
+}
+
+async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
+    let rate = |what: &str, rate: f64| vec![Figure::new(name, what, Unit::PerSecond, rate)];
+    let n = plan.requests;
+    Ok(match name {
+        "floor" => rate("bare POSTs, generator to receiver", rates::floor(n * 4).await?),
+        "accept" => rate("events, one for each request", rates::accept(&rates::server()?, n).await?),
+        "batch" => rate("events, 100 for each request", rates::batches(&rates::server()?, n * 4).await?),
+        "deliver" => rate("deliveries end to end, one endpoint", rates::deliver(&rates::server()?, plan, n, 1).await?),
+        "deliver-1000" => {
+            let endpoints = if plan.quick { 50 } else { 1_000 };
+            rate("deliveries end to end, 1,000 endpoints", rates::deliver_to_many(plan, n, endpoints).await?)
+        }
+        "fan-out-4" => {
+            let rounds = rates::deliver(&rates::server()?, plan, n / 2, 4).await?;
+            rate("deliveries end to end, each event to 4 endpoints", rounds)
+        }
+        "fan-out-50" => {
+            let rounds = rates::deliver(&rates::server()?, plan, n / 20, 50).await?;
+            rate("deliveries end to end, each event to 50 endpoints", rounds)
+        }
+        "latency" => latency::run(&rates::server()?, plan, name).await?,
+        "isolation" => isolation::run(plan).await?,
+        "backlog" => backlog::run(plan).await?,
+        "flat" => flat::run(plan).await?,
+        _ => idle::run(plan).await?,
+    })
+}

@@ -1,0 +1,99 @@
+//! Rates: how many events are accepted and delivered in a second, when the load is all that the server takes.
+
+use std::time::Instant;
+
+use anyhow::ensure;
+
+use super::Plan;
+use crate::figure::rate;
+use crate::http::request;
+use crate::load::{BODY_BYTES, EVENT, closed, event, publish};
+use crate::receiver::{Keep, Mode, Receiver};
+use crate::server::Server;
+
+/// Events in one batch.
+pub const BATCH: usize = 100;
+
+/// A server on a fresh database.
+pub fn server() -> anyhow::Result<Server> {
+    Server::start(&[])
+}
+
+/// The same bodies, from the generator straight to the receiver.
+pub async fn floor(count: usize) -> anyhow::Result<f64> {
+    let receiver = Receiver::start(Mode::Healthy, Keep::Nothing).await?;
+    let bare = request("POST", "/", "none", &"x".repeat(BODY_BYTES));
+    Ok(rate(count, closed(receiver.address, vec![bare], count, 200).await?))
+}
+
+/// From the first request to the last 202, each of which is on disk.
+pub async fn accept(server: &Server, count: usize) -> anyhow::Result<f64> {
+    let tenant = server.tenant().await?;
+    let took = closed(server.address, vec![publish(&tenant.key, EVENT)], count, 202).await?;
+    ensure!(server.total("/v1/events", &tenant.key).await? == count, "every event that was answered with 202 is there");
+    Ok(rate(count, took))
+}
+
+/// The same in batches.
+pub async fn batches(server: &Server, count: usize) -> anyhow::Result<f64> {
+    let tenant = server.tenant().await?;
+    let count = count / BATCH * BATCH;
+    let took = closed(server.address, vec![batch(&tenant.key, EVENT)], count / BATCH, 202).await?;
+    ensure!(server.total("/v1/events", &tenant.key).await? == count, "every event is there");
+    Ok(rate(count, took))
+}
+
+/// A request that publishes [`BATCH`] events.
+pub fn batch(key: &str, event_type: &str) -> Vec<u8> {
+    let events = vec![event(event_type); BATCH].join(",");
+    request("POST", "/v1/events/batch", key, &format!("{{\"events\":[{events}]}}"))
+}
+
+/// From the first publish until the last outcome is on disk; each event goes to so many endpoints.
+pub async fn deliver(server: &Server, plan: Plan, events: usize, endpoints: usize) -> anyhow::Result<f64> {
+    let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
+    let tenant = server.tenant().await?;
+    for _ in 0..endpoints {
+        server.endpoint(&tenant, &receiver.url(), EVENT).await?;
+    }
+    let before = server.delivered().await?;
+    let begin = Instant::now();
+    closed(server.address, vec![publish(&tenant.key, EVENT)], events, 202).await?;
+    let deliveries = events * endpoints;
+    server.settled(before + deliveries).await?;
+    let took = begin.elapsed();
+    let listed = server.total("/v1/webhooks/deliveries", &tenant.key).await?;
+    ensure!(listed == deliveries, "every delivery is listed: {listed} of {deliveries}");
+    complete(plan, &receiver, deliveries)?;
+    Ok(rate(deliveries, took))
+}
+
+/// The same, where each event goes to one of many endpoints.
+pub async fn deliver_to_many(plan: Plan, events: usize, endpoints: usize) -> anyhow::Result<f64> {
+    let server = Server::start(&[("WEBHOOKS__MAX_ENDPOINTS", "1000")])?;
+    let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
+    let tenant = server.tenant().await?;
+    let mut requests = Vec::new();
+    for number in 0..endpoints {
+        let name = format!("bench.n{number}");
+        server.event_type(&name).await?;
+        server.endpoint(&tenant, &receiver.url(), &name).await?;
+        requests.push(publish(&tenant.key, &name));
+    }
+    let begin = Instant::now();
+    closed(server.address, requests, events, 202).await?;
+    server.settled(events).await?;
+    let took = begin.elapsed();
+    complete(plan, &receiver, events)?;
+    Ok(rate(events, took))
+}
+
+/// Nothing is lost, and in a smoke test nothing has come twice.
+fn complete(plan: Plan, receiver: &Receiver, deliveries: usize) -> anyhow::Result<()> {
+    ensure!(receiver.requests() >= deliveries, "nothing is lost");
+    if plan.quick {
+        ensure!(receiver.deliveries() == deliveries, "nothing is lost: {} of {deliveries}", receiver.deliveries());
+        ensure!(receiver.requests() == deliveries, "nothing arrives twice without a cause");
+    }
+    Ok(())
+}
