@@ -75,7 +75,7 @@ impl App {
             retention: config.retention,
             max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
         };
-        let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
+        let api = Api::new(store.clone(), egress.clone(), clock.clone(), &*random, metrics.clone(), settings);
         let engine = Engine {
             store: store.clone(),
             sender: HttpSender { egress: egress.clone(), store: store.clone() },

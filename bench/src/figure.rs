@@ -11,6 +11,8 @@ pub enum Unit {
     PerSecond,
     /// A rate that stands for itself.
     Share,
+    /// Time on a core, in microseconds.
+    Micros,
     /// Time, in milliseconds.
     Millis,
     /// Time, in seconds.
@@ -52,6 +54,7 @@ impl Figure {
         let unit = match self.unit {
             Unit::PerSecond => "per_second",
             Unit::Share => "share",
+            Unit::Micros => "us",
             Unit::Millis => "ms",
             Unit::Seconds => "s",
             Unit::MiB => "MiB",
@@ -99,6 +102,7 @@ fn written(unit: Unit, value: f64) -> String {
     match unit {
         Unit::PerSecond => format!("{}/s", thousands(value)),
         Unit::Share => format!("{value:.2}"),
+        Unit::Micros => format!("{value:.1} µs"),
         Unit::Millis => format!("{value:.2} ms"),
         Unit::Seconds => format!("{value:.2} s"),
         Unit::MiB => format!("{value:.1} MiB"),
@@ -122,6 +126,22 @@ fn thousands(value: f64) -> String {
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
 pub fn rate(count: usize, took: Duration) -> f64 {
     count as f64 / took.as_secs_f64()
+}
+
+/// What was done in a time, and what that took the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Rate {
+    /// How many in a second.
+    pub per_second: f64,
+    /// Microseconds of the server's time on a core for each.
+    pub cost: f64,
+}
+
+impl Rate {
+    /// So many, in this time, and with this time on a core.
+    pub fn of(count: usize, took: Duration, cpu: Duration) -> Self {
+        Self { per_second: rate(count, took), cost: 1e6 / rate(count, cpu) }
+    }
 }
 
 /// A percentile of microseconds, in milliseconds.

@@ -11,22 +11,20 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode};
 use axum::middleware::Next;
-use tracing::Instrument as _;
 
 use super::Api;
 use super::envelope::{RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code, Language};
+use super::trace::{Traced, within};
 
 /// Wraps every request: gives it an id, logs it, and answers in the envelope even when a handler panics.
 pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response<Body> {
-    let id = hex::encode(api.random.array::<6>());
+    let id = api.request_ids.next();
     let header = request.headers().get("accept-language").and_then(|value| value.to_str().ok()).unwrap_or("");
     let info = RequestInfo { id, language: Language::from_header(header) };
-    // Of the highest level, so that every line of the request carries its id, whatever level is logged.
-    let span =
-        tracing::error_span!("request", request_id = %info.id, method = %request.method(), path = request.uri().path());
+    let traced = Traced { id: info.id.clone(), method: request.method().clone(), uri: request.uri().clone() };
     request.extensions_mut().insert(info.clone());
-    async move {
+    within(traced, async move {
         let mut answering = pin!(next.run(request));
         let guarded = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
             Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
@@ -51,8 +49,7 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
             tracing::debug!(status, "answered");
         }
         response
-    }
-    .instrument(span)
+    })
     .await
 }
 
@@ -110,7 +107,7 @@ pub fn unreadable(api: &Api, status: u16) -> Vec<u8> {
         431 => Code::HeadersTooLarge,
         _ => Code::InvalidRequest,
     };
-    let info = RequestInfo { id: hex::encode(api.random.array::<6>()), language: Language::English };
+    let info = RequestInfo { id: api.request_ids.next(), language: Language::English };
     let body = error_body(&code.into(), &info);
     api.metrics.http_requests_total.add(1);
     tracing::debug!(request_id = %info.id, status = code.status(), "a request could not be read");
@@ -180,7 +177,7 @@ mod tests {
             rate_limits: RateLimits(std::collections::HashMap::new()),
             max_tests: (1, 1),
         };
-        Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)
+        Api::new(store.expect("opens"), egress, clock, &*random, Arc::default(), settings)
     }
 
     async fn broken() -> &'static str {

@@ -1,6 +1,7 @@
 //! The shape of every answer: `data` or `errors`, and `meta`.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -18,6 +19,23 @@ pub struct RequestInfo {
     pub id: String,
     /// The language of details.
     pub language: Language,
+}
+
+/// Names requests: different for each of this process, and for others most likely. They are no secret.
+#[derive(Debug)]
+pub struct RequestIds(AtomicU64);
+
+impl RequestIds {
+    /// Begins somewhere.
+    pub fn starting_at(start: u64) -> Self {
+        Self(AtomicU64::new(start))
+    }
+
+    /// 12 lowercase hex digits. An odd factor makes neighbours look unlike, and no two of 2^48 the same.
+    pub fn next(&self) -> String {
+        let number = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        format!("{:012x}", number & 0xffff_ffff_ffff)
+    }
 }
 
 /// `type`, `id`, `attributes`.

@@ -16,6 +16,7 @@ mod idempotency;
 mod limits;
 pub mod openapi;
 mod replays;
+mod trace;
 mod webhooks;
 
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub use error::{Code, Language};
 pub use event_types::Schemas;
 pub use limits::{Bucket, RateLimit, RateLimits};
 pub use openapi::Route;
+pub use trace::{Traced, current_request};
 
 /// The methods, as the surface below writes them.
 const GET: Method = Method::GET;
@@ -76,11 +78,11 @@ pub struct Parts {
     store: Store,
     egress: Egress,
     clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
     settings: Settings,
     limiter: limits::RateLimiter,
     in_flight: idempotency::InFlight,
+    request_ids: envelope::RequestIds,
     key_uses: auth::KeyUses,
     schemas: event_types::Schemas,
     tests: webhooks::TestSlots,
@@ -100,20 +102,20 @@ impl Api {
         store: Store,
         egress: Egress,
         clock: Arc<dyn Clock>,
-        random: Arc<dyn Random>,
+        random: &dyn Random,
         metrics: Arc<Metrics>,
         settings: Settings,
     ) -> Self {
         Self(Arc::new(Parts {
             limiter: limits::RateLimiter::new(settings.rate_limits.clone()),
             in_flight: idempotency::InFlight::default(),
+            request_ids: envelope::RequestIds::starting_at(u64::from_le_bytes(random.array())),
             key_uses: auth::KeyUses::default(),
             schemas: event_types::Schemas::default(),
             tests: webhooks::TestSlots::default(),
             store,
             egress,
             clock,
-            random,
             metrics,
             settings,
         }))

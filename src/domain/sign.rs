@@ -1,7 +1,5 @@
 //! The three signatures of a delivery request, made and verified.
 
-use std::fmt::Write as _;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
@@ -9,6 +7,9 @@ use ring::hmac;
 use super::id::DeliveryId;
 use super::secret::{Secret, SecretSet};
 use super::time::Timestamp;
+
+/// Bytes of a SHA-256 tag.
+const TAG: usize = 32;
 
 /// The HMAC keys of one secret, expanded once and used for every request.
 #[derive(Clone)]
@@ -66,9 +67,11 @@ impl Signer {
     }
 }
 
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
+fn push_hex(text: &mut String, tag: &[u8]) {
+    let mut digits = [0; 2 * TAG];
+    let digits = &mut digits[..2 * tag.len().min(TAG)];
+    if hex::encode_to_slice(tag, digits).is_ok() {
+        text.push_str(std::str::from_utf8(digits).unwrap_or_default());
     }
 }
 

@@ -31,6 +31,15 @@ const MAX_ERROR_CHARS: usize = 500;
 const CONTENT_TYPE_SENT: &str = "application/json";
 const USER_AGENT_SENT: &str = concat!("Aldaba/", env!("CARGO_PKG_VERSION"));
 
+const X_WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
+const X_WEBHOOK_SIGNATURE_TIMESTAMPED: HeaderName = HeaderName::from_static("x-webhook-signature-timestamped");
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+
+/// Headers of a request, rounded up: the map does not grow on the way.
+const HEADERS: usize = 16;
+
 /// Header names that carry the operator's brand.
 pub(super) struct BrandHeaders {
     event: HeaderName,
@@ -186,10 +195,11 @@ impl Egress {
         mut connection: Connection,
         progress: &Progress,
     ) -> Result<Answer, Broken> {
-        connection.sender.ready().await.map_err(|_| Broken::Stale)?;
+        let Connection { sender, driver } = &mut connection;
+        driver.run(sender.ready()).await.map_err(|_| Broken::Stale)?;
         let now = self.0.clock.now();
         let request = self.request(job, target, now).map_err(|e| Broken::Failed(e.to_string()))?;
-        let response = connection.sender.send_request(request).await.map_err(|error| refused(&error))?;
+        let response = driver.run(sender.send_request(request)).await.map_err(|error| refused(&error))?;
         progress.reached(Stage::Reading, target);
         let status = response.status().as_u16();
         let retry_after = response
@@ -197,7 +207,7 @@ impl Egress {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| parse_retry_after(value, self.0.clock.now()));
-        let (body, ended) = read_body(response).await?;
+        let (body, ended) = driver.run(read_body(response)).await?;
         if ended {
             self.0.pool.put(&target.url, connection);
         }
@@ -208,22 +218,22 @@ impl Egress {
         let signed = target.signer.sign(job.id, now, &job.body);
         let id = HeaderValue::from(job.id.0);
         let time = HeaderValue::from(now.as_secs());
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(target.url.target.as_str())
-            .header(HOST, target.url.authority.as_str())
-            .header("x-webhook-signature", signed.plain)
-            .header("x-webhook-signature-timestamped", signed.timestamped)
-            .header("webhook-signature", signed.standard)
-            .header(&self.0.headers.event, &*job.event_type)
-            .body(Full::new(job.body.clone()))?;
-        let headers: &mut HeaderMap = request.headers_mut();
+        let mut headers = HeaderMap::with_capacity(HEADERS);
+        headers.insert(HOST, HeaderValue::from_str(&target.url.authority)?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_SENT));
         headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_SENT));
-        headers.insert("webhook-id", id.clone());
-        headers.insert("webhook-timestamp", time.clone());
-        headers.insert(&self.0.headers.delivery_id, id);
-        headers.insert(&self.0.headers.timestamp, time);
+        headers.insert(X_WEBHOOK_SIGNATURE, HeaderValue::try_from(signed.plain)?);
+        headers.insert(X_WEBHOOK_SIGNATURE_TIMESTAMPED, HeaderValue::try_from(signed.timestamped)?);
+        headers.insert(&self.0.headers.event, HeaderValue::from_str(&job.event_type)?);
+        headers.insert(&self.0.headers.delivery_id, id.clone());
+        headers.insert(&self.0.headers.timestamp, time.clone());
+        headers.insert(WEBHOOK_ID, id);
+        headers.insert(WEBHOOK_TIMESTAMP, time);
+        headers.insert(WEBHOOK_SIGNATURE, HeaderValue::try_from(signed.standard)?);
+        let mut request = Request::new(Full::new(job.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = target.url.target.parse()?;
+        *request.headers_mut() = headers;
         Ok(request)
     }
 }

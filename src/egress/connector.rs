@@ -1,7 +1,10 @@
 //! Connections to addresses that the guard has checked, with TLS where the URL says so.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +13,6 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::guard::{self, GuardError, Resolver};
@@ -25,13 +27,40 @@ const MAX_ANSWER_HEAD: usize = 32 * 1024;
 /// A connection that takes one request at a time, and ends when this is dropped.
 pub(super) struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
-    driver: AbortHandle,
+    pub driver: Driver,
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // By itself it would first say goodbye, for as long as the receiver does not listen.
-        self.driver.abort();
+impl Connection {
+    /// Whether the next request may go over it, as far as this side can know.
+    pub fn is_usable(&mut self) -> bool {
+        // Nobody has looked at it while it was idle.
+        self.driver.poll(&mut Context::from_waker(Waker::noop()));
+        self.sender.is_ready()
+    }
+}
+
+/// What moves a connection's bytes. It runs within whatever waits for the connection: a task of its own would be woken,
+/// and wake, for every request; and dropped with the connection it says no goodbye to a receiver that does not listen.
+pub(super) struct Driver(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Driver {
+    /// Does `work` on the connection.
+    pub async fn run<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if let Poll::Ready(done) = work.as_mut().poll(context) {
+                return Poll::Ready(done);
+            }
+            self.poll(context);
+            work.as_mut().poll(context)
+        })
+        .await
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) {
+        if self.0.as_mut().is_some_and(|driver| driver.as_mut().poll(context).is_ready()) {
+            self.0 = None;
+        }
     }
 }
 
@@ -107,10 +136,11 @@ async fn handshake<S>(stream: S) -> hyper::Result<Connection>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
-    let (sender, connection) = Builder::new().max_buf_size(MAX_ANSWER_HEAD).handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) =
+        Builder::new().max_buf_size(MAX_ANSWER_HEAD).writev(false).handshake(TokioIo::new(stream)).await?;
     // What goes wrong with it the sender hears.
-    let driver = tokio::spawn(connection).abort_handle();
-    Ok(Connection { sender, driver })
+    let driver = Box::pin(async move { drop(connection.await) });
+    Ok(Connection { sender, driver: Driver(Some(driver)) })
 }
 
 fn server_name(host: &Host) -> Option<ServerName<'static>> {

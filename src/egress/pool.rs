@@ -43,9 +43,9 @@ impl Pool {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let idle = &mut *idle;
         let connections = idle.hosts.get_mut(&Key::of(url))?;
-        while let Some((connection, since)) = connections.pop() {
+        while let Some((mut connection, since)) = connections.pop() {
             idle.total -= 1;
-            if connection.sender.is_ready() && since.elapsed() < IDLE_TIMEOUT {
+            if connection.is_usable() && since.elapsed() < IDLE_TIMEOUT {
                 return Some(connection);
             }
         }
@@ -69,7 +69,7 @@ impl Pool {
     pub fn close_idle(&self) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         idle.hosts.retain(|_, connections| {
-            connections.retain(|(connection, since)| !connection.sender.is_closed() && since.elapsed() < IDLE_TIMEOUT);
+            connections.retain_mut(|(connection, since)| connection.is_usable() && since.elapsed() < IDLE_TIMEOUT);
             !connections.is_empty()
         });
         idle.total = idle.hosts.values().map(Vec::len).sum();

@@ -22,15 +22,15 @@ const SETTINGS: Settings = &[
 pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let figure = |name: &str, unit, value| Figure::new("backlog", name, unit, value);
     let mut server = Server::start(SETTINGS)?;
-    let before = accept(&server, plan.requests).await?;
-    let fresh = deliver(&server, plan, plan.requests, 1).await?;
+    let before = accept(&server, plan.requests).await?.per_second;
+    let fresh = deliver(&server, plan, plan.requests, 1).await?.per_second;
 
     let down = Receiver::start(Mode::Hanging, Keep::Nothing).await?;
     let tenant = server.tenant().await?;
     server.endpoint(&tenant, &down.url(), EVENT).await?;
     let count = plan.backlog / BATCH * BATCH;
     closed(server.address, vec![batch(&tenant.key, EVENT)], count / BATCH, 202).await?;
-    let during = accept(&server, plan.requests).await?;
+    let during = accept(&server, plan.requests).await?.per_second;
     let memory = server.memory()?;
     let restart = server.crash().await?;
 

@@ -3,7 +3,7 @@
 use super::Plan;
 use super::latency;
 use super::rates::{accept, batches, deliver, server};
-use crate::figure::{Figure, Unit, gather};
+use crate::figure::{Figure, Rate, Unit, gather};
 use crate::history;
 use crate::server::Server;
 
@@ -37,7 +37,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
 
 async fn measure(server: &Server, plan: Plan, log: &str) -> anyhow::Result<Vec<Figure>> {
     let n = plan.requests;
-    let rate = |name: &str, value| Figure::new("flat", name, Unit::PerSecond, value);
+    let rate = |name: &str, rate: Rate| Figure::new("flat", name, Unit::PerSecond, rate.per_second);
     let mut figures = vec![
         rate("accept", accept(server, n).await?),
         rate("batch", batches(server, n * 4).await?),

@@ -38,7 +38,7 @@ pub async fn run(server: &Server, plan: Plan, scenario: &'static str) -> anyhow:
 
     let most = accept(server, plan.requests).await?;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate far below 2^32")]
-    let half = if plan.quick { 500 } else { (most / 2.0) as u32 };
+    let half = if plan.quick { 500 } else { (most.per_second / 2.0) as u32 };
     let tenant = server.tenant().await?;
     let mut answers = open(server.address, vec![publish(&tenant.key, EVENT)], half, time / 2, 202).await?;
     for percent in [50, 99] {

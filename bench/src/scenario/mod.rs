@@ -7,7 +7,7 @@ mod isolation;
 mod latency;
 mod rates;
 
-use crate::figure::{Figure, Unit, gather};
+use crate::figure::{Figure, Rate, Unit, gather};
 
 /// How much to do.
 #[derive(Clone, Copy, Debug)]
@@ -56,10 +56,19 @@ pub async fn run(names: &[&'static str], plan: Plan) -> anyhow::Result<Vec<Figur
 }
 
 async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
-    let rate = |what: &str, rate: f64| vec![Figure::new(name, what, Unit::PerSecond, rate)];
+    let rate = |what: &str, rate: Rate| {
+        let cost = format!("{what}: the server's time on a core for each");
+        vec![
+            Figure::new(name, what, Unit::PerSecond, rate.per_second),
+            Figure::new(name, &cost, Unit::Micros, rate.cost),
+        ]
+    };
     let n = plan.requests;
     Ok(match name {
-        "floor" => rate("bare POSTs, generator to receiver", rates::floor(n * 4).await?),
+        "floor" => {
+            let floor = rates::floor(n * 4).await?;
+            vec![Figure::new(name, "bare POSTs, generator to receiver", Unit::PerSecond, floor)]
+        }
         "accept" => rate("events, one for each request", rates::accept(&rates::server()?, n).await?),
         "batch" => rate("events, 100 for each request", rates::batches(&rates::server()?, n * 4).await?),
         "deliver" => rate("deliveries end to end, one endpoint", rates::deliver(&rates::server()?, plan, n, 1).await?),

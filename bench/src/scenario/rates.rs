@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::ensure;
 
 use super::Plan;
-use crate::figure::rate;
+use crate::figure::{Rate, rate};
 use crate::http::request;
 use crate::load::{BODY_BYTES, EVENT, closed, event, publish};
 use crate::receiver::{Keep, Mode, Receiver};
@@ -27,20 +27,24 @@ pub async fn floor(count: usize) -> anyhow::Result<f64> {
 }
 
 /// From the first request to the last 202, each of which is on disk.
-pub async fn accept(server: &Server, count: usize) -> anyhow::Result<f64> {
+pub async fn accept(server: &Server, count: usize) -> anyhow::Result<Rate> {
     let tenant = server.tenant().await?;
+    let cpu = server.cpu()?;
     let took = closed(server.address, vec![publish(&tenant.key, EVENT)], count, 202).await?;
+    let cpu = server.cpu()?.saturating_sub(cpu);
     ensure!(server.total("/v1/events", &tenant.key).await? == count, "every event that was answered with 202 is there");
-    Ok(rate(count, took))
+    Ok(Rate::of(count, took, cpu))
 }
 
 /// The same in batches.
-pub async fn batches(server: &Server, count: usize) -> anyhow::Result<f64> {
+pub async fn batches(server: &Server, count: usize) -> anyhow::Result<Rate> {
     let tenant = server.tenant().await?;
+    let cpu = server.cpu()?;
     let count = count / BATCH * BATCH;
     let took = closed(server.address, vec![batch(&tenant.key, EVENT)], count / BATCH, 202).await?;
+    let cpu = server.cpu()?.saturating_sub(cpu);
     ensure!(server.total("/v1/events", &tenant.key).await? == count, "every event is there");
-    Ok(rate(count, took))
+    Ok(Rate::of(count, took, cpu))
 }
 
 /// A request that publishes [`BATCH`] events.
@@ -50,26 +54,26 @@ pub fn batch(key: &str, event_type: &str) -> Vec<u8> {
 }
 
 /// From the first publish until the last outcome is on disk; each event goes to so many endpoints.
-pub async fn deliver(server: &Server, plan: Plan, events: usize, endpoints: usize) -> anyhow::Result<f64> {
+pub async fn deliver(server: &Server, plan: Plan, events: usize, endpoints: usize) -> anyhow::Result<Rate> {
     let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
     let tenant = server.tenant().await?;
     for _ in 0..endpoints {
         server.endpoint(&tenant, &receiver.url(), EVENT).await?;
     }
     let before = server.delivered().await?;
-    let begin = Instant::now();
+    let (cpu, begin) = (server.cpu()?, Instant::now());
     closed(server.address, vec![publish(&tenant.key, EVENT)], events, 202).await?;
     let deliveries = events * endpoints;
     server.settled(before + deliveries).await?;
-    let took = begin.elapsed();
+    let (took, cpu) = (begin.elapsed(), server.cpu()?.saturating_sub(cpu));
     let listed = server.total("/v1/webhooks/deliveries", &tenant.key).await?;
     ensure!(listed == deliveries, "every delivery is listed: {listed} of {deliveries}");
     complete(plan, &receiver, deliveries)?;
-    Ok(rate(deliveries, took))
+    Ok(Rate::of(deliveries, took, cpu))
 }
 
 /// The same, where each event goes to one of many endpoints.
-pub async fn deliver_to_many(plan: Plan, events: usize, endpoints: usize) -> anyhow::Result<f64> {
+pub async fn deliver_to_many(plan: Plan, events: usize, endpoints: usize) -> anyhow::Result<Rate> {
     let server = Server::start(&[("WEBHOOKS__MAX_ENDPOINTS", "1000")])?;
     let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
     let tenant = server.tenant().await?;
@@ -80,12 +84,12 @@ pub async fn deliver_to_many(plan: Plan, events: usize, endpoints: usize) -> any
         server.endpoint(&tenant, &receiver.url(), &name).await?;
         requests.push(publish(&tenant.key, &name));
     }
-    let begin = Instant::now();
+    let (cpu, begin) = (server.cpu()?, Instant::now());
     closed(server.address, requests, events, 202).await?;
     server.settled(events).await?;
-    let took = begin.elapsed();
+    let (took, cpu) = (begin.elapsed(), server.cpu()?.saturating_sub(cpu));
     complete(plan, &receiver, events)?;
-    Ok(rate(events, took))
+    Ok(Rate::of(events, took, cpu))
 }
 
 /// Nothing is lost, and in a smoke test nothing has come twice.

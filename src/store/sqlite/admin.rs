@@ -372,6 +372,11 @@ impl Tx<'_> {
         self.keep_answer(&scope, &render(effect))
     }
 
+    /// Refuses when an answer is kept under this key.
+    pub fn is_free(&self, scope: &crate::store::KeepScope) -> Result<(), StoreError> {
+        if super::intake::kept_answer(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
+    }
+
     /// Keeps an answer that has no effect beside it.
     pub fn keep_answer(
         &self,

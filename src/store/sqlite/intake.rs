@@ -26,6 +26,16 @@ impl Store {
     ) -> Result<Vec<Event>, StoreError> {
         self.writer
             .write_hot(move |tx| {
+                // What can be refused comes before the first write.
+                for event in &events {
+                    tx.book.account_key(event.account).ok_or(StoreError::NotFound)?;
+                    if !tx.book.has_type(&event.event_type) {
+                        return Err(StoreError::UnknownType(event.event_type.clone()));
+                    }
+                }
+                if let Some(keep) = &keep {
+                    tx.is_free(&keep.scope)?;
+                }
                 let mut accepted = Vec::with_capacity(events.len());
                 let mut delivered_to = Vec::new();
                 for event in events {
@@ -76,9 +86,6 @@ impl Store {
 
 fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey>) -> Result<Event, StoreError> {
     let account = tx.book.account_key(new.account).ok_or(StoreError::NotFound)?;
-    if !tx.book.has_type(&new.event_type) {
-        return Err(StoreError::UnknownType(new.event_type));
-    }
     let subscribers = tx.book.subscribers(account, &new.event_type).to_vec();
     let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
     let id = EventId(tx.ids.next(tx.now));

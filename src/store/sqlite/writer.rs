@@ -58,8 +58,9 @@ impl AfterCommit {
 }
 
 trait Write: Send {
-    /// Whether it reads or writes rows whose counters the book may hold back.
-    fn needs_flush(&self) -> bool;
+    /// Whether it touches endpoints and accounts through the book alone, and fails before it has written anything, or
+    /// because the database does.
+    fn is_hot(&self) -> bool;
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
@@ -73,8 +74,8 @@ struct Task<T, F> {
 }
 
 impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send> Write for Task<T, F> {
-    fn needs_flush(&self) -> bool {
-        !self.hot
+    fn is_hot(&self) -> bool {
+        self.hot
     }
 
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
@@ -109,7 +110,8 @@ impl Handle {
         self.enqueue(false, run).await
     }
 
-    /// The same for the hot path, which touches endpoints and accounts through the book alone.
+    /// The same for the hot path: for writes that touch endpoints and accounts through the book alone, and that fail
+    /// before they have written anything. Where the database itself fails, the whole transaction does.
     pub async fn write_hot<T: Send + 'static>(
         &self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -260,10 +262,12 @@ impl Writer {
         self.stale = true;
         let now = self.shared.clock.now();
         for write in batch {
-            if write.needs_flush() {
+            let hot = write.is_hot();
+            // A savepoint keeps a copy of every page that is changed after it.
+            if !hot {
                 self.book.flush(&self.db)?;
+                self.db.prepare_cached("SAVEPOINT one")?.execute([])?;
             }
-            self.db.prepare_cached("SAVEPOINT one")?.execute([])?;
             let mark = after.mark();
             let mut tx = Tx {
                 db: &self.db,
@@ -276,14 +280,19 @@ impl Writer {
             };
             let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write.apply(&mut tx)));
             let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
-            if result.is_err() {
-                after.rewind(mark);
-                self.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
-                self.book.forget_touched();
-            } else {
-                self.book.refresh_touched(&self.db, &self.shared)?;
+            match result {
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) if hot => return Err(error),
+                Err(_) if hot => {}
+                Err(_) => {
+                    after.rewind(mark);
+                    self.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
+                    self.book.forget_touched();
+                }
+                Ok(()) => self.book.refresh_touched(&self.db, &self.shared)?,
             }
-            self.db.prepare_cached("RELEASE one")?.execute([])?;
+            if !hot {
+                self.db.prepare_cached("RELEASE one")?.execute([])?;
+            }
         }
         self.book.flush(&self.db)?;
         let generation = match self.shared.inbox {
