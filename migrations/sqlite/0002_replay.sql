@@ -21,6 +21,7 @@ CREATE TABLE replays (
   finished_at INTEGER
 );
 CREATE INDEX replays_endpoint ON replays (endpoint);
+CREATE INDEX replays_finished ON replays (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX replays_open ON replays (endpoint, key) WHERE finished_at IS NULL;
 
 -- Events that made no delivery to an endpoint which subscribed to them, because it was not active.

@@ -104,7 +104,7 @@ codes! {
     WebhookLimitReached 422 "webhook_limit_reached" "The account has reached its limit of {} webhook endpoints." "La cuenta alcanzó su límite de {} endpoints de webhook.";
     OverlapInvalid 422 "webhook_overlap_invalid" "overlap_seconds must be an integer from 0 to 604800." "overlap_seconds debe ser un entero de 0 a 604800.";
     ReplayFromRequired 422 "replay_from_required" "from is required: the time from which on events are sent again." "from es obligatorio: el momento a partir del cual se reenvían los eventos.";
-    ReplayFromInvalid 422 "replay_from_invalid" "from must be an ISO 8601 date, like 2026-05-01, or a date-time with its offset, like 2026-05-01T05:14:38Z." "from debe ser una fecha ISO 8601, como 2026-05-01, o una fecha y hora con su desfase, como 2026-05-01T05:14:38Z.";
+    ReplayFromInvalid 422 "replay_from_invalid" "from must be an ISO 8601 date, like 2026-05-01, or a date-time with its offset, like 2026-05-01T05:14:38Z, and not in the future." "from debe ser una fecha ISO 8601, como 2026-05-01, o una fecha y hora con su desfase, como 2026-05-01T05:14:38Z, y no estar en el futuro.";
     ReplayToInvalid 422 "replay_to_invalid" "to must be an ISO 8601 date, or a date-time with its offset, that is not before from." "to debe ser una fecha ISO 8601, o una fecha y hora con su desfase, que no sea anterior a from.";
     ReplayStatusInvalid 422 "replay_status_invalid" "status must be failed, missed or all." "status debe ser failed, missed o all.";
     EventTypeRequired 422 "event_required" "event is required: the name of an event type." "event es obligatorio: el nombre de un tipo de evento.";
@@ -337,8 +337,9 @@ impl From<crate::store::StoreError> for ApiError {
             E::LimitReached(limit) => {
                 Fault::new(Code::WebhookLimitReached).naming(limit).with_meta("limit", limit).into()
             }
-            E::TooManyReplays(limit) => {
-                Fault::new(Code::ReplayLimitReached).naming(limit).with_meta("limit", limit).into()
+            E::TooManyReplays(open) => {
+                let ids: Vec<String> = open.iter().map(ToString::to_string).collect();
+                Fault::new(Code::ReplayLimitReached).naming(ids.len()).with_meta("replays", ids).into()
             }
             E::UnderWay => Code::DeliveryUnderWay.into(),
             E::UnknownType(name) => {

@@ -70,7 +70,10 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let mut faults = Vec::new();
     let from = match body.get("from") {
         None | Some(Value::Null) => Err(Code::ReplayFromRequired),
-        Some(value) => value.as_str().and_then(Timestamp::parse_start).ok_or(Code::ReplayFromInvalid),
+        Some(value) => {
+            let read = value.as_str().and_then(Timestamp::parse_start).filter(|from| *from <= now);
+            read.ok_or(Code::ReplayFromInvalid)
+        }
     };
     let from = from.map_err(|code| faults.push(Fault::of_field(code, "from"))).ok();
     let to = match body.get("to") {
@@ -93,7 +96,7 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     };
     // What is older may be gone, or half of it: an event can be there whose deliveries are not.
     let kept_since = call.api.settings.retention.map_or(from, |keep| now.minus(keep));
-    let new = NewReplay { from: from.max(kept_since), to: to.min(now), selection };
+    let new = NewReplay { from: from.max(kept_since.min(to)), to: to.min(now), selection };
     let keep = call.keep(|replay: &Replay| Answer::new(202, &resource(replay)));
     let replay = call.api.store.create_replay(account, id, new, keep).await?;
     Ok(Answer::new(202, &resource(&replay)))

@@ -66,8 +66,8 @@ pub enum DeliveryKind {
     Event,
     /// Somebody pressed "test": tried once, and the endpoint's failures are not counted.
     Test,
-    /// An event of the past is sent again: what is new goes first.
-    Replay,
+    /// A replay sends an event of the past again: what is new goes first. Its row in this database.
+    Replay(i64),
 }
 
 /// A leased delivery: what an attempt needs, apart from the endpoint's current row.

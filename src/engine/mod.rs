@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Random};
-use crate::domain::delivery::{Job, Outcome};
+use crate::domain::delivery::{DeliveryKind, Job, Outcome};
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::egress::Egress;
@@ -75,7 +75,11 @@ pub struct HttpSender {
 
 impl Sender for HttpSender {
     async fn send(&self, job: &Job) -> Option<Outcome> {
-        let current = || self.store.view().target(job.endpoint).filter(|target| target.active);
+        let view = self.store.view();
+        if matches!(job.kind, DeliveryKind::Replay(replay) if job.attempts_made == 0 && view.is_cancelled(replay)) {
+            return None;
+        }
+        let current = || view.target(job.endpoint).filter(|target| target.active);
         self.egress.attempt(job, current).await
     }
 }

@@ -52,14 +52,19 @@ enum Round {
 async fn round(store: &Store, metrics: &Metrics) -> Result<Round, StoreError> {
     let mut round = Round::Idle;
     for replay in store.open_replays().await? {
-        match store.replay_step(replay).await? {
-            Step::Made(deliveries) => {
+        let step = if replay.ready { store.replay_step(replay.key).await } else { Ok(Step::Waiting) };
+        match step {
+            Ok(Step::Made(deliveries)) => {
                 metrics.deliveries_created_total.add(deliveries);
                 round = Round::WentOn;
             }
-            Step::Finished => round = Round::WentOn,
-            Step::Waiting if matches!(round, Round::Idle) => round = Round::Waited,
-            Step::Waiting => {}
+            Ok(Step::Finished) => round = Round::WentOn,
+            Ok(Step::Waiting) if matches!(round, Round::Idle) => round = Round::Waited,
+            Ok(Step::Waiting) => {}
+            Err(error) => {
+                tracing::error!(%error, "a replay was interrupted and goes on later");
+                round = Round::Waited;
+            }
         }
     }
     Ok(round)

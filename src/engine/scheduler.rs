@@ -207,7 +207,7 @@ impl Scheduler {
         for leased in jobs {
             let endpoint = leased.job.endpoint;
             let lane = self.lane(endpoint);
-            if leased.job.kind == DeliveryKind::Replay && leased.job.attempts_made == 0 {
+            if matches!(leased.job.kind, DeliveryKind::Replay(_)) && leased.job.attempts_made == 0 {
                 lane.replays.push_back(leased);
             } else {
                 lane.queue.push_back(Queued { leased, claimed });

@@ -100,6 +100,14 @@ impl Inbox {
         self.reserve_up_to(MAX_HELD_PER_ENDPOINT, endpoint, bytes)
     }
 
+    /// Reserves a place for a delivery of `bytes` that a replay made, if there is one: in a quarter of what others may
+    /// have, so that what is new finds room beside it.
+    pub fn reserve_replayed(&self, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
+        let part = endpoint.bytes.load(Ordering::Relaxed) + bytes <= MAX_HELD_BYTES / SHARE / 4;
+        let few = endpoint.held() < FEW;
+        if part || few { self.reserve_up_to(MAX_HELD_PER_ENDPOINT / 4, endpoint, bytes) } else { None }
+    }
+
     fn reserve_up_to(&self, most: usize, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
         let place = Place { room: self.room.clone(), endpoint: endpoint.clone(), bytes };
         let (held, held_bytes) = place.room.add(bytes);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::domain::account::{ApiKey, PlainKey};
 use crate::domain::delivery::{DeliveryKind, Outcome};
-use crate::domain::id::{AccountId, DeliveryId, EndpointKey};
+use crate::domain::id::{AccountId, DeliveryId, EndpointKey, ReplayId};
 use crate::domain::secret::Secret;
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
@@ -38,9 +38,9 @@ pub enum StoreError {
     /// The account has as many endpoints as it may have.
     #[error("the limit of {0} endpoints is reached")]
     LimitReached(u32),
-    /// The endpoint has as many unfinished replays as it may have.
-    #[error("the limit of {0} replays is reached")]
-    TooManyReplays(u32),
+    /// The endpoint has as many unfinished replays as it may have: these.
+    #[error("the limit of {} replays is reached", .0.len())]
+    TooManyReplays(Vec<ReplayId>),
     /// The delivery has an attempt still to come.
     #[error("the delivery is under way")]
     UnderWay,
@@ -191,6 +191,15 @@ pub struct Missed {
     pub count: u64,
     /// When the oldest of them was accepted.
     pub oldest_at: Option<Timestamp>,
+}
+
+/// A replay that has not ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenReplay {
+    /// Its row.
+    pub key: i64,
+    /// Whether it can go on now: it counts, or its endpoint is active.
+    pub ready: bool,
 }
 
 /// What a step of a replay came to.

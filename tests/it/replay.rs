@@ -116,8 +116,6 @@ async fn a_replay_of_all_sends_what_is_in_its_range() {
     let today = &today.as_str().expect("a time")[..10];
     let until = app.replay(&endpoint, json!({ "from": today, "to": today, "status": "all" })).await;
     assert_eq!(app.replayed(&until).await["total"], 3, "a date reaches to the end of its day");
-    let later = app.replay(&endpoint, json!({ "from": "2999-01-01", "status": "all" })).await;
-    assert_eq!(app.replayed(&later).await["total"], 0);
 }
 
 #[tokio::test]
@@ -185,7 +183,8 @@ async fn a_cancelled_replay_stops_and_takes_back_what_nobody_has_begun_to_send()
     receiver.wait_for(1_010).await;
     let path = format!("/v1/webhooks/replays/{replay}");
     app.delete(&path).await.expect(204);
-    // What was leased is still sent; then the log and the receiver agree.
+    let at_the_answer = receiver.received().len();
+    // What was being sent arrives; then the log and the receiver agree.
     let total = eventually("the log to come to rest", || async {
         let log = app.get(&format!("/v1/webhooks/{endpoint}/deliveries?per_page=1")).await.expect(200);
         let sent = app.get(&path).await.attribute("sent").as_u64().expect("a number");
@@ -193,7 +192,7 @@ async fn a_cancelled_replay_stops_and_takes_back_what_nobody_has_begun_to_send()
         (total == 1_000 + sent && receiver.received().len() as u64 == total).then_some(total)
     })
     .await;
-    assert!(total < 2_000, "{total}");
+    assert!(total < at_the_answer as u64 + 65, "{total} after {at_the_answer}");
 }
 
 #[tokio::test]
@@ -238,7 +237,7 @@ async fn a_replay_names_what_is_wrong_with_it() {
     let field = |name: &str| format!("/data/attributes/{name}");
     app.call("POST", &path).send().await.refused(400, "body_empty", "");
     app.post(&path, json!({})).await.refused(422, "replay_from_required", &field("from"));
-    for from in [json!(5), json!("yesterday"), json!("2026-02-30"), json!("2026-05-01T05:14:38")] {
+    for from in [json!(5), json!("yesterday"), json!("2026-02-30"), json!("2026-05-01T05:14:38"), json!("2999-01-01")] {
         app.post(&path, json!({ "from": from })).await.refused(422, "replay_from_invalid", &field("from"));
     }
     for to in [json!("soon"), json!("2025-12-31"), json!(false)] {
@@ -256,7 +255,7 @@ async fn a_replay_names_what_is_wrong_with_it() {
     }
     let full = app.post(&path, json!({ "from": FROM, "status": "missed" })).await;
     let full = full.refused(409, "replay_limit_reached", "");
-    assert_eq!(full.json["meta"]["limit"], 10);
+    assert_eq!(full.json["meta"]["replays"].as_array().map(Vec::len), Some(10));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
-use aldaba::domain::delivery::Outcome;
+use aldaba::domain::delivery::{DeliveryKind, Outcome};
 use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::event::{NewEvent, message};
@@ -313,7 +313,7 @@ async fn a_large_replay_is_counted_in_steps_and_makes_each_delivery_once() {
     f.store.accept(vec![f.event(9_999)], None).await.expect("accepted");
 
     let open = f.store.open_replays().await.expect("listed");
-    let mut sent = carry_out(&f, key, open[0]).await;
+    let mut sent = carry_out(&f, key, open[0].key).await;
     let made = sent.len();
     sent.sort_unstable();
     sent.dedup();
@@ -322,6 +322,63 @@ async fn a_large_replay_is_counted_in_steps_and_makes_each_delivery_once() {
     assert_eq!((done.status, done.total, done.sent), (ReplayStatus::Completed, 6_500, 6_500));
     assert_eq!(f.store.missed(f.account, id).await.expect("counted").count, 0);
     assert!(f.store.open_replays().await.expect("listed").is_empty());
+}
+
+#[tokio::test]
+async fn a_cancelled_replay_leaves_nothing_behind_that_is_sent_later() {
+    let f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    let pause = EndpointChange { status: Some(Disabled), ..EndpointChange::default() };
+    f.store.update_endpoint(f.account, id, pause).await.expect("paused");
+    f.store.accept((0..100).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let wake = EndpointChange { status: Some(Active), ..EndpointChange::default() };
+    f.store.update_endpoint(f.account, id, wake).await.expect("active");
+    let asked = f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");
+    let open = f.store.open_replays().await.expect("listed")[0].key;
+    assert_eq!(f.store.replay_step(open).await.expect("a step"), Step::Made(100));
+    let claimed = f.store.claim(key, 60).await.expect("claimed").jobs;
+    assert_eq!(claimed.len(), 60);
+    let total = async || f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed").total;
+
+    f.store.cancel_replay(f.account, asked.id).await.expect("cancelled");
+    assert_eq!(total().await, 60, "what waits in the store is gone");
+    assert!(f.store.view().is_cancelled(open), "what is in memory is stopped before it is sent");
+    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
+    f.store.release(claimed[1..50].iter().map(|leased| leased.job.id).collect()).await.expect("released");
+    assert_eq!(total().await, 11, "what comes back without an attempt is gone");
+    let read = f.store.replay(f.account, asked.id).await.expect("read");
+    assert_eq!((read.status, read.total, read.sent), (ReplayStatus::Cancelled, 100, 1));
+    assert_eq!(f.store.missed(f.account, id).await.expect("counted").count, 99, "what was not sent is still missed");
+
+    let Fixture { store, clock, folder, account, .. } = f;
+    drop((store, claimed));
+    let (inbox, _nudges) = Inbox::new();
+    let store = eventually("the next start", || async {
+        Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).ok()
+    })
+    .await;
+    let left = store.endpoint_deliveries(account, id, ALL).await.expect("listed");
+    assert_eq!((left.total, left.items.len()), (1, 1), "what was in memory at the end is gone");
+    assert_eq!(store.replay(account, asked.id).await.expect("read").sent, 1);
+}
+
+#[tokio::test]
+async fn what_is_new_is_claimed_before_what_is_replayed() {
+    let f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    let beside = f.beside();
+    beside.accept((0..20).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let old = f.store.claim(key, 256).await.expect("claimed").jobs;
+    f.store.settle(Arc::new(old.iter().map(|leased| settlement(leased, 200)).collect())).await.expect("settled");
+    f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");
+    let open = f.store.open_replays().await.expect("listed")[0].key;
+    assert_eq!(f.store.replay_step(open).await.expect("a step"), Step::Made(20));
+    f.clock.advance(Duration::from_secs(1));
+    // From another process, so that it waits in the store.
+    beside.accept(vec![f.event(99)], None).await.expect("accepted");
+    let claimed = f.store.claim(key, 3).await.expect("claimed").jobs;
+    let kinds: Vec<_> = claimed.iter().map(|leased| leased.job.kind).collect();
+    assert_eq!(kinds, [DeliveryKind::Event, DeliveryKind::Replay(open), DeliveryKind::Replay(open)]);
 }
 
 #[tokio::test]
@@ -335,7 +392,7 @@ async fn an_event_stays_as_long_as_the_delivery_that_a_replay_made_of_it() {
     f.clock.advance(Duration::from_secs(3_600));
     f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");
     let open = f.store.open_replays().await.expect("listed");
-    let sent = carry_out(&f, key, open[0]).await;
+    let sent = carry_out(&f, key, open[0].key).await;
 
     let purge = async |cutoff: Timestamp| {
         while f.store.purge_old_replays(cutoff).await.expect("purged") {}

@@ -69,9 +69,10 @@ fn meta_of_errors() -> Value {
             "event",
             json!({ "type": "string", "description": "With `webhook_event_invalid` and `event_unknown`: the value that is no event type of the catalog." }),
         ),
+        ("limit", json!({ "type": "integer", "description": "With `webhook_limit_reached`: the account's cap." })),
         (
-            "limit",
-            json!({ "type": "integer", "description": "With `webhook_limit_reached` and `replay_limit_reached`: how many there may be." }),
+            "replays",
+            json!({ "type": "array", "items": { "type": "string", "format": "uuid" }, "description": "With `replay_limit_reached`: the replays that are not finished." }),
         ),
         (
             "permission",

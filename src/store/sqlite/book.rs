@@ -3,7 +3,7 @@
 //! The [`Book`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open transaction
 //! sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rusqlite::{Connection, Row, params};
@@ -27,7 +27,11 @@ pub struct View {
     keys: Arc<RwLock<HashMap<KeyHash, Arc<ApiKey>>>>,
     types: Arc<RwLock<Arc<EventTypes>>>,
     accounts: Arc<RwLock<HashSet<AccountId>>>,
+    cancelled: Arc<RwLock<BTreeSet<i64>>>,
 }
+
+/// Cancelled replays that are remembered: their deliveries that are in memory are gone long before as many have come.
+const MAX_CANCELLED: usize = 1_024;
 
 /// The catalog by name.
 pub type EventTypes = HashMap<String, EventType>;
@@ -52,6 +56,11 @@ impl View {
     /// Whether the account exists.
     pub fn has_account(&self, id: AccountId) -> bool {
         self.accounts.read().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    }
+
+    /// Whether the replay was cancelled while this process runs.
+    pub fn is_cancelled(&self, replay: i64) -> bool {
+        self.cancelled.read().unwrap_or_else(PoisonError::into_inner).contains(&replay)
     }
 
     /// The catalog.
@@ -108,6 +117,7 @@ enum Change {
     ApiKey(KeyHash, Option<Arc<ApiKey>>),
     EventTypes(Arc<EventTypes>),
     Account(AccountId, bool),
+    Cancelled(i64),
 }
 
 pub(super) struct Book {
@@ -196,6 +206,11 @@ impl Book {
                 }
             }
         }
+    }
+
+    /// The replay is cancelled with this transaction.
+    pub fn cancel(&mut self, replay: i64) {
+        self.changes.push(Change::Cancelled(replay));
     }
 
     pub fn touch_account(&mut self, key: AccountKey) {
@@ -296,6 +311,13 @@ impl Book {
                     } else {
                         accounts.remove(&id)
                     };
+                }
+                Change::Cancelled(replay) => {
+                    let mut cancelled = self.view.cancelled.write().unwrap_or_else(PoisonError::into_inner);
+                    cancelled.insert(replay);
+                    if cancelled.len() > MAX_CANCELLED {
+                        cancelled.pop_first();
+                    }
                 }
                 Change::EventTypes(types) => {
                     *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = types;

@@ -1,6 +1,6 @@
 //! What the engine asks: deliveries that are due, and outcomes written down. All of it is guarded by the lease.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
-use crate::store::inbox::Leased;
+use crate::store::inbox::{Leased, Place};
 use crate::store::{Claimed, Keep, Settled, Settlement, StoreError};
 
 /// After a delivery was given back, its endpoint is looked at again.
@@ -66,13 +67,15 @@ impl Store {
     pub async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
         self.writer
             .write_hot(move |tx| {
-                let sql =
-                    "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 RETURNING endpoint";
+                let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 \
+                           RETURNING endpoint, replay";
+                let mut replays = BTreeSet::new();
                 for id in deliveries {
                     let mut statement = tx.db.prepare_cached(sql)?;
                     let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
                     while let Some(row) = rows.next()? {
                         let endpoint = EndpointKey(row.get(0)?);
+                        replays.extend(row.get::<_, Option<i64>>(1)?.map(|replay| (replay, endpoint)));
                         // It may have become active again while its deliveries were on their way back. A little later:
                         // what made this one come back may still be so.
                         if tx.book.endpoint(endpoint).is_some_and(EndpointRow::can_receive) {
@@ -80,10 +83,28 @@ impl Store {
                         }
                     }
                 }
+                let mut taken_back = Vec::new();
+                for (replay, endpoint) in replays {
+                    taken_back.push((endpoint, take_back(tx.db, replay)?));
+                }
+                for (endpoint, count) in taken_back {
+                    tx.book.count_delivery(endpoint, -count);
+                }
                 Ok(())
             })
             .await
     }
+}
+
+/// Removes what a replay has made and nobody has begun to send, if it was cancelled. Returns how many that were.
+pub(super) fn take_back(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
+    let sql = "DELETE FROM deliveries WHERE replay = ?1 AND status = 0 AND lease IS NULL \
+               AND (SELECT status FROM replays WHERE key = ?1) = ?2";
+    let cancelled = ReplayStatus::Cancelled.to_column();
+    let unsent = db.prepare_cached(sql)?.execute([replay, cancelled])?;
+    let unsent = i64::try_from(unsent).unwrap_or(i64::MAX);
+    db.prepare_cached("UPDATE replays SET made = made - ?2 WHERE key = ?1")?.execute([replay, unsent])?;
+    Ok(unsent)
 }
 
 /// Frees what an earlier process had leased when it ended, and takes a lease number of its own.
@@ -91,6 +112,18 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
     db.execute_batch("BEGIN IMMEDIATE")?;
     let freed =
         db.execute("UPDATE deliveries SET lease = NULL, due_at = ?1 WHERE lease IS NOT NULL", [now.as_millis()])?;
+    // A replay that was cancelled while its deliveries were in memory.
+    let sql = "SELECT DISTINCT r.key, r.endpoint FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = 0 \
+               WHERE r.status = ?1";
+    let cancelled: Vec<(i64, i64)> = db
+        .prepare(sql)?
+        .query_map([ReplayStatus::Cancelled.to_column()], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    for (replay, endpoint) in cancelled {
+        let taken_back = take_back(db, replay)?;
+        let sql = "UPDATE endpoints SET deliveries_total = deliveries_total - ?2 WHERE key = ?1";
+        db.execute(sql, [endpoint, taken_back])?;
+    }
     let sql = "INSERT INTO settings (name, value) VALUES ('lease', 1) \
                ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
     let lease = db.query_row(sql, [], |row| row.get(0))?;
@@ -113,19 +146,46 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
     let active = tx.book.endpoint(endpoint).filter(|row| row.can_receive());
     let Some(held) = active.map(|row| row.held.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();
-    let mut statement = tx.db.prepare_cached(
+    let room = |bytes| inbox.reserve(&held, bytes);
+    let full = find_due(tx, endpoint, FRESH, limit, room, &mut jobs)?;
+    if !full && jobs.len() < limit {
+        let room = |bytes| inbox.reserve_replayed(&held, bytes);
+        find_due(tx, endpoint, REPLAYED, limit - jobs.len(), room, &mut jobs)?;
+    }
+    let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
+    for leased in &jobs {
+        tx.db.prepare_cached(sql)?.execute(params![leased.job.id.0, tx.lease])?;
+    }
+    Ok(Claimed { jobs, next_due: next_due(tx.db, endpoint)? })
+}
+
+/// What a replay has made and nobody has begun to send; and everything else, which goes before it.
+const REPLAYED: &str = "d.replay IS NOT NULL AND d.status = 0";
+const FRESH: &str = "(d.replay IS NULL OR d.status <> 0)";
+
+/// Takes due deliveries of one of these kinds as far as there is room. Returns whether there was no room for one.
+fn find_due(
+    tx: &Tx<'_>,
+    endpoint: EndpointKey,
+    kind: &str,
+    limit: usize,
+    room: impl Fn(usize) -> Option<Place>,
+    jobs: &mut Vec<Leased>,
+) -> Result<bool, StoreError> {
+    let mut statement = tx.db.prepare_cached(&format!(
         "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body FROM deliveries d JOIN events e ON e.id = d.event \
-         JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 ORDER BY d.due_at LIMIT ?3",
-    )?;
+         JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 AND {kind} \
+         ORDER BY d.due_at LIMIT ?3"
+    ))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), limit])?;
     while let Some(row) = rows.next()? {
         let body: Vec<u8> = row.get("body")?;
-        let Some(place) = inbox.reserve(&held, body.len()) else { break };
+        let Some(place) = room(body.len()) else { return Ok(true) };
         let event_type: Arc<str> = row.get::<_, String>("type")?.into();
         let kind = match row.get::<_, Option<i64>>("replay")? {
             _ if &*event_type == TEST_TYPE => DeliveryKind::Test,
-            Some(_) => DeliveryKind::Replay,
+            Some(replay) => DeliveryKind::Replay(replay),
             None => DeliveryKind::Event,
         };
         let job = Job {
@@ -139,11 +199,7 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
         };
         jobs.push(Leased { job, place });
     }
-    let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
-    for leased in &jobs {
-        tx.db.prepare_cached(sql)?.execute(params![leased.job.id.0, tx.lease])?;
-    }
-    Ok(Claimed { jobs, next_due: next_due(tx.db, endpoint)? })
+    Ok(false)
 }
 
 fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
@@ -189,6 +245,10 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
         if written == 0 {
             settled.push(Settled::LeaseLost);
             continue;
+        }
+        if matches!(kind, DeliveryKind::Replay(_)) && settlement.attempts_made == 0 {
+            let sql = "DELETE FROM missed WHERE event = (SELECT event FROM deliveries WHERE id = ?1) AND endpoint = ?2";
+            tx.db.prepare_cached(sql)?.execute([settlement.delivery.0, settlement.endpoint.0])?;
         }
         healths.insert(settlement.endpoint, next.health);
         attempts.push((settlement.endpoint, next.health, outcome.started_at));

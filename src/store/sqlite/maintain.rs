@@ -52,9 +52,9 @@ impl Store {
                            (SELECT endpoint, type, event FROM missed WHERE event < ?1 LIMIT ?2)";
                 let event = EventId::first_at(cutoff).0;
                 let missed = tx.db.prepare_cached(sql)?.execute(params![event, STEP])?;
-                let sql = "DELETE FROM replays WHERE finished_at < ?1";
-                tx.db.prepare_cached(sql)?.execute([cutoff.as_millis()])?;
-                Ok(missed > 0)
+                let sql = "DELETE FROM replays WHERE key IN (SELECT key FROM replays WHERE finished_at < ?1 LIMIT ?2)";
+                let replays = tx.db.prepare_cached(sql)?.execute([cutoff.as_millis(), STEP])?;
+                Ok(missed + replays > 0)
             })
             .await
     }

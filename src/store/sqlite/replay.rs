@@ -7,6 +7,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::book::{EndpointRow, time, uuid, words};
+use super::dispatch::take_back;
 use super::endpoints::find;
 use super::log::find_delivery;
 use super::writer::Tx;
@@ -15,13 +16,13 @@ use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
-use crate::store::{Keep, Missed, Step, StoreError};
+use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
 
 /// Deliveries of an endpoint that replays have made and that wait for their first attempt.
 pub const WINDOW: usize = 256;
 
 /// Unfinished replays of one endpoint.
-pub const MAX_REPLAYS: u32 = 10;
+pub const MAX_REPLAYS: usize = 10;
 
 /// Events that one step looks at.
 const SCAN: usize = 1_000;
@@ -107,17 +108,20 @@ impl Store {
             .writer
             .write(move |tx| {
                 let job = asked_for(tx.db, owner, endpoint, new)?;
-                let sql = "SELECT COUNT(*) FROM replays WHERE endpoint = ?1 AND finished_at IS NULL";
-                let open: u32 = tx.db.prepare_cached(sql)?.query_row([job.endpoint.0], |row| row.get(0))?;
-                if open >= MAX_REPLAYS {
-                    return Err(StoreError::TooManyReplays(MAX_REPLAYS));
+                let open = open_of(tx.db, job.endpoint)?;
+                if open.len() >= MAX_REPLAYS {
+                    return Err(StoreError::TooManyReplays(open));
                 }
-                let status = if counted_to.is_none() { ReplayStatus::Running } else { ReplayStatus::Pending };
+                let (status, finished_at) = match counted_to {
+                    None if total == 0 => (ReplayStatus::Completed, Some(tx.now.as_millis())),
+                    None => (ReplayStatus::Running, None),
+                    Some(_) => (ReplayStatus::Pending, None),
+                };
                 let last = job.last.min(last_event(tx.db)?);
                 tx.db
                     .prepare_cached(
                         "INSERT INTO replays (id, endpoint, selection, status, from_at, to_at, first, last, position, \
-                         total, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                         total, created_at, finished_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
                     )?
                     .execute(params![
                         id.0.as_bytes(),
@@ -131,6 +135,7 @@ impl Store {
                         counted_to.unwrap_or(job.first),
                         total,
                         tx.now.as_millis(),
+                        finished_at,
                     ])?;
                 let replay = find_replay(tx.db, owner, id)?;
                 tx.keep(keep, &replay)?;
@@ -150,7 +155,8 @@ impl Store {
         .await
     }
 
-    /// Stops a replay. What it made and nobody has begun to send goes; one that is finished stays as it is.
+    /// Stops a replay. What it made and nobody has begun to send goes, from memory too; one that is finished stays as it
+    /// is.
     pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
         self.writer
             .write(move |tx| {
@@ -162,13 +168,13 @@ impl Store {
                     .db
                     .prepare_cached(sql)?
                     .query_row([id.0.as_bytes()], |row| Ok((row.get::<_, i64>(0)?, EndpointKey(row.get(1)?))))?;
-                let sql = "DELETE FROM deliveries WHERE replay = ?1 AND status = 0 AND lease IS NULL";
-                let unsent = tx.db.prepare_cached(sql)?.execute([key])?;
-                let unsent = i64::try_from(unsent).unwrap_or(i64::MAX);
-                let sql = "UPDATE replays SET status = ?2, made = made - ?3, finished_at = ?4 WHERE key = ?1";
+                let sql = "UPDATE replays SET status = ?2, finished_at = ?3 WHERE key = ?1";
                 let cancelled = ReplayStatus::Cancelled.to_column();
-                tx.db.prepare_cached(sql)?.execute(params![key, cancelled, unsent, tx.now.as_millis()])?;
+                tx.db.prepare_cached(sql)?.execute(params![key, cancelled, tx.now.as_millis()])?;
+                let unsent = take_back(tx.db, key)?;
                 tx.book.count_delivery(endpoint, -unsent);
+                // What is in memory comes back without an attempt: see `release`.
+                tx.book.cancel(key);
                 Ok(())
             })
             .await
@@ -201,11 +207,18 @@ impl Store {
     }
 
     /// The unfinished replays, those of one endpoint beside each other and the oldest of them first.
-    pub async fn open_replays(&self) -> Result<Vec<i64>, StoreError> {
-        self.read(|db| {
-            let sql = "SELECT r.key FROM replays r JOIN endpoints e ON e.key = r.endpoint \
+    pub async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
+        let view = self.view.clone();
+        self.read(move |db| {
+            let sql = "SELECT r.key, r.endpoint, r.status FROM replays r JOIN endpoints e ON e.key = r.endpoint \
                        WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.endpoint, r.key";
-            Ok(db.prepare_cached(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+            let mut statement = db.prepare_cached(sql)?;
+            let rows = statement.query_map([], |row| {
+                let counts = row.get::<_, i64>("status")? == ReplayStatus::Pending.to_column();
+                let active = view.target(EndpointKey(row.get("endpoint")?)).is_some_and(|target| target.active);
+                Ok(OpenReplay { key: row.get("key")?, ready: counts || active })
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
         })
         .await
     }
@@ -223,9 +236,12 @@ impl Store {
                 let room = WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
                 // In larger steps when it is full, and to the last one when it is empty.
                 let room = if room < WINDOW / 2 { 0 } else { room };
-                let scan = match room {
-                    0 => Scan { found: Vec::new(), up_to: Some(job.position) },
-                    _ => scan(&snapshot, &job, job.position, SCAN, room)?,
+                // All are made, and some are under way.
+                let made = job.position >= job.last && unsent(&snapshot, key)? > 0;
+                let scan = if room == 0 || made {
+                    Scan { found: Vec::new(), up_to: Some(job.position) }
+                } else {
+                    scan(&snapshot, &job, job.position, SCAN, room)?
                 };
                 Ok(Some((job, scan)))
             })
@@ -285,6 +301,18 @@ fn job(db: &Connection, key: i64) -> Result<Option<Job>, StoreError> {
         })
         .optional()?;
     Ok(found)
+}
+
+/// Deliveries of one replay that wait for their first attempt.
+fn unsent(db: &Connection, key: i64) -> rusqlite::Result<i64> {
+    let sql = "SELECT COUNT(*) FROM deliveries WHERE replay = ?1 AND status = 0";
+    db.prepare_cached(sql)?.query_row([key], |row| row.get(0))
+}
+
+/// The unfinished replays of the endpoint.
+fn open_of(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Vec<ReplayId>> {
+    let sql = "SELECT id FROM replays WHERE endpoint = ?1 AND finished_at IS NULL ORDER BY key";
+    db.prepare_cached(sql)?.query_map([endpoint.0], |row| Ok(ReplayId(uuid(row, "id")?)))?.collect()
 }
 
 /// Deliveries of the endpoint's replays that wait for their first attempt.
@@ -367,20 +395,16 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
             continue;
         }
         let id = DeliveryId(tx.ids.next(tx.now));
-        let sql = "INSERT INTO deliveries (id, endpoint, event, due_at, replay) VALUES (?1, ?2, ?3, ?4, ?5)";
+        // The event may have left with its retention since it was found.
+        let sql = "INSERT INTO deliveries (id, endpoint, event, due_at, replay) SELECT ?1, ?2, id, ?4, ?5 FROM events \
+                   WHERE id = ?3";
         let parameters = params![id.0, job.endpoint.0, candidate.event, tx.now.as_millis(), job.key];
-        tx.db.prepare_cached(sql)?.execute(parameters)?;
-        let sql = "DELETE FROM missed WHERE endpoint = ?1 AND type = ?2 AND event = ?3";
-        let parameters = params![job.endpoint.0, candidate.event_type, candidate.event];
-        tx.db.prepare_cached(sql)?.execute(parameters)?;
-        made += 1;
+        made += i64::try_from(tx.db.prepare_cached(sql)?.execute(parameters)?).unwrap_or(0);
     }
-    let sql = "SELECT COUNT(*) FROM deliveries WHERE replay = ?1 AND status = 0";
-    let waiting: i64 = tx.db.prepare_cached(sql)?.query_row([job.key], |row| row.get(0))?;
-    let finished = scan.up_to.is_none() && waiting == 0;
+    let finished = scan.up_to.is_none() && unsent(tx.db, job.key)? == 0;
     let (status, total) = if finished { (ReplayStatus::Completed, Some(before + made)) } else { (job.status, None) };
-    let sql = "UPDATE replays SET position = ?2, made = ?3, status = ?4, total = IFNULL(?5, total), finished_at = ?6 \
-               WHERE key = ?1";
+    let sql = "UPDATE replays SET position = ?2, made = ?3, status = ?4, total = IFNULL(?5, MAX(total, ?3)), \
+               finished_at = ?6 WHERE key = ?1";
     tx.db.prepare_cached(sql)?.execute(params![
         job.key,
         scan.up_to.unwrap_or(job.last.max(job.position)),
@@ -394,12 +418,7 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
     if made > 0 {
         tx.after.due.push((job.endpoint, tx.now));
     }
-    match (finished, made) {
-        (true, _) => Ok(Step::Finished),
-        // All are made, and some are under way.
-        (false, 0) if scan.up_to.is_none() => Ok(Step::Waiting),
-        _ => Ok(Step::Made(u64::try_from(made).unwrap_or(0))),
-    }
+    Ok(if finished { Step::Finished } else { Step::Made(u64::try_from(made).unwrap_or(0)) })
 }
 
 /// One replay of the account; another account's does not exist.
