@@ -8,7 +8,8 @@ use anyhow::ensure;
 use super::Plan;
 use super::rates::accept;
 use crate::figure::{Figure, Unit, percentile};
-use crate::load::{EVENT, open, publish};
+use crate::http::request;
+use crate::load::{BODY_BYTES, EVENT, open, publish};
 use crate::receiver::{Keep, Mode, Receiver};
 use crate::server::Server;
 
@@ -44,5 +45,9 @@ pub async fn run(server: &Server, plan: Plan, scenario: &'static str) -> anyhow:
     for percent in [50, 99] {
         show("publish to 202 at half of the highest rate", percent, &mut answers);
     }
+    let bare = Receiver::start(Mode::Healthy, Keep::Nothing).await?;
+    let post = request("POST", "/", "none", &"x".repeat(BODY_BYTES));
+    let mut answers = open(bare.address, vec![post], half, time / 2, 200).await?;
+    show("a bare POST from generator to receiver at that rate", 99, &mut answers);
     Ok(figures)
 }

@@ -27,6 +27,7 @@ pub struct Plan {
 /// The names, in the order in which they run.
 pub const NAMES: &[&str] = &[
     "floor",
+    "http",
     "accept",
     "batch",
     "deliver",
@@ -69,6 +70,7 @@ async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
             let floor = rates::floor(n * 4).await?;
             vec![Figure::new(name, "bare POSTs, generator to receiver", Unit::PerSecond, floor)]
         }
+        "http" => rate("the server's HTTP alone: the same bodies, refused with 405", rates::http(n * 2).await?),
         "accept" => rate("events, one for each request", rates::accept(&rates::server()?, n).await?),
         "batch" => rate("events, 100 for each request", rates::batches(&rates::server()?, n * 4).await?),
         "deliver" => rate("deliveries end to end, one endpoint", rates::deliver(&rates::server()?, plan, n, 1).await?),

@@ -26,6 +26,15 @@ pub async fn floor(count: usize) -> anyhow::Result<f64> {
     Ok(rate(count, closed(receiver.address, vec![bare], count, 200).await?))
 }
 
+/// The same bodies to the server, which reads and refuses them: the HTTP stack without what it is for.
+pub async fn http(count: usize) -> anyhow::Result<Rate> {
+    let server = server()?;
+    let cpu = server.cpu()?;
+    let refused = request("POST", "/healthz", "none", &event(EVENT));
+    let took = closed(server.address, vec![refused], count, 405).await?;
+    Ok(Rate::of(count, took, server.cpu()?.saturating_sub(cpu)))
+}
+
 /// From the first request to the last 202, each of which is on disk.
 pub async fn accept(server: &Server, count: usize) -> anyhow::Result<Rate> {
     let tenant = server.tenant().await?;

@@ -19,8 +19,9 @@ const STEP: i64 = 500;
 /// How long an answer is kept for its idempotency key.
 pub const KEPT_ANSWER_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Transactions after which the log is moved into the file.
-const CHECKPOINT_EVERY: u32 = 200;
+/// Transactions after which the log is moved into the file. While it is synced, commits wait for the same disk: with 200
+/// the 99th percentile of a 202 at 20,000 events/s was twice as long, with 50 accepting took a tenth more.
+const CHECKPOINT_EVERY: u32 = 100;
 
 /// An idle log is moved into the file after this long.
 const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
