@@ -247,9 +247,14 @@ impl Call {
         found.and_then(|(_, value)| parse(value)).ok_or_else(|| Code::NotFound.into())
     }
 
+    /// The parameters of the query, in the order given.
+    pub fn query(&self) -> Vec<(String, String)> {
+        url::form_urlencoded::parse(self.query.as_bytes()).into_owned().collect()
+    }
+
     /// `page` and `per_page`; what is out of range or no number is clamped.
     pub fn page(&self) -> Page {
-        let pairs: Vec<_> = url::form_urlencoded::parse(self.query.as_bytes()).collect();
+        let pairs = self.query();
         let number = |name: &str, default: i64| {
             let value = pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.trim());
             value.map_or(default, |value| {

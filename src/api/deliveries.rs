@@ -6,9 +6,10 @@ use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
-use super::error::ApiError;
+use super::error::{ApiError, Code, Fault, Words};
 use super::openapi::schemas::{DeliveryStatusName, NullableHeaders};
 use crate::domain::delivery::{Attempt, Delivery};
+use crate::domain::filter::{DeliveryFilter, MAX_ENDPOINTS};
 use crate::domain::id::{DeliveryId, EndpointId};
 
 /// An event on its way to one endpoint, showing the latest attempt.
@@ -129,10 +130,45 @@ pub async fn of_endpoint(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::page(&found, page, |delivery| resource(delivery, false)))
 }
 
+/// What a filter takes.
+fn allowed(name: &str) -> Words {
+    match name {
+        "endpoint_id" => Words::new(
+            format!("endpoint_id takes up to {MAX_ENDPOINTS} UUIDs, separated by commas"),
+            format!("endpoint_id admite hasta {MAX_ENDPOINTS} UUID, separados por comas"),
+        ),
+        "status" => Words::new(
+            "status takes pending, retrying, success and failed, separated by commas",
+            "status admite pending, retrying, success y failed, separados por comas",
+        ),
+        "event_type" => Words::new(
+            "event_type takes names of event types, separated by commas",
+            "event_type admite nombres de tipos de evento, separados por comas",
+        ),
+        "response_status" => Words::new(
+            "response_status takes a status, 2xx, 3xx, 4xx, 5xx or none",
+            "response_status admite un estado, 2xx, 3xx, 4xx, 5xx o none",
+        ),
+        "validation_id" => Words::new("validation_id takes a UUID", "validation_id admite un UUID"),
+        "from" | "to" => Words::new(
+            format!("{name} takes an ISO 8601 date, like 2026-05-01, or a date-time with its offset"),
+            format!("{name} admite una fecha ISO 8601, como 2026-05-01, o una fecha y hora con su desfase"),
+        ),
+        _ => {
+            Words::new(format!("{name} takes a whole number from 0"), format!("{name} admite un número entero desde 0"))
+        }
+    }
+}
+
 /// `GET /v1/webhooks/deliveries`
 pub async fn of_account(call: Call) -> Result<Answer, ApiError> {
-    let page = call.page();
-    let found = call.api.store.account_deliveries(call.account()?, page).await?;
+    let (page, account) = (call.page(), call.account()?);
+    let filter = DeliveryFilter::read(&call.query()).or_else(|unreadable| {
+        let faults =
+            unreadable.into_iter().map(|name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name)));
+        ApiError::check(faults.collect()).map(|()| DeliveryFilter::default())
+    })?;
+    let found = call.api.store.find_deliveries(account, filter, page).await?;
     Ok(Answer::page(&found, page, |delivery| resource(delivery, true)))
 }
 

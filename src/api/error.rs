@@ -107,6 +107,7 @@ codes! {
     ReplayFromInvalid 422 "replay_from_invalid" "from must be an ISO 8601 date, like 2026-05-01, or a date-time with its offset, like 2026-05-01T05:14:38Z, and not in the future." "from debe ser una fecha ISO 8601, como 2026-05-01, o una fecha y hora con su desfase, como 2026-05-01T05:14:38Z, y no estar en el futuro.";
     ReplayToInvalid 422 "replay_to_invalid" "to must be an ISO 8601 date, or a date-time with its offset, that is not before from." "to debe ser una fecha ISO 8601, o una fecha y hora con su desfase, que no sea anterior a from.";
     ReplayStatusInvalid 422 "replay_status_invalid" "status must be failed, missed or all." "status debe ser failed, missed o all.";
+    InvalidFilter 422 "invalid_filter" "This filter cannot be read: {}." "Este filtro no se puede leer: {}.";
     EventTypeRequired 422 "event_required" "event is required: the name of an event type." "event es obligatorio: el nombre de un tipo de evento.";
     EventTypeUnknown 422 "event_unknown" "event must be the name of an event type in the catalog; this is none: {}." "event debe ser el nombre de un tipo de evento del catálogo; este no lo es: {}.";
     EventDataRequired 422 "event_data_required" "data is required." "data es obligatorio.";
@@ -148,6 +149,7 @@ impl Code {
             Self::NoValidFields => "url, events, description, status",
             Self::WebhookLimitReached => "50",
             Self::ReplayLimitReached => "10",
+            Self::InvalidFilter => words("validation_id takes a UUID", "validation_id admite un UUID"),
             Self::EventDataInvalid => {
                 words("\"order\" is a required property at the top", "no cumple el esquema en el nivel superior")
             }
@@ -197,6 +199,8 @@ pub struct Fault {
     argument: Box<Words>,
     /// The field at fault, as a JSON pointer.
     pointer: Option<String>,
+    /// The parameter of the query at fault.
+    parameter: Option<&'static str>,
     /// A value that a program may want to read.
     meta: Option<(&'static str, Box<Value>)>,
 }
@@ -204,12 +208,17 @@ pub struct Fault {
 impl Fault {
     /// A fault of the whole call.
     pub fn new(code: Code) -> Self {
-        Self { code, argument: Box::default(), pointer: None, meta: None }
+        Self { code, argument: Box::default(), pointer: None, parameter: None, meta: None }
     }
 
     /// A fault of one field of the body.
     pub fn of_field(code: Code, field: &str) -> Self {
         Self { pointer: Some(format!("/data/attributes/{field}")), ..Self::new(code) }
+    }
+
+    /// A fault of one parameter of the query.
+    pub fn of_parameter(code: Code, parameter: &'static str) -> Self {
+        Self { parameter: Some(parameter), ..Self::new(code) }
     }
 
     /// Fills the place in the detail with a name or a number.
@@ -248,7 +257,10 @@ impl Fault {
             status: self.code.status().to_string(),
             code: self.code.name(),
             detail: self.code.template(language).replace("{}", self.argument.of(language)),
-            source: self.pointer.as_deref().map(|pointer| Source { pointer }),
+            source: match (self.pointer.as_deref(), self.parameter) {
+                (None, None) => None,
+                (pointer, parameter) => Some(Source { pointer, parameter }),
+            },
             meta: self.meta.as_ref().map(|(name, value)| [(*name, &**value)].into()),
         }
     }
@@ -268,7 +280,10 @@ struct FaultJson<'a> {
 
 #[derive(Serialize)]
 struct Source<'a> {
-    pointer: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<&'a str>,
 }
 
 /// Why a call is refused: at least one fault.

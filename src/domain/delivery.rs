@@ -28,6 +28,14 @@ pub enum DeliveryStatus {
 }
 
 impl DeliveryStatus {
+    /// Every status.
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Retrying, Self::Success, Self::Failed];
+
+    /// From the name outside.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name() == name)
+    }
+
     /// The name outside.
     pub fn name(self) -> &'static str {
         match self {
@@ -55,7 +63,7 @@ impl DeliveryStatus {
 
     /// From a database column.
     pub fn from_column(column: i64) -> Option<Self> {
-        [Self::Pending, Self::Retrying, Self::Success, Self::Failed].into_iter().find(|s| s.to_column() == column)
+        Self::ALL.into_iter().find(|s| s.to_column() == column)
     }
 }
 

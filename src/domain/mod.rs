@@ -7,6 +7,7 @@ pub mod address;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;
+pub mod filter;
 pub mod id;
 pub mod permission;
 pub mod replay;

@@ -8,6 +8,7 @@ mod delivery;
 mod envelope;
 mod events;
 mod examples;
+mod filters;
 mod guides;
 mod idempotency;
 mod reference;

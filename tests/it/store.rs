@@ -20,14 +20,14 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{EVENT, eventually};
 
-const ALL: Page = Page { page: 1, per_page: 100 };
+pub const ALL: Page = Page { page: 1, per_page: 100 };
 
-struct Fixture {
-    store: Store,
-    clock: Arc<ManualClock>,
+pub struct Fixture {
+    pub store: Store,
+    pub clock: Arc<ManualClock>,
     nudges: UnboundedReceiver<Nudge>,
     inbox: Inbox,
-    account: AccountId,
+    pub account: AccountId,
     folder: tempfile::TempDir,
 }
 
@@ -45,7 +45,7 @@ fn options(folder: &std::path::Path, clock: Arc<ManualClock>, inbox: Option<Inbo
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
         let (inbox, nudges) = Inbox::new();
@@ -66,11 +66,11 @@ impl Fixture {
         (made.id, made.key)
     }
 
-    fn event(&self, n: u32) -> NewEvent {
+    pub fn event(&self, n: u32) -> NewEvent {
         event(self.account, n)
     }
 
-    async fn jobs(&mut self, count: usize) -> Vec<Leased> {
+    pub async fn jobs(&mut self, count: usize) -> Vec<Leased> {
         let mut jobs = Vec::new();
         while jobs.len() < count {
             if let Some(Nudge::Jobs(more)) = self.nudges.recv().await {
@@ -87,7 +87,7 @@ fn event(account: AccountId, n: u32) -> NewEvent {
     NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id: None, body }
 }
 
-fn settlement(leased: &Leased, status: u16) -> Settlement {
+pub fn settlement(leased: &Leased, status: u16) -> Settlement {
     let job = &leased.job;
     Settlement {
         delivery: job.id,

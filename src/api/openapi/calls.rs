@@ -149,10 +149,11 @@ pub const LIST_DELIVERIES: Description = Description {
     id: "list_deliveries",
     tag: Tag::Deliveries,
     title: "List deliveries",
-    about: "The deliveries of all endpoints of the account, newest first, each with its endpoint's URL and its latest attempt.",
+    about: "The deliveries of all endpoints of the account, newest first, each with its endpoint's URL and its latest attempt. Of several filters all must hold, of several values of one filter any.",
     answer: Page(Kind::WebhookDelivery, "A page of deliveries."),
+    errors: &[Code::InvalidFilter],
     guide: Some("life-of-a-delivery"),
-    related: &["list_webhook_deliveries", "get_event"],
+    related: &["list_webhook_deliveries", "get_delivery", "get_event"],
     ..Description::BLANK
 };
 

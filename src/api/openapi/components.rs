@@ -117,11 +117,13 @@ fn error_response() -> Value {
                     "source": {
                         "type": "object",
                         "description": "Where, when one field is at fault.",
-                        "required": ["pointer"],
-                        "properties": { "pointer": {
-                            "type": "string",
-                            "description": "JSON Pointer (RFC 6901) to the field, below `/data/attributes`; in a batch below `/events/<index>`.",
-                        } },
+                        "properties": {
+                            "pointer": {
+                                "type": "string",
+                                "description": "JSON Pointer (RFC 6901) to the field, below `/data/attributes`; in a batch below `/events/<index>`.",
+                            },
+                            "parameter": { "type": "string", "description": "The parameter of the query." },
+                        },
                     },
                     "meta": { "type": "object", "description": "Values that a program may want, the same as in the `meta` of the answer." },
                 },

@@ -289,6 +289,9 @@ fn parameters(route: &Route) -> Vec<Value> {
             parameters.push(parameter);
         }
     }
+    if route.description.errors.contains(&Code::InvalidFilter) {
+        parameters.extend(filters());
+    }
     if route.method == Method::POST {
         parameters.push(json!({
             "name": "Idempotency-Key",
@@ -299,6 +302,28 @@ fn parameters(route: &Route) -> Vec<Value> {
         }));
     }
     parameters
+}
+
+/// The filters of the account-wide list.
+fn filters() -> impl Iterator<Item = Value> {
+    [
+        ("endpoint_id", "UUIDs of up to 20 endpoints, separated by commas."),
+        ("status", "`pending`, `retrying`, `success` or `failed`; several with commas."),
+        ("event_type", "Event types, also `test` and those that are no longer in the catalog; several with commas."),
+        ("response_status", "A status, `2xx`, `3xx`, `4xx`, `5xx`, or `none` where there was no answer; several with commas."),
+        ("validation_id", "UUIDs of validations, separated by commas."),
+        ("from", "Made at this time or later: an ISO 8601 date-time with its offset, or a date, which begins at midnight UTC."),
+        ("to", "Made until the end of this second, or of this day in UTC."),
+        ("min_attempt", "With at least this number of attempts."),
+        ("min_response_time_ms", "With a latest attempt that took at least this long, in milliseconds."),
+        ("q", "Text in the delivery's or endpoint's id, the endpoint's URL or description, the event type, the validation's id or the response status. Case does not matter; what is past 100 characters is cut off."),
+    ]
+    .into_iter()
+    .map(|(name, about)| {
+        let number = name.starts_with("min_");
+        let schema = if number { json!({ "type": "integer", "minimum": 0 }) } else { json!({ "type": "string" }) };
+        json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema })
+    })
 }
 
 fn request_body(body: &Body) -> Option<Value> {

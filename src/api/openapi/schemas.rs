@@ -175,8 +175,7 @@ impl ToSchema for DeliveryStatusName {}
 
 impl PartialSchema for DeliveryStatusName {
     fn schema() -> RefOr<Schema> {
-        let all = [DeliveryStatus::Pending, DeliveryStatus::Retrying, DeliveryStatus::Success, DeliveryStatus::Failed];
-        one_of(all.map(DeliveryStatus::name))
+        one_of(DeliveryStatus::ALL.map(DeliveryStatus::name))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::{Page, Paged, StoreError};
 
-const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id FROM deliveries d \
+pub(super) const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id FROM deliveries d \
                                 JOIN endpoints n ON n.key = d.endpoint JOIN events e ON e.id = d.event";
 
 const EVENT_COLUMNS: &str = "SELECT v.*, a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
@@ -192,7 +192,7 @@ fn newest_ids(db: &Connection, account: AccountKey, page: Page) -> Result<Vec<i6
     Ok(sorted.into_iter().skip(usize::try_from(page.offset()).unwrap_or(usize::MAX)).collect())
 }
 
-fn delivery_from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+pub(super) fn delivery_from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     let status = parsed(row, "status", DeliveryStatus::from_column)?;
     Ok(Delivery {
         id: DeliveryId(row.get("id")?),

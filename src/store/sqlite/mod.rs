@@ -2,7 +2,7 @@
 //!
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
 //! method lives tells who calls it: `admin` and `endpoints` the API, `intake` publishing, `dispatch` the engine,
-//! `log` the lists, `replay` what is sent again, `maintain` the housekeeping.
+//! `log` and `search` the lists, `replay` what is sent again, `maintain` the housekeeping.
 
 mod admin;
 mod book;
@@ -14,6 +14,7 @@ mod maintain;
 mod open;
 mod peer;
 mod replay;
+mod search;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -1,0 +1,163 @@
+//! The account-wide list of deliveries, filtered.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::Store;
+use super::admin::{account, sql_offset};
+use super::book::uuid;
+use super::log::{DELIVERY_COLUMNS, delivery_from_row};
+use crate::domain::delivery::Delivery;
+use crate::domain::filter::{DeliveryFilter, ResponseFilter};
+use crate::domain::id::{AccountId, EndpointId};
+use crate::store::{Page, Paged, StoreError};
+
+/// A validation's id as text, as it is shown.
+const VALIDATION: &str = "lower(substr(hex(e.validation_id), 1, 8) || '-' || substr(hex(e.validation_id), 9, 4) || '-' \
+                          || substr(hex(e.validation_id), 13, 4) || '-' || substr(hex(e.validation_id), 17, 4) || '-' \
+                          || substr(hex(e.validation_id), 21))";
+
+impl Store {
+    /// Deliveries of all endpoints of an account that the filter takes, newest first.
+    pub async fn find_deliveries(
+        &self,
+        owner: AccountId,
+        filter: DeliveryFilter,
+        page: Page,
+    ) -> Result<Paged<Delivery>, StoreError> {
+        if filter == DeliveryFilter::default() {
+            return self.account_deliveries(owner, page).await;
+        }
+        self.read(move |db| {
+            // One snapshot, so that the total and the page belong together.
+            let snapshot = db.unchecked_transaction()?;
+            let condition = Condition::of(&snapshot, owner, &filter)?;
+            let events = if condition.asks_events { "JOIN events e ON e.id = d.event" } else { "" };
+            let sql = format!("SELECT COUNT(*) FROM deliveries d {events} WHERE {}", condition.sql);
+            let total: i64 =
+                snapshot.prepare_cached(&sql)?.query_row(params_from_iter(&condition.values), |row| row.get(0))?;
+            let total = u64::try_from(total).unwrap_or(0);
+            if page.offset() >= total {
+                return Ok(Paged { items: Vec::new(), total });
+            }
+            let sql = format!(
+                "{DELIVERY_COLUMNS} WHERE {} ORDER BY d.id DESC LIMIT {} OFFSET {}",
+                condition.sql,
+                page.per_page,
+                sql_offset(page)
+            );
+            // Not cached: filters are too many.
+            let mut statement = snapshot.prepare(&sql)?;
+            let rows = statement.query_map(params_from_iter(&condition.values), delivery_from_row)?;
+            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+        })
+        .await
+    }
+}
+
+/// A filter as SQL: numbers of ours are written out, text from outside is bound.
+struct Condition {
+    sql: String,
+    values: Vec<Value>,
+    /// Whether it looks at the event.
+    asks_events: bool,
+}
+
+impl Condition {
+    fn of(db: &Connection, owner: AccountId, filter: &DeliveryFilter) -> Result<Self, StoreError> {
+        let (named, found) = endpoints(db, owner, filter)?;
+        let mut condition = Self { sql: one_of("d.endpoint", &named), values: Vec::new(), asks_events: false };
+        if !filter.statuses.is_empty() {
+            let statuses: Vec<i64> = filter.statuses.iter().map(|status| status.to_column()).collect();
+            condition.and(&one_of("d.status", &statuses));
+        }
+        if !filter.event_types.is_empty() {
+            condition.and_bound("e.type", filter.event_types.iter().cloned().map(Value::Text).collect());
+        }
+        if !filter.validations.is_empty() {
+            let ids = filter.validations.iter().map(|id| Value::Blob(id.as_bytes().to_vec()));
+            condition.and_bound("e.validation_id", ids.collect());
+        }
+        if !filter.responses.is_empty() {
+            let answers: Vec<String> = filter.responses.iter().map(|response| answered(*response)).collect();
+            condition.and(&format!("({})", answers.join(" OR ")));
+        }
+        let (first, end) = filter.ids();
+        if let Some(first) = first {
+            condition.and(&format!("d.id >= {first}"));
+        }
+        if let Some(end) = end {
+            condition.and(&format!("d.id < {end}"));
+        }
+        if let Some(least) = filter.min_attempt {
+            condition.and(&format!("MAX(d.attempt, 1) >= {least}"));
+        }
+        if let Some(least) = filter.min_response_time_ms {
+            condition.and(&format!("d.response_time_ms >= {least}"));
+        }
+        if let Some(search) = &filter.search {
+            condition.search(search, &found);
+        }
+        Ok(condition)
+    }
+
+    fn and(&mut self, more: &str) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(more);
+    }
+
+    /// The event's column holds one of these.
+    fn and_bound(&mut self, column: &str, values: Vec<Value>) {
+        let places = vec!["?"; values.len()].join(", ");
+        self.and(&format!("{column} IN ({places})"));
+        self.values.extend(values);
+        self.asks_events = true;
+    }
+
+    /// The text is in what a delivery shows; `endpoints` are those that show it.
+    fn search(&mut self, text: &str, endpoints: &[i64]) {
+        let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        let columns = ["CAST(d.id AS TEXT)", "CAST(d.response_status AS TEXT)", "e.type", VALIDATION];
+        let like = columns.map(|column| format!("{column} LIKE ? ESCAPE '\\'")).join(" OR ");
+        self.and(&format!("({} OR {like})", one_of("d.endpoint", endpoints)));
+        self.values.extend(columns.map(|_| Value::Text(format!("%{escaped}%"))));
+        self.asks_events = true;
+    }
+}
+
+fn one_of(column: &str, numbers: &[i64]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    format!("{column} IN ({})", numbers.join(", "))
+}
+
+fn answered(response: ResponseFilter) -> String {
+    match response {
+        ResponseFilter::None => "d.response_status IS NULL".to_owned(),
+        ResponseFilter::Exact(status) => format!("d.response_status = {status}"),
+        ResponseFilter::Class(class) => {
+            format!("d.response_status BETWEEN {} AND {}", u32::from(class) * 100, u32::from(class) * 100 + 99)
+        }
+    }
+}
+
+/// The account's endpoints that the filter names, or all; and those of them in which the searched text is.
+fn endpoints(db: &Connection, owner: AccountId, filter: &DeliveryFilter) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
+    let account = account(db, owner)?.key;
+    let sql = "SELECT key, id, url, description FROM endpoints WHERE account = ?1 AND deleted_at IS NULL";
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([account.0])?;
+    let (mut named, mut found) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        let (key, id) = (row.get("key")?, EndpointId(uuid(row, "id")?));
+        if !filter.endpoints.is_empty() && !filter.endpoints.contains(&id) {
+            continue;
+        }
+        named.push(key);
+        let texts = [Some(id.to_string()), row.get("url")?, row.get("description")?];
+        let shows = |search: &str| texts.iter().flatten().any(|text: &String| text.to_lowercase().contains(search));
+        if filter.search.as_deref().is_some_and(shows) {
+            found.push(key);
+        }
+    }
+    Ok((named, found))
+}
