@@ -14,7 +14,7 @@ use crate::App;
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointChange;
-use crate::domain::event::{NewEvent, message};
+use crate::domain::event::{NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
@@ -131,9 +131,11 @@ async fn register(store: &Store, account: AccountId, url: &str) -> anyhow::Resul
 
 async fn publish(store: &Store, account: AccountId) -> anyhow::Result<()> {
     let now = SystemClock.now();
-    let data = r#"{"id":"7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa","result":"valid","greeting":"hello from Aldaba"}"#;
-    let body = message(EVENT, now, data);
-    let new = NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id: None, body };
+    let id = "7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa";
+    let data = format!(r#"{{"id":"{id}","result":"valid","greeting":"hello from Aldaba"}}"#);
+    let body = message(EVENT, now, &data);
+    let validation_id = validation_id(EVENT, Some(id));
+    let new = NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id, body };
     store.accept(vec![new], None).await?;
     Ok(())
 }

@@ -197,6 +197,29 @@ fn a_port_in_use_a_second_server_and_a_newer_database_stop_the_start() {
 }
 
 #[tokio::test]
+async fn the_first_event_of_dev_is_found_by_its_validation() {
+    use std::io::BufRead as _;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut dev = std::process::Command::new(env!("CARGO_BIN_EXE_aldaba"))
+        .args(["dev", "--listen", "127.0.0.1:0"])
+        .current_dir(folder.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut lines = std::io::BufReader::new(dev.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let first = lines.next().expect("a line");
+    let address = first.trim_start_matches("listening on http://").parse().expect("an address");
+    let key = lines.find_map(|line| line.trim().strip_prefix("API key").map(|key| key.trim().to_owned()));
+    // The outcome of the first delivery is printed when it is written.
+    lines.find(|line| line.contains("is a success")).expect("a delivery");
+    let path = "/v1/webhooks/deliveries?validation_id=7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa";
+    let found = Call::new(address, "GET", path).bearer(&key.expect("a key")).send().await.expect(200);
+    assert_eq!(found.json["meta"]["pagination"]["total"], 1);
+    dev.kill().expect("killed");
+    dev.wait().expect("gone");
+}
+
+#[tokio::test]
 async fn sigterm_ends_with_0_and_a_second_one_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path(), &[]);
