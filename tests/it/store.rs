@@ -450,3 +450,21 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
     assert!(store.view().event_types().is_empty(), "the catalog is the operator's");
     assert_eq!(store.replay(account, ReplayId::from_random([1; 16])).await.err(), Some(StoreError::NotFound));
 }
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_fails_its_own_claim_and_no_write_beside_it() {
+    let f = Fixture::new().await;
+    let (_, key) = f.endpoint().await;
+    f.beside().accept(vec![f.event(1)], None).await.expect("accepted");
+    let file = rusqlite::Connection::open(f.folder.path().join("aldaba.db")).expect("opens");
+    file.busy_timeout(Duration::from_secs(5)).expect("set");
+    file.execute("UPDATE payloads SET body = 7", []).expect("damaged");
+    for _ in 0..50 {
+        let (claimed, accepted, again) =
+            tokio::join!(f.store.claim(key, 10), f.store.accept(vec![f.event(2)], None), f.store.claim(key, 10));
+        accepted.expect("accepted beside a claim that fails");
+        for claim in [claimed, again] {
+            assert!(matches!(claim, Err(StoreError::Corrupt(_))), "{claim:?}");
+        }
+    }
+}

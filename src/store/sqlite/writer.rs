@@ -58,8 +58,7 @@ impl AfterCommit {
 }
 
 trait Write: Send {
-    /// Whether it touches endpoints and accounts through the book alone, and fails before it has written anything, or
-    /// because the database does.
+    /// Whether it touches endpoints and accounts through the book alone, and refuses before it has written anything.
     fn is_hot(&self) -> bool;
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
@@ -110,8 +109,8 @@ impl Handle {
         self.enqueue(false, run).await
     }
 
-    /// The same for the hot path: for writes that touch endpoints and accounts through the book alone, and that fail
-    /// before they have written anything. Where the database itself fails, the whole transaction does.
+    /// The same for the hot path: for writes that touch endpoints and accounts through the book alone, and that refuse
+    /// before they have written anything. One that fails later takes the whole transaction with it.
     pub async fn write_hot<T: Send + 'static>(
         &self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -268,7 +267,7 @@ impl Writer {
                 self.book.flush(&self.db)?;
                 self.db.prepare_cached("SAVEPOINT one")?.execute([])?;
             }
-            let mark = after.mark();
+            let (mark, changes) = (after.mark(), self.db.total_changes());
             let mut tx = Tx {
                 db: &self.db,
                 book: &mut self.book,
@@ -281,12 +280,13 @@ impl Writer {
             let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write.apply(&mut tx)));
             let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
             match result {
-                Err(error @ (StoreError::Unavailable(_) | StoreError::Corrupt(_))) if hot => return Err(error),
-                Err(_) if hot => {}
+                Err(error) if hot && self.db.total_changes() != changes => return Err(error),
                 Err(_) => {
                     after.rewind(mark);
-                    self.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
                     self.book.forget_touched();
+                    if !hot {
+                        self.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
+                    }
                 }
                 Ok(()) => self.book.refresh_touched(&self.db, &self.shared)?,
             }
