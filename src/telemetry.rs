@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::json;
 use tracing::{Event, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::format::{Format, Full, Json, JsonFields, Writer};
+use tracing_subscriber::fmt::format::{Format, JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
@@ -21,48 +21,51 @@ pub fn start(config: &Config) {
     let _ = match config.log_format {
         LogFormat::Text => {
             let format = Format::default().with_target(false).with_ansi(false);
-            registry.with(layer.with_ansi(false).event_format(Text(format))).try_init()
+            registry
+                .with(layer.with_ansi(false).event_format(WithRequest { line: format, join: for_people }))
+                .try_init()
         }
         LogFormat::Json => {
             let format = Format::default().json().flatten_event(true);
-            registry.with(layer.fmt_fields(JsonFields::new()).event_format(Machine(format))).try_init()
+            registry
+                .with(
+                    layer.fmt_fields(JsonFields::new()).event_format(WithRequest { line: format, join: for_machines }),
+                )
+                .try_init()
         }
     };
 }
 
-/// A line for people; at its end the request that it belongs to.
-struct Text(Format<Full>);
+/// A line, and with it the request that it belongs to, if it belongs to one.
+struct WithRequest<F> {
+    line: F,
+    /// The finished line with the request in it.
+    join: fn(&str, &Traced) -> String,
+}
 
-/// A line for machines; in its `span` the request that it belongs to.
-struct Machine(Format<Json>);
-
-impl<S, N> FormatEvent<S, N> for Text
+impl<S, N, F> FormatEvent<S, N> for WithRequest<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some(Traced { id, method, uri }) = current_request() else {
-            return self.0.format_event(context, writer, event);
+        let Some(request) = current_request() else {
+            return self.line.format_event(context, writer, event);
         };
         let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
-        writeln!(writer, "{} request_id={id} method={method} path={}", line.trim_end(), uri.path())
+        self.line.format_event(context, Writer::new(&mut line), event)?;
+        writeln!(writer, "{}", (self.join)(line.trim_end(), &request))
     }
 }
 
-impl<S, N> FormatEvent<S, N> for Machine
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some(Traced { id, method, uri }) = current_request() else {
-            return self.0.format_event(context, writer, event);
-        };
-        let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
-        let span = json!({ "request_id": id, "method": method.as_str(), "path": uri.path(), "name": "request" });
-        writeln!(writer, "{},\"span\":{span}}}", line.trim_end().strip_suffix('}').unwrap_or(&line))
-    }
+/// For people: at the end.
+fn for_people(line: &str, Traced { id, method, uri }: &Traced) -> String {
+    format!("{line} request_id={id} method={method} path={}", uri.path())
+}
+
+/// For machines: in `span`.
+fn for_machines(line: &str, Traced { id, method, uri }: &Traced) -> String {
+    let span = json!({ "request_id": id, "method": method.as_str(), "path": uri.path(), "name": "request" });
+    format!("{},\"span\":{span}}}", line.strip_suffix('}').unwrap_or(line))
 }

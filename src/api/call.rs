@@ -17,7 +17,7 @@ use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code, Fault, Words};
 use super::idempotency::{self, Mark};
 use super::limits::Bucket;
-use super::trace::{carried, current_request};
+use super::trace::carried;
 use crate::domain::id::AccountId;
 use crate::domain::permission::Permission;
 use crate::store::{Keep, KeepScope, KeptAnswer, Page};
@@ -156,7 +156,7 @@ where
         (Some(kept), Some(mark)) => {
             // In a task of its own: a client that goes away must not take the mark with it while the effect goes on.
             let marked = answer_once(api, info.clone(), kept, mark, handler, call);
-            let marked = tokio::spawn(carried(current_request(), marked));
+            let marked = tokio::spawn(carried(marked));
             marked.await.map_err(|_| ApiError::from(Code::InternalError))?
         }
         _ => handler(call).await,

@@ -163,10 +163,9 @@ fn allowed(name: &str) -> Words {
 /// `GET /v1/webhooks/deliveries`
 pub async fn of_account(call: Call) -> Result<Answer, ApiError> {
     let (page, account) = (call.page(), call.account()?);
-    let filter = DeliveryFilter::read(&call.query()).or_else(|unreadable| {
-        let faults =
-            unreadable.into_iter().map(|name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name)));
-        ApiError::check(faults.collect()).map(|()| DeliveryFilter::default())
+    let filter = DeliveryFilter::read(&call.query()).map_err(|unreadable| {
+        let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
+        ApiError::of(unreadable.into_iter().map(fault).collect())
     })?;
     let found = call.api.store.find_deliveries(account, filter, page).await?;
     Ok(Answer::page(&found, page, |delivery| resource(delivery, true)))
@@ -208,9 +207,11 @@ fn attempt(attempt: &Attempt) -> AttemptAttributes {
 pub async fn retry(call: Call) -> Result<Answer, ApiError> {
     let id = call.param("id", DeliveryId::parse)?;
     let account = call.account()?;
-    // 404 comes before the faults of a body that is not needed.
-    call.api.store.delivery(account, id).await?;
-    call.optional_json()?;
+    if let Err(fault) = call.optional_json() {
+        // 404 comes before the faults of a body that is not needed.
+        call.api.store.delivery(account, id).await?;
+        return Err(fault);
+    }
     let keep = call.keep(|delivery: &Delivery| Answer::new(202, &resource(delivery, true)));
     let delivery = call.api.store.retry(account, id, keep).await?;
     Ok(Answer::new(202, &resource(&delivery, true)))

@@ -297,7 +297,12 @@ pub struct ApiError {
 impl ApiError {
     /// Refuses when there are faults.
     pub fn check(faults: Vec<Fault>) -> Result<(), Self> {
-        if faults.is_empty() { Ok(()) } else { Err(Self { faults, headers: Vec::new() }) }
+        if faults.is_empty() { Ok(()) } else { Err(Self::of(faults)) }
+    }
+
+    /// A refusal for these faults, of which there is at least one.
+    pub fn of(faults: Vec<Fault>) -> Self {
+        Self { faults, headers: Vec::new() }
     }
 
     /// Adds an answer header.
@@ -333,7 +338,7 @@ impl ApiError {
 
 impl From<Fault> for ApiError {
     fn from(fault: Fault) -> Self {
-        Self { faults: vec![fault], headers: Vec::new() }
+        Self::of(vec![fault])
     }
 }
 

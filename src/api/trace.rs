@@ -29,10 +29,13 @@ pub(super) async fn within<F: Future>(request: Traced, work: F) -> F::Output {
     CURRENT.scope(request, work).await
 }
 
-/// Takes the current request along into a task of its own.
-pub(super) async fn carried<F: Future>(request: Option<Traced>, work: F) -> F::Output {
-    match request {
-        Some(request) => within(request, work).await,
-        None => work.await,
+/// The same work for a task of its own, which the current request goes along to.
+pub(super) fn carried<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let request = current_request();
+    async move {
+        match request {
+            Some(request) => within(request, work).await,
+            None => work.await,
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::openapi::schemas::EndpointStatusName;
-use super::trace::{carried, current_request};
+use super::trace::carried;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS};
 use crate::domain::event::{TEST_TYPE, message};
 use crate::domain::id::{AccountId, EndpointId, EndpointKey};
@@ -205,7 +205,7 @@ pub async fn test(call: Call) -> Result<Answer, ApiError> {
     let account = call.account()?;
     call.optional_json()?;
     // In a task of its own: a client that goes away does not leave the delivery without an outcome.
-    let sending = tokio::spawn(carried(current_request(), send_test(call, account, endpoint)));
+    let sending = tokio::spawn(carried(send_test(call, account, endpoint)));
     sending.await.map_err(|_| ApiError::from(Code::InternalError))?
 }
 
