@@ -69,7 +69,7 @@ pub(super) struct Detail {
     event_id: String,
     /// The body of the request, byte for byte, the same at every attempt.
     request_body: String,
-    /// The headers of the latest attempt's request, with the signatures masked; `null` while there was none.
+    /// The headers of the latest attempt's request, with the signatures masked and the time at which the attempt began; `null` while there was none.
     #[schema(required, value_type = NullableHeaders, inline)]
     request_headers: Option<Map<String, Value>>,
     /// Every attempt, the first one first; of more than 1,000 the newest.

@@ -101,8 +101,7 @@ impl DeliveryFilter {
 
     /// The ids that deliveries made between `from` and `to` can have: from the first, and before the second.
     pub fn ids(&self) -> (Option<DeliveryId>, Option<DeliveryId>) {
-        let end = |to: Timestamp| Timestamp::from_millis(to.as_secs().saturating_add(1).saturating_mul(1_000));
-        (self.from.map(DeliveryId::first_at), self.to.map(|to| DeliveryId::first_at(end(to))))
+        (self.from.map(DeliveryId::first_at), self.to.map(|to| DeliveryId::first_at(to.end_of_second())))
     }
 
     /// Whether the delivery, whose endpoint has this description, is looked for.

@@ -267,8 +267,7 @@ fn asked_for(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) 
         selection: new.selection,
         status: ReplayStatus::Pending,
         first,
-        // An id tells the millisecond.
-        last: EventId::first_at(Timestamp::from_millis(new.to.as_millis().div_euclid(1000) * 1000 + 1000)).0 - 1,
+        last: EventId::first_at(new.to.end_of_second()).0 - 1,
         position: first,
     })
 }
