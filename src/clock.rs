@@ -3,6 +3,7 @@
 //! Nothing else in the program reads a clock or draws a random number (`clippy.toml` holds that).
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ring::rand::SecureRandom as _;
@@ -13,6 +14,9 @@ use crate::domain::time::Timestamp;
 pub trait Clock: Send + Sync + 'static {
     /// The wall clock, in UTC.
     fn now(&self) -> Timestamp;
+
+    /// The database that many nodes share has another time: whoever can, goes by it from here on.
+    fn follow(&self, _ahead_ms: i64) {}
 }
 
 /// Draws random bytes.
@@ -46,6 +50,22 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+}
+
+/// The machine's clock, corrected to the time of the database that this process shares with others.
+#[derive(Debug, Default)]
+pub struct SharedClock {
+    ahead_ms: AtomicI64,
+}
+
+impl Clock for SharedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(SystemClock.now().as_millis().saturating_add(self.ahead_ms.load(Ordering::Relaxed)))
+    }
+
+    fn follow(&self, ahead_ms: i64) {
+        self.ahead_ms.fetch_add(ahead_ms, Ordering::Relaxed);
     }
 }
 

@@ -1,13 +1,14 @@
 //! Settings: a TOML file, over it the environment, over it flags. Read and checked once, at the start.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::api::{Bucket, RateLimit, RateLimits};
 use crate::domain::retry::{MAX_STEPS, RetrySchedule};
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::Environment;
+use crate::store::Database;
 use crate::store::keys::{KeySource, MasterKeyBytes, parse_master_key};
 
 /// The file that is read when no other is named.
@@ -16,13 +17,16 @@ pub const DEFAULT_FILE: &str = "aldaba.toml";
 /// What environment variables begin with; `__` stands between the parts of a name.
 const ENV_PREFIX: &str = "ALDABA_";
 
+/// What `database_url` may be.
+const DATABASE_RULE: &str = "sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/NAME";
+
 /// Every setting, checked.
 #[derive(Clone)]
 pub struct Config {
     /// `listen`: where the API is served.
     pub listen: String,
-    /// `database_url`: the file of the embedded store.
-    pub database: PathBuf,
+    /// `database_url`: the file of the embedded store, or a PostgreSQL server.
+    pub database: Database,
     /// `environment`.
     pub environment: Environment,
     /// `brand`: in the names of delivery headers.
@@ -154,7 +158,7 @@ impl Reader {
 
     fn finish(mut self) -> Result<Config, ConfigError> {
         let listen = self.take("listen", "127.0.0.1:8080", "HOST:PORT, such as 127.0.0.1:8080", parse_listen);
-        let database = self.take("database_url", "sqlite://aldaba.db", "sqlite://PATH", parse_database_url);
+        let database = self.take("database_url", "sqlite://aldaba.db", DATABASE_RULE, Database::parse);
         let environment = self.take("environment", "production", "production or development", |text| match text {
             "production" => Some(Environment::Production),
             "development" => Some(Environment::Development),
@@ -169,7 +173,7 @@ impl Reader {
             let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
             ((1..=16).contains(&text.len()) && text.bytes().all(valid)).then(|| text.to_owned())
         });
-        let keys = self.keys(database.as_deref());
+        let keys = self.keys(database.as_ref());
         let policy = self.policy();
         let second = Duration::from_secs(1);
         let timeout = self.duration("webhooks.timeout", "10s", second, second * 120);
@@ -214,7 +218,7 @@ impl Reader {
         }
     }
 
-    fn keys(&mut self, database: Option<&Path>) -> Option<KeySource> {
+    fn keys(&mut self, database: Option<&Database>) -> Option<KeySource> {
         const ALLOWED: &str = "64 hex characters (32 bytes)";
         let given = |text: &str| -> Option<Option<MasterKeyBytes>> {
             if text.is_empty() { Some(None) } else { parse_master_key(text).map(Some) }
@@ -231,7 +235,14 @@ impl Reader {
         match (current?, previous?) {
             (Some(current), previous) => Some(KeySource::Given { current, previous }),
             (None, previous) if previous.is_empty() => {
-                let mut path = database?.as_os_str().to_owned();
+                let Database::Sqlite(database) = database? else {
+                    // A file beside one node would be unknown to the others.
+                    let rule =
+                        format!("setting secrets.master_key is missing; with PostgreSQL it must be given: {ALLOWED}");
+                    self.errors.push(rule);
+                    return None;
+                };
+                let mut path = database.as_os_str().to_owned();
                 path.push(".master-key");
                 Some(KeySource::File(path.into()))
             }
@@ -320,11 +331,6 @@ fn parse_listen(text: &str) -> Option<String> {
     (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| text.to_owned())
 }
 
-fn parse_database_url(text: &str) -> Option<PathBuf> {
-    let path = text.strip_prefix("sqlite://")?;
-    (!path.is_empty() && !path.ends_with('/')).then(|| path.into())
-}
-
 fn parse_rate_limit(text: &str) -> Option<Option<RateLimit>> {
     if text == "off" {
         return Some(None);
@@ -382,7 +388,7 @@ mod tests {
     fn without_settings_the_defaults_of_the_contract_hold() {
         let config = load(&[]).expect("defaults are valid");
         assert_eq!(config.listen, "127.0.0.1:8080");
-        assert_eq!(config.database, Path::new("aldaba.db"));
+        assert_eq!(config.database, Database::Sqlite("aldaba.db".into()));
         assert_eq!(config.environment, Environment::Production);
         assert_eq!(config.policy, DeliveryPolicy::default());
         assert_eq!((config.timeout, config.max_endpoints), (Duration::from_secs(10), 50));

@@ -15,6 +15,7 @@ pub mod metrics;
 mod server;
 pub mod store;
 mod telemetry;
+mod tls;
 pub mod web;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use api::Api;
-use clock::{Clock, Random, SystemClock, SystemRandom};
+use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
 use egress::{Egress, SystemResolver};
 use engine::{Engine, HttpSender, Limits, Retention};
@@ -51,11 +52,11 @@ pub struct App {
 
 impl App {
     /// Opens the database as the one server on it.
-    pub fn open(config: Config) -> Result<Self, OpenError> {
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
         let (inbox, nudges) = Inbox::new();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
-        let store = Store::open(open_options(&config, Some(inbox)))?;
+        let store = Store::open(open_options(&config, clock.clone(), Some(inbox))).await?;
         let resolver = Arc::new(SystemResolver::default());
         let egress = Egress::new(config.environment, &config.brand, config.timeout, clock.clone(), resolver);
         Ok(Self { store, config, egress, clock, random, nudges })
@@ -91,7 +92,7 @@ impl App {
         let (stopping, stopped) = watch::channel(false);
         let retention = Retention { deliveries: config.retention };
         let replaying = tokio::spawn(engine::replay(store.clone(), metrics));
-        let housekeeping = tokio::spawn(engine::maintain(store, clock, retention));
+        let housekeeping = tokio::spawn(engine::maintain(store.clone(), clock, retention));
         let closing = tokio::spawn(engine::close_idle(egress));
         let key_uses = tokio::spawn(flush_key_uses(api.clone()));
         let engine = tokio::spawn(engine.run(nudges, until(stopped.clone())));
@@ -108,24 +109,27 @@ impl App {
         closing.abort();
         key_uses.abort();
         api.flush_key_uses().await;
+        if let Err(error) = store.close().await {
+            tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over later");
+        }
     }
 }
 
 /// Opens the database and runs the server on `listener` until `shutdown` resolves.
 pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), OpenError> {
-    App::open(config)?.run(listener, shutdown).await;
+    App::open(config).await?.run(listener, shutdown).await;
     Ok(())
 }
 
 /// How the settings say the database is to be opened; with an inbox to deliver from it.
-pub(crate) fn open_options(config: &Config, inbox: Option<Inbox>) -> OpenOptions {
+pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, inbox: Option<Inbox>) -> OpenOptions {
     OpenOptions {
-        path: config.database.clone(),
+        database: config.database.clone(),
         keys: config.keys.clone(),
         environment: config.environment,
         policy: config.policy.clone(),
         max_endpoints: config.max_endpoints,
-        clock: Arc::new(SystemClock),
+        clock,
         random: Arc::new(SystemRandom::default()),
         inbox,
     }

@@ -153,12 +153,12 @@ mod tests {
     use crate::domain::url::Environment;
     use crate::egress::{Egress, SystemResolver};
     use crate::store::keys::KeySource;
-    use crate::store::{OpenOptions, Store};
+    use crate::store::{Database, OpenOptions, Store};
 
-    fn api(folder: &std::path::Path) -> Api {
+    async fn api(folder: &std::path::Path) -> Api {
         let (clock, random) = (Arc::new(SystemClock), Arc::new(SystemRandom::default()));
         let store = Store::open(OpenOptions {
-            path: folder.join("aldaba.db"),
+            database: Database::Sqlite(folder.join("aldaba.db")),
             keys: KeySource::File(folder.join("master-key")),
             environment: Environment::Development,
             policy: DeliveryPolicy::default(),
@@ -166,7 +166,8 @@ mod tests {
             clock: clock.clone(),
             random: random.clone(),
             inbox: None,
-        });
+        })
+        .await;
         let resolver = Arc::new(SystemResolver::default());
         let egress = Egress::new(Environment::Development, "Aldaba", Duration::from_secs(1), clock.clone(), resolver);
         let settings = Settings {
@@ -187,7 +188,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_answered_in_the_envelope_without_a_word_of_its_message() {
         let folder = tempfile::tempdir().expect("a folder");
-        let api = api(folder.path());
+        let api = api(folder.path()).await;
         let router = Router::new()
             .route("/broken", get(broken))
             .layer(axum::middleware::from_fn_with_state(api.clone(), observe));

@@ -16,10 +16,11 @@ use super::auth::{Caller, authenticate};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code, Fault, Words};
 use super::idempotency::{self, Mark};
-use super::limits::Bucket;
+use super::limits::{Bucket, RateLimit};
 use super::trace::carried;
-use crate::domain::id::AccountId;
+use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::Permission;
+use crate::domain::time::Timestamp;
 use crate::store::{Keep, KeepScope, KeptAnswer, Page};
 
 /// A body must have arrived within this time.
@@ -104,18 +105,23 @@ where
     F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
     let now = api.clock.now();
-    let caller = authenticate(request.headers(), api.store.view(), now)?;
-    api.key_uses.note(&caller.key, now);
-    let limited = || {
-        let taken = api.limiter.take(caller.key.id, door.bucket, now);
-        taken.inspect_err(|_| api.metrics.http_rate_limited_total.add(1))
+    api.store.refresh_stale().await?;
+    let caller = match authenticate(request.headers(), api.store.view(), now) {
+        // Another node may have made the key just now.
+        Err(_) => {
+            api.store.refresh().await?;
+            authenticate(request.headers(), api.store.view(), now)?
+        }
+        Ok(caller) => caller,
     };
+    api.key_uses.note(&caller.key, now);
+    let limited = || limit(&api, caller.key.id, door.bucket, now);
     let is_post = request.method() == Method::POST;
     let key = if is_post { idempotency::key(request.headers()) } else { Ok(None) };
     // A replay costs nothing of the limit, so a call with a key is counted once it is known to be none.
     let may_be_replay = matches!(key, Ok(Some(_))) && allowed(&caller, door).is_ok();
     if !may_be_replay {
-        limited()?;
+        limited().await?;
     }
     allowed(&caller, door)?;
     let key = key?;
@@ -131,15 +137,15 @@ where
         let body_hash = idempotency::hash(body);
         match replay(&api, &scope, body_hash, &mut mark).await {
             Ok(Some(response)) => return Ok(response),
-            Ok(None) => limited()?,
+            Ok(None) => limited().await?,
             Err(error) => {
-                limited()?;
+                limited().await?;
                 return Err(error);
             }
         }
         kept = Some(Kept { scope, body_hash });
     } else if may_be_replay {
-        limited()?;
+        limited().await?;
     }
     let query = parts.uri.query().unwrap_or("").to_owned();
     let call = Call {
@@ -183,8 +189,15 @@ where
         let answer = kept_answer(kept.body_hash, error.status(), &info, error_body(error, &info));
         api.store.keep_answer(kept.scope, answer).await?;
     }
-    drop(mark);
+    mark.end().await;
     answered
+}
+
+/// Counts the call, or refuses it.
+async fn limit(api: &Api, key: ApiKeyId, bucket: Bucket, now: Timestamp) -> Result<(), ApiError> {
+    let ask = |limit: RateLimit| api.store.take_calls(key, bucket.name(), limit.calls, limit.window, now);
+    let taken = api.limiter.take(key, bucket, now, ask).await;
+    taken.inspect_err(|_| api.metrics.http_rate_limited_total.add(1))
 }
 
 /// The answer that was kept for this key, or the mark that this call is the first.
@@ -194,8 +207,12 @@ async fn replay(
     body_hash: [u8; 32],
     mark: &mut Option<Mark>,
 ) -> Result<Option<Response<Body>>, ApiError> {
-    *mark = Some(api.in_flight.begin(scope)?);
-    let Some(found) = api.store.kept_answer(scope.clone()).await? else { return Ok(None) };
+    *mark = api.in_flight.begin(&api.store, scope).await?;
+    // Where the key is in use, its call may have been answered in this moment.
+    let found = api.store.kept_answer(scope.clone()).await?;
+    let Some(found) = found else {
+        return if mark.is_some() { Ok(None) } else { Err(idempotency::in_progress()) };
+    };
     if found.body_hash != body_hash {
         return Err(Code::IdempotencyKeyReused.into());
     }

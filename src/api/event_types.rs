@@ -58,6 +58,7 @@ fn resource(entry: &EventType) -> Resource<Attributes> {
 
 /// `GET /v1/event-types`
 pub async fn list(call: Call) -> Result<Answer, ApiError> {
+    call.api.store.refresh().await?;
     let catalog = call.api.store.view().event_types();
     let mut entries: Vec<&EventType> = catalog.values().collect();
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -107,6 +108,7 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 /// `PUT /v1/event-types/{name}`
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let name = call.param("name", |name| Some(name.to_owned()))?;
+    call.api.store.refresh().await?;
     let mut entry = call.api.store.view().event_types().get(&name).cloned().ok_or(ApiError::from(Code::NotFound))?;
     let body = call.json()?;
     if !["description", "schema", "example"].iter().any(|field| body.contains_key(*field)) {

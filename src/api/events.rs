@@ -63,7 +63,14 @@ struct Publish<'a> {
 /// `POST /v1/events`
 pub async fn publish(call: Call) -> Result<Answer, ApiError> {
     let body = call.json_bytes()?;
-    let event = read(&call, &body).map_err(ReadError::into_error)?;
+    let event = match read(&call, &body) {
+        // Another node may have changed the catalog or the accounts just now.
+        Err(_) => {
+            call.api.store.refresh().await?;
+            read(&call, &body).map_err(ReadError::into_error)?
+        }
+        Ok(event) => event,
+    };
     let keep = call.keep(|accepted: &Vec<Event>| one(accepted));
     let accepted = call.api.store.accept(vec![event], keep).await?;
     count(&call, &accepted);
@@ -83,16 +90,32 @@ pub async fn publish_batch(call: Call) -> Result<Answer, ApiError> {
     if bodies.len() > MAX_EVENTS {
         return Err(Fault::new(Code::BatchTooMany).within("/events").into());
     }
+    let events = match read_all(&call, &bodies) {
+        // As in `publish`.
+        Err(_) => {
+            call.api.store.refresh().await?;
+            read_all(&call, &bodies)?
+        }
+        Ok(events) => events,
+    };
+    let keep = call.keep(|accepted: &Vec<Event>| many(accepted));
+    let accepted = call.api.store.accept(events, keep).await?;
+    count(&call, &accepted);
+    Ok(many(&accepted))
+}
+
+/// Reads every event of a batch; their faults are in one answer.
+fn read_all(call: &Call, bodies: &[impl AsRef<[u8]>]) -> Result<Vec<NewEvent>, ApiError> {
     let mut events = Vec::with_capacity(bodies.len());
     let mut faults = Vec::new();
     let most = call.api.settings.max_body;
-    for (index, body) in bodies.iter().enumerate() {
+    for (index, body) in bodies.iter().map(AsRef::as_ref).enumerate() {
         let place = format!("/events/{index}");
         if body.len() > most {
             faults.push(Fault::new(Code::BodyTooLarge).naming(most).within(&place));
             continue;
         }
-        match read(&call, body) {
+        match read(call, body) {
             Ok(event) => events.push(event),
             Err(ReadError::Whole(error)) if error.status() == 404 => return Err(error),
             Err(ReadError::Whole(_)) => faults.push(Fault::new(Code::BatchInvalid).within(&place)),
@@ -100,10 +123,7 @@ pub async fn publish_batch(call: Call) -> Result<Answer, ApiError> {
         }
     }
     ApiError::check(faults)?;
-    let keep = call.keep(|accepted: &Vec<Event>| many(accepted));
-    let accepted = call.api.store.accept(events, keep).await?;
-    count(&call, &accepted);
-    Ok(many(&accepted))
+    Ok(events)
 }
 
 fn many(accepted: &[Event]) -> Answer {

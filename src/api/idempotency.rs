@@ -1,16 +1,17 @@
 //! `Idempotency-Key`: the same call twice has its effect once.
 //!
-//! The answer is kept in the effect's own commit. What is still in flight is marked in memory only: a mark that were
-//! kept would answer 409 for ever after a crash.
+//! The answer is kept in the effect's own commit. What is still in flight is marked in memory, and over many nodes by a mark
+//! that runs out: one that were kept would answer 409 for ever after a crash.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderMap;
 use ring::digest;
+use uuid::Uuid;
 
 use super::error::{ApiError, Code};
-use crate::store::KeepScope;
+use crate::store::{KeepScope, Store, StoreError};
 
 /// The header of the request.
 const HEADER: &str = "idempotency-key";
@@ -40,24 +41,51 @@ pub fn hash(body: &[u8]) -> [u8; 32] {
 pub struct InFlight(Arc<Mutex<HashSet<KeepScope>>>);
 
 impl InFlight {
-    /// Marks a key, or tells that it is marked already.
-    pub fn begin(&self, scope: &KeepScope) -> Result<Mark, ApiError> {
-        let mut marked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if !marked.insert(scope.clone()) {
-            return Err(ApiError::from(Code::IdempotencyKeyInProgress).with_header("retry-after", 1));
+    /// Marks a key, here and on every other node; `None` where it is marked already.
+    pub async fn begin(&self, store: &Store, scope: &KeepScope) -> Result<Option<Mark>, StoreError> {
+        if !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(scope.clone()) {
+            return Ok(None);
         }
-        Ok(Mark { marks: self.clone(), scope: scope.clone() })
+        let mut mark = Mark { marks: self.clone(), scope: scope.clone(), held: None };
+        let Some(holder) = store.begin_call(scope).await? else { return Ok(None) };
+        mark.held = Some((store.clone(), holder));
+        Ok(Some(mark))
     }
+}
+
+/// The answer to a key that is in use.
+pub fn in_progress() -> ApiError {
+    ApiError::from(Code::IdempotencyKeyInProgress).with_header("retry-after", 1)
 }
 
 /// Gone when the call is answered, or given up.
 pub struct Mark {
     marks: InFlight,
     scope: KeepScope,
+    held: Option<(Store, Uuid)>,
+}
+
+impl Mark {
+    /// The call is answered. When this returns, the same key is no longer in use.
+    pub async fn end(mut self) {
+        if let Some((store, holder)) = self.held.take() {
+            end(&store, &self.scope, holder).await;
+        }
+    }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
         self.marks.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.scope);
+        if let Some((store, holder)) = self.held.take() {
+            let scope = self.scope.clone();
+            tokio::spawn(async move { end(&store, &scope, holder).await });
+        }
+    }
+}
+
+async fn end(store: &Store, scope: &KeepScope, holder: Uuid) {
+    if let Err(error) = store.end_call(scope, holder).await {
+        tracing::warn!(%error, "an idempotency key stays marked until its mark runs out");
     }
 }

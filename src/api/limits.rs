@@ -1,15 +1,20 @@
 //! Rate limits: fixed windows for each key and bucket.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use super::error::{ApiError, Code, Fault};
 use crate::domain::id::ApiKeyId;
 use crate::domain::time::Timestamp;
+use crate::store::{RateWindow, StoreError};
 
 /// Windows that are remembered; beyond that those that are over are forgotten.
 const MAX_WINDOWS: usize = 65_536;
+
+/// Parts of the windows, each with a lock of its own.
+const SHARDS: usize = 64;
 
 /// How often they are, at most: it takes a look at each.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -78,13 +83,17 @@ impl RateLimits {
 
 struct Window {
     ends_at: Timestamp,
-    calls: u32,
+    /// Calls that may still be let through without asking.
+    left: u32,
+    /// Whether there is nothing left to ask for.
+    spent: bool,
 }
 
-/// Counts calls.
+/// Counts calls. What may be let through in a window comes from the store, so that a limit holds over all nodes.
 pub struct RateLimiter {
     limits: RateLimits,
-    windows: Mutex<Windows>,
+    /// One lock for all keys would make them wait for each other's questions.
+    windows: [Mutex<Windows>; SHARDS],
 }
 
 #[derive(Default)]
@@ -96,28 +105,43 @@ struct Windows {
 impl RateLimiter {
     /// A limiter that has counted nothing.
     pub fn new(limits: RateLimits) -> Self {
-        Self { limits, windows: Mutex::default() }
+        Self { limits, windows: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// Counts a call, or refuses it.
-    pub fn take(&self, key: ApiKeyId, bucket: Bucket, now: Timestamp) -> Result<(), ApiError> {
+    /// Counts a call, or refuses it. `ask` takes calls of the window that is open, or opens one.
+    pub async fn take<F>(
+        &self,
+        key: ApiKeyId,
+        bucket: Bucket,
+        now: Timestamp,
+        ask: impl FnOnce(RateLimit) -> F,
+    ) -> Result<(), ApiError>
+    where
+        F: Future<Output = Result<RateWindow, StoreError>>,
+    {
         let Some(limit) = self.limits.of(bucket) else { return Ok(()) };
-        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        if windows.open.len() >= MAX_WINDOWS && now.since(windows.swept_at) >= SWEEP_EVERY {
+        let shard = usize::from(key.0.as_bytes()[0]) % SHARDS;
+        let mut windows = self.windows[shard].lock().await;
+        if windows.open.len() >= MAX_WINDOWS / SHARDS && now.since(windows.swept_at) >= SWEEP_EVERY {
             windows.open.retain(|_, window| window.ends_at > now);
             windows.swept_at = now;
         }
-        let fresh = || Window { ends_at: now.plus(limit.window), calls: 0 };
-        let window = windows.open.entry((key, bucket)).or_insert_with(fresh);
         // A window that ends later than a whole one from now was opened by a clock that has since gone back.
-        if window.ends_at <= now || window.ends_at > now.plus(limit.window) {
-            *window = fresh();
+        let is_open = |window: &&mut Window| window.ends_at > now && window.ends_at <= now.plus(limit.window);
+        if let Some(window) = windows.open.get_mut(&(key, bucket)).filter(is_open) {
+            if window.left > 0 {
+                window.left -= 1;
+                return Ok(());
+            }
+            if window.spent {
+                return Err(refusal(limit, window.ends_at, now));
+            }
         }
-        if window.calls < limit.calls {
-            window.calls += 1;
-            return Ok(());
-        }
-        Err(refusal(limit, window.ends_at, now))
+        let RateWindow { ends_at, granted } = ask(limit).await?;
+        // Who was given nothing, or all of it, need not ask again.
+        let (left, spent) = (granted.saturating_sub(1), granted == 0 || granted >= limit.calls);
+        windows.open.insert((key, bucket), Window { ends_at, left, spent });
+        if granted == 0 { Err(refusal(limit, ends_at, now)) } else { Ok(()) }
     }
 }
 
@@ -141,43 +165,50 @@ mod tests {
         RateLimiter::new(RateLimits([(Bucket::WebhooksList, Some(limit)), (Bucket::EventsCreate, None)].into()))
     }
 
+    /// The only node there is.
+    async fn take(limiter: &RateLimiter, key: ApiKeyId, bucket: Bucket, now: Timestamp) -> Result<(), ApiError> {
+        let whole =
+            |limit: RateLimit| async move { Ok(RateWindow { ends_at: now.plus(limit.window), granted: limit.calls }) };
+        limiter.take(key, bucket, now, whole).await
+    }
+
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millis(millis)
     }
 
-    #[test]
-    fn a_window_allows_so_many_calls_and_says_when_it_ends() {
+    #[tokio::test]
+    async fn a_window_allows_so_many_calls_and_says_when_it_ends() {
         let (limiter, key) = (limiter(), ApiKeyId::from_random([1; 16]));
-        assert!(limiter.take(key, Bucket::WebhooksList, at(500)).is_ok());
-        assert!(limiter.take(key, Bucket::WebhooksList, at(600)).is_ok());
-        let refused = limiter.take(key, Bucket::WebhooksList, at(15_500)).expect_err("the limit is reached");
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(500)).await.is_ok());
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(600)).await.is_ok());
+        let refused = take(&limiter, key, Bucket::WebhooksList, at(15_500)).await.expect_err("the limit is reached");
         let header = |name| refused.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| value.clone());
         assert_eq!(header("retry-after").as_deref(), Some("45"));
         assert_eq!(header("x-ratelimit-limit").as_deref(), Some("2"));
         assert_eq!(header("x-ratelimit-remaining").as_deref(), Some("0"));
         assert_eq!(header("x-ratelimit-reset").as_deref(), Some("61"));
-        assert!(limiter.take(key, Bucket::WebhooksList, at(60_500)).is_ok(), "the next window");
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(60_500)).await.is_ok(), "the next window");
     }
 
-    #[test]
-    fn keys_and_buckets_do_not_share_a_window() {
+    #[tokio::test]
+    async fn keys_and_buckets_do_not_share_a_window() {
         let (limiter, key) = (limiter(), ApiKeyId::from_random([1; 16]));
         for _ in 0..2 {
-            assert!(limiter.take(key, Bucket::WebhooksList, at(0)).is_ok());
+            assert!(take(&limiter, key, Bucket::WebhooksList, at(0)).await.is_ok());
         }
-        assert!(limiter.take(ApiKeyId::from_random([2; 16]), Bucket::WebhooksList, at(0)).is_ok());
-        assert!(limiter.take(key, Bucket::WebhooksRead, at(0)).is_ok());
+        assert!(take(&limiter, ApiKeyId::from_random([2; 16]), Bucket::WebhooksList, at(0)).await.is_ok());
+        assert!(take(&limiter, key, Bucket::WebhooksRead, at(0)).await.is_ok());
         for _ in 0..10_000 {
-            assert!(limiter.take(key, Bucket::EventsCreate, at(0)).is_ok(), "a bucket that is off");
+            assert!(take(&limiter, key, Bucket::EventsCreate, at(0)).await.is_ok(), "a bucket that is off");
         }
     }
 
-    #[test]
-    fn a_clock_that_goes_back_opens_a_new_window() {
+    #[tokio::test]
+    async fn a_clock_that_goes_back_opens_a_new_window() {
         let (limiter, key) = (limiter(), ApiKeyId::from_random([1; 16]));
         for _ in 0..2 {
-            assert!(limiter.take(key, Bucket::WebhooksList, at(10_000_000)).is_ok());
+            assert!(take(&limiter, key, Bucket::WebhooksList, at(10_000_000)).await.is_ok());
         }
-        assert!(limiter.take(key, Bucket::WebhooksList, at(0)).is_ok());
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(0)).await.is_ok());
     }
 }

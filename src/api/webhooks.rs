@@ -19,6 +19,7 @@ use crate::domain::id::{AccountId, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
 use crate::domain::url::{ReceiverUrl, UrlError};
 use crate::egress::GuardError;
+use crate::egress::StoredTarget;
 use crate::store::{NewEndpoint, Settlement, StoreError, View, WithSecret};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
@@ -106,7 +107,10 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     };
     let events = match body.get("events") {
         None | Some(Value::Null) => Err(vec![Fault::of_field(Code::EventsRequired, "events")]),
-        Some(value) => read_events(call.api.store.view(), &[], value),
+        Some(value) => {
+            call.api.store.refresh().await?;
+            read_events(call.api.store.view(), &[], value)
+        }
     };
     let description = read_description(&body).map(Option::flatten).map_err(|fault| vec![fault]);
     let url = collect(url, &mut faults);
@@ -132,6 +136,7 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
         None => Ok(None),
         Some(value) => read_url(&call, value).map(Some).map_err(|fault| vec![fault]),
     };
+    call.api.store.refresh().await?;
     let events =
         body.get("events").map(|value| read_events(call.api.store.view(), &endpoint.events, value)).transpose();
     let description = read_description(&body).map_err(|fault| vec![fault]);
@@ -219,7 +224,8 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
     let leased = api.store.open_test(account, endpoint.id, body).await?;
     let job = &leased.job;
     // A paused endpoint can be tested: that is how its owner sees whether it is well again.
-    let outcome = api.egress.attempt(job, || api.store.view().target(endpoint.key)).await;
+    let current = StoredTarget { store: &api.store, endpoint: endpoint.key, held_when_paused: false };
+    let outcome = api.egress.attempt(job, &current).await;
     let Some(outcome) = outcome else {
         api.store.release(vec![job.id]).await?;
         return Err(Code::NotFound.into());

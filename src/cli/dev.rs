@@ -42,7 +42,7 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
     crate::telemetry::start(&config);
     let listener = super::bind(&config.listen).await?;
     let receiver_listener = super::bind("127.0.0.1:0").await?;
-    let app = App::open(config)?;
+    let app = App::open(config).await?;
     let store = app.store.clone();
 
     let base = format!("http://{}", listener.local_addr()?);

@@ -7,10 +7,12 @@ mod serve;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
+use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::store::Store;
 
@@ -29,7 +31,7 @@ struct SettingArgs {
     /// Settings file; without it `aldaba.toml` is read if it is there
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Database, such as `sqlite://aldaba.db`
+    /// Database: `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/NAME`
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
 }
@@ -195,10 +197,10 @@ impl SettingArgs {
     }
 
     /// The database, for a command beside the server.
-    fn open(&self) -> anyhow::Result<Store> {
+    async fn open(&self) -> anyhow::Result<Store> {
         let config = self.load([])?;
         crate::telemetry::start(&config);
-        Ok(Store::open(crate::open_options(&config, None))?)
+        Ok(Store::open(crate::open_options(&config, Arc::new(SharedClock::default()), None)).await?)
     }
 }
 
@@ -228,30 +230,30 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
         Command::Serve { listen } => serve::serve(settings.load(listen.map(|listen| ("listen", listen)))?).await,
         Command::Dev { listen, output } => dev::dev(&settings, listen, output).await,
         Command::Accounts { command: AccountsCommand::Create { name, output } } => {
-            admin::create_account(&settings.open()?, name, output).await
+            admin::create_account(&settings.open().await?, name, output).await
         }
         Command::Accounts { command: AccountsCommand::List { output } } => {
-            admin::list_accounts(&settings.open()?, output).await
+            admin::list_accounts(&settings.open().await?, output).await
         }
         Command::Keys { command: KeysCommand::Create { account, permissions, expires, name, output } } => {
             let prefix = settings.load([])?.key_prefix;
             let new = admin::new_key(account.as_deref(), &permissions, expires.as_deref(), name)?;
-            admin::create_key(&settings.open()?, new, prefix, output).await
+            admin::create_key(&settings.open().await?, new, prefix, output).await
         }
         Command::Keys { command: KeysCommand::List { account, output } } => {
-            admin::list_keys(&settings.open()?, account.as_deref(), output).await
+            admin::list_keys(&settings.open().await?, account.as_deref(), output).await
         }
         Command::Keys { command: KeysCommand::Revoke { id, account, output } } => {
-            admin::revoke_key(&settings.open()?, &id, account.as_deref(), output).await
+            admin::revoke_key(&settings.open().await?, &id, account.as_deref(), output).await
         }
         Command::Events { command: EventsCommand::Publish { event, account, data, output } } => {
-            admin::publish(&settings.open()?, &event, &account, &data, output).await
+            admin::publish(&settings.open().await?, &event, &account, &data, output).await
         }
         Command::Listen { listen, secret, status, output } => {
             receiver::listen(&listen, secret.as_deref(), status, output).await
         }
         Command::Migrate { output } => {
-            settings.open()?;
+            settings.open().await?;
             output.print(&serde_json::json!({ "migrated": true }), "the database is up to date");
             Ok(())
         }
@@ -260,7 +262,7 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Secrets { command: SecretsCommand::Rekey { output } } => {
-            let resealed = settings.open()?.rekey().await?;
+            let resealed = settings.open().await?.rekey().await?;
             let text = format!("{resealed} secrets are sealed with the current master key");
             output.print(&serde_json::json!({ "resealed": resealed }), &text);
             Ok(())

@@ -6,7 +6,7 @@ use crate::config::Config;
 pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     crate::telemetry::start(&config);
     let listener = super::bind(&config.listen).await?;
-    let app = App::open(config)?;
+    let app = App::open(config).await?;
     // Whoever reads the line may send a signal at once.
     let signals = Signals::new()?;
     println!("listening on http://{}", listener.local_addr()?);

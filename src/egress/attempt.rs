@@ -17,10 +17,10 @@ use tokio::time::Instant;
 use super::Egress;
 use super::connector::Connection;
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
-use crate::domain::id::DeliveryId;
+use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
-use crate::store::Target;
+use crate::store::{Store, Target};
 
 /// Bytes of an answer's body that are read; the rest is left, and the connection closed.
 const MAX_ANSWER_BODY: usize = 16 * 1024;
@@ -54,6 +54,47 @@ impl BrandHeaders {
             HeaderName::try_from(format!("x-{brand}-{part}")).unwrap_or(HeaderName::from_static("x-aldaba-invalid"))
         };
         Self { event: name("event"), delivery_id: name("delivery-id"), timestamp: name("timestamp") }
+    }
+}
+
+/// The row of the endpoint that an attempt goes to.
+pub trait Row: Sync {
+    /// As it was not long ago: good enough to know where to connect. `None` where nothing is to be sent.
+    fn planned(&self) -> Option<Arc<Target>>;
+
+    /// As it is now, after everything that was committed before this call: what signs.
+    fn current(&self) -> impl Future<Output = Option<Arc<Target>>> + Send;
+}
+
+/// The row as the store has it.
+pub struct StoredTarget<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// Which endpoint.
+    pub endpoint: EndpointKey,
+    /// Whether nothing is sent while it is not active.
+    pub held_when_paused: bool,
+}
+
+impl StoredTarget<'_> {
+    fn unless_held(&self, target: Option<Arc<Target>>) -> Option<Arc<Target>> {
+        target.filter(|target| target.active || !self.held_when_paused)
+    }
+}
+
+impl Row for StoredTarget<'_> {
+    fn planned(&self) -> Option<Arc<Target>> {
+        self.unless_held(self.store.view().target(self.endpoint))
+    }
+
+    async fn current(&self) -> Option<Arc<Target>> {
+        match self.store.target(self.endpoint).await {
+            Ok(target) => self.unless_held(target),
+            Err(error) => {
+                tracing::warn!(%error, "an endpoint could not be read: its delivery waits");
+                None
+            }
+        }
     }
 }
 
@@ -120,14 +161,13 @@ impl Egress {
         .into()
     }
 
-    /// Makes one attempt. `current` reads the endpoint's row as it is now; where it has none, nothing is sent and there
-    /// is no outcome.
-    pub async fn attempt(&self, job: &Job, current: impl Fn() -> Option<Arc<Target>> + Sync) -> Option<Outcome> {
+    /// Makes one attempt. Where `row` has nothing to send to, nothing is sent and there is no outcome.
+    pub async fn attempt(&self, job: &Job, row: &impl Row) -> Option<Outcome> {
         let clock = &self.0.clock;
         let started_at = clock.now();
         let begin = Instant::now();
         let progress = Progress::default();
-        let exchange = tokio::time::timeout(self.0.timeout, self.exchange(job, &current, &progress)).await;
+        let exchange = tokio::time::timeout(self.0.timeout, self.exchange(job, row, &progress)).await;
         let endpoint_version = progress.version.load(Ordering::Relaxed);
         let duration_ms = u32::try_from(begin.elapsed().as_millis()).unwrap_or(u32::MAX);
         let failed = |error: String| Outcome {
@@ -156,27 +196,24 @@ impl Egress {
         }
     }
 
-    async fn exchange(
-        &self,
-        job: &Job,
-        current: &(impl Fn() -> Option<Arc<Target>> + Sync),
-        progress: &Progress,
-    ) -> Result<Answer, Broken> {
+    async fn exchange(&self, job: &Job, row: &impl Row, progress: &Progress) -> Result<Answer, Broken> {
         let mut may_reuse = true;
         loop {
-            let planned = current().ok_or(Broken::Held)?;
-            progress.reached(Stage::Connecting, &planned);
+            let mut planned = row.planned().ok_or(Broken::Held)?;
             let kept = if may_reuse { self.0.pool.take(&planned.url) } else { None };
             let reused = kept.is_some();
             let connection = match kept {
                 Some(connection) => connection,
                 None => {
+                    // Nobody is knocked at who is no longer meant.
+                    planned = row.current().await.ok_or(Broken::Held)?;
+                    progress.reached(Stage::Connecting, &planned);
                     let connected = self.0.connector.connect(&planned.url).await;
                     connected.map_err(|error| Broken::Failed(error.to_string()))?
                 }
             };
             // Connecting may have taken seconds: the row that signs is the one of this moment.
-            let target = current().ok_or(Broken::Held)?;
+            let target = row.current().await.ok_or(Broken::Held)?;
             if target.url != planned.url {
                 continue;
             }

@@ -193,20 +193,9 @@ fn tls_reason(error: &std::io::Error) -> String {
     words.to_owned()
 }
 
-/// Mozilla's roots and the system's, so that a company's own authority works where the system knows it.
+/// HTTP/1.1 over TLS.
 fn tls_config() -> rustls::ClientConfig {
-    let mut roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    let system = rustls_native_certs::load_native_certs();
-    for error in system.errors {
-        tracing::debug!(%error, "some of the system's certificates could not be read");
-    }
-    roots.add_parsable_certificates(system.certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring supports TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let mut config = crate::tls::verified();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::domain::url::{Environment, ReceiverUrl};
 
+pub use attempt::{Row, StoredTarget};
 pub use guard::{GuardError, Resolver, SystemResolver};
 
 /// Sends deliveries. Clones share connections.

@@ -18,7 +18,7 @@ use crate::clock::{Clock, Random};
 use crate::domain::delivery::{DeliveryKind, Job, Outcome};
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
-use crate::egress::Egress;
+use crate::egress::{Egress, StoredTarget};
 use crate::metrics::Metrics;
 use crate::store::{Claimed, Settled, Settlement, Store, StoreError};
 
@@ -79,8 +79,8 @@ impl Sender for HttpSender {
         if matches!(job.kind, DeliveryKind::Replay(replay) if job.attempts_made == 0 && view.is_cancelled(replay)) {
             return None;
         }
-        let current = || view.target(job.endpoint).filter(|target| target.active);
-        self.egress.attempt(job, current).await
+        let row = StoredTarget { store: &self.store, endpoint: job.endpoint, held_when_paused: true };
+        self.egress.attempt(job, &row).await
     }
 }
 

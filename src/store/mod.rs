@@ -1,225 +1,450 @@
 //! Everything that is kept: the only floor that knows SQL.
 //!
-//! Here are the values that go in and out; `sqlite/` holds the embedded store. What is decided, `domain` decides;
-//! what is sent, the engine sends. The store wakes the engine through an [`inbox::Inbox`].
+//! [`Store`] is one of two: `sqlite/`, embedded, or `postgres/`, which many nodes share. `values` goes in and out, `view` is
+//! what was last committed, `inbox` is the way to the engine. What is decided, `domain` decides; what is sent, the engine
+//! sends. A method says here what it promises, whichever store it is; `tests/it/` holds both to it.
 
 pub mod inbox;
 pub mod keys;
-pub mod sqlite;
+mod open;
+mod postgres;
+mod shared;
+mod sqlite;
+mod values;
+mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::domain::account::{ApiKey, PlainKey};
-use crate::domain::delivery::{DeliveryKind, Outcome};
-use crate::domain::id::{AccountId, DeliveryId, EndpointKey, ReplayId};
-use crate::domain::secret::Secret;
-use crate::domain::sign::Signer;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use crate::domain::account::{Account, ApiKey};
+use crate::domain::delivery::{Delivery, DeliveryDetail};
+use crate::domain::endpoint::{Endpoint, EndpointChange};
+use crate::domain::event::{Event, EventType, NewEvent};
+use crate::domain::filter::DeliveryFilter;
+use crate::domain::id::{AccountId, ApiKeyId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
+use crate::domain::replay::{NewReplay, Replay};
 use crate::domain::time::Timestamp;
-use crate::domain::url::ReceiverUrl;
 use inbox::Leased;
 
-pub use sqlite::{NewApiKey, OpenOptions, Store, View};
+pub use open::Database;
+pub use values::*;
+pub use view::{EventTypes, View};
 
-/// Why the store did not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-pub enum StoreError {
-    /// No such row, or not this account's.
-    #[error("not found")]
-    NotFound,
-    /// A row with this name exists.
-    #[error("already exists")]
-    Exists,
-    /// The catalog does not have this event type.
-    #[error("unknown event type {0}")]
-    UnknownType(String),
-    /// An answer is kept under this idempotency key already.
-    #[error("the idempotency key is taken")]
-    KeyTaken,
-    /// The account has as many endpoints as it may have.
-    #[error("the limit of {0} endpoints is reached")]
-    LimitReached(u32),
-    /// The endpoint has as many unfinished replays as it may have: these.
-    #[error("the limit of {} replays is reached", .0.len())]
-    TooManyReplays(Vec<ReplayId>),
-    /// The delivery has an attempt still to come.
-    #[error("the delivery is under way")]
-    UnderWay,
-    /// The database did not answer in time, is full, locked or shutting down. Trying again may help.
-    #[error("the database is unavailable: {0}")]
-    Unavailable(String),
-    /// A row holds what this program cannot have written.
-    #[error("corrupt database: {0}")]
-    Corrupt(String),
-}
-
-/// Why a database cannot be opened: for the person who starts the program.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(pub String);
-
-/// Which rows of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// From 1.
-    pub page: u32,
-    /// 1 to 100.
-    pub per_page: u32,
-}
-
-impl Page {
-    /// Rows before this page.
-    pub fn offset(self) -> u64 {
-        u64::from(self.page.saturating_sub(1)) * u64::from(self.per_page)
-    }
-}
-
-/// One page of a list, and how many rows the list has.
-#[derive(Clone, Debug)]
-pub struct Paged<T> {
-    /// The rows of this page.
-    pub items: Vec<T>,
-    /// Rows on all pages, exactly.
-    pub total: u64,
-}
-
-/// An answer that is kept so that the same idempotency key gets it again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptAnswer {
-    /// SHA-256 of the request's body.
-    pub body_hash: [u8; 32],
-    /// The HTTP status.
-    pub status: u16,
-    /// The request id of the first answer.
-    pub request_id: String,
-    /// The body, byte for byte; a secret is already hidden in it.
-    pub answer: Vec<u8>,
-}
-
-/// What an idempotency key is unique within.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct KeepScope {
-    /// The account, or `None` for an operator's key.
-    pub account: Option<AccountId>,
-    /// The full path.
-    pub path: String,
-    /// The client's key.
-    pub key: String,
-}
-
-/// Asks a write to keep its answer in the same commit as its effect.
-pub struct Keep<T> {
-    /// Under which key.
-    pub scope: KeepScope,
-    /// Writes the answer from what the effect came to.
-    pub render: Box<dyn FnOnce(&T) -> KeptAnswer + Send>,
-}
-
-/// A new endpoint, checked.
-#[derive(Clone, Debug)]
-pub struct NewEndpoint {
-    /// The receiver.
-    pub url: ReceiverUrl,
-    /// Distinct event types.
-    pub events: Vec<String>,
-    /// A label.
-    pub description: Option<String>,
-}
-
-/// An endpoint together with a secret that its owner has not seen yet.
-#[derive(Clone, Debug)]
-pub struct WithSecret<T> {
-    /// The resource.
-    pub resource: T,
-    /// Its secret, for the one answer that shows it.
-    pub secret: Secret,
-}
-
-/// An API key together with the key itself, which its owner has not seen yet.
-#[derive(Clone, Debug)]
-pub struct WithKey {
-    /// The resource.
-    pub resource: ApiKey,
-    /// The key, for the one answer that shows it.
-    pub key: PlainKey,
-}
-
-/// An endpoint's current row, as an attempt needs it.
+/// Where everything is kept. Clones share it.
 #[derive(Clone)]
-pub struct Target {
-    /// Changes whenever the owner or the platform changes the endpoint.
-    pub version: i64,
-    /// Whether deliveries go out now.
-    pub active: bool,
-    /// Where to.
-    pub url: Arc<ReceiverUrl>,
-    /// The keys of its secrets.
-    pub signer: Signer,
+pub struct Store(Which);
+
+#[derive(Clone)]
+enum Which {
+    Sqlite(sqlite::Store),
+    Postgres(postgres::Store),
 }
 
-/// The outcome of an attempt, on its way into the store.
-#[derive(Clone, Debug)]
-pub struct Settlement {
-    /// Which delivery.
-    pub delivery: DeliveryId,
-    /// Whose.
-    pub endpoint: EndpointKey,
-    /// Why it exists.
-    pub kind: DeliveryKind,
-    /// Attempts made before this one.
-    pub attempts_made: u32,
-    /// Failures that counted towards the schedule before this one.
-    pub failures: u32,
-    /// What the attempt came to.
-    pub outcome: Outcome,
-    /// A random number from -1 to 1, drawn once however often the write is tried.
-    pub jitter: f64,
+/// The same method of whichever store it is; over a network it has an end in any case.
+macro_rules! on {
+    ($store:expr, $($call:tt)+) => {
+        match &$store.0 {
+            Which::Sqlite(store) => store.$($call)+.await,
+            Which::Postgres(store) => postgres::in_time(store.$($call)+).await,
+        }
+    };
 }
 
-/// What an endpoint's claim came to.
-#[derive(Debug, Default)]
-pub struct Claimed {
-    /// Leased now, the longest waiting first.
-    pub jobs: Vec<Leased>,
-    /// When the next of those that stay in the store is due.
-    pub next_due: Option<Timestamp>,
-}
+impl Store {
+    /// Opens the database, brings it to this program's version and starts what works on it.
+    pub async fn open(options: OpenOptions) -> Result<Self, OpenError> {
+        match options.database.clone() {
+            Database::Sqlite(path) => sqlite::Store::open(&path, options).map(|store| Self(Which::Sqlite(store))),
+            Database::Postgres(url) => {
+                postgres::Store::open(&url, options).await.map(|store| Self(Which::Postgres(store)))
+            }
+        }
+    }
 
-/// What an endpoint did not get because it was not active.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Missed {
-    /// Events of the types that it subscribes to.
-    pub count: u64,
-    /// When the oldest of them was accepted.
-    pub oldest_at: Option<Timestamp>,
-}
+    /// What was last committed, as far as this process knows.
+    pub fn view(&self) -> &View {
+        match &self.0 {
+            Which::Sqlite(store) => store.view(),
+            Which::Postgres(store) => store.view(),
+        }
+    }
 
-/// A replay that has not ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OpenReplay {
-    /// Its row.
-    pub key: i64,
-    /// Whether it can go on now: it counts, or its endpoint is active.
-    pub ready: bool,
-}
+    /// Makes sure that [`Store::view`] shows everything that was committed before this call.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        match &self.0 {
+            Which::Sqlite(_) => Ok(()),
+            Which::Postgres(store) => postgres::in_time(store.refresh()).await,
+        }
+    }
 
-/// What a step of a replay came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
-    /// It went on, and made so many deliveries.
-    Made(u64),
-    /// The endpoint has enough to do, or is not active.
-    Waiting,
-    /// It is over, or is no more.
-    Finished,
-}
+    /// Makes sure that [`Store::view`] is not older than a revoked key may live: a second.
+    pub async fn refresh_stale(&self) -> Result<(), StoreError> {
+        match &self.0 {
+            Which::Postgres(store) if store.is_stale() => postgres::in_time(store.refresh()).await,
+            _ => Ok(()),
+        }
+    }
 
-/// What the store made of a settlement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// It is written, and there is no further attempt.
-    Done,
-    /// It is written, and the next attempt is due then.
-    RetryAt(Timestamp),
-    /// The lease had gone (the delivery was deleted); nothing was written.
-    LeaseLost,
+    /// The endpoint's row as it is now, for an attempt that begins now; `None` when it is deleted.
+    pub async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError> {
+        match &self.0 {
+            Which::Sqlite(store) => Ok(store.view().target(endpoint)),
+            Which::Postgres(store) => postgres::in_time(store.target(endpoint)).await,
+        }
+    }
+
+    /// Deliveries leased to this process and still in memory.
+    pub fn held(&self) -> usize {
+        match &self.0 {
+            Which::Sqlite(store) => store.held(),
+            Which::Postgres(store) => store.held(),
+        }
+    }
+
+    /// Whether the database answers, reads and writes.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        on!(self, ping())
+    }
+
+    /// The answer kept under an idempotency key.
+    pub async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
+        on!(self, kept_answer(scope))
+    }
+
+    /// Makes an account.
+    pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+        on!(self, create_account(name, keep))
+    }
+
+    /// Renames an account.
+    pub async fn rename_account(&self, id: AccountId, name: String) -> Result<Account, StoreError> {
+        on!(self, rename_account(id, name))
+    }
+
+    /// Deletes an account, its keys and its endpoints at once, and the rest of what it owned in the background.
+    pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
+        on!(self, delete_account(id))
+    }
+
+    /// One account.
+    pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
+        on!(self, account(id))
+    }
+
+    /// All accounts, newest first.
+    pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
+        on!(self, accounts(page))
+    }
+
+    /// Makes an API key; the key itself is in this answer only.
+    pub async fn create_api_key(
+        &self,
+        new: NewApiKey,
+        prefix: String,
+        keep: Option<Keep<WithKey>>,
+    ) -> Result<WithKey, StoreError> {
+        on!(self, create_api_key(new, prefix, keep))
+    }
+
+    /// Keys of an account, newest first; of no account, the operators'.
+    pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
+        on!(self, api_keys(account_id, page))
+    }
+
+    /// Revokes a key of an account, or an operator's.
+    pub async fn delete_api_key(&self, account_id: Option<AccountId>, id: ApiKeyId) -> Result<(), StoreError> {
+        on!(self, delete_api_key(account_id, id))
+    }
+
+    /// Notes when keys were last used.
+    pub async fn record_key_use(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
+        on!(self, record_key_use(uses))
+    }
+
+    /// Adds a type to the catalog.
+    pub async fn create_event_type(
+        &self,
+        new: EventType,
+        keep: Option<Keep<EventType>>,
+    ) -> Result<EventType, StoreError> {
+        on!(self, create_event_type(new, keep))
+    }
+
+    /// Replaces a type's description, schema and example.
+    pub async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
+        on!(self, update_event_type(entry))
+    }
+
+    /// Takes a type out of the catalog; who subscribes to it stays subscribed.
+    pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
+        on!(self, delete_event_type(name))
+    }
+
+    /// Registers an endpoint. Its secret is in this answer only.
+    pub async fn create_endpoint(
+        &self,
+        owner: AccountId,
+        new: NewEndpoint,
+        keep: Option<Keep<WithSecret<Endpoint>>>,
+    ) -> Result<WithSecret<Endpoint>, StoreError> {
+        on!(self, create_endpoint(owner, new, keep))
+    }
+
+    /// Every endpoint of the account, newest first.
+    pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
+        on!(self, endpoints(owner))
+    }
+
+    /// One endpoint of the account.
+    pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+        on!(self, endpoint(owner, id))
+    }
+
+    /// Changes an endpoint.
+    pub async fn update_endpoint(
+        &self,
+        owner: AccountId,
+        id: EndpointId,
+        change: EndpointChange,
+    ) -> Result<Endpoint, StoreError> {
+        on!(self, update_endpoint(owner, id, change))
+    }
+
+    /// Deletes an endpoint at once, and its history in the background.
+    pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
+        on!(self, delete_endpoint(owner, id))
+    }
+
+    /// Replaces the signing secret. Without an overlap every older secret is dead with the commit; with one, the
+    /// secret until now signs beside the new one for that long.
+    pub async fn rotate_secret(
+        &self,
+        owner: AccountId,
+        id: EndpointId,
+        overlap: Duration,
+        keep: Option<Keep<WithSecret<Endpoint>>>,
+    ) -> Result<WithSecret<Endpoint>, StoreError> {
+        on!(self, rotate_secret(owner, id, overlap, keep))
+    }
+
+    /// Accepts events, all or none: when this returns they are on disk, each with a delivery for every active
+    /// endpoint that subscribes to it.
+    ///
+    /// An unknown account is [`StoreError::NotFound`]; a type that has left the catalog [`StoreError::UnknownType`].
+    pub async fn accept(
+        &self,
+        events: Vec<NewEvent>,
+        keep: Option<Keep<Vec<Event>>>,
+    ) -> Result<Vec<Event>, StoreError> {
+        on!(self, accept(events, keep))
+    }
+
+    /// Writes a test delivery of the endpoint, leased to the caller. `message` is its body.
+    pub async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
+        on!(self, open_test(owner, id, message))
+    }
+
+    /// Keeps the answer of a call that changed nothing.
+    pub async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
+        on!(self, keep_answer(scope, kept))
+    }
+
+    /// Leases deliveries of an endpoint that are due, the longest waiting first, as far as there is room in memory.
+    pub async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+        on!(self, claim(endpoint, limit))
+    }
+
+    /// When each active endpoint's next delivery that waits in the store is due.
+    pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+        on!(self, due_endpoints())
+    }
+
+    /// Writes outcomes, as `transition` decides. Each is written only if its lease still stands.
+    pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+        on!(self, settle(settlements))
+    }
+
+    /// Writes the outcome of a test, and keeps the call's answer in the same commit.
+    pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
+        on!(self, settle_test(settlement, keep))
+    }
+
+    /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
+    pub async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
+        on!(self, release(deliveries))
+    }
+
+    /// Deliveries of one endpoint.
+    pub async fn endpoint_deliveries(
+        &self,
+        owner: AccountId,
+        id: EndpointId,
+        page: Page,
+    ) -> Result<Paged<Delivery>, StoreError> {
+        on!(self, endpoint_deliveries(owner, id, page))
+    }
+
+    /// Deliveries of all endpoints of an account.
+    pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
+        on!(self, account_deliveries(owner, page))
+    }
+
+    /// One delivery of an account with all that is known of it.
+    pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
+        on!(self, delivery(owner, id))
+    }
+
+    /// Events of an account.
+    pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
+        on!(self, events(owner, page))
+    }
+
+    /// One event of an account, and its deliveries in the order of their ids.
+    pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
+        on!(self, event(owner, id))
+    }
+
+    /// Deliveries of all endpoints of an account that the filter takes, newest first.
+    pub async fn find_deliveries(
+        &self,
+        owner: AccountId,
+        filter: DeliveryFilter,
+        page: Page,
+    ) -> Result<Paged<Delivery>, StoreError> {
+        on!(self, find_deliveries(owner, filter, page))
+    }
+
+    /// Makes a delivery due that has succeeded or failed, with its schedule begun afresh.
+    pub async fn retry(
+        &self,
+        owner: AccountId,
+        id: DeliveryId,
+        keep: Option<Keep<Delivery>>,
+    ) -> Result<Delivery, StoreError> {
+        on!(self, retry(owner, id, keep))
+    }
+
+    /// Writes a replay down. Its first deliveries are made by [`Store::replay_step`].
+    pub async fn create_replay(
+        &self,
+        owner: AccountId,
+        endpoint: EndpointId,
+        new: NewReplay,
+        keep: Option<Keep<Replay>>,
+    ) -> Result<Replay, StoreError> {
+        on!(self, create_replay(owner, endpoint, new, keep))
+    }
+
+    /// One replay of the account.
+    pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
+        on!(self, replay(owner, id))
+    }
+
+    /// Stops a replay. What it made and nobody has begun to send goes, from memory too; one that is finished stays as it
+    /// is.
+    pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
+        on!(self, cancel_replay(owner, id))
+    }
+
+    /// What the endpoint did not get because it was not active.
+    pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
+        on!(self, missed(owner, id))
+    }
+
+    /// The unfinished replays, those of one endpoint beside each other and the oldest of them first.
+    pub async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
+        on!(self, open_replays())
+    }
+
+    /// Goes on with an unfinished replay: counts its events, or makes deliveries of the next.
+    pub async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
+        on!(self, replay_step(key))
+    }
+
+    /// Marks a call with an idempotency key as under way over all nodes, where there are others; `None` where it is so
+    /// already.
+    pub async fn begin_call(&self, scope: &KeepScope) -> Result<Option<Uuid>, StoreError> {
+        match &self.0 {
+            Which::Sqlite(_) => Ok(Some(Uuid::nil())),
+            Which::Postgres(store) => postgres::in_time(store.begin_call(scope)).await,
+        }
+    }
+
+    /// The call that [`Store::begin_call`] has marked is answered.
+    pub async fn end_call(&self, scope: &KeepScope, holder: Uuid) -> Result<(), StoreError> {
+        match &self.0 {
+            Which::Sqlite(_) => Ok(()),
+            Which::Postgres(store) => postgres::in_time(store.end_call(scope, holder)).await,
+        }
+    }
+
+    /// Takes calls of a key's window in a bucket of rate limits, which all nodes share; opens one where none is open.
+    pub async fn take_calls(
+        &self,
+        key: ApiKeyId,
+        bucket: &'static str,
+        limit: u32,
+        length: Duration,
+        now: Timestamp,
+    ) -> Result<RateWindow, StoreError> {
+        match &self.0 {
+            // There is no other node.
+            Which::Sqlite(_) => Ok(RateWindow { ends_at: now.plus(length), granted: limit }),
+            Which::Postgres(store) => postgres::in_time(store.take_calls(key, bucket, limit, length, now)).await,
+        }
+    }
+
+    /// Gives back what this process has leased, so that others need not wait until it is missed.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        match &self.0 {
+            // The next start voids the leases.
+            Which::Sqlite(_) => Ok(()),
+            Which::Postgres(store) => postgres::in_time(store.leave()).await,
+        }
+    }
+
+    /// Rotates the master key: makes a new one where this program keeps it, and seals every secret anew.
+    pub async fn rekey(&self) -> Result<u64, OpenError> {
+        match &self.0 {
+            Which::Sqlite(store) => store.rekey().await,
+            Which::Postgres(store) => store.rekey().await,
+        }
+    }
+
+    /// Resolves when a replay may have been asked for since the last time.
+    pub async fn replay_wanted(&self) {
+        match &self.0 {
+            Which::Sqlite(store) => store.replay_wanted().await,
+            Which::Postgres(store) => store.replay_wanted().await,
+        }
+    }
+
+    /// Removes a step of what deleted endpoints and accounts left behind. Returns whether there may be more.
+    pub async fn purge_deleted(&self) -> Result<bool, StoreError> {
+        on!(self, purge_deleted())
+    }
+
+    /// Removes a step of finished deliveries made before `cutoff` and their events, from `after` on. Returns where the
+    /// next step goes on, or `None` at the end.
+    pub async fn purge_old(&self, cutoff: Timestamp, after: DeliveryId) -> Result<Option<DeliveryId>, StoreError> {
+        match &self.0 {
+            Which::Sqlite(store) => store.purge_old(cutoff, after).await,
+            // A day of many rows takes longer than a call may.
+            Which::Postgres(store) => store.purge_old(cutoff, after).await,
+        }
+    }
+
+    /// Forgets a step of replays that were finished and of events that were missed before `cutoff`. Returns whether
+    /// there may be more.
+    pub async fn purge_old_replays(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        on!(self, purge_old_replays(cutoff))
+    }
+
+    /// Forgets a step of kept answers whose time is over. Returns whether there may be more.
+    pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+        on!(self, purge_kept_answers())
+    }
 }

@@ -56,7 +56,7 @@ impl App {
     async fn in_folder(folder: TempDir, settings: &[(&str, &str)]) -> Self {
         // After a restart within one process the writer of the last server may need a moment to let go of the file.
         let app = eventually("the database to open", || async {
-            match aldaba::App::open(config(folder.path(), settings)) {
+            match aldaba::App::open(config(folder.path(), settings)).await {
                 Err(error) if error.to_string().contains("another server") => None,
                 opened => Some(opened.expect("the database opens")),
             }
@@ -167,13 +167,13 @@ impl App {
 
 /// Settings of a server in this folder.
 pub fn config(folder: &Path, settings: &[(&str, &str)]) -> Config {
-    let database = format!("sqlite://{}", folder.join("aldaba.db").display());
-    let base = [("ENVIRONMENT", "development"), ("DATABASE_URL", database.as_str())];
+    let base = [("ENVIRONMENT", "development".to_owned())].into_iter().chain(crate::database::settings(folder));
     let limits: Vec<(String, String)> = aldaba::api::Bucket::ALL
         .iter()
         .map(|bucket| (format!("ALDABA_RATE_LIMITS__{}", bucket.name().to_uppercase()), "off".to_owned()))
         .collect();
-    let named = base.iter().chain(settings).map(|(name, value)| (format!("ALDABA_{name}"), (*value).to_owned()));
+    let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    let named = base.chain(settings).map(|(name, value)| (format!("ALDABA_{name}"), value));
     Config::load(Some(Path::new("/dev/null")), limits.into_iter().chain(named), []).expect("valid settings")
 }
 

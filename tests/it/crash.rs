@@ -147,6 +147,9 @@ async fn nothing_that_was_accepted_is_lost_in_twenty_crashes() {
     }
     every_delivery_has_an_outcome(&server, &key).await;
     assert_eq!(server.terminate().code(), Some(0));
+    if crate::database::is_postgres() {
+        return;
+    }
     let database = rusqlite::Connection::open(folder.path().join("aldaba.db")).expect("opens");
     let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
     assert_eq!(whole, "ok");

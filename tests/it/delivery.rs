@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::app::{App, EVENT, Receiver, Reply, eventually};
+use crate::database;
 
 #[tokio::test]
 async fn a_delivery_tells_what_was_answered() {
@@ -110,8 +111,8 @@ async fn a_host_that_no_longer_resolves_is_named() {
     let app = App::with(&[("WEBHOOKS__RETRY_SCHEDULE", "")]).await;
     let (id, _) = app.endpoint("http://127.0.0.1:9/").await;
     // Registered when it resolved; the change from outside is noticed as the command line's would be.
-    let database = rusqlite::Connection::open(app.folder().join("aldaba.db")).expect("opens");
-    database.execute("UPDATE endpoints SET url = 'http://shop.invalid/hook'", []).expect("written");
+    database::execute(app.folder(), "UPDATE endpoints SET url = 'http://shop.invalid/hook', version = version + 1")
+        .await;
     let told = app.call("POST", &format!("/v1/webhooks/{id}/test")).send().await.expect(200);
     assert_eq!(told.attribute("error"), "could not resolve host shop.invalid");
 }

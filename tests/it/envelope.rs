@@ -5,6 +5,7 @@ use aldaba::domain::time::Timestamp;
 use serde_json::json;
 
 use crate::app::{self, App, Call, Receiver, key_until};
+use crate::database;
 
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
 
@@ -261,11 +262,7 @@ async fn the_pages_beside_the_api_need_no_key() {
 #[tokio::test]
 async fn a_database_that_does_not_answer_is_503_and_not_ready() {
     let app = App::start().await;
-    // The file is replaced under the readers by something that is no database.
-    let folder = app.folder().to_owned();
-    for name in ["aldaba.db", "aldaba.db-wal", "aldaba.db-shm"] {
-        std::fs::write(folder.join(name), b"this is no database").expect("written");
-    }
+    database::destroy(app.folder()).await;
     let answer = app.get("/v1/webhooks").await.refused(503, "unavailable", "");
     assert_eq!(answer.header("retry-after"), "1");
     assert!(!String::from_utf8_lossy(&answer.text).contains("database"), "nothing of the inside leaks");
@@ -339,10 +336,9 @@ async fn a_spanish_detail_is_spanish_to_its_end() {
 async fn a_database_that_cannot_be_written_is_not_ready() {
     let app = App::start().await;
     Call::new(app.address, "GET", "/readyz").send().await.expect(200);
-    let beside = rusqlite::Connection::open(app.folder().join("aldaba.db")).expect("opens");
-    beside.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let locked = database::lock(app.folder()).await;
     Call::new(app.address, "GET", "/readyz").send().await.refused(503, "unavailable", "");
-    beside.execute_batch("ROLLBACK").expect("unlocked");
+    locked.unlock().await;
     app::eventually("the database to be ready again", || async {
         (Call::new(app.address, "GET", "/readyz").send().await.status == 200).then_some(())
     })

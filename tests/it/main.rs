@@ -4,6 +4,7 @@ mod accounts;
 mod app;
 mod command_line;
 mod crash;
+mod database;
 mod delivery;
 mod envelope;
 mod events;

@@ -1,6 +1,7 @@
 //! What every store must do: run against the embedded one, and against any that comes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
@@ -14,11 +15,11 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased, Nudge};
-use aldaba::store::keys::KeySource;
 use aldaba::store::{NewEndpoint, OpenOptions, Page, Settled, Settlement, Step, Store, StoreError};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{EVENT, eventually};
+use crate::database;
 
 pub const ALL: Page = Page { page: 1, per_page: 100 };
 
@@ -31,15 +32,19 @@ pub struct Fixture {
     folder: tempfile::TempDir,
 }
 
+/// No two stores draw the same numbers.
+static SEED: AtomicU64 = AtomicU64::new(1);
+
 fn options(folder: &std::path::Path, clock: Arc<ManualClock>, inbox: Option<Inbox>) -> OpenOptions {
+    let (database, keys) = database::options(folder);
     OpenOptions {
-        path: folder.join("aldaba.db"),
-        keys: KeySource::File(folder.join("master-key")),
+        database,
+        keys,
         environment: Environment::Development,
         policy: DeliveryPolicy::default(),
         max_endpoints: 50,
         clock,
-        random: Arc::new(SeededRandom::new(1)),
+        random: Arc::new(SeededRandom::new(SEED.fetch_add(1, Ordering::Relaxed))),
         inbox,
     }
 }
@@ -49,14 +54,14 @@ impl Fixture {
         let folder = tempfile::tempdir().expect("a folder");
         let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
         let (inbox, nudges) = Inbox::new();
-        let store = Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).expect("opens");
+        let store = Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.expect("opens");
         let account = store.create_account("a".into(), None).await.expect("an account").id;
         Self { store, clock, nudges, inbox, account, folder }
     }
 
     /// Another process on the same file.
-    fn beside(&self) -> Store {
-        Store::open(options(self.folder.path(), self.clock.clone(), None)).expect("opens beside")
+    async fn beside(&self) -> Store {
+        Store::open(options(self.folder.path(), self.clock.clone(), None)).await.expect("opens beside")
     }
 
     async fn endpoint(&self) -> (EndpointId, EndpointKey) {
@@ -186,10 +191,11 @@ async fn a_start_voids_the_leases_of_whoever_came_before() {
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let before = f.jobs(1).await;
     let Fixture { store, clock, folder, .. } = f;
+    store.close().await.expect("closed");
     drop(store);
     let (inbox, _nudges) = Inbox::new();
     let store = eventually("the file to be free", || async {
-        Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).ok()
+        Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.ok()
     })
     .await;
     let late = store.settle(Arc::new(vec![settlement(&before[0], 200)])).await.expect("answered");
@@ -201,7 +207,7 @@ async fn a_start_voids_the_leases_of_whoever_came_before() {
 async fn what_another_process_writes_is_noticed() {
     let mut f = Fixture::new().await;
     let (_, key) = f.endpoint().await;
-    let beside = f.beside();
+    let beside = f.beside().await;
     beside.accept(vec![event(f.account, 1)], None).await.expect("accepted");
     while !matches!(f.nudges.recv().await, Some(Nudge::Rescan)) {}
     assert_eq!(f.store.claim(key, 10).await.expect("claimed").jobs.len(), 1);
@@ -351,10 +357,11 @@ async fn a_cancelled_replay_leaves_nothing_behind_that_is_sent_later() {
     assert_eq!(f.store.missed(f.account, id).await.expect("counted").count, 99, "what was not sent is still missed");
 
     let Fixture { store, clock, folder, account, .. } = f;
+    store.close().await.expect("closed");
     drop((store, claimed));
     let (inbox, _nudges) = Inbox::new();
     let store = eventually("the next start", || async {
-        Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).ok()
+        Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.ok()
     })
     .await;
     let left = store.endpoint_deliveries(account, id, ALL).await.expect("listed");
@@ -366,7 +373,7 @@ async fn a_cancelled_replay_leaves_nothing_behind_that_is_sent_later() {
 async fn what_is_new_is_claimed_before_what_is_replayed() {
     let f = Fixture::new().await;
     let (id, key) = f.endpoint().await;
-    let beside = f.beside();
+    let beside = f.beside().await;
     beside.accept((0..20).map(|n| f.event(n)).collect(), None).await.expect("accepted");
     let old = f.store.claim(key, 256).await.expect("claimed").jobs;
     f.store.settle(Arc::new(old.iter().map(|leased| settlement(leased, 200)).collect())).await.expect("settled");
@@ -433,6 +440,9 @@ async fn what_was_missed_is_forgotten_with_its_event() {
 
 #[tokio::test]
 async fn a_database_of_the_first_version_is_brought_to_this_one() {
+    if database::is_postgres() {
+        return of_the_first_version_on_postgres().await;
+    }
     let folder = tempfile::tempdir().expect("a folder");
     let first = include_str!("../../migrations/sqlite/0001_initial.sql");
     let old = rusqlite::Connection::open(folder.path().join("aldaba.db")).expect("opens");
@@ -444,7 +454,7 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
     .expect("a row");
     drop(old);
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
-    let store = Store::open(options(folder.path(), clock, None)).expect("opens");
+    let store = Store::open(options(folder.path(), clock, None)).await.expect("opens");
     let account = AccountId::from_random([0; 16]);
     assert_eq!(store.accounts(ALL).await.expect("listed").items[0].name, "old");
     assert!(store.view().event_types().is_empty(), "the catalog is the operator's");
@@ -455,16 +465,33 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
 async fn a_row_that_cannot_be_read_fails_its_own_claim_and_no_write_beside_it() {
     let f = Fixture::new().await;
     let (_, key) = f.endpoint().await;
-    f.beside().accept(vec![f.event(1)], None).await.expect("accepted");
-    let file = rusqlite::Connection::open(f.folder.path().join("aldaba.db")).expect("opens");
-    file.busy_timeout(Duration::from_secs(5)).expect("set");
-    file.execute("UPDATE payloads SET body = 7", []).expect("damaged");
+    f.beside().await.accept(vec![f.event(1)], None).await.expect("accepted");
+    let damage = if database::is_postgres() { "DELETE FROM payloads" } else { "UPDATE payloads SET body = 7" };
+    database::execute(f.folder.path(), damage).await;
     for _ in 0..50 {
         let (claimed, accepted, again) =
             tokio::join!(f.store.claim(key, 10), f.store.accept(vec![f.event(2)], None), f.store.claim(key, 10));
         accepted.expect("accepted beside a claim that fails");
         for claim in [claimed, again] {
-            assert!(matches!(claim, Err(StoreError::Corrupt(_))), "{claim:?}");
+            // One that meets another at the same rows passes them by.
+            let passed = database::is_postgres() && matches!(&claim, Ok(claimed) if claimed.jobs.is_empty());
+            assert!(passed || matches!(claim, Err(StoreError::Corrupt(_))), "{claim:?}");
         }
     }
+}
+
+async fn of_the_first_version_on_postgres() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let old = database::connect(&database::url(folder.path())).await;
+    old.batch_execute(include_str!("../../migrations/postgres/0001_initial.sql")).await.expect("the first version");
+    let sql = "CREATE TABLE schema_version (version bigint NOT NULL); INSERT INTO schema_version VALUES (1); \
+               INSERT INTO accounts (id, name, created_at, updated_at) \
+               VALUES ('00000000-0000-4000-8000-000000000000', 'old', 0, 0)";
+    old.batch_execute(sql).await.expect("a row");
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
+    let store = Store::open(options(folder.path(), clock, None)).await.expect("opens");
+    let account = AccountId::from_random([0; 16]);
+    assert_eq!(store.accounts(ALL).await.expect("listed").items[0].name, "old");
+    assert!(store.view().event_types().is_empty(), "the catalog is the operator's");
+    assert_eq!(store.replay(account, ReplayId::from_random([1; 16])).await.err(), Some(StoreError::NotFound));
 }

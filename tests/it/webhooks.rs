@@ -4,6 +4,7 @@ use aldaba::domain::permission::Permission;
 use serde_json::{Value, json};
 
 use crate::app::{App, EVENT, Receiver, Reply};
+use crate::database;
 
 #[tokio::test]
 async fn a_created_endpoint_shows_its_secret_once() {
@@ -291,11 +292,10 @@ async fn a_tests_outcome_that_cannot_be_written_is_written_when_it_can() {
     let (id, _) = app.endpoint(&receiver.url()).await;
     let testing = tokio::spawn(app.call("POST", &format!("/v1/webhooks/{id}/test")).send());
     receiver.wait_for(1).await;
-    let beside = rusqlite::Connection::open(app.folder().join("aldaba.db")).expect("opens");
-    beside.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let locked = database::lock(app.folder()).await;
     // Nothing can be written any more, for longer than a write waits.
     app.post("/v1/events", json!({ "event": EVENT, "data": {} })).await.refused(503, "unavailable", "");
-    beside.execute_batch("ROLLBACK").expect("unlocked");
+    locked.unlock().await;
     let told = testing.await.expect("no panic").expect(200);
     assert_eq!(told.attribute("delivered"), true);
     let listed = app.delivery(&id, "success").await;

@@ -10,22 +10,9 @@ use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Keyring;
 use crate::domain::time::Timestamp;
-use crate::store::sqlite::book::EventTypes;
 use crate::store::sqlite::writer::Tx;
-use crate::store::{Keep, OpenError, Page, Paged, StoreError, WithKey};
-
-/// A new API key, without the key.
-#[derive(Clone, Debug)]
-pub struct NewApiKey {
-    /// The account it acts for; `None` makes an operator key.
-    pub account: Option<AccountId>,
-    /// A label.
-    pub name: Option<String>,
-    /// What it may do.
-    pub permissions: Permissions,
-    /// After this it is refused.
-    pub expires_at: Option<Timestamp>,
-}
+use crate::store::view::EventTypes;
+use crate::store::{Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
 
 impl Store {
     /// Makes an account.

@@ -3,71 +3,21 @@
 //! The [`Book`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open transaction
 //! sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use rusqlite::{Connection, Row, params};
 
-use super::{Shared, admin, parsed};
+use super::{admin, parsed};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus};
-use crate::domain::event::EventType;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
-use crate::domain::secret::{OpenError, SealedSecret, SecretSet};
-use crate::domain::sign::Signer;
+use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
-use crate::domain::url::{Environment, ReceiverUrl};
 use crate::store::inbox::Room;
+use crate::store::shared::{Shared, StoredEndpoint, words};
+use crate::store::view::{EventTypes, View, Whole};
 use crate::store::{StoreError, Target};
-
-/// What was last committed, for attempts and for the API's door. Clones share it.
-#[derive(Clone, Default)]
-pub struct View {
-    endpoints: Arc<RwLock<HashMap<EndpointKey, Arc<Target>>>>,
-    keys: Arc<RwLock<HashMap<KeyHash, Arc<ApiKey>>>>,
-    types: Arc<RwLock<Arc<EventTypes>>>,
-    accounts: Arc<RwLock<HashSet<AccountId>>>,
-    cancelled: Arc<RwLock<BTreeSet<i64>>>,
-}
-
-/// Cancelled replays that are remembered: their deliveries that are in memory are gone long before as many have come.
-const MAX_CANCELLED: usize = 1_024;
-
-/// The catalog by name.
-pub type EventTypes = HashMap<String, EventType>;
-
-impl View {
-    /// The endpoint's row as it was last committed; `None` when it is deleted.
-    pub fn target(&self, endpoint: EndpointKey) -> Option<Arc<Target>> {
-        self.endpoints.read().unwrap_or_else(PoisonError::into_inner).get(&endpoint).cloned()
-    }
-
-    /// The endpoints that receive deliveries.
-    pub fn active_endpoints(&self) -> Vec<EndpointKey> {
-        let endpoints = self.endpoints.read().unwrap_or_else(PoisonError::into_inner);
-        endpoints.iter().filter(|(_, target)| target.active).map(|(key, _)| *key).collect()
-    }
-
-    /// The key with this hash, if it was not revoked.
-    pub fn api_key(&self, hash: &KeyHash) -> Option<Arc<ApiKey>> {
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()
-    }
-
-    /// Whether the account exists.
-    pub fn has_account(&self, id: AccountId) -> bool {
-        self.accounts.read().unwrap_or_else(PoisonError::into_inner).contains(&id)
-    }
-
-    /// Whether the replay was cancelled while this process runs.
-    pub fn is_cancelled(&self, replay: i64) -> bool {
-        self.cancelled.read().unwrap_or_else(PoisonError::into_inner).contains(&replay)
-    }
-
-    /// The catalog.
-    pub fn event_types(&self) -> Arc<EventTypes> {
-        self.types.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// An endpoint on the writer's thread.
 pub(super) struct EndpointRow {
@@ -290,38 +240,11 @@ impl Book {
     pub fn publish(&mut self) {
         for change in self.changes.drain(..) {
             match change {
-                Change::Endpoint(key, target) => {
-                    let mut endpoints = self.view.endpoints.write().unwrap_or_else(PoisonError::into_inner);
-                    match target {
-                        Some(target) => endpoints.insert(key, target),
-                        None => endpoints.remove(&key),
-                    };
-                }
-                Change::ApiKey(hash, key) => {
-                    let mut keys = self.view.keys.write().unwrap_or_else(PoisonError::into_inner);
-                    match key {
-                        Some(key) => keys.insert(hash, key),
-                        None => keys.remove(&hash),
-                    };
-                }
-                Change::Account(id, exists) => {
-                    let mut accounts = self.view.accounts.write().unwrap_or_else(PoisonError::into_inner);
-                    if exists {
-                        accounts.insert(id)
-                    } else {
-                        accounts.remove(&id)
-                    };
-                }
-                Change::Cancelled(replay) => {
-                    let mut cancelled = self.view.cancelled.write().unwrap_or_else(PoisonError::into_inner);
-                    cancelled.insert(replay);
-                    if cancelled.len() > MAX_CANCELLED {
-                        cancelled.pop_first();
-                    }
-                }
-                Change::EventTypes(types) => {
-                    *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = types;
-                }
+                Change::Endpoint(key, target) => self.view.show_endpoint(key, target),
+                Change::ApiKey(hash, key) => self.view.show_key(hash, key),
+                Change::Account(id, exists) => self.view.show_account(id, exists),
+                Change::Cancelled(replay) => self.view.show_cancelled(replay),
+                Change::EventTypes(types) => self.view.show_types(types),
             }
         }
     }
@@ -338,12 +261,12 @@ impl Book {
         }
         *self = fresh;
         let targets = self.endpoints.iter().filter_map(|(key, row)| Some((*key, row.target.clone()?)));
-        *self.view.endpoints.write().unwrap_or_else(PoisonError::into_inner) = targets.collect();
-        let keys = keys.into_iter().map(|(hash, key)| (hash, Arc::new(key)));
-        *self.view.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
-        *self.view.types.write().unwrap_or_else(PoisonError::into_inner) = self.types.clone();
-        let accounts = self.account_keys.keys().copied().collect();
-        *self.view.accounts.write().unwrap_or_else(PoisonError::into_inner) = accounts;
+        self.view.show(Whole {
+            endpoints: targets.collect(),
+            keys: keys.into_iter().map(|(hash, key)| (hash, Arc::new(key))).collect(),
+            types: self.types.clone(),
+            accounts: self.account_keys.keys().copied().collect(),
+        });
         Ok(())
     }
 
@@ -422,27 +345,21 @@ impl Book {
             "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
              last_delivery_at FROM endpoints WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
         )?;
-        let rows = statement.query_map([only.map(|key| key.0)], stored_endpoint)?;
+        let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
-            let stored = stored?;
-            let held = before.remove(&stored.key).map(|row| row.held).unwrap_or_default();
-            let target = load_target(db, shared, &stored)?.map(Arc::new);
-            if let Some(account) = self.accounts.get_mut(&stored.account) {
-                let active = stored.health.status == EndpointStatus::Active;
-                let subscribers = if active { &mut account.subscribers } else { &mut account.paused };
-                for event in &stored.events {
-                    subscribers.entry(event.clone()).or_default().push(stored.key);
+            let StoredRow { mut endpoint, events, health, last_delivery_at } = stored?;
+            endpoint.secrets = secrets_of(db, endpoint.key)?;
+            let held = before.remove(&endpoint.key).map(|row| row.held).unwrap_or_default();
+            let target = shared.open_target(&endpoint).map(Arc::new);
+            if let Some(account) = self.accounts.get_mut(&endpoint.account) {
+                let subscribers = if endpoint.active { &mut account.subscribers } else { &mut account.paused };
+                for event in &events {
+                    subscribers.entry(event.clone()).or_default().push(endpoint.key);
                 }
             }
-            let row = EndpointRow {
-                account: stored.account,
-                health: stored.health,
-                held,
-                last_delivery_at: stored.last_delivery_at,
-                deliveries_added: 0,
-                target,
-            };
-            self.endpoints.insert(stored.key, row);
+            let account = endpoint.account;
+            let row = EndpointRow { account, health, held, last_delivery_at, deliveries_added: 0, target };
+            self.endpoints.insert(endpoint.key, row);
         }
         Ok(())
     }
@@ -462,86 +379,37 @@ fn forget(subscribers: &mut Subscribers, key: EndpointKey) -> Vec<String> {
     types
 }
 
-struct StoredEndpoint {
-    key: EndpointKey,
-    id: EndpointId,
-    account: AccountKey,
-    url: String,
+/// A row of the book before its secrets are opened.
+struct StoredRow {
+    endpoint: StoredEndpoint,
     events: Vec<String>,
-    version: i64,
     health: EndpointHealth,
     last_delivery_at: Option<Timestamp>,
 }
 
-fn stored_endpoint(row: &Row<'_>) -> rusqlite::Result<StoredEndpoint> {
-    Ok(StoredEndpoint {
+fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
+    let health = health(row)?;
+    let endpoint = StoredEndpoint {
         key: EndpointKey(row.get("key")?),
         id: EndpointId(uuid(row, "id")?),
         account: AccountKey(row.get("account")?),
         url: row.get("url")?,
-        events: words(&row.get::<_, String>("events")?),
         version: row.get("version")?,
-        health: health(row)?,
-        last_delivery_at: time(row, "last_delivery_at")?,
-    })
+        active: health.status == EndpointStatus::Active,
+        secrets: Vec::new(),
+    };
+    let events = words(&row.get::<_, String>("events")?);
+    Ok(StoredRow { endpoint, events, health, last_delivery_at: time(row, "last_delivery_at")? })
 }
 
-/// Opens the secrets of an endpoint. One that cannot be opened is logged and receives nothing until it can.
-fn load_target(db: &Connection, shared: &Shared, stored: &StoredEndpoint) -> Result<Option<Target>, StoreError> {
-    let mut opened = open_secrets(db, shared, stored)?;
-    if let Err(OpenError::UnknownKey(_)) = opened {
-        shared.reload_keyring();
-        opened = open_secrets(db, shared, stored)?;
-    }
-    // The address is checked again at each connection; a URL that was registered in development may not be valid in production.
-    let url = ReceiverUrl::parse(&stored.url, shared.environment)
-        .or_else(|_| ReceiverUrl::parse(&stored.url, Environment::Development));
-    match (opened, url) {
-        (Ok(secrets), Ok(url)) => Ok(Some(Target {
-            version: stored.version,
-            active: stored.health.status == EndpointStatus::Active,
-            url: Arc::new(url),
-            signer: Signer::new(&secrets),
-        })),
-        (Err(error), _) => {
-            tracing::error!(endpoint = %stored.id, %error, "an endpoint's secret cannot be opened: its deliveries wait");
-            Ok(None)
-        }
-        (_, Err(error)) => {
-            tracing::error!(endpoint = %stored.id, %error, "an endpoint's URL cannot be used: its deliveries wait");
-            Ok(None)
-        }
-    }
-}
-
-fn open_secrets(
-    db: &Connection,
-    shared: &Shared,
-    stored: &StoredEndpoint,
-) -> Result<Result<SecretSet, OpenError>, StoreError> {
-    let keyring = shared.keyring();
-    let mut statement = db.prepare_cached(
-        "SELECT key_id, sealed, expires_at FROM endpoint_secrets WHERE endpoint = ?1 ORDER BY version DESC",
-    )?;
-    let rows = statement.query_map([stored.key.0], |row| {
+fn secrets_of(db: &Connection, key: EndpointKey) -> rusqlite::Result<Vec<(SealedSecret, Option<Timestamp>)>> {
+    let sql = "SELECT key_id, sealed, expires_at FROM endpoint_secrets WHERE endpoint = ?1 ORDER BY version DESC";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map([key.0], |row| {
         let sealed = SealedSecret { key_id: row.get("key_id")?, bytes: row.get("sealed")? };
         Ok((sealed, time(row, "expires_at")?))
     })?;
-    let mut current = None;
-    let mut older = Vec::new();
-    for row in rows {
-        let (sealed, expires_at) = row?;
-        let secret = match keyring.open(&sealed, stored.id) {
-            Ok(secret) => secret,
-            Err(error) => return Ok(Err(error)),
-        };
-        match (&current, expires_at) {
-            (None, _) => current = Some(secret),
-            (Some(_), Some(until)) => older.push((secret, until)),
-            (Some(_), None) => {}
-        }
-    }
-    Ok(current.map(|current| SecretSet { current, older }).ok_or(OpenError::Damaged))
+    rows.collect()
 }
 
 pub(super) fn health(row: &Row<'_>) -> rusqlite::Result<EndpointHealth> {
@@ -550,11 +418,6 @@ pub(super) fn health(row: &Row<'_>) -> rusqlite::Result<EndpointHealth> {
         consecutive_failures: row.get("consecutive_failures")?,
         failing_since: time(row, "failing_since")?,
     })
-}
-
-/// Names separated by spaces.
-pub(super) fn words(column: &str) -> Vec<String> {
-    column.split_whitespace().map(str::to_owned).collect()
 }
 
 pub(super) fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {

@@ -6,13 +6,14 @@ use rusqlite::{Connection, Row, params};
 
 use super::Store;
 use super::admin::account;
-use super::book::{health, time, uuid, words};
+use super::book::{health, time, uuid};
 use super::writer::Tx;
 use crate::domain::account::Account;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus};
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
+use crate::store::shared::words;
 use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.

@@ -17,23 +17,16 @@ mod replay;
 mod search;
 mod writer;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::inbox::Inbox;
-use super::keys::KeySource;
+use super::shared::Shared;
+use super::view::View;
 use super::{KeepScope, KeptAnswer, StoreError};
-use crate::clock::{Clock, Random};
-use crate::domain::secret::Keyring;
-use crate::domain::transition::DeliveryPolicy;
-use crate::domain::url::Environment;
-
-pub use admin::NewApiKey;
-pub use book::View;
-pub use open::OpenOptions;
 
 /// Connections that read.
 const READERS: usize = 4;
@@ -54,36 +47,6 @@ pub struct Store {
     readers: Readers,
     view: View,
     shared: Arc<Shared>,
-}
-
-/// What the writer and the readers have in common.
-struct Shared {
-    clock: Arc<dyn Clock>,
-    random: Arc<dyn Random>,
-    key_source: KeySource,
-    keyring: RwLock<Arc<Keyring>>,
-    environment: Environment,
-    policy: DeliveryPolicy,
-    max_endpoints: u32,
-    inbox: Option<Inbox>,
-    /// Wakes whoever carries out replays.
-    replays: Notify,
-    /// Held while a server has the file.
-    lock: Option<std::fs::File>,
-}
-
-impl Shared {
-    fn keyring(&self) -> Arc<Keyring> {
-        self.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Reads the master keys again: the command line may have rotated them.
-    fn reload_keyring(&self) {
-        match self.key_source.load(&*self.random) {
-            Ok(keyring) => *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring),
-            Err(error) => tracing::error!(%error, "the master keys could not be read again"),
-        }
-    }
 }
 
 impl Store {

@@ -1,18 +1,16 @@
 //! Opening the file: settings of each connection, migrations, the lock of the one server.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{BUSY_TIMEOUT, Readers, Shared, Store, View, admin, dispatch, peer, writer};
-use crate::clock::{Clock, Random};
-use crate::domain::transition::DeliveryPolicy;
-use crate::domain::url::Environment;
-use crate::store::inbox::Inbox;
-use crate::store::keys::KeySource;
-use crate::store::{OpenError, StoreError};
+use super::{BUSY_TIMEOUT, Readers, Store, admin, dispatch, peer, writer};
+use crate::clock::Clock;
+use crate::store::shared::Shared;
+use crate::store::view::View;
+use crate::store::{OpenError, OpenOptions, StoreError};
 
 /// Forward only; the position in the list is the version.
 const MIGRATIONS: &[(&str, &str)] = &[
@@ -23,34 +21,16 @@ const MIGRATIONS: &[(&str, &str)] = &[
 /// How long the checkpointer waits for readers.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// How the store is opened.
-pub struct OpenOptions {
-    /// The database file; it is made when it is not there.
-    pub path: PathBuf,
-    /// The master keys.
-    pub keys: KeySource,
-    /// What receiver URLs may be.
-    pub environment: Environment,
-    /// What becomes of deliveries.
-    pub policy: DeliveryPolicy,
-    /// Endpoints that an account may have.
-    pub max_endpoints: u32,
-    /// Time.
-    pub clock: Arc<dyn Clock>,
-    /// Randomness.
-    pub random: Arc<dyn Random>,
-    /// With an inbox this process delivers: it takes the file's lock and voids the leases of whoever came before.
-    pub inbox: Option<Inbox>,
-}
-
 impl Store {
     /// Opens the file, brings it to this program's version and starts the writer.
-    pub fn open(options: OpenOptions) -> Result<Self, OpenError> {
-        let shown = options.path.display().to_string();
+    ///
+    /// With an inbox this process delivers: it takes the file's lock and voids the leases of whoever came before.
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OpenError> {
+        let shown = path.display().to_string();
         let failed =
             |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
-        let lock = options.inbox.as_ref().map(|_| peer::take_lock(&options.path)).transpose()?;
-        let mut connection = writer_connection(&options.path).map_err(|e| failed("cannot open", &e))?;
+        let lock = options.inbox.as_ref().map(|_| peer::take_lock(path)).transpose()?;
+        let mut connection = writer_connection(path).map_err(|e| failed("cannot open", &e))?;
         migrate(&mut connection, &*options.clock)?;
         let keyring = options.keys.load(&*options.random)?;
         admin::check_master_keys(&connection, &keyring)?;
@@ -58,22 +38,11 @@ impl Store {
             Some(_) => dispatch::void_leases(&connection, options.clock.now()).map_err(|e| failed("cannot use", &e))?,
             None => 0,
         };
-        let shared = Arc::new(Shared {
-            clock: options.clock,
-            random: options.random,
-            key_source: options.keys,
-            keyring: RwLock::new(Arc::new(keyring)),
-            environment: options.environment,
-            policy: options.policy,
-            max_endpoints: options.max_endpoints,
-            inbox: options.inbox,
-            replays: tokio::sync::Notify::new(),
-            lock,
-        });
+        let shared = Arc::new(Shared::new(options, keyring));
         let view = View::default();
-        let writer = writer::start(connection, &options.path, shared.clone(), view.clone(), lease)
+        let writer = writer::start(connection, path, shared.clone(), view.clone(), lease, lock)
             .map_err(|e| failed("cannot read", &e))?;
-        Ok(Self { writer, readers: Readers::new(&options.path), view, shared })
+        Ok(Self { writer, readers: Readers::new(path), view, shared })
     }
 }
 

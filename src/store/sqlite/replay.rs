@@ -6,7 +6,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::book::{EndpointRow, time, uuid, words};
+use super::book::{EndpointRow, time, uuid};
 use super::dispatch::take_back;
 use super::endpoints::find;
 use super::log::find_delivery;
@@ -16,13 +16,9 @@ use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
+use crate::store::shared::words;
+use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
 use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
-
-/// Deliveries of an endpoint that replays have made and that wait for their first attempt.
-pub const WINDOW: usize = 256;
-
-/// Unfinished replays of one endpoint.
-pub const MAX_REPLAYS: usize = 10;
 
 /// Events that one step looks at.
 const SCAN: usize = 1_000;
@@ -233,9 +229,9 @@ impl Store {
                     let scan = scan(&snapshot, &job, job.position, SCAN, usize::MAX)?;
                     return Ok(Some((job, scan)));
                 }
-                let room = WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
+                let room = REPLAY_WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
                 // In larger steps when it is full, and to the last one when it is empty.
-                let room = if room < WINDOW / 2 { 0 } else { room };
+                let room = if room < REPLAY_WINDOW / 2 { 0 } else { room };
                 // All are made, and some are under way.
                 let made = job.position >= job.last && unsent(&snapshot, key)? > 0;
                 let scan = if room == 0 || made {

@@ -10,12 +10,14 @@ use std::time::Duration;
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::book::{Book, View};
-use super::{QUEUE_TIMEOUT, Shared, maintain, peer};
+use super::book::Book;
+use super::{QUEUE_TIMEOUT, maintain, peer};
 use crate::domain::id::{EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::inbox::{Leased, Nudge};
+use crate::store::shared::Shared;
+use crate::store::view::View;
 
 /// Writes that may wait.
 const QUEUE: usize = 4_096;
@@ -143,6 +145,7 @@ pub(super) fn start(
     shared: Arc<Shared>,
     view: View,
     lease: i64,
+    lock: Option<std::fs::File>,
 ) -> Result<Handle, StoreError> {
     let mut book = Book::new(view);
     book.reload(&db, &shared)?;
@@ -151,7 +154,7 @@ pub(super) fn start(
     let (queue, writes) = sync_channel(QUEUE);
     let data_version = data_version(&db)?;
     let path = path.to_owned();
-    let thread = Writer { path, db, book, shared, ids, lease, data_version, stale: false, checkpoints };
+    let thread = Writer { path, db, book, shared, ids, lease, lock, data_version, stale: false, checkpoints };
     std::thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || thread.run(&writes))
@@ -166,6 +169,8 @@ struct Writer {
     shared: Arc<Shared>,
     ids: IdSequence,
     lease: i64,
+    /// Held while a server has the file.
+    lock: Option<std::fs::File>,
     data_version: i64,
     /// Whether the book may differ from what is committed: a transaction is under way, or has failed.
     stale: bool,
@@ -215,7 +220,7 @@ impl Writer {
         let generation = peer::generation(&self.db)?;
         self.data_version = version;
         self.stale = false;
-        if let Some(lock) = &self.shared.lock {
+        if let Some(lock) = &self.lock {
             peer::acknowledge(lock, generation);
         }
         if let Some(inbox) = &self.shared.inbox {

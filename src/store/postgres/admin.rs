@@ -1,0 +1,377 @@
+//! Accounts, API keys and the catalog of event types.
+
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use tokio_postgres::Row;
+
+use super::follow::{Change, write_change};
+use super::{Store, corrupt, execute, get, maybe_whole, one, owner, row, rows, text, time, when};
+use crate::domain::account::{Account, ApiKey, KeyHash, PlainKey};
+use crate::domain::event::{EventType, INITIAL_TYPES};
+use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
+use crate::domain::permission::Permissions;
+use crate::domain::secret::{Keyring, SealedSecret};
+use crate::domain::time::Timestamp;
+use crate::store::view::EventTypes;
+use crate::store::{Keep, KeepScope, KeptAnswer, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+
+impl Store {
+    pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+        let (id, name, now) = (AccountId::from_random(self.shared.random.array()), text(name), self.now());
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let sql = "INSERT INTO accounts (id, name, created_at, updated_at) VALUES ($1, $2, $3, $3) RETURNING key";
+        let key = AccountKey(get(&one(&tx, sql, &[&id.0, &name, &now.as_millis()]).await?, "key")?);
+        let account = Account { id, key, name, created_at: now, updated_at: now };
+        keep_effect(&tx, keep, &account, now).await?;
+        write_change(&tx, Change::Account(key), now).await?;
+        self.commit(tx).await?;
+        Ok(account)
+    }
+
+    pub async fn rename_account(&self, id: AccountId, name: String) -> Result<Account, StoreError> {
+        let db = self.client().await?;
+        let sql = "UPDATE accounts SET name = $2, updated_at = $3 WHERE id = $1 AND deleted_at IS NULL";
+        execute(&db, sql, &[&id.0, &text(name), &self.now().as_millis()]).await?;
+        account(&db, id).await
+    }
+
+    pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let sql = "UPDATE accounts SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL RETURNING key";
+        let account = AccountKey(get(&one(&tx, sql, &[&id.0, &now.as_millis()]).await?, "key")?);
+        let mut changes = Vec::new();
+        for key in rows(&tx, "DELETE FROM api_keys WHERE account = $1 RETURNING id", &[&account.0]).await? {
+            changes.push(Change::ApiKey(ApiKeyId(get(&key, "id")?)));
+        }
+        let sql = "SELECT key FROM endpoints WHERE account = $1 AND deleted_at IS NULL ORDER BY key FOR UPDATE";
+        for endpoint in rows(&tx, sql, &[&account.0]).await? {
+            let key = EndpointKey(get(&endpoint, "key")?);
+            super::endpoints::bury(&tx, key, now).await?;
+            changes.push(Change::Endpoint(key));
+        }
+        changes.push(Change::Account(account));
+        for change in changes {
+            write_change(&tx, change, now).await?;
+        }
+        self.commit(tx).await
+    }
+
+    pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
+        account(&self.client().await?, id).await
+    }
+
+    pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
+        let mut client = self.client().await?;
+        let db = super::snapshot(&mut client).await?;
+        let total = count(&db, "SELECT count(*) AS total FROM accounts WHERE deleted_at IS NULL", &[]).await?;
+        let sql = format!("{ACCOUNT_COLUMNS} WHERE deleted_at IS NULL ORDER BY key DESC LIMIT $1 OFFSET $2");
+        let found = rows(&db, &sql, &[&i64::from(page.per_page), &offset(page)]).await?;
+        Ok(Paged { items: found.iter().map(account_from_row).collect::<Result<_, _>>()?, total })
+    }
+
+    pub async fn create_api_key(
+        &self,
+        new: NewApiKey,
+        prefix: String,
+        keep: Option<Keep<WithKey>>,
+    ) -> Result<WithKey, StoreError> {
+        let (now, name) = (self.now(), new.name.map(text));
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let account = match new.account {
+            Some(id) => Some((id, lock_account(&tx, id).await?.key)),
+            None => None,
+        };
+        let key = PlainKey::from_random(&prefix, self.shared.random.array());
+        let id = ApiKeyId::from_random(self.shared.random.array());
+        let sql = "INSERT INTO api_keys (id, account, hash, name, permissions, hint, expires_at, created_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let hash = KeyHash::of(key.reveal());
+        execute(
+            &tx,
+            sql,
+            &[
+                &id.0,
+                &account.map(|(_, key)| key.0),
+                &hash.as_bytes().as_slice(),
+                &name,
+                &new.permissions.to_column(),
+                &key.hint(),
+                &new.expires_at.map(Timestamp::as_millis),
+                &now.as_millis(),
+            ],
+        )
+        .await?;
+        let resource = ApiKey {
+            id,
+            account,
+            name,
+            permissions: new.permissions,
+            hint: key.hint(),
+            expires_at: new.expires_at,
+            last_used_at: None,
+            created_at: now,
+        };
+        let made = WithKey { resource, key };
+        keep_effect(&tx, keep, &made, now).await?;
+        write_change(&tx, Change::ApiKey(id), now).await?;
+        self.commit(tx).await?;
+        Ok(made)
+    }
+
+    pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
+        let mut client = self.client().await?;
+        let db = super::snapshot(&mut client).await?;
+        let key = match account_id {
+            Some(id) => Some(account(&db, id).await?.key.0),
+            None => None,
+        };
+        let sql = "SELECT count(*) AS total FROM api_keys WHERE account IS NOT DISTINCT FROM $1";
+        let total = count(&db, sql, &[&key]).await?;
+        let sql = format!(
+            "{API_KEY_COLUMNS} WHERE k.account IS NOT DISTINCT FROM $1 ORDER BY k.created_at DESC, k.id LIMIT $2 OFFSET $3"
+        );
+        let found = rows(&db, &sql, &[&key, &i64::from(page.per_page), &offset(page)]).await?;
+        let items = found.iter().map(|row| api_key_from_row(row).map(|(_, key)| key)).collect::<Result<_, _>>()?;
+        Ok(Paged { items, total })
+    }
+
+    pub async fn delete_api_key(&self, account_id: Option<AccountId>, id: ApiKeyId) -> Result<(), StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let key = match account_id {
+            Some(id) => Some(account(&tx, id).await?.key.0),
+            None => None,
+        };
+        let sql = "DELETE FROM api_keys WHERE id = $1 AND account IS NOT DISTINCT FROM $2";
+        if execute(&tx, sql, &[&id.0, &key]).await? == 0 {
+            return Err(StoreError::NotFound);
+        }
+        write_change(&tx, Change::ApiKey(id), self.now()).await?;
+        self.commit(tx).await
+    }
+
+    pub async fn record_key_use(&self, mut uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
+        // In one order everywhere, so that two nodes never wait for each other.
+        uses.sort_unstable();
+        let (ids, times): (Vec<_>, Vec<_>) = uses.into_iter().map(|(id, at)| (id.0, at.as_millis())).unzip();
+        let sql = "UPDATE api_keys k SET last_used_at = greatest(coalesce(k.last_used_at, 0), u.at) \
+                   FROM unnest($1::uuid[], $2::bigint[]) AS u(id, at) WHERE k.id = u.id";
+        execute(&self.client().await?, sql, &[&ids, &times]).await?;
+        Ok(())
+    }
+
+    pub async fn create_event_type(
+        &self,
+        new: EventType,
+        keep: Option<Keep<EventType>>,
+    ) -> Result<EventType, StoreError> {
+        let now = self.now();
+        let new = EventType { description: new.description.map(text), created_at: now, updated_at: now, ..new };
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let sql = "INSERT INTO event_types (name, description, schema, example, created_at, updated_at) \
+                   VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (name) DO NOTHING";
+        let parameters: super::Params<'_> = &[&new.name, &new.description, &new.schema, &new.example, &now.as_millis()];
+        if execute(&tx, sql, parameters).await? == 0 {
+            return Err(StoreError::Exists);
+        }
+        keep_effect(&tx, keep, &new, now).await?;
+        write_change(&tx, Change::EventTypes, now).await?;
+        self.commit(tx).await?;
+        Ok(new)
+    }
+
+    pub async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
+        let now = self.now();
+        let entry = EventType { description: entry.description.map(text), updated_at: now, ..entry };
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let sql = "UPDATE event_types SET description = $2, schema = $3, example = $4, updated_at = $5 WHERE name = $1";
+        let parameters: super::Params<'_> =
+            &[&entry.name, &entry.description, &entry.schema, &entry.example, &now.as_millis()];
+        if execute(&tx, sql, parameters).await? == 0 {
+            return Err(StoreError::NotFound);
+        }
+        write_change(&tx, Change::EventTypes, now).await?;
+        self.commit(tx).await?;
+        Ok(entry)
+    }
+
+    pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        if execute(&tx, "DELETE FROM event_types WHERE name = $1", &[&text(name)]).await? == 0 {
+            return Err(StoreError::NotFound);
+        }
+        write_change(&tx, Change::EventTypes, self.now()).await?;
+        self.commit(tx).await
+    }
+
+    /// Commits, and brings this node's own view up to what was committed.
+    pub(super) async fn commit(&self, tx: Transaction<'_>) -> Result<(), StoreError> {
+        tx.commit().await?;
+        // It is committed whatever comes now: a view that is late is brought up to date when it is asked for.
+        if let Err(error) = self.follower.refresh().await {
+            tracing::warn!(%error, "the view of this node is late");
+        }
+        Ok(())
+    }
+
+    pub async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
+        write_answer(&self.client().await?, &scope, &kept, self.now()).await
+    }
+}
+
+/// The catalog of a new database.
+pub(super) async fn add_initial_event_types(db: &impl GenericClient) -> Result<(), StoreError> {
+    let sql = "INSERT INTO event_types (name, description, created_at, updated_at) SELECT $1, $2, now_ms, now_ms \
+               FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS t";
+    for (name, description) in INITIAL_TYPES {
+        execute(db, sql, &[&name, &description]).await?;
+    }
+    Ok(())
+}
+
+/// Refuses to start with a master key that cannot open what is stored.
+pub(super) async fn check_master_keys(db: &Object, keyring: &Keyring) -> Result<(), OpenError> {
+    let sql = "SELECT DISTINCT ON (s.key_id) s.key_id, s.sealed, e.id FROM endpoint_secrets s \
+               JOIN endpoints e ON e.key = s.endpoint WHERE e.deleted_at IS NULL";
+    let check = async {
+        for row in rows(db, sql, &[]).await? {
+            let sealed = SealedSecret { key_id: get(&row, "key_id")?, bytes: get(&row, "sealed")? };
+            let opened = keyring.open(&sealed, EndpointId(get(&row, "id")?));
+            opened.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        }
+        Ok(())
+    };
+    check.await.map_err(|error| match error {
+        StoreError::Corrupt(reason) => OpenError(format!("the stored secrets cannot be opened: {reason}")),
+        other => OpenError(format!("the stored secrets cannot be read: {other}")),
+    })
+}
+
+const ACCOUNT_COLUMNS: &str = "SELECT id, key, name, created_at, updated_at FROM accounts";
+
+pub(super) async fn account(db: &impl GenericClient, id: AccountId) -> Result<Account, StoreError> {
+    let sql = format!("{ACCOUNT_COLUMNS} WHERE id = $1 AND deleted_at IS NULL");
+    account_from_row(&one(db, &sql, &[&id.0]).await?)
+}
+
+/// The account, which stays until the transaction ends: what is made in it now is not left behind by its deletion.
+pub(super) async fn lock_account(tx: &Transaction<'_>, id: AccountId) -> Result<Account, StoreError> {
+    let sql = format!("{ACCOUNT_COLUMNS} WHERE id = $1 AND deleted_at IS NULL FOR UPDATE");
+    account_from_row(&one(tx, &sql, &[&id.0]).await?)
+}
+
+fn account_from_row(row: &Row) -> Result<Account, StoreError> {
+    Ok(Account {
+        id: AccountId(get(row, "id")?),
+        key: AccountKey(get(row, "key")?),
+        name: get(row, "name")?,
+        created_at: when(row, "created_at")?,
+        updated_at: when(row, "updated_at")?,
+    })
+}
+
+const API_KEY_COLUMNS: &str = "SELECT k.id, k.account, k.hash, k.name, k.permissions, k.hint, k.expires_at, \
+                               k.last_used_at, k.created_at, a.id AS account_id FROM api_keys k \
+                               LEFT JOIN accounts a ON a.key = k.account";
+
+/// Every key, with its hash.
+pub(super) async fn all_api_keys(db: &impl GenericClient) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
+    rows(db, API_KEY_COLUMNS, &[]).await?.iter().map(api_key_from_row).collect()
+}
+
+pub(super) async fn find_api_key(
+    db: &impl GenericClient,
+    id: ApiKeyId,
+) -> Result<Option<(KeyHash, ApiKey)>, StoreError> {
+    let sql = format!("{API_KEY_COLUMNS} WHERE k.id = $1");
+    row(db, &sql, &[&id.0]).await?.as_ref().map(api_key_from_row).transpose()
+}
+
+fn api_key_from_row(row: &Row) -> Result<(KeyHash, ApiKey), StoreError> {
+    let account = match get::<Option<i64>>(row, "account")? {
+        Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
+        None => None,
+    };
+    let key = ApiKey {
+        id: ApiKeyId(get(row, "id")?),
+        account,
+        name: get(row, "name")?,
+        permissions: Permissions::from_column(get(row, "permissions")?).ok_or_else(|| corrupt("permissions"))?,
+        hint: get(row, "hint")?,
+        expires_at: time(row, "expires_at")?,
+        last_used_at: time(row, "last_used_at")?,
+        created_at: when(row, "created_at")?,
+    };
+    let hash: Vec<u8> = get(row, "hash")?;
+    Ok((KeyHash::from_bytes(hash.try_into().map_err(|_| corrupt("hash"))?), key))
+}
+
+pub(super) async fn event_types(db: &impl GenericClient) -> Result<EventTypes, StoreError> {
+    let sql = "SELECT name, description, schema, example, created_at, updated_at FROM event_types";
+    let mut types = EventTypes::new();
+    for row in rows(db, sql, &[]).await? {
+        let entry = EventType {
+            name: get(&row, "name")?,
+            description: get(&row, "description")?,
+            schema: get(&row, "schema")?,
+            example: get(&row, "example")?,
+            created_at: when(&row, "created_at")?,
+            updated_at: when(&row, "updated_at")?,
+        };
+        types.insert(entry.name.clone(), entry);
+    }
+    Ok(types)
+}
+
+/// A page's offset as SQL takes it.
+pub(super) fn offset(page: Page) -> i64 {
+    i64::try_from(page.offset()).unwrap_or(i64::MAX)
+}
+
+/// The number in the column `total`.
+pub(super) async fn count(db: &impl GenericClient, sql: &str, params: super::Params<'_>) -> Result<u64, StoreError> {
+    Ok(maybe_whole::<i64>(&one(db, sql, params).await?, "total")?.unwrap_or(0).max(0).unsigned_abs())
+}
+
+/// Keeps an answer in this transaction, when it was asked for.
+pub(super) async fn keep_effect<T>(
+    db: &impl GenericClient,
+    keep: Option<Keep<T>>,
+    effect: &T,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    // The future must not hold what is not shared between threads: the answer is written before anything is awaited.
+    let kept = keep.map(|Keep { scope, render }| (scope, render(effect)));
+    match kept {
+        Some((scope, kept)) => write_answer(db, &scope, &kept, now).await,
+        None => Ok(()),
+    }
+}
+
+async fn write_answer(
+    db: &impl GenericClient,
+    scope: &KeepScope,
+    kept: &KeptAnswer,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (owner, path, key) DO NOTHING";
+    let parameters: super::Params<'_> = &[
+        &owner(scope),
+        &scope.path,
+        &scope.key,
+        &kept.body_hash.as_slice(),
+        &i32::from(kept.status),
+        &kept.request_id,
+        &kept.answer,
+        &now.as_millis(),
+    ];
+    // Another call with this key has had its effect: this one must have none.
+    if execute(db, sql, parameters).await? == 0 { Err(StoreError::KeyTaken) } else { Ok(()) }
+}

@@ -1,0 +1,88 @@
+//! The API's door over all nodes: calls under way with an idempotency key, and the windows of rate limits.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use deadpool_postgres::GenericClient;
+use uuid::Uuid;
+
+use super::{Store, execute, get, owner, rows};
+use crate::domain::id::ApiKeyId;
+use crate::domain::time::Timestamp;
+use crate::store::{KeepScope, RateWindow, StoreError};
+
+/// After this long a call is taken to have died with its node. Longer than any call: the slowest is a test send.
+const CALL_LIFE: Duration = Duration::from_secs(180);
+
+/// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and so
+/// that large limits do not cost a question for each call.
+const PARTS: u32 = 500;
+
+/// Those of the scopes in which an answer is kept.
+pub(super) async fn kept(db: &impl GenericClient, scopes: &[KeepScope]) -> Result<HashSet<KeepScope>, StoreError> {
+    let mut taken = HashSet::new();
+    if scopes.is_empty() {
+        return Ok(taken);
+    }
+    let owners: Vec<_> = scopes.iter().map(owner).collect();
+    let paths: Vec<_> = scopes.iter().map(|scope| scope.path.as_str()).collect();
+    let keys: Vec<_> = scopes.iter().map(|scope| scope.key.as_str()).collect();
+    let sql = "SELECT s.place FROM unnest($1::bytea[], $2::text[], $3::text[]) WITH ORDINALITY AS s(owner, path, key, place) \
+               JOIN kept_answers k ON k.owner = s.owner AND k.path = s.path AND k.key = s.key";
+    for row in rows(db, sql, &[&owners, &paths, &keys]).await? {
+        let place = usize::try_from(get::<i64>(&row, "place")? - 1).unwrap_or(usize::MAX);
+        taken.extend(scopes.get(place).cloned());
+    }
+    Ok(taken)
+}
+
+impl Store {
+    /// Marks a call as under way; `None` where it is so on some node already.
+    pub async fn begin_call(&self, scope: &KeepScope) -> Result<Option<Uuid>, StoreError> {
+        let holder = uuid::Builder::from_random_bytes(self.shared.random.array()).into_uuid();
+        let now = self.now();
+        let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at) VALUES ($1, $2, $3, $4, $5) \
+                   ON CONFLICT (owner, path, key) DO UPDATE SET holder = excluded.holder, \
+                   expires_at = excluded.expires_at WHERE c.expires_at < $6";
+        let ends = now.plus(CALL_LIFE).as_millis();
+        let parameters: super::Params<'_> = &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis()];
+        let begun = execute(&self.client().await?, sql, parameters).await?;
+        Ok((begun > 0).then_some(holder))
+    }
+
+    /// The call is answered.
+    pub async fn end_call(&self, scope: &KeepScope, holder: Uuid) -> Result<(), StoreError> {
+        let sql = "DELETE FROM calls_in_flight WHERE owner = $1 AND path = $2 AND key = $3 AND holder = $4";
+        execute(&self.client().await?, sql, &[&owner(scope), &scope.path, &scope.key, &holder]).await?;
+        Ok(())
+    }
+
+    /// Takes calls of the window that is open over all nodes, or opens one.
+    pub async fn take_calls(
+        &self,
+        key: ApiKeyId,
+        bucket: &'static str,
+        limit: u32,
+        length: Duration,
+        now: Timestamp,
+    ) -> Result<RateWindow, StoreError> {
+        let part = i64::from((limit / PARTS).max(1));
+        let (now_ms, ends) = (now.as_millis(), now.plus(length).as_millis());
+        // A window that ends later than a whole one from now was opened by a clock that has since gone back.
+        let sql = "INSERT INTO rate_windows AS w (key, bucket, ends_at, calls) VALUES ($1, $2, $3, least($4::bigint, $5::bigint)) \
+                   ON CONFLICT (key, bucket) DO UPDATE SET \
+                   ends_at = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 THEN $3 ELSE w.ends_at END, \
+                   calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 THEN least($4::bigint, $5::bigint) ELSE w.calls + $4 END \
+                   RETURNING ends_at, calls";
+        let limit = i64::from(limit);
+        let parameters: super::Params<'_> = &[&key.0, &bucket, &ends, &part, &limit, &now_ms];
+        let window = super::one(&self.client().await?, sql, parameters).await?;
+        // What was counted before this call is within the limit; of what this call has added, so much is.
+        let counted: i64 = get(&window, "calls")?;
+        let granted = (limit - (counted - part)).clamp(0, part);
+        Ok(RateWindow {
+            ends_at: Timestamp::from_millis(get(&window, "ends_at")?),
+            granted: u32::try_from(granted).unwrap_or(0),
+        })
+    }
+}

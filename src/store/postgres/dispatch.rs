@@ -1,0 +1,420 @@
+//! What the engine asks: deliveries that are due, and outcomes written down. All of it is guarded by the lease.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Transaction};
+
+use super::admin::keep_effect;
+use super::endpoints::health;
+use super::follow::{Change, write_change};
+use super::intake::shard;
+use super::{Store, column, execute, get, maybe_whole, row, rows, text, time, whole};
+use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
+use crate::domain::endpoint::EndpointHealth;
+use crate::domain::event::TEST_TYPE;
+use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
+use crate::domain::time::Timestamp;
+use crate::domain::transition::{Verdict, classify, transition};
+use crate::store::inbox::{Leased, Place};
+use crate::store::{Claimed, Keep, Settled, Settlement, StoreError};
+
+/// After a delivery was given back, its endpoint is looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Deliveries in one claim.
+const MAX_CLAIM: usize = 256;
+
+/// What a replay has made and nobody has begun to send; and everything else, which goes before it.
+const REPLAYED: &str = "replay IS NOT NULL AND attempt = 0";
+const FRESH: &str = "(replay IS NULL OR attempt > 0)";
+
+/// A row of the queue that was chosen, and its place in memory.
+struct Chosen {
+    account: i64,
+    delivery: i64,
+    event: i64,
+    attempts_made: u32,
+    failures: u32,
+    replay: Option<i64>,
+    place: Place,
+}
+
+/// What becomes of one settlement's delivery.
+struct Written<'a> {
+    settlement: &'a Settlement,
+    account: AccountKey,
+    status: DeliveryStatus,
+    failures: u32,
+    next_retry_at: Option<Timestamp>,
+}
+
+impl Store {
+    pub async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+        let limit = limit.min(MAX_CLAIM);
+        let Some(inbox) = &self.shared.inbox else { return Ok(Claimed::default()) };
+        // What is held stays where it is until its endpoint is active again, which nudges the engine.
+        let active = self.view.target(endpoint).filter(|target| target.active);
+        let (Some(_), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
+        let held = self.rooms.of(endpoint);
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let mut chosen = Vec::new();
+        let room = |bytes| inbox.reserve(&held, bytes);
+        let full = choose(&tx, endpoint, FRESH, limit, now, room, &mut chosen).await?;
+        if !full && chosen.len() < limit {
+            let room = |bytes| inbox.reserve_replayed(&held, bytes);
+            choose(&tx, endpoint, REPLAYED, limit - chosen.len(), now, room, &mut chosen).await?;
+        }
+        let mut jobs = Vec::new();
+        if !chosen.is_empty() {
+            let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();
+            let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
+            let sql = "UPDATE queue q SET lease = $3, due_at = NULL \
+                       FROM unnest($1::bigint[], $2::bigint[]) AS c(account, delivery) \
+                       WHERE q.account = c.account AND q.delivery = c.delivery";
+            execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
+            jobs = load(&tx, endpoint, chosen).await?;
+        }
+        let next_due = next_due(&tx, endpoint).await?;
+        tx.commit().await?;
+        Ok(Claimed { jobs, next_due })
+    }
+
+    pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+        let active: Vec<i64> = self.view.active_endpoints().into_iter().map(|key| key.0).collect();
+        let db = self.client().await?;
+        let sql = "SELECT e.key, q.due_at FROM unnest($1::bigint[]) AS e(key) CROSS JOIN LATERAL \
+                   (SELECT due_at FROM queue WHERE endpoint = e.key AND due_at IS NOT NULL ORDER BY due_at LIMIT 1) AS q";
+        let mut due = Vec::new();
+        for row in rows(&db, sql, &[&active]).await? {
+            due.push((EndpointKey(get(&row, "key")?), Timestamp::from_millis(get(&row, "due_at")?)));
+        }
+        Ok(due)
+    }
+
+    pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+        self.settle_batch(&settlements, None).await
+    }
+
+    pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
+        self.settle_batch(&[settlement], keep).await?;
+        Ok(())
+    }
+
+    async fn settle_batch(
+        &self,
+        settlements: &[Settlement],
+        keep: Option<Keep<()>>,
+    ) -> Result<Vec<Settled>, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let owners = self.owners(&tx, settlements).await?;
+        keep_effect(&tx, keep, &(), now).await?;
+        let mut healths = self.lock_healths(&tx, settlements).await?;
+        let before: HashMap<EndpointKey, EndpointHealth> =
+            healths.iter().map(|(key, (health, _))| (*key, *health)).collect();
+        // Where a health may change, only outcomes that will be written may change it.
+        let guarded = if healths.is_empty() { None } else { Some(self.lock_leased(&tx, settlements).await?) };
+        let mut written = Vec::with_capacity(settlements.len());
+        for settlement in settlements {
+            let Some(account) = owners.get(&settlement.endpoint).copied() else { continue };
+            if guarded.as_ref().is_some_and(|leased| !leased.contains(&settlement.delivery.0)) {
+                continue;
+            }
+            let Settlement { endpoint, kind, failures, outcome, jitter, .. } = settlement;
+            let (known, version) = healths.get(endpoint).copied().unwrap_or((EndpointHealth::NEW, i64::MIN));
+            let next = transition(*kind, *failures, known, outcome, &self.shared.policy, now, *jitter);
+            // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.
+            if outcome.endpoint_version >= version
+                && let Some(entry) = healths.get_mut(endpoint)
+            {
+                entry.0 = next.health;
+            }
+            let (status, failures, next_retry_at) = (next.status, next.failures, next.next_retry_at);
+            written.push(Written { settlement, account, status, failures, next_retry_at });
+        }
+        let held = self.write_outcomes(&tx, &written).await?;
+        self.write_healths(&tx, &before, &healths, now).await?;
+        tx.commit().await?;
+        let next: HashMap<i64, Option<Timestamp>> =
+            written.iter().map(|row| (row.settlement.delivery.0, row.next_retry_at)).collect();
+        let settled = |settlement: &Settlement| match next.get(&settlement.delivery.0) {
+            Some(next) if held.contains(&settlement.delivery.0) => next.map_or(Settled::Done, Settled::RetryAt),
+            _ => Settled::LeaseLost,
+        };
+        Ok(settlements.iter().map(settled).collect())
+    }
+
+    /// Whose endpoints these are. One that is nowhere is deleted, and so are its deliveries.
+    async fn owners(
+        &self,
+        tx: &Transaction<'_>,
+        settlements: &[Settlement],
+    ) -> Result<HashMap<EndpointKey, AccountKey>, StoreError> {
+        let (mut owners, mut unknown) = (HashMap::new(), Vec::new());
+        for Settlement { endpoint, .. } in settlements {
+            match self.view.target(*endpoint) {
+                Some(target) => _ = owners.insert(*endpoint, target.account),
+                None => unknown.push(endpoint.0),
+            }
+        }
+        if !unknown.is_empty() {
+            for row in
+                rows(tx, "SELECT key, account FROM endpoints WHERE key = ANY($1) AND deleted_at IS NULL", &[&unknown])
+                    .await?
+            {
+                owners.insert(EndpointKey(get(&row, "key")?), AccountKey(get(&row, "account")?));
+            }
+        }
+        Ok(owners)
+    }
+
+    /// The health of every endpoint that this batch may change, until the transaction ends: those with a failure, and those
+    /// with a success after failures. With each, the version that it has now.
+    async fn lock_healths(
+        &self,
+        tx: &Transaction<'_>,
+        settlements: &[Settlement],
+    ) -> Result<HashMap<EndpointKey, (EndpointHealth, i64)>, StoreError> {
+        let (mut failing, mut delivered) = (BTreeSet::new(), BTreeSet::new());
+        for settlement in settlements {
+            if classify(&settlement.outcome) == Verdict::Delivered {
+                delivered.insert(settlement.endpoint.0);
+            } else {
+                failing.insert(settlement.endpoint.0);
+            }
+        }
+        let (failing, delivered) = (column(failing, |key| key), column(delivered, |key| key));
+        let sql = "SELECT key, status, consecutive_failures, failing_since, version FROM endpoints \
+                   WHERE deleted_at IS NULL AND (key = ANY($1) OR key = ANY($2) AND consecutive_failures > 0) \
+                   ORDER BY key FOR UPDATE";
+        let mut healths = HashMap::new();
+        for row in rows(tx, sql, &[&failing, &delivered]).await? {
+            healths.insert(EndpointKey(get(&row, "key")?), (health(&row)?, get(&row, "version")?));
+        }
+        Ok(healths)
+    }
+
+    /// Those deliveries of the batch whose leases still stand, until the transaction ends.
+    async fn lock_leased(&self, tx: &Transaction<'_>, settlements: &[Settlement]) -> Result<BTreeSet<i64>, StoreError> {
+        let ids: Vec<i64> = settlements.iter().map(|settlement| settlement.delivery.0).collect();
+        let sql = "SELECT delivery FROM queue WHERE lease = $1 AND delivery = ANY($2) ORDER BY delivery FOR UPDATE";
+        rows(tx, sql, &[&self.node.key(), &ids]).await?.iter().map(|row| get(row, "delivery")).collect()
+    }
+
+    /// Writes what came of attempts whose leases still stand, and returns their deliveries.
+    async fn write_outcomes(&self, tx: &Transaction<'_>, rows_of: &[Written<'_>]) -> Result<BTreeSet<i64>, StoreError> {
+        // In the order of the ids: two batches that touch the same rows never wait for each other in a circle.
+        let mut sorted: Vec<&Written<'_>> = rows_of.iter().collect();
+        sorted.sort_unstable_by_key(|row| row.settlement.delivery);
+        let (mut last, mut replayed) = (BTreeMap::<(i64, i64), i64>::new(), Vec::new());
+        for row in &sorted {
+            let at = row.settlement.outcome.started_at.as_millis();
+            let entry = last.entry((row.account.0, row.settlement.endpoint.0)).or_insert(at);
+            *entry = at.max(*entry);
+            if matches!(row.settlement.kind, DeliveryKind::Replay(_)) && row.settlement.attempts_made == 0 {
+                replayed.push(row.settlement.delivery.0);
+            }
+        }
+        let lease = self.node.key();
+        let outcomes = || sorted.iter().map(|row| &row.settlement.outcome);
+        let parameters: super::Params<'_> = &[
+            &column(&sorted, |row| row.account.0),
+            &column(&sorted, |row| row.settlement.delivery.0),
+            &column(&sorted, |row| i16::try_from(row.status.to_column()).unwrap_or(0)),
+            &column(&sorted, |row| i32::try_from(row.settlement.attempts_made.saturating_add(1)).unwrap_or(i32::MAX)),
+            &column(&sorted, |row| i32::try_from(row.failures).unwrap_or(i32::MAX)),
+            &column(&sorted, |row| row.next_retry_at.map(Timestamp::as_millis)),
+            &column(outcomes(), |outcome| outcome.started_at.as_millis()),
+            &column(outcomes(), |outcome| outcome.http_status.map(i32::from)),
+            &column(outcomes(), |outcome| i64::from(outcome.duration_ms)),
+            &column(outcomes(), |outcome| outcome.body.clone().map(text)),
+            &column(outcomes(), |outcome| outcome.error.clone().map(text)),
+            &lease,
+            &sorted.first().map_or(0, |row| row.settlement.delivery.0),
+            &sorted.last().map_or(0, |row| row.settlement.delivery.0),
+            &column(last.keys(), |key| key.0),
+            &column(last.keys(), |key| key.1),
+            &column(last.values(), |at| *at),
+            &shard(lease, 2),
+        ];
+        let mut held = BTreeSet::new();
+        for row in rows(tx, SETTLE, parameters).await? {
+            held.insert(get(&row, "delivery")?);
+        }
+        if !replayed.is_empty() {
+            let sql = "DELETE FROM missed m USING deliveries d WHERE d.id = ANY($1) AND d.account = m.account \
+                       AND d.endpoint = m.endpoint AND d.type = m.type AND d.event = m.event";
+            execute(tx, sql, &[&replayed]).await?;
+        }
+        Ok(held)
+    }
+
+    /// Writes what has changed of the healths.
+    async fn write_healths(
+        &self,
+        tx: &Transaction<'_>,
+        before: &HashMap<EndpointKey, EndpointHealth>,
+        healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let mut paused = Vec::new();
+        for (key, (health, _)) in healths {
+            let was = before.get(key);
+            if was == Some(health) {
+                continue;
+            }
+            let changed = was.is_some_and(|was| was.status != health.status);
+            let sql = "UPDATE endpoints SET status = $2::bigint, consecutive_failures = $3, failing_since = $4, \
+                       version = version + CASE WHEN $5 THEN 1 ELSE 0 END, \
+                       updated_at = CASE WHEN $5 THEN $6 ELSE updated_at END WHERE key = $1";
+            let failures = i32::try_from(health.consecutive_failures).unwrap_or(i32::MAX);
+            let since = health.failing_since.map(Timestamp::as_millis);
+            let parameters: super::Params<'_> =
+                &[&key.0, &health.status.to_column(), &failures, &since, &changed, &now.as_millis()];
+            execute(tx, sql, parameters).await?;
+            if changed {
+                paused.push(*key);
+            }
+        }
+        for key in paused {
+            write_change(tx, Change::Endpoint(key), now).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
+        let ids: Vec<i64> = deliveries.into_iter().map(|id| id.0).collect();
+        let db = self.client().await?;
+        let sql = "UPDATE queue SET lease = NULL, due_at = $2 WHERE delivery = ANY($1) AND lease = $3 \
+                   RETURNING endpoint, replay";
+        let released = rows(&db, sql, &[&ids, &self.now().as_millis(), &self.node.key()]).await?;
+        drop(db);
+        let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
+        for row in &released {
+            endpoints.insert(EndpointKey(get(row, "endpoint")?));
+            replays.extend(get::<Option<i64>>(row, "replay")?);
+        }
+        super::replay::take_back(&self.pool, &self.shared, replays).await?;
+        for endpoint in endpoints {
+            // It may have become active again while its deliveries were on their way back. A little later: what made this
+            // one come back may still be so.
+            if self.view.target(endpoint).is_some_and(|target| target.active) {
+                self.nudge(endpoint, self.now().plus(AGAIN));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The queue first: what it says of the lease decides about everything else.
+const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::integer[], \
+                      $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], $11::text[]) \
+                      AS t(account, id, status, attempt, failures, due_at, started_at, response_status, response_time_ms, \
+                      response_body, error_message)), \
+                      gone AS (DELETE FROM queue q USING i WHERE q.account = i.account AND q.delivery = i.id \
+                      AND q.lease = $12 AND i.due_at IS NULL RETURNING q.delivery), \
+                      waiting AS (UPDATE queue q SET lease = NULL, due_at = i.due_at, attempt = i.attempt, \
+                      failures = i.failures FROM i WHERE q.account = i.account AND q.delivery = i.id \
+                      AND q.lease = $12 AND i.due_at IS NOT NULL RETURNING q.delivery), \
+                      held AS MATERIALIZED (SELECT i.* FROM i WHERE i.id IN \
+                      (SELECT delivery FROM gone UNION ALL SELECT delivery FROM waiting)), \
+                      earlier AS (INSERT INTO attempts (account, delivery, attempt, started_at, response_status, \
+                      response_time_ms, response_body, error_message) SELECT d.account, d.id, d.attempt, d.started_at, \
+                      d.response_status, d.response_time_ms, d.response_body, d.error_message FROM held h \
+                      JOIN deliveries d ON d.account = h.account AND d.id = h.id AND d.id BETWEEN $13 AND $14 \
+                      WHERE h.attempt > 1 AND d.started_at IS NOT NULL ON CONFLICT DO NOTHING), \
+                      outcome AS (UPDATE deliveries d SET status = h.status, attempt = h.attempt, \
+                      started_at = h.started_at, response_status = h.response_status, \
+                      response_time_ms = h.response_time_ms, response_body = h.response_body, \
+                      error_message = h.error_message FROM held h WHERE d.account = h.account AND d.id = h.id \
+                      AND d.id BETWEEN $13 AND $14), \
+                      counted AS (INSERT INTO counters AS c (account, endpoint, shard, total, last_delivery_at) \
+                      SELECT account, endpoint, $18::smallint, 0, at FROM unnest($15::bigint[], $16::bigint[], $17::bigint[]) \
+                      AS l(account, endpoint, at) ON CONFLICT (account, endpoint, shard) DO UPDATE \
+                      SET last_delivery_at = greatest(c.last_delivery_at, excluded.last_delivery_at)) \
+                      SELECT id AS delivery FROM held";
+
+async fn next_due(db: &impl GenericClient, endpoint: EndpointKey) -> Result<Option<Timestamp>, StoreError> {
+    let sql = "SELECT due_at FROM queue WHERE endpoint = $1 AND due_at IS NOT NULL ORDER BY due_at LIMIT 1";
+    match row(db, sql, &[&endpoint.0]).await? {
+        Some(found) => time(&found, "due_at"),
+        None => Ok(None),
+    }
+}
+
+/// Chooses due deliveries of one kind that nobody else is choosing, as far as there is room. Returns whether there was no
+/// room for one.
+async fn choose(
+    tx: &Transaction<'_>,
+    endpoint: EndpointKey,
+    kind: &str,
+    limit: usize,
+    now: Timestamp,
+    room: impl Fn(usize) -> Option<Place>,
+    chosen: &mut Vec<Chosen>,
+) -> Result<bool, StoreError> {
+    let sql = format!(
+        "SELECT account, delivery, event, size, attempt, failures, replay FROM queue WHERE endpoint = $1 AND due_at <= $2 \
+         AND {kind} ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED"
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    for row in rows(tx, &sql, &[&endpoint.0, &now.as_millis(), &limit]).await? {
+        let Some(place) = room(whole(&row, "size")?) else { return Ok(true) };
+        chosen.push(Chosen {
+            account: get(&row, "account")?,
+            delivery: get(&row, "delivery")?,
+            event: get(&row, "event")?,
+            attempts_made: whole(&row, "attempt")?,
+            failures: whole(&row, "failures")?,
+            replay: maybe_whole(&row, "replay")?,
+            place,
+        });
+    }
+    Ok(false)
+}
+
+/// Reads the bodies of what was chosen.
+async fn load(tx: &Transaction<'_>, endpoint: EndpointKey, chosen: Vec<Chosen>) -> Result<Vec<Leased>, StoreError> {
+    let bounds = |ids: Vec<i64>| (ids.iter().min().copied().unwrap_or(0), ids.iter().max().copied().unwrap_or(0));
+    let (first, last) = bounds(chosen.iter().map(|row| row.delivery).collect());
+    let (first_event, last_event) = bounds(chosen.iter().map(|row| row.event).collect());
+    let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();
+    let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
+    let events: Vec<i64> = chosen.iter().map(|row| row.event).collect();
+    let sql = "SELECT d.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, event) \
+               JOIN deliveries d ON d.account = c.account AND d.id = c.id AND d.id BETWEEN $4 AND $5 \
+               JOIN payloads p ON p.account = c.account AND p.event = c.event AND p.event BETWEEN $6 AND $7";
+    let parameters: super::Params<'_> = &[&accounts, &deliveries, &events, &first, &last, &first_event, &last_event];
+    let mut bodies = HashMap::new();
+    for row in rows(tx, sql, parameters).await? {
+        let body: Vec<u8> = get(&row, "body")?;
+        bodies.insert(get::<i64>(&row, "id")?, (Arc::<str>::from(get::<&str>(&row, "type")?), body));
+    }
+    let mut jobs = Vec::with_capacity(chosen.len());
+    for row in chosen {
+        let (event_type, body) = bodies
+            .remove(&row.delivery)
+            .ok_or_else(|| StoreError::Corrupt(format!("delivery {} has no body", row.delivery)))?;
+        let kind = match row.replay {
+            _ if &*event_type == TEST_TYPE => DeliveryKind::Test,
+            Some(replay) => DeliveryKind::Replay(replay),
+            None => DeliveryKind::Event,
+        };
+        let job = Job {
+            id: DeliveryId(row.delivery),
+            endpoint,
+            kind,
+            event_type,
+            attempts_made: row.attempts_made,
+            failures: row.failures,
+            body: body.into(),
+        };
+        jobs.push(Leased { job, place: row.place });
+    }
+    Ok(jobs)
+}

@@ -1,0 +1,258 @@
+//! Webhook endpoints and their secrets.
+
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Transaction};
+use tokio_postgres::Row;
+
+use super::admin::{account, count, keep_effect, lock_account};
+use super::follow::{Change, write_change};
+use super::{Store, execute, get, one, parsed, rows, text, time, when, whole};
+use crate::domain::account::Account;
+use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointHealth, EndpointStatus};
+use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
+use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
+use crate::domain::time::Timestamp;
+use crate::store::shared::words;
+use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
+
+/// An endpoint's columns; its secret's hint is the current one's.
+const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.status, e.consecutive_failures, \
+                       e.failing_since, e.created_at, e.updated_at, (SELECT s.hint FROM endpoint_secrets s \
+                       WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, (SELECT max(c.last_delivery_at) \
+                       FROM counters c WHERE c.account = e.account AND c.endpoint = e.key) AS last_delivery_at \
+                       FROM endpoints e WHERE e.deleted_at IS NULL";
+
+impl Store {
+    pub async fn create_endpoint(
+        &self,
+        owner: AccountId,
+        new: NewEndpoint,
+        keep: Option<Keep<WithSecret<Endpoint>>>,
+    ) -> Result<WithSecret<Endpoint>, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        // Two that are made at once wait for each other here: the cap holds over all nodes.
+        let account = lock_account(&tx, owner).await?;
+        let limit = self.shared.max_endpoints;
+        let sql = "SELECT count(*) AS total FROM endpoints WHERE account = $1 AND deleted_at IS NULL";
+        if count(&tx, sql, &[&account.key.0]).await? >= u64::from(limit) {
+            return Err(StoreError::LimitReached(limit));
+        }
+        let made = self.insert_endpoint(&tx, &account, new, now).await?;
+        keep_effect(&tx, keep, &made, now).await?;
+        write_change(&tx, Change::Endpoint(made.resource.key), now).await?;
+        self.commit(tx).await?;
+        Ok(made)
+    }
+
+    pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
+        let db = self.client().await?;
+        let account = account(&db, owner).await?;
+        let sql = format!("{COLUMNS} AND e.account = $1 ORDER BY e.key DESC");
+        rows(&db, &sql, &[&account.key.0]).await?.iter().map(endpoint_from_row).collect()
+    }
+
+    pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+        find(&self.client().await?, owner, id).await
+    }
+
+    pub async fn update_endpoint(
+        &self,
+        owner: AccountId,
+        id: EndpointId,
+        change: EndpointChange,
+    ) -> Result<Endpoint, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let endpoint = find_locked(&tx, owner, id).await?;
+        let status = change.status.unwrap_or(endpoint.health.status);
+        let cleared = change.status == Some(EndpointStatus::Active);
+        let (url, events) = (change.url.unwrap_or(endpoint.url), change.events.unwrap_or(endpoint.events));
+        let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, \
+                   consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
+                   failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, updated_at = $7 \
+                   WHERE key = $1";
+        let description = change.description.unwrap_or(endpoint.description).map(text);
+        let key = endpoint.key;
+        let parameters: super::Params<'_> =
+            &[&key.0, &url, &events.join(" "), &description, &status.to_column(), &cleared, &now.as_millis()];
+        execute(&tx, sql, parameters).await?;
+        subscribe(&tx, endpoint.account, key, &events).await?;
+        let changed = find(&tx, owner, id).await?;
+        write_change(&tx, Change::Endpoint(key), now).await?;
+        self.commit(tx).await?;
+        Ok(changed)
+    }
+
+    pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let endpoint = find_locked(&tx, owner, id).await?;
+        bury(&tx, endpoint.key, now).await?;
+        write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
+        self.commit(tx).await
+    }
+
+    pub async fn rotate_secret(
+        &self,
+        owner: AccountId,
+        id: EndpointId,
+        overlap: Duration,
+        keep: Option<Keep<WithSecret<Endpoint>>>,
+    ) -> Result<WithSecret<Endpoint>, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let endpoint = find_locked(&tx, owner, id).await?;
+        retire_secrets(&tx, endpoint.key, overlap, now).await?;
+        let secret = self.add_secret(&tx, endpoint.key, id).await?;
+        let sql = "UPDATE endpoints SET version = version + 1, updated_at = $2 WHERE key = $1";
+        execute(&tx, sql, &[&endpoint.key.0, &now.as_millis()]).await?;
+        let rotated = WithSecret { resource: find(&tx, owner, id).await?, secret };
+        keep_effect(&tx, keep, &rotated, now).await?;
+        write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
+        self.commit(tx).await?;
+        Ok(rotated)
+    }
+
+    /// Seals every secret with the current master key. Returns how many were sealed anew.
+    pub async fn rekey(&self) -> Result<u64, OpenError> {
+        self.reseal_secrets().await.map_err(|error| OpenError(format!("cannot rekey: {error}")))
+    }
+
+    async fn reseal_secrets(&self) -> Result<u64, StoreError> {
+        let keyring = self.shared.keyring();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let sql = "SELECT s.endpoint, s.version, s.key_id, s.sealed, e.id FROM endpoint_secrets s \
+                   JOIN endpoints e ON e.key = s.endpoint WHERE s.key_id <> $1 ORDER BY s.endpoint FOR UPDATE OF s";
+        let stale = rows(&tx, sql, &[&keyring.current_id()]).await?;
+        for row in &stale {
+            let id = EndpointId(get(row, "id")?);
+            let old = SealedSecret { key_id: get(row, "key_id")?, bytes: get(row, "sealed")? };
+            let secret = keyring.open(&old, id).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let new = keyring.seal(&secret, id, self.shared.random.array());
+            let sql = "UPDATE endpoint_secrets SET key_id = $3, sealed = $4 WHERE endpoint = $1 AND version = $2";
+            let (endpoint, version): (i64, i64) = (get(row, "endpoint")?, get(row, "version")?);
+            execute(&tx, sql, &[&endpoint, &version, &new.key_id, &new.bytes]).await?;
+        }
+        write_change(&tx, Change::MasterKeys, self.now()).await?;
+        self.commit(tx).await?;
+        Ok(stale.len() as u64)
+    }
+
+    async fn insert_endpoint(
+        &self,
+        tx: &Transaction<'_>,
+        account: &Account,
+        new: NewEndpoint,
+        now: Timestamp,
+    ) -> Result<WithSecret<Endpoint>, StoreError> {
+        let id = EndpointId::from_random(self.shared.random.array());
+        let sql = "INSERT INTO endpoints (id, account, url, events, description, created_at, updated_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $6) RETURNING key";
+        let (url, events, description) = (new.url.as_str(), new.events.join(" "), new.description.map(text));
+        let parameters: super::Params<'_> = &[&id.0, &account.key.0, &url, &events, &description, &now.as_millis()];
+        let key = EndpointKey(get(&one(tx, sql, parameters).await?, "key")?);
+        subscribe(tx, account.key, key, &new.events).await?;
+        let secret = self.add_secret(tx, key, id).await?;
+        Ok(WithSecret { resource: find(tx, account.id, id).await?, secret })
+    }
+
+    async fn add_secret(&self, tx: &Transaction<'_>, key: EndpointKey, id: EndpointId) -> Result<Secret, StoreError> {
+        let secret = Secret::from_random(self.shared.random.array());
+        let sealed = self.shared.keyring().seal(&secret, id, self.shared.random.array());
+        let sql = "INSERT INTO endpoint_secrets (endpoint, version, key_id, sealed, hint) SELECT $1, \
+                   coalesce((SELECT max(version) FROM endpoint_secrets WHERE endpoint = $1), 0) + 1, $2, $3, $4";
+        execute(tx, sql, &[&key.0, &sealed.key_id, &sealed.bytes, &secret.hint()]).await?;
+        Ok(secret)
+    }
+}
+
+/// The types that an endpoint subscribes to, from here on.
+async fn subscribe(
+    tx: &Transaction<'_>,
+    account: AccountKey,
+    key: EndpointKey,
+    events: &[String],
+) -> Result<(), StoreError> {
+    let sql = "DELETE FROM subscriptions WHERE endpoint = $1 AND NOT (type = ANY($2))";
+    execute(tx, sql, &[&key.0, &events]).await?;
+    let sql = "INSERT INTO subscriptions (account, type, endpoint) SELECT $1, type, $2 FROM unnest($3::text[]) AS t(type) \
+               ON CONFLICT DO NOTHING";
+    execute(tx, sql, &[&account.0, &key.0, &events]).await?;
+    Ok(())
+}
+
+/// Drops older secrets, or lets the current one live on for the overlap.
+async fn retire_secrets(
+    tx: &Transaction<'_>,
+    key: EndpointKey,
+    overlap: Duration,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    if overlap.is_zero() {
+        execute(tx, "DELETE FROM endpoint_secrets WHERE endpoint = $1", &[&key.0]).await?;
+        return Ok(());
+    }
+    let sql = "DELETE FROM endpoint_secrets WHERE endpoint = $1 AND expires_at <= $2";
+    execute(tx, sql, &[&key.0, &now.as_millis()]).await?;
+    let sql = "UPDATE endpoint_secrets SET expires_at = $2 WHERE endpoint = $1 AND expires_at IS NULL";
+    execute(tx, sql, &[&key.0, &now.plus(overlap).as_millis()]).await?;
+    let sql = "DELETE FROM endpoint_secrets WHERE endpoint = $1 AND version NOT IN \
+               (SELECT version FROM endpoint_secrets WHERE endpoint = $1 ORDER BY version DESC LIMIT $2)";
+    execute(tx, sql, &[&key.0, &i64::try_from(MAX_OLDER_SECRETS).unwrap_or(1)]).await?;
+    Ok(())
+}
+
+/// Makes an endpoint a tombstone: it does not exist any more, and its rows wait to be purged.
+pub(super) async fn bury(tx: &Transaction<'_>, key: EndpointKey, now: Timestamp) -> Result<(), StoreError> {
+    let sql = "UPDATE endpoints SET deleted_at = $2, version = version + 1 WHERE key = $1";
+    execute(tx, sql, &[&key.0, &now.as_millis()]).await?;
+    execute(tx, "DELETE FROM endpoint_secrets WHERE endpoint = $1", &[&key.0]).await?;
+    execute(tx, "DELETE FROM subscriptions WHERE endpoint = $1", &[&key.0]).await?;
+    Ok(())
+}
+
+const OWNED: &str = "AND e.id = $1 AND e.account = (SELECT key FROM accounts WHERE id = $2 AND deleted_at IS NULL)";
+
+/// One endpoint of the account; another account's does not exist.
+pub(super) async fn find(db: &impl GenericClient, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+    endpoint_from_row(&one(db, &format!("{COLUMNS} {OWNED}"), &[&id.0, &owner.0]).await?)
+}
+
+/// The same, which nobody else changes until the transaction ends.
+async fn find_locked(tx: &Transaction<'_>, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+    // The lock first: a row that was read before it was waited for may be an old one.
+    let sql = format!("SELECT 1 FROM endpoints e WHERE e.deleted_at IS NULL {OWNED} FOR UPDATE");
+    one(tx, &sql, &[&id.0, &owner.0]).await?;
+    find(tx, owner, id).await
+}
+
+fn endpoint_from_row(row: &Row) -> Result<Endpoint, StoreError> {
+    Ok(Endpoint {
+        id: EndpointId(get(row, "id")?),
+        key: EndpointKey(get(row, "key")?),
+        account: AccountKey(get(row, "account")?),
+        url: get(row, "url")?,
+        events: words(get(row, "events")?),
+        description: get(row, "description")?,
+        health: health(row)?,
+        last_delivery_at: time(row, "last_delivery_at")?,
+        secret_hint: get(row, "hint")?,
+        created_at: when(row, "created_at")?,
+        updated_at: when(row, "updated_at")?,
+    })
+}
+
+pub(super) fn health(row: &Row) -> Result<EndpointHealth, StoreError> {
+    Ok(EndpointHealth {
+        status: parsed(row, "status", EndpointStatus::from_column)?,
+        consecutive_failures: whole(row, "consecutive_failures")?,
+        failing_since: time(row, "failing_since")?,
+    })
+}

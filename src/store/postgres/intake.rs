@@ -1,0 +1,549 @@
+//! Accepting events: event, payload, fan-out and kept answer in one commit, and that of many requests at once.
+//!
+//! A writer takes what has gathered, reads who subscribes, and writes everything in one statement. There is no timer: the
+//! batch grows with the load.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deadpool_postgres::{Object, Pool};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::endpoints::find;
+use super::ids::Ids;
+use super::node::Node;
+use super::{Rooms, Store, column, get, owner, parsed, rows};
+use crate::domain::delivery::{DeliveryKind, Job};
+use crate::domain::endpoint::EndpointStatus;
+use crate::domain::event::{Event, NewEvent, TEST_TYPE};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
+use crate::domain::time::Timestamp;
+use crate::store::inbox::{Leased, Nudge, Place};
+use crate::store::shared::Shared;
+use crate::store::view::View;
+use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
+
+/// Writers of one node: while one waits for the disk, another gathers.
+const WRITERS: usize = 2;
+
+/// Requests that may wait.
+const QUEUE: usize = 4_096;
+
+/// Requests, and bytes of bodies, in one commit.
+const MAX_BATCH: usize = 512;
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// Counters are kept in so many parts; a writer has one that others rarely use.
+const SHARDS: i64 = 64;
+
+impl Store {
+    pub async fn accept(
+        &self,
+        events: Vec<NewEvent>,
+        keep: Option<Keep<Vec<Event>>>,
+    ) -> Result<Vec<Event>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        self.intake.0.send(Request { events, keep, reply }).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    pub async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
+        let now = self.now();
+        let db = self.client().await?;
+        let endpoint = find(&db, owner, id).await?;
+        let ids = Ids::default().reserve(&db, 2, now).await?;
+        let (&[event, delivery], Ok(size)) = (ids.as_slice(), i32::try_from(message.len())) else {
+            return Err(StoreError::Unavailable("there are no ids".into()));
+        };
+        let lease = self.node.key();
+        let mut write = Write { lease, now, shard: shard(lease, 0), ..Write::default() };
+        write.events.push(EventRow {
+            account: endpoint.account,
+            id: event,
+            event_type: TEST_TYPE.into(),
+            occurred_at: now.as_millis(),
+            validation: None,
+            deliveries: vec![delivery],
+            body: message.clone(),
+        });
+        let row =
+            DeliveryRow { account: endpoint.account, id: delivery, endpoint: endpoint.key, event, size, leased: true };
+        write.deliveries.push(row);
+        drop(db);
+        write.run_in_its_day(&self.pool).await?;
+        let job = Job {
+            id: DeliveryId(delivery),
+            endpoint: endpoint.key,
+            kind: DeliveryKind::Test,
+            event_type: TEST_TYPE.into(),
+            attempts_made: 0,
+            failures: 0,
+            body: message,
+        };
+        Ok(Leased { job, place: Place::unbounded() })
+    }
+}
+
+/// The part of the counters that a writer has.
+pub(super) fn shard(lease: i64, writer: i64) -> i16 {
+    let writers = i64::try_from(WRITERS).unwrap_or(1) + 2;
+    i16::try_from((lease * writers + writer).rem_euclid(SHARDS)).unwrap_or(0)
+}
+
+struct Request {
+    events: Vec<NewEvent>,
+    keep: Option<Keep<Vec<Event>>>,
+    reply: Reply,
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        self.events.iter().map(|event| event.body.len()).sum()
+    }
+}
+
+/// The way to the writers. They end with the last of the handles.
+#[derive(Clone)]
+pub(super) struct Handle(mpsc::Sender<Request>);
+
+/// What a writer works with.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub pool: Pool,
+    pub view: View,
+    pub shared: Arc<Shared>,
+    pub node: Arc<Node>,
+    pub rooms: Rooms,
+}
+
+/// Starts the writers.
+pub(super) fn start(parts: &Parts) -> Handle {
+    let (queue, requests) = mpsc::channel(QUEUE);
+    let requests = Arc::new(AsyncMutex::new(Waiting { requests, next: None }));
+    for number in 0..i64::try_from(WRITERS).unwrap_or(1) {
+        let writer = Writer { parts: parts.clone(), number, ids: Ids::default() };
+        tokio::spawn(writer.run(requests.clone()));
+    }
+    Handle(queue)
+}
+
+struct Waiting {
+    requests: mpsc::Receiver<Request>,
+    /// One that did not fit into the last batch.
+    next: Option<Request>,
+}
+
+impl Waiting {
+    /// The next batch; `None` when the store is closed.
+    async fn batch(&mut self) -> Option<Vec<Request>> {
+        let first = match self.next.take() {
+            Some(next) => next,
+            None => self.requests.recv().await?,
+        };
+        let mut bytes = first.bytes();
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH
+            && let Ok(next) = self.requests.try_recv()
+        {
+            bytes += next.bytes();
+            if bytes > MAX_BATCH_BYTES {
+                self.next = Some(next);
+                break;
+            }
+            batch.push(next);
+        }
+        Some(batch)
+    }
+}
+
+struct Writer {
+    parts: Parts,
+    number: i64,
+    ids: Ids,
+}
+
+impl Writer {
+    async fn run(mut self, waiting: Arc<AsyncMutex<Waiting>>) {
+        loop {
+            let batch = waiting.lock().await.batch().await;
+            let Some(batch) = batch else { return };
+            self.accept(batch).await;
+        }
+    }
+
+    /// Accepts a batch and answers each of its requests.
+    async fn accept(&mut self, batch: Vec<Request>) {
+        let asked = Asked::of(&batch);
+        let (planned, refused) = match super::in_time(self.read(&asked)).await {
+            Ok((fan_out, ids)) => self.plan(batch, &fan_out, ids),
+            Err(error) => (None, batch.into_iter().map(|request| (request.reply, error.clone())).collect()),
+        };
+        for (reply, error) in refused {
+            // A caller that has gone away no longer wants to know.
+            let _ = reply.send(Err(error));
+        }
+        let Some((write, planned)) = planned else { return };
+        let written = super::in_time(write.run_in_its_day(&self.parts.pool)).await;
+        if let Err(error) = &written {
+            tracing::error!(%error, requests = planned.len(), "events could not be accepted");
+        }
+        for Planned { accepted, jobs, due, keyed, reply } in planned {
+            let answer = match &written {
+                Ok(()) => {
+                    self.hand_over(jobs, due, write.now);
+                    Ok(accepted)
+                }
+                // The database does not say whose key was taken in this very moment. The others may come again.
+                Err(StoreError::KeyTaken) if !keyed => {
+                    Err(StoreError::Unavailable("another request of the same commit was refused".into()))
+                }
+                Err(error) => Err(error.clone()),
+            };
+            let _ = reply.send(answer);
+        }
+    }
+
+    /// Tells the engine of what was accepted.
+    fn hand_over(&self, jobs: Vec<Leased>, due: BTreeSet<EndpointKey>, now: Timestamp) {
+        let Some(inbox) = &self.parts.shared.inbox else { return };
+        if !jobs.is_empty() {
+            inbox.send(Nudge::Jobs(jobs));
+        }
+        for endpoint in due {
+            inbox.send(Nudge::Due(endpoint, now));
+        }
+    }
+
+    /// Reads who subscribes to what the batch holds, and takes an id for each row that it may come to.
+    async fn read(&mut self, asked: &Asked) -> Result<(FanOut, Vec<i64>), StoreError> {
+        let (accounts, types): (Vec<Uuid>, Vec<&str>) =
+            asked.events.keys().map(|(id, name)| (id.0, name.as_str())).unzip();
+        let db = self.parts.pool.get().await?;
+        let read_accounts = "SELECT id, key FROM accounts WHERE id = ANY($1) AND deleted_at IS NULL";
+        let read_types = "SELECT name FROM event_types WHERE name = ANY($1)";
+        let read_subscribers = "SELECT w.id, w.type, e.key, e.status FROM unnest($1::uuid[], $2::text[]) AS w(id, type) \
+                                JOIN accounts a ON a.id = w.id JOIN subscriptions s ON s.account = a.key \
+                                AND s.type = w.type JOIN endpoints e ON e.key = s.endpoint \
+                                WHERE a.deleted_at IS NULL AND e.deleted_at IS NULL ORDER BY e.key";
+        let of_accounts: [&(dyn ToSql + Sync); 1] = [&accounts];
+        let of_types: [&(dyn ToSql + Sync); 1] = [&types];
+        let of_both: [&(dyn ToSql + Sync); 2] = [&accounts, &types];
+        // All three are on their way at once.
+        let (account_rows, type_rows, subscriber_rows) = tokio::try_join!(
+            rows(&db, read_accounts, &of_accounts),
+            rows(&db, read_types, &of_types),
+            rows(&db, read_subscribers, &of_both)
+        )?;
+        let mut fan_out = FanOut::default();
+        for row in account_rows {
+            fan_out.accounts.insert(AccountId(get(&row, "id")?), AccountKey(get(&row, "key")?));
+        }
+        for row in type_rows {
+            fan_out.types.insert(get(&row, "name")?);
+        }
+        for row in subscriber_rows {
+            let status = parsed(&row, "status", EndpointStatus::from_column)?;
+            let active = status == EndpointStatus::Active;
+            let subscribers = if active { &mut fan_out.active } else { &mut fan_out.paused };
+            let whose = (AccountId(get(&row, "id")?), get(&row, "type")?);
+            subscribers.entry(whose).or_default().push(EndpointKey(get(&row, "key")?));
+        }
+        fan_out.taken = super::calls::kept(&db, &asked.scopes).await?;
+        let count =
+            asked.events.iter().map(|(of, events)| events * (1 + fan_out.active.get(of).map_or(0, Vec::len))).sum();
+        let ids = self.ids.reserve(&db, count, self.parts.shared.clock.now()).await?;
+        Ok((fan_out, ids))
+    }
+
+    /// Decides what is written for each request, and which are refused.
+    #[expect(clippy::type_complexity, reason = "two lists of what becomes of the requests")]
+    fn plan(
+        &self,
+        batch: Vec<Request>,
+        fan_out: &FanOut,
+        ids: Vec<i64>,
+    ) -> (Option<(Write, Vec<Planned>)>, Vec<(Reply, StoreError)>) {
+        let lease = self.parts.node.lease();
+        let now = self.parts.shared.clock.now();
+        let mut write = Write {
+            lease: lease.unwrap_or(0),
+            now,
+            shard: shard(self.parts.node.key(), self.number),
+            ..Write::default()
+        };
+        let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
+        let mut ids = ids.into_iter();
+        for Request { events, keep, reply } in batch {
+            if let Some(error) = fan_out.refusal(&events, keep.as_ref().map(|keep| &keep.scope)) {
+                refused.push((reply, error));
+                continue;
+            }
+            let mut plan = Planned {
+                accepted: Vec::with_capacity(events.len()),
+                jobs: Vec::new(),
+                due: BTreeSet::new(),
+                keyed: keep.is_some(),
+                reply,
+            };
+            for event in events {
+                self.plan_event(event, fan_out, lease.is_some(), &mut ids, &mut write, &mut plan);
+            }
+            if let Some(Keep { scope, render }) = keep {
+                write.kept.push((scope, render(&plan.accepted)));
+            }
+            planned.push(plan);
+        }
+        ((!planned.is_empty()).then_some((write, planned)), refused)
+    }
+
+    fn plan_event(
+        &self,
+        new: NewEvent,
+        fan_out: &FanOut,
+        may_lease: bool,
+        ids: &mut impl Iterator<Item = i64>,
+        write: &mut Write,
+        plan: &mut Planned,
+    ) {
+        let Some(account) = fan_out.accounts.get(&new.account).copied() else { return };
+        let Some(id) = ids.next() else { return };
+        let size = i32::try_from(new.body.len()).unwrap_or(i32::MAX);
+        let event_type: Arc<str> = new.event_type.as_str().into();
+        let mut deliveries = Vec::new();
+        // Every event has been given as many ids as it has subscribers.
+        for (endpoint, delivery) in fan_out.subscribers(&new).iter().copied().zip(ids) {
+            let inbox = self.parts.shared.inbox.as_ref().filter(|_| may_lease);
+            let known = self.parts.view.target(endpoint).is_some_and(|target| target.active);
+            let place = inbox
+                .filter(|_| known)
+                .and_then(|inbox| inbox.reserve_new(&self.parts.rooms.of(endpoint), new.body.len()));
+            write.deliveries.push(DeliveryRow {
+                account,
+                id: delivery,
+                endpoint,
+                event: id,
+                size,
+                leased: place.is_some(),
+            });
+            deliveries.push(delivery);
+            let Some(place) = place else {
+                plan.due.insert(endpoint);
+                continue;
+            };
+            let job = Job {
+                id: DeliveryId(delivery),
+                endpoint,
+                kind: DeliveryKind::Event,
+                event_type: event_type.clone(),
+                attempts_made: 0,
+                failures: 0,
+                body: new.body.clone(),
+            };
+            plan.jobs.push(Leased { job, place });
+        }
+        for endpoint in fan_out.paused.get(&(new.account, new.event_type.clone())).into_iter().flatten() {
+            write.missed.push((account, *endpoint, new.event_type.clone(), id));
+        }
+        plan.accepted.push(Event {
+            id: EventId(id),
+            account: (new.account, account),
+            event_type: new.event_type.clone(),
+            occurred_at: new.occurred_at,
+            deliveries: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
+        });
+        write.events.push(EventRow {
+            account,
+            id,
+            event_type: new.event_type,
+            occurred_at: new.occurred_at.as_millis(),
+            validation: new.validation_id,
+            deliveries,
+            body: new.body,
+        });
+    }
+}
+
+/// What must be known before a batch can be planned.
+struct Asked {
+    /// Events of each account and type.
+    events: BTreeMap<(AccountId, String), usize>,
+    scopes: Vec<KeepScope>,
+}
+
+impl Asked {
+    fn of(batch: &[Request]) -> Self {
+        let mut events = BTreeMap::new();
+        for event in batch.iter().flat_map(|request| &request.events) {
+            *events.entry((event.account, event.event_type.clone())).or_insert(0) += 1;
+        }
+        Self { events, scopes: batch.iter().filter_map(|request| Some(request.keep.as_ref()?.scope.clone())).collect() }
+    }
+}
+
+type Reply = oneshot::Sender<Result<Vec<Event>, StoreError>>;
+
+/// A request on its way through a batch.
+struct Planned {
+    accepted: Vec<Event>,
+    jobs: Vec<Leased>,
+    /// Endpoints with deliveries for which there was no room in memory.
+    due: BTreeSet<EndpointKey>,
+    /// Whether its answer is kept.
+    keyed: bool,
+    reply: Reply,
+}
+
+/// Who subscribes, by account and type; and what refuses a request.
+#[derive(Default)]
+struct FanOut {
+    accounts: HashMap<AccountId, AccountKey>,
+    types: HashSet<String>,
+    active: HashMap<(AccountId, String), Vec<EndpointKey>>,
+    paused: HashMap<(AccountId, String), Vec<EndpointKey>>,
+    taken: HashSet<KeepScope>,
+}
+
+impl FanOut {
+    fn subscribers(&self, event: &NewEvent) -> &[EndpointKey] {
+        self.active.get(&(event.account, event.event_type.clone())).map_or(&[], Vec::as_slice)
+    }
+
+    fn refusal(&self, events: &[NewEvent], scope: Option<&KeepScope>) -> Option<StoreError> {
+        for event in events {
+            if !self.accounts.contains_key(&event.account) {
+                return Some(StoreError::NotFound);
+            }
+            if !self.types.contains(&event.event_type) {
+                return Some(StoreError::UnknownType(event.event_type.clone()));
+            }
+        }
+        scope.filter(|scope| self.taken.contains(scope)).map(|_| StoreError::KeyTaken)
+    }
+}
+
+struct EventRow {
+    account: AccountKey,
+    id: i64,
+    event_type: String,
+    occurred_at: i64,
+    validation: Option<Uuid>,
+    deliveries: Vec<i64>,
+    body: Bytes,
+}
+
+struct DeliveryRow {
+    account: AccountKey,
+    id: i64,
+    endpoint: EndpointKey,
+    event: i64,
+    size: i32,
+    leased: bool,
+}
+
+/// The rows of one commit.
+#[derive(Default)]
+struct Write {
+    events: Vec<EventRow>,
+    deliveries: Vec<DeliveryRow>,
+    missed: Vec<(AccountKey, EndpointKey, String, i64)>,
+    kept: Vec<(KeepScope, KeptAnswer)>,
+    lease: i64,
+    now: Timestamp,
+    shard: i16,
+}
+
+/// One statement is one commit, and one round trip.
+const WRITE: &str = "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
+                     $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body)), \
+                     d AS MATERIALIZED (SELECT * FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+                     $12::integer[], $13::boolean[]) AS t(account, id, endpoint, event, size, leased)), \
+                     new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
+                     SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[] FROM e), \
+                     new_payloads AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM e), \
+                     new_deliveries AS (INSERT INTO deliveries (account, id, endpoint, event, type, validation_id) \
+                     SELECT d.account, d.id, d.endpoint, d.event, e.type, e.validation_id FROM d JOIN e ON e.id = d.event), \
+                     queued AS (INSERT INTO queue (account, delivery, endpoint, event, size, due_at, lease) \
+                     SELECT account, id, endpoint, event, size, CASE WHEN leased THEN NULL ELSE $14::bigint END, \
+                     CASE WHEN leased THEN $15::bigint END FROM d), \
+                     counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
+                     SELECT account, endpoint, $16::smallint, count(*) FROM (SELECT account, endpoint FROM d UNION ALL \
+                     SELECT account, 0 FROM e WHERE type <> $17) AS n GROUP BY account, endpoint ORDER BY account, endpoint \
+                     ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
+                     missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT * FROM \
+                     unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[])) \
+                     INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
+                     SELECT *, $14 FROM unnest($22::bytea[], $23::text[], $24::text[], $25::bytea[], $26::integer[], \
+                     $27::text[], $28::bytea[])";
+
+impl Write {
+    /// Writes everything. Where the day has no partition yet, makes it first.
+    async fn run_in_its_day(&self, pool: &Pool) -> Result<(), StoreError> {
+        let db = pool.get().await?;
+        match self.run(&db).await {
+            Err(error) if super::partitions::is_missing(&error) => {
+                drop(db);
+                super::partitions::create(pool, self.now).await?;
+                let db = pool.get().await?;
+                self.run(&db).await.map_err(refusal)
+            }
+            other => other.map_err(refusal),
+        }
+    }
+
+    async fn run(&self, db: &Object) -> Result<(), tokio_postgres::Error> {
+        let (events, deliveries, missed, kept) = (&self.events, &self.deliveries, &self.missed, &self.kept);
+        let statement = db.prepare_cached(WRITE).await?;
+        db.execute(
+            &statement,
+            &[
+                &column(events, |row| row.account.0),
+                &column(events, |row| row.id),
+                &column(events, |row| row.event_type.as_str()),
+                &column(events, |row| row.occurred_at),
+                &column(events, |row| row.validation),
+                &column(events, |row| array(&row.deliveries)),
+                &column(events, |row| &row.body[..]),
+                &column(deliveries, |row| row.account.0),
+                &column(deliveries, |row| row.id),
+                &column(deliveries, |row| row.endpoint.0),
+                &column(deliveries, |row| row.event),
+                &column(deliveries, |row| row.size),
+                &column(deliveries, |row| row.leased),
+                &self.now.as_millis(),
+                &self.lease,
+                &self.shard,
+                &TEST_TYPE,
+                &column(missed, |row| row.0.0),
+                &column(missed, |row| row.1.0),
+                &column(missed, |row| row.2.as_str()),
+                &column(missed, |row| row.3),
+                &column(kept, |(scope, _)| owner(scope)),
+                &column(kept, |(scope, _)| scope.path.as_str()),
+                &column(kept, |(scope, _)| scope.key.as_str()),
+                &column(kept, |(_, kept)| kept.body_hash.as_slice()),
+                &column(kept, |(_, kept)| i32::from(kept.status)),
+                &column(kept, |(_, kept)| kept.request_id.as_str()),
+                &column(kept, |(_, kept)| kept.answer.as_slice()),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+}
+
+/// Numbers as the text of an array.
+fn array(numbers: &[i64]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    format!("{{{}}}", numbers.join(","))
+}
+
+fn refusal(error: tokio_postgres::Error) -> StoreError {
+    let taken = error.code() == Some(&SqlState::UNIQUE_VIOLATION)
+        && error.as_db_error().and_then(|answer| answer.table()) == Some("kept_answers");
+    if taken { StoreError::KeyTaken } else { error.into() }
+}

@@ -1,0 +1,175 @@
+//! The lists: deliveries and events, newest first, with exact totals.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::Row;
+
+use super::admin::{account, count, offset};
+use super::endpoints::find;
+use super::{Store, get, maybe_whole, one, parsed, rows, snapshot, time, when, whole};
+use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
+use crate::domain::event::{Event, TEST_TYPE};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId};
+use crate::store::{Page, Paged, StoreError};
+
+/// What a delivery shows, of rows `d` that a query chooses.
+const SHOWN: &str = "SELECT d.id, d.status, d.attempt, d.response_status, d.response_time_ms, d.response_body, \
+                     d.error_message, d.type, d.validation_id, n.id AS endpoint_id, n.url, q.due_at FROM";
+const JOINED: &str = "AS d JOIN endpoints n ON n.key = d.endpoint LEFT JOIN queue q ON d.status = 1 \
+                      AND q.account = d.account AND q.delivery = d.id";
+
+const EVENT_COLUMNS: &str = "SELECT v.id, v.account, v.type, v.occurred_at, cardinality(v.deliveries) AS deliveries, \
+                             a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
+
+/// Deliveries of one event that are shown with it.
+const MAX_EVENT_DELIVERIES: u32 = 1_000;
+
+/// The query that shows the deliveries that `chosen` selects.
+pub(super) fn shown(chosen: &str) -> String {
+    format!("{SHOWN} ({chosen}) {JOINED}")
+}
+
+impl Store {
+    pub async fn endpoint_deliveries(
+        &self,
+        owner: AccountId,
+        id: EndpointId,
+        page: Page,
+    ) -> Result<Paged<Delivery>, StoreError> {
+        let mut client = self.client().await?;
+        // One snapshot, so that the total and the page belong together.
+        let db = snapshot(&mut client).await?;
+        let endpoint = find(&db, owner, id).await?;
+        let sql = "SELECT coalesce(sum(total), 0)::bigint AS total FROM counters WHERE account = $1 AND endpoint = $2";
+        let total = count(&db, sql, &[&endpoint.account.0, &endpoint.key.0]).await?;
+        if page.offset() >= total {
+            return Ok(Paged { items: Vec::new(), total });
+        }
+        let chosen = "SELECT * FROM deliveries WHERE endpoint = $1 ORDER BY id DESC LIMIT $2 OFFSET $3";
+        let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
+        let found = rows(&db, &sql, &[&endpoint.key.0, &i64::from(page.per_page), &offset(page)]).await?;
+        Ok(Paged { items: found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total })
+    }
+
+    pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
+        let mut client = self.client().await?;
+        let db = snapshot(&mut client).await?;
+        let account = account(&db, owner).await?.key;
+        let sql = "SELECT coalesce(sum(c.total), 0)::bigint AS total FROM counters c JOIN endpoints e \
+                   ON e.key = c.endpoint WHERE c.account = $1 AND e.deleted_at IS NULL";
+        let total = count(&db, sql, &[&account.0]).await?;
+        if page.offset() >= total {
+            return Ok(Paged { items: Vec::new(), total });
+        }
+        let chosen = "SELECT * FROM deliveries WHERE account = $1 AND endpoint IN (SELECT key FROM endpoints \
+                      WHERE account = $1 AND deleted_at IS NULL) ORDER BY id DESC LIMIT $2 OFFSET $3";
+        let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
+        let found = rows(&db, &sql, &[&account.0, &i64::from(page.per_page), &offset(page)]).await?;
+        Ok(Paged { items: found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total })
+    }
+
+    pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
+        let mut client = self.client().await?;
+        let db = snapshot(&mut client).await?;
+        let delivery = find_delivery(&db, owner, id).await?;
+        let account = account(&db, owner).await?.key;
+        let sql = "SELECT p.event, p.body FROM deliveries d JOIN payloads p ON p.account = d.account \
+                   AND p.event = d.event WHERE d.account = $1 AND d.id = $2";
+        let found = one(&db, sql, &[&account.0, &id.0]).await?;
+        let (event, body) = (EventId(get(&found, "event")?), get::<Vec<u8>>(&found, "body")?.into());
+        Ok(DeliveryDetail { delivery, event, body, attempts: attempts_of(&db, account, id).await? })
+    }
+
+    pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
+        let mut client = self.client().await?;
+        let db = snapshot(&mut client).await?;
+        let key = account(&db, owner).await?.key.0;
+        let sql = "SELECT coalesce(sum(total), 0)::bigint AS total FROM counters WHERE account = $1 AND endpoint = 0";
+        let total = count(&db, sql, &[&key]).await?;
+        if page.offset() >= total {
+            return Ok(Paged { items: Vec::new(), total });
+        }
+        let sql =
+            format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.type <> $4 ORDER BY v.id DESC LIMIT $2 OFFSET $3");
+        let found = rows(&db, &sql, &[&key, &i64::from(page.per_page), &offset(page), &TEST_TYPE]).await?;
+        Ok(Paged { items: found.iter().map(event_from_row).collect::<Result<_, _>>()?, total })
+    }
+
+    pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
+        let mut client = self.client().await?;
+        let db = snapshot(&mut client).await?;
+        let key = account(&db, owner).await?.key.0;
+        let sql = format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.id = $2 AND v.type <> $3");
+        let event = event_from_row(&one(&db, &sql, &[&key, &id.0, &TEST_TYPE]).await?)?;
+        // Those of its acceptance are named by it; those of replays are found by the event.
+        let chosen = format!(
+            "SELECT * FROM deliveries WHERE account = $1 AND (id IN (SELECT unnest(deliveries) FROM events \
+             WHERE account = $1 AND id = $2) OR event = $2 AND replay IS NOT NULL) AND endpoint IN (SELECT key \
+             FROM endpoints WHERE account = $1 AND deleted_at IS NULL) ORDER BY id LIMIT {MAX_EVENT_DELIVERIES}"
+        );
+        let sql = format!("{} ORDER BY d.id", shown(&chosen));
+        let found = rows(&db, &sql, &[&key, &id.0]).await?;
+        Ok((event, found.iter().map(delivery_from_row).collect::<Result<_, _>>()?))
+    }
+}
+
+/// One delivery of the account; another account's does not exist.
+pub(super) async fn find_delivery(
+    db: &impl GenericClient,
+    owner: AccountId,
+    id: DeliveryId,
+) -> Result<Delivery, StoreError> {
+    let chosen = "SELECT * FROM deliveries WHERE id = $1 \
+                  AND account = (SELECT key FROM accounts WHERE id = $2 AND deleted_at IS NULL)";
+    let sql = format!("{} WHERE n.deleted_at IS NULL", shown(chosen));
+    delivery_from_row(&one(db, &sql, &[&id.0, &owner.0]).await?)
+}
+
+/// The attempts of a delivery, the first one first: what `attempts` has, and the latest in its own row.
+async fn attempts_of(db: &impl GenericClient, account: AccountKey, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
+    let sql = "SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message FROM attempts \
+               WHERE account = $1 AND delivery = $2 UNION ALL \
+               SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message FROM deliveries \
+               WHERE account = $1 AND id = $2 AND started_at IS NOT NULL ORDER BY attempt DESC LIMIT $3";
+    let most = i64::try_from(SHOWN_ATTEMPTS).unwrap_or(i64::MAX);
+    let mut attempts = Vec::new();
+    for row in rows(db, sql, &[&account.0, &id.0, &most]).await? {
+        attempts.push(Attempt {
+            number: whole(&row, "attempt")?,
+            started_at: when(&row, "started_at")?,
+            response_status: maybe_whole(&row, "response_status")?,
+            response_time_ms: whole(&row, "response_time_ms")?,
+            response_body: get(&row, "response_body")?,
+            error_message: get(&row, "error_message")?,
+        });
+    }
+    attempts.reverse();
+    Ok(attempts)
+}
+
+pub(super) fn delivery_from_row(row: &Row) -> Result<Delivery, StoreError> {
+    let status = parsed(row, "status", DeliveryStatus::from_column)?;
+    Ok(Delivery {
+        id: DeliveryId(get(row, "id")?),
+        endpoint: EndpointId(get(row, "endpoint_id")?),
+        endpoint_url: get(row, "url")?,
+        event_type: get(row, "type")?,
+        validation_id: get(row, "validation_id")?,
+        status,
+        attempt: whole::<u32>(row, "attempt")?.max(1),
+        next_retry_at: time(row, "due_at")?.filter(|_| status == DeliveryStatus::Retrying),
+        response_status: maybe_whole(row, "response_status")?,
+        response_body: get(row, "response_body")?,
+        response_time_ms: maybe_whole(row, "response_time_ms")?,
+        error_message: get(row, "error_message")?,
+    })
+}
+
+fn event_from_row(row: &Row) -> Result<Event, StoreError> {
+    Ok(Event {
+        id: EventId(get(row, "id")?),
+        account: (AccountId(get(row, "account_id")?), AccountKey(get(row, "account")?)),
+        event_type: get(row, "type")?,
+        occurred_at: when(row, "occurred_at")?,
+        deliveries: whole(row, "deliveries")?,
+    })
+}

@@ -1,0 +1,164 @@
+//! Housekeeping: days that are over leave as whole partitions, what is deleted or must go sooner in small steps. Only the
+//! first of the nodes does it.
+
+use std::time::Duration;
+
+use deadpool_postgres::Object;
+
+use super::partitions::{Day, create, days, drop_day};
+use super::{Store, execute, get, one, row, rows};
+use crate::domain::event::TEST_TYPE;
+use crate::domain::id::{DeliveryId, EventId};
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+use crate::store::values::KEPT_ANSWER_TTL;
+
+/// Rows that one step removes: short enough that no publisher notices.
+const STEP: i64 = 500;
+
+/// Commits that were under way when something was deleted have ended after this long, and leave nothing behind.
+const SETTLING: Duration = Duration::from_secs(30);
+
+/// A retention shorter than this is kept to the row; a longer one by days, up to one more.
+const EXACT: Duration = Duration::from_secs(2 * 86_400);
+
+impl Store {
+    fn tidies_up(&self) -> bool {
+        self.shared.inbox.is_none() || self.node.is_first()
+    }
+
+    pub async fn purge_deleted(&self) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let now = self.now();
+        let db = self.client().await?;
+        let settled = now.minus(SETTLING).as_millis();
+        let sql = "SELECT key, account, deleted_at <= $1 AS settled FROM endpoints WHERE deleted_at IS NOT NULL \
+                   ORDER BY deleted_at, key";
+        for endpoint in rows(&db, sql, &[&settled]).await? {
+            let (key, account) = (get(&endpoint, "key")?, get(&endpoint, "account")?);
+            if purge_endpoint(&db, account, key, get(&endpoint, "settled")?).await? {
+                return Ok(true);
+            }
+        }
+        let sql = "SELECT key, deleted_at <= $1 AS settled FROM accounts WHERE deleted_at IS NOT NULL";
+        for account in rows(&db, sql, &[&settled]).await? {
+            if purge_account(&db, get(&account, "key")?, get(&account, "settled")?).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub async fn purge_old(&self, cutoff: Timestamp, _: DeliveryId) -> Result<Option<DeliveryId>, StoreError> {
+        let now = self.now();
+        if !self.tidies_up() {
+            return Ok(None);
+        }
+        create(&self.pool, now).await?;
+        let db = self.client().await?;
+        let days = days(&db).await?;
+        let mut left = Vec::new();
+        for day in days.into_iter().filter(|day| day.first_id() < DeliveryId::first_at(cutoff).0) {
+            // A day that cannot go as a whole, because something of it is still open, goes row by row.
+            if day.ends_at() <= cutoff && drop_day(&self.pool, day).await? {
+                continue;
+            }
+            if day.ends_at() <= cutoff || now.since(cutoff) < EXACT {
+                left.push(day);
+            }
+        }
+        for day in left {
+            if purge_rows(&db, day, cutoff).await? {
+                return Ok(Some(DeliveryId(0)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub async fn purge_old_replays(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let db = self.client().await?;
+        super::follow::forget_changes(&db, self.now()).await?;
+        let sql = "DELETE FROM missed WHERE (account, endpoint, type, event) IN \
+                   (SELECT account, endpoint, type, event FROM missed WHERE event < $1 LIMIT $2)";
+        let missed = execute(&db, sql, &[&EventId::first_at(cutoff).0, &STEP]).await?;
+        let sql = "DELETE FROM replays WHERE key IN (SELECT key FROM replays WHERE finished_at < $1 LIMIT $2)";
+        let replays = execute(&db, sql, &[&cutoff.as_millis(), &STEP]).await?;
+        Ok(missed + replays > 0)
+    }
+
+    pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let sql = "DELETE FROM kept_answers WHERE (owner, path, key) IN \
+                   (SELECT owner, path, key FROM kept_answers WHERE created_at < $1 LIMIT $2)";
+        let before = self.now().minus(KEPT_ANSWER_TTL).as_millis();
+        Ok(execute(&self.client().await?, sql, &[&before, &STEP]).await? > 0)
+    }
+}
+
+/// Removes a step of what a deleted endpoint left; its own row when nothing can come any more. Returns whether anything
+/// was removed.
+async fn purge_endpoint(db: &Object, account: i64, key: i64, settled: bool) -> Result<bool, StoreError> {
+    let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE endpoint = $1 ORDER BY id LIMIT $2), \
+               q AS (DELETE FROM queue q USING old o WHERE q.account = o.account AND q.delivery = o.id), \
+               a AS (DELETE FROM attempts a USING old o WHERE a.account = o.account AND a.delivery = o.id) \
+               DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id";
+    let deliveries = execute(db, sql, &[&key, &STEP]).await?;
+    let sql = "DELETE FROM missed WHERE (account, endpoint, type, event) IN (SELECT account, endpoint, type, event \
+               FROM missed WHERE account = $1 AND endpoint = $2 LIMIT $3)";
+    let missed = execute(db, sql, &[&account, &key, &STEP]).await?;
+    if deliveries + missed > 0 || !settled {
+        return Ok(deliveries + missed > 0);
+    }
+    execute(db, "DELETE FROM replays WHERE endpoint = $1", &[&key]).await?;
+    execute(db, "DELETE FROM counters WHERE account = $1 AND endpoint = $2", &[&account, &key]).await?;
+    Ok(execute(db, "DELETE FROM endpoints WHERE key = $1", &[&key]).await? > 0)
+}
+
+/// The same for an account, whose endpoints have gone before it.
+async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, StoreError> {
+    let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM events WHERE account = $1 LIMIT $2), \
+               p AS (DELETE FROM payloads p USING old o WHERE p.account = o.account AND p.event = o.id) \
+               DELETE FROM events e USING old o WHERE e.account = o.account AND e.id = o.id";
+    if execute(db, sql, &[&key, &STEP]).await? > 0 {
+        return Ok(true);
+    }
+    if !settled || row(db, "SELECT 1 FROM endpoints WHERE account = $1 LIMIT 1", &[&key]).await?.is_some() {
+        return Ok(false);
+    }
+    execute(db, "DELETE FROM counters WHERE account = $1", &[&key]).await?;
+    Ok(execute(db, "DELETE FROM accounts WHERE key = $1", &[&key]).await? > 0)
+}
+
+/// Removes a step of a day's finished deliveries from before the cutoff, and of events that nothing refers to any more.
+async fn purge_rows(db: &Object, day: Day, cutoff: Timestamp) -> Result<bool, StoreError> {
+    let end = day.end_id().min(DeliveryId::first_at(cutoff).0);
+    let sql = "WITH old AS MATERIALIZED (SELECT account, id, endpoint FROM deliveries \
+               WHERE id >= $1 AND id < $2 AND status > 1 ORDER BY id LIMIT $3), \
+               a AS (DELETE FROM attempts a USING old o WHERE a.account = o.account AND a.delivery = o.id), \
+               counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
+               SELECT account, endpoint, 0, -count(*) FROM old GROUP BY account, endpoint ORDER BY account, endpoint \
+               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
+               gone AS (DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id RETURNING 1) \
+               SELECT count(*) AS gone FROM gone";
+    let deliveries: i64 = get(&one(db, sql, &[&day.first_id(), &end, &STEP]).await?, "gone")?;
+    let sql = "WITH old AS MATERIALIZED (SELECT e.account, e.id, e.type FROM events e WHERE e.id >= $1 AND e.id < $2 \
+               AND NOT EXISTS (SELECT 1 FROM unnest(e.deliveries) AS u(id) JOIN deliveries d \
+               ON d.account = e.account AND d.id = u.id) \
+               AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL) \
+               ORDER BY e.id LIMIT $3), \
+               p AS (DELETE FROM payloads p USING old o WHERE p.account = o.account AND p.event = o.id), \
+               counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
+               SELECT account, 0, 0, -count(*) FROM old WHERE type <> $4 GROUP BY account ORDER BY account \
+               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
+               gone AS (DELETE FROM events e USING old o WHERE e.account = o.account AND e.id = o.id RETURNING 1) \
+               SELECT count(*) AS gone FROM gone";
+    let events: i64 = get(&one(db, sql, &[&day.first_id(), &end, &STEP, &TEST_TYPE]).await?, "gone")?;
+    Ok(deliveries + events > 0)
+}

@@ -1,0 +1,260 @@
+//! The store that many nodes share: PostgreSQL, or what speaks its protocol.
+//!
+//! Any node does anything: nothing here is true only in memory. `intake` commits many events at a time and `dispatch` many
+//! outcomes; `node` is this process among the others, and its leases; `follow` keeps the view after what others change;
+//! `partitions` has the days of the history. The rest is called as in `sqlite/`: `admin` and `endpoints` by the API, `log`
+//! and `search` by the lists, `replay` by what is sent again, `maintain` by the housekeeping, `calls` by the API's door.
+
+mod admin;
+mod calls;
+mod dispatch;
+mod endpoints;
+mod follow;
+mod ids;
+mod intake;
+mod log;
+mod maintain;
+mod node;
+mod open;
+mod partitions;
+mod replay;
+mod search;
+mod target;
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Object, Pool, PoolError, Transaction};
+use tokio_postgres::Row;
+use tokio_postgres::types::{FromSql, ToSql, Type};
+
+use super::inbox::{Inbox, Nudge, Room};
+use super::shared::Shared;
+use super::view::View;
+use super::{KeepScope, KeptAnswer, StoreError};
+use crate::domain::id::EndpointKey;
+use crate::domain::time::Timestamp;
+
+/// How long a call may take, the wait for a connection included: whoever asks gets an answer, whatever the network does.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a database that can serve may take to say so.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The store on PostgreSQL. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    pool: Pool,
+    view: View,
+    shared: Arc<Shared>,
+    node: Arc<node::Node>,
+    follower: Arc<follow::Follower>,
+    targets: target::Handle,
+    intake: intake::Handle,
+    rooms: Rooms,
+}
+
+/// An end for a call over the network.
+pub(super) async fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = |_| StoreError::Unavailable("it did not answer in time".into());
+    tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(late)?
+}
+
+impl Store {
+    /// What this node knows: see `follow`.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Deliveries leased to this process and still in memory.
+    pub fn held(&self) -> usize {
+        self.shared.inbox.as_ref().map_or(0, Inbox::held)
+    }
+
+    /// Whether the database answers, reads and writes, and this node may work on it.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        let slow = |_| StoreError::Unavailable("it did not answer in time".into());
+        tokio::time::timeout(PING_TIMEOUT, async {
+            let db = self.client().await?;
+            let sql = "INSERT INTO settings (name, value) VALUES ('ping', 1) \
+                       ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+            execute(&db, sql, &[]).await?;
+            if self.shared.inbox.is_some() && self.node.lease().is_none() {
+                return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
+            }
+            Ok(())
+        })
+        .await
+        .map_err(slow)?
+    }
+
+    /// The answer kept under an idempotency key.
+    pub async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
+        let db = self.client().await?;
+        let sql = "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = $1 AND path = $2 AND key = $3";
+        let found = row(&db, sql, &[&owner(&scope), &scope.path, &scope.key]).await?;
+        let Some(found) = found else { return Ok(None) };
+        let hash: Vec<u8> = get(&found, "body_hash")?;
+        Ok(Some(KeptAnswer {
+            body_hash: hash.try_into().map_err(|_| corrupt("body_hash"))?,
+            status: whole(&found, "status")?,
+            request_id: get(&found, "request_id")?,
+            answer: get(&found, "answer")?,
+        }))
+    }
+
+    /// Brings the view up to what was committed before this call.
+    pub async fn refresh(&self) -> Result<(), StoreError> {
+        self.follower.refresh().await
+    }
+
+    /// Whether the view has not been looked after for longer than it should.
+    pub fn is_stale(&self) -> bool {
+        self.follower.is_stale()
+    }
+
+    /// Leaves the nodes.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        self.node.leave(&self.pool, &self.shared).await
+    }
+
+    /// A connection of the pool.
+    async fn client(&self) -> Result<Object, StoreError> {
+        Ok(self.pool.get().await?)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.clock.now()
+    }
+
+    /// Tells the engine of deliveries that wait in the store.
+    fn nudge(&self, endpoint: EndpointKey, at: Timestamp) {
+        if let Some(inbox) = &self.shared.inbox {
+            inbox.send(Nudge::Due(endpoint, at));
+        }
+    }
+}
+
+/// What each endpoint holds of this node's memory.
+#[derive(Clone, Default)]
+struct Rooms(Arc<Mutex<HashMap<EndpointKey, Arc<Room>>>>);
+
+impl Rooms {
+    fn of(&self, endpoint: EndpointKey) -> Arc<Room> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(endpoint).or_default().clone()
+    }
+
+    fn forget(&self, endpoint: EndpointKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&endpoint);
+    }
+}
+
+/// Whose answers these are, as a column.
+fn owner(scope: &KeepScope) -> Vec<u8> {
+    scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
+}
+
+/// Text from outside as PostgreSQL can hold it: without NUL.
+fn text(value: String) -> String {
+    if value.contains('\0') { value.replace('\0', "\u{fffd}") } else { value }
+}
+
+/// One column of many rows, as an array.
+fn column<T, V>(rows: impl IntoIterator<Item = T>, value: impl FnMut(T) -> V) -> Vec<V> {
+    rows.into_iter().map(value).collect()
+}
+
+type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+async fn rows(db: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
+    let statement = db.prepare_cached(sql).await?;
+    Ok(db.query(&statement, params).await?)
+}
+
+async fn row(db: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<Option<Row>, StoreError> {
+    let statement = db.prepare_cached(sql).await?;
+    Ok(db.query_opt(&statement, params).await?)
+}
+
+/// The one row of a query that has one.
+async fn one(db: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<Row, StoreError> {
+    row(db, sql, params).await?.ok_or(StoreError::NotFound)
+}
+
+async fn execute(db: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<u64, StoreError> {
+    let statement = db.prepare_cached(sql).await?;
+    Ok(db.execute(&statement, params).await?)
+}
+
+/// A transaction in which everything is read from one snapshot.
+async fn snapshot(client: &mut Object) -> Result<Transaction<'_>, StoreError> {
+    let level = tokio_postgres::IsolationLevel::RepeatableRead;
+    Ok(client.build_transaction().isolation_level(level).read_only(true).start().await?)
+}
+
+/// A column.
+fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, StoreError> {
+    row.try_get(column).map_err(|error| {
+        let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        StoreError::Corrupt(format!("{column}: {reason}"))
+    })
+}
+
+/// A number of whatever width.
+fn number(row: &Row, column: &str) -> Result<Option<i64>, StoreError> {
+    let index = row.columns().iter().position(|known| known.name() == column).ok_or_else(|| corrupt(column))?;
+    match *row.columns()[index].type_() {
+        Type::INT2 => Ok(get::<Option<i16>>(row, column)?.map(i64::from)),
+        Type::INT4 => Ok(get::<Option<i32>>(row, column)?.map(i64::from)),
+        _ => get::<Option<i64>>(row, column),
+    }
+}
+
+/// A number that this program has a narrower type for.
+fn whole<T: TryFrom<i64>>(row: &Row, column: &str) -> Result<T, StoreError> {
+    maybe_whole(row, column)?.ok_or_else(|| corrupt(column))
+}
+
+fn maybe_whole<T: TryFrom<i64>>(row: &Row, column: &str) -> Result<Option<T>, StoreError> {
+    number(row, column)?.map(|value| T::try_from(value).map_err(|_| corrupt(column))).transpose()
+}
+
+/// Reads a number through `parse`.
+fn parsed<T>(row: &Row, column: &str, parse: impl FnOnce(i64) -> Option<T>) -> Result<T, StoreError> {
+    number(row, column)?.and_then(parse).ok_or_else(|| corrupt(column))
+}
+
+fn time(row: &Row, column: &str) -> Result<Option<Timestamp>, StoreError> {
+    Ok(number(row, column)?.map(Timestamp::from_millis))
+}
+
+fn when(row: &Row, column: &str) -> Result<Timestamp, StoreError> {
+    time(row, column)?.ok_or_else(|| corrupt(column))
+}
+
+fn corrupt(column: &str) -> StoreError {
+    StoreError::Corrupt(format!("{column} holds an impossible value"))
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let reason = match error.as_db_error() {
+            // Its detail may hold values; its message does not.
+            Some(answer) => format!("{} ({})", answer.message(), answer.code().code()),
+            None => error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
+        };
+        Self::Unavailable(reason)
+    }
+}
+
+impl From<PoolError> for StoreError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error.into(),
+            PoolError::Timeout(_) => Self::Unavailable("too many calls wait for a connection".into()),
+            other => Self::Unavailable(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! This process among the others: its lease, which is heard of once a second, and what became of those of nodes that are
+//! heard of no more.
+//!
+//! Time is the database's: nodes whose own clocks differ by minutes agree on who is there.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deadpool_postgres::Pool;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::follow::Follower;
+use super::{execute, get, one, row, rows};
+use crate::domain::id::EndpointKey;
+use crate::store::StoreError;
+use crate::store::inbox::Nudge;
+use crate::store::shared::Shared;
+
+/// A node that was not heard of for this long has lost its leases.
+pub(super) const LEASE: Duration = Duration::from_secs(10);
+
+/// It stops sending so much earlier.
+const MARGIN: Duration = Duration::from_secs(3);
+
+/// Between two signs of life.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// Beats between two looks for work that others left.
+const TAKE_OVER_EVERY: u64 = 2;
+
+/// Beats between two looks at everything that is due, whoever has written it.
+const RESCAN_EVERY: u64 = 5;
+
+/// The database's time in milliseconds.
+const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// A measurement of the database's time that took longer says too little.
+const PROMPT: Duration = Duration::from_millis(200);
+
+/// This node, as the others know it.
+#[derive(Default)]
+pub(super) struct Node {
+    /// 0 while it has not joined.
+    key: AtomicI64,
+    heard_at: Mutex<Option<Instant>>,
+    /// Whether it is the first of the nodes, which tidies up.
+    first: AtomicBool,
+    nodes: AtomicUsize,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Node {
+    /// What deliveries are leased to; `None` while this node may not send.
+    pub fn lease(&self) -> Option<i64> {
+        let heard = *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = self.key.load(Ordering::Relaxed);
+        (key != 0 && heard.is_some_and(|at| at.elapsed() + MARGIN < LEASE)).then_some(key)
+    }
+
+    /// The key under which outcomes are written, whether it still holds or not.
+    pub fn key(&self) -> i64 {
+        self.key.load(Ordering::Relaxed)
+    }
+
+    /// Whether this node is the one that tidies up.
+    pub fn is_first(&self) -> bool {
+        self.first.load(Ordering::Relaxed)
+    }
+
+    /// Becomes one of the nodes, with a lease that nobody has had before.
+    pub async fn join(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let db = pool.get().await?;
+        let sql = format!("INSERT INTO nodes (seen_at) VALUES ({NOW}) RETURNING key");
+        let key = get(&one(&db, &sql, &[]).await?, "key")?;
+        self.key.store(key, Ordering::Relaxed);
+        self.hear(began);
+        self.count(&db).await?;
+        self.take_over(pool, shared).await
+    }
+
+    /// Gives everything back at once, so that others need not wait for the lease to run out.
+    pub async fn leave(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+        let key = self.key.swap(0, Ordering::Relaxed);
+        if key == 0 {
+            return Ok(());
+        }
+        let db = pool.get().await?;
+        execute(&db, "DELETE FROM nodes WHERE key = $1", &[&key]).await?;
+        drop(db);
+        self.take_over(pool, shared).await
+    }
+
+    /// The task ends with the node.
+    pub fn keep(&self, task: tokio::task::JoinHandle<()>) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
+    }
+
+    fn hear(&self, at: Instant) {
+        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+
+    async fn beat(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let db = pool.get().await?;
+        let sql = format!("UPDATE nodes SET seen_at = {NOW} WHERE key = $1");
+        if execute(&db, &sql, &[&self.key()]).await? == 0 {
+            drop(db);
+            tracing::warn!("this node was not heard of for too long, and others have taken over its deliveries");
+            return self.join(pool, shared).await;
+        }
+        self.hear(began);
+        self.count(&db).await
+    }
+
+    async fn count(&self, db: &deadpool_postgres::Object) -> Result<(), StoreError> {
+        let sql = "SELECT count(*) AS nodes, coalesce(min(key), 0) AS first FROM nodes";
+        let found = one(db, sql, &[]).await?;
+        self.nodes.store(usize::try_from(get::<i64>(&found, "nodes")?).unwrap_or(1), Ordering::Relaxed);
+        self.first.store(get::<i64>(&found, "first")? == self.key(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Frees what nodes had leased that are no more.
+    async fn take_over(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
+        let db = pool.get().await?;
+        let lease = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
+        let sql = format!("DELETE FROM nodes WHERE seen_at < {NOW} - $1::bigint");
+        execute(&db, &sql, &[&lease]).await?;
+        // A lease that was written while its node was being removed is found here too.
+        let sql = "WITH RECURSIVE held AS (SELECT min(lease) AS lease FROM queue WHERE lease IS NOT NULL UNION ALL \
+                   SELECT (SELECT min(lease) FROM queue WHERE lease > held.lease) FROM held WHERE held.lease IS NOT NULL) \
+                   UPDATE queue SET lease = NULL, due_at = $1 WHERE lease IN (SELECT lease FROM held \
+                   WHERE lease IS NOT NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = held.lease)) \
+                   RETURNING endpoint, replay";
+        let freed = rows(&db, sql, &[&shared.clock.now().as_millis()]).await?;
+        drop(db);
+        if freed.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(deliveries = freed.len(), "took over deliveries that another process had not finished");
+        let mut replays = std::collections::BTreeSet::new();
+        for row in &freed {
+            replays.extend(get::<Option<i64>>(row, "replay")?);
+        }
+        super::replay::take_back(pool, shared, replays).await?;
+        if let Some(inbox) = &shared.inbox {
+            let mut endpoints = std::collections::BTreeSet::new();
+            for row in &freed {
+                endpoints.insert(EndpointKey(get(row, "endpoint")?));
+            }
+            for endpoint in endpoints {
+                inbox.send(Nudge::Due(endpoint, shared.clock.now()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
+        }
+    }
+}
+
+/// Sets the clock of this process to the database's time, as well as a round trip lets it be known.
+pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
+    let db = pool.get().await?;
+    let (began, before) = (Instant::now(), shared.clock.now().as_millis());
+    let Some(found) = row(&db, &format!("SELECT {NOW} AS now"), &[]).await? else { return Ok(()) };
+    let (took, after) = (began.elapsed(), shared.clock.now().as_millis());
+    let ahead = get::<i64>(&found, "now")? - i64::midpoint(before, after);
+    let doubt = i64::try_from(took.as_millis()).unwrap_or(i64::MAX) / 2 + 2;
+    if took < PROMPT && ahead.abs() > doubt {
+        shared.clock.follow(ahead);
+    }
+    Ok(())
+}
+
+/// Keeps the node alive and the view up to date until the store is dropped.
+pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, follower: &Arc<Follower>) {
+    node.keep(tokio::spawn(super::follow::keep_up(Arc::downgrade(follower))));
+    if shared.inbox.is_some() {
+        node.keep(tokio::spawn(live(pool.clone(), shared.clone(), Arc::downgrade(node))));
+    }
+}
+
+async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
+    let mut ticks = tokio::time::interval(BEAT);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for beat in 0u64.. {
+        ticks.tick().await;
+        let Some(node) = node.upgrade() else { return };
+        let beating = async {
+            node.beat(&pool, &shared).await?;
+            follow_time(&pool, &shared).await?;
+            if beat % TAKE_OVER_EVERY == 0 {
+                node.take_over(&pool, &shared).await?;
+            }
+            Ok(())
+        };
+        if let Err(error) = super::in_time(beating).await {
+            tracing::warn!(%error, "the database could not be told that this node is alive");
+        }
+        if beat % RESCAN_EVERY == 0 {
+            // What others have left or asked for, should a note of it ever be lost.
+            shared.replays.notify_one();
+            if let Some(inbox) = &shared.inbox {
+                inbox.send(Nudge::Rescan);
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Connecting: the settings of each connection, TLS, migrations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::follow::Follower;
+use super::node::Node;
+use super::{Store, admin, follow, intake, node, target};
+use crate::store::shared::Shared;
+use crate::store::view::View;
+use crate::store::{OpenError, OpenOptions};
+
+/// Twins of SQLite's, of the same names. Forward only; the position in the list is the version.
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_initial", include_str!("../../../migrations/postgres/0001_initial.sql")),
+    ("0002_replay", include_str!("../../../migrations/postgres/0002_replay.sql")),
+];
+
+/// Connections of one node for calls and deliveries.
+const CONNECTIONS: usize = 12;
+
+/// And those with which it stays one of the nodes, whatever waits for the others. One more listens.
+const OWN_CONNECTIONS: usize = 2;
+
+/// How long a call waits for one of them, and for a new one.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What every connection has: statements end, and a transaction whose node has gone holds no locks.
+const SESSION: &str = "-c statement_timeout=10000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000 \
+                       -c jit=off";
+
+/// The key of the lock under which one process migrates.
+const MIGRATION_LOCK: i64 = 0x616c_6461_6261;
+
+impl Store {
+    /// Connects, brings the database to this program's version and joins the nodes that work on it.
+    pub async fn open(url: &tokio_postgres::Config, options: OpenOptions) -> Result<Self, OpenError> {
+        let shown = url.get_dbname().unwrap_or_default().to_owned();
+        let failed =
+            |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
+        let (settings, tls) = (settings_of(url), tls_of(url));
+        let pool_of = |size| pool(settings.clone(), tls.clone(), size).map_err(|e| failed("cannot open", &e));
+        let (pool, own) = (pool_of(CONNECTIONS)?, pool_of(OWN_CONNECTIONS)?);
+        migrate(&pool, &shown).await?;
+        let keyring = options.keys.load(&*options.random)?;
+        let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;
+        admin::check_master_keys(&db, &keyring).await?;
+        drop(db);
+        let shared = Arc::new(Shared::new(options, keyring));
+        let (view, rooms) = (View::default(), super::Rooms::default());
+        let node = Arc::new(Node::default());
+        let follower = Arc::new(Follower::new(own.clone(), view.clone(), shared.clone(), rooms.clone()));
+        node::follow_time(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
+        if shared.inbox.is_some() {
+            node.join(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
+        }
+        follower.refresh().await.map_err(|e| failed("cannot read", &e))?;
+        let targets = target::start(pool.clone(), view.clone(), Arc::downgrade(&follower));
+        let intake = intake::start(&intake::Parts {
+            pool: pool.clone(),
+            view: view.clone(),
+            shared: shared.clone(),
+            node: node.clone(),
+            rooms: rooms.clone(),
+        });
+        node::start(&own, &shared, &node, &follower);
+        node.keep(tokio::spawn(follow::listen(settings, tls, Arc::downgrade(&follower))));
+        Ok(Self { pool, view, shared, node, follower, targets, intake, rooms })
+    }
+}
+
+/// What the URL says, and what keeps a connection from hanging on a network that has gone.
+fn settings_of(url: &tokio_postgres::Config) -> tokio_postgres::Config {
+    let mut settings = url.clone();
+    let options = url.get_options().map_or_else(|| SESSION.to_owned(), |own| format!("{SESSION} {own}"));
+    settings
+        .options(options)
+        .connect_timeout(CONNECTION_TIMEOUT)
+        .keepalives_idle(Duration::from_secs(5))
+        .keepalives_interval(Duration::from_secs(2))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(10));
+    if url.get_application_name().is_none() {
+        settings.application_name("aldaba");
+    }
+    settings
+}
+
+fn tls_of(url: &tokio_postgres::Config) -> MakeRustlsConnect {
+    MakeRustlsConnect::new(match url.get_ssl_mode() {
+        SslMode::Require => crate::tls::verified(),
+        _ => crate::tls::unverified(),
+    })
+}
+
+fn pool(
+    settings: tokio_postgres::Config,
+    tls: MakeRustlsConnect,
+    size: usize,
+) -> Result<Pool, deadpool_postgres::BuildError> {
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let wait = Some(CONNECTION_TIMEOUT);
+    Pool::builder(Manager::from_config(settings, tls, recycling))
+        .max_size(size)
+        .timeouts(Timeouts { wait, create: wait, recycle: wait })
+        .runtime(Runtime::Tokio1)
+        .build()
+}
+
+async fn migrate(pool: &Pool, shown: &str) -> Result<(), OpenError> {
+    let failed = |error: crate::store::StoreError| OpenError(format!("cannot open the database {shown}: {error}"));
+    let mut client = pool.get().await.map_err(|e| failed(e.into()))?;
+    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let migrated = async {
+        let tx = client.transaction().await?;
+        tx.batch_execute(&format!("SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            .await?;
+        tx.batch_execute("CREATE TABLE IF NOT EXISTS schema_version (version bigint NOT NULL)").await?;
+        let version = tx.query_opt("SELECT version FROM schema_version", &[]).await?.map_or(0, |row| row.get(0));
+        let done = usize::try_from(version).unwrap_or(0);
+        for (_, sql) in MIGRATIONS.iter().skip(done) {
+            tx.batch_execute(sql).await?;
+        }
+        if version == 0 {
+            admin::add_initial_event_types(&tx).await?;
+            tx.execute("INSERT INTO schema_version (version) VALUES ($1)", &[&newest]).await?;
+        } else if version < newest {
+            tx.execute("UPDATE schema_version SET version = $1", &[&newest]).await?;
+        }
+        tx.commit().await?;
+        Ok(version)
+    };
+    let version: i64 = migrated.await.map_err(failed)?;
+    if version > newest {
+        return Err(OpenError(format!(
+            "the database has version {version}, and this program knows versions up to {newest}: run a newer aldaba"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn migrations_are_numbered_in_order() {
+        for (index, (name, _)) in super::MIGRATIONS.iter().enumerate() {
+            assert!(name.starts_with(&format!("{:04}_", index + 1)), "{name}");
+        }
+    }
+}

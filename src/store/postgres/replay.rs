@@ -1,0 +1,457 @@
+//! Sending again: one delivery at once, or the events of a stretch of time as a durable job.
+//!
+//! A step of a job looks for its next events, and then writes their deliveries and the job's new position in one commit, if
+//! the position is still the one that it started from: every node tries, one of them wins.
+
+use std::collections::BTreeSet;
+
+use deadpool_postgres::{GenericClient, Object, Pool, Transaction};
+use tokio_postgres::Row;
+
+use super::admin::keep_effect;
+use super::endpoints::find;
+use super::follow::{Change, write_change};
+use super::ids::Ids;
+use super::intake::shard;
+use super::log::find_delivery;
+use super::{Store, execute, get, number, one, parsed, row, rows, snapshot, time, when};
+use crate::domain::delivery::{Delivery, DeliveryStatus};
+use crate::domain::endpoint::EndpointStatus;
+use crate::domain::event::TEST_TYPE;
+use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
+use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
+use crate::store::shared::{Shared, words};
+use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
+use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
+
+/// Events that one step looks at.
+const SCAN: i64 = 1_000;
+
+/// Events that are looked at before the call that asks for a replay is answered.
+const SCAN_AT_ONCE: i64 = 5_000;
+
+/// A job's row, and what a step needs of its endpoint.
+struct Job {
+    key: i64,
+    endpoint: EndpointKey,
+    account: i64,
+    types: Vec<String>,
+    selection: Selection,
+    status: ReplayStatus,
+    first: i64,
+    last: i64,
+    position: i64,
+}
+
+/// A stretch of events that was looked through.
+struct Scan {
+    /// Those that are taken.
+    found: Vec<i64>,
+    /// The last event that was looked at; `None` where the stretch is at its end.
+    up_to: Option<i64>,
+}
+
+impl Store {
+    pub async fn retry(
+        &self,
+        owner: AccountId,
+        id: DeliveryId,
+        keep: Option<Keep<Delivery>>,
+    ) -> Result<Delivery, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        // The lock first: of two retries, the second finds the delivery under way.
+        let sql = "SELECT d.account, d.endpoint FROM deliveries d JOIN accounts a ON a.key = d.account \
+                   WHERE d.id = $1 AND a.id = $2 FOR UPDATE OF d";
+        one(&tx, sql, &[&id.0, &owner.0]).await?;
+        if find_delivery(&tx, owner, id).await?.status.is_open() {
+            return Err(StoreError::UnderWay);
+        }
+        let sql = "UPDATE deliveries d SET status = 1 FROM accounts a WHERE a.key = d.account AND d.id = $1 AND a.id = $2 \
+                   RETURNING d.account, d.endpoint";
+        let retried = one(&tx, sql, &[&id.0, &owner.0]).await?;
+        let (account, endpoint): (i64, i64) = (get(&retried, "account")?, get(&retried, "endpoint")?);
+        let sql = "INSERT INTO queue (account, delivery, endpoint, event, size, attempt, due_at, replay) \
+                   SELECT d.account, d.id, d.endpoint, d.event, length(p.body), d.attempt, $3, d.replay FROM deliveries d \
+                   JOIN payloads p ON p.account = d.account AND p.event = d.event WHERE d.account = $1 AND d.id = $2";
+        execute(&tx, sql, &[&account, &id.0, &now.as_millis()]).await?;
+        let delivery = find_delivery(&tx, owner, id).await?;
+        keep_effect(&tx, keep, &delivery, now).await?;
+        tx.commit().await?;
+        self.nudge(EndpointKey(endpoint), now);
+        Ok(delivery)
+    }
+
+    pub async fn create_replay(
+        &self,
+        owner: AccountId,
+        endpoint: EndpointId,
+        new: NewReplay,
+        keep: Option<Keep<Replay>>,
+    ) -> Result<Replay, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        // Most replays are counted before they are answered; the rest of the others is counted by their first steps.
+        let db = snapshot(&mut client).await?;
+        let job = asked_for(&db, owner, endpoint, new).await?;
+        let scan = scan(&db, &job, job.first, SCAN_AT_ONCE, usize::MAX).await?;
+        drop(db);
+        let (total, counted_to) = (count_of(&scan.found), scan.up_to);
+        let tx = client.transaction().await?;
+        execute(&tx, "SELECT 1 FROM endpoints WHERE key = $1 FOR UPDATE", &[&job.endpoint.0]).await?;
+        let job = asked_for(&tx, owner, endpoint, new).await?;
+        let open = open_of(&tx, job.endpoint).await?;
+        if open.len() >= MAX_REPLAYS {
+            return Err(StoreError::TooManyReplays(open));
+        }
+        let (status, finished_at) = match counted_to {
+            None if total == 0 => (ReplayStatus::Completed, Some(now.as_millis())),
+            None => (ReplayStatus::Running, None),
+            Some(_) => (ReplayStatus::Pending, None),
+        };
+        let newest =
+            one(&tx, "SELECT coalesce(max(id), 0) AS id FROM events WHERE account = $1", &[&job.account]).await?;
+        let last = job.last.min(get(&newest, "id")?);
+        let id = ReplayId::from_random(self.shared.random.array());
+        let sql = "INSERT INTO replays (id, account, endpoint, selection, status, from_at, to_at, first, last, position, \
+                   total, created_at, finished_at) \
+                   VALUES ($1, $2, $3, $4::bigint, $5::bigint, $6, $7, $8, $9, $10, $11, $12, $13)";
+        let parameters: super::Params<'_> = &[
+            &id.0,
+            &job.account,
+            &job.endpoint.0,
+            &new.selection.to_column(),
+            &status.to_column(),
+            &new.from.as_millis(),
+            &new.to.as_millis(),
+            &job.first,
+            &last,
+            &counted_to.unwrap_or(job.first),
+            &total,
+            &now.as_millis(),
+            &finished_at,
+        ];
+        execute(&tx, sql, parameters).await?;
+        let replay = find_replay(&tx, owner, id).await?;
+        keep_effect(&tx, keep, &replay, now).await?;
+        write_change(&tx, Change::Replay, now).await?;
+        self.commit(tx).await?;
+        self.shared.replays.notify_one();
+        Ok(replay)
+    }
+
+    pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
+        find_replay(&self.client().await?, owner, id).await
+    }
+
+    pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        find_replay(&tx, owner, id).await?;
+        let sql = "UPDATE replays SET status = $2::bigint, finished_at = $3 WHERE id = $1 AND finished_at IS NULL \
+                   RETURNING key";
+        let cancelled = row(&tx, sql, &[&id.0, &ReplayStatus::Cancelled.to_column(), &now.as_millis()]).await?;
+        // One that is finished stays as it is.
+        let Some(cancelled) = cancelled else { return Ok(()) };
+        let key = get(&cancelled, "key")?;
+        take_back_one(&tx, key).await?;
+        // What is in memory comes back without an attempt: see `release`.
+        write_change(&tx, Change::Cancelled(key), now).await?;
+        self.commit(tx).await
+    }
+
+    pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
+        let mut client = self.client().await?;
+        let db = snapshot(&mut client).await?;
+        let endpoint = find(&db, owner, id).await?;
+        let sql = "SELECT count(*) AS count, min(event) AS oldest FROM missed \
+                   WHERE account = $1 AND endpoint = $2 AND type = ANY($3)";
+        let found = one(&db, sql, &[&endpoint.account.0, &endpoint.key.0, &endpoint.events]).await?;
+        let oldest: Option<i64> = get(&found, "oldest")?;
+        Ok(Missed {
+            count: get::<i64>(&found, "count")?.max(0).unsigned_abs(),
+            oldest_at: oldest.map(|id| EventId(id).created_at()),
+        })
+    }
+
+    pub async fn replay_wanted(&self) {
+        self.shared.replays.notified().await;
+    }
+
+    pub async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
+        let sql = "SELECT r.key, r.endpoint, r.status FROM replays r JOIN endpoints e ON e.key = r.endpoint \
+                   WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.endpoint, r.key";
+        let mut open = Vec::new();
+        for row in rows(&self.client().await?, sql, &[]).await? {
+            let counts = parsed(&row, "status", ReplayStatus::from_column)? == ReplayStatus::Pending;
+            let target = self.view.target(EndpointKey(get(&row, "endpoint")?));
+            let ready = counts || target.is_some_and(|target| target.active);
+            open.push(OpenReplay { key: get(&row, "key")?, ready });
+        }
+        Ok(open)
+    }
+
+    pub async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
+        let mut client = self.client().await?;
+        let db = snapshot(&mut client).await?;
+        let Some(job) = job(&db, key).await? else { return Ok(Step::Finished) };
+        if job.status == ReplayStatus::Pending {
+            let scan = scan(&db, &job, job.position, SCAN, usize::MAX).await?;
+            drop(db);
+            return count(&client, &job, &scan).await;
+        }
+        let waiting = waiting(&db, job.endpoint).await?;
+        let room = REPLAY_WINDOW.saturating_sub(usize::try_from(waiting).unwrap_or(usize::MAX));
+        // In larger steps when it is full, and to the last one when it is empty.
+        if room < REPLAY_WINDOW / 2 || job.position >= job.last && unsent(&db, key).await? > 0 {
+            return Ok(Step::Waiting);
+        }
+        let scan = scan(&db, &job, job.position, SCAN, room).await?;
+        drop(db);
+        if scan.up_to == Some(job.position) {
+            return Ok(Step::Waiting);
+        }
+        self.advance(&mut client, &job, &scan).await
+    }
+
+    /// Writes deliveries of what was found, and how far the job has come.
+    async fn advance(&self, client: &mut Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
+        let now = self.now();
+        let mut ids = Ids::default().reserve(&*client, scan.found.len(), now).await?.into_iter();
+        let tx = client.transaction().await?;
+        let sql = "SELECT made FROM replays WHERE key = $1 AND position = $2 AND finished_at IS NULL FOR UPDATE";
+        // Cancelled, or another step was faster.
+        let Some(found) = row(&tx, sql, &[&job.key, &job.position]).await? else { return Ok(Step::Waiting) };
+        let before: i64 = get(&found, "made")?;
+        let sql = "SELECT status FROM endpoints WHERE key = $1 AND deleted_at IS NULL";
+        let Some(endpoint) = row(&tx, sql, &[&job.endpoint.0]).await? else { return Ok(Step::Finished) };
+        let active = parsed(&endpoint, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
+        if !active && !scan.found.is_empty() {
+            return Ok(Step::Waiting);
+        }
+        // They may have come to something since they were found, or have left with their retention.
+        let candidates = candidates(&tx, job, "v.id = ANY($3)", &scan.found, i64::MAX).await?;
+        let events: Vec<i64> = candidates.iter().filter(|row| row.1).map(|row| row.0).collect();
+        let pairs: Vec<(i64, i64)> = ids.by_ref().zip(events).collect();
+        let (ids, events): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
+        let made = count_of(&ids);
+        if made > 0 {
+            let sql = "WITH m AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t(id, event)), \
+                       made AS (INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, replay) \
+                       SELECT $3, m.id, $4, v.id, v.type, v.validation_id, $5 FROM m JOIN events v \
+                       ON v.account = $3 AND v.id = m.event), \
+                       counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) VALUES ($3, $4, $6, $7) \
+                       ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
+                       INSERT INTO queue (account, delivery, endpoint, event, size, due_at, replay) \
+                       SELECT $3, m.id, $4, m.event, length(p.body), $8, $5 FROM m JOIN payloads p \
+                       ON p.account = $3 AND p.event = m.event";
+            let parameters: super::Params<'_> = &[
+                &ids,
+                &events,
+                &job.account,
+                &job.endpoint.0,
+                &job.key,
+                &shard(self.node.key(), 3),
+                &made,
+                &now.as_millis(),
+            ];
+            execute(&tx, sql, parameters).await?;
+        }
+        let finished = scan.up_to.is_none() && unsent(&tx, job.key).await? == 0;
+        let (status, total) =
+            if finished { (ReplayStatus::Completed, Some(before + made)) } else { (job.status, None) };
+        let sql = "UPDATE replays SET position = $2, made = $3, status = $4::bigint, \
+                   total = coalesce($5::bigint, greatest(total, $3)), finished_at = $6 WHERE key = $1";
+        let parameters: super::Params<'_> = &[
+            &job.key,
+            &scan.up_to.unwrap_or(job.last.max(job.position)),
+            &(before + made),
+            &status.to_column(),
+            &total,
+            &finished.then(|| now.as_millis()),
+        ];
+        execute(&tx, sql, parameters).await?;
+        tx.commit().await?;
+        if made > 0 {
+            self.nudge(job.endpoint, now);
+        }
+        Ok(if finished { Step::Finished } else { Step::Made(made.unsigned_abs()) })
+    }
+}
+
+/// Removes what cancelled replays have made and nobody has begun to send.
+pub(super) async fn take_back(pool: &Pool, shared: &Shared, replays: BTreeSet<i64>) -> Result<(), StoreError> {
+    for replay in replays {
+        let mut client = pool.get().await?;
+        let tx = client.transaction().await?;
+        take_back_one(&tx, replay).await?;
+        tx.commit().await?;
+    }
+    shared.replays.notify_one();
+    Ok(())
+}
+
+async fn take_back_one(tx: &Transaction<'_>, replay: i64) -> Result<(), StoreError> {
+    let sql = "WITH back AS (DELETE FROM queue q USING replays r WHERE q.replay = $1 AND q.attempt = 0 \
+               AND q.lease IS NULL AND r.key = $1 AND r.status = $2::bigint RETURNING q.account, q.delivery, q.endpoint), \
+               gone AS (DELETE FROM deliveries d USING back b WHERE d.account = b.account AND d.id = b.delivery), \
+               counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
+               SELECT account, endpoint, 0, -count(*) FROM back GROUP BY account, endpoint \
+               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
+               UPDATE replays SET made = made - (SELECT count(*) FROM back) WHERE key = $1 AND EXISTS (SELECT 1 FROM back)";
+    execute(tx, sql, &[&replay, &ReplayStatus::Cancelled.to_column()]).await?;
+    Ok(())
+}
+
+/// The endpoint's job as it would be now.
+async fn asked_for(
+    db: &impl GenericClient,
+    owner: AccountId,
+    id: EndpointId,
+    new: NewReplay,
+) -> Result<Job, StoreError> {
+    let endpoint = find(db, owner, id).await?;
+    let first = EventId::first_at(new.from).0 - 1;
+    Ok(Job {
+        key: 0,
+        endpoint: endpoint.key,
+        account: endpoint.account.0,
+        types: endpoint.events,
+        selection: new.selection,
+        status: ReplayStatus::Pending,
+        first,
+        last: EventId::first_at(new.to.end_of_second()).0 - 1,
+        position: first,
+    })
+}
+
+fn count_of<T>(found: &[T]) -> i64 {
+    i64::try_from(found.len()).unwrap_or(i64::MAX)
+}
+
+async fn job(db: &impl GenericClient, key: i64) -> Result<Option<Job>, StoreError> {
+    let sql = "SELECT r.endpoint, r.account, r.selection, r.status, r.first, r.last, r.position, e.events FROM replays r \
+               JOIN endpoints e ON e.key = r.endpoint \
+               WHERE r.key = $1 AND r.finished_at IS NULL AND e.deleted_at IS NULL";
+    let Some(row) = row(db, sql, &[&key]).await? else { return Ok(None) };
+    Ok(Some(Job {
+        key,
+        endpoint: EndpointKey(get(&row, "endpoint")?),
+        account: get(&row, "account")?,
+        types: words(get(&row, "events")?),
+        selection: parsed(&row, "selection", Selection::from_column)?,
+        status: parsed(&row, "status", ReplayStatus::from_column)?,
+        first: get(&row, "first")?,
+        last: get(&row, "last")?,
+        position: get(&row, "position")?,
+    }))
+}
+
+/// Deliveries of one replay that wait for their first attempt.
+async fn unsent(db: &impl GenericClient, key: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT count(*) AS unsent FROM queue WHERE replay = $1 AND attempt = 0";
+    get(&one(db, sql, &[&key]).await?, "unsent")
+}
+
+/// The unfinished replays of the endpoint.
+async fn open_of(db: &impl GenericClient, endpoint: EndpointKey) -> Result<Vec<ReplayId>, StoreError> {
+    let sql = "SELECT id FROM replays WHERE endpoint = $1 AND finished_at IS NULL ORDER BY key";
+    rows(db, sql, &[&endpoint.0]).await?.iter().map(|row| Ok(ReplayId(get(row, "id")?))).collect()
+}
+
+/// Deliveries of the endpoint's replays that wait for their first attempt.
+async fn waiting(db: &impl GenericClient, endpoint: EndpointKey) -> Result<i64, StoreError> {
+    let sql = "SELECT count(*) AS waiting FROM replays r JOIN queue q ON q.replay = r.key AND q.attempt = 0 \
+               WHERE r.endpoint = $1 AND r.finished_at IS NULL";
+    get(&one(db, sql, &[&endpoint.0]).await?, "waiting")
+}
+
+/// Events that `condition` names, each with whether the job takes it as things are now.
+async fn candidates(
+    db: &impl GenericClient,
+    job: &Job,
+    condition: &str,
+    bounds: &[i64],
+    limit: i64,
+) -> Result<Vec<(i64, bool)>, StoreError> {
+    let sql = format!(
+        "SELECT v.id, v.type, ARRAY(SELECT d.status FROM unnest(v.deliveries) AS u(id) JOIN deliveries d \
+         ON d.account = v.account AND d.id = u.id WHERE d.endpoint = $2 UNION ALL SELECT d.status FROM deliveries d \
+         WHERE d.event = v.id AND d.endpoint = $2 AND d.replay IS NOT NULL) AS statuses \
+         FROM events v WHERE v.account = $1 AND {condition} ORDER BY v.id LIMIT $4"
+    );
+    let mut found = Vec::new();
+    for row in rows(db, &sql, &[&job.account, &job.endpoint.0, &bounds, &limit]).await? {
+        let event_type: String = get(&row, "type")?;
+        let statuses: Vec<i16> = get(&row, "statuses")?;
+        let statuses: Option<Vec<_>> =
+            statuses.into_iter().map(|status| DeliveryStatus::from_column(status.into())).collect();
+        let statuses = statuses.ok_or_else(|| super::corrupt("status"))?;
+        let takes = event_type != TEST_TYPE && job.selection.takes(job.types.contains(&event_type), &statuses);
+        found.push((get(&row, "id")?, takes));
+    }
+    Ok(found)
+}
+
+/// Looks at up to `most` events after `position`, until `room` of them are taken.
+async fn scan(db: &impl GenericClient, job: &Job, position: i64, most: i64, room: usize) -> Result<Scan, StoreError> {
+    let stretch = "v.id > ($3::bigint[])[1] AND v.id <= ($3::bigint[])[2]";
+    let looked_at = candidates(db, job, stretch, &[position, job.last], most).await?;
+    let mut scan = Scan { found: Vec::new(), up_to: None };
+    for (event, takes) in &looked_at {
+        scan.up_to = Some(*event);
+        if *takes {
+            scan.found.push(*event);
+        }
+        if scan.found.len() >= room {
+            return Ok(scan);
+        }
+    }
+    if count_of(&looked_at) < most {
+        scan.up_to = None;
+    }
+    Ok(scan)
+}
+
+/// Goes on counting; at the end the job may run.
+async fn count(db: &Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
+    let (status, position) = match scan.up_to {
+        Some(up_to) => (ReplayStatus::Pending, up_to),
+        None => (ReplayStatus::Running, job.first),
+    };
+    let sql = "UPDATE replays SET status = $2::bigint, position = $3, total = total + $4 \
+               WHERE key = $1 AND position = $5 AND finished_at IS NULL";
+    let parameters: super::Params<'_> =
+        &[&job.key, &status.to_column(), &position, &count_of(&scan.found), &job.position];
+    execute(db, sql, parameters).await?;
+    Ok(Step::Made(0))
+}
+
+/// One replay of the account; another account's does not exist.
+async fn find_replay(db: &impl GenericClient, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
+    let sql = "SELECT r.id, r.selection, r.status, r.from_at, r.to_at, r.total, r.created_at, r.finished_at, \
+               e.id AS endpoint_id, r.made - (SELECT count(*) FROM queue q WHERE q.replay = r.key AND q.attempt = 0) AS sent \
+               FROM replays r JOIN endpoints e ON e.key = r.endpoint WHERE r.id = $1 AND e.deleted_at IS NULL \
+               AND e.account = (SELECT key FROM accounts WHERE id = $2 AND deleted_at IS NULL)";
+    replay_from_row(&one(db, sql, &[&id.0, &owner.0]).await?)
+}
+
+fn replay_from_row(row: &Row) -> Result<Replay, StoreError> {
+    let count = |column| number(row, column).map(|count| count.unwrap_or(0).max(0).unsigned_abs());
+    Ok(Replay {
+        id: ReplayId(get(row, "id")?),
+        endpoint: EndpointId(get(row, "endpoint_id")?),
+        asked: NewReplay {
+            from: when(row, "from_at")?,
+            to: when(row, "to_at")?,
+            selection: parsed(row, "selection", Selection::from_column)?,
+        },
+        status: parsed(row, "status", ReplayStatus::from_column)?,
+        total: count("total")?,
+        sent: count("sent")?,
+        created_at: when(row, "created_at")?,
+        finished_at: time(row, "finished_at")?,
+    })
+}

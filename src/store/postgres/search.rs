@@ -1,0 +1,155 @@
+//! The account-wide list of deliveries, filtered.
+
+use deadpool_postgres::GenericClient;
+use tokio_postgres::types::ToSql;
+
+use super::admin::{account, offset};
+use super::log::{delivery_from_row, shown};
+use super::{Store, column, corrupt, get, rows, snapshot, text};
+use crate::domain::delivery::Delivery;
+use crate::domain::filter::{DeliveryFilter, ResponseFilter};
+use crate::domain::id::{AccountId, EndpointId};
+use crate::store::{Page, Paged, StoreError};
+
+impl Store {
+    pub async fn find_deliveries(
+        &self,
+        owner: AccountId,
+        filter: DeliveryFilter,
+        page: Page,
+    ) -> Result<Paged<Delivery>, StoreError> {
+        if filter == DeliveryFilter::default() {
+            return self.account_deliveries(owner, page).await;
+        }
+        let mut client = self.client().await?;
+        let db = snapshot(&mut client).await?;
+        let condition = Condition::of(&db, owner, &filter).await?;
+        let parameters: Vec<&(dyn ToSql + Sync)> =
+            condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+        // Not cached, either of them: filters are too many.
+        let sql = format!("SELECT count(*) AS total FROM deliveries WHERE {}", condition.sql);
+        let total: i64 = get(&db.query_one(&sql, &parameters).await?, "total")?;
+        let total = u64::try_from(total).map_err(|_| corrupt("total"))?;
+        if page.offset() >= total {
+            return Ok(Paged { items: Vec::new(), total });
+        }
+        let chosen = format!(
+            "SELECT * FROM deliveries WHERE {} ORDER BY id DESC LIMIT {} OFFSET {}",
+            condition.sql,
+            page.per_page,
+            offset(page)
+        );
+        let found = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &parameters).await?;
+        Ok(Paged { items: found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total })
+    }
+}
+
+/// A filter as SQL: numbers of ours are written out, text from outside is bound.
+struct Condition {
+    sql: String,
+    values: Vec<Box<dyn ToSql + Sync + Send>>,
+}
+
+impl Condition {
+    async fn of(db: &impl GenericClient, owner: AccountId, filter: &DeliveryFilter) -> Result<Self, StoreError> {
+        let account = account(db, owner).await?.key.0;
+        let (named, found) = endpoints(db, account, filter).await?;
+        let sql = format!("account = {account} AND {}", one_of("endpoint", &named));
+        let mut condition = Self { sql, values: Vec::new() };
+        if !filter.statuses.is_empty() {
+            let statuses: Vec<i64> = filter.statuses.iter().map(|status| status.to_column()).collect();
+            condition.and(&one_of("status", &statuses));
+        }
+        if !filter.event_types.is_empty() {
+            condition.and_bound("type = ANY", Box::new(column(filter.event_types.iter().cloned(), text)));
+        }
+        if !filter.validations.is_empty() {
+            condition.and_bound("validation_id = ANY", Box::new(filter.validations.clone()));
+        }
+        if !filter.responses.is_empty() {
+            let answers: Vec<String> = filter.responses.iter().map(|response| answered(*response)).collect();
+            condition.and(&format!("({})", answers.join(" OR ")));
+        }
+        let (first, end) = filter.ids();
+        if let Some(first) = first {
+            condition.and(&format!("id >= {first}"));
+        }
+        if let Some(end) = end {
+            condition.and(&format!("id < {end}"));
+        }
+        if let Some(least) = filter.min_attempt {
+            condition.and(&format!("greatest(attempt, 1) >= {least}"));
+        }
+        if let Some(least) = filter.min_response_time_ms {
+            condition.and(&format!("response_time_ms >= {least}"));
+        }
+        if let Some(search) = &filter.search {
+            condition.search(search, &found);
+        }
+        Ok(condition)
+    }
+
+    fn and(&mut self, more: &str) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(more);
+    }
+
+    fn and_bound(&mut self, test: &str, value: Box<dyn ToSql + Sync + Send>) {
+        self.values.push(value);
+        self.and(&format!("{test}(${})", self.values.len()));
+    }
+
+    /// The text is in what a delivery shows; `endpoints` are those that show it.
+    fn search(&mut self, searched: &str, endpoints: &[i64]) {
+        // The columns are ASCII in lowercase, and so is what can be found in them.
+        let escaped = searched.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        self.values.push(Box::new(text(format!("%{escaped}%"))));
+        let place = self.values.len();
+        let like = ["id::text", "response_status::text", "type", "validation_id::text"]
+            .map(|column| format!("{column} LIKE ${place}"))
+            .join(" OR ");
+        self.and(&format!("({} OR {like})", one_of("endpoint", endpoints)));
+    }
+}
+
+/// A column that holds one of these; of none, no row does.
+fn one_of(column: &str, numbers: &[i64]) -> String {
+    if numbers.is_empty() {
+        return "false".to_owned();
+    }
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+    format!("{column} IN ({})", numbers.join(", "))
+}
+
+fn answered(response: ResponseFilter) -> String {
+    match response {
+        ResponseFilter::None => "response_status IS NULL".to_owned(),
+        ResponseFilter::Exact(status) => format!("response_status = {status}"),
+        ResponseFilter::Class(class) => {
+            format!("response_status BETWEEN {} AND {}", u32::from(class) * 100, u32::from(class) * 100 + 99)
+        }
+    }
+}
+
+/// The account's endpoints that the filter names, or all; and those of them in which the searched text is.
+async fn endpoints(
+    db: &impl GenericClient,
+    account: i64,
+    filter: &DeliveryFilter,
+) -> Result<(Vec<i64>, Vec<i64>), StoreError> {
+    let sql = "SELECT key, id, url, description FROM endpoints WHERE account = $1 AND deleted_at IS NULL";
+    let (mut named, mut found) = (Vec::new(), Vec::new());
+    for row in rows(db, sql, &[&account]).await? {
+        let (key, id) = (get(&row, "key")?, EndpointId(get(&row, "id")?));
+        if !filter.endpoints.is_empty() && !filter.endpoints.contains(&id) {
+            continue;
+        }
+        named.push(key);
+        let texts = [Some(id.to_string()), get(&row, "url")?, get(&row, "description")?];
+        let shows = |search: &str| texts.iter().flatten().any(|text: &String| text.to_lowercase().contains(search));
+        if filter.search.as_deref().is_some_and(shows) {
+            found.push(key);
+        }
+    }
+    Ok((named, found))
+}

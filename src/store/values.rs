@@ -1,0 +1,275 @@
+//! What goes into a store and comes out of it, whichever it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::inbox::{Inbox, Leased};
+use super::keys::KeySource;
+use super::open::Database;
+use crate::clock::{Clock, Random};
+use crate::domain::account::{ApiKey, PlainKey};
+use crate::domain::delivery::{DeliveryKind, Outcome};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, ReplayId};
+use crate::domain::permission::Permissions;
+use crate::domain::secret::Secret;
+use crate::domain::sign::Signer;
+use crate::domain::time::Timestamp;
+use crate::domain::transition::DeliveryPolicy;
+use crate::domain::url::{Environment, ReceiverUrl};
+
+/// Why the store did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum StoreError {
+    /// No such row, or not this account's.
+    #[error("not found")]
+    NotFound,
+    /// A row with this name exists.
+    #[error("already exists")]
+    Exists,
+    /// The catalog does not have this event type.
+    #[error("unknown event type {0}")]
+    UnknownType(String),
+    /// An answer is kept under this idempotency key already.
+    #[error("the idempotency key is taken")]
+    KeyTaken,
+    /// The account has as many endpoints as it may have.
+    #[error("the limit of {0} endpoints is reached")]
+    LimitReached(u32),
+    /// The endpoint has as many unfinished replays as it may have: these.
+    #[error("the limit of {} replays is reached", .0.len())]
+    TooManyReplays(Vec<ReplayId>),
+    /// The delivery has an attempt still to come.
+    #[error("the delivery is under way")]
+    UnderWay,
+    /// The database did not answer in time, is full, locked or shutting down. Trying again may help.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(String),
+    /// A row holds what this program cannot have written.
+    #[error("corrupt database: {0}")]
+    Corrupt(String),
+}
+
+/// Why a database cannot be opened: for the person who starts the program.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(pub String);
+
+/// How long an answer is kept for its idempotency key.
+pub const KEPT_ANSWER_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Deliveries of an endpoint that replays have made and that wait for their first attempt.
+pub(super) const REPLAY_WINDOW: usize = 256;
+
+/// Unfinished replays of one endpoint.
+pub(super) const MAX_REPLAYS: usize = 10;
+
+/// What is open of a rate limit's window.
+#[derive(Clone, Copy, Debug)]
+pub struct RateWindow {
+    /// When the next one may open.
+    pub ends_at: Timestamp,
+    /// Calls that this process may let through, of those that all have together.
+    pub granted: u32,
+}
+
+/// How a store is opened.
+pub struct OpenOptions {
+    /// Which one, and where.
+    pub database: Database,
+    /// The master keys.
+    pub keys: KeySource,
+    /// What receiver URLs may be.
+    pub environment: Environment,
+    /// What becomes of deliveries.
+    pub policy: DeliveryPolicy,
+    /// Endpoints that an account may have.
+    pub max_endpoints: u32,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// With an inbox this process delivers.
+    pub inbox: Option<Inbox>,
+}
+
+/// A new API key, without the key.
+#[derive(Clone, Debug)]
+pub struct NewApiKey {
+    /// The account it acts for; `None` makes an operator key.
+    pub account: Option<AccountId>,
+    /// A label.
+    pub name: Option<String>,
+    /// What it may do.
+    pub permissions: Permissions,
+    /// After this it is refused.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Which rows of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// From 1.
+    pub page: u32,
+    /// 1 to 100.
+    pub per_page: u32,
+}
+
+impl Page {
+    /// Rows before this page.
+    pub fn offset(self) -> u64 {
+        u64::from(self.page.saturating_sub(1)) * u64::from(self.per_page)
+    }
+}
+
+/// One page of a list, and how many rows the list has.
+#[derive(Clone, Debug)]
+pub struct Paged<T> {
+    /// The rows of this page.
+    pub items: Vec<T>,
+    /// Rows on all pages, exactly.
+    pub total: u64,
+}
+
+/// An answer that is kept so that the same idempotency key gets it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptAnswer {
+    /// SHA-256 of the request's body.
+    pub body_hash: [u8; 32],
+    /// The HTTP status.
+    pub status: u16,
+    /// The request id of the first answer.
+    pub request_id: String,
+    /// The body, byte for byte; a secret is already hidden in it.
+    pub answer: Vec<u8>,
+}
+
+/// What an idempotency key is unique within.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KeepScope {
+    /// The account, or `None` for an operator's key.
+    pub account: Option<AccountId>,
+    /// The full path.
+    pub path: String,
+    /// The client's key.
+    pub key: String,
+}
+
+/// Asks a write to keep its answer in the same commit as its effect.
+pub struct Keep<T> {
+    /// Under which key.
+    pub scope: KeepScope,
+    /// Writes the answer from what the effect came to.
+    pub render: Box<dyn FnOnce(&T) -> KeptAnswer + Send>,
+}
+
+/// A new endpoint, checked.
+#[derive(Clone, Debug)]
+pub struct NewEndpoint {
+    /// The receiver.
+    pub url: ReceiverUrl,
+    /// Distinct event types.
+    pub events: Vec<String>,
+    /// A label.
+    pub description: Option<String>,
+}
+
+/// An endpoint together with a secret that its owner has not seen yet.
+#[derive(Clone, Debug)]
+pub struct WithSecret<T> {
+    /// The resource.
+    pub resource: T,
+    /// Its secret, for the one answer that shows it.
+    pub secret: Secret,
+}
+
+/// An API key together with the key itself, which its owner has not seen yet.
+#[derive(Clone, Debug)]
+pub struct WithKey {
+    /// The resource.
+    pub resource: ApiKey,
+    /// The key, for the one answer that shows it.
+    pub key: PlainKey,
+}
+
+/// An endpoint's current row, as an attempt needs it.
+#[derive(Clone)]
+pub struct Target {
+    /// Its owner's row.
+    pub account: AccountKey,
+    /// Changes whenever the owner or the platform changes the endpoint.
+    pub version: i64,
+    /// Whether deliveries go out now.
+    pub active: bool,
+    /// Where to.
+    pub url: Arc<ReceiverUrl>,
+    /// The keys of its secrets.
+    pub signer: Signer,
+}
+
+/// The outcome of an attempt, on its way into the store.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// Which delivery.
+    pub delivery: DeliveryId,
+    /// Whose.
+    pub endpoint: EndpointKey,
+    /// Why it exists.
+    pub kind: DeliveryKind,
+    /// Attempts made before this one.
+    pub attempts_made: u32,
+    /// Failures that counted towards the schedule before this one.
+    pub failures: u32,
+    /// What the attempt came to.
+    pub outcome: Outcome,
+    /// A random number from -1 to 1, drawn once however often the write is tried.
+    pub jitter: f64,
+}
+
+/// What an endpoint's claim came to.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// Leased now, the longest waiting first.
+    pub jobs: Vec<Leased>,
+    /// When the next of those that stay in the store is due.
+    pub next_due: Option<Timestamp>,
+}
+
+/// What an endpoint did not get because it was not active.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Missed {
+    /// Events of the types that it subscribes to.
+    pub count: u64,
+    /// When the oldest of them was accepted.
+    pub oldest_at: Option<Timestamp>,
+}
+
+/// A replay that has not ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenReplay {
+    /// Its row.
+    pub key: i64,
+    /// Whether it can go on now: it counts, or its endpoint is active.
+    pub ready: bool,
+}
+
+/// What a step of a replay came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// It went on, and made so many deliveries.
+    Made(u64),
+    /// The endpoint has enough to do, or is not active.
+    Waiting,
+    /// It is over, or is no more.
+    Finished,
+}
+
+/// What the store made of a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It is written, and there is no further attempt.
+    Done,
+    /// It is written, and the next attempt is due then.
+    RetryAt(Timestamp),
+    /// The lease had gone (the delivery was deleted); nothing was written.
+    LeaseLost,
+}

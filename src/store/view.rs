@@ -1,0 +1,120 @@
+//! What was last committed, in memory: for authentication, for the catalog, and for planning attempts.
+//!
+//! With SQLite it is the truth of the moment. With PostgreSQL it follows the database (`postgres/follow.rs`), and what
+//! must be the truth asks the database first.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::values::Target;
+use crate::domain::account::{ApiKey, KeyHash};
+use crate::domain::event::EventType;
+use crate::domain::id::{AccountId, EndpointKey};
+
+/// What was last committed. Clones share it.
+#[derive(Clone, Default)]
+pub struct View {
+    endpoints: Shared<HashMap<EndpointKey, Arc<Target>>>,
+    keys: Shared<HashMap<KeyHash, Arc<ApiKey>>>,
+    types: Shared<Arc<EventTypes>>,
+    accounts: Shared<HashSet<AccountId>>,
+    cancelled: Shared<BTreeSet<i64>>,
+}
+
+type Shared<T> = Arc<RwLock<T>>;
+
+/// The catalog by name.
+pub type EventTypes = HashMap<String, EventType>;
+
+/// Cancelled replays that are remembered: their deliveries that are in memory are gone long before as many have come.
+const MAX_CANCELLED: usize = 1_024;
+
+/// Everything that a view shows, read at once.
+#[derive(Default)]
+pub(super) struct Whole {
+    pub endpoints: HashMap<EndpointKey, Arc<Target>>,
+    pub keys: HashMap<KeyHash, Arc<ApiKey>>,
+    pub types: Arc<EventTypes>,
+    pub accounts: HashSet<AccountId>,
+}
+
+impl View {
+    /// The endpoint's row as it was last committed; `None` when it is deleted.
+    pub fn target(&self, endpoint: EndpointKey) -> Option<Arc<Target>> {
+        read(&self.endpoints, |endpoints| endpoints.get(&endpoint).cloned())
+    }
+
+    /// The endpoints that receive deliveries.
+    pub fn active_endpoints(&self) -> Vec<EndpointKey> {
+        read(&self.endpoints, |endpoints| {
+            endpoints.iter().filter(|(_, target)| target.active).map(|(key, _)| *key).collect()
+        })
+    }
+
+    /// The key with this hash, if it was not revoked.
+    pub fn api_key(&self, hash: &KeyHash) -> Option<Arc<ApiKey>> {
+        read(&self.keys, |keys| keys.get(hash).cloned())
+    }
+
+    /// Whether the account exists.
+    pub fn has_account(&self, id: AccountId) -> bool {
+        read(&self.accounts, |accounts| accounts.contains(&id))
+    }
+
+    /// Whether the replay was cancelled while this process runs.
+    pub fn is_cancelled(&self, replay: i64) -> bool {
+        read(&self.cancelled, |cancelled| cancelled.contains(&replay))
+    }
+
+    /// The catalog.
+    pub fn event_types(&self) -> Arc<EventTypes> {
+        read(&self.types, Arc::clone)
+    }
+
+    pub(super) fn show_endpoint(&self, key: EndpointKey, target: Option<Arc<Target>>) {
+        change(&self.endpoints, |endpoints| match target {
+            Some(target) => endpoints.insert(key, target),
+            None => endpoints.remove(&key),
+        });
+    }
+
+    pub(super) fn show_key(&self, hash: KeyHash, key: Option<Arc<ApiKey>>) {
+        change(&self.keys, |keys| match key {
+            Some(key) => keys.insert(hash, key),
+            None => keys.remove(&hash),
+        });
+    }
+
+    pub(super) fn show_account(&self, id: AccountId, exists: bool) {
+        change(&self.accounts, |accounts| if exists { accounts.insert(id) } else { accounts.remove(&id) });
+    }
+
+    pub(super) fn show_types(&self, types: Arc<EventTypes>) {
+        change(&self.types, |shown| *shown = types);
+    }
+
+    pub(super) fn show_cancelled(&self, replay: i64) {
+        change(&self.cancelled, |cancelled| {
+            cancelled.insert(replay);
+            if cancelled.len() > MAX_CANCELLED {
+                cancelled.pop_first();
+            }
+        });
+    }
+
+    /// Shows this in place of everything but the cancelled replays.
+    pub(super) fn show(&self, whole: Whole) {
+        change(&self.endpoints, |endpoints| *endpoints = whole.endpoints);
+        change(&self.keys, |keys| *keys = whole.keys);
+        change(&self.types, |types| *types = whole.types);
+        change(&self.accounts, |accounts| *accounts = whole.accounts);
+    }
+}
+
+fn read<T, R>(shared: &Shared<T>, look: impl FnOnce(&T) -> R) -> R {
+    look(&shared.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn change<T, R>(shared: &Shared<T>, change: impl FnOnce(&mut T) -> R) -> R {
+    change(&mut shared.write().unwrap_or_else(PoisonError::into_inner))
+}

@@ -1,0 +1,148 @@
+//! The database of a test: a file in its folder, or a database of its own in the cluster whose socket is in the folder that
+//! `TEST_POSTGRES` names (`scripts/with-postgres` starts one). The same tests run on both.
+
+use std::path::{Path, PathBuf};
+
+use aldaba::store::Database;
+use aldaba::store::keys::{KeySource, parse_master_key};
+
+/// What seals secrets where it must be given.
+pub const MASTER_KEY: &str = "1111111111111111111111111111111111111111111111111111111111111111";
+
+/// The folder of the cluster's socket; `None` where the tests run on SQLite.
+pub fn cluster() -> Option<PathBuf> {
+    std::env::var_os("TEST_POSTGRES").map(PathBuf::from)
+}
+
+/// Whether the tests run on PostgreSQL.
+pub fn is_postgres() -> bool {
+    cluster().is_some()
+}
+
+/// The URL of the folder's database, which is made when it is first asked for.
+pub fn url(folder: &Path) -> String {
+    let Some(cluster) = cluster() else { return format!("sqlite://{}", folder.join("aldaba.db").display()) };
+    let name = std::fs::read_to_string(folder.join("database")).unwrap_or_else(|_| {
+        let name = format!("t{}", uuid::Uuid::from_bytes(rand_bytes()).simple());
+        let (sql, admin) = (format!("CREATE DATABASE {name}"), url_of(&cluster, "postgres"));
+        // Asked for from within and without a runtime.
+        std::thread::spawn(move || blocking(async { connect(&admin).await.batch_execute(&sql).await }))
+            .join()
+            .expect("no panic")
+            .expect("a database");
+        std::fs::write(folder.join("database"), &name).expect("written");
+        name
+    });
+    url_of(&cluster, &name)
+}
+
+fn rand_bytes() -> [u8; 16] {
+    use aldaba::clock::Random as _;
+    let mut bytes = [0; 16];
+    aldaba::clock::SystemRandom::default().fill(&mut bytes);
+    bytes
+}
+
+fn url_of(cluster: &Path, name: &str) -> String {
+    format!("postgres://postgres@/{name}?host={}", cluster.display())
+}
+
+fn blocking<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
+}
+
+/// The same for a store that a test opens itself.
+pub fn options(folder: &Path) -> (Database, KeySource) {
+    let database = Database::parse(&url(folder)).expect("a database");
+    let keys = match database {
+        Database::Sqlite(_) => KeySource::File(folder.join("master-key")),
+        Database::Postgres(_) => {
+            KeySource::Given { current: parse_master_key(MASTER_KEY).expect("a key"), previous: vec![] }
+        }
+    };
+    (database, keys)
+}
+
+/// The settings of a server or a command on the folder's database, as environment variables without their prefix.
+pub fn settings(folder: &Path) -> Vec<(&'static str, String)> {
+    let mut settings = vec![("DATABASE_URL", url(folder))];
+    if is_postgres() {
+        settings.push(("SECRETS__MASTER_KEY", MASTER_KEY.to_owned()));
+    }
+    settings
+}
+
+/// A connection to a PostgreSQL database.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.expect("connected");
+    tokio::spawn(connection);
+    client
+}
+
+/// Changes the database beside the server, which notices it.
+pub async fn execute(folder: &Path, sql: &str) {
+    if is_postgres() {
+        let client = connect(&url(folder)).await;
+        client.batch_execute(sql).await.expect("written");
+        // A change that nobody has written down: everything is read again.
+        client.batch_execute("UPDATE settings SET value = value + 1 WHERE name = 'generation'").await.expect("written");
+        return;
+    }
+    let file = rusqlite::Connection::open(folder.join("aldaba.db")).expect("opens");
+    file.busy_timeout(std::time::Duration::from_secs(5)).expect("set");
+    file.execute_batch(sql).expect("written");
+}
+
+/// What a query of one number comes to.
+pub async fn number(folder: &Path, sql: &str) -> i64 {
+    if is_postgres() {
+        return connect(&url(folder)).await.query_one(sql, &[]).await.expect("a row").get(0);
+    }
+    let file = rusqlite::Connection::open(folder.join("aldaba.db")).expect("opens");
+    file.query_row(sql, [], |row| row.get(0)).expect("a number")
+}
+
+/// While this is held, nothing can be written.
+pub enum Locked {
+    Sqlite(rusqlite::Connection),
+    Postgres(tokio_postgres::Client),
+}
+
+/// Locks the database as somebody else would who does not let go.
+pub async fn lock(folder: &Path) -> Locked {
+    if is_postgres() {
+        let client = connect(&url(folder)).await;
+        let sql = "BEGIN; LOCK TABLE settings, events, deliveries, queue IN EXCLUSIVE MODE";
+        client.batch_execute(sql).await.expect("locked");
+        return Locked::Postgres(client);
+    }
+    let file = rusqlite::Connection::open(folder.join("aldaba.db")).expect("opens");
+    file.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    Locked::Sqlite(file)
+}
+
+impl Locked {
+    pub async fn unlock(self) {
+        match self {
+            Self::Sqlite(file) => file.execute_batch("ROLLBACK").expect("unlocked"),
+            Self::Postgres(client) => client.batch_execute("ROLLBACK").await.expect("unlocked"),
+        }
+    }
+}
+
+/// The database is there no more, for those who are connected to it.
+pub async fn destroy(folder: &Path) {
+    if let Some(cluster) = cluster() {
+        let name = std::fs::read_to_string(folder.join("database")).expect("a name");
+        let sql = format!(
+            "ALTER DATABASE {name} ALLOW_CONNECTIONS false; \
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        );
+        connect(&url_of(&cluster, "postgres")).await.batch_execute(&sql).await.expect("closed");
+        return;
+    }
+    // The file is replaced under the readers by something that is no database.
+    for name in ["aldaba.db", "aldaba.db-wal", "aldaba.db-shm"] {
+        std::fs::write(folder.join(name), b"this is no database").expect("written");
+    }
+}
