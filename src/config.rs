@@ -27,6 +27,8 @@ pub struct Config {
     pub listen: String,
     /// `database_url`: the file of the embedded store, or a PostgreSQL server.
     pub database: Database,
+    /// `roles`: what this process does.
+    pub roles: Roles,
     /// `environment`.
     pub environment: Environment,
     /// `brand`: in the names of delivery headers.
@@ -55,6 +57,29 @@ pub struct Config {
     pub log_format: LogFormat,
     /// `log.level`.
     pub log_level: tracing::Level,
+}
+
+/// What a process does of what there is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Roles {
+    /// `api`: it answers calls.
+    pub api: bool,
+    /// `delivery`: it sends.
+    pub delivery: bool,
+}
+
+impl Roles {
+    fn parse(text: &str) -> Option<Self> {
+        let mut roles = Self { api: false, delivery: false };
+        for role in text.split(',').map(str::trim) {
+            match role {
+                "api" => roles.api = true,
+                "delivery" => roles.delivery = true,
+                _ => return None,
+            }
+        }
+        Some(roles)
+    }
 }
 
 /// How log lines are written.
@@ -174,6 +199,7 @@ impl Reader {
             ((1..=16).contains(&text.len()) && text.bytes().all(valid)).then(|| text.to_owned())
         });
         let keys = self.keys(database.as_ref());
+        let roles = self.roles(database.as_ref());
         let policy = self.policy();
         let second = Duration::from_secs(1);
         let timeout = self.duration("webhooks.timeout", "10s", second, second * 120);
@@ -196,6 +222,7 @@ impl Reader {
             Some(Config {
                 listen: listen?,
                 database: database?,
+                roles: roles?,
                 environment: environment?,
                 brand: brand?,
                 key_prefix: key_prefix?,
@@ -252,6 +279,15 @@ impl Reader {
                 None
             }
         }
+    }
+
+    fn roles(&mut self, database: Option<&Database>) -> Option<Roles> {
+        let roles = self.take("roles", "api,delivery", "api, delivery, or both", Roles::parse)?;
+        if matches!(database, Some(Database::Sqlite(_))) && !(roles.api && roles.delivery) {
+            let rule = "setting roles must be api,delivery with SQLite: there is one process, which does everything";
+            self.errors.push(rule.to_owned());
+        }
+        Some(roles)
     }
 
     fn policy(&mut self) -> Option<DeliveryPolicy> {
@@ -417,6 +453,7 @@ mod tests {
             ("ALDABA_LISTEN", "8080", "listen"),
             ("ALDABA_DATABASE_URL", "mysql://x", "database_url"),
             ("ALDABA_ENVIRONMENT", "staging", "environment"),
+            ("ALDABA_ROLES", "api,sender", "roles"),
             ("ALDABA_BRAND", "My Brand", "brand"),
             ("ALDABA_API_KEYS__PREFIX", "A-", "api_keys.prefix"),
             ("ALDABA_SECRETS__MASTER_KEY", "abc123secret", "secrets.master_key"),
@@ -437,6 +474,19 @@ mod tests {
             assert!(error.contains("allowed: "), "{error}");
             assert!(value.len() < 8 || !error.contains(value), "{error}");
         }
+    }
+
+    #[test]
+    fn roles_and_a_master_key_go_with_the_database() {
+        let postgres = ("ALDABA_DATABASE_URL", "postgres://aldaba:hidden@db.example/aldaba");
+        let key = ("ALDABA_SECRETS__MASTER_KEY", "1111111111111111111111111111111111111111111111111111111111111111");
+        let config = load(&[postgres, key, ("ALDABA_ROLES", "delivery")]).expect("valid settings");
+        assert_eq!(config.roles, Roles { api: false, delivery: true });
+        assert!(!format!("{:?}", config.database).contains("hidden"));
+        let error = load(&[postgres]).err().unwrap_or_default();
+        assert!(error.contains("setting secrets.master_key is missing") && !error.contains("hidden"), "{error}");
+        let error = load(&[("ALDABA_ROLES", "api")]).err().unwrap_or_default();
+        assert!(error.contains("setting roles must be api,delivery with SQLite"), "{error}");
     }
 
     #[test]

@@ -54,9 +54,10 @@ impl App {
     /// Opens the database as the one server on it.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         let (inbox, nudges) = Inbox::new();
+        let inbox = config.roles.delivery.then_some(inbox);
         let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
-        let store = Store::open(open_options(&config, clock.clone(), Some(inbox))).await?;
+        let store = Store::open(open_options(&config, clock.clone(), true, inbox)).await?;
         let resolver = Arc::new(SystemResolver::default());
         let egress = Egress::new(config.environment, &config.brand, config.timeout, clock.clone(), resolver);
         Ok(Self { store, config, egress, clock, random, nudges })
@@ -91,23 +92,26 @@ impl App {
         };
         let (stopping, stopped) = watch::channel(false);
         let retention = Retention { deliveries: config.retention };
-        let replaying = tokio::spawn(engine::replay(store.clone(), metrics));
-        let housekeeping = tokio::spawn(engine::maintain(store.clone(), clock, retention));
-        let closing = tokio::spawn(engine::close_idle(egress));
-        let key_uses = tokio::spawn(flush_key_uses(api.clone()));
-        let engine = tokio::spawn(engine.run(nudges, until(stopped.clone())));
-        let (router, refusing) = (api::router(api.clone(), web::router()), api.clone());
+        let mut beside = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
+        let mut delivering = None;
+        if config.roles.delivery {
+            beside.push(tokio::spawn(engine::replay(store.clone(), metrics)));
+            beside.push(tokio::spawn(engine::maintain(store.clone(), clock, retention)));
+            delivering = Some(tokio::spawn(engine.run(nudges, until(stopped.clone()))));
+        }
+        let pages = web::router();
+        let router = if config.roles.api { api::router(api.clone(), pages) } else { api::health(api.clone()) };
+        let refusing = api.clone();
         let refusal: server::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
         let server = tokio::spawn(server::serve(listener, router, Some(refusal), until(stopped), grace));
         stop.await;
         let _ = stopping.send(true);
         // Both stop at the same signal: what is accepted in between is safe, and is sent after the next start.
         let _ = server.await;
-        let _ = engine.await;
-        replaying.abort();
-        housekeeping.abort();
-        closing.abort();
-        key_uses.abort();
+        if let Some(delivering) = delivering {
+            let _ = delivering.await;
+        }
+        beside.iter().for_each(tokio::task::JoinHandle::abort);
         api.flush_key_uses().await;
         if let Err(error) = store.close().await {
             tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over later");
@@ -121,14 +125,16 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     Ok(())
 }
 
-/// How the settings say the database is to be opened; with an inbox to deliver from it.
-pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, inbox: Option<Inbox>) -> OpenOptions {
+/// How the settings say the database is to be opened: by a server or a command, and with an inbox to deliver from it.
+pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool, inbox: Option<Inbox>) -> OpenOptions {
     OpenOptions {
         database: config.database.clone(),
         keys: config.keys.clone(),
         environment: config.environment,
         policy: config.policy.clone(),
         max_endpoints: config.max_endpoints,
+        max_in_flight_per_endpoint: config.max_in_flight_per_endpoint,
+        serves,
         clock,
         random: Arc::new(SystemRandom::default()),
         inbox,

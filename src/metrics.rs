@@ -41,6 +41,8 @@ metrics! {
     gauge attempts_in_flight,
     /// Deliveries leased to this process and waiting in memory, in flight or not.
     gauge deliveries_in_memory,
+    /// Processes that deliver from this database, this one included, as far as it knows.
+    gauge nodes,
     /// Outcomes that could not be written at the first try.
     counter settle_retries_total,
     /// HTTP requests answered.

@@ -40,6 +40,9 @@ impl Server {
         let program = program()?;
         ensure!(program.exists(), "{} is missing: run `cargo build --release` first", program.display());
         let folder = tempfile::tempdir_in(program.parent().context("a folder")?)?;
+        if let Some(cluster) = cluster() {
+            make_database(&cluster, folder.path())?;
+        }
         let mut make = command(&program, folder.path(), settings, &["keys", "create"]);
         let output = make.output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -167,6 +170,25 @@ impl Drop for Server {
     }
 }
 
+/// The folder of the socket of a PostgreSQL cluster (`scripts/with-postgres`), on which all servers of this run have their
+/// databases; without one they are files of SQLite.
+pub fn cluster() -> Option<PathBuf> {
+    std::env::var_os("TEST_POSTGRES").map(PathBuf::from)
+}
+
+/// Makes a database for the servers of this folder.
+fn make_database(cluster: &Path, folder: &Path) -> anyhow::Result<()> {
+    let name = folder.file_name().context("a name")?.to_string_lossy().trim_start_matches('.').to_lowercase();
+    let sql = format!("CREATE DATABASE {name}");
+    let made = Command::new("psql").args(["-q", "-U", "postgres", "-c", &sql, "-h"]).arg(cluster).output()?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let url = format!("postgres://postgres@/{name}?host={}", cluster.display());
+    Ok(std::fs::write(folder.join(DATABASE), url)?)
+}
+
+/// In a server's folder: the URL of its database, where that is no file of SQLite.
+const DATABASE: &str = "database";
+
 fn text(value: &Value) -> anyhow::Result<String> {
     Ok(value.as_str().context("text")?.to_owned())
 }
@@ -198,6 +220,9 @@ fn command(program: &Path, folder: &Path, settings: Settings, arguments: &[&str]
         ["EVENTS_CREATE", "WEBHOOKS_WRITE", "DELIVERIES_LIST", "ACCOUNTS_WRITE", "API_KEYS_WRITE", "EVENT_TYPES_WRITE"]
     {
         command.env(format!("ALDABA_RATE_LIMITS__{bucket}"), "off");
+    }
+    if let Ok(url) = std::fs::read_to_string(folder.join(DATABASE)) {
+        command.env("ALDABA_DATABASE_URL", url).env("ALDABA_SECRETS__MASTER_KEY", "11".repeat(32));
     }
     for (name, value) in settings {
         command.env(format!("ALDABA_{name}"), value);

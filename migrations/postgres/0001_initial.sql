@@ -8,9 +8,10 @@ CREATE TABLE settings (
 );
 INSERT INTO settings (name, value) VALUES ('generation', 0);
 
--- Processes that deliver. A delivery's lease is the key of its node; a node that is not heard of for long is removed.
+-- Servers. A delivery's lease is the key of its node; a node that is not heard of for long is removed.
 CREATE TABLE nodes (
   key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  delivers boolean NOT NULL,
   seen_at bigint NOT NULL
 );
 

@@ -86,6 +86,7 @@ pub async fn readyz(State(api): State<Api>, Extension(info): Extension<RequestIn
 /// `GET /metrics`: Prometheus text format.
 pub async fn metrics(State(api): State<Api>) -> Response<Body> {
     api.metrics.deliveries_in_memory.set(api.store.held() as u64);
+    api.metrics.nodes.set(api.store.nodes() as u64);
     plain(200, api.metrics.render(), "text/plain; version=0.0.4; charset=utf-8")
 }
 
@@ -163,6 +164,8 @@ mod tests {
             environment: Environment::Development,
             policy: DeliveryPolicy::default(),
             max_endpoints: 1,
+            max_in_flight_per_endpoint: 1,
+            serves: false,
             clock: clock.clone(),
             random: random.clone(),
             inbox: None,

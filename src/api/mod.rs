@@ -224,14 +224,20 @@ pub fn routes() -> Vec<Route> {
 
 /// The whole server: the calls, and what stands beside them; `pages` are those for people.
 pub fn router(api: Api, pages: Router<Api>) -> Router {
-    surface()
-        .router
-        .merge(pages)
-        .route("/openapi.json", get(beside::openapi))
+    let calls = surface().router.merge(pages);
+    observed(calls.route("/openapi.json", get(beside::openapi)).route("/", get(beside::root)), api)
+}
+
+/// What a process serves that only delivers: how it is doing.
+pub fn health(api: Api) -> Router {
+    observed(Router::new(), api)
+}
+
+fn observed(router: Router<Api>, api: Api) -> Router {
+    router
         .route("/healthz", get(beside::healthz))
         .route("/readyz", get(beside::readyz))
         .route("/metrics", get(beside::metrics))
-        .route("/", get(beside::root))
         .fallback(beside::not_found)
         .method_not_allowed_fallback(beside::method_not_allowed)
         .layer(axum::middleware::from_fn_with_state(api.clone(), beside::observe))

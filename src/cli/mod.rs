@@ -200,7 +200,7 @@ impl SettingArgs {
     async fn open(&self) -> anyhow::Result<Store> {
         let config = self.load([])?;
         crate::telemetry::start(&config);
-        Ok(Store::open(crate::open_options(&config, Arc::new(SharedClock::default()), None)).await?)
+        Ok(Store::open(crate::open_options(&config, Arc::new(SharedClock::default()), false, None)).await?)
     }
 }
 

@@ -33,6 +33,11 @@ pub trait Dispatch: Clone + Send + Sync + 'static {
     /// Active endpoints with deliveries waiting in the store, and when the next of each is due.
     fn due_endpoints(&self) -> impl Future<Output = Result<Vec<(EndpointKey, Timestamp)>, StoreError>> + Send;
 
+    /// How long outcomes wait for others before they are written.
+    fn settle_window(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Writes outcomes whose leases still stand.
     fn settle(&self, batch: Arc<Vec<Settlement>>) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
 
@@ -47,6 +52,10 @@ impl Dispatch for Store {
 
     async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
         Store::due_endpoints(self).await
+    }
+
+    fn settle_window(&self) -> Duration {
+        Store::settle_window(self)
     }
 
     async fn settle(&self, batch: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {

@@ -75,6 +75,11 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     Nudge::Jobs(jobs) => scheduler.add(jobs),
                     Nudge::Due(endpoint, at) => scheduler.due(endpoint, at),
                     Nudge::Rescan => self.spawn_rescan(&reports),
+                    Nudge::Share(share) => {
+                        for leased in scheduler.share(share) {
+                            let _ = ended.send(Ended { leased, outcome: None });
+                        }
+                    }
                 },
                 _ = rescan.tick() => self.spawn_rescan(&reports),
                 () = sleep_until(rescan_soon) => {

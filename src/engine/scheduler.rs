@@ -16,7 +16,7 @@ use crate::domain::delivery::DeliveryKind;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::store::Claimed;
-use crate::store::inbox::Leased;
+use crate::store::inbox::{Leased, Share};
 
 /// Requests in flight to an endpoint that nothing is known about.
 const FIRST_LIMIT: f64 = 2.0;
@@ -147,7 +147,7 @@ impl Lane {
     /// Whether it wants what is due in the store. What was just accepted does not count: it would keep out what has
     /// waited for longer.
     fn wants_claim(&self) -> bool {
-        !self.claiming && !self.starved && self.claimed < REFILL_BELOW
+        !self.claiming && !self.starved && self.claimed < REFILL_BELOW && self.limit() > 0
     }
 }
 
@@ -156,6 +156,8 @@ type Lanes = HashMap<EndpointKey, Lane, BuildHasherDefault<std::hash::DefaultHas
 
 pub(super) struct Scheduler {
     limits: Limits,
+    /// What this process has of the limit of each endpoint.
+    share: Share,
     lanes: Lanes,
     /// Endpoints with a delivery to send and room for it, by standing.
     rings: [VecDeque<EndpointKey>; 3],
@@ -174,6 +176,7 @@ impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         Self {
             limits,
+            share: Share::WHOLE,
             lanes: Lanes::default(),
             rings: Default::default(),
             in_flight: [0; 3],
@@ -185,12 +188,33 @@ impl Scheduler {
     }
 
     fn lane(&mut self, endpoint: EndpointKey) -> &mut Lane {
-        let most = self.most_per_endpoint();
+        let most = self.most_of(endpoint);
         self.lanes.entry(endpoint).or_insert_with(|| Lane { limit: FIRST_LIMIT.min(most), ..Lane::default() })
     }
 
-    fn most_per_endpoint(&self) -> f64 {
-        f64::from(u16::try_from(self.limits.max_in_flight_per_endpoint).unwrap_or(u16::MAX))
+    /// The greatest limit that the endpoint can reach here; 0 where it is left to other processes.
+    fn most_of(&self, endpoint: EndpointKey) -> f64 {
+        let most = self.share.of(self.limits.max_in_flight_per_endpoint, endpoint);
+        f64::from(u16::try_from(most).unwrap_or(u16::MAX))
+    }
+
+    /// Takes the share that this process has from here on. Returns what it holds of endpoints that are left to others.
+    pub fn share(&mut self, share: Share) -> Vec<Leased> {
+        self.share = share;
+        let mut given_up = Vec::new();
+        for endpoint in self.lanes.keys().copied().collect::<Vec<_>>() {
+            let most = self.most_of(endpoint);
+            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
+            lane.limit = if lane.limit == 0.0 { FIRST_LIMIT.min(most) } else { lane.limit.min(most) };
+            if most == 0.0 {
+                given_up.extend(lane.queue.drain(..).map(|queued| queued.leased));
+                given_up.extend(lane.replays.drain(..));
+                lane.claimed = 0;
+            }
+            self.enqueue(endpoint);
+            self.refill(endpoint);
+        }
+        given_up
     }
 
     /// Requests in flight now.
@@ -350,16 +374,17 @@ impl Scheduler {
     /// An attempt has ended.
     pub fn ended(&mut self, endpoint: EndpointKey, standing: Standing, answered: Answered) {
         self.in_flight[standing as usize] -= 1;
-        let most = self.most_per_endpoint();
+        let most = self.most_of(endpoint);
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.in_flight -= 1;
         match answered {
             Answered::Delivered(took) => {
-                lane.limit = (lane.limit + if lane.fresh { 0.5 } else { 1.0 / lane.limit }).min(most).max(1.0);
+                let step = if lane.fresh { 0.5 } else { 1.0 / lane.limit.max(1.0) };
+                lane.limit = (lane.limit + step).max(1.0).min(most);
                 lane.standing = if took < PROMPT { Standing::Proven } else { Standing::Sick };
             }
             Answered::Failed => {
-                lane.limit = (lane.limit / 2.0).max(1.0);
+                lane.limit = (lane.limit / 2.0).max(1.0).min(most);
                 lane.fresh = false;
                 lane.standing = Standing::Sick;
             }
@@ -416,6 +441,22 @@ mod tests {
     use crate::store::inbox::Place;
 
     const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 };
+
+    #[test]
+    fn an_endpoint_that_is_left_to_another_process_is_given_up_and_taken_again() {
+        let mut scheduler = Scheduler::new(Limits { max_in_flight: 100, max_in_flight_per_endpoint: 1 });
+        scheduler.add(jobs(0, 3));
+        let first = scheduler.next_start().expect("it starts");
+        let given_up = scheduler.share(Share { nodes: 2, index: 1 });
+        assert_eq!(given_up.len(), 2, "what waits goes to the other");
+        scheduler.due(EndpointKey(0), Timestamp::from_millis(0));
+        scheduler.ended(EndpointKey(0), first.standing, Answered::Delivered(Duration::ZERO));
+        assert!(scheduler.next_claim(Timestamp::from_millis(1)).is_none() && scheduler.next_start().is_none());
+        assert!(scheduler.share(Share::WHOLE).is_empty());
+        assert_eq!(scheduler.next_claim(Timestamp::from_millis(2)).map(|(endpoint, _)| endpoint), Some(EndpointKey(0)));
+        scheduler.claimed(EndpointKey(0), Some(Claimed { jobs: given_up, next_due: None }), Timestamp::from_millis(3));
+        assert!(scheduler.next_start().is_some());
+    }
 
     fn jobs(endpoint: i64, count: i64) -> Vec<Leased> {
         (0..count)

@@ -38,6 +38,15 @@ pub(super) async fn settle_all<S: Dispatch>(
 ) {
     let mut batch = Vec::new();
     while ended.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let window = store.settle_window();
+        if !window.is_zero() && batch.len() < MAX_BATCH {
+            tokio::time::sleep(window).await;
+            while batch.len() < MAX_BATCH
+                && let Ok(more) = ended.try_recv()
+            {
+                batch.push(more);
+            }
+        }
         let mut settlements = Vec::with_capacity(batch.len());
         let mut held: Vec<DeliveryId> = Vec::new();
         for Ended { leased, outcome } in &mut batch {

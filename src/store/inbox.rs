@@ -39,6 +39,30 @@ pub enum Nudge {
     Due(EndpointKey, Timestamp),
     /// Something may have changed anywhere: look at everything that is due.
     Rescan,
+    /// Other processes have come or gone: this is the share from here on.
+    Share(Share),
+}
+
+/// This process among those that deliver: what an endpoint may have in flight is divided among them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// Processes, at least one.
+    pub nodes: usize,
+    /// This one among them, from 0. All have the same order.
+    pub index: usize,
+}
+
+impl Share {
+    /// There is no other.
+    pub const WHOLE: Self = Self { nodes: 1, index: 0 };
+
+    /// Requests that this process may have in flight to an endpoint, of those that all may have together. Where there are
+    /// fewer requests than processes, some have none; another endpoint begins with another process.
+    pub fn of(self, most: usize, endpoint: EndpointKey) -> usize {
+        let nodes = self.nodes.max(1);
+        let first = usize::try_from(endpoint.0.unsigned_abs()).unwrap_or(0) % nodes;
+        most / nodes + usize::from((self.index + first) % nodes < most % nodes)
+    }
 }
 
 /// An endpoint holds at most what is free, divided by this: whatever some endpoints hold, others find room.
@@ -169,6 +193,20 @@ mod tests {
         assert!(inbox.reserve(&Arc::default(), 10).is_some(), "another endpoint still has room");
         drop((new, due));
         assert_eq!((inbox.held(), endpoint.held()), (0, 0));
+    }
+
+    #[test]
+    fn an_endpoints_requests_are_divided_among_processes_and_none_is_lost() {
+        for (most, nodes) in [(64, 1), (64, 3), (1, 1), (1, 5), (3, 2), (7, 7)] {
+            for endpoint in (0..20).map(EndpointKey) {
+                let shares = (0..nodes).map(|index| Share { nodes, index }.of(most, endpoint));
+                assert_eq!(shares.sum::<usize>(), most, "{most} over {nodes}");
+            }
+        }
+        let owners: std::collections::BTreeSet<usize> = (0..20)
+            .filter_map(|key| (0..5).find(|index| Share { nodes: 5, index: *index }.of(1, EndpointKey(key)) == 1))
+            .collect();
+        assert_eq!(owners.len(), 5, "they do not all fall to the same one");
     }
 
     #[test]

@@ -104,6 +104,14 @@ impl Store {
         }
     }
 
+    /// Processes that deliver from this database, as far as this one knows.
+    pub fn nodes(&self) -> usize {
+        match &self.0 {
+            Which::Sqlite(_) => 1,
+            Which::Postgres(store) => store.nodes(),
+        }
+    }
+
     /// Whether the database answers, reads and writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
         on!(self, ping())
@@ -394,6 +402,14 @@ impl Store {
             // There is no other node.
             Which::Sqlite(_) => Ok(RateWindow { ends_at: now.plus(length), granted: limit }),
             Which::Postgres(store) => postgres::in_time(store.take_calls(key, bucket, limit, length, now)).await,
+        }
+    }
+
+    /// How long outcomes wait for others before they are written: nothing where all writes share their commits anyway.
+    pub fn settle_window(&self) -> Duration {
+        match &self.0 {
+            Which::Sqlite(_) => Duration::ZERO,
+            Which::Postgres(_) => postgres::SETTLE_WINDOW,
         }
     }
 

@@ -88,6 +88,10 @@ pub struct OpenOptions {
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
+    /// Requests in flight to one endpoint, over all processes that deliver.
+    pub max_in_flight_per_endpoint: usize,
+    /// Whether this is a server, and not a command beside one.
+    pub serves: bool,
     /// With an inbox this process delivers.
     pub inbox: Option<Inbox>,
 }

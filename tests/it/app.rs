@@ -37,7 +37,7 @@ pub struct App {
     pub key: String,
     /// A key of an operator.
     pub operator: String,
-    folder: TempDir,
+    folder: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<()>,
 }
@@ -50,10 +50,17 @@ impl App {
 
     /// With more settings, written like environment variables without their prefix.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        Self::in_folder(tempfile::tempdir().expect("a folder"), settings).await
+        Self::in_folder(Arc::new(tempfile::tempdir().expect("a folder")), settings).await
     }
 
-    async fn in_folder(folder: TempDir, settings: &[(&str, &str)]) -> Self {
+    /// Another server on the same database, with the same keys: only on PostgreSQL.
+    pub async fn another(&self, settings: &[(&str, &str)]) -> Self {
+        let mut next = Self::in_folder(self.folder.clone(), settings).await;
+        (next.account, next.key, next.operator) = (self.account, self.key.clone(), self.operator.clone());
+        next
+    }
+
+    async fn in_folder(folder: Arc<TempDir>, settings: &[(&str, &str)]) -> Self {
         // After a restart within one process the writer of the last server may need a moment to let go of the file.
         let app = eventually("the database to open", || async {
             match aldaba::App::open(config(folder.path(), settings)).await {
@@ -76,10 +83,10 @@ impl App {
     }
 
     /// Asks the server to stop, waits for it, and gives the folder of its database.
-    pub async fn stop(mut self) -> TempDir {
+    pub async fn stop(mut self) -> Arc<TempDir> {
         drop(self.stop.take());
         tokio::time::timeout(PATIENCE, &mut self.running).await.expect("it stops in time").expect("it does not panic");
-        self.folder
+        self.folder.clone()
     }
 
     /// Stops the server and starts another on the same database.

@@ -130,6 +130,62 @@ impl Locked {
     }
 }
 
+/// The opposite of [`destroy`], on PostgreSQL.
+pub async fn restore(folder: &Path) {
+    let cluster = cluster().expect("a cluster");
+    let name = std::fs::read_to_string(folder.join("database")).expect("a name");
+    let sql = format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true");
+    connect(&url_of(&cluster, "postgres")).await.batch_execute(&sql).await.expect("opened");
+}
+
+/// Stands before the cluster, and can be told to let nothing through: a network that has gone, and says nothing.
+pub struct Proxy {
+    pub cluster: String,
+    folder: tempfile::TempDir,
+    frozen: tokio::sync::watch::Sender<bool>,
+}
+
+impl Proxy {
+    pub fn start() -> Self {
+        let cluster = cluster().expect("a cluster").display().to_string();
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = tokio::net::UnixListener::bind(folder.path().join(".s.PGSQL.5432")).expect("a socket");
+        let (frozen, state) = tokio::sync::watch::channel(false);
+        let target = format!("{cluster}/.s.PGSQL.5432");
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = tokio::net::UnixStream::connect(&target).await.expect("the cluster");
+                let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                tokio::spawn(pass(near_in, far_out, state.clone()));
+                tokio::spawn(pass(far_in, near_out, state.clone()));
+            }
+        });
+        Self { cluster, folder, frozen }
+    }
+
+    pub fn folder(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+
+    pub fn freeze(&self, frozen: bool) {
+        let _ = self.frozen.send(frozen);
+    }
+}
+
+async fn pass(
+    mut from: tokio::net::unix::OwnedReadHalf,
+    mut to: tokio::net::unix::OwnedWriteHalf,
+    mut frozen: tokio::sync::watch::Receiver<bool>,
+) -> Option<()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let count = from.read(&mut buffer).await.ok().filter(|count| *count > 0)?;
+        frozen.wait_for(|frozen| !frozen).await.ok()?;
+        to.write_all(&buffer[..count]).await.ok()?;
+    }
+}
+
 /// The database is there no more, for those who are connected to it.
 pub async fn destroy(folder: &Path) {
     if let Some(cluster) = cluster() {

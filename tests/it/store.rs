@@ -43,6 +43,8 @@ fn options(folder: &std::path::Path, clock: Arc<ManualClock>, inbox: Option<Inbo
         environment: Environment::Development,
         policy: DeliveryPolicy::default(),
         max_endpoints: 50,
+        max_in_flight_per_endpoint: 64,
+        serves: inbox.is_some(),
         clock,
         random: Arc::new(SeededRandom::new(SEED.fetch_add(1, Ordering::Relaxed))),
         inbox,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 
 use super::admin::keep_effect;
+use super::doubt::Doubt;
 use super::endpoints::health;
 use super::follow::{Change, write_change};
-use super::intake::shard;
+use super::intake::{Counting, shard};
 use super::{Store, column, execute, get, maybe_whole, row, rows, text, time, whole};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
@@ -79,7 +80,10 @@ impl Store {
             jobs = load(&tx, endpoint, chosen).await?;
         }
         let next_due = next_due(&tx, endpoint).await?;
+        let ids = column(&jobs, |leased: &Leased| leased.job.id.0);
+        let doubt = Doubt::about(&self.pool, lease, ids);
         tx.commit().await?;
+        doubt.over();
         Ok(Claimed { jobs, next_due })
     }
 
@@ -240,7 +244,7 @@ impl Store {
             &column(last.keys(), |key| key.0),
             &column(last.keys(), |key| key.1),
             &column(last.values(), |at| *at),
-            &shard(lease, 2),
+            &shard(lease, Counting::Settling),
         ];
         let mut held = BTreeSet::new();
         for row in rows(tx, SETTLE, parameters).await? {

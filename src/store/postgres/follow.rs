@@ -136,6 +136,20 @@ impl Follower {
         Instant::now().checked_sub(STALE).is_some_and(|moment| !self.looked_since(moment))
     }
 
+    fn hear(&self, told: &str) {
+        let Some(due) = super::herald::read(told) else {
+            self.notified.notify_one();
+            return;
+        };
+        let Some(inbox) = &self.shared.inbox else { return };
+        if due.is_empty() {
+            inbox.send(Nudge::Rescan);
+        }
+        for endpoint in due {
+            inbox.send(Nudge::Due(endpoint, self.shared.clock.now()));
+        }
+    }
+
     /// Reads what was committed before this call. Calls that come together share one look.
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let asked = Instant::now();
@@ -315,10 +329,10 @@ async fn listen_once(
     let (client, mut connection) = settings.connect(tls.clone()).await?;
     let hear = async {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
-            if matches!(message?, AsyncMessage::Notification(_))
+            if let AsyncMessage::Notification(told) = message?
                 && let Some(follower) = follower.upgrade()
             {
-                follower.notified.notify_one();
+                follower.hear(told.payload());
             }
         }
         Ok(())

@@ -1,19 +1,22 @@
 //! Accepting events: event, payload, fan-out and kept answer in one commit, and that of many requests at once.
 //!
-//! A writer takes what has gathered, reads who subscribes, and writes everything in one statement. There is no timer: the
-//! batch grows with the load.
+//! The writer takes what has gathered, reads who subscribes, and writes everything in one statement. There is no timer: the
+//! batch grows with the load. There is one for each node: two of them make twice the commits of half the size, and were
+//! slower by half.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use deadpool_postgres::{Object, Pool};
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::doubt::Doubt;
 use super::endpoints::find;
+use super::herald::Herald;
 use super::ids::Ids;
 use super::node::Node;
 use super::{Rooms, Store, column, get, owner, parsed, rows};
@@ -26,9 +29,6 @@ use crate::store::inbox::{Leased, Nudge, Place};
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
-
-/// Writers of one node: while one waits for the disk, another gathers.
-const WRITERS: usize = 2;
 
 /// Requests that may wait.
 const QUEUE: usize = 4_096;
@@ -61,7 +61,7 @@ impl Store {
             return Err(StoreError::Unavailable("there are no ids".into()));
         };
         let lease = self.node.key();
-        let mut write = Write { lease, now, shard: shard(lease, 0), ..Write::default() };
+        let mut write = Write { lease, now, shard: shard(lease, Counting::Intake), ..Write::default() };
         write.events.push(EventRow {
             account: endpoint.account,
             id: event,
@@ -89,10 +89,17 @@ impl Store {
     }
 }
 
-/// The part of the counters that a writer has.
-pub(super) fn shard(lease: i64, writer: i64) -> i16 {
-    let writers = i64::try_from(WRITERS).unwrap_or(1) + 2;
-    i16::try_from((lease * writers + writer).rem_euclid(SHARDS)).unwrap_or(0)
+/// Who counts on a node, each in a part of the counters of its own.
+#[derive(Clone, Copy)]
+pub(super) enum Counting {
+    Intake,
+    Settling,
+    Replaying,
+}
+
+/// The part of the counters that somebody has.
+pub(super) fn shard(lease: i64, who: Counting) -> i16 {
+    i16::try_from((lease * 3 + who as i64).rem_euclid(SHARDS)).unwrap_or(0)
 }
 
 struct Request {
@@ -107,28 +114,25 @@ impl Request {
     }
 }
 
-/// The way to the writers. They end with the last of the handles.
+/// The way to the writer, which ends with the last of the handles.
 #[derive(Clone)]
 pub(super) struct Handle(mpsc::Sender<Request>);
 
-/// What a writer works with.
-#[derive(Clone)]
+/// What the writer works with.
 pub(super) struct Parts {
     pub pool: Pool,
     pub view: View,
     pub shared: Arc<Shared>,
     pub node: Arc<Node>,
     pub rooms: Rooms,
+    pub herald: Herald,
 }
 
-/// Starts the writers.
-pub(super) fn start(parts: &Parts) -> Handle {
+/// Starts the writer.
+pub(super) fn start(parts: Parts) -> Handle {
     let (queue, requests) = mpsc::channel(QUEUE);
-    let requests = Arc::new(AsyncMutex::new(Waiting { requests, next: None }));
-    for number in 0..i64::try_from(WRITERS).unwrap_or(1) {
-        let writer = Writer { parts: parts.clone(), number, ids: Ids::default() };
-        tokio::spawn(writer.run(requests.clone()));
-    }
+    let writer = Writer { parts, ids: Ids::default() };
+    tokio::spawn(writer.run(Waiting { requests, next: None }));
     Handle(queue)
 }
 
@@ -163,15 +167,12 @@ impl Waiting {
 
 struct Writer {
     parts: Parts,
-    number: i64,
     ids: Ids,
 }
 
 impl Writer {
-    async fn run(mut self, waiting: Arc<AsyncMutex<Waiting>>) {
-        loop {
-            let batch = waiting.lock().await.batch().await;
-            let Some(batch) = batch else { return };
+    async fn run(mut self, mut waiting: Waiting) {
+        while let Some(batch) = waiting.batch().await {
             self.accept(batch).await;
         }
     }
@@ -210,12 +211,19 @@ impl Writer {
 
     /// Tells the engine of what was accepted.
     fn hand_over(&self, jobs: Vec<Leased>, due: BTreeSet<EndpointKey>, now: Timestamp) {
-        let Some(inbox) = &self.parts.shared.inbox else { return };
-        if !jobs.is_empty() {
-            inbox.send(Nudge::Jobs(jobs));
+        if let Some(inbox) = &self.parts.shared.inbox {
+            if !jobs.is_empty() {
+                inbox.send(Nudge::Jobs(jobs));
+            }
+            for endpoint in &due {
+                inbox.send(Nudge::Due(*endpoint, now));
+            }
         }
-        for endpoint in due {
-            inbox.send(Nudge::Due(endpoint, now));
+        // What has no room here may have some elsewhere, where there is somebody.
+        if self.parts.shared.inbox.is_none() || self.parts.node.share().nodes > 1 {
+            for endpoint in due {
+                self.parts.herald.cry(endpoint);
+            }
         }
     }
 
@@ -273,7 +281,7 @@ impl Writer {
         let mut write = Write {
             lease: lease.unwrap_or(0),
             now,
-            shard: shard(self.parts.node.key(), self.number),
+            shard: shard(self.parts.node.key(), Counting::Intake),
             ..Write::default()
         };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
@@ -318,7 +326,9 @@ impl Writer {
         // Every event has been given as many ids as it has subscribers.
         for (endpoint, delivery) in fan_out.subscribers(&new).iter().copied().zip(ids) {
             let inbox = self.parts.shared.inbox.as_ref().filter(|_| may_lease);
-            let known = self.parts.view.target(endpoint).is_some_and(|target| target.active);
+            let most = self.parts.shared.max_in_flight_per_endpoint;
+            let known = self.parts.view.target(endpoint).is_some_and(|target| target.active)
+                && self.parts.node.share().of(most, endpoint) > 0;
             let place = inbox
                 .filter(|_| known)
                 .and_then(|inbox| inbox.reserve_new(&self.parts.rooms.of(endpoint), new.body.len()));
@@ -458,9 +468,11 @@ struct Write {
 }
 
 /// One statement is one commit, and one round trip.
-const WRITE: &str = "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
+const WRITE: &str = "WITH in_time AS MATERIALIZED (SELECT 1 AS it_is \
+                     WHERE (extract(epoch FROM clock_timestamp()) * 1000)::bigint < $29), \
+                     e AS MATERIALIZED (SELECT t.* FROM in_time, unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
                      $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body)), \
-                     d AS MATERIALIZED (SELECT * FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+                     d AS MATERIALIZED (SELECT t.* FROM in_time, unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
                      $12::integer[], $13::boolean[]) AS t(account, id, endpoint, event, size, leased)), \
                      new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
                      SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[] FROM e), \
@@ -474,31 +486,37 @@ const WRITE: &str = "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], 
                      SELECT account, endpoint, $16::smallint, count(*) FROM (SELECT account, endpoint FROM d UNION ALL \
                      SELECT account, 0 FROM e WHERE type <> $17) AS n GROUP BY account, endpoint ORDER BY account, endpoint \
                      ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
-                     missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT * FROM \
-                     unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[])) \
-                     INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
-                     SELECT *, $14 FROM unnest($22::bytea[], $23::text[], $24::text[], $25::bytea[], $26::integer[], \
-                     $27::text[], $28::bytea[])";
+                     missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM in_time, \
+                     unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[]) AS t), \
+                     kept AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
+                     SELECT t.*, $14 FROM in_time, unnest($22::bytea[], $23::text[], $24::text[], $25::bytea[], \
+                     $26::integer[], $27::text[], $28::bytea[]) AS t) \
+                     SELECT it_is FROM in_time";
 
 impl Write {
     /// Writes everything. Where the day has no partition yet, makes it first.
     async fn run_in_its_day(&self, pool: &Pool) -> Result<(), StoreError> {
         let db = pool.get().await?;
-        match self.run(&db).await {
-            Err(error) if super::partitions::is_missing(&error) => {
-                drop(db);
-                super::partitions::create(pool, self.now).await?;
-                let db = pool.get().await?;
-                self.run(&db).await.map_err(refusal)
-            }
-            other => other.map_err(refusal),
+        let leased = self.deliveries.iter().filter(|row| row.leased).map(|row| row.id).collect();
+        let doubt = Doubt::about(pool, self.lease, leased);
+        let mut written = self.run(&db).await;
+        if written.as_ref().is_err_and(super::partitions::is_missing) {
+            drop(db);
+            super::partitions::create(pool, self.now).await?;
+            let db = pool.get().await?;
+            written = self.run(&db).await;
         }
+        // What the database itself has answered is no matter of doubt.
+        if written.as_ref().map_or_else(|error| error.as_db_error().is_some(), |()| true) {
+            doubt.over();
+        }
+        written.map_err(refusal)
     }
 
     async fn run(&self, db: &Object) -> Result<(), tokio_postgres::Error> {
         let (events, deliveries, missed, kept) = (&self.events, &self.deliveries, &self.missed, &self.kept);
         let statement = db.prepare_cached(WRITE).await?;
-        db.execute(
+        db.query_one(
             &statement,
             &[
                 &column(events, |row| row.account.0),
@@ -529,6 +547,7 @@ impl Write {
                 &column(kept, |(_, kept)| i32::from(kept.status)),
                 &column(kept, |(_, kept)| kept.request_id.as_str()),
                 &column(kept, |(_, kept)| kept.answer.as_slice()),
+                &super::doubt::deadline(self.now),
             ],
         )
         .await?;

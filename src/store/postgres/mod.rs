@@ -8,8 +8,10 @@
 mod admin;
 mod calls;
 mod dispatch;
+mod doubt;
 mod endpoints;
 mod follow;
+mod herald;
 mod ids;
 mod intake;
 mod log;
@@ -37,11 +39,15 @@ use super::{KeepScope, KeptAnswer, StoreError};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 
-/// How long a call may take, the wait for a connection included: whoever asks gets an answer, whatever the network does.
-const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a call may take, the wait for a connection included: whoever asks gets an answer, whatever the network does. A
+/// little longer than a statement may (`open.rs`), so that most that are late are known not to have happened.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a database that can serve may take to say so.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long outcomes wait for others: a commit for each handful of them costs more than they do.
+pub(super) const SETTLE_WINDOW: Duration = Duration::from_millis(2);
 
 /// The store on PostgreSQL. Clones share it.
 #[derive(Clone)]
@@ -53,6 +59,7 @@ pub struct Store {
     follower: Arc<follow::Follower>,
     targets: target::Handle,
     intake: intake::Handle,
+    herald: herald::Herald,
     rooms: Rooms,
 }
 
@@ -73,6 +80,11 @@ impl Store {
         self.shared.inbox.as_ref().map_or(0, Inbox::held)
     }
 
+    /// Nodes that deliver.
+    pub fn nodes(&self) -> usize {
+        self.node.share().nodes
+    }
+
     /// Whether the database answers, reads and writes, and this node may work on it.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let slow = |_| StoreError::Unavailable("it did not answer in time".into());
@@ -81,7 +93,7 @@ impl Store {
             let sql = "INSERT INTO settings (name, value) VALUES ('ping', 1) \
                        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
             execute(&db, sql, &[]).await?;
-            if self.shared.inbox.is_some() && self.node.lease().is_none() {
+            if self.node.key() != 0 && self.node.lease().is_none() {
                 return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
             }
             Ok(())
@@ -129,11 +141,17 @@ impl Store {
         self.shared.clock.now()
     }
 
-    /// Tells the engine of deliveries that wait in the store.
+    /// Tells the engine of deliveries that wait in the store: this process's, or that of others which has to send them.
     fn nudge(&self, endpoint: EndpointKey, at: Timestamp) {
-        if let Some(inbox) = &self.shared.inbox {
-            inbox.send(Nudge::Due(endpoint, at));
+        match &self.shared.inbox {
+            Some(inbox) if self.serves(endpoint) => inbox.send(Nudge::Due(endpoint, at)),
+            _ => self.herald.cry(endpoint),
         }
+    }
+
+    /// Whether this process may have requests in flight to the endpoint.
+    fn serves(&self, endpoint: EndpointKey) -> bool {
+        self.shared.inbox.is_some() && self.node.share().of(self.shared.max_in_flight_per_endpoint, endpoint) > 0
     }
 }
 

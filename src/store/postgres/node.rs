@@ -3,7 +3,7 @@
 //!
 //! Time is the database's: nodes whose own clocks differ by minutes agree on who is there.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::follow::Follower;
 use super::{execute, get, one, row, rows};
 use crate::domain::id::EndpointKey;
 use crate::store::StoreError;
-use crate::store::inbox::Nudge;
+use crate::store::inbox::{Nudge, Share};
 use crate::store::shared::Shared;
 
 /// A node that was not heard of for this long has lost its leases.
@@ -34,7 +34,7 @@ const TAKE_OVER_EVERY: u64 = 2;
 const RESCAN_EVERY: u64 = 5;
 
 /// The database's time in milliseconds.
-const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// A measurement of the database's time that took longer says too little.
 const PROMPT: Duration = Duration::from_millis(200);
@@ -47,7 +47,8 @@ pub(super) struct Node {
     heard_at: Mutex<Option<Instant>>,
     /// Whether it is the first of the nodes, which tidies up.
     first: AtomicBool,
-    nodes: AtomicUsize,
+    /// How many deliver, and which of them this is.
+    share: Mutex<Option<Share>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -73,11 +74,12 @@ impl Node {
     pub async fn join(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let began = Instant::now();
         let db = pool.get().await?;
-        let sql = format!("INSERT INTO nodes (seen_at) VALUES ({NOW}) RETURNING key");
-        let key = get(&one(&db, &sql, &[]).await?, "key")?;
+        let sql = format!("INSERT INTO nodes (seen_at, delivers) VALUES ({NOW}, $1) RETURNING key");
+        let key = get(&one(&db, &sql, &[&shared.inbox.is_some()]).await?, "key")?;
         self.key.store(key, Ordering::Relaxed);
         self.hear(began);
-        self.count(&db).await?;
+        self.count(&db, shared).await?;
+        drop(db);
         self.take_over(pool, shared).await
     }
 
@@ -115,15 +117,28 @@ impl Node {
             return self.join(pool, shared).await;
         }
         self.hear(began);
-        self.count(&db).await
+        self.count(&db, shared).await
     }
 
-    async fn count(&self, db: &deadpool_postgres::Object) -> Result<(), StoreError> {
-        let sql = "SELECT count(*) AS nodes, coalesce(min(key), 0) AS first FROM nodes";
-        let found = one(db, sql, &[]).await?;
-        self.nodes.store(usize::try_from(get::<i64>(&found, "nodes")?).unwrap_or(1), Ordering::Relaxed);
+    /// Who is there. The engine is told when it has changed.
+    async fn count(&self, db: &deadpool_postgres::Object, shared: &Shared) -> Result<(), StoreError> {
+        let sql = "SELECT count(*) AS nodes, count(*) FILTER (WHERE key < $1) AS before, \
+                   coalesce(min(key), 0) AS first FROM nodes WHERE delivers";
+        let found = one(db, sql, &[&self.key()]).await?;
         self.first.store(get::<i64>(&found, "first")? == self.key(), Ordering::Relaxed);
+        let share = Share { nodes: super::whole(&found, "nodes")?, index: super::whole(&found, "before")? };
+        let before = self.share.lock().unwrap_or_else(PoisonError::into_inner).replace(share);
+        if let Some(inbox) = &shared.inbox
+            && before != Some(share)
+        {
+            inbox.send(Nudge::Share(share));
+        }
         Ok(())
+    }
+
+    /// This process among those that deliver.
+    pub fn share(&self) -> Share {
+        self.share.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Share::WHOLE)
     }
 
     /// Frees what nodes had leased that are no more.
@@ -187,7 +202,7 @@ pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<(), Stor
 /// Keeps the node alive and the view up to date until the store is dropped.
 pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, follower: &Arc<Follower>) {
     node.keep(tokio::spawn(super::follow::keep_up(Arc::downgrade(follower))));
-    if shared.inbox.is_some() {
+    if node.key() != 0 {
         node.keep(tokio::spawn(live(pool.clone(), shared.clone(), Arc::downgrade(node))));
     }
 }

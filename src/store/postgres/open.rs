@@ -9,7 +9,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::follow::Follower;
 use super::node::Node;
-use super::{Store, admin, follow, intake, node, target};
+use super::{Store, admin, follow, herald, intake, node, partitions, target};
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::store::{OpenError, OpenOptions};
@@ -29,8 +29,9 @@ const OWN_CONNECTIONS: usize = 2;
 /// How long a call waits for one of them, and for a new one.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What every connection has: statements end, and a transaction whose node has gone holds no locks.
-const SESSION: &str = "-c statement_timeout=10000 -c lock_timeout=5000 -c idle_in_transaction_session_timeout=15000 \
+/// What every connection has: statements end before whoever asked stops waiting, and a transaction whose client has gone
+/// holds no locks (see `doubt.rs`).
+const SESSION: &str = "-c statement_timeout=4500 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000 \
                        -c jit=off";
 
 /// The key of the lock under which one process migrates.
@@ -50,26 +51,30 @@ impl Store {
         let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;
         admin::check_master_keys(&db, &keyring).await?;
         drop(db);
+        let serves = options.serves;
         let shared = Arc::new(Shared::new(options, keyring));
         let (view, rooms) = (View::default(), super::Rooms::default());
         let node = Arc::new(Node::default());
         let follower = Arc::new(Follower::new(own.clone(), view.clone(), shared.clone(), rooms.clone()));
         node::follow_time(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
-        if shared.inbox.is_some() {
+        partitions::create(&pool, shared.clock.now()).await.map_err(|e| failed("cannot use", &e))?;
+        if serves {
             node.join(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
         }
         follower.refresh().await.map_err(|e| failed("cannot read", &e))?;
+        let herald = herald::start(own.clone());
         let targets = target::start(pool.clone(), view.clone(), Arc::downgrade(&follower));
-        let intake = intake::start(&intake::Parts {
+        let intake = intake::start(intake::Parts {
             pool: pool.clone(),
             view: view.clone(),
             shared: shared.clone(),
             node: node.clone(),
             rooms: rooms.clone(),
+            herald: herald.clone(),
         });
         node::start(&own, &shared, &node, &follower);
         node.keep(tokio::spawn(follow::listen(settings, tls, Arc::downgrade(&follower))));
-        Ok(Self { pool, view, shared, node, follower, targets, intake, rooms })
+        Ok(Self { pool, view, shared, node, follower, targets, intake, herald, rooms })
     }
 }
 
@@ -117,7 +122,7 @@ async fn migrate(pool: &Pool, shown: &str) -> Result<(), OpenError> {
     let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let migrated = async {
         let tx = client.transaction().await?;
-        tx.batch_execute(&format!("SET LOCAL lock_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+        tx.batch_execute(&format!("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             .await?;
         tx.batch_execute("CREATE TABLE IF NOT EXISTS schema_version (version bigint NOT NULL)").await?;
         let version = tx.query_opt("SELECT version FROM schema_version", &[]).await?.map_or(0, |row| row.get(0));

@@ -65,6 +65,8 @@ pub(super) async fn create(pool: &Pool, now: Timestamp) -> Result<(), StoreError
     let missing: Vec<Day> = (0..AHEAD).map(|ahead| Day(today.0 + ahead)).filter(|day| !have.contains(day)).collect();
     for day in missing {
         let tx = client.transaction().await?;
+        // Whoever makes them first, the others wait for.
+        tx.batch_execute("SET LOCAL lock_timeout = 0").await?;
         execute(&tx, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
         if !days(&tx).await?.contains(&day) {
             for table in TABLES {

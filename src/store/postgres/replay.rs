@@ -12,7 +12,7 @@ use super::admin::keep_effect;
 use super::endpoints::find;
 use super::follow::{Change, write_change};
 use super::ids::Ids;
-use super::intake::shard;
+use super::intake::{Counting, shard};
 use super::log::find_delivery;
 use super::{Store, execute, get, number, one, parsed, row, rows, snapshot, time, when};
 use crate::domain::delivery::{Delivery, DeliveryStatus};
@@ -253,7 +253,7 @@ impl Store {
                 &job.account,
                 &job.endpoint.0,
                 &job.key,
-                &shard(self.node.key(), 3),
+                &shard(self.node.key(), Counting::Replaying),
                 &made,
                 &now.as_millis(),
             ];

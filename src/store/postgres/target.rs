@@ -28,7 +28,7 @@ pub(super) struct Handle(mpsc::UnboundedSender<(EndpointKey, oneshot::Sender<Ans
 impl Store {
     /// The endpoint's row as it is now; `None` when it is deleted. A node that has lost its leases gets none.
     pub async fn target(&self, endpoint: EndpointKey) -> Answer {
-        if self.shared.inbox.is_some() && self.node.lease().is_none() {
+        if self.node.key() != 0 && self.node.lease().is_none() {
             return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
         }
         let closed = || StoreError::Unavailable("the store is closed".into());
