@@ -171,7 +171,7 @@ CREATE TABLE queue (
   lease bigint,
   PRIMARY KEY (account, delivery)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX queue_due ON queue (endpoint, due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX queue_due ON queue (endpoint, due_at, delivery) WHERE due_at IS NOT NULL;
 CREATE INDEX queue_leased ON queue (lease) WHERE lease IS NOT NULL;
 
 -- `owner` is the account's id, or empty for an operator's key.

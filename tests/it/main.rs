@@ -7,6 +7,7 @@ mod command_line;
 mod crash;
 mod database;
 mod delivery;
+mod differential;
 mod envelope;
 mod events;
 mod examples;

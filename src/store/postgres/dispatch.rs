@@ -62,6 +62,10 @@ impl Store {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
+        let sql = "SELECT 1 FROM endpoints WHERE key = $1 AND status = 0 AND deleted_at IS NULL";
+        if row(&tx, sql, &[&endpoint.0]).await?.is_none() {
+            return Ok(Claimed::default());
+        }
         let mut chosen = Vec::new();
         let room = |bytes| inbox.reserve(&held, bytes);
         let full = choose(&tx, endpoint, FRESH, limit, now, room, &mut chosen).await?;
@@ -142,8 +146,11 @@ impl Store {
             written.push(Written { settlement, account, status, failures, next_retry_at });
         }
         let held = self.write_outcomes(&tx, &written).await?;
-        self.write_healths(&tx, &before, &healths, now).await?;
-        tx.commit().await?;
+        if self.write_healths(&tx, &before, &healths, now).await? {
+            self.commit(tx).await?;
+        } else {
+            tx.commit().await?;
+        }
         let next: HashMap<i64, Option<Timestamp>> =
             written.iter().map(|row| (row.settlement.delivery.0, row.next_retry_at)).collect();
         let settled = |settlement: &Settlement| match next.get(&settlement.delivery.0) {
@@ -258,14 +265,14 @@ impl Store {
         Ok(held)
     }
 
-    /// Writes what has changed of the healths.
+    /// Writes what has changed of the healths. Returns whether an endpoint has been paused with it.
     async fn write_healths(
         &self,
         tx: &Transaction<'_>,
         before: &HashMap<EndpointKey, EndpointHealth>,
         healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
         now: Timestamp,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let mut paused = Vec::new();
         for (key, (health, _)) in healths {
             let was = before.get(key);
@@ -285,10 +292,10 @@ impl Store {
                 paused.push(*key);
             }
         }
-        for key in paused {
-            write_change(tx, Change::Endpoint(key), now).await?;
+        for key in &paused {
+            write_change(tx, Change::Endpoint(*key), now).await?;
         }
-        Ok(())
+        Ok(!paused.is_empty())
     }
 
     pub async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
@@ -364,7 +371,7 @@ async fn choose(
 ) -> Result<bool, StoreError> {
     let sql = format!(
         "SELECT account, delivery, event, size, attempt, failures, replay FROM queue WHERE endpoint = $1 AND due_at <= $2 \
-         AND {kind} ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED"
+         AND {kind} ORDER BY due_at, delivery LIMIT $3 FOR UPDATE SKIP LOCKED"
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     for row in rows(tx, &sql, &[&endpoint.0, &now.as_millis(), &limit]).await? {
