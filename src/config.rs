@@ -269,9 +269,7 @@ impl Reader {
                     self.errors.push(rule);
                     return None;
                 };
-                let mut path = database.as_os_str().to_owned();
-                path.push(".master-key");
-                Some(KeySource::File(path.into()))
+                Some(KeySource::beside(database))
             }
             (None, _) => {
                 let rule = "setting secrets.previous_master_keys needs secrets.master_key beside it";

@@ -14,7 +14,8 @@ use crate::domain::event::{NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::time::Timestamp;
-use crate::store::{NewApiKey, Page, Store, StoreError};
+use crate::store::keys::KeySource;
+use crate::store::{Database, NewApiKey, Page, Store, StoreError};
 
 /// Rows that a listing prints.
 const LISTED: Page = Page { page: 1, per_page: 100 };
@@ -147,6 +148,24 @@ pub(super) async fn publish(
         let shown = json!({ "id": event.id.to_string(), "deliveries": event.deliveries });
         output.print(&shown, &format!("{}  deliveries: {}", event.id, event.deliveries));
     }
+    Ok(())
+}
+
+/// Moves an SQLite database into this one. Its master keys are those of the file beside it, or of the settings.
+pub(super) async fn import(store: &Store, from: &str, keys: &KeySource, output: Output) -> anyhow::Result<()> {
+    let Some(Database::Sqlite(path)) = Database::parse(from) else {
+        bail!("--from must be sqlite://PATH");
+    };
+    let beside = KeySource::beside(&path);
+    let keys = if beside.exists() { &beside } else { keys };
+    let told = |table: &str, rows: usize| {
+        if !output.json && rows.is_multiple_of(100_000) {
+            eprintln!("{table}: {rows}");
+        }
+    };
+    let rows = store.import(&path, keys, &SystemClock, told).await?;
+    let text = format!("{rows} rows were moved; the server of {} does not start any more", path.display());
+    output.print(&json!({ "rows": rows }), &text);
     Ok(())
 }
 

@@ -86,6 +86,14 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Move everything from an SQLite database into the PostgreSQL database of the settings; no server may run on either
+    Import {
+        /// Where it comes from, such as `sqlite://aldaba.db`
+        #[arg(long, value_name = "URL")]
+        from: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print the OpenAPI 3.1 document of the API
     Openapi,
     /// Look after the master key that encrypts signing secrets
@@ -256,6 +264,10 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
             settings.open().await?;
             output.print(&serde_json::json!({ "migrated": true }), "the database is up to date");
             Ok(())
+        }
+        Command::Import { from, output } => {
+            let keys = settings.load([])?.keys;
+            admin::import(&settings.open().await?, &from, &keys, output).await
         }
         Command::Openapi => {
             println!("{:#}", crate::api::openapi::document(&crate::api::routes()));

@@ -27,6 +27,18 @@ pub enum KeySource {
 }
 
 impl KeySource {
+    /// The file beside an SQLite database.
+    pub fn beside(database: &Path) -> Self {
+        let mut path = database.as_os_str().to_owned();
+        path.push(".master-key");
+        Self::File(path.into())
+    }
+
+    /// Whether there are keys already.
+    pub fn exists(&self) -> bool {
+        self.path().is_none_or(|path| path.exists())
+    }
+
     /// Reads the keys; a file that is not there yet is made with a new key and mode 0600.
     pub fn load(&self, random: &dyn Random) -> Result<Keyring, OpenError> {
         match self {

@@ -13,12 +13,14 @@ mod sqlite;
 mod values;
 mod view;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use uuid::Uuid;
 
+use crate::clock::Clock;
 use crate::domain::account::{Account, ApiKey};
 use crate::domain::delivery::{Delivery, DeliveryDetail};
 use crate::domain::endpoint::{Endpoint, EndpointChange};
@@ -28,6 +30,7 @@ use crate::domain::id::{AccountId, ApiKeyId, DeliveryId, EndpointId, EndpointKey
 use crate::domain::replay::{NewReplay, Replay};
 use crate::domain::time::Timestamp;
 use inbox::Leased;
+use keys::KeySource;
 
 pub use open::Database;
 pub use values::*;
@@ -427,6 +430,21 @@ impl Store {
         match &self.0 {
             Which::Sqlite(store) => store.rekey().await,
             Which::Postgres(store) => store.rekey().await,
+        }
+    }
+
+    /// Moves everything that the SQLite file at `source` holds into this PostgreSQL database, or goes on with it. Returns how
+    /// many rows that were. `told` is told of each table and how many of its rows were moved.
+    pub async fn import(
+        &self,
+        source: &Path,
+        keys: &KeySource,
+        clock: &dyn Clock,
+        told: impl FnMut(&str, usize),
+    ) -> Result<usize, OpenError> {
+        match &self.0 {
+            Which::Sqlite(_) => Err(OpenError("cannot import: database_url must be a PostgreSQL database".into())),
+            Which::Postgres(store) => store.import(source, keys, clock, told).await,
         }
     }
 

@@ -24,7 +24,17 @@ pub struct Server {
 impl Server {
     /// Starts it in development on a free port, and waits until it listens.
     pub fn start(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::run(aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]), settings)
+    }
+
+    /// The same where the master key is in a file beside the database.
+    pub fn start_without_key(folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]);
+        command.env_remove("ALDABA_SECRETS__MASTER_KEY");
+        Self::run(command, settings)
+    }
+
+    fn run(mut command: std::process::Command, settings: &[(&str, &str)]) -> Self {
         command.env("ALDABA_ENVIRONMENT", "development").env("ALDABA_RATE_LIMITS__EVENTS_CREATE", "off");
         let mut child = command
             .envs(settings.iter().copied())

@@ -14,6 +14,7 @@ mod examples;
 mod filters;
 mod guides;
 mod idempotency;
+mod import;
 mod reference;
 mod replay;
 mod rotation;

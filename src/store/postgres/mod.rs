@@ -3,7 +3,8 @@
 //! Any node does anything: nothing here is true only in memory. `intake` commits many events at a time and `dispatch` many
 //! outcomes; `node` is this process among the others, and its leases; `follow` keeps the view after what others change;
 //! `partitions` has the days of the history. The rest is called as in `sqlite/`: `admin` and `endpoints` by the API, `log`
-//! and `search` by the lists, `replay` by what is sent again, `maintain` by the housekeeping, `calls` by the API's door.
+//! and `search` by the lists, `replay` by what is sent again, `maintain` by the housekeeping, `calls` by the API's door, `import` by
+//! the move from SQLite.
 
 mod admin;
 mod calls;
@@ -13,6 +14,7 @@ mod endpoints;
 mod follow;
 mod herald;
 mod ids;
+mod import;
 mod intake;
 mod log;
 mod maintain;

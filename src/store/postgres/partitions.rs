@@ -3,6 +3,8 @@
 //!
 //! Partitions of the next days are made beforehand. Whoever finds none for its row makes it (`create`).
 
+use std::collections::BTreeSet;
+
 use deadpool_postgres::{GenericClient, Pool};
 use tokio_postgres::error::SqlState;
 
@@ -59,11 +61,17 @@ pub(super) fn is_missing(error: &tokio_postgres::Error) -> bool {
 
 /// Makes the partitions of the day of `now` and of those after it, where there are none.
 pub(super) async fn create(pool: &Pool, now: Timestamp) -> Result<(), StoreError> {
-    let mut client = pool.get().await?;
-    let have = days(&client).await?;
     let today = Day::of(now);
-    let missing: Vec<Day> = (0..AHEAD).map(|ahead| Day(today.0 + ahead)).filter(|day| !have.contains(day)).collect();
-    for day in missing {
+    create_days(pool, (0..AHEAD).map(|ahead| Day(today.0 + ahead)).collect()).await
+}
+
+/// Makes the partitions of these days, where there are none.
+pub(super) async fn create_days(pool: &Pool, mut wanted: BTreeSet<Day>) -> Result<(), StoreError> {
+    let mut client = pool.get().await?;
+    for have in days(&client).await? {
+        wanted.remove(&have);
+    }
+    for day in wanted {
         let tx = client.transaction().await?;
         // Whoever makes them first, the others wait for.
         tx.batch_execute("SET LOCAL lock_timeout = 0").await?;

@@ -2,12 +2,13 @@
 //!
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
 //! method lives tells who calls it: `admin` and `endpoints` the API, `intake` publishing, `dispatch` the engine,
-//! `log` and `search` the lists, `replay` what is sent again, `maintain` the housekeeping.
+//! `log` and `search` the lists, `replay` what is sent again, `maintain` the housekeeping, `export` the move to PostgreSQL.
 
 mod admin;
 mod book;
 mod dispatch;
 mod endpoints;
+mod export;
 mod intake;
 mod log;
 mod maintain;
@@ -27,6 +28,8 @@ use super::inbox::Inbox;
 use super::shared::Shared;
 use super::view::View;
 use super::{KeepScope, KeptAnswer, StoreError};
+
+pub(super) use export::Export;
 
 /// Connections that read.
 const READERS: usize = 4;

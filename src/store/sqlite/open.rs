@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{BUSY_TIMEOUT, Readers, Store, admin, dispatch, peer, writer};
+use super::{BUSY_TIMEOUT, Readers, Store, admin, dispatch, export, peer, writer};
 use crate::clock::Clock;
 use crate::store::shared::Shared;
 use crate::store::view::View;
@@ -32,6 +32,7 @@ impl Store {
         let lock = options.inbox.as_ref().map(|_| peer::take_lock(path)).transpose()?;
         let mut connection = writer_connection(path).map_err(|e| failed("cannot open", &e))?;
         migrate(&mut connection, &*options.clock)?;
+        export::check_not_moved(&connection)?;
         let keyring = options.keys.load(&*options.random)?;
         admin::check_master_keys(&connection, &keyring)?;
         let lease = match options.inbox {
@@ -46,7 +47,7 @@ impl Store {
     }
 }
 
-fn writer_connection(path: &Path) -> rusqlite::Result<Connection> {
+pub(super) fn writer_connection(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -77,7 +78,7 @@ pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-fn migrate(connection: &mut Connection, clock: &dyn Clock) -> Result<(), OpenError> {
+pub(super) fn migrate(connection: &mut Connection, clock: &dyn Clock) -> Result<(), OpenError> {
     let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
     let failed = |e: rusqlite::Error| OpenError(format!("cannot migrate the database: {e}"));
     let version_of = |c: &Connection| c.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));

@@ -1,0 +1,351 @@
+//! Moving an embedded installation here: `aldaba import`.
+//!
+//! Table after table, in steps; each step and the position that it came to are one commit, so that a move that is interrupted
+//! goes on where it was. Ids stay as they are. The secrets are opened with the keys of the old place and sealed with those of
+//! the new one. What was leased there is due here.
+
+use std::path::Path;
+
+use deadpool_postgres::Transaction;
+use rusqlite::types::Value;
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::partitions::{Day, create_days};
+use super::{Store, execute, get, one, row};
+use crate::clock::Clock;
+use crate::domain::id::{DeliveryId, EndpointId};
+use crate::domain::secret::{Keyring, SealedSecret};
+use crate::store::keys::KeySource;
+use crate::store::sqlite::Export;
+use crate::store::{OpenError, StoreError};
+
+/// Rows in one commit.
+const STEP: usize = 2_000;
+
+/// How a column's values are carried.
+#[derive(Clone, Copy)]
+enum Kind {
+    Number,
+    Text,
+    Bytes,
+    Uuid,
+}
+
+use Kind::{Bytes, Number, Text, Uuid as Id};
+
+/// What is moved of a table: where its rows come from, and how they are written. A `read` gives a position and then the
+/// columns; a `write` takes them as arrays.
+struct Table {
+    name: &'static str,
+    kinds: &'static [Kind],
+    read: &'static str,
+    write: &'static str,
+}
+
+/// In an order in which nothing refers to what is not there yet.
+const TABLES: &[Table] = &[
+    Table {
+        name: "accounts",
+        kinds: &[Number, Id, Text, Number, Number, Number],
+        read: "SELECT key, key, id, name, created_at, updated_at, deleted_at FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
+        write: "INSERT INTO accounts (key, id, name, created_at, updated_at, deleted_at) OVERRIDING SYSTEM VALUE \
+                SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])",
+    },
+    Table {
+        name: "events_total",
+        kinds: &[Number, Number],
+        read: "SELECT key, key, events_total FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
+        write: "INSERT INTO counters (account, endpoint, shard, total) SELECT k, 0, 0, n \
+                FROM unnest($1::bigint[], $2::bigint[]) AS t(k, n)",
+    },
+    Table {
+        name: "api_keys",
+        kinds: &[Id, Number, Bytes, Text, Text, Text, Number, Number, Number],
+        read: "SELECT rowid, id, account, hash, name, permissions, hint, expires_at, last_used_at, created_at FROM api_keys \
+               WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+        write: "INSERT INTO api_keys (id, account, hash, name, permissions, hint, expires_at, last_used_at, created_at) \
+                SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::bigint[], \
+                $8::bigint[], $9::bigint[])",
+    },
+    Table {
+        name: "event_types",
+        kinds: &[Text, Text, Text, Text, Number, Number],
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY name) AS place, name, description, schema, example, \
+               created_at, updated_at FROM event_types) WHERE place > ?1 ORDER BY place LIMIT ?2",
+        write: "INSERT INTO event_types (name, description, schema, example, created_at, updated_at) SELECT * FROM \
+                unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[]) \
+                ON CONFLICT (name) DO UPDATE SET description = excluded.description, schema = excluded.schema, \
+                example = excluded.example, created_at = excluded.created_at, updated_at = excluded.updated_at",
+    },
+    Table {
+        name: "endpoints",
+        kinds: &[
+            Number, Id, Number, Text, Text, Text, Number, Number, Number, Number, Number, Number, Number, Number,
+            Number,
+        ],
+        read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
+               created_at, updated_at, deleted_at, deliveries_total, last_delivery_at FROM endpoints WHERE key > ?1 \
+               ORDER BY key LIMIT ?2",
+        write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
+                $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], \
+                $13::bigint[], $14::bigint[], $15::bigint[]) AS t(key, id, account, url, events, description, status, version, \
+                consecutive_failures, failing_since, created_at, updated_at, deleted_at, total, last_delivery_at)), \
+                counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
+                SELECT account, key, 0, total, last_delivery_at FROM e), \
+                subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key FROM e, \
+                unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
+                INSERT INTO endpoints (key, id, account, url, events, description, status, version, consecutive_failures, \
+                failing_since, created_at, updated_at, deleted_at) OVERRIDING SYSTEM VALUE SELECT key, id, account, url, \
+                events, description, status, version, consecutive_failures, failing_since, created_at, updated_at, deleted_at \
+                FROM e",
+    },
+    Table {
+        name: SECRETS,
+        kinds: &[Number, Number, Text, Bytes, Text, Number],
+        // The endpoint's id comes last, for the seal.
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY s.endpoint, s.version) AS place, s.endpoint, s.version, \
+               s.key_id, s.sealed, s.hint, s.expires_at, e.id FROM endpoint_secrets s JOIN endpoints e ON e.key = s.endpoint) \
+               WHERE place > ?1 ORDER BY place LIMIT ?2",
+        write: "INSERT INTO endpoint_secrets (endpoint, version, key_id, sealed, hint, expires_at) SELECT * FROM \
+                unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::text[], $6::bigint[])",
+    },
+    Table {
+        name: "events",
+        kinds: &[Number, Number, Text, Number, Id, Number, Bytes],
+        read: "SELECT v.id, v.account, v.id, v.type, v.occurred_at, v.validation_id, v.deliveries, p.body FROM events v \
+               JOIN payloads p ON p.event = v.id WHERE v.id > ?1 ORDER BY v.id LIMIT ?2",
+        // The ids of an event's deliveries follow its own.
+        write: "WITH v AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::uuid[], \
+                $6::bigint[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body)), \
+                bodies AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM v) \
+                INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) SELECT account, id, type, \
+                occurred_at, validation_id, ARRAY(SELECT generate_series(id + 1, id + deliveries)) FROM v",
+    },
+    Table {
+        name: "deliveries",
+        kinds: &[
+            Number, Number, Number, Number, Text, Id, Number, Number, Number, Number, Number, Text, Text, Number,
+            Number, Number, Number,
+        ],
+        read: "SELECT d.id, v.account, d.id, d.endpoint, d.event, v.type, v.validation_id, d.status, d.attempt, d.started_at, \
+               d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, d.failures, d.due_at, \
+               length(p.body) FROM deliveries d JOIN events v ON v.id = d.event JOIN payloads p ON p.event = d.event \
+               WHERE d.id > ?1 ORDER BY d.id LIMIT ?2",
+        write: "WITH d AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], \
+                $5::text[], $6::uuid[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], \
+                $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[]) AS t(account, id, endpoint, event, \
+                type, validation_id, status, attempt, started_at, response_status, response_time_ms, response_body, \
+                error_message, replay, failures, due_at, size)), \
+                opened AS (INSERT INTO queue (account, delivery, endpoint, event, size, attempt, failures, due_at, replay) \
+                SELECT account, id, endpoint, event, size, attempt, failures, coalesce(due_at, 0), replay FROM d \
+                WHERE status < 2) \
+                INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, status, attempt, started_at, \
+                response_status, response_time_ms, response_body, error_message, replay) SELECT account, id, endpoint, event, \
+                type, validation_id, status, attempt, started_at, response_status, response_time_ms, response_body, \
+                error_message, replay FROM d",
+    },
+    Table {
+        name: "attempts",
+        kinds: &[Number, Number, Number, Number, Number, Number, Text, Text],
+        // Whole deliveries at a time: a position is a delivery.
+        read: "SELECT a.delivery, v.account, a.delivery, a.attempt, a.started_at, a.response_status, a.response_time_ms, \
+               a.response_body, a.error_message FROM attempts a JOIN deliveries d ON d.id = a.delivery \
+               JOIN events v ON v.id = d.event WHERE a.delivery IN (SELECT DISTINCT delivery FROM attempts \
+               WHERE delivery > ?1 ORDER BY delivery LIMIT ?2) ORDER BY a.delivery, a.attempt",
+        write: "INSERT INTO attempts (account, delivery, attempt, started_at, response_status, response_time_ms, response_body, \
+                error_message) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
+                $6::bigint[], $7::text[], $8::text[])",
+    },
+    Table {
+        name: "replays",
+        kinds: &[
+            Number, Id, Number, Number, Number, Number, Number, Number, Number, Number, Number, Number, Number, Number,
+            Number,
+        ],
+        read: "SELECT r.key, r.key, r.id, e.account, r.endpoint, r.selection, r.status, r.from_at, r.to_at, r.first, r.last, \
+               r.position, r.total, r.made, r.created_at, r.finished_at FROM replays r JOIN endpoints e ON e.key = r.endpoint \
+               WHERE r.key > ?1 ORDER BY r.key LIMIT ?2",
+        write: "INSERT INTO replays (key, id, account, endpoint, selection, status, from_at, to_at, first, last, position, \
+                total, made, created_at, finished_at) OVERRIDING SYSTEM VALUE SELECT * FROM unnest($1::bigint[], $2::uuid[], \
+                $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], \
+                $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])",
+    },
+    Table {
+        name: "missed",
+        kinds: &[Number, Number, Text, Number],
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY m.endpoint, m.type, m.event) AS place, e.account, m.endpoint, \
+               m.type, m.event FROM missed m JOIN endpoints e ON e.key = m.endpoint) WHERE place > ?1 ORDER BY place LIMIT ?2",
+        write: "INSERT INTO missed (account, endpoint, type, event) SELECT * FROM unnest($1::bigint[], $2::bigint[], \
+                $3::text[], $4::bigint[])",
+    },
+    Table {
+        name: "kept_answers",
+        kinds: &[Bytes, Text, Text, Bytes, Number, Text, Bytes, Number],
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY owner, path, key) AS place, owner, path, key, body_hash, \
+               status, request_id, answer, created_at FROM kept_answers) WHERE place > ?1 ORDER BY place LIMIT ?2",
+        write: "INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) SELECT * FROM \
+                unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[])",
+    },
+];
+
+const SECRETS: &str = "endpoint_secrets";
+
+/// In `settings`: 0 while a move is under way, 1 when it is done; and the position of each table.
+const STATE: &str = "import";
+
+impl Store {
+    /// Moves everything that the file at `source` holds here, or goes on with it. Returns how many rows that were. `told` is
+    /// told of each table and how many of its rows were moved.
+    pub async fn import(
+        &self,
+        source: &Path,
+        keys: &KeySource,
+        clock: &dyn Clock,
+        mut told: impl FnMut(&str, usize),
+    ) -> Result<usize, OpenError> {
+        let failed =
+            |error: StoreError| OpenError(format!("the import was interrupted: {error}; run it again to go on"));
+        self.begin_import().await?;
+        let export = Export::open(source, clock)?;
+        let old = keys.load(&*self.shared.random)?;
+        let mut moved = 0;
+        for table in TABLES {
+            let mut of_table = 0;
+            loop {
+                let rows = self.import_step(table, &export, &old).await.map_err(failed)?;
+                if rows == 0 {
+                    break;
+                }
+                of_table += rows;
+                told(table.name, of_table);
+            }
+            moved += of_table;
+        }
+        self.end_import().await.map_err(failed)?;
+        Ok(moved)
+    }
+
+    /// Only an empty database takes in another, or one that has begun to.
+    async fn begin_import(&self) -> Result<(), OpenError> {
+        let failed = |error: StoreError| OpenError(format!("cannot import: {error}"));
+        let db = self.client().await.map_err(failed)?;
+        let state = row(&db, "SELECT value FROM settings WHERE name = $1", &[&STATE]).await.map_err(failed)?;
+        match state.map(|row| get::<i64>(&row, "value")).transpose().map_err(failed)? {
+            Some(0) => return Ok(()),
+            Some(_) => return Err(OpenError("cannot import: this database has taken in another already".into())),
+            None => {}
+        }
+        if row(&db, "SELECT 1 FROM accounts LIMIT 1", &[]).await.map_err(failed)?.is_some() {
+            return Err(OpenError("cannot import: the PostgreSQL database has accounts; it must be a new one".into()));
+        }
+        execute(&db, "INSERT INTO settings (name, value) VALUES ($1, 0)", &[&STATE]).await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Moves the next rows of a table. Returns how many.
+    async fn import_step(&self, table: &Table, export: &Export, old: &Keyring) -> Result<usize, StoreError> {
+        let place = format!("{STATE}.{}", table.name);
+        let mut client = self.client().await?;
+        let known = row(&client, "SELECT value FROM settings WHERE name = $1", &[&place]).await?;
+        let after = known.map_or(Ok(0), |row| get::<i64>(&row, "value"))?;
+        let mut rows = export.rows(table.read, after, STEP)?;
+        let Some((last, _)) = rows.last() else { return Ok(0) };
+        let last = *last;
+        if matches!(table.name, "events" | "deliveries") {
+            let days = rows.iter().map(|(id, _)| Day::of(DeliveryId(*id).created_at())).collect();
+            create_days(&self.pool, days).await?;
+        }
+        if table.name == SECRETS {
+            for (_, values) in &mut rows {
+                self.seal_anew(values, old)?;
+            }
+        }
+        let columns: Vec<Box<dyn ToSql + Sync + Send>> = table
+            .kinds
+            .iter()
+            .enumerate()
+            .map(|(index, kind)| array(*kind, rows.iter().map(|(_, values)| &values[index])))
+            .collect::<Result<_, _>>()?;
+        let parameters: Vec<&(dyn ToSql + Sync)> =
+            columns.iter().map(|values| &**values as &(dyn ToSql + Sync)).collect();
+        let tx = client.transaction().await?;
+        lock_place(&tx, &place, after, last).await?;
+        execute(&tx, table.write, &parameters).await?;
+        tx.commit().await?;
+        Ok(rows.len())
+    }
+
+    fn seal_anew(&self, values: &mut [Value], old: &Keyring) -> Result<(), StoreError> {
+        let corrupt = || StoreError::Corrupt("a secret holds an impossible value".into());
+        let [_, _, Value::Text(key_id), Value::Blob(sealed), _, _, Value::Blob(id)] = values else {
+            return Err(corrupt());
+        };
+        let endpoint = EndpointId(Uuid::from_slice(id).map_err(|_| corrupt())?);
+        let before = SealedSecret { key_id: key_id.clone(), bytes: sealed.clone() };
+        let secret = old.open(&before, endpoint).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let new = self.shared.keyring().seal(&secret, endpoint, self.shared.random.array());
+        (*key_id, *sealed) = (new.key_id, new.bytes);
+        Ok(())
+    }
+
+    async fn end_import(&self) -> Result<(), StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        for table in ["accounts", "endpoints", "replays"] {
+            // New rows go on after those that came.
+            let sql = format!(
+                "SELECT setval(pg_get_serial_sequence('{table}', 'key'), greatest((SELECT max(key) FROM {table}), 1))"
+            );
+            tx.batch_execute(&sql).await?;
+        }
+        execute(&tx, "DELETE FROM settings WHERE name LIKE $1", &[&format!("{STATE}.%")]).await?;
+        execute(&tx, "UPDATE settings SET value = 1 WHERE name = $1", &[&STATE]).await?;
+        // A number without a change: whoever follows reads everything.
+        execute(&tx, "UPDATE settings SET value = value + 1 WHERE name = 'generation'", &[]).await?;
+        self.commit(tx).await
+    }
+}
+
+/// Moves the position on; whoever imports beside this finds that it has moved.
+async fn lock_place(tx: &Transaction<'_>, place: &str, after: i64, last: i64) -> Result<(), StoreError> {
+    execute(tx, "INSERT INTO settings (name, value) VALUES ($1, 0) ON CONFLICT DO NOTHING", &[&place]).await?;
+    let sql = "SELECT value FROM settings WHERE name = $1 FOR UPDATE";
+    if get::<i64>(&one(tx, sql, &[&place]).await?, "value")? != after {
+        return Err(StoreError::Unavailable("another import is under way".into()));
+    }
+    execute(tx, "UPDATE settings SET value = $2 WHERE name = $1", &[&place, &last]).await?;
+    Ok(())
+}
+
+/// Values of one column as an array of PostgreSQL.
+fn array<'a>(kind: Kind, values: impl Iterator<Item = &'a Value>) -> Result<Box<dyn ToSql + Sync + Send>, StoreError> {
+    let corrupt = || StoreError::Corrupt("a column holds what it cannot hold".into());
+    let numbers = |value: &Value| match value {
+        Value::Null => Ok(None),
+        Value::Integer(number) => Ok(Some(*number)),
+        _ => Err(corrupt()),
+    };
+    let texts = |value: &Value| match value {
+        Value::Null => Ok(None),
+        Value::Text(text) => Ok(Some(super::text(text.clone()))),
+        _ => Err(corrupt()),
+    };
+    let bytes = |value: &Value| match value {
+        Value::Null => Ok(None),
+        Value::Blob(bytes) => Ok(Some(bytes.clone())),
+        _ => Err(corrupt()),
+    };
+    Ok(match kind {
+        Kind::Number => Box::new(values.map(numbers).collect::<Result<Vec<_>, _>>()?),
+        Kind::Text => Box::new(values.map(texts).collect::<Result<Vec<_>, _>>()?),
+        Kind::Bytes => Box::new(values.map(bytes).collect::<Result<Vec<_>, _>>()?),
+        Kind::Uuid => {
+            let ids = values.map(|value| match bytes(value)? {
+                Some(bytes) => Uuid::from_slice(&bytes).map(Some).map_err(|_| corrupt()),
+                None => Ok(None),
+            });
+            Box::new(ids.collect::<Result<Vec<_>, _>>()?)
+        }
+    })
+}

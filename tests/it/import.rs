@@ -1,0 +1,198 @@
+//! Moving an embedded installation to PostgreSQL: nothing is lost, and the old place is not used again.
+
+use std::process::Stdio;
+use std::sync::Arc;
+
+use aldaba::clock::{SystemClock, SystemRandom};
+use aldaba::domain::transition::DeliveryPolicy;
+use aldaba::domain::url::{Environment, ReceiverUrl};
+use aldaba::store::keys::KeySource;
+use aldaba::store::{Database, NewEndpoint, OpenOptions, Page, Store};
+use serde_json::{Value, json};
+
+use crate::app::{App, Call, EVENT, Receiver, Reply};
+use crate::command_line::aldaba;
+use crate::crash::Server;
+use crate::database;
+use crate::verify::assert_signed;
+
+/// Every attribute of every list that the key can read.
+async fn everything(address: std::net::SocketAddr, key: &str, endpoints: &[String]) -> Vec<Value> {
+    let mut paths = vec!["/v1/webhooks".to_owned(), "/v1/webhooks/deliveries?per_page=100".to_owned()];
+    paths.push("/v1/events?per_page=100".to_owned());
+    paths.push("/v1/event-types?per_page=100".to_owned());
+    for id in endpoints {
+        paths.extend([format!("/v1/webhooks/{id}/deliveries"), format!("/v1/webhooks/{id}/missed")]);
+    }
+    let listed = Call::new(address, "GET", "/v1/webhooks/deliveries?per_page=100").bearer(key).send().await;
+    for row in listed.json["data"].as_array().expect("a list") {
+        paths.push(format!("/v1/webhooks/deliveries/{}", row["id"].as_str().expect("an id")));
+    }
+    let mut all = Vec::new();
+    for path in paths {
+        let mut json = Call::new(address, "GET", &path).bearer(key).send().await.expect(200).json;
+        json["meta"]["request_id"] = Value::Null;
+        all.push(json);
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_embedded_installation_moves_with_everything_and_goes_on() {
+    if !database::is_postgres() {
+        return;
+    }
+    let receiver = Receiver::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = format!("sqlite://{}", folder.path().join("aldaba.db").display());
+    let old = [("ALDABA_DATABASE_URL", file.as_str()), ("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "1h,1h")];
+    let run = |args: &[&str], sqlite: bool| {
+        let mut command = aldaba(folder.path(), args);
+        if sqlite {
+            command.envs(old).env_remove("ALDABA_SECRETS__MASTER_KEY");
+        }
+        command.stdin(Stdio::null()).output().expect("it runs")
+    };
+    let printed = |args: &[&str]| String::from_utf8(run(args, true).stdout).expect("text").trim().to_owned();
+    let account = printed(&["accounts", "create", "moving"]);
+    let key = printed(&["keys", "create", "--account", &account]);
+    let server = Server::start_without_key(folder.path(), &old);
+    let call =
+        |method: &str, path: &str, body: Value| Call::new(server.address, method, path).bearer(&key).json(&body).send();
+    let mut endpoints = Vec::new();
+    let mut secrets = Vec::new();
+    for name in ["first", "second"] {
+        let body = json!({ "url": receiver.url(), "events": [EVENT], "description": name });
+        let made = call("POST", "/v1/webhooks", body).await.expect(201);
+        endpoints.push(made.id());
+        secrets.push(made.attribute("secret").as_str().expect("a secret").to_owned());
+    }
+    receiver.script([Reply::Status(500), Reply::Status(500), Reply::Status(200), Reply::Status(200)]);
+    for number in 0..2 {
+        call("POST", "/v1/events", json!({ "event": EVENT, "data": { "n": number } })).await.expect(202);
+        receiver.wait_for(2 + number * 2).await;
+    }
+    let paused = json!({ "status": "disabled" });
+    call("PUT", &format!("/v1/webhooks/{}", endpoints[1]), paused).await.expect(200);
+    let keyed = || {
+        let body = json!({ "event": EVENT, "data": { "n": 2 } });
+        Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body)
+    };
+    let first_answer = keyed().send().await.expect(202);
+    receiver.wait_for(5).await;
+    let settled = || async {
+        let path = "/v1/webhooks/deliveries?status=pending";
+        let open = Call::new(server.address, "GET", path).bearer(&key).send().await.expect(200);
+        (open.json["meta"]["pagination"]["total"] == 0).then_some(())
+    };
+    crate::app::eventually("outcomes", settled).await;
+    let before = everything(server.address, &key, &endpoints).await;
+    let running = run(&["import", "--from", &file], false);
+    assert!(!running.status.success(), "not while a server runs on it");
+    assert_eq!(server.terminate().code(), Some(0));
+
+    let moved = run(&["import", "--from", &file, "--json"], false);
+    assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
+    let told: Value = serde_json::from_slice(&moved.stdout).expect("JSON");
+    assert!(told["rows"].as_u64() > Some(20), "{told}");
+    let again = run(&["import", "--from", &file], false);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("has taken in another already"));
+    let refused = run(&["accounts", "list"], true);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("was moved to PostgreSQL"));
+
+    let server = Server::start(folder.path(), &[("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "1h,1h")]);
+    let after = everything(server.address, &key, &endpoints).await;
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before, after);
+    }
+    let body = json!({ "event": EVENT, "data": { "n": 2 } });
+    let kept = Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body);
+    let kept = kept.send().await.expect(202);
+    assert_eq!((kept.id(), kept.header("idempotent-replayed")), (first_answer.id(), "true"));
+    let publish = Call::new(server.address, "POST", "/v1/events").bearer(&key).json(&body);
+    publish.send().await.expect(202);
+    assert_signed(&receiver.wait_for(6).await[5], &secrets[0]);
+    let more = json!({ "url": receiver.url(), "events": [EVENT] });
+    Call::new(server.address, "POST", "/v1/webhooks").bearer(&key).json(&more).send().await.expect(201);
+}
+
+#[tokio::test]
+async fn a_database_that_is_in_use_takes_in_no_other() {
+    if !database::is_postgres() {
+        return;
+    }
+    let app = App::start().await;
+    let file = app.folder().join("other.db");
+    let url = format!("sqlite://{}", file.display());
+    let refused = aldaba(app.folder(), &["import", "--from", &url]).output().expect("it runs");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("it must be a new one"));
+    assert!(!file.exists());
+    assert_eq!(app.store.accounts(Page { page: 1, per_page: 1 }).await.expect("listed").total, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_that_was_interrupted_goes_on_where_it_was() {
+    use aldaba::domain::event::{NewEvent, message};
+    use aldaba::domain::time::Timestamp;
+    if !database::is_postgres() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("aldaba.db");
+    let (postgres, keys) = database::options(folder.path());
+    let source = open(Database::Sqlite(file.clone()), keys.clone()).await;
+    let account = source.create_account("a".into(), None).await.expect("an account").id;
+    let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+    let new = NewEndpoint { url, events: vec![EVENT.into()], description: None };
+    let endpoint = source.create_endpoint(account, new, None).await.expect("an endpoint").resource.id;
+    let now = Timestamp::from_millis(1_800_000_000_000);
+    for _ in 0..6 {
+        let event = |n: u32| NewEvent {
+            account,
+            event_type: EVENT.into(),
+            occurred_at: now,
+            validation_id: None,
+            body: message(EVENT, now, &format!("{{\"n\":{n}}}")),
+        };
+        source.accept((0..1_000).map(event).collect(), None).await.expect("accepted");
+    }
+    drop(source);
+    let target = open(postgres, keys.clone()).await;
+    for table in ["accounts", "events", "deliveries"] {
+        let (store, keys, file) = (target.clone(), keys.clone(), file.clone());
+        let (reached, mut waiting) = tokio::sync::mpsc::unbounded_channel();
+        let importing = tokio::spawn(async move {
+            let told = |name: &str, _: usize| _ = reached.send(name.to_owned());
+            store.import(&file, &keys, &SystemClock, told).await
+        });
+        while waiting.recv().await.is_some_and(|name| name != table) {}
+        importing.abort();
+        let _ = importing.await;
+    }
+    crate::app::eventually("the file to be free", || async {
+        target.import(&file, &keys, &SystemClock, |_, _| {}).await.ok()
+    })
+    .await;
+    let one = Page { page: 1, per_page: 1 };
+    assert_eq!(target.events(account, one).await.expect("listed").total, 6_000);
+    assert_eq!(target.endpoint_deliveries(account, endpoint, one).await.expect("listed").total, 6_000);
+    for (table, rows) in [("events", 6_000), ("payloads", 6_000), ("deliveries", 6_000), ("queue", 6_000)] {
+        assert_eq!(database::number(folder.path(), &format!("SELECT count(*) FROM {table}")).await, rows, "{table}");
+    }
+}
+
+async fn open(database: Database, keys: KeySource) -> Store {
+    let options = OpenOptions {
+        database,
+        keys,
+        environment: Environment::Development,
+        policy: DeliveryPolicy::default(),
+        max_endpoints: 50,
+        max_in_flight_per_endpoint: 64,
+        serves: false,
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom::default()),
+        inbox: None,
+    };
+    Store::open(options).await.expect("opens")
+}
