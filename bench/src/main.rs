@@ -13,7 +13,7 @@ mod scenario;
 mod server;
 
 use anyhow::{Context as _, bail};
-use scenario::{NAMES, Plan};
+use scenario::Plan;
 
 /// What the command line asked for.
 struct Options {
@@ -41,18 +41,18 @@ fn options() -> anyhow::Result<Options> {
                 plan = Plan { rounds: 1, requests: 2_000, history: 10_000, backlog: 10_000, quick: true };
             }
             "--json" => json = true,
-            name => match NAMES.iter().find(|known| **known == name) {
-                Some(known) => names.push(*known),
+            name => match scenario::names().into_iter().find(|known| *known == name) {
+                Some(known) => names.push(known),
                 None => bail!(
                     "unknown argument {name}; allowed: --rounds N, --requests N, --history N, --backlog N, --quick, \
                      --json, and scenarios: {}",
-                    NAMES.join(", ")
+                    scenario::names().join(", ")
                 ),
             },
         }
     }
     if names.is_empty() {
-        names = NAMES.to_vec();
+        names = scenario::names();
     }
     Ok(Options { names, plan, json })
 }

@@ -51,6 +51,15 @@ impl Server {
         Ok(Self { address, operator, settings, child, folder })
     }
 
+    /// Another server on the same database, which must be PostgreSQL.
+    pub fn beside(&self) -> anyhow::Result<Self> {
+        let program = program()?;
+        let folder = tempfile::tempdir_in(program.parent().context("a folder")?)?;
+        std::fs::copy(self.folder.path().join(DATABASE), folder.path().join(DATABASE))?;
+        let (child, address) = serve(&program, folder.path(), self.settings)?;
+        Ok(Self { address, operator: self.operator.clone(), settings: self.settings, child, folder })
+    }
+
     /// Kills the server and starts it again on the same database. Returns how long it took until it could serve.
     pub async fn crash(&mut self) -> anyhow::Result<Duration> {
         self.child.kill()?;
@@ -123,6 +132,17 @@ impl Server {
         let line =
             text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no metric {name}"))?;
         Ok(line.trim().parse()?)
+    }
+
+    /// Waits until it knows so many nodes.
+    pub async fn knows(&self, nodes: usize) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        let mut connection = Connection::open(self.address).await?;
+        while self.metric(&mut connection, "aldaba_nodes").await? != nodes {
+            ensure!(begin.elapsed() < PATIENCE, "the nodes do not find each other");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
     }
 
     /// Attempts that were delivered until now.

@@ -20,11 +20,13 @@ use super::limits::{Bucket, RateLimit};
 use super::trace::carried;
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::Permission;
-use crate::domain::time::Timestamp;
 use crate::store::{Keep, KeepScope, KeptAnswer, Page};
 
 /// A body must have arrived within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A call is counted within this time, or refused for want of an answer.
+const LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Largest batch of events, in bytes.
 pub const MAX_BATCH_BODY: usize = 8 << 20;
@@ -115,7 +117,7 @@ where
         Ok(caller) => caller,
     };
     api.key_uses.note(&caller.key, now);
-    let limited = || limit(&api, caller.key.id, door.bucket, now);
+    let limited = || limit(&api, caller.key.id, door.bucket);
     let is_post = request.method() == Method::POST;
     let key = if is_post { idempotency::key(request.headers()) } else { Ok(None) };
     // A replay costs nothing of the limit, so a call with a key is counted once it is known to be none.
@@ -185,6 +187,8 @@ where
     let answered = handler(call).await;
     if let Err(error) = &answered
         && error.status() < 500
+        // Another call has the key: its answer is the one that is kept.
+        && !error.is(Code::IdempotencyKeyInProgress)
     {
         let answer = kept_answer(kept.body_hash, error.status(), &info, error_body(error, &info));
         api.store.keep_answer(kept.scope, answer).await?;
@@ -194,9 +198,12 @@ where
 }
 
 /// Counts the call, or refuses it.
-async fn limit(api: &Api, key: ApiKeyId, bucket: Bucket, now: Timestamp) -> Result<(), ApiError> {
+async fn limit(api: &Api, key: ApiKeyId, bucket: Bucket) -> Result<(), ApiError> {
+    // Of this moment: a body may have taken long to arrive.
+    let now = api.clock.now();
     let ask = |limit: RateLimit| api.store.take_calls(key, bucket.name(), limit.calls, limit.window, now);
-    let taken = api.limiter.take(key, bucket, now, ask).await;
+    let taken = tokio::time::timeout(LIMIT_TIMEOUT, api.limiter.take(key, bucket, now, ask)).await;
+    let taken = taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))?;
     taken.inspect_err(|_| api.metrics.http_rate_limited_total.add(1))
 }
 

@@ -312,6 +312,11 @@ impl ApiError {
         self
     }
 
+    /// Whether it is for this reason.
+    pub fn is(&self, code: Code) -> bool {
+        self.faults.first().is_some_and(|fault| fault.code == code)
+    }
+
     /// The status of the answer: the first fault's.
     pub fn status(&self) -> u16 {
         self.faults.first().map_or(500, |fault| fault.code.status())

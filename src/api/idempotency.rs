@@ -46,10 +46,15 @@ impl InFlight {
         if !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(scope.clone()) {
             return Ok(None);
         }
-        let mut mark = Mark { marks: self.clone(), scope: scope.clone(), held: None };
-        let Some(holder) = store.begin_call(scope).await? else { return Ok(None) };
-        mark.held = Some((store.clone(), holder));
-        Ok(Some(mark))
+        // Known before it is asked for: whatever becomes of the question, the mark is taken back.
+        let holder = store.draw_holder();
+        let held = holder.map(|holder| (store.clone(), holder));
+        let mark = Mark { marks: self.clone(), scope: scope.clone(), held };
+        let begun = match holder {
+            Some(holder) => store.begin_call(scope, holder).await?,
+            None => true,
+        };
+        Ok(begun.then_some(mark))
     }
 }
 

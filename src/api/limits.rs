@@ -16,6 +16,9 @@ const MAX_WINDOWS: usize = 65_536;
 /// Parts of the windows, each with a lock of its own.
 const SHARDS: usize = 64;
 
+/// A caller whose clock is behind by less than this is no clock that was set back.
+const SLACK: Duration = Duration::from_secs(60);
+
 /// How often they are, at most: it takes a look at each.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
@@ -126,8 +129,9 @@ impl RateLimiter {
             windows.open.retain(|_, window| window.ends_at > now);
             windows.swept_at = now;
         }
-        // A window that ends later than a whole one from now was opened by a clock that has since gone back.
-        let is_open = |window: &&mut Window| window.ends_at > now && window.ends_at <= now.plus(limit.window);
+        // A window that ends much later than a whole one from now was opened by a clock that has since gone back.
+        let latest = now.plus(limit.window).plus(SLACK);
+        let is_open = |window: &&mut Window| window.ends_at > now && window.ends_at <= latest;
         if let Some(window) = windows.open.get_mut(&(key, bucket)).filter(is_open) {
             if window.left > 0 {
                 window.left -= 1;
@@ -200,6 +204,17 @@ mod tests {
         assert!(take(&limiter, key, Bucket::WebhooksRead, at(0)).await.is_ok());
         for _ in 0..10_000 {
             assert!(take(&limiter, key, Bucket::EventsCreate, at(0)).await.is_ok(), "a bucket that is off");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_begun_earlier_opens_no_new_window() {
+        let (limiter, key) = (limiter(), ApiKeyId::from_random([1; 16]));
+        for begun in [20_000, 10_000] {
+            assert!(take(&limiter, key, Bucket::WebhooksList, at(begun)).await.is_ok());
+        }
+        for begun in [5_000, 1, 19_999] {
+            assert!(take(&limiter, key, Bucket::WebhooksList, at(begun)).await.is_err());
         }
     }
 

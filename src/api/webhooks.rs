@@ -224,11 +224,13 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
     let leased = api.store.open_test(account, endpoint.id, body).await?;
     let job = &leased.job;
     // A paused endpoint can be tested: that is how its owner sees whether it is well again.
-    let current = StoredTarget { store: &api.store, endpoint: endpoint.key, held_when_paused: false };
+    let current = StoredTarget { store: &api.store, job, held_when_paused: false };
     let outcome = api.egress.attempt(job, &current).await;
     let Some(outcome) = outcome else {
-        api.store.release(vec![job.id]).await?;
-        return Err(Code::NotFound.into());
+        api.store.release(vec![(job.id, job.lease)]).await?;
+        // Deleted meanwhile, or the database could not say what it is now.
+        api.store.endpoint(account, endpoint.id).await?;
+        return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 1));
     };
     let result = Resource {
         r#type: "webhook_test_result",
@@ -244,6 +246,7 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
     let settlement = Settlement {
         delivery: job.id,
         endpoint: job.endpoint,
+        lease: job.lease,
         kind: job.kind,
         attempts_made: 0,
         failures: 0,

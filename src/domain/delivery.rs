@@ -85,6 +85,8 @@ pub struct Job {
     pub id: DeliveryId,
     /// Where it goes.
     pub endpoint: EndpointKey,
+    /// Under which lease it is in memory: what comes of it is written only while that holds.
+    pub lease: i64,
     /// Why it exists.
     pub kind: DeliveryKind,
     /// The type of its event.

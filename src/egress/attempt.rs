@@ -3,8 +3,8 @@
 //! The row is read after the connection stands, so that a slow name or handshake never delays a signature: an attempt
 //! that begins after a rotation was answered is never signed with the old secret.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Egress;
 use super::connector::Connection;
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
-use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
 use crate::store::{Store, Target};
@@ -70,8 +70,8 @@ pub trait Row: Sync {
 pub struct StoredTarget<'a> {
     /// The store.
     pub store: &'a Store,
-    /// Which endpoint.
-    pub endpoint: EndpointKey,
+    /// What is to be sent.
+    pub job: &'a Job,
     /// Whether nothing is sent while it is not active.
     pub held_when_paused: bool,
 }
@@ -84,12 +84,16 @@ impl StoredTarget<'_> {
 
 impl Row for StoredTarget<'_> {
     fn planned(&self) -> Option<Arc<Target>> {
-        self.unless_held(self.store.view().target(self.endpoint))
+        self.unless_held(self.store.view().target(self.job.endpoint))
     }
 
     async fn current(&self) -> Option<Arc<Target>> {
-        match self.store.target(self.endpoint).await {
-            Ok(target) => self.unless_held(target),
+        if !self.store.holds(self.job.lease) {
+            return None;
+        }
+        match self.store.target(self.job.endpoint).await {
+            // Another node may have taken it over while the database was asked.
+            Ok(target) => self.unless_held(target).filter(|_| self.store.holds(self.job.lease)),
             Err(error) => {
                 tracing::warn!(%error, "an endpoint could not be read: its delivery waits");
                 None
@@ -103,9 +107,29 @@ impl Row for StoredTarget<'_> {
 struct Progress {
     stage: AtomicU8,
     version: AtomicI64,
+    /// Time that the store took, which is not the receiver's: in microseconds, and since when it takes more.
+    asked_us: AtomicU64,
+    asking_since: Mutex<Option<Instant>>,
 }
 
 impl Progress {
+    /// Reads the row, and counts the time.
+    async fn ask(&self, row: &impl Row) -> Option<Arc<Target>> {
+        let since = Instant::now();
+        *self.asking_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
+        let target = row.current().await;
+        *self.asking_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.asked_us.fetch_add(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        target
+    }
+
+    /// How long the store has been asked until now.
+    fn asked(&self) -> Duration {
+        let now = *self.asking_since.lock().unwrap_or_else(PoisonError::into_inner);
+        Duration::from_micros(self.asked_us.load(Ordering::Relaxed))
+            + now.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     fn reached(&self, stage: Stage, target: &Target) {
         self.stage.store(stage as u8, Ordering::Relaxed);
         self.version.store(target.version, Ordering::Relaxed);
@@ -167,9 +191,18 @@ impl Egress {
         let started_at = clock.now();
         let begin = Instant::now();
         let progress = Progress::default();
-        let exchange = tokio::time::timeout(self.0.timeout, self.exchange(job, row, &progress)).await;
+        let mut exchanging = std::pin::pin!(self.exchange(job, row, &progress));
+        // The receiver has all of its time, whatever the database takes, which has an end of its own.
+        let exchange = loop {
+            let deadline = begin + self.0.timeout + progress.asked();
+            match tokio::time::timeout_at(deadline, &mut exchanging).await {
+                Err(_) if Instant::now() < begin + self.0.timeout + progress.asked() => {}
+                ended => break ended,
+            }
+        };
         let endpoint_version = progress.version.load(Ordering::Relaxed);
-        let duration_ms = u32::try_from(begin.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let took = begin.elapsed().saturating_sub(progress.asked());
+        let duration_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         let failed = |error: String| Outcome {
             started_at,
             duration_ms,
@@ -206,14 +239,14 @@ impl Egress {
                 Some(connection) => connection,
                 None => {
                     // Nobody is knocked at who is no longer meant.
-                    planned = row.current().await.ok_or(Broken::Held)?;
+                    planned = progress.ask(row).await.ok_or(Broken::Held)?;
                     progress.reached(Stage::Connecting, &planned);
                     let connected = self.0.connector.connect(&planned.url).await;
                     connected.map_err(|error| Broken::Failed(error.to_string()))?
                 }
             };
             // Connecting may have taken seconds: the row that signs is the one of this moment.
-            let target = row.current().await.ok_or(Broken::Held)?;
+            let target = progress.ask(row).await.ok_or(Broken::Held)?;
             if target.url != planned.url {
                 continue;
             }

@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Random};
 use crate::domain::delivery::{DeliveryKind, Job, Outcome};
-use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::egress::{Egress, StoredTarget};
 use crate::metrics::Metrics;
-use crate::store::{Claimed, Settled, Settlement, Store, StoreError};
+use crate::store::{Claimed, Held, Settled, Settlement, Store, StoreError};
 
 pub use maintain::{Retention, close_idle, maintain};
 pub use replay::replay;
@@ -42,7 +42,7 @@ pub trait Dispatch: Clone + Send + Sync + 'static {
     fn settle(&self, batch: Arc<Vec<Settlement>>) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
 
     /// Gives back deliveries that were not attempted.
-    fn release(&self, deliveries: Vec<DeliveryId>) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn release(&self, deliveries: Vec<Held>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 impl Dispatch for Store {
@@ -62,7 +62,7 @@ impl Dispatch for Store {
         Store::settle(self, batch).await
     }
 
-    async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
+    async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
         Store::release(self, deliveries).await
     }
 }
@@ -88,7 +88,7 @@ impl Sender for HttpSender {
         if matches!(job.kind, DeliveryKind::Replay(replay) if job.attempts_made == 0 && view.is_cancelled(replay)) {
             return None;
         }
-        let row = StoredTarget { store: &self.store, endpoint: job.endpoint, held_when_paused: true };
+        let row = StoredTarget { store: &self.store, job, held_when_paused: true };
         self.egress.attempt(job, &row).await
     }
 }

@@ -52,6 +52,9 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
             while let Some((endpoint, limit)) = scheduler.next_claim(now) {
                 self.spawn_claim(endpoint, limit, &reports);
             }
+            for leased in scheduler.given_up() {
+                let _ = ended.send(Ended { leased, outcome: None });
+            }
             while let Some(start) = scheduler.next_start() {
                 self.spawn_attempt(&mut attempts, start, &reports, &ended);
             }
@@ -75,11 +78,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     Nudge::Jobs(jobs) => scheduler.add(jobs),
                     Nudge::Due(endpoint, at) => scheduler.due(endpoint, at),
                     Nudge::Rescan => self.spawn_rescan(&reports),
-                    Nudge::Share(share) => {
-                        for leased in scheduler.share(share) {
-                            let _ = ended.send(Ended { leased, outcome: None });
-                        }
-                    }
+                    Nudge::Share(share) => scheduler.share(share),
                 },
                 _ = rescan.tick() => self.spawn_rescan(&reports),
                 () = sleep_until(rescan_soon) => {

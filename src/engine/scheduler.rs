@@ -158,6 +158,7 @@ pub(super) struct Scheduler {
     limits: Limits,
     /// What this process has of the limit of each endpoint.
     share: Share,
+    given_up: Vec<Leased>,
     lanes: Lanes,
     /// Endpoints with a delivery to send and room for it, by standing.
     rings: [VecDeque<EndpointKey>; 3],
@@ -177,6 +178,7 @@ impl Scheduler {
         Self {
             limits,
             share: Share::WHOLE,
+            given_up: Vec::new(),
             lanes: Lanes::default(),
             rings: Default::default(),
             in_flight: [0; 3],
@@ -198,10 +200,15 @@ impl Scheduler {
         f64::from(u16::try_from(most).unwrap_or(u16::MAX))
     }
 
-    /// Takes the share that this process has from here on. Returns what it holds of endpoints that are left to others.
-    pub fn share(&mut self, share: Share) -> Vec<Leased> {
+    /// What is held of endpoints that are left to other processes.
+    pub fn given_up(&mut self) -> Vec<Leased> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// Takes the share that this process has from here on.
+    pub fn share(&mut self, share: Share) {
         self.share = share;
-        let mut given_up = Vec::new();
+        let mut given_up = std::mem::take(&mut self.given_up);
         for endpoint in self.lanes.keys().copied().collect::<Vec<_>>() {
             let most = self.most_of(endpoint);
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
@@ -214,7 +221,7 @@ impl Scheduler {
             self.enqueue(endpoint);
             self.refill(endpoint);
         }
-        given_up
+        self.given_up = given_up;
     }
 
     /// Requests in flight now.
@@ -230,6 +237,10 @@ impl Scheduler {
     fn push(&mut self, jobs: impl IntoIterator<Item = Leased>, claimed: bool) {
         for leased in jobs {
             let endpoint = leased.job.endpoint;
+            if self.most_of(endpoint) == 0.0 {
+                self.given_up.push(leased);
+                continue;
+            }
             let lane = self.lane(endpoint);
             if matches!(leased.job.kind, DeliveryKind::Replay(_)) && leased.job.attempts_made == 0 {
                 lane.replays.push_back(leased);
@@ -447,12 +458,17 @@ mod tests {
         let mut scheduler = Scheduler::new(Limits { max_in_flight: 100, max_in_flight_per_endpoint: 1 });
         scheduler.add(jobs(0, 3));
         let first = scheduler.next_start().expect("it starts");
-        let given_up = scheduler.share(Share { nodes: 2, index: 1 });
+        scheduler.share(Share { nodes: 2, index: 1 });
+        let given_up = scheduler.given_up();
         assert_eq!(given_up.len(), 2, "what waits goes to the other");
+        scheduler.add(given_up);
+        let given_up = scheduler.given_up();
+        assert_eq!(given_up.len(), 2, "and what was on its way here as well");
         scheduler.due(EndpointKey(0), Timestamp::from_millis(0));
         scheduler.ended(EndpointKey(0), first.standing, Answered::Delivered(Duration::ZERO));
         assert!(scheduler.next_claim(Timestamp::from_millis(1)).is_none() && scheduler.next_start().is_none());
-        assert!(scheduler.share(Share::WHOLE).is_empty());
+        scheduler.share(Share::WHOLE);
+        assert!(scheduler.given_up().is_empty());
         assert_eq!(scheduler.next_claim(Timestamp::from_millis(2)).map(|(endpoint, _)| endpoint), Some(EndpointKey(0)));
         scheduler.claimed(EndpointKey(0), Some(Claimed { jobs: given_up, next_due: None }), Timestamp::from_millis(3));
         assert!(scheduler.next_start().is_some());
@@ -464,6 +480,7 @@ mod tests {
                 job: Job {
                     id: DeliveryId(endpoint * 1_000_000 + n),
                     endpoint: EndpointKey(endpoint),
+                    lease: 0,
                     kind: DeliveryKind::Event,
                     event_type: "a.b".into(),
                     attempts_made: 0,

@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use super::Dispatch;
 use crate::clock::Random;
 use crate::domain::delivery::Outcome;
-use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::metrics::Metrics;
 use crate::store::inbox::Leased;
-use crate::store::{Settled, Settlement};
+use crate::store::{Held, Settled, Settlement};
 
 /// Outcomes in one write.
 const MAX_BATCH: usize = 512;
@@ -48,20 +48,21 @@ pub(super) async fn settle_all<S: Dispatch>(
             }
         }
         let mut settlements = Vec::with_capacity(batch.len());
-        let mut held: Vec<DeliveryId> = Vec::new();
+        let mut held: Vec<Held> = Vec::new();
         for Ended { leased, outcome } in &mut batch {
             let job = &leased.job;
             match outcome.take() {
                 Some(outcome) => settlements.push(Settlement {
                     delivery: job.id,
                     endpoint: job.endpoint,
+                    lease: job.lease,
                     kind: job.kind,
                     attempts_made: job.attempts_made,
                     failures: job.failures,
                     outcome,
                     jitter: random.jitter(),
                 }),
-                None => held.push(job.id),
+                None => held.push((job.id, job.lease)),
             }
         }
         let settlements = Arc::new(settlements);

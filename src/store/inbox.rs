@@ -3,13 +3,14 @@
 //! Room is reserved *before* the write that leases a delivery, so that a commit never leases what memory has no
 //! place for; what finds no room is written unleased and claimed later.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
 use crate::domain::delivery::Job;
-use crate::domain::id::EndpointKey;
+use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 
 /// Deliveries that may be in memory at once, over all endpoints.
@@ -133,7 +134,7 @@ impl Inbox {
     }
 
     fn reserve_up_to(&self, most: usize, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
-        let place = Place { room: self.room.clone(), endpoint: endpoint.clone(), bytes };
+        let place = Place { room: self.room.clone(), endpoint: endpoint.clone(), bytes, named: None };
         let (held, held_bytes) = place.room.add(bytes);
         let (own, own_bytes) = place.endpoint.add(bytes);
         let free = MAX_HELD.saturating_sub(held);
@@ -162,12 +163,33 @@ pub struct Place {
     room: Arc<Room>,
     endpoint: Arc<Room>,
     bytes: usize,
+    /// The delivery that it is for, where the store asks what is in memory.
+    named: Option<(Names, DeliveryId)>,
+}
+
+/// The deliveries that are in memory, by name.
+#[derive(Clone, Debug, Default)]
+pub struct Names(Arc<Mutex<HashMap<DeliveryId, u32>>>);
+
+impl Names {
+    /// Whether the delivery is in memory, or about to be.
+    pub fn contains(&self, id: DeliveryId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+    }
 }
 
 impl Place {
     /// A place that no bound counts, for an engine without this store.
     pub fn unbounded() -> Self {
-        Self { room: Arc::default(), endpoint: Arc::default(), bytes: 0 }
+        Self { room: Arc::default(), endpoint: Arc::default(), bytes: 0, named: None }
+    }
+
+    /// For this delivery, which is among the names for as long as the place is taken.
+    #[must_use]
+    pub fn named(mut self, names: &Names, id: DeliveryId) -> Self {
+        *names.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(0) += 1;
+        self.named = Some((names.clone(), id));
+        self
     }
 }
 
@@ -175,6 +197,13 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.room.remove(self.bytes);
         self.endpoint.remove(self.bytes);
+        if let Some((names, id)) = self.named.take() {
+            let mut names = names.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match names.get_mut(&id) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(names.remove(&id)),
+            }
+        }
     }
 }
 

@@ -99,6 +99,14 @@ impl Store {
         }
     }
 
+    /// Whether what is in memory under this lease may be sent.
+    pub fn holds(&self, lease: i64) -> bool {
+        match &self.0 {
+            Which::Sqlite(_) => true,
+            Which::Postgres(store) => store.holds(lease),
+        }
+    }
+
     /// Deliveries leased to this process and still in memory.
     pub fn held(&self) -> usize {
         match &self.0 {
@@ -284,7 +292,7 @@ impl Store {
     }
 
     /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
-    pub async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
+    pub async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
         on!(self, release(deliveries))
     }
 
@@ -375,12 +383,20 @@ impl Store {
         on!(self, replay_step(key))
     }
 
-    /// Marks a call with an idempotency key as under way over all nodes, where there are others; `None` where it is so
-    /// already.
-    pub async fn begin_call(&self, scope: &KeepScope) -> Result<Option<Uuid>, StoreError> {
+    /// Whose a mark of [`Store::begin_call`] is, drawn anew; `None` where there are no other processes to be told.
+    pub fn draw_holder(&self) -> Option<Uuid> {
         match &self.0 {
-            Which::Sqlite(_) => Ok(Some(Uuid::nil())),
-            Which::Postgres(store) => postgres::in_time(store.begin_call(scope)).await,
+            Which::Sqlite(_) => None,
+            Which::Postgres(store) => Some(store.draw_holder()),
+        }
+    }
+
+    /// Marks a call with an idempotency key as under way over all nodes; `false` where it is so already. `holder` is this
+    /// call's own.
+    pub async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError> {
+        match &self.0 {
+            Which::Sqlite(_) => Ok(true),
+            Which::Postgres(store) => postgres::in_time(store.begin_call(scope, holder)).await,
         }
     }
 

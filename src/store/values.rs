@@ -210,6 +210,9 @@ pub struct Target {
     pub signer: Signer,
 }
 
+/// A delivery in memory, and the lease under which it is there.
+pub type Held = (DeliveryId, i64);
+
 /// The outcome of an attempt, on its way into the store.
 #[derive(Clone, Debug)]
 pub struct Settlement {
@@ -217,6 +220,8 @@ pub struct Settlement {
     pub delivery: DeliveryId,
     /// Whose.
     pub endpoint: EndpointKey,
+    /// Under which lease it was sent.
+    pub lease: i64,
     /// Why it exists.
     pub kind: DeliveryKind,
     /// Attempts made before this one.

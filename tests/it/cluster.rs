@@ -10,13 +10,14 @@ use aldaba::clock::{Clock, SystemClock};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::Environment;
-use aldaba::store::{OpenOptions, Store};
+use aldaba::store::{Keep, KeepScope, KeptAnswer, OpenOptions, Store, StoreError};
 use serde_json::json;
 
 use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
 use crate::command_line::printed;
 use crate::crash::Server;
 use crate::database;
+use crate::store::{Fixture, settlement};
 use crate::verify::{assert_signed, plain_verifies};
 
 /// Two nodes, where there can be two.
@@ -406,5 +407,70 @@ async fn nodes_whose_clocks_differ_by_minutes_go_by_the_databases() {
         let off = (made.created_at.as_millis() - SystemClock.now().as_millis()).abs();
         assert!(off < 1_000, "{off} ms off");
         store.close().await.expect("closed");
+    }
+}
+
+#[tokio::test]
+async fn what_was_leased_before_a_node_was_given_up_is_not_sent_under_its_next_lease() {
+    if !database::is_postgres() {
+        return;
+    }
+    let mut f = Fixture::new().await;
+    f.endpoint().await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    let jobs = f.jobs(1).await;
+    assert!(f.store.holds(jobs[0].job.lease));
+    // As others do who have not heard of it for long.
+    database::execute(f.folder(), "DELETE FROM nodes").await;
+    eventually("the node to notice", || async { (!f.store.holds(jobs[0].job.lease)).then_some(()) }).await;
+    let late = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("answered");
+    assert_eq!(late, [aldaba::store::Settled::LeaseLost]);
+    f.store.release(vec![(jobs[0].job.id, jobs[0].job.lease)]).await.expect("answered");
+    let again = eventually("it to be due", || async {
+        let claimed = f.store.claim(jobs[0].job.endpoint, 10).await.expect("claimed");
+        claimed.jobs.into_iter().next()
+    })
+    .await;
+    assert!(again.job.id == jobs[0].job.id && f.store.holds(again.job.lease));
+}
+
+#[tokio::test]
+async fn what_a_lost_write_has_leased_to_nobodys_memory_is_sent_after_all() {
+    if !database::is_postgres() {
+        return;
+    }
+    let app = App::with(&[("WEBHOOKS__RETRY_SCHEDULE", "1h")]).await;
+    let receiver = Receiver::start().await;
+    receiver.script([Reply::Status(500)]);
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    app.publish(json!({})).await;
+    app.delivery(&id, "retrying").await;
+    // The commit of a claim whose answer never came.
+    database::execute(app.folder(), "UPDATE queue SET due_at = NULL, lease = (SELECT max(key) FROM nodes)").await;
+    app.delivery(&id, "success").await;
+    assert_eq!(receiver.received().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idempotency_key_that_comes_twice_in_one_commit_refuses_nobody_else() {
+    if !database::is_postgres() {
+        return;
+    }
+    let f = Fixture::new().await;
+    for round in 0..20 {
+        let keep = || {
+            let scope = KeepScope { account: Some(f.account), path: "/v1/events".into(), key: format!("k{round}") };
+            let render =
+                |_: &Vec<_>| KeptAnswer { body_hash: [0; 32], status: 202, request_id: "r".into(), answer: vec![] };
+            Some(Keep { scope, render: Box::new(render) })
+        };
+        let (one, other, innocent) = tokio::join!(
+            f.store.accept(vec![f.event(1)], keep()),
+            f.store.accept(vec![f.event(1)], keep()),
+            f.store.accept(vec![f.event(2)], None)
+        );
+        innocent.expect("accepted");
+        let taken = [&one, &other].iter().filter(|result| matches!(result, Err(StoreError::KeyTaken))).count();
+        assert_eq!((taken, [one, other].iter().filter(|result| result.is_ok()).count()), (1, 1));
     }
 }

@@ -208,7 +208,7 @@ async fn act(side: &mut Side, seed: u64) -> String {
             changed.map_or_else(name, |endpoint| format!("{:?} {:?}", endpoint.health, endpoint.events))
         }
         11 => {
-            let ids = side.held.drain(..).map(|leased| leased.job.id).collect();
+            let ids = side.held.drain(..).map(|leased| (leased.job.id, leased.job.lease)).collect();
             format!("{:?}", side.store.release(ids).await)
         }
         12 => {

@@ -15,7 +15,7 @@ use aldaba::domain::transition::{DeliveryPolicy, Verdict, classify, transition};
 use aldaba::engine::{Dispatch, Engine, Limits, Sender};
 use aldaba::metrics::Metrics;
 use aldaba::store::inbox::{Inbox, Leased, Nudge, Room};
-use aldaba::store::{Claimed, Settled, Settlement, StoreError};
+use aldaba::store::{Claimed, Held, Settled, Settlement, StoreError};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -125,6 +125,7 @@ fn job(row: &Row, index: usize) -> Job {
     Job {
         id: DeliveryId(i64::try_from(index).expect("small")),
         endpoint: row.endpoint,
+        lease: 0,
         kind: DeliveryKind::Event,
         event_type: "a.b".into(),
         attempts_made: row.attempts,
@@ -206,11 +207,11 @@ impl Dispatch for SimStore {
         Ok(settled.collect())
     }
 
-    async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
+    async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
         self.world.step().await?;
         let now = self.world.clock.now();
         let mut disk = self.world.disk();
-        for id in deliveries {
+        for (id, _) in deliveries {
             let row = &mut disk.rows[index(id)];
             if row.lease == Some(self.incarnation) {
                 row.lease = None;

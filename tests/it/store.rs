@@ -66,7 +66,12 @@ impl Fixture {
         Store::open(options(self.folder.path(), self.clock.clone(), None)).await.expect("opens beside")
     }
 
-    async fn endpoint(&self) -> (EndpointId, EndpointKey) {
+    /// Where the database is.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    pub async fn endpoint(&self) -> (EndpointId, EndpointKey) {
         let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
         let new = NewEndpoint { url, events: vec![EVENT.into()], description: None };
         let made = self.store.create_endpoint(self.account, new, None).await.expect("an endpoint").resource;
@@ -99,6 +104,7 @@ pub fn settlement(leased: &Leased, status: u16) -> Settlement {
     Settlement {
         delivery: job.id,
         endpoint: job.endpoint,
+        lease: job.lease,
         kind: job.kind,
         attempts_made: job.attempts_made,
         failures: job.failures,
@@ -179,7 +185,7 @@ async fn a_released_delivery_waits_for_its_endpoint() {
     let jobs = f.jobs(1).await;
     let pause = |status| EndpointChange { status: Some(status), ..Default::default() };
     f.store.update_endpoint(f.account, id, pause(Disabled)).await.expect("paused");
-    f.store.release(vec![jobs[0].job.id]).await.expect("released");
+    f.store.release(vec![(jobs[0].job.id, jobs[0].job.lease)]).await.expect("released");
     assert!(f.store.claim(key, 10).await.expect("claimed").jobs.is_empty(), "held");
     assert!(f.store.due_endpoints().await.expect("looked up").is_empty());
     f.store.update_endpoint(f.account, id, pause(Active)).await.expect("active");
@@ -352,7 +358,10 @@ async fn a_cancelled_replay_leaves_nothing_behind_that_is_sent_later() {
     assert_eq!(total().await, 60, "what waits in the store is gone");
     assert!(f.store.view().is_cancelled(open), "what is in memory is stopped before it is sent");
     f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
-    f.store.release(claimed[1..50].iter().map(|leased| leased.job.id).collect()).await.expect("released");
+    f.store
+        .release(claimed[1..50].iter().map(|leased| (leased.job.id, leased.job.lease)).collect())
+        .await
+        .expect("released");
     assert_eq!(total().await, 11, "what comes back without an attempt is gone");
     let read = f.store.replay(f.account, asked.id).await.expect("read");
     assert_eq!((read.status, read.total, read.sent), (ReplayStatus::Cancelled, 100, 1));
@@ -476,7 +485,8 @@ async fn a_row_that_cannot_be_read_fails_its_own_claim_and_no_write_beside_it() 
         accepted.expect("accepted beside a claim that fails");
         for claim in [claimed, again] {
             // One that meets another at the same rows passes them by.
-            let passed = database::is_postgres() && matches!(&claim, Ok(claimed) if claimed.jobs.is_empty());
+            // And there one without a body stops nobody behind it.
+            let passed = database::is_postgres() && matches!(&claim, Ok(claimed) if claimed.jobs.len() <= 1);
             assert!(passed || matches!(claim, Err(StoreError::Corrupt(_))), "{claim:?}");
         }
     }

@@ -24,8 +24,8 @@ pub struct Plan {
     pub quick: bool,
 }
 
-/// The names, in the order in which they run.
-pub const NAMES: &[&str] = &[
+/// All names, in the order in which they run.
+const NAMES: &[&str] = &[
     "floor",
     "http",
     "accept",
@@ -34,6 +34,8 @@ pub const NAMES: &[&str] = &[
     "deliver-1000",
     "fan-out-4",
     "fan-out-50",
+    "nodes-2",
+    "nodes-4",
     "latency",
     "isolation",
     "backlog",
@@ -43,6 +45,12 @@ pub const NAMES: &[&str] = &[
 
 /// Scenarios that are run once, because one round takes minutes.
 const ONCE: &[&str] = &["backlog", "flat", "idle"];
+
+/// Those that there are on this database: SQLite has one server, and the long log is written into its file.
+pub fn names() -> Vec<&'static str> {
+    let other = if crate::server::cluster().is_some() { "flat" } else { "nodes" };
+    NAMES.iter().copied().filter(|name| !name.starts_with(other)).collect()
+}
 
 /// Runs scenarios round by round, so that a slow minute of the machine hits all of them alike.
 pub async fn run(names: &[&'static str], plan: Plan) -> anyhow::Result<Vec<Figure>> {
@@ -86,6 +94,8 @@ async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
             let rounds = rates::deliver(&rates::server()?, plan, n / 20, 50).await?;
             rate("deliveries end to end, each event to 50 endpoints", rounds)
         }
+        "nodes-2" => rate("deliveries end to end, two nodes, counted one by one", rates::nodes(n, 2).await?),
+        "nodes-4" => rate("deliveries end to end, four nodes, counted one by one", rates::nodes(n, 4).await?),
         "latency" => latency::run(&rates::server()?, plan, name).await?,
         "isolation" => isolation::run(plan).await?,
         "backlog" => backlog::run(plan).await?,

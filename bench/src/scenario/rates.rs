@@ -101,6 +101,52 @@ pub async fn deliver_to_many(plan: Plan, events: usize, endpoints: usize) -> any
     Ok(Rate::of(events, took, cpu))
 }
 
+/// Deliveries by several nodes on one database, each of which accepts its part of the events. What arrives is counted one by
+/// one: nothing is lost, and no attempt is made twice.
+pub async fn nodes(events: usize, nodes: usize) -> anyhow::Result<Rate> {
+    let receiver = Receiver::start(Mode::Healthy, Keep::Ids).await?;
+    let first = server()?;
+    let tenant = first.tenant().await?;
+    first.endpoint(&tenant, &receiver.url(), EVENT).await?;
+    let mut servers = vec![first];
+    while servers.len() < nodes {
+        servers.push(servers[0].beside()?);
+    }
+    for server in &servers {
+        server.knows(nodes).await?;
+    }
+    let cpu = || servers.iter().map(Server::cpu).sum::<anyhow::Result<std::time::Duration>>();
+    let (before, begin) = (cpu()?, Instant::now());
+    let part = events / nodes;
+    let mut publishers = tokio::task::JoinSet::new();
+    for server in &servers {
+        let (address, request) = (server.address, publish(&tenant.key, EVENT));
+        publishers.spawn(async move { closed(address, vec![request], part, 202).await });
+    }
+    while let Some(published) = publishers.join_next().await {
+        published??;
+    }
+    loop {
+        let mut delivered = 0;
+        for server in &servers {
+            delivered += server.delivered().await?;
+        }
+        if delivered >= part * nodes {
+            break;
+        }
+        ensure!(begin.elapsed() < crate::server::PATIENCE * 3, "{delivered} of {events} were delivered");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    for server in &servers {
+        server.settled(0).await?;
+    }
+    let (took, cpu) = (begin.elapsed(), cpu()?.saturating_sub(before));
+    let count = part * nodes;
+    ensure!(receiver.deliveries() == count, "nothing is lost: {} of {count}", receiver.deliveries());
+    ensure!(receiver.requests() == count, "nothing arrives twice: {} for {count}", receiver.requests());
+    Ok(Rate::of(count, took, cpu))
+}
+
 /// Nothing is lost, and in a smoke test nothing has come twice.
 fn complete(plan: Plan, receiver: &Receiver, deliveries: usize) -> anyhow::Result<()> {
     ensure!(receiver.requests() >= deliveries, "nothing is lost");

@@ -1,5 +1,7 @@
 //! Accounts, API keys and the catalog of event types.
 
+use std::time::Duration;
+
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use tokio_postgres::Row;
 
@@ -13,6 +15,9 @@ use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::store::view::EventTypes;
 use crate::store::{Keep, KeepScope, KeptAnswer, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+
+/// How long the answer to a change waits for this node's own view.
+const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Store {
     pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
@@ -214,8 +219,8 @@ impl Store {
     pub(super) async fn commit(&self, tx: Transaction<'_>) -> Result<(), StoreError> {
         tx.commit().await?;
         // It is committed whatever comes now: a view that is late is brought up to date when it is asked for.
-        if let Err(error) = self.follower.refresh().await {
-            tracing::warn!(%error, "the view of this node is late");
+        if !matches!(tokio::time::timeout(REFRESH_TIMEOUT, self.follower.refresh()).await, Ok(Ok(()))) {
+            tracing::warn!("the view of this node is late");
         }
         Ok(())
     }

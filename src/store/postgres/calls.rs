@@ -37,9 +37,13 @@ pub(super) async fn kept(db: &impl GenericClient, scopes: &[KeepScope]) -> Resul
 }
 
 impl Store {
-    /// Marks a call as under way; `None` where it is so on some node already.
-    pub async fn begin_call(&self, scope: &KeepScope) -> Result<Option<Uuid>, StoreError> {
-        let holder = uuid::Builder::from_random_bytes(self.shared.random.array()).into_uuid();
+    /// A name for one call.
+    pub fn draw_holder(&self) -> Uuid {
+        uuid::Builder::from_random_bytes(self.shared.random.array()).into_uuid()
+    }
+
+    /// Marks a call as under way; `false` where it is so on some node already.
+    pub async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError> {
         let now = self.now();
         let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at) VALUES ($1, $2, $3, $4, $5) \
                    ON CONFLICT (owner, path, key) DO UPDATE SET holder = excluded.holder, \
@@ -47,7 +51,7 @@ impl Store {
         let ends = now.plus(CALL_LIFE).as_millis();
         let parameters: super::Params<'_> = &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis()];
         let begun = execute(&self.client().await?, sql, parameters).await?;
-        Ok((begun > 0).then_some(holder))
+        Ok(begun > 0)
     }
 
     /// The call is answered.
@@ -68,11 +72,11 @@ impl Store {
     ) -> Result<RateWindow, StoreError> {
         let part = i64::from((limit / PARTS).max(1));
         let (now_ms, ends) = (now.as_millis(), now.plus(length).as_millis());
-        // A window that ends later than a whole one from now was opened by a clock that has since gone back.
+        // A window that ends a minute later than a whole one from now was opened by a clock that has since gone back.
         let sql = "INSERT INTO rate_windows AS w (key, bucket, ends_at, calls) VALUES ($1, $2, $3, least($4::bigint, $5::bigint)) \
                    ON CONFLICT (key, bucket) DO UPDATE SET \
-                   ends_at = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 THEN $3 ELSE w.ends_at END, \
-                   calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 THEN least($4::bigint, $5::bigint) ELSE w.calls + $4 END \
+                   ends_at = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN $3 ELSE w.ends_at END, \
+                   calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN least($4::bigint, $5::bigint) ELSE w.calls + $4 END \
                    RETURNING ends_at, calls";
         let limit = i64::from(limit);
         let parameters: super::Params<'_> = &[&key.0, &bucket, &ends, &part, &limit, &now_ms];

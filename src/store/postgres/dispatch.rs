@@ -7,7 +7,6 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 
 use super::admin::keep_effect;
-use super::doubt::Doubt;
 use super::endpoints::health;
 use super::follow::{Change, write_change};
 use super::intake::{Counting, shard};
@@ -19,7 +18,7 @@ use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::inbox::{Leased, Place};
-use crate::store::{Claimed, Keep, Settled, Settlement, StoreError};
+use crate::store::{Claimed, Held, Keep, Settled, Settlement, StoreError};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -28,7 +27,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const MAX_CLAIM: usize = 256;
 
 /// What a replay has made and nobody has begun to send; and everything else, which goes before it.
-const REPLAYED: &str = "replay IS NOT NULL AND attempt = 0";
+const REPLAYED: &str = "replay IS NOT NULL AND attempt = 0 \
+                        AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.key = queue.replay AND r.status = 3)";
 const FRESH: &str = "(replay IS NULL OR attempt > 0)";
 
 /// A row of the queue that was chosen, and its place in memory.
@@ -81,13 +81,10 @@ impl Store {
                        FROM unnest($1::bigint[], $2::bigint[]) AS c(account, delivery) \
                        WHERE q.account = c.account AND q.delivery = c.delivery";
             execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
-            jobs = load(&tx, endpoint, chosen).await?;
+            jobs = self.load(&tx, endpoint, lease, chosen).await?;
         }
         let next_due = next_due(&tx, endpoint).await?;
-        let ids = column(&jobs, |leased: &Leased| leased.job.id.0);
-        let doubt = Doubt::about(&self.pool, lease, ids);
         tx.commit().await?;
-        doubt.over();
         Ok(Claimed { jobs, next_due })
     }
 
@@ -212,9 +209,11 @@ impl Store {
 
     /// Those deliveries of the batch whose leases still stand, until the transaction ends.
     async fn lock_leased(&self, tx: &Transaction<'_>, settlements: &[Settlement]) -> Result<BTreeSet<i64>, StoreError> {
-        let ids: Vec<i64> = settlements.iter().map(|settlement| settlement.delivery.0).collect();
-        let sql = "SELECT delivery FROM queue WHERE lease = $1 AND delivery = ANY($2) ORDER BY delivery FOR UPDATE";
-        rows(tx, sql, &[&self.node.key(), &ids]).await?.iter().map(|row| get(row, "delivery")).collect()
+        let ids = column(settlements, |settlement| settlement.delivery.0);
+        let leases = column(settlements, |settlement| settlement.lease);
+        let sql = "SELECT q.delivery FROM queue q JOIN unnest($1::bigint[], $2::bigint[]) AS s(delivery, lease) \
+                   ON q.delivery = s.delivery AND q.lease = s.lease ORDER BY q.delivery FOR UPDATE OF q";
+        rows(tx, sql, &[&ids, &leases]).await?.iter().map(|row| get(row, "delivery")).collect()
     }
 
     /// Writes what came of attempts whose leases still stand, and returns their deliveries.
@@ -231,7 +230,6 @@ impl Store {
                 replayed.push(row.settlement.delivery.0);
             }
         }
-        let lease = self.node.key();
         let outcomes = || sorted.iter().map(|row| &row.settlement.outcome);
         let parameters: super::Params<'_> = &[
             &column(&sorted, |row| row.account.0),
@@ -245,13 +243,13 @@ impl Store {
             &column(outcomes(), |outcome| i64::from(outcome.duration_ms)),
             &column(outcomes(), |outcome| outcome.body.clone().map(text)),
             &column(outcomes(), |outcome| outcome.error.clone().map(text)),
-            &lease,
+            &column(&sorted, |row| row.settlement.lease),
             &sorted.first().map_or(0, |row| row.settlement.delivery.0),
             &sorted.last().map_or(0, |row| row.settlement.delivery.0),
             &column(last.keys(), |key| key.0),
             &column(last.keys(), |key| key.1),
             &column(last.values(), |at| *at),
-            &shard(lease, Counting::Settling),
+            &shard(self.node.key(), Counting::Settling),
         ];
         let mut held = BTreeSet::new();
         for row in rows(tx, SETTLE, parameters).await? {
@@ -298,12 +296,63 @@ impl Store {
         Ok(!paused.is_empty())
     }
 
-    pub async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
-        let ids: Vec<i64> = deliveries.into_iter().map(|id| id.0).collect();
+    /// Reads the bodies of what was chosen. One that has none can never be sent: it stops nobody behind it.
+    async fn load(
+        &self,
+        tx: &Transaction<'_>,
+        endpoint: EndpointKey,
+        lease: i64,
+        chosen: Vec<Chosen>,
+    ) -> Result<Vec<Leased>, StoreError> {
+        let bounds = |ids: Vec<i64>| (ids.iter().min().copied().unwrap_or(0), ids.iter().max().copied().unwrap_or(0));
+        let (first, last) = bounds(chosen.iter().map(|row| row.delivery).collect());
+        let (first_event, last_event) = bounds(chosen.iter().map(|row| row.event).collect());
+        let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();
+        let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
+        let events: Vec<i64> = chosen.iter().map(|row| row.event).collect();
+        let sql = "SELECT d.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, event) \
+               JOIN deliveries d ON d.account = c.account AND d.id = c.id AND d.id BETWEEN $4 AND $5 \
+               JOIN payloads p ON p.account = c.account AND p.event = c.event AND p.event BETWEEN $6 AND $7";
+        let parameters: super::Params<'_> =
+            &[&accounts, &deliveries, &events, &first, &last, &first_event, &last_event];
+        let mut bodies = HashMap::new();
+        for row in rows(tx, sql, parameters).await? {
+            let body: Vec<u8> = get(&row, "body")?;
+            bodies.insert(get::<i64>(&row, "id")?, (Arc::<str>::from(get::<&str>(&row, "type")?), body));
+        }
+        let mut jobs = Vec::with_capacity(chosen.len());
+        for row in chosen {
+            let Some((event_type, body)) = bodies.remove(&row.delivery) else {
+                give_up(tx, row.account, row.delivery).await?;
+                continue;
+            };
+            let kind = match row.replay {
+                _ if &*event_type == TEST_TYPE => DeliveryKind::Test,
+                Some(replay) => DeliveryKind::Replay(replay),
+                None => DeliveryKind::Event,
+            };
+            let job = Job {
+                id: DeliveryId(row.delivery),
+                endpoint,
+                lease,
+                kind,
+                event_type,
+                attempts_made: row.attempts_made,
+                failures: row.failures,
+                body: body.into(),
+            };
+            let place = row.place.named(self.node.names(), job.id);
+            jobs.push(Leased { job, place });
+        }
+        Ok(jobs)
+    }
+
+    pub async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
+        let (ids, leases): (Vec<i64>, Vec<i64>) = deliveries.into_iter().map(|(id, lease)| (id.0, lease)).unzip();
         let db = self.client().await?;
-        let sql = "UPDATE queue SET lease = NULL, due_at = $2 WHERE delivery = ANY($1) AND lease = $3 \
-                   RETURNING endpoint, replay";
-        let released = rows(&db, sql, &[&ids, &self.now().as_millis(), &self.node.key()]).await?;
+        let sql = "UPDATE queue q SET lease = NULL, due_at = $3 FROM unnest($1::bigint[], $2::bigint[]) AS r(delivery, lease) \
+                   WHERE q.delivery = r.delivery AND q.lease = r.lease RETURNING q.endpoint, q.replay";
+        let released = rows(&db, sql, &[&ids, &leases, &self.now().as_millis()]).await?;
         drop(db);
         let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
         for row in &released {
@@ -324,14 +373,15 @@ impl Store {
 
 /// The queue first: what it says of the lease decides about everything else.
 const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::integer[], \
-                      $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], $11::text[]) \
+                      $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], $11::text[], \
+                      $12::bigint[]) \
                       AS t(account, id, status, attempt, failures, due_at, started_at, response_status, response_time_ms, \
-                      response_body, error_message)), \
+                      response_body, error_message, lease)), \
                       gone AS (DELETE FROM queue q USING i WHERE q.account = i.account AND q.delivery = i.id \
-                      AND q.lease = $12 AND i.due_at IS NULL RETURNING q.delivery), \
+                      AND q.lease = i.lease AND i.due_at IS NULL RETURNING q.delivery), \
                       waiting AS (UPDATE queue q SET lease = NULL, due_at = i.due_at, attempt = i.attempt, \
                       failures = i.failures FROM i WHERE q.account = i.account AND q.delivery = i.id \
-                      AND q.lease = $12 AND i.due_at IS NOT NULL RETURNING q.delivery), \
+                      AND q.lease = i.lease AND i.due_at IS NOT NULL RETURNING q.delivery), \
                       held AS MATERIALIZED (SELECT i.* FROM i WHERE i.id IN \
                       (SELECT delivery FROM gone UNION ALL SELECT delivery FROM waiting)), \
                       earlier AS (INSERT INTO attempts (account, delivery, attempt, started_at, response_status, \
@@ -389,43 +439,11 @@ async fn choose(
     Ok(false)
 }
 
-/// Reads the bodies of what was chosen.
-async fn load(tx: &Transaction<'_>, endpoint: EndpointKey, chosen: Vec<Chosen>) -> Result<Vec<Leased>, StoreError> {
-    let bounds = |ids: Vec<i64>| (ids.iter().min().copied().unwrap_or(0), ids.iter().max().copied().unwrap_or(0));
-    let (first, last) = bounds(chosen.iter().map(|row| row.delivery).collect());
-    let (first_event, last_event) = bounds(chosen.iter().map(|row| row.event).collect());
-    let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();
-    let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
-    let events: Vec<i64> = chosen.iter().map(|row| row.event).collect();
-    let sql = "SELECT d.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, event) \
-               JOIN deliveries d ON d.account = c.account AND d.id = c.id AND d.id BETWEEN $4 AND $5 \
-               JOIN payloads p ON p.account = c.account AND p.event = c.event AND p.event BETWEEN $6 AND $7";
-    let parameters: super::Params<'_> = &[&accounts, &deliveries, &events, &first, &last, &first_event, &last_event];
-    let mut bodies = HashMap::new();
-    for row in rows(tx, sql, parameters).await? {
-        let body: Vec<u8> = get(&row, "body")?;
-        bodies.insert(get::<i64>(&row, "id")?, (Arc::<str>::from(get::<&str>(&row, "type")?), body));
-    }
-    let mut jobs = Vec::with_capacity(chosen.len());
-    for row in chosen {
-        let (event_type, body) = bodies
-            .remove(&row.delivery)
-            .ok_or_else(|| StoreError::Corrupt(format!("delivery {} has no body", row.delivery)))?;
-        let kind = match row.replay {
-            _ if &*event_type == TEST_TYPE => DeliveryKind::Test,
-            Some(replay) => DeliveryKind::Replay(replay),
-            None => DeliveryKind::Event,
-        };
-        let job = Job {
-            id: DeliveryId(row.delivery),
-            endpoint,
-            kind,
-            event_type,
-            attempts_made: row.attempts_made,
-            failures: row.failures,
-            body: body.into(),
-        };
-        jobs.push(Leased { job, place: row.place });
-    }
-    Ok(jobs)
+/// Closes a delivery whose event is gone.
+async fn give_up(tx: &Transaction<'_>, account: i64, delivery: i64) -> Result<(), StoreError> {
+    tracing::error!(delivery, "a delivery has no event any more and is given up");
+    execute(tx, "DELETE FROM queue WHERE account = $1 AND delivery = $2", &[&account, &delivery]).await?;
+    let sql = "UPDATE deliveries SET status = 3, error_message = 'its event is gone' WHERE account = $1 AND id = $2";
+    execute(tx, sql, &[&account, &delivery]).await?;
+    Ok(())
 }

@@ -4,7 +4,7 @@
 //! batch grows with the load. There is one for each node: two of them make twice the commits of half the size, and were
 //! slower by half.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +14,6 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::doubt::Doubt;
 use super::endpoints::find;
 use super::herald::Herald;
 use super::ids::Ids;
@@ -36,6 +35,9 @@ const QUEUE: usize = 4_096;
 /// Requests, and bytes of bodies, in one commit.
 const MAX_BATCH: usize = 512;
 const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// Events and deliveries in one commit; a single request may come to more.
+const MAX_ROWS: usize = 20_000;
 
 /// Counters are kept in so many parts; a writer has one that others rarely use.
 const SHARDS: i64 = 64;
@@ -74,18 +76,20 @@ impl Store {
         let row =
             DeliveryRow { account: endpoint.account, id: delivery, endpoint: endpoint.key, event, size, leased: true };
         write.deliveries.push(row);
+        let place = Place::unbounded().named(self.node.names(), DeliveryId(delivery));
         drop(db);
         write.run_in_its_day(&self.pool).await?;
         let job = Job {
             id: DeliveryId(delivery),
             endpoint: endpoint.key,
+            lease,
             kind: DeliveryKind::Test,
             event_type: TEST_TYPE.into(),
             attempts_made: 0,
             failures: 0,
             body: message,
         };
-        Ok(Leased { job, place: Place::unbounded() })
+        Ok(Leased { job, place })
     }
 }
 
@@ -177,12 +181,37 @@ impl Writer {
         }
     }
 
-    /// Accepts a batch and answers each of its requests.
+    /// Accepts a batch, in as many commits as its fan-out needs.
     async fn accept(&mut self, batch: Vec<Request>) {
         let asked = Asked::of(&batch);
-        let (planned, refused) = match super::in_time(self.read(&asked)).await {
-            Ok((fan_out, ids)) => self.plan(batch, &fan_out, ids),
-            Err(error) => (None, batch.into_iter().map(|request| (request.reply, error.clone())).collect()),
+        match super::in_time(self.read(&asked)).await {
+            Ok(fan_out) => {
+                let mut part = Vec::new();
+                let mut rows = 0;
+                for request in batch {
+                    let more = fan_out.rows_of(&request.events);
+                    if rows + more > MAX_ROWS && !part.is_empty() {
+                        self.accept_part(std::mem::take(&mut part), &fan_out, rows).await;
+                        rows = 0;
+                    }
+                    rows += more;
+                    part.push(request);
+                }
+                self.accept_part(part, &fan_out, rows).await;
+            }
+            Err(error) => {
+                for request in batch {
+                    let _ = request.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Writes requests in one commit and answers each of them.
+    async fn accept_part(&mut self, part: Vec<Request>, fan_out: &FanOut, rows: usize) {
+        let (planned, refused) = match super::in_time(self.reserve(rows)).await {
+            Ok(ids) => self.plan(part, fan_out, ids),
+            Err(error) => (None, part.into_iter().map(|request| (request.reply, error.clone())).collect()),
         };
         for (reply, error) in refused {
             // A caller that has gone away no longer wants to know.
@@ -227,10 +256,16 @@ impl Writer {
         }
     }
 
-    /// Reads who subscribes to what the batch holds, and takes an id for each row that it may come to.
-    async fn read(&mut self, asked: &Asked) -> Result<(FanOut, Vec<i64>), StoreError> {
+    /// Ids for so many rows.
+    async fn reserve(&mut self, rows: usize) -> Result<Vec<i64>, StoreError> {
+        let db = self.parts.pool.get().await?;
+        self.ids.reserve(&db, rows, self.parts.shared.clock.now()).await
+    }
+
+    /// Reads who subscribes to what the batch holds.
+    async fn read(&self, asked: &Asked) -> Result<FanOut, StoreError> {
         let (accounts, types): (Vec<Uuid>, Vec<&str>) =
-            asked.events.keys().map(|(id, name)| (id.0, name.as_str())).unzip();
+            asked.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
         let db = self.parts.pool.get().await?;
         let read_accounts = "SELECT id, key FROM accounts WHERE id = ANY($1) AND deleted_at IS NULL";
         let read_types = "SELECT name FROM event_types WHERE name = ANY($1)";
@@ -262,10 +297,7 @@ impl Writer {
             subscribers.entry(whose).or_default().push(EndpointKey(get(&row, "key")?));
         }
         fan_out.taken = super::calls::kept(&db, &asked.scopes).await?;
-        let count =
-            asked.events.iter().map(|(of, events)| events * (1 + fan_out.active.get(of).map_or(0, Vec::len))).sum();
-        let ids = self.ids.reserve(&db, count, self.parts.shared.clock.now()).await?;
-        Ok((fan_out, ids))
+        Ok(fan_out)
     }
 
     /// Decides what is written for each request, and which are refused.
@@ -285,10 +317,21 @@ impl Writer {
             ..Write::default()
         };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
-        let mut ids = ids.into_iter();
+        let (mut ids, mut scopes) = (ids.into_iter(), HashSet::new());
         for Request { events, keep, reply } in batch {
-            if let Some(error) = fan_out.refusal(&events, keep.as_ref().map(|keep| &keep.scope)) {
+            // Nobody waits for it any longer: it was answered, and may have come again.
+            if reply.is_closed() {
+                continue;
+            }
+            let scope = keep.as_ref().map(|keep| &keep.scope);
+            if let Some(error) = fan_out.refusal(&events, scope) {
                 refused.push((reply, error));
+                continue;
+            }
+            if let Some(scope) = scope
+                && !scopes.insert(scope.clone())
+            {
+                refused.push((reply, StoreError::KeyTaken));
                 continue;
             }
             let mut plan = Planned {
@@ -345,9 +388,11 @@ impl Writer {
                 plan.due.insert(endpoint);
                 continue;
             };
+            let place = place.named(self.parts.node.names(), DeliveryId(delivery));
             let job = Job {
                 id: DeliveryId(delivery),
                 endpoint,
+                lease: write.lease,
                 kind: DeliveryKind::Event,
                 event_type: event_type.clone(),
                 attempts_made: 0,
@@ -380,17 +425,15 @@ impl Writer {
 
 /// What must be known before a batch can be planned.
 struct Asked {
-    /// Events of each account and type.
-    events: BTreeMap<(AccountId, String), usize>,
+    /// Accounts and types of events.
+    events: BTreeSet<(AccountId, String)>,
     scopes: Vec<KeepScope>,
 }
 
 impl Asked {
     fn of(batch: &[Request]) -> Self {
-        let mut events = BTreeMap::new();
-        for event in batch.iter().flat_map(|request| &request.events) {
-            *events.entry((event.account, event.event_type.clone())).or_insert(0) += 1;
-        }
+        let all = batch.iter().flat_map(|request| &request.events);
+        let events = all.map(|event| (event.account, event.event_type.clone())).collect();
         Self { events, scopes: batch.iter().filter_map(|request| Some(request.keep.as_ref()?.scope.clone())).collect() }
     }
 }
@@ -421,6 +464,11 @@ struct FanOut {
 impl FanOut {
     fn subscribers(&self, event: &NewEvent) -> &[EndpointKey] {
         self.active.get(&(event.account, event.event_type.clone())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Events and deliveries that these come to.
+    fn rows_of(&self, events: &[NewEvent]) -> usize {
+        events.iter().map(|event| 1 + self.subscribers(event).len()).sum()
     }
 
     fn refusal(&self, events: &[NewEvent], scope: Option<&KeepScope>) -> Option<StoreError> {
@@ -468,11 +516,9 @@ struct Write {
 }
 
 /// One statement is one commit, and one round trip.
-const WRITE: &str = "WITH in_time AS MATERIALIZED (SELECT 1 AS it_is \
-                     WHERE (extract(epoch FROM clock_timestamp()) * 1000)::bigint < $29), \
-                     e AS MATERIALIZED (SELECT t.* FROM in_time, unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
+const WRITE: &str = "WITH e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
                      $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body)), \
-                     d AS MATERIALIZED (SELECT t.* FROM in_time, unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+                     d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
                      $12::integer[], $13::boolean[]) AS t(account, id, endpoint, event, size, leased)), \
                      new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
                      SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[] FROM e), \
@@ -486,19 +532,16 @@ const WRITE: &str = "WITH in_time AS MATERIALIZED (SELECT 1 AS it_is \
                      SELECT account, endpoint, $16::smallint, count(*) FROM (SELECT account, endpoint FROM d UNION ALL \
                      SELECT account, 0 FROM e WHERE type <> $17) AS n GROUP BY account, endpoint ORDER BY account, endpoint \
                      ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
-                     missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM in_time, \
-                     unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[]) AS t), \
-                     kept AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
-                     SELECT t.*, $14 FROM in_time, unnest($22::bytea[], $23::text[], $24::text[], $25::bytea[], \
-                     $26::integer[], $27::text[], $28::bytea[]) AS t) \
-                     SELECT it_is FROM in_time";
+                     missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM \
+                     unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[]) AS t) \
+                     INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
+                     SELECT t.*, $14 FROM unnest($22::bytea[], $23::text[], $24::text[], $25::bytea[], \
+                     $26::integer[], $27::text[], $28::bytea[]) AS t";
 
 impl Write {
     /// Writes everything. Where the day has no partition yet, makes it first.
     async fn run_in_its_day(&self, pool: &Pool) -> Result<(), StoreError> {
         let db = pool.get().await?;
-        let leased = self.deliveries.iter().filter(|row| row.leased).map(|row| row.id).collect();
-        let doubt = Doubt::about(pool, self.lease, leased);
         let mut written = self.run(&db).await;
         if written.as_ref().is_err_and(super::partitions::is_missing) {
             drop(db);
@@ -506,17 +549,13 @@ impl Write {
             let db = pool.get().await?;
             written = self.run(&db).await;
         }
-        // What the database itself has answered is no matter of doubt.
-        if written.as_ref().map_or_else(|error| error.as_db_error().is_some(), |()| true) {
-            doubt.over();
-        }
         written.map_err(refusal)
     }
 
     async fn run(&self, db: &Object) -> Result<(), tokio_postgres::Error> {
         let (events, deliveries, missed, kept) = (&self.events, &self.deliveries, &self.missed, &self.kept);
         let statement = db.prepare_cached(WRITE).await?;
-        db.query_one(
+        db.execute(
             &statement,
             &[
                 &column(events, |row| row.account.0),
@@ -547,7 +586,6 @@ impl Write {
                 &column(kept, |(_, kept)| i32::from(kept.status)),
                 &column(kept, |(_, kept)| kept.request_id.as_str()),
                 &column(kept, |(_, kept)| kept.answer.as_slice()),
-                &super::doubt::deadline(self.now),
             ],
         )
         .await?;

@@ -35,7 +35,7 @@ impl Store {
         id: EndpointId,
         page: Page,
     ) -> Result<Paged<Delivery>, StoreError> {
-        let mut client = self.client().await?;
+        let mut client = self.reader().await?;
         // One snapshot, so that the total and the page belong together.
         let db = snapshot(&mut client).await?;
         let endpoint = find(&db, owner, id).await?;
@@ -51,7 +51,7 @@ impl Store {
     }
 
     pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
-        let mut client = self.client().await?;
+        let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
         let account = account(&db, owner).await?.key;
         let sql = "SELECT coalesce(sum(c.total), 0)::bigint AS total FROM counters c JOIN endpoints e \
@@ -68,7 +68,7 @@ impl Store {
     }
 
     pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
-        let mut client = self.client().await?;
+        let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
         let delivery = find_delivery(&db, owner, id).await?;
         let account = account(&db, owner).await?.key;
@@ -80,7 +80,7 @@ impl Store {
     }
 
     pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
-        let mut client = self.client().await?;
+        let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
         let key = account(&db, owner).await?.key.0;
         let sql = "SELECT coalesce(sum(total), 0)::bigint AS total FROM counters WHERE account = $1 AND endpoint = 0";
@@ -95,16 +95,18 @@ impl Store {
     }
 
     pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
-        let mut client = self.client().await?;
+        let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
         let key = account(&db, owner).await?.key.0;
         let sql = format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.id = $2 AND v.type <> $3");
         let event = event_from_row(&one(&db, &sql, &[&key, &id.0, &TEST_TYPE]).await?)?;
         // Those of its acceptance are named by it; those of replays are found by the event.
         let chosen = format!(
-            "SELECT * FROM deliveries WHERE account = $1 AND (id IN (SELECT unnest(deliveries) FROM events \
-             WHERE account = $1 AND id = $2) OR event = $2 AND replay IS NOT NULL) AND endpoint IN (SELECT key \
-             FROM endpoints WHERE account = $1 AND deleted_at IS NULL) ORDER BY id LIMIT {MAX_EVENT_DELIVERIES}"
+            "SELECT * FROM (SELECT d.* FROM events v CROSS JOIN LATERAL unnest(v.deliveries) AS u(id) \
+             JOIN deliveries d ON d.account = v.account AND d.id = u.id WHERE v.account = $1 AND v.id = $2 UNION ALL \
+             SELECT * FROM deliveries WHERE event = $2 AND replay IS NOT NULL AND account = $1) AS all_of_it \
+             WHERE endpoint IN (SELECT key FROM endpoints WHERE account = $1 AND deleted_at IS NULL) \
+             ORDER BY id LIMIT {MAX_EVENT_DELIVERIES}"
         );
         let sql = format!("{} ORDER BY d.id", shown(&chosen));
         let found = rows(&db, &sql, &[&key, &id.0]).await?;

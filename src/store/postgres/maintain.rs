@@ -57,7 +57,7 @@ impl Store {
             return Ok(None);
         }
         create(&self.pool, now).await?;
-        let db = self.client().await?;
+        let mut db = self.client().await?;
         let days = days(&db).await?;
         let mut left = Vec::new();
         for day in days.into_iter().filter(|day| day.first_id() < DeliveryId::first_at(cutoff).0) {
@@ -70,7 +70,7 @@ impl Store {
             }
         }
         for day in left {
-            if purge_rows(&db, day, cutoff).await? {
+            if purge_rows(&mut db, day, cutoff).await? {
                 return Ok(Some(DeliveryId(0)));
             }
         }
@@ -82,7 +82,6 @@ impl Store {
             return Ok(false);
         }
         let db = self.client().await?;
-        super::follow::forget_changes(&db, self.now()).await?;
         let sql = "DELETE FROM missed WHERE (account, endpoint, type, event) IN \
                    (SELECT account, endpoint, type, event FROM missed WHERE event < $1 LIMIT $2)";
         let missed = execute(&db, sql, &[&EventId::first_at(cutoff).0, &STEP]).await?;
@@ -95,21 +94,35 @@ impl Store {
         if !self.tidies_up() {
             return Ok(false);
         }
+        let now = self.now();
+        create(&self.pool, now).await?;
+        let db = self.client().await?;
+        super::follow::forget_changes(&db, now).await?;
+        execute(&db, "DELETE FROM rate_windows WHERE ends_at < $1", &[&now.minus(KEPT_ANSWER_TTL).as_millis()]).await?;
+        execute(&db, "DELETE FROM calls_in_flight WHERE expires_at < $1", &[&now.as_millis()]).await?;
+        let sql = "SELECT DISTINCT q.replay FROM queue q JOIN replays r ON r.key = q.replay \
+                   WHERE q.attempt = 0 AND q.lease IS NULL AND r.status = 3";
+        let left = rows(&db, sql, &[]).await?.iter().map(|row| get(row, "replay")).collect::<Result<_, _>>()?;
+        super::replay::take_back(&self.pool, &self.shared, left).await?;
         let sql = "DELETE FROM kept_answers WHERE (owner, path, key) IN \
                    (SELECT owner, path, key FROM kept_answers WHERE created_at < $1 LIMIT $2)";
-        let before = self.now().minus(KEPT_ANSWER_TTL).as_millis();
-        Ok(execute(&self.client().await?, sql, &[&before, &STEP]).await? > 0)
+        Ok(execute(&db, sql, &[&now.minus(KEPT_ANSWER_TTL).as_millis(), &STEP]).await? > 0)
     }
 }
 
 /// Removes a step of what a deleted endpoint left; its own row when nothing can come any more. Returns whether anything
 /// was removed.
 async fn purge_endpoint(db: &Object, account: i64, key: i64, settled: bool) -> Result<bool, StoreError> {
-    let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE endpoint = $1 ORDER BY id LIMIT $2), \
-               q AS (DELETE FROM queue q USING old o WHERE q.account = o.account AND q.delivery = o.id), \
-               a AS (DELETE FROM attempts a USING old o WHERE a.account = o.account AND a.delivery = o.id) \
-               DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id";
-    let deliveries = execute(db, sql, &[&key, &STEP]).await?;
+    let sql = "SELECT id FROM deliveries WHERE endpoint = $1 ORDER BY id LIMIT $2";
+    let mut ids = Vec::<i64>::new();
+    for row in rows(db, sql, &[&key, &STEP]).await? {
+        ids.push(get(&row, "id")?);
+    }
+    // The queue first, as those do who write outcomes.
+    execute(db, "DELETE FROM queue WHERE account = $1 AND delivery = ANY($2)", &[&account, &ids]).await?;
+    execute(db, "DELETE FROM attempts WHERE account = $1 AND delivery = ANY($2)", &[&account, &ids]).await?;
+    let deliveries =
+        execute(db, "DELETE FROM deliveries WHERE account = $1 AND id = ANY($2)", &[&account, &ids]).await?;
     let sql = "DELETE FROM missed WHERE (account, endpoint, type, event) IN (SELECT account, endpoint, type, event \
                FROM missed WHERE account = $1 AND endpoint = $2 LIMIT $3)";
     let missed = execute(db, sql, &[&account, &key, &STEP]).await?;
@@ -137,28 +150,41 @@ async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, Sto
 }
 
 /// Removes a step of a day's finished deliveries from before the cutoff, and of events that nothing refers to any more.
-async fn purge_rows(db: &Object, day: Day, cutoff: Timestamp) -> Result<bool, StoreError> {
+async fn purge_rows(db: &mut Object, day: Day, cutoff: Timestamp) -> Result<bool, StoreError> {
     let end = day.end_id().min(DeliveryId::first_at(cutoff).0);
-    let sql = "WITH old AS MATERIALIZED (SELECT account, id, endpoint FROM deliveries \
-               WHERE id >= $1 AND id < $2 AND status > 1 ORDER BY id LIMIT $3), \
+    let tx = db.transaction().await?;
+    super::partitions::lock(&tx).await?;
+    // One that is being sent again at this moment is passed by, or found to be open.
+    let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE id >= $1 AND id < $2 AND status > 1 \
+               ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED), \
                a AS (DELETE FROM attempts a USING old o WHERE a.account = o.account AND a.delivery = o.id), \
+               gone AS (DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id \
+               RETURNING d.account, d.endpoint), \
                counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-               SELECT account, endpoint, 0, -count(*) FROM old GROUP BY account, endpoint ORDER BY account, endpoint \
-               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
-               gone AS (DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id RETURNING 1) \
+               SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint ORDER BY account, endpoint \
+               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
                SELECT count(*) AS gone FROM gone";
-    let deliveries: i64 = get(&one(db, sql, &[&day.first_id(), &end, &STEP]).await?, "gone")?;
-    let sql = "WITH old AS MATERIALIZED (SELECT e.account, e.id, e.type FROM events e WHERE e.id >= $1 AND e.id < $2 \
-               AND NOT EXISTS (SELECT 1 FROM unnest(e.deliveries) AS u(id) JOIN deliveries d \
-               ON d.account = e.account AND d.id = u.id) \
+    let deliveries: i64 = get(&one(&tx, sql, &[&day.first_id(), &end, &STEP]).await?, "gone")?;
+    // Locked in a statement of its own: what a replay has made of an event until then is seen by the next one.
+    let sql = "SELECT e.account, e.id FROM events e WHERE e.id >= $1 AND e.id < $2 AND NOT EXISTS \
+               (SELECT 1 FROM unnest(e.deliveries) AS u(id) JOIN deliveries d ON d.account = e.account AND d.id = u.id) \
                AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL) \
-               ORDER BY e.id LIMIT $3), \
+               ORDER BY e.id LIMIT $3 FOR UPDATE SKIP LOCKED";
+    let (mut accounts, mut ids) = (Vec::<i64>::new(), Vec::<i64>::new());
+    for row in rows(&tx, sql, &[&day.first_id(), &end, &STEP]).await? {
+        accounts.push(get(&row, "account")?);
+        ids.push(get(&row, "id")?);
+    }
+    let sql = "WITH old AS MATERIALIZED (SELECT o.account, o.id FROM unnest($1::bigint[], $2::bigint[]) AS o(account, id) \
+               WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.replay IS NOT NULL)), \
                p AS (DELETE FROM payloads p USING old o WHERE p.account = o.account AND p.event = o.id), \
+               gone AS (DELETE FROM events e USING old o WHERE e.account = o.account AND e.id = o.id \
+               RETURNING e.account, e.type), \
                counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-               SELECT account, 0, 0, -count(*) FROM old WHERE type <> $4 GROUP BY account ORDER BY account \
-               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
-               gone AS (DELETE FROM events e USING old o WHERE e.account = o.account AND e.id = o.id RETURNING 1) \
+               SELECT account, 0, 0, -count(*) FROM gone WHERE type <> $3 GROUP BY account ORDER BY account \
+               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
                SELECT count(*) AS gone FROM gone";
-    let events: i64 = get(&one(db, sql, &[&day.first_id(), &end, &STEP, &TEST_TYPE]).await?, "gone")?;
+    let events: i64 = get(&one(&tx, sql, &[&accounts, &ids, &TEST_TYPE]).await?, "gone")?;
+    tx.commit().await?;
     Ok(deliveries + events > 0)
 }

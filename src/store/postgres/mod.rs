@@ -9,7 +9,6 @@
 mod admin;
 mod calls;
 mod dispatch;
-mod doubt;
 mod endpoints;
 mod follow;
 mod herald;
@@ -63,6 +62,8 @@ pub struct Store {
     intake: intake::Handle,
     herald: herald::Herald,
     rooms: Rooms,
+    /// For lists and the like: whoever reads much takes nothing from what is sent.
+    reads: Pool,
 }
 
 /// An end for a call over the network.
@@ -132,6 +133,16 @@ impl Store {
     /// Leaves the nodes.
     pub async fn leave(&self) -> Result<(), StoreError> {
         self.node.leave(&self.pool, &self.shared).await
+    }
+
+    /// Whether what is in memory under this lease may be sent. A command that is no node holds nothing, and may.
+    pub fn holds(&self, lease: i64) -> bool {
+        self.node.key() == 0 || self.node.lease() == Some(lease)
+    }
+
+    /// A connection for what is only read.
+    async fn reader(&self) -> Result<Object, StoreError> {
+        Ok(self.reads.get().await?)
     }
 
     /// A connection of the pool.

@@ -3,6 +3,7 @@
 //!
 //! Time is the database's: nodes whose own clocks differ by minutes agree on who is there.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,10 +13,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::follow::Follower;
-use super::{execute, get, one, row, rows};
-use crate::domain::id::EndpointKey;
+use super::{execute, get, one, rows};
+use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::store::StoreError;
-use crate::store::inbox::{Nudge, Share};
+use crate::store::inbox::{Names, Nudge, Share};
 use crate::store::shared::Shared;
 
 /// A node that was not heard of for this long has lost its leases.
@@ -29,6 +30,12 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// Beats between two looks for work that others left.
 const TAKE_OVER_EVERY: u64 = 2;
+
+/// Beats between two looks for what is leased to this node and not in its memory.
+const SWEEP_EVERY: u64 = 10;
+
+/// A database whose clock moves by more than this at once has another clock than before.
+const JUMP_MS: i64 = 3_000;
 
 /// Beats between two looks at everything that is due, whoever has written it.
 const RESCAN_EVERY: u64 = 5;
@@ -47,6 +54,10 @@ pub(super) struct Node {
     heard_at: Mutex<Option<Instant>>,
     /// Whether it is the first of the nodes, which tidies up.
     first: AtomicBool,
+    /// What is in the memory of this node.
+    names: Names,
+    /// Leased to this node and not in its memory, when it was last looked.
+    astray: Mutex<BTreeSet<i64>>,
     /// How many deliver, and which of them this is.
     share: Mutex<Option<Share>>,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -60,7 +71,12 @@ impl Node {
         (key != 0 && heard.is_some_and(|at| at.elapsed() + MARGIN < LEASE)).then_some(key)
     }
 
-    /// The key under which outcomes are written, whether it still holds or not.
+    /// What is in the memory of this node.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The key of this node, whether its lease still holds or not; 0 for one that has not joined.
     pub fn key(&self) -> i64 {
         self.key.load(Ordering::Relaxed)
     }
@@ -141,11 +157,44 @@ impl Node {
         self.share.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Share::WHOLE)
     }
 
+    /// Frees what is leased to this node and not in its memory: a write whose answer was lost may have happened, however late.
+    /// What is found twice in a row is no write on its way.
+    async fn free_astray(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
+        let Some(lease) = self.lease() else { return Ok(()) };
+        let db = pool.get().await?;
+        let mut astray = BTreeSet::new();
+        for row in rows(&db, "SELECT delivery FROM queue WHERE lease = $1", &[&lease]).await? {
+            let id: i64 = get(&row, "delivery")?;
+            if !self.names.contains(DeliveryId(id)) {
+                astray.insert(id);
+            }
+        }
+        let before =
+            std::mem::replace(&mut *self.astray.lock().unwrap_or_else(PoisonError::into_inner), astray.clone());
+        let still = |id: &&i64| before.contains(id) && !self.names.contains(DeliveryId(**id));
+        let lost: Vec<i64> = astray.iter().filter(still).copied().collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        let sql =
+            "UPDATE queue SET lease = NULL, due_at = $3 WHERE lease = $1 AND delivery = ANY($2) RETURNING endpoint";
+        let freed = rows(&db, sql, &[&lease, &lost, &shared.clock.now().as_millis()]).await?;
+        tracing::warn!(deliveries = freed.len(), "a write whose answer was lost had happened: its deliveries are due");
+        for row in freed {
+            let endpoint = EndpointKey(get(&row, "endpoint")?);
+            if let Some(inbox) = &shared.inbox {
+                inbox.send(Nudge::Due(endpoint, shared.clock.now()));
+            }
+        }
+        Ok(())
+    }
+
     /// Frees what nodes had leased that are no more.
     async fn take_over(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let db = pool.get().await?;
         let lease = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
-        let sql = format!("DELETE FROM nodes WHERE seen_at < {NOW} - $1::bigint");
+        // One that was heard of in the future was heard of by a clock that has since gone back.
+        let sql = format!("DELETE FROM nodes WHERE seen_at < {NOW} - $1::bigint OR seen_at > {NOW} + $1::bigint");
         execute(&db, &sql, &[&lease]).await?;
         // A lease that was written while its node was being removed is found here too.
         let sql = "WITH RECURSIVE held AS (SELECT min(lease) AS lease FROM queue WHERE lease IS NOT NULL UNION ALL \
@@ -159,13 +208,13 @@ impl Node {
             return Ok(());
         }
         tracing::info!(deliveries = freed.len(), "took over deliveries that another process had not finished");
-        let mut replays = std::collections::BTreeSet::new();
+        let mut replays = BTreeSet::new();
         for row in &freed {
             replays.extend(get::<Option<i64>>(row, "replay")?);
         }
         super::replay::take_back(pool, shared, replays).await?;
         if let Some(inbox) = &shared.inbox {
-            let mut endpoints = std::collections::BTreeSet::new();
+            let mut endpoints = BTreeSet::new();
             for row in &freed {
                 endpoints.insert(EndpointKey(get(row, "endpoint")?));
             }
@@ -186,17 +235,19 @@ impl Drop for Node {
 }
 
 /// Sets the clock of this process to the database's time, as well as a round trip lets it be known.
-pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
+/// Returns by how many milliseconds it was wrong.
+pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<i64, StoreError> {
     let db = pool.get().await?;
     let (began, before) = (Instant::now(), shared.clock.now().as_millis());
-    let Some(found) = row(&db, &format!("SELECT {NOW} AS now"), &[]).await? else { return Ok(()) };
+    let found = one(&db, &format!("SELECT {NOW} AS now"), &[]).await?;
     let (took, after) = (began.elapsed(), shared.clock.now().as_millis());
     let ahead = get::<i64>(&found, "now")? - i64::midpoint(before, after);
     let doubt = i64::try_from(took.as_millis()).unwrap_or(i64::MAX) / 2 + 2;
     if took < PROMPT && ahead.abs() > doubt {
         shared.clock.follow(ahead);
+        return Ok(ahead);
     }
-    Ok(())
+    Ok(0)
 }
 
 /// Keeps the node alive and the view up to date until the store is dropped.
@@ -210,14 +261,22 @@ pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, followe
 async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
     let mut ticks = tokio::time::interval(BEAT);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut jumped = None;
     for beat in 0u64.. {
         ticks.tick().await;
         let Some(node) = node.upgrade() else { return };
         let beating = async {
             node.beat(&pool, &shared).await?;
-            follow_time(&pool, &shared).await?;
-            if beat % TAKE_OVER_EVERY == 0 {
+            if follow_time(&pool, &shared).await?.abs() > JUMP_MS {
+                // Everybody seems to be late: whoever is there will be heard of again.
+                jumped = Some(Instant::now());
+            }
+            let calm = jumped.is_none_or(|at: Instant| at.elapsed() > LEASE);
+            if beat % TAKE_OVER_EVERY == 0 && calm {
                 node.take_over(&pool, &shared).await?;
+            }
+            if beat % SWEEP_EVERY == SWEEP_EVERY - 1 {
+                node.free_astray(&pool, &shared).await?;
             }
             Ok(())
         };

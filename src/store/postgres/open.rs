@@ -21,16 +21,19 @@ const MIGRATIONS: &[(&str, &str)] = &[
 ];
 
 /// Connections of one node for calls and deliveries.
-const CONNECTIONS: usize = 12;
+const CONNECTIONS: usize = 10;
 
 /// And those with which it stays one of the nodes, whatever waits for the others. One more listens.
-const OWN_CONNECTIONS: usize = 2;
+const OWN_CONNECTIONS: usize = 3;
+
+/// And those for lists.
+const READ_CONNECTIONS: usize = 6;
 
 /// How long a call waits for one of them, and for a new one.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What every connection has: statements end before whoever asked stops waiting, and a transaction whose client has gone
-/// holds no locks (see `doubt.rs`).
+/// holds no locks.
 const SESSION: &str = "-c statement_timeout=4500 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000 \
                        -c jit=off";
 
@@ -45,7 +48,7 @@ impl Store {
             |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
         let (settings, tls) = (settings_of(url), tls_of(url));
         let pool_of = |size| pool(settings.clone(), tls.clone(), size).map_err(|e| failed("cannot open", &e));
-        let (pool, own) = (pool_of(CONNECTIONS)?, pool_of(OWN_CONNECTIONS)?);
+        let (pool, own, reads) = (pool_of(CONNECTIONS)?, pool_of(OWN_CONNECTIONS)?, pool_of(READ_CONNECTIONS)?);
         migrate(&pool, &shown).await?;
         let keyring = options.keys.load(&*options.random)?;
         let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;
@@ -74,7 +77,7 @@ impl Store {
         });
         node::start(&own, &shared, &node, &follower);
         node.keep(tokio::spawn(follow::listen(settings, tls, Arc::downgrade(&follower))));
-        Ok(Self { pool, view, shared, node, follower, targets, intake, herald, rooms })
+        Ok(Self { pool, view, shared, node, follower, targets, intake, herald, rooms, reads })
     }
 }
 

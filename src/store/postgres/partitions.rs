@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use deadpool_postgres::{GenericClient, Pool};
+use deadpool_postgres::{GenericClient, Pool, Transaction};
 use tokio_postgres::error::SqlState;
 
 use super::{execute, get, rows};
@@ -118,9 +118,7 @@ pub(super) async fn drop_day(pool: &Pool, day: Day) -> Result<bool, StoreError> 
     if !days(&tx).await?.contains(&day) {
         return Ok(true);
     }
-    let sql = "SELECT 1 FROM queue WHERE delivery >= $1 AND delivery < $2 OR event >= $1 AND event < $2 UNION ALL \
-               SELECT 1 FROM deliveries WHERE id >= $2 AND event >= $1 AND event < $2 AND replay IS NOT NULL LIMIT 1";
-    if !rows(&tx, sql, &[&day.first_id(), &day.end_id()]).await?.is_empty() {
+    if is_needed(&tx, day).await? {
         return Ok(false);
     }
     let sql = format!(
@@ -134,9 +132,29 @@ pub(super) async fn drop_day(pool: &Pool, day: Day) -> Result<bool, StoreError> 
         test = crate::domain::event::TEST_TYPE,
     );
     tx.batch_execute(&sql).await?;
+    // From here on nobody reads or writes the day, and what has been written while it was counted is seen.
+    for table in TABLES {
+        tx.batch_execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", day.partition(table))).await?;
+    }
+    if is_needed(&tx, day).await? {
+        return Ok(false);
+    }
     for table in TABLES {
         tx.batch_execute(&format!("DROP TABLE {}", day.partition(table))).await?;
     }
     tx.commit().await?;
     Ok(true)
+}
+
+/// Whether something of the day is open, or a later delivery is of one of its events.
+async fn is_needed(db: &impl GenericClient, day: Day) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM queue WHERE delivery >= $1 AND delivery < $2 OR event >= $1 AND event < $2 UNION ALL \
+               SELECT 1 FROM deliveries WHERE id >= $2 AND event >= $1 AND event < $2 AND replay IS NOT NULL LIMIT 1";
+    Ok(!rows(db, sql, &[&day.first_id(), &day.end_id()]).await?.is_empty())
+}
+
+/// Held by whoever removes rows or days: what they count is counted once.
+pub(super) async fn lock(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    Ok(())
 }

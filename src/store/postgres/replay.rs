@@ -68,6 +68,9 @@ impl Store {
         if find_delivery(&tx, owner, id).await?.status.is_open() {
             return Err(StoreError::UnderWay);
         }
+        let sql = "SELECT 1 FROM deliveries d JOIN events e ON e.account = d.account AND e.id = d.event \
+                   JOIN accounts a ON a.key = d.account WHERE d.id = $1 AND a.id = $2 FOR KEY SHARE OF e";
+        one(&tx, sql, &[&id.0, &owner.0]).await?;
         let sql = "UPDATE deliveries d SET status = 1 FROM accounts a WHERE a.key = d.account AND d.id = $1 AND a.id = $2 \
                    RETURNING d.account, d.endpoint";
         let retried = one(&tx, sql, &[&id.0, &owner.0]).await?;
@@ -225,13 +228,16 @@ impl Store {
         // Cancelled, or another step was faster.
         let Some(found) = row(&tx, sql, &[&job.key, &job.position]).await? else { return Ok(Step::Waiting) };
         let before: i64 = get(&found, "made")?;
-        let sql = "SELECT status FROM endpoints WHERE key = $1 AND deleted_at IS NULL";
+        // Two replays of one endpoint take turns: each sees what the other has made.
+        let sql = "SELECT status FROM endpoints WHERE key = $1 AND deleted_at IS NULL FOR UPDATE";
         let Some(endpoint) = row(&tx, sql, &[&job.endpoint.0]).await? else { return Ok(Step::Finished) };
         let active = parsed(&endpoint, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
         if !active && !scan.found.is_empty() {
             return Ok(Step::Waiting);
         }
-        // They may have come to something since they were found, or have left with their retention.
+        // They may have come to something since they were found, or have left with their retention; from here on they stay.
+        let sql = "SELECT 1 FROM events WHERE account = $1 AND id = ANY($2) ORDER BY id FOR KEY SHARE";
+        execute(&tx, sql, &[&job.account, &scan.found]).await?;
         let candidates = candidates(&tx, job, "v.id = ANY($3)", &scan.found, i64::MAX).await?;
         let events: Vec<i64> = candidates.iter().filter(|row| row.1).map(|row| row.0).collect();
         let pairs: Vec<(i64, i64)> = ids.by_ref().zip(events).collect();

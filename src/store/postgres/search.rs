@@ -21,7 +21,7 @@ impl Store {
         if filter == DeliveryFilter::default() {
             return self.account_deliveries(owner, page).await;
         }
-        let mut client = self.client().await?;
+        let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
         let condition = Condition::of(&db, owner, &filter).await?;
         let parameters: Vec<&(dyn ToSql + Sync)> =

@@ -6,15 +6,20 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use deadpool_postgres::Pool;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::follow::Follower;
 use super::{Store, get, rows};
 use crate::domain::id::EndpointKey;
 use crate::store::view::View;
 use crate::store::{StoreError, Target};
+
+/// How old an answer may be when it is used. An attempt may begin 100 ms before its request is written.
+const FRESH: Duration = Duration::from_millis(70);
 
 /// Attempts in one question.
 const MAX_BATCH: usize = 4_096;
@@ -56,8 +61,24 @@ pub(super) fn start(pool: Pool, view: View, follower: Weak<Follower>) -> Handle 
     Handle(asks)
 }
 
-/// The targets of the view, after it was made sure that none is older than the database's.
+/// The targets of the view, after it was made sure that none is older than the database's. An answer that took long tells
+/// what was true then: it is asked again.
 async fn confirm(
+    pool: &Pool,
+    view: &View,
+    follower: &Weak<Follower>,
+    keys: Vec<EndpointKey>,
+) -> Result<HashMap<EndpointKey, Arc<Target>>, StoreError> {
+    loop {
+        let began = Instant::now();
+        let found = confirm_once(pool, view, follower, keys.clone()).await?;
+        if began.elapsed() < FRESH {
+            return Ok(found);
+        }
+    }
+}
+
+async fn confirm_once(
     pool: &Pool,
     view: &View,
     follower: &Weak<Follower>,

@@ -17,7 +17,7 @@ use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
 use crate::store::inbox::{Leased, Place};
-use crate::store::{Claimed, Keep, Settled, Settlement, StoreError};
+use crate::store::{Claimed, Held, Keep, Settled, Settlement, StoreError};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -64,13 +64,13 @@ impl Store {
     }
 
     /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
-    pub async fn release(&self, deliveries: Vec<DeliveryId>) -> Result<(), StoreError> {
+    pub async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
         self.writer
             .write_hot(move |tx| {
                 let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 \
                            RETURNING endpoint, replay";
                 let mut replays = BTreeSet::new();
-                for id in deliveries {
+                for (id, _) in deliveries {
                     let mut statement = tx.db.prepare_cached(sql)?;
                     let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
                     while let Some(row) = rows.next()? {
@@ -191,6 +191,7 @@ fn find_due(
         let job = Job {
             id: DeliveryId(row.get("id")?),
             endpoint,
+            lease: tx.lease,
             kind,
             event_type,
             attempts_made: row.get("attempt")?,

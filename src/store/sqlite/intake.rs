@@ -67,6 +67,7 @@ impl Store {
                 let job = Job {
                     id: delivery,
                     endpoint: endpoint.key,
+                    lease: tx.lease,
                     kind: DeliveryKind::Test,
                     event_type: TEST_TYPE.into(),
                     attempts_made: 0,
@@ -112,6 +113,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey
                 let job = Job {
                     id: delivery,
                     endpoint,
+                    lease: tx.lease,
                     kind: DeliveryKind::Event,
                     event_type: event_type.clone(),
                     attempts_made: 0,
