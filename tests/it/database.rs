@@ -190,11 +190,11 @@ async fn pass(
 pub async fn destroy(folder: &Path) {
     if let Some(cluster) = cluster() {
         let name = std::fs::read_to_string(folder.join("database")).expect("a name");
-        let sql = format!(
-            "ALTER DATABASE {name} ALLOW_CONNECTIONS false; \
-             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-        );
-        connect(&url_of(&cluster, "postgres")).await.batch_execute(&sql).await.expect("closed");
+        // One after the other: who connects before the first is committed is found by the second.
+        let admin = connect(&url_of(&cluster, "postgres")).await;
+        admin.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.expect("closed");
+        let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        admin.batch_execute(&sql).await.expect("cut off");
         return;
     }
     // The file is replaced under the readers by something that is no database.
