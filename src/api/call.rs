@@ -20,6 +20,7 @@ use super::limits::{Bucket, RateLimit};
 use super::trace::carried;
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::Permission;
+use crate::domain::time::Timestamp;
 use crate::store::{Keep, KeepScope, KeptAnswer, Page};
 
 /// A body must have arrived within this time.
@@ -107,15 +108,7 @@ where
     F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
     let now = api.clock.now();
-    api.store.refresh_stale().await?;
-    let caller = match authenticate(request.headers(), api.store.view(), now) {
-        // Another node may have made the key just now.
-        Err(_) => {
-            api.store.refresh().await?;
-            authenticate(request.headers(), api.store.view(), now)?
-        }
-        Ok(caller) => caller,
-    };
+    let caller = caller_of(&api, request.headers(), now).await?;
     api.key_uses.note(&caller.key, now);
     let limited = || limit(&api, caller.key.id, door.bucket);
     let is_post = request.method() == Method::POST;
@@ -195,6 +188,16 @@ where
     }
     mark.end().await;
     answered
+}
+
+/// Who calls, by what was committed until now: another node may have made the key, or revoked it.
+async fn caller_of(api: &Api, headers: &HeaderMap, now: Timestamp) -> Result<Caller, ApiError> {
+    api.store.refresh_stale().await?;
+    if let Ok(caller) = authenticate(headers, api.store.view(), now) {
+        return Ok(caller);
+    }
+    api.store.refresh().await?;
+    authenticate(headers, api.store.view(), now)
 }
 
 /// Counts the call, or refuses it.
