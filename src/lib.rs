@@ -14,6 +14,7 @@ pub mod engine;
 pub mod metrics;
 mod server;
 pub mod store;
+mod table;
 mod telemetry;
 mod tls;
 pub mod web;

@@ -162,7 +162,7 @@ where
         }
         _ => handler(call).await,
     };
-    answered.map(|answer| respond(answer.status(), answer.body(&info.id), &info.id))
+    answered.map(|answer| answer.into_response(&info.id))
 }
 
 /// Runs the first call with an idempotency key to its end, and keeps its refusal; its success is kept with its effect.
@@ -279,22 +279,22 @@ impl Call {
         url::form_urlencoded::parse(self.query.as_bytes()).into_owned().collect()
     }
 
+    /// A parameter that is a whole number, clamped to what it may be; what is no number is `default`.
+    pub fn number(&self, name: &str, default: u32, least: u32, most: u32) -> u32 {
+        let pairs = self.query();
+        let value = pairs.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value.trim());
+        let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return default;
+        }
+        let beyond = if value.starts_with('-') { i64::MIN } else { i64::MAX };
+        let number = value.parse().unwrap_or(beyond).clamp(i64::from(least), i64::from(most));
+        u32::try_from(number).unwrap_or(default)
+    }
+
     /// `page` and `per_page`; what is out of range or no number is clamped.
     pub fn page(&self) -> Page {
-        let pairs = self.query();
-        let number = |name: &str, default: i64| {
-            let value = pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.trim());
-            value.map_or(default, |value| {
-                let digits = value.strip_prefix(['-', '+']).unwrap_or(value);
-                if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-                    return default;
-                }
-                value.parse().unwrap_or(if value.starts_with('-') { i64::MIN } else { i64::MAX })
-            })
-        };
-        let page = u32::try_from(number("page", 1).clamp(1, i64::from(u32::MAX))).unwrap_or(1);
-        let per_page = u32::try_from(number("per_page", 50).clamp(1, 100)).unwrap_or(50);
-        Page { page, per_page }
+        Page { page: self.number("page", 1, 1, u32::MAX), per_page: self.number("per_page", 50, 1, 100) }
     }
 
     /// The body's bytes, whatever they are.

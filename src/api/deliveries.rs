@@ -7,10 +7,12 @@ use utoipa::ToSchema;
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
+use super::export;
 use super::openapi::schemas::{DeliveryStatusName, NullableHeaders};
 use crate::domain::delivery::{Attempt, Delivery};
 use crate::domain::filter::{DeliveryFilter, MAX_ENDPOINTS};
 use crate::domain::id::{DeliveryId, EndpointId};
+use crate::table::Cell;
 
 /// An event on its way to one endpoint, showing the latest attempt.
 #[derive(Serialize, ToSchema)]
@@ -160,15 +162,76 @@ fn allowed(name: &str) -> Words {
     }
 }
 
+/// The filters of a call.
+fn filter(call: &Call) -> Result<DeliveryFilter, ApiError> {
+    DeliveryFilter::read(&call.query()).map_err(|unreadable| {
+        let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
+        ApiError::of(unreadable.into_iter().map(fault).collect())
+    })
+}
+
 /// `GET /v1/webhooks/deliveries`
 pub async fn of_account(call: Call) -> Result<Answer, ApiError> {
     let (page, account) = (call.page(), call.account()?);
-    let filter = DeliveryFilter::read(&call.query()).map_err(|unreadable| {
-        let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
-        ApiError::of(unreadable.into_iter().map(fault).collect())
-    })?;
+    let filter = filter(&call)?;
     let found = call.api.store.find_deliveries(account, filter, page).await?;
     Ok(Answer::page(&found, page, |delivery| resource(delivery, true)))
+}
+
+/// `GET /v1/webhooks/{id}/deliveries/export`
+pub async fn export_of_endpoint(call: Call) -> Result<Answer, ApiError> {
+    let id = call.param("id", EndpointId::parse)?;
+    call.api.store.endpoint(call.account()?, id).await?;
+    export(&call, DeliveryFilter { endpoints: vec![id], ..DeliveryFilter::default() }).await
+}
+
+/// `GET /v1/webhooks/deliveries/export`
+pub async fn export_of_account(call: Call) -> Result<Answer, ApiError> {
+    export(&call, filter(&call)?).await
+}
+
+/// The columns of an export, named like the attributes, and their widths.
+const COLUMNS: [(&str, u16); 13] = [
+    ("id", 22),
+    ("created_at", 22),
+    ("status", 10),
+    ("event_type", 30),
+    ("endpoint_id", 38),
+    ("endpoint_url", 50),
+    ("validation_id", 38),
+    ("attempt", 8),
+    ("response_status", 16),
+    ("response_time_ms", 18),
+    ("next_retry_at", 22),
+    ("error_message", 50),
+    ("response_body", 50),
+];
+
+async fn export(call: &Call, filter: DeliveryFilter) -> Result<Answer, ApiError> {
+    let (store, account) = (call.api.store.clone(), call.account()?);
+    let walk = move |before| {
+        let (store, filter) = (store.clone(), filter.clone());
+        async move { store.walk_deliveries(account, filter, before).await }
+    };
+    export::answer(call, "deliveries", &COLUMNS, walk, cells).await
+}
+
+fn cells(delivery: &Delivery) -> Vec<Cell<'_>> {
+    vec![
+        Cell::owned(delivery.id),
+        Cell::owned(time(delivery.id.created_at())),
+        Cell::text(delivery.status.name()),
+        Cell::text(&delivery.event_type),
+        Cell::owned(delivery.endpoint),
+        Cell::text(&delivery.endpoint_url),
+        Cell::maybe(delivery.validation_id, Cell::owned),
+        Cell::Number(delivery.attempt.into()),
+        Cell::maybe(delivery.response_status, |status| Cell::Number(status.into())),
+        Cell::maybe(delivery.response_time_ms, |ms| Cell::Number(ms.into())),
+        Cell::maybe(delivery.next_retry_at, |at| Cell::owned(time(at))),
+        Cell::maybe(delivery.error_message.as_deref(), Cell::text),
+        Cell::maybe(delivery.response_body.as_deref(), Cell::text),
+    ]
 }
 
 /// `GET /v1/webhooks/deliveries/{id}`

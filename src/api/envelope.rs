@@ -39,7 +39,7 @@ impl RequestIds {
 }
 
 /// `type`, `id`, `attributes`.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Resource<A> {
     /// What it is.
     pub r#type: &'static str,
@@ -50,24 +50,35 @@ pub struct Resource<A> {
 }
 
 /// A success, before it is written.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Answer {
     status: u16,
-    /// JSON text; without it the answer has no body.
-    data: Option<String>,
-    pagination: Option<Value>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Nothing,
+    /// JSON text, and what `meta` has beside the usual.
+    Json(String, Option<Value>),
+    /// Its media type and name, and its bytes as they come.
+    File(&'static str, String, Body),
 }
 
 impl Answer {
     /// One resource or a list of them.
     pub fn new(status: u16, data: &impl Serialize) -> Self {
-        // Our own structures always serialise: string keys, no foreign code.
-        Self { status, data: serde_json::to_string(data).ok(), pagination: None }
+        Self { status, content: Content::Json(json_text(data), None) }
     }
 
     /// 204.
     pub fn no_content() -> Self {
-        Self { status: 204, data: None, pagination: None }
+        Self { status: 204, content: Content::Nothing }
+    }
+
+    /// A file to be kept.
+    pub fn file(media_type: &'static str, name: String, body: Body) -> Self {
+        Self { status: 200, content: Content::File(media_type, name, body) }
     }
 
     /// A page of a list.
@@ -79,7 +90,7 @@ impl Answer {
             "total": paged.total,
             "total_pages": paged.total.div_ceil(u64::from(page.per_page)),
         });
-        Self { pagination: Some(pagination), ..Self::new(200, &items) }
+        Self { status: 200, content: Content::Json(json_text(&items), Some(pagination)) }
     }
 
     /// The status.
@@ -87,12 +98,33 @@ impl Answer {
         self.status
     }
 
-    /// The bytes of the body.
+    /// The bytes of a body that is JSON or nothing.
     pub fn body(&self, request_id: &str) -> Vec<u8> {
-        let Some(data) = &self.data else { return Vec::new() };
-        let extra = self.pagination.iter().map(|pagination| ("pagination", pagination.clone()));
+        let Content::Json(data, pagination) = &self.content else { return Vec::new() };
+        let extra = pagination.iter().map(|pagination| ("pagination", pagination.clone()));
         format!("{{\"data\":{data},\"meta\":{}}}", meta(request_id, extra)).into_bytes()
     }
+
+    /// The whole response.
+    pub fn into_response(self, request_id: &str) -> Response<Body> {
+        let mut response = respond(self.status, self.body(request_id), request_id);
+        if let Content::File(media_type, name, body) = self.content {
+            *response.body_mut() = body;
+            let headers = response.headers_mut();
+            headers.insert("content-type", HeaderValue::from_static(media_type));
+            // What is in it comes from whomever.
+            headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+            if let Ok(value) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
+                headers.insert("content-disposition", value);
+            }
+        }
+        response
+    }
+}
+
+/// Our own structures always serialise: string keys, no foreign code.
+fn json_text(data: &impl Serialize) -> String {
+    serde_json::to_string(data).unwrap_or_default()
 }
 
 /// The bytes of a refusal's body.

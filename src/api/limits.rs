@@ -49,6 +49,7 @@ buckets! {
     WebhooksTest = "webhooks_test",
     DeliveriesList = "deliveries_list",
     DeliveriesRead = "deliveries_read",
+    DeliveriesExport = "deliveries_export",
     DeliveriesRetry = "deliveries_retry",
     EventsCreate = "events_create",
     EventsRead = "events_read",

@@ -12,10 +12,12 @@ mod envelope;
 mod error;
 mod event_types;
 mod events;
+mod export;
 mod idempotency;
 mod limits;
 pub mod openapi;
 mod replays;
+mod slots;
 mod trace;
 mod webhooks;
 
@@ -28,6 +30,7 @@ use axum::http::Method;
 use axum::routing::{MethodFilter, get, on};
 
 use crate::clock::{Clock, Random};
+use crate::domain::id::{AccountId, EndpointKey};
 use crate::domain::permission::Permission as P;
 use crate::domain::url::Environment;
 use crate::egress::Egress;
@@ -37,6 +40,7 @@ use call::{Call, Door, For};
 use envelope::Answer;
 use error::ApiError;
 use openapi::{Body, Description, calls};
+use slots::Slots;
 
 pub use beside::{not_found, unreadable};
 pub use envelope::RequestInfo;
@@ -85,7 +89,8 @@ pub struct Parts {
     request_ids: envelope::RequestIds,
     key_uses: auth::KeyUses,
     schemas: event_types::Schemas,
-    tests: webhooks::TestSlots,
+    tests: Slots<EndpointKey>,
+    exports: Slots<Option<AccountId>>,
 }
 
 impl std::ops::Deref for Api {
@@ -112,7 +117,8 @@ impl Api {
             request_ids: envelope::RequestIds::starting_at(u64::from_le_bytes(random.array())),
             key_uses: auth::KeyUses::default(),
             schemas: event_types::Schemas::default(),
-            tests: webhooks::TestSlots::default(),
+            tests: Slots::default(),
+            exports: Slots::default(),
             store,
             egress,
             clock,
@@ -192,7 +198,9 @@ fn surface() -> Surface {
         .call(POST, "/v1/webhooks/{id}/regenerate-secret", (B::WebhooksWrite, P::WebhooksUpdate, Account), webhooks::regenerate_secret, &calls::REGENERATE_SECRET)
         .call(POST, "/v1/webhooks/{id}/test", (B::WebhooksTest, P::WebhooksUpdate, Account), webhooks::test, &calls::TEST_WEBHOOK)
         .call(GET, "/v1/webhooks/{id}/deliveries", (B::DeliveriesList, P::WebhooksRead, Account), deliveries::of_endpoint, &calls::LIST_WEBHOOK_DELIVERIES)
+        .call(GET, "/v1/webhooks/{id}/deliveries/export", (B::DeliveriesExport, P::WebhooksRead, Account), deliveries::export_of_endpoint, &calls::EXPORT_WEBHOOK_DELIVERIES)
         .call(GET, "/v1/webhooks/deliveries", (B::DeliveriesList, P::WebhooksRead, Account), deliveries::of_account, &calls::LIST_DELIVERIES)
+        .call(GET, "/v1/webhooks/deliveries/export", (B::DeliveriesExport, P::WebhooksRead, Account), deliveries::export_of_account, &calls::EXPORT_DELIVERIES)
         .call(GET, "/v1/webhooks/deliveries/{id}", (B::DeliveriesRead, P::WebhooksRead, Account), deliveries::read, &calls::GET_DELIVERY)
         .call(POST, "/v1/webhooks/deliveries/{id}/retry", (B::DeliveriesRetry, P::WebhooksUpdate, Account), deliveries::retry, &calls::RETRY_DELIVERY)
         .call(POST, "/v1/webhooks/{id}/replay", (B::DeliveriesRetry, P::WebhooksUpdate, Account), replays::create, &calls::REPLAY)

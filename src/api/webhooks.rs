@@ -1,7 +1,5 @@
 //! `/v1/webhooks`: endpoints, their secrets, test sends.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,7 +13,7 @@ use super::openapi::schemas::EndpointStatusName;
 use super::trace::carried;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS};
 use crate::domain::event::{TEST_TYPE, message};
-use crate::domain::id::{AccountId, EndpointId, EndpointKey};
+use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
 use crate::domain::url::{ReceiverUrl, UrlError};
 use crate::egress::GuardError;
@@ -191,7 +189,7 @@ pub async fn regenerate_secret(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// What came of a test delivery.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 pub(super) struct TestAttributes {
     /// Whether the receiver answered 2xx.
     delivered: bool,
@@ -242,7 +240,7 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
             error: outcome.error.clone(),
         },
     };
-    let answer = Answer::new(200, &result);
+    let answer = move || Answer::new(200, &result);
     let settlement = Settlement {
         delivery: job.id,
         endpoint: job.endpoint,
@@ -255,42 +253,12 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
     };
     for wait in SETTLE_AGAIN {
         let kept = answer.clone();
-        match api.store.settle_test(settlement.clone(), call.keep(move |(): &()| kept)).await {
+        match api.store.settle_test(settlement.clone(), call.keep(move |(): &()| kept())).await {
             Err(StoreError::Unavailable(_)) => tokio::time::sleep(wait).await,
-            written => return Ok(written.map(|()| answer)?),
+            written => return Ok(written.map(|()| answer())?),
         }
     }
     Err(Code::Unavailable.into())
-}
-
-/// Counts test sends that wait for their receiver: they are in nobody's queue, and need a bound of their own.
-#[derive(Clone, Default)]
-pub struct TestSlots(Arc<Mutex<HashMap<EndpointKey, usize>>>);
-
-impl TestSlots {
-    /// A slot, if fewer than `most` are taken in all and of this endpoint.
-    fn take(&self, endpoint: EndpointKey, most: (usize, usize)) -> Option<TestSlot> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_endpoint = taken.get(&endpoint).copied().unwrap_or(0);
-        if taken.values().sum::<usize>() >= most.0 || of_endpoint >= most.1 {
-            return None;
-        }
-        taken.insert(endpoint, of_endpoint + 1);
-        Some(TestSlot(self.clone(), endpoint))
-    }
-}
-
-/// Given back when it is dropped.
-struct TestSlot(TestSlots, EndpointKey);
-
-impl Drop for TestSlot {
-    fn drop(&mut self) {
-        let mut taken = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match taken.get_mut(&self.1) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(taken.remove(&self.1)),
-        }
-    }
 }
 
 /// The endpoint of the path, if it is the caller's.

@@ -336,6 +336,17 @@ impl Store {
         on!(self, find_deliveries(owner, filter, page))
     }
 
+    /// The deliveries that the filter takes among the next that are older than `before`, newest first: a bounded stretch,
+    /// in which there may be none.
+    pub async fn walk_deliveries(
+        &self,
+        owner: AccountId,
+        filter: DeliveryFilter,
+        before: Option<i64>,
+    ) -> Result<Stretch<Delivery>, StoreError> {
+        on!(self, walk_deliveries(owner, filter, before))
+    }
+
     /// Makes a delivery due that has succeeded or failed, with its schedule begun afresh.
     pub async fn retry(
         &self,

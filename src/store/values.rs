@@ -134,6 +134,18 @@ pub struct Paged<T> {
     pub total: u64,
 }
 
+/// A stretch of a list that is read from one end to the other.
+#[derive(Clone, Debug)]
+pub struct Stretch<T> {
+    /// What was found in it, in the list's order.
+    pub items: Vec<T>,
+    /// Where the next stretch begins; `None` at the end.
+    pub next: Option<i64>,
+}
+
+/// Rows that one stretch looks at.
+pub(super) const STRETCH: usize = 1_000;
+
 /// An answer that is kept so that the same idempotency key gets it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptAnswer {

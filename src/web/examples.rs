@@ -52,7 +52,7 @@ impl<'a> Example<'a> {
             method: &call.method,
             url: format!("{BASE}{path}{query}"),
             body: call.body.as_ref().map(|body| body.example),
-            has_answer: call.answer.is_some(),
+            has_answer: call.answer.is_some() || call.is_file,
         }
     }
 

@@ -155,6 +155,7 @@ fn answer(call: &Call, tongue: Tongue) -> Markup {
                 p { @if *is_list { (tongue.say("A list of")) " " } code { (name) } ":" }
                 (fields(below, tongue, &tongue.say("always")))
             }
+            None if call.is_file => {}
             None => p { (tongue.say("The answer has no body.")) },
         }
     }

@@ -54,6 +54,8 @@ pub struct Call {
     pub success: (u16, &'static str),
     /// The name of the resource in the answer, whether it is a list, and its fields.
     pub answer: Option<(&'static str, bool, Vec<Field>)>,
+    /// Whether the answer is a file.
+    pub is_file: bool,
     /// An answer as the server gave it.
     pub example: Option<&'static Value>,
     /// Every status: number, meaning, the name of the body's schema, and response headers.
@@ -112,7 +114,7 @@ pub struct Status {
     pub number: u16,
     /// What it means.
     pub about: &'static str,
-    /// The name of the body's schema; `None` without a body.
+    /// The name of the body's schema, or `file`; `None` without a body.
     pub body: Option<&'static str>,
     /// Its headers: name, type, what it is.
     pub headers: Vec<(&'static str, &'static str, &'static str)>,
@@ -148,7 +150,8 @@ impl Call {
         let statuses: Vec<Status> =
             responses.into_iter().flatten().map(|(number, response)| Status::read(number, response)).collect();
         let success = statuses.iter().find(|status| status.number < 300).map_or((200, ""), |s| (s.number, s.about));
-        let content = &operation["responses"][success.0.to_string()]["content"]["application/json"];
+        let contents = &operation["responses"][success.0.to_string()]["content"];
+        let content = &contents["application/json"];
         let errors = list(&operation["x-errors"]).map(|error| {
             let status = error["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
             (status, text(&error["code"]), text(&error["detail"]))
@@ -169,6 +172,7 @@ impl Call {
             body: RequestBody::read(&operation["requestBody"]),
             success,
             answer: answer(&content["schema"]["properties"]["data"]),
+            is_file: contents.is_object() && content.is_null(),
             example: content.get("example"),
             statuses,
             errors: errors.collect(),
@@ -214,6 +218,7 @@ impl RequestBody {
 impl Status {
     fn read(number: &str, response: &'static Value) -> Self {
         let schema = &response["content"]["application/json"]["schema"];
+        let is_file = response["content"].is_object() && schema.is_null();
         let reference = schema["$ref"].as_str().or_else(|| {
             let data = &schema["properties"]["data"];
             data["$ref"].as_str().or_else(|| data["items"]["$ref"].as_str())
@@ -224,7 +229,7 @@ impl Status {
         Self {
             number: number.parse().unwrap_or(500),
             about: text(&response["description"]),
-            body: reference.and_then(|reference| reference.rsplit('/').next()),
+            body: reference.and_then(|reference| reference.rsplit('/').next()).or(is_file.then_some("file")),
             headers: headers.collect(),
             example: response["content"]["application/json"].get("example"),
         }

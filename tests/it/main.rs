@@ -11,6 +11,7 @@ mod differential;
 mod envelope;
 mod events;
 mod examples;
+mod export;
 mod failover;
 mod filters;
 mod guides;

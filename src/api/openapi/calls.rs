@@ -1,7 +1,7 @@
 //! What the reference says of every call. What the router knows (method, path, permission, bucket, whose keys) is not
 //! said again here; errors that follow from it are added in `openapi`.
 
-use super::Shape::{List, Nothing, One, Page};
+use super::Shape::{File, List, Nothing, One, Page};
 use super::{Body, Description, Kind, Tag};
 use crate::api::error::Code;
 
@@ -141,7 +141,7 @@ pub const LIST_WEBHOOK_DELIVERIES: Description = Description {
     about: "The endpoint's deliveries, newest first, each with its latest attempt.",
     answer: Page(Kind::WebhookDelivery, "A page of deliveries."),
     guide: Some("life-of-a-delivery"),
-    related: &["list_deliveries", "get_webhook"],
+    related: &["list_deliveries", "export_webhook_deliveries", "get_webhook"],
     ..Description::BLANK
 };
 
@@ -153,7 +153,28 @@ pub const LIST_DELIVERIES: Description = Description {
     answer: Page(Kind::WebhookDelivery, "A page of deliveries."),
     errors: &[Code::InvalidFilter],
     guide: Some("life-of-a-delivery"),
-    related: &["list_webhook_deliveries", "get_delivery", "get_event"],
+    related: &["list_webhook_deliveries", "get_delivery", "export_deliveries"],
+    ..Description::BLANK
+};
+
+pub const EXPORT_WEBHOOK_DELIVERIES: Description = Description {
+    id: "export_webhook_deliveries",
+    tag: Tag::Deliveries,
+    title: "Export deliveries of an endpoint",
+    about: "The endpoint's deliveries as a CSV or XLSX file, newest first, up to 100,000 rows. The columns are named like the attributes of a delivery. A CSV cell that a spreadsheet would run as a formula begins with an apostrophe.",
+    answer: File("The file, sent as it is made. Where it breaks off, so does the connection."),
+    related: &["list_webhook_deliveries", "export_deliveries"],
+    ..Description::BLANK
+};
+
+pub const EXPORT_DELIVERIES: Description = Description {
+    id: "export_deliveries",
+    tag: Tag::Deliveries,
+    title: "Export deliveries",
+    about: "The deliveries of all endpoints of the account as a CSV or XLSX file, newest first, up to 100,000 rows, with the same filters as the list. An account can have two exports under way.",
+    answer: File("The file, sent as it is made. Where it breaks off, so does the connection."),
+    errors: &[Code::InvalidFilter],
+    related: &["list_deliveries", "export_webhook_deliveries"],
     ..Description::BLANK
 };
 

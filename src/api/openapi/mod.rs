@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 
 use super::call::{Door, For, MAX_BATCH_BODY};
 use super::error::{Code, Language};
+use super::export::MAX_ROWS;
+use crate::table::Format;
 
 /// What the server answered to each call's example, with ids, times and secrets replaced by fixed ones. The tests write
 /// this file and fail when an answer has changed.
@@ -143,6 +145,8 @@ pub enum Shape {
     List(Kind, &'static str),
     /// A page of a list.
     Page(Kind, &'static str),
+    /// A list as a file.
+    File(&'static str),
 }
 
 /// A resource of the answers.
@@ -289,6 +293,19 @@ fn parameters(route: &Route) -> Vec<Value> {
             parameters.push(parameter);
         }
     }
+    if matches!(route.description.answer, Shape::File(..)) {
+        parameters.push(json!({
+            "name": "format", "in": "query", "required": false,
+            "description": "`csv` or `xlsx`; what is unknown is CSV.",
+            "schema": { "type": "string", "default": "csv" },
+        }));
+        parameters.push(json!({
+            "name": "limit", "in": "query", "required": false,
+            "description": "Rows of the file, 1 to 100,000. What is out of range or no number is clamped.",
+            "schema": { "type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": MAX_ROWS },
+            "example": 1000,
+        }));
+    }
     if route.description.errors.contains(&Code::InvalidFilter) {
         parameters.extend(filters());
     }
@@ -359,7 +376,7 @@ fn responses(route: &Route, codes: &[Code]) -> Value {
     let reference = |kind: Kind| json!({ "$ref": format!("#/components/schemas/{}", kind.names().0) });
     let list = |kind: Kind| json!({ "type": "array", "items": reference(kind) });
     let (about, data, meta) = match answer {
-        Shape::Nothing(about) => (about, None, ""),
+        Shape::Nothing(about) | Shape::File(about) => (about, None, ""),
         Shape::One(kind, about) => (about, Some(reference(kind)), "Meta"),
         Shape::List(kind, about) => (about, Some(list(kind)), "Meta"),
         Shape::Page(kind, about) => (about, Some(list(kind)), "PageMeta"),
@@ -374,6 +391,17 @@ fn responses(route: &Route, codes: &[Code]) -> Value {
         if let Some(answer) = ANSWERS.get(route.description.id) {
             success["content"]["application/json"]["example"] = answer.clone();
         }
+    }
+    if matches!(answer, Shape::File(..)) {
+        for (name, disposition) in [
+            ("Content-Disposition", "`attachment`, with a name for the file."),
+            ("X-Content-Type-Options", "`nosniff`."),
+        ] {
+            success["headers"][name] = json!({ "description": disposition, "schema": { "type": "string" } });
+        }
+        let file = json!({ "schema": { "type": "string", "format": "binary" } });
+        success["content"] =
+            [Format::Csv, Format::Xlsx].map(|format| (format.media_type(), file.clone())).into_iter().collect();
     }
     responses.insert(status.to_string(), success);
     for code in codes {

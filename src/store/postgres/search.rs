@@ -1,4 +1,4 @@
-//! The account-wide list of deliveries, filtered.
+//! The account-wide list of deliveries, filtered: by page, or from one end to the other.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
@@ -9,7 +9,8 @@ use super::{Store, column, corrupt, get, rows, snapshot, text};
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId};
-use crate::store::{Page, Paged, StoreError};
+use crate::store::values::STRETCH;
+use crate::store::{Page, Paged, StoreError, Stretch};
 
 impl Store {
     pub async fn find_deliveries(
@@ -42,12 +43,42 @@ impl Store {
         let found = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &parameters).await?;
         Ok(Paged { items: found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total })
     }
+
+    pub async fn walk_deliveries(
+        &self,
+        owner: AccountId,
+        filter: DeliveryFilter,
+        before: Option<i64>,
+    ) -> Result<Stretch<Delivery>, StoreError> {
+        let mut client = self.reader().await?;
+        let db = snapshot(&mut client).await?;
+        let mut condition = Condition::of(&db, owner, &filter).await?;
+        let (first, end) = filter.ids();
+        let end = end.map_or(i64::MAX, |end| end.0).min(before.unwrap_or(i64::MAX));
+        let sql = "SELECT id FROM deliveries WHERE account = $1 AND endpoint = ANY($2) AND id >= $3 AND id < $4 \
+                   ORDER BY id DESC LIMIT $5";
+        let most = i64::try_from(STRETCH).unwrap_or(i64::MAX);
+        let parameters: super::Params<'_> =
+            &[&condition.account, &condition.endpoints, &first.map_or(0, |id| id.0), &end, &most];
+        let ids: Vec<i64> =
+            rows(&db, sql, parameters).await?.iter().map(|row| get(row, "id")).collect::<Result<_, _>>()?;
+        let next = ids.last().copied().filter(|_| ids.len() == STRETCH);
+        condition.and(&one_of("id", &ids));
+        let parameters: Vec<&(dyn ToSql + Sync)> =
+            condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+        let chosen = format!("SELECT * FROM deliveries WHERE {}", condition.sql);
+        let found = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &parameters).await?;
+        Ok(Stretch { items: found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, next })
+    }
 }
 
 /// A filter as SQL: numbers of ours are written out, text from outside is bound.
 struct Condition {
     sql: String,
     values: Vec<Box<dyn ToSql + Sync + Send>>,
+    account: i64,
+    /// The endpoints whose deliveries may be taken.
+    endpoints: Vec<i64>,
 }
 
 impl Condition {
@@ -55,7 +86,7 @@ impl Condition {
         let account = account(db, owner).await?.key.0;
         let (named, found) = endpoints(db, account, filter).await?;
         let sql = format!("account = {account} AND {}", one_of("endpoint", &named));
-        let mut condition = Self { sql, values: Vec::new() };
+        let mut condition = Self { sql, values: Vec::new(), account, endpoints: named };
         if !filter.statuses.is_empty() {
             let statuses: Vec<i64> = filter.statuses.iter().map(|status| status.to_column()).collect();
             condition.and(&one_of("status", &statuses));

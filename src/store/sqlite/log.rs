@@ -61,9 +61,14 @@ impl Store {
             if page.offset() >= total {
                 return Ok(Paged { items: Vec::new(), total });
             }
-            let ids = newest_ids(&snapshot, account, page)?;
+            let sql = "SELECT key FROM endpoints WHERE account = ?1 AND deleted_at IS NULL AND deliveries_total > 0";
+            let endpoints: Vec<i64> =
+                snapshot.prepare_cached(sql)?.query_map([account.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let skipped = usize::try_from(page.offset()).unwrap_or(usize::MAX);
+            let wanted = skipped.saturating_add(page.per_page as usize);
+            let ids = newest_ids(&snapshot, &endpoints, (0, i64::MAX), wanted)?;
             let mut statement = snapshot.prepare_cached(&format!("{DELIVERY_COLUMNS} WHERE d.id = ?1"))?;
-            let items = ids.into_iter().map(|id| statement.query_row([id], delivery_from_row));
+            let items = ids.into_iter().skip(skipped).map(|id| statement.query_row([id], delivery_from_row));
             Ok(Paged { items: items.collect::<Result<_, _>>()?, total })
         })
         .await
@@ -165,18 +170,19 @@ fn deliveries_total(db: &Connection, column: &str, value: i64) -> Result<u64, St
     Ok(u64::try_from(total).unwrap_or(0))
 }
 
-/// The ids of a page over all endpoints of an account: a merge of the newest of each, because an index by account
-/// would cost every insert what only this list needs.
-fn newest_ids(db: &Connection, account: AccountKey, page: Page) -> Result<Vec<i64>, StoreError> {
-    let wanted = usize::try_from(page.offset()).unwrap_or(usize::MAX).saturating_add(page.per_page as usize);
-    let sql = "SELECT key FROM endpoints WHERE account = ?1 AND deleted_at IS NULL AND deliveries_total > 0";
-    let endpoints: Vec<i64> =
-        db.prepare_cached(sql)?.query_map([account.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
+/// The newest ids of deliveries of these endpoints, from `first` on and before `end`: a merge of the newest of each,
+/// because an index by account would cost every insert what only these lists need.
+pub(super) fn newest_ids(
+    db: &Connection,
+    endpoints: &[i64],
+    (first, end): (i64, i64),
+    wanted: usize,
+) -> Result<Vec<i64>, StoreError> {
     let mut newest: BinaryHeap<Reverse<i64>> = BinaryHeap::new();
     for endpoint in endpoints {
-        let sql = "SELECT id FROM deliveries WHERE endpoint = ?1 ORDER BY id DESC LIMIT ?2";
+        let sql = "SELECT id FROM deliveries WHERE endpoint = ?1 AND id >= ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4";
         let mut statement = db.prepare_cached(sql)?;
-        let mut rows = statement.query(params![endpoint, i64::try_from(wanted).unwrap_or(i64::MAX)])?;
+        let mut rows = statement.query(params![endpoint, first, end, i64::try_from(wanted).unwrap_or(i64::MAX)])?;
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
             if newest.len() == wanted && newest.peek().is_some_and(|Reverse(oldest)| id < *oldest) {
@@ -188,8 +194,7 @@ fn newest_ids(db: &Connection, account: AccountKey, page: Page) -> Result<Vec<i6
             }
         }
     }
-    let sorted: Vec<i64> = newest.into_sorted_vec().into_iter().map(|Reverse(id)| id).collect();
-    Ok(sorted.into_iter().skip(usize::try_from(page.offset()).unwrap_or(usize::MAX)).collect())
+    Ok(newest.into_sorted_vec().into_iter().map(|Reverse(id)| id).collect())
 }
 
 pub(super) fn delivery_from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {

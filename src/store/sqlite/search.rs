@@ -1,4 +1,4 @@
-//! The account-wide list of deliveries, filtered.
+//! The account-wide list of deliveries, filtered: by page, or from one end to the other.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
@@ -6,11 +6,12 @@ use rusqlite::{Connection, params_from_iter};
 use super::Store;
 use super::admin::{account, sql_offset};
 use super::book::uuid;
-use super::log::{DELIVERY_COLUMNS, delivery_from_row};
+use super::log::{DELIVERY_COLUMNS, delivery_from_row, newest_ids};
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId};
-use crate::store::{Page, Paged, StoreError};
+use crate::store::values::STRETCH;
+use crate::store::{Page, Paged, StoreError, Stretch};
 
 /// A validation's id as text, as it is shown.
 const VALIDATION: &str = "lower(substr(hex(e.validation_id), 1, 8) || '-' || substr(hex(e.validation_id), 9, 4) || '-' \
@@ -52,12 +53,37 @@ impl Store {
         })
         .await
     }
+
+    /// The deliveries that the filter takes among the next that are older than `before`.
+    pub async fn walk_deliveries(
+        &self,
+        owner: AccountId,
+        filter: DeliveryFilter,
+        before: Option<i64>,
+    ) -> Result<Stretch<Delivery>, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let condition = Condition::of(&snapshot, owner, &filter)?;
+            let (first, end) = filter.ids();
+            let end = end.map_or(i64::MAX, |end| end.0).min(before.unwrap_or(i64::MAX));
+            let ids = newest_ids(&snapshot, &condition.endpoints, (first.map_or(0, |id| id.0), end), STRETCH)?;
+            let sql =
+                format!("{DELIVERY_COLUMNS} WHERE {} AND {} ORDER BY d.id DESC", one_of("d.id", &ids), condition.sql);
+            let mut statement = snapshot.prepare(&sql)?;
+            let rows = statement.query_map(params_from_iter(&condition.values), delivery_from_row)?;
+            let next = ids.last().copied().filter(|_| ids.len() == STRETCH);
+            Ok(Stretch { items: rows.collect::<Result<_, _>>()?, next })
+        })
+        .await
+    }
 }
 
 /// A filter as SQL: numbers of ours are written out, text from outside is bound.
 struct Condition {
     sql: String,
     values: Vec<Value>,
+    /// The endpoints whose deliveries may be taken.
+    endpoints: Vec<i64>,
     /// Whether it looks at the event.
     asks_events: bool,
 }
@@ -65,7 +91,8 @@ struct Condition {
 impl Condition {
     fn of(db: &Connection, owner: AccountId, filter: &DeliveryFilter) -> Result<Self, StoreError> {
         let (named, found) = endpoints(db, owner, filter)?;
-        let mut condition = Self { sql: one_of("d.endpoint", &named), values: Vec::new(), asks_events: false };
+        let sql = one_of("d.endpoint", &named);
+        let mut condition = Self { sql, values: Vec::new(), endpoints: named, asks_events: false };
         if !filter.statuses.is_empty() {
             let statuses: Vec<i64> = filter.statuses.iter().map(|status| status.to_column()).collect();
             condition.and(&one_of("d.status", &statuses));

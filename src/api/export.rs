@@ -1,0 +1,113 @@
+//! Lists as files: read stretch by stretch, and written as fast as the client reads and no faster.
+
+use std::io;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http_body_util::channel::{Channel, Sender};
+
+use super::call::Call;
+use super::envelope::{Answer, time};
+use super::error::{ApiError, Code};
+use super::trace::carried;
+use crate::store::{StoreError, Stretch};
+use crate::table::{Cell, Format, Table};
+
+/// Rows of one file.
+pub const MAX_ROWS: u32 = 100_000;
+
+/// Exports at once, in all and of one account: each holds a stretch of rows in memory.
+const AT_ONCE: (usize, usize) = (8, 2);
+
+/// A client that takes nothing for this long has gone.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// Answers with the rows of a list, from its beginning on, as `format` and `limit` say.
+pub async fn answer<T, F>(
+    call: &Call,
+    name: &str,
+    columns: &[(&str, u16)],
+    walk: impl Fn(Option<i64>) -> F + Send + Sync + 'static,
+    cells: fn(&T) -> Vec<Cell<'_>>,
+) -> Result<Answer, ApiError>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<Stretch<T>, StoreError>> + Send,
+{
+    let query = call.query();
+    let format = query.iter().rev().find(|(known, _)| known == "format").map_or(Format::Csv, |(_, f)| Format::parse(f));
+    let limit = call.number("limit", MAX_ROWS, 1, MAX_ROWS) as usize;
+    let Some(slot) = call.api.exports.take(call.caller.account(), AT_ONCE) else {
+        return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 5));
+    };
+    // What cannot be read is refused while there is still a status to say so.
+    let first = walk(None).await?;
+    let table = Table::begin(format, columns).map_err(|error| {
+        tracing::error!(%error, "a file could not be begun");
+        ApiError::from(Code::InternalError)
+    })?;
+    let (sender, body) = Channel::<Bytes, io::Error>::new(1);
+    tokio::spawn(carried(async move {
+        let _slot = slot;
+        write(sender, table, first, limit, walk, cells).await;
+    }));
+    let today = time(call.api.clock.now()).chars().take(10).collect::<String>();
+    Ok(Answer::file(format.media_type(), format!("{name}-{today}.{}", format.name()), Body::new(body)))
+}
+
+async fn write<T, F>(
+    mut sender: Sender<Bytes, io::Error>,
+    table: Table,
+    first: Stretch<T>,
+    limit: usize,
+    walk: impl Fn(Option<i64>) -> F,
+    cells: fn(&T) -> Vec<Cell<'_>>,
+) where
+    T: Send + 'static,
+    F: Future<Output = Result<Stretch<T>, StoreError>>,
+{
+    let (mut table, mut stretch, mut left) = (table, first, limit);
+    let failed = loop {
+        let (items, next) = (stretch.items, stretch.next);
+        let count = items.len().min(left);
+        left -= count;
+        let ends = left == 0 || next.is_none();
+        // Compressing takes its time, which belongs to the calls.
+        let written = tokio::task::spawn_blocking(move || {
+            for item in &items[..count] {
+                table.row(&cells(item))?;
+            }
+            if ends {
+                table.finish().map(|bytes| (None, bytes))
+            } else {
+                table.take().map(|bytes| (Some(table), bytes))
+            }
+        });
+        let bytes = match written.await.map_err(io::Error::other).flatten() {
+            Ok((Some(rest), bytes)) => {
+                table = rest;
+                bytes
+            }
+            Ok((None, bytes)) => {
+                // The end of the file, or nobody who wants it.
+                let _ = tokio::time::timeout(STALLED, sender.send_data(bytes.into())).await;
+                return;
+            }
+            Err(error) => break error,
+        };
+        // Also where it is nothing: that is how one learns that the client has gone.
+        match tokio::time::timeout(STALLED, sender.send_data(bytes.into())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return,
+            Err(_) => break io::Error::from(io::ErrorKind::TimedOut),
+        }
+        match walk(next).await {
+            Ok(found) => stretch = found,
+            Err(error) => break io::Error::other(error.to_string()),
+        }
+    };
+    tracing::warn!(error = %failed, "an export broke off");
+    // The connection is cut, so that nobody takes the part for the whole.
+    sender.abort(failed);
+}
