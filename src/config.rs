@@ -1,8 +1,11 @@
 //! Settings: a TOML file, over it the environment, over it flags. Read and checked once, at the start.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::api::{Bucket, RateLimit, RateLimits};
 use crate::domain::retry::{MAX_STEPS, RetrySchedule};
@@ -53,6 +56,10 @@ pub struct Config {
     pub rate_limits: RateLimits,
     /// `retention.deliveries`; `None` keeps them for ever.
     pub retention: Option<Duration>,
+    /// `retention.audit_log`; `None` keeps it for ever.
+    pub audit_retention: Option<Duration>,
+    /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
     /// `log.format`.
     pub log_format: LogFormat,
     /// `log.level`.
@@ -207,7 +214,13 @@ impl Reader {
         let max_in_flight = self.number("webhooks.max_in_flight", "1024", 1, 16_384);
         let per_endpoint = self.number("webhooks.max_in_flight_per_endpoint", "64", 1, 4_096);
         let max_body = self.number("limits.max_body", "262144", 1_024, 8 << 20);
-        let retention = self.retention();
+        let retention = self.retention("retention.deliveries", "30d");
+        let audit_retention = self.retention("retention.audit_log", "365d");
+        let proxy_rule = "networks or addresses, separated by commas, such as 10.0.0.0/8";
+        let trusted_proxies = self.take("trusted_proxies", "", proxy_rule, |text| {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts.map(|part| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
+        });
         let rate_limits = self.rate_limits();
         let log_format = self.take("log.format", "text", "text or json", |text| match text {
             "text" => Some(LogFormat::Text),
@@ -235,6 +248,8 @@ impl Reader {
                 max_body: usize::try_from(max_body?).ok()?,
                 rate_limits: rate_limits?,
                 retention: retention?,
+                audit_retention: audit_retention?,
+                trusted_proxies: trusted_proxies?,
                 log_format: log_format?,
                 log_level: log_level?,
             })
@@ -306,10 +321,10 @@ impl Reader {
         })
     }
 
-    fn retention(&mut self) -> Option<Option<Duration>> {
+    fn retention(&mut self, name: &str, default: &str) -> Option<Option<Duration>> {
         let hour = Duration::from_secs(3_600);
         let rule = "a duration from 1h to 3650d, such as 30d, or off";
-        self.take("retention.deliveries", "30d", rule, |text| match text {
+        self.take(name, default, rule, |text| match text {
             "off" => Some(None),
             text => parse_duration(text).filter(|keep| (hour..=hour * 24 * 3_650).contains(keep)).map(Some),
         })

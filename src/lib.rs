@@ -76,6 +76,7 @@ impl App {
             max_body: config.max_body,
             rate_limits: config.rate_limits.clone(),
             retention: config.retention,
+            trusted_proxies: config.trusted_proxies.clone(),
             max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
         };
         let api = Api::new(store.clone(), egress.clone(), clock.clone(), &*random, metrics.clone(), settings);
@@ -92,7 +93,7 @@ impl App {
             metrics: metrics.clone(),
         };
         let (stopping, stopped) = watch::channel(false);
-        let retention = Retention { deliveries: config.retention };
+        let retention = Retention { deliveries: config.retention, audit_log: config.audit_retention };
         let mut beside = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
         let mut delivering = None;
         if config.roles.delivery {

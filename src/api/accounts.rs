@@ -109,7 +109,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let name = read_name(&call.json()?)?;
     let keep = call.keep(|account: &Account| Answer::new(201, &resource(account)));
-    let account = call.api.store.create_account(name, keep).await?;
+    let account = call.store().create_account(name, keep).await?;
     Ok(Answer::new(201, &resource(&account)))
 }
 
@@ -126,14 +126,14 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
     if !body.contains_key("name") {
         return Err(Fault::new(Code::NoValidFields).naming("name").into());
     }
-    let account = call.api.store.rename_account(account.id, read_name(&body)?).await?;
+    let account = call.store().rename_account(account.id, read_name(&body)?).await?;
     Ok(Answer::new(200, &resource(&account)))
 }
 
 /// `DELETE /v1/accounts/{id}`
 pub async fn delete(call: Call) -> Result<Answer, ApiError> {
     let id = call.param("id", AccountId::parse)?;
-    call.api.store.delete_account(id).await?;
+    call.store().delete_account(id).await?;
     Ok(Answer::no_content())
 }
 
@@ -166,7 +166,7 @@ pub async fn create_key(call: Call) -> Result<Answer, ApiError> {
     }
     let new = NewApiKey { account: Some(account.id), name, permissions, expires_at };
     let keep = call.keep(|made: &WithKey| Answer::new(201, &key_resource(&made.resource, None)));
-    let made = call.api.store.create_api_key(new, call.api.settings.key_prefix.clone(), keep).await?;
+    let made = call.store().create_api_key(new, call.api.settings.key_prefix.clone(), keep).await?;
     Ok(Answer::new(201, &key_resource(&made.resource, Some(made.key.reveal()))))
 }
 
@@ -174,7 +174,7 @@ pub async fn create_key(call: Call) -> Result<Answer, ApiError> {
 pub async fn delete_key(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let id = call.param("key_id", ApiKeyId::parse)?;
-    call.api.store.delete_api_key(Some(account.id), id).await?;
+    call.store().delete_api_key(Some(account.id), id).await?;
     Ok(Answer::no_content())
 }
 

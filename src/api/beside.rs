@@ -177,6 +177,7 @@ mod tests {
             environment: Environment::Development,
             key_prefix: "mxcep_".into(),
             retention: None,
+            trusted_proxies: Vec::new(),
             max_body: 1_024,
             rate_limits: RateLimits(std::collections::HashMap::new()),
             max_tests: (1, 1),

@@ -17,11 +17,13 @@ use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code, Fault, Words};
 use super::idempotency::{self, Mark};
 use super::limits::{Bucket, RateLimit};
+use super::origin::{self, Peer};
 use super::trace::carried;
+use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::Permission;
 use crate::domain::time::Timestamp;
-use crate::store::{Keep, KeepScope, KeptAnswer, Page};
+use crate::store::{Keep, KeepScope, KeptAnswer, Page, Store};
 
 /// A body must have arrived within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -66,6 +68,7 @@ pub struct Call {
     pub info: RequestInfo,
     /// The headers.
     pub headers: HeaderMap,
+    peer: Option<Peer>,
     params: Vec<(String, String)>,
     query: String,
     body: Result<Bytes, ApiError>,
@@ -148,6 +151,7 @@ where
         caller,
         info: info.clone(),
         headers: parts.headers,
+        peer: parts.extensions.get().copied(),
         params,
         query,
         body,
@@ -266,6 +270,14 @@ impl Call {
     /// The account that the call acts for. Routes for accounts have one: the door has looked.
     pub fn account(&self) -> Result<AccountId, ApiError> {
         self.caller.account().ok_or_else(|| Code::Forbidden.into())
+    }
+
+    /// The store in the caller's hands: for whatever changes something.
+    pub fn store(&self) -> Store {
+        let address =
+            self.peer.map(|Peer(peer)| origin::client(peer, &self.headers, &self.api.settings.trusted_proxies));
+        let actor = Actor::of_key(&self.caller.key);
+        self.api.store.acting(Origin { actor, address, request: Some(self.info.id.clone()) })
     }
 
     /// A part of the path, parsed; what cannot be parsed does not exist.

@@ -133,7 +133,7 @@ pub async fn of_endpoint(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// What a filter takes.
-fn allowed(name: &str) -> Words {
+pub(super) fn allowed(name: &str) -> Words {
     match name {
         "endpoint_id" => Words::new(
             format!("endpoint_id takes up to {MAX_ENDPOINTS} UUIDs, separated by commas"),
@@ -276,6 +276,6 @@ pub async fn retry(call: Call) -> Result<Answer, ApiError> {
         return Err(fault);
     }
     let keep = call.keep(|delivery: &Delivery| Answer::new(202, &resource(delivery, true)));
-    let delivery = call.api.store.retry(account, id, keep).await?;
+    let delivery = call.store().retry(account, id, keep).await?;
     Ok(Answer::new(202, &resource(&delivery, true)))
 }

@@ -98,7 +98,7 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     ApiError::check(faults)?;
     let shown = new.name.clone();
     let keep = call.keep(|made: &EventType| Answer::new(201, &resource(made)));
-    match call.api.store.create_event_type(new, keep).await {
+    match call.store().create_event_type(new, keep).await {
         Ok(made) => Ok(Answer::new(201, &resource(&made))),
         Err(StoreError::Exists) => Err(Fault::of_field(Code::EventTypeExists, "name").naming(shown).into()),
         Err(error) => Err(error.into()),
@@ -117,14 +117,14 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let mut faults = Vec::new();
     read_fields(&body, &mut entry, &mut faults);
     ApiError::check(faults)?;
-    let updated = call.api.store.update_event_type(entry).await?;
+    let updated = call.store().update_event_type(entry).await?;
     Ok(Answer::new(200, &resource(&updated)))
 }
 
 /// `DELETE /v1/event-types/{name}`
 pub async fn delete(call: Call) -> Result<Answer, ApiError> {
     let name = call.param("name", |name| Some(name.to_owned()))?;
-    call.api.store.delete_event_type(name).await?;
+    call.store().delete_event_type(name).await?;
     Ok(Answer::no_content())
 }
 

@@ -59,6 +59,7 @@ buckets! {
     AccountsWrite = "accounts_write",
     ApiKeysRead = "api_keys_read",
     ApiKeysWrite = "api_keys_write",
+    AuditRead = "audit_read",
 }
 
 /// How many calls in how long.

@@ -4,6 +4,7 @@
 //! what they are named after; the other files mirror the URLs.
 
 mod accounts;
+mod audit;
 mod auth;
 mod beside;
 mod call;
@@ -16,6 +17,7 @@ mod export;
 mod idempotency;
 mod limits;
 pub mod openapi;
+mod origin;
 mod replays;
 mod slots;
 mod trace;
@@ -48,6 +50,7 @@ pub use error::{Code, Language};
 pub use event_types::Schemas;
 pub use limits::{Bucket, RateLimit, RateLimits};
 pub use openapi::Route;
+pub use origin::Peer;
 pub use trace::{Traced, current_request};
 
 /// The methods, as the surface below writes them.
@@ -69,6 +72,8 @@ pub struct Settings {
     pub rate_limits: RateLimits,
     /// How long deliveries and their events are kept; `None` is for ever.
     pub retention: Option<std::time::Duration>,
+    /// Whose word on where a request comes from is taken.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Test sends at once, in all and to one endpoint.
     pub max_tests: (usize, usize),
 }
@@ -223,6 +228,8 @@ fn surface() -> Surface {
         .call(GET, "/v1/accounts/{id}/api-keys", (B::ApiKeysRead, P::ApiKeysRead, Both), accounts::list_keys, &calls::LIST_API_KEYS)
         .call(POST, "/v1/accounts/{id}/api-keys", (B::ApiKeysWrite, P::ApiKeysWrite, Both), accounts::create_key, &calls::CREATE_API_KEY)
         .call(DELETE, "/v1/accounts/{id}/api-keys/{key_id}", (B::ApiKeysWrite, P::ApiKeysWrite, Both), accounts::delete_key, &calls::DELETE_API_KEY)
+        .call(GET, "/v1/audit-log", (B::AuditRead, P::AuditRead, Both), audit::list, &calls::LIST_AUDIT_LOG)
+        .call(GET, "/v1/audit-log/export", (B::AuditRead, P::AuditRead, Both), audit::export, &calls::EXPORT_AUDIT_LOG)
 }
 
 /// What is known of every call, in the order of the reference.

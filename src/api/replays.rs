@@ -98,7 +98,7 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let kept_since = call.api.settings.retention.map_or(from, |keep| now.minus(keep));
     let new = NewReplay { from: from.max(kept_since.min(to)), to: to.min(now), selection };
     let keep = call.keep(|replay: &Replay| Answer::new(202, &resource(replay)));
-    let replay = call.api.store.create_replay(account, id, new, keep).await?;
+    let replay = call.store().create_replay(account, id, new, keep).await?;
     Ok(Answer::new(202, &resource(&replay)))
 }
 
@@ -112,7 +112,7 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 /// `DELETE /v1/webhooks/replays/{id}`
 pub async fn cancel(call: Call) -> Result<Answer, ApiError> {
     let id = call.param("id", ReplayId::parse)?;
-    call.api.store.cancel_replay(call.account()?, id).await?;
+    call.store().cancel_replay(call.account()?, id).await?;
     Ok(Answer::no_content())
 }
 

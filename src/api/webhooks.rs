@@ -121,7 +121,7 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     check_address(&call, &url).await?;
     let new = NewEndpoint { url, events, description };
     let keep = call.keep(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.api.store.create_endpoint(account, new, keep).await?;
+    let made = call.store().create_endpoint(account, new, keep).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
 }
 
@@ -159,14 +159,14 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
     if let Some(url) = &url {
         check_address(&call, url).await?;
     }
-    let endpoint = call.api.store.update_endpoint(call.account()?, endpoint.id, change).await?;
+    let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }
 
 /// `DELETE /v1/webhooks/{id}`
 pub async fn delete(call: Call) -> Result<Answer, ApiError> {
     let id = call.param("id", EndpointId::parse)?;
-    call.api.store.delete_endpoint(call.account()?, id).await?;
+    call.store().delete_endpoint(call.account()?, id).await?;
     Ok(Answer::no_content())
 }
 
@@ -184,7 +184,7 @@ pub async fn regenerate_secret(call: Call) -> Result<Answer, ApiError> {
     };
     let overlap = Duration::from_secs(overlap.into());
     let keep = call.keep(|rotated: &WithSecret<Endpoint>| Answer::new(200, &resource(&rotated.resource, None)));
-    let rotated = call.api.store.rotate_secret(call.account()?, endpoint.id, overlap, keep).await?;
+    let rotated = call.store().rotate_secret(call.account()?, endpoint.id, overlap, keep).await?;
     Ok(Answer::new(200, &resource(&rotated.resource, Some(&rotated.secret))))
 }
 

@@ -14,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::clock::SharedClock;
 use crate::config::Config;
+use crate::domain::audit::{Actor, Origin};
 use crate::store::Store;
 
 /// A webhook sender: it takes your events, signs them, delivers them, and never loses one.
@@ -208,7 +209,10 @@ impl SettingArgs {
     async fn open(&self) -> anyhow::Result<Store> {
         let config = self.load([])?;
         crate::telemetry::start(&config);
-        Ok(Store::open(crate::open_options(&config, Arc::new(SharedClock::default()), false, None)).await?)
+        let store = Store::open(crate::open_options(&config, Arc::new(SharedClock::default()), false, None)).await?;
+        let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+        let actor = Actor::CommandLine(user.unwrap_or_else(|| "unknown".to_owned()));
+        Ok(store.acting(Origin { actor, ..Origin::default() }))
     }
 }
 

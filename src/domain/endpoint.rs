@@ -109,3 +109,16 @@ pub struct EndpointChange {
     /// `active` (which clears the failures) or `disabled`.
     pub status: Option<EndpointStatus>,
 }
+
+impl EndpointChange {
+    /// The fields that it names.
+    pub fn fields(&self) -> Vec<&'static str> {
+        let named = [
+            ("url", self.url.is_some()),
+            ("events", self.events.is_some()),
+            ("description", self.description.is_some()),
+            ("status", self.status.is_some()),
+        ];
+        named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
+    }
+}

@@ -151,13 +151,13 @@ impl ResponseFilter {
 }
 
 /// Values separated by commas; `None` when one cannot be read, or there are too many.
-fn list<T>(values: &[&str], most: usize, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+pub(super) fn list<T>(values: &[&str], most: usize, parse: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
     let parts = values.iter().flat_map(|value| value.split(',')).map(str::trim).filter(|part| !part.is_empty());
     let parsed = parts.map(parse).collect::<Option<Vec<T>>>()?;
     (parsed.len() <= most).then_some(parsed)
 }
 
-fn optional<T>(value: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+pub(super) fn optional<T>(value: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
     value.map_or(Some(None), |value| parse(value).map(Some))
 }
 

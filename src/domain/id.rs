@@ -51,6 +51,10 @@ uuid_id!(
     /// A replay.
     ReplayId
 );
+uuid_id!(
+    /// An entry of the audit log.
+    AuditId
+);
 
 /// Reads a UUID in its hyphenated form only.
 pub fn parse_hyphenated(text: &str) -> Option<Uuid> {

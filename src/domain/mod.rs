@@ -4,6 +4,7 @@
 
 pub mod account;
 pub mod address;
+pub mod audit;
 pub mod delivery;
 pub mod endpoint;
 pub mod event;

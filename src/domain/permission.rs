@@ -35,6 +35,7 @@ permissions! {
     AccountsWrite = "accounts:write",
     ApiKeysRead = "api_keys:read",
     ApiKeysWrite = "api_keys:write",
+    AuditRead = "audit:read",
     All = "*",
 }
 
@@ -86,9 +87,9 @@ impl Permissions {
         self.names().join(" ")
     }
 
-    /// Reads what [`Permissions::to_column`] wrote; `None` when a name is unknown.
-    pub fn from_column(column: &str) -> Option<Self> {
-        column.split_whitespace().map(Permission::parse).collect()
+    /// Reads what [`Permissions::to_column`] wrote. A name that only a newer server knows allows nothing here.
+    pub fn from_column(column: &str) -> Self {
+        column.split_whitespace().filter_map(Permission::parse).collect()
     }
 
     fn has(self, permission: Permission) -> bool {
@@ -121,7 +122,7 @@ mod tests {
         assert!(set.allows(Permission::EventsCreate));
         assert!(!set.allows(Permission::EventsRead));
         assert!(!set.covers(Permissions::all()));
-        assert_eq!(Permissions::from_column(&set.to_column()), Some(set));
-        assert_eq!(Permissions::from_column("events:steal"), None);
+        assert_eq!(Permissions::from_column(&set.to_column()), set);
+        assert_eq!(Permissions::from_column("events:steal"), Permissions::default());
     }
 }

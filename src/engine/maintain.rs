@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::domain::id::DeliveryId;
+use crate::domain::time::Timestamp;
 use crate::egress::Egress;
 use crate::store::{Store, StoreError};
 
@@ -17,11 +18,13 @@ const RETENTION_ROUNDS: u64 = 60;
 /// Between two steps, so that deliveries go first.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long finished deliveries and their events are kept; `None` is for ever.
+/// How long things are kept; `None` is for ever.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// From the delivery's creation.
+    /// Finished deliveries and their events, from the delivery's creation.
     pub deliveries: Option<Duration>,
+    /// Entries of the audit log.
+    pub audit_log: Option<Duration>,
 }
 
 /// Closes idle connections until it is dropped.
@@ -39,24 +42,28 @@ pub async fn maintain(store: Store, clock: Arc<dyn Clock>, retention: Retention)
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0u64.. {
         ticks.tick().await;
-        let due = round % RETENTION_ROUNDS == 0;
-        if let Err(error) =
-            once(&store, &*clock, if due { retention } else { Retention { deliveries: None } }, due).await
-        {
+        let due = (round % RETENTION_ROUNDS == 0).then_some(retention);
+        if let Err(error) = once(&store, clock.now(), due).await {
             tracing::warn!(%error, "housekeeping was interrupted and goes on later");
         }
     }
 }
 
-async fn once(store: &Store, clock: &dyn Clock, retention: Retention, answers: bool) -> Result<(), StoreError> {
+async fn once(store: &Store, now: Timestamp, due: Option<Retention>) -> Result<(), StoreError> {
     while store.purge_deleted().await? {
         tokio::time::sleep(PAUSE).await;
     }
-    while answers && store.purge_kept_answers().await? {
+    let Some(retention) = due else { return Ok(()) };
+    while store.purge_kept_answers().await? {
         tokio::time::sleep(PAUSE).await;
     }
+    if let Some(keep) = retention.audit_log {
+        while store.purge_audit_log(now.minus(keep)).await? {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
     let Some(keep) = retention.deliveries else { return Ok(()) };
-    let cutoff = clock.now().minus(keep);
+    let cutoff = now.minus(keep);
     while store.purge_old_replays(cutoff).await? {
         tokio::time::sleep(PAUSE).await;
     }

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::domain::account::{Account, ApiKey};
+use crate::domain::audit::{AuditEntry, AuditFilter, Origin};
 use crate::domain::delivery::{Delivery, DeliveryDetail};
 use crate::domain::endpoint::{Endpoint, EndpointChange};
 use crate::domain::event::{Event, EventType, NewEvent};
@@ -65,6 +66,15 @@ impl Store {
                 postgres::Store::open(&url, options).await.map(|store| Self(Which::Postgres(store)))
             }
         }
+    }
+
+    /// The same store in somebody's hands: the audit log says of changes that are made through it that they made them.
+    #[must_use]
+    pub fn acting(&self, origin: Origin) -> Self {
+        Self(match &self.0 {
+            Which::Sqlite(store) => Which::Sqlite(store.acting(origin)),
+            Which::Postgres(store) => Which::Postgres(store.acting(origin)),
+        })
     }
 
     /// What was last committed, as far as this process knows.
@@ -475,6 +485,26 @@ impl Store {
         }
     }
 
+    /// Entries of the audit log, newest first: an account's own, or for an operator all.
+    pub async fn audit_log(
+        &self,
+        owner: Option<AccountId>,
+        filter: AuditFilter,
+        page: Page,
+    ) -> Result<Paged<AuditEntry>, StoreError> {
+        on!(self, audit_log(owner, filter, page))
+    }
+
+    /// The next of them that are older than `before`: a bounded stretch.
+    pub async fn walk_audit_log(
+        &self,
+        owner: Option<AccountId>,
+        filter: AuditFilter,
+        before: Option<i64>,
+    ) -> Result<Stretch<AuditEntry>, StoreError> {
+        on!(self, walk_audit_log(owner, filter, before))
+    }
+
     /// Resolves when a replay may have been asked for since the last time.
     pub async fn replay_wanted(&self) {
         match &self.0 {
@@ -502,6 +532,11 @@ impl Store {
     /// there may be more.
     pub async fn purge_old_replays(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
         on!(self, purge_old_replays(cutoff))
+    }
+
+    /// Removes a step of the audit log from before `cutoff`. Returns whether there may be more.
+    pub async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        on!(self, purge_audit_log(cutoff))
     }
 
     /// Forgets a step of kept answers whose time is over. Returns whether there may be more.

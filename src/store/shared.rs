@@ -8,6 +8,7 @@ use super::inbox::Inbox;
 use super::keys::KeySource;
 use super::values::{OpenOptions, Target};
 use crate::clock::{Clock, Random};
+use crate::domain::audit::{Action, AuditFilter, Origin};
 use crate::domain::id::{AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
 use crate::domain::sign::Signer;
@@ -113,6 +114,74 @@ impl Shared {
         }
         current.map(|current| SecretSet { current, older }).ok_or(OpenError::Damaged)
     }
+}
+
+/// What the audit log is told of a change, by the transaction that makes it.
+pub(super) struct Deed {
+    action: Action,
+    pub account: Option<AccountKey>,
+    resource: String,
+    fields: Vec<&'static str>,
+}
+
+impl Deed {
+    /// Something of an account was changed, or of no account and so of the operator's.
+    pub fn of(account: impl Into<Option<AccountKey>>, action: Action, resource: impl ToString) -> Self {
+        Self { action, account: account.into(), resource: resource.to_string(), fields: Vec::new() }
+    }
+
+    /// These fields of it.
+    pub fn with_fields(mut self, fields: &[&'static str]) -> Self {
+        fields.clone_into(&mut self.fields);
+        self
+    }
+
+    /// The text columns of its row, in the order of [`AUDIT_TEXTS`].
+    pub fn texts(&self, origin: &Origin) -> [Option<String>; 9] {
+        let Origin { actor, address, request } = origin;
+        [
+            Some(self.action.name().to_owned()),
+            Some(actor.kind().to_owned()),
+            actor.id(),
+            actor.name().map(str::to_owned),
+            Some(self.action.resource().to_owned()),
+            Some(self.resource.clone()),
+            Some(self.fields.join(" ")),
+            address.map(|address| address.to_string()),
+            request.clone(),
+        ]
+    }
+}
+
+/// The text columns of the audit log.
+pub(super) const AUDIT_TEXTS: &str =
+    "action, actor, actor_id, actor_name, resource, resource_id, fields, address, request";
+
+/// Which entries of the audit log, as `l`, somebody may see and looks for: the condition, and the texts that it compares
+/// with. `place` writes the place of one of them, from 1.
+pub(super) fn audit_condition(
+    filter: &AuditFilter,
+    account: Option<AccountKey>,
+    place: impl Fn(usize) -> String,
+) -> (String, Vec<String>) {
+    let mut parts = vec!["1 = 1".to_owned()];
+    let mut texts = Vec::new();
+    let mut one_of = |column: &str, values: Vec<String>| {
+        if values.is_empty() {
+            return None;
+        }
+        let places: Vec<String> = values.iter().enumerate().map(|(n, _)| place(texts.len() + n + 1)).collect();
+        texts.extend(values);
+        Some(format!("l.{column} IN ({})", places.join(", ")))
+    };
+    parts.extend(one_of("action", filter.actions.iter().map(|action| action.name().to_owned()).collect()));
+    parts.extend(one_of("actor_id", filter.actors.clone()));
+    parts.extend(one_of("resource", filter.resource_types.iter().map(ToString::to_string).collect()));
+    parts.extend(one_of("resource_id", filter.resources.clone()));
+    parts.extend(account.map(|account| format!("l.account = {account}", account = account.0)));
+    parts.extend(filter.from.map(|from| format!("l.created_at >= {}", from.as_millis())));
+    parts.extend(filter.to.map(|to| format!("l.created_at < {}", to.end_of_second().as_millis())));
+    (parts.join(" AND "), texts)
 }
 
 /// Names separated by spaces.

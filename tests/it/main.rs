@@ -2,6 +2,7 @@
 
 mod accounts;
 mod app;
+mod audit;
 mod cluster;
 mod command_line;
 mod crash;

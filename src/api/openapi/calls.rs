@@ -2,7 +2,7 @@
 //! said again here; errors that follow from it are added in `openapi`.
 
 use super::Shape::{File, List, Nothing, One, Page};
-use super::{Body, Description, Kind, Tag};
+use super::{Body, Description, Kind, Tag, filters};
 use crate::api::error::Code;
 
 /// The faults of an endpoint's fields.
@@ -57,6 +57,7 @@ pub const CREATE_WEBHOOK: Description = Description {
     errors: &WEBHOOK_FAULTS,
     guide: Some("receive-and-verify"),
     related: &["test_webhook", "regenerate_secret", "list_event_types"],
+    ..Description::BLANK
 };
 
 pub const GET_WEBHOOK: Description = Description {
@@ -151,7 +152,7 @@ pub const LIST_DELIVERIES: Description = Description {
     title: "List deliveries",
     about: "The deliveries of all endpoints of the account, newest first, each with its endpoint's URL and its latest attempt. Of several filters all must hold, of several values of one filter any.",
     answer: Page(Kind::WebhookDelivery, "A page of deliveries."),
-    errors: &[Code::InvalidFilter],
+    filters: filters::DELIVERIES,
     guide: Some("life-of-a-delivery"),
     related: &["list_webhook_deliveries", "get_delivery", "export_deliveries"],
     ..Description::BLANK
@@ -173,7 +174,7 @@ pub const EXPORT_DELIVERIES: Description = Description {
     title: "Export deliveries",
     about: "The deliveries of all endpoints of the account as a CSV or XLSX file, newest first, up to 100,000 rows, with the same filters as the list. An account can have two exports under way.",
     answer: File("The file, sent as it is made. Where it breaks off, so does the connection."),
-    errors: &[Code::InvalidFilter],
+    filters: filters::DELIVERIES,
     related: &["list_deliveries", "export_webhook_deliveries"],
     ..Description::BLANK
 };
@@ -200,6 +201,7 @@ pub const RETRY_DELIVERY: Description = Description {
     errors: &[Code::DeliveryUnderWay],
     guide: Some("replay-after-an-outage"),
     related: &["get_delivery", "replay_events"],
+    ..Description::BLANK
 };
 
 pub const REPLAY: Description = Description {
@@ -219,6 +221,7 @@ pub const REPLAY: Description = Description {
     ],
     guide: Some("replay-after-an-outage"),
     related: &["get_replay", "cancel_replay", "get_missed", "retry_delivery"],
+    ..Description::BLANK
 };
 
 pub const GET_REPLAY: Description = Description {
@@ -269,6 +272,7 @@ pub const PUBLISH_EVENT: Description = Description {
     errors: EVENT_FAULTS,
     guide: Some("idempotent-publishing"),
     related: &["publish_events", "get_event", "list_event_types"],
+    ..Description::BLANK
 };
 
 pub const PUBLISH_EVENTS: Description = Description {
@@ -296,6 +300,7 @@ pub const PUBLISH_EVENTS: Description = Description {
     ],
     guide: Some("idempotent-publishing"),
     related: &["publish_event", "list_events"],
+    ..Description::BLANK
 };
 
 pub const LIST_EVENTS: Description = Description {
@@ -395,6 +400,7 @@ pub const CREATE_ACCOUNT: Description = Description {
     errors: &[Code::NameRequired, Code::NameInvalid],
     guide: Some("production"),
     related: &["create_api_key", "list_accounts"],
+    ..Description::BLANK
 };
 
 pub const GET_ACCOUNT: Description = Description {
@@ -451,6 +457,7 @@ pub const CREATE_API_KEY: Description = Description {
     errors: &[Code::NameInvalid, Code::PermissionsRequired, Code::PermissionInvalid, Code::ExpiresAtInvalid],
     guide: Some("production"),
     related: &["delete_api_key", "list_api_keys"],
+    ..Description::BLANK
 };
 
 pub const DELETE_API_KEY: Description = Description {
@@ -461,5 +468,27 @@ pub const DELETE_API_KEY: Description = Description {
     status: 204,
     answer: Nothing("The key is revoked."),
     related: &["create_api_key", "list_api_keys"],
+    ..Description::BLANK
+};
+
+pub const LIST_AUDIT_LOG: Description = Description {
+    id: "list_audit_log",
+    tag: Tag::AuditLog,
+    title: "List the audit log",
+    about: "Every change of endpoints, secrets, replays, event types, accounts and keys, newest first: who made it, to what, when, from where, and in which request. A change and its entry are one commit. An account's key sees what concerns its account, an operator's key everything. Secrets, keys and the values of fields are never in it. Publishing and test sends are in the lists of events and deliveries instead.",
+    answer: Page(Kind::AuditEntry, "A page of the log."),
+    filters: filters::AUDIT_LOG,
+    related: &["export_audit_log", "list_api_keys"],
+    ..Description::BLANK
+};
+
+pub const EXPORT_AUDIT_LOG: Description = Description {
+    id: "export_audit_log",
+    tag: Tag::AuditLog,
+    title: "Export the audit log",
+    about: "The audit log as a CSV or XLSX file, newest first, up to 100,000 rows, with the same filters as the list. The columns are named like the attributes of an entry.",
+    answer: File("The file, sent as it is made. Where it breaks off, so does the connection."),
+    filters: filters::AUDIT_LOG,
+    related: &["list_audit_log", "export_deliveries"],
     ..Description::BLANK
 };

@@ -5,7 +5,7 @@ use utoipa::PartialSchema;
 
 use super::{Kind, schemas};
 use crate::api::error::Code;
-use crate::api::{accounts, deliveries, event_types, events, replays, webhooks};
+use crate::api::{accounts, audit, deliveries, event_types, events, replays, webhooks};
 
 /// All of them, by name.
 pub(super) fn components() -> Map<String, Value> {
@@ -134,7 +134,7 @@ fn error_response() -> Value {
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::WebhookEndpoint,
         Self::WebhookTestResult,
         Self::WebhookDelivery,
@@ -146,6 +146,7 @@ impl Kind {
         Self::EventType,
         Self::Account,
         Self::ApiKey,
+        Self::AuditEntry,
     ];
 
     /// The component's name, the resource's `type`, and what its id is.
@@ -169,6 +170,7 @@ impl Kind {
             Self::EventType => ("EventType", "event_type", "The type's name."),
             Self::Account => ("Account", "account", "Account identifier."),
             Self::ApiKey => ("ApiKey", "api_key", "Key identifier. It is not the key."),
+            Self::AuditEntry => ("AuditEntry", "audit_entry", "Entry identifier."),
         }
     }
 
@@ -184,6 +186,7 @@ impl Kind {
             Self::EventType => schema::<event_types::Attributes>(),
             Self::Account => schema::<accounts::AccountAttributes>(),
             Self::ApiKey => schema::<accounts::KeyAttributes>(),
+            Self::AuditEntry => schema::<audit::AuditAttributes>(),
         }
     }
 

@@ -4,6 +4,7 @@
 
 pub(in crate::api) mod calls;
 mod components;
+mod filters;
 pub(in crate::api) mod schemas;
 
 use std::sync::LazyLock;
@@ -51,6 +52,8 @@ pub struct Description {
     pub status: u16,
     /// What it answers.
     pub answer: Shape,
+    /// The filters that it takes, and what each is.
+    pub filters: &'static [(&'static str, &'static str)],
     /// Codes beside those that follow from the route.
     pub errors: &'static [Code],
     /// The guide that shows how to use it.
@@ -69,6 +72,7 @@ impl Description {
         body: Body::None,
         status: 200,
         answer: Shape::Nothing(""),
+        filters: &[],
         errors: &[],
         guide: None,
         related: &[],
@@ -90,11 +94,20 @@ pub enum Tag {
     Accounts,
     /// Keys.
     ApiKeys,
+    /// The audit log.
+    AuditLog,
 }
 
 impl Tag {
-    const ALL: [Self; 6] =
-        [Self::Webhooks, Self::Deliveries, Self::Events, Self::EventTypes, Self::Accounts, Self::ApiKeys];
+    const ALL: [Self; 7] = [
+        Self::Webhooks,
+        Self::Deliveries,
+        Self::Events,
+        Self::EventTypes,
+        Self::Accounts,
+        Self::ApiKeys,
+        Self::AuditLog,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -104,6 +117,7 @@ impl Tag {
             Self::EventTypes => "Event types",
             Self::Accounts => "Accounts",
             Self::ApiKeys => "API keys",
+            Self::AuditLog => "Audit log",
         }
     }
 
@@ -115,6 +129,7 @@ impl Tag {
             Self::EventTypes => "The catalog of what can happen, which the operator owns.",
             Self::Accounts => "The owners of endpoints, events and keys.",
             Self::ApiKeys => "What programs sign in with.",
+            Self::AuditLog => "Who changed what, when, and from where.",
         }
     }
 }
@@ -174,6 +189,8 @@ pub enum Kind {
     Account,
     /// `api_key`
     ApiKey,
+    /// `audit_entry`
+    AuditEntry,
 }
 
 /// The document for these routes.
@@ -254,6 +271,9 @@ fn codes(route: &Route) -> Vec<Code> {
         }
         Body::Optional(..) | Body::Ignored => codes.extend(of_json),
     }
+    if !route.description.filters.is_empty() {
+        codes.push(Code::InvalidFilter);
+    }
     codes.extend(route.description.errors);
     codes.sort_by_key(|code| (code.status(), Code::ALL.iter().position(|known| known == code)));
     codes.dedup();
@@ -306,9 +326,7 @@ fn parameters(route: &Route) -> Vec<Value> {
             "example": 1000,
         }));
     }
-    if route.description.errors.contains(&Code::InvalidFilter) {
-        parameters.extend(filters());
-    }
+    parameters.extend(route.description.filters.iter().map(filter));
     if route.method == Method::POST {
         parameters.push(json!({
             "name": "Idempotency-Key",
@@ -321,26 +339,11 @@ fn parameters(route: &Route) -> Vec<Value> {
     parameters
 }
 
-/// The filters of the account-wide list.
-fn filters() -> impl Iterator<Item = Value> {
-    [
-        ("endpoint_id", "UUIDs of up to 20 endpoints, separated by commas."),
-        ("status", "`pending`, `retrying`, `success` or `failed`; several with commas."),
-        ("event_type", "Event types, also `test` and those that are no longer in the catalog; several with commas."),
-        ("response_status", "A status, `2xx`, `3xx`, `4xx`, `5xx`, or `none` where there was no answer; several with commas."),
-        ("validation_id", "UUIDs of validations, separated by commas."),
-        ("from", "Made at this time or later: an ISO 8601 date-time with its offset, or a date, which begins at midnight UTC."),
-        ("to", "Made until the end of this second, or of this day in UTC."),
-        ("min_attempt", "With at least this number of attempts."),
-        ("min_response_time_ms", "With a latest attempt that took at least this long, in milliseconds."),
-        ("q", "Text in the delivery's or endpoint's id, the endpoint's URL or description, the event type, the validation's id or the response status. Case does not matter; what is past 100 characters is cut off."),
-    ]
-    .into_iter()
-    .map(|(name, about)| {
-        let number = name.starts_with("min_");
-        let schema = if number { json!({ "type": "integer", "minimum": 0 }) } else { json!({ "type": "string" }) };
-        json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema })
-    })
+/// A filter as a parameter.
+fn filter((name, about): &(&str, &str)) -> Value {
+    let number = name.starts_with("min_");
+    let schema = if number { json!({ "type": "integer", "minimum": 0 }) } else { json!({ "type": "string" }) };
+    json!({ "name": name, "in": "query", "required": false, "description": about, "schema": schema })
 }
 
 fn request_body(body: &Body) -> Option<Value> {

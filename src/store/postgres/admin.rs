@@ -8,11 +8,13 @@ use tokio_postgres::Row;
 use super::follow::{Change, write_change};
 use super::{Store, corrupt, execute, get, maybe_whole, one, owner, row, rows, text, time, when};
 use crate::domain::account::{Account, ApiKey, KeyHash, PlainKey};
+use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
+use crate::store::shared::Deed;
 use crate::store::view::EventTypes;
 use crate::store::{Keep, KeepScope, KeptAnswer, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
 
@@ -27,6 +29,7 @@ impl Store {
         let sql = "INSERT INTO accounts (id, name, created_at, updated_at) VALUES ($1, $2, $3, $3) RETURNING key";
         let key = AccountKey(get(&one(&tx, sql, &[&id.0, &name, &now.as_millis()]).await?, "key")?);
         let account = Account { id, key, name, created_at: now, updated_at: now };
+        self.audit(&tx, &Deed::of(key, Action::AccountCreated, id), now).await?;
         keep_effect(&tx, keep, &account, now).await?;
         write_change(&tx, Change::Account(key), now).await?;
         self.commit(tx).await?;
@@ -34,10 +37,15 @@ impl Store {
     }
 
     pub async fn rename_account(&self, id: AccountId, name: String) -> Result<Account, StoreError> {
-        let db = self.client().await?;
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
         let sql = "UPDATE accounts SET name = $2, updated_at = $3 WHERE id = $1 AND deleted_at IS NULL";
-        execute(&db, sql, &[&id.0, &text(name), &self.now().as_millis()]).await?;
-        account(&db, id).await
+        execute(&tx, sql, &[&id.0, &text(name), &now.as_millis()]).await?;
+        let account = account(&tx, id).await?;
+        self.audit(&tx, &Deed::of(account.key, Action::AccountUpdated, id).with_fields(&["name"]), now).await?;
+        tx.commit().await?;
+        Ok(account)
     }
 
     pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
@@ -56,6 +64,8 @@ impl Store {
             super::endpoints::bury(&tx, key, now).await?;
             changes.push(Change::Endpoint(key));
         }
+        // What the account's own log says goes with it.
+        self.audit(&tx, &Deed::of(None, Action::AccountDeleted, id), now).await?;
         changes.push(Change::Account(account));
         for change in changes {
             write_change(&tx, change, now).await?;
@@ -120,6 +130,8 @@ impl Store {
             created_at: now,
         };
         let made = WithKey { resource, key };
+        let account = account.map(|(_, key)| key);
+        self.audit(&tx, &Deed::of(account, Action::ApiKeyCreated, id), now).await?;
         keep_effect(&tx, keep, &made, now).await?;
         write_change(&tx, Change::ApiKey(id), now).await?;
         self.commit(tx).await?;
@@ -144,17 +156,19 @@ impl Store {
     }
 
     pub async fn delete_api_key(&self, account_id: Option<AccountId>, id: ApiKeyId) -> Result<(), StoreError> {
+        let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let key = match account_id {
-            Some(id) => Some(account(&tx, id).await?.key.0),
+        let account = match account_id {
+            Some(id) => Some(account(&tx, id).await?.key),
             None => None,
         };
         let sql = "DELETE FROM api_keys WHERE id = $1 AND account IS NOT DISTINCT FROM $2";
-        if execute(&tx, sql, &[&id.0, &key]).await? == 0 {
+        if execute(&tx, sql, &[&id.0, &account.map(|key| key.0)]).await? == 0 {
             return Err(StoreError::NotFound);
         }
-        write_change(&tx, Change::ApiKey(id), self.now()).await?;
+        self.audit(&tx, &Deed::of(account, Action::ApiKeyRevoked, id), now).await?;
+        write_change(&tx, Change::ApiKey(id), now).await?;
         self.commit(tx).await
     }
 
@@ -183,6 +197,7 @@ impl Store {
         if execute(&tx, sql, parameters).await? == 0 {
             return Err(StoreError::Exists);
         }
+        self.audit(&tx, &Deed::of(None, Action::EventTypeCreated, &new.name), now).await?;
         keep_effect(&tx, keep, &new, now).await?;
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await?;
@@ -200,18 +215,21 @@ impl Store {
         if execute(&tx, sql, parameters).await? == 0 {
             return Err(StoreError::NotFound);
         }
+        self.audit(&tx, &Deed::of(None, Action::EventTypeUpdated, &entry.name), now).await?;
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await?;
         Ok(entry)
     }
 
     pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
+        let (now, name) = (self.now(), text(name));
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        if execute(&tx, "DELETE FROM event_types WHERE name = $1", &[&text(name)]).await? == 0 {
+        if execute(&tx, "DELETE FROM event_types WHERE name = $1", &[&name]).await? == 0 {
             return Err(StoreError::NotFound);
         }
-        write_change(&tx, Change::EventTypes, self.now()).await?;
+        self.audit(&tx, &Deed::of(None, Action::EventTypeDeleted, name), now).await?;
+        write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await
     }
 
@@ -307,7 +325,7 @@ fn api_key_from_row(row: &Row) -> Result<(KeyHash, ApiKey), StoreError> {
         id: ApiKeyId(get(row, "id")?),
         account,
         name: get(row, "name")?,
-        permissions: Permissions::from_column(get(row, "permissions")?).ok_or_else(|| corrupt("permissions"))?,
+        permissions: Permissions::from_column(get(row, "permissions")?),
         hint: get(row, "hint")?,
         expires_at: time(row, "expires_at")?,
         last_used_at: time(row, "last_used_at")?,

@@ -9,11 +9,12 @@ use super::admin::{account, count, keep_effect, lock_account};
 use super::follow::{Change, write_change};
 use super::{Store, execute, get, one, parsed, rows, text, time, when, whole};
 use crate::domain::account::Account;
+use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointHealth, EndpointStatus};
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
-use crate::store::shared::words;
+use crate::store::shared::{Deed, words};
 use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
@@ -41,6 +42,7 @@ impl Store {
             return Err(StoreError::LimitReached(limit));
         }
         let made = self.insert_endpoint(&tx, &account, new, now).await?;
+        self.audit(&tx, &Deed::of(account.key, Action::WebhookCreated, made.resource.id), now).await?;
         keep_effect(&tx, keep, &made, now).await?;
         write_change(&tx, Change::Endpoint(made.resource.key), now).await?;
         self.commit(tx).await?;
@@ -68,6 +70,7 @@ impl Store {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
+        let deed = Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields());
         let status = change.status.unwrap_or(endpoint.health.status);
         let cleared = change.status == Some(EndpointStatus::Active);
         let (url, events) = (change.url.unwrap_or(endpoint.url), change.events.unwrap_or(endpoint.events));
@@ -82,6 +85,7 @@ impl Store {
         execute(&tx, sql, parameters).await?;
         subscribe(&tx, endpoint.account, key, &events).await?;
         let changed = find(&tx, owner, id).await?;
+        self.audit(&tx, &deed, now).await?;
         write_change(&tx, Change::Endpoint(key), now).await?;
         self.commit(tx).await?;
         Ok(changed)
@@ -93,6 +97,7 @@ impl Store {
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
         bury(&tx, endpoint.key, now).await?;
+        self.audit(&tx, &Deed::of(endpoint.account, Action::WebhookDeleted, id), now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await
     }
@@ -113,6 +118,7 @@ impl Store {
         let sql = "UPDATE endpoints SET version = version + 1, updated_at = $2 WHERE key = $1";
         execute(&tx, sql, &[&endpoint.key.0, &now.as_millis()]).await?;
         let rotated = WithSecret { resource: find(&tx, owner, id).await?, secret };
+        self.audit(&tx, &Deed::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
         keep_effect(&tx, keep, &rotated, now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await?;
@@ -140,7 +146,9 @@ impl Store {
             let (endpoint, version): (i64, i64) = (get(row, "endpoint")?, get(row, "version")?);
             execute(&tx, sql, &[&endpoint, &version, &new.key_id, &new.bytes]).await?;
         }
-        write_change(&tx, Change::MasterKeys, self.now()).await?;
+        let now = self.now();
+        self.audit(&tx, &Deed::of(None, Action::SecretsRekeyed, keyring.current_id()), now).await?;
+        write_change(&tx, Change::MasterKeys, now).await?;
         self.commit(tx).await?;
         Ok(stale.len() as u64)
     }

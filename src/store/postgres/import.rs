@@ -187,6 +187,16 @@ const TABLES: &[Table] = &[
         write: "INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) SELECT * FROM \
                 unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[])",
     },
+    Table {
+        name: "audit_log",
+        kinds: &[Number, Id, Number, Text, Text, Text, Text, Text, Text, Text, Text, Text, Number],
+        read: "SELECT key, key, id, account, action, actor, actor_id, actor_name, resource, resource_id, fields, address, \
+               request, created_at FROM audit_log WHERE key > ?1 ORDER BY key LIMIT ?2",
+        write: "INSERT INTO audit_log (key, id, account, action, actor, actor_id, actor_name, resource, resource_id, fields, \
+                address, request, created_at) OVERRIDING SYSTEM VALUE SELECT * FROM unnest($1::bigint[], $2::uuid[], \
+                $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], \
+                $11::text[], $12::text[], $13::bigint[])",
+    },
 ];
 
 const SECRETS: &str = "endpoint_secrets";
@@ -292,7 +302,7 @@ impl Store {
     async fn end_import(&self) -> Result<(), StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        for table in ["accounts", "endpoints", "replays"] {
+        for table in ["accounts", "endpoints", "replays", "audit_log"] {
             // New rows go on after those that came.
             let sql = format!(
                 "SELECT setval(pg_get_serial_sequence('{table}', 'key'), greatest((SELECT max(key) FROM {table}), 1))"

@@ -23,7 +23,7 @@ const SETTLING: Duration = Duration::from_secs(30);
 const EXACT: Duration = Duration::from_secs(2 * 86_400);
 
 impl Store {
-    fn tidies_up(&self) -> bool {
+    pub(super) fn tidies_up(&self) -> bool {
         self.shared.inbox.is_none() || self.node.is_first()
     }
 
@@ -146,6 +146,10 @@ async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, Sto
         return Ok(false);
     }
     execute(db, "DELETE FROM counters WHERE account = $1", &[&key]).await?;
+    let sql = "DELETE FROM audit_log WHERE key IN (SELECT key FROM audit_log WHERE account = $1 LIMIT $2)";
+    if execute(db, sql, &[&key, &STEP]).await? > 0 {
+        return Ok(true);
+    }
     Ok(execute(db, "DELETE FROM accounts WHERE key = $1", &[&key]).await? > 0)
 }
 

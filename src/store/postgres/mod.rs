@@ -7,6 +7,7 @@
 //! the move from SQLite.
 
 mod admin;
+mod audit;
 mod calls;
 mod dispatch;
 mod endpoints;
@@ -37,6 +38,7 @@ use super::inbox::{Inbox, Nudge, Room};
 use super::shared::Shared;
 use super::view::View;
 use super::{KeepScope, KeptAnswer, StoreError};
+use crate::domain::audit::Origin;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 
@@ -64,6 +66,7 @@ pub struct Store {
     rooms: Rooms,
     /// For lists and the like: whoever reads much takes nothing from what is sent.
     reads: Pool,
+    origin: Origin,
 }
 
 /// An end for a call over the network.
@@ -73,6 +76,12 @@ pub(super) async fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>
 }
 
 impl Store {
+    /// The same store in somebody's hands.
+    #[must_use]
+    pub fn acting(&self, origin: Origin) -> Self {
+        Self { origin, ..self.clone() }
+    }
+
     /// What this node knows: see `follow`.
     pub fn view(&self) -> &View {
         &self.view

@@ -10,6 +10,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::follow::Follower;
 use super::node::Node;
 use super::{Store, admin, follow, herald, intake, node, partitions, target};
+use crate::domain::audit::Origin;
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::store::{OpenError, OpenOptions};
@@ -18,6 +19,7 @@ use crate::store::{OpenError, OpenOptions};
 const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_initial", include_str!("../../../migrations/postgres/0001_initial.sql")),
     ("0002_replay", include_str!("../../../migrations/postgres/0002_replay.sql")),
+    ("0003_log", include_str!("../../../migrations/postgres/0003_log.sql")),
 ];
 
 /// Connections of one node for calls and deliveries.
@@ -77,7 +79,8 @@ impl Store {
         });
         node::start(&own, &shared, &node, &follower);
         node.keep(tokio::spawn(follow::listen(settings, tls, Arc::downgrade(&follower))));
-        Ok(Self { pool, view, shared, node, follower, targets, intake, herald, rooms, reads })
+        let origin = Origin::default();
+        Ok(Self { pool, view, shared, node, follower, targets, intake, herald, rooms, reads, origin })
     }
 }
 

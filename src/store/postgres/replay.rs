@@ -15,12 +15,13 @@ use super::ids::Ids;
 use super::intake::{Counting, shard};
 use super::log::find_delivery;
 use super::{Store, execute, get, number, one, parsed, row, rows, snapshot, time, when};
+use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::EndpointStatus;
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
-use crate::store::shared::{Shared, words};
+use crate::store::shared::{Deed, Shared, words};
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
 use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
 
@@ -80,6 +81,7 @@ impl Store {
                    JOIN payloads p ON p.account = d.account AND p.event = d.event WHERE d.account = $1 AND d.id = $2";
         execute(&tx, sql, &[&account, &id.0, &now.as_millis()]).await?;
         let delivery = find_delivery(&tx, owner, id).await?;
+        self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
         keep_effect(&tx, keep, &delivery, now).await?;
         tx.commit().await?;
         self.nudge(EndpointKey(endpoint), now);
@@ -137,6 +139,7 @@ impl Store {
         ];
         execute(&tx, sql, parameters).await?;
         let replay = find_replay(&tx, owner, id).await?;
+        self.audit(&tx, &Deed::of(AccountKey(job.account), Action::ReplayCreated, id), now).await?;
         keep_effect(&tx, keep, &replay, now).await?;
         write_change(&tx, Change::Replay, now).await?;
         self.commit(tx).await?;
@@ -154,12 +157,14 @@ impl Store {
         let tx = client.transaction().await?;
         find_replay(&tx, owner, id).await?;
         let sql = "UPDATE replays SET status = $2::bigint, finished_at = $3 WHERE id = $1 AND finished_at IS NULL \
-                   RETURNING key";
+                   RETURNING key, account";
         let cancelled = row(&tx, sql, &[&id.0, &ReplayStatus::Cancelled.to_column(), &now.as_millis()]).await?;
         // One that is finished stays as it is.
         let Some(cancelled) = cancelled else { return Ok(()) };
         let key = get(&cancelled, "key")?;
         take_back_one(&tx, key).await?;
+        let account = AccountKey(get(&cancelled, "account")?);
+        self.audit(&tx, &Deed::of(account, Action::ReplayCancelled, id), now).await?;
         // What is in memory comes back without an attempt: see `release`.
         write_change(&tx, Change::Cancelled(key), now).await?;
         self.commit(tx).await

@@ -2,14 +2,16 @@
 
 use rusqlite::{Connection, Row, params};
 
+use super::Store;
 use super::book::{time, uuid};
-use super::{Store, parsed};
 use crate::domain::account::{Account, ApiKey, KeyHash, PlainKey};
+use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Keyring;
 use crate::domain::time::Timestamp;
+use crate::store::shared::Deed;
 use crate::store::sqlite::writer::Tx;
 use crate::store::view::EventTypes;
 use crate::store::{Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
@@ -17,6 +19,7 @@ use crate::store::{Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey}
 impl Store {
     /// Makes an account.
     pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let id = AccountId::from_random(tx.shared.random.array());
@@ -25,6 +28,7 @@ impl Store {
                 let key = AccountKey(tx.db.last_insert_rowid());
                 tx.book.touch_account(key);
                 let account = Account { id, key, name, created_at: tx.now, updated_at: tx.now };
+                tx.audit(&origin, &Deed::of(key, Action::AccountCreated, id))?;
                 tx.keep(keep, &account)?;
                 Ok(account)
             })
@@ -33,17 +37,21 @@ impl Store {
 
     /// Renames an account.
     pub async fn rename_account(&self, id: AccountId, name: String) -> Result<Account, StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let sql = "UPDATE accounts SET name = ?2, updated_at = ?3 WHERE id = ?1 AND deleted_at IS NULL";
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), name, tx.now.as_millis()])?;
-                account(tx.db, id)
+                let account = account(tx.db, id)?;
+                tx.audit(&origin, &Deed::of(account.key, Action::AccountUpdated, id).with_fields(&["name"]))?;
+                Ok(account)
             })
             .await
     }
 
     /// Deletes an account, its keys and its endpoints at once, and the rest of what it owned in the background.
     pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let account = account(tx.db, id)?;
@@ -63,7 +71,8 @@ impl Store {
                 let sql = "UPDATE accounts SET deleted_at = ?2 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![account.key.0, tx.now.as_millis()])?;
                 tx.book.touch_account(account.key);
-                Ok(())
+                // What the account's own log says goes with it.
+                tx.audit(&origin, &Deed::of(None, Action::AccountDeleted, id))
             })
             .await
     }
@@ -92,6 +101,7 @@ impl Store {
         prefix: String,
         keep: Option<Keep<WithKey>>,
     ) -> Result<WithKey, StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let account = new.account.map(|id| account(tx.db, id).map(|found| (id, found.key))).transpose()?;
@@ -124,6 +134,7 @@ impl Store {
                     created_at: tx.now,
                 };
                 let made = WithKey { resource, key };
+                tx.audit(&origin, &Deed::of(account.map(|(_, key)| key), Action::ApiKeyCreated, id))?;
                 tx.keep(keep, &made)?;
                 Ok(made)
             })
@@ -143,15 +154,16 @@ impl Store {
 
     /// Revokes a key of an account, or an operator's.
     pub async fn delete_api_key(&self, account_id: Option<AccountId>, id: ApiKeyId) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
-                let key = account_id.map(|id| account(tx.db, id)).transpose()?.map(|account| account.key.0);
+                let key = account_id.map(|id| account(tx.db, id)).transpose()?.map(|account| account.key);
                 let sql = "DELETE FROM api_keys WHERE id = ?1 AND account IS ?2";
-                if tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), key])? == 0 {
+                if tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), key.map(|key| key.0)])? == 0 {
                     return Err(StoreError::NotFound);
                 }
                 tx.book.touch_api_key(id);
-                Ok(())
+                tx.audit(&origin, &Deed::of(key, Action::ApiKeyRevoked, id))
             })
             .await
     }
@@ -175,6 +187,7 @@ impl Store {
         new: EventType,
         keep: Option<Keep<EventType>>,
     ) -> Result<EventType, StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let new = EventType { created_at: tx.now, updated_at: tx.now, ..new };
@@ -191,6 +204,7 @@ impl Store {
                     return Err(StoreError::Exists);
                 }
                 tx.book.touch_event_types();
+                tx.audit(&origin, &Deed::of(None, Action::EventTypeCreated, &new.name))?;
                 tx.keep(keep, &new)?;
                 Ok(new)
             })
@@ -199,6 +213,7 @@ impl Store {
 
     /// Replaces a type's description, schema and example.
     pub async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let entry = EventType { updated_at: tx.now, ..entry };
@@ -215,6 +230,7 @@ impl Store {
                     return Err(StoreError::NotFound);
                 }
                 tx.book.touch_event_types();
+                tx.audit(&origin, &Deed::of(None, Action::EventTypeUpdated, &entry.name))?;
                 Ok(entry)
             })
             .await
@@ -222,13 +238,14 @@ impl Store {
 
     /// Takes a type out of the catalog; who subscribes to it stays subscribed.
     pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
-                if tx.db.prepare_cached("DELETE FROM event_types WHERE name = ?1")?.execute([name])? == 0 {
+                if tx.db.prepare_cached("DELETE FROM event_types WHERE name = ?1")?.execute([&name])? == 0 {
                     return Err(StoreError::NotFound);
                 }
                 tx.book.touch_event_types();
-                Ok(())
+                tx.audit(&origin, &Deed::of(None, Action::EventTypeDeleted, name))
             })
             .await
     }
@@ -317,7 +334,7 @@ fn api_key_from_row(row: &Row<'_>) -> rusqlite::Result<(KeyHash, ApiKey)> {
         id: ApiKeyId(uuid(row, "id")?),
         account,
         name: row.get("name")?,
-        permissions: parsed(row, "permissions", |column: String| Permissions::from_column(&column))?,
+        permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
         hint: row.get("hint")?,
         expires_at: time(row, "expires_at")?,
         last_used_at: time(row, "last_used_at")?,

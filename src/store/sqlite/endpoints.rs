@@ -9,11 +9,12 @@ use super::admin::account;
 use super::book::{health, time, uuid};
 use super::writer::Tx;
 use crate::domain::account::Account;
+use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus};
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
-use crate::store::shared::words;
+use crate::store::shared::{Deed, words};
 use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
@@ -28,6 +29,7 @@ impl Store {
         new: NewEndpoint,
         keep: Option<Keep<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let account = account(tx.db, owner)?;
@@ -38,6 +40,7 @@ impl Store {
                     return Err(StoreError::LimitReached(limit));
                 }
                 let made = insert(tx, &account, new)?;
+                tx.audit(&origin, &Deed::of(account.key, Action::WebhookCreated, made.resource.id))?;
                 tx.keep(keep, &made)?;
                 Ok(made)
             })
@@ -67,9 +70,14 @@ impl Store {
         id: EndpointId,
         change: EndpointChange,
     ) -> Result<Endpoint, StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
+                tx.audit(
+                    &origin,
+                    &Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields()),
+                )?;
                 let status = change.status.unwrap_or(endpoint.health.status);
                 let cleared = change.status == Some(EndpointStatus::Active);
                 let description = change.description.unwrap_or(endpoint.description);
@@ -101,9 +109,11 @@ impl Store {
 
     /// Deletes an endpoint at once, and its history in the background.
     pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
+                tx.audit(&origin, &Deed::of(endpoint.account, Action::WebhookDeleted, id))?;
                 bury(tx, endpoint.key)
             })
             .await
@@ -118,6 +128,7 @@ impl Store {
         overlap: Duration,
         keep: Option<Keep<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
@@ -127,6 +138,7 @@ impl Store {
                 tx.db.prepare_cached(sql)?.execute(params![endpoint.key.0, tx.now.as_millis()])?;
                 tx.book.touch_endpoint(endpoint.key);
                 let rotated = WithSecret { resource: find(tx.db, owner, id)?, secret };
+                tx.audit(&origin, &Deed::of(endpoint.account, Action::SecretRegenerated, id))?;
                 tx.keep(keep, &rotated)?;
                 Ok(rotated)
             })
@@ -136,8 +148,9 @@ impl Store {
     /// Seals every secret with the current master key. Returns how many were sealed anew.
     pub async fn reseal_secrets(&self) -> Result<u64, StoreError> {
         self.shared.reload_keyring();
+        let origin = self.origin.clone();
         self.writer
-            .write(|tx| {
+            .write(move |tx| {
                 let keyring = tx.shared.keyring();
                 let sql = "SELECT s.endpoint, s.version, s.key_id, s.sealed, e.id FROM endpoint_secrets s \
                            JOIN endpoints e ON e.key = s.endpoint WHERE s.key_id <> ?1";
@@ -159,6 +172,7 @@ impl Store {
                     ])?;
                     resealed += 1;
                 }
+                tx.audit(&origin, &Deed::of(None, Action::SecretsRekeyed, keyring.current_id()))?;
                 Ok(resealed)
             })
             .await

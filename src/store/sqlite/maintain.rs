@@ -98,6 +98,10 @@ fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
             delete_event(tx.db, *id)?;
         }
         if rows.is_empty() {
+            let sql = "DELETE FROM audit_log WHERE key IN (SELECT key FROM audit_log WHERE account = ?1 LIMIT ?2)";
+            if tx.db.prepare_cached(sql)?.execute(params![account, STEP])? > 0 {
+                return Ok(true);
+            }
             tx.db.prepare_cached("DELETE FROM accounts WHERE key = ?1")?.execute([account])?;
         }
         return Ok(true);

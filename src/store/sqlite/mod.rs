@@ -5,6 +5,7 @@
 //! `log` and `search` the lists, `replay` what is sent again, `maintain` the housekeeping, `export` the move to PostgreSQL.
 
 mod admin;
+mod audit;
 mod book;
 mod dispatch;
 mod endpoints;
@@ -28,6 +29,7 @@ use super::inbox::Inbox;
 use super::shared::Shared;
 use super::view::View;
 use super::{KeepScope, KeptAnswer, StoreError};
+use crate::domain::audit::Origin;
 
 pub(super) use export::Export;
 
@@ -50,9 +52,16 @@ pub struct Store {
     readers: Readers,
     view: View,
     shared: Arc<Shared>,
+    origin: Origin,
 }
 
 impl Store {
+    /// The same store in somebody's hands.
+    #[must_use]
+    pub fn acting(&self, origin: Origin) -> Self {
+        Self { origin, ..self.clone() }
+    }
+
     /// What attempts and authentication look at: as fresh as the last commit.
     pub fn view(&self) -> &View {
         &self.view

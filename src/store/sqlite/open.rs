@@ -8,6 +8,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{BUSY_TIMEOUT, Readers, Store, admin, dispatch, export, peer, writer};
 use crate::clock::Clock;
+use crate::domain::audit::Origin;
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::store::{OpenError, OpenOptions, StoreError};
@@ -16,6 +17,7 @@ use crate::store::{OpenError, OpenOptions, StoreError};
 const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_initial", include_str!("../../../migrations/sqlite/0001_initial.sql")),
     ("0002_replay", include_str!("../../../migrations/sqlite/0002_replay.sql")),
+    ("0003_log", include_str!("../../../migrations/sqlite/0003_log.sql")),
 ];
 
 /// How long the checkpointer waits for readers.
@@ -43,7 +45,7 @@ impl Store {
         let view = View::default();
         let writer = writer::start(connection, path, shared.clone(), view.clone(), lease, lock)
             .map_err(|e| failed("cannot read", &e))?;
-        Ok(Self { writer, readers: Readers::new(path), view, shared })
+        Ok(Self { writer, readers: Readers::new(path), view, shared, origin: Origin::default() })
     }
 }
 

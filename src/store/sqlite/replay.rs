@@ -6,17 +6,19 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::admin::account;
 use super::book::{EndpointRow, time, uuid};
 use super::dispatch::take_back;
 use super::endpoints::find;
 use super::log::find_delivery;
 use super::writer::Tx;
 use super::{Store, parsed};
+use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
-use crate::store::shared::words;
+use crate::store::shared::{Deed, words};
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
 use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
 
@@ -62,6 +64,7 @@ impl Store {
         id: DeliveryId,
         keep: Option<Keep<Delivery>>,
     ) -> Result<Delivery, StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 if find_delivery(tx.db, owner, id)?.status.is_open() {
@@ -75,6 +78,7 @@ impl Store {
                     .prepare_cached(sql)?
                     .query_row(params![id.0, retrying, tx.now.as_millis()], |row| row.get(0))?;
                 let delivery = find_delivery(tx.db, owner, id)?;
+                tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::DeliveryRetried, id))?;
                 tx.keep(keep, &delivery)?;
                 tx.after.due.push((EndpointKey(endpoint), tx.now));
                 Ok(delivery)
@@ -100,6 +104,7 @@ impl Store {
             })
             .await?;
         let id = ReplayId::from_random(self.shared.random.array());
+        let origin = self.origin.clone();
         let made = self
             .writer
             .write(move |tx| {
@@ -134,6 +139,7 @@ impl Store {
                         finished_at,
                     ])?;
                 let replay = find_replay(tx.db, owner, id)?;
+                tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCreated, id))?;
                 tx.keep(keep, &replay)?;
                 Ok(replay)
             })
@@ -154,6 +160,7 @@ impl Store {
     /// Stops a replay. What it made and nobody has begun to send goes, from memory too; one that is finished stays as it
     /// is.
     pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 if find_replay(tx.db, owner, id)?.finished_at.is_some() {
@@ -168,6 +175,7 @@ impl Store {
                 let cancelled = ReplayStatus::Cancelled.to_column();
                 tx.db.prepare_cached(sql)?.execute(params![key, cancelled, tx.now.as_millis()])?;
                 let unsent = take_back(tx.db, key)?;
+                tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
                 tx.book.count_delivery(endpoint, -unsent);
                 // What is in memory comes back without an attempt: see `release`.
                 tx.book.cancel(key);

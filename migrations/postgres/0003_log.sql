@@ -1,0 +1,19 @@
+-- Who did what: `actor` and `resource` as the API names them. Entries of an account go with it; those of none are the
+-- operator's.
+CREATE TABLE audit_log (
+  key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  id uuid NOT NULL,
+  account bigint,
+  action text NOT NULL,
+  actor text NOT NULL,
+  actor_id text,
+  actor_name text,
+  resource text NOT NULL,
+  resource_id text NOT NULL,
+  fields text NOT NULL,
+  address text,
+  request text,
+  created_at bigint NOT NULL
+);
+CREATE INDEX audit_log_account ON audit_log (account, key);
+CREATE INDEX audit_log_created ON audit_log (created_at);

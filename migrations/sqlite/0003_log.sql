@@ -1,0 +1,19 @@
+-- Who did what: `actor` and `resource` as the API names them. Entries of an account go with it; those of none are the
+-- operator's.
+CREATE TABLE audit_log (
+  key INTEGER PRIMARY KEY AUTOINCREMENT,
+  id BLOB NOT NULL,
+  account INTEGER,
+  action TEXT NOT NULL,
+  actor TEXT NOT NULL,
+  actor_id TEXT,
+  actor_name TEXT,
+  resource TEXT NOT NULL,
+  resource_id TEXT NOT NULL,
+  fields TEXT NOT NULL,
+  address TEXT,
+  request TEXT,
+  created_at INTEGER NOT NULL
+);
+CREATE INDEX audit_log_account ON audit_log (account, key);
+CREATE INDEX audit_log_created ON audit_log (created_at);

@@ -1,0 +1,61 @@
+//! Where a request comes from: the address of its connection, or the one that a trusted proxy tells of.
+
+use std::net::IpAddr;
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+/// The other end of a request's connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub IpAddr);
+
+/// The address of who asks. `X-Forwarded-For` is believed as far as the addresses from its end on are trusted proxies:
+/// what is further left may be written by anybody.
+pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
+    let mut client = peer.to_canonical();
+    let told: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .collect();
+    for address in told.into_iter().rev() {
+        if !is_trusted(client) {
+            break;
+        }
+        match address.parse::<IpAddr>() {
+            Ok(address) => client = address.to_canonical(),
+            Err(_) => break,
+        }
+    }
+    client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_trusted_proxies_have_written_is_believed() {
+        let trusted: Vec<IpNet> = ["10.0.0.0/8", "::1/128"].map(|net| net.parse().expect("a network")).into();
+        for (peer, headers, expected) in [
+            ("203.0.113.7", vec!["1.1.1.1"], "203.0.113.7"),
+            ("10.0.0.1", vec![], "10.0.0.1"),
+            ("10.0.0.1", vec!["203.0.113.7"], "203.0.113.7"),
+            ("::ffff:10.0.0.1", vec!["203.0.113.7"], "203.0.113.7"),
+            ("10.0.0.1", vec!["1.1.1.1, 203.0.113.7"], "203.0.113.7"),
+            ("10.0.0.1", vec!["1.1.1.1", "203.0.113.7, 10.9.9.9"], "203.0.113.7"),
+            ("10.0.0.1", vec!["203.0.113.7, nonsense"], "10.0.0.1"),
+            ("::1", vec!["2001:db8::7"], "2001:db8::7"),
+        ] {
+            let mut map = HeaderMap::new();
+            for value in headers {
+                map.append("x-forwarded-for", value.parse().expect("a value"));
+            }
+            let found = client(peer.parse().expect("an address"), &map, &trusted);
+            assert_eq!(found, expected.parse::<IpAddr>().expect("an address"), "{peer} {map:?}");
+        }
+    }
+}

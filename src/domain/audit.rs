@@ -1,0 +1,192 @@
+//! The audit log: who did what to which resource, when, and from where. Nothing in it is secret.
+
+use std::net::IpAddr;
+
+use super::account::ApiKey;
+use super::filter::{list, optional};
+use super::id::{AccountId, ApiKeyId, AuditId};
+use super::time::Timestamp;
+
+/// Values that one filter can name.
+const MAX_VALUES: usize = 100;
+
+/// Characters of an id that a filter names.
+const MAX_ID_CHARS: usize = 255;
+
+macro_rules! actions {
+    ($($variant:ident = $name:literal on $resource:literal),* $(,)?) => {
+        /// What was done.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Action {
+            $(#[doc = concat!("`", $name, "`")] $variant),*
+        }
+
+        impl Action {
+            /// Every action, in the order of the reference.
+            pub const ALL: &'static [Action] = &[$(Action::$variant),*];
+
+            /// The name, as the API writes it.
+            pub fn name(self) -> &'static str {
+                match self { $(Action::$variant => $name),* }
+            }
+
+            /// The type of the resource that it was done to.
+            pub fn resource(self) -> &'static str {
+                match self { $(Action::$variant => $resource),* }
+            }
+        }
+    };
+}
+
+actions! {
+    WebhookCreated = "webhook.created" on "webhook_endpoint",
+    WebhookUpdated = "webhook.updated" on "webhook_endpoint",
+    WebhookDeleted = "webhook.deleted" on "webhook_endpoint",
+    SecretRegenerated = "webhook.secret_regenerated" on "webhook_endpoint",
+    DeliveryRetried = "delivery.retried" on "webhook_delivery",
+    ReplayCreated = "replay.created" on "webhook_replay",
+    ReplayCancelled = "replay.cancelled" on "webhook_replay",
+    EventTypeCreated = "event_type.created" on "event_type",
+    EventTypeUpdated = "event_type.updated" on "event_type",
+    EventTypeDeleted = "event_type.deleted" on "event_type",
+    AccountCreated = "account.created" on "account",
+    AccountUpdated = "account.updated" on "account",
+    AccountDeleted = "account.deleted" on "account",
+    ApiKeyCreated = "api_key.created" on "api_key",
+    ApiKeyRevoked = "api_key.revoked" on "api_key",
+    SecretsRekeyed = "secrets.rekeyed" on "master_key",
+}
+
+impl Action {
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|action| action.name() == name)
+    }
+}
+
+/// Who does something.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Actor {
+    /// A program, by its key: the key's id, and its name or hint as it was then.
+    ApiKey(ApiKeyId, String),
+    /// Somebody at the machine, by the name of their user there.
+    CommandLine(String),
+    /// The server itself.
+    #[default]
+    System,
+}
+
+impl Actor {
+    /// Who has this key.
+    pub fn of_key(key: &ApiKey) -> Self {
+        Self::ApiKey(key.id, key.name.clone().unwrap_or_else(|| key.hint.clone()))
+    }
+
+    /// `api_key`, `command_line` or `system`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ApiKey(..) => "api_key",
+            Self::CommandLine(_) => "command_line",
+            Self::System => "system",
+        }
+    }
+
+    /// The id of what acts, where it has one.
+    pub fn id(&self) -> Option<String> {
+        if let Self::ApiKey(id, _) = self { Some(id.to_string()) } else { None }
+    }
+
+    /// A name for people.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::ApiKey(_, name) | Self::CommandLine(name) => Some(name),
+            Self::System => None,
+        }
+    }
+}
+
+/// Where a change comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Origin {
+    /// Who makes it.
+    pub actor: Actor,
+    /// The address that the request came from.
+    pub address: Option<IpAddr>,
+    /// The request's id.
+    pub request: Option<String>,
+}
+
+/// An entry of the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AuditEntry {
+    /// The id outside.
+    pub id: AuditId,
+    /// The account that it concerns; `None` for what is the operator's.
+    pub account: Option<AccountId>,
+    /// What was done: an [`Action`], or what a newer server calls one.
+    pub action: String,
+    /// The type, id and name of who did it.
+    pub actor: (String, Option<String>, Option<String>),
+    /// The type, and the id or the name, of what it was done to.
+    pub resource: (String, String),
+    /// The fields that were changed.
+    pub fields: Vec<String>,
+    /// The address that the request came from.
+    pub address: Option<String>,
+    /// The request's id.
+    pub request: Option<String>,
+    /// When it was committed.
+    pub created_at: Timestamp,
+}
+
+/// Which entries are looked for. What is empty does not count; all that is not must hold.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AuditFilter {
+    /// One of these actions.
+    pub actions: Vec<Action>,
+    /// By one of these.
+    pub actors: Vec<String>,
+    /// To a resource of one of these types.
+    pub resource_types: Vec<&'static str>,
+    /// To one of these resources.
+    pub resources: Vec<String>,
+    /// Concerning this account: an operator may name one.
+    pub account: Option<AccountId>,
+    /// At this time or later.
+    pub from: Option<Timestamp>,
+    /// Before the end of this second.
+    pub to: Option<Timestamp>,
+}
+
+impl AuditFilter {
+    /// The parameters that are filters.
+    pub const NAMES: [&str; 7] = ["action", "actor_id", "resource_type", "resource_id", "account_id", "from", "to"];
+
+    /// Reads the parameters of a request; where values cannot be read, the names of their parameters.
+    pub fn read(parameters: &[(String, String)]) -> Result<Self, Vec<&'static str>> {
+        let mut filter = Self::default();
+        let unreadable = Self::NAMES.into_iter().filter(|name| {
+            let values = parameters.iter().filter(|(known, _)| known == name).map(|(_, value)| value.trim());
+            let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
+            filter.take(name, &values).is_none()
+        });
+        let unreadable: Vec<_> = unreadable.collect();
+        if unreadable.is_empty() { Ok(filter) } else { Err(unreadable) }
+    }
+
+    fn take(&mut self, name: &str, values: &[&str]) -> Option<()> {
+        let last = values.last().copied();
+        let id = |text: &str| (text.chars().count() <= MAX_ID_CHARS && !text.contains('\0')).then(|| text.to_owned());
+        let kind = |text: &str| Action::ALL.iter().map(|action| action.resource()).find(|kind| *kind == text);
+        match name {
+            "action" => self.actions = list(values, MAX_VALUES, Action::parse)?,
+            "actor_id" => self.actors = list(values, MAX_VALUES, id)?,
+            "resource_type" => self.resource_types = list(values, MAX_VALUES, kind)?,
+            "resource_id" => self.resources = list(values, MAX_VALUES, id)?,
+            "account_id" => self.account = optional(last, AccountId::parse)?,
+            "from" => self.from = optional(last, Timestamp::parse_start)?,
+            _ => self.to = optional(last, Timestamp::parse_end)?,
+        }
+        Some(())
+    }
+}

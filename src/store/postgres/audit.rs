@@ -1,0 +1,122 @@
+//! The audit log: each change writes its entry in its own transaction.
+
+use deadpool_postgres::{GenericClient, Transaction};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::admin::{account, offset};
+use super::{Store, corrupt, execute, get, snapshot, text, when};
+use crate::domain::audit::{AuditEntry, AuditFilter};
+use crate::domain::id::{AccountId, AccountKey, AuditId};
+use crate::domain::time::Timestamp;
+use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, words};
+use crate::store::values::STRETCH;
+use crate::store::{Page, Paged, StoreError, Stretch};
+
+/// Rows that one step removes.
+const STEP: i64 = 500;
+
+const COLUMNS: &str = "SELECT l.key, l.id, l.action, l.actor, l.actor_id, l.actor_name, l.resource, l.resource_id, \
+                       l.fields, l.address, l.request, l.created_at, a.id AS account_id FROM audit_log l \
+                       LEFT JOIN accounts a ON a.key = l.account";
+
+impl Store {
+    /// Writes down who makes this change.
+    pub(super) async fn audit(&self, tx: &Transaction<'_>, deed: &Deed, now: Timestamp) -> Result<(), StoreError> {
+        let id = AuditId::from_random(self.shared.random.array());
+        let texts = deed.texts(&self.origin).map(|value| value.map(text));
+        let (account, now) = (deed.account.map(|account| account.0), now.as_millis());
+        let sql = format!(
+            "INSERT INTO audit_log (id, account, created_at, {AUDIT_TEXTS}) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+        );
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id.0, &account, &now];
+        parameters.extend(texts.iter().map(|value| value as &(dyn ToSql + Sync)));
+        execute(tx, &sql, &parameters).await?;
+        Ok(())
+    }
+
+    pub async fn audit_log(
+        &self,
+        owner: Option<AccountId>,
+        filter: AuditFilter,
+        page: Page,
+    ) -> Result<Paged<AuditEntry>, StoreError> {
+        let mut client = self.reader().await?;
+        let db = snapshot(&mut client).await?;
+        let Some(account) = seen(&db, owner, &filter).await? else {
+            return Ok(Paged { items: Vec::new(), total: 0 });
+        };
+        let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
+        let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+        let sql = format!("SELECT count(*) AS total FROM audit_log l WHERE {condition}");
+        let total: i64 = get(&db.query_one(&sql, &parameters).await?, "total")?;
+        let (limit, offset) = (page.per_page, offset(page));
+        let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
+        let found = db.query(&sql, &parameters).await?;
+        Ok(Paged {
+            items: found.iter().map(entry_from_row).collect::<Result<_, _>>()?,
+            total: u64::try_from(total).map_err(|_| corrupt("total"))?,
+        })
+    }
+
+    pub async fn walk_audit_log(
+        &self,
+        owner: Option<AccountId>,
+        filter: AuditFilter,
+        before: Option<i64>,
+    ) -> Result<Stretch<AuditEntry>, StoreError> {
+        let mut client = self.reader().await?;
+        let db = snapshot(&mut client).await?;
+        let Some(account) = seen(&db, owner, &filter).await? else {
+            return Ok(Stretch { items: Vec::new(), next: None });
+        };
+        let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
+        let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+        let before = before.unwrap_or(i64::MAX);
+        let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
+        let found = db.query(&sql, &parameters).await?;
+        let next = found.last().filter(|_| found.len() == STRETCH).map(|row| get(row, "key")).transpose()?;
+        Ok(Stretch { items: found.iter().map(entry_from_row).collect::<Result<_, _>>()?, next })
+    }
+
+    pub async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let sql = "DELETE FROM audit_log WHERE key IN (SELECT key FROM audit_log WHERE created_at < $1 LIMIT $2)";
+        Ok(execute(&self.client().await?, sql, &[&cutoff.as_millis(), &STEP]).await? > 0)
+    }
+}
+
+/// The account whose entries are seen: `Some(None)` are all of them, `None` are none.
+async fn seen(
+    db: &impl GenericClient,
+    owner: Option<AccountId>,
+    filter: &AuditFilter,
+) -> Result<Option<Option<AccountKey>>, StoreError> {
+    let named = match owner {
+        Some(owner) if filter.account.is_some_and(|named| named != owner) => return Ok(None),
+        owner => owner.or(filter.account),
+    };
+    let Some(named) = named else { return Ok(Some(None)) };
+    match account(db, named).await {
+        Ok(account) => Ok(Some(Some(account.key))),
+        Err(StoreError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn entry_from_row(row: &Row) -> Result<AuditEntry, StoreError> {
+    Ok(AuditEntry {
+        id: AuditId(get(row, "id")?),
+        account: get::<Option<_>>(row, "account_id")?.map(AccountId),
+        action: get(row, "action")?,
+        actor: (get(row, "actor")?, get(row, "actor_id")?, get(row, "actor_name")?),
+        resource: (get(row, "resource")?, get(row, "resource_id")?),
+        fields: words(get(row, "fields")?),
+        address: get(row, "address")?,
+        request: get(row, "request")?,
+        created_at: when(row, "created_at")?,
+    })
+}

@@ -1,0 +1,140 @@
+//! The audit log: each change writes its entry in its own transaction.
+
+use rusqlite::{Connection, Row, params, params_from_iter};
+
+use super::Store;
+use super::admin::{account, count, sql_offset};
+use super::book::uuid;
+use super::writer::Tx;
+use crate::domain::audit::{AuditEntry, AuditFilter, Origin};
+use crate::domain::id::{AccountId, AccountKey, AuditId};
+use crate::domain::time::Timestamp;
+use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, words};
+use crate::store::values::STRETCH;
+use crate::store::{Page, Paged, StoreError, Stretch};
+
+/// Rows that one step removes.
+const STEP: i64 = 500;
+
+const COLUMNS: &str = "SELECT l.*, a.id AS account_id FROM audit_log l LEFT JOIN accounts a ON a.key = l.account";
+
+impl Tx<'_> {
+    /// Writes down who makes this change.
+    pub fn audit(&self, origin: &Origin, deed: &Deed) -> Result<(), StoreError> {
+        let [action, actor, actor_id, actor_name, kind, resource, fields, address, request] = deed.texts(origin);
+        let sql = format!(
+            "INSERT INTO audit_log (id, account, created_at, {AUDIT_TEXTS}) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+        );
+        self.db.prepare_cached(&sql)?.execute(params![
+            AuditId::from_random(self.shared.random.array()).0.as_bytes(),
+            deed.account.map(|account| account.0),
+            self.now.as_millis(),
+            action,
+            actor,
+            actor_id,
+            actor_name,
+            kind,
+            resource,
+            fields,
+            address,
+            request,
+        ])?;
+        Ok(())
+    }
+}
+
+impl Store {
+    pub async fn audit_log(
+        &self,
+        owner: Option<AccountId>,
+        filter: AuditFilter,
+        page: Page,
+    ) -> Result<Paged<AuditEntry>, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let Some(account) = seen(&snapshot, owner, &filter)? else {
+                return Ok(Paged { items: Vec::new(), total: 0 });
+            };
+            let (condition, texts) = audit_condition(&filter, account, |place| format!("?{place}"));
+            let sql = format!("SELECT COUNT(*) FROM audit_log l WHERE {condition}");
+            let total = count(&snapshot, &sql, params_from_iter(&texts))?;
+            let (limit, offset) = (page.per_page, sql_offset(page));
+            let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
+            let mut statement = snapshot.prepare(&sql)?;
+            let rows =
+                statement.query_map(params_from_iter(&texts), |row| entry_from_row(row).map(|(_, entry)| entry))?;
+            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+        })
+        .await
+    }
+
+    pub async fn walk_audit_log(
+        &self,
+        owner: Option<AccountId>,
+        filter: AuditFilter,
+        before: Option<i64>,
+    ) -> Result<Stretch<AuditEntry>, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let Some(account) = seen(&snapshot, owner, &filter)? else {
+                return Ok(Stretch { items: Vec::new(), next: None });
+            };
+            let (condition, texts) = audit_condition(&filter, account, |place| format!("?{place}"));
+            let before = before.unwrap_or(i64::MAX);
+            let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
+            let mut statement = snapshot.prepare(&sql)?;
+            let rows = statement.query_map(params_from_iter(&texts), entry_from_row)?;
+            let (keys, items): (Vec<i64>, Vec<AuditEntry>) = rows.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+            let next = keys.last().copied().filter(|_| keys.len() == STRETCH);
+            Ok(Stretch { items, next })
+        })
+        .await
+    }
+
+    pub async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let sql = "DELETE FROM audit_log WHERE key IN \
+                           (SELECT key FROM audit_log WHERE created_at < ?1 LIMIT ?2)";
+                Ok(tx.db.prepare_cached(sql)?.execute(params![cutoff.as_millis(), STEP])? > 0)
+            })
+            .await
+    }
+}
+
+/// The account whose entries are seen: `Some(None)` are all of them, `None` are none.
+fn seen(
+    db: &Connection,
+    owner: Option<AccountId>,
+    filter: &AuditFilter,
+) -> Result<Option<Option<AccountKey>>, StoreError> {
+    let named = match owner {
+        Some(owner) if filter.account.is_some_and(|named| named != owner) => return Ok(None),
+        owner => owner.or(filter.account),
+    };
+    match named.map(|named| account(db, named)).transpose() {
+        Ok(account) => Ok(Some(account.map(|account| account.key))),
+        Err(StoreError::NotFound) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<(i64, AuditEntry)> {
+    let account = match row.get::<_, Option<Vec<u8>>>("account_id")? {
+        Some(_) => Some(AccountId(uuid(row, "account_id")?)),
+        None => None,
+    };
+    let entry = AuditEntry {
+        id: AuditId(uuid(row, "id")?),
+        account,
+        action: row.get("action")?,
+        actor: (row.get("actor")?, row.get("actor_id")?, row.get("actor_name")?),
+        resource: (row.get("resource")?, row.get("resource_id")?),
+        fields: words(&row.get::<_, String>("fields")?),
+        address: row.get("address")?,
+        request: row.get("request")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+    };
+    Ok((row.get("key")?, entry))
+}
