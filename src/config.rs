@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::{Bucket, RateLimit, RateLimits};
+use crate::domain::retention::Retention;
 use crate::domain::retry::{MAX_STEPS, RetrySchedule};
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::Environment;
@@ -54,8 +55,8 @@ pub struct Config {
     pub max_body: usize,
     /// `rate_limits.<bucket>`.
     pub rate_limits: RateLimits,
-    /// `retention.deliveries`; `None` keeps them for ever.
-    pub retention: Option<Duration>,
+    /// `retention.deliveries` and `retention.payloads`.
+    pub retention: Retention,
     /// `retention.audit_log`; `None` keeps it for ever.
     pub audit_retention: Option<Duration>,
     /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
@@ -214,7 +215,8 @@ impl Reader {
         let max_in_flight = self.number("webhooks.max_in_flight", "1024", 1, 16_384);
         let per_endpoint = self.number("webhooks.max_in_flight_per_endpoint", "64", 1, 4_096);
         let max_body = self.number("limits.max_body", "262144", 1_024, 8 << 20);
-        let retention = self.retention("retention.deliveries", "30d");
+        let deliveries = self.retention("retention.deliveries", "30d");
+        let payloads = self.retention("retention.payloads", "off");
         let audit_retention = self.retention("retention.audit_log", "365d");
         let proxy_rule = "networks or addresses, separated by commas, such as 10.0.0.0/8";
         let trusted_proxies = self.take("trusted_proxies", "", proxy_rule, |text| {
@@ -247,7 +249,7 @@ impl Reader {
                 max_in_flight_per_endpoint: usize::try_from(per_endpoint?).ok()?,
                 max_body: usize::try_from(max_body?).ok()?,
                 rate_limits: rate_limits?,
-                retention: retention?,
+                retention: Retention { deliveries: deliveries?, payloads: payloads? },
                 audit_retention: audit_retention?,
                 trusted_proxies: trusted_proxies?,
                 log_format: log_format?,
@@ -442,7 +444,7 @@ mod tests {
         assert_eq!(config.policy, DeliveryPolicy::default());
         assert_eq!((config.timeout, config.max_endpoints), (Duration::from_secs(10), 50));
         assert_eq!((config.max_in_flight, config.max_in_flight_per_endpoint), (1024, 64));
-        assert_eq!(config.retention, Some(Duration::from_secs(30 * 86_400)));
+        assert_eq!(config.retention.deliveries, Some(Duration::from_secs(30 * 86_400)));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use api::Api;
 use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
 use egress::{Egress, SystemResolver};
-use engine::{Engine, HttpSender, Limits, Retention};
+use engine::{Engine, HttpSender, Limits};
 use metrics::Metrics;
 use store::inbox::{Inbox, Nudge};
 use store::{OpenError, OpenOptions, Store};
@@ -93,12 +93,12 @@ impl App {
             metrics: metrics.clone(),
         };
         let (stopping, stopped) = watch::channel(false);
-        let retention = Retention { deliveries: config.retention, audit_log: config.audit_retention };
+        let keep = engine::Keep { history: config.retention, audit_log: config.audit_retention };
         let mut beside = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
         let mut delivering = None;
         if config.roles.delivery {
             beside.push(tokio::spawn(engine::replay(store.clone(), metrics)));
-            beside.push(tokio::spawn(engine::maintain(store.clone(), clock, retention)));
+            beside.push(tokio::spawn(engine::maintain(store.clone(), clock, keep)));
             delivering = Some(tokio::spawn(engine.run(nudges, until(stopped.clone()))));
         }
         let pages = web::router();

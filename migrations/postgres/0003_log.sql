@@ -17,3 +17,9 @@ CREATE TABLE audit_log (
 );
 CREATE INDEX audit_log_account ON audit_log (account, key);
 CREATE INDEX audit_log_created ON audit_log (created_at);
+
+-- How long the account's history is kept, in milliseconds, where it is not as long as the settings say. Bodies of events up
+-- to `payloads_gone` are gone.
+ALTER TABLE accounts ADD COLUMN retention_deliveries bigint;
+ALTER TABLE accounts ADD COLUMN retention_payloads bigint;
+ALTER TABLE accounts ADD COLUMN payloads_gone bigint NOT NULL DEFAULT 0;

@@ -3,6 +3,8 @@
 //! An operator's key manages all of them. An account's own key sees and changes its own account only, and makes keys
 //! no stronger than itself.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -11,11 +13,15 @@ use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::openapi::schemas::PermissionNames;
-use crate::domain::account::{Account, ApiKey, MAX_NAME_CHARS};
+use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS};
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
+use crate::domain::retention::MAX_DAYS;
 use crate::domain::time::Timestamp;
 use crate::store::{NewApiKey, Paged, WithKey};
+
+/// Seconds of a day.
+const DAY: u64 = 86_400;
 
 /// The owner of endpoints, events and keys.
 #[derive(Serialize, ToSchema)]
@@ -23,6 +29,12 @@ pub(super) struct AccountAttributes {
     /// A name for people.
     #[schema(min_length = 1, max_length = 255)]
     name: String,
+    /// Days for which its deliveries and events are kept; `null` is as long as the server's settings say.
+    #[schema(required, minimum = 1, maximum = 3650)]
+    deliveries_retention_days: Option<u64>,
+    /// Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is as long as the server's settings say.
+    #[schema(required, minimum = 1, maximum = 3650)]
+    payloads_retention_days: Option<u64>,
     /// When it was made.
     #[schema(format = DateTime)]
     created_at: String,
@@ -37,6 +49,8 @@ fn resource(account: &Account) -> Resource<AccountAttributes> {
         id: account.id.to_string(),
         attributes: AccountAttributes {
             name: account.name.clone(),
+            deliveries_retention_days: account.retention.deliveries.map(days),
+            payloads_retention_days: account.retention.payloads.map(days),
             created_at: time(account.created_at),
             updated_at: time(account.updated_at),
         },
@@ -123,10 +137,28 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let body = call.json()?;
-    if !body.contains_key("name") {
-        return Err(Fault::new(Code::NoValidFields).naming("name").into());
+    let mut faults = Vec::new();
+    let name = body.contains_key("name").then(|| read_name(&body).map_err(|fault| faults.push(fault)).ok()).flatten();
+    let mut retention = |field| match body.get(field).map(|value| read_days(value, field)) {
+        Some(Err(fault)) => {
+            faults.push(fault);
+            None
+        }
+        read => read.and_then(Result::ok),
+    };
+    let deliveries = retention("deliveries_retention_days");
+    let payloads = retention("payloads_retention_days");
+    ApiError::check(faults)?;
+    let change = AccountChange { name, deliveries, payloads };
+    if change.fields().is_empty() {
+        let fields = "name, deliveries_retention_days, payloads_retention_days";
+        return Err(Fault::new(Code::NoValidFields).naming(fields).into());
     }
-    let account = call.store().rename_account(account.id, read_name(&body)?).await?;
+    // How long is kept is what the operator pays for.
+    if call.caller.account().is_some() && (change.deliveries.is_some() || change.payloads.is_some()) {
+        return Err(Code::Forbidden.into());
+    }
+    let account = call.store().update_account(account.id, change).await?;
     Ok(Answer::new(200, &resource(&account)))
 }
 
@@ -195,6 +227,19 @@ fn read_name(body: &Map<String, Value>) -> Result<String, Fault> {
         }
         Some(_) => Err(Fault::of_field(Code::NameInvalid, "name")),
     }
+}
+
+fn days(keep: Duration) -> u64 {
+    keep.as_secs() / DAY
+}
+
+/// A retention in days; `None` is what the settings say.
+fn read_days(value: &Value, field: &'static str) -> Result<Option<Duration>, Fault> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let days = value.as_u64().filter(|days| (1..=u64::from(MAX_DAYS)).contains(days));
+    days.map(|days| Some(Duration::from_secs(days * DAY))).ok_or(Fault::of_field(Code::RetentionInvalid, field))
 }
 
 fn read_permissions(body: &Map<String, Value>) -> Result<Permissions, Vec<Fault>> {

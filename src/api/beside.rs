@@ -176,7 +176,7 @@ mod tests {
         let settings = Settings {
             environment: Environment::Development,
             key_prefix: "mxcep_".into(),
-            retention: None,
+            retention: crate::domain::retention::Retention::default(),
             trusted_proxies: Vec::new(),
             max_body: 1_024,
             rate_limits: RateLimits(std::collections::HashMap::new()),

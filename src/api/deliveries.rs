@@ -69,8 +69,9 @@ pub(super) struct Detail {
     /// The event that is delivered.
     #[schema(format = "uuid")]
     event_id: String,
-    /// The body of the request, byte for byte, the same at every attempt.
-    request_body: String,
+    /// The body of the request, byte for byte, the same at every attempt; `null` when it is no longer kept.
+    #[schema(required)]
+    request_body: Option<String>,
     /// The headers of the latest attempt's request, with the signatures masked and the time at which the attempt began; `null` while there was none.
     #[schema(required, value_type = NullableHeaders, inline)]
     request_headers: Option<Map<String, Value>>,
@@ -247,7 +248,7 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
         delivery: attributes(delivery, true),
         detail: Detail {
             event_id: detail.event.to_string(),
-            request_body: String::from_utf8_lossy(&detail.body).into_owned(),
+            request_body: detail.body.as_ref().map(|body| String::from_utf8_lossy(body).into_owned()),
             request_headers: headers,
             attempts: detail.attempts.iter().map(attempt).collect(),
         },

@@ -34,6 +34,7 @@ use axum::routing::{MethodFilter, get, on};
 use crate::clock::{Clock, Random};
 use crate::domain::id::{AccountId, EndpointKey};
 use crate::domain::permission::Permission as P;
+use crate::domain::retention::Retention;
 use crate::domain::url::Environment;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
@@ -70,8 +71,8 @@ pub struct Settings {
     pub max_body: usize,
     /// Rate limits.
     pub rate_limits: RateLimits,
-    /// How long deliveries and their events are kept; `None` is for ever.
-    pub retention: Option<std::time::Duration>,
+    /// How long the history is kept, where an account has no retention of its own.
+    pub retention: Retention,
     /// Whose word on where a request comes from is taken.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Test sends at once, in all and to one endpoint.

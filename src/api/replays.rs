@@ -95,7 +95,8 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
         return Err(Code::InternalError.into());
     };
     // What is older may be gone, or half of it: an event can be there whose deliveries are not.
-    let kept_since = call.api.settings.retention.map_or(from, |keep| now.minus(keep));
+    let own = call.api.store.account(account).await?.retention;
+    let kept_since = call.api.settings.retention.of(own).since(now).1.unwrap_or(from);
     let new = NewReplay { from: from.max(kept_since.min(to)), to: to.min(now), selection };
     let keep = call.keep(|replay: &Replay| Answer::new(202, &resource(replay)));
     let replay = call.store().create_replay(account, id, new, keep).await?;

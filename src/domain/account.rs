@@ -1,12 +1,14 @@
 //! Accounts and the API keys that act for them.
 
 use std::fmt;
+use std::time::Duration;
 
 use ring::digest;
 use zeroize::Zeroize;
 
 use super::id::{AccountId, AccountKey, ApiKeyId};
 use super::permission::Permissions;
+use super::retention::OwnRetention;
 use super::time::Timestamp;
 
 /// Longest name of an account or a key, in characters.
@@ -21,10 +23,35 @@ pub struct Account {
     pub key: AccountKey,
     /// A label for people.
     pub name: String,
+    /// How long its history is kept, where it is not as long as the settings say.
+    pub retention: OwnRetention,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// What is to be changed of an account; `None` stays.
+#[derive(Clone, Debug, Default)]
+pub struct AccountChange {
+    /// The label.
+    pub name: Option<String>,
+    /// Of deliveries; `Some(None)` is what the settings say.
+    pub deliveries: Option<Option<Duration>>,
+    /// Of bodies, likewise.
+    pub payloads: Option<Option<Duration>>,
+}
+
+impl AccountChange {
+    /// The fields that it names.
+    pub fn fields(&self) -> Vec<&'static str> {
+        let named = [
+            ("name", self.name.is_some()),
+            ("deliveries_retention_days", self.deliveries.is_some()),
+            ("payloads_retention_days", self.payloads.is_some()),
+        ];
+        named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
+    }
 }
 
 /// An API key without the key: what the database holds and the API shows.

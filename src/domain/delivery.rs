@@ -171,8 +171,8 @@ pub struct DeliveryDetail {
     pub delivery: Delivery,
     /// Its event.
     pub event: EventId,
-    /// The bytes that every attempt sends.
-    pub body: Bytes,
+    /// The bytes that every attempt sends; `None` when they are no longer kept.
+    pub body: Option<Bytes>,
     /// Its attempts, the first one first; the newest [`SHOWN_ATTEMPTS`].
     pub attempts: Vec<Attempt>,
 }

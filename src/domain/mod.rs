@@ -12,6 +12,7 @@ pub mod filter;
 pub mod id;
 pub mod permission;
 pub mod replay;
+pub mod retention;
 pub mod retry;
 pub mod secret;
 pub mod sign;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::domain::id::DeliveryId;
+use crate::domain::retention::Retention;
 use crate::domain::time::Timestamp;
 use crate::egress::Egress;
 use crate::store::{Store, StoreError};
@@ -18,12 +18,12 @@ const RETENTION_ROUNDS: u64 = 60;
 /// Between two steps, so that deliveries go first.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long things are kept; `None` is for ever.
+/// How long things are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Retention {
-    /// Finished deliveries and their events, from the delivery's creation.
-    pub deliveries: Option<Duration>,
-    /// Entries of the audit log.
+pub struct Keep {
+    /// The history of accounts that have no retention of their own.
+    pub history: Retention,
+    /// Entries of the audit log; `None` is for ever.
     pub audit_log: Option<Duration>,
 }
 
@@ -37,39 +37,40 @@ pub async fn close_idle(egress: Egress) {
 }
 
 /// Runs until it is dropped.
-pub async fn maintain(store: Store, clock: Arc<dyn Clock>, retention: Retention) {
+pub async fn maintain(store: Store, clock: Arc<dyn Clock>, keep: Keep) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0u64.. {
         ticks.tick().await;
-        let due = (round % RETENTION_ROUNDS == 0).then_some(retention);
+        let due = (round % RETENTION_ROUNDS == 0).then_some(keep);
         if let Err(error) = once(&store, clock.now(), due).await {
             tracing::warn!(%error, "housekeeping was interrupted and goes on later");
         }
     }
 }
 
-async fn once(store: &Store, now: Timestamp, due: Option<Retention>) -> Result<(), StoreError> {
+async fn once(store: &Store, now: Timestamp, due: Option<Keep>) -> Result<(), StoreError> {
     while store.purge_deleted().await? {
         tokio::time::sleep(PAUSE).await;
     }
-    let Some(retention) = due else { return Ok(()) };
+    let Some(keep) = due else { return Ok(()) };
     while store.purge_kept_answers().await? {
         tokio::time::sleep(PAUSE).await;
     }
-    if let Some(keep) = retention.audit_log {
-        while store.purge_audit_log(now.minus(keep)).await? {
+    if let Some(audit_log) = keep.audit_log {
+        while store.purge_audit_log(now.minus(audit_log)).await? {
             tokio::time::sleep(PAUSE).await;
         }
     }
-    let Some(keep) = retention.deliveries else { return Ok(()) };
-    let cutoff = now.minus(keep);
-    while store.purge_old_replays(cutoff).await? {
-        tokio::time::sleep(PAUSE).await;
+    // What is known of it afterwards would be of events that nobody keeps.
+    if let Some(oldest) = keep.history.deliveries {
+        while store.purge_old_replays(now.minus(oldest)).await? {
+            tokio::time::sleep(PAUSE).await;
+        }
     }
-    let mut position = Some(DeliveryId(0));
-    while let Some(after) = position {
-        position = store.purge_old(cutoff, after).await?;
+    let mut position = Some(0);
+    while let Some(from) = position {
+        position = store.purge_old(keep.history, now, from).await?;
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())

@@ -22,7 +22,7 @@ use crate::egress::{Egress, StoredTarget};
 use crate::metrics::Metrics;
 use crate::store::{Claimed, Held, Settled, Settlement, Store, StoreError};
 
-pub use maintain::{Retention, close_idle, maintain};
+pub use maintain::{Keep, close_idle, maintain};
 pub use replay::replay;
 
 /// What the engine asks of a store. See the methods of [`Store`] for what each promises.

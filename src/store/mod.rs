@@ -21,7 +21,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::domain::account::{Account, ApiKey};
+use crate::domain::account::{Account, AccountChange, ApiKey};
 use crate::domain::audit::{AuditEntry, AuditFilter, Origin};
 use crate::domain::delivery::{Delivery, DeliveryDetail};
 use crate::domain::endpoint::{Endpoint, EndpointChange};
@@ -29,6 +29,7 @@ use crate::domain::event::{Event, EventType, NewEvent};
 use crate::domain::filter::DeliveryFilter;
 use crate::domain::id::{AccountId, ApiKeyId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay};
+use crate::domain::retention::Retention;
 use crate::domain::time::Timestamp;
 use inbox::Leased;
 use keys::KeySource;
@@ -148,9 +149,9 @@ impl Store {
         on!(self, create_account(name, keep))
     }
 
-    /// Renames an account.
-    pub async fn rename_account(&self, id: AccountId, name: String) -> Result<Account, StoreError> {
-        on!(self, rename_account(id, name))
+    /// Changes an account.
+    pub async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
+        on!(self, update_account(id, change))
     }
 
     /// Deletes an account, its keys and its endpoints at once, and the rest of what it owned in the background.
@@ -518,13 +519,13 @@ impl Store {
         on!(self, purge_deleted())
     }
 
-    /// Removes a step of finished deliveries made before `cutoff` and their events, from `after` on. Returns where the
-    /// next step goes on, or `None` at the end.
-    pub async fn purge_old(&self, cutoff: Timestamp, after: DeliveryId) -> Result<Option<DeliveryId>, StoreError> {
+    /// Removes a step of what accounts need not keep any longer: finished deliveries, their events, bodies; beginning with
+    /// the account whose key is `from`. Returns where the next step goes on, or `None` at the end.
+    pub async fn purge_old(&self, keep: Retention, now: Timestamp, from: i64) -> Result<Option<i64>, StoreError> {
         match &self.0 {
-            Which::Sqlite(store) => store.purge_old(cutoff, after).await,
+            Which::Sqlite(store) => store.purge_old(keep, now, from).await,
             // A day of many rows takes longer than a call may.
-            Which::Postgres(store) => store.purge_old(cutoff, after).await,
+            Which::Postgres(store) => store.purge_old(keep, now, from).await,
         }
     }
 

@@ -41,6 +41,9 @@ pub enum StoreError {
     /// The delivery has an attempt still to come.
     #[error("the delivery is under way")]
     UnderWay,
+    /// What it would send is no longer kept.
+    #[error("the body is no longer kept")]
+    PayloadGone,
     /// The database did not answer in time, is full, locked or shutting down. Trying again may help.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
@@ -144,7 +147,7 @@ pub struct Stretch<T> {
 }
 
 /// Rows that one stretch looks at.
-pub(super) const STRETCH: usize = 1_000;
+pub(super) const STRETCH: usize = 256;
 
 /// An answer that is kept so that the same idempotency key gets it again.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::filter::DeliveryFilter;
-use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
+use aldaba::domain::id::{AccountId, EndpointId, EndpointKey, EventId, ReplayId};
 use aldaba::domain::replay::{NewReplay, Selection};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
@@ -20,7 +20,7 @@ use aldaba::store::keys::KeySource;
 use aldaba::store::{Database, NewEndpoint, OpenOptions, Page, Store, StoreError};
 
 use crate::database;
-use crate::store::settlement;
+use crate::store::{purge_before, settlement};
 
 /// Runs, and operations in each.
 const RUNS: u64 = 5;
@@ -295,10 +295,7 @@ async fn both_stores_answer_the_same_to_the_same() {
         // And what is left of it when its time is over.
         let cutoff = start().plus(Duration::from_secs(500));
         for side in [&reference, &other] {
-            let mut position = Some(DeliveryId(0));
-            while let Some(after) = position {
-                position = side.store.purge_old(cutoff, after).await.expect("purged");
-            }
+            purge_before(&side.store, cutoff).await;
             while side.store.purge_old_replays(cutoff).await.expect("purged") {}
         }
         assert_eq!(reference.state().await, other.state().await, "run {run}, purged, after {history:#?}");

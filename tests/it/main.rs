@@ -20,6 +20,7 @@ mod idempotency;
 mod import;
 mod reference;
 mod replay;
+mod retention;
 mod rotation;
 mod simulation;
 mod store;

@@ -11,6 +11,7 @@ use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use aldaba::domain::replay::{NewReplay, ReplayStatus, Selection};
+use aldaba::domain::retention::Retention;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
@@ -118,6 +119,15 @@ pub fn settlement(leased: &Leased, status: u16) -> Settlement {
             retry_after_ms: None,
         },
         jitter: 0.0,
+    }
+}
+
+/// Removes all that is older than `cutoff` and finished.
+pub async fn purge_before(store: &Store, cutoff: Timestamp) {
+    let keep = Retention { deliveries: Some(Duration::from_secs(60)), payloads: None };
+    let mut position = Some(0);
+    while let Some(from) = position {
+        position = store.purge_old(keep, cutoff.plus(Duration::from_secs(60)), from).await.expect("purged");
     }
 }
 
@@ -255,10 +265,7 @@ async fn what_is_old_goes_and_totals_follow() {
     f.clock.advance(Duration::from_secs(3_600));
     f.store.accept(vec![f.event(601)], None).await.expect("accepted");
     let cutoff = f.clock.now().minus(Duration::from_secs(60));
-    let mut position = Some(DeliveryId(0));
-    while let Some(after) = position {
-        position = f.store.purge_old(cutoff, after).await.expect("purged");
-    }
+    purge_before(&f.store, cutoff).await;
     let listed = f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed");
     assert_eq!((listed.total, listed.items.len()), (2, 2));
     let events = f.store.events(f.account, ALL).await.expect("listed");
@@ -304,7 +311,7 @@ async fn carry_out(f: &Fixture, key: EndpointKey, replay: i64) -> Vec<DeliveryId
     }
 }
 
-fn everything(f: &Fixture) -> NewReplay {
+pub fn everything(f: &Fixture) -> NewReplay {
     NewReplay { from: Timestamp::from_millis(0), to: f.clock.now(), selection: Selection::All }
 }
 
@@ -414,10 +421,7 @@ async fn an_event_stays_as_long_as_the_delivery_that_a_replay_made_of_it() {
 
     let purge = async |cutoff: Timestamp| {
         while f.store.purge_old_replays(cutoff).await.expect("purged") {}
-        let mut position = Some(DeliveryId(0));
-        while let Some(after) = position {
-            position = f.store.purge_old(cutoff, after).await.expect("purged");
-        }
+        purge_before(&f.store, cutoff).await;
     };
     purge(f.clock.now().minus(Duration::from_secs(60))).await;
     let listed = f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed");

@@ -198,7 +198,7 @@ pub const RETRY_DELIVERY: Description = Description {
     body: Body::Ignored,
     status: 202,
     answer: One(Kind::WebhookDelivery, "The delivery waits for its next attempt."),
-    errors: &[Code::DeliveryUnderWay],
+    errors: &[Code::DeliveryUnderWay, Code::PayloadExpired],
     guide: Some("replay-after-an-outage"),
     related: &["get_delivery", "replay_events"],
     ..Description::BLANK
@@ -416,11 +416,11 @@ pub const GET_ACCOUNT: Description = Description {
 pub const UPDATE_ACCOUNT: Description = Description {
     id: "update_account",
     tag: Tag::Accounts,
-    title: "Rename an account",
-    about: "Changes the account's name.",
-    body: Body::Json("NameAccount", r#"{"name":"Acme Inc."}"#),
+    title: "Update an account",
+    about: "Changes the account's name, and how long its history is kept. The fields that the body does not name stay. Retention is the operator's to change: an account's own key changes the name only. What is older than a new retention goes within some minutes.",
+    body: Body::Json("UpdateAccount", r#"{"name":"Acme Inc."}"#),
     answer: One(Kind::Account, "The account as it is now."),
-    errors: &[Code::NoValidFields, Code::NameRequired, Code::NameInvalid],
+    errors: &[Code::NoValidFields, Code::NameRequired, Code::NameInvalid, Code::RetentionInvalid],
     related: &["get_account"],
     ..Description::BLANK
 };

@@ -21,6 +21,7 @@ pub(super) fn components() -> Map<String, Value> {
         ("CreateEventType".to_owned(), schema::<schemas::CreateEventType>()),
         ("UpdateEventType".to_owned(), schema::<schemas::UpdateEventType>()),
         ("NameAccount".to_owned(), schema::<schemas::NameAccount>()),
+        ("UpdateAccount".to_owned(), schema::<schemas::UpdateAccount>()),
         ("CreateApiKey".to_owned(), schema::<schemas::CreateApiKey>()),
         ("Meta".to_owned(), meta(json!({}))),
         ("PageMeta".to_owned(), meta(json!({ "pagination": { "$ref": "#/components/schemas/Pagination" } }))),

@@ -126,6 +126,20 @@ pub struct NameAccount {
     name: String,
 }
 
+/// What of the account is to be changed. Only an operator's key changes how long its history is kept.
+#[derive(ToSchema)]
+pub struct UpdateAccount {
+    /// A name for people.
+    #[schema(required = false, min_length = 1, max_length = 255)]
+    name: String,
+    /// Days for which its deliveries and events are kept; `null` is as long as the server's settings say.
+    #[schema(minimum = 1, maximum = 3650)]
+    deliveries_retention_days: Option<u64>,
+    /// Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is as long as the server's settings say.
+    #[schema(minimum = 1, maximum = 3650)]
+    payloads_retention_days: Option<u64>,
+}
+
 /// A new API key. It can do no more than the key that makes it.
 #[derive(ToSchema)]
 pub struct CreateApiKey {

@@ -6,12 +6,13 @@ use deadpool_postgres::{GenericClient, Object, Transaction};
 use tokio_postgres::Row;
 
 use super::follow::{Change, write_change};
-use super::{Store, corrupt, execute, get, maybe_whole, one, owner, row, rows, text, time, when};
-use crate::domain::account::{Account, ApiKey, KeyHash, PlainKey};
+use super::{Store, corrupt, execute, get, maybe_whole, number, one, owner, row, rows, text, time, when};
+use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
 use crate::domain::permission::Permissions;
+use crate::domain::retention::OwnRetention;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::store::shared::Deed;
@@ -28,7 +29,7 @@ impl Store {
         let tx = client.transaction().await?;
         let sql = "INSERT INTO accounts (id, name, created_at, updated_at) VALUES ($1, $2, $3, $3) RETURNING key";
         let key = AccountKey(get(&one(&tx, sql, &[&id.0, &name, &now.as_millis()]).await?, "key")?);
-        let account = Account { id, key, name, created_at: now, updated_at: now };
+        let account = Account { id, key, name, retention: OwnRetention::default(), created_at: now, updated_at: now };
         self.audit(&tx, &Deed::of(key, Action::AccountCreated, id), now).await?;
         keep_effect(&tx, keep, &account, now).await?;
         write_change(&tx, Change::Account(key), now).await?;
@@ -36,16 +37,22 @@ impl Store {
         Ok(account)
     }
 
-    pub async fn rename_account(&self, id: AccountId, name: String) -> Result<Account, StoreError> {
+    pub async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let sql = "UPDATE accounts SET name = $2, updated_at = $3 WHERE id = $1 AND deleted_at IS NULL";
-        execute(&tx, sql, &[&id.0, &text(name), &now.as_millis()]).await?;
-        let account = account(&tx, id).await?;
-        self.audit(&tx, &Deed::of(account.key, Action::AccountUpdated, id).with_fields(&["name"]), now).await?;
+        let found = lock_account(&tx, id).await?;
+        let (fields, own) = (change.fields(), found.retention);
+        let name = text(change.name.unwrap_or(found.name));
+        let deliveries = change.deliveries.unwrap_or(own.deliveries).map(millis);
+        let payloads = change.payloads.unwrap_or(own.payloads).map(millis);
+        let sql = "UPDATE accounts SET name = $2, retention_deliveries = $3, retention_payloads = $4, updated_at = $5 \
+                   WHERE key = $1";
+        execute(&tx, sql, &[&found.key.0, &name, &deliveries, &payloads, &now.as_millis()]).await?;
+        self.audit(&tx, &Deed::of(found.key, Action::AccountUpdated, id).with_fields(&fields), now).await?;
+        let changed = account(&tx, id).await?;
         tx.commit().await?;
-        Ok(account)
+        Ok(changed)
     }
 
     pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
@@ -276,7 +283,8 @@ pub(super) async fn check_master_keys(db: &Object, keyring: &Keyring) -> Result<
     })
 }
 
-const ACCOUNT_COLUMNS: &str = "SELECT id, key, name, created_at, updated_at FROM accounts";
+const ACCOUNT_COLUMNS: &str =
+    "SELECT id, key, name, retention_deliveries, retention_payloads, created_at, updated_at FROM accounts";
 
 pub(super) async fn account(db: &impl GenericClient, id: AccountId) -> Result<Account, StoreError> {
     let sql = format!("{ACCOUNT_COLUMNS} WHERE id = $1 AND deleted_at IS NULL");
@@ -294,9 +302,22 @@ fn account_from_row(row: &Row) -> Result<Account, StoreError> {
         id: AccountId(get(row, "id")?),
         key: AccountKey(get(row, "key")?),
         name: get(row, "name")?,
+        retention: own_retention(row)?,
         created_at: when(row, "created_at")?,
         updated_at: when(row, "updated_at")?,
     })
+}
+
+/// How long an account's history is kept, where it is not as long as the settings say.
+pub(super) fn own_retention(row: &Row) -> Result<OwnRetention, StoreError> {
+    let read = |column| {
+        Ok::<_, StoreError>(number(row, column)?.map(|keep| Duration::from_millis(keep.max(0).unsigned_abs())))
+    };
+    Ok(OwnRetention { deliveries: read("retention_deliveries")?, payloads: read("retention_payloads")? })
+}
+
+fn millis(keep: Duration) -> i64 {
+    i64::try_from(keep.as_millis()).unwrap_or(i64::MAX)
 }
 
 const API_KEY_COLUMNS: &str = "SELECT k.id, k.account, k.hash, k.name, k.permissions, k.hint, k.expires_at, \

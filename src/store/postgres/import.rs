@@ -47,10 +47,12 @@ struct Table {
 const TABLES: &[Table] = &[
     Table {
         name: "accounts",
-        kinds: &[Number, Id, Text, Number, Number, Number],
-        read: "SELECT key, key, id, name, created_at, updated_at, deleted_at FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
-        write: "INSERT INTO accounts (key, id, name, created_at, updated_at, deleted_at) OVERRIDING SYSTEM VALUE \
-                SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])",
+        kinds: &[Number, Id, Text, Number, Number, Number, Number, Number, Number],
+        read: "SELECT key, key, id, name, created_at, updated_at, deleted_at, retention_deliveries, retention_payloads, \
+               payloads_gone FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
+        write: "INSERT INTO accounts (key, id, name, created_at, updated_at, deleted_at, retention_deliveries, \
+                retention_payloads, payloads_gone) OVERRIDING SYSTEM VALUE SELECT * FROM unnest($1::bigint[], $2::uuid[], \
+                $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])",
     },
     Table {
         name: "events_total",
@@ -114,11 +116,12 @@ const TABLES: &[Table] = &[
         name: "events",
         kinds: &[Number, Number, Text, Number, Id, Number, Bytes],
         read: "SELECT v.id, v.account, v.id, v.type, v.occurred_at, v.validation_id, v.deliveries, p.body FROM events v \
-               JOIN payloads p ON p.event = v.id WHERE v.id > ?1 ORDER BY v.id LIMIT ?2",
+               LEFT JOIN payloads p ON p.event = v.id WHERE v.id > ?1 ORDER BY v.id LIMIT ?2",
         // The ids of an event's deliveries follow its own.
         write: "WITH v AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::uuid[], \
                 $6::bigint[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body)), \
-                bodies AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM v) \
+                bodies AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM v \
+                WHERE body IS NOT NULL) \
                 INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) SELECT account, id, type, \
                 occurred_at, validation_id, ARRAY(SELECT generate_series(id + 1, id + deliveries)) FROM v",
     },
@@ -130,7 +133,7 @@ const TABLES: &[Table] = &[
         ],
         read: "SELECT d.id, v.account, d.id, d.endpoint, d.event, v.type, v.validation_id, d.status, d.attempt, d.started_at, \
                d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, d.failures, d.due_at, \
-               length(p.body) FROM deliveries d JOIN events v ON v.id = d.event JOIN payloads p ON p.event = d.event \
+               length(p.body) FROM deliveries d JOIN events v ON v.id = d.event LEFT JOIN payloads p ON p.event = d.event \
                WHERE d.id > ?1 ORDER BY d.id LIMIT ?2",
         write: "WITH d AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], \
                 $5::text[], $6::uuid[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], \

@@ -72,10 +72,10 @@ impl Store {
         let db = snapshot(&mut client).await?;
         let delivery = find_delivery(&db, owner, id).await?;
         let account = account(&db, owner).await?.key;
-        let sql = "SELECT p.event, p.body FROM deliveries d JOIN payloads p ON p.account = d.account \
+        let sql = "SELECT d.event, p.body FROM deliveries d LEFT JOIN payloads p ON p.account = d.account \
                    AND p.event = d.event WHERE d.account = $1 AND d.id = $2";
         let found = one(&db, sql, &[&account.0, &id.0]).await?;
-        let (event, body) = (EventId(get(&found, "event")?), get::<Vec<u8>>(&found, "body")?.into());
+        let (event, body) = (EventId(get(&found, "event")?), get::<Option<Vec<u8>>>(&found, "body")?.map(Into::into));
         Ok(DeliveryDetail { delivery, event, body, attempts: attempts_of(&db, account, id).await? })
     }
 

@@ -3,18 +3,23 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Object;
+use deadpool_postgres::{GenericClient, Object};
 
-use super::partitions::{Day, create, days, drop_day};
+use super::admin::own_retention;
+use super::partitions::{create, days, drop_day, drop_payloads, has_payloads};
 use super::{Store, execute, get, one, row, rows};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EventId};
+use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::values::KEPT_ANSWER_TTL;
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
+
+/// Accounts that one step looks at.
+const ACCOUNTS: i64 = 100;
 
 /// Commits that were under way when something was deleted have ended after this long, and leave nothing behind.
 const SETTLING: Duration = Duration::from_secs(30);
@@ -51,30 +56,77 @@ impl Store {
         Ok(false)
     }
 
-    pub async fn purge_old(&self, cutoff: Timestamp, _: DeliveryId) -> Result<Option<DeliveryId>, StoreError> {
-        let now = self.now();
+    pub async fn purge_old(&self, keep: Retention, now: Timestamp, from: i64) -> Result<Option<i64>, StoreError> {
         if !self.tidies_up() {
             return Ok(None);
         }
-        create(&self.pool, now).await?;
+        if from == 0 {
+            create(&self.pool, now).await?;
+        }
+        let everybody = self.drop_days(keep, now, from == 0).await?;
         let mut db = self.client().await?;
-        let days = days(&db).await?;
-        let mut left = Vec::new();
-        for day in days.into_iter().filter(|day| day.first_id() < DeliveryId::first_at(cutoff).0) {
+        let sql = "SELECT key, retention_deliveries, retention_payloads, payloads_gone FROM accounts \
+                   WHERE deleted_at IS NULL AND key >= $1 AND ($2 OR retention_deliveries IS NOT NULL \
+                   OR retention_payloads IS NOT NULL) ORDER BY key LIMIT $3";
+        let mut next = None;
+        for account in rows(&db, sql, &[&from, &everybody, &ACCOUNTS]).await? {
+            let (key, gone) = (get(&account, "key")?, get(&account, "payloads_gone")?);
+            let (rows_since, bodies_since) = keep.of(own_retention(&account)?).since(now);
+            let rows_gone = match rows_since {
+                Some(since) => purge_rows(&mut db, key, since).await?,
+                None => false,
+            };
+            let bodies_gone = match bodies_since {
+                Some(since) => purge_payloads(&mut db, key, gone, since).await?,
+                None => false,
+            };
+            if rows_gone || bodies_gone {
+                return Ok(Some(key));
+            }
+            next = Some(key + 1);
+        }
+        Ok(next)
+    }
+
+    /// Drops the days that no account keeps. Returns whether the rows of every account must be looked at: not of those
+    /// alone that keep them for a time of their own.
+    async fn drop_days(&self, keep: Retention, now: Timestamp, drops: bool) -> Result<bool, StoreError> {
+        let mut longest = keep.of(OwnRetention::default());
+        let mut everybody = [longest.deliveries, longest.payloads].into_iter().flatten().any(|keep| keep < EXACT);
+        let days = {
+            let db = self.client().await?;
+            let sql = "SELECT DISTINCT retention_deliveries, retention_payloads FROM accounts WHERE deleted_at IS NULL \
+                       AND (retention_deliveries IS NOT NULL OR retention_payloads IS NOT NULL)";
+            for row in rows(&db, sql, &[]).await? {
+                let own = keep.of(own_retention(&row)?);
+                let longer = |own: Option<Duration>, than: Option<Duration>| match (own, than) {
+                    (Some(own), Some(than)) => own > than,
+                    (None, Some(_)) => true,
+                    _ => false,
+                };
+                if longer(own.deliveries, longest.deliveries) {
+                    (longest.deliveries, everybody) = (own.deliveries, true);
+                }
+                if longer(own.payloads, longest.payloads) {
+                    (longest.payloads, everybody) = (own.payloads, true);
+                }
+            }
+            days(&db).await?
+        };
+        let (rows_since, bodies_since) = longest.since(now);
+        for day in days {
+            let over = |since: Option<Timestamp>| since.is_some_and(|since| day.ends_at() <= since);
             // A day that cannot go as a whole, because something of it is still open, goes row by row.
-            if day.ends_at() <= cutoff && drop_day(&self.pool, day).await? {
-                continue;
-            }
-            if day.ends_at() <= cutoff || now.since(cutoff) < EXACT {
-                left.push(day);
-            }
+            let is_left = if over(rows_since) {
+                !drops || !drop_day(&self.pool, day).await?
+            } else if over(bodies_since) && drops {
+                !drop_payloads(&self.pool, day).await?
+            } else {
+                over(bodies_since) && has_payloads(&self.client().await?, day).await?
+            };
+            everybody |= is_left;
         }
-        for day in left {
-            if purge_rows(&mut db, day, cutoff).await? {
-                return Ok(Some(DeliveryId(0)));
-            }
-        }
-        Ok(None)
+        Ok(everybody)
     }
 
     pub async fn purge_old_replays(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
@@ -153,13 +205,13 @@ async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, Sto
     Ok(execute(db, "DELETE FROM accounts WHERE key = $1", &[&key]).await? > 0)
 }
 
-/// Removes a step of a day's finished deliveries from before the cutoff, and of events that nothing refers to any more.
-async fn purge_rows(db: &mut Object, day: Day, cutoff: Timestamp) -> Result<bool, StoreError> {
-    let end = day.end_id().min(DeliveryId::first_at(cutoff).0);
+/// Removes a step of an account's finished deliveries from before `since`, and of events that nothing refers to any more.
+async fn purge_rows(db: &mut Object, account: i64, since: Timestamp) -> Result<bool, StoreError> {
+    let end = DeliveryId::first_at(since).0;
     let tx = db.transaction().await?;
     super::partitions::lock(&tx).await?;
     // One that is being sent again at this moment is passed by, or found to be open.
-    let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE id >= $1 AND id < $2 AND status > 1 \
+    let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE account = $1 AND id < $2 AND status > 1 \
                ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED), \
                a AS (DELETE FROM attempts a USING old o WHERE a.account = o.account AND a.delivery = o.id), \
                gone AS (DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id \
@@ -168,27 +220,43 @@ async fn purge_rows(db: &mut Object, day: Day, cutoff: Timestamp) -> Result<bool
                SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint ORDER BY account, endpoint \
                ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
                SELECT count(*) AS gone FROM gone";
-    let deliveries: i64 = get(&one(&tx, sql, &[&day.first_id(), &end, &STEP]).await?, "gone")?;
+    let deliveries: i64 = get(&one(&tx, sql, &[&account, &end, &STEP]).await?, "gone")?;
     // Locked in a statement of its own: what a replay has made of an event until then is seen by the next one.
-    let sql = "SELECT e.account, e.id FROM events e WHERE e.id >= $1 AND e.id < $2 AND NOT EXISTS \
+    let sql = "SELECT e.id FROM events e WHERE e.account = $1 AND e.id < $2 AND NOT EXISTS \
                (SELECT 1 FROM unnest(e.deliveries) AS u(id) JOIN deliveries d ON d.account = e.account AND d.id = u.id) \
                AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL) \
                ORDER BY e.id LIMIT $3 FOR UPDATE SKIP LOCKED";
-    let (mut accounts, mut ids) = (Vec::<i64>::new(), Vec::<i64>::new());
-    for row in rows(&tx, sql, &[&day.first_id(), &end, &STEP]).await? {
-        accounts.push(get(&row, "account")?);
-        ids.push(get(&row, "id")?);
-    }
-    let sql = "WITH old AS MATERIALIZED (SELECT o.account, o.id FROM unnest($1::bigint[], $2::bigint[]) AS o(account, id) \
+    let ids = ids(&tx, sql, &[&account, &end, &STEP]).await?;
+    let sql = "WITH old AS MATERIALIZED (SELECT o.id FROM unnest($2::bigint[]) AS o(id) \
                WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.replay IS NOT NULL)), \
-               p AS (DELETE FROM payloads p USING old o WHERE p.account = o.account AND p.event = o.id), \
-               gone AS (DELETE FROM events e USING old o WHERE e.account = o.account AND e.id = o.id \
-               RETURNING e.account, e.type), \
+               p AS (DELETE FROM payloads p USING old o WHERE p.account = $1 AND p.event = o.id), \
+               gone AS (DELETE FROM events e USING old o WHERE e.account = $1 AND e.id = o.id RETURNING e.type), \
                counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-               SELECT account, 0, 0, -count(*) FROM gone WHERE type <> $3 GROUP BY account ORDER BY account \
+               SELECT $1, 0, 0, -count(*) FROM gone WHERE type <> $3 HAVING count(*) > 0 \
                ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
                SELECT count(*) AS gone FROM gone";
-    let events: i64 = get(&one(&tx, sql, &[&accounts, &ids, &TEST_TYPE]).await?, "gone")?;
+    let events: i64 = get(&one(&tx, sql, &[&account, &ids, &TEST_TYPE]).await?, "gone")?;
     tx.commit().await?;
     Ok(deliveries + events > 0)
+}
+
+/// Removes a step of the bodies of an account's events after `gone` and from before `since`. What is still to be sent keeps
+/// its body.
+async fn purge_payloads(db: &mut Object, account: i64, gone: i64, since: Timestamp) -> Result<bool, StoreError> {
+    let tx = db.transaction().await?;
+    let sql = "SELECT id FROM events WHERE account = $1 AND id > $2 AND id < $3 ORDER BY id LIMIT $4 FOR UPDATE";
+    let ids = ids(&tx, sql, &[&account, &gone, &EventId::first_at(since).0, &STEP]).await?;
+    let Some(last) = ids.last() else { return Ok(false) };
+    // In a statement of its own: whoever sends one again holds its event, or is seen.
+    let sql = "DELETE FROM payloads p USING events e WHERE p.account = $1 AND p.event = ANY($2) AND e.account = $1 \
+               AND e.id = p.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = $1 AND q.delivery = ANY(e.deliveries)) \
+               AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL AND d.status < 2)";
+    execute(&tx, sql, &[&account, &ids]).await?;
+    execute(&tx, "UPDATE accounts SET payloads_gone = $2 WHERE key = $1", &[&account, last]).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+async fn ids(db: &impl GenericClient, sql: &str, parameters: super::Params<'_>) -> Result<Vec<i64>, StoreError> {
+    rows(db, sql, parameters).await?.iter().map(|row| get(row, "id")).collect()
 }

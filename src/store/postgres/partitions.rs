@@ -13,8 +13,11 @@ use crate::domain::id::DeliveryId;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 
-/// What is partitioned, and by which column.
-const TABLES: [&str; 4] = ["events", "payloads", "deliveries", "attempts"];
+/// What is partitioned.
+const TABLES: [&str; 4] = ["events", PAYLOADS, "deliveries", "attempts"];
+
+/// What may go before the rest.
+const PAYLOADS: &str = "payloads";
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -133,17 +136,53 @@ pub(super) async fn drop_day(pool: &Pool, day: Day) -> Result<bool, StoreError> 
     );
     tx.batch_execute(&sql).await?;
     // From here on nobody reads or writes the day, and what has been written while it was counted is seen.
-    for table in TABLES {
+    let bodies = has_payloads(&tx, day).await?;
+    let tables = TABLES.into_iter().filter(|table| bodies || *table != PAYLOADS);
+    for table in tables.clone() {
         tx.batch_execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", day.partition(table))).await?;
     }
     if is_needed(&tx, day).await? {
         return Ok(false);
     }
-    for table in TABLES {
+    for table in tables {
         tx.batch_execute(&format!("DROP TABLE {}", day.partition(table))).await?;
     }
     tx.commit().await?;
     Ok(true)
+}
+
+/// Drops a day's bodies, if nothing that is open needs one. Returns whether they are gone.
+pub(super) async fn drop_payloads(pool: &Pool, day: Day) -> Result<bool, StoreError> {
+    let mut client = pool.get().await?;
+    let tx = client.transaction().await?;
+    tx.batch_execute("SET LOCAL lock_timeout = '500ms'").await?;
+    execute(&tx, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    if !has_payloads(&tx, day).await? {
+        return Ok(true);
+    }
+    if is_open(&tx, day).await? {
+        return Ok(false);
+    }
+    // From here on nobody makes a delivery of them, and what has been made until now is seen.
+    tx.batch_execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", day.partition(PAYLOADS))).await?;
+    if is_open(&tx, day).await? {
+        return Ok(false);
+    }
+    tx.batch_execute(&format!("DROP TABLE {}", day.partition(PAYLOADS))).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Whether the bodies of the day are still there.
+pub(super) async fn has_payloads(db: &impl GenericClient, day: Day) -> Result<bool, StoreError> {
+    let found = rows(db, "SELECT 1 WHERE to_regclass($1) IS NOT NULL", &[&day.partition(PAYLOADS)]).await?;
+    Ok(!found.is_empty())
+}
+
+/// Whether something that is open needs a body of the day.
+async fn is_open(db: &impl GenericClient, day: Day) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM queue WHERE event >= $1 AND event < $2 LIMIT 1";
+    Ok(!rows(db, sql, &[&day.first_id(), &day.end_id()]).await?.is_empty())
 }
 
 /// Whether something of the day is open, or a later delivery is of one of its events.

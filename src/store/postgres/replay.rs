@@ -79,7 +79,9 @@ impl Store {
         let sql = "INSERT INTO queue (account, delivery, endpoint, event, size, attempt, due_at, replay) \
                    SELECT d.account, d.id, d.endpoint, d.event, length(p.body), d.attempt, $3, d.replay FROM deliveries d \
                    JOIN payloads p ON p.account = d.account AND p.event = d.event WHERE d.account = $1 AND d.id = $2";
-        execute(&tx, sql, &[&account, &id.0, &now.as_millis()]).await?;
+        if execute(&tx, sql, &[&account, &id.0, &now.as_millis()]).await? == 0 {
+            return Err(StoreError::PayloadGone);
+        }
         let delivery = find_delivery(&tx, owner, id).await?;
         self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
         keep_effect(&tx, keep, &delivery, now).await?;
@@ -379,7 +381,7 @@ async fn waiting(db: &impl GenericClient, endpoint: EndpointKey) -> Result<i64, 
     get(&one(db, sql, &[&endpoint.0]).await?, "waiting")
 }
 
-/// Events that `condition` names, each with whether the job takes it as things are now.
+/// Events that `condition` names and that have their body still, each with whether the job takes it as things are now.
 async fn candidates(
     db: &impl GenericClient,
     job: &Job,
@@ -391,7 +393,8 @@ async fn candidates(
         "SELECT v.id, v.type, ARRAY(SELECT d.status FROM unnest(v.deliveries) AS u(id) JOIN deliveries d \
          ON d.account = v.account AND d.id = u.id WHERE d.endpoint = $2 UNION ALL SELECT d.status FROM deliveries d \
          WHERE d.event = v.id AND d.endpoint = $2 AND d.replay IS NOT NULL) AS statuses \
-         FROM events v WHERE v.account = $1 AND {condition} ORDER BY v.id LIMIT $4"
+         FROM events v JOIN payloads p ON p.account = v.account AND p.event = v.id \
+         WHERE v.account = $1 AND {condition} ORDER BY v.id LIMIT $4"
     );
     let mut found = Vec::new();
     for row in rows(db, &sql, &[&job.account, &job.endpoint.0, &bounds, &limit]).await? {

@@ -1,14 +1,17 @@
 //! Accounts, API keys and the catalog of event types.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, Row, params};
 
 use super::Store;
 use super::book::{time, uuid};
-use crate::domain::account::{Account, ApiKey, KeyHash, PlainKey};
+use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
+use crate::domain::retention::OwnRetention;
 use crate::domain::secret::Keyring;
 use crate::domain::time::Timestamp;
 use crate::store::shared::Deed;
@@ -27,7 +30,8 @@ impl Store {
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), name, tx.now.as_millis()])?;
                 let key = AccountKey(tx.db.last_insert_rowid());
                 tx.book.touch_account(key);
-                let account = Account { id, key, name, created_at: tx.now, updated_at: tx.now };
+                let retention = OwnRetention::default();
+                let account = Account { id, key, name, retention, created_at: tx.now, updated_at: tx.now };
                 tx.audit(&origin, &Deed::of(key, Action::AccountCreated, id))?;
                 tx.keep(keep, &account)?;
                 Ok(account)
@@ -35,16 +39,25 @@ impl Store {
             .await
     }
 
-    /// Renames an account.
-    pub async fn rename_account(&self, id: AccountId, name: String) -> Result<Account, StoreError> {
+    /// Changes an account.
+    pub async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
-                let sql = "UPDATE accounts SET name = ?2, updated_at = ?3 WHERE id = ?1 AND deleted_at IS NULL";
-                tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), name, tx.now.as_millis()])?;
-                let account = account(tx.db, id)?;
-                tx.audit(&origin, &Deed::of(account.key, Action::AccountUpdated, id).with_fields(&["name"]))?;
-                Ok(account)
+                let found = account(tx.db, id)?;
+                let fields = change.fields();
+                let own = found.retention;
+                let sql = "UPDATE accounts SET name = ?2, retention_deliveries = ?3, retention_payloads = ?4, \
+                           updated_at = ?5 WHERE key = ?1";
+                tx.db.prepare_cached(sql)?.execute(params![
+                    found.key.0,
+                    change.name.unwrap_or(found.name),
+                    change.deliveries.unwrap_or(own.deliveries).map(millis),
+                    change.payloads.unwrap_or(own.payloads).map(millis),
+                    tx.now.as_millis(),
+                ])?;
+                tx.audit(&origin, &Deed::of(found.key, Action::AccountUpdated, id).with_fields(&fields))?;
+                account(tx.db, id)
             })
             .await
     }
@@ -292,9 +305,23 @@ fn account_from_row(row: &Row<'_>) -> rusqlite::Result<Account> {
         id: AccountId(uuid(row, "id")?),
         key: AccountKey(row.get("key")?),
         name: row.get("name")?,
+        retention: own_retention(row)?,
         created_at: Timestamp::from_millis(row.get("created_at")?),
         updated_at: Timestamp::from_millis(row.get("updated_at")?),
     })
+}
+
+/// How long an account's history is kept, where it is not as long as the settings say.
+pub(super) fn own_retention(row: &Row<'_>) -> rusqlite::Result<OwnRetention> {
+    let read = |column| {
+        let keep: Option<i64> = row.get(column)?;
+        Ok::<_, rusqlite::Error>(keep.map(|keep| Duration::from_millis(keep.max(0).unsigned_abs())))
+    };
+    Ok(OwnRetention { deliveries: read("retention_deliveries")?, payloads: read("retention_payloads")? })
+}
+
+fn millis(keep: Duration) -> i64 {
+    i64::try_from(keep.as_millis()).unwrap_or(i64::MAX)
 }
 
 const API_KEY_COLUMNS: &str =

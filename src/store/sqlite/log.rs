@@ -79,10 +79,11 @@ impl Store {
         self.read(move |db| {
             let snapshot = db.unchecked_transaction()?;
             let delivery = find_delivery(&snapshot, owner, id)?;
-            let sql = "SELECT p.event, p.body FROM deliveries d JOIN payloads p ON p.event = d.event WHERE d.id = ?1";
-            let (event, body) = snapshot
-                .prepare_cached(sql)?
-                .query_row([id.0], |row| Ok((EventId(row.get(0)?), row.get::<_, Vec<u8>>(1)?.into())))?;
+            let sql =
+                "SELECT d.event, p.body FROM deliveries d LEFT JOIN payloads p ON p.event = d.event WHERE d.id = ?1";
+            let (event, body) = snapshot.prepare_cached(sql)?.query_row([id.0], |row| {
+                Ok((EventId(row.get(0)?), row.get::<_, Option<Vec<u8>>>(1)?.map(Into::into)))
+            })?;
             Ok(DeliveryDetail { delivery, event, body, attempts: attempts_of(&snapshot, id)? })
         })
         .await

@@ -70,6 +70,10 @@ impl Store {
                 if find_delivery(tx.db, owner, id)?.status.is_open() {
                     return Err(StoreError::UnderWay);
                 }
+                let sql = "SELECT 1 FROM deliveries d JOIN payloads p ON p.event = d.event WHERE d.id = ?1";
+                if !tx.db.prepare_cached(sql)?.exists([id.0])? {
+                    return Err(StoreError::PayloadGone);
+                }
                 let sql = "UPDATE deliveries SET status = ?2, failures = 0, due_at = ?3, lease = NULL WHERE id = ?1 \
                            RETURNING endpoint";
                 let retrying = DeliveryStatus::Retrying.to_column();
@@ -328,8 +332,9 @@ fn waiting(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<usize> {
 
 /// Looks at up to `most` events after `position`, until `room` of them are taken.
 fn scan(db: &Connection, job: &Job, position: i64, most: usize, room: usize) -> Result<Scan, StoreError> {
-    let sql =
-        "SELECT id, type, deliveries FROM events WHERE account = ?1 AND id > ?2 AND id <= ?3 ORDER BY id LIMIT ?4";
+    // One without a body cannot be sent again.
+    let sql = "SELECT id, type, deliveries FROM events JOIN payloads ON event = id WHERE account = ?1 AND id > ?2 \
+               AND id <= ?3 ORDER BY id LIMIT ?4";
     let mut statement = db.prepare_cached(sql)?;
     let limit = i64::try_from(most).unwrap_or(i64::MAX);
     let mut rows = statement.query(params![job.account, position, job.last, limit])?;
@@ -398,9 +403,9 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
             continue;
         }
         let id = DeliveryId(tx.ids.next(tx.now));
-        // The event may have left with its retention since it was found.
-        let sql = "INSERT INTO deliveries (id, endpoint, event, due_at, replay) SELECT ?1, ?2, id, ?4, ?5 FROM events \
-                   WHERE id = ?3";
+        // Its body may have left with its retention since it was found.
+        let sql = "INSERT INTO deliveries (id, endpoint, event, due_at, replay) SELECT ?1, ?2, event, ?4, ?5 FROM payloads \
+                   WHERE event = ?3";
         let parameters = params![id.0, job.endpoint.0, candidate.event, tx.now.as_millis(), job.key];
         made += i64::try_from(tx.db.prepare_cached(sql)?.execute(parameters)?).unwrap_or(0);
     }

@@ -1,0 +1,194 @@
+//! What is kept for how long: rows and bodies, by the settings and by the account.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aldaba::clock::Clock as _;
+use aldaba::domain::account::AccountChange;
+use aldaba::domain::event::NewEvent;
+use aldaba::domain::id::{AccountId, DeliveryId};
+use aldaba::domain::permission::Permission;
+use aldaba::domain::retention::Retention;
+use aldaba::domain::url::{Environment, ReceiverUrl};
+use aldaba::store::{NewEndpoint, StoreError};
+use serde_json::json;
+
+use crate::app::{App, Call, EVENT, Receiver};
+use crate::store::{ALL, Fixture, settlement};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+async fn purge(f: &Fixture, keep: Retention) {
+    let mut position = Some(0);
+    while let Some(from) = position {
+        position = f.store.purge_old(keep, f.clock.now(), from).await.expect("purged");
+    }
+}
+
+/// An endpoint of the account.
+async fn endpoint(f: &Fixture, account: AccountId) {
+    let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+    let new = NewEndpoint { url, events: vec![EVENT.to_owned()], description: None };
+    f.store.create_endpoint(account, new, None).await.expect("an endpoint");
+}
+
+/// A delivery of the account that has succeeded, on each of so many days.
+async fn history(f: &mut Fixture, account: AccountId, days: u32) {
+    for day in 0..days {
+        let event = NewEvent { account, ..f.event(day) };
+        f.store.accept(vec![event], None).await.expect("accepted");
+        let jobs = f.jobs(1).await;
+        f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+        f.clock.advance(DAY);
+    }
+}
+
+/// Deliveries and events of the account, and how many of the deliveries have a body, the newest first.
+async fn left(f: &Fixture, account: AccountId) -> (u64, u64, usize) {
+    let listed = f.store.account_deliveries(account, ALL).await.expect("listed");
+    assert_eq!(listed.total, listed.items.len() as u64, "the total is exact");
+    let events = f.store.events(account, ALL).await.expect("listed");
+    assert_eq!(events.total, events.items.len() as u64, "the total is exact");
+    let mut bodies = Vec::new();
+    for delivery in &listed.items {
+        bodies.push(f.store.delivery(account, delivery.id).await.expect("read").body.is_some());
+    }
+    let with_body = bodies.iter().take_while(|has| **has).count();
+    assert!(bodies[with_body..].iter().all(|has| !has), "the oldest go first");
+    (listed.total, events.total, with_body)
+}
+
+#[tokio::test]
+async fn bodies_go_before_their_rows_and_each_account_has_its_own_time() {
+    let mut f = Fixture::new().await;
+    let (plain, patient, forgetful) = (
+        f.account,
+        f.store.create_account("patient".into(), None).await.expect("made").id,
+        f.store.create_account("forgetful".into(), None).await.expect("made").id,
+    );
+    let own = |deliveries: u32, payloads: u32| AccountChange {
+        deliveries: Some(Some(DAY * deliveries)),
+        payloads: Some(Some(DAY * payloads)),
+        ..AccountChange::default()
+    };
+    f.store.update_account(patient, own(62, 40)).await.expect("changed");
+    f.store.update_account(forgetful, own(3, 2)).await.expect("changed");
+    for account in [plain, patient, forgetful] {
+        endpoint(&f, account).await;
+        history(&mut f, account, 1).await;
+    }
+    f.clock.advance(DAY * 30);
+    for account in [plain, patient, forgetful] {
+        history(&mut f, account, 10).await;
+    }
+    let keep = Retention { deliveries: Some(DAY * 30), payloads: Some(DAY * 24 + DAY / 2) };
+    purge(&f, keep).await;
+    // The newest of the plain account is 21 days old, of the patient one 11, of the forgetful one 1 day old.
+    assert_eq!(left(&f, plain).await, (10, 10, 4));
+    assert_eq!(left(&f, patient).await, (11, 11, 10));
+    assert_eq!(left(&f, forgetful).await, (3, 3, 2));
+    let whole = AccountChange { deliveries: Some(None), payloads: Some(None), ..AccountChange::default() };
+    f.store.update_account(patient, whole.clone()).await.expect("changed");
+    f.store.update_account(forgetful, whole).await.expect("changed");
+    purge(&f, keep).await;
+    assert_eq!(left(&f, patient).await, (10, 10, 10));
+    assert_eq!(left(&f, plain).await, (10, 10, 4));
+    f.clock.advance(DAY * 60);
+    purge(&f, keep).await;
+    for account in [plain, patient, forgetful] {
+        assert_eq!(left(&f, account).await, (0, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn what_is_still_to_be_sent_keeps_its_body_and_what_has_none_is_not_sent_again() {
+    let mut f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    f.store.accept(vec![f.event(1), f.event(2)], None).await.expect("accepted");
+    let jobs = f.jobs(2).await;
+    f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+    f.store.release(vec![(jobs[1].job.id, jobs[1].job.lease)]).await.expect("released");
+    let (sent, open): (DeliveryId, DeliveryId) = (jobs[0].job.id, jobs[1].job.id);
+    drop(jobs);
+    f.clock.advance(DAY * 5);
+    purge(&f, Retention { deliveries: Some(DAY * 30), payloads: Some(DAY) }).await;
+    let detail = f.store.delivery(f.account, sent).await.expect("read");
+    assert!(detail.body.is_none() && detail.attempts.len() == 1);
+    assert!(matches!(f.store.retry(f.account, sent, None).await, Err(StoreError::PayloadGone)));
+    let claimed = f.store.claim(key, 10).await.expect("claimed").jobs;
+    assert_eq!(claimed.iter().map(|leased| leased.job.id).collect::<Vec<_>>(), [open]);
+    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
+    drop(claimed);
+    // A replay sends those that have a body.
+    let asked = crate::store::everything(&f);
+    let replay = f.store.create_replay(f.account, id, asked, None).await.expect("asked for");
+    assert_eq!(replay.total, 1);
+}
+
+#[tokio::test]
+async fn only_an_operator_changes_how_long_an_account_keeps_its_history() {
+    let app = App::start().await;
+    let path = format!("/v1/accounts/{}", app.account);
+    let put = |key: &str, body| Call::new(app.address, "PUT", &path).bearer(key).json(&body).send();
+    let change = json!({ "deliveries_retention_days": 90, "payloads_retention_days": 7 });
+    put(&app.key, change.clone()).await.refused(403, "forbidden", "");
+    put(&app.key, json!({ "name": "mine" })).await.expect(200);
+    let changed = put(&app.operator, change).await.expect(200);
+    assert_eq!(
+        (changed.attribute("deliveries_retention_days"), changed.attribute("name")),
+        (&json!(90), &json!("mine"))
+    );
+    let back = put(&app.operator, json!({ "deliveries_retention_days": null, "name": "theirs" })).await.expect(200);
+    assert!(back.attribute("deliveries_retention_days").is_null());
+    assert_eq!((back.attribute("payloads_retention_days"), back.attribute("name")), (&json!(7), &json!("theirs")));
+    for value in [json!(0), json!(3651), json!(1.5), json!("7"), json!(-1)] {
+        let pointer = "/data/attributes/payloads_retention_days";
+        put(&app.operator, json!({ "payloads_retention_days": value })).await.refused(
+            422,
+            "retention_invalid",
+            pointer,
+        );
+    }
+    put(&app.operator, json!({ "days": 3 })).await.refused(422, "no_valid_fields", "");
+    put(&app.operator, json!({ "name": "" })).await.refused(422, "name_invalid", "/data/attributes/name");
+    let seen = Call::new(app.address, "GET", "/v1/accounts").bearer(&app.key).send().await.expect(200).json;
+    assert_eq!(seen["data"][0]["attributes"]["payloads_retention_days"], 7);
+}
+
+#[tokio::test]
+async fn a_body_that_is_gone_is_shown_as_none_and_its_delivery_cannot_be_retried() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    app.publish(json!({})).await;
+    let delivery = app.delivery(&id, "success").await["id"].as_str().expect("an id").to_owned();
+    crate::database::execute(app.folder(), "DELETE FROM payloads").await;
+    let path = format!("/v1/webhooks/deliveries/{delivery}");
+    assert!(app.get(&path).await.expect(200).attribute("request_body").is_null());
+    app.call("POST", &format!("{path}/retry")).send().await.refused(409, "payload_expired", "");
+    let blind = app.key_for(&[Permission::WebhooksRead]).await;
+    let shown = Call::new(app.address, "GET", &path).bearer(&blind).send().await.expect(200);
+    assert_eq!(shown.attribute("status"), "success", "a refused retry leaves it as it was");
+}
+
+#[tokio::test]
+async fn the_file_is_bounded_by_what_is_kept() {
+    if crate::database::is_postgres() {
+        return;
+    }
+    let mut f = Fixture::new().await;
+    f.endpoint().await;
+    let mut pages = Vec::new();
+    for _ in 0..6 {
+        for _ in 0..3 {
+            f.store.accept((0..500).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+            let jobs = f.jobs(500).await;
+            let done = jobs.iter().map(|leased| settlement(leased, 200)).collect();
+            f.store.settle(Arc::new(done)).await.expect("settled");
+        }
+        f.clock.advance(DAY);
+        purge(&f, Retention { deliveries: Some(DAY), payloads: None }).await;
+        pages.push(crate::database::number(f.folder(), "SELECT page_count FROM pragma_page_count").await);
+    }
+    assert!(pages[5] <= pages[1] * 11 / 10, "the space of what has gone is used again: {pages:?}");
+}
