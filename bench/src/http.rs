@@ -1,8 +1,9 @@
 //! A lean HTTP/1.1 client: requests as ready bytes over keep-alive connections, and just enough of the answers.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -20,6 +21,16 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+/// A body that came in chunks.
+pub struct Download {
+    /// The body.
+    pub body: Vec<u8>,
+    /// From the request to the first byte of it.
+    pub first: Duration,
+    /// And to the last.
+    pub whole: Duration,
+}
+
 impl Connection {
     /// Connects.
     #[expect(clippy::disallowed_methods, reason = "a load generator talks to 127.0.0.1 only")]
@@ -32,23 +43,71 @@ impl Connection {
     /// Sends one request and reads its answer.
     pub async fn send(&mut self, request: &[u8]) -> anyhow::Result<Answer> {
         self.stream.write_all(request).await?;
-        let (head, length) = loop {
-            if let Some(end) = head_end(&self.buffer) {
-                break (end, content_length(&self.buffer[..end])?);
-            }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                bail!("the connection was closed");
-            }
-        };
+        let head = self.head().await?;
+        let length = content_length(&self.buffer[..head])?;
         while self.buffer.len() < head + length {
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                bail!("the connection was closed");
-            }
+            self.more().await?;
         }
-        let status = std::str::from_utf8(self.buffer.get(9..12).context("a status line")?)?.parse()?;
+        let status = self.status()?;
         let body = self.buffer[head..head + length].to_vec();
         self.buffer.drain(..head + length);
         Ok(Answer { status, body })
+    }
+
+    /// Sends one request and reads its answer, which must be a success that comes in chunks (RFC 9112, section 7.1).
+    pub async fn download(&mut self, request: &[u8]) -> anyhow::Result<Download> {
+        let begin = Instant::now();
+        self.stream.write_all(request).await?;
+        let head = self.head().await?;
+        let status = self.status()?;
+        let chunked = header(&self.buffer[..head], "transfer-encoding") == Some("chunked");
+        ensure!(status == 200 && chunked, "{status} instead of a file in chunks");
+        self.buffer.drain(..head);
+        let (mut body, mut first) = (Vec::new(), None);
+        loop {
+            let line = loop {
+                match self.buffer.windows(2).position(|window| window == b"\r\n") {
+                    Some(at) => break at,
+                    None => self.more().await?,
+                }
+            };
+            let size = usize::from_str_radix(std::str::from_utf8(&self.buffer[..line])?, 16)?;
+            let (start, end) = (line + 2, line + 2 + size);
+            while self.buffer.len() <= start {
+                self.more().await?;
+            }
+            first.get_or_insert_with(|| begin.elapsed());
+            while self.buffer.len() < end + 2 {
+                self.more().await?;
+            }
+            body.extend_from_slice(&self.buffer[start..end]);
+            self.buffer.drain(..end + 2);
+            if size == 0 {
+                let whole = begin.elapsed();
+                return Ok(Download { body, first: first.unwrap_or(whole), whole });
+            }
+        }
+    }
+
+    /// Reads until the whole head is there. Returns where it ends.
+    async fn head(&mut self) -> anyhow::Result<usize> {
+        loop {
+            if let Some(end) = head_end(&self.buffer) {
+                return Ok(end);
+            }
+            self.more().await?;
+        }
+    }
+
+    /// The status of the answer whose head is there.
+    fn status(&self) -> anyhow::Result<u16> {
+        Ok(std::str::from_utf8(self.buffer.get(9..12).context("a status line")?)?.parse()?)
+    }
+
+    /// Reads what there is.
+    async fn more(&mut self) -> anyhow::Result<()> {
+        ensure!(self.stream.read_buf(&mut self.buffer).await? > 0, "the connection was closed");
+        Ok(())
     }
 }
 

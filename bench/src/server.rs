@@ -27,6 +27,15 @@ pub struct Server {
     folder: tempfile::TempDir,
 }
 
+/// Where a server keeps everything.
+#[derive(Clone, Debug)]
+pub enum Database {
+    /// A file of SQLite.
+    File(PathBuf),
+    /// The URL of a database of PostgreSQL.
+    Url(String),
+}
+
 /// A key that may do everything in an account of its own.
 #[derive(Clone, Debug)]
 pub struct Tenant {
@@ -76,10 +85,10 @@ impl Server {
     }
 
     /// Stops the server, has its database changed, and starts it again.
-    pub fn offline(&mut self, change: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    pub fn offline(&mut self, change: impl FnOnce(Database) -> anyhow::Result<()>) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
-        change(&self.folder.path().join("aldaba.db"))?;
+        change(database(self.folder.path()))?;
         (self.child, self.address) = serve(&program()?, self.folder.path(), self.settings)?;
         Ok(())
     }
@@ -118,9 +127,10 @@ impl Server {
         text(&made["id"])
     }
 
-    /// How many rows a list has, exactly.
+    /// How many rows a list has, exactly; `path` may have filters.
     pub async fn total(&self, path: &str, key: &str) -> anyhow::Result<usize> {
-        let (_, answer) = self.call("GET", &format!("{path}?per_page=1"), key, &Value::Null).await?;
+        let and = if path.contains('?') { '&' } else { '?' };
+        let (_, answer) = self.call("GET", &format!("{path}{and}per_page=1"), key, &Value::Null).await?;
         let total = answer["meta"]["pagination"]["total"].as_u64().context("a total")?;
         Ok(usize::try_from(total)?)
     }
@@ -209,7 +219,14 @@ fn make_database(cluster: &Path, folder: &Path) -> anyhow::Result<()> {
 /// In a server's folder: the URL of its database, where that is no file of SQLite.
 const DATABASE: &str = "database";
 
-fn text(value: &Value) -> anyhow::Result<String> {
+/// The database of the server of this folder.
+fn database(folder: &Path) -> Database {
+    let url = std::fs::read_to_string(folder.join(DATABASE));
+    url.map_or_else(|_| Database::File(folder.join("aldaba.db")), Database::Url)
+}
+
+/// A value that must be text.
+pub fn text(value: &Value) -> anyhow::Result<String> {
     Ok(value.as_str().context("text")?.to_owned())
 }
 
@@ -236,12 +253,19 @@ fn command(program: &Path, folder: &Path, settings: Settings, arguments: &[&str]
         command.env_remove(name);
     }
     command.env("ALDABA_ENVIRONMENT", "development").env("ALDABA_LOG__LEVEL", "warn");
-    for bucket in
-        ["EVENTS_CREATE", "WEBHOOKS_WRITE", "DELIVERIES_LIST", "ACCOUNTS_WRITE", "API_KEYS_WRITE", "EVENT_TYPES_WRITE"]
-    {
+    for bucket in [
+        "EVENTS_CREATE",
+        "EVENTS_READ",
+        "WEBHOOKS_WRITE",
+        "DELIVERIES_LIST",
+        "DELIVERIES_READ",
+        "ACCOUNTS_WRITE",
+        "API_KEYS_WRITE",
+        "EVENT_TYPES_WRITE",
+    ] {
         command.env(format!("ALDABA_RATE_LIMITS__{bucket}"), "off");
     }
-    if let Ok(url) = std::fs::read_to_string(folder.join(DATABASE)) {
+    if let Database::Url(url) = database(folder) {
         command.env("ALDABA_DATABASE_URL", url).env("ALDABA_SECRETS__MASTER_KEY", "11".repeat(32));
     }
     for (name, value) in settings {

@@ -4,7 +4,7 @@ use super::Plan;
 use super::latency;
 use super::rates::{accept, batches, deliver, server};
 use crate::figure::{Figure, Rate, Unit, gather};
-use crate::history;
+use crate::history::{self, Past};
 use crate::server::Server;
 
 /// Accounts that the log is spread over.
@@ -14,7 +14,8 @@ const ACCOUNTS: usize = 1_000;
 pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let accounts = if plan.quick { 10 } else { ACCOUNTS };
     let begin = std::time::Instant::now();
-    let long = history::server(accounts, plan.history).await?;
+    let past = Past { accounts, endpoints: 1, deliveries: plan.history, varied: false };
+    let (long, _) = history::server(past).await?;
     eprintln!("a log of {} deliveries was written in {:.0?}", plan.history, begin.elapsed());
     let mut figures = Vec::new();
     for _ in 0..plan.rounds {

@@ -1,10 +1,12 @@
 //! The scenarios by name: what is sent, what is waited for, and what is measured.
 
 mod backlog;
+mod export;
 mod flat;
 mod idle;
 mod isolation;
 mod latency;
+mod log;
 mod rates;
 
 use crate::figure::{Figure, Rate, Unit, gather};
@@ -16,7 +18,7 @@ pub struct Plan {
     pub rounds: usize,
     /// Requests in a round of a rate.
     pub requests: usize,
-    /// Deliveries in the log of the scenario `flat`.
+    /// Deliveries in the log of the scenarios `flat` and `log`.
     pub history: usize,
     /// Deliveries that pile up in the scenario `backlog`.
     pub backlog: usize,
@@ -40,13 +42,15 @@ const NAMES: &[&str] = &[
     "isolation",
     "backlog",
     "flat",
+    "log",
+    "export",
     "idle",
 ];
 
 /// Scenarios that are run once, because one round takes minutes.
-const ONCE: &[&str] = &["backlog", "flat", "idle"];
+const ONCE: &[&str] = &["backlog", "flat", "log", "idle"];
 
-/// Those that there are on this database: SQLite has one server, and the long log is written into its file.
+/// Those that there are on this database: SQLite has one server, and rates beside a long log are measured on it only.
 pub fn names() -> Vec<&'static str> {
     let other = if crate::server::cluster().is_some() { "flat" } else { "nodes" };
     NAMES.iter().copied().filter(|name| !name.starts_with(other)).collect()
@@ -100,6 +104,8 @@ async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
         "isolation" => isolation::run(plan).await?,
         "backlog" => backlog::run(plan).await?,
         "flat" => flat::run(plan).await?,
+        "log" => log::run(plan).await?,
+        "export" => export::run(plan).await?,
         _ => idle::run(plan).await?,
     })
 }
