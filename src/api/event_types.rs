@@ -11,7 +11,7 @@ use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::openapi::schemas::{NullableObject, NullableSchema};
-use crate::domain::event::{EventType, TEST_TYPE, is_type_name};
+use crate::domain::event::{EventType, Operational, TEST_TYPE, is_type_name};
 use crate::store::{Page, Paged, StoreError};
 
 /// Longest description, in characters.
@@ -97,6 +97,9 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     read_fields(&body, &mut new, &mut faults);
     ApiError::check(faults)?;
     let shown = new.name.clone();
+    if Operational::parse(&shown).is_some() {
+        return Err(Fault::of_field(Code::EventTypeExists, "name").naming(shown).into());
+    }
     let keep = call.keep(|made: &EventType| Answer::new(201, &resource(made)));
     match call.store().create_event_type(new, keep).await {
         Ok(made) => Ok(Answer::new(201, &resource(&made))),

@@ -12,7 +12,7 @@ use super::error::{ApiError, Code, Fault};
 use super::openapi::schemas::EndpointStatusName;
 use super::trace::carried;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS};
-use crate::domain::event::{TEST_TYPE, message};
+use crate::domain::event::{Operational, TEST_TYPE, message};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
 use crate::domain::url::{ReceiverUrl, UrlError};
@@ -301,7 +301,11 @@ fn read_events(view: &View, subscribed: &[String], value: &Value) -> Result<Vec<
     let mut faults = Vec::new();
     for item in list {
         match item.as_str() {
-            Some(name) if catalog.contains_key(name) || subscribed.iter().any(|known| known == name) => {
+            Some(name)
+                if catalog.contains_key(name)
+                    || Operational::parse(name).is_some()
+                    || subscribed.iter().any(|known| known == name) =>
+            {
                 if !events.iter().any(|known| known == name) {
                     events.push(name.to_owned());
                 }

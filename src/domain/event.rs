@@ -28,6 +28,42 @@ pub const INITIAL_TYPES: &[(&str, &str)] = &[
     ("billing.invoice_upcoming", "An invoice is about to be issued."),
 ];
 
+macro_rules! operational {
+    ($($variant:ident = $name:literal),* $(,)?) => {
+        /// What the server itself tells of an account's endpoints. Such types are in no catalog: they can be subscribed to,
+        /// and nobody publishes them.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Operational {
+            $(#[doc = concat!("`", $name, "`")] $variant),*
+        }
+
+        impl Operational {
+            /// Every one.
+            pub const ALL: &'static [Operational] = &[$(Operational::$variant),*];
+
+            /// The type's name.
+            pub fn name(self) -> &'static str {
+                match self { $(Operational::$variant => $name),* }
+            }
+        }
+    };
+}
+
+operational! {
+    EndpointAutoDisabled = "endpoint.auto_disabled",
+    EndpointDisabled = "endpoint.disabled",
+    EndpointEnabled = "endpoint.enabled",
+    DeliveryFailed = "delivery.failed",
+    SecretRotated = "secret.rotated",
+}
+
+impl Operational {
+    /// Reads a type's name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.name() == name)
+    }
+}
+
 /// Whether `name` can name an event type: `^[a-z0-9_]+(\.[a-z0-9_]+)*$`, up to [`MAX_TYPE_CHARS`].
 pub fn is_type_name(name: &str) -> bool {
     name.len() <= MAX_TYPE_CHARS

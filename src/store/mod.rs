@@ -6,6 +6,7 @@
 
 pub mod inbox;
 pub mod keys;
+mod notice;
 mod open;
 mod postgres;
 mod shared;

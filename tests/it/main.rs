@@ -18,6 +18,7 @@ mod filters;
 mod guides;
 mod idempotency;
 mod import;
+mod operational;
 mod reference;
 mod replay;
 mod retention;

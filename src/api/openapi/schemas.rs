@@ -18,7 +18,7 @@ pub struct CreateWebhook {
     /// Receiver URL. In production it must use HTTPS, and its host must not resolve to a private, local or reserved address.
     #[schema(format = "uri", max_length = 2048)]
     url: String,
-    /// Event types to subscribe to, from the catalog. Counted as sent, then duplicates are dropped.
+    /// Event types to subscribe to, from the catalog; and `endpoint.auto_disabled`, `endpoint.disabled`, `endpoint.enabled`, `delivery.failed`, `secret.rotated`, by which the server tells of the account's other endpoints. Counted as sent, then duplicates are dropped.
     #[schema(min_items = 1, max_items = 10)]
     events: Vec<String>,
     /// Free-form label.

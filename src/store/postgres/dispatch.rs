@@ -10,6 +10,7 @@ use super::admin::keep_effect;
 use super::endpoints::health;
 use super::follow::{Change, write_change};
 use super::intake::{Counting, shard};
+use super::notice::Failure;
 use super::{Store, column, execute, get, maybe_whole, row, rows, text, time, whole};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
@@ -143,10 +144,18 @@ impl Store {
             written.push(Written { settlement, account, status, failures, next_retry_at });
         }
         let held = self.write_outcomes(&tx, &written).await?;
-        if self.write_healths(&tx, &before, &healths, now).await? {
-            self.commit(tx).await?;
-        } else {
+        let paused = self.write_healths(&tx, &before, &healths, now).await?;
+        let due = self.announce_outcomes(&tx, &written, &held, &paused, &healths, now).await?;
+        if paused.is_empty() {
             tx.commit().await?;
+        } else {
+            for key in paused {
+                write_change(&tx, Change::Endpoint(key), now).await?;
+            }
+            self.commit(tx).await?;
+        }
+        for endpoint in due {
+            self.nudge(endpoint, now);
         }
         let next: HashMap<i64, Option<Timestamp>> =
             written.iter().map(|row| (row.settlement.delivery.0, row.next_retry_at)).collect();
@@ -261,14 +270,47 @@ impl Store {
         Ok(held)
     }
 
-    /// Writes what has changed of the healths. Returns whether an endpoint has been paused with it.
+    /// Tells those who want to know which deliveries failed for good, and which endpoints were paused.
+    async fn announce_outcomes(
+        &self,
+        tx: &Transaction<'_>,
+        written: &[Written<'_>],
+        held: &BTreeSet<i64>,
+        paused: &[EndpointKey],
+        healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
+        now: Timestamp,
+    ) -> Result<Vec<EndpointKey>, StoreError> {
+        let mut failures = Vec::new();
+        for Written { settlement, status, .. } in written {
+            let for_good = *status == DeliveryStatus::Failed && settlement.kind != DeliveryKind::Test;
+            if for_good && held.contains(&settlement.delivery.0) {
+                let attempts = settlement.attempts_made.saturating_add(1);
+                failures.push(Failure { delivery: settlement.delivery, attempts, outcome: &settlement.outcome });
+            }
+        }
+        let paused: Vec<_> = paused
+            .iter()
+            .map(|key| {
+                let last = written.iter().rev().find(|row| row.settlement.endpoint == *key);
+                let failures = healths.get(key).map_or(0, |(health, _)| health.consecutive_failures);
+                (*key, failures, last.map(|row| &row.settlement.outcome))
+            })
+            .collect();
+        if failures.is_empty() && paused.is_empty() {
+            return Ok(Vec::new());
+        }
+        let notices = self.notices_of(tx, &failures, &paused).await?;
+        self.announce(tx, &notices, now).await
+    }
+
+    /// Writes what has changed of the healths. Returns the endpoints that have been paused with it.
     async fn write_healths(
         &self,
         tx: &Transaction<'_>,
         before: &HashMap<EndpointKey, EndpointHealth>,
         healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
         now: Timestamp,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Vec<EndpointKey>, StoreError> {
         let mut paused = Vec::new();
         for (key, (health, _)) in healths {
             let was = before.get(key);
@@ -288,10 +330,7 @@ impl Store {
                 paused.push(*key);
             }
         }
-        for key in &paused {
-            write_change(tx, Change::Endpoint(*key), now).await?;
-        }
-        Ok(!paused.is_empty())
+        Ok(paused)
     }
 
     /// Reads the bodies of what was chosen. One that has none can never be sent: it stops nobody behind it.

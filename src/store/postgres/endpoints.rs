@@ -14,6 +14,7 @@ use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointHealth, Endpoint
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
+use crate::store::notice::About;
 use crate::store::shared::{Deed, words};
 use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 
@@ -86,8 +87,11 @@ impl Store {
         subscribe(&tx, endpoint.account, key, &events).await?;
         let changed = find(&tx, owner, id).await?;
         self.audit(&tx, &deed, now).await?;
+        let notice = about(&changed).status(endpoint.health.status, status);
+        let due = self.announce(&tx, notice.as_slice(), now).await?;
         write_change(&tx, Change::Endpoint(key), now).await?;
         self.commit(tx).await?;
+        due.into_iter().for_each(|endpoint| self.nudge(endpoint, now));
         Ok(changed)
     }
 
@@ -120,8 +124,11 @@ impl Store {
         let rotated = WithSecret { resource: find(&tx, owner, id).await?, secret };
         self.audit(&tx, &Deed::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
         keep_effect(&tx, keep, &rotated, now).await?;
+        let notice = about(&rotated.resource).rotated(&rotated.resource.secret_hint);
+        let due = self.announce(&tx, &[notice], now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await?;
+        due.into_iter().for_each(|endpoint| self.nudge(endpoint, now));
         Ok(rotated)
     }
 
@@ -179,6 +186,11 @@ impl Store {
         execute(tx, sql, &[&key.0, &sealed.key_id, &sealed.bytes, &secret.hint()]).await?;
         Ok(secret)
     }
+}
+
+/// The endpoint, for an operational event.
+fn about(endpoint: &Endpoint) -> About {
+    About { account: endpoint.account, key: endpoint.key, id: endpoint.id, url: endpoint.url.clone() }
 }
 
 /// The types that an endpoint subscribes to, from here on.

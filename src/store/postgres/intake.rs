@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::{GenericClient, Pool};
 use tokio::sync::{mpsc, oneshot};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -484,35 +484,35 @@ impl FanOut {
     }
 }
 
-struct EventRow {
-    account: AccountKey,
-    id: i64,
-    event_type: String,
-    occurred_at: i64,
-    validation: Option<Uuid>,
-    deliveries: Vec<i64>,
-    body: Bytes,
+pub(super) struct EventRow {
+    pub account: AccountKey,
+    pub id: i64,
+    pub event_type: String,
+    pub occurred_at: i64,
+    pub validation: Option<Uuid>,
+    pub deliveries: Vec<i64>,
+    pub body: Bytes,
 }
 
-struct DeliveryRow {
-    account: AccountKey,
-    id: i64,
-    endpoint: EndpointKey,
-    event: i64,
-    size: i32,
-    leased: bool,
+pub(super) struct DeliveryRow {
+    pub account: AccountKey,
+    pub id: i64,
+    pub endpoint: EndpointKey,
+    pub event: i64,
+    pub size: i32,
+    pub leased: bool,
 }
 
 /// The rows of one commit.
 #[derive(Default)]
-struct Write {
-    events: Vec<EventRow>,
-    deliveries: Vec<DeliveryRow>,
-    missed: Vec<(AccountKey, EndpointKey, String, i64)>,
-    kept: Vec<(KeepScope, KeptAnswer)>,
-    lease: i64,
-    now: Timestamp,
-    shard: i16,
+pub(super) struct Write {
+    pub events: Vec<EventRow>,
+    pub deliveries: Vec<DeliveryRow>,
+    pub missed: Vec<(AccountKey, EndpointKey, String, i64)>,
+    pub kept: Vec<(KeepScope, KeptAnswer)>,
+    pub lease: i64,
+    pub now: Timestamp,
+    pub shard: i16,
 }
 
 /// One statement is one commit, and one round trip.
@@ -552,7 +552,7 @@ impl Write {
         written.map_err(refusal)
     }
 
-    async fn run(&self, db: &Object) -> Result<(), tokio_postgres::Error> {
+    pub async fn run(&self, db: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
         let (events, deliveries, missed, kept) = (&self.events, &self.deliveries, &self.missed, &self.kept);
         let statement = db.prepare_cached(WRITE).await?;
         db.execute(

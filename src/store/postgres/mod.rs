@@ -19,6 +19,7 @@ mod intake;
 mod log;
 mod maintain;
 mod node;
+mod notice;
 mod open;
 mod partitions;
 mod replay;

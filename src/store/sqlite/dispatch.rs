@@ -8,8 +8,9 @@ use rusqlite::{Connection, params};
 
 use super::Store;
 use super::book::EndpointRow;
+use super::notice::Failure;
 use super::writer::Tx;
-use crate::domain::delivery::{DeliveryKind, Job};
+use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
@@ -207,6 +208,7 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
     let mut healths: HashMap<EndpointKey, EndpointHealth> = HashMap::new();
     let mut settled = Vec::with_capacity(settlements.len());
     let mut attempts = Vec::with_capacity(settlements.len());
+    let (mut failed, mut paused) = (Vec::new(), Vec::new());
     for settlement in settlements {
         // An endpoint that is not in the book is deleted, and so are its deliveries.
         let Some(row) = tx.book.endpoint(settlement.endpoint) else {
@@ -251,10 +253,18 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
             let sql = "DELETE FROM missed WHERE event = (SELECT event FROM deliveries WHERE id = ?1) AND endpoint = ?2";
             tx.db.prepare_cached(sql)?.execute([settlement.delivery.0, settlement.endpoint.0])?;
         }
+        if next.status == DeliveryStatus::Failed && *kind != DeliveryKind::Test {
+            let attempts = settlement.attempts_made.saturating_add(1);
+            failed.push(Failure { delivery: settlement.delivery, attempts, outcome: outcome.clone() });
+        }
+        if next.health.status != health.status {
+            paused.push((settlement.endpoint, next.health.consecutive_failures, outcome.clone()));
+        }
         healths.insert(settlement.endpoint, next.health);
         attempts.push((settlement.endpoint, next.health, outcome.started_at));
         settled.push(next.next_retry_at.map_or(Settled::Done, Settled::RetryAt));
     }
+    tx.announce_outcomes(&failed, &paused)?;
     for (endpoint, health, at) in attempts {
         tx.book.record_attempt(endpoint, health, at);
     }

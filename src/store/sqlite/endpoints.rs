@@ -14,6 +14,7 @@ use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus};
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
+use crate::store::notice::About;
 use crate::store::shared::{Deed, words};
 use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 
@@ -102,7 +103,11 @@ impl Store {
                     // What was held goes on.
                     tx.after.due.push((endpoint.key, tx.now));
                 }
-                find(tx.db, owner, id)
+                let changed = find(tx.db, owner, id)?;
+                if let Some(notice) = about(&changed).status(endpoint.health.status, status) {
+                    tx.announce(&notice)?;
+                }
+                Ok(changed)
             })
             .await
     }
@@ -140,6 +145,7 @@ impl Store {
                 let rotated = WithSecret { resource: find(tx.db, owner, id)?, secret };
                 tx.audit(&origin, &Deed::of(endpoint.account, Action::SecretRegenerated, id))?;
                 tx.keep(keep, &rotated)?;
+                tx.announce(&about(&rotated.resource).rotated(&rotated.resource.secret_hint))?;
                 Ok(rotated)
             })
             .await
@@ -186,6 +192,11 @@ impl Store {
         source.rotate_file(None)?;
         Ok(resealed)
     }
+}
+
+/// The endpoint, for an operational event.
+fn about(endpoint: &Endpoint) -> About {
+    About { account: endpoint.account, key: endpoint.key, id: endpoint.id, url: endpoint.url.clone() }
 }
 
 fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSecret<Endpoint>, StoreError> {

@@ -135,7 +135,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey
 }
 
 #[expect(clippy::too_many_arguments, reason = "they are the columns of one row")]
-fn insert_event(
+pub(super) fn insert_event(
     tx: &Tx<'_>,
     id: EventId,
     account: AccountKey,
@@ -155,7 +155,7 @@ fn insert_event(
     Ok(())
 }
 
-fn insert_delivery(
+pub(super) fn insert_delivery(
     tx: &Tx<'_>,
     id: DeliveryId,
     endpoint: EndpointKey,

@@ -13,6 +13,7 @@ mod export;
 mod intake;
 mod log;
 mod maintain;
+mod notice;
 mod open;
 mod peer;
 mod replay;

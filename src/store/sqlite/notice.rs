@@ -1,0 +1,93 @@
+//! Operational events, written by the transaction that has something to tell.
+
+use rusqlite::params;
+
+use super::intake::{insert_delivery, insert_event};
+use super::writer::Tx;
+use crate::domain::delivery::Outcome;
+use crate::domain::event::message;
+use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
+use crate::store::StoreError;
+use crate::store::notice::{About, FailedDelivery, Notice};
+
+/// A delivery that failed for good, and after how many attempts.
+pub(super) struct Failure {
+    pub delivery: DeliveryId,
+    pub attempts: u32,
+    pub outcome: Outcome,
+}
+
+impl Tx<'_> {
+    /// Writes an operational event to those who subscribe to it. The last thing that a transaction does: the book is told
+    /// of it.
+    pub fn announce(&mut self, notice: &Notice) -> Result<(), StoreError> {
+        let others = |endpoints: &[EndpointKey]| -> Vec<EndpointKey> {
+            endpoints.iter().copied().filter(|endpoint| *endpoint != notice.about).collect()
+        };
+        let kind = notice.kind.name();
+        let subscribers = others(self.book.subscribers(notice.account, kind));
+        let paused = others(self.book.paused_subscribers(notice.account, kind));
+        if subscribers.is_empty() && paused.is_empty() {
+            return Ok(());
+        }
+        let (id, body) = (EventId(self.ids.next(self.now)), message(kind, self.now, &notice.data));
+        let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+        insert_event(self, id, notice.account, kind, self.now.as_millis(), None, deliveries, &body)?;
+        for endpoint in paused {
+            let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
+            self.db.prepare_cached(sql)?.execute(params![endpoint.0, kind, id.0])?;
+        }
+        for endpoint in &subscribers {
+            let delivery = DeliveryId(self.ids.next(self.now));
+            insert_delivery(self, delivery, *endpoint, id, false)?;
+            self.after.due.push((*endpoint, self.now));
+        }
+        self.book.count_event(notice.account);
+        for endpoint in subscribers {
+            self.book.count_delivery(endpoint, 1);
+        }
+        Ok(())
+    }
+
+    /// What outcomes have to tell: of deliveries that failed for good, and of endpoints that were paused by them.
+    pub fn announce_outcomes(
+        &mut self,
+        failures: &[Failure],
+        paused: &[(EndpointKey, u32, Outcome)],
+    ) -> Result<(), StoreError> {
+        let mut notices = Vec::new();
+        for failure in failures {
+            let sql =
+                "SELECT d.endpoint, d.event, e.type FROM deliveries d JOIN events e ON e.id = d.event WHERE d.id = ?1";
+            let (endpoint, event, event_type): (i64, i64, String) = self
+                .db
+                .prepare_cached(sql)?
+                .query_row([failure.delivery.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            let failed = FailedDelivery {
+                id: failure.delivery,
+                event: EventId(event),
+                event_type: &event_type,
+                attempts: failure.attempts,
+                outcome: &failure.outcome,
+            };
+            notices.extend(self.about(EndpointKey(endpoint))?.failed(&failed));
+        }
+        for (endpoint, count, outcome) in paused {
+            notices.push(self.about(*endpoint)?.auto_disabled(*count, Some(outcome)));
+        }
+        notices.iter().try_for_each(|notice| self.announce(notice))
+    }
+
+    fn about(&self, key: EndpointKey) -> Result<About, StoreError> {
+        let sql = "SELECT account, id, url FROM endpoints WHERE key = ?1";
+        let mut statement = self.db.prepare_cached(sql)?;
+        Ok(statement.query_row([key.0], |row| {
+            Ok(About {
+                account: AccountKey(row.get("account")?),
+                key,
+                id: EndpointId(super::book::uuid(row, "id")?),
+                url: row.get("url")?,
+            })
+        })?)
+    }
+}
