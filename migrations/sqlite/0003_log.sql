@@ -23,3 +23,10 @@ CREATE INDEX audit_log_created ON audit_log (created_at);
 ALTER TABLE accounts ADD COLUMN retention_deliveries INTEGER;
 ALTER TABLE accounts ADD COLUMN retention_payloads INTEGER;
 ALTER TABLE accounts ADD COLUMN payloads_gone INTEGER NOT NULL DEFAULT 0;
+
+-- 1: in the order of acceptance, one at a time. `turn` is the endpoint of a delivery that waits for its turn, or has it: one of
+-- them is due or leased, and the others are neither.
+ALTER TABLE endpoints ADD COLUMN ordering INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE deliveries ADD COLUMN turn INTEGER;
+CREATE INDEX deliveries_turn ON deliveries (turn, id) WHERE turn IS NOT NULL;
+CREATE INDEX deliveries_turn_taken ON deliveries (turn) WHERE turn IS NOT NULL AND (due_at IS NOT NULL OR lease IS NOT NULL);

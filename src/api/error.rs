@@ -82,6 +82,7 @@ codes! {
     MethodNotAllowed 405 "method_not_allowed" "This method is not allowed here; see the Allow header." "Este método no está permitido aquí; consulta la cabecera Allow.";
     IdempotencyKeyInProgress 409 "idempotency_key_in_progress" "A request with this Idempotency-Key is still being processed." "Una solicitud con esta Idempotency-Key todavía se está procesando.";
     EventTypeExists 409 "event_type_exists" "The event type {} already exists." "El tipo de evento {} ya existe.";
+    OrderingInvalid 422 "webhook_ordering_invalid" "ordering must be none or fifo." "ordering debe ser none o fifo.";
     PayloadExpired 409 "payload_expired" "The body of this delivery is no longer kept, so it cannot be sent again." "El cuerpo de esta entrega ya no se conserva, así que no se puede reenviar.";
     RetentionInvalid 422 "retention_invalid" "A retention must be a whole number of days from 1 to 3650, or null." "Una retención debe ser un número entero de días de 1 a 3650, o null.";
     DeliveryUnderWay 409 "delivery_under_way" "The delivery is still under way: only one that has succeeded or failed can be sent again." "La entrega sigue en curso: solo se puede reenviar una que haya terminado con éxito o haya fallado.";

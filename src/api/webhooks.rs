@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
-use super::openapi::schemas::EndpointStatusName;
+use super::openapi::schemas::{EndpointStatusName, OrderingName};
 use super::trace::carried;
-use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS};
+use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::{Operational, TEST_TYPE, message};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
@@ -32,6 +32,10 @@ pub(super) struct Attributes {
     /// Free-form label.
     #[schema(required, max_length = 255)]
     description: Option<String>,
+    /// `fifo`: deliveries go in the order in which their events were accepted, one at a time. Only present where it is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = OrderingName, inline)]
+    ordering: Option<&'static str>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform, after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
     status: &'static str,
@@ -69,6 +73,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             url: endpoint.url.clone(),
             events: endpoint.events.clone(),
             description: endpoint.description.clone(),
+            ordering: (endpoint.ordering != Ordering::None).then(|| endpoint.ordering.name()),
             status: endpoint.health.status.name(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -114,12 +119,13 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let url = collect(url, &mut faults);
     let events = collect(events, &mut faults);
     let description = collect(description, &mut faults);
+    let ordering = collect(read_ordering(&body), &mut faults).flatten().unwrap_or_default();
     ApiError::check(faults)?;
     let (Some(url), Some(events), Some(description)) = (url, events, description) else {
         return Err(Code::InternalError.into());
     };
     check_address(&call, &url).await?;
-    let new = NewEndpoint { url, events, description };
+    let new = NewEndpoint { url, events, description, ordering };
     let keep = call.keep(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
     let made = call.store().create_endpoint(account, new, keep).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
@@ -151,10 +157,11 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
         events: collect(events, &mut faults).flatten(),
         description: collect(description, &mut faults).flatten(),
         status: collect(status, &mut faults).flatten(),
+        ordering: collect(read_ordering(&body), &mut faults).flatten(),
     };
     ApiError::check(faults)?;
     if change == EndpointChange::default() {
-        return Err(Fault::new(Code::NoValidFields).naming("url, events, description, status").into());
+        return Err(Fault::new(Code::NoValidFields).naming("url, events, description, status, ordering").into());
     }
     if let Some(url) = &url {
         check_address(&call, url).await?;
@@ -318,6 +325,12 @@ fn read_events(view: &View, subscribed: &[String], value: &Value) -> Result<Vec<
         }
     }
     if faults.is_empty() { Ok(events) } else { Err(faults) }
+}
+
+fn read_ordering(body: &Map<String, Value>) -> Result<Option<Ordering>, Vec<Fault>> {
+    let Some(value) = body.get("ordering") else { return Ok(None) };
+    let ordering = value.as_str().and_then(Ordering::parse);
+    ordering.map(Some).ok_or_else(|| vec![Fault::of_field(Code::OrderingInvalid, "ordering")])
 }
 
 fn read_description(body: &Map<String, Value>) -> Result<Option<Option<String>>, Fault> {

@@ -14,6 +14,7 @@ use crate::App;
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointChange;
+use crate::domain::endpoint::Ordering;
 use crate::domain::event::{NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::permission::Permissions;
@@ -124,7 +125,12 @@ async fn register(store: &Store, account: AccountId, url: &str) -> anyhow::Resul
         return Ok((endpoint.id, rotated.secret));
     }
     let url = ReceiverUrl::parse(url, Environment::Development)?;
-    let new = NewEndpoint { url, events: vec![EVENT.into()], description: Some(DESCRIPTION.into()) };
+    let new = NewEndpoint {
+        url,
+        events: vec![EVENT.into()],
+        description: Some(DESCRIPTION.into()),
+        ordering: Ordering::None,
+    };
     let made = store.create_endpoint(account, new, None).await?;
     Ok((made.resource.id, made.secret))
 }

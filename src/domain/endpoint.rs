@@ -85,6 +85,8 @@ pub struct Endpoint {
     pub events: Vec<String>,
     /// A label for people.
     pub description: Option<String>,
+    /// In which order it gets its deliveries.
+    pub ordering: Ordering,
     /// How it is doing.
     pub health: EndpointHealth,
     /// When the last attempt began, whatever came of it.
@@ -95,6 +97,41 @@ pub struct Endpoint {
     pub created_at: Timestamp,
     /// When its owner or the platform last changed it.
     pub updated_at: Timestamp,
+}
+
+/// In which order an endpoint gets its deliveries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ordering {
+    /// In any: none waits for another.
+    #[default]
+    None,
+    /// In that of their acceptance, one at a time: while one is being retried the others wait.
+    Fifo,
+}
+
+impl Ordering {
+    /// The name, as the API writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Fifo => "fifo",
+        }
+    }
+
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::None, Self::Fifo].into_iter().find(|ordering| ordering.name() == name)
+    }
+
+    /// As a database column.
+    pub fn to_column(self) -> i64 {
+        i64::from(self == Self::Fifo)
+    }
+
+    /// From a database column.
+    pub fn from_column(column: i64) -> Option<Self> {
+        [Self::None, Self::Fifo].into_iter().find(|ordering| ordering.to_column() == column)
+    }
 }
 
 /// What an owner changes; `None` stays as it is.
@@ -108,6 +145,8 @@ pub struct EndpointChange {
     pub description: Option<Option<String>>,
     /// `active` (which clears the failures) or `disabled`.
     pub status: Option<EndpointStatus>,
+    /// Of what is accepted from here on.
+    pub ordering: Option<Ordering>,
 }
 
 impl EndpointChange {
@@ -118,6 +157,7 @@ impl EndpointChange {
             ("events", self.events.is_some()),
             ("description", self.description.is_some()),
             ("status", self.status.is_some()),
+            ("ordering", self.ordering.is_some()),
         ];
         named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
     }

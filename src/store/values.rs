@@ -9,6 +9,7 @@ use super::open::Database;
 use crate::clock::{Clock, Random};
 use crate::domain::account::{ApiKey, PlainKey};
 use crate::domain::delivery::{DeliveryKind, Outcome};
+use crate::domain::endpoint::Ordering;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, ReplayId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
@@ -190,6 +191,8 @@ pub struct NewEndpoint {
     pub events: Vec<String>,
     /// A label.
     pub description: Option<String>,
+    /// In which order it gets its deliveries.
+    pub ordering: Ordering,
 }
 
 /// An endpoint together with a secret that its owner has not seen yet.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aldaba::clock::{ManualClock, SeededRandom, SystemRandom};
 use aldaba::domain::delivery::{Delivery, DeliveryStatus};
-use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
+use aldaba::domain::endpoint::{EndpointChange, Ordering};
 use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{AccountId, EndpointId, EndpointKey, EventId, ReplayId};
@@ -169,7 +169,7 @@ async fn act(side: &mut Side, seed: u64) -> String {
         let url = ReceiverUrl::parse(&format!("http://127.0.0.1:9/{n}"), Environment::Development).expect("a URL");
         let count = 1 + pick(&random, 3);
         let events = TYPES.iter().take(count).map(|name| (*name).to_owned()).collect();
-        let new = NewEndpoint { url, events, description: Some(format!("number {n}")) };
+        let new = NewEndpoint { url, events, description: Some(format!("number {n}")), ordering: Ordering::None };
         return match side.store.create_endpoint(side.account, new, None).await {
             Ok(made) => {
                 side.endpoints.push((made.resource.id, made.resource.key));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aldaba::clock::{Clock as _, SeededRandom};
 use aldaba::domain::delivery::Delivery;
+use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::event::NewEvent;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::EndpointId;
@@ -27,7 +28,7 @@ async fn scene(f: &mut Fixture) -> Vec<(EndpointId, Option<String>)> {
     ] {
         let url = ReceiverUrl::parse(url, Environment::Development).expect("a URL");
         let events = vec![EVENT.to_owned(), "billing.payment_failed".into(), "validation.failed".into()];
-        let new = NewEndpoint { url, events, description: description.map(str::to_owned) };
+        let new = NewEndpoint { url, events, description: description.map(str::to_owned), ordering: Ordering::None };
         let made = f.store.create_endpoint(f.account, new, None).await.expect("an endpoint").resource;
         endpoints.push((made.id, made.description));
     }

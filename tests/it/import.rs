@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use aldaba::clock::{SystemClock, SystemRandom};
+use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::keys::KeySource;
@@ -143,7 +144,7 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     let source = open(Database::Sqlite(file.clone()), keys.clone()).await;
     let account = source.create_account("a".into(), None).await.expect("an account").id;
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-    let new = NewEndpoint { url, events: vec![EVENT.into()], description: None };
+    let new = NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering: Ordering::None };
     let endpoint = source.create_endpoint(account, new, None).await.expect("an endpoint").resource.id;
     let now = Timestamp::from_millis(1_800_000_000_000);
     for _ in 0..6 {

@@ -14,6 +14,7 @@ mod events;
 mod examples;
 mod export;
 mod failover;
+mod fifo;
 mod filters;
 mod guides;
 mod idempotency;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aldaba::clock::Clock as _;
 use aldaba::domain::account::AccountChange;
+use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::event::NewEvent;
 use aldaba::domain::id::{AccountId, DeliveryId};
 use aldaba::domain::permission::Permission;
@@ -28,7 +29,7 @@ async fn purge(f: &Fixture, keep: Retention) {
 /// An endpoint of the account.
 async fn endpoint(f: &Fixture, account: AccountId) {
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-    let new = NewEndpoint { url, events: vec![EVENT.to_owned()], description: None };
+    let new = NewEndpoint { url, events: vec![EVENT.to_owned()], description: None, ordering: Ordering::None };
     f.store.create_endpoint(account, new, None).await.expect("an endpoint");
 }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
 use aldaba::domain::delivery::{DeliveryKind, Outcome};
-use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
+use aldaba::domain::endpoint::{self, EndpointChange};
 use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use aldaba::domain::replay::{NewReplay, ReplayStatus, Selection};
@@ -74,7 +74,8 @@ impl Fixture {
 
     pub async fn endpoint(&self) -> (EndpointId, EndpointKey) {
         let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-        let new = NewEndpoint { url, events: vec![EVENT.into()], description: None };
+        let new =
+            NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering: endpoint::Ordering::None };
         let made = self.store.create_endpoint(self.account, new, None).await.expect("an endpoint").resource;
         (made.id, made.key)
     }

@@ -6,7 +6,7 @@ use super::{Body, Description, Kind, Tag, filters};
 use crate::api::error::Code;
 
 /// The faults of an endpoint's fields.
-const WEBHOOK_FAULTS: [Code; 13] = [
+const WEBHOOK_FAULTS: [Code; 14] = [
     Code::UrlRequired,
     Code::UrlInvalidType,
     Code::UrlTooLong,
@@ -17,6 +17,7 @@ const WEBHOOK_FAULTS: [Code; 13] = [
     Code::EventInvalid,
     Code::DescriptionInvalidType,
     Code::DescriptionTooLong,
+    Code::OrderingInvalid,
     Code::WebhookLimitReached,
     Code::UrlDnsFailed,
     Code::UrlSsrfBlocked,
@@ -90,6 +91,7 @@ pub const UPDATE_WEBHOOK: Description = Description {
         Code::DescriptionInvalidType,
         Code::DescriptionTooLong,
         Code::StatusInvalid,
+        Code::OrderingInvalid,
         Code::NoValidFields,
         Code::UrlDnsFailed,
         Code::UrlSsrfBlocked,

@@ -8,7 +8,7 @@ use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, T
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::domain::delivery::DeliveryStatus;
-use crate::domain::endpoint::EndpointStatus;
+use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::permission::Permission;
 use crate::domain::replay::{ReplayStatus, Selection};
 
@@ -24,6 +24,9 @@ pub struct CreateWebhook {
     /// Free-form label.
     #[schema(max_length = 255)]
     description: Option<String>,
+    /// `fifo`: deliveries go in the order in which their events were accepted, one at a time; while one is being retried the others wait. `none` (the default): none waits for another. A change holds for what is accepted from then on.
+    #[schema(required = false, value_type = OrderingName, inline)]
+    ordering: Option<String>,
 }
 
 /// Changes what it names, and nothing else. At least one field.
@@ -41,6 +44,9 @@ pub struct UpdateWebhook {
     /// `active` (which also clears the failure counter) or `disabled`.
     #[schema(required = false, value_type = SettableStatusName, inline)]
     status: Option<String>,
+    /// `fifo`: deliveries go in the order in which their events were accepted, one at a time; while one is being retried the others wait. `none` (the default): none waits for another. A change holds for what is accepted from then on.
+    #[schema(required = false, value_type = OrderingName, inline)]
+    ordering: Option<String>,
 }
 
 /// How long the old secret lives on.
@@ -156,6 +162,17 @@ pub struct CreateApiKey {
 
 fn one_of(names: impl IntoIterator<Item = &'static str>) -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
+}
+
+/// The values of an endpoint's ordering.
+pub struct OrderingName;
+
+impl ToSchema for OrderingName {}
+
+impl PartialSchema for OrderingName {
+    fn schema() -> RefOr<Schema> {
+        one_of([Ordering::None, Ordering::Fifo].map(Ordering::name))
+    }
 }
 
 /// The values of an endpoint's status.

@@ -11,7 +11,7 @@ use super::endpoints::health;
 use super::follow::{Change, write_change};
 use super::intake::{Counting, shard};
 use super::notice::Failure;
-use super::{Store, column, execute, get, maybe_whole, row, rows, text, time, whole};
+use super::{Store, column, execute, get, maybe_whole, number, row, rows, text, time, turn, whole};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
@@ -143,9 +143,9 @@ impl Store {
             let (status, failures, next_retry_at) = (next.status, next.failures, next.next_retry_at);
             written.push(Written { settlement, account, status, failures, next_retry_at });
         }
-        let held = self.write_outcomes(&tx, &written).await?;
+        let (held, mut due) = self.write_outcomes(&tx, &written, now).await?;
         let paused = self.write_healths(&tx, &before, &healths, now).await?;
-        let due = self.announce_outcomes(&tx, &written, &held, &paused, &healths, now).await?;
+        due.extend(self.announce_outcomes(&tx, &written, &held, &paused, &healths, now).await?);
         if paused.is_empty() {
             tx.commit().await?;
         } else {
@@ -225,8 +225,14 @@ impl Store {
         rows(tx, sql, &[&ids, &leases]).await?.iter().map(|row| get(row, "delivery")).collect()
     }
 
-    /// Writes what came of attempts whose leases still stand, and returns their deliveries.
-    async fn write_outcomes(&self, tx: &Transaction<'_>, rows_of: &[Written<'_>]) -> Result<BTreeSet<i64>, StoreError> {
+    /// Writes what came of attempts whose leases still stand, and returns their deliveries, and the endpoints for whose next
+    /// delivery the turn has come.
+    async fn write_outcomes(
+        &self,
+        tx: &Transaction<'_>,
+        rows_of: &[Written<'_>],
+        now: Timestamp,
+    ) -> Result<(BTreeSet<i64>, Vec<EndpointKey>), StoreError> {
         // In the order of the ids: two batches that touch the same rows never wait for each other in a circle.
         let mut sorted: Vec<&Written<'_>> = rows_of.iter().collect();
         sorted.sort_unstable_by_key(|row| row.settlement.delivery);
@@ -258,16 +264,17 @@ impl Store {
             &column(last.values(), |at| *at),
             &shard(self.node.key(), Counting::Settling),
         ];
-        let mut held = BTreeSet::new();
+        let (mut held, mut lines) = (BTreeSet::new(), BTreeSet::new());
         for row in rows(tx, SETTLE, parameters).await? {
             held.insert(get(&row, "delivery")?);
+            lines.extend(number(&row, "turn")?);
         }
         if !replayed.is_empty() {
             let sql = "DELETE FROM missed m USING deliveries d WHERE d.id = ANY($1) AND d.account = m.account \
                        AND d.endpoint = m.endpoint AND d.type = m.type AND d.event = m.event";
             execute(tx, sql, &[&replayed]).await?;
         }
-        Ok(held)
+        Ok((held, turn::pass(tx, &lines, now).await?))
     }
 
     /// Tells those who want to know which deliveries failed for good, and which endpoints were paused.
@@ -411,12 +418,12 @@ const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::bigint[],
                       AS t(account, id, status, attempt, failures, due_at, started_at, response_status, response_time_ms, \
                       response_body, error_message, lease)), \
                       gone AS (DELETE FROM queue q USING i WHERE q.account = i.account AND q.delivery = i.id \
-                      AND q.lease = i.lease AND i.due_at IS NULL RETURNING q.delivery), \
+                      AND q.lease = i.lease AND i.due_at IS NULL RETURNING q.delivery, q.turn), \
                       waiting AS (UPDATE queue q SET lease = NULL, due_at = i.due_at, attempt = i.attempt, \
                       failures = i.failures FROM i WHERE q.account = i.account AND q.delivery = i.id \
-                      AND q.lease = i.lease AND i.due_at IS NOT NULL RETURNING q.delivery), \
-                      held AS MATERIALIZED (SELECT i.* FROM i WHERE i.id IN \
-                      (SELECT delivery FROM gone UNION ALL SELECT delivery FROM waiting)), \
+                      AND q.lease = i.lease AND i.due_at IS NOT NULL RETURNING q.delivery, NULL::bigint AS turn), \
+                      held AS MATERIALIZED (SELECT i.*, w.turn FROM i JOIN \
+                      (SELECT delivery, turn FROM gone UNION ALL SELECT delivery, turn FROM waiting) w ON w.delivery = i.id), \
                       earlier AS (INSERT INTO attempts (account, delivery, attempt, started_at, response_status, \
                       response_time_ms, response_body, error_message) SELECT d.account, d.id, d.attempt, d.started_at, \
                       d.response_status, d.response_time_ms, d.response_body, d.error_message FROM held h \
@@ -430,7 +437,7 @@ const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::bigint[],
                       SELECT account, endpoint, $16::smallint, 0, at FROM unnest($13::bigint[], $14::bigint[], $15::bigint[]) \
                       AS l(account, endpoint, at) ON CONFLICT (account, endpoint, shard) DO UPDATE \
                       SET last_delivery_at = greatest(c.last_delivery_at, excluded.last_delivery_at)) \
-                      SELECT id AS delivery FROM held";
+                      SELECT id AS delivery, turn FROM held";
 
 async fn next_due(db: &impl GenericClient, endpoint: EndpointKey) -> Result<Option<Timestamp>, StoreError> {
     let sql = "SELECT due_at FROM queue WHERE endpoint = $1 AND due_at IS NOT NULL ORDER BY due_at LIMIT 1";

@@ -10,7 +10,7 @@ use super::follow::{Change, write_change};
 use super::{Store, execute, get, one, parsed, rows, text, time, when, whole};
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
-use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointHealth, EndpointStatus};
+use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
@@ -19,7 +19,7 @@ use crate::store::shared::{Deed, words};
 use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
-const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.status, e.consecutive_failures, \
+const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, e.status, e.consecutive_failures, \
                        e.failing_since, e.created_at, e.updated_at, (SELECT s.hint FROM endpoint_secrets s \
                        WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, (SELECT max(c.last_delivery_at) \
                        FROM counters c WHERE c.account = e.account AND c.endpoint = e.key) AS last_delivery_at \
@@ -75,14 +75,23 @@ impl Store {
         let status = change.status.unwrap_or(endpoint.health.status);
         let cleared = change.status == Some(EndpointStatus::Active);
         let (url, events) = (change.url.unwrap_or(endpoint.url), change.events.unwrap_or(endpoint.events));
-        let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, \
+        let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, ordering = $8::bigint, \
                    consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
                    failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, updated_at = $7 \
                    WHERE key = $1";
         let description = change.description.unwrap_or(endpoint.description).map(text);
         let key = endpoint.key;
-        let parameters: super::Params<'_> =
-            &[&key.0, &url, &events.join(" "), &description, &status.to_column(), &cleared, &now.as_millis()];
+        let ordering = change.ordering.unwrap_or(endpoint.ordering);
+        let parameters: super::Params<'_> = &[
+            &key.0,
+            &url,
+            &events.join(" "),
+            &description,
+            &status.to_column(),
+            &cleared,
+            &now.as_millis(),
+            &ordering.to_column(),
+        ];
         execute(&tx, sql, parameters).await?;
         subscribe(&tx, endpoint.account, key, &events).await?;
         let changed = find(&tx, owner, id).await?;
@@ -91,7 +100,9 @@ impl Store {
         let due = self.announce(&tx, notice.as_slice(), now).await?;
         write_change(&tx, Change::Endpoint(key), now).await?;
         self.commit(tx).await?;
-        due.into_iter().for_each(|endpoint| self.nudge(endpoint, now));
+        for endpoint in due {
+            self.nudge(endpoint, now);
+        }
         Ok(changed)
     }
 
@@ -128,7 +139,9 @@ impl Store {
         let due = self.announce(&tx, &[notice], now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await?;
-        due.into_iter().for_each(|endpoint| self.nudge(endpoint, now));
+        for endpoint in due {
+            self.nudge(endpoint, now);
+        }
         Ok(rotated)
     }
 
@@ -168,10 +181,12 @@ impl Store {
         now: Timestamp,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let id = EndpointId::from_random(self.shared.random.array());
-        let sql = "INSERT INTO endpoints (id, account, url, events, description, created_at, updated_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $6) RETURNING key";
+        let sql = "INSERT INTO endpoints (id, account, url, events, description, created_at, updated_at, ordering) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $6, $7::bigint) RETURNING key";
         let (url, events, description) = (new.url.as_str(), new.events.join(" "), new.description.map(text));
-        let parameters: super::Params<'_> = &[&id.0, &account.key.0, &url, &events, &description, &now.as_millis()];
+        let ordering = new.ordering.to_column();
+        let parameters: super::Params<'_> =
+            &[&id.0, &account.key.0, &url, &events, &description, &now.as_millis(), &ordering];
         let key = EndpointKey(get(&one(tx, sql, parameters).await?, "key")?);
         subscribe(tx, account.key, key, &new.events).await?;
         let secret = self.add_secret(tx, key, id).await?;
@@ -261,6 +276,7 @@ fn endpoint_from_row(row: &Row) -> Result<Endpoint, StoreError> {
         url: get(row, "url")?,
         events: words(get(row, "events")?),
         description: get(row, "description")?,
+        ordering: parsed(row, "ordering", Ordering::from_column)?,
         health: health(row)?,
         last_delivery_at: time(row, "last_delivery_at")?,
         secret_hint: get(row, "hint")?,

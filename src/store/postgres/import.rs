@@ -84,23 +84,24 @@ const TABLES: &[Table] = &[
         name: "endpoints",
         kinds: &[
             Number, Id, Number, Text, Text, Text, Number, Number, Number, Number, Number, Number, Number, Number,
-            Number,
+            Number, Number,
         ],
         read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
-               created_at, updated_at, deleted_at, deliveries_total, last_delivery_at FROM endpoints WHERE key > ?1 \
+               created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering FROM endpoints WHERE key > ?1 \
                ORDER BY key LIMIT ?2",
         write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
                 $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], \
-                $13::bigint[], $14::bigint[], $15::bigint[]) AS t(key, id, account, url, events, description, status, version, \
-                consecutive_failures, failing_since, created_at, updated_at, deleted_at, total, last_delivery_at)), \
+                $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[]) AS t(key, id, account, url, events, description, \
+                status, version, consecutive_failures, failing_since, created_at, updated_at, deleted_at, total, \
+                last_delivery_at, ordering)), \
                 counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
                 SELECT account, key, 0, total, last_delivery_at FROM e), \
                 subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key FROM e, \
                 unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
                 INSERT INTO endpoints (key, id, account, url, events, description, status, version, consecutive_failures, \
-                failing_since, created_at, updated_at, deleted_at) OVERRIDING SYSTEM VALUE SELECT key, id, account, url, \
-                events, description, status, version, consecutive_failures, failing_since, created_at, updated_at, deleted_at \
-                FROM e",
+                failing_since, created_at, updated_at, deleted_at, ordering) OVERRIDING SYSTEM VALUE SELECT key, id, account, \
+                url, events, description, status, version, consecutive_failures, failing_since, created_at, updated_at, \
+                deleted_at, ordering FROM e",
     },
     Table {
         name: SECRETS,
@@ -129,19 +130,21 @@ const TABLES: &[Table] = &[
         name: "deliveries",
         kinds: &[
             Number, Number, Number, Number, Text, Id, Number, Number, Number, Number, Number, Text, Text, Number,
-            Number, Number, Number,
+            Number, Number, Number, Number,
         ],
+        // What was leased there is due here; what waits for its turn goes on waiting.
         read: "SELECT d.id, v.account, d.id, d.endpoint, d.event, v.type, v.validation_id, d.status, d.attempt, d.started_at, \
-               d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, d.failures, d.due_at, \
-               length(p.body) FROM deliveries d JOIN events v ON v.id = d.event LEFT JOIN payloads p ON p.event = d.event \
+               d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, d.failures, \
+               iif(d.lease IS NULL, d.due_at, 0), length(p.body), d.turn FROM deliveries d JOIN events v ON v.id = d.event LEFT JOIN payloads p ON p.event = d.event \
                WHERE d.id > ?1 ORDER BY d.id LIMIT ?2",
         write: "WITH d AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], \
                 $5::text[], $6::uuid[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], \
-                $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[]) AS t(account, id, endpoint, event, \
+                $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[]) AS t(account, id, endpoint, event, \
                 type, validation_id, status, attempt, started_at, response_status, response_time_ms, response_body, \
-                error_message, replay, failures, due_at, size)), \
-                opened AS (INSERT INTO queue (account, delivery, endpoint, event, size, attempt, failures, due_at, replay) \
-                SELECT account, id, endpoint, event, size, attempt, failures, coalesce(due_at, 0), replay FROM d \
+                error_message, replay, failures, due_at, size, turn)), \
+                opened AS (INSERT INTO queue (account, delivery, endpoint, event, size, attempt, failures, due_at, replay, turn, place) \
+                SELECT account, id, endpoint, event, size, attempt, failures, due_at, replay, turn, \
+                CASE WHEN turn IS NOT NULL THEN id - 9223372036854775807 END FROM d \
                 WHERE status < 2) \
                 INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, status, attempt, started_at, \
                 response_status, response_time_ms, response_body, error_message, replay) SELECT account, id, endpoint, event, \

@@ -8,9 +8,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deadpool_postgres::{GenericClient, Pool};
+use deadpool_postgres::Pool;
 use tokio::sync::{mpsc, oneshot};
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
@@ -18,16 +17,17 @@ use super::endpoints::find;
 use super::herald::Herald;
 use super::ids::Ids;
 use super::node::Node;
-use super::{Rooms, Store, column, get, owner, parsed, rows};
+use super::write::{DeliveryRow, EventRow, Write};
+use super::{Rooms, Store, get, parsed, rows};
 use crate::domain::delivery::{DeliveryKind, Job};
-use crate::domain::endpoint::EndpointStatus;
+use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::inbox::{Leased, Nudge, Place};
 use crate::store::shared::Shared;
 use crate::store::view::View;
-use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
+use crate::store::{Keep, KeepScope, StoreError};
 
 /// Requests that may wait.
 const QUEUE: usize = 4_096;
@@ -73,8 +73,15 @@ impl Store {
             deliveries: vec![delivery],
             body: message.clone(),
         });
-        let row =
-            DeliveryRow { account: endpoint.account, id: delivery, endpoint: endpoint.key, event, size, leased: true };
+        let row = DeliveryRow {
+            account: endpoint.account,
+            id: delivery,
+            endpoint: endpoint.key,
+            event,
+            size,
+            leased: true,
+            in_line: false,
+        };
         write.deliveries.push(row);
         let place = Place::unbounded().named(self.node.names(), DeliveryId(delivery));
         drop(db);
@@ -222,9 +229,12 @@ impl Writer {
         if let Err(error) = &written {
             tracing::error!(%error, requests = planned.len(), "events could not be accepted");
         }
+        if let Ok(due) = &written {
+            self.hand_over(Vec::new(), due.iter().copied().collect(), write.now);
+        }
         for Planned { accepted, jobs, due, keyed, reply } in planned {
             let answer = match &written {
-                Ok(()) => {
+                Ok(_) => {
                     self.hand_over(jobs, due, write.now);
                     Ok(accepted)
                 }
@@ -269,7 +279,7 @@ impl Writer {
         let db = self.parts.pool.get().await?;
         let read_accounts = "SELECT id, key FROM accounts WHERE id = ANY($1) AND deleted_at IS NULL";
         let read_types = "SELECT name FROM event_types WHERE name = ANY($1)";
-        let read_subscribers = "SELECT w.id, w.type, e.key, e.status FROM unnest($1::uuid[], $2::text[]) AS w(id, type) \
+        let read_subscribers = "SELECT w.id, w.type, e.key, e.status, e.ordering FROM unnest($1::uuid[], $2::text[]) AS w(id, type) \
                                 JOIN accounts a ON a.id = w.id JOIN subscriptions s ON s.account = a.key \
                                 AND s.type = w.type JOIN endpoints e ON e.key = s.endpoint \
                                 WHERE a.deleted_at IS NULL AND e.deleted_at IS NULL ORDER BY e.key";
@@ -294,7 +304,11 @@ impl Writer {
             let active = status == EndpointStatus::Active;
             let subscribers = if active { &mut fan_out.active } else { &mut fan_out.paused };
             let whose = (AccountId(get(&row, "id")?), get(&row, "type")?);
-            subscribers.entry(whose).or_default().push(EndpointKey(get(&row, "key")?));
+            let key = EndpointKey(get(&row, "key")?);
+            subscribers.entry(whose).or_default().push(key);
+            if parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo {
+                fan_out.fifo.insert(key);
+            }
         }
         fan_out.taken = super::calls::kept(&db, &asked.scopes).await?;
         Ok(fan_out)
@@ -368,7 +382,9 @@ impl Writer {
         let mut deliveries = Vec::new();
         // Every event has been given as many ids as it has subscribers.
         for (endpoint, delivery) in fan_out.subscribers(&new).iter().copied().zip(ids) {
-            let inbox = self.parts.shared.inbox.as_ref().filter(|_| may_lease);
+            // One that waits for its turn waits in the store.
+            let in_line = fan_out.fifo.contains(&endpoint);
+            let inbox = self.parts.shared.inbox.as_ref().filter(|_| may_lease && !in_line);
             let most = self.parts.shared.max_in_flight_per_endpoint;
             let known = self.parts.view.target(endpoint).is_some_and(|target| target.active)
                 && self.parts.node.share().of(most, endpoint) > 0;
@@ -382,10 +398,14 @@ impl Writer {
                 event: id,
                 size,
                 leased: place.is_some(),
+                in_line,
             });
             deliveries.push(delivery);
             let Some(place) = place else {
-                plan.due.insert(endpoint);
+                // Whose turn it is shows when it is written.
+                if !in_line {
+                    plan.due.insert(endpoint);
+                }
                 continue;
             };
             let place = place.named(self.parts.node.names(), DeliveryId(delivery));
@@ -459,6 +479,8 @@ struct FanOut {
     active: HashMap<(AccountId, String), Vec<EndpointKey>>,
     paused: HashMap<(AccountId, String), Vec<EndpointKey>>,
     taken: HashSet<KeepScope>,
+    /// Endpoints whose deliveries wait for their turn.
+    fifo: HashSet<EndpointKey>,
 }
 
 impl FanOut {
@@ -482,125 +504,4 @@ impl FanOut {
         }
         scope.filter(|scope| self.taken.contains(scope)).map(|_| StoreError::KeyTaken)
     }
-}
-
-pub(super) struct EventRow {
-    pub account: AccountKey,
-    pub id: i64,
-    pub event_type: String,
-    pub occurred_at: i64,
-    pub validation: Option<Uuid>,
-    pub deliveries: Vec<i64>,
-    pub body: Bytes,
-}
-
-pub(super) struct DeliveryRow {
-    pub account: AccountKey,
-    pub id: i64,
-    pub endpoint: EndpointKey,
-    pub event: i64,
-    pub size: i32,
-    pub leased: bool,
-}
-
-/// The rows of one commit.
-#[derive(Default)]
-pub(super) struct Write {
-    pub events: Vec<EventRow>,
-    pub deliveries: Vec<DeliveryRow>,
-    pub missed: Vec<(AccountKey, EndpointKey, String, i64)>,
-    pub kept: Vec<(KeepScope, KeptAnswer)>,
-    pub lease: i64,
-    pub now: Timestamp,
-    pub shard: i16,
-}
-
-/// One statement is one commit, and one round trip.
-const WRITE: &str = "WITH e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
-                     $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body)), \
-                     d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
-                     $12::integer[], $13::boolean[]) AS t(account, id, endpoint, event, size, leased)), \
-                     new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
-                     SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[] FROM e), \
-                     new_payloads AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM e), \
-                     new_deliveries AS (INSERT INTO deliveries (account, id, endpoint, event, type, validation_id) \
-                     SELECT d.account, d.id, d.endpoint, d.event, e.type, e.validation_id FROM d JOIN e ON e.id = d.event), \
-                     queued AS (INSERT INTO queue (account, delivery, endpoint, event, size, due_at, lease) \
-                     SELECT account, id, endpoint, event, size, CASE WHEN leased THEN NULL ELSE $14::bigint END, \
-                     CASE WHEN leased THEN $15::bigint END FROM d), \
-                     counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-                     SELECT account, endpoint, $16::smallint, count(*) FROM (SELECT account, endpoint FROM d UNION ALL \
-                     SELECT account, 0 FROM e WHERE type <> $17) AS n GROUP BY account, endpoint ORDER BY account, endpoint \
-                     ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
-                     missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM \
-                     unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[]) AS t) \
-                     INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
-                     SELECT t.*, $14 FROM unnest($22::bytea[], $23::text[], $24::text[], $25::bytea[], \
-                     $26::integer[], $27::text[], $28::bytea[]) AS t";
-
-impl Write {
-    /// Writes everything. Where the day has no partition yet, makes it first.
-    async fn run_in_its_day(&self, pool: &Pool) -> Result<(), StoreError> {
-        let db = pool.get().await?;
-        let mut written = self.run(&db).await;
-        if written.as_ref().is_err_and(super::partitions::is_missing) {
-            drop(db);
-            super::partitions::create(pool, self.now).await?;
-            let db = pool.get().await?;
-            written = self.run(&db).await;
-        }
-        written.map_err(refusal)
-    }
-
-    pub async fn run(&self, db: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
-        let (events, deliveries, missed, kept) = (&self.events, &self.deliveries, &self.missed, &self.kept);
-        let statement = db.prepare_cached(WRITE).await?;
-        db.execute(
-            &statement,
-            &[
-                &column(events, |row| row.account.0),
-                &column(events, |row| row.id),
-                &column(events, |row| row.event_type.as_str()),
-                &column(events, |row| row.occurred_at),
-                &column(events, |row| row.validation),
-                &column(events, |row| array(&row.deliveries)),
-                &column(events, |row| &row.body[..]),
-                &column(deliveries, |row| row.account.0),
-                &column(deliveries, |row| row.id),
-                &column(deliveries, |row| row.endpoint.0),
-                &column(deliveries, |row| row.event),
-                &column(deliveries, |row| row.size),
-                &column(deliveries, |row| row.leased),
-                &self.now.as_millis(),
-                &self.lease,
-                &self.shard,
-                &TEST_TYPE,
-                &column(missed, |row| row.0.0),
-                &column(missed, |row| row.1.0),
-                &column(missed, |row| row.2.as_str()),
-                &column(missed, |row| row.3),
-                &column(kept, |(scope, _)| owner(scope)),
-                &column(kept, |(scope, _)| scope.path.as_str()),
-                &column(kept, |(scope, _)| scope.key.as_str()),
-                &column(kept, |(_, kept)| kept.body_hash.as_slice()),
-                &column(kept, |(_, kept)| i32::from(kept.status)),
-                &column(kept, |(_, kept)| kept.request_id.as_str()),
-                &column(kept, |(_, kept)| kept.answer.as_slice()),
-            ],
-        )
-        .await?;
-        Ok(())
-    }
-}
-
-/// Numbers as the text of an array.
-fn array(numbers: &[i64]) -> String {
-    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-    format!("{{{}}}", numbers.join(","))
-}
-
-fn refusal(error: tokio_postgres::Error) -> StoreError {
-    let taken = error.code() == Some(&SqlState::UNIQUE_VIOLATION)
-        && error.as_db_error().and_then(|answer| answer.table()) == Some("kept_answers");
-    if taken { StoreError::KeyTaken } else { error.into() }
 }

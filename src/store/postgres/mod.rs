@@ -1,6 +1,6 @@
 //! The store that many nodes share: PostgreSQL, or what speaks its protocol.
 //!
-//! Any node does anything: nothing here is true only in memory. `intake` commits many events at a time and `dispatch` many
+//! Any node does anything: nothing here is true only in memory. `intake` commits many events at a time (`write`) and `dispatch` many
 //! outcomes; `node` is this process among the others, and its leases; `follow` keeps the view after what others change;
 //! `partitions` has the days of the history. The rest is called as in `sqlite/`: `admin` and `endpoints` by the API, `log`
 //! and `search` by the lists, `replay` by what is sent again, `maintain` by the housekeeping, `calls` by the API's door, `import` by
@@ -25,6 +25,8 @@ mod partitions;
 mod replay;
 mod search;
 mod target;
+mod turn;
+mod write;
 
 use std::collections::HashMap;
 use std::error::Error as _;

@@ -162,6 +162,11 @@ impl Node {
     async fn free_astray(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let Some(lease) = self.lease() else { return Ok(()) };
         let db = pool.get().await?;
+        for endpoint in super::turn::pass_all(&db, shared.clock.now()).await? {
+            if let Some(inbox) = &shared.inbox {
+                inbox.send(Nudge::Due(endpoint, shared.clock.now()));
+            }
+        }
         let mut astray = BTreeSet::new();
         for row in rows(&db, "SELECT delivery FROM queue WHERE lease = $1", &[&lease]).await? {
             let id: i64 = get(&row, "delivery")?;

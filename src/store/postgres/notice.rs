@@ -3,10 +3,11 @@
 use deadpool_postgres::Transaction;
 
 use super::ids::Ids;
-use super::intake::{Counting, DeliveryRow, EventRow, Write, shard};
-use super::{Store, get, one, parsed, rows};
+use super::intake::{Counting, shard};
+use super::write::{DeliveryRow, EventRow, Write};
+use super::{Store, get, one, parsed, rows, turn};
 use crate::domain::delivery::Outcome;
-use crate::domain::endpoint::EndpointStatus;
+use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::message;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
@@ -30,13 +31,14 @@ impl Store {
     ) -> Result<Vec<EndpointKey>, StoreError> {
         let mut planned = Vec::new();
         for notice in notices {
-            let sql = "SELECT e.key, e.status FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
+            let sql = "SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
                        WHERE s.account = $1 AND s.type = $2 AND s.endpoint <> $3 AND e.deleted_at IS NULL ORDER BY e.key";
             let (mut active, mut paused) = (Vec::new(), Vec::new());
             for row in rows(tx, sql, &[&notice.account.0, &notice.kind.name(), &notice.about.0]).await? {
                 let status = parsed(&row, "status", EndpointStatus::from_column)?;
                 let of = if status == EndpointStatus::Active { &mut active } else { &mut paused };
-                of.push(EndpointKey(get(&row, "key")?));
+                let in_line = parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo;
+                of.push((EndpointKey(get(&row, "key")?), in_line));
             }
             if !active.is_empty() || !paused.is_empty() {
                 planned.push((notice, active, paused));
@@ -57,17 +59,11 @@ impl Store {
             let body = message(event_type, now, data);
             let size = i32::try_from(body.len()).unwrap_or(i32::MAX);
             let deliveries: Vec<i64> = ids.by_ref().take(active.len()).collect();
-            for (endpoint, id) in active.iter().zip(&deliveries) {
-                write.deliveries.push(DeliveryRow {
-                    account,
-                    id: *id,
-                    endpoint: *endpoint,
-                    event,
-                    size,
-                    leased: false,
-                });
+            for ((endpoint, in_line), id) in active.iter().copied().zip(deliveries.iter().copied()) {
+                write.deliveries.push(DeliveryRow { account, id, endpoint, event, size, leased: false, in_line });
+                due.extend((!in_line).then_some(endpoint));
             }
-            for endpoint in paused {
+            for (endpoint, _) in paused {
                 write.missed.push((account, endpoint, event_type.to_owned(), event));
             }
             write.events.push(EventRow {
@@ -79,9 +75,9 @@ impl Store {
                 deliveries,
                 body,
             });
-            due.extend(active);
         }
         write.run(tx).await?;
+        due.extend(turn::pass(tx, &write.lines(), now).await?);
         Ok(due)
     }
 

@@ -14,10 +14,10 @@ use super::follow::{Change, write_change};
 use super::ids::Ids;
 use super::intake::{Counting, shard};
 use super::log::find_delivery;
-use super::{Store, execute, get, number, one, parsed, row, rows, snapshot, time, when};
+use super::{Store, execute, get, number, one, parsed, row, rows, snapshot, time, turn, when};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
-use crate::domain::endpoint::EndpointStatus;
+use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
@@ -82,11 +82,21 @@ impl Store {
         if execute(&tx, sql, &[&account, &id.0, &now.as_millis()]).await? == 0 {
             return Err(StoreError::PayloadGone);
         }
+        let mut due = vec![EndpointKey(endpoint)];
+        let sql = "SELECT 1 FROM endpoints WHERE key = $1 AND ordering = 1 FOR NO KEY UPDATE";
+        if row(&tx, sql, &[&endpoint]).await?.is_some() {
+            // It goes before those that wait.
+            let sql = "UPDATE queue SET turn = endpoint, place = 0, due_at = NULL WHERE account = $1 AND delivery = $2";
+            execute(&tx, sql, &[&account, &id.0]).await?;
+            due = turn::pass(&tx, &[endpoint].into(), now).await?;
+        }
         let delivery = find_delivery(&tx, owner, id).await?;
         self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
         keep_effect(&tx, keep, &delivery, now).await?;
         tx.commit().await?;
-        self.nudge(EndpointKey(endpoint), now);
+        for endpoint in due {
+            self.nudge(endpoint, now);
+        }
         Ok(delivery)
     }
 
@@ -236,9 +246,10 @@ impl Store {
         let Some(found) = row(&tx, sql, &[&job.key, &job.position]).await? else { return Ok(Step::Waiting) };
         let before: i64 = get(&found, "made")?;
         // Two replays of one endpoint take turns: each sees what the other has made.
-        let sql = "SELECT status FROM endpoints WHERE key = $1 AND deleted_at IS NULL FOR UPDATE";
+        let sql = "SELECT status, ordering FROM endpoints WHERE key = $1 AND deleted_at IS NULL FOR UPDATE";
         let Some(endpoint) = row(&tx, sql, &[&job.endpoint.0]).await? else { return Ok(Step::Finished) };
         let active = parsed(&endpoint, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
+        let in_line = parsed(&endpoint, "ordering", Ordering::from_column)? == Ordering::Fifo;
         if !active && !scan.found.is_empty() {
             return Ok(Step::Waiting);
         }
@@ -257,8 +268,9 @@ impl Store {
                        ON v.account = $3 AND v.id = m.event), \
                        counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) VALUES ($3, $4, $6, $7) \
                        ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
-                       INSERT INTO queue (account, delivery, endpoint, event, size, due_at, replay) \
-                       SELECT $3, m.id, $4, m.event, length(p.body), $8, $5 FROM m JOIN payloads p \
+                       INSERT INTO queue (account, delivery, endpoint, event, size, due_at, replay, turn, place) \
+                       SELECT $3, m.id, $4, m.event, length(p.body), CASE WHEN $9 THEN NULL ELSE $8::bigint END, $5, \
+                       CASE WHEN $9 THEN $4 END, CASE WHEN $9 THEN nextval('turns') END FROM m JOIN payloads p \
                        ON p.account = $3 AND p.event = m.event";
             let parameters: super::Params<'_> = &[
                 &ids,
@@ -269,8 +281,12 @@ impl Store {
                 &shard(self.node.key(), Counting::Replaying),
                 &made,
                 &now.as_millis(),
+                &in_line,
             ];
             execute(&tx, sql, parameters).await?;
+            if in_line {
+                turn::pass(&tx, &[job.endpoint.0].into(), now).await?;
+            }
         }
         let finished = scan.up_to.is_none() && unsent(&tx, job.key).await? == 0;
         let (status, total) =

@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::{admin, parsed};
 use crate::domain::account::{ApiKey, KeyHash};
-use crate::domain::endpoint::{EndpointHealth, EndpointStatus};
+use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
@@ -24,6 +24,10 @@ pub(super) struct EndpointRow {
     pub account: AccountKey,
     pub health: EndpointHealth,
     pub held: Arc<Room>,
+    /// Whether what is accepted for it from here on waits for its turn.
+    pub fifo: bool,
+    /// Whether some of its deliveries do.
+    pub in_line: bool,
     last_delivery_at: Option<Timestamp>,
     deliveries_added: i64,
     target: Option<Arc<Target>>,
@@ -343,11 +347,12 @@ impl Book {
         }
         let mut statement = db.prepare_cached(
             "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
-             last_delivery_at FROM endpoints WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
+             last_delivery_at, ordering, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) AS in_line \
+             FROM endpoints WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
-            let StoredRow { mut endpoint, events, health, last_delivery_at } = stored?;
+            let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, in_line } = stored?;
             endpoint.secrets = secrets_of(db, endpoint.key)?;
             let held = before.remove(&endpoint.key).map(|row| row.held).unwrap_or_default();
             let target = shared.open_target(&endpoint).map(Arc::new);
@@ -358,7 +363,10 @@ impl Book {
                 }
             }
             let account = endpoint.account;
-            let row = EndpointRow { account, health, held, last_delivery_at, deliveries_added: 0, target };
+            let fifo = ordering == Ordering::Fifo;
+            let in_line = in_line || fifo;
+            let row =
+                EndpointRow { account, health, held, fifo, in_line, last_delivery_at, deliveries_added: 0, target };
             self.endpoints.insert(endpoint.key, row);
         }
         Ok(())
@@ -385,6 +393,8 @@ struct StoredRow {
     events: Vec<String>,
     health: EndpointHealth,
     last_delivery_at: Option<Timestamp>,
+    ordering: Ordering,
+    in_line: bool,
 }
 
 fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
@@ -399,7 +409,14 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
         secrets: Vec::new(),
     };
     let events = words(&row.get::<_, String>("events")?);
-    Ok(StoredRow { endpoint, events, health, last_delivery_at: time(row, "last_delivery_at")? })
+    Ok(StoredRow {
+        endpoint,
+        events,
+        health,
+        last_delivery_at: time(row, "last_delivery_at")?,
+        ordering: parsed(row, "ordering", Ordering::from_column)?,
+        in_line: row.get("in_line")?,
+    })
 }
 
 fn secrets_of(db: &Connection, key: EndpointKey) -> rusqlite::Result<Vec<(SealedSecret, Option<Timestamp>)>> {

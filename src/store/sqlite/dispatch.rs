@@ -9,6 +9,7 @@ use rusqlite::{Connection, params};
 use super::Store;
 use super::book::EndpointRow;
 use super::notice::Failure;
+use super::turn::pass_turn;
 use super::writer::Tx;
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
@@ -88,6 +89,11 @@ impl Store {
                 for (replay, endpoint) in replays {
                     taken_back.push((endpoint, take_back(tx.db, replay)?));
                 }
+                for (endpoint, _) in &taken_back {
+                    if pass_turn(tx.db, *endpoint, tx.now)? {
+                        tx.after.due.push((*endpoint, tx.now));
+                    }
+                }
                 for (endpoint, count) in taken_back {
                     tx.book.count_delivery(endpoint, -count);
                 }
@@ -124,6 +130,13 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
         let taken_back = take_back(db, replay)?;
         let sql = "UPDATE endpoints SET deliveries_total = deliveries_total - ?2 WHERE key = ?1";
         db.execute(sql, [endpoint, taken_back])?;
+    }
+    let lines: Vec<i64> = db
+        .prepare("SELECT DISTINCT turn FROM deliveries WHERE turn IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for endpoint in lines {
+        pass_turn(db, EndpointKey(endpoint), now)?;
     }
     let sql = "INSERT INTO settings (name, value) VALUES ('lease', 1) \
                ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
@@ -216,6 +229,7 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
             continue;
         };
         let health = *healths.get(&settlement.endpoint).unwrap_or(&row.health);
+        let in_line = row.in_line;
         let Settlement { kind, failures, outcome, jitter, .. } = settlement;
         let mut next = transition(*kind, *failures, health, outcome, &tx.shared.policy, tx.now, *jitter);
         // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.
@@ -259,6 +273,9 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
         }
         if next.health.status != health.status {
             paused.push((settlement.endpoint, next.health.consecutive_failures, outcome.clone()));
+        }
+        if in_line && !next.status.is_open() {
+            tx.leave_line(settlement.delivery, settlement.endpoint)?;
         }
         healths.insert(settlement.endpoint, next.health);
         attempts.push((settlement.endpoint, next.health, outcome.started_at));

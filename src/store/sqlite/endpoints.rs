@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
 
-use super::Store;
 use super::admin::account;
 use super::book::{health, time, uuid};
 use super::writer::Tx;
+use super::{Store, parsed};
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
-use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus};
+use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, Ordering};
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
@@ -84,7 +84,7 @@ impl Store {
                 let description = change.description.unwrap_or(endpoint.description);
                 tx.db
                     .prepare_cached(
-                        "UPDATE endpoints SET url = ?2, events = ?3, description = ?4, status = ?5, \
+                        "UPDATE endpoints SET url = ?2, events = ?3, description = ?4, status = ?5, ordering = ?8, \
                          consecutive_failures = iif(?6, 0, consecutive_failures), \
                          failing_since = iif(?6, NULL, failing_since), version = version + 1, updated_at = ?7 \
                          WHERE key = ?1",
@@ -97,6 +97,7 @@ impl Store {
                         status.to_column(),
                         cleared,
                         tx.now.as_millis(),
+                        change.ordering.unwrap_or(endpoint.ordering).to_column(),
                     ])?;
                 tx.book.touch_endpoint(endpoint.key);
                 if status == EndpointStatus::Active {
@@ -203,8 +204,8 @@ fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSe
     let id = EndpointId::from_random(tx.shared.random.array());
     tx.db
         .prepare_cached(
-            "INSERT INTO endpoints (id, account, url, events, description, created_at, updated_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)",
+            "INSERT INTO endpoints (id, account, url, events, description, created_at, updated_at, ordering) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)",
         )?
         .execute(params![
             id.0.as_bytes(),
@@ -212,7 +213,8 @@ fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSe
             new.url.as_str(),
             new.events.join(" "),
             new.description,
-            tx.now.as_millis()
+            tx.now.as_millis(),
+            new.ordering.to_column(),
         ])?;
     let key = EndpointKey(tx.db.last_insert_rowid());
     let secret = add_secret(tx, key, id)?;
@@ -281,6 +283,7 @@ fn endpoint_from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
         url: row.get("url")?,
         events: words(&row.get::<_, String>("events")?),
         description: row.get("description")?,
+        ordering: parsed(row, "ordering", Ordering::from_column)?,
         health: health(row)?,
         last_delivery_at: time(row, "last_delivery_at")?,
         secret_hint: row.get("hint")?,

@@ -101,7 +101,8 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey
     for endpoint in subscribers {
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
-        let held = tx.book.endpoint(endpoint).map(|row| row.held.clone());
+        // One that waits for its turn waits in the store.
+        let held = tx.book.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.held.clone());
         let place = match (&tx.shared.inbox, held) {
             (Some(inbox), Some(held)) => inbox.reserve_new(&held, new.body.len()),
             _ => None,
@@ -122,7 +123,8 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey
                 };
                 tx.after.jobs.push(Leased { job, place });
             }
-            None => tx.after.due.push((endpoint, tx.now)),
+            None if tx.line_up(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
+            None => {}
         }
     }
     Ok(Event {

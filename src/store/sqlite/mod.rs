@@ -18,6 +18,7 @@ mod open;
 mod peer;
 mod replay;
 mod search;
+mod turn;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -40,7 +40,9 @@ impl Tx<'_> {
         for endpoint in &subscribers {
             let delivery = DeliveryId(self.ids.next(self.now));
             insert_delivery(self, delivery, *endpoint, id, false)?;
-            self.after.due.push((*endpoint, self.now));
+            if self.line_up(delivery, *endpoint)? {
+                self.after.due.push((*endpoint, self.now));
+            }
         }
         self.book.count_event(notice.account);
         for endpoint in subscribers {

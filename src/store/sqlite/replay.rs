@@ -11,6 +11,7 @@ use super::book::{EndpointRow, time, uuid};
 use super::dispatch::take_back;
 use super::endpoints::find;
 use super::log::find_delivery;
+use super::turn::pass_turn;
 use super::writer::Tx;
 use super::{Store, parsed};
 use crate::domain::audit::Action;
@@ -81,10 +82,13 @@ impl Store {
                     .db
                     .prepare_cached(sql)?
                     .query_row(params![id.0, retrying, tx.now.as_millis()], |row| row.get(0))?;
+                let is_due = tx.line_up(id, EndpointKey(endpoint))?;
                 let delivery = find_delivery(tx.db, owner, id)?;
                 tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::DeliveryRetried, id))?;
                 tx.keep(keep, &delivery)?;
-                tx.after.due.push((EndpointKey(endpoint), tx.now));
+                if is_due {
+                    tx.after.due.push((EndpointKey(endpoint), tx.now));
+                }
                 Ok(delivery)
             })
             .await
@@ -179,6 +183,9 @@ impl Store {
                 let cancelled = ReplayStatus::Cancelled.to_column();
                 tx.db.prepare_cached(sql)?.execute(params![key, cancelled, tx.now.as_millis()])?;
                 let unsent = take_back(tx.db, key)?;
+                if pass_turn(tx.db, endpoint, tx.now)? {
+                    tx.after.due.push((endpoint, tx.now));
+                }
                 tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
                 tx.book.count_delivery(endpoint, -unsent);
                 // What is in memory comes back without an attempt: see `release`.
@@ -407,7 +414,11 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
         let sql = "INSERT INTO deliveries (id, endpoint, event, due_at, replay) SELECT ?1, ?2, event, ?4, ?5 FROM payloads \
                    WHERE event = ?3";
         let parameters = params![id.0, job.endpoint.0, candidate.event, tx.now.as_millis(), job.key];
-        made += i64::try_from(tx.db.prepare_cached(sql)?.execute(parameters)?).unwrap_or(0);
+        let inserted = tx.db.prepare_cached(sql)?.execute(parameters)?;
+        if inserted > 0 {
+            tx.line_up(id, job.endpoint)?;
+        }
+        made += i64::try_from(inserted).unwrap_or(0);
     }
     let finished = scan.up_to.is_none() && unsent(tx.db, job.key)? == 0;
     let (status, total) = if finished { (ReplayStatus::Completed, Some(before + made)) } else { (job.status, None) };
