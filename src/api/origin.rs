@@ -1,6 +1,6 @@
 //! Where a request comes from: the address of its connection, or the one that a trusted proxy tells of.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
@@ -14,27 +14,30 @@ pub struct Peer(pub IpAddr);
 pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
     let mut client = peer.to_canonical();
-    let told: Vec<&str> = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .collect();
+    let values = headers.get_all("x-forwarded-for").iter();
+    let told: Vec<&[u8]> = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
     for address in told.into_iter().rev() {
         if !is_trusted(client) {
             break;
         }
-        match address.parse::<IpAddr>() {
-            Ok(address) => client = address.to_canonical(),
-            Err(_) => break,
+        match parse(address) {
+            Some(address) => client = address.to_canonical(),
+            None => break,
         }
     }
     client
 }
 
+/// An address, with or without a port.
+fn parse(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -49,10 +52,11 @@ mod tests {
             ("10.0.0.1", vec!["1.1.1.1", "203.0.113.7, 10.9.9.9"], "203.0.113.7"),
             ("10.0.0.1", vec!["203.0.113.7, nonsense"], "10.0.0.1"),
             ("::1", vec!["2001:db8::7"], "2001:db8::7"),
+            ("10.0.0.1", vec!["\u{e9}, 203.0.113.7:8080"], "203.0.113.7"),
         ] {
             let mut map = HeaderMap::new();
             for value in headers {
-                map.append("x-forwarded-for", value.parse().expect("a value"));
+                map.append("x-forwarded-for", HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
             }
             let found = client(peer.parse().expect("an address"), &map, &trusted);
             assert_eq!(found, expected.parse::<IpAddr>().expect("an address"), "{peer} {map:?}");

@@ -34,6 +34,13 @@ impl Retention {
         Self { deliveries, payloads: payloads.into_iter().chain(deliveries).min() }
     }
 
+    /// The longer of each.
+    #[must_use]
+    pub fn longer(self, other: Self) -> Self {
+        let longer = |one: Option<Duration>, other: Option<Duration>| Some(one?.max(other?));
+        Self { deliveries: longer(self.deliveries, other.deliveries), payloads: longer(self.payloads, other.payloads) }
+    }
+
     /// The time from which on deliveries are kept, and the one from which on bodies are.
     pub fn since(self, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
         (self.deliveries.map(|keep| now.minus(keep)), self.payloads.map(|keep| now.minus(keep)))

@@ -62,11 +62,8 @@ async fn once(store: &Store, now: Timestamp, due: Option<Keep>) -> Result<(), St
             tokio::time::sleep(PAUSE).await;
         }
     }
-    // What is known of it afterwards would be of events that nobody keeps.
-    if let Some(oldest) = keep.history.deliveries {
-        while store.purge_old_replays(now.minus(oldest)).await? {
-            tokio::time::sleep(PAUSE).await;
-        }
+    while store.purge_old_replays(keep.history, now).await? {
+        tokio::time::sleep(PAUSE).await;
     }
     let mut position = Some(0);
     while let Some(from) = position {

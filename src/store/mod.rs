@@ -530,10 +530,10 @@ impl Store {
         }
     }
 
-    /// Forgets a step of replays that were finished and of events that were missed before `cutoff`. Returns whether
+    /// Forgets a step of replays that were finished, and of events that were missed, before anything that is kept. Returns whether
     /// there may be more.
-    pub async fn purge_old_replays(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
-        on!(self, purge_old_replays(cutoff))
+    pub async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
+        on!(self, purge_old_replays(keep, now))
     }
 
     /// Removes a step of the audit log from before `cutoff`. Returns whether there may be more.

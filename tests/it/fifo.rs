@@ -192,3 +192,77 @@ async fn two_nodes_keep_one_order() {
     assert!(sorted(&found), "{found:?}");
     assert_eq!(found.len(), 90, "ten were tried twice, and none otherwise");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lines_that_are_added_to_and_taken_from_at_once_hold_up_nobody() {
+    let settings = [("WEBHOOKS__RETRY_SCHEDULE", "10ms,10ms,10ms"), ("WEBHOOKS__AUTO_DISABLE_THRESHOLD", "100000")];
+    let first = App::with(&settings).await;
+    let second = if database::is_postgres() { Some(first.another(&settings).await) } else { None };
+    let mut receivers = Vec::new();
+    for number in 0..4 {
+        let receiver = Receiver::start().await;
+        receiver.script((0..200).map(|n| Reply::Status(if (n + number) % 4 == 0 { 503 } else { 200 })));
+        let events = [EVENT, "delivery.failed", "secret.rotated", "endpoint.enabled"];
+        let new = json!({ "url": receiver.url(), "events": events, "ordering": "fifo" });
+        let id = first.post("/v1/webhooks", new).await.expect(201).id();
+        receivers.push((receiver, id));
+    }
+    let nodes = [&first, second.as_ref().unwrap_or(&first)];
+    let publish = async |lane: u64| {
+        for n in 0..30 {
+            let body = json!({ "event": EVENT, "data": { "n": n, "lane": lane } });
+            let node = nodes[usize::try_from(lane).expect("small") % 2];
+            node.post("/v1/events", body).await.expect(202);
+        }
+    };
+    let rotate = async || {
+        for round in 0..20 {
+            let id = &receivers[round % 4].1;
+            let node = nodes[round % 2];
+            node.call("POST", &format!("/v1/webhooks/{id}/regenerate-secret")).send().await.expect(200);
+        }
+    };
+    tokio::join!(publish(0), publish(1), publish(2), publish(3), rotate());
+    for (receiver, _) in &receivers {
+        eventually("every event", || async {
+            let received = receiver.received();
+            let lanes: Vec<(u64, u64)> = received
+                .iter()
+                .filter_map(|request| {
+                    let body: Value = serde_json::from_slice(&request.body).ok()?;
+                    Some((body["data"]["lane"].as_u64()?, body["data"]["n"].as_u64()?))
+                })
+                .collect();
+            for lane in 0..4 {
+                let of_lane: Vec<u64> = lanes.iter().filter(|(known, _)| *known == lane).map(|(_, n)| *n).collect();
+                assert!(sorted(&of_lane), "lane {lane}: {of_lane:?}");
+            }
+            let distinct: std::collections::BTreeSet<_> = lanes.into_iter().collect();
+            (distinct.len() == 120).then_some(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_replay_stops_no_line() {
+    let app = App::with(&[("WEBHOOKS__RETRY_SCHEDULE", "100ms,100ms,100ms,100ms,100ms")]).await;
+    let receiver = Receiver::start().await;
+    let id = in_order(&app, &receiver).await;
+    for n in 0..5 {
+        app.publish(json!({ "n": n })).await;
+    }
+    receiver.wait_for(5).await;
+    app.delivery(&id, "success").await;
+    receiver.script([Reply::Late(Duration::from_millis(300))]);
+    let replay = app.replay(&id, json!({ "from": "2026-01-01", "status": "all" })).await;
+    receiver.wait_for(6).await;
+    app.delete(&format!("/v1/webhooks/replays/{replay}")).await.expect(204);
+    app.publish(json!({ "n": 5 })).await;
+    let found = eventually("what was published afterwards", || async {
+        let found = numbers(&receiver);
+        (found.last() == Some(&5)).then_some(found)
+    })
+    .await;
+    assert!(found.len() <= 8, "most of the replay is taken back: {found:?}");
+}

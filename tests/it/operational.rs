@@ -134,3 +134,19 @@ async fn operational_types_are_in_no_catalog_and_nobody_publishes_them() {
     let catalog = app.get("/v1/event-types?per_page=100").await.expect(200).json;
     assert_eq!(catalog["meta"]["pagination"]["total"], 12);
 }
+
+#[tokio::test]
+async fn many_that_fail_at_once_are_each_told_of_once() {
+    let settings = [("WEBHOOKS__RETRY_SCHEDULE", "10ms"), ("WEBHOOKS__AUTO_DISABLE_THRESHOLD", "100000")];
+    let app = App::with(&settings).await;
+    let (sick, watching) = (Receiver::start().await, Receiver::start().await);
+    sick.always(Reply::Status(500));
+    subscribed(&app, &sick, &[EVENT]).await;
+    subscribed(&app, &watching, &["delivery.failed"]).await;
+    let batch: Vec<Value> = (0..200).map(|n| json!({ "event": EVENT, "data": { "n": n } })).collect();
+    app.post("/v1/events/batch", json!({ "events": batch })).await.expect(202);
+    let told = heard(&watching, 200).await;
+    let deliveries: std::collections::BTreeSet<String> =
+        told.iter().map(|(_, data)| data["delivery_id"].as_str().expect("an id").to_owned()).collect();
+    assert_eq!((told.len(), deliveries.len(), events(&app).await), (200, 200, 400));
+}

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use aldaba::clock::Clock as _;
 use aldaba::domain::account::AccountChange;
-use aldaba::domain::endpoint::Ordering;
+use aldaba::domain::endpoint::{EndpointChange, EndpointStatus, Ordering};
 use aldaba::domain::event::NewEvent;
-use aldaba::domain::id::{AccountId, DeliveryId};
+use aldaba::domain::id::{AccountId, DeliveryId, EndpointId};
 use aldaba::domain::permission::Permission;
 use aldaba::domain::retention::Retention;
 use aldaba::domain::url::{Environment, ReceiverUrl};
@@ -27,10 +27,10 @@ async fn purge(f: &Fixture, keep: Retention) {
 }
 
 /// An endpoint of the account.
-async fn endpoint(f: &Fixture, account: AccountId) {
+async fn endpoint(f: &Fixture, account: AccountId) -> EndpointId {
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
     let new = NewEndpoint { url, events: vec![EVENT.to_owned()], description: None, ordering: Ordering::None };
-    f.store.create_endpoint(account, new, None).await.expect("an endpoint");
+    f.store.create_endpoint(account, new, None).await.expect("an endpoint").resource.id
 }
 
 /// A delivery of the account that has succeeded, on each of so many days.
@@ -120,10 +120,41 @@ async fn what_is_still_to_be_sent_keeps_its_body_and_what_has_none_is_not_sent_a
     assert_eq!(claimed.iter().map(|leased| leased.job.id).collect::<Vec<_>>(), [open]);
     f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
     drop(claimed);
+    let ended = f.store.delivery(f.account, open).await.expect("read");
+    assert!(ended.body.is_none(), "a body that was kept for one delivery alone goes with its end");
     // A replay sends those that have a body.
+    f.store.accept(vec![f.event(3)], None).await.expect("accepted");
+    f.clock.advance(DAY / 2);
     let asked = crate::store::everything(&f);
     let replay = f.store.create_replay(f.account, id, asked, None).await.expect("asked for");
     assert_eq!(replay.total, 1);
+}
+
+#[tokio::test]
+async fn what_was_missed_is_known_as_long_as_its_event() {
+    let f = Fixture::new().await;
+    let (patient, forgetful) = (f.account, f.store.create_account("forgetful".into(), None).await.expect("made").id);
+    let own = |days: u32| AccountChange { deliveries: Some(Some(DAY * days)), ..AccountChange::default() };
+    f.store.update_account(patient, own(90)).await.expect("changed");
+    f.store.update_account(forgetful, own(7)).await.expect("changed");
+    let mut endpoints = Vec::new();
+    for account in [patient, forgetful] {
+        let id = endpoint(&f, account).await;
+        let pause = EndpointChange { status: Some(EndpointStatus::Disabled), ..EndpointChange::default() };
+        f.store.update_endpoint(account, id, pause).await.expect("paused");
+        f.store.accept(vec![NewEvent { account, ..f.event(1) }], None).await.expect("accepted");
+        endpoints.push((account, id));
+    }
+    let keep = Retention { deliveries: Some(DAY * 30), payloads: None };
+    for (days, expected) in [(10, [1, 0]), (40, [1, 0]), (90, [0, 0])] {
+        f.clock.advance(DAY * days);
+        purge(&f, keep).await;
+        while f.store.purge_old_replays(keep, f.clock.now()).await.expect("purged") {}
+        for ((account, id), expected) in endpoints.iter().zip(expected) {
+            let left = f.store.missed(*account, *id).await.expect("counted").count;
+            assert_eq!(left, expected, "after {days} more days");
+        }
+    }
 }
 
 #[tokio::test]

@@ -123,9 +123,14 @@ pub fn settlement(leased: &Leased, status: u16) -> Settlement {
     }
 }
 
+/// What keeps everything for a minute.
+pub fn minute() -> Retention {
+    Retention { deliveries: Some(Duration::from_secs(60)), payloads: None }
+}
+
 /// Removes all that is older than `cutoff` and finished.
 pub async fn purge_before(store: &Store, cutoff: Timestamp) {
-    let keep = Retention { deliveries: Some(Duration::from_secs(60)), payloads: None };
+    let keep = minute();
     let mut position = Some(0);
     while let Some(from) = position {
         position = store.purge_old(keep, cutoff.plus(Duration::from_secs(60)), from).await.expect("purged");
@@ -421,7 +426,7 @@ async fn an_event_stays_as_long_as_the_delivery_that_a_replay_made_of_it() {
     let sent = carry_out(&f, key, open[0].key).await;
 
     let purge = async |cutoff: Timestamp| {
-        while f.store.purge_old_replays(cutoff).await.expect("purged") {}
+        while f.store.purge_old_replays(minute(), cutoff.plus(Duration::from_secs(60))).await.expect("purged") {}
         purge_before(&f.store, cutoff).await;
     };
     purge(f.clock.now().minus(Duration::from_secs(60))).await;
@@ -446,7 +451,7 @@ async fn what_was_missed_is_forgotten_with_its_event() {
     f.clock.advance(Duration::from_secs(3_600));
     f.store.accept(vec![f.event(601)], None).await.expect("accepted");
     let cutoff = f.clock.now().minus(Duration::from_secs(60));
-    while f.store.purge_old_replays(cutoff).await.expect("purged") {}
+    while f.store.purge_old_replays(minute(), cutoff.plus(Duration::from_secs(60))).await.expect("purged") {}
     let left = f.store.missed(f.account, id).await.expect("counted");
     assert_eq!((left.count, left.oldest_at), (1, Some(f.clock.now())));
     f.store.delete_endpoint(f.account, id).await.expect("deleted");

@@ -10,8 +10,8 @@ use super::admin::keep_effect;
 use super::endpoints::health;
 use super::follow::{Change, write_change};
 use super::intake::{Counting, shard};
-use super::notice::Failure;
-use super::{Store, column, execute, get, maybe_whole, number, row, rows, text, time, turn, whole};
+use super::notice::{Failure, Paused, Told, notices_of};
+use super::{Store, column, execute, get, maybe_whole, number, row, rows, text, time, whole};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
@@ -23,6 +23,9 @@ use crate::store::{Claimed, Held, Keep, Settled, Settlement, StoreError};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
+const LATE: Duration = Duration::from_secs(3_600);
 
 /// Deliveries in one claim.
 const MAX_CLAIM: usize = 256;
@@ -143,9 +146,11 @@ impl Store {
             let (status, failures, next_retry_at) = (next.status, next.failures, next.next_retry_at);
             written.push(Written { settlement, account, status, failures, next_retry_at });
         }
-        let (held, mut due) = self.write_outcomes(&tx, &written, now).await?;
+        let (held, lines) = self.write_outcomes(&tx, &written).await?;
         let paused = self.write_healths(&tx, &before, &healths, now).await?;
-        due.extend(self.announce_outcomes(&tx, &written, &held, &paused, &healths, now).await?);
+        let mut told = self.announce_outcomes(&tx, &written, &held, &paused, &healths, now).await?;
+        told.lines.extend(lines);
+        drop_spent_bodies(&tx, &written, &held, now).await?;
         if paused.is_empty() {
             tx.commit().await?;
         } else {
@@ -154,9 +159,7 @@ impl Store {
             }
             self.commit(tx).await?;
         }
-        for endpoint in due {
-            self.nudge(endpoint, now);
-        }
+        self.after(&mut client, told, now).await;
         let next: HashMap<i64, Option<Timestamp>> =
             written.iter().map(|row| (row.settlement.delivery.0, row.next_retry_at)).collect();
         let settled = |settlement: &Settlement| match next.get(&settlement.delivery.0) {
@@ -225,14 +228,12 @@ impl Store {
         rows(tx, sql, &[&ids, &leases]).await?.iter().map(|row| get(row, "delivery")).collect()
     }
 
-    /// Writes what came of attempts whose leases still stand, and returns their deliveries, and the endpoints for whose next
-    /// delivery the turn has come.
+    /// Writes what came of attempts whose leases still stand, and returns their deliveries, and the lines that they have left.
     async fn write_outcomes(
         &self,
         tx: &Transaction<'_>,
         rows_of: &[Written<'_>],
-        now: Timestamp,
-    ) -> Result<(BTreeSet<i64>, Vec<EndpointKey>), StoreError> {
+    ) -> Result<(BTreeSet<i64>, BTreeSet<i64>), StoreError> {
         // In the order of the ids: two batches that touch the same rows never wait for each other in a circle.
         let mut sorted: Vec<&Written<'_>> = rows_of.iter().collect();
         sorted.sort_unstable_by_key(|row| row.settlement.delivery);
@@ -274,7 +275,7 @@ impl Store {
                        AND d.endpoint = m.endpoint AND d.type = m.type AND d.event = m.event";
             execute(tx, sql, &[&replayed]).await?;
         }
-        Ok((held, turn::pass(tx, &lines, now).await?))
+        Ok((held, lines))
     }
 
     /// Tells those who want to know which deliveries failed for good, and which endpoints were paused.
@@ -286,27 +287,28 @@ impl Store {
         paused: &[EndpointKey],
         healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
         now: Timestamp,
-    ) -> Result<Vec<EndpointKey>, StoreError> {
+    ) -> Result<Told, StoreError> {
         let mut failures = Vec::new();
-        for Written { settlement, status, .. } in written {
+        for Written { settlement, account, status, .. } in written {
             let for_good = *status == DeliveryStatus::Failed && settlement.kind != DeliveryKind::Test;
             if for_good && held.contains(&settlement.delivery.0) {
                 let attempts = settlement.attempts_made.saturating_add(1);
-                failures.push(Failure { delivery: settlement.delivery, attempts, outcome: &settlement.outcome });
+                let Settlement { delivery, endpoint, ref outcome, .. } = **settlement;
+                failures.push(Failure { account: *account, endpoint, delivery, attempts, outcome });
             }
         }
-        let paused: Vec<_> = paused
-            .iter()
-            .map(|key| {
-                let last = written.iter().rev().find(|row| row.settlement.endpoint == *key);
-                let failures = healths.get(key).map_or(0, |(health, _)| health.consecutive_failures);
-                (*key, failures, last.map(|row| &row.settlement.outcome))
-            })
-            .collect();
+        let last = |key: &EndpointKey| written.iter().rev().find(|row| row.settlement.endpoint == *key);
+        let pause = |key: &EndpointKey| {
+            let row = last(key)?;
+            let failures = healths.get(key).map_or(0, |(health, _)| health.consecutive_failures);
+            let outcome = Some(&row.settlement.outcome);
+            Some(Paused { account: row.account, endpoint: *key, failures, outcome })
+        };
+        let paused: Vec<Paused<'_>> = paused.iter().filter_map(pause).collect();
         if failures.is_empty() && paused.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Told::default());
         }
-        let notices = self.notices_of(tx, &failures, &paused).await?;
+        let notices = notices_of(tx, &failures, &paused).await?;
         self.announce(tx, &notices, now).await
     }
 
@@ -408,6 +410,32 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What has come to an end long after it was accepted may have outlived the time of its body, which was kept for it alone.
+async fn drop_spent_bodies(
+    tx: &Transaction<'_>,
+    written: &[Written<'_>],
+    held: &BTreeSet<i64>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let late = |row: &&Written<'_>| {
+        let id = row.settlement.delivery;
+        held.contains(&id.0) && !row.status.is_open() && now.since(id.created_at()) >= LATE
+    };
+    let (accounts, ids): (Vec<i64>, Vec<i64>) =
+        written.iter().filter(late).map(|row| (row.account.0, row.settlement.delivery.0)).unzip();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let sql = "DELETE FROM payloads p USING unnest($1::bigint[], $2::bigint[]) AS s(account, id) \
+               JOIN deliveries d ON d.account = s.account AND d.id = s.id JOIN accounts a ON a.key = s.account \
+               JOIN events e ON e.account = s.account AND e.id = d.event \
+               WHERE p.account = s.account AND p.event = d.event AND d.event <= a.payloads_gone \
+               AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = s.account AND q.delivery = ANY(e.deliveries)) \
+               AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.event = e.id AND o.replay IS NOT NULL AND o.status < 2)";
+    execute(tx, sql, &[&accounts, &ids]).await?;
+    Ok(())
 }
 
 /// Rows are found by their whole key and by nothing else: with a range of ids beside it, a planner that knew too little read

@@ -97,12 +97,10 @@ impl Store {
         let changed = find(&tx, owner, id).await?;
         self.audit(&tx, &deed, now).await?;
         let notice = about(&changed).status(endpoint.health.status, status);
-        let due = self.announce(&tx, notice.as_slice(), now).await?;
+        let told = self.announce(&tx, notice.as_slice(), now).await?;
         write_change(&tx, Change::Endpoint(key), now).await?;
         self.commit(tx).await?;
-        for endpoint in due {
-            self.nudge(endpoint, now);
-        }
+        self.after(&mut client, told, now).await;
         Ok(changed)
     }
 
@@ -136,12 +134,10 @@ impl Store {
         self.audit(&tx, &Deed::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
         keep_effect(&tx, keep, &rotated, now).await?;
         let notice = about(&rotated.resource).rotated(&rotated.resource.secret_hint);
-        let due = self.announce(&tx, &[notice], now).await?;
+        let told = self.announce(&tx, &[notice], now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await?;
-        for endpoint in due {
-            self.nudge(endpoint, now);
-        }
+        self.after(&mut client, told, now).await;
         Ok(rotated)
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Object};
 
 use super::admin::own_retention;
-use super::partitions::{create, days, drop_day, drop_payloads, has_payloads};
+use super::partitions::{create, days, days_with_bodies, drop_day, drop_payloads};
 use super::{Store, execute, get, one, row, rows};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EventId};
@@ -65,19 +65,21 @@ impl Store {
         }
         let everybody = self.drop_days(keep, now, from == 0).await?;
         let mut db = self.client().await?;
+        // Before the first day that has any, there are no bodies to look for.
+        let bodies_from = days_with_bodies(&db).await?.first().map_or(i64::MAX, |day| day.first_id() - 1);
         let sql = "SELECT key, retention_deliveries, retention_payloads, payloads_gone FROM accounts \
                    WHERE deleted_at IS NULL AND key >= $1 AND ($2 OR retention_deliveries IS NOT NULL \
                    OR retention_payloads IS NOT NULL) ORDER BY key LIMIT $3";
         let mut next = None;
         for account in rows(&db, sql, &[&from, &everybody, &ACCOUNTS]).await? {
-            let (key, gone) = (get(&account, "key")?, get(&account, "payloads_gone")?);
+            let (key, gone): (i64, i64) = (get(&account, "key")?, get(&account, "payloads_gone")?);
             let (rows_since, bodies_since) = keep.of(own_retention(&account)?).since(now);
             let rows_gone = match rows_since {
                 Some(since) => purge_rows(&mut db, key, since).await?,
                 None => false,
             };
             let bodies_gone = match bodies_since {
-                Some(since) => purge_payloads(&mut db, key, gone, since).await?,
+                Some(since) => purge_payloads(&mut db, key, bodies_from.max(gone), since).await?,
                 None => false,
             };
             if rows_gone || bodies_gone {
@@ -91,49 +93,32 @@ impl Store {
     /// Drops the days that no account keeps. Returns whether the rows of every account must be looked at: not of those
     /// alone that keep them for a time of their own.
     async fn drop_days(&self, keep: Retention, now: Timestamp, drops: bool) -> Result<bool, StoreError> {
-        let mut longest = keep.of(OwnRetention::default());
-        let mut everybody = [longest.deliveries, longest.payloads].into_iter().flatten().any(|keep| keep < EXACT);
-        let days = {
-            let db = self.client().await?;
-            let sql = "SELECT DISTINCT retention_deliveries, retention_payloads FROM accounts WHERE deleted_at IS NULL \
-                       AND (retention_deliveries IS NOT NULL OR retention_payloads IS NOT NULL)";
-            for row in rows(&db, sql, &[]).await? {
-                let own = keep.of(own_retention(&row)?);
-                let longer = |own: Option<Duration>, than: Option<Duration>| match (own, than) {
-                    (Some(own), Some(than)) => own > than,
-                    (None, Some(_)) => true,
-                    _ => false,
-                };
-                if longer(own.deliveries, longest.deliveries) {
-                    (longest.deliveries, everybody) = (own.deliveries, true);
-                }
-                if longer(own.payloads, longest.payloads) {
-                    (longest.payloads, everybody) = (own.payloads, true);
-                }
-            }
-            days(&db).await?
-        };
+        let db = self.client().await?;
+        let (longest, shorter) = longest(&db, keep).await?;
+        let (days, bodies) = (days(&db).await?, days_with_bodies(&db).await?);
+        drop(db);
+        let mut everybody =
+            shorter || [longest.deliveries, longest.payloads].into_iter().flatten().any(|keep| keep < EXACT);
         let (rows_since, bodies_since) = longest.since(now);
         for day in days {
             let over = |since: Option<Timestamp>| since.is_some_and(|since| day.ends_at() <= since);
             // A day that cannot go as a whole, because something of it is still open, goes row by row.
-            let is_left = if over(rows_since) {
-                !drops || !drop_day(&self.pool, day).await?
-            } else if over(bodies_since) && drops {
-                !drop_payloads(&self.pool, day).await?
-            } else {
-                over(bodies_since) && has_payloads(&self.client().await?, day).await?
-            };
-            everybody |= is_left;
+            if over(rows_since) {
+                everybody |= !drops || !drop_day(&self.pool, day).await?;
+            } else if over(bodies_since) && bodies.contains(&day) {
+                everybody |= !drops || !drop_payloads(&self.pool, day).await?;
+            }
         }
         Ok(everybody)
     }
 
-    pub async fn purge_old_replays(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+    pub async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
         let db = self.client().await?;
+        let Some(oldest) = longest(&db, keep).await?.0.deliveries else { return Ok(false) };
+        let cutoff = now.minus(oldest);
         let sql = "DELETE FROM missed WHERE (account, endpoint, type, event) IN \
                    (SELECT account, endpoint, type, event FROM missed WHERE event < $1 LIMIT $2)";
         let missed = execute(&db, sql, &[&EventId::first_at(cutoff).0, &STEP]).await?;
@@ -160,6 +145,19 @@ impl Store {
                    (SELECT owner, path, key FROM kept_answers WHERE created_at < $1 LIMIT $2)";
         Ok(execute(&db, sql, &[&now.minus(KEPT_ANSWER_TTL).as_millis(), &STEP]).await? > 0)
     }
+}
+
+/// The longest that anybody keeps anything, and whether there are accounts that keep it for less.
+async fn longest(db: &Object, keep: Retention) -> Result<(Retention, bool), StoreError> {
+    let (mut longest, mut shorter) = (keep.of(OwnRetention::default()), false);
+    let sql = "SELECT DISTINCT retention_deliveries, retention_payloads FROM accounts WHERE deleted_at IS NULL \
+               AND (retention_deliveries IS NOT NULL OR retention_payloads IS NOT NULL)";
+    for row in rows(db, sql, &[]).await? {
+        let own = keep.of(own_retention(&row)?);
+        shorter |= longest.longer(own) != longest;
+        longest = longest.longer(own);
+    }
+    Ok((longest, shorter))
 }
 
 /// Removes a step of what a deleted endpoint left; its own row when nothing can come any more. Returns whether anything
@@ -230,6 +228,7 @@ async fn purge_rows(db: &mut Object, account: i64, since: Timestamp) -> Result<b
     let sql = "WITH old AS MATERIALIZED (SELECT o.id FROM unnest($2::bigint[]) AS o(id) \
                WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.replay IS NOT NULL)), \
                p AS (DELETE FROM payloads p USING old o WHERE p.account = $1 AND p.event = o.id), \
+               m AS (DELETE FROM missed m USING old o WHERE m.event = o.id), \
                gone AS (DELETE FROM events e USING old o WHERE e.account = $1 AND e.id = o.id RETURNING e.type), \
                counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
                SELECT $1, 0, 0, -count(*) FROM gone WHERE type <> $3 HAVING count(*) > 0 \

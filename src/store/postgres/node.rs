@@ -161,8 +161,8 @@ impl Node {
     /// What is found twice in a row is no write on its way.
     async fn free_astray(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let Some(lease) = self.lease() else { return Ok(()) };
-        let db = pool.get().await?;
-        for endpoint in super::turn::pass_all(&db, shared.clock.now()).await? {
+        let mut db = pool.get().await?;
+        for endpoint in super::turn::pass_stalled(&mut db, shared.clock.now()).await? {
             if let Some(inbox) = &shared.inbox {
                 inbox.send(Nudge::Due(endpoint, shared.clock.now()));
             }

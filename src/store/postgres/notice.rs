@@ -1,14 +1,16 @@
 //! Operational events, written by the transaction that has something to tell.
 
-use deadpool_postgres::Transaction;
+use std::collections::{BTreeSet, HashMap};
+
+use deadpool_postgres::{Object, Transaction};
 
 use super::ids::Ids;
 use super::intake::{Counting, shard};
 use super::write::{DeliveryRow, EventRow, Write};
-use super::{Store, get, one, parsed, rows, turn};
+use super::{Store, get, parsed, rows, turn};
 use crate::domain::delivery::Outcome;
 use crate::domain::endpoint::{EndpointStatus, Ordering};
-use crate::domain::event::message;
+use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -16,55 +18,68 @@ use crate::store::notice::{About, FailedDelivery, Notice};
 
 /// A delivery that failed for good, and after how many attempts.
 pub(super) struct Failure<'a> {
+    pub account: AccountKey,
+    pub endpoint: EndpointKey,
     pub delivery: DeliveryId,
     pub attempts: u32,
     pub outcome: &'a Outcome,
 }
 
+/// An endpoint that was paused after so many failures.
+pub(super) struct Paused<'a> {
+    pub account: AccountKey,
+    pub endpoint: EndpointKey,
+    pub failures: u32,
+    pub outcome: Option<&'a Outcome>,
+}
+
+/// Whose engine is to be nudged after the commit, and the lines in which the turn is to be passed on.
+#[derive(Default)]
+pub(super) struct Told {
+    pub due: Vec<EndpointKey>,
+    pub lines: BTreeSet<i64>,
+}
+
 impl Store {
-    /// Writes operational events to those who subscribe to them. Returns whose engine is to be nudged after the commit.
+    /// Writes operational events to those who subscribe to them.
     pub(super) async fn announce(
         &self,
         tx: &Transaction<'_>,
         notices: &[Notice],
         now: Timestamp,
-    ) -> Result<Vec<EndpointKey>, StoreError> {
-        let mut planned = Vec::new();
-        for notice in notices {
-            let sql = "SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
-                       WHERE s.account = $1 AND s.type = $2 AND s.endpoint <> $3 AND e.deleted_at IS NULL ORDER BY e.key";
-            let (mut active, mut paused) = (Vec::new(), Vec::new());
-            for row in rows(tx, sql, &[&notice.account.0, &notice.kind.name(), &notice.about.0]).await? {
-                let status = parsed(&row, "status", EndpointStatus::from_column)?;
-                let of = if status == EndpointStatus::Active { &mut active } else { &mut paused };
-                let in_line = parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo;
-                of.push((EndpointKey(get(&row, "key")?), in_line));
-            }
-            if !active.is_empty() || !paused.is_empty() {
-                planned.push((notice, active, paused));
-            }
-        }
+    ) -> Result<Told, StoreError> {
+        let mut told = Told::default();
+        let subscribers = subscribers(tx, notices).await?;
+        let heard = |notice: &Notice| -> Vec<&Subscriber> {
+            let known = subscribers.get(&(notice.account, notice.kind.name())).into_iter().flatten();
+            known.filter(|subscriber| subscriber.endpoint != notice.about).collect()
+        };
+        let planned: Vec<_> =
+            notices.iter().map(|notice| (notice, heard(notice))).filter(|(_, heard)| !heard.is_empty()).collect();
         if planned.is_empty() {
-            return Ok(Vec::new());
+            return Ok(told);
         }
-        let count = planned.iter().map(|(_, active, _)| 1 + active.len()).sum();
+        let count = planned.iter().map(|(_, heard)| 1 + heard.len()).sum();
         let mut ids = Ids::default().reserve(tx, count, now).await?.into_iter();
         // Counted where nobody counts beside other rows: those who do never wait for each other in a circle.
         let shard = shard(self.node.key(), Counting::Replaying);
         let mut write = Write { now, shard, ..Write::default() };
-        let mut due = Vec::new();
-        for (Notice { account, kind, data, .. }, active, paused) in planned {
+        for (Notice { account, kind, data, .. }, heard) in planned {
             let (account, event_type) = (*account, kind.name());
             let Some(event) = ids.next() else { break };
             let body = message(event_type, now, data);
             let size = i32::try_from(body.len()).unwrap_or(i32::MAX);
-            let deliveries: Vec<i64> = ids.by_ref().take(active.len()).collect();
-            for ((endpoint, in_line), id) in active.iter().copied().zip(deliveries.iter().copied()) {
+            let mut deliveries = Vec::new();
+            for Subscriber { endpoint, active, in_line } in heard {
+                if !active {
+                    write.missed.push((account, *endpoint, event_type.to_owned(), event));
+                    continue;
+                }
+                let (endpoint, in_line) = (*endpoint, *in_line);
+                let Some(id) = ids.next() else { break };
                 write.deliveries.push(DeliveryRow { account, id, endpoint, event, size, leased: false, in_line });
-                due.extend((!in_line).then_some(endpoint));
-            }
-            for (endpoint, _) in paused {
-                write.missed.push((account, endpoint, event_type.to_owned(), event));
+                told.due.extend((!in_line).then_some(endpoint));
+                deliveries.push(id);
             }
             write.events.push(EventRow {
                 account,
@@ -77,44 +92,106 @@ impl Store {
             });
         }
         write.run(tx).await?;
-        due.extend(turn::pass(tx, &write.lines(), now).await?);
-        Ok(due)
+        told.lines = write.lines();
+        Ok(told)
     }
 
-    /// What outcomes have to tell: of deliveries that failed for good, and of endpoints that were paused by them.
-    pub(super) async fn notices_of(
-        &self,
-        tx: &Transaction<'_>,
-        failures: &[Failure<'_>],
-        paused: &[(EndpointKey, u32, Option<&Outcome>)],
-    ) -> Result<Vec<Notice>, StoreError> {
-        let mut notices = Vec::new();
-        for failure in failures {
-            let sql = "SELECT endpoint, event, type FROM deliveries WHERE id = $1";
-            let found = one(tx, sql, &[&failure.delivery.0]).await?;
-            let event_type: String = get(&found, "type")?;
-            let failed = FailedDelivery {
-                id: failure.delivery,
-                event: EventId(get(&found, "event")?),
-                event_type: &event_type,
-                attempts: failure.attempts,
-                outcome: failure.outcome,
-            };
-            notices.extend(about(tx, EndpointKey(get(&found, "endpoint")?)).await?.failed(&failed));
+    /// Nudges those who were told of something, now that it is committed.
+    pub(super) async fn after(&self, db: &mut Object, told: Told, now: Timestamp) {
+        let passed = turn::pass_afterwards(db, &told.lines, now).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "a turn could not be passed on, and is passed on later");
+            Vec::new()
+        });
+        for endpoint in told.due.into_iter().chain(passed) {
+            self.nudge(endpoint, now);
         }
-        for (endpoint, count, outcome) in paused {
-            notices.push(about(tx, *endpoint).await?.auto_disabled(*count, *outcome));
-        }
-        Ok(notices)
     }
 }
 
-async fn about(tx: &Transaction<'_>, key: EndpointKey) -> Result<About, StoreError> {
-    let row = one(tx, "SELECT account, id, url FROM endpoints WHERE key = $1", &[&key.0]).await?;
-    Ok(About {
-        account: AccountKey(get(&row, "account")?),
-        key,
-        id: EndpointId(get(&row, "id")?),
-        url: get(&row, "url")?,
-    })
+/// What outcomes have to tell: of deliveries that failed for good, and of endpoints that were paused by them. Nothing where
+/// nobody of their accounts wants to know.
+pub(super) async fn notices_of(
+    tx: &Transaction<'_>,
+    failures: &[Failure<'_>],
+    paused: &[Paused<'_>],
+) -> Result<Vec<Notice>, StoreError> {
+    let accounts: BTreeSet<i64> =
+        failures.iter().map(|failure| failure.account.0).chain(paused.iter().map(|paused| paused.account.0)).collect();
+    let accounts: Vec<i64> = accounts.into_iter().collect();
+    let kinds = [Operational::DeliveryFailed.name(), Operational::EndpointAutoDisabled.name()];
+    let sql = "SELECT DISTINCT account FROM subscriptions WHERE account = ANY($1) AND type = ANY($2)";
+    let mut listening = BTreeSet::new();
+    for row in rows(tx, sql, &[&accounts, &kinds.as_slice()]).await? {
+        listening.insert(AccountKey(get(&row, "account")?));
+    }
+    let failures: Vec<_> = failures.iter().filter(|failure| listening.contains(&failure.account)).collect();
+    let paused: Vec<_> = paused.iter().filter(|paused| listening.contains(&paused.account)).collect();
+    if failures.is_empty() && paused.is_empty() {
+        return Ok(Vec::new());
+    }
+    let keys = failures.iter().map(|failure| failure.endpoint.0).chain(paused.iter().map(|paused| paused.endpoint.0));
+    let keys: Vec<i64> = keys.collect();
+    let mut abouts = HashMap::new();
+    for row in rows(tx, "SELECT key, account, id, url FROM endpoints WHERE key = ANY($1)", &[&keys]).await? {
+        let key = EndpointKey(get(&row, "key")?);
+        let (account, id) = (AccountKey(get(&row, "account")?), EndpointId(get(&row, "id")?));
+        abouts.insert(key, About { account, key, id, url: get(&row, "url")? });
+    }
+    // By the whole key: an id alone would be looked for in every partition.
+    let sql = "SELECT d.id, d.event, d.type FROM unnest($1::bigint[], $2::bigint[]) AS f(account, id) \
+               JOIN deliveries d ON d.account = f.account AND d.id = f.id";
+    let of_accounts: Vec<i64> = failures.iter().map(|failure| failure.account.0).collect();
+    let ids: Vec<i64> = failures.iter().map(|failure| failure.delivery.0).collect();
+    let mut events = HashMap::new();
+    for row in rows(tx, sql, &[&of_accounts, &ids]).await? {
+        events.insert(get::<i64>(&row, "id")?, (EventId(get(&row, "event")?), get::<String>(&row, "type")?));
+    }
+    let mut notices = Vec::new();
+    for failure in failures {
+        let (Some(about), Some((event, event_type))) = (abouts.get(&failure.endpoint), events.get(&failure.delivery.0))
+        else {
+            continue;
+        };
+        let (attempts, outcome) = (failure.attempts, failure.outcome);
+        notices.extend(about.failed(&FailedDelivery {
+            id: failure.delivery,
+            event: *event,
+            event_type,
+            attempts,
+            outcome,
+        }));
+    }
+    for Paused { endpoint, failures, outcome, .. } in paused {
+        notices.extend(abouts.get(endpoint).map(|about| about.auto_disabled(*failures, *outcome)));
+    }
+    Ok(notices)
+}
+
+/// Somebody who subscribes to an operational event.
+struct Subscriber {
+    endpoint: EndpointKey,
+    active: bool,
+    in_line: bool,
+}
+
+/// Who subscribes to what these tell, by account and type.
+async fn subscribers(
+    tx: &Transaction<'_>,
+    notices: &[Notice],
+) -> Result<HashMap<(AccountKey, &'static str), Vec<Subscriber>>, StoreError> {
+    let asked: BTreeSet<(i64, &'static str)> =
+        notices.iter().map(|notice| (notice.account.0, notice.kind.name())).collect();
+    let mut subscribers: HashMap<_, Vec<Subscriber>> = HashMap::new();
+    for (account, kind) in asked {
+        let sql = "SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
+                   WHERE s.account = $1 AND s.type = $2 AND e.deleted_at IS NULL ORDER BY e.key";
+        for row in rows(tx, sql, &[&account, &kind]).await? {
+            subscribers.entry((AccountKey(account), kind)).or_default().push(Subscriber {
+                endpoint: EndpointKey(get(&row, "key")?),
+                active: parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active,
+                in_line: parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo,
+            });
+        }
+    }
+    Ok(subscribers)
 }

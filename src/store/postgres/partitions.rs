@@ -99,12 +99,21 @@ pub(super) async fn create_days(pool: &Pool, mut wanted: BTreeSet<Day>) -> Resul
 
 /// The days that have partitions, the oldest first.
 pub(super) async fn days(db: &impl GenericClient) -> Result<Vec<Day>, StoreError> {
+    days_of(db, "events").await
+}
+
+/// The days whose bodies are still there, the oldest first.
+pub(super) async fn days_with_bodies(db: &impl GenericClient) -> Result<Vec<Day>, StoreError> {
+    days_of(db, PAYLOADS).await
+}
+
+async fn days_of(db: &impl GenericClient, table: &str) -> Result<Vec<Day>, StoreError> {
     let sql = "SELECT c.relname::text AS name FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
-               WHERE i.inhparent = 'events'::regclass";
+               WHERE i.inhparent = to_regclass($1)";
     let mut days = Vec::new();
-    for row in rows(db, sql, &[]).await? {
+    for row in rows(db, sql, &[&table]).await? {
         let name: String = get(&row, "name")?;
-        days.extend(name.strip_prefix("events_").and_then(|number| number.parse().ok()).map(Day));
+        days.extend(name.strip_prefix(&format!("{table}_")).and_then(|number| number.parse().ok()).map(Day));
     }
     days.sort_unstable();
     Ok(days)
@@ -135,8 +144,9 @@ pub(super) async fn drop_day(pool: &Pool, day: Day) -> Result<bool, StoreError> 
         test = crate::domain::event::TEST_TYPE,
     );
     tx.batch_execute(&sql).await?;
+    execute(&tx, "DELETE FROM missed WHERE event >= $1 AND event < $2", &[&day.first_id(), &day.end_id()]).await?;
     // From here on nobody reads or writes the day, and what has been written while it was counted is seen.
-    let bodies = has_payloads(&tx, day).await?;
+    let bodies = days_with_bodies(&tx).await?.contains(&day);
     let tables = TABLES.into_iter().filter(|table| bodies || *table != PAYLOADS);
     for table in tables.clone() {
         tx.batch_execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", day.partition(table))).await?;
@@ -157,7 +167,7 @@ pub(super) async fn drop_payloads(pool: &Pool, day: Day) -> Result<bool, StoreEr
     let tx = client.transaction().await?;
     tx.batch_execute("SET LOCAL lock_timeout = '500ms'").await?;
     execute(&tx, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    if !has_payloads(&tx, day).await? {
+    if !days_with_bodies(&tx).await?.contains(&day) {
         return Ok(true);
     }
     if is_open(&tx, day).await? {
@@ -171,12 +181,6 @@ pub(super) async fn drop_payloads(pool: &Pool, day: Day) -> Result<bool, StoreEr
     tx.batch_execute(&format!("DROP TABLE {}", day.partition(PAYLOADS))).await?;
     tx.commit().await?;
     Ok(true)
-}
-
-/// Whether the bodies of the day are still there.
-pub(super) async fn has_payloads(db: &impl GenericClient, day: Day) -> Result<bool, StoreError> {
-    let found = rows(db, "SELECT 1 WHERE to_regclass($1) IS NOT NULL", &[&day.partition(PAYLOADS)]).await?;
-    Ok(!found.is_empty())
 }
 
 /// Whether something that is open needs a body of the day.

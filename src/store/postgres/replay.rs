@@ -14,6 +14,7 @@ use super::follow::{Change, write_change};
 use super::ids::Ids;
 use super::intake::{Counting, shard};
 use super::log::find_delivery;
+use super::notice::Told;
 use super::{Store, execute, get, number, one, parsed, row, rows, snapshot, time, turn, when};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
@@ -21,6 +22,7 @@ use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
+use crate::store::inbox::Nudge;
 use crate::store::shared::{Deed, Shared, words};
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
 use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
@@ -86,7 +88,7 @@ impl Store {
         let sql = "SELECT 1 FROM endpoints WHERE key = $1 AND ordering = 1 FOR NO KEY UPDATE";
         if row(&tx, sql, &[&endpoint]).await?.is_some() {
             // It goes before those that wait.
-            let sql = "UPDATE queue SET turn = endpoint, place = 0, due_at = NULL WHERE account = $1 AND delivery = $2";
+            let sql = "UPDATE queue SET turn = endpoint, place = -9223372036854775808, due_at = NULL WHERE account = $1 AND delivery = $2";
             execute(&tx, sql, &[&account, &id.0]).await?;
             due = turn::pass(&tx, &[endpoint].into(), now).await?;
         }
@@ -174,12 +176,14 @@ impl Store {
         // One that is finished stays as it is.
         let Some(cancelled) = cancelled else { return Ok(()) };
         let key = get(&cancelled, "key")?;
-        take_back_one(&tx, key).await?;
+        let lines = take_back_one(&tx, key).await?;
         let account = AccountKey(get(&cancelled, "account")?);
         self.audit(&tx, &Deed::of(account, Action::ReplayCancelled, id), now).await?;
         // What is in memory comes back without an attempt: see `release`.
         write_change(&tx, Change::Cancelled(key), now).await?;
-        self.commit(tx).await
+        self.commit(tx).await?;
+        self.after(&mut client, Told { lines, ..Told::default() }, now).await;
+        Ok(())
     }
 
     pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
@@ -315,23 +319,32 @@ pub(super) async fn take_back(pool: &Pool, shared: &Shared, replays: BTreeSet<i6
     for replay in replays {
         let mut client = pool.get().await?;
         let tx = client.transaction().await?;
-        take_back_one(&tx, replay).await?;
+        let lines = take_back_one(&tx, replay).await?;
         tx.commit().await?;
+        for endpoint in turn::pass_afterwards(&mut client, &lines, shared.clock.now()).await? {
+            if let Some(inbox) = &shared.inbox {
+                inbox.send(Nudge::Due(endpoint, shared.clock.now()));
+            }
+        }
     }
     shared.replays.notify_one();
     Ok(())
 }
 
-async fn take_back_one(tx: &Transaction<'_>, replay: i64) -> Result<(), StoreError> {
+/// Returns the lines from which something was taken.
+async fn take_back_one(tx: &Transaction<'_>, replay: i64) -> Result<BTreeSet<i64>, StoreError> {
+    // The lock first: whether it is cancelled is known when whoever cancels it has committed.
+    execute(tx, "SELECT 1 FROM replays WHERE key = $1 FOR UPDATE", &[&replay]).await?;
     let sql = "WITH back AS (DELETE FROM queue q USING replays r WHERE q.replay = $1 AND q.attempt = 0 \
-               AND q.lease IS NULL AND r.key = $1 AND r.status = $2::bigint RETURNING q.account, q.delivery, q.endpoint), \
+               AND q.lease IS NULL AND r.key = $1 AND r.status = $2::bigint RETURNING q.account, q.delivery, q.endpoint, q.turn), \
                gone AS (DELETE FROM deliveries d USING back b WHERE d.account = b.account AND d.id = b.delivery), \
                counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
                SELECT account, endpoint, 0, -count(*) FROM back GROUP BY account, endpoint \
-               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
-               UPDATE replays SET made = made - (SELECT count(*) FROM back) WHERE key = $1 AND EXISTS (SELECT 1 FROM back)";
-    execute(tx, sql, &[&replay, &ReplayStatus::Cancelled.to_column()]).await?;
-    Ok(())
+               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
+               made AS (UPDATE replays SET made = made - (SELECT count(*) FROM back) WHERE key = $1 \
+               AND EXISTS (SELECT 1 FROM back)) SELECT DISTINCT turn FROM back WHERE turn IS NOT NULL";
+    let lines = rows(tx, sql, &[&replay, &ReplayStatus::Cancelled.to_column()]).await?;
+    lines.iter().map(|row| get(row, "turn")).collect()
 }
 
 /// The endpoint's job as it would be now.

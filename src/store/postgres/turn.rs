@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use deadpool_postgres::GenericClient;
+use deadpool_postgres::{GenericClient, Object};
 
 use super::{execute, get, rows};
 use crate::domain::id::EndpointKey;
@@ -39,13 +39,30 @@ pub(super) async fn pass(
     passed(rows(db, &sql, &[&now.as_millis(), &lines]).await?)
 }
 
-/// The same in every line: what a node that knew of no lines has left, or a delivery that was taken away.
-pub(super) async fn pass_all(db: &impl GenericClient, now: Timestamp) -> Result<Vec<EndpointKey>, StoreError> {
-    let sql = format!(
-        "WITH RECURSIVE t AS (SELECT min(turn) AS turn FROM queue WHERE turn IS NOT NULL UNION ALL \
-         SELECT (SELECT min(turn) FROM queue WHERE turn > t.turn) FROM t WHERE t.turn IS NOT NULL) {PASS}"
-    );
-    passed(rows(db, &sql, &[&now.as_millis()]).await?)
+/// The same in a transaction of its own, for those that hold other rows: waiting for an endpoint's row beside them, two of
+/// them could wait for each other. Should it not come to it, [`pass_stalled`] makes up for it.
+pub(super) async fn pass_afterwards(
+    db: &mut Object,
+    lines: &BTreeSet<i64>,
+    now: Timestamp,
+) -> Result<Vec<EndpointKey>, StoreError> {
+    if lines.is_empty() {
+        return Ok(Vec::new());
+    }
+    let tx = db.transaction().await?;
+    let passed = pass(&tx, lines, now).await?;
+    tx.commit().await?;
+    Ok(passed)
+}
+
+/// The same in every line in which nobody has the turn: who should have passed it on has died, or knew of no lines.
+pub(super) async fn pass_stalled(db: &mut Object, now: Timestamp) -> Result<Vec<EndpointKey>, StoreError> {
+    let sql = "WITH RECURSIVE t AS (SELECT min(turn) AS turn FROM queue WHERE turn IS NOT NULL UNION ALL \
+               SELECT (SELECT min(turn) FROM queue WHERE turn > t.turn) FROM t WHERE t.turn IS NOT NULL) \
+               SELECT t.turn FROM t WHERE t.turn IS NOT NULL AND NOT EXISTS (SELECT 1 FROM queue a WHERE a.turn = t.turn \
+               AND a.turn IS NOT NULL AND (a.due_at IS NOT NULL OR a.lease IS NOT NULL))";
+    let stalled = rows(&*db, sql, &[]).await?.iter().map(|row| get(row, "turn")).collect::<Result<_, _>>()?;
+    pass_afterwards(db, &stalled, now).await
 }
 
 fn passed(rows: Vec<tokio_postgres::Row>) -> Result<Vec<EndpointKey>, StoreError> {

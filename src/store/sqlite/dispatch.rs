@@ -8,6 +8,7 @@ use rusqlite::{Connection, params};
 
 use super::Store;
 use super::book::EndpointRow;
+use super::maintain::drop_spent_body;
 use super::notice::Failure;
 use super::turn::pass_turn;
 use super::writer::Tx;
@@ -23,6 +24,9 @@ use crate::store::{Claimed, Held, Keep, Settled, Settlement, StoreError};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
+const LATE: Duration = Duration::from_secs(3_600);
 
 /// Deliveries in one claim.
 pub const MAX_CLAIM: usize = 256;
@@ -269,10 +273,14 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
         }
         if next.status == DeliveryStatus::Failed && *kind != DeliveryKind::Test {
             let attempts = settlement.attempts_made.saturating_add(1);
-            failed.push(Failure { delivery: settlement.delivery, attempts, outcome: outcome.clone() });
+            let Settlement { endpoint, delivery, .. } = *settlement;
+            failed.push(Failure { endpoint, delivery, attempts, outcome: outcome.clone() });
         }
         if next.health.status != health.status {
             paused.push((settlement.endpoint, next.health.consecutive_failures, outcome.clone()));
+        }
+        if !next.status.is_open() && tx.now.since(settlement.delivery.created_at()) >= LATE {
+            drop_spent_body(tx.db, settlement.delivery)?;
         }
         if in_line && !next.status.is_open() {
             tx.leave_line(settlement.delivery, settlement.endpoint)?;

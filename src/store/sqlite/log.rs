@@ -67,9 +67,7 @@ impl Store {
             let skipped = usize::try_from(page.offset()).unwrap_or(usize::MAX);
             let wanted = skipped.saturating_add(page.per_page as usize);
             let ids = newest_ids(&snapshot, &endpoints, (0, i64::MAX), wanted)?;
-            let mut statement = snapshot.prepare_cached(&format!("{DELIVERY_COLUMNS} WHERE d.id = ?1"))?;
-            let items = ids.into_iter().skip(skipped).map(|id| statement.query_row([id], delivery_from_row));
-            Ok(Paged { items: items.collect::<Result<_, _>>()?, total })
+            Ok(Paged { items: deliveries_of(&snapshot, ids.into_iter().skip(skipped))?, total })
         })
         .await
     }
@@ -171,6 +169,42 @@ fn deliveries_total(db: &Connection, column: &str, value: i64) -> Result<u64, St
     Ok(u64::try_from(total).unwrap_or(0))
 }
 
+/// The newest of ids that are offered in any order.
+pub(super) struct Newest {
+    kept: BinaryHeap<Reverse<i64>>,
+    wanted: usize,
+}
+
+impl Newest {
+    /// So many of them.
+    pub fn of(wanted: usize) -> Self {
+        Self { kept: BinaryHeap::new(), wanted }
+    }
+
+    /// Returns whether it is one of them so far.
+    pub fn offer(&mut self, id: i64) -> bool {
+        if self.kept.len() == self.wanted && self.kept.peek().is_none_or(|Reverse(oldest)| id < *oldest) {
+            return false;
+        }
+        self.kept.push(Reverse(id));
+        if self.kept.len() > self.wanted {
+            self.kept.pop();
+        }
+        true
+    }
+
+    /// The newest first, after so many of them.
+    pub fn skip(self, skipped: usize) -> impl Iterator<Item = i64> {
+        self.kept.into_sorted_vec().into_iter().map(|Reverse(id)| id).skip(skipped)
+    }
+}
+
+/// The deliveries with these ids, in their order.
+pub(super) fn deliveries_of(db: &Connection, ids: impl Iterator<Item = i64>) -> Result<Vec<Delivery>, StoreError> {
+    let mut statement = db.prepare_cached(&format!("{DELIVERY_COLUMNS} WHERE d.id = ?1"))?;
+    Ok(ids.map(|id| statement.query_row([id], delivery_from_row)).collect::<Result<_, _>>()?)
+}
+
 /// The newest ids of deliveries of these endpoints, from `first` on and before `end`: a merge of the newest of each,
 /// because an index by account would cost every insert what only these lists need.
 pub(super) fn newest_ids(
@@ -179,23 +213,16 @@ pub(super) fn newest_ids(
     (first, end): (i64, i64),
     wanted: usize,
 ) -> Result<Vec<i64>, StoreError> {
-    let mut newest: BinaryHeap<Reverse<i64>> = BinaryHeap::new();
+    let mut newest = Newest::of(wanted);
     for endpoint in endpoints {
         let sql = "SELECT id FROM deliveries WHERE endpoint = ?1 AND id >= ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4";
         let mut statement = db.prepare_cached(sql)?;
         let mut rows = statement.query(params![endpoint, first, end, i64::try_from(wanted).unwrap_or(i64::MAX)])?;
-        while let Some(row) = rows.next()? {
-            let id: i64 = row.get(0)?;
-            if newest.len() == wanted && newest.peek().is_some_and(|Reverse(oldest)| id < *oldest) {
-                break;
-            }
-            newest.push(Reverse(id));
-            if newest.len() > wanted {
-                newest.pop();
-            }
-        }
+        while let Some(row) = rows.next()?
+            && newest.offer(row.get(0)?)
+        {}
     }
-    Ok(newest.into_sorted_vec().into_iter().map(|Reverse(id)| id).collect())
+    Ok(newest.skip(0).collect())
 }
 
 pub(super) fn delivery_from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {

@@ -53,11 +53,17 @@ impl Store {
         }
     }
 
-    /// Forgets a step of replays that were finished and of events that were missed before `cutoff`. Returns whether
-    /// there may be more.
-    pub async fn purge_old_replays(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+    /// Forgets a step of replays that were finished, and of events that were missed, before anything that is kept.
+    pub async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
         self.writer
             .write(move |tx| {
+                let sql =
+                    "SELECT DISTINCT retention_deliveries, retention_payloads FROM accounts WHERE deleted_at IS NULL";
+                let own: Vec<OwnRetention> =
+                    tx.db.prepare_cached(sql)?.query_map([], own_retention)?.collect::<Result<_, _>>()?;
+                let longest = own.into_iter().fold(keep, |longest, own| longest.longer(keep.of(own)));
+                let Some(oldest) = longest.deliveries else { return Ok(false) };
+                let cutoff = now.minus(oldest);
                 let sql = "DELETE FROM missed WHERE (endpoint, type, event) IN \
                            (SELECT endpoint, type, event FROM missed WHERE event < ?1 LIMIT ?2)";
                 let event = EventId::first_at(cutoff).0;
@@ -216,12 +222,7 @@ fn purge_step(tx: &mut Tx<'_>, step: &Old) -> Result<(), StoreError> {
         }
         Old::Payloads(account, events, last) => {
             for id in events {
-                // What is still to be sent keeps its body.
-                let sql = "DELETE FROM payloads WHERE event = ?1 AND NOT EXISTS (SELECT 1 FROM events e JOIN deliveries d \
-                           ON d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id WHERE e.id = ?1 \
-                           AND d.status < 2) AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = ?1 \
-                           AND d.replay IS NOT NULL AND d.status < 2)";
-                tx.db.prepare_cached(sql)?.execute([id])?;
+                drop_body(tx.db, *id)?;
             }
             let sql = "UPDATE accounts SET payloads_gone = MAX(payloads_gone, ?2) WHERE key = ?1";
             tx.db.prepare_cached(sql)?.execute([account, last])?;
@@ -232,6 +233,25 @@ fn purge_step(tx: &mut Tx<'_>, step: &Old) -> Result<(), StoreError> {
         tx.book.count_delivery(endpoint, -1);
     }
     Ok(())
+}
+
+/// Removes an event's body. What is still to be sent keeps it.
+fn drop_body(db: &Connection, event: i64) -> Result<(), StoreError> {
+    let sql = "DELETE FROM payloads WHERE event = ?1 AND NOT EXISTS (SELECT 1 FROM events e JOIN deliveries d \
+               ON d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id WHERE e.id = ?1 AND d.status < 2) \
+               AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = ?1 AND d.replay IS NOT NULL AND d.status < 2)";
+    db.prepare_cached(sql)?.execute([event])?;
+    Ok(())
+}
+
+/// What has come to an end long after it was accepted may have outlived the time of its body, which was kept for it alone.
+pub(super) fn drop_spent_body(db: &Connection, delivery: DeliveryId) -> Result<(), StoreError> {
+    let sql = "SELECT d.event FROM deliveries d JOIN events e ON e.id = d.event JOIN accounts a ON a.key = e.account \
+               WHERE d.id = ?1 AND d.event <= a.payloads_gone";
+    match first_of(db, sql, delivery.0)? {
+        Some(event) => drop_body(db, event),
+        None => Ok(()),
+    }
 }
 
 fn first_of<T: rusqlite::types::FromSql>(db: &Connection, sql: &str, id: i64) -> Result<Option<T>, StoreError> {
@@ -250,6 +270,7 @@ fn delete_delivery(db: &Connection, id: i64) -> Result<(), StoreError> {
 
 fn delete_event(db: &Connection, id: i64) -> Result<(), StoreError> {
     db.prepare_cached("DELETE FROM payloads WHERE event = ?1")?.execute([id])?;
+    db.prepare_cached("DELETE FROM missed WHERE event = ?1")?.execute([id])?;
     db.prepare_cached("DELETE FROM events WHERE id = ?1")?.execute([id])?;
     Ok(())
 }

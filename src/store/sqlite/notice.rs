@@ -5,13 +5,14 @@ use rusqlite::params;
 use super::intake::{insert_delivery, insert_event};
 use super::writer::Tx;
 use crate::domain::delivery::Outcome;
-use crate::domain::event::message;
+use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::store::StoreError;
 use crate::store::notice::{About, FailedDelivery, Notice};
 
 /// A delivery that failed for good, and after how many attempts.
 pub(super) struct Failure {
+    pub endpoint: EndpointKey,
     pub delivery: DeliveryId,
     pub attempts: u32,
     pub outcome: Outcome,
@@ -58,13 +59,10 @@ impl Tx<'_> {
         paused: &[(EndpointKey, u32, Outcome)],
     ) -> Result<(), StoreError> {
         let mut notices = Vec::new();
-        for failure in failures {
-            let sql =
-                "SELECT d.endpoint, d.event, e.type FROM deliveries d JOIN events e ON e.id = d.event WHERE d.id = ?1";
-            let (endpoint, event, event_type): (i64, i64, String) = self
-                .db
-                .prepare_cached(sql)?
-                .query_row([failure.delivery.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        for failure in failures.iter().filter(|failure| self.is_heard(failure.endpoint, Operational::DeliveryFailed)) {
+            let sql = "SELECT d.event, e.type FROM deliveries d JOIN events e ON e.id = d.event WHERE d.id = ?1";
+            let (event, event_type): (i64, String) =
+                self.db.prepare_cached(sql)?.query_row([failure.delivery.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
             let failed = FailedDelivery {
                 id: failure.delivery,
                 event: EventId(event),
@@ -72,12 +70,22 @@ impl Tx<'_> {
                 attempts: failure.attempts,
                 outcome: &failure.outcome,
             };
-            notices.extend(self.about(EndpointKey(endpoint))?.failed(&failed));
+            notices.extend(self.about(failure.endpoint)?.failed(&failed));
         }
+        let paused = paused.iter().filter(|paused| self.is_heard(paused.0, Operational::EndpointAutoDisabled));
         for (endpoint, count, outcome) in paused {
             notices.push(self.about(*endpoint)?.auto_disabled(*count, Some(outcome)));
         }
         notices.iter().try_for_each(|notice| self.announce(notice))
+    }
+
+    /// Whether somebody of the endpoint's account wants to know.
+    fn is_heard(&self, endpoint: EndpointKey, kind: Operational) -> bool {
+        self.book.endpoint(endpoint).is_some_and(|row| {
+            let account = row.account;
+            let subscribers = self.book.subscribers(account, kind.name());
+            !subscribers.is_empty() || !self.book.paused_subscribers(account, kind.name()).is_empty()
+        })
     }
 
     fn about(&self, key: EndpointKey) -> Result<About, StoreError> {

@@ -4,9 +4,9 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::Store;
-use super::admin::{account, sql_offset};
+use super::admin::account;
 use super::book::uuid;
-use super::log::{DELIVERY_COLUMNS, delivery_from_row, newest_ids};
+use super::log::{DELIVERY_COLUMNS, Newest, deliveries_of, delivery_from_row, newest_ids};
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId};
@@ -34,22 +34,19 @@ impl Store {
             let snapshot = db.unchecked_transaction()?;
             let condition = Condition::of(&snapshot, owner, &filter)?;
             let events = if condition.asks_events { "JOIN events e ON e.id = d.event" } else { "" };
-            let sql = format!("SELECT COUNT(*) FROM deliveries d {events} WHERE {}", condition.sql);
-            // Not cached, either of them: filters are too many.
-            let total: i64 = snapshot.query_row(&sql, params_from_iter(&condition.values), |row| row.get(0))?;
-            let total = u64::try_from(total).unwrap_or(0);
-            if page.offset() >= total {
-                return Ok(Paged { items: Vec::new(), total });
-            }
-            let sql = format!(
-                "{DELIVERY_COLUMNS} WHERE {} ORDER BY d.id DESC LIMIT {} OFFSET {}",
-                condition.sql,
-                page.per_page,
-                sql_offset(page)
-            );
+            // One look at each row for the total and for the page.
+            let sql = format!("SELECT d.id FROM deliveries d {events} WHERE {}", condition.sql);
+            let skipped = usize::try_from(page.offset()).unwrap_or(usize::MAX);
+            let mut newest = Newest::of(skipped.saturating_add(page.per_page as usize));
+            let mut total = 0;
+            // Not cached: filters are too many.
             let mut statement = snapshot.prepare(&sql)?;
-            let rows = statement.query_map(params_from_iter(&condition.values), delivery_from_row)?;
-            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+            let mut rows = statement.query(params_from_iter(&condition.values))?;
+            while let Some(row) = rows.next()? {
+                total += 1;
+                newest.offer(row.get(0)?);
+            }
+            Ok(Paged { items: deliveries_of(&snapshot, newest.skip(skipped))?, total })
         })
         .await
     }
