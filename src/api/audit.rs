@@ -18,9 +18,9 @@ pub(super) struct AuditAttributes {
     /// The account that it concerns; `null` for what is the operator's.
     #[schema(required, format = "uuid")]
     account_id: Option<String>,
-    /// `api_key`, `command_line` or `system`.
+    /// `api_key` of the account, `operator_key`, `command_line` or `system`.
     actor_type: String,
-    /// The id of the API key; `null` where the actor has none.
+    /// The id of the API key; `null` where the actor has none. An account is told of its own keys only.
     #[schema(required)]
     actor_id: Option<String>,
     /// The key's name or hint as it was then, or the name of the user at the command line.
@@ -32,7 +32,7 @@ pub(super) struct AuditAttributes {
     resource_id: String,
     /// The fields that the change named. Their values are not kept.
     fields: Vec<String>,
-    /// The address that the request came from.
+    /// The address that the request came from. An account is told of its own requests only.
     #[schema(required)]
     ip_address: Option<String>,
     /// The id of the request, as its answer carried it.

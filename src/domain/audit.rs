@@ -67,8 +67,10 @@ impl Action {
 /// Who does something.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Actor {
-    /// A program, by its key: the key's id, and its name or hint as it was then.
+    /// A program of the account, by its key: the key's id, and its name or hint as it was then.
     ApiKey(ApiKeyId, String),
+    /// A program of the operator, likewise.
+    OperatorKey(ApiKeyId, String),
     /// Somebody at the machine, by the name of their user there.
     CommandLine(String),
     /// The server itself.
@@ -79,13 +81,15 @@ pub enum Actor {
 impl Actor {
     /// Who has this key.
     pub fn of_key(key: &ApiKey) -> Self {
-        Self::ApiKey(key.id, key.name.clone().unwrap_or_else(|| key.hint.clone()))
+        let name = key.name.clone().unwrap_or_else(|| key.hint.clone());
+        if key.account.is_some() { Self::ApiKey(key.id, name) } else { Self::OperatorKey(key.id, name) }
     }
 
-    /// `api_key`, `command_line` or `system`.
+    /// `api_key`, `operator_key`, `command_line` or `system`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ApiKey(..) => "api_key",
+            Self::OperatorKey(..) => "operator_key",
             Self::CommandLine(_) => "command_line",
             Self::System => "system",
         }
@@ -93,13 +97,16 @@ impl Actor {
 
     /// The id of what acts, where it has one.
     pub fn id(&self) -> Option<String> {
-        if let Self::ApiKey(id, _) = self { Some(id.to_string()) } else { None }
+        match self {
+            Self::ApiKey(id, _) | Self::OperatorKey(id, _) => Some(id.to_string()),
+            Self::CommandLine(_) | Self::System => None,
+        }
     }
 
     /// A name for people.
     pub fn name(&self) -> Option<&str> {
         match self {
-            Self::ApiKey(_, name) | Self::CommandLine(name) => Some(name),
+            Self::ApiKey(_, name) | Self::OperatorKey(_, name) | Self::CommandLine(name) => Some(name),
             Self::System => None,
         }
     }
@@ -137,6 +144,17 @@ pub struct AuditEntry {
     pub request: Option<String>,
     /// When it was committed.
     pub created_at: Timestamp,
+}
+
+impl AuditEntry {
+    /// As an account sees it: who of the operator's people it was, and where they were, is not its business.
+    #[must_use]
+    pub fn for_account(self) -> Self {
+        if self.actor.0 == "api_key" {
+            return self;
+        }
+        Self { actor: (self.actor.0, None, None), address: None, ..self }
+    }
 }
 
 /// Which entries are looked for. What is empty does not count; all that is not must hold.

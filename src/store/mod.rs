@@ -494,7 +494,9 @@ impl Store {
         filter: AuditFilter,
         page: Page,
     ) -> Result<Paged<AuditEntry>, StoreError> {
-        on!(self, audit_log(owner, filter, page))
+        let mut found: Paged<AuditEntry> = on!(self, audit_log(owner, filter, page))?;
+        found.items = found.items.into_iter().map(|entry| seen_by(owner, entry)).collect();
+        Ok(found)
     }
 
     /// The next of them that are older than `before`: a bounded stretch.
@@ -504,7 +506,9 @@ impl Store {
         filter: AuditFilter,
         before: Option<i64>,
     ) -> Result<Stretch<AuditEntry>, StoreError> {
-        on!(self, walk_audit_log(owner, filter, before))
+        let mut found: Stretch<AuditEntry> = on!(self, walk_audit_log(owner, filter, before))?;
+        found.items = found.items.into_iter().map(|entry| seen_by(owner, entry)).collect();
+        Ok(found)
     }
 
     /// Resolves when a replay may have been asked for since the last time.
@@ -545,4 +549,9 @@ impl Store {
     pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
         on!(self, purge_kept_answers())
     }
+}
+
+/// An entry as its account sees it, or as an operator does.
+fn seen_by(owner: Option<AccountId>, entry: AuditEntry) -> AuditEntry {
+    if owner.is_some() { entry.for_account() } else { entry }
 }

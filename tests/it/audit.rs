@@ -93,6 +93,19 @@ async fn an_account_sees_its_own_entries_and_an_operator_all() {
         |entries: &[Value]| -> BTreeSet<String> { entries.iter().map(|e| e["account_id"].to_string()).collect() };
     assert_eq!(seen(&entries(&app, &stranger, "").await), [json!(other.to_string()).to_string()].into());
     assert!(entries(&app, &app.key, &format!("account_id={other}")).await.is_empty());
+    let rename = Call::new(app.address, "PUT", &format!("/v1/accounts/{other}")).bearer(&app.operator);
+    rename.json(&json!({ "name": "by the operator" })).send().await.expect(200);
+    for (key, knows) in [(&stranger, false), (&app.operator, true)] {
+        let seen = entries(&app, key, &format!("action=account.updated&account_id={other}")).await;
+        assert_eq!((seen.len(), &seen[0]["actor_type"]), (1, &json!("operator_key")));
+        for hidden in ["actor_id", "actor_name", "ip_address"] {
+            assert_eq!(
+                seen[0][hidden].is_string(),
+                knows,
+                "an account is not told who of the operator's people it was"
+            );
+        }
+    }
     let all = entries(&app, &app.operator, "").await;
     let expected =
         [json!(app.account.to_string()).to_string(), json!(other.to_string()).to_string(), "null".to_owned()].into();
