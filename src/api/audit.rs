@@ -4,8 +4,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::call::Call;
+use super::deliveries::{self, unreadable};
 use super::envelope::{Answer, Resource, time};
-use super::error::{ApiError, Code, Fault, Words};
+use super::error::{ApiError, Words};
 use super::export;
 use crate::domain::audit::{AuditEntry, AuditFilter};
 use crate::table::Cell;
@@ -77,7 +78,7 @@ fn allowed(name: &str) -> Words {
             "resource_type admite tipos como webhook_endpoint, separados por comas",
         ),
         "account_id" => Words::new("account_id takes a UUID", "account_id admite un UUID"),
-        "from" | "to" => super::deliveries::allowed(name),
+        "from" | "to" => deliveries::allowed(name),
         _ => Words::new(
             format!("{name} takes ids, separated by commas"),
             format!("{name} admite identificadores, separados por comas"),
@@ -86,10 +87,7 @@ fn allowed(name: &str) -> Words {
 }
 
 fn filter(call: &Call) -> Result<AuditFilter, ApiError> {
-    AuditFilter::read(&call.query()).map_err(|unreadable| {
-        let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
-        ApiError::of(unreadable.into_iter().map(fault).collect())
-    })
+    AuditFilter::read(&call.query()).map_err(|names| unreadable(names, allowed))
 }
 
 /// `GET /v1/audit-log`

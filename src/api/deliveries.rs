@@ -163,12 +163,15 @@ pub(super) fn allowed(name: &str) -> Words {
     }
 }
 
+/// Refuses filters that cannot be read, and tells what each takes.
+pub(super) fn unreadable(names: Vec<&'static str>, allowed: fn(&str) -> Words) -> ApiError {
+    let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
+    ApiError::of(names.into_iter().map(fault).collect())
+}
+
 /// The filters of a call.
 fn filter(call: &Call) -> Result<DeliveryFilter, ApiError> {
-    DeliveryFilter::read(&call.query()).map_err(|unreadable| {
-        let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
-        ApiError::of(unreadable.into_iter().map(fault).collect())
-    })
+    DeliveryFilter::read(&call.query()).map_err(|names| unreadable(names, allowed))
 }
 
 /// `GET /v1/webhooks/deliveries`

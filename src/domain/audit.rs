@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::account::ApiKey;
-use super::filter::{list, optional};
+use super::filter::{list, optional, read};
 use super::id::{AccountId, ApiKeyId, AuditId};
 use super::time::Timestamp;
 
@@ -183,13 +183,16 @@ impl AuditFilter {
     /// Reads the parameters of a request; where values cannot be read, the names of their parameters.
     pub fn read(parameters: &[(String, String)]) -> Result<Self, Vec<&'static str>> {
         let mut filter = Self::default();
-        let unreadable = Self::NAMES.into_iter().filter(|name| {
-            let values = parameters.iter().filter(|(known, _)| known == name).map(|(_, value)| value.trim());
-            let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
-            filter.take(name, &values).is_none()
-        });
-        let unreadable: Vec<_> = unreadable.collect();
-        if unreadable.is_empty() { Ok(filter) } else { Err(unreadable) }
+        read(&Self::NAMES, parameters, |name, values| filter.take(name, values))?;
+        Ok(filter)
+    }
+
+    /// The account whose entries somebody sees, who may be an operator: `Some(None)` are all of them, `None` are none.
+    pub fn seen_by(&self, owner: Option<AccountId>) -> Option<Option<AccountId>> {
+        match owner {
+            Some(owner) if self.account.is_some_and(|named| named != owner) => None,
+            owner => Some(owner.or(self.account)),
+        }
     }
 
     fn take(&mut self, name: &str, values: &[&str]) -> Option<()> {

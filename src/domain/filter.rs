@@ -71,13 +71,8 @@ impl DeliveryFilter {
     /// parameters, in the order of [`Self::NAMES`].
     pub fn read(parameters: &[(String, String)]) -> Result<Self, Vec<&'static str>> {
         let mut filter = Self::default();
-        let unreadable = Self::NAMES.into_iter().filter(|name| {
-            let values = parameters.iter().filter(|(known, _)| known == name).map(|(_, value)| value.trim());
-            let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
-            filter.take(name, &values).is_none()
-        });
-        let unreadable: Vec<_> = unreadable.collect();
-        if unreadable.is_empty() { Ok(filter) } else { Err(unreadable) }
+        read(&Self::NAMES, parameters, |name, values| filter.take(name, values))?;
+        Ok(filter)
     }
 
     fn take(&mut self, name: &str, values: &[&str]) -> Option<()> {
@@ -148,6 +143,21 @@ impl ResponseFilter {
             Self::Class(class) => status.is_some_and(|status| status / 100 == class),
         }
     }
+}
+
+/// Takes each of these parameters with its values, without those that are empty. Where some cannot be read, their names.
+pub(super) fn read(
+    names: &[&'static str],
+    parameters: &[(String, String)],
+    mut take: impl FnMut(&'static str, &[&str]) -> Option<()>,
+) -> Result<(), Vec<&'static str>> {
+    let unreadable = names.iter().copied().filter(|name| {
+        let values = parameters.iter().filter(|(known, _)| known == name).map(|(_, value)| value.trim());
+        let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
+        take(name, &values).is_none()
+    });
+    let unreadable: Vec<_> = unreadable.collect();
+    if unreadable.is_empty() { Ok(()) } else { Err(unreadable) }
 }
 
 /// Values separated by commas; `None` when one cannot be read, or there are too many.

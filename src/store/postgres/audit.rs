@@ -89,16 +89,13 @@ impl Store {
     }
 }
 
-/// The account whose entries are seen: `Some(None)` are all of them, `None` are none.
+/// The row of the account whose entries are seen, as [`AuditFilter::seen_by`] says.
 async fn seen(
     db: &impl GenericClient,
     owner: Option<AccountId>,
     filter: &AuditFilter,
 ) -> Result<Option<Option<AccountKey>>, StoreError> {
-    let named = match owner {
-        Some(owner) if filter.account.is_some_and(|named| named != owner) => return Ok(None),
-        owner => owner.or(filter.account),
-    };
+    let Some(named) = filter.seen_by(owner) else { return Ok(None) };
     let Some(named) = named else { return Ok(Some(None)) };
     match account(db, named).await {
         Ok(account) => Ok(Some(Some(account.key))),

@@ -103,16 +103,13 @@ impl Store {
     }
 }
 
-/// The account whose entries are seen: `Some(None)` are all of them, `None` are none.
+/// The row of the account whose entries are seen, as [`AuditFilter::seen_by`] says.
 fn seen(
     db: &Connection,
     owner: Option<AccountId>,
     filter: &AuditFilter,
 ) -> Result<Option<Option<AccountKey>>, StoreError> {
-    let named = match owner {
-        Some(owner) if filter.account.is_some_and(|named| named != owner) => return Ok(None),
-        owner => owner.or(filter.account),
-    };
+    let Some(named) = filter.seen_by(owner) else { return Ok(None) };
     match named.map(|named| account(db, named)).transpose() {
         Ok(account) => Ok(Some(account.map(|account| account.key))),
         Err(StoreError::NotFound) => Ok(None),
