@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::api::{Bucket, RateLimit, RateLimits};
+use crate::api::{Bucket, RateLimit, RateLimits, Sessions};
 use crate::domain::retention::Retention;
 use crate::domain::retry::{MAX_STEPS, RetrySchedule};
 use crate::domain::transition::DeliveryPolicy;
@@ -61,6 +61,10 @@ pub struct Config {
     pub audit_retention: Option<Duration>,
     /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `public_url`: how people reach this server.
+    pub public_url: Option<String>,
+    /// `sessions.idle_timeout` and `sessions.lifetime`.
+    pub sessions: Sessions,
     /// `log.format`.
     pub log_format: LogFormat,
     /// `log.level`.
@@ -223,6 +227,16 @@ impl Reader {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             parts.map(|part| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
         });
+        let url_rule = "an origin such as https://hooks.example.com";
+        let public_url = self.take("public_url", "", url_rule, |text| {
+            let origin = url::Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
+            let is_http = text.starts_with("https://") || text.starts_with("http://");
+            let origin = origin.filter(|origin| is_http && text.trim_end_matches('/') == origin);
+            if text.is_empty() { Some(None) } else { origin.map(Some) }
+        });
+        let minute = Duration::from_secs(60);
+        let idle = self.duration("sessions.idle_timeout", "12h", minute, minute * 60 * 24 * 30);
+        let lifetime = self.duration("sessions.lifetime", "7d", minute, minute * 60 * 24 * 365);
         let rate_limits = self.rate_limits();
         let log_format = self.take("log.format", "text", "text or json", |text| match text {
             "text" => Some(LogFormat::Text),
@@ -252,6 +266,8 @@ impl Reader {
                 retention: Retention { deliveries: deliveries?, payloads: payloads? },
                 audit_retention: audit_retention?,
                 trusted_proxies: trusted_proxies?,
+                public_url: public_url?,
+                sessions: Sessions { idle: idle?, lifetime: lifetime? },
                 log_format: log_format?,
                 log_level: log_level?,
             })
@@ -337,7 +353,9 @@ impl Reader {
         for bucket in Bucket::ALL {
             let name = format!("rate_limits.{}", bucket.name());
             let rule = "CALLS/WINDOW such as 600/60s with a window of 1s to 1d, or off";
-            let limit = self.take(&name, "600/60s", rule, parse_rate_limit);
+            // Nobody types faster, and a guesser gets nowhere.
+            let default = if *bucket == Bucket::Login { "10/60s" } else { "600/60s" };
+            let limit = self.take(&name, default, rule, parse_rate_limit);
             limits.0.insert(*bucket, limit?);
         }
         Some(limits)
@@ -481,6 +499,10 @@ mod tests {
             ("ALDABA_WEBHOOKS__AUTO_DISABLE_THRESHOLD", "many", "webhooks.auto_disable_threshold"),
             ("ALDABA_RATE_LIMITS__EVENTS_CREATE", "fast", "rate_limits.events_create"),
             ("ALDABA_RETENTION__DELIVERIES", "1s", "retention.deliveries"),
+            ("ALDABA_PUBLIC_URL", "hooks.acme.example", "public_url"),
+            ("ALDABA_PUBLIC_URL", "https://hooks.acme.example/path", "public_url"),
+            ("ALDABA_SESSIONS__IDLE_TIMEOUT", "1s", "sessions.idle_timeout"),
+            ("ALDABA_SESSIONS__LIFETIME", "forever", "sessions.lifetime"),
             ("ALDABA_LOG__FORMAT", "xml", "log.format"),
             ("ALDABA_LOG__LEVEL", "loud", "log.level"),
         ] {

@@ -28,8 +28,9 @@ use tokio::sync::watch;
 use api::Api;
 use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
+use domain::id::{AccountId, UserId};
 use egress::{Egress, SystemResolver};
-use engine::{Engine, HttpSender, Limits};
+use engine::{Engine, HttpSender, Limits, Tally};
 use metrics::Metrics;
 use store::inbox::{Inbox, Nudge};
 use store::{OpenError, OpenOptions, Store};
@@ -49,6 +50,7 @@ pub struct App {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     nudges: tokio::sync::mpsc::UnboundedReceiver<Nudge>,
+    welcome: Option<(AccountId, UserId)>,
 }
 
 impl App {
@@ -61,25 +63,35 @@ impl App {
         let store = Store::open(open_options(&config, clock.clone(), true, inbox)).await?;
         let resolver = Arc::new(SystemResolver::default());
         let egress = Egress::new(config.environment, &config.brand, config.timeout, clock.clone(), resolver);
-        Ok(Self { store, config, egress, clock, random, nudges })
+        Ok(Self { store, config, egress, clock, random, nudges, welcome: None })
+    }
+
+    /// Lets whoever comes from this machine in as this user, without a password: for trying it.
+    pub(crate) fn welcoming(self, account: AccountId, user: UserId) -> Self {
+        Self { welcome: Some((account, user)), ..self }
     }
 
     /// Serves and delivers until `stop` resolves; then stops accepting, lets what is under way finish within bounds,
     /// writes outcomes, and returns.
     pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) {
-        let Self { store, config, egress, clock, random, nudges } = self;
+        let Self { store, config, egress, clock, random, nudges, welcome } = self;
         let grace = config.timeout + GRACE;
         let metrics = Arc::new(Metrics::default());
         let settings = api::Settings {
             environment: config.environment,
+            brand: config.brand.clone(),
             key_prefix: config.key_prefix.clone(),
             max_body: config.max_body,
             rate_limits: config.rate_limits.clone(),
             retention: config.retention,
             trusted_proxies: config.trusted_proxies.clone(),
+            public_url: config.public_url.clone(),
+            sessions: config.sessions,
+            welcome,
             max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
         };
-        let api = Api::new(store.clone(), egress.clone(), clock.clone(), &*random, metrics.clone(), settings);
+        let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
+        let tally = Arc::new(Tally::default());
         let engine = Engine {
             store: store.clone(),
             sender: HttpSender { egress: egress.clone(), store: store.clone() },
@@ -91,17 +103,24 @@ impl App {
             },
             grace,
             metrics: metrics.clone(),
+            tally: tally.clone(),
         };
         let (stopping, stopped) = watch::channel(false);
-        let keep = engine::Keep { history: config.retention, audit_log: config.audit_retention };
+        let keep = engine::Keep {
+            history: config.retention,
+            audit_log: config.audit_retention,
+            idle_sessions: config.sessions.idle,
+        };
         let mut beside = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
         let mut delivering = None;
         if config.roles.delivery {
             beside.push(tokio::spawn(engine::replay(store.clone(), metrics)));
             beside.push(tokio::spawn(engine::maintain(store.clone(), clock, keep)));
+            let (counting, counted_in) = (tally.clone(), store.clone());
+            beside.push(tokio::spawn(async move { counting.keep_writing(counted_in).await }));
             delivering = Some(tokio::spawn(engine.run(nudges, until(stopped.clone()))));
         }
-        let pages = web::router();
+        let pages = web::router(api.clone());
         let router = if config.roles.api { api::router(api.clone(), pages) } else { api::health(api.clone()) };
         let refusing = api.clone();
         let refusal: server::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
@@ -115,6 +134,7 @@ impl App {
         }
         beside.iter().for_each(tokio::task::JoinHandle::abort);
         api.flush_key_uses().await;
+        tally.write(&store).await;
         if let Err(error) = store.close().await {
             tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over later");
         }

@@ -60,12 +60,12 @@ where
 }
 
 /// For people: at the end.
-fn for_people(line: &str, Traced { id, method, uri }: &Traced) -> String {
-    format!("{line} request_id={id} method={method} path={}", uri.path())
+fn for_people(line: &str, Traced { id, method, path }: &Traced) -> String {
+    format!("{line} request_id={id} method={method} path={path}")
 }
 
 /// For machines: in `span`.
-fn for_machines(line: &str, Traced { id, method, uri }: &Traced) -> String {
-    let span = json!({ "request_id": id, "method": method.as_str(), "path": uri.path(), "name": "request" });
+fn for_machines(line: &str, Traced { id, method, path }: &Traced) -> String {
+    let span = json!({ "request_id": id, "method": method.as_str(), "path": path, "name": "request" });
     format!("{},\"span\":{span}}}", line.strip_suffix('}').unwrap_or(line))
 }

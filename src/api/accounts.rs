@@ -193,7 +193,7 @@ pub async fn create_key(call: Call) -> Result<Answer, ApiError> {
     let expires_at = read_expiry(&body, call.api.clock.now()).map_err(|fault| faults.push(fault)).ok().flatten();
     ApiError::check(faults)?;
     let permissions = permissions.unwrap_or_default();
-    if !call.caller.key.permissions.covers(permissions) {
+    if !call.caller.permissions.covers(permissions) {
         return Err(Code::Forbidden.into());
     }
     let new = NewApiKey { account: Some(account.id), name, permissions, expires_at };
@@ -211,7 +211,7 @@ pub async fn delete_key(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// The account of the path, if the caller may see it.
-async fn find(call: &Call) -> Result<Account, ApiError> {
+pub(super) async fn find(call: &Call) -> Result<Account, ApiError> {
     let id = call.param("id", AccountId::parse)?;
     if call.caller.account().is_some_and(|own| own != id) {
         return Err(Code::NotFound.into());
@@ -242,7 +242,7 @@ fn read_days(value: &Value, field: &'static str) -> Result<Option<Duration>, Fau
     days.map(|days| Some(Duration::from_secs(days * DAY))).ok_or(Fault::of_field(Code::RetentionInvalid, field))
 }
 
-fn read_permissions(body: &Map<String, Value>) -> Result<Permissions, Vec<Fault>> {
+pub(super) fn read_permissions(body: &Map<String, Value>) -> Result<Permissions, Vec<Fault>> {
     let field = |code| Fault::of_field(code, "permissions");
     let list = match body.get("permissions") {
         None | Some(Value::Null) => return Err(vec![field(Code::PermissionsRequired)]),

@@ -1,14 +1,18 @@
-//! Who is calling: the key in `Authorization`, looked up by its hash.
+//! Who is calling: the key in `Authorization`, looked up by its hash; or a person, whom the dashboard has let in.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderMap;
+use uuid::Uuid;
 
 use super::error::{ApiError, Code};
 use crate::domain::account::{ApiKey, KeyHash};
+use crate::domain::audit::Actor;
 use crate::domain::id::{AccountId, ApiKeyId};
+use crate::domain::permission::{Permission, Permissions};
 use crate::domain::time::Timestamp;
+use crate::domain::user::{PortalLink, User};
 use crate::store::View;
 
 /// Longest key that is hashed.
@@ -17,14 +21,58 @@ const MAX_KEY_LEN: usize = 256;
 /// The authenticated caller.
 #[derive(Clone)]
 pub struct Caller {
-    /// The key it came with.
-    pub key: Arc<ApiKey>,
+    account: Option<AccountId>,
+    /// What they may do.
+    pub permissions: Permissions,
+    /// Who they are to the audit log.
+    pub actor: Actor,
+    /// What rate limits count their calls by.
+    pub counted_as: Uuid,
+    /// The key that they came with.
+    key: Option<Arc<ApiKey>>,
 }
 
 impl Caller {
-    /// The account it acts for; an operator acts for none.
+    fn of_key(key: Arc<ApiKey>) -> Self {
+        Self {
+            account: key.account.map(|(id, _)| id),
+            permissions: key.permissions,
+            actor: Actor::of_key(&key),
+            counted_as: key.id.0,
+            key: Some(key),
+        }
+    }
+
+    /// Somebody who has signed in, in their own account; an operator in the one that they look at, or in none.
+    pub(super) fn of_user(user: &User, looks_at: Option<AccountId>) -> Self {
+        Self {
+            account: user.account.map(|(id, _)| id).or(looks_at),
+            permissions: user.role.permissions(),
+            actor: Actor::of_user(user),
+            counted_as: user.id.0,
+            key: None,
+        }
+    }
+
+    /// Somebody who came by a portal link.
+    pub(super) fn of_portal(link: &PortalLink) -> Self {
+        Self {
+            account: Some(link.account),
+            permissions: link.permissions,
+            actor: Actor::PortalLink(link.id),
+            counted_as: link.id.0,
+            key: None,
+        }
+    }
+
+    /// The account that they act for; an operator acts for none.
     pub fn account(&self) -> Option<AccountId> {
-        self.key.account.map(|(id, _)| id)
+        self.account
+    }
+
+    /// Whether they may do this.
+    pub fn may(&self, permission: &str) -> bool {
+        Permission::parse(permission).is_some_and(|permission| self.permissions.allows(permission))
     }
 }
 
@@ -43,7 +91,7 @@ pub fn authenticate(headers: &HeaderMap, view: &View, now: Timestamp) -> Result<
     if key.expires_at.is_some_and(|at| at <= now) {
         return Err(refused());
     }
-    Ok(Caller { key })
+    Ok(Caller::of_key(key))
 }
 
 /// When keys were last used, until it is written down: once a minute for each key is enough.
@@ -51,8 +99,9 @@ pub fn authenticate(headers: &HeaderMap, view: &View, now: Timestamp) -> Result<
 pub struct KeyUses(Mutex<HashMap<ApiKeyId, Timestamp>>);
 
 impl KeyUses {
-    /// Notes a call.
-    pub fn note(&self, key: &ApiKey, now: Timestamp) {
+    /// Notes a call, if it came with a key.
+    pub fn note(&self, caller: &Caller, now: Timestamp) {
+        let Some(key) = &caller.key else { return };
         let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         uses.insert(key.id, now);
     }

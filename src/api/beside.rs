@@ -15,14 +15,14 @@ use axum::middleware::Next;
 use super::Api;
 use super::envelope::{RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code, Language};
-use super::trace::{Traced, within};
+use super::trace::{Traced, told, within};
 
 /// Wraps every request: gives it an id, logs it, and answers in the envelope even when a handler panics.
 pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response<Body> {
     let id = api.request_ids.next();
     let header = request.headers().get("accept-language").and_then(|value| value.to_str().ok()).unwrap_or("");
     let info = RequestInfo { id, language: Language::from_header(header) };
-    let traced = Traced { id: info.id.clone(), method: request.method().clone(), uri: request.uri().clone() };
+    let traced = Traced { id: info.id.clone(), method: request.method().clone(), path: told(request.uri().path()) };
     request.extensions_mut().insert(info.clone());
     within(traced, async move {
         let mut answering = pin!(next.run(request));
@@ -53,7 +53,7 @@ pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -
     .await
 }
 
-/// `GET /`
+/// `GET /` for programs: what there is.
 pub async fn root() -> Response<Body> {
     let text = concat!(
         "Aldaba ",
@@ -64,7 +64,7 @@ pub async fn root() -> Response<Body> {
         "  /v1/events       publish and look back\n",
         "  /v1/event-types  the catalog\n",
         "  /v1/accounts     accounts and API keys\n\n",
-        "The reference and the guides are at /docs.\n\n",
+        "The dashboard is here, for browsers; the reference and the guides are at /docs.\n\n",
         "For machines: /openapi.json, /healthz, /readyz, /metrics.\n",
     );
     plain(200, text.to_owned(), "text/plain; charset=utf-8")
@@ -180,9 +180,13 @@ mod tests {
             trusted_proxies: Vec::new(),
             max_body: 1_024,
             rate_limits: RateLimits(std::collections::HashMap::new()),
+            brand: "Aldaba".into(),
+            public_url: None,
+            sessions: crate::api::Sessions { idle: Duration::from_secs(60), lifetime: Duration::from_secs(60) },
+            welcome: None,
             max_tests: (1, 1),
         };
-        Api::new(store.expect("opens"), egress, clock, &*random, Arc::default(), settings)
+        Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)
     }
 
     async fn broken() -> &'static str {

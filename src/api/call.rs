@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use super::Api;
 use super::auth::{Caller, authenticate};
@@ -19,8 +20,8 @@ use super::idempotency::{self, Mark};
 use super::limits::{Bucket, RateLimit};
 use super::origin::{self, Peer};
 use super::trace::carried;
-use crate::domain::audit::{Actor, Origin};
-use crate::domain::id::{AccountId, ApiKeyId};
+use crate::domain::audit::Origin;
+use crate::domain::id::AccountId;
 use crate::domain::permission::Permission;
 use crate::domain::time::Timestamp;
 use crate::store::{Keep, KeepScope, KeptAnswer, Page, Store};
@@ -111,9 +112,13 @@ where
     F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
     let now = api.clock.now();
-    let caller = caller_of(&api, request.headers(), now).await?;
-    api.key_uses.note(&caller.key, now);
-    let limited = || limit(&api, caller.key.id, door.bucket);
+    // Nobody outside can write an extension: it is there when a page of ours calls for a person.
+    let caller = match request.extensions().get::<Caller>() {
+        Some(caller) => caller.clone(),
+        None => caller_of(&api, request.headers(), now).await?,
+    };
+    api.key_uses.note(&caller, now);
+    let limited = || api.limit(caller.counted_as, door.bucket);
     let is_post = request.method() == Method::POST;
     let key = if is_post { idempotency::key(request.headers()) } else { Ok(None) };
     // A replay costs nothing of the limit, so a call with a key is counted once it is known to be none.
@@ -204,14 +209,16 @@ async fn caller_of(api: &Api, headers: &HeaderMap, now: Timestamp) -> Result<Cal
     authenticate(headers, api.store.view(), now)
 }
 
-/// Counts the call, or refuses it.
-async fn limit(api: &Api, key: ApiKeyId, bucket: Bucket) -> Result<(), ApiError> {
-    // Of this moment: a body may have taken long to arrive.
-    let now = api.clock.now();
-    let ask = |limit: RateLimit| api.store.take_calls(key, bucket.name(), limit.calls, limit.window, now);
-    let taken = tokio::time::timeout(LIMIT_TIMEOUT, api.limiter.take(key, bucket, now, ask)).await;
-    let taken = taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))?;
-    taken.inspect_err(|_| api.metrics.http_rate_limited_total.add(1))
+impl Api {
+    /// Counts a call of whoever this is, or refuses it.
+    pub(super) async fn limit(&self, caller: Uuid, bucket: Bucket) -> Result<(), ApiError> {
+        // Of this moment: a body may have taken long to arrive.
+        let now = self.clock.now();
+        let ask = |limit: RateLimit| self.store.take_calls(caller, bucket.name(), limit.calls, limit.window, now);
+        let taken = tokio::time::timeout(LIMIT_TIMEOUT, self.limiter.take(caller, bucket, now, ask)).await;
+        let taken = taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))?;
+        taken.inspect_err(|_| self.metrics.http_rate_limited_total.add(1))
+    }
 }
 
 /// The answer that was kept for this key, or the mark that this call is the first.
@@ -245,7 +252,7 @@ fn allowed(caller: &Caller, door: Door) -> Result<(), ApiError> {
         For::Operator => caller.account().is_none(),
         For::Both => true,
     };
-    if right_kind && caller.key.permissions.allows(door.permission) { Ok(()) } else { Err(Code::Forbidden.into()) }
+    if right_kind && caller.permissions.allows(door.permission) { Ok(()) } else { Err(Code::Forbidden.into()) }
 }
 
 /// Reads a body up to a size. A fault is kept until the handler asks for the body, because a 404 comes first.
@@ -276,8 +283,14 @@ impl Call {
     pub fn store(&self) -> Store {
         let address =
             self.peer.map(|Peer(peer)| origin::client(peer, &self.headers, &self.api.settings.trusted_proxies));
-        let actor = Actor::of_key(&self.caller.key);
+        let actor = self.caller.actor.clone();
         self.api.store.acting(Origin { actor, address, request: Some(self.info.id.clone()) })
+    }
+
+    /// How people reach this server.
+    pub fn base(&self) -> String {
+        let told = self.api.settings.public_url.clone();
+        told.or_else(|| origin::base(&self.headers)).unwrap_or_default()
     }
 
     /// A part of the path, parsed; what cannot be parsed does not exist.

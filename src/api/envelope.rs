@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
+use axum::http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -136,11 +136,7 @@ pub fn error_body(error: &ApiError, info: &RequestInfo) -> Vec<u8> {
 /// A refusal as a response.
 pub fn refuse(error: &ApiError, info: &RequestInfo) -> Response<Body> {
     let mut response = respond(error.status(), error_body(error, info), &info.id);
-    for (name, value) in &error.headers {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            response.headers_mut().insert(HeaderName::from_static(name), value);
-        }
-    }
+    error.add_headers(response.headers_mut());
     response
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -86,6 +87,7 @@ codes! {
     PayloadExpired 409 "payload_expired" "The body of this delivery is no longer kept, so it cannot be sent again." "El cuerpo de esta entrega ya no se conserva, así que no se puede reenviar.";
     RetentionInvalid 422 "retention_invalid" "A retention must be a whole number of days from 1 to 3650, or null." "Una retención debe ser un número entero de días de 1 a 3650, o null.";
     DeliveryUnderWay 409 "delivery_under_way" "The delivery is still under way: only one that has succeeded or failed can be sent again." "La entrega sigue en curso: solo se puede reenviar una que haya terminado con éxito o haya fallado.";
+    LastOwner 409 "last_owner" "This is the last owner, and somebody must be one. Make another user an owner first." "Es el último propietario, y alguien debe serlo. Haz propietario antes a otro usuario.";
     ReplayLimitReached 409 "replay_limit_reached" "The endpoint has {} unfinished replays already." "El endpoint ya tiene {} repeticiones sin terminar.";
     BodyTooLarge 413 "body_too_large" "The request body is larger than {} bytes." "El cuerpo de la solicitud supera {} bytes.";
     UriTooLong 414 "uri_too_long" "The request's path and query are too long." "La ruta y la consulta de la solicitud son demasiado largas.";
@@ -130,6 +132,15 @@ codes! {
     PermissionsRequired 422 "permissions_required" "permissions must name at least one permission." "permissions debe indicar al menos un permiso.";
     PermissionInvalid 422 "permission_invalid" "permissions must be a list of known permissions; this is none: {}." "permissions debe ser una lista de permisos conocidos; este no lo es: {}.";
     ExpiresAtInvalid 422 "expires_at_invalid" "expires_at must be an ISO 8601 date-time in the future with its offset, or null." "expires_at debe ser una fecha y hora ISO 8601 futura con su desfase, o null.";
+    EmailRequired 422 "email_required" "email is required." "email es obligatorio.";
+    EmailInvalid 422 "email_invalid" "email must be an e-mail address of up to 254 characters." "email debe ser una dirección de correo de hasta 254 caracteres.";
+    EmailTaken 422 "email_taken" "Somebody already signs in with {}." "Alguien ya inicia sesión con {}.";
+    RoleInvalid 422 "role_invalid" "role must be owner, developer or viewer." "role debe ser owner, developer o viewer.";
+    PortalPermissionInvalid 422 "portal_permission_invalid" "A portal link cannot have the permission {}." "Un enlace al portal no puede tener el permiso {}.";
+    ExpiresInInvalid 422 "expires_in_invalid" "expires_in must be a whole number of seconds from 60 to 86400." "expires_in debe ser un número entero de segundos de 60 a 86400.";
+    BrandInvalid 422 "brand_invalid" "brand must be a string of 1 to 60 characters, or null." "brand debe ser una cadena de 1 a 60 caracteres, o null.";
+    ColorInvalid 422 "color_invalid" "color must be a colour like #0b5cad, or null." "color debe ser un color como #0b5cad, o null.";
+    FrameOriginsInvalid 422 "frame_origins_invalid" "frame_origins must be a list of up to 10 origins like https://app.example.com." "frame_origins debe ser una lista de hasta 10 orígenes como https://app.example.com.";
     HeadersTooLarge 431 "headers_too_large" "The request has too many headers, or too large ones." "La solicitud tiene demasiadas cabeceras, o demasiado grandes.";
     RateLimitExceeded 429 "rate_limit_exceeded" "Rate limit exceeded. Try again in {} seconds." "Límite de solicitudes superado. Inténtalo de nuevo en {} segundos.";
     InternalError 500 "internal_error" "An internal error occurred. It was logged with this request's id." "Ocurrió un error interno. Quedó registrado con el id de esta solicitud.";
@@ -159,6 +170,8 @@ impl Code {
             Self::TypeSchemaInvalid => words("a schema is an object", "un esquema es un objeto"),
             Self::TypeExampleInvalid => words("it is no object", "no es un objeto"),
             Self::PermissionInvalid => "webhooks:fly",
+            Self::PortalPermissionInvalid => "api_keys:write",
+            Self::EmailTaken => "ana@example.com",
             Self::RateLimitExceeded => "45",
             _ => "",
         };
@@ -332,6 +345,21 @@ impl ApiError {
         serde_json::to_string(&faults).unwrap_or_default()
     }
 
+    /// What is wrong, in words.
+    pub fn detail(&self, language: Language) -> String {
+        let faults = self.faults.iter().map(|fault| fault.to_json(language).detail);
+        faults.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Puts the headers of the refusal into an answer.
+    pub fn add_headers(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+
     /// What the faults add to `meta`: the first of each name.
     pub fn meta(&self) -> Vec<(&'static str, Value)> {
         let mut found: Vec<(&'static str, Value)> = Vec::new();
@@ -369,6 +397,7 @@ impl From<crate::store::StoreError> for ApiError {
                 let ids: Vec<String> = open.iter().map(ToString::to_string).collect();
                 Fault::new(Code::ReplayLimitReached).naming(ids.len()).with_meta("replays", ids).into()
             }
+            E::LastOwner => Code::LastOwner.into(),
             E::UnderWay => Code::DeliveryUnderWay.into(),
             E::PayloadGone => Code::PayloadExpired.into(),
             E::UnknownType(name) => {

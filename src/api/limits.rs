@@ -1,12 +1,12 @@
-//! Rate limits: fixed windows for each key and bucket.
+//! Rate limits: fixed windows for each caller and bucket.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
+use uuid::Uuid;
 
 use super::error::{ApiError, Code, Fault};
-use crate::domain::id::ApiKeyId;
 use crate::domain::time::Timestamp;
 use crate::store::{RateWindow, StoreError};
 
@@ -60,6 +60,10 @@ buckets! {
     ApiKeysRead = "api_keys_read",
     ApiKeysWrite = "api_keys_write",
     AuditRead = "audit_read",
+    UsersRead = "users_read",
+    UsersWrite = "users_write",
+    PortalLinks = "portal_links",
+    Login = "rate_limited_login",
 }
 
 /// How many calls in how long.
@@ -103,7 +107,7 @@ pub struct RateLimiter {
 
 #[derive(Default)]
 struct Windows {
-    open: HashMap<(ApiKeyId, Bucket), Window>,
+    open: HashMap<(Uuid, Bucket), Window>,
     swept_at: Timestamp,
 }
 
@@ -116,7 +120,7 @@ impl RateLimiter {
     /// Counts a call, or refuses it. `ask` takes calls of the window that is open, or opens one.
     pub async fn take<F>(
         &self,
-        key: ApiKeyId,
+        key: Uuid,
         bucket: Bucket,
         now: Timestamp,
         ask: impl FnOnce(RateLimit) -> F,
@@ -125,7 +129,7 @@ impl RateLimiter {
         F: Future<Output = Result<RateWindow, StoreError>>,
     {
         let Some(limit) = self.limits.of(bucket) else { return Ok(()) };
-        let shard = usize::from(key.0.as_bytes()[0]) % SHARDS;
+        let shard = usize::from(key.as_bytes()[0]) % SHARDS;
         let mut windows = self.windows[shard].lock().await;
         if windows.open.len() >= MAX_WINDOWS / SHARDS && now.since(windows.swept_at) >= SWEEP_EVERY {
             windows.open.retain(|_, window| window.ends_at > now);
@@ -172,7 +176,7 @@ mod tests {
     }
 
     /// The only node there is.
-    async fn take(limiter: &RateLimiter, key: ApiKeyId, bucket: Bucket, now: Timestamp) -> Result<(), ApiError> {
+    async fn take(limiter: &RateLimiter, key: Uuid, bucket: Bucket, now: Timestamp) -> Result<(), ApiError> {
         let whole =
             |limit: RateLimit| async move { Ok(RateWindow { ends_at: now.plus(limit.window), granted: limit.calls }) };
         limiter.take(key, bucket, now, whole).await
@@ -184,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_window_allows_so_many_calls_and_says_when_it_ends() {
-        let (limiter, key) = (limiter(), ApiKeyId::from_random([1; 16]));
+        let (limiter, key) = (limiter(), Uuid::from_bytes([1; 16]));
         assert!(take(&limiter, key, Bucket::WebhooksList, at(500)).await.is_ok());
         assert!(take(&limiter, key, Bucket::WebhooksList, at(600)).await.is_ok());
         let refused = take(&limiter, key, Bucket::WebhooksList, at(15_500)).await.expect_err("the limit is reached");
@@ -198,11 +202,11 @@ mod tests {
 
     #[tokio::test]
     async fn keys_and_buckets_do_not_share_a_window() {
-        let (limiter, key) = (limiter(), ApiKeyId::from_random([1; 16]));
+        let (limiter, key) = (limiter(), Uuid::from_bytes([1; 16]));
         for _ in 0..2 {
             assert!(take(&limiter, key, Bucket::WebhooksList, at(0)).await.is_ok());
         }
-        assert!(take(&limiter, ApiKeyId::from_random([2; 16]), Bucket::WebhooksList, at(0)).await.is_ok());
+        assert!(take(&limiter, Uuid::from_bytes([2; 16]), Bucket::WebhooksList, at(0)).await.is_ok());
         assert!(take(&limiter, key, Bucket::WebhooksRead, at(0)).await.is_ok());
         for _ in 0..10_000 {
             assert!(take(&limiter, key, Bucket::EventsCreate, at(0)).await.is_ok(), "a bucket that is off");
@@ -211,7 +215,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_was_begun_earlier_opens_no_new_window() {
-        let (limiter, key) = (limiter(), ApiKeyId::from_random([1; 16]));
+        let (limiter, key) = (limiter(), Uuid::from_bytes([1; 16]));
         for begun in [20_000, 10_000] {
             assert!(take(&limiter, key, Bucket::WebhooksList, at(begun)).await.is_ok());
         }
@@ -222,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_clock_that_goes_back_opens_a_new_window() {
-        let (limiter, key) = (limiter(), ApiKeyId::from_random([1; 16]));
+        let (limiter, key) = (limiter(), Uuid::from_bytes([1; 16]));
         for _ in 0..2 {
             assert!(take(&limiter, key, Bucket::WebhooksList, at(10_000_000)).await.is_ok());
         }

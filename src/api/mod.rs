@@ -15,12 +15,17 @@ mod event_types;
 mod events;
 mod export;
 mod idempotency;
+mod inside;
 mod limits;
 pub mod openapi;
 mod origin;
+mod people;
+mod portal;
 mod replays;
 mod slots;
+mod statistics;
 mod trace;
+mod users;
 mod webhooks;
 
 use std::sync::Arc;
@@ -32,7 +37,7 @@ use axum::http::Method;
 use axum::routing::{MethodFilter, get, on};
 
 use crate::clock::{Clock, Random};
-use crate::domain::id::{AccountId, EndpointKey};
+use crate::domain::id::{AccountId, EndpointKey, UserId};
 use crate::domain::permission::Permission as P;
 use crate::domain::retention::Retention;
 use crate::domain::url::Environment;
@@ -41,17 +46,20 @@ use crate::metrics::Metrics;
 use crate::store::Store;
 use call::{Call, Door, For};
 use envelope::Answer;
-use error::ApiError;
 use openapi::{Body, Description, calls};
+use people::Hashing;
 use slots::Slots;
 
-pub use beside::{not_found, unreadable};
+pub use auth::Caller;
+pub use beside::{not_found, root, unreadable};
 pub use envelope::RequestInfo;
-pub use error::{Code, Language};
+pub use error::{ApiError, Code, Language};
 pub use event_types::Schemas;
+pub use inside::{Asked, Inside};
 pub use limits::{Bucket, RateLimit, RateLimits};
 pub use openapi::Route;
-pub use origin::Peer;
+pub use origin::{Peer, base};
+pub use people::{Doorstep, Enrolment, Portal, Sessions, SignInRefused, Typed, Visitor, hash_password};
 pub use trace::{Traced, current_request};
 
 /// The methods, as the surface below writes them.
@@ -65,6 +73,8 @@ const DELETE: Method = Method::DELETE;
 pub struct Settings {
     /// What receiver URLs may be.
     pub environment: Environment,
+    /// The name under which deliveries go out.
+    pub brand: String,
     /// Before every new API key.
     pub key_prefix: String,
     /// Largest body, in bytes.
@@ -77,6 +87,12 @@ pub struct Settings {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Test sends at once, in all and to one endpoint.
     pub max_tests: (usize, usize),
+    /// How people reach the server, such as `https://hooks.example.com`; otherwise as the request says.
+    pub public_url: Option<String>,
+    /// How long people stay signed in.
+    pub sessions: Sessions,
+    /// Who is signed in without a password when they come from this machine: `aldaba dev` only.
+    pub welcome: Option<(AccountId, UserId)>,
 }
 
 /// What every handler can reach. Clones share it.
@@ -88,6 +104,7 @@ pub struct Parts {
     store: Store,
     egress: Egress,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     metrics: Arc<Metrics>,
     settings: Settings,
     limiter: limits::RateLimiter,
@@ -97,6 +114,7 @@ pub struct Parts {
     schemas: event_types::Schemas,
     tests: Slots<EndpointKey>,
     exports: Slots<Option<AccountId>>,
+    hashing: Hashing,
 }
 
 impl std::ops::Deref for Api {
@@ -113,7 +131,7 @@ impl Api {
         store: Store,
         egress: Egress,
         clock: Arc<dyn Clock>,
-        random: &dyn Random,
+        random: Arc<dyn Random>,
         metrics: Arc<Metrics>,
         settings: Settings,
     ) -> Self {
@@ -125,9 +143,11 @@ impl Api {
             schemas: event_types::Schemas::default(),
             tests: Slots::default(),
             exports: Slots::default(),
+            hashing: Hashing::default(),
             store,
             egress,
             clock,
+            random,
             metrics,
             settings,
         }))
@@ -205,6 +225,7 @@ fn surface() -> Surface {
         .call(POST, "/v1/webhooks/{id}/test", (B::WebhooksTest, P::WebhooksUpdate, Account), webhooks::test, &calls::TEST_WEBHOOK)
         .call(GET, "/v1/webhooks/{id}/deliveries", (B::DeliveriesList, P::WebhooksRead, Account), deliveries::of_endpoint, &calls::LIST_WEBHOOK_DELIVERIES)
         .call(GET, "/v1/webhooks/{id}/deliveries/export", (B::DeliveriesExport, P::WebhooksRead, Account), deliveries::export_of_endpoint, &calls::EXPORT_WEBHOOK_DELIVERIES)
+        .call(GET, "/v1/webhooks/statistics", (B::WebhooksRead, P::WebhooksRead, Account), statistics::read, &calls::GET_STATISTICS)
         .call(GET, "/v1/webhooks/deliveries", (B::DeliveriesList, P::WebhooksRead, Account), deliveries::of_account, &calls::LIST_DELIVERIES)
         .call(GET, "/v1/webhooks/deliveries/export", (B::DeliveriesExport, P::WebhooksRead, Account), deliveries::export_of_account, &calls::EXPORT_DELIVERIES)
         .call(GET, "/v1/webhooks/deliveries/{id}", (B::DeliveriesRead, P::WebhooksRead, Account), deliveries::read, &calls::GET_DELIVERY)
@@ -229,6 +250,13 @@ fn surface() -> Surface {
         .call(GET, "/v1/accounts/{id}/api-keys", (B::ApiKeysRead, P::ApiKeysRead, Both), accounts::list_keys, &calls::LIST_API_KEYS)
         .call(POST, "/v1/accounts/{id}/api-keys", (B::ApiKeysWrite, P::ApiKeysWrite, Both), accounts::create_key, &calls::CREATE_API_KEY)
         .call(DELETE, "/v1/accounts/{id}/api-keys/{key_id}", (B::ApiKeysWrite, P::ApiKeysWrite, Both), accounts::delete_key, &calls::DELETE_API_KEY)
+        .call(GET, "/v1/accounts/{id}/users", (B::UsersRead, P::UsersRead, Both), users::list, &calls::LIST_USERS)
+        .call(POST, "/v1/accounts/{id}/users", (B::UsersWrite, P::UsersWrite, Both), users::invite, &calls::INVITE_USER)
+        .call(GET, "/v1/accounts/{id}/users/{user_id}", (B::UsersRead, P::UsersRead, Both), users::read, &calls::GET_USER)
+        .call(PUT, "/v1/accounts/{id}/users/{user_id}", (B::UsersWrite, P::UsersWrite, Both), users::update, &calls::UPDATE_USER)
+        .call(DELETE, "/v1/accounts/{id}/users/{user_id}", (B::UsersWrite, P::UsersWrite, Both), users::delete, &calls::DELETE_USER)
+        .call(POST, "/v1/accounts/{id}/users/{user_id}/invitation", (B::UsersWrite, P::UsersWrite, Both), users::invite_again, &calls::RENEW_INVITATION)
+        .call(POST, "/v1/accounts/{id}/portal-links", (B::PortalLinks, P::PortalLinksCreate, Operator), portal::create, &calls::CREATE_PORTAL_LINK)
         .call(GET, "/v1/audit-log", (B::AuditRead, P::AuditRead, Both), audit::list, &calls::LIST_AUDIT_LOG)
         .call(GET, "/v1/audit-log/export", (B::AuditRead, P::AuditRead, Both), audit::export, &calls::EXPORT_AUDIT_LOG)
 }
@@ -238,10 +266,10 @@ pub fn routes() -> Vec<Route> {
     surface().routes
 }
 
-/// The whole server: the calls, and what stands beside them; `pages` are those for people.
+/// The whole server: the calls, and what stands beside them; `pages` are those for people, with `/` among them.
 pub fn router(api: Api, pages: Router<Api>) -> Router {
     let calls = surface().router.merge(pages);
-    observed(calls.route("/openapi.json", get(beside::openapi)).route("/", get(beside::root)), api)
+    observed(calls.route("/openapi.json", get(beside::openapi)), api)
 }
 
 /// What a process serves that only delivers: how it is doing.

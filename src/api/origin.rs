@@ -28,6 +28,17 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     client
 }
 
+/// The server's own address as the client knows it, from `Host`: over TLS everywhere but on this machine.
+pub fn base(headers: &HeaderMap) -> Option<String> {
+    let host = headers.get("host").and_then(|value| value.to_str().ok()).unwrap_or("");
+    let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    if host.is_empty() || host.len() > 255 || !plain {
+        return None;
+    }
+    let local = ["localhost", "127.", "[::1]"].iter().any(|name| host.starts_with(name));
+    Some(format!("{}://{host}", if local { "http" } else { "https" }))
+}
+
 /// An address, with or without a port.
 fn parse(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();

@@ -18,7 +18,7 @@ use crate::store::keys::KeySource;
 use crate::store::{Database, NewApiKey, Page, Store, StoreError};
 
 /// Rows that a listing prints.
-const LISTED: Page = Page { page: 1, per_page: 100 };
+pub(super) const LISTED: Page = Page { page: 1, per_page: 100 };
 
 pub(super) async fn create_account(store: &Store, name: String, output: Output) -> anyhow::Result<()> {
     let account = store.create_account(checked_name(&name)?, None).await?;
@@ -182,7 +182,7 @@ fn key_json(key: &ApiKey) -> Value {
     })
 }
 
-fn account_id(text: &str) -> anyhow::Result<AccountId> {
+pub(super) fn account_id(text: &str) -> anyhow::Result<AccountId> {
     AccountId::parse(text).with_context(|| format!("{text} is no account id (a UUID); see `aldaba accounts list`"))
 }
 
@@ -194,7 +194,7 @@ fn checked_name(name: &str) -> anyhow::Result<String> {
     Ok(name.to_owned())
 }
 
-fn tell_rest(shown: usize, total: u64) {
+pub(super) fn tell_rest(shown: usize, total: u64) {
     let rest = total.saturating_sub(shown as u64);
     if rest > 0 {
         eprintln!("and {rest} more");

@@ -16,17 +16,21 @@ use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointChange;
 use crate::domain::endpoint::Ordering;
 use crate::domain::event::{NewEvent, message, validation_id};
-use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::id::{AccountId, EndpointId, UserId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
 use crate::domain::url::{Environment, ReceiverUrl};
-use crate::store::{NewApiKey, NewEndpoint, Page, Store};
+use crate::domain::user::{Email, Role};
+use crate::store::{NewApiKey, NewEndpoint, NewUser, Page, Store};
 
 /// Where everything is kept.
 const FOLDER: &str = "aldaba-data";
 
 /// What the first event is about.
 const EVENT: &str = "validation.completed";
+
+/// Whose dashboard it is.
+const EMAIL: &str = "dev@localhost";
 
 /// How the built-in receiver's endpoint is known again.
 const DESCRIPTION: &str = "the receiver built into aldaba dev";
@@ -49,6 +53,7 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
     let base = format!("http://{}", listener.local_addr()?);
     let receiver_url = format!("http://{}/webhook", receiver_listener.local_addr()?);
     let (account, key) = account_and_key(&store, &folder.join("dev-key"), prefix).await?;
+    let app = app.welcoming(account, user(&store, account).await?);
     let (endpoint, secret) = register(&store, account, &receiver_url).await?;
 
     // Whoever reads the line may send a signal at once.
@@ -86,8 +91,21 @@ fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str) 
     println!("  API key    {key}");
     println!("  endpoint   {endpoint}");
     println!("  receiver   {receiver_url}  (built in: it verifies and prints what arrives)");
+    println!("  dashboard  {base}");
     println!("  reference  {base}/docs");
     println!("\n  Publishing {EVENT} …");
+}
+
+/// Who looks at the dashboard: an owner, whom this machine lets in without a password.
+async fn user(store: &Store, account: AccountId) -> anyhow::Result<UserId> {
+    let email = Email::parse(EMAIL).context("the address of the first user")?;
+    if let Some(known) = store.credentials(email.clone()).await?
+        && known.user.account.is_some_and(|(id, _)| id == account)
+    {
+        return Ok(known.user.id);
+    }
+    let new = NewUser { account: Some(account), email, role: Role::Owner, password: None };
+    Ok(store.create_user(new, None).await?.resource.id)
 }
 
 /// The account and key of the first start. The key is kept in a file beside the database, for development only, so that

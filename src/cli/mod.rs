@@ -4,6 +4,7 @@ mod admin;
 mod dev;
 mod receiver;
 mod serve;
+mod users;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -62,6 +63,11 @@ enum Command {
     Keys {
         #[command(subcommand)]
         command: KeysCommand,
+    },
+    /// Make, list, invite and delete the people who sign in to the dashboard
+    Users {
+        #[command(subcommand)]
+        command: UsersCommand,
     },
     /// Publish events
     Events {
@@ -157,6 +163,57 @@ enum KeysCommand {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Subcommand)]
+enum UsersCommand {
+    /// Make a user and print the address at which they set their password, this once
+    Create {
+        /// Their e-mail address
+        email: String,
+        #[command(flatten)]
+        whose: Whose,
+        /// owner, developer or viewer
+        #[arg(long, value_name = "ROLE", default_value = "owner")]
+        role: String,
+        /// Read the password from standard input instead; then there is no invitation
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List the users of an account, or the operators
+    List {
+        #[command(flatten)]
+        whose: Whose,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make a new invitation, for somebody who has lost their password or their second factor
+    Invite {
+        /// Their e-mail address
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Delete a user and end their sessions
+    Delete {
+        /// Their e-mail address
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Whose {
+    /// The account that they belong to
+    #[arg(long, value_name = "ID")]
+    account: Option<String>,
+    /// None: they run this server and see every account
+    #[arg(long)]
+    operator: bool,
 }
 
 #[derive(Subcommand)]
@@ -258,6 +315,7 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
         Command::Keys { command: KeysCommand::Revoke { id, account, output } } => {
             admin::revoke_key(&settings.open().await?, &id, account.as_deref(), output).await
         }
+        Command::Users { command } => users::run(&settings, command).await,
         Command::Events { command: EventsCommand::Publish { event, account, data, output } } => {
             admin::publish(&settings.open().await?, &event, &account, &data, output).await
         }

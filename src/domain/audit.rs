@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::account::ApiKey;
 use super::filter::{list, optional, read};
-use super::id::{AccountId, ApiKeyId, AuditId};
+use super::id::{AccountId, ApiKeyId, AuditId, PortalLinkId, UserId};
 use super::time::Timestamp;
+use super::user::User;
 
 /// Values that one filter can name.
 const MAX_VALUES: usize = 100;
@@ -54,6 +55,13 @@ actions! {
     AccountDeleted = "account.deleted" on "account",
     ApiKeyCreated = "api_key.created" on "api_key",
     ApiKeyRevoked = "api_key.revoked" on "api_key",
+    UserInvited = "user.invited" on "user",
+    UserJoined = "user.joined" on "user",
+    UserUpdated = "user.updated" on "user",
+    UserDeleted = "user.deleted" on "user",
+    UserSignedIn = "user.signed_in" on "user",
+    UserSignedOut = "user.signed_out_everywhere" on "user",
+    PortalLinkCreated = "portal_link.created" on "portal_link",
     SecretsRekeyed = "secrets.rekeyed" on "master_key",
 }
 
@@ -71,6 +79,12 @@ pub enum Actor {
     ApiKey(ApiKeyId, String),
     /// A program of the operator, likewise.
     OperatorKey(ApiKeyId, String),
+    /// A person of the account, by their address.
+    User(UserId, String),
+    /// A person of the operator, likewise.
+    OperatorUser(UserId, String),
+    /// Somebody who came by a portal link.
+    PortalLink(PortalLinkId),
     /// Somebody at the machine, by the name of their user there.
     CommandLine(String),
     /// The server itself.
@@ -85,11 +99,20 @@ impl Actor {
         if key.account.is_some() { Self::ApiKey(key.id, name) } else { Self::OperatorKey(key.id, name) }
     }
 
-    /// `api_key`, `operator_key`, `command_line` or `system`.
+    /// Who this user is.
+    pub fn of_user(user: &User) -> Self {
+        let email = user.email.to_string();
+        if user.account.is_some() { Self::User(user.id, email) } else { Self::OperatorUser(user.id, email) }
+    }
+
+    /// `api_key`, `operator_key`, `user`, `operator_user`, `portal_link`, `command_line` or `system`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ApiKey(..) => "api_key",
             Self::OperatorKey(..) => "operator_key",
+            Self::User(..) => "user",
+            Self::OperatorUser(..) => "operator_user",
+            Self::PortalLink(_) => "portal_link",
             Self::CommandLine(_) => "command_line",
             Self::System => "system",
         }
@@ -99,6 +122,8 @@ impl Actor {
     pub fn id(&self) -> Option<String> {
         match self {
             Self::ApiKey(id, _) | Self::OperatorKey(id, _) => Some(id.to_string()),
+            Self::User(id, _) | Self::OperatorUser(id, _) => Some(id.to_string()),
+            Self::PortalLink(id) => Some(id.to_string()),
             Self::CommandLine(_) | Self::System => None,
         }
     }
@@ -107,7 +132,8 @@ impl Actor {
     pub fn name(&self) -> Option<&str> {
         match self {
             Self::ApiKey(_, name) | Self::OperatorKey(_, name) | Self::CommandLine(name) => Some(name),
-            Self::System => None,
+            Self::User(_, email) | Self::OperatorUser(_, email) => Some(email),
+            Self::PortalLink(_) | Self::System => None,
         }
     }
 }
@@ -150,7 +176,7 @@ impl AuditEntry {
     /// As an account sees it: who of the operator's people it was, and where they were, is not its business.
     #[must_use]
     pub fn for_account(self) -> Self {
-        if self.actor.0 == "api_key" {
+        if matches!(self.actor.0.as_str(), "api_key" | "user" | "portal_link") {
             return self;
         }
         Self { actor: (self.actor.0, None, None), address: None, ..self }

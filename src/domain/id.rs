@@ -55,6 +55,14 @@ uuid_id!(
     /// An entry of the audit log.
     AuditId
 );
+uuid_id!(
+    /// A person who signs in.
+    UserId
+);
+uuid_id!(
+    /// A link into the pages of one account.
+    PortalLinkId
+);
 
 /// Reads a UUID in its hyphenated form only.
 pub fn parse_hyphenated(text: &str) -> Option<Uuid> {

@@ -16,6 +16,8 @@ pub mod retention;
 pub mod retry;
 pub mod secret;
 pub mod sign;
+pub mod statistics;
 pub mod time;
 pub mod transition;
 pub mod url;
+pub mod user;

@@ -36,6 +36,9 @@ permissions! {
     ApiKeysRead = "api_keys:read",
     ApiKeysWrite = "api_keys:write",
     AuditRead = "audit:read",
+    UsersRead = "users:read",
+    UsersWrite = "users:write",
+    PortalLinksCreate = "portal_links:create",
     All = "*",
 }
 
@@ -92,7 +95,8 @@ impl Permissions {
         column.split_whitespace().filter_map(Permission::parse).collect()
     }
 
-    fn has(self, permission: Permission) -> bool {
+    /// Whether this very permission is in the set; `*` is one of its own.
+    pub fn has(self, permission: Permission) -> bool {
         self.0 & (1 << permission as u32) != 0
     }
 }

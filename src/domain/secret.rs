@@ -1,4 +1,4 @@
-//! Signing secrets: how they are made, sealed for the database and kept from view.
+//! Secrets of endpoints and of second factors: how they are made, sealed for the database and kept from view.
 //!
 //! A secret leaves this file in three ways only: into a signature, into an encrypted column, and as the text of
 //! the one answer that shows it.
@@ -7,9 +7,9 @@ use std::fmt;
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::{digest, hmac};
+use uuid::Uuid;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::id::EndpointId;
 use super::time::Timestamp;
 
 /// Older secrets that may sign beside the current one; the oldest goes when there would be more.
@@ -88,8 +88,8 @@ pub enum OpenError {
     /// No master key at hand has this id.
     #[error("no master key with the id {0} is configured (secrets.master_key, secrets.previous_master_keys)")]
     UnknownKey(String),
-    /// The bytes are not what this key sealed for this endpoint.
-    #[error("a sealed secret is damaged or belongs to another endpoint")]
+    /// The bytes are not what this key sealed for this owner.
+    #[error("a sealed secret is damaged or belongs to something else")]
     Damaged,
 }
 
@@ -117,12 +117,12 @@ impl Keyring {
         &self.0[0].id
     }
 
-    /// Encrypts a secret for one endpoint's row; `nonce` must be fresh random bytes.
-    pub fn seal(&self, secret: &Secret, endpoint: EndpointId, nonce: [u8; NONCE_LEN]) -> SealedSecret {
+    /// Encrypts a secret for one row, whose public id is `owner`; `nonce` must be fresh random bytes.
+    pub fn seal(&self, secret: &Secret, owner: Uuid, nonce: [u8; NONCE_LEN]) -> SealedSecret {
         let master = &self.0[0];
         let mut bytes = nonce.to_vec();
         let mut text = Zeroizing::new(secret.0.as_bytes().to_vec());
-        let aad = Aad::from(endpoint.0.as_bytes());
+        let aad = Aad::from(owner.as_bytes());
         let tag = master
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut text)
@@ -132,8 +132,8 @@ impl Keyring {
         SealedSecret { key_id: master.id.clone(), bytes }
     }
 
-    /// Decrypts a secret of this endpoint.
-    pub fn open(&self, sealed: &SealedSecret, endpoint: EndpointId) -> Result<Secret, OpenError> {
+    /// Decrypts a secret of this owner.
+    pub fn open(&self, sealed: &SealedSecret, owner: Uuid) -> Result<Secret, OpenError> {
         let master = self
             .0
             .iter()
@@ -142,7 +142,7 @@ impl Keyring {
         let (nonce, ciphertext) = sealed.bytes.split_at_checked(NONCE_LEN).ok_or(OpenError::Damaged)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Damaged)?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
-        let aad = Aad::from(endpoint.0.as_bytes());
+        let aad = Aad::from(owner.as_bytes());
         let text = master.key.open_in_place(nonce, aad, &mut buffer).map_err(|_| OpenError::Damaged)?;
         std::str::from_utf8(text).ok().and_then(Secret::parse).ok_or(OpenError::Damaged)
     }
@@ -175,29 +175,28 @@ pub struct SecretSet {
 mod tests {
     use super::*;
 
-    const ENDPOINT: [u8; 16] = [1; 16];
+    const ENDPOINT: Uuid = Uuid::from_bytes([1; 16]);
 
     #[test]
     fn a_sealed_secret_opens_for_its_own_endpoint_only() {
         let ring = Keyring::new(&[1; 32], &[]);
         let secret = Secret::from_random([9; 32]);
-        let sealed = ring.seal(&secret, EndpointId::from_random(ENDPOINT), [3; 12]);
-        assert_eq!(ring.open(&sealed, EndpointId::from_random(ENDPOINT)), Ok(secret));
-        assert_eq!(ring.open(&sealed, EndpointId::from_random([2; 16])), Err(OpenError::Damaged));
+        let sealed = ring.seal(&secret, ENDPOINT, [3; 12]);
+        assert_eq!(ring.open(&sealed, ENDPOINT), Ok(secret));
+        assert_eq!(ring.open(&sealed, Uuid::from_bytes([2; 16])), Err(OpenError::Damaged));
         let mut altered = sealed.clone();
         altered.bytes[20] ^= 1;
-        assert_eq!(ring.open(&altered, EndpointId::from_random(ENDPOINT)), Err(OpenError::Damaged));
+        assert_eq!(ring.open(&altered, ENDPOINT), Err(OpenError::Damaged));
     }
 
     #[test]
     fn a_previous_master_key_still_opens_and_an_unknown_one_is_named() {
-        let endpoint = EndpointId::from_random(ENDPOINT);
         let secret = Secret::from_random([9; 32]);
-        let sealed = Keyring::new(&[1; 32], &[]).seal(&secret, endpoint, [3; 12]);
+        let sealed = Keyring::new(&[1; 32], &[]).seal(&secret, ENDPOINT, [3; 12]);
         let both = Keyring::new(&[2; 32], &[[1; 32]]);
-        assert_eq!(both.open(&sealed, endpoint), Ok(secret));
+        assert_eq!(both.open(&sealed, ENDPOINT), Ok(secret));
         let other = Keyring::new(&[2; 32], &[]);
-        assert_eq!(other.open(&sealed, endpoint), Err(OpenError::UnknownKey(sealed.key_id.clone())));
+        assert_eq!(other.open(&sealed, ENDPOINT), Err(OpenError::UnknownKey(sealed.key_id.clone())));
     }
 
     #[test]

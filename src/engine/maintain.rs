@@ -25,6 +25,8 @@ pub struct Keep {
     pub history: Retention,
     /// Entries of the audit log; `None` is for ever.
     pub audit_log: Option<Duration>,
+    /// Sessions without a click.
+    pub idle_sessions: Duration,
 }
 
 /// Closes idle connections until it is dropped.
@@ -61,6 +63,12 @@ async fn once(store: &Store, now: Timestamp, due: Option<Keep>) -> Result<(), St
         while store.purge_audit_log(now.minus(audit_log)).await? {
             tokio::time::sleep(PAUSE).await;
         }
+    }
+    while store.purge_sessions(keep.idle_sessions).await? {
+        tokio::time::sleep(PAUSE).await;
+    }
+    while store.purge_attempt_counts(now).await? {
+        tokio::time::sleep(PAUSE).await;
     }
     while store.purge_old_replays(keep.history, now).await? {
         tokio::time::sleep(PAUSE).await;

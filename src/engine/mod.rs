@@ -1,7 +1,7 @@
 //! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
 //!
 //! `scheduler` decides and does nothing; `run` moves its decisions into tasks; `settle` writes outcomes; `replay` carries
-//! out what is to be sent again; `maintain` tidies up. Time,
+//! out what is to be sent again; `tally` counts for charts; `maintain` tidies up. Time,
 //! randomness, the store and the sender come in as parameters, so that a simulation can run all of it.
 
 mod maintain;
@@ -9,6 +9,7 @@ mod replay;
 mod run;
 mod scheduler;
 mod settle;
+mod tally;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::store::{Claimed, Held, Settled, Settlement, Store, StoreError};
 
 pub use maintain::{Keep, close_idle, maintain};
 pub use replay::replay;
+pub use tally::Tally;
 
 /// What the engine asks of a store. See the methods of [`Store`] for what each promises.
 pub trait Dispatch: Clone + Send + Sync + 'static {
@@ -118,4 +120,6 @@ pub struct Engine<S, T> {
     pub grace: Duration,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What came of attempts, over time.
+    pub tally: Arc<Tally>,
 }

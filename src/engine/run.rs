@@ -40,7 +40,8 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         let (reports, mut reported) = mpsc::unbounded_channel();
         let (ended, to_settle) = mpsc::unbounded_channel();
         let (due, mut due_later) = mpsc::unbounded_channel();
-        let settler = settle_all(self.store.clone(), self.random.clone(), self.metrics.clone(), to_settle, due);
+        let counting = (self.metrics.clone(), self.tally.clone());
+        let settler = settle_all(self.store.clone(), self.random.clone(), counting, to_settle, due);
         let settler = tokio::spawn(settler);
         let mut scheduler = Scheduler::new(self.limits);
         let mut attempts = JoinSet::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::Dispatch;
+use super::{Dispatch, Tally};
 use crate::clock::Random;
 use crate::domain::delivery::Outcome;
 use crate::domain::id::EndpointKey;
@@ -32,7 +32,7 @@ pub(super) struct Ended {
 pub(super) async fn settle_all<S: Dispatch>(
     store: S,
     random: Arc<dyn Random>,
-    metrics: Arc<Metrics>,
+    (metrics, tally): (Arc<Metrics>, Arc<Tally>),
     mut ended: mpsc::UnboundedReceiver<Ended>,
     due: mpsc::UnboundedSender<(EndpointKey, Timestamp)>,
 ) {
@@ -68,6 +68,7 @@ pub(super) async fn settle_all<S: Dispatch>(
         let settlements = Arc::new(settlements);
         if !settlements.is_empty() {
             let settled = until_written(&metrics, || store.settle(settlements.clone())).await;
+            tally.note(&settlements, &settled);
             let mut next: HashMap<EndpointKey, Timestamp> = HashMap::new();
             for (settlement, settled) in settlements.iter().zip(settled) {
                 if let Settled::RetryAt(at) = settled {

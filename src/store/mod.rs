@@ -4,10 +4,21 @@
 //! what was last committed, `inbox` is the way to the engine. What is decided, `domain` decides; what is sent, the engine
 //! sends. A method says here what it promises, whichever store it is; `tests/it/` holds both to it.
 
+/// The same method of whichever store it is; over a network it has an end in any case.
+macro_rules! on {
+    ($store:expr, $($call:tt)+) => {
+        match &$store.0 {
+            Which::Sqlite(store) => store.$($call)+.await,
+            Which::Postgres(store) => postgres::in_time(store.$($call)+).await,
+        }
+    };
+}
+
 pub mod inbox;
 pub mod keys;
 mod notice;
 mod open;
+mod people;
 mod postgres;
 mod shared;
 mod sqlite;
@@ -47,16 +58,6 @@ pub struct Store(Which);
 enum Which {
     Sqlite(sqlite::Store),
     Postgres(postgres::Store),
-}
-
-/// The same method of whichever store it is; over a network it has an end in any case.
-macro_rules! on {
-    ($store:expr, $($call:tt)+) => {
-        match &$store.0 {
-            Which::Sqlite(store) => store.$($call)+.await,
-            Which::Postgres(store) => postgres::in_time(store.$($call)+).await,
-        }
-    };
 }
 
 impl Store {
@@ -155,7 +156,7 @@ impl Store {
         on!(self, update_account(id, change))
     }
 
-    /// Deletes an account, its keys and its endpoints at once, and the rest of what it owned in the background.
+    /// Deletes an account, its keys, users, portal links and endpoints at once, and the rest of what it owned in the background.
     pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
         on!(self, delete_account(id))
     }
@@ -431,10 +432,10 @@ impl Store {
         }
     }
 
-    /// Takes calls of a key's window in a bucket of rate limits, which all nodes share; opens one where none is open.
+    /// Takes calls of a caller's window in a bucket of rate limits, which all nodes share; opens one where none is open.
     pub async fn take_calls(
         &self,
-        key: ApiKeyId,
+        key: Uuid,
         bucket: &'static str,
         limit: u32,
         length: Duration,

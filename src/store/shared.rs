@@ -6,15 +6,16 @@ use tokio::sync::Notify;
 
 use super::inbox::Inbox;
 use super::keys::KeySource;
-use super::values::{OpenOptions, Target};
+use super::values::{OpenOptions, StoreError, Target};
 use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditFilter, Origin};
-use crate::domain::id::{AccountKey, EndpointId, EndpointKey};
-use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
+use crate::domain::id::{AccountKey, EndpointId, EndpointKey, UserId};
+use crate::domain::secret::{Keyring, OpenError, SealedSecret, Secret, SecretSet};
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
+use crate::domain::user::User;
 
 /// What all parts of a store have in common.
 pub(super) struct Shared {
@@ -105,7 +106,7 @@ impl Shared {
         let mut current = None;
         let mut older = Vec::new();
         for (sealed, expires_at) in &stored.secrets {
-            let secret = keyring.open(sealed, stored.id)?;
+            let secret = keyring.open(sealed, stored.id.0)?;
             match (&current, expires_at) {
                 (None, _) => current = Some(secret),
                 (Some(_), Some(until)) => older.push((secret, *until)),
@@ -113,6 +114,16 @@ impl Shared {
             }
         }
         current.map(|current| SecretSet { current, older }).ok_or(OpenError::Damaged)
+    }
+
+    /// Opens the secret of a user's second factor.
+    pub fn open_factor(&self, sealed: &SealedSecret, user: UserId) -> Result<Secret, StoreError> {
+        let mut opened = self.keyring().open(sealed, user.0);
+        if let Err(OpenError::UnknownKey(_)) = opened {
+            self.reload_keyring();
+            opened = self.keyring().open(sealed, user.0);
+        }
+        opened.map_err(|error| StoreError::Corrupt(error.to_string()))
     }
 }
 
@@ -128,6 +139,11 @@ impl Deed {
     /// Something of an account was changed, or of no account and so of the operator's.
     pub fn of(account: impl Into<Option<AccountKey>>, action: Action, resource: impl ToString) -> Self {
         Self { action, account: account.into(), resource: resource.to_string(), fields: Vec::new() }
+    }
+
+    /// Something of a user was changed, or done by them.
+    pub fn of_user(user: &User, action: Action) -> Self {
+        Self::of(user.account.map(|(_, key)| key), action, user.id)
     }
 
     /// These fields of it.

@@ -17,6 +17,7 @@ use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
+use crate::domain::user::{Color, Email, Role, User};
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -42,6 +43,9 @@ pub enum StoreError {
     /// The delivery has an attempt still to come.
     #[error("the delivery is under way")]
     UnderWay,
+    /// The account would have no owner left.
+    #[error("the account would have no owner left")]
+    LastOwner,
     /// What it would send is no longer kept.
     #[error("the body is no longer kept")]
     PayloadGone,
@@ -57,6 +61,12 @@ pub enum StoreError {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct OpenError(pub String);
+
+/// How long an invitation can be used.
+pub const INVITATION_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+/// A session's last use is written down this often.
+pub(super) const SESSION_SEEN_EVERY: Duration = Duration::from_secs(60);
 
 /// How long an answer is kept for its idempotency key.
 pub const KEPT_ANSWER_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -111,6 +121,97 @@ pub struct NewApiKey {
     pub permissions: Permissions,
     /// After this it is refused.
     pub expires_at: Option<Timestamp>,
+}
+
+/// A new user, checked.
+#[derive(Clone, Debug)]
+pub struct NewUser {
+    /// The account that they belong to; `None` makes an operator.
+    pub account: Option<AccountId>,
+    /// Their address.
+    pub email: Email,
+    /// What they are.
+    pub role: Role,
+    /// The hash of a password, where they need no invitation.
+    pub password: Option<PasswordHash>,
+}
+
+/// A password's hash (argon2id, in the PHC string format). Whoever has it can try passwords against it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PasswordHash(pub String);
+
+impl std::fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+/// Something together with a token that opens it, for the one answer that shows the token.
+#[derive(Clone, Debug)]
+pub struct WithToken<T> {
+    /// The resource.
+    pub resource: T,
+    /// The token; only its hash is kept. A user who has a password from the start gets none.
+    pub token: Option<PlainKey>,
+}
+
+/// What a user signs in with.
+#[derive(Clone, Debug)]
+pub struct Credentials {
+    /// Who.
+    pub user: User,
+    /// The hash of their password; none before they have joined.
+    pub password: Option<PasswordHash>,
+    /// The secret of their second factor. A time step that was used is not taken again.
+    pub second_factor: Option<Secret>,
+}
+
+/// What was found right of what somebody signs in with. It must still be so when their session opens.
+#[derive(Clone, Debug)]
+pub enum Proof {
+    /// This hash's password, and the second factor's code of this time step; without a step there is no second factor.
+    Password(PasswordHash, Option<i64>),
+    /// They are trusted otherwise: by their invitation, or by where they are.
+    Trusted,
+}
+
+/// What is to be changed of a user's way to sign in. Every session but the named one ends.
+#[derive(Clone, Debug)]
+pub enum SignInChange {
+    /// Another password.
+    Password(PasswordHash),
+    /// A second factor from now on: its secret, and the time step that proved it.
+    SecondFactor(Secret, i64),
+    /// None any more.
+    NoSecondFactor,
+    /// Nothing but the end of the sessions.
+    Sessions,
+}
+
+/// Somebody who has signed in.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Who.
+    pub user: User,
+    /// When it ends, used or not.
+    pub expires_at: Timestamp,
+}
+
+/// A new portal link, checked.
+#[derive(Clone, Debug)]
+pub struct NewPortalLink {
+    /// The account whose pages it opens.
+    pub account: AccountId,
+    /// What it allows.
+    pub permissions: Permissions,
+    /// The name at the top.
+    pub brand: Option<String>,
+    /// The colour of what can be pressed.
+    pub color: Option<Color>,
+    /// Sites that may show it in a frame.
+    pub frame_origins: Vec<String>,
+    /// How long it lives.
+    pub lives: Duration,
 }
 
 /// Which rows of a list.

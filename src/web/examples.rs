@@ -23,6 +23,8 @@ pub const EVENT_ID: &str = "019de1f5-8bb0-7000-8000-5c1f04f7a1d2";
 pub const ACCOUNT_ID: &str = "3d6f0a3e-5f0c-4a57-9d0e-2f6b1f7c9a10";
 /// An API key's id.
 pub const KEY_ID: &str = "c1a4b8de-77f2-4b63-8a4b-0e5d9b2c6f31";
+/// A user.
+pub const USER_ID: &str = "a41c7b90-2d35-4f6e-8c11-9b0d5e7f3a26";
 /// An event type.
 pub const EVENT_TYPE: &str = "order.shipped";
 
@@ -39,12 +41,13 @@ impl<'a> Example<'a> {
     pub fn of(call: &'a Call) -> Self {
         let id = match call.group {
             "Events" => EVENT_ID,
-            "Accounts" | "API keys" => ACCOUNT_ID,
+            "Accounts" | "API keys" | "Users" | "Portal links" => ACCOUNT_ID,
             _ if call.path.starts_with("/v1/webhooks/deliveries/") => DELIVERY_ID,
             _ if call.path.starts_with("/v1/webhooks/replays/") => REPLAY_ID,
             _ => ENDPOINT_ID,
         };
-        let path = call.path.replace("{id}", id).replace("{key_id}", KEY_ID).replace("{name}", EVENT_TYPE);
+        let path = call.path.replace("{id}", id).replace("{key_id}", KEY_ID).replace("{user_id}", USER_ID);
+        let path = path.replace("{name}", EVENT_TYPE);
         let given = call.parameters.iter().filter_map(|p| Some(format!("{}={}", p.name, p.example?)));
         let query = given.collect::<Vec<_>>().join("&");
         let query = if query.is_empty() { query } else { format!("?{query}") };

@@ -32,6 +32,7 @@ guides! {
     "when-a-receiver-is-down" false,
     "replay-after-an-outage" false,
     "idempotent-publishing" false,
+    "dashboard" false,
     "production" false,
     "errors" false,
     "life-of-a-delivery" true,

@@ -1,6 +1,7 @@
-//! What people read: the reference and the guides, in English and Spanish, made from the OpenAPI document and from
-//! `docs/guides`. No rule of the API is written here again.
+//! What people see, in English and Spanish: the dashboard, which calls the API for them, and the reference and the guides, made
+//! from the OpenAPI document and from `docs/guides`. No rule of the API is written here again.
 
+mod dashboard;
 mod examples;
 mod guides;
 mod highlight;
@@ -21,11 +22,11 @@ use axum::{Extension, Router};
 use ring::digest;
 use serde_json::{Value, json};
 
-use crate::api::{self, Language};
+use crate::api::{self, Api, Language};
 use text::Tongue;
 
 pub use examples::{
-    ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, LANGUAGES, REPLAY_ID,
+    ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, LANGUAGES, REPLAY_ID, USER_ID,
 };
 pub use guides::GUIDES;
 pub use reading::{Call, call, groups};
@@ -37,7 +38,7 @@ const ICON: &str = include_str!("assets/icon.svg");
 /// Changes with what the browser may keep, so that it can be kept for ever.
 static STAMP: LazyLock<String> = LazyLock::new(|| {
     let mut context = digest::Context::new(&digest::SHA256);
-    for part in [STYLE, SCRIPT, ICON, env!("CARGO_PKG_VERSION")] {
+    for part in [STYLE, SCRIPT, ICON, dashboard::STYLE, dashboard::SCRIPT, env!("CARGO_PKG_VERSION")] {
         context.update(part.as_bytes());
     }
     hex::encode(&context.finish().as_ref()[..6])
@@ -53,9 +54,11 @@ const DRAWING_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 /// The cookie that remembers the switch of the language.
 const COOKIE: &str = "aldaba_lang";
 
-/// The pages, to stand beside the API.
-pub fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new().route("/docs", get(serve)).route("/docs/{*page}", get(serve)).route("/llms.txt", get(serve))
+/// The pages, to stand beside the API: the dashboard, which calls it, and the reference.
+pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
+    let reference = Router::new().route("/docs", get(serve)).route("/docs/{*page}", get(serve));
+    let beside = Router::new().route("/llms.txt", get(serve)).route("/assets/{*file}", get(serve));
+    reference.merge(beside).merge(dashboard::router(api))
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -83,7 +86,7 @@ async fn serve(info: Extension<api::RequestInfo>, request: Request) -> Response<
     let asked = language_asked(request.uri().query().unwrap_or(""));
     let tongue = asked.unwrap_or_else(|| language_of(request.headers()));
     let Some(content) = content(request.uri().path(), tongue) else { return api::not_found(info).await };
-    let text = content.text.replace(BASE, &base(request.headers()));
+    let text = content.text.replace(BASE, &api::base(request.headers()).unwrap_or_else(|| BASE.to_owned()));
     let mut response = Response::new(Body::from(text));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content.kind));
@@ -92,13 +95,15 @@ async fn serve(info: Extension<api::RequestInfo>, request: Request) -> Response<
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert("referrer-policy", HeaderValue::from_static("same-origin"));
     headers.insert(VARY, HeaderValue::from_static("accept-language, cookie, host"));
-    if let Some(tongue) = asked
-        && let Ok(cookie) =
-            HeaderValue::from_str(&format!("{COOKIE}={}; Path=/; Max-Age=31536000; SameSite=Lax", tongue.code()))
-    {
+    if let Some(cookie) = asked.and_then(language_cookie) {
         headers.insert(SET_COOKIE, cookie);
     }
     response
+}
+
+/// Remembers a language that was asked for.
+fn language_cookie(tongue: Tongue) -> Option<HeaderValue> {
+    HeaderValue::from_str(&format!("{COOKIE}={}; Path=/; Max-Age=31536000; SameSite=Lax", tongue.code())).ok()
 }
 
 /// The page at this address.
@@ -110,6 +115,8 @@ fn content(path: &str, tongue: Tongue) -> Option<Content> {
         "/docs/assets/style.css" => Content::kept("text/css; charset=utf-8", POLICY, STYLE),
         "/docs/assets/docs.js" => Content::kept("text/javascript; charset=utf-8", POLICY, SCRIPT),
         "/docs/assets/icon.svg" => Content::kept("image/svg+xml", DRAWING_POLICY, ICON),
+        "/assets/dashboard.css" => Content::kept("text/css; charset=utf-8", POLICY, dashboard::STYLE),
+        "/assets/dashboard.js" => Content::kept("text/javascript; charset=utf-8", POLICY, dashboard::SCRIPT),
         "/docs/guides/life-of-a-delivery.svg" => Content::kept("image/svg+xml", DRAWING_POLICY, guides::DRAWING),
         path => return text_page(path, tongue),
     })
@@ -186,17 +193,6 @@ fn language_of(headers: &HeaderMap) -> Tongue {
         let header = headers.get("accept-language").and_then(|value| value.to_str().ok()).unwrap_or("");
         Tongue(Language::from_header(header))
     })
-}
-
-/// The server's own address, as the browser knows it, for the examples. Over TLS everywhere but on this machine.
-fn base(headers: &HeaderMap) -> String {
-    let host = headers.get("host").and_then(|value| value.to_str().ok()).unwrap_or("");
-    let plain = host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
-    if host.is_empty() || host.len() > 255 || !plain {
-        return BASE.to_owned();
-    }
-    let local = ["localhost", "127.", "[::1]"].iter().any(|name| host.starts_with(name));
-    format!("{}://{host}", if local { "http" } else { "https" })
 }
 
 /// Every page in one language, for tests that look at all of them.

@@ -1,18 +1,21 @@
-//! The words of the pages in English and Spanish. English stands where it is used; `es.txt` has the Spanish for each of
-//! those sentences, and a test finds what is missing or no longer used.
+//! The words of the pages in English and Spanish. English stands where it is used; `es.txt` and `dashboard/es.txt` have the
+//! Spanish for each of those sentences, and tests find what is missing or no longer used.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::api::{Code, Language};
 
-/// Pairs of lines, English and Spanish, with an empty line between pairs.
+/// Pairs of lines, English and Spanish, with an empty line between pairs: of the reference, and of the dashboard.
 const SPANISH: &str = include_str!("es.txt");
+const DASHBOARD: &str = include_str!("dashboard/es.txt");
 
-static KNOWN: LazyLock<HashMap<&'static str, &'static str>> = LazyLock::new(|| {
-    let pair = |block: &'static str| block.trim().split_once('\n');
-    SPANISH.split("\n\n").filter_map(pair).collect()
-});
+static KNOWN: LazyLock<HashMap<&'static str, &'static str>> =
+    LazyLock::new(|| pairs(SPANISH).chain(pairs(DASHBOARD)).collect());
+
+fn pairs(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str)> {
+    text.split("\n\n").filter_map(|block| block.trim().split_once('\n'))
+}
 
 /// The language that a page is written in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,14 +84,61 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_of_the_pages_is_known_in_spanish_and_no_other() {
+    fn every_word_of_the_reference_is_known_in_spanish_and_no_other() {
         crate::web::every_page(Tongue(Language::Spanish));
         let said = SAID.take();
-        let missing: Vec<_> = said.iter().filter(|text| !KNOWN.contains_key(text.as_str())).cloned().collect();
+        let known: HashMap<_, _> = pairs(SPANISH).collect();
+        let missing: Vec<_> = said.iter().filter(|text| !known.contains_key(text.as_str())).cloned().collect();
         assert!(missing.is_empty(), "es.txt lacks:\n{}", missing.join("\n\n"));
-        let unused: Vec<_> = KNOWN.keys().filter(|text| !said.contains(**text)).copied().collect();
+        let unused: Vec<_> = known.keys().filter(|text| !said.contains(**text)).copied().collect();
         assert!(unused.is_empty(), "es.txt has what no page says:\n{}", unused.join("\n\n"));
-        let pairs = SPANISH.split("\n\n").filter(|block| !block.trim().is_empty()).count();
-        assert_eq!(KNOWN.len(), pairs, "a text stands in es.txt twice");
+        assert_eq!(known.len(), pairs(SPANISH).count(), "a text stands in es.txt twice");
+    }
+
+    /// The texts that the dashboard's sources say: literals after `say(` and `fill(`.
+    fn said_by_the_dashboard() -> std::collections::BTreeSet<String> {
+        let mut said = std::collections::BTreeSet::new();
+        let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/web/dashboard")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|found| found == "rs") {
+                    let text = std::fs::read_to_string(&path).expect("a file");
+                    let text = text.split("#[cfg(test)]").next().unwrap_or("");
+                    for (at, _) in text.match_indices("say(").chain(text.match_indices("fill(")) {
+                        let rest = text[at..].split_once('(').expect("it is there").1.trim_start();
+                        said.extend(literal(rest));
+                    }
+                }
+            }
+        }
+        said
+    }
+
+    fn literal(text: &str) -> Option<String> {
+        let text = text.strip_prefix('"')?;
+        let end = text.match_indices('"').map(|(at, _)| at).find(|at| !text[..*at].ends_with('\\'))?;
+        Some(text[..end].replace("\\\"", "\""))
+    }
+
+    #[test]
+    fn every_word_of_the_dashboard_is_known_in_spanish_and_no_other() {
+        let said = said_by_the_dashboard();
+        let known: HashMap<_, _> = pairs(DASHBOARD).collect();
+        let missing: Vec<_> = said.iter().filter(|text| !known.contains_key(text.as_str())).cloned().collect();
+        assert!(missing.is_empty(), "dashboard/es.txt lacks:\n{}", missing.join("\n"));
+        let unused: Vec<_> = known.keys().filter(|text| !said.contains(**text)).copied().collect();
+        assert!(unused.is_empty(), "dashboard/es.txt has what no page says:\n{}", unused.join("\n"));
+        assert_eq!(known.len(), pairs(DASHBOARD).count(), "a text stands in dashboard/es.txt twice");
+        for (english, spanish) in known {
+            let places = |text: &str| {
+                let mut names: Vec<_> = text.split('{').skip(1).filter_map(|rest| rest.split('}').next()).collect();
+                names.sort_unstable();
+                names.iter().map(ToString::to_string).collect::<Vec<_>>()
+            };
+            assert_eq!(places(english), places(spanish), "{english}");
+        }
     }
 }

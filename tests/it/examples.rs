@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
-use aldaba::web::{self, ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, REPLAY_ID};
+use aldaba::web::{
+    self, ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, REPLAY_ID, USER_ID,
+};
 use serde_json::{Map, Value, json};
 
 use crate::app::{App, Receiver};
@@ -14,6 +16,7 @@ use crate::app::{App, Receiver};
 /// The receiver's address in the examples, and what the built-in answers are masked with.
 const RECEIVER: &str = "https://example.com/webhooks";
 const AUDIT_ID: &str = "b7a5e3c9-4d1f-4c86-9a02-7e5d3b1f8c64";
+const LINK_ID: &str = "e2f8c1d7-90ab-4e53-b6c4-1d7a3f5b8092";
 const TIME: &str = "2026-05-01T05:14:38Z";
 const SECONDS: &str = "1777612478";
 const REQUEST: &str = "c4d5e6f7a8b9";
@@ -67,7 +70,13 @@ impl Scene {
             let new = json!({ "permissions": ["events:create"], "name": "publisher" });
             key = app.post(&format!("{account}/api-keys"), new).await.expect(201).id();
         }
+        let mut user = String::new();
+        if call.group == "Users" && call.id != "invite_user" {
+            let new = json!({ "email": "ana@example.com", "role": "developer" });
+            user = app.post(&format!("{account}/users"), new).await.expect(201).id();
+        }
         let names = [
+            (USER_ID, user),
             (BASE, format!("http://{}", app.address)),
             (RECEIVER, receiver.url()),
             (ENDPOINT_ID, id),
@@ -111,11 +120,12 @@ fn mask(name: &str, value: &Value, kind: &Value) -> Value {
                 ("key", _) => json!(format!("mxcep_{SECRET}")),
                 ("key_hint" | "actor_name", _) => json!(format!("mxcep_...{}", &SECRET[60..])),
                 ("request_id", _) => json!(REQUEST),
+                ("url", "portal_link") => json!(format!("{BASE}/portal/{SECRET}")),
                 ("url" | "endpoint_url", _) => json!(RECEIVER),
                 ("endpoint_id" | "resource_id", _) | ("id", "webhook_endpoint" | "webhook_missed") => {
                     json!(ENDPOINT_ID)
                 }
-                ("account_id", _) | ("id", "account") => json!(ACCOUNT_ID),
+                ("account_id", _) | ("id", "account" | "webhook_statistics") => json!(ACCOUNT_ID),
                 ("webhook-id" | "x-aldaba-delivery-id", _) | ("id", "webhook_delivery" | "webhook_test_result") => {
                     json!(DELIVERY_ID)
                 }
@@ -130,6 +140,9 @@ fn mask(name: &str, value: &Value, kind: &Value) -> Value {
                 ("event_id", _) | ("id", "event") => json!(EVENT_ID),
                 ("id", "api_key") | ("actor_id", _) => json!(KEY_ID),
                 ("id", "audit_entry") => json!(AUDIT_ID),
+                ("id", "user") => json!(USER_ID),
+                ("id", "portal_link") => json!(LINK_ID),
+                ("invitation_url", _) => json!(format!("{BASE}/join/{SECRET}")),
                 _ => value.clone(),
             }
         }

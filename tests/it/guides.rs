@@ -148,6 +148,7 @@ guides_run! {
     the_guide_when_a_receiver_is_down_runs "when-a-receiver-is-down"
     the_guide_replay_after_an_outage_runs "replay-after-an-outage"
     the_guide_idempotent_publishing_runs "idempotent-publishing"
+    the_guide_dashboard_runs "dashboard"
     the_guide_production_runs "production"
     the_guide_errors_runs "errors"
     the_guide_life_of_a_delivery_runs "life-of-a-delivery"

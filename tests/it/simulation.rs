@@ -304,6 +304,7 @@ fn engine(world: &World) -> (SimStore, impl Future<Output = ()> + Send + use<>) 
     };
     let store = SimStore { world: world.clone(), inbox, incarnation };
     let engine = Engine {
+        tally: Arc::default(),
         store: store.clone(),
         sender: SimSender(store.clone()),
         clock: world.clock.clone(),

@@ -260,6 +260,18 @@ pub const GET_MISSED: Description = Description {
     ..Description::BLANK
 };
 
+pub const GET_STATISTICS: Description = Description {
+    id: "get_statistics",
+    tag: Tag::Deliveries,
+    title: "Count attempts",
+    about: "Attempts over the last hour, day or week by what came of them, and how long they took, in steps. Test sends are not counted. A count is some seconds behind, and one that a killed server had not written down yet is lost: the deliveries themselves never are.",
+    answer: One(Kind::WebhookStatistics, "The counts."),
+    filters: filters::STATISTICS,
+    errors: &[Code::NotFound],
+    related: &["list_deliveries", "list_webhook_deliveries"],
+    ..Description::BLANK
+};
+
 pub const PUBLISH_EVENT: Description = Description {
     id: "publish_event",
     tag: Tag::Events,
@@ -473,11 +485,106 @@ pub const DELETE_API_KEY: Description = Description {
     ..Description::BLANK
 };
 
+pub const LIST_USERS: Description = Description {
+    id: "list_users",
+    tag: Tag::Users,
+    title: "List users",
+    about: "The people who may sign in to the account's dashboard, those who were invited first at the top.",
+    answer: Page(Kind::User, "A page of users."),
+    guide: Some("dashboard"),
+    related: &["invite_user", "update_user"],
+    ..Description::BLANK
+};
+
+pub const INVITE_USER: Description = Description {
+    id: "invite_user",
+    tag: Tag::Users,
+    title: "Invite a user",
+    about: "Makes a user and an invitation: an address where they set their password, shown in this answer only. It works once, for seven days. Send it to them; we send no mail.",
+    body: Body::Json("InviteUser", r#"{"email":"ana@example.com","role":"developer"}"#),
+    status: 201,
+    answer: One(Kind::User, "The user is made. The invitation's address is in this answer only."),
+    errors: &[Code::EmailRequired, Code::EmailInvalid, Code::EmailTaken, Code::RoleInvalid],
+    guide: Some("dashboard"),
+    related: &["list_users", "renew_invitation"],
+    ..Description::BLANK
+};
+
+pub const GET_USER: Description = Description {
+    id: "get_user",
+    tag: Tag::Users,
+    title: "Get a user",
+    about: "One user of the account.",
+    answer: One(Kind::User, "The user."),
+    related: &["list_users", "update_user"],
+    ..Description::BLANK
+};
+
+pub const UPDATE_USER: Description = Description {
+    id: "update_user",
+    tag: Tag::Users,
+    title: "Change a user's role",
+    about: "Gives a user another role, which holds from their next click on. The account's last owner stays one.",
+    body: Body::Json("UpdateUser", r#"{"role":"viewer"}"#),
+    answer: One(Kind::User, "The user with the new role."),
+    errors: &[Code::NoValidFields, Code::RoleInvalid, Code::LastOwner],
+    related: &["get_user", "delete_user"],
+    ..Description::BLANK
+};
+
+pub const DELETE_USER: Description = Description {
+    id: "delete_user",
+    tag: Tag::Users,
+    title: "Delete a user",
+    about: "Deletes a user and ends their sessions at once. The account's last owner stays.",
+    status: 204,
+    answer: Nothing("The user is deleted."),
+    errors: &[Code::LastOwner],
+    related: &["list_users", "invite_user"],
+    ..Description::BLANK
+};
+
+pub const RENEW_INVITATION: Description = Description {
+    id: "renew_invitation",
+    tag: Tag::Users,
+    title: "Invite a user again",
+    about: "Makes a new invitation for a user: for one who let the first lapse, or who has lost their password or their second factor. The one before is dead at once. What they sign in with stays until they use it; then the password is the new one, a second factor is off, and every session has ended.",
+    body: Body::Ignored,
+    answer: One(Kind::User, "The invitation's address is in this answer only."),
+    related: &["invite_user", "get_user"],
+    ..Description::BLANK
+};
+
+pub const CREATE_PORTAL_LINK: Description = Description {
+    id: "create_portal_link",
+    tag: Tag::PortalLinks,
+    title: "Create a portal link",
+    about: "Makes a short-lived address that opens the account's pages without a sign-in, with the permissions that you choose, under your name and in your colour. Hand it to a customer who is signed in with you, or show it in a frame of a site that `frame_origins` names. Whoever has the address is let in until it expires.",
+    body: Body::Json(
+        "CreatePortalLink",
+        r##"{"permissions":["webhooks:read","webhooks:update"],"brand":"Example","color":"#0b5cad","frame_origins":["https://app.example.com"]}"##,
+    ),
+    status: 201,
+    answer: One(Kind::PortalLink, "The address is in this answer only."),
+    errors: &[
+        Code::PermissionsRequired,
+        Code::PermissionInvalid,
+        Code::PortalPermissionInvalid,
+        Code::ExpiresInInvalid,
+        Code::BrandInvalid,
+        Code::ColorInvalid,
+        Code::FrameOriginsInvalid,
+    ],
+    guide: Some("dashboard"),
+    related: &["get_account", "invite_user"],
+    ..Description::BLANK
+};
+
 pub const LIST_AUDIT_LOG: Description = Description {
     id: "list_audit_log",
     tag: Tag::AuditLog,
     title: "List the audit log",
-    about: "Every change of endpoints, secrets, replays, event types, accounts and keys, newest first: who made it, to what, when, from where, and in which request. A change and its entry are one commit. An account's key sees what concerns its account, an operator's key everything. Secrets, keys and the values of fields are never in it. Publishing and test sends are in the lists of events and deliveries instead.",
+    about: "Every change of endpoints, secrets, replays, event types, accounts, keys and users, and every sign-in, newest first: who made it, to what, when, from where, and in which request. A change and its entry are one commit. An account's key sees what concerns its account, an operator's key everything. Secrets, keys and the values of fields are never in it. Publishing and test sends are in the lists of events and deliveries instead.",
     answer: Page(Kind::AuditEntry, "A page of the log."),
     filters: filters::AUDIT_LOG,
     related: &["export_audit_log", "list_api_keys"],

@@ -5,7 +5,7 @@ use utoipa::PartialSchema;
 
 use super::{Kind, schemas};
 use crate::api::error::Code;
-use crate::api::{accounts, audit, deliveries, event_types, events, replays, webhooks};
+use crate::api::{accounts, audit, deliveries, event_types, events, portal, replays, statistics, users, webhooks};
 
 /// All of them, by name.
 pub(super) fn components() -> Map<String, Value> {
@@ -23,6 +23,9 @@ pub(super) fn components() -> Map<String, Value> {
         ("NameAccount".to_owned(), schema::<schemas::NameAccount>()),
         ("UpdateAccount".to_owned(), schema::<schemas::UpdateAccount>()),
         ("CreateApiKey".to_owned(), schema::<schemas::CreateApiKey>()),
+        ("InviteUser".to_owned(), schema::<schemas::InviteUser>()),
+        ("UpdateUser".to_owned(), schema::<schemas::UpdateUser>()),
+        ("CreatePortalLink".to_owned(), schema::<schemas::CreatePortalLink>()),
         ("Meta".to_owned(), meta(json!({}))),
         ("PageMeta".to_owned(), meta(json!({ "pagination": { "$ref": "#/components/schemas/Pagination" } }))),
         ("ErrorMeta".to_owned(), meta_of_errors()),
@@ -77,7 +80,7 @@ fn meta_of_errors() -> Value {
         ),
         (
             "permission",
-            json!({ "type": "string", "description": "With `permission_invalid`: the value that is no permission." }),
+            json!({ "type": "string", "description": "With `permission_invalid`: the value that is no permission; with `portal_permission_invalid`: the one that no link can have." }),
         ),
     ];
     for (name, schema) in more {
@@ -135,7 +138,7 @@ fn error_response() -> Value {
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 15] = [
         Self::WebhookEndpoint,
         Self::WebhookTestResult,
         Self::WebhookDelivery,
@@ -148,6 +151,9 @@ impl Kind {
         Self::Account,
         Self::ApiKey,
         Self::AuditEntry,
+        Self::User,
+        Self::PortalLink,
+        Self::WebhookStatistics,
     ];
 
     /// The component's name, the resource's `type`, and what its id is.
@@ -172,6 +178,11 @@ impl Kind {
             Self::Account => ("Account", "account", "Account identifier."),
             Self::ApiKey => ("ApiKey", "api_key", "Key identifier. It is not the key."),
             Self::AuditEntry => ("AuditEntry", "audit_entry", "Entry identifier."),
+            Self::User => ("User", "user", "User identifier."),
+            Self::PortalLink => ("PortalLink", "portal_link", "Link identifier. It is not the address."),
+            Self::WebhookStatistics => {
+                ("WebhookStatistics", "webhook_statistics", "The endpoint that is counted, or the account.")
+            }
         }
     }
 
@@ -188,6 +199,9 @@ impl Kind {
             Self::Account => schema::<accounts::AccountAttributes>(),
             Self::ApiKey => schema::<accounts::KeyAttributes>(),
             Self::AuditEntry => schema::<audit::AuditAttributes>(),
+            Self::User => schema::<users::UserAttributes>(),
+            Self::PortalLink => schema::<portal::PortalLinkAttributes>(),
+            Self::WebhookStatistics => schema::<statistics::StatisticsAttributes>(),
         }
     }
 

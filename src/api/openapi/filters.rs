@@ -23,10 +23,16 @@ pub const DELIVERIES: &[(&str, &str)] = &[
     ),
 ];
 
+/// Of statistics.
+pub const STATISTICS: &[(&str, &str)] = &[
+    ("period", "`1h`, `24h` (the default) or `7d`: how far back they reach."),
+    ("endpoint_id", "UUID of one endpoint; without it all of the account are counted."),
+];
+
 /// Of the audit log.
 pub const AUDIT_LOG: &[(&str, &str)] = &[
     ("action", "What was done, such as `webhook.updated`; several with commas."),
-    ("actor_id", "Ids of API keys, separated by commas."),
+    ("actor_id", "Ids of API keys, users or portal links, separated by commas."),
     ("resource_type", "Types such as `webhook_endpoint`; several with commas."),
     ("resource_id", "Ids of what it was done to, separated by commas."),
     ("account_id", "UUID of the account that it concerns. An account's key sees its own only."),

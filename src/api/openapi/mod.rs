@@ -94,18 +94,24 @@ pub enum Tag {
     Accounts,
     /// Keys.
     ApiKeys,
+    /// People.
+    Users,
+    /// Links into an account's pages.
+    PortalLinks,
     /// The audit log.
     AuditLog,
 }
 
 impl Tag {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Webhooks,
         Self::Deliveries,
         Self::Events,
         Self::EventTypes,
         Self::Accounts,
         Self::ApiKeys,
+        Self::Users,
+        Self::PortalLinks,
         Self::AuditLog,
     ];
 
@@ -117,6 +123,8 @@ impl Tag {
             Self::EventTypes => "Event types",
             Self::Accounts => "Accounts",
             Self::ApiKeys => "API keys",
+            Self::Users => "Users",
+            Self::PortalLinks => "Portal links",
             Self::AuditLog => "Audit log",
         }
     }
@@ -129,6 +137,10 @@ impl Tag {
             Self::EventTypes => "The catalog of what can happen, which the operator owns.",
             Self::Accounts => "The owners of endpoints, events and keys.",
             Self::ApiKeys => "What programs sign in with.",
+            Self::Users => "The people who sign in to an account's dashboard.",
+            Self::PortalLinks => {
+                "A short-lived way into an account's pages, to hand to a customer or to show in a frame."
+            }
             Self::AuditLog => "Who changed what, when, and from where.",
         }
     }
@@ -191,6 +203,12 @@ pub enum Kind {
     ApiKey,
     /// `audit_entry`
     AuditEntry,
+    /// `user`
+    User,
+    /// `portal_link`
+    PortalLink,
+    /// `webhook_statistics`
+    WebhookStatistics,
 }
 
 /// The document for these routes.

@@ -11,6 +11,8 @@ use crate::domain::delivery::DeliveryStatus;
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::permission::Permission;
 use crate::domain::replay::{ReplayStatus, Selection};
+use crate::domain::statistics::Period;
+use crate::domain::user::Role;
 
 /// Registers a receiver.
 #[derive(ToSchema)]
@@ -160,6 +162,45 @@ pub struct CreateApiKey {
     expires_at: Option<String>,
 }
 
+/// Somebody who shall be able to sign in.
+#[derive(ToSchema)]
+pub struct InviteUser {
+    /// Their address. One address has one user on a server.
+    #[schema(format = "email", max_length = 254)]
+    email: String,
+    /// What they may do: `owner` everything within the account, `developer` work with webhooks and events, `viewer` look.
+    #[schema(value_type = RoleName, inline)]
+    role: String,
+}
+
+/// Another role.
+#[derive(ToSchema)]
+pub struct UpdateUser {
+    /// What they may do from now on. The account's last owner stays one.
+    #[schema(value_type = RoleName, inline)]
+    role: String,
+}
+
+/// A way into the account's pages.
+#[derive(ToSchema)]
+pub struct CreatePortalLink {
+    /// What it allows, at most what the key itself may do: of webhooks, events and event types, `accounts:read`, `api_keys:read` and `audit:read`.
+    #[schema(value_type = PermissionNames, inline)]
+    permissions: Vec<String>,
+    /// Seconds until it is dead.
+    #[schema(minimum = 60, maximum = 86_400, default = 3600)]
+    expires_in: Option<u64>,
+    /// The name at the top of the pages, in place of ours.
+    #[schema(min_length = 1, max_length = 60)]
+    brand: Option<String>,
+    /// The colour of what can be pressed.
+    #[schema(pattern = "^#[0-9A-Fa-f]{6}$")]
+    color: Option<String>,
+    /// Sites that may show the pages in a frame, such as `https://app.example.com`. Without any no site may.
+    #[schema(max_items = 10)]
+    frame_origins: Option<Vec<String>>,
+}
+
 fn one_of(names: impl IntoIterator<Item = &'static str>) -> RefOr<Schema> {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names)).into()
 }
@@ -229,6 +270,39 @@ impl ToSchema for ReplayStatusName {}
 impl PartialSchema for ReplayStatusName {
     fn schema() -> RefOr<Schema> {
         one_of(ReplayStatus::ALL.map(ReplayStatus::name))
+    }
+}
+
+/// The roles of an account's users.
+pub struct RoleName;
+
+impl ToSchema for RoleName {}
+
+impl PartialSchema for RoleName {
+    fn schema() -> RefOr<Schema> {
+        one_of(Role::OF_ACCOUNT.map(Role::name))
+    }
+}
+
+/// The values of a user's status.
+pub struct UserStatusName;
+
+impl ToSchema for UserStatusName {}
+
+impl PartialSchema for UserStatusName {
+    fn schema() -> RefOr<Schema> {
+        one_of(["invited", "active"])
+    }
+}
+
+/// The periods of statistics.
+pub struct PeriodName;
+
+impl ToSchema for PeriodName {}
+
+impl PartialSchema for PeriodName {
+    fn schema() -> RefOr<Schema> {
+        one_of(Period::ALL.map(Period::name))
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Store, corrupt, execute, get, maybe_whole, number, one, owner, row, 
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
-use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
+use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::retention::OwnRetention;
 use crate::domain::secret::{Keyring, SealedSecret};
@@ -71,6 +71,7 @@ impl Store {
             super::endpoints::bury(&tx, key, now).await?;
             changes.push(Change::Endpoint(key));
         }
+        super::users::forget(&tx, account).await?;
         // What the account's own log says goes with it.
         self.audit(&tx, &Deed::of(None, Action::AccountDeleted, id), now).await?;
         changes.push(Change::Account(account));
@@ -267,12 +268,14 @@ pub(super) async fn add_initial_event_types(db: &impl GenericClient) -> Result<(
 
 /// Refuses to start with a master key that cannot open what is stored.
 pub(super) async fn check_master_keys(db: &Object, keyring: &Keyring) -> Result<(), OpenError> {
-    let sql = "SELECT DISTINCT ON (s.key_id) s.key_id, s.sealed, e.id FROM endpoint_secrets s \
-               JOIN endpoints e ON e.key = s.endpoint WHERE e.deleted_at IS NULL";
+    let sql = "(SELECT DISTINCT ON (s.key_id) s.key_id, s.sealed, e.id FROM endpoint_secrets s \
+               JOIN endpoints e ON e.key = s.endpoint WHERE e.deleted_at IS NULL) UNION ALL \
+               (SELECT DISTINCT ON (factor_key_id) factor_key_id, factor_sealed, id FROM users \
+               WHERE factor_key_id IS NOT NULL)";
     let check = async {
         for row in rows(db, sql, &[]).await? {
             let sealed = SealedSecret { key_id: get(&row, "key_id")?, bytes: get(&row, "sealed")? };
-            let opened = keyring.open(&sealed, EndpointId(get(&row, "id")?));
+            let opened = keyring.open(&sealed, get(&row, "id")?);
             opened.map_err(|error| StoreError::Corrupt(error.to_string()))?;
         }
         Ok(())

@@ -7,7 +7,6 @@ use deadpool_postgres::GenericClient;
 use uuid::Uuid;
 
 use super::{Store, execute, get, owner, rows};
-use crate::domain::id::ApiKeyId;
 use crate::domain::time::Timestamp;
 use crate::store::{KeepScope, RateWindow, StoreError};
 
@@ -64,7 +63,7 @@ impl Store {
     /// Takes calls of the window that is open over all nodes, or opens one.
     pub async fn take_calls(
         &self,
-        key: ApiKeyId,
+        key: Uuid,
         bucket: &'static str,
         limit: u32,
         length: Duration,
@@ -79,7 +78,7 @@ impl Store {
                    calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN least($4::bigint, $5::bigint) ELSE w.calls + $4 END \
                    RETURNING ends_at, calls";
         let limit = i64::from(limit);
-        let parameters: super::Params<'_> = &[&key.0, &bucket, &ends, &part, &limit, &now_ms];
+        let parameters: super::Params<'_> = &[&key, &bucket, &ends, &part, &limit, &now_ms];
         let window = super::one(&self.client().await?, sql, parameters).await?;
         // What was counted before this call is within the limit; of what this call has added, so much is.
         let counted: i64 = get(&window, "calls")?;

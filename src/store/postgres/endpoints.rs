@@ -156,17 +156,18 @@ impl Store {
         for row in &stale {
             let id = EndpointId(get(row, "id")?);
             let old = SealedSecret { key_id: get(row, "key_id")?, bytes: get(row, "sealed")? };
-            let secret = keyring.open(&old, id).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-            let new = keyring.seal(&secret, id, self.shared.random.array());
+            let secret = keyring.open(&old, id.0).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let new = keyring.seal(&secret, id.0, self.shared.random.array());
             let sql = "UPDATE endpoint_secrets SET key_id = $3, sealed = $4 WHERE endpoint = $1 AND version = $2";
             let (endpoint, version): (i64, i64) = (get(row, "endpoint")?, get(row, "version")?);
             execute(&tx, sql, &[&endpoint, &version, &new.key_id, &new.bytes]).await?;
         }
+        let factors = self.reseal_factors(&tx, &keyring).await?;
         let now = self.now();
         self.audit(&tx, &Deed::of(None, Action::SecretsRekeyed, keyring.current_id()), now).await?;
         write_change(&tx, Change::MasterKeys, now).await?;
         self.commit(tx).await?;
-        Ok(stale.len() as u64)
+        Ok(stale.len() as u64 + factors)
     }
 
     async fn insert_endpoint(
@@ -191,7 +192,7 @@ impl Store {
 
     async fn add_secret(&self, tx: &Transaction<'_>, key: EndpointKey, id: EndpointId) -> Result<Secret, StoreError> {
         let secret = Secret::from_random(self.shared.random.array());
-        let sealed = self.shared.keyring().seal(&secret, id, self.shared.random.array());
+        let sealed = self.shared.keyring().seal(&secret, id.0, self.shared.random.array());
         let sql = "INSERT INTO endpoint_secrets (endpoint, version, key_id, sealed, hint) SELECT $1, \
                    coalesce((SELECT max(version) FROM endpoint_secrets WHERE endpoint = $1), 0) + 1, $2, $3, $4";
         execute(tx, sql, &[&key.0, &sealed.key_id, &sealed.bytes, &secret.hint()]).await?;

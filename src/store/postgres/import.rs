@@ -2,7 +2,7 @@
 //!
 //! Table after table, in steps; each step and the position that it came to are one commit, so that a move that is interrupted
 //! goes on where it was. Ids stay as they are. The secrets are opened with the keys of the old place and sealed with those of
-//! the new one. What was leased there is due here.
+//! the new one. What was leased there is due here. Sessions stay behind: people sign in again.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::partitions::{Day, create_days};
 use super::{Store, execute, get, one, row};
 use crate::clock::Clock;
-use crate::domain::id::{DeliveryId, EndpointId};
+use crate::domain::id::DeliveryId;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::store::keys::KeySource;
 use crate::store::sqlite::Export;
@@ -71,6 +71,25 @@ const TABLES: &[Table] = &[
                 $8::bigint[], $9::bigint[])",
     },
     Table {
+        name: "users",
+        kinds: &[Number, Id, Number, Text, Text, Text, Text, Bytes, Number, Bytes, Number, Number, Number, Number],
+        read: "SELECT key, key, id, account, email, role, password, factor_key_id, factor_sealed, factor_step, invitation, \
+               invited_until, last_sign_in_at, created_at, updated_at FROM users WHERE key > ?1 ORDER BY key LIMIT ?2",
+        write: "INSERT INTO users (key, id, account, email, role, password, factor_key_id, factor_sealed, factor_step, \
+                invitation, invited_until, last_sign_in_at, created_at, updated_at) OVERRIDING SYSTEM VALUE SELECT * FROM \
+                unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[], \
+                $9::bigint[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])",
+    },
+    Table {
+        name: "portal_links",
+        kinds: &[Bytes, Id, Number, Text, Text, Text, Text, Number],
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY token) AS place, token, id, account, permissions, brand, \
+               color, frame_origins, expires_at FROM portal_links) WHERE place > ?1 ORDER BY place LIMIT ?2",
+        write: "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at) \
+                SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], \
+                $8::bigint[])",
+    },
+    Table {
         name: "event_types",
         kinds: &[Text, Text, Text, Text, Number, Number],
         read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY name) AS place, name, description, schema, example, \
@@ -104,7 +123,7 @@ const TABLES: &[Table] = &[
                 deleted_at, ordering FROM e",
     },
     Table {
-        name: SECRETS,
+        name: "endpoint_secrets",
         kinds: &[Number, Number, Text, Bytes, Text, Number],
         // The endpoint's id comes last, for the seal.
         read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY s.endpoint, s.version) AS place, s.endpoint, s.version, \
@@ -194,6 +213,15 @@ const TABLES: &[Table] = &[
                 unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[])",
     },
     Table {
+        name: "attempt_counts",
+        kinds: &[Number, Number, Number, Number, Number, Number, Number],
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY account, length, slot, endpoint, came, class) AS place, \
+               account, length, slot, endpoint, came, class, attempts FROM attempt_counts) WHERE place > ?1 \
+               ORDER BY place LIMIT ?2",
+        write: "INSERT INTO attempt_counts (account, length, slot, endpoint, came, class, attempts) SELECT * FROM \
+                unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])",
+    },
+    Table {
         name: "audit_log",
         kinds: &[Number, Id, Number, Text, Text, Text, Text, Text, Text, Text, Text, Text, Number],
         read: "SELECT key, key, id, account, action, actor, actor_id, actor_name, resource, resource_id, fields, address, \
@@ -204,8 +232,6 @@ const TABLES: &[Table] = &[
                 $11::text[], $12::text[], $13::bigint[])",
     },
 ];
-
-const SECRETS: &str = "endpoint_secrets";
 
 /// In `settings`: 0 while a move is under way, 1 when it is done; and the position of each table.
 const STATE: &str = "import";
@@ -252,8 +278,12 @@ impl Store {
             Some(_) => return Err(OpenError("cannot import: this database has taken in another already".into())),
             None => {}
         }
-        if row(&db, "SELECT 1 FROM accounts LIMIT 1", &[]).await.map_err(failed)?.is_some() {
-            return Err(OpenError("cannot import: the PostgreSQL database has accounts; it must be a new one".into()));
+        for table in ["accounts", "users"] {
+            let sql = format!("SELECT 1 FROM {table} LIMIT 1");
+            if row(&db, &sql, &[]).await.map_err(failed)?.is_some() {
+                let reason = format!("cannot import: the PostgreSQL database has {table}; it must be a new one");
+                return Err(OpenError(reason));
+            }
         }
         execute(&db, "INSERT INTO settings (name, value) VALUES ($1, 0)", &[&STATE]).await.map_err(failed)?;
         Ok(())
@@ -272,9 +302,9 @@ impl Store {
             let days = rows.iter().map(|(id, _)| Day::of(DeliveryId(*id).created_at())).collect();
             create_days(&self.pool, days).await?;
         }
-        if table.name == SECRETS {
+        if let Some(places) = sealed_in(table.name) {
             for (_, values) in &mut rows {
-                self.seal_anew(values, old)?;
+                self.seal_anew(values, places, old)?;
             }
         }
         let columns: Vec<Box<dyn ToSql + Sync + Send>> = table
@@ -292,23 +322,29 @@ impl Store {
         Ok(rows.len())
     }
 
-    fn seal_anew(&self, values: &mut [Value], old: &Keyring) -> Result<(), StoreError> {
+    /// Seals what is sealed in a row with the keys of this place.
+    fn seal_anew(&self, values: &mut [Value], places: [usize; 3], old: &Keyring) -> Result<(), StoreError> {
         let corrupt = || StoreError::Corrupt("a secret holds an impossible value".into());
-        let [_, _, Value::Text(key_id), Value::Blob(sealed), _, _, Value::Blob(id)] = values else {
-            return Err(corrupt());
+        let [key_id, bytes, owner] = places;
+        let (before, owner) = match (&values[key_id], &values[bytes], &values[owner]) {
+            // A user without a second factor.
+            (Value::Null, Value::Null, _) => return Ok(()),
+            (Value::Text(key_id), Value::Blob(bytes), Value::Blob(owner)) => {
+                let owner = Uuid::from_slice(owner).map_err(|_| corrupt())?;
+                (SealedSecret { key_id: key_id.clone(), bytes: bytes.clone() }, owner)
+            }
+            _ => return Err(corrupt()),
         };
-        let endpoint = EndpointId(Uuid::from_slice(id).map_err(|_| corrupt())?);
-        let before = SealedSecret { key_id: key_id.clone(), bytes: sealed.clone() };
-        let secret = old.open(&before, endpoint).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        let new = self.shared.keyring().seal(&secret, endpoint, self.shared.random.array());
-        (*key_id, *sealed) = (new.key_id, new.bytes);
+        let secret = old.open(&before, owner).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let new = self.shared.keyring().seal(&secret, owner, self.shared.random.array());
+        (values[key_id], values[bytes]) = (Value::Text(new.key_id), Value::Blob(new.bytes));
         Ok(())
     }
 
     async fn end_import(&self) -> Result<(), StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        for table in ["accounts", "endpoints", "replays", "audit_log"] {
+        for table in ["accounts", "users", "endpoints", "replays", "audit_log"] {
             // New rows go on after those that came.
             let sql = format!(
                 "SELECT setval(pg_get_serial_sequence('{table}', 'key'), greatest((SELECT max(key) FROM {table}), 1))"
@@ -320,6 +356,15 @@ impl Store {
         // A number without a change: whoever follows reads everything.
         execute(&tx, "UPDATE settings SET value = value + 1 WHERE name = 'generation'", &[]).await?;
         self.commit(tx).await
+    }
+}
+
+/// Where rows of a table have what is sealed: the id of the master key, what it sealed, and the id of whose it is.
+fn sealed_in(table: &str) -> Option<[usize; 3]> {
+    match table {
+        "endpoint_secrets" => Some([2, 3, 6]),
+        "users" => Some([6, 7, 1]),
+        _ => None,
     }
 }
 

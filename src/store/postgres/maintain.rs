@@ -200,6 +200,11 @@ async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, Sto
     if execute(db, sql, &[&key, &STEP]).await? > 0 {
         return Ok(true);
     }
+    let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
+               (SELECT account, length, slot, endpoint, came, class FROM attempt_counts WHERE account = $1 LIMIT $2)";
+    if execute(db, sql, &[&key, &STEP]).await? > 0 {
+        return Ok(true);
+    }
     Ok(execute(db, "DELETE FROM accounts WHERE key = $1", &[&key]).await? > 0)
 }
 

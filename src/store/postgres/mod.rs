@@ -2,13 +2,14 @@
 //!
 //! Any node does anything: nothing here is true only in memory. `intake` commits many events at a time (`write`) and `dispatch` many
 //! outcomes; `node` is this process among the others, and its leases; `follow` keeps the view after what others change;
-//! `partitions` has the days of the history. The rest is called as in `sqlite/`: `admin` and `endpoints` by the API, `log`
-//! and `search` by the lists, `replay` by what is sent again, `maintain` by the housekeeping, `calls` by the API's door, `import` by
-//! the move from SQLite.
+//! `partitions` has the days of the history. The rest is called as in `sqlite/`: `admin`, `endpoints` and `users` by the API,
+//! `log` and `search` by the lists, `counts` by the charts, `replay` by what is sent again, `maintain` by the housekeeping, `calls` by
+//! the API's door, `import` by the move from SQLite.
 
 mod admin;
 mod audit;
 mod calls;
+mod counts;
 mod dispatch;
 mod endpoints;
 mod follow;
@@ -26,6 +27,7 @@ mod replay;
 mod search;
 mod target;
 mod turn;
+mod users;
 mod write;
 
 use std::collections::HashMap;

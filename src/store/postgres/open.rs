@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_initial", include_str!("../../../migrations/postgres/0001_initial.sql")),
     ("0002_replay", include_str!("../../../migrations/postgres/0002_replay.sql")),
     ("0003_log", include_str!("../../../migrations/postgres/0003_log.sql")),
+    ("0004_people", include_str!("../../../migrations/postgres/0004_people.sql")),
 ];
 
 /// Connections of one node for calls and deliveries.

@@ -62,7 +62,7 @@ impl Store {
             .await
     }
 
-    /// Deletes an account, its keys and its endpoints at once, and the rest of what it owned in the background.
+    /// Deletes an account, its keys, users and endpoints at once, and the rest of what it owned in the background.
     pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -81,6 +81,7 @@ impl Store {
                 for key in keys {
                     super::endpoints::bury(tx, crate::domain::id::EndpointKey(key))?;
                 }
+                super::users::forget(tx.db, account.key)?;
                 let sql = "UPDATE accounts SET deleted_at = ?2 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![account.key.0, tx.now.as_millis()])?;
                 tx.book.touch_account(account.key);
@@ -278,14 +279,15 @@ pub(super) fn add_initial_event_types(db: &Connection, now: Timestamp) -> rusqli
 /// Refuses to start with a master key that cannot open what is stored.
 pub(super) fn check_master_keys(db: &Connection, keyring: &Keyring) -> Result<(), OpenError> {
     let check = || -> Result<(), StoreError> {
-        let sql = "SELECT s.key_id, s.sealed, e.id FROM endpoint_secrets s JOIN endpoints e ON e.key = s.endpoint \
-                   WHERE e.deleted_at IS NULL GROUP BY s.key_id";
+        let sql = "SELECT s.key_id AS key_id, s.sealed AS sealed, e.id AS id FROM endpoint_secrets s \
+                   JOIN endpoints e ON e.key = s.endpoint WHERE e.deleted_at IS NULL GROUP BY s.key_id \
+                   UNION ALL SELECT factor_key_id, factor_sealed, id FROM users WHERE factor_key_id IS NOT NULL \
+                   GROUP BY factor_key_id";
         let mut statement = db.prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let sealed = crate::domain::secret::SealedSecret { key_id: row.get("key_id")?, bytes: row.get("sealed")? };
-            let endpoint = crate::domain::id::EndpointId(uuid(row, "id")?);
-            keyring.open(&sealed, endpoint).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+            keyring.open(&sealed, uuid(row, "id")?).map_err(|e| StoreError::Corrupt(e.to_string()))?;
         }
         Ok(())
     };

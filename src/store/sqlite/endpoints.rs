@@ -163,12 +163,12 @@ impl Store {
                            JOIN endpoints e ON e.key = s.endpoint WHERE s.key_id <> ?1";
                 let mut statement = tx.db.prepare(sql)?;
                 let mut rows = statement.query([keyring.current_id()])?;
-                let mut resealed = 0;
+                let mut resealed = super::users::reseal_factors(tx, &keyring)?;
                 while let Some(row) = rows.next()? {
                     let id = EndpointId(uuid(row, "id")?);
                     let old = SealedSecret { key_id: row.get("key_id")?, bytes: row.get("sealed")? };
-                    let secret = keyring.open(&old, id).map_err(|e| StoreError::Corrupt(e.to_string()))?;
-                    let new = keyring.seal(&secret, id, tx.shared.random.array());
+                    let secret = keyring.open(&old, id.0).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+                    let new = keyring.seal(&secret, id.0, tx.shared.random.array());
                     let sql =
                         "UPDATE endpoint_secrets SET key_id = ?3, sealed = ?4 WHERE endpoint = ?1 AND version = ?2";
                     tx.db.prepare_cached(sql)?.execute(params![
@@ -247,7 +247,7 @@ fn retire_secrets(tx: &Tx<'_>, key: EndpointKey, overlap: Duration) -> Result<()
 fn add_secret(tx: &Tx<'_>, key: EndpointKey, id: EndpointId) -> Result<Secret, StoreError> {
     let keyring: std::sync::Arc<Keyring> = tx.shared.keyring();
     let secret = Secret::from_random(tx.shared.random.array());
-    let sealed = keyring.seal(&secret, id, tx.shared.random.array());
+    let sealed = keyring.seal(&secret, id.0, tx.shared.random.array());
     tx.db
         .prepare_cached(
             "INSERT INTO endpoint_secrets (endpoint, version, key_id, sealed, hint) SELECT ?1, \

@@ -119,6 +119,11 @@ fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
             if tx.db.prepare_cached(sql)?.execute(params![account, STEP])? > 0 {
                 return Ok(true);
             }
+            let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
+                       (SELECT account, length, slot, endpoint, came, class FROM attempt_counts WHERE account = ?1 LIMIT ?2)";
+            if tx.db.prepare_cached(sql)?.execute(params![account, STEP])? > 0 {
+                return Ok(true);
+            }
             tx.db.prepare_cached("DELETE FROM accounts WHERE key = ?1")?.execute([account])?;
         }
         return Ok(true);

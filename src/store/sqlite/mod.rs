@@ -1,12 +1,14 @@
 //! The embedded store: one file, one writer thread, a few readers.
 //!
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
-//! method lives tells who calls it: `admin` and `endpoints` the API, `intake` publishing, `dispatch` the engine,
-//! `log` and `search` the lists, `replay` what is sent again, `maintain` the housekeeping, `export` the move to PostgreSQL.
+//! method lives tells who calls it: `admin`, `endpoints` and `users` the API, `intake` publishing, `dispatch` the engine,
+//! `log` and `search` the lists, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping, `export` the
+//! move to PostgreSQL.
 
 mod admin;
 mod audit;
 mod book;
+mod counts;
 mod dispatch;
 mod endpoints;
 mod export;
@@ -19,6 +21,7 @@ mod peer;
 mod replay;
 mod search;
 mod turn;
+mod users;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -18,6 +18,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_initial", include_str!("../../../migrations/sqlite/0001_initial.sql")),
     ("0002_replay", include_str!("../../../migrations/sqlite/0002_replay.sql")),
     ("0003_log", include_str!("../../../migrations/sqlite/0003_log.sql")),
+    ("0004_people", include_str!("../../../migrations/sqlite/0004_people.sql")),
 ];
 
 /// How long the checkpointer waits for readers.

@@ -1,0 +1,504 @@
+//! People at the door: signing in with a password and a second factor, staying signed in, invitations, portal links.
+//!
+//! Whoever is let in becomes a [`Caller`], and calls the API like a program does.
+
+use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use argon2::Argon2;
+use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use axum::body::Body;
+use axum::http::{HeaderMap, Response};
+use ring::digest;
+use tokio::sync::Semaphore;
+use totp_rs::{Builder, Totp};
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::Api;
+use super::auth::Caller;
+use super::envelope::{RequestInfo, refuse};
+use super::error::{ApiError, Code};
+use super::limits::Bucket;
+use super::origin::{self, Peer};
+use crate::clock::Random;
+use crate::domain::account::KeyHash;
+use crate::domain::audit::{Actor, Origin};
+use crate::domain::id::AccountId;
+use crate::domain::secret::Secret;
+use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, PortalLink, User};
+use crate::store::{PasswordHash, Proof, SignInChange, Store, StoreError};
+
+/// Passwords that are hashed at once: each takes 19 MiB and some 20 ms of a core, which belong to the deliveries.
+const HASHING: usize = 2;
+
+/// How long somebody waits for their turn to be hashed.
+const HASHING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest token that is looked up.
+const MAX_TOKEN_LEN: usize = 128;
+
+/// How long people stay signed in.
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions {
+    /// Without a click.
+    pub idle: Duration,
+    /// In any case.
+    pub lifetime: Duration,
+}
+
+/// Why somebody is not let in, or does not change what lets them in.
+#[derive(Clone, Debug)]
+pub enum SignInRefused {
+    /// The address, the password or the code is wrong: which of them is not said.
+    Wrong,
+    /// A new password is too short or too long: at least and at most so many characters.
+    Password(usize, usize),
+    /// Too often, or the store does not answer.
+    Refused(ApiError),
+}
+
+impl From<ApiError> for SignInRefused {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<StoreError> for SignInRefused {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound => Self::Wrong,
+            other => Self::Refused(other.into()),
+        }
+    }
+}
+
+/// A request for a page: who it is, and from where.
+#[derive(Clone, Debug)]
+pub struct Doorstep {
+    info: RequestInfo,
+    address: Option<IpAddr>,
+    host: String,
+}
+
+impl Doorstep {
+    pub(super) fn info(&self) -> &RequestInfo {
+        &self.info
+    }
+
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// A refusal in the API's envelope, for whoever takes no pages.
+    pub fn refuse(&self, error: &ApiError) -> Response<Body> {
+        refuse(error, &self.info)
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+}
+
+/// Somebody who has signed in.
+#[derive(Clone)]
+pub struct Visitor {
+    user: User,
+    session: KeyHash,
+}
+
+impl Visitor {
+    /// Their address.
+    pub fn email(&self) -> &str {
+        self.user.email.as_str()
+    }
+
+    /// What they are: `owner`, `developer`, `viewer` or `operator`.
+    pub fn role(&self) -> &'static str {
+        self.user.role.name()
+    }
+
+    /// The account that they belong to; an operator belongs to none.
+    pub fn account(&self) -> Option<String> {
+        self.user.account.map(|(id, _)| id.to_string())
+    }
+
+    /// Whether signing in takes a second factor.
+    pub fn two_factor(&self) -> bool {
+        self.user.two_factor
+    }
+
+    /// Who calls when they look at this account's pages, or at the operator's own; `None` where they may not.
+    pub fn caller(&self, account: Option<&str>) -> Option<Caller> {
+        let asked = account.map(|id| AccountId::parse(id).ok_or(())).transpose().ok()?;
+        let allowed = self.user.account.is_none() || asked.is_some() && asked == self.user.account.map(|(id, _)| id);
+        allowed.then(|| Caller::of_user(&self.user, asked))
+    }
+}
+
+/// Somebody who came by a portal link.
+#[derive(Clone)]
+pub struct Portal(PortalLink);
+
+impl Portal {
+    /// The account whose pages it opens.
+    pub fn account(&self) -> String {
+        self.0.account.to_string()
+    }
+
+    /// Who calls.
+    pub fn caller(&self) -> Caller {
+        Caller::of_portal(&self.0)
+    }
+
+    /// The name at the top, where the operator has given one.
+    pub fn brand(&self) -> Option<&str> {
+        self.0.brand.as_deref()
+    }
+
+    /// Sites that may hold the pages in a frame.
+    pub fn frame_origins(&self) -> &[String] {
+        &self.0.frame_origins
+    }
+
+    /// The style sheet of the operator's colour, shaded so that it can be read in light and in dark.
+    pub fn theme(&self) -> Option<String> {
+        let color = self.0.color?;
+        let rule = |dark| {
+            let shade = color.readable(dark);
+            format!(":root{{--accent:{shade};--accent-ink:{}}}", shade.ink())
+        };
+        Some(format!("{}\n@media (prefers-color-scheme:dark){{{}}}\n", rule(false), rule(true)))
+    }
+}
+
+/// A second factor that is being set up.
+pub struct Enrolment {
+    /// The secret, as the form carries it.
+    pub secret: String,
+    /// The secret as authenticator apps take it when it is typed.
+    pub typed: String,
+    /// What they read from a picture (the otpauth key URI format).
+    pub uri: String,
+}
+
+/// Passwords being hashed.
+pub(super) struct Hashing(Arc<Semaphore>);
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(HASHING)))
+    }
+}
+
+impl Hashing {
+    /// Runs this where it holds up nobody.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+        let busy = || ApiError::from(Code::Unavailable).with_header("retry-after", 1);
+        let turn = tokio::time::timeout(HASHING_TIMEOUT, self.0.clone().acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(busy()) };
+        let worked = tokio::task::spawn_blocking(move || {
+            let worked = work();
+            drop(turn);
+            worked
+        });
+        worked.await.map_err(|_| Code::InternalError.into())
+    }
+}
+
+/// The hash of nobody's password, for whom there is none: so that it takes as long as for anybody.
+static NOBODY: LazyLock<PasswordHash> =
+    LazyLock::new(|| hash_with("nobody's", &[0; 16]).unwrap_or(PasswordHash(String::new())));
+
+/// Hashes a password with argon2id (RFC 9106), with 19 MiB of memory and two passes.
+pub fn hash_password(password: &str, random: &dyn Random) -> Option<PasswordHash> {
+    hash_with(password, &random.array::<16>())
+}
+
+fn hash_with(password: &str, salt: &[u8; 16]) -> Option<PasswordHash> {
+    let hash = Argon2::default().hash_password_with_salt(password.as_bytes(), salt).ok()?;
+    Some(PasswordHash(hash.to_string()))
+}
+
+/// What somebody has typed to sign in.
+pub struct Typed<'a> {
+    /// Their address.
+    pub email: &'a str,
+    /// Their password.
+    pub password: &'a str,
+    /// The code of their second factor, or nothing.
+    pub code: &'a str,
+}
+
+impl Api {
+    /// Who asks, for what follows.
+    pub fn door(&self, info: &RequestInfo, headers: &HeaderMap, peer: Option<Peer>) -> Doorstep {
+        let address = peer.map(|Peer(peer)| origin::client(peer, headers, &self.settings.trusted_proxies));
+        let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("").to_owned();
+        Doorstep { info: info.clone(), address, host }
+    }
+
+    /// Whether people reach the server over TLS only, as in production.
+    pub fn is_secure(&self) -> bool {
+        self.settings.environment == crate::domain::url::Environment::Production
+    }
+
+    /// Milliseconds since the epoch.
+    pub fn now_millis(&self) -> i64 {
+        self.clock.now().as_millis()
+    }
+
+    /// 32 random hex digits.
+    pub fn draw(&self) -> String {
+        hex::encode(self.random.array::<16>())
+    }
+
+    /// How long people stay signed in.
+    pub fn sessions(&self) -> Sessions {
+        self.settings.sessions
+    }
+
+    /// Signs in: the token of the session. Whoever is not let in learns nothing of why, not even by how long it took.
+    pub async fn sign_in(&self, door: &Doorstep, typed: Typed<'_>) -> Result<String, SignInRefused> {
+        let email = Email::parse(typed.email);
+        self.limit_sign_in(door, email.as_ref().map_or("", Email::as_str)).await?;
+        let known = match email {
+            Some(email) => self.store.credentials(email).await?,
+            None => None,
+        };
+        let hash = known.as_ref().and_then(|known| known.password.clone());
+        let right = self.is_password(typed.password, hash).await?;
+        let Some(known) = known.filter(|_| right) else { return Err(SignInRefused::Wrong) };
+        let step = match &known.second_factor {
+            Some(secret) => Some(self.step_of(secret, &known.user, typed.code).ok_or(SignInRefused::Wrong)?),
+            None => None,
+        };
+        let hash = known.password.ok_or(SignInRefused::Wrong)?;
+        let (lives, proof) = (self.settings.sessions.lifetime, Proof::Password(hash, step));
+        let token = self.acting(door, &known.user).sign_in(known.user.id, proof, lives).await?;
+        Ok(token.reveal().to_owned())
+    }
+
+    /// Signs in whoever comes from this machine to a server that was started to be tried.
+    pub async fn welcome(&self, door: &Doorstep, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+        let Some((account, user)) = self.settings.welcome else { return Ok(None) };
+        // The name in `Host` is one that nobody else's page can have: no site reaches this by pointing its name here.
+        let host = door.host.as_str();
+        let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
+        let is_local = matches!(name, "localhost" | "127.0.0.1" | "[::1]");
+        let is_near = door.address.is_some_and(|address| address.is_loopback());
+        if !is_local || !is_near || headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded") {
+            return Ok(None);
+        }
+        let user = match self.store.user(Some(account), user).await {
+            Ok(user) => user,
+            Err(StoreError::NotFound) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let token = self.acting(door, &user).sign_in(user.id, Proof::Trusted, self.settings.sessions.lifetime).await?;
+        Ok(Some(token.reveal().to_owned()))
+    }
+
+    /// Whether somebody from this machine may come in without a password.
+    pub fn welcomes(&self) -> bool {
+        self.settings.welcome.is_some()
+    }
+
+    /// Whose session this is, if it has not ended.
+    pub async fn visitor(&self, token: &str) -> Result<Option<Visitor>, ApiError> {
+        let Some(hash) = token_hash(token) else { return Ok(None) };
+        let session = self.store.session(hash, self.settings.sessions.idle).await?;
+        Ok(session.map(|session| Visitor { user: session.user, session: hash }))
+    }
+
+    /// Ends this session.
+    pub async fn sign_out(&self, visitor: &Visitor) -> Result<(), ApiError> {
+        Ok(self.store.sign_out(visitor.session).await?)
+    }
+
+    /// Ends every session of this person, this one too.
+    pub async fn sign_out_everywhere(&self, door: &Doorstep, visitor: &Visitor) -> Result<(), ApiError> {
+        let store = self.acting(door, &visitor.user);
+        Ok(store.change_sign_in(visitor.user.id, SignInChange::Sessions, None).await?)
+    }
+
+    /// Sets another password; every other session ends.
+    pub async fn change_password(
+        &self,
+        door: &Doorstep,
+        visitor: &Visitor,
+        current: &str,
+        new: &str,
+    ) -> Result<(), SignInRefused> {
+        let new = self.new_password(new).await?;
+        self.change(door, visitor, current, SignInChange::Password(new)).await
+    }
+
+    /// A second factor to be set up.
+    pub fn enrol(&self, visitor: &Visitor, random: Option<&str>) -> Option<Enrolment> {
+        let secret = match random {
+            Some(text) => Secret::parse(text)?,
+            None => Secret::from_random(self.random.array()),
+        };
+        let totp = totp(&secret, self.brand(), visitor.email())?;
+        let typed = totp_secret(&secret)?.to_base32();
+        Some(Enrolment { secret: secret.reveal().to_owned(), typed, uri: totp.to_url().ok()? })
+    }
+
+    /// Sets up the second factor, once its code has proved that the app has it.
+    pub async fn enable_two_factor(
+        &self,
+        door: &Doorstep,
+        visitor: &Visitor,
+        current: &str,
+        secret: &str,
+        code: &str,
+    ) -> Result<(), SignInRefused> {
+        let secret = Secret::parse(secret).ok_or(SignInRefused::Wrong)?;
+        let step = self.step_of(&secret, &visitor.user, code).ok_or(SignInRefused::Wrong)?;
+        self.change(door, visitor, current, SignInChange::SecondFactor(secret, step)).await
+    }
+
+    /// Signs in without a second factor from now on.
+    pub async fn disable_two_factor(
+        &self,
+        door: &Doorstep,
+        visitor: &Visitor,
+        current: &str,
+    ) -> Result<(), SignInRefused> {
+        self.change(door, visitor, current, SignInChange::NoSecondFactor).await
+    }
+
+    /// Whom an invitation invites.
+    pub async fn invited(&self, token: &str) -> Result<Option<String>, ApiError> {
+        let Some(hash) = token_hash(token) else { return Ok(None) };
+        Ok(self.store.invited(hash).await?.map(|user| user.email.to_string()))
+    }
+
+    /// Takes an invitation: sets the password, and signs in.
+    pub async fn join(&self, door: &Doorstep, token: &str, password: &str) -> Result<String, SignInRefused> {
+        self.limit_sign_in(door, "").await?;
+        let hash = token_hash(token).ok_or(SignInRefused::Wrong)?;
+        let invited = self.store.invited(hash).await?.ok_or(SignInRefused::Wrong)?;
+        let password = self.new_password(password).await?;
+        let store = self.acting(door, &invited);
+        let user = store.join(hash, password).await?;
+        let token = store.sign_in(user.id, Proof::Trusted, self.settings.sessions.lifetime).await?;
+        Ok(token.reveal().to_owned())
+    }
+
+    /// What a portal link opens, if it has not expired.
+    pub async fn portal(&self, token: &str) -> Result<Option<Portal>, ApiError> {
+        let Some(hash) = token_hash(token) else { return Ok(None) };
+        Ok(self.store.portal_link(hash).await?.map(Portal))
+    }
+
+    /// The name under which the server delivers.
+    pub fn brand(&self) -> &str {
+        &self.settings.brand
+    }
+
+    async fn change(
+        &self,
+        door: &Doorstep,
+        visitor: &Visitor,
+        current: &str,
+        change: SignInChange,
+    ) -> Result<(), SignInRefused> {
+        let user = &visitor.user;
+        self.limit_sign_in(door, user.email.as_str()).await?;
+        let known = self.store.credentials(user.email.clone()).await?;
+        let hash = known.and_then(|known| known.password);
+        // Whom `aldaba dev` lets in has no password yet, and need not give one to get one.
+        let welcome = hash.is_none() && self.settings.welcome.is_some_and(|(_, id)| id == user.id);
+        if !welcome && !self.is_password(current, hash).await? {
+            return Err(SignInRefused::Wrong);
+        }
+        Ok(self.acting(door, user).change_sign_in(user.id, change, Some(visitor.session)).await?)
+    }
+
+    async fn new_password(&self, password: &str) -> Result<PasswordHash, SignInRefused> {
+        if !(MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&password.chars().count()) {
+            return Err(SignInRefused::Password(MIN_PASSWORD_CHARS, MAX_PASSWORD_CHARS));
+        }
+        let (password, salt) = (Zeroizing::new(password.to_owned()), self.random.array::<16>());
+        let hash = self.hashing.run(move || hash_with(&password, &salt)).await?;
+        Ok(hash.ok_or_else(|| ApiError::from(Code::InternalError))?)
+    }
+
+    /// Whether this is the password that was hashed; without a hash it is not, after just as long.
+    async fn is_password(&self, password: &str, hash: Option<PasswordHash>) -> Result<bool, ApiError> {
+        if password.chars().count() > MAX_PASSWORD_CHARS {
+            return Ok(false);
+        }
+        let password = Zeroizing::new(password.to_owned());
+        let verify = move || {
+            let known = hash.is_some();
+            let PasswordHash(hash) = hash.unwrap_or_else(|| NOBODY.clone());
+            Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok() && known
+        };
+        self.hashing.run(verify).await
+    }
+
+    /// The time step whose code this is, if it is one of now.
+    fn step_of(&self, secret: &Secret, user: &User, code: &str) -> Option<i64> {
+        let code: String = code.chars().filter(|c| !c.is_whitespace()).take(16).collect();
+        let now = u64::try_from(self.clock.now().as_secs()).ok()?;
+        let step = totp(secret, self.brand(), user.email.as_str())?.check(&code, now)?;
+        i64::try_from(step).ok()
+    }
+
+    /// Counts a try, by where it comes from and by whom it is for.
+    async fn limit_sign_in(&self, door: &Doorstep, email: &str) -> Result<(), ApiError> {
+        self.limit(counted("address", &network(door.address)), Bucket::Login).await?;
+        if email.is_empty() { Ok(()) } else { self.limit(counted("user", email), Bucket::Login).await }
+    }
+
+    fn acting(&self, door: &Doorstep, user: &User) -> Store {
+        let Doorstep { info, address, .. } = door.clone();
+        self.store.acting(Origin { actor: Actor::of_user(user), address, request: Some(info.id) })
+    }
+}
+
+/// What tries are counted by: an address, or the network that one IPv6 customer has (RFC 6177).
+fn network(address: Option<IpAddr>) -> String {
+    match address {
+        Some(IpAddr::V6(address)) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}")
+        }
+        Some(address) => address.to_string(),
+        None => String::new(),
+    }
+}
+
+fn counted(kind: &str, text: &str) -> Uuid {
+    let hash = digest::digest(&digest::SHA256, format!("{kind}\0{text}").as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.as_ref()[..16]);
+    Uuid::from_bytes(bytes)
+}
+
+fn token_hash(token: &str) -> Option<KeyHash> {
+    (!token.is_empty() && token.len() <= MAX_TOKEN_LEN).then(|| KeyHash::of(token))
+}
+
+fn totp_secret(secret: &Secret) -> Option<totp_rs::Secret> {
+    let bytes = Zeroizing::new(hex::decode(secret.reveal()).ok()?);
+    // 160 bits, as RFC 4226, section 4 recommends: longer ones some apps do not take.
+    Some(totp_rs::Secret::from(bytes.get(..20)?.to_vec()))
+}
+
+/// Six digits every thirty seconds (RFC 6238), one step early or late.
+fn totp(secret: &Secret, issuer: &str, email: &str) -> Option<Totp> {
+    // A colon divides issuer and name in the key's address.
+    let plain = |text: &str| text.replace(':', " ");
+    Builder::new()
+        .with_secret(totp_secret(secret)?)
+        .with_skew(1)
+        .with_issuer(Some(plain(issuer)))
+        .with_account_name(plain(email))
+        .build()
+        .ok()
+}

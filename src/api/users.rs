@@ -1,0 +1,164 @@
+//! `/v1/accounts/{id}/users`: the people who may sign in to an account's dashboard.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::accounts::find;
+use super::call::Call;
+use super::envelope::{Answer, Resource, time};
+use super::error::{ApiError, Code, Fault};
+use super::openapi::schemas::{RoleName, UserStatusName};
+use crate::domain::account::Account;
+use crate::domain::id::UserId;
+use crate::domain::user::{Email, Role, User};
+use crate::store::{NewUser, StoreError, WithToken};
+
+/// Somebody who may sign in to the account's dashboard.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UserAttributes {
+    /// The account that they belong to.
+    #[schema(required, format = "uuid")]
+    account_id: Option<String>,
+    /// Their address, in lowercase; it is theirs alone on this server.
+    #[schema(format = "email")]
+    email: String,
+    /// `owner` may do everything within the account, `developer` works with webhooks and events, `viewer` looks.
+    #[schema(value_type = RoleName, inline)]
+    role: &'static str,
+    /// `invited` until they have set a password, then `active`.
+    #[schema(value_type = UserStatusName, inline)]
+    status: &'static str,
+    /// Whether signing in takes a second factor.
+    two_factor: bool,
+    /// Where they set their password. Only present in the answer that makes the invitation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, format = "uri")]
+    invitation_url: Option<String>,
+    /// Until when the latest invitation can be used; `null` when there is none.
+    #[schema(required, format = DateTime)]
+    invitation_expires_at: Option<String>,
+    /// When they last signed in; `null` before the first time.
+    #[schema(required, format = DateTime)]
+    last_sign_in_at: Option<String>,
+    /// When they were invited.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When they were last changed.
+    #[schema(format = DateTime)]
+    updated_at: String,
+}
+
+fn resource(user: &User, invitation: Option<String>) -> Resource<UserAttributes> {
+    Resource {
+        r#type: "user",
+        id: user.id.to_string(),
+        attributes: UserAttributes {
+            account_id: user.account.map(|(id, _)| id.to_string()),
+            email: user.email.to_string(),
+            role: user.role.name(),
+            status: if user.joined { "active" } else { "invited" },
+            two_factor: user.two_factor,
+            invitation_url: invitation,
+            invitation_expires_at: user.invited_until.map(time),
+            last_sign_in_at: user.last_sign_in_at.map(time),
+            created_at: time(user.created_at),
+            updated_at: time(user.updated_at),
+        },
+    }
+}
+
+/// `GET /v1/accounts/{id}/users`
+pub async fn list(call: Call) -> Result<Answer, ApiError> {
+    let account = find(&call).await?;
+    let page = call.page();
+    let found = call.api.store.users(Some(account.id), page).await?;
+    Ok(Answer::page(&found, page, |user| resource(user, None)))
+}
+
+/// `POST /v1/accounts/{id}/users`
+pub async fn invite(call: Call) -> Result<Answer, ApiError> {
+    let account = find(&call).await?;
+    let body = call.json()?;
+    let mut faults = Vec::new();
+    let email = read_email(&body).map_err(|fault| faults.push(fault)).ok();
+    let role = read_role(&body).map_err(|fault| faults.push(fault)).ok();
+    ApiError::check(faults)?;
+    let (Some(email), Some(role)) = (email, role) else { return Err(Code::InternalError.into()) };
+    may_give(&call, role)?;
+    let new = NewUser { account: Some(account.id), email: email.clone(), role, password: None };
+    let keep = call.keep(|made: &WithToken<User>| Answer::new(201, &resource(&made.resource, None)));
+    let made = call.store().create_user(new, keep).await.map_err(|error| match error {
+        StoreError::Exists => Fault::of_field(Code::EmailTaken, "email").naming(&email).into(),
+        other => ApiError::from(other),
+    })?;
+    Ok(Answer::new(201, &resource(&made.resource, url(&call, &made))))
+}
+
+/// `GET /v1/accounts/{id}/users/{user_id}`
+pub async fn read(call: Call) -> Result<Answer, ApiError> {
+    let (_, user) = find_user(&call).await?;
+    Ok(Answer::new(200, &resource(&user, None)))
+}
+
+/// `PUT /v1/accounts/{id}/users/{user_id}`
+pub async fn update(call: Call) -> Result<Answer, ApiError> {
+    let (account, user) = find_user(&call).await?;
+    let body = call.json()?;
+    if !body.contains_key("role") {
+        return Err(Fault::new(Code::NoValidFields).naming("role").into());
+    }
+    let role = read_role(&body)?;
+    may_give(&call, role)?;
+    may_give(&call, user.role)?;
+    let user = call.store().update_user(Some(account.id), user.id, role).await?;
+    Ok(Answer::new(200, &resource(&user, None)))
+}
+
+/// `DELETE /v1/accounts/{id}/users/{user_id}`
+pub async fn delete(call: Call) -> Result<Answer, ApiError> {
+    let (account, user) = find_user(&call).await?;
+    may_give(&call, user.role)?;
+    call.store().delete_user(Some(account.id), user.id).await?;
+    Ok(Answer::no_content())
+}
+
+/// `POST /v1/accounts/{id}/users/{user_id}/invitation`
+pub async fn invite_again(call: Call) -> Result<Answer, ApiError> {
+    let (account, user) = find_user(&call).await?;
+    call.optional_json()?;
+    may_give(&call, user.role)?;
+    let keep = call.keep(|made: &WithToken<User>| Answer::new(200, &resource(&made.resource, None)));
+    let made = call.store().invite_user(Some(account.id), user.id, keep).await?;
+    Ok(Answer::new(200, &resource(&made.resource, url(&call, &made))))
+}
+
+async fn find_user(call: &Call) -> Result<(Account, User), ApiError> {
+    let account = find(call).await?;
+    let id = call.param("user_id", UserId::parse)?;
+    let user = call.api.store.user(Some(account.id), id).await?;
+    Ok((account, user))
+}
+
+/// Nobody gives, takes or takes over more than they have.
+fn may_give(call: &Call, role: Role) -> Result<(), ApiError> {
+    if call.caller.permissions.covers(role.permissions()) { Ok(()) } else { Err(Code::Forbidden.into()) }
+}
+
+fn url(call: &Call, made: &WithToken<User>) -> Option<String> {
+    made.token.as_ref().map(|token| format!("{}/join/{}", call.base(), token.reveal()))
+}
+
+fn read_email(body: &Map<String, Value>) -> Result<Email, Fault> {
+    match body.get("email") {
+        None | Some(Value::Null) => Err(Fault::of_field(Code::EmailRequired, "email")),
+        Some(value) => {
+            value.as_str().and_then(Email::parse).ok_or_else(|| Fault::of_field(Code::EmailInvalid, "email"))
+        }
+    }
+}
+
+fn read_role(body: &Map<String, Value>) -> Result<Role, Fault> {
+    let role = body.get("role").and_then(Value::as_str).and_then(Role::parse);
+    role.filter(|role| Role::OF_ACCOUNT.contains(role)).ok_or_else(|| Fault::of_field(Code::RoleInvalid, "role"))
+}

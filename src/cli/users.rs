@@ -1,0 +1,115 @@
+//! `aldaba users`: the people who sign in to the dashboard.
+
+use std::io::Read as _;
+
+use anyhow::{Context as _, bail};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::admin::{LISTED, account_id, tell_rest};
+use super::{SettingArgs, UsersCommand, Whose};
+use crate::api::hash_password;
+use crate::clock::SystemRandom;
+use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Role, User};
+use crate::store::{NewUser, PasswordHash, Store, StoreError, WithToken};
+
+pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow::Result<()> {
+    let config = settings.load([])?;
+    let base = config.public_url.unwrap_or_else(|| format!("http://{}", config.listen));
+    let store = settings.open().await?;
+    match command {
+        UsersCommand::Create { email, whose, role, password_stdin, output } => {
+            let email = address(&email)?;
+            let account = whose.account.as_deref().map(account_id).transpose()?;
+            let role = role_of(&role, &whose)?;
+            let password = password_stdin.then(read_password).transpose()?;
+            let new = NewUser { account, email, role, password };
+            let made = store.create_user(new, None).await.map_err(|error| match error {
+                StoreError::NotFound => anyhow::anyhow!("no such account; see `aldaba accounts list`"),
+                StoreError::Exists => anyhow::anyhow!("somebody signs in with this address already"),
+                other => other.into(),
+            })?;
+            let (json, text) = shown(&made, &base);
+            output.print(&json, &text);
+        }
+        UsersCommand::List { whose, output } => {
+            let account = whose.account.as_deref().map(account_id).transpose()?;
+            let users = store.users(account, LISTED).await.context("no such account; see `aldaba accounts list`")?;
+            if output.json {
+                println!("{}", users.items.iter().map(user_json).collect::<Value>());
+            } else {
+                for user in &users.items {
+                    let state = if user.joined { "active" } else { "invited" };
+                    println!("{}  {:9}  {state:7}  {}", user.id, user.role.name(), user.email);
+                }
+                tell_rest(users.items.len(), users.total);
+            }
+        }
+        UsersCommand::Invite { email, output } => {
+            let user = find(&store, &email).await?;
+            let made = store.invite_user(user.account.map(|(id, _)| id), user.id, None).await?;
+            let (json, text) = shown(&made, &base);
+            output.print(&json, &text);
+        }
+        UsersCommand::Delete { email, output } => {
+            let user = find(&store, &email).await?;
+            store.delete_user(user.account.map(|(id, _)| id), user.id).await.map_err(|error| match error {
+                StoreError::LastOwner => {
+                    anyhow::anyhow!("this is the last {}; make another one first", user.role.name())
+                }
+                other => other.into(),
+            })?;
+            output.print(&json!({ "deleted": user.id.to_string() }), &format!("deleted {}", user.email));
+        }
+    }
+    Ok(())
+}
+
+/// A user with the address of their invitation, or without where they need none.
+fn shown(made: &WithToken<User>, base: &str) -> (Value, String) {
+    let mut json = user_json(&made.resource);
+    let url = made.token.as_ref().map(|token| format!("{base}/join/{}", token.reveal()));
+    let text = url.clone().unwrap_or_else(|| made.resource.id.to_string());
+    json["invitation_url"] = url.into();
+    (json, text)
+}
+
+fn user_json(user: &User) -> Value {
+    json!({
+        "id": user.id.to_string(),
+        "account_id": user.account.map(|(id, _)| id.to_string()),
+        "email": user.email.as_str(),
+        "role": user.role.name(),
+        "status": if user.joined { "active" } else { "invited" },
+        "two_factor": user.two_factor,
+        "last_sign_in_at": user.last_sign_in_at.map(|at| at.to_string()),
+        "created_at": user.created_at.to_string(),
+    })
+}
+
+async fn find(store: &Store, email: &str) -> anyhow::Result<User> {
+    let known = store.credentials(address(email)?).await?;
+    Ok(known.context("nobody signs in with this address; see `aldaba users list`")?.user)
+}
+
+fn address(text: &str) -> anyhow::Result<Email> {
+    Email::parse(text).with_context(|| format!("{text} is no e-mail address"))
+}
+
+fn role_of(name: &str, whose: &Whose) -> anyhow::Result<Role> {
+    if whose.operator {
+        return Ok(Role::Operator);
+    }
+    let role = Role::parse(name).filter(|role| Role::OF_ACCOUNT.contains(role));
+    role.with_context(|| format!("unknown role {name}; allowed: owner, developer, viewer"))
+}
+
+fn read_password() -> anyhow::Result<PasswordHash> {
+    let mut text = Zeroizing::new(String::new());
+    std::io::stdin().take(4_096).read_to_string(&mut text).context("cannot read standard input")?;
+    let password = text.trim_end_matches(['\r', '\n']);
+    if !(MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&password.chars().count()) {
+        bail!("a password has {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters");
+    }
+    hash_password(password, &SystemRandom::default()).context("the password cannot be hashed")
+}

@@ -1,0 +1,74 @@
+//! Counts what comes of attempts, for charts. What is counted is written down every few seconds: a write for each outcome would
+//! cost the deliveries their time.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::domain::id::EndpointKey;
+use crate::domain::statistics::{Came, Counted};
+use crate::domain::time::Timestamp;
+use crate::domain::transition::{Verdict, classify};
+use crate::store::{Settled, Settlement, Store};
+
+/// How often it is written down.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Counts in one write: short enough that no publisher notices.
+const STEP: usize = 256;
+
+/// Different counts that are kept while they cannot be written; more are dropped.
+const MOST: usize = 100_000;
+
+/// What was counted and not written down yet.
+#[derive(Default)]
+pub struct Tally(Mutex<HashMap<Counted, u64>>);
+
+impl Tally {
+    /// Counts what became of these settlements.
+    pub(super) fn note(&self, settlements: &[Settlement], settled: &[Settled]) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for (settlement, settled) in settlements.iter().zip(settled) {
+            let outcome = &settlement.outcome;
+            let came = match settled {
+                Settled::LeaseLost => continue,
+                Settled::RetryAt(_) => Came::Retrying,
+                Settled::Done if matches!(classify(outcome), Verdict::Delivered) => Came::Success,
+                Settled::Done => Came::Failed,
+            };
+            let ended = outcome.started_at.plus(Duration::from_millis(outcome.duration_ms.into()));
+            add(&mut counts, settlement.endpoint, ended, came, outcome.duration_ms);
+        }
+    }
+
+    /// Writes down what was counted. What cannot be written is counted again.
+    pub async fn write(&self, store: &Store) {
+        let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let counts: Vec<_> = counts.into_iter().collect();
+        for step in counts.chunks(STEP) {
+            if let Err(error) = store.count_attempts(step.to_vec()).await {
+                tracing::warn!(%error, "attempts could not be counted");
+                let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                for (counted, attempts) in step {
+                    if kept.len() < MOST {
+                        *kept.entry(*counted).or_default() += attempts;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes down what was counted, every few seconds, until it is dropped.
+    pub async fn keep_writing(&self, store: Store) {
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.write(&store).await;
+        }
+    }
+}
+
+fn add(counts: &mut HashMap<Counted, u64>, endpoint: EndpointKey, ended: Timestamp, came: Came, took_ms: u32) {
+    *counts.entry(Counted::of(endpoint, ended, came, took_ms)).or_default() += 1;
+}

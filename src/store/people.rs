@@ -1,0 +1,137 @@
+//! The store, as far as people are concerned: users and what they sign in with, portal links, and the counts that charts show.
+
+use std::time::Duration;
+
+use super::{
+    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, Session, SignInChange, Store,
+    StoreError, Which, WithToken, postgres,
+};
+use crate::domain::account::{KeyHash, PlainKey};
+use crate::domain::id::{AccountId, EndpointId, UserId};
+use crate::domain::statistics::{Count, Counted};
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Email, PortalLink, Role, User};
+
+impl Store {
+    /// Makes a user. Without a password they are invited: the token of the invitation is in this answer only.
+    ///
+    /// An address that somebody has is [`StoreError::Exists`].
+    pub async fn create_user(
+        &self,
+        new: NewUser,
+        keep: Option<Keep<WithToken<User>>>,
+    ) -> Result<WithToken<User>, StoreError> {
+        on!(self, create_user(new, keep))
+    }
+
+    /// Invites a user again, who may have joined long ago: whoever has the token sets a new password.
+    pub async fn invite_user(
+        &self,
+        account: Option<AccountId>,
+        id: UserId,
+        keep: Option<Keep<WithToken<User>>>,
+    ) -> Result<WithToken<User>, StoreError> {
+        on!(self, invite_user(account, id, keep))
+    }
+
+    /// Users of an account, the oldest first; of no account, the operators.
+    pub async fn users(&self, account: Option<AccountId>, page: Page) -> Result<Paged<User>, StoreError> {
+        on!(self, users(account, page))
+    }
+
+    /// One user of an account, or an operator.
+    pub async fn user(&self, account: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+        on!(self, user(account, id))
+    }
+
+    /// Gives a user another role. An account's last owner stays one: [`StoreError::LastOwner`].
+    pub async fn update_user(&self, account: Option<AccountId>, id: UserId, role: Role) -> Result<User, StoreError> {
+        on!(self, update_user(account, id, role))
+    }
+
+    /// Deletes a user, and ends their sessions. An account's last owner stays: [`StoreError::LastOwner`].
+    pub async fn delete_user(&self, account: Option<AccountId>, id: UserId) -> Result<(), StoreError> {
+        on!(self, delete_user(account, id))
+    }
+
+    /// What somebody with this address signs in with.
+    pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
+        on!(self, credentials(email))
+    }
+
+    /// Opens a session that lives for so long at most; its token is in this answer only. A password or second factor that was
+    /// changed meanwhile, or a time step that was used before, is [`StoreError::NotFound`].
+    pub async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError> {
+        on!(self, sign_in(user, proof, lives))
+    }
+
+    /// The session of this token, if it has not ended and was used within the last `idle`; it is used now.
+    pub async fn session(&self, token: KeyHash, idle: Duration) -> Result<Option<Session>, StoreError> {
+        on!(self, session(token, idle))
+    }
+
+    /// Ends a session.
+    pub async fn sign_out(&self, token: KeyHash) -> Result<(), StoreError> {
+        on!(self, sign_out(token))
+    }
+
+    /// Changes what a user signs in with, and ends all their sessions but `stays`.
+    pub async fn change_sign_in(
+        &self,
+        user: UserId,
+        change: SignInChange,
+        stays: Option<KeyHash>,
+    ) -> Result<(), StoreError> {
+        on!(self, change_sign_in(user, change, stays))
+    }
+
+    /// Whom this invitation invites.
+    pub async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+        on!(self, invited(token))
+    }
+
+    /// Takes an invitation, once: sets the password, removes a second factor, ends all sessions of the user.
+    pub async fn join(&self, token: KeyHash, password: PasswordHash) -> Result<User, StoreError> {
+        on!(self, join(token, password))
+    }
+
+    /// Makes a link into an account's pages; its token is in this answer only.
+    pub async fn create_portal_link(
+        &self,
+        new: NewPortalLink,
+        keep: Option<Keep<WithToken<PortalLink>>>,
+    ) -> Result<WithToken<PortalLink>, StoreError> {
+        on!(self, create_portal_link(new, keep))
+    }
+
+    /// The link of this token, if it has not ended.
+    pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
+        on!(self, portal_link(token))
+    }
+
+    /// Forgets a step of sessions and portal links that have ended. Returns whether there may be more.
+    pub async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
+        on!(self, purge_sessions(idle))
+    }
+
+    /// Adds to the counts of attempts.
+    pub async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
+        on!(self, count_attempts(counts))
+    }
+
+    /// The counts of an account's attempts, or of one endpoint's, in slots of `slot` from `from` on.
+    pub async fn attempt_counts(
+        &self,
+        owner: AccountId,
+        endpoint: Option<EndpointId>,
+        slot: Duration,
+        from: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        on!(self, attempt_counts(owner, endpoint, slot, from))
+    }
+
+    /// Forgets a step of counts that no chart shows any more. Returns whether there may be more.
+    pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
+        on!(self, purge_attempt_counts(now))
+    }
+}

@@ -1,0 +1,86 @@
+//! Attempts, counted for the charts.
+
+use std::time::Duration;
+
+use super::admin::account;
+use super::endpoints::find;
+use super::{Store, column, corrupt, execute, get, rows, snapshot, when, whole};
+use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+
+/// Rows that one step removes.
+const STEP: i64 = 500;
+
+impl Store {
+    /// Those of endpoints that have gone are not counted any more.
+    pub async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
+        let mut counted = Vec::with_capacity(counts.len() * SLOTS.len());
+        for (what, attempts) in counts {
+            let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
+            counted.extend(what.slots().map(|(length, slot)| (what, length, slot, attempts)));
+        }
+        // Each row once, and in one order everywhere, so that two nodes never wait for each other.
+        let sql = "INSERT INTO attempt_counts AS c (account, length, slot, endpoint, came, class, attempts) \
+                   SELECT e.account, n.length, n.slot, n.endpoint, n.came, n.class, sum(n.attempts)::bigint \
+                   FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) \
+                   AS n(endpoint, length, slot, came, class, attempts) JOIN endpoints e ON e.key = n.endpoint \
+                   WHERE e.deleted_at IS NULL GROUP BY e.account, n.length, n.slot, n.endpoint, n.came, n.class \
+                   ORDER BY e.account, n.length, n.slot, n.endpoint, n.came, n.class \
+                   ON CONFLICT (account, length, slot, endpoint, came, class) \
+                   DO UPDATE SET attempts = c.attempts + excluded.attempts";
+        let parameters: super::Params<'_> = &[
+            &column(&counted, |(what, ..)| what.endpoint.0),
+            &column(&counted, |(_, length, ..)| *length),
+            &column(&counted, |(_, _, slot, _)| slot.as_millis()),
+            &column(&counted, |(what, ..)| what.came.number()),
+            &column(&counted, |(what, ..)| i64::from(what.class)),
+            &column(&counted, |(.., attempts)| *attempts),
+        ];
+        execute(&self.client().await?, sql, parameters).await?;
+        Ok(())
+    }
+
+    pub async fn attempt_counts(
+        &self,
+        owner: AccountId,
+        endpoint: Option<EndpointId>,
+        slot: Duration,
+        from: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        let mut client = self.reader().await?;
+        let db = snapshot(&mut client).await?;
+        let account = account(&db, owner).await?.key;
+        let endpoint = match endpoint {
+            Some(id) => Some(find(&db, owner, id).await?.key.0),
+            None => None,
+        };
+        let sql = "SELECT slot, came, class, sum(attempts)::bigint AS attempts FROM attempt_counts WHERE account = $1 \
+                   AND length = $2 AND slot >= $3 AND ($4::bigint IS NULL OR endpoint = $4::bigint) \
+                   GROUP BY slot, came, class ORDER BY slot, came, class";
+        let mut counts = Vec::new();
+        for row in rows(&db, sql, &[&account.0, &millis(slot), &from.as_millis(), &endpoint]).await? {
+            // What only a newer server knows is not shown.
+            let Some(came) = Came::from_number(get(&row, "came")?) else { continue };
+            let attempts = u64::try_from(get::<i64>(&row, "attempts")?).map_err(|_| corrupt("attempts"))?;
+            counts.push(Count { slot: when(&row, "slot")?, came, class: whole(&row, "class")?, attempts });
+        }
+        Ok(counts)
+    }
+
+    pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let db = self.client().await?;
+        let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
+                   (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
+                   WHERE length = $1 AND slot < $2 LIMIT $3)";
+        let mut gone = 0;
+        for (length, kept) in SLOTS {
+            gone += execute(&db, sql, &[&millis(length), &now.minus(kept).as_millis(), &STEP]).await?;
+        }
+        Ok(gone > 0)
+    }
+}

@@ -1,0 +1,456 @@
+//! People: users, what they sign in with, their sessions; and the links by which others come into an account's pages.
+//!
+//! Nodes keep nothing of this in memory: a session that was ended is ended everywhere. Locks are taken in the order account,
+//! users by their keys, sessions: whoever holds a user's row may end their sessions, and nobody opens one meanwhile.
+
+use std::time::Duration;
+
+use deadpool_postgres::{GenericClient, Transaction};
+use tokio_postgres::Row;
+
+use super::admin::{account, count, keep_effect, lock_account, offset};
+use super::{Store, corrupt, execute, get, one, row, rows, snapshot, text, time, when};
+use crate::domain::account::{KeyHash, PlainKey};
+use crate::domain::audit::Action;
+use crate::domain::id::{AccountId, AccountKey, PortalLinkId, UserId};
+use crate::domain::permission::Permissions;
+use crate::domain::secret::{Keyring, SealedSecret};
+use crate::domain::user::{Color, Email, PortalLink, Role, User};
+use crate::store::shared::{Deed, words};
+use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
+use crate::store::{
+    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, Session, SignInChange, StoreError,
+    WithToken,
+};
+
+/// Rows that one step removes.
+const STEP: i64 = 500;
+
+/// A user's columns, without what they sign in with.
+const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
+                       u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.last_sign_in_at, u.created_at, \
+                       u.updated_at, a.id AS account_id";
+
+const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
+
+impl Store {
+    pub async fn create_user(
+        &self,
+        new: NewUser,
+        keep: Option<Keep<WithToken<User>>>,
+    ) -> Result<WithToken<User>, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let account = match new.account {
+            Some(id) => Some(lock_account(&tx, id).await?.key.0),
+            None => None,
+        };
+        let id = UserId::from_random(self.shared.random.array());
+        let token = new.password.is_none().then(|| self.draw_token());
+        let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, updated_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT (email) DO NOTHING";
+        let parameters: super::Params<'_> = &[
+            &id.0,
+            &account,
+            &new.email.as_str(),
+            &new.role.name(),
+            &new.password.map(|PasswordHash(hash)| hash),
+            &token.as_ref().map(hash_of),
+            &token.as_ref().map(|_| now.plus(INVITATION_LIFE).as_millis()),
+            &now.as_millis(),
+        ];
+        if execute(&tx, sql, parameters).await? == 0 {
+            return Err(StoreError::Exists);
+        }
+        let made = WithToken { resource: by_id(&tx, id).await?, token };
+        let deed = Deed::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
+        self.audit(&tx, &deed, now).await?;
+        keep_effect(&tx, keep, &made, now).await?;
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    pub async fn invite_user(
+        &self,
+        owner: Option<AccountId>,
+        id: UserId,
+        keep: Option<Keep<WithToken<User>>>,
+    ) -> Result<WithToken<User>, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let account = key_of(&tx, owner).await?;
+        let token = self.draw_token();
+        let sql = "UPDATE users SET invitation = $3, invited_until = $4, updated_at = $5 WHERE id = $1 \
+                   AND account IS NOT DISTINCT FROM $2";
+        let until = now.plus(INVITATION_LIFE).as_millis();
+        if execute(&tx, sql, &[&id.0, &account, &hash_of(&token), &until, &now.as_millis()]).await? == 0 {
+            return Err(StoreError::NotFound);
+        }
+        let invited = WithToken { resource: by_id(&tx, id).await?, token: Some(token) };
+        self.audit(&tx, &Deed::of_user(&invited.resource, Action::UserInvited), now).await?;
+        keep_effect(&tx, keep, &invited, now).await?;
+        tx.commit().await?;
+        Ok(invited)
+    }
+
+    pub async fn users(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<User>, StoreError> {
+        let mut client = self.reader().await?;
+        let db = snapshot(&mut client).await?;
+        let account = key_of(&db, owner).await?;
+        let sql = "SELECT count(*) AS total FROM users WHERE account IS NOT DISTINCT FROM $1";
+        let total = count(&db, sql, &[&account]).await?;
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {FROM} WHERE u.account IS NOT DISTINCT FROM $1 ORDER BY u.key LIMIT $2 OFFSET $3"
+        );
+        let found = rows(&db, &sql, &[&account, &i64::from(page.per_page), &offset(page)]).await?;
+        Ok(Paged { items: found.iter().map(user_from_row).collect::<Result<_, _>>()?, total })
+    }
+
+    pub async fn user(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+        let db = self.client().await?;
+        let account = key_of(&db, owner).await?;
+        find(&db, account, id).await
+    }
+
+    pub async fn update_user(&self, owner: Option<AccountId>, id: UserId, role: Role) -> Result<User, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let account = lock_owners(&tx, owner).await?;
+        let user = find(&tx, account, id).await?;
+        if user.role != role {
+            check_not_last(&tx, &user).await?;
+        }
+        let sql = "UPDATE users SET role = $2, updated_at = $3 WHERE id = $1";
+        execute(&tx, sql, &[&id.0, &role.name(), &now.as_millis()]).await?;
+        self.audit(&tx, &Deed::of_user(&user, Action::UserUpdated).with_fields(&["role"]), now).await?;
+        let changed = by_id(&tx, id).await?;
+        tx.commit().await?;
+        Ok(changed)
+    }
+
+    pub async fn delete_user(&self, owner: Option<AccountId>, id: UserId) -> Result<(), StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let account = lock_owners(&tx, owner).await?;
+        let user = find(&tx, account, id).await?;
+        check_not_last(&tx, &user).await?;
+        // The user first: whoever signs in at this moment is waited for, and their session is seen.
+        let key: i64 = get(&one(&tx, "DELETE FROM users WHERE id = $1 RETURNING key", &[&id.0]).await?, "key")?;
+        end_sessions(&tx, &[key], None).await?;
+        self.audit(&tx, &Deed::of_user(&user, Action::UserDeleted), now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
+        let db = self.client().await?;
+        let sql =
+            format!("SELECT {COLUMNS}, u.password, u.factor_key_id, u.factor_sealed FROM {FROM} WHERE u.email = $1");
+        let Some(found) = row(&db, &sql, &[&email.as_str()]).await? else { return Ok(None) };
+        let user = user_from_row(&found)?;
+        let second_factor = match get::<Option<String>>(&found, "factor_key_id")? {
+            Some(key_id) => {
+                let sealed = SealedSecret { key_id, bytes: get(&found, "factor_sealed")? };
+                Some(self.shared.open_factor(&sealed, user.id)?)
+            }
+            None => None,
+        };
+        let password = get::<Option<String>>(&found, "password")?.map(PasswordHash);
+        Ok(Some(Credentials { user, password, second_factor }))
+    }
+
+    pub async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        // Of two that come with the same step at once, one waits here, and finds it taken.
+        let (hash, step) = match proof {
+            Proof::Password(PasswordHash(hash), step) => (Some(hash), step),
+            Proof::Trusted => (None, None),
+        };
+        let sql = "UPDATE users SET last_sign_in_at = $2, factor_step = coalesce($4::bigint, factor_step) WHERE id = $1 \
+                   AND ($3::text IS NULL OR password = $3::text AND (factor_sealed IS NULL) = ($4::bigint IS NULL)) \
+                   AND ($4::bigint IS NULL OR factor_step < $4::bigint) RETURNING key, account";
+        let found = one(&tx, sql, &[&user.0, &now.as_millis(), &hash, &step]).await?;
+        let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
+        let token = self.draw_token();
+        let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at) VALUES ($1, $2, $3, $4)";
+        let expires_at = now.plus(lives).as_millis();
+        execute(&tx, sql, &[&hash_of(&token), &key, &now.as_millis(), &expires_at]).await?;
+        self.audit(&tx, &Deed::of(account.map(AccountKey), Action::UserSignedIn, user), now).await?;
+        tx.commit().await?;
+        Ok(token)
+    }
+
+    pub async fn session(&self, token: KeyHash, idle: Duration) -> Result<Option<Session>, StoreError> {
+        let (now, token) = (self.now(), token.as_bytes().as_slice());
+        let db = self.client().await?;
+        let sql = format!(
+            "SELECT {COLUMNS}, s.seen_at, s.expires_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
+             WHERE s.token = $1 AND s.expires_at > $2 AND s.seen_at > $3"
+        );
+        let found = row(&db, &sql, &[&token, &now.as_millis(), &now.minus(idle).as_millis()]).await?;
+        let Some(found) = found else { return Ok(None) };
+        let session = Session { user: user_from_row(&found)?, expires_at: when(&found, "expires_at")? };
+        // Not at each use, but often enough that one that is used does not idle out.
+        if now.since(when(&found, "seen_at")?) < SESSION_SEEN_EVERY.min(idle / 2) {
+            return Ok(Some(session));
+        }
+        let sql = "UPDATE sessions SET seen_at = greatest(seen_at, $2) WHERE token = $1";
+        let touched = execute(&db, sql, &[&token, &now.as_millis()]).await?;
+        // It may have been ended since it was looked up.
+        Ok((touched > 0).then_some(session))
+    }
+
+    pub async fn sign_out(&self, token: KeyHash) -> Result<(), StoreError> {
+        let sql = "DELETE FROM sessions WHERE token = $1";
+        execute(&self.client().await?, sql, &[&token.as_bytes().as_slice()]).await?;
+        Ok(())
+    }
+
+    pub async fn change_sign_in(
+        &self,
+        user: UserId,
+        change: SignInChange,
+        stays: Option<KeyHash>,
+    ) -> Result<(), StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let found = one(&tx, "SELECT key, account FROM users WHERE id = $1 FOR UPDATE", &[&user.0]).await?;
+        let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
+        let deed = |action| Deed::of(account.map(AccountKey), action, user);
+        let at = now.as_millis();
+        let deed = match change {
+            SignInChange::Password(PasswordHash(hash)) => {
+                let sql = "UPDATE users SET password = $2, invitation = NULL, invited_until = NULL, updated_at = $3 WHERE key = $1";
+                execute(&tx, sql, &[&key, &hash, &at]).await?;
+                deed(Action::UserUpdated).with_fields(&["password"])
+            }
+            SignInChange::SecondFactor(secret, step) => {
+                let sealed = self.shared.keyring().seal(&secret, user.0, self.shared.random.array());
+                let sql = "UPDATE users SET factor_key_id = $2, factor_sealed = $3, factor_step = $4, updated_at = $5 \
+                           WHERE key = $1";
+                execute(&tx, sql, &[&key, &sealed.key_id, &sealed.bytes, &step, &at]).await?;
+                deed(Action::UserUpdated).with_fields(&["two_factor"])
+            }
+            SignInChange::NoSecondFactor => {
+                let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, updated_at = $2 WHERE key = $1";
+                execute(&tx, sql, &[&key, &at]).await?;
+                deed(Action::UserUpdated).with_fields(&["two_factor"])
+            }
+            SignInChange::Sessions => deed(Action::UserSignedOut),
+        };
+        end_sessions(&tx, &[key], stays).await?;
+        self.audit(&tx, &deed, now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    pub async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.invitation = $1 AND u.invited_until > $2");
+        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
+        row(&self.client().await?, &sql, parameters).await?.as_ref().map(user_from_row).transpose()
+    }
+
+    pub async fn join(&self, token: KeyHash, password: PasswordHash) -> Result<User, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let sql = "UPDATE users SET password = $3, invitation = NULL, invited_until = NULL, factor_key_id = NULL, \
+                   factor_sealed = NULL, updated_at = $2 WHERE invitation = $1 AND invited_until > $2 RETURNING key, id";
+        let found = one(&tx, sql, &[&token.as_bytes().as_slice(), &now.as_millis(), &password.0]).await?;
+        let (key, id): (i64, _) = (get(&found, "key")?, get(&found, "id")?);
+        end_sessions(&tx, &[key], None).await?;
+        let user = by_id(&tx, UserId(id)).await?;
+        self.audit(&tx, &Deed::of_user(&user, Action::UserJoined), now).await?;
+        tx.commit().await?;
+        Ok(user)
+    }
+
+    pub async fn create_portal_link(
+        &self,
+        new: NewPortalLink,
+        keep: Option<Keep<WithToken<PortalLink>>>,
+    ) -> Result<WithToken<PortalLink>, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let account = lock_account(&tx, new.account).await?.key;
+        let resource = PortalLink {
+            id: PortalLinkId::from_random(self.shared.random.array()),
+            account: new.account,
+            permissions: new.permissions,
+            brand: new.brand.map(text),
+            color: new.color,
+            frame_origins: new.frame_origins,
+            expires_at: now.plus(new.lives),
+        };
+        let token = self.draw_token();
+        let sql = "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let parameters: super::Params<'_> = &[
+            &hash_of(&token),
+            &resource.id.0,
+            &account.0,
+            &resource.permissions.to_column(),
+            &resource.brand,
+            &resource.color.map(|color| color.to_string()),
+            &resource.frame_origins.join(" "),
+            &resource.expires_at.as_millis(),
+        ];
+        execute(&tx, sql, parameters).await?;
+        let made = WithToken { resource, token: Some(token) };
+        self.audit(&tx, &Deed::of(account, Action::PortalLinkCreated, made.resource.id), now).await?;
+        keep_effect(&tx, keep, &made, now).await?;
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
+        let sql = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, a.id AS account_id \
+                   FROM portal_links p JOIN accounts a ON a.key = p.account WHERE p.token = $1 AND p.expires_at > $2 \
+                   AND a.deleted_at IS NULL";
+        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
+        row(&self.client().await?, sql, parameters).await?.as_ref().map(portal_link_from_row).transpose()
+    }
+
+    pub async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let (db, now) = (self.client().await?, self.now());
+        // One that somebody ends at this moment is passed by.
+        let sql = "WITH old AS MATERIALIZED (SELECT token FROM sessions WHERE expires_at <= $1 OR seen_at <= $2 LIMIT $3 \
+                   FOR UPDATE SKIP LOCKED) DELETE FROM sessions s USING old o WHERE s.token = o.token";
+        let sessions = execute(&db, sql, &[&now.as_millis(), &now.minus(idle).as_millis(), &STEP]).await?;
+        let sql = "WITH old AS MATERIALIZED (SELECT token FROM portal_links WHERE expires_at <= $1 LIMIT $2 \
+                   FOR UPDATE SKIP LOCKED) DELETE FROM portal_links p USING old o WHERE p.token = o.token";
+        let links = execute(&db, sql, &[&now.as_millis(), &STEP]).await?;
+        Ok(sessions + links > 0)
+    }
+
+    /// Seals second factors with the current master key. Returns how many were sealed anew.
+    pub(super) async fn reseal_factors(&self, tx: &Transaction<'_>, keyring: &Keyring) -> Result<u64, StoreError> {
+        let sql =
+            "SELECT key, id, factor_key_id, factor_sealed FROM users WHERE factor_key_id <> $1 ORDER BY key FOR UPDATE";
+        let stale = rows(tx, sql, &[&keyring.current_id()]).await?;
+        for row in &stale {
+            let id = UserId(get(row, "id")?);
+            let old = SealedSecret { key_id: get(row, "factor_key_id")?, bytes: get(row, "factor_sealed")? };
+            let secret = keyring.open(&old, id.0).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let new = keyring.seal(&secret, id.0, self.shared.random.array());
+            let sql = "UPDATE users SET factor_key_id = $2, factor_sealed = $3 WHERE key = $1";
+            execute(tx, sql, &[&get::<i64>(row, "key")?, &new.key_id, &new.bytes]).await?;
+        }
+        Ok(stale.len() as u64)
+    }
+
+    fn draw_token(&self) -> PlainKey {
+        PlainKey::from_random("", self.shared.random.array())
+    }
+}
+
+/// Removes the users of an account, their sessions and the links into its pages. The account's row is held.
+pub(super) async fn forget(tx: &Transaction<'_>, account: AccountKey) -> Result<(), StoreError> {
+    let mut users = Vec::<i64>::new();
+    let sql = "SELECT key FROM users WHERE account = $1 ORDER BY key FOR UPDATE";
+    for user in rows(tx, sql, &[&account.0]).await? {
+        users.push(get(&user, "key")?);
+    }
+    execute(tx, "DELETE FROM users WHERE key = ANY($1)", &[&users]).await?;
+    end_sessions(tx, &users, None).await?;
+    execute(tx, "DELETE FROM portal_links WHERE account = $1", &[&account.0]).await?;
+    Ok(())
+}
+
+/// What the database keeps of a token.
+fn hash_of(token: &PlainKey) -> Vec<u8> {
+    KeyHash::of(token.reveal()).as_bytes().to_vec()
+}
+
+/// The account's row; none of the operators'.
+async fn key_of(db: &impl GenericClient, owner: Option<AccountId>) -> Result<Option<i64>, StoreError> {
+    match owner {
+        Some(id) => Ok(Some(account(db, id).await?.key.0)),
+        None => Ok(None),
+    }
+}
+
+/// The same, for whoever may take an owner away: two of them wait for each other, so that each sees who is left.
+async fn lock_owners(tx: &Transaction<'_>, owner: Option<AccountId>) -> Result<Option<i64>, StoreError> {
+    match owner {
+        Some(id) => Ok(Some(lock_account(tx, id).await?.key.0)),
+        None => {
+            rows(tx, "SELECT key FROM users WHERE account IS NULL ORDER BY key FOR UPDATE", &[]).await?;
+            Ok(None)
+        }
+    }
+}
+
+/// One user of the account, or an operator; another account's does not exist.
+async fn find(db: &impl GenericClient, account: Option<i64>, id: UserId) -> Result<User, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.id = $1 AND u.account IS NOT DISTINCT FROM $2");
+    user_from_row(&one(db, &sql, &[&id.0, &account]).await?)
+}
+
+/// One user, whosever they are.
+async fn by_id(db: &impl GenericClient, id: UserId) -> Result<User, StoreError> {
+    user_from_row(&one(db, &format!("SELECT {COLUMNS} FROM {FROM} WHERE u.id = $1"), &[&id.0]).await?)
+}
+
+/// Refuses where nobody would be left who can do everything. Who has not joined cannot do anything yet.
+async fn check_not_last(tx: &Transaction<'_>, user: &User) -> Result<(), StoreError> {
+    if !user.joined || !matches!(user.role, Role::Owner | Role::Operator) {
+        return Ok(());
+    }
+    let sql = "SELECT 1 FROM users WHERE account IS NOT DISTINCT FROM $1 AND role = $2 AND password IS NOT NULL \
+               AND id <> $3 LIMIT 1";
+    let account = user.account.map(|(_, key)| key.0);
+    let other = row(tx, sql, &[&account, &user.role.name(), &user.id.0]).await?;
+    if other.is_some() { Ok(()) } else { Err(StoreError::LastOwner) }
+}
+
+/// Ends the sessions of users whose rows are held, all but one.
+async fn end_sessions(tx: &Transaction<'_>, users: &[i64], stays: Option<KeyHash>) -> Result<(), StoreError> {
+    let stays = stays.map(|token| token.as_bytes().to_vec());
+    let sql = "DELETE FROM sessions WHERE owner = ANY($1) AND token IS DISTINCT FROM $2";
+    execute(tx, sql, &[&users, &stays]).await?;
+    Ok(())
+}
+
+fn user_from_row(row: &Row) -> Result<User, StoreError> {
+    let account = match get::<Option<i64>>(row, "account")? {
+        Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
+        None => None,
+    };
+    Ok(User {
+        id: UserId(get(row, "id")?),
+        account,
+        email: Email::parse(get(row, "email")?).ok_or_else(|| corrupt("email"))?,
+        role: Role::parse(get(row, "role")?).ok_or_else(|| corrupt("role"))?,
+        joined: get(row, "joined")?,
+        two_factor: get(row, "two_factor")?,
+        invited_until: time(row, "invited_until")?,
+        last_sign_in_at: time(row, "last_sign_in_at")?,
+        created_at: when(row, "created_at")?,
+        updated_at: when(row, "updated_at")?,
+    })
+}
+
+fn portal_link_from_row(row: &Row) -> Result<PortalLink, StoreError> {
+    let color = get::<Option<&str>>(row, "color")?;
+    Ok(PortalLink {
+        id: PortalLinkId(get(row, "id")?),
+        account: AccountId(get(row, "account_id")?),
+        permissions: Permissions::from_column(get(row, "permissions")?),
+        brand: get(row, "brand")?,
+        color: color.map(|text| Color::parse(text).ok_or_else(|| corrupt("color"))).transpose()?,
+        frame_origins: words(get(row, "frame_origins")?),
+        expires_at: when(row, "expires_at")?,
+    })
+}

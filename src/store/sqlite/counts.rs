@@ -1,0 +1,91 @@
+//! Attempts, counted for the charts.
+
+use std::time::Duration;
+
+use rusqlite::params;
+
+use super::Store;
+use super::admin::account;
+use super::endpoints::find;
+use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+
+/// Rows that one step removes.
+const STEP: i64 = 500;
+
+impl Store {
+    /// Adds to the counts of attempts. Those of endpoints that have gone are not counted any more.
+    pub async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                let sql = "INSERT INTO attempt_counts (account, length, slot, endpoint, came, class, attempts) \
+                           SELECT account, ?2, ?3, key, ?4, ?5, ?6 FROM endpoints WHERE key = ?1 AND deleted_at IS NULL \
+                           ON CONFLICT (account, length, slot, endpoint, came, class) \
+                           DO UPDATE SET attempts = attempts + excluded.attempts";
+                let mut statement = tx.db.prepare_cached(sql)?;
+                for (counted, attempts) in counts {
+                    let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
+                    for (length, slot) in counted.slots() {
+                        statement.execute(params![
+                            counted.endpoint.0,
+                            length,
+                            slot.as_millis(),
+                            counted.came.number(),
+                            counted.class,
+                            attempts,
+                        ])?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// The counts of an account's attempts, or of one endpoint's, in slots of `slot` from `from` on.
+    pub async fn attempt_counts(
+        &self,
+        owner: AccountId,
+        endpoint: Option<EndpointId>,
+        slot: Duration,
+        from: Timestamp,
+    ) -> Result<Vec<Count>, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let account = account(&snapshot, owner)?.key;
+            let endpoint = endpoint.map(|id| find(&snapshot, owner, id).map(|found| found.key.0)).transpose()?;
+            let sql = "SELECT slot, came, class, SUM(attempts) FROM attempt_counts WHERE account = ?1 AND length = ?2 \
+                       AND slot >= ?3 AND (?4 IS NULL OR endpoint = ?4) GROUP BY slot, came, class \
+                       ORDER BY slot, came, class";
+            let mut statement = snapshot.prepare_cached(sql)?;
+            let mut rows = statement.query(params![account.0, millis(slot), from.as_millis(), endpoint])?;
+            let mut counts = Vec::new();
+            while let Some(row) = rows.next()? {
+                // What only a newer server knows is not shown.
+                let Some(came) = Came::from_number(row.get(1)?) else { continue };
+                let attempts = row.get::<_, i64>(3)?.max(0).unsigned_abs();
+                counts.push(Count { slot: Timestamp::from_millis(row.get(0)?), came, class: row.get(2)?, attempts });
+            }
+            Ok(counts)
+        })
+        .await
+    }
+
+    /// Forgets a step of counts that no chart shows any more. Returns whether there may be more.
+    pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
+                           (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
+                           WHERE length = ?1 AND slot < ?2 LIMIT ?3)";
+                let mut gone = 0;
+                for (length, kept) in SLOTS {
+                    let before = now.minus(kept).as_millis();
+                    gone += tx.db.prepare_cached(sql)?.execute(params![millis(length), before, STEP])?;
+                }
+                Ok(gone > 0)
+            })
+            .await
+    }
+}

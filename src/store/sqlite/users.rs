@@ -1,0 +1,486 @@
+//! People: users, what they sign in with, their sessions; and the links by which others come into an account's pages.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::admin::{account, count, sql_offset};
+use super::book::{time, uuid};
+use super::writer::Tx;
+use super::{Store, parsed};
+use crate::domain::account::{KeyHash, PlainKey};
+use crate::domain::audit::Action;
+use crate::domain::id::{AccountId, AccountKey, PortalLinkId, UserId};
+use crate::domain::permission::Permissions;
+use crate::domain::secret::{Keyring, SealedSecret};
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Color, Email, PortalLink, Role, User};
+use crate::store::shared::{Deed, words};
+use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
+use crate::store::{
+    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, Session, SignInChange, StoreError,
+    WithToken,
+};
+
+/// Rows that one step removes.
+const STEP: i64 = 500;
+
+/// A user's columns, without what they sign in with.
+const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
+                       u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.last_sign_in_at, u.created_at, \
+                       u.updated_at, a.id AS account_id";
+
+const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
+
+impl Store {
+    /// Makes a user. Without a password they are invited: the token of the invitation is in this answer only.
+    pub async fn create_user(
+        &self,
+        new: NewUser,
+        keep: Option<Keep<WithToken<User>>>,
+    ) -> Result<WithToken<User>, StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let account = key_of(tx.db, new.account)?;
+                let id = UserId::from_random(tx.shared.random.array());
+                let token = new.password.is_none().then(|| draw_token(tx));
+                let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, \
+                           updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT (email) DO NOTHING";
+                let added = tx.db.prepare_cached(sql)?.execute(params![
+                    id.0.as_bytes(),
+                    account.map(|key| key.0),
+                    new.email.as_str(),
+                    new.role.name(),
+                    new.password.map(|PasswordHash(hash)| hash),
+                    token.as_ref().map(|token| *KeyHash::of(token.reveal()).as_bytes()),
+                    token.as_ref().map(|_| tx.now.plus(INVITATION_LIFE).as_millis()),
+                    tx.now.as_millis(),
+                ])?;
+                if added == 0 {
+                    return Err(StoreError::Exists);
+                }
+                let made = WithToken { resource: by_id(tx.db, id)?, token };
+                let deed = Deed::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
+                tx.audit(&origin, &deed)?;
+                tx.keep(keep, &made)?;
+                Ok(made)
+            })
+            .await
+    }
+
+    /// Invites a user again, who may have joined long ago: whoever has the token sets a new password.
+    pub async fn invite_user(
+        &self,
+        owner: Option<AccountId>,
+        id: UserId,
+        keep: Option<Keep<WithToken<User>>>,
+    ) -> Result<WithToken<User>, StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                find(tx.db, owner, id)?;
+                let token = draw_token(tx);
+                let sql = "UPDATE users SET invitation = ?2, invited_until = ?3, updated_at = ?4 WHERE id = ?1";
+                tx.db.prepare_cached(sql)?.execute(params![
+                    id.0.as_bytes(),
+                    KeyHash::of(token.reveal()).as_bytes(),
+                    tx.now.plus(INVITATION_LIFE).as_millis(),
+                    tx.now.as_millis(),
+                ])?;
+                let invited = WithToken { resource: by_id(tx.db, id)?, token: Some(token) };
+                tx.audit(&origin, &Deed::of_user(&invited.resource, Action::UserInvited))?;
+                tx.keep(keep, &invited)?;
+                Ok(invited)
+            })
+            .await
+    }
+
+    /// Users of an account, the oldest first; of no account, the operators.
+    pub async fn users(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<User>, StoreError> {
+        self.read(move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let key = key_of(&snapshot, owner)?.map(|key| key.0);
+            let total = count(&snapshot, "SELECT COUNT(*) FROM users WHERE account IS ?1", [key])?;
+            let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.account IS ?1 ORDER BY u.key LIMIT ?2 OFFSET ?3");
+            let mut statement = snapshot.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![key, page.per_page, sql_offset(page)], user_from_row)?;
+            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+        })
+        .await
+    }
+
+    /// One user of an account, or an operator.
+    pub async fn user(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+        self.read(move |db| find(db, owner, id)).await
+    }
+
+    /// Gives a user another role. An account's last owner stays one.
+    pub async fn update_user(&self, owner: Option<AccountId>, id: UserId, role: Role) -> Result<User, StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let user = find(tx.db, owner, id)?;
+                if user.role != role {
+                    check_not_last(tx.db, &user)?;
+                }
+                let sql = "UPDATE users SET role = ?2, updated_at = ?3 WHERE id = ?1";
+                tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), role.name(), tx.now.as_millis()])?;
+                tx.audit(&origin, &Deed::of_user(&user, Action::UserUpdated).with_fields(&["role"]))?;
+                by_id(tx.db, id)
+            })
+            .await
+    }
+
+    /// Deletes a user, and ends their sessions. An account's last owner stays.
+    pub async fn delete_user(&self, owner: Option<AccountId>, id: UserId) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let user = find(tx.db, owner, id)?;
+                check_not_last(tx.db, &user)?;
+                end_sessions(tx.db, id, None)?;
+                tx.db.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute([id.0.as_bytes()])?;
+                tx.audit(&origin, &Deed::of_user(&user, Action::UserDeleted))
+            })
+            .await
+    }
+
+    /// What somebody with this address signs in with.
+    pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
+        let shared = self.shared.clone();
+        self.read(move |db| {
+            let sql = format!(
+                "SELECT {COLUMNS}, u.password, u.factor_key_id, u.factor_sealed FROM {FROM} WHERE u.email = ?1"
+            );
+            let found = db
+                .prepare_cached(&sql)?
+                .query_row([email.as_str()], |row| {
+                    let sealed = match row.get::<_, Option<String>>("factor_key_id")? {
+                        Some(key_id) => Some(SealedSecret { key_id, bytes: row.get("factor_sealed")? }),
+                        None => None,
+                    };
+                    Ok((user_from_row(row)?, row.get::<_, Option<String>>("password")?, sealed))
+                })
+                .optional()?;
+            let Some((user, password, sealed)) = found else { return Ok(None) };
+            let second_factor = sealed.map(|sealed| shared.open_factor(&sealed, user.id)).transpose()?;
+            Ok(Some(Credentials { user, password: password.map(PasswordHash), second_factor }))
+        })
+        .await
+    }
+
+    /// Opens a session that lives for so long at most. A time step of the second factor is taken once.
+    pub async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let token = draw_token(tx);
+                let (hash, step) = match proof {
+                    Proof::Password(PasswordHash(hash), step) => (Some(hash), step),
+                    Proof::Trusted => (None, None),
+                };
+                let sql = "UPDATE users SET last_sign_in_at = ?2, factor_step = IFNULL(?4, factor_step) WHERE id = ?1 \
+                           AND (?3 IS NULL OR password = ?3 AND (factor_sealed IS NULL) = (?4 IS NULL)) \
+                           AND (?4 IS NULL OR factor_step < ?4)";
+                let parameters = params![user.0.as_bytes(), tx.now.as_millis(), hash, step];
+                if tx.db.prepare_cached(sql)?.execute(parameters)? == 0 {
+                    return Err(StoreError::NotFound);
+                }
+                let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at) \
+                           SELECT ?2, key, ?3, ?4 FROM users WHERE id = ?1";
+                tx.db.prepare_cached(sql)?.execute(params![
+                    user.0.as_bytes(),
+                    KeyHash::of(token.reveal()).as_bytes(),
+                    tx.now.as_millis(),
+                    tx.now.plus(lives).as_millis(),
+                ])?;
+                tx.audit(&origin, &Deed::of_user(&by_id(tx.db, user)?, Action::UserSignedIn))?;
+                Ok(token)
+            })
+            .await
+    }
+
+    /// The session of this token, if it has not ended and was used within the last `idle`; it is used now.
+    pub async fn session(&self, token: KeyHash, idle: Duration) -> Result<Option<Session>, StoreError> {
+        let now = self.shared.clock.now();
+        let found = self
+            .read(move |db| {
+                let sql = format!(
+                    "SELECT {COLUMNS}, s.seen_at, s.expires_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
+                     WHERE s.token = ?1 AND s.expires_at > ?2 AND s.seen_at > ?3"
+                );
+                let mut statement = db.prepare_cached(&sql)?;
+                let parameters = params![token.as_bytes(), now.as_millis(), now.minus(idle).as_millis()];
+                let found = statement.query_row(parameters, |row| {
+                    let expires_at = Timestamp::from_millis(row.get("expires_at")?);
+                    let seen_at = Timestamp::from_millis(row.get("seen_at")?);
+                    Ok((Session { user: user_from_row(row)?, expires_at }, seen_at))
+                });
+                Ok(found.optional()?)
+            })
+            .await?;
+        let Some((session, seen_at)) = found else { return Ok(None) };
+        // Not at each use, but often enough that one that is used does not idle out.
+        if now.since(seen_at) < SESSION_SEEN_EVERY.min(idle / 2) {
+            return Ok(Some(session));
+        }
+        let touched = self
+            .writer
+            .write(move |tx| {
+                let sql = "UPDATE sessions SET seen_at = MAX(seen_at, ?2) WHERE token = ?1";
+                Ok(tx.db.prepare_cached(sql)?.execute(params![token.as_bytes(), now.as_millis()])?)
+            })
+            .await?;
+        // It may have been ended since it was looked up.
+        Ok((touched > 0).then_some(session))
+    }
+
+    /// Ends a session.
+    pub async fn sign_out(&self, token: KeyHash) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                tx.db.prepare_cached("DELETE FROM sessions WHERE token = ?1")?.execute([token.as_bytes()])?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Changes what a user signs in with, and ends all their sessions but `stays`.
+    pub async fn change_sign_in(
+        &self,
+        user: UserId,
+        change: SignInChange,
+        stays: Option<KeyHash>,
+    ) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let found = by_id(tx.db, user)?;
+                let (id, now) = (user.0.as_bytes(), tx.now.as_millis());
+                let deed = match change {
+                    SignInChange::Password(PasswordHash(hash)) => {
+                        let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at = ?3 WHERE id = ?1";
+                        tx.db.prepare_cached(sql)?.execute(params![id, hash, now])?;
+                        Deed::of_user(&found, Action::UserUpdated).with_fields(&["password"])
+                    }
+                    SignInChange::SecondFactor(secret, step) => {
+                        let sealed = tx.shared.keyring().seal(&secret, user.0, tx.shared.random.array());
+                        let sql = "UPDATE users SET factor_key_id = ?2, factor_sealed = ?3, factor_step = ?4, \
+                                   updated_at = ?5 WHERE id = ?1";
+                        tx.db.prepare_cached(sql)?.execute(params![id, sealed.key_id, sealed.bytes, step, now])?;
+                        Deed::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
+                    }
+                    SignInChange::NoSecondFactor => {
+                        let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, updated_at = ?2 \
+                                   WHERE id = ?1";
+                        tx.db.prepare_cached(sql)?.execute(params![id, now])?;
+                        Deed::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
+                    }
+                    SignInChange::Sessions => Deed::of_user(&found, Action::UserSignedOut),
+                };
+                end_sessions(tx.db, user, stays)?;
+                tx.audit(&origin, &deed)
+            })
+            .await
+    }
+
+    /// Whom this invitation invites.
+    pub async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+        let now = self.shared.clock.now();
+        self.read(move |db| invited(db, token, now)).await
+    }
+
+    /// Takes an invitation, once: sets the password, removes a second factor, ends all sessions of the user.
+    pub async fn join(&self, token: KeyHash, password: PasswordHash) -> Result<User, StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let id = invited(tx.db, token, tx.now)?.ok_or(StoreError::NotFound)?.id;
+                let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, factor_key_id = NULL, \
+                           factor_sealed = NULL, updated_at = ?3 WHERE id = ?1";
+                tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), password.0, tx.now.as_millis()])?;
+                end_sessions(tx.db, id, None)?;
+                let user = by_id(tx.db, id)?;
+                tx.audit(&origin, &Deed::of_user(&user, Action::UserJoined))?;
+                Ok(user)
+            })
+            .await
+    }
+
+    /// Makes a link into an account's pages; its token is in this answer only.
+    pub async fn create_portal_link(
+        &self,
+        new: NewPortalLink,
+        keep: Option<Keep<WithToken<PortalLink>>>,
+    ) -> Result<WithToken<PortalLink>, StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let account = account(tx.db, new.account)?;
+                let id = PortalLinkId::from_random(tx.shared.random.array());
+                let (token, expires_at) = (draw_token(tx), tx.now.plus(new.lives));
+                let sql = "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, \
+                           expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                tx.db.prepare_cached(sql)?.execute(params![
+                    KeyHash::of(token.reveal()).as_bytes(),
+                    id.0.as_bytes(),
+                    account.key.0,
+                    new.permissions.to_column(),
+                    new.brand,
+                    new.color.map(|color| color.to_string()),
+                    new.frame_origins.join(" "),
+                    expires_at.as_millis(),
+                ])?;
+                let NewPortalLink { account: owner, permissions, brand, color, frame_origins, .. } = new;
+                let resource = PortalLink { id, account: owner, permissions, brand, color, frame_origins, expires_at };
+                let made = WithToken { resource, token: Some(token) };
+                tx.audit(&origin, &Deed::of(account.key, Action::PortalLinkCreated, id))?;
+                tx.keep(keep, &made)?;
+                Ok(made)
+            })
+            .await
+    }
+
+    /// The link of this token, if it has not ended.
+    pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
+        let now = self.shared.clock.now();
+        self.read(move |db| {
+            let sql = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, a.id AS account_id \
+                       FROM portal_links p JOIN accounts a ON a.key = p.account WHERE p.token = ?1 \
+                       AND p.expires_at > ?2 AND a.deleted_at IS NULL";
+            let parameters = params![token.as_bytes(), now.as_millis()];
+            Ok(db.prepare_cached(sql)?.query_row(parameters, portal_link_from_row).optional()?)
+        })
+        .await
+    }
+
+    /// Forgets a step of sessions and portal links that have ended. Returns whether there may be more.
+    pub async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let now = tx.now.as_millis();
+                let sql = "DELETE FROM sessions WHERE token IN \
+                           (SELECT token FROM sessions WHERE expires_at <= ?1 OR seen_at <= ?2 LIMIT ?3)";
+                let unused = tx.now.minus(idle).as_millis();
+                let sessions = tx.db.prepare_cached(sql)?.execute(params![now, unused, STEP])?;
+                let sql = "DELETE FROM portal_links WHERE token IN \
+                           (SELECT token FROM portal_links WHERE expires_at <= ?1 LIMIT ?2)";
+                let links = tx.db.prepare_cached(sql)?.execute(params![now, STEP])?;
+                Ok(sessions + links > 0)
+            })
+            .await
+    }
+}
+
+/// Removes the users of an account, their sessions and the links into its pages.
+pub(super) fn forget(db: &Connection, account: AccountKey) -> Result<(), StoreError> {
+    for sql in [
+        "DELETE FROM sessions WHERE owner IN (SELECT key FROM users WHERE account = ?1)",
+        "DELETE FROM users WHERE account = ?1",
+        "DELETE FROM portal_links WHERE account = ?1",
+    ] {
+        db.prepare_cached(sql)?.execute([account.0])?;
+    }
+    Ok(())
+}
+
+/// Seals second factors with the current master key. Returns how many were sealed anew.
+pub(super) fn reseal_factors(tx: &Tx<'_>, keyring: &Keyring) -> Result<u64, StoreError> {
+    let sql = "SELECT id, factor_key_id, factor_sealed FROM users WHERE factor_key_id <> ?1";
+    let stale = tx
+        .db
+        .prepare(sql)?
+        .query_map([keyring.current_id()], |row| {
+            let sealed = SealedSecret { key_id: row.get("factor_key_id")?, bytes: row.get("factor_sealed")? };
+            Ok((UserId(uuid(row, "id")?), sealed))
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    for (id, old) in &stale {
+        let secret = keyring.open(old, id.0).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+        let new = keyring.seal(&secret, id.0, tx.shared.random.array());
+        let sql = "UPDATE users SET factor_key_id = ?2, factor_sealed = ?3 WHERE id = ?1";
+        tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), new.key_id, new.bytes])?;
+    }
+    Ok(stale.len() as u64)
+}
+
+fn draw_token(tx: &Tx<'_>) -> PlainKey {
+    PlainKey::from_random("", tx.shared.random.array())
+}
+
+/// The account's row; none of the operators'.
+fn key_of(db: &Connection, owner: Option<AccountId>) -> Result<Option<AccountKey>, StoreError> {
+    owner.map(|id| account(db, id).map(|account| account.key)).transpose()
+}
+
+/// One user of the account, or an operator; another account's does not exist.
+fn find(db: &Connection, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+    let key = key_of(db, owner)?.map(|key| key.0);
+    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.id = ?1 AND u.account IS ?2");
+    Ok(db.prepare_cached(&sql)?.query_row(params![id.0.as_bytes(), key], user_from_row)?)
+}
+
+/// One user, whosever they are.
+fn by_id(db: &Connection, id: UserId) -> Result<User, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.id = ?1");
+    Ok(db.prepare_cached(&sql)?.query_row([id.0.as_bytes()], user_from_row)?)
+}
+
+fn invited(db: &Connection, token: KeyHash, now: Timestamp) -> Result<Option<User>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.invitation = ?1 AND u.invited_until > ?2");
+    let parameters = params![token.as_bytes(), now.as_millis()];
+    Ok(db.prepare_cached(&sql)?.query_row(parameters, user_from_row).optional()?)
+}
+
+/// Refuses where nobody would be left who can do everything. Who has not joined cannot do anything yet.
+fn check_not_last(db: &Connection, user: &User) -> Result<(), StoreError> {
+    if !user.joined || !matches!(user.role, Role::Owner | Role::Operator) {
+        return Ok(());
+    }
+    let sql = "SELECT 1 FROM users WHERE account IS ?1 AND role = ?2 AND password IS NOT NULL AND id <> ?3";
+    let account = user.account.map(|(_, key)| key.0);
+    let others = db.prepare_cached(sql)?.exists(params![account, user.role.name(), user.id.0.as_bytes()])?;
+    if others { Ok(()) } else { Err(StoreError::LastOwner) }
+}
+
+/// Ends the sessions of a user, all but one.
+fn end_sessions(db: &Connection, user: UserId, stays: Option<KeyHash>) -> Result<(), StoreError> {
+    let sql = "DELETE FROM sessions WHERE owner = (SELECT key FROM users WHERE id = ?1) AND token IS NOT ?2";
+    let stays = stays.map(|token| *token.as_bytes());
+    db.prepare_cached(sql)?.execute(params![user.0.as_bytes(), stays])?;
+    Ok(())
+}
+
+fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
+    let account = match row.get::<_, Option<i64>>("account")? {
+        Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
+        None => None,
+    };
+    Ok(User {
+        id: UserId(uuid(row, "id")?),
+        account,
+        email: parsed(row, "email", |text: String| Email::parse(&text))?,
+        role: parsed(row, "role", |name: String| Role::parse(&name))?,
+        joined: row.get("joined")?,
+        two_factor: row.get("two_factor")?,
+        invited_until: time(row, "invited_until")?,
+        last_sign_in_at: time(row, "last_sign_in_at")?,
+        created_at: Timestamp::from_millis(row.get("created_at")?),
+        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+    })
+}
+
+fn portal_link_from_row(row: &Row<'_>) -> rusqlite::Result<PortalLink> {
+    Ok(PortalLink {
+        id: PortalLinkId(uuid(row, "id")?),
+        account: AccountId(uuid(row, "account_id")?),
+        permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
+        brand: row.get("brand")?,
+        color: parsed(row, "color", |text: Option<String>| {
+            text.map_or(Some(None), |text| Color::parse(&text).map(Some))
+        })?,
+        frame_origins: words(&row.get::<_, String>("frame_origins")?),
+        expires_at: Timestamp::from_millis(row.get("expires_at")?),
+    })
+}

@@ -1,0 +1,633 @@
+//! The way of a request to its page, and of the page back: who it is, whether the form was one of ours, the frame around, and
+//! the headers that say what a browser may do with it.
+
+use axum::RequestPartsExt as _;
+use axum::body::Body;
+use axum::extract::{OriginalUri, RawPathParams, Request, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, LOCATION, REFERRER_POLICY, RETRY_AFTER,
+    SET_COOKIE, VARY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, Method, Response, StatusCode, request};
+use http_body_util::{BodyExt as _, Limited};
+use maud::{Markup, html};
+
+use super::Dashboard;
+use super::frame::{self, Frame};
+use super::parts::{self, Kind};
+use super::visit::{Failure, Page, Place, Visit, short_hash};
+use crate::api::{self, ApiError, Doorstep, Peer, Portal, RequestInfo, Visitor};
+use crate::web::text::Tongue;
+use crate::web::{STAMP, language_asked, language_cookie, language_of};
+
+/// Largest form: an event's body, with every character escaped.
+const MAX_FORM: usize = 2 << 20;
+
+/// Nothing but our own files, and no script or style in the page itself.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'self'";
+
+/// A request, as far as every page of whoever it is for needs it.
+pub(super) struct Arrival {
+    pub tongue: Tongue,
+    /// Where the language was asked for by the address: it is remembered.
+    asked: Option<Tongue>,
+    pub door: Doorstep,
+    pub headers: HeaderMap,
+    pub method: Method,
+    /// The path and query.
+    pub address: String,
+    pub params: Vec<(String, String)>,
+    pub query: Vec<(String, String)>,
+    pub form: Vec<(String, String)>,
+    /// The token of the session.
+    token: String,
+    pub visitor: Option<Visitor>,
+}
+
+impl Arrival {
+    /// Reads a request. What it came with that is not in order is refused here.
+    pub async fn read(dashboard: &Dashboard, request: Request) -> Result<Self, Box<Response<Body>>> {
+        let (mut parts, body) = request.into_parts();
+        let info = parts.extensions.get::<RequestInfo>().cloned();
+        // Within a place the router shows a page only the rest of its address.
+        let whole = parts.extensions.get::<OriginalUri>().map(|OriginalUri(whole)| whole.clone());
+        let address = whole.unwrap_or_else(|| parts.uri.clone());
+        let query = parts.uri.query().unwrap_or("").to_owned();
+        let asked = language_asked(&query);
+        let tongue = asked.unwrap_or_else(|| language_of(&parts.headers));
+        let info = RequestInfo { language: tongue.0, id: info.map_or_else(String::new, |info| info.id) };
+        let door = dashboard.api.door(&info, &parts.headers, parts.extensions.get::<Peer>().copied());
+        let params = path_params(&mut parts).await;
+        let token = cookie(&parts.headers, cookie_name(dashboard)).unwrap_or("").to_owned();
+        let mut arrival = Self {
+            tongue,
+            asked,
+            door,
+            address: address.path_and_query().map_or_else(String::new, |address| address.as_str().to_owned()),
+            headers: parts.headers,
+            method: parts.method,
+            params,
+            query: pairs(query.as_bytes()),
+            form: Vec::new(),
+            token,
+            visitor: None,
+        };
+        if !arrival.token.is_empty() {
+            arrival.visitor =
+                dashboard.api.visitor(&arrival.token).await.map_err(|error| Box::new(arrival.refusal(&error)))?;
+        }
+        if arrival.method == Method::POST {
+            if !is_ours(&arrival.headers) {
+                return Err(Box::new(arrival.alone(403, &arrival.stale())));
+            }
+            let Ok(body) = Limited::new(body, MAX_FORM).collect().await else {
+                let text = arrival.tongue.say("What you sent is too large.");
+                return Err(Box::new(arrival.alone(413, &html! { h1 { (text) } })));
+            };
+            arrival.form = pairs(&body.to_bytes());
+        }
+        Ok(arrival)
+    }
+
+    fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The last value of a field of the form, or nothing.
+    pub fn field(&self, name: &str) -> &str {
+        self.form.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    /// Takes the marks out of the form: whether it was on a page for this token, and its name.
+    fn marks(&mut self, token: &str) -> (bool, String) {
+        let is_right = parts_equal(self.field("csrf"), &csrf(token));
+        let sent = self.field("once").chars().take(64).collect();
+        self.form.retain(|(name, _)| name != "csrf" && name != "once");
+        (is_right, sent)
+    }
+
+    fn stale(&self) -> Markup {
+        let say = |text: &str| self.tongue.say(text);
+        html! {
+            h1 { (say("This page is out of date")) }
+            p { (say("Nothing was changed. Go back, reload the page and try again.")) }
+        }
+    }
+
+    /// A page for somebody who is not signed in.
+    pub fn alone(&self, status: u16, content: &Markup) -> Response<Body> {
+        let title = if status < 400 { self.tongue.say("Sign in") } else { self.tongue.say("Not possible") };
+        let frame = Frame {
+            v: None,
+            tongue: self.tongue,
+            title: &title,
+            section: "",
+            nav: &[],
+            account_name: "",
+            who: "",
+            brand: "Aldaba",
+            theme: None,
+            path: &self.address,
+            embedded: self.is_framed(),
+            operator: false,
+            csrf: html! {},
+            stamp: &STAMP,
+        };
+        self.answer(status, frame::narrow(&frame, content), None)
+    }
+
+    /// A refusal of the API's for somebody who is not signed in.
+    pub fn refusal(&self, error: &ApiError) -> Response<Body> {
+        if !self.is_browser() {
+            return self.door.refuse(error);
+        }
+        let say = |text: &str| self.tongue.say(text);
+        let content = html! {
+            h1 { (say("Try again in a moment")) }
+            (parts::notice(Kind::Bad, html! { (error.detail(self.tongue.0)) }))
+            p { a href=(self.address) { (say("Try again")) } }
+        };
+        let mut response = self.alone(error.status(), &content);
+        error.add_headers(response.headers_mut());
+        response
+    }
+
+    /// Whether pages are understood; a program is answered in the API's envelope.
+    pub fn is_browser(&self) -> bool {
+        self.headers
+            .get("accept")
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.contains("text/html"))
+    }
+
+    /// Whether the page stands inside a page of the operator's.
+    fn is_framed(&self) -> bool {
+        self.headers.get("sec-fetch-dest").is_some_and(|value| value == "iframe" || value == "frame")
+    }
+
+    /// A page, with what a browser may do with it. A portal says who may hold it in a frame.
+    fn answer(&self, status: u16, page: Markup, portal: Option<&Portal>) -> Response<Body> {
+        let mut response = Response::new(Body::from(page.into_string()));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        let holders = portal.map(Portal::frame_origins).filter(|origins| !origins.is_empty());
+        let holders = holders.map_or_else(|| "'none'".to_owned(), |origins| format!("'self' {}", origins.join(" ")));
+        if let Ok(policy) = HeaderValue::try_from(format!("{POLICY}; frame-ancestors {holders}")) {
+            headers.insert(CONTENT_SECURITY_POLICY, policy);
+        }
+        self.seal(headers);
+        response
+    }
+
+    /// Another page.
+    pub fn redirect(&self, to: &str) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SEE_OTHER;
+        // What is no header value leads home.
+        let to = HeaderValue::from_str(to).unwrap_or(HeaderValue::from_static("/"));
+        response.headers_mut().insert(LOCATION, to);
+        self.seal(response.headers_mut());
+        response
+    }
+
+    /// What every answer says. The address of a portal is its key: it is told to nobody.
+    fn seal(&self, headers: &mut HeaderMap) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        headers.insert(VARY, HeaderValue::from_static("accept-language, cookie"));
+        if let Some(cookie) = self.asked.and_then(language_cookie) {
+            headers.append(SET_COOKIE, cookie);
+        }
+    }
+
+    /// Signs in by this token and goes on there.
+    pub fn welcome(&self, dashboard: &Dashboard, token: &str, to: &str) -> Response<Body> {
+        let mut response = self.redirect(to);
+        let seconds = dashboard.api.sessions().lifetime.as_secs();
+        if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, token, seconds)) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
+    }
+}
+
+/// Brings a request to its page.
+pub(super) async fn serve<F, R>(dashboard: Dashboard, request: Request, page: F) -> Response<Body>
+where
+    F: Fn(Visit) -> R,
+    R: Future<Output = Result<Page, Failure>>,
+{
+    let mut arrival = match Arrival::read(&dashboard, request).await {
+        Ok(arrival) => arrival,
+        Err(refused) => return *refused,
+    };
+    let (visit, portal) = match visit(&dashboard, &mut arrival).await {
+        Ok(visit) => visit,
+        Err(refused) => return *refused,
+    };
+    let surroundings = Surroundings::of(&visit, portal.as_ref()).await;
+    let (says, operator) = (visit.tongue, surroundings.operator);
+    let shown = Shown::of(&visit);
+    match page(visit).await {
+        Ok(Page::Redirect(to)) => arrival.redirect(&to),
+        Ok(Page::Leave) => {
+            let mut response = arrival.redirect("/sign-in");
+            if let Ok(cookie) = HeaderValue::try_from(set_cookie(&dashboard, "", 0)) {
+                response.headers_mut().append(SET_COOKIE, cookie);
+            }
+            response
+        }
+        Ok(Page::Html { status, title, section, content }) => {
+            let page = surroundings.framed(&arrival, &shown, &title, section, &content);
+            arrival.answer(status, page, portal.as_ref())
+        }
+        Err(failure) => {
+            let (title, content) = failure_page(says, &failure, operator, &shown.home);
+            let page = surroundings.framed(&arrival, &shown, &title, "", &content);
+            let mut response = arrival.answer(failure.status, page, portal.as_ref());
+            if let Some(seconds) = failure.retry_after {
+                response.headers_mut().insert(RETRY_AFTER, seconds.into());
+            }
+            response
+        }
+    }
+}
+
+/// Who looks at what, or where they must go first.
+async fn visit(dashboard: &Dashboard, arrival: &mut Arrival) -> Result<(Visit, Option<Portal>), Box<Response<Body>>> {
+    let mut portal = None;
+    let (place, caller, account, prefix, token);
+    if let Some(link) = arrival.param("token").map(str::to_owned) {
+        let found = dashboard.api.portal(&link).await.map_err(|error| Box::new(arrival.refusal(&error)))?;
+        let Some(found) = found else {
+            let say = |text: &str| arrival.tongue.say(text);
+            let content = html! {
+                h1 { (say("This link has expired")) }
+                p { (say("Go back to where you found it and open it again: links live for a short time.")) }
+            };
+            return Err(Box::new(arrival.alone(404, &content)));
+        };
+        (place, caller, account) = (Place::Portal, Some(found.caller()), found.account());
+        (prefix, token) = (format!("/portal/{link}"), link);
+        portal = Some(found);
+        arrival.visitor = None;
+    } else {
+        let Some(visitor) = arrival.visitor.clone() else { return Err(Box::new(to_sign_in(arrival))) };
+        let named = arrival.param("account").map(str::to_owned);
+        let operators = arrival.address.starts_with("/operator");
+        let own = if operators { None } else { named.clone().or_else(|| visitor.account()) };
+        caller = visitor.caller(own.as_deref());
+        place = if own.is_some() { Place::Account } else { Place::Operator };
+        prefix = own.as_ref().map_or_else(|| "/operator".to_owned(), |own| format!("/accounts/{own}"));
+        account = own.unwrap_or_default();
+        token = arrival.token.clone();
+    }
+    // Somebody else's account is not there.
+    let Some(caller) = caller else {
+        let (title, content) = failure_page(arrival.tongue, &missing(), false, "/");
+        return Err(Box::new(arrival.alone(404, &html! { (content) span hidden { (title) } })));
+    };
+    let mut sent = String::new();
+    if arrival.method == Method::POST {
+        let (is_ours, name) = arrival.marks(&token);
+        if !is_ours {
+            return Err(Box::new(arrival.alone(403, &arrival.stale())));
+        }
+        sent = name;
+    }
+    let visit = Visit {
+        tongue: arrival.tongue,
+        now: dashboard.api.now_millis(),
+        place,
+        params: arrival.params.clone(),
+        query: arrival.query.iter().filter(|(name, _)| name != "lang").cloned().collect(),
+        form: std::mem::take(&mut arrival.form),
+        dashboard: dashboard.clone(),
+        caller,
+        door: arrival.door.clone(),
+        visitor: arrival.visitor.clone(),
+        prefix,
+        account,
+        csrf: csrf(&token),
+        once: dashboard.api.draw(),
+        sent,
+    };
+    Ok((visit, portal))
+}
+
+/// What the frame says besides the page's own.
+struct Surroundings {
+    nav: Vec<(&'static str, String, String)>,
+    account_name: String,
+    who: String,
+    brand: String,
+    theme: Option<String>,
+    operator: bool,
+}
+
+impl Surroundings {
+    async fn of(v: &Visit, portal: Option<&Portal>) -> Self {
+        let account_name = match v.place {
+            Place::Account => {
+                let account = v.get(&format!("/v1/accounts/{}", v.account()), &[]).await;
+                account.map(|account| account.item().text("name").to_owned()).unwrap_or_default()
+            }
+            Place::Portal => String::new(),
+            Place::Operator => v.say("All accounts"),
+        };
+        Self {
+            nav: entries(v),
+            account_name,
+            who: v.visitor().map(|visitor| visitor.email().to_owned()).unwrap_or_default(),
+            brand: portal.and_then(Portal::brand).unwrap_or("Aldaba").to_owned(),
+            theme: portal.and_then(Portal::theme).map(|_| v.link("/theme.css")),
+            operator: v.visitor().is_some_and(|visitor| visitor.account().is_none()),
+        }
+    }
+
+    fn framed(&self, arrival: &Arrival, shown: &Shown, title: &str, section: &'static str, content: &Markup) -> Markup {
+        let frame = Frame {
+            v: Some(&shown.visit),
+            tongue: arrival.tongue,
+            title,
+            section,
+            nav: &self.nav,
+            account_name: &self.account_name,
+            who: &self.who,
+            brand: &self.brand,
+            theme: self.theme.as_deref(),
+            path: &arrival.address,
+            embedded: arrival.is_framed(),
+            operator: self.operator,
+            csrf: shown.visit.form_start(),
+            stamp: &STAMP,
+        };
+        frame::page(&frame, content)
+    }
+}
+
+/// What is left of a visit for the frame, once its page has taken the rest.
+struct Shown {
+    visit: Visit,
+    home: String,
+}
+
+impl Shown {
+    fn of(v: &Visit) -> Self {
+        let visit = Visit {
+            tongue: v.tongue,
+            now: v.now,
+            place: v.place,
+            params: Vec::new(),
+            query: Vec::new(),
+            form: Vec::new(),
+            dashboard: v.dashboard.clone(),
+            caller: v.caller.clone(),
+            door: v.door.clone(),
+            visitor: v.visitor.clone(),
+            prefix: v.prefix.clone(),
+            account: v.account.clone(),
+            csrf: v.csrf.clone(),
+            once: v.once.clone(),
+            sent: String::new(),
+        };
+        Self { visit, home: v.link("") }
+    }
+}
+
+/// The pages that the visitor may open.
+fn entries(v: &Visit) -> Vec<(&'static str, String, String)> {
+    let of_account = [
+        ("overview", v.say("Overview"), "", "webhooks:read"),
+        ("endpoints", v.say("Endpoints"), "/endpoints", "webhooks:read"),
+        ("deliveries", v.say("Deliveries"), "/deliveries", "webhooks:read"),
+        ("events", v.say("Events"), "/events", "events:read"),
+        ("event-types", v.say("Event types"), "/event-types", "event_types:read"),
+        ("api-keys", v.say("API keys"), "/api-keys", "api_keys:read"),
+        ("users", v.say("Users"), "/users", "users:read"),
+        ("audit-log", v.say("Audit log"), "/audit-log", "audit:read"),
+    ];
+    let of_operator = [
+        ("accounts", v.say("Accounts"), "", "accounts:read"),
+        ("event-types", v.say("Event types"), "/event-types", "event_types:read"),
+        ("audit-log", v.say("Audit log"), "/audit-log", "audit:read"),
+    ];
+    let pages = if v.place == Place::Operator { of_operator.to_vec() } else { of_account.to_vec() };
+    let allowed = pages.into_iter().filter(|(_, _, _, permission)| v.may(permission));
+    let mut entries: Vec<_> = allowed.map(|(section, name, path, _)| (section, name, v.link(path))).collect();
+    let is_operator = v.visitor().is_some_and(|visitor| visitor.account().is_none());
+    if v.place == Place::Account && is_operator {
+        entries.push(("accounts", v.say("All accounts"), "/operator".to_owned()));
+    }
+    entries
+}
+
+/// Why a page is not shown, and what to do.
+fn failure_page(tongue: Tongue, failure: &Failure, operator: bool, home: &str) -> (String, Markup) {
+    let say = |text: &str| tongue.say(text);
+    let (title, advice) = match failure.status {
+        403 if operator => (say("You may not do this"), say("Ask somebody who runs this server.")),
+        403 => (say("You may not do this"), say("Ask an owner of the account for a role that allows it.")),
+        404 => (say("There is no such page"), say("It may have been deleted, or the address is not right.")),
+        429 => (say("Too many requests"), say("Wait a moment and try again.")),
+        503 => {
+            (say("Try again in a moment"), say("The server is busy or its database does not answer. Nothing was lost."))
+        }
+        400..=499 => (say("Not possible"), say("Nothing was changed.")),
+        _ => (say("Something went wrong"), say("It is in the server's log. Nothing was lost.")),
+    };
+    let content = html! {
+        (parts::head(&title, None, html! {}))
+        @if failure.status != 404 { @for fault in &failure.faults {
+            (parts::notice(Kind::Bad, html! { (fault.detail) }))
+        } }
+        p { (advice) }
+        p { a href=(home) { (say("Go to the overview")) } }
+    };
+    (title, content)
+}
+
+fn missing() -> Failure {
+    Failure { status: 404, ..Failure::default() }
+}
+
+/// There is no such page.
+pub(super) async fn nothing(_: Visit) -> Result<Page, Failure> {
+    Err(missing())
+}
+
+/// `/`: where somebody belongs. A program is told what there is.
+pub(super) async fn home(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    let accepts = request.headers().get("accept").and_then(|value| value.to_str().ok()).unwrap_or("");
+    if !accepts.contains("text/html") {
+        return api::root().await;
+    }
+    let arrival = match Arrival::read(&dashboard, request).await {
+        Ok(arrival) => arrival,
+        Err(refused) => return *refused,
+    };
+    if let Some(visitor) = &arrival.visitor {
+        return arrival.redirect(&home_of(visitor));
+    }
+    match dashboard.api.welcome(&arrival.door, &arrival.headers).await {
+        Ok(Some(token)) => arrival.welcome(&dashboard, &token, "/"),
+        Ok(None) => arrival.redirect("/sign-in"),
+        Err(error) => arrival.refusal(&error),
+    }
+}
+
+/// The first page of somebody who has signed in.
+pub(super) fn home_of(visitor: &Visitor) -> String {
+    visitor.account().map_or_else(|| "/operator".to_owned(), |account| format!("/accounts/{account}"))
+}
+
+/// The colour of a portal.
+pub(super) async fn theme(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    let info = request.extensions().get::<RequestInfo>().cloned();
+    let (mut parts, _) = request.into_parts();
+    let params = path_params(&mut parts).await;
+    let token = params.iter().find(|(name, _)| name == "token").map_or("", |(_, value)| value);
+    let theme = match dashboard.api.portal(token).await {
+        Ok(portal) => portal.as_ref().and_then(Portal::theme),
+        Err(_) => None,
+    };
+    let (Some(theme), Some(_)) = (theme, &info) else {
+        let info = info.unwrap_or(RequestInfo { id: String::new(), language: api::Language::English });
+        return api::not_found(axum::Extension(info)).await;
+    };
+    let mut response = Response::new(Body::from(theme));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/css; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, max-age=3600"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// The deliveries as a file.
+pub(super) async fn export_deliveries(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    export(&dashboard, request, "/v1/webhooks/deliveries/export").await
+}
+
+/// The audit log as a file.
+pub(super) async fn export_audit_log(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    export(&dashboard, request, "/v1/audit-log/export").await
+}
+
+async fn export(dashboard: &Dashboard, request: Request, path: &str) -> Response<Body> {
+    let mut arrival = match Arrival::read(dashboard, request).await {
+        Ok(arrival) => arrival,
+        Err(refused) => return *refused,
+    };
+    match visit(dashboard, &mut arrival).await {
+        Ok((visit, _)) => visit.file(path).await,
+        Err(refused) => *refused,
+    }
+}
+
+/// Where somebody must sign in first; what they wanted to see comes afterwards.
+fn to_sign_in(arrival: &Arrival) -> Response<Body> {
+    if arrival.method != Method::GET {
+        return arrival.redirect("/sign-in");
+    }
+    let next = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", &arrival.address).finish();
+    arrival.redirect(&format!("/sign-in?{next}"))
+}
+
+/// Whether a form comes from a page of ours, as far as the browser says: what it does not say, the form's mark must prove.
+fn is_ours(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text("sec-fetch-site"), text("origin"), text("host")) {
+        (Some(site), _, _) => site == "same-origin" || site == "none",
+        (None, Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, name)| name == host),
+        (None, Some(_), None) => false,
+        (None, None, _) => true,
+    }
+}
+
+/// What proves that a form was on a page for this token.
+fn csrf(token: &str) -> String {
+    short_hash(&["csrf", token])
+}
+
+/// Compares in a time that does not depend on where they differ.
+fn parts_equal(left: &str, right: &str) -> bool {
+    left.len() == right.len() && left.bytes().zip(right.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// A name that only this host can set, over TLS only (RFC 6265bis, section 4.1.3.2).
+fn cookie_name(dashboard: &Dashboard) -> &'static str {
+    if dashboard.api.is_secure() { "__Host-aldaba_session" } else { "aldaba_session" }
+}
+
+fn set_cookie(dashboard: &Dashboard, token: &str, seconds: u64) -> String {
+    let secure = if dashboard.api.is_secure() { "; Secure" } else { "" };
+    format!("{}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}", cookie_name(dashboard))
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
+}
+
+async fn path_params(parts: &mut request::Parts) -> Vec<(String, String)> {
+    let params = parts.extract::<RawPathParams>().await;
+    let params = params.iter().flat_map(RawPathParams::iter);
+    params.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn pairs(text: &[u8]) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(text).into_owned().collect()
+}
+
+/// Where to go after signing in: a page of ours, and nothing else.
+pub(super) fn next_of(next: &str) -> Option<&str> {
+    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n', '\t']);
+    (is_path && !next.starts_with("/sign-in") && next.len() < 2_000).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_str(value).expect("a value")));
+        pairs.collect()
+    }
+
+    #[test]
+    fn a_form_of_another_site_is_none_of_ours() {
+        assert!(is_ours(&headers(&[("sec-fetch-site", "same-origin")])));
+        assert!(is_ours(&headers(&[("origin", "https://a.example"), ("host", "a.example")])));
+        assert!(is_ours(&headers(&[("host", "a.example")])), "an old browser: the form's mark decides");
+        for wrong in [
+            vec![("sec-fetch-site", "cross-site")],
+            vec![("sec-fetch-site", "same-site"), ("origin", "https://a.example"), ("host", "a.example")],
+            vec![("origin", "https://b.example"), ("host", "a.example")],
+            vec![("origin", "null"), ("host", "a.example")],
+        ] {
+            assert!(!is_ours(&headers(&wrong)), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn after_signing_in_nobody_is_led_to_another_site() {
+        assert_eq!(next_of("/accounts/1/deliveries?q=a"), Some("/accounts/1/deliveries?q=a"));
+        for wrong in
+            ["", "https://b.example", "//b.example", "/\\b.example", "/a\nb", "/sign-in?next=/", "javascript:alert(1)"]
+        {
+            assert_eq!(next_of(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn marks_are_compared_whole() {
+        assert!(parts_equal(&csrf("a"), &csrf("a")));
+        assert!(!parts_equal(&csrf("a"), &csrf("b")) && !parts_equal("", &csrf("a")));
+    }
+}

@@ -1,0 +1,568 @@
+//! What the dashboard's pages are built of: heads, badges, times, forms, notices, pagers. Each part is a function from
+//! values to markup and asks nobody for anything.
+
+use maud::{Markup, html};
+use url::form_urlencoded::Serializer;
+
+use super::visit::{Doc, Failure, Fault, Visit};
+
+/// How a notice, a badge or a number is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Info,
+    Good,
+    Warn,
+    Bad,
+}
+
+impl Kind {
+    /// Its class in the style sheet.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Good => "good",
+            Self::Warn => "warn",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// The top of a page: its name, a line about it, what can be done.
+pub fn head(title: &str, about: Option<&str>, actions: Markup) -> Markup {
+    html! { div.head {
+        div.heading { h1 { (title) } @if let Some(about) = about { p { (about) } } }
+        div.actions { (actions) }
+    } }
+}
+
+/// Where the visitor is: the pages above this one. It stands above the head.
+pub fn crumbs(v: &Visit, trail: &[(&str, &str)]) -> Markup {
+    html! { nav.crumbs aria-label=(v.say("Where you are")) { ol {
+        @for (label, href) in trail { li { a href=(href) { (label) } } }
+    } } }
+}
+
+/// Nothing, for the eye and for the ear.
+pub fn none(v: &Visit) -> Markup {
+    html! { span.none { span aria-hidden="true" { "—" } span.sr { (v.say("none")) } } }
+}
+
+/// When something was.
+pub fn time(v: &Visit, iso: &str) -> Markup {
+    moment(v, iso, false)
+}
+
+/// When something will be.
+pub fn until(v: &Visit, iso: &str) -> Markup {
+    moment(v, iso, true)
+}
+
+fn moment(v: &Visit, iso: &str, due: bool) -> Markup {
+    if iso.is_empty() {
+        return none(v);
+    }
+    let Some(at) = milliseconds(iso) else { return html! { time { (iso) } } };
+    let words = match Distance::between(v.now, at) {
+        Distance::Here | Distance::Soon if !due => v.say("just now"),
+        Distance::Here => v.say("any moment"),
+        Distance::Soon => v.say("in less than a minute"),
+        Distance::Minutes(n) if n > 0 => v.fill("{n} min ago", &[("n", &n)]),
+        Distance::Minutes(n) => v.fill("in {n} min", &[("n", &-n)]),
+        Distance::Hours(n) if n > 0 => v.fill("{n} h ago", &[("n", &n)]),
+        Distance::Hours(n) => v.fill("in {n} h", &[("n", &-n)]),
+        Distance::Days(n) if n > 0 => v.fill("{n} d ago", &[("n", &n)]),
+        Distance::Days(n) => v.fill("in {n} d", &[("n", &-n)]),
+        Distance::Far => day(iso).to_owned(),
+    };
+    html! { time datetime=(iso) title=(written_out(iso)) data-ago=(if due { "due" } else { "" }) { (words) } }
+}
+
+/// The words that the script needs to say times as this file does, as JSON for an attribute of the body.
+pub fn clock_words(v: &Visit) -> String {
+    serde_json::json!({
+        "now": v.say("just now"), "due": v.say("any moment"), "soon": v.say("in less than a minute"),
+        "minutes": v.say("{n} min ago"), "hours": v.say("{n} h ago"), "days": v.say("{n} d ago"),
+        "in_minutes": v.say("in {n} min"), "in_hours": v.say("in {n} h"), "in_days": v.say("in {n} d"),
+    })
+    .to_string()
+}
+
+/// How far an instant is from now, in the largest unit that fits; what is to come is negative. `ago` in dashboard.js is
+/// the same rule.
+#[derive(PartialEq, Eq, Debug)]
+enum Distance {
+    Here,
+    Soon,
+    Minutes(i64),
+    Hours(i64),
+    Days(i64),
+    /// So far that its date says more.
+    Far,
+}
+
+impl Distance {
+    fn between(now: i64, at: i64) -> Self {
+        let seconds = (now - at) / 1_000;
+        match seconds.abs() {
+            0..60 if seconds < 0 => Self::Soon,
+            0..60 => Self::Here,
+            60..3_600 => Self::Minutes(seconds / 60),
+            3_600..86_400 => Self::Hours(seconds / 3_600),
+            86_400..2_592_000 => Self::Days(seconds / 86_400),
+            _ => Self::Far,
+        }
+    }
+}
+
+/// Milliseconds since the epoch of a time as the API writes it.
+pub fn milliseconds(iso: &str) -> Option<i64> {
+    Some(iso.parse::<jiff::Timestamp>().ok()?.as_millisecond())
+}
+
+/// `2026-05-01 05:14:38 UTC`
+pub fn written_out(iso: &str) -> String {
+    match (iso.get(..10), iso.get(11..19)) {
+        (Some(day), Some(clock)) => format!("{day} {clock} UTC"),
+        _ => iso.to_owned(),
+    }
+}
+
+/// The date in a time.
+pub fn day(iso: &str) -> &str {
+    iso.get(..10).unwrap_or(iso)
+}
+
+/// What state something is in: a dot and a word.
+pub fn status(v: &Visit, name: &str) -> Markup {
+    let (kind, word) = match name {
+        "active" => ("good", v.say("Active")),
+        "success" => ("good", v.say("Success")),
+        "completed" => ("good", v.say("Completed")),
+        "finished" => ("good", v.say("Finished")),
+        "healthy" => ("good", v.say("Healthy")),
+        "retrying" => ("warn", v.say("Retrying")),
+        "failing" => ("warn", v.say("Failing")),
+        "deprecated" => ("warn", v.say("Deprecated")),
+        "failed" => ("bad", v.say("Failed")),
+        "auto_disabled" => ("bad", v.say("Auto-disabled")),
+        "pending" => ("info", v.say("Pending")),
+        "counting" => ("info", v.say("Counting")),
+        "running" => ("info", v.say("Running")),
+        "invited" => ("info", v.say("Invited")),
+        "disabled" => ("idle", v.say("Paused")),
+        "cancelled" => ("idle", v.say("Cancelled")),
+        "revoked" => ("idle", v.say("Revoked")),
+        "expired" => ("idle", v.say("Expired")),
+        "archived" => ("idle", v.say("Archived")),
+        other => ("idle", other.replace('_', " ")),
+    };
+    badge(kind, &word)
+}
+
+/// A badge with a word of the page's own. The kind is `good`, `warn`, `bad`, `info` or `idle`.
+pub fn badge(kind: &str, word: &str) -> Markup {
+    html! { span class={ "badge " (kind) } { (word) } }
+}
+
+/// What a receiver answered.
+pub fn http_status(v: &Visit, code: Option<i64>) -> Markup {
+    let Some(code) = code else { return html! { span class="http idle" { (v.say("no answer")) } } };
+    let kind = match code / 100 {
+        2 => "good",
+        4 => "warn",
+        5 => "bad",
+        _ => "idle",
+    };
+    html! { span class={ "http " (kind) } { (code) } }
+}
+
+/// How long something took.
+pub fn millis(v: &Visit, value: Option<i64>) -> String {
+    value.map_or_else(|| "—".to_owned(), |value| duration(value, decimal_mark(v)))
+}
+
+fn duration(millis: i64, mark: char) -> String {
+    let tenths = (millis + 50) / 100;
+    match millis {
+        ..1_000 => format!("{millis} ms"),
+        1_000..9_950 => format!("{}{mark}{} s", tenths / 10, tenths % 10),
+        _ => format!("{} s", (millis + 500) / 1_000),
+    }
+}
+
+/// A number with its thousands apart.
+pub fn number(v: &Visit, n: u64) -> String {
+    grouped(n, if decimal_mark(v) == '.' { ',' } else { '.' })
+}
+
+fn decimal_mark(v: &Visit) -> char {
+    if v.tongue.code() == "es" { ',' } else { '.' }
+}
+
+fn grouped(n: u64, mark: char) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(mark);
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Something that the visitor is told.
+pub fn notice(kind: Kind, content: Markup) -> Markup {
+    let role = if kind == Kind::Bad { "alert" } else { "status" };
+    html! { div class={ "notice " (kind.class()) } role=(role) { (content) } }
+}
+
+/// What was wrong with a form, above it: each fault, with a link to its field.
+pub fn faults(v: &Visit, failure: Option<&Failure>) -> Markup {
+    let Some(failure) = failure else { return html! {} };
+    html! { div.notice.bad.faults role="alert" tabindex="-1" {
+        strong { (v.say("Nothing was changed.")) }
+        ul { @for fault in &failure.faults { li {
+            @match &fault.field {
+                Some(field) => a href={ "#f-" (field) } { (fault.detail) },
+                None => (fault.detail),
+            }
+        } } }
+        @if let Some(seconds) = failure.retry_after { p { (v.fill("Try again in {n} s.", &[("n", &seconds)])) } }
+    } }
+}
+
+/// What stands where a list would be.
+pub fn empty(title: &str, text: &str, action: Option<(&str, &str)>) -> Markup {
+    html! { div.empty {
+        h2 { (title) }
+        p { (text) }
+        @if let Some((href, label)) = action { (button(href, label, "primary")) }
+    } }
+}
+
+/// Which part of a list this is, and the ways to the parts beside it. `path` is the page's own address; what the
+/// query asks for stays.
+pub fn pager(v: &Visit, doc: &Doc, path: &str) -> Markup {
+    let (page, pages, total) = (doc.page().max(1), doc.total_pages(), doc.total());
+    let Some((first, last)) = shown(page, pages, total, doc.items().len() as u64) else { return html! {} };
+    let to = |page: u64| format!("{path}?{}", with_page(&v.query, page));
+    let part = [("first", number(v, first)), ("last", number(v, last)), ("total", number(v, total))];
+    html! { nav.pager aria-label=(v.say("Pages of the list")) {
+        p { (v.fill("{first}–{last} of {total}", &[("first", &part[0].1), ("last", &part[1].1), ("total", &part[2].1)])) }
+        @if pages > 1 { div {
+            @if page > 1 { a.button rel="prev" href=(to(page - 1)) { (v.say("Previous")) } }
+            @if page < pages { a.button rel="next" href=(to(page + 1)) { (v.say("Next")) } }
+        } }
+    } }
+}
+
+/// The numbers of the first and the last of `here` entries on a page. The last page tells only how many there are in
+/// all, any other how many stand on each.
+fn shown(page: u64, pages: u64, total: u64, here: u64) -> Option<(u64, u64)> {
+    if here == 0 {
+        return None;
+    }
+    let first = if page >= pages { total.saturating_sub(here) + 1 } else { (page - 1) * here + 1 };
+    Some((first, first + here - 1))
+}
+
+fn with_page(query: &[(String, String)], page: u64) -> String {
+    let kept = query.iter().filter(|(name, value)| name != "page" && name != "lang" && !value.is_empty());
+    let mut text = Serializer::new(String::new());
+    text.extend_pairs(kept);
+    text.append_pair("page", &page.to_string());
+    text.finish()
+}
+
+/// A field of a form. Its id is `f-` and its name.
+#[derive(Clone, Copy)]
+pub struct Input<'a> {
+    pub name: &'a str,
+    pub label: &'a str,
+    pub value: &'a str,
+    pub hint: &'a str,
+    pub error: Option<&'a Fault>,
+    /// `text`, `url`, `email`, `password`, `datetime-local`, `date`, `number` or `search`.
+    pub kind: &'a str,
+    pub required: bool,
+    pub autocomplete: &'a str,
+    /// The most characters that it takes.
+    pub max: Option<usize>,
+}
+
+impl Default for Input<'_> {
+    fn default() -> Self {
+        Self {
+            name: "",
+            label: "",
+            value: "",
+            hint: "",
+            error: None,
+            kind: "text",
+            required: false,
+            autocomplete: "off",
+            max: None,
+        }
+    }
+}
+
+impl Input<'_> {
+    fn id(&self) -> String {
+        format!("f-{}", self.name)
+    }
+
+    /// The ids of what describes it.
+    fn described(&self) -> Option<String> {
+        described(self.name, self.hint, self.error)
+    }
+
+    fn around(&self, control: &Markup) -> Markup {
+        html! { div.field.wrong[self.error.is_some()] {
+            label for=(self.id()) { (self.label) @if self.required { (star()) } }
+            (hint(self.name, self.hint))
+            (control)
+            (error(self.name, self.error))
+        } }
+    }
+}
+
+/// The attribute `required` says the same to those who do not see it.
+fn star() -> Markup {
+    html! { span.star aria-hidden="true" { "*" } }
+}
+
+fn described(name: &str, hint: &str, error: Option<&Fault>) -> Option<String> {
+    match (hint.is_empty(), error.is_some()) {
+        (true, false) => None,
+        (false, false) => Some(format!("f-{name}-hint")),
+        (true, true) => Some(format!("f-{name}-error")),
+        (false, true) => Some(format!("f-{name}-hint f-{name}-error")),
+    }
+}
+
+fn hint(name: &str, text: &str) -> Markup {
+    html! { @if !text.is_empty() { p.hint id={ "f-" (name) "-hint" } { (text) } } }
+}
+
+fn error(name: &str, fault: Option<&Fault>) -> Markup {
+    html! { @if let Some(fault) = fault { p.error id={ "f-" (name) "-error" } { (fault.detail) } } }
+}
+
+/// A line of text to fill in.
+pub fn input(f: &Input<'_>) -> Markup {
+    f.around(&html! {
+        input id=(f.id()) name=(f.name) type=(f.kind) value=[(f.kind != "password").then_some(f.value)] required[f.required]
+            autocomplete=(f.autocomplete) maxlength=[f.max] aria-describedby=[f.described()]
+            aria-invalid=[f.error.map(|_| "true")];
+    })
+}
+
+/// Lines of text to fill in.
+pub fn area(f: &Input<'_>, rows: u32) -> Markup {
+    // A browser drops the first line break in a textarea.
+    f.around(&html! {
+        textarea id=(f.id()) name=(f.name) rows=(rows) required[f.required] autocomplete=(f.autocomplete) spellcheck="false"
+            maxlength=[f.max] aria-describedby=[f.described()] aria-invalid=[f.error.map(|_| "true")] { "\n" (f.value) }
+    })
+}
+
+/// One of several values.
+pub fn select(f: &Input<'_>, options: &[(&str, &str)]) -> Markup {
+    f.around(&html! {
+        select id=(f.id()) name=(f.name) required[f.required] autocomplete=(f.autocomplete)
+            aria-describedby=[f.described()] aria-invalid=[f.error.map(|_| "true")] {
+            @for (value, label) in options { option value=(value) selected[*value == f.value] { (label) } }
+        }
+    })
+}
+
+/// Any of several values. An option is its value, its label, and whether it is checked.
+pub fn checks(legend: &str, name: &str, options: &[(&str, &str, bool)], hint: &str, error: Option<&Fault>) -> Markup {
+    html! {
+        fieldset.field.wrong[error.is_some()] id={ "f-" (name) } tabindex="-1" aria-describedby=[described(name, hint, error)] {
+            legend { (legend) }
+            (self::hint(name, hint))
+            div.checks { @for (value, label, checked) in options {
+                label { input type="checkbox" name=(name) value=(value) checked[*checked]; span { (label) } }
+            } }
+            (self::error(name, error))
+        }
+    }
+}
+
+/// The button of a form: `""`, `"primary"` or `"danger"`.
+pub fn submit(label: &str, kind: &str) -> Markup {
+    html! { button class={ "button " (kind) } type="submit" { (label) } }
+}
+
+/// A form that is only its button.
+pub fn post(v: &Visit, action: &str, label: &str, kind: &str) -> Markup {
+    html! { form.inline method="post" action=(action) data-submit-once { (v.form_start()) (submit(label, kind)) } }
+}
+
+/// A link that looks like a button: `""`, `"primary"` or `"danger"`.
+pub fn button(href: &str, label: &str, kind: &str) -> Markup {
+    html! { a class={ "button " (kind) } href=(href) { (label) } }
+}
+
+/// Copies what stands beside it. Without the script there is none.
+fn copy_button(v: &Visit) -> Markup {
+    html! { button.copy type="button" hidden data-copy data-done=(v.say("Copied")) { (v.say("Copy")) } }
+}
+
+/// What is shown only once.
+pub fn secret(v: &Visit, label: &str, value: &str) -> Markup {
+    let rows = (value.len() / 44 + 1).min(6);
+    html! { section.secret {
+        label for="secret" { (label) }
+        div.copyable {
+            textarea #secret readonly rows=(rows) spellcheck="false" autocomplete="off" aria-describedby="secret-hint" { (value) }
+            (copy_button(v))
+        }
+        p #secret-hint { (v.say("Copy it now and keep it safe. It is not shown again.")) }
+    } }
+}
+
+/// A text to take along: an id, a command, a body.
+pub fn copyable(v: &Visit, text: &str) -> Markup {
+    // What scrolls can be reached by the keyboard.
+    let many = text.contains('\n') || text.len() > 60;
+    html! { div.copyable.line[!many] {
+        pre tabindex=[many.then_some("0")] { code { (text) } }
+        (copy_button(v))
+    } }
+}
+
+/// Names and what belongs to them.
+pub fn facts(rows: &[(&str, Markup)]) -> Markup {
+    html! { dl.facts { @for (name, value) in rows { div { dt { (name) } dd { (value) } } } } }
+}
+
+/// A word of the machine's.
+pub fn code(text: &str) -> Markup {
+    html! { code { (text) } }
+}
+
+/// What is said before a dangerous step, and what it asks.
+#[derive(Clone, Copy, Default)]
+pub struct Confirm<'a> {
+    /// The page's heading: the step as a question.
+    pub question: &'a str,
+    /// What will happen, a sentence each.
+    pub happens: &'a [String],
+    /// What must be typed to go on, exactly; it is sent as the field `confirm`.
+    pub type_this: Option<&'a str>,
+    /// Whether something else was typed.
+    pub mistyped: bool,
+    /// Where the form is sent.
+    pub action: &'a str,
+    /// The button's label: what it does.
+    pub label: &'a str,
+    /// Where the link back goes.
+    pub cancel: &'a str,
+    /// Why it was refused.
+    pub failure: Option<&'a Failure>,
+    /// More fields of the form.
+    pub fields: Option<&'a Markup>,
+}
+
+/// The page of a dangerous step.
+pub fn confirm(v: &Visit, c: &Confirm<'_>) -> Markup {
+    let typed = c.type_this.map(|name| {
+        let wrong = Fault {
+            code: String::new(),
+            detail: v.say("Type it exactly as it stands above."),
+            field: Some("confirm".to_owned()),
+            meta: serde_json::Value::Null,
+        };
+        let label = v.fill("Type {name} to confirm", &[("name", &name)]);
+        let error = c.mistyped.then_some(&wrong);
+        input(&Input { name: "confirm", label: &label, required: true, error, ..Input::default() })
+    });
+    html! {
+        (head(c.question, None, html! {}))
+        (faults(v, c.failure))
+        section.panel.danger-zone {
+            @if !c.happens.is_empty() { ul { @for sentence in c.happens { li { (sentence) } } } }
+            form method="post" action=(c.action) data-submit-once {
+                (v.form_start())
+                @if let Some(fields) = c.fields { (fields) }
+                @if let Some(typed) = typed { (typed) }
+                div.buttons { (submit(c.label, "danger")) (button(c.cancel, &v.say("Cancel"), "")) }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: i64 = 60_000;
+
+    #[test]
+    fn a_distance_is_told_in_the_largest_unit_that_fits() {
+        let now = 1_800_000_000_000;
+        for (before, expected) in [
+            (0, Distance::Here),
+            (59_999, Distance::Here),
+            (-59_999, Distance::Soon),
+            (MINUTE, Distance::Minutes(1)),
+            (59 * MINUTE + 59_999, Distance::Minutes(59)),
+            (-4 * MINUTE, Distance::Minutes(-4)),
+            (60 * MINUTE, Distance::Hours(1)),
+            (-25 * 60 * MINUTE, Distance::Days(-1)),
+            (29 * 24 * 60 * MINUTE, Distance::Days(29)),
+            (30 * 24 * 60 * MINUTE, Distance::Far),
+        ] {
+            assert_eq!(Distance::between(now, now - before), expected, "{before} ms");
+        }
+    }
+
+    #[test]
+    fn thousands_stand_apart() {
+        for (n, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(n, ','), text);
+        }
+        assert_eq!(grouped(12_345, '.'), "12.345");
+    }
+
+    #[test]
+    fn a_duration_has_a_unit_that_suits_it() {
+        for (ms, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1_000, "1.0 s"),
+            (1_249, "1.2 s"),
+            (9_949, "9.9 s"),
+            (9_950, "10 s"),
+            (75_400, "75 s"),
+        ] {
+            assert_eq!(duration(ms, '.'), text);
+        }
+        assert_eq!(duration(1_250, ','), "1,3 s");
+    }
+
+    #[test]
+    fn a_page_of_a_list_knows_its_place() {
+        assert_eq!(shown(1, 25, 1_234, 50), Some((1, 50)));
+        assert_eq!(shown(25, 25, 1_234, 34), Some((1_201, 1_234)));
+        assert_eq!(shown(1, 1, 7, 7), Some((1, 7)));
+        assert_eq!(shown(9, 1, 7, 0), None);
+    }
+
+    #[test]
+    fn the_way_to_another_page_keeps_the_question() {
+        let query = [("status", "failed"), ("page", "2"), ("event_type", ""), ("lang", "es"), ("q", "a&b ñ")];
+        let query = query.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!(with_page(&query, 3), "status=failed&q=a%26b+%C3%B1&page=3");
+    }
+
+    #[test]
+    fn a_time_is_written_out_in_full() {
+        assert_eq!(written_out("2026-05-01T05:14:38Z"), "2026-05-01 05:14:38 UTC");
+        assert_eq!(written_out("soon"), "soon");
+        assert_eq!(milliseconds("1970-01-01T00:00:01Z"), Some(1_000));
+    }
+}

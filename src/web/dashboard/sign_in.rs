@@ -1,0 +1,145 @@
+//! The pages of those who are not signed in yet: signing in, and taking an invitation.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::Response;
+use maud::{Markup, html};
+
+use super::Dashboard;
+use super::entrance::{Arrival, home_of, next_of};
+use super::parts::{self, Input, Kind};
+use crate::api::{SignInRefused, Typed};
+
+/// `GET /sign-in`
+pub(super) async fn ask(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    let arrival = match Arrival::read(&dashboard, request).await {
+        Ok(arrival) => arrival,
+        Err(refused) => return *refused,
+    };
+    if let Some(visitor) = &arrival.visitor {
+        return arrival.redirect(&home_of(visitor));
+    }
+    arrival.alone(200, &form(&dashboard, &arrival, "", None))
+}
+
+/// `POST /sign-in`
+pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    let arrival = match Arrival::read(&dashboard, request).await {
+        Ok(arrival) => arrival,
+        Err(refused) => return *refused,
+    };
+    let email = arrival.field("email").to_owned();
+    let typed = Typed { email: &email, password: arrival.field("password"), code: arrival.field("code") };
+    match dashboard.api.sign_in(&arrival.door, typed).await {
+        Ok(token) => {
+            let next = next_of(arrival.field("next")).unwrap_or("/").to_owned();
+            arrival.welcome(&dashboard, &token, &next)
+        }
+        Err(SignInRefused::Refused(error)) if !arrival.is_browser() => arrival.refusal(&error),
+        Err(SignInRefused::Refused(error)) => {
+            let told = error.detail(arrival.tongue.0);
+            let mut response = arrival.alone(error.status(), &form(&dashboard, &arrival, &email, Some(&told)));
+            error.add_headers(response.headers_mut());
+            response
+        }
+        Err(SignInRefused::Wrong | SignInRefused::Password(..)) => {
+            let told = arrival.tongue.say("The e-mail address, the password or the code is wrong.");
+            arrival.alone(401, &form(&dashboard, &arrival, &email, Some(&told)))
+        }
+    }
+}
+
+fn form(dashboard: &Dashboard, arrival: &Arrival, email: &str, told: Option<&str>) -> Markup {
+    let say = |text: &str| arrival.tongue.say(text);
+    let asked = arrival.query.iter().rev().find(|(name, _)| name == "next").map_or("", |(_, next)| next);
+    let next = next_of(if asked.is_empty() { arrival.field("next") } else { asked }).unwrap_or("");
+    html! {
+        h1 { (say("Sign in")) }
+        @if let Some(told) = told { (parts::notice(Kind::Bad, html! { (told) })) }
+        form method="post" action="/sign-in" data-submit-once {
+            input type="hidden" name="next" value=(next);
+            (parts::input(&Input { name: "email", label: &say("E-mail address"), value: email, kind: "email",
+                required: true, autocomplete: "username", ..Input::default() }))
+            (parts::input(&Input { name: "password", label: &say("Password"), kind: "password", required: true,
+                autocomplete: "current-password", ..Input::default() }))
+            (parts::input(&Input { name: "code", label: &say("Code of your authenticator app"),
+                hint: &say("Only if you have set one up."), autocomplete: "one-time-code", ..Input::default() }))
+            (parts::submit(&say("Sign in"), "primary"))
+        }
+        p.quiet { (say("Forgotten your password? An owner of your account can make you a new invitation link.")) }
+        @if dashboard.api.welcomes() {
+            p { a href="/" { (say("This server runs for trying it: come in without a password")) } }
+        }
+    }
+}
+
+/// `GET /join/{invitation}`
+pub(super) async fn invited(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    let arrival = match Arrival::read(&dashboard, request).await {
+        Ok(arrival) => arrival,
+        Err(refused) => return *refused,
+    };
+    joining(&dashboard, &arrival, None).await
+}
+
+/// `POST /join/{invitation}`
+pub(super) async fn join(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    let arrival = match Arrival::read(&dashboard, request).await {
+        Ok(arrival) => arrival,
+        Err(refused) => return *refused,
+    };
+    let say = |text: &str| arrival.tongue.say(text);
+    if arrival.field("password") != arrival.field("again") {
+        let told = say("The two passwords differ.");
+        return joining(&dashboard, &arrival, Some(&told)).await;
+    }
+    match dashboard.api.join(&arrival.door, invitation(&arrival), arrival.field("password")).await {
+        Ok(token) => arrival.welcome(&dashboard, &token, "/"),
+        Err(SignInRefused::Password(least, most)) => {
+            let told = password_rule(&arrival, least, most);
+            joining(&dashboard, &arrival, Some(&told)).await
+        }
+        Err(SignInRefused::Wrong) => joining(&dashboard, &arrival, None).await,
+        Err(SignInRefused::Refused(error)) => arrival.refusal(&error),
+    }
+}
+
+fn password_rule(arrival: &Arrival, least: usize, most: usize) -> String {
+    let text = arrival.tongue.say("A password has {least} to {most} characters.");
+    text.replace("{least}", &least.to_string()).replace("{most}", &most.to_string())
+}
+
+fn invitation(arrival: &Arrival) -> &str {
+    arrival.params.iter().find(|(name, _)| name == "invitation").map_or("", |(_, value)| value)
+}
+
+async fn joining(dashboard: &Dashboard, arrival: &Arrival, told: Option<&str>) -> Response<Body> {
+    let say = |text: &str| arrival.tongue.say(text);
+    let email = match dashboard.api.invited(invitation(arrival)).await {
+        Ok(Some(email)) => email,
+        Ok(None) => {
+            let content = html! {
+                h1 { (say("This invitation cannot be used")) }
+                p { (say("It was used already, a newer one was made, or its seven days are over. Ask for a new one.")) }
+                p { a href="/sign-in" { (say("Sign in")) } }
+            };
+            return arrival.alone(404, &content);
+        }
+        Err(error) => return arrival.refusal(&error),
+    };
+    let content = html! {
+        h1 { (say("Choose your password")) }
+        @if let Some(told) = told { (parts::notice(Kind::Bad, html! { (told) })) }
+        form method="post" action=(arrival.address) data-submit-once {
+            p { strong { (email) } }
+            input type="hidden" name="email" value=(email) autocomplete="username";
+            (parts::input(&Input { name: "password", label: &say("New password"), kind: "password", required: true,
+                hint: &say("At least 10 characters. A few words in a row are easy to remember and hard to guess."),
+                autocomplete: "new-password", ..Input::default() }))
+            (parts::input(&Input { name: "again", label: &say("The same again"), kind: "password", required: true,
+                autocomplete: "new-password", ..Input::default() }))
+            (parts::submit(&say("Set the password and sign in"), "primary"))
+        }
+    };
+    arrival.alone(if told.is_some() { 422 } else { 200 }, &content)
+}

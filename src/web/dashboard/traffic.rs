@@ -1,0 +1,109 @@
+//! What went out lately: attempts over time, how fast they were answered, and the newest deliveries. The overview shows it
+//! of an account, an endpoint's page of the endpoint.
+
+use maud::{Markup, html};
+
+use super::chart;
+use super::parts::{http_status, millis, none, status, time, until};
+use super::visit::{Doc, Failure, Item, Visit};
+
+/// How far back the charts can reach.
+const PERIODS: [&str; 3] = ["1h", "24h", "7d"];
+
+/// The period that is asked for.
+pub fn period(v: &Visit) -> &'static str {
+    PERIODS.into_iter().find(|known| *known == v.asked("period")).unwrap_or("24h")
+}
+
+/// The attempts of that period: of an endpoint, or of all.
+pub async fn statistics(v: &Visit, endpoint: Option<&str>) -> Result<Doc, Failure> {
+    let mut query = vec![("period", period(v))];
+    query.extend(endpoint.map(|id| ("endpoint_id", id)));
+    v.get("/v1/webhooks/statistics", &query).await
+}
+
+/// The ways to the other periods. `path` is the page's own address.
+pub fn switch(v: &Visit, path: &str) -> Markup {
+    let asked = period(v);
+    html! { nav.segments aria-label=(v.say("Period")) {
+        @for name in PERIODS {
+            a href={ (path) "?period=" (name) } aria-current=[(name == asked).then_some("true")] {
+                @match name {
+                    "1h" => (v.say("1 hour")),
+                    "24h" => (v.say("24 hours")),
+                    _ => (v.say("7 days")),
+                }
+            }
+        }
+    } }
+}
+
+/// The period's charts, each in a panel.
+pub fn charts(v: &Visit, statistics: Item<'_>) -> Markup {
+    html! {
+        section.panel aria-labelledby="attempts" {
+            h2 #attempts { (v.say("Attempts")) }
+            (chart::outcomes(v, statistics))
+        }
+        section.panel aria-labelledby="response-times" {
+            h2 #response-times { (v.say("Response times")) }
+            (chart::latency(v, statistics))
+        }
+    }
+}
+
+/// An endpoint's newest deliveries, with what went wrong and when it is tried again.
+pub fn latest(v: &Visit, deliveries: &[Item<'_>]) -> Markup {
+    let columns = [v.say("Event type"), v.say("Status"), v.say("HTTP status"), v.say("Took"), v.say("Created")];
+    html! { div.scroll { table.list {
+        thead { tr { @for (at, name) in columns.iter().enumerate() { th.num[at == 3] scope="col" { (name) } } } }
+        tbody { @for delivery in deliveries { tr {
+            td.main data-label=(columns[0]) {
+                a href=(v.link(&format!("/deliveries/{}", delivery.id()))) { (delivery.text("event_type")) }
+                @if !delivery.text("error_message").is_empty() { small { (delivery.text("error_message")) } }
+            }
+            td data-label=(columns[1]) { span {
+                (status(v, delivery.text("status")))
+                @if !delivery.text("next_retry_at").is_empty() {
+                    " " small.muted { (v.say("next attempt")) " " (until(v, delivery.text("next_retry_at"))) }
+                }
+            } }
+            td data-label=(columns[2]) { (answered(v, *delivery)) }
+            td.num data-label=(columns[3]) { (millis(v, delivery.number("response_time_ms"))) }
+            td.nowrap data-label=(columns[4]) { (time(v, delivery.text("created_at"))) }
+        } } }
+    } } }
+}
+
+/// What was not tried has no answer yet; that is not the same as none.
+fn answered(v: &Visit, delivery: Item<'_>) -> Markup {
+    match delivery.number("response_status") {
+        None if delivery.text("status") == "pending" => none(v),
+        code => http_status(v, code),
+    }
+}
+
+/// The last failure of an endpoint.
+#[derive(Default)]
+pub struct LastFailure {
+    /// What went wrong; nothing where that is not known.
+    pub error: String,
+    /// Whether the receiver wants no more.
+    pub gone: bool,
+}
+
+/// What went wrong last at an endpoint. A page can do without it.
+pub async fn last_failure(v: &Visit, endpoint: &str) -> LastFailure {
+    let query = [("endpoint_id", endpoint), ("status", "failed,retrying"), ("per_page", "1")];
+    let Ok(found) = v.get("/v1/webhooks/deliveries", &query).await else { return LastFailure::default() };
+    let newest = found.items().first().map(|delivery| LastFailure {
+        error: delivery.text("error_message").to_owned(),
+        gone: delivery.number("response_status") == Some(410),
+    });
+    newest.unwrap_or_default()
+}
+
+/// A field that counts something.
+pub fn count(item: Item<'_>, name: &str) -> u64 {
+    item.number(name).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+}

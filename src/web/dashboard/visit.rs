@@ -1,0 +1,349 @@
+//! A visit to a page: who looks, at what, in which language; and the API, which the page calls for them.
+
+use std::fmt::Display;
+
+use axum::body::Body;
+use axum::http::{Method, Response};
+use http_body_util::{BodyExt as _, Limited};
+use maud::{Markup, html};
+use ring::digest;
+use serde_json::Value;
+
+use super::Dashboard;
+use crate::api::{Asked, Caller, Doorstep, Visitor};
+use crate::web::text::Tongue;
+
+/// Largest answer of the API that a page reads: one delivery with its body and a thousand attempts fits.
+const MAX_ANSWER: usize = 32 << 20;
+
+/// Whose pages these are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// An account's, for its users or an operator.
+    Account,
+    /// An account's, through a portal link.
+    Portal,
+    /// The operator's own.
+    Operator,
+}
+
+/// A request for a page.
+pub struct Visit {
+    /// The language of the page.
+    pub tongue: Tongue,
+    /// Milliseconds since the epoch.
+    pub now: i64,
+    /// Whose pages these are.
+    pub place: Place,
+    /// The parts of the path.
+    pub params: Vec<(String, String)>,
+    /// The query.
+    pub query: Vec<(String, String)>,
+    /// The form that was sent, without its marks.
+    pub form: Vec<(String, String)>,
+    pub(super) dashboard: Dashboard,
+    pub(super) caller: Caller,
+    pub(super) door: Doorstep,
+    pub(super) visitor: Option<Visitor>,
+    pub(super) prefix: String,
+    pub(super) account: String,
+    /// Proves that a form was on a page of ours.
+    pub(super) csrf: String,
+    /// Names the forms of this page, so that what is sent twice is done once.
+    pub(super) once: String,
+    /// The name of the form that was sent.
+    pub(super) sent: String,
+}
+
+impl Visit {
+    /// The sentence in the visitor's language.
+    pub fn say(&self, english: &str) -> String {
+        self.tongue.say(english)
+    }
+
+    /// The same with values in the place of their names in braces.
+    pub fn fill(&self, english: &str, values: &[(&str, &dyn Display)]) -> String {
+        let mut text = self.say(english);
+        for (name, value) in values {
+            text = text.replace(&format!("{{{name}}}"), &value.to_string());
+        }
+        text
+    }
+
+    /// Whether the visitor may do this: the API refuses it anyway.
+    pub fn may(&self, permission: &str) -> bool {
+        self.caller.may(permission)
+    }
+
+    /// The address of a page beside this one.
+    pub fn link(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
+    /// The account's id; empty among the operator's own pages.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// A part of the path.
+    pub fn param(&self, name: &str) -> &str {
+        last(&self.params, name)
+    }
+
+    /// The last value of a parameter of the query, or nothing.
+    pub fn asked(&self, name: &str) -> &str {
+        last(&self.query, name)
+    }
+
+    /// The last value of a field of the form, or nothing.
+    pub fn field(&self, name: &str) -> &str {
+        last(&self.form, name)
+    }
+
+    /// Every value of a field of the form.
+    pub fn fields(&self, name: &str) -> Vec<&str> {
+        self.form.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str()).collect()
+    }
+
+    /// Reads from the API.
+    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Doc, Failure> {
+        let address = with_query(path, query);
+        let asked = Asked { method: Method::GET, address: &address, body: None, idempotency_key: None };
+        read(self.dashboard.inside.call(self.caller.clone(), &self.door, asked).await).await
+    }
+
+    /// Changes something by the API; without a body where that is null. What the same form asks for twice is done once.
+    pub async fn send(&self, method: &str, path: &str, body: Value) -> Result<Doc, Failure> {
+        self.send_text(method, path, (!body.is_null()).then(|| body.to_string())).await
+    }
+
+    /// The same with a body as it was written, to the byte.
+    pub async fn send_text(&self, method: &str, path: &str, body: Option<String>) -> Result<Doc, Failure> {
+        let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+        // Another body is another wish: a form that was corrected after going back is no repetition.
+        let text = body.as_deref().unwrap_or("");
+        let key = (method == Method::POST && !self.sent.is_empty()).then(|| short_hash(&[&self.sent, text]));
+        let asked = Asked { method, address: path, body, idempotency_key: key.as_deref() };
+        read(self.dashboard.inside.call(self.caller.clone(), &self.door, asked).await).await
+    }
+
+    /// An answer of the API as it is, for what is a file.
+    pub(super) async fn file(&self, path: &str) -> Response<Body> {
+        let pairs: Vec<_> = self.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let address = with_query(path, &pairs);
+        let asked = Asked { method: Method::GET, address: &address, body: None, idempotency_key: None };
+        self.dashboard.inside.call(self.caller.clone(), &self.door, asked).await
+    }
+
+    /// What every form contains that changes something.
+    pub fn form_start(&self) -> Markup {
+        html! {
+            input type="hidden" name="csrf" value=(self.csrf);
+            input type="hidden" name="once" value=(self.once);
+        }
+    }
+
+    /// Who has signed in; nobody has in a portal.
+    pub fn visitor(&self) -> Option<&Visitor> {
+        self.visitor.as_ref()
+    }
+}
+
+/// 32 hex digits that tell these texts from others.
+pub(super) fn short_hash(parts: &[&str]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(part.as_bytes());
+        context.update(b"\0");
+    }
+    hex::encode(&context.finish().as_ref()[..16])
+}
+
+fn last<'a>(pairs: &'a [(String, String)], name: &str) -> &'a str {
+    pairs.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+}
+
+fn with_query(path: &str, query: &[(&str, &str)]) -> String {
+    if query.is_empty() {
+        return path.to_owned();
+    }
+    let encoded = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+    format!("{path}?{encoded}")
+}
+
+async fn read(response: Response<Body>) -> Result<Doc, Failure> {
+    let status = response.status();
+    let broken = || Failure { status: 500, faults: Vec::new(), retry_after: None };
+    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|_| broken())?.to_bytes();
+    let value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).map_err(|_| broken())? };
+    if status.is_success() { Ok(Doc(value)) } else { Err(Failure::read(status.as_u16(), &value)) }
+}
+
+/// An answer of the API.
+pub struct Doc(Value);
+
+impl Doc {
+    /// Its one resource.
+    pub fn item(&self) -> Item<'_> {
+        Item(&self.0["data"])
+    }
+
+    /// Its resources.
+    pub fn items(&self) -> Vec<Item<'_>> {
+        self.0["data"].as_array().map(|items| items.iter().map(Item).collect()).unwrap_or_default()
+    }
+
+    /// Rows on all pages.
+    pub fn total(&self) -> u64 {
+        self.pagination("total")
+    }
+
+    /// Which page this is.
+    pub fn page(&self) -> u64 {
+        self.pagination("page")
+    }
+
+    /// How many there are.
+    pub fn total_pages(&self) -> u64 {
+        self.pagination("total_pages")
+    }
+
+    fn pagination(&self, name: &str) -> u64 {
+        self.0["meta"]["pagination"][name].as_u64().unwrap_or(0)
+    }
+}
+
+/// A resource, or an object inside one.
+#[derive(Clone, Copy)]
+pub struct Item<'a>(&'a Value);
+
+impl<'a> Item<'a> {
+    /// Its id.
+    pub fn id(self) -> &'a str {
+        self.0["id"].as_str().unwrap_or("")
+    }
+
+    /// A field that is text; nothing where it is null.
+    pub fn text(self, name: &str) -> &'a str {
+        self.value(name).as_str().unwrap_or("")
+    }
+
+    /// A field that is a number.
+    pub fn number(self, name: &str) -> Option<i64> {
+        self.value(name).as_i64()
+    }
+
+    /// A field that is true or false.
+    pub fn flag(self, name: &str) -> bool {
+        self.value(name).as_bool().unwrap_or(false)
+    }
+
+    /// A field that is a list of texts.
+    pub fn texts(self, name: &str) -> Vec<&'a str> {
+        self.value(name).as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+    }
+
+    /// A field, whatever it is.
+    pub fn value(self, name: &str) -> &'a Value {
+        match self.0.get("attributes") {
+            Some(attributes) => &attributes[name],
+            None => &self.0[name],
+        }
+    }
+
+    /// A field that is a list of objects.
+    pub fn list(self, name: &str) -> Vec<Item<'a>> {
+        self.value(name).as_array().map(|list| list.iter().map(Item).collect()).unwrap_or_default()
+    }
+
+    /// The resources that this one is related to.
+    pub fn related(self, name: &str) -> Vec<Item<'a>> {
+        let data = &self.0["relationships"][name]["data"];
+        data.as_array().map(|list| list.iter().map(Item).collect()).unwrap_or_default()
+    }
+}
+
+/// A refusal of the API.
+#[derive(Clone, Debug, Default)]
+pub struct Failure {
+    /// Its status.
+    pub status: u16,
+    /// What is wrong.
+    pub faults: Vec<Fault>,
+    /// Seconds after which to try again.
+    pub retry_after: Option<u64>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// What.
+    pub code: String,
+    /// The same in the visitor's words.
+    pub detail: String,
+    /// The field or filter that is at fault.
+    pub field: Option<String>,
+    /// Values that belong to it.
+    pub meta: Value,
+}
+
+impl Failure {
+    /// The fault of a field.
+    pub fn of(&self, field: &str) -> Option<&Fault> {
+        self.faults.iter().find(|fault| fault.field.as_deref() == Some(field))
+    }
+
+    /// Whether it is for this reason.
+    pub fn is(&self, code: &str) -> bool {
+        self.faults.iter().any(|fault| fault.code == code)
+    }
+
+    fn read(status: u16, value: &Value) -> Self {
+        let faults = value["errors"].as_array().map(Vec::as_slice).unwrap_or_default().iter().map(|error| {
+            let source = &error["source"];
+            let field = source["pointer"].as_str().and_then(|pointer| pointer.rsplit('/').next());
+            Fault {
+                code: error["code"].as_str().unwrap_or("").to_owned(),
+                detail: error["detail"].as_str().unwrap_or("").to_owned(),
+                field: field.or(source["parameter"].as_str()).map(str::to_owned),
+                meta: error["meta"].clone(),
+            }
+        });
+        Self { status, faults: faults.collect(), retry_after: value["meta"]["retry_after"].as_u64() }
+    }
+}
+
+/// What a page answers.
+pub enum Page {
+    /// A page in its frame.
+    Html {
+        /// The HTTP status.
+        status: u16,
+        /// The title.
+        title: String,
+        /// The entry beside it that it belongs to.
+        section: &'static str,
+        /// What is in it.
+        content: Markup,
+    },
+    /// Another page.
+    Redirect(String),
+    /// The way out: the session has ended.
+    Leave,
+}
+
+impl Page {
+    /// A page.
+    pub fn new(title: impl Into<String>, section: &'static str, content: Markup) -> Self {
+        Self::Html { status: 200, title: title.into(), section, content }
+    }
+
+    /// The same with another status.
+    #[must_use]
+    pub fn with_status(self, status: u16) -> Self {
+        match self {
+            Self::Html { title, section, content, .. } => Self::Html { status, title, section, content },
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! JSON that people write into a form, and JSON that they read.
+
+use serde_json::Value;
+use serde_json::error::Category;
+use serde_json::value::RawValue;
+
+use super::asking::{fault, local};
+use super::visit::{Failure, Visit};
+
+/// The deepest nesting that is laid out in lines: beyond, it is mostly spaces.
+const MAX_DEPTH: usize = 64;
+
+/// The longest text that comes of it, in bytes.
+const MAX_LAID_OUT: usize = 1 << 20;
+
+/// Reads a field that holds JSON; the refusal says where it stops being JSON.
+pub fn read(v: &Visit, field: &str, text: &str) -> Result<Value, Failure> {
+    serde_json::from_str(text).map_err(|error| {
+        let place: [(&str, &dyn std::fmt::Display); 2] = [("line", &error.line()), ("column", &error.column())];
+        let detail = if text.trim().is_empty() {
+            v.say("Nothing is written here. The smallest JSON object is {}.")
+        } else if error.classify() == Category::Eof {
+            v.fill("This is not JSON yet: it ends early, at line {line}, column {column}.", &place)
+        } else {
+            v.fill("This is not JSON: there is a mistake at line {line}, column {column}.", &place)
+        };
+        local(vec![fault("invalid_json", detail, Some(field))])
+    })
+}
+
+/// The same where nothing may be written: that is `null`.
+pub fn read_optional(v: &Visit, field: &str, text: &str) -> Result<Value, Failure> {
+    if text.trim().is_empty() { Ok(Value::Null) } else { read(v, field, text) }
+}
+
+/// JSON in lines; nothing where there is none.
+pub fn pretty(value: &Value) -> String {
+    if value.is_null() { String::new() } else { serde_json::to_string_pretty(value).unwrap_or_default() }
+}
+
+/// JSON text in lines, each of its names, texts and numbers as it was written. `None` where it is no JSON, or too much.
+pub fn laid_out(text: &str) -> Option<String> {
+    let json = serde_json::from_str::<&RawValue>(text).ok()?.get();
+    let mut out = String::with_capacity(json.len() * 2);
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    let mut chars = json.chars().peekable();
+    while let Some(c) = chars.next() {
+        if quoted {
+            out.push(c);
+            quoted = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        match c {
+            ' ' | '\t' | '\n' | '\r' => {}
+            '{' | '[' => {
+                out.push(c);
+                while chars.next_if(char::is_ascii_whitespace).is_some() {}
+                if let Some(close) = chars.next_if(|c| matches!(c, '}' | ']')) {
+                    out.push(close);
+                } else {
+                    depth += 1;
+                    line(&mut out, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                line(&mut out, depth);
+                out.push(c);
+            }
+            ',' => {
+                out.push(c);
+                line(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            _ => {
+                quoted = c == '"';
+                out.push(c);
+            }
+        }
+        if depth > MAX_DEPTH || out.len() > MAX_LAID_OUT {
+            return None;
+        }
+    }
+    Some(out)
+}
+
+fn line(out: &mut String, depth: usize) {
+    out.push('\n');
+    out.extend(std::iter::repeat_n("  ", depth));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_laid_out_with_its_words_as_they_are() {
+        let text = r#" {"n":1.0,"big":12345678901234567890123,"t":"a\"{,}\\","e":{ },"l":[ ],"m":[1,{"x":null}],"ñ":"\u00e9"} "#;
+        let expected = "{\n  \"n\": 1.0,\n  \"big\": 12345678901234567890123,\n  \"t\": \"a\\\"{,}\\\\\",\n  \"e\": {},\n  \"l\": [],\n  \
+                        \"m\": [\n    1,\n    {\n      \"x\": null\n    }\n  ],\n  \"ñ\": \"\\u00e9\"\n}";
+        assert_eq!(laid_out(text).as_deref(), Some(expected));
+        assert_eq!(laid_out(expected).as_deref(), Some(expected));
+        assert_eq!(laid_out("7").as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn what_is_no_json_or_mostly_spaces_is_not_laid_out() {
+        for text in ["", "{", "hello", "{} {}", "{\"a\":}"] {
+            assert_eq!(laid_out(text), None, "{text}");
+        }
+        assert_eq!(laid_out(&format!("{}{}", "[".repeat(100), "]".repeat(100))), None);
+        let wide = format!("{}{}1{}", "[".repeat(60), "1,".repeat(20_000), "]".repeat(60));
+        assert_eq!(laid_out(&wide), None);
+    }
+}
