@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use api::Api;
 use clock::{Clock, Random, SharedClock, SystemRandom};
@@ -116,9 +116,17 @@ impl App {
         if config.roles.delivery {
             beside.push(tokio::spawn(engine::replay(store.clone(), metrics)));
             beside.push(tokio::spawn(engine::maintain(store.clone(), clock, keep)));
-            let (counting, counted_in) = (tally.clone(), store.clone());
-            beside.push(tokio::spawn(async move { counting.keep_writing(counted_in).await }));
-            delivering = Some(tokio::spawn(engine.run(nudges, until(stopped.clone()))));
+            // The last outcomes are counted when the engine has ended.
+            let (counting, counted_in, engine) =
+                (tally.clone(), store.clone(), engine.run(nudges, until(stopped.clone())));
+            let (ended, has_ended) = oneshot::channel::<()>();
+            let counted =
+                tokio::spawn(async move { counting.keep_writing(counted_in, until_dropped(has_ended)).await });
+            delivering = Some(tokio::spawn(async move {
+                engine.await;
+                drop(ended);
+                let _ = counted.await;
+            }));
         }
         let pages = web::router(api.clone());
         let router = if config.roles.api { api::router(api.clone(), pages) } else { api::health(api.clone()) };
@@ -134,7 +142,6 @@ impl App {
         }
         beside.iter().for_each(tokio::task::JoinHandle::abort);
         api.flush_key_uses().await;
-        tally.write(&store).await;
         if let Err(error) = store.close().await {
             tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over later");
         }
@@ -166,6 +173,10 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
 async fn until(mut stopped: watch::Receiver<bool>) {
     // The sender lives until the stop; should it be gone, that is a stop too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn until_dropped(held: oneshot::Receiver<()>) {
+    let _ = held.await;
 }
 
 async fn flush_key_uses(api: Api) {

@@ -4,7 +4,7 @@ CREATE TABLE users (
   key bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   id uuid NOT NULL UNIQUE,
   account bigint,
-  email text NOT NULL UNIQUE,
+  email text NOT NULL,
   role text NOT NULL,
   password text,
   factor_key_id text,
@@ -17,6 +17,9 @@ CREATE TABLE users (
   updated_at bigint NOT NULL
 );
 CREATE INDEX users_account ON users (account, key);
+CREATE UNIQUE INDEX users_email ON users (email, coalesce(account, 0));
+-- Only who has joined has an address for themselves: an invitation takes it from nobody.
+CREATE UNIQUE INDEX users_joined ON users (email) WHERE password IS NOT NULL;
 
 CREATE TABLE sessions (
   token bytea PRIMARY KEY,

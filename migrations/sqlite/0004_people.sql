@@ -4,7 +4,7 @@ CREATE TABLE users (
   key INTEGER PRIMARY KEY AUTOINCREMENT,
   id BLOB NOT NULL UNIQUE,
   account INTEGER REFERENCES accounts (key),
-  email TEXT NOT NULL UNIQUE,
+  email TEXT NOT NULL,
   role TEXT NOT NULL,
   password TEXT,
   factor_key_id TEXT,
@@ -17,6 +17,9 @@ CREATE TABLE users (
   updated_at INTEGER NOT NULL
 );
 CREATE INDEX users_account ON users (account, key);
+CREATE UNIQUE INDEX users_email ON users (email, coalesce(account, 0));
+-- Only who has joined has an address for themselves: an invitation takes it from nobody.
+CREATE UNIQUE INDEX users_joined ON users (email) WHERE password IS NOT NULL;
 
 CREATE TABLE sessions (
   token BLOB PRIMARY KEY,

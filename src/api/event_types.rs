@@ -14,6 +14,9 @@ use super::openapi::schemas::{NullableObject, NullableSchema};
 use crate::domain::event::{EventType, Operational, TEST_TYPE, is_type_name};
 use crate::store::{Page, Paged, StoreError};
 
+/// Deepest nesting of a schema or an example: readers of JSON that give up do so at some 100.
+const MAX_DEPTH: usize = 64;
+
 /// Longest description, in characters.
 const MAX_DESCRIPTION_CHARS: usize = 1_000;
 
@@ -143,6 +146,9 @@ fn read_fields(body: &Map<String, Value>, entry: &mut EventType, faults: &mut Ve
     match body.get("schema") {
         None => {}
         Some(Value::Null) => entry.schema = None,
+        Some(schema) if depth(schema) > MAX_DEPTH => {
+            faults.push(Fault::of_field(Code::TypeSchemaInvalid, "schema").because(&too_deep()));
+        }
         Some(schema) => match compile(schema) {
             Ok(_) => entry.schema = Some(schema.to_string()),
             Err(reason) => faults.push(Fault::of_field(Code::TypeSchemaInvalid, "schema").because(&reason)),
@@ -151,11 +157,32 @@ fn read_fields(body: &Map<String, Value>, entry: &mut EventType, faults: &mut Ve
     match body.get("example") {
         None => {}
         Some(Value::Null) => entry.example = None,
+        Some(example) if depth(example) > MAX_DEPTH => {
+            faults.push(Fault::of_field(Code::TypeExampleInvalid, "example").because(&too_deep()));
+            return;
+        }
         Some(example) => entry.example = Some(example.to_string()),
     }
     if let Err(reason) = check_example(entry) {
         faults.push(Fault::of_field(Code::TypeExampleInvalid, "example").because(&reason));
     }
+}
+
+/// How deep lists and objects stand in each other.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn too_deep() -> Words {
+    let (english, spanish) = ("lists and objects may stand", "las listas y los objetos pueden anidarse");
+    Words::new(
+        format!("{english} in each other up to {MAX_DEPTH} deep"),
+        format!("{spanish} hasta {MAX_DEPTH} niveles"),
+    )
 }
 
 fn check_example(entry: &EventType) -> Result<(), Words> {

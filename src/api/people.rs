@@ -28,16 +28,20 @@ use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::AccountId;
 use crate::domain::secret::Secret;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, PortalLink, User};
-use crate::store::{PasswordHash, Proof, SignInChange, Store, StoreError};
+use crate::store::{Factor, PasswordHash, Proof, SignInChange, Store, StoreError};
 
 /// Passwords that are hashed at once: each takes 19 MiB and some 20 ms of a core, which belong to the deliveries.
 const HASHING: usize = 2;
 
-/// How long somebody waits for their turn to be hashed.
-const HASHING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Passwords that wait for their turn; whoever comes then is told to try again.
+const WAITING: usize = 32;
 
 /// Longest token that is looked up.
 const MAX_TOKEN_LEN: usize = 128;
+
+/// What proxies add to the requests that they pass on.
+const PASSED_ON: [&str; 7] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-server", "x-real-ip"];
 
 /// How long people stay signed in.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +59,8 @@ pub enum SignInRefused {
     Wrong,
     /// A new password is too short or too long: at least and at most so many characters.
     Password(usize, usize),
+    /// Somebody else has joined with the address of the invitation.
+    Taken,
     /// Too often, or the store does not answer.
     Refused(ApiError),
 }
@@ -183,12 +189,15 @@ pub struct Enrolment {
     pub uri: String,
 }
 
-/// Passwords being hashed.
-pub(super) struct Hashing(Arc<Semaphore>);
+/// Passwords being hashed, and those that wait.
+pub(super) struct Hashing {
+    turns: Arc<Semaphore>,
+    places: Semaphore,
+}
 
 impl Default for Hashing {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(HASHING)))
+        Self { turns: Arc::new(Semaphore::new(HASHING)), places: Semaphore::new(HASHING + WAITING) }
     }
 }
 
@@ -196,8 +205,8 @@ impl Hashing {
     /// Runs this where it holds up nobody.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
         let busy = || ApiError::from(Code::Unavailable).with_header("retry-after", 1);
-        let turn = tokio::time::timeout(HASHING_TIMEOUT, self.0.clone().acquire_owned()).await;
-        let Ok(Ok(turn)) = turn else { return Err(busy()) };
+        let _place = self.places.try_acquire().map_err(|_| busy())?;
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| busy())?;
         let worked = tokio::task::spawn_blocking(move || {
             let worked = work();
             drop(turn);
@@ -271,8 +280,9 @@ impl Api {
         let right = self.is_password(typed.password, hash).await?;
         let Some(known) = known.filter(|_| right) else { return Err(SignInRefused::Wrong) };
         let step = match &known.second_factor {
-            Some(secret) => Some(self.step_of(secret, &known.user, typed.code).ok_or(SignInRefused::Wrong)?),
-            None => None,
+            Factor::None => None,
+            Factor::Secret(secret) => Some(self.step_of(secret, &known.user, typed.code).ok_or(SignInRefused::Wrong)?),
+            Factor::Sealed => return Err(ApiError::from(Code::InternalError).into()),
         };
         let hash = known.password.ok_or(SignInRefused::Wrong)?;
         let (lives, proof) = (self.settings.sessions.lifetime, Proof::Password(hash, step));
@@ -288,7 +298,9 @@ impl Api {
         let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
         let is_local = matches!(name, "localhost" | "127.0.0.1" | "[::1]");
         let is_near = door.address.is_some_and(|address| address.is_loopback());
-        if !is_local || !is_near || headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded") {
+        // Whoever comes through a proxy on this machine may come from anywhere.
+        let is_passed_on = PASSED_ON.into_iter().any(|name| headers.contains_key(name));
+        if !is_local || !is_near || is_passed_on {
             return Ok(None);
         }
         let user = match self.store.user(Some(account), user).await {
@@ -305,10 +317,10 @@ impl Api {
         self.settings.welcome.is_some()
     }
 
-    /// Whose session this is, if it has not ended.
-    pub async fn visitor(&self, token: &str) -> Result<Option<Visitor>, ApiError> {
+    /// Whose session this is, if it has not ended. What a page does by itself is no use of it.
+    pub async fn visitor(&self, token: &str, uses: bool) -> Result<Option<Visitor>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
-        let session = self.store.session(hash, self.settings.sessions.idle).await?;
+        let session = self.store.session(hash, self.settings.sessions.idle, uses).await?;
         Ok(session.map(|session| Visitor { user: session.user, session: hash }))
     }
 
@@ -320,7 +332,11 @@ impl Api {
     /// Ends every session of this person, this one too.
     pub async fn sign_out_everywhere(&self, door: &Doorstep, visitor: &Visitor) -> Result<(), ApiError> {
         let store = self.acting(door, &visitor.user);
-        Ok(store.change_sign_in(visitor.user.id, SignInChange::Sessions, None).await?)
+        match store.change_sign_in(visitor.user.id, SignInChange::Sessions, Proof::Trusted, visitor.session).await {
+            // It has ended already.
+            Err(StoreError::NotFound) => Ok(()),
+            other => Ok(other?),
+        }
     }
 
     /// Sets another password; every other session ends.
@@ -331,8 +347,9 @@ impl Api {
         current: &str,
         new: &str,
     ) -> Result<(), SignInRefused> {
+        let proof = self.proof(visitor, current).await?;
         let new = self.new_password(new).await?;
-        self.change(door, visitor, current, SignInChange::Password(new)).await
+        self.change(door, visitor, proof, SignInChange::Password(new)).await
     }
 
     /// A second factor to be set up.
@@ -357,7 +374,8 @@ impl Api {
     ) -> Result<(), SignInRefused> {
         let secret = Secret::parse(secret).ok_or(SignInRefused::Wrong)?;
         let step = self.step_of(&secret, &visitor.user, code).ok_or(SignInRefused::Wrong)?;
-        self.change(door, visitor, current, SignInChange::SecondFactor(secret, step)).await
+        let proof = self.proof(visitor, current).await?;
+        self.change(door, visitor, proof, SignInChange::SecondFactor(secret, step)).await
     }
 
     /// Signs in without a second factor from now on.
@@ -367,7 +385,8 @@ impl Api {
         visitor: &Visitor,
         current: &str,
     ) -> Result<(), SignInRefused> {
-        self.change(door, visitor, current, SignInChange::NoSecondFactor).await
+        let proof = self.proof(visitor, current).await?;
+        self.change(door, visitor, proof, SignInChange::NoSecondFactor).await
     }
 
     /// Whom an invitation invites.
@@ -383,7 +402,10 @@ impl Api {
         let invited = self.store.invited(hash).await?.ok_or(SignInRefused::Wrong)?;
         let password = self.new_password(password).await?;
         let store = self.acting(door, &invited);
-        let user = store.join(hash, password).await?;
+        let user = store.join(hash, password).await.map_err(|error| match error {
+            StoreError::Exists => SignInRefused::Taken,
+            other => other.into(),
+        })?;
         let token = store.sign_in(user.id, Proof::Trusted, self.settings.sessions.lifetime).await?;
         Ok(token.reveal().to_owned())
     }
@@ -403,19 +425,26 @@ impl Api {
         &self,
         door: &Doorstep,
         visitor: &Visitor,
-        current: &str,
+        proof: Proof,
         change: SignInChange,
     ) -> Result<(), SignInRefused> {
+        let Visitor { user, session } = visitor;
+        Ok(self.acting(door, user).change_sign_in(user.id, change, proof, *session).await?)
+    }
+
+    /// Whether somebody who has signed in knows their password.
+    async fn proof(&self, visitor: &Visitor, current: &str) -> Result<Proof, SignInRefused> {
         let user = &visitor.user;
-        self.limit_sign_in(door, user.email.as_str()).await?;
-        let known = self.store.credentials(user.email.clone()).await?;
+        // In a window of its own: who tries to sign in as them does not keep them from it.
+        self.limit(counted("change", &user.id.to_string()), Bucket::Login).await?;
+        let known = self.store.credentials(user.email.clone()).await?.filter(|known| known.user.id == user.id);
         let hash = known.and_then(|known| known.password);
         // Whom `aldaba dev` lets in has no password yet, and need not give one to get one.
-        let welcome = hash.is_none() && self.settings.welcome.is_some_and(|(_, id)| id == user.id);
-        if !welcome && !self.is_password(current, hash).await? {
-            return Err(SignInRefused::Wrong);
+        if hash.is_none() && self.settings.welcome.is_some_and(|(_, id)| id == user.id) {
+            return Ok(Proof::Trusted);
         }
-        Ok(self.acting(door, user).change_sign_in(user.id, change, Some(visitor.session)).await?)
+        let right = self.is_password(current, hash.clone()).await?;
+        hash.filter(|_| right).map(|hash| Proof::Password(hash, None)).ok_or(SignInRefused::Wrong)
     }
 
     async fn new_password(&self, password: &str) -> Result<PasswordHash, SignInRefused> {

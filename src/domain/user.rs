@@ -70,7 +70,7 @@ impl Email {
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim().to_lowercase();
         let (local, domain) = text.rsplit_once('@')?;
-        let plain = |c: char| !c.is_whitespace() && !c.is_control() && !"<>()[],;:\\\"".contains(c);
+        let plain = |c: char| !c.is_whitespace() && !c.is_control() && !is_invisible(c) && !"<>()[],;:\\\"".contains(c);
         let fits = text.chars().count() <= MAX_EMAIL_CHARS && !local.is_empty() && !domain.is_empty();
         let shaped = !local.contains('@') && !domain.starts_with(['.', '-']) && !domain.ends_with(['.', '-']);
         let is_right = fits && shaped && text.chars().all(plain);
@@ -81,6 +81,12 @@ impl Email {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Characters that change a text and do not show: by them two addresses could look like one.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 impl fmt::Display for Email {
@@ -195,8 +201,9 @@ impl fmt::Display for Color {
 /// without.
 pub fn parse_origin(text: &str) -> Option<String> {
     let url = ::url::Url::parse(text).ok()?;
-    // A star would stand for every site.
-    let host = url.host_str().filter(|host| !host.contains('*'))?;
+    // What stands between the parts of a policy would say more than a site, and a star every site.
+    let plain = |host: &&str| host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-[]:".contains(&b));
+    let host = url.host_str().filter(plain)?;
     let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
     let secure = url.scheme() == "https" || url.scheme() == "http" && local;
     let origin = url.origin().ascii_serialization();
@@ -210,9 +217,17 @@ mod tests {
     #[test]
     fn an_address_has_one_at_and_no_spaces_and_is_read_in_lowercase() {
         assert_eq!(Email::parse(" Ana@Example.COM ").expect("an address").as_str(), "ana@example.com");
-        for wrong in
-            ["", "ana", "@example.com", "ana@", "a b@example.com", "a@b@example.com", "a@.com", "a\n@example.com"]
-        {
+        for wrong in [
+            "",
+            "ana",
+            "@example.com",
+            "ana@",
+            "a b@example.com",
+            "a@b@example.com",
+            "a@.com",
+            "a\n@example.com",
+            "a\u{200b}@example.com",
+        ] {
             assert_eq!(Email::parse(wrong), None, "{wrong:?}");
         }
         assert_eq!(Email::parse(&format!("{}@example.com", "a".repeat(250))), None);
@@ -252,7 +267,10 @@ mod tests {
             "data:text/html,x",
             "*",
             "https://a b",
-            "https://a.example; script-src *",
+            "https://a.example;sandbox",
+            "https://a.example,b.example",
+            "https://a\"b.example",
+            "https://$!.example",
         ] {
             assert_eq!(parse_origin(wrong), None, "{wrong}");
         }

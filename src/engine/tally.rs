@@ -17,9 +17,6 @@ const EVERY: Duration = Duration::from_secs(2);
 /// Counts in one write: short enough that no publisher notices.
 const STEP: usize = 256;
 
-/// Different counts that are kept while they cannot be written; more are dropped.
-const MOST: usize = 100_000;
-
 /// What was counted and not written down yet.
 #[derive(Default)]
 pub struct Tally(Mutex<HashMap<Counted, u64>>);
@@ -41,30 +38,32 @@ impl Tally {
         }
     }
 
-    /// Writes down what was counted. What cannot be written is counted again.
-    pub async fn write(&self, store: &Store) {
+    /// Writes down what was counted. What cannot be written is not counted: whether it was written is not known, and twice is
+    /// worse than not at all.
+    async fn write(&self, store: &Store) {
         let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let counts: Vec<_> = counts.into_iter().collect();
         for step in counts.chunks(STEP) {
             if let Err(error) = store.count_attempts(step.to_vec()).await {
                 tracing::warn!(%error, "attempts could not be counted");
-                let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                for (counted, attempts) in step {
-                    if kept.len() < MOST {
-                        *kept.entry(*counted).or_default() += attempts;
-                    }
-                }
             }
         }
     }
 
-    /// Writes down what was counted, every few seconds, until it is dropped.
-    pub async fn keep_writing(&self, store: Store) {
+    /// Writes down what was counted, every few seconds and once more at the stop.
+    pub async fn keep_writing(&self, store: Store, stop: impl Future<Output = ()>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::pin!(stop);
         loop {
-            ticks.tick().await;
+            let is_over = tokio::select! {
+                () = &mut stop => true,
+                _ = ticks.tick() => false,
+            };
             self.write(&store).await;
+            if is_over {
+                return;
+            }
         }
     }
 }

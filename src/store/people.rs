@@ -15,7 +15,7 @@ use crate::domain::user::{Email, PortalLink, Role, User};
 impl Store {
     /// Makes a user. Without a password they are invited: the token of the invitation is in this answer only.
     ///
-    /// An address that somebody has is [`StoreError::Exists`].
+    /// An address that the account's users have, or with a password somebody anywhere, is [`StoreError::Exists`].
     pub async fn create_user(
         &self,
         new: NewUser,
@@ -54,7 +54,7 @@ impl Store {
         on!(self, delete_user(account, id))
     }
 
-    /// What somebody with this address signs in with.
+    /// What somebody with this address signs in with; of several who are invited, and none has joined, the first.
     pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
         on!(self, credentials(email))
     }
@@ -65,9 +65,9 @@ impl Store {
         on!(self, sign_in(user, proof, lives))
     }
 
-    /// The session of this token, if it has not ended and was used within the last `idle`; it is used now.
-    pub async fn session(&self, token: KeyHash, idle: Duration) -> Result<Option<Session>, StoreError> {
-        on!(self, session(token, idle))
+    /// The session of this token, if it has not ended and was used within the last `idle`. With `uses` it is used now.
+    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<Session>, StoreError> {
+        on!(self, session(token, idle, uses))
     }
 
     /// Ends a session.
@@ -75,14 +75,16 @@ impl Store {
         on!(self, sign_out(token))
     }
 
-    /// Changes what a user signs in with, and ends all their sessions but `stays`.
+    /// Changes what a user signs in with, from this session, and ends all their others. A session that has ended, or a password
+    /// that was changed since it was found right, is [`StoreError::NotFound`].
     pub async fn change_sign_in(
         &self,
         user: UserId,
         change: SignInChange,
-        stays: Option<KeyHash>,
+        proof: Proof,
+        session: KeyHash,
     ) -> Result<(), StoreError> {
-        on!(self, change_sign_in(user, change, stays))
+        on!(self, change_sign_in(user, change, proof, session))
     }
 
     /// Whom this invitation invites.
@@ -90,7 +92,8 @@ impl Store {
         on!(self, invited(token))
     }
 
-    /// Takes an invitation, once: sets the password, removes a second factor, ends all sessions of the user.
+    /// Takes an invitation, once: sets the password, removes a second factor, ends all sessions of the user. Where somebody else has
+    /// joined with the address it is [`StoreError::Exists`].
     pub async fn join(&self, token: KeyHash, password: PasswordHash) -> Result<User, StoreError> {
         on!(self, join(token, password))
     }

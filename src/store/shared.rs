@@ -6,11 +6,11 @@ use tokio::sync::Notify;
 
 use super::inbox::Inbox;
 use super::keys::KeySource;
-use super::values::{OpenOptions, StoreError, Target};
+use super::values::{Factor, OpenOptions, Target};
 use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditFilter, Origin};
 use crate::domain::id::{AccountKey, EndpointId, EndpointKey, UserId};
-use crate::domain::secret::{Keyring, OpenError, SealedSecret, Secret, SecretSet};
+use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::DeliveryPolicy;
@@ -117,13 +117,20 @@ impl Shared {
     }
 
     /// Opens the secret of a user's second factor.
-    pub fn open_factor(&self, sealed: &SealedSecret, user: UserId) -> Result<Secret, StoreError> {
+    pub fn open_factor(&self, sealed: Option<&SealedSecret>, user: UserId) -> Factor {
+        let Some(sealed) = sealed else { return Factor::None };
         let mut opened = self.keyring().open(sealed, user.0);
         if let Err(OpenError::UnknownKey(_)) = opened {
             self.reload_keyring();
             opened = self.keyring().open(sealed, user.0);
         }
-        opened.map_err(|error| StoreError::Corrupt(error.to_string()))
+        opened.map_or_else(
+            |error| {
+                tracing::error!(%user, %error, "a second factor cannot be opened: nobody signs in with it");
+                Factor::Sealed
+            },
+            Factor::Secret,
+        )
     }
 }
 

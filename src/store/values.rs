@@ -162,8 +162,19 @@ pub struct Credentials {
     pub user: User,
     /// The hash of their password; none before they have joined.
     pub password: Option<PasswordHash>,
-    /// The secret of their second factor. A time step that was used is not taken again.
-    pub second_factor: Option<Secret>,
+    /// Their second factor. A time step that was used is not taken again.
+    pub second_factor: Factor,
+}
+
+/// What there is of a second factor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Factor {
+    /// Nothing: a password is enough.
+    None,
+    /// Its secret.
+    Secret(Secret),
+    /// A secret that no master key of ours opens.
+    Sealed,
 }
 
 /// What was found right of what somebody signs in with. It must still be so when their session opens.
@@ -175,7 +186,7 @@ pub enum Proof {
     Trusted,
 }
 
-/// What is to be changed of a user's way to sign in. Every session but the named one ends.
+/// What is to be changed of a user's way to sign in.
 #[derive(Clone, Debug)]
 pub enum SignInChange {
     /// Another password.
@@ -184,7 +195,7 @@ pub enum SignInChange {
     SecondFactor(Secret, i64),
     /// None any more.
     NoSecondFactor,
-    /// Nothing but the end of the sessions.
+    /// Nothing but the end of every session, and of an invitation.
     Sessions,
 }
 

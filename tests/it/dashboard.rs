@@ -139,6 +139,38 @@ async fn every_page_of_the_operator_is_there() {
 }
 
 #[tokio::test]
+async fn an_account_that_is_not_there_has_no_pages_for_an_operator_either() {
+    let app = App::start().await;
+    let mut browser = signed_in(&app, "ops@example.com", &["--operator"]).await;
+    let nowhere = "/accounts/00000000-0000-4000-8000-000000000000";
+    for path in ["", "/endpoints/new", "/event-types", "/audit-log", "/audit-log/export"] {
+        browser.open(&format!("{nowhere}{path}")).await.expect(404);
+    }
+}
+
+#[tokio::test]
+async fn what_is_nested_deeply_is_refused_before_it_breaks_a_page() {
+    let app = App::start().await;
+    let nested = |levels: usize| {
+        serde_json::from_str::<serde_json::Value>(&format!("{{\"a\":{}{}}}", "[".repeat(levels), "]".repeat(levels)))
+            .expect("JSON")
+    };
+    let entry = |levels| {
+        let body = json!({ "name": format!("deep.n{levels}"), "example": nested(levels) });
+        app.call("POST", "/v1/event-types").bearer(&app.operator).json(&body).send()
+    };
+    entry(63).await.expect(201);
+    entry(64).await.refused(422, "event_type_example_invalid", "/data/attributes/example");
+    let body = json!({ "name": "deep.schema", "schema": { "not": nested(70) } });
+    let refused = app.call("POST", "/v1/event-types").bearer(&app.operator).json(&body).send().await;
+    refused.refused(422, "event_type_schema_invalid", "/data/attributes/schema");
+    let mut browser = owner(&app).await;
+    for path in ["/event-types", "/event-types/deep.n63", "/endpoints/new"] {
+        browser.open(&format!("/accounts/{}{path}", app.account)).await.expect(200);
+    }
+}
+
+#[tokio::test]
 async fn an_empty_account_says_what_to_do_next() {
     let app = App::start().await;
     let mut browser = owner(&app).await;
@@ -168,6 +200,9 @@ async fn nothing_is_shown_to_who_is_not_signed_in() {
     assert_eq!(page.path, "/sign-in");
     is_sound(&page);
     browser.once("POST", &format!("{home}/endpoints/new"), Some(&[])).await.expect(303);
+    let large = "a&".repeat(200_000);
+    let refused = Call::new(app.address, "POST", "/sign-in").header("accept", "text/html").body(large).send().await;
+    assert_eq!(refused.status, 413, "nobody unknown sends much");
     let program = Call::new(app.address, "GET", "/").send().await.expect(200);
     assert!(String::from_utf8_lossy(&program.text).contains("/v1/webhooks"), "a program is told what there is");
 }

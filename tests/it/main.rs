@@ -27,6 +27,7 @@ mod reference;
 mod replay;
 mod retention;
 mod rotation;
+mod sessions;
 mod simulation;
 mod store;
 mod tidy;

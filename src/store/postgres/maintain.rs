@@ -9,7 +9,7 @@ use super::admin::own_retention;
 use super::partitions::{create, days, days_with_bodies, drop_day, drop_payloads};
 use super::{Store, execute, get, one, row, rows};
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{DeliveryId, EventId};
+use crate::domain::id::{AccountKey, DeliveryId, EventId};
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -205,6 +205,8 @@ async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, Sto
     if execute(db, sql, &[&key, &STEP]).await? > 0 {
         return Ok(true);
     }
+    // What a server of the last version has left, which does not know of them.
+    super::users::forget(db, AccountKey(key)).await?;
     Ok(execute(db, "DELETE FROM accounts WHERE key = $1", &[&key]).await? > 0)
 }
 

@@ -31,6 +31,9 @@ const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL 
                        u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.last_sign_in_at, u.created_at, \
                        u.updated_at, a.id AS account_id";
 
+/// A server of the last version does not know of users when it deletes an account.
+const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
+
 const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
 
 impl Store {
@@ -49,7 +52,7 @@ impl Store {
         let id = UserId::from_random(self.shared.random.array());
         let token = new.password.is_none().then(|| self.draw_token());
         let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, updated_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT (email) DO NOTHING";
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT DO NOTHING";
         let parameters: super::Params<'_> = &[
             &id.0,
             &account,
@@ -148,17 +151,17 @@ impl Store {
 
     pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
         let db = self.client().await?;
-        let sql =
-            format!("SELECT {COLUMNS}, u.password, u.factor_key_id, u.factor_sealed FROM {FROM} WHERE u.email = $1");
+        let sql = format!(
+            "SELECT {COLUMNS}, u.password, u.factor_key_id, u.factor_sealed FROM {FROM} WHERE u.email = $1 AND {THERE} \
+                     ORDER BY joined DESC, u.key LIMIT 1"
+        );
         let Some(found) = row(&db, &sql, &[&email.as_str()]).await? else { return Ok(None) };
         let user = user_from_row(&found)?;
-        let second_factor = match get::<Option<String>>(&found, "factor_key_id")? {
-            Some(key_id) => {
-                let sealed = SealedSecret { key_id, bytes: get(&found, "factor_sealed")? };
-                Some(self.shared.open_factor(&sealed, user.id)?)
-            }
+        let sealed = match get::<Option<String>>(&found, "factor_key_id")? {
+            Some(key_id) => Some(SealedSecret { key_id, bytes: get(&found, "factor_sealed")? }),
             None => None,
         };
+        let second_factor = self.shared.open_factor(sealed.as_ref(), user.id);
         let password = get::<Option<String>>(&found, "password")?.map(PasswordHash);
         Ok(Some(Credentials { user, password, second_factor }))
     }
@@ -186,18 +189,18 @@ impl Store {
         Ok(token)
     }
 
-    pub async fn session(&self, token: KeyHash, idle: Duration) -> Result<Option<Session>, StoreError> {
+    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<Session>, StoreError> {
         let (now, token) = (self.now(), token.as_bytes().as_slice());
         let db = self.client().await?;
         let sql = format!(
             "SELECT {COLUMNS}, s.seen_at, s.expires_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
-             WHERE s.token = $1 AND s.expires_at > $2 AND s.seen_at > $3"
+             WHERE s.token = $1 AND s.expires_at > $2 AND s.seen_at > $3 AND {THERE}"
         );
         let found = row(&db, &sql, &[&token, &now.as_millis(), &now.minus(idle).as_millis()]).await?;
         let Some(found) = found else { return Ok(None) };
         let session = Session { user: user_from_row(&found)?, expires_at: when(&found, "expires_at")? };
         // Not at each use, but often enough that one that is used does not idle out.
-        if now.since(when(&found, "seen_at")?) < SESSION_SEEN_EVERY.min(idle / 2) {
+        if !uses || now.since(when(&found, "seen_at")?) < SESSION_SEEN_EVERY.min(idle / 2) {
             return Ok(Some(session));
         }
         let sql = "UPDATE sessions SET seen_at = greatest(seen_at, $2) WHERE token = $1";
@@ -216,12 +219,23 @@ impl Store {
         &self,
         user: UserId,
         change: SignInChange,
-        stays: Option<KeyHash>,
+        proof: Proof,
+        session: KeyHash,
     ) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let found = one(&tx, "SELECT key, account FROM users WHERE id = $1 FOR UPDATE", &[&user.0]).await?;
+        let hash = match proof {
+            Proof::Password(PasswordHash(hash), _) => Some(hash),
+            Proof::Trusted => None,
+        };
+        let sql =
+            "SELECT key, account FROM users WHERE id = $1 AND ($2::text IS NULL OR password = $2::text) FOR UPDATE";
+        let found = one(&tx, sql, &[&user.0, &hash]).await?;
+        // Whoever ends sessions has the user's row: from here on it stays.
+        let token = session.as_bytes().as_slice();
+        one(&tx, "SELECT owner FROM sessions WHERE token = $1", &[&token]).await?;
+        let mut stays = Some(session);
         let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
         let deed = |action| Deed::of(account.map(AccountKey), action, user);
         let at = now.as_millis();
@@ -243,7 +257,12 @@ impl Store {
                 execute(&tx, sql, &[&key, &at]).await?;
                 deed(Action::UserUpdated).with_fields(&["two_factor"])
             }
-            SignInChange::Sessions => deed(Action::UserSignedOut),
+            SignInChange::Sessions => {
+                stays = None;
+                let sql = "UPDATE users SET invitation = NULL, invited_until = NULL WHERE key = $1";
+                execute(&tx, sql, &[&key]).await?;
+                deed(Action::UserSignedOut)
+            }
         };
         end_sessions(&tx, &[key], stays).await?;
         self.audit(&tx, &deed, now).await?;
@@ -252,7 +271,7 @@ impl Store {
     }
 
     pub async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
-        let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.invitation = $1 AND u.invited_until > $2");
+        let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.invitation = $1 AND u.invited_until > $2 AND {THERE}");
         let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
         row(&self.client().await?, &sql, parameters).await?.as_ref().map(user_from_row).transpose()
     }
@@ -263,6 +282,12 @@ impl Store {
         let tx = client.transaction().await?;
         let sql = "UPDATE users SET password = $3, invitation = NULL, invited_until = NULL, factor_key_id = NULL, \
                    factor_sealed = NULL, updated_at = $2 WHERE invitation = $1 AND invited_until > $2 RETURNING key, id";
+        // Of two who join with one address at once, the second waits at the index, and is refused by it.
+        let joined = "SELECT 1 AS taken FROM users i JOIN users o ON o.email = i.email AND o.password IS NOT NULL AND o.key <> i.key \
+                     WHERE i.invitation = $1";
+        if row(&tx, joined, &[&token.as_bytes().as_slice()]).await?.is_some() {
+            return Err(StoreError::Exists);
+        }
         let found = one(&tx, sql, &[&token.as_bytes().as_slice(), &now.as_millis(), &password.0]).await?;
         let (key, id): (i64, _) = (get(&found, "key")?, get(&found, "id")?);
         end_sessions(&tx, &[key], None).await?;
@@ -356,7 +381,7 @@ impl Store {
 }
 
 /// Removes the users of an account, their sessions and the links into its pages. The account's row is held.
-pub(super) async fn forget(tx: &Transaction<'_>, account: AccountKey) -> Result<(), StoreError> {
+pub(super) async fn forget(tx: &impl GenericClient, account: AccountKey) -> Result<(), StoreError> {
     let mut users = Vec::<i64>::new();
     let sql = "SELECT key FROM users WHERE account = $1 ORDER BY key FOR UPDATE";
     for user in rows(tx, sql, &[&account.0]).await? {
@@ -416,7 +441,7 @@ async fn check_not_last(tx: &Transaction<'_>, user: &User) -> Result<(), StoreEr
 }
 
 /// Ends the sessions of users whose rows are held, all but one.
-async fn end_sessions(tx: &Transaction<'_>, users: &[i64], stays: Option<KeyHash>) -> Result<(), StoreError> {
+async fn end_sessions(tx: &impl GenericClient, users: &[i64], stays: Option<KeyHash>) -> Result<(), StoreError> {
     let stays = stays.map(|token| token.as_bytes().to_vec());
     let sql = "DELETE FROM sessions WHERE owner = ANY($1) AND token IS DISTINCT FROM $2";
     execute(tx, sql, &[&users, &stays]).await?;

@@ -10,7 +10,7 @@ use super::Store;
 use super::admin::own_retention;
 use super::writer::Tx;
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{DeliveryId, EndpointKey, EventId};
+use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, EventId};
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -124,6 +124,8 @@ fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
             if tx.db.prepare_cached(sql)?.execute(params![account, STEP])? > 0 {
                 return Ok(true);
             }
+            // What a server of the last version has left, which does not know of them.
+            super::users::forget(tx.db, AccountKey(account))?;
             tx.db.prepare_cached("DELETE FROM accounts WHERE key = ?1")?.execute([account])?;
         }
         return Ok(true);

@@ -30,6 +30,9 @@ const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL 
                        u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.last_sign_in_at, u.created_at, \
                        u.updated_at, a.id AS account_id";
 
+/// A server of the last version does not know of users when it deletes an account.
+const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
+
 const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
 
 impl Store {
@@ -46,7 +49,7 @@ impl Store {
                 let id = UserId::from_random(tx.shared.random.array());
                 let token = new.password.is_none().then(|| draw_token(tx));
                 let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, \
-                           updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT (email) DO NOTHING";
+                           updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT DO NOTHING";
                 let added = tx.db.prepare_cached(sql)?.execute(params![
                     id.0.as_bytes(),
                     account.map(|key| key.0),
@@ -151,7 +154,8 @@ impl Store {
         let shared = self.shared.clone();
         self.read(move |db| {
             let sql = format!(
-                "SELECT {COLUMNS}, u.password, u.factor_key_id, u.factor_sealed FROM {FROM} WHERE u.email = ?1"
+                "SELECT {COLUMNS}, u.password, u.factor_key_id, u.factor_sealed FROM {FROM} WHERE u.email = ?1 AND {THERE} \
+                 ORDER BY joined DESC, u.key LIMIT 1"
             );
             let found = db
                 .prepare_cached(&sql)?
@@ -164,7 +168,7 @@ impl Store {
                 })
                 .optional()?;
             let Some((user, password, sealed)) = found else { return Ok(None) };
-            let second_factor = sealed.map(|sealed| shared.open_factor(&sealed, user.id)).transpose()?;
+            let second_factor = shared.open_factor(sealed.as_ref(), user.id);
             Ok(Some(Credentials { user, password: password.map(PasswordHash), second_factor }))
         })
         .await
@@ -202,13 +206,13 @@ impl Store {
     }
 
     /// The session of this token, if it has not ended and was used within the last `idle`; it is used now.
-    pub async fn session(&self, token: KeyHash, idle: Duration) -> Result<Option<Session>, StoreError> {
+    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<Session>, StoreError> {
         let now = self.shared.clock.now();
         let found = self
             .read(move |db| {
                 let sql = format!(
                     "SELECT {COLUMNS}, s.seen_at, s.expires_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
-                     WHERE s.token = ?1 AND s.expires_at > ?2 AND s.seen_at > ?3"
+                     WHERE s.token = ?1 AND s.expires_at > ?2 AND s.seen_at > ?3 AND {THERE}"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
                 let parameters = params![token.as_bytes(), now.as_millis(), now.minus(idle).as_millis()];
@@ -222,7 +226,7 @@ impl Store {
             .await?;
         let Some((session, seen_at)) = found else { return Ok(None) };
         // Not at each use, but often enough that one that is used does not idle out.
-        if now.since(seen_at) < SESSION_SEEN_EVERY.min(idle / 2) {
+        if !uses || now.since(seen_at) < SESSION_SEEN_EVERY.min(idle / 2) {
             return Ok(Some(session));
         }
         let touched = self
@@ -251,12 +255,24 @@ impl Store {
         &self,
         user: UserId,
         change: SignInChange,
-        stays: Option<KeyHash>,
+        proof: Proof,
+        session: KeyHash,
     ) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
+                let hash = match proof {
+                    Proof::Password(PasswordHash(hash), _) => Some(hash),
+                    Proof::Trusted => None,
+                };
+                let sql = "SELECT 1 FROM users u JOIN sessions s ON s.owner = u.key \
+                           WHERE u.id = ?1 AND s.token = ?2 AND (?3 IS NULL OR u.password = ?3)";
+                let held = params![user.0.as_bytes(), session.as_bytes(), hash];
+                if !tx.db.prepare_cached(sql)?.exists(held)? {
+                    return Err(StoreError::NotFound);
+                }
                 let found = by_id(tx.db, user)?;
+                let mut stays = Some(session);
                 let (id, now) = (user.0.as_bytes(), tx.now.as_millis());
                 let deed = match change {
                     SignInChange::Password(PasswordHash(hash)) => {
@@ -277,7 +293,12 @@ impl Store {
                         tx.db.prepare_cached(sql)?.execute(params![id, now])?;
                         Deed::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
                     }
-                    SignInChange::Sessions => Deed::of_user(&found, Action::UserSignedOut),
+                    SignInChange::Sessions => {
+                        stays = None;
+                        let sql = "UPDATE users SET invitation = NULL, invited_until = NULL WHERE id = ?1";
+                        tx.db.prepare_cached(sql)?.execute([id])?;
+                        Deed::of_user(&found, Action::UserSignedOut)
+                    }
                 };
                 end_sessions(tx.db, user, stays)?;
                 tx.audit(&origin, &deed)
@@ -296,7 +317,11 @@ impl Store {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
-                let id = invited(tx.db, token, tx.now)?.ok_or(StoreError::NotFound)?.id;
+                let User { id, email, .. } = invited(tx.db, token, tx.now)?.ok_or(StoreError::NotFound)?;
+                let sql = "SELECT 1 FROM users WHERE email = ?1 AND password IS NOT NULL AND id <> ?2";
+                if tx.db.prepare_cached(sql)?.exists(params![email.as_str(), id.0.as_bytes()])? {
+                    return Err(StoreError::Exists);
+                }
                 let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, factor_key_id = NULL, \
                            factor_sealed = NULL, updated_at = ?3 WHERE id = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), password.0, tx.now.as_millis()])?;
@@ -428,7 +453,7 @@ fn by_id(db: &Connection, id: UserId) -> Result<User, StoreError> {
 }
 
 fn invited(db: &Connection, token: KeyHash, now: Timestamp) -> Result<Option<User>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.invitation = ?1 AND u.invited_until > ?2");
+    let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.invitation = ?1 AND u.invited_until > ?2 AND {THERE}");
     let parameters = params![token.as_bytes(), now.as_millis()];
     Ok(db.prepare_cached(&sql)?.query_row(parameters, user_from_row).optional()?)
 }

@@ -135,10 +135,16 @@ fn form(v: &Visit, filters: &Filters, choices: &Choices, refused: Option<&Failur
     } }
 }
 
+/// How often the list looks again: where a search reads the whole history, not at all.
+fn live(v: &Visit, found: &Doc) -> Option<&'static str> {
+    let reads_all = ["q", "validation_id"].into_iter().any(|name| !v.asked(name).is_empty());
+    (found.page() <= 1 && !reads_all).then_some("5")
+}
+
 fn results(v: &Visit, filters: &Filters, found: &Doc) -> Markup {
     let path = v.link("/deliveries");
     let shown = found.items();
-    html! { section #deliveries.stack aria-label=(v.say("Deliveries")) data-live=[(found.page() <= 1).then_some("5")] {
+    html! { section #deliveries.stack aria-label=(v.say("Deliveries")) data-live=[live(v, found)] {
         @if let Some(behind) = behind_the_end(v, found, &filters.address(&path, &[])) {
             (behind)
         } @else if !shown.is_empty() {

@@ -1,6 +1,9 @@
 //! The way of a request to its page, and of the page back: who it is, whether the form was one of ours, the frame around, and
 //! the headers that say what a browser may do with it.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
 use axum::RequestPartsExt as _;
 use axum::body::Body;
 use axum::extract::{OriginalUri, RawPathParams, Request, State};
@@ -20,8 +23,20 @@ use crate::api::{self, ApiError, Doorstep, Peer, Portal, RequestInfo, Visitor};
 use crate::web::text::Tongue;
 use crate::web::{STAMP, language_asked, language_cookie, language_of};
 
-/// Largest form: an event's body, with every character escaped.
-const MAX_FORM: usize = 2 << 20;
+/// Largest form, in bytes.
+const MAX_FORM: usize = 64 << 10;
+
+/// Largest form that holds JSON: an event's body, with every character escaped.
+const MAX_JSON_FORM: usize = 2 << 20;
+
+/// Fields that a form may have.
+const MAX_FIELDS: usize = 500;
+
+/// A form must have arrived within this time.
+const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the script says when it looks again by itself.
+const BY_ITSELF: &str = "x-live";
 
 /// Nothing but our own files, and no script or style in the page itself.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -40,13 +55,15 @@ pub(super) struct Arrival {
     pub params: Vec<(String, String)>,
     pub query: Vec<(String, String)>,
     pub form: Vec<(String, String)>,
+    /// What is still to be read of the form. A body cannot be looked at from two threads, and behind a lock it need not be.
+    body: Option<Mutex<Body>>,
     /// The token of the session.
     token: String,
     pub visitor: Option<Visitor>,
 }
 
 impl Arrival {
-    /// Reads a request. What it came with that is not in order is refused here.
+    /// Reads a request, but for its form: nothing of a body is taken in before it is known whose it is.
     pub async fn read(dashboard: &Dashboard, request: Request) -> Result<Self, Box<Response<Body>>> {
         let (mut parts, body) = request.into_parts();
         let info = parts.extensions.get::<RequestInfo>().cloned();
@@ -70,24 +87,33 @@ impl Arrival {
             params,
             query: pairs(query.as_bytes()),
             form: Vec::new(),
+            body: Some(Mutex::new(body)),
             token,
             visitor: None,
         };
         if !arrival.token.is_empty() {
-            arrival.visitor =
-                dashboard.api.visitor(&arrival.token).await.map_err(|error| Box::new(arrival.refusal(&error)))?;
+            let uses = !arrival.headers.contains_key(BY_ITSELF);
+            let visitor = dashboard.api.visitor(&arrival.token, uses).await;
+            arrival.visitor = visitor.map_err(|error| Box::new(arrival.refusal(&error)))?;
         }
-        if arrival.method == Method::POST {
-            if !is_ours(&arrival.headers) {
-                return Err(Box::new(arrival.alone(403, &arrival.stale())));
-            }
-            let Ok(body) = Limited::new(body, MAX_FORM).collect().await else {
-                let text = arrival.tongue.say("What you sent is too large.");
-                return Err(Box::new(arrival.alone(413, &html! { h1 { (text) } })));
-            };
-            arrival.form = pairs(&body.to_bytes());
+        if arrival.method == Method::POST && !is_ours(&arrival.headers) {
+            return Err(Box::new(arrival.alone(403, &arrival.stale())));
         }
         Ok(arrival)
+    }
+
+    /// Reads the form.
+    pub async fn read_form(&mut self) -> Result<(), Box<Response<Body>>> {
+        let Some(body) = self.body.take().filter(|_| self.method == Method::POST) else { return Ok(()) };
+        let most = if self.address.contains("/event-types/") { MAX_JSON_FORM } else { MAX_FORM };
+        let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let collected = tokio::time::timeout(FORM_TIMEOUT, Limited::new(body, most).collect()).await;
+        let Ok(Ok(body)) = collected else {
+            let text = self.tongue.say("What you sent is too large, or did not arrive.");
+            return Err(Box::new(self.alone(413, &html! { h1 { (text) } })));
+        };
+        self.form = url::form_urlencoded::parse(&body.to_bytes()).into_owned().take(MAX_FIELDS).collect();
+        Ok(())
     }
 
     fn param(&self, name: &str) -> Option<&str> {
@@ -115,7 +141,8 @@ impl Arrival {
         }
     }
 
-    /// A page for somebody who is not signed in.
+    /// A page for somebody who is not signed in. It shows nothing of anybody's, and so may stand in the frame that a portal's
+    /// pages stood in.
     pub fn alone(&self, status: u16, content: &Markup) -> Response<Body> {
         let title = if status < 400 { self.tongue.say("Sign in") } else { self.tongue.say("Not possible") };
         let frame = Frame {
@@ -172,8 +199,13 @@ impl Arrival {
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        let holders = portal.map(Portal::frame_origins).filter(|origins| !origins.is_empty());
-        let holders = holders.map_or_else(|| "'none'".to_owned(), |origins| format!("'self' {}", origins.join(" ")));
+        let holders = match portal {
+            None if self.address.starts_with("/portal/") => "*".to_owned(),
+            Some(portal) if !portal.frame_origins().is_empty() => {
+                format!("'self' {}", portal.frame_origins().join(" "))
+            }
+            _ => "'none'".to_owned(),
+        };
         if let Ok(policy) = HeaderValue::try_from(format!("{POLICY}; frame-ancestors {holders}")) {
             headers.insert(CONTENT_SECURITY_POLICY, policy);
         }
@@ -192,11 +224,12 @@ impl Arrival {
         response
     }
 
-    /// What every answer says. The address of a portal is its key: it is told to nobody.
+    /// What every answer says. The address of a portal is its key: no other site is told of it. Our own must be, or a browser
+    /// would not say where a form comes from.
     fn seal(&self, headers: &mut HeaderMap) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
         headers.insert(VARY, HeaderValue::from_static("accept-language, cookie"));
         if let Some(cookie) = self.asked.and_then(language_cookie) {
             headers.append(SET_COOKIE, cookie);
@@ -228,7 +261,13 @@ where
         Ok(visit) => visit,
         Err(refused) => return *refused,
     };
-    let surroundings = Surroundings::of(&visit, portal.as_ref()).await;
+    let surroundings = match Surroundings::of(&visit, portal.as_ref()).await {
+        Ok(surroundings) => surroundings,
+        Err(failure) => {
+            let (_, content) = failure_page(visit.tongue, &failure, false, "/");
+            return arrival.alone(failure.status, &content);
+        }
+    };
     let (says, operator) = (visit.tongue, surroundings.operator);
     let shown = Shown::of(&visit);
     match page(visit).await {
@@ -287,11 +326,12 @@ async fn visit(dashboard: &Dashboard, arrival: &mut Arrival) -> Result<(Visit, O
     }
     // Somebody else's account is not there.
     let Some(caller) = caller else {
-        let (title, content) = failure_page(arrival.tongue, &missing(), false, "/");
-        return Err(Box::new(arrival.alone(404, &html! { (content) span hidden { (title) } })));
+        let (_, content) = failure_page(arrival.tongue, &missing(), false, "/");
+        return Err(Box::new(arrival.alone(404, &content)));
     };
     let mut sent = String::new();
     if arrival.method == Method::POST {
+        arrival.read_form().await?;
         let (is_ours, name) = arrival.marks(&token);
         if !is_ours {
             return Err(Box::new(arrival.alone(403, &arrival.stale())));
@@ -329,23 +369,20 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    async fn of(v: &Visit, portal: Option<&Portal>) -> Self {
+    async fn of(v: &Visit, portal: Option<&Portal>) -> Result<Self, Failure> {
         let account_name = match v.place {
-            Place::Account => {
-                let account = v.get(&format!("/v1/accounts/{}", v.account()), &[]).await;
-                account.map(|account| account.item().text("name").to_owned()).unwrap_or_default()
-            }
+            Place::Account => name_of_account(v).await?,
             Place::Portal => String::new(),
             Place::Operator => v.say("All accounts"),
         };
-        Self {
+        Ok(Self {
             nav: entries(v),
             account_name,
             who: v.visitor().map(|visitor| visitor.email().to_owned()).unwrap_or_default(),
             brand: portal.and_then(Portal::brand).unwrap_or("Aldaba").to_owned(),
             theme: portal.and_then(Portal::theme).map(|_| v.link("/theme.css")),
             operator: v.visitor().is_some_and(|visitor| visitor.account().is_none()),
-        }
+        })
     }
 
     fn framed(&self, arrival: &Arrival, shown: &Shown, title: &str, section: &'static str, content: &Markup) -> Markup {
@@ -367,6 +404,12 @@ impl Surroundings {
         };
         frame::page(&frame, content)
     }
+}
+
+/// The account's name: an operator may ask for one that is not there.
+async fn name_of_account(v: &Visit) -> Result<String, Failure> {
+    let account = v.get(&format!("/v1/accounts/{}", v.account()), &[]).await?;
+    Ok(account.item().text("name").to_owned())
 }
 
 /// What is left of a visit for the frame, once its page has taken the rest.
@@ -522,6 +565,10 @@ async fn export(dashboard: &Dashboard, request: Request, path: &str) -> Response
         Err(refused) => return *refused,
     };
     match visit(dashboard, &mut arrival).await {
+        Ok((visit, _)) if visit.place == Place::Account && name_of_account(&visit).await.is_err() => {
+            let (_, content) = failure_page(visit.tongue, &missing(), false, "/");
+            arrival.alone(404, &content)
+        }
         Ok((visit, _)) => visit.file(path).await,
         Err(refused) => *refused,
     }

@@ -30,7 +30,7 @@ fn page(v: &Visit, told: Option<&str>, done: Option<&str>) -> Result<Markup, Fai
         (parts::head(&v.say("Your account"), Some(visitor.email()), html! {}))
         @if let Some(told) = told { (parts::notice(Kind::Bad, html! { (told) })) }
         @if let Some(done) = done { (parts::notice(Kind::Good, html! { (done) })) }
-        section aria-labelledby="password" {
+        section.panel aria-labelledby="password" {
             h2 #password { (v.say("Password")) }
             form method="post" action="/me/password" data-submit-once {
                 (v.form_start())
@@ -42,7 +42,7 @@ fn page(v: &Visit, told: Option<&str>, done: Option<&str>) -> Result<Markup, Fai
                 (parts::submit(&v.say("Change the password"), ""))
             }
         }
-        section aria-labelledby="two-factor" {
+        section.panel aria-labelledby="two-factor" {
             h2 #two-factor { (v.say("Second factor")) }
             @if visitor.two_factor() {
                 p { (v.say("Signing in takes a code of your authenticator app besides the password.")) }
@@ -56,7 +56,7 @@ fn page(v: &Visit, told: Option<&str>, done: Option<&str>) -> Result<Markup, Fai
                 p { (parts::button("/me/two-factor", &v.say("Set up a second factor"), "")) }
             }
         }
-        section aria-labelledby="sessions" {
+        section.panel aria-labelledby="sessions" {
             h2 #sessions { (v.say("Sessions")) }
             p { (v.say("Signs you out on every device and in every browser, this one too.")) }
             (parts::post(v, "/me/sessions", &v.say("Sign out everywhere"), ""))
@@ -99,7 +99,9 @@ fn finish(v: &Visit, changed: Result<(), SignInRefused>, done: &str) -> Result<P
 
 fn told(v: &Visit, refused: SignInRefused) -> (u16, String) {
     match refused {
-        SignInRefused::Wrong => (422, v.say("The password or the code is wrong. Nothing was changed.")),
+        SignInRefused::Wrong | SignInRefused::Taken => {
+            (422, v.say("The password or the code is wrong. Nothing was changed."))
+        }
         SignInRefused::Password(least, most) => {
             (422, v.fill("A password has {least} to {most} characters.", &[("least", &least), ("most", &most)]))
         }
@@ -145,7 +147,7 @@ fn enrolment(v: &Visit, secret: Option<&str>, told: Option<&str>) -> Result<Mark
             }
             li {
                 p { (v.say("Type the code that the app shows now, and your password.")) }
-                form method="post" action="/me/two-factor" data-submit-once {
+                form.form method="post" action="/me/two-factor" data-submit-once {
                     (v.form_start())
                     input type="hidden" name="secret" value=(enrolment.secret);
                     (parts::input(&Input { name: "code", label: &v.say("Code"), required: true,

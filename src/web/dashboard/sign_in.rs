@@ -24,14 +24,23 @@ pub(super) async fn ask(State(dashboard): State<Dashboard>, request: Request) ->
 
 /// `POST /sign-in`
 pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
-    let arrival = match Arrival::read(&dashboard, request).await {
+    let mut arrival = match Arrival::read(&dashboard, request).await {
         Ok(arrival) => arrival,
         Err(refused) => return *refused,
     };
+    if let Err(refused) = arrival.read_form().await {
+        return *refused;
+    }
     let email = arrival.field("email").to_owned();
     let typed = Typed { email: &email, password: arrival.field("password"), code: arrival.field("code") };
     match dashboard.api.sign_in(&arrival.door, typed).await {
         Ok(token) => {
+            // Who signs in anew has done with the session before.
+            if let Some(before) = &arrival.visitor
+                && let Err(error) = dashboard.api.sign_out(before).await
+            {
+                return arrival.refusal(&error);
+            }
             let next = next_of(arrival.field("next")).unwrap_or("/").to_owned();
             arrival.welcome(&dashboard, &token, &next)
         }
@@ -42,7 +51,7 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
             error.add_headers(response.headers_mut());
             response
         }
-        Err(SignInRefused::Wrong | SignInRefused::Password(..)) => {
+        Err(SignInRefused::Wrong | SignInRefused::Password(..) | SignInRefused::Taken) => {
             let told = arrival.tongue.say("The e-mail address, the password or the code is wrong.");
             arrival.alone(401, &form(&dashboard, &arrival, &email, Some(&told)))
         }
@@ -84,10 +93,13 @@ pub(super) async fn invited(State(dashboard): State<Dashboard>, request: Request
 
 /// `POST /join/{invitation}`
 pub(super) async fn join(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
-    let arrival = match Arrival::read(&dashboard, request).await {
+    let mut arrival = match Arrival::read(&dashboard, request).await {
         Ok(arrival) => arrival,
         Err(refused) => return *refused,
     };
+    if let Err(refused) = arrival.read_form().await {
+        return *refused;
+    }
     let say = |text: &str| arrival.tongue.say(text);
     if arrival.field("password") != arrival.field("again") {
         let told = say("The two passwords differ.");
@@ -97,6 +109,10 @@ pub(super) async fn join(State(dashboard): State<Dashboard>, request: Request) -
         Ok(token) => arrival.welcome(&dashboard, &token, "/"),
         Err(SignInRefused::Password(least, most)) => {
             let told = password_rule(&arrival, least, most);
+            joining(&dashboard, &arrival, Some(&told)).await
+        }
+        Err(SignInRefused::Taken) => {
+            let told = say("Somebody signs in with this address already. Ask for an invitation to another one.");
             joining(&dashboard, &arrival, Some(&told)).await
         }
         Err(SignInRefused::Wrong) => joining(&dashboard, &arrival, None).await,

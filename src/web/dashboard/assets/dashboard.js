@@ -108,6 +108,7 @@ const parts = () => [...document.querySelectorAll('[data-live][id]')];
 const seen = new Map();
 let paused = false;
 let failures = 0;
+let took = 0;
 let timer = 0;
 
 function placeToggle() {
@@ -128,7 +129,8 @@ function wait() {
   clearTimeout(timer);
   const every = seconds();
   if (every === 0 || paused || document.hidden) return;
-  timer = setTimeout(refresh, Math.min(every * 2 ** failures, 120) * 1000);
+  // An answer that takes long is not asked for more often than the server can bear.
+  timer = setTimeout(refresh, Math.max(Math.min(every * 2 ** failures, 120) * 1000, took * 10));
 }
 
 // Somebody works with it or reads it: it stays as it is.
@@ -154,8 +156,10 @@ function swap(part, fresh) {
 }
 
 async function refresh() {
+  const begun = performance.now();
   try {
-    const answer = await fetch(location.href, { headers: { accept: 'text/html' }, credentials: 'same-origin', cache: 'no-store' });
+    // No click: it does not keep the visitor signed in.
+    const answer = await fetch(location.href, { headers: { accept: 'text/html', 'x-live': '1' }, credentials: 'same-origin', cache: 'no-store' });
     // Signed out, or moved: that is for the visitor to see when they do something.
     if (answer.redirected || answer.status === 401 || answer.status === 403 || answer.status === 404) return stop();
     if (!answer.ok) throw new Error(answer.status);
@@ -169,6 +173,7 @@ async function refresh() {
       moveTimes();
     }
     failures = 0;
+    took = performance.now() - begun;
   } catch {
     failures = Math.min(failures + 1, 6);
   }

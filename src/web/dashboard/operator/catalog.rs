@@ -75,6 +75,21 @@ pub async fn type_create(v: Visit) -> Result<Page, Failure> {
 }
 
 /// The fields of the form as the API takes them: what is empty is null.
+/// Sends what was changed and leaves the rest: what is shown of JSON is not what was written to the last digit.
+async fn send_changes(v: &Visit, body: &mut Map<String, Value>) -> Result<(), Failure> {
+    let found = find(v, LIST, v.param("name")).await?;
+    let entry = found.item();
+    let shown = |field: &str| match field {
+        "description" => entry.text(field).to_owned(),
+        _ => written::pretty(entry.value(field)),
+    };
+    body.retain(|field, _| v.field(field).replace("\r\n", "\n").trim() != shown(field).trim());
+    if !body.is_empty() {
+        v.send("PUT", &one(v), Value::Object(std::mem::take(body))).await?;
+    }
+    Ok(())
+}
+
 fn written_type(v: &Visit) -> Result<Map<String, Value>, Failure> {
     let mut body = Map::new();
     let mut faults = Vec::new();
@@ -149,8 +164,8 @@ pub async fn type_edit(v: Visit) -> Result<Page, Failure> {
 /// `POST /operator/event-types/{name}`
 pub async fn type_update(v: Visit) -> Result<Page, Failure> {
     let refused = match written_type(&v) {
-        Ok(body) => match v.send("PUT", &one(&v), Value::Object(body)).await {
-            Ok(_) => return Ok(Page::Redirect(v.link("/event-types"))),
+        Ok(mut body) => match send_changes(&v, &mut body).await {
+            Ok(()) => return Ok(Page::Redirect(v.link("/event-types"))),
             Err(failure) => mendable(failure, &FIELDS)?,
         },
         Err(refused) => refused,
