@@ -39,9 +39,9 @@ async fn a_session_ends_without_a_click_and_at_the_end_of_its_life() {
     };
     let is_in = |token| async move { fixture.store.session(token, IDLE, true).await.expect("an answer").is_some() };
     let idle = signed_in().await;
-    fixture.clock.advance(IDLE - MINUTE);
+    fixture.clock.advance(IDLE.saturating_sub(MINUTE));
     assert!(is_in(idle).await, "just in time");
-    fixture.clock.advance(IDLE - MINUTE);
+    fixture.clock.advance(IDLE.saturating_sub(MINUTE));
     assert!(is_in(idle).await, "each use counts");
     fixture.clock.advance(IDLE / 2);
     let looked = fixture.store.session(idle, IDLE, false).await.expect("an answer");
@@ -81,7 +81,7 @@ async fn invitations_and_portal_links_end_in_time() {
     fixture.clock.advance(MINUTE);
     assert_eq!(fixture.store.portal_link(link_token).await, Ok(None));
 
-    fixture.clock.advance(INVITATION_LIFE - 2 * MINUTE);
+    fixture.clock.advance(INVITATION_LIFE.saturating_sub(2 * MINUTE));
     assert!(fixture.store.invited(token).await.expect("an answer").is_some());
     fixture.clock.advance(MINUTE);
     assert_eq!(fixture.store.invited(token).await, Ok(None));

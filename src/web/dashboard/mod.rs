@@ -5,6 +5,7 @@
 //! them comfortable.
 
 mod api_keys;
+mod arrival;
 mod asking;
 mod audit;
 mod chart;

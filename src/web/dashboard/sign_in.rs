@@ -6,7 +6,8 @@ use axum::http::Response;
 use maud::{Markup, html};
 
 use super::Dashboard;
-use super::entrance::{Arrival, home_of, next_of};
+use super::arrival::{Arrival, next_of};
+use super::entrance::home_of;
 use super::parts::{self, Input, Kind};
 use crate::api::{SignInRefused, Typed};
 

@@ -1,0 +1,354 @@
+//! A request as it arrives, and what goes back: whose it is, its form, whether that was one of ours, and the headers that say what a
+//! browser may do with the answer.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::RequestPartsExt as _;
+use axum::body::Body;
+use axum::extract::{OriginalUri, RawPathParams, Request};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, LOCATION, REFERRER_POLICY, SET_COOKIE, VARY,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderValue, Method, Response, StatusCode, request};
+use http_body_util::{BodyExt as _, Limited};
+use maud::{Markup, html};
+
+use super::Dashboard;
+use super::frame::{self, Frame};
+use super::parts::{self, Kind};
+use super::visit::short_hash;
+use crate::api::{ApiError, Doorstep, Peer, Portal, RequestInfo, Visitor};
+use crate::web::text::Tongue;
+use crate::web::{STAMP, language_asked, language_cookie, language_of};
+
+/// Largest form, in bytes.
+const MAX_FORM: usize = 64 << 10;
+
+/// Largest form that holds JSON: an event's body, with every character escaped.
+const MAX_JSON_FORM: usize = 2 << 20;
+
+/// Fields that a form may have.
+const MAX_FIELDS: usize = 500;
+
+/// A form must have arrived within this time.
+const FORM_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What the script says when it looks again by itself.
+const BY_ITSELF: &str = "x-live";
+
+/// Nothing but our own files, and no script or style in the page itself.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+                      base-uri 'none'; form-action 'self'";
+
+/// A request, as far as every page of whoever it is for needs it.
+pub(super) struct Arrival {
+    pub tongue: Tongue,
+    /// Where the language was asked for by the address: it is remembered.
+    asked: Option<Tongue>,
+    pub door: Doorstep,
+    pub headers: HeaderMap,
+    pub method: Method,
+    /// The path and query.
+    pub address: String,
+    pub params: Vec<(String, String)>,
+    pub query: Vec<(String, String)>,
+    pub form: Vec<(String, String)>,
+    /// What is still to be read of the form. A body cannot be looked at from two threads, and behind a lock it need not be.
+    body: Option<Mutex<Body>>,
+    /// The token of the session.
+    pub token: String,
+    pub visitor: Option<Visitor>,
+}
+
+impl Arrival {
+    /// Reads a request, but for its form: nothing of a body is taken in before it is known whose it is.
+    pub async fn read(dashboard: &Dashboard, request: Request) -> Result<Self, Box<Response<Body>>> {
+        let (mut parts, body) = request.into_parts();
+        let info = parts.extensions.get::<RequestInfo>().cloned();
+        // Within a place the router shows a page only the rest of its address.
+        let whole = parts.extensions.get::<OriginalUri>().map(|OriginalUri(whole)| whole.clone());
+        let address = whole.unwrap_or_else(|| parts.uri.clone());
+        let query = parts.uri.query().unwrap_or("").to_owned();
+        let asked = language_asked(&query);
+        let tongue = asked.unwrap_or_else(|| language_of(&parts.headers));
+        let info = RequestInfo { language: tongue.0, id: info.map_or_else(String::new, |info| info.id) };
+        let door = dashboard.api.door(&info, &parts.headers, parts.extensions.get::<Peer>().copied());
+        let params = path_params(&mut parts).await;
+        let token = cookie(&parts.headers, cookie_name(dashboard)).unwrap_or("").to_owned();
+        let mut arrival = Self {
+            tongue,
+            asked,
+            door,
+            address: address.path_and_query().map_or_else(String::new, |address| address.as_str().to_owned()),
+            headers: parts.headers,
+            method: parts.method,
+            params,
+            query: pairs(query.as_bytes()),
+            form: Vec::new(),
+            body: Some(Mutex::new(body)),
+            token,
+            visitor: None,
+        };
+        if !arrival.token.is_empty() {
+            let uses = !arrival.headers.contains_key(BY_ITSELF);
+            let visitor = dashboard.api.visitor(&arrival.token, uses).await;
+            arrival.visitor = visitor.map_err(|error| Box::new(arrival.refusal(&error)))?;
+        }
+        if arrival.method == Method::POST && !is_ours(&arrival.headers) {
+            return Err(Box::new(arrival.alone(403, &arrival.stale())));
+        }
+        Ok(arrival)
+    }
+
+    /// Reads the form.
+    pub async fn read_form(&mut self) -> Result<(), Box<Response<Body>>> {
+        let Some(body) = self.body.take().filter(|_| self.method == Method::POST) else { return Ok(()) };
+        let most = if self.address.contains("/event-types/") { MAX_JSON_FORM } else { MAX_FORM };
+        let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let collected = tokio::time::timeout(FORM_TIMEOUT, Limited::new(body, most).collect()).await;
+        let Ok(Ok(body)) = collected else {
+            let text = self.tongue.say("What you sent is too large, or did not arrive.");
+            return Err(Box::new(self.alone(413, &html! { h1 { (text) } })));
+        };
+        self.form = url::form_urlencoded::parse(&body.to_bytes()).into_owned().take(MAX_FIELDS).collect();
+        Ok(())
+    }
+
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The last value of a field of the form, or nothing.
+    pub fn field(&self, name: &str) -> &str {
+        self.form.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+
+    /// Takes the marks out of the form: whether it was on a page for this token, and its name.
+    pub fn marks(&mut self, token: &str) -> (bool, String) {
+        let is_right = parts_equal(self.field("csrf"), &csrf(token));
+        let sent = self.field("once").chars().take(64).collect();
+        self.form.retain(|(name, _)| name != "csrf" && name != "once");
+        (is_right, sent)
+    }
+
+    pub fn stale(&self) -> Markup {
+        let say = |text: &str| self.tongue.say(text);
+        html! {
+            h1 { (say("This page is out of date")) }
+            p { (say("Nothing was changed. Go back, reload the page and try again.")) }
+        }
+    }
+
+    /// A page for somebody who is not signed in. It shows nothing of anybody's, and so may stand in the frame that a portal's
+    /// pages stood in.
+    pub fn alone(&self, status: u16, content: &Markup) -> Response<Body> {
+        let title = if status < 400 { self.tongue.say("Sign in") } else { self.tongue.say("Not possible") };
+        let frame = Frame {
+            v: None,
+            tongue: self.tongue,
+            title: &title,
+            section: "",
+            nav: &[],
+            account_name: "",
+            who: "",
+            brand: "Aldaba",
+            theme: None,
+            path: &self.address,
+            embedded: self.is_framed(),
+            operator: false,
+            csrf: html! {},
+            stamp: &STAMP,
+        };
+        self.answer(status, frame::narrow(&frame, content), None)
+    }
+
+    /// A refusal of the API's for somebody who is not signed in.
+    pub fn refusal(&self, error: &ApiError) -> Response<Body> {
+        if !self.is_browser() {
+            return self.door.refuse(error);
+        }
+        let say = |text: &str| self.tongue.say(text);
+        let content = html! {
+            h1 { (say("Try again in a moment")) }
+            (parts::notice(Kind::Bad, html! { (error.detail(self.tongue.0)) }))
+            p { a href=(self.address) { (say("Try again")) } }
+        };
+        let mut response = self.alone(error.status(), &content);
+        error.add_headers(response.headers_mut());
+        response
+    }
+
+    /// Whether pages are understood; a program is answered in the API's envelope.
+    pub fn is_browser(&self) -> bool {
+        self.headers
+            .get("accept")
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.contains("text/html"))
+    }
+
+    /// Whether the page stands inside a page of the operator's.
+    pub fn is_framed(&self) -> bool {
+        self.headers.get("sec-fetch-dest").is_some_and(|value| value == "iframe" || value == "frame")
+    }
+
+    /// A page, with what a browser may do with it. A portal says who may hold it in a frame.
+    pub fn answer(&self, status: u16, page: Markup, portal: Option<&Portal>) -> Response<Body> {
+        let mut response = Response::new(Body::from(page.into_string()));
+        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        let holders = match portal {
+            None if self.address.starts_with("/portal/") => "*".to_owned(),
+            Some(portal) if !portal.frame_origins().is_empty() => {
+                format!("'self' {}", portal.frame_origins().join(" "))
+            }
+            _ => "'none'".to_owned(),
+        };
+        if let Ok(policy) = HeaderValue::try_from(format!("{POLICY}; frame-ancestors {holders}")) {
+            headers.insert(CONTENT_SECURITY_POLICY, policy);
+        }
+        self.seal(headers);
+        response
+    }
+
+    /// Another page.
+    pub fn redirect(&self, to: &str) -> Response<Body> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::SEE_OTHER;
+        // What is no header value leads home.
+        let to = HeaderValue::from_str(to).unwrap_or(HeaderValue::from_static("/"));
+        response.headers_mut().insert(LOCATION, to);
+        self.seal(response.headers_mut());
+        response
+    }
+
+    /// What every answer says. The address of a portal is its key: no other site is told of it. Our own must be, or a browser
+    /// would not say where a form comes from.
+    fn seal(&self, headers: &mut HeaderMap) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+        headers.insert(VARY, HeaderValue::from_static("accept-language, cookie"));
+        if let Some(cookie) = self.asked.and_then(language_cookie) {
+            headers.append(SET_COOKIE, cookie);
+        }
+    }
+
+    /// The way out: the session has ended.
+    pub fn leave(&self, dashboard: &Dashboard) -> Response<Body> {
+        let mut response = self.redirect("/sign-in");
+        if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, "", 0)) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
+    }
+
+    /// Signs in by this token and goes on there.
+    pub fn welcome(&self, dashboard: &Dashboard, token: &str, to: &str) -> Response<Body> {
+        let mut response = self.redirect(to);
+        let seconds = dashboard.api.sessions().lifetime.as_secs();
+        if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, token, seconds)) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
+    }
+}
+
+/// Whether a form comes from a page of ours, as far as the browser says: what it does not say, the form's mark must prove.
+fn is_ours(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match (text("sec-fetch-site"), text("origin"), text("host")) {
+        (Some(site), _, _) => site == "same-origin" || site == "none",
+        (None, Some(origin), Some(host)) => origin.split_once("://").is_some_and(|(_, name)| name == host),
+        (None, Some(_), None) => false,
+        (None, None, _) => true,
+    }
+}
+
+/// What proves that a form was on a page for this token.
+pub(super) fn csrf(token: &str) -> String {
+    short_hash(&["csrf", token])
+}
+
+/// Compares in a time that does not depend on where they differ.
+fn parts_equal(left: &str, right: &str) -> bool {
+    left.len() == right.len() && left.bytes().zip(right.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+/// A name that only this host can set, over TLS only (RFC 6265bis, section 4.1.3.2).
+fn cookie_name(dashboard: &Dashboard) -> &'static str {
+    if dashboard.api.is_secure() { "__Host-aldaba_session" } else { "aldaba_session" }
+}
+
+fn set_cookie(dashboard: &Dashboard, token: &str, seconds: u64) -> String {
+    let secure = if dashboard.api.is_secure() { "; Secure" } else { "" };
+    format!("{}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}", cookie_name(dashboard))
+}
+
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let lines = headers.get_all("cookie").iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
+}
+
+/// The parts of the path.
+pub(super) async fn path_params(parts: &mut request::Parts) -> Vec<(String, String)> {
+    let params = parts.extract::<RawPathParams>().await;
+    let params = params.iter().flat_map(RawPathParams::iter);
+    params.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn pairs(text: &[u8]) -> Vec<(String, String)> {
+    url::form_urlencoded::parse(text).into_owned().collect()
+}
+
+/// Where to go after signing in: a page of ours, and nothing else.
+pub(super) fn next_of(next: &str) -> Option<&str> {
+    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains(['\\', '\r', '\n', '\t']);
+    (is_path && !next.starts_with("/sign-in") && next.len() < 2_000).then_some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pairs = pairs
+            .iter()
+            .map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_str(value).expect("a value")));
+        pairs.collect()
+    }
+
+    #[test]
+    fn a_form_of_another_site_is_none_of_ours() {
+        assert!(is_ours(&headers(&[("sec-fetch-site", "same-origin")])));
+        assert!(is_ours(&headers(&[("origin", "https://a.example"), ("host", "a.example")])));
+        assert!(is_ours(&headers(&[("host", "a.example")])), "an old browser: the form's mark decides");
+        for wrong in [
+            vec![("sec-fetch-site", "cross-site")],
+            vec![("sec-fetch-site", "same-site"), ("origin", "https://a.example"), ("host", "a.example")],
+            vec![("origin", "https://b.example"), ("host", "a.example")],
+            vec![("origin", "null"), ("host", "a.example")],
+        ] {
+            assert!(!is_ours(&headers(&wrong)), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn after_signing_in_nobody_is_led_to_another_site() {
+        assert_eq!(next_of("/accounts/1/deliveries?q=a"), Some("/accounts/1/deliveries?q=a"));
+        for wrong in
+            ["", "https://b.example", "//b.example", "/\\b.example", "/a\nb", "/sign-in?next=/", "javascript:alert(1)"]
+        {
+            assert_eq!(next_of(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn marks_are_compared_whole() {
+        assert!(parts_equal(&csrf("a"), &csrf("a")));
+        assert!(!parts_equal(&csrf("a"), &csrf("b")) && !parts_equal("", &csrf("a")));
+    }
+}
