@@ -235,8 +235,8 @@ fn address(v: &Visit, account: &str, kind: &str, page: &str) -> Option<String> {
     match (v.place, kind) {
         (Place::Operator, "event_type") => Some(v.link(page)),
         (Place::Operator, _) => (!account.is_empty()).then(|| format!("/accounts/{account}{page}")),
-        // Who came by a portal link has no pages of users.
-        (Place::Portal, "user") => None,
+        (_, "user") if !v.may("users:read") => None,
+        (_, "api_key") if !v.may("api_keys:read") => None,
         _ => Some(v.link(page)),
     }
 }
