@@ -140,13 +140,25 @@ function busy(part) {
   return selection.rangeCount > 0 && !selection.isCollapsed && selection.getRangeAt(0).intersectsNode(part);
 }
 
+// What can be folded open, by its name and from the last: what is new comes above.
+function folds(part) {
+  const byName = new Map();
+  for (const details of [...part.querySelectorAll('details')].reverse()) {
+    const name = details.querySelector('summary')?.textContent ?? '';
+    byName.set(name, [...(byName.get(name) ?? []), details]);
+  }
+  return byName;
+}
+
 function swap(part, fresh) {
   if (busy(part) || seen.get(part.id) === fresh.innerHTML) return;
   seen.set(part.id, fresh.innerHTML);
-  const open = [...part.querySelectorAll('details')].map((details) => details.open);
+  const open = new Map([...folds(part)].map(([name, list]) => [name, list.map((details) => details.open)]));
   const scrolled = [...part.querySelectorAll('pre, .scroll')].map((box) => [box.scrollLeft, box.scrollTop]);
   part.replaceChildren(...document.adoptNode(fresh).childNodes);
-  [...part.querySelectorAll('details')].forEach((details, at) => { if (open[at] !== undefined) details.open = open[at]; });
+  for (const [name, list] of folds(part)) {
+    list.forEach((details, at) => { details.open = open.get(name)?.[at] ?? details.open; });
+  }
   [...part.querySelectorAll('pre, .scroll')].forEach((box, at) => { if (scrolled[at]) box.scrollTo(...scrolled[at]); });
   for (const name of ['class', 'data-live']) {
     if (fresh.hasAttribute(name)) part.setAttribute(name, fresh.getAttribute(name));
