@@ -17,6 +17,8 @@ FAULTS = r"""(width) => {
     const over = all('main *').filter((e) => e.getBoundingClientRect().right > width + 1 && !e.closest('.scroll, pre, svg'));
     faults.push(`is ${wide} px wide: ${over.slice(0, 3).map((e) => e.tagName + '.' + e.className).join(' ')}`);
   }
+  // Words for screen readers stand outside of a table that is scrolled, and widen the page, unless it holds them.
+  if (all('.scroll .sr').some((e) => !e.closest('.scroll').contains(e.offsetParent))) faults.push('hidden words may widen the page');
   if (all('h1').length !== 1) faults.push(`${all('h1').length} headings of the first level`);
   for (const time of all('time')) {
     if (!/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$/.test(time.title)) faults.push(`no exact time on hover: ${time.outerHTML}`);
