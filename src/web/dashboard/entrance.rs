@@ -36,18 +36,17 @@ where
             return arrival.alone(failure.status, &content);
         }
     };
-    let (says, operator) = (visit.tongue, surroundings.operator);
-    let shown = Shown::of(&visit);
+    let v = visit.clone();
     match page(visit).await {
         Ok(Page::Redirect(to)) => arrival.redirect(&to),
         Ok(Page::Leave) => arrival.leave(&dashboard),
         Ok(Page::Html { status, title, section, content }) => {
-            let page = surroundings.framed(&arrival, &shown, &title, section, &content);
+            let page = surroundings.framed(&arrival, &v, &title, section, &content);
             arrival.answer(status, page, portal.as_ref())
         }
         Err(failure) => {
-            let (title, content) = failure_page(says, &failure, operator, &shown.home);
-            let page = surroundings.framed(&arrival, &shown, &title, "", &content);
+            let (title, content) = failure_page(v.tongue, &failure, surroundings.operator, &v.link(""));
+            let page = surroundings.framed(&arrival, &v, &title, "", &content);
             let mut response = arrival.answer(failure.status, page, portal.as_ref());
             if let Some(seconds) = failure.retry_after {
                 response.headers_mut().insert(RETRY_AFTER, seconds.into());
@@ -147,9 +146,9 @@ impl Surroundings {
         })
     }
 
-    fn framed(&self, arrival: &Arrival, shown: &Shown, title: &str, section: &'static str, content: &Markup) -> Markup {
+    fn framed(&self, arrival: &Arrival, v: &Visit, title: &str, section: &'static str, content: &Markup) -> Markup {
         let frame = Frame {
-            v: Some(&shown.visit),
+            v: Some(v),
             tongue: arrival.tongue,
             title,
             section,
@@ -161,7 +160,7 @@ impl Surroundings {
             path: &arrival.address,
             embedded: arrival.is_framed(),
             operator: self.operator,
-            csrf: shown.visit.form_start(),
+            csrf: v.form_start(),
             stamp: &STAMP,
         };
         frame::page(&frame, content)
@@ -172,35 +171,6 @@ impl Surroundings {
 async fn name_of_account(v: &Visit) -> Result<String, Failure> {
     let account = v.get(&format!("/v1/accounts/{}", v.account()), &[]).await?;
     Ok(account.item().text("name").to_owned())
-}
-
-/// What is left of a visit for the frame, once its page has taken the rest.
-struct Shown {
-    visit: Visit,
-    home: String,
-}
-
-impl Shown {
-    fn of(v: &Visit) -> Self {
-        let visit = Visit {
-            tongue: v.tongue,
-            now: v.now,
-            place: v.place,
-            params: Vec::new(),
-            query: Vec::new(),
-            form: Vec::new(),
-            dashboard: v.dashboard.clone(),
-            caller: v.caller.clone(),
-            door: v.door.clone(),
-            visitor: v.visitor.clone(),
-            prefix: v.prefix.clone(),
-            account: v.account.clone(),
-            csrf: v.csrf.clone(),
-            once: v.once.clone(),
-            sent: String::new(),
-        };
-        Self { visit, home: v.link("") }
-    }
 }
 
 /// The pages that the visitor may open.

@@ -28,6 +28,7 @@ pub enum Place {
 }
 
 /// A request for a page.
+#[derive(Clone)]
 pub struct Visit {
     /// The language of the page.
     pub tongue: Tongue,

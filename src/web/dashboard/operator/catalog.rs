@@ -74,7 +74,6 @@ pub async fn type_create(v: Visit) -> Result<Page, Failure> {
     Ok(new_page(&v, Some(&refused)).with_status(status_of(&refused)))
 }
 
-/// The fields of the form as the API takes them: what is empty is null.
 /// Sends what was changed and leaves the rest: what is shown of JSON is not what was written to the last digit.
 async fn send_changes(v: &Visit, body: &mut Map<String, Value>) -> Result<(), Failure> {
     let found = find(v, LIST, v.param("name")).await?;
@@ -90,6 +89,7 @@ async fn send_changes(v: &Visit, body: &mut Map<String, Value>) -> Result<(), Fa
     Ok(())
 }
 
+/// The fields of the form as the API takes them: what is empty is null.
 fn written_type(v: &Visit) -> Result<Map<String, Value>, Failure> {
     let mut body = Map::new();
     let mut faults = Vec::new();
