@@ -187,6 +187,23 @@ async fn an_empty_account_says_what_to_do_next() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_paused_endpoint_says_so_and_a_slash_too_many_is_forgiven() {
+    let app = App::with(&[("WEBHOOKS__RETRY_SCHEDULE", "1h")]).await;
+    let receiver = Receiver::start().await;
+    receiver.always(Reply::Status(500));
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    app.publish(json!({})).await;
+    app.delivery(&id, "retrying").await;
+    app.put(&format!("/v1/webhooks/{id}"), json!({ "status": "disabled" })).await.expect(200);
+    let mut browser = owner(&app).await;
+    let page = browser.open(&format!("/accounts/{}/endpoints/{id}", app.account)).await.expect(200);
+    assert!(page.html.contains("held until the endpoint is active") && !page.html.contains("next attempt"));
+    let home = format!("/accounts/{}", app.account);
+    let answer = browser.once("GET", &format!("{home}/"), None).await.expect(308);
+    assert_eq!(answer.header("location"), home);
+}
+
+#[tokio::test]
 async fn nothing_is_shown_to_who_is_not_signed_in() {
     let app = App::start().await;
     let mut browser = Browser::new(&app);

@@ -196,7 +196,7 @@ pub fn table(v: &Visit, deliveries: &[Item<'_>]) -> Markup {
 }
 
 /// What the receiver answered: nothing yet while there was no attempt.
-fn answer(v: &Visit, delivery: Item<'_>) -> Markup {
+pub fn answer(v: &Visit, delivery: Item<'_>) -> Markup {
     let code = delivery.number("response_status");
     if code.is_none() && delivery.number("response_time_ms").is_none() {
         return super::parts::none(v);

@@ -285,7 +285,7 @@ fn newest(v: &Visit, endpoint: Item<'_>, deliveries: &Doc) -> Markup {
         @if deliveries.items().is_empty() {
             p.muted { (v.say("None yet. A test shows whether the receiver is reached.")) }
         } @else {
-            (traffic::latest(v, &deliveries.items()))
+            (traffic::latest(v, &deliveries.items(), endpoint.text("status") == "active"))
         }
     } }
 }

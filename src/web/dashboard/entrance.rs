@@ -3,7 +3,8 @@
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderValue, Method, Response};
+use axum::http::{HeaderValue, Method, Response, Uri};
+use axum::response::Redirect;
 use maud::{Markup, html};
 
 use super::Dashboard;
@@ -252,6 +253,11 @@ pub(super) async fn home(State(dashboard): State<Dashboard>, request: Request) -
         Ok(None) => arrival.redirect("/sign-in"),
         Err(error) => arrival.refusal(&error),
     }
+}
+
+/// The same page without a slash at its end.
+pub(super) async fn without_slash(uri: Uri) -> Redirect {
+    Redirect::permanent(uri.path().trim_end_matches('/'))
 }
 
 /// The first page of somebody who has signed in.

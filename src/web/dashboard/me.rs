@@ -12,8 +12,10 @@ use crate::api::{SignInRefused, Visitor};
 pub(super) async fn show(v: Visit) -> Result<Page, Failure> {
     let done = match v.asked("done") {
         "password" => Some(v.say("Your password is changed. Everywhere else you are signed out.")),
-        "two-factor" => Some(v.say("Signing in takes a code of your app from now on.")),
-        "two-factor-off" => Some(v.say("Signing in takes your password alone.")),
+        "two-factor" => {
+            Some(v.say("Signing in takes a code of your app from now on. Everywhere else you are signed out."))
+        }
+        "two-factor-off" => Some(v.say("Signing in takes your password alone. Everywhere else you are signed out.")),
         _ => None,
     };
     let content = page(&v, None, done.as_deref())?;

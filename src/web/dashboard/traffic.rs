@@ -4,7 +4,8 @@
 use maud::{Markup, html};
 
 use super::chart;
-use super::parts::{http_status, millis, none, status, time, until};
+use super::deliveries::answer;
+use super::parts::{millis, status, time, until};
 use super::visit::{Doc, Failure, Item, Visit};
 
 /// How far back the charts can reach.
@@ -53,7 +54,7 @@ pub fn charts(v: &Visit, statistics: Item<'_>) -> Markup {
 }
 
 /// An endpoint's newest deliveries, with what went wrong and when it is tried again.
-pub fn latest(v: &Visit, deliveries: &[Item<'_>]) -> Markup {
+pub fn latest(v: &Visit, deliveries: &[Item<'_>], is_active: bool) -> Markup {
     let columns = [v.say("Event type"), v.say("Status"), v.say("HTTP status"), v.say("Took"), v.say("Created")];
     html! { div.scroll { table.list {
         thead { tr { @for (at, name) in columns.iter().enumerate() { th.num[at == 3] scope="col" { (name) } } } }
@@ -64,23 +65,17 @@ pub fn latest(v: &Visit, deliveries: &[Item<'_>]) -> Markup {
             }
             td data-label=(columns[1]) { span {
                 (status(v, delivery.text("status")))
-                @if !delivery.text("next_retry_at").is_empty() {
+                @if !is_active && matches!(delivery.text("status"), "pending" | "retrying") {
+                    " " small.muted { (v.say("held until the endpoint is active")) }
+                } @else if !delivery.text("next_retry_at").is_empty() {
                     " " small.muted { (v.say("next attempt")) " " (until(v, delivery.text("next_retry_at"))) }
                 }
             } }
-            td data-label=(columns[2]) { (answered(v, *delivery)) }
+            td data-label=(columns[2]) { (answer(v, *delivery)) }
             td.num data-label=(columns[3]) { (millis(v, delivery.number("response_time_ms"))) }
             td.nowrap data-label=(columns[4]) { (time(v, delivery.text("created_at"))) }
         } } }
     } } }
-}
-
-/// What was not tried has no answer yet; that is not the same as none.
-fn answered(v: &Visit, delivery: Item<'_>) -> Markup {
-    match delivery.number("response_status") {
-        None if delivery.text("status") == "pending" => none(v),
-        code => http_status(v, code),
-    }
 }
 
 /// The last failure of an endpoint.
