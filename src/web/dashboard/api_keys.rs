@@ -5,10 +5,10 @@ use std::future::{Ready, ready};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::asking::{behind_the_end, find, mendable, segment, status_of};
+use super::asking::{find, listed, mendable, segment, status_of};
 use super::parts::{
     Confirm, Input, Kind, badge, button, checks, code, confirm, crumbs, day, empty, faults, head, input, milliseconds,
-    notice, pager, secret, select, submit, time,
+    notice, secret, select, submit, time,
 };
 use super::visit::{Failure, Item, Page, Visit};
 
@@ -35,7 +35,7 @@ fn keys(v: &Visit) -> String {
 /// `GET /api-keys`
 pub async fn list(v: Visit) -> Result<Page, Failure> {
     let found = v.get(&keys(&v), &[("page", v.asked("page"))]).await?;
-    let (path, shown, create) = (v.link("/api-keys"), found.items(), v.say("Create an API key"));
+    let (path, create) = (v.link("/api-keys"), v.say("Create an API key"));
     let to_create = v.link("/api-keys/new");
     let may = v.may("api_keys:write");
     let content = html! {
@@ -44,18 +44,17 @@ pub async fn list(v: Visit) -> Result<Page, Failure> {
             Some(&v.say("With a key your program publishes events and manages endpoints. A key is shown once, when it is created.")),
             html! { @if may { (button(&to_create, &create, "primary")) } },
         ))
-        @if let Some(behind) = behind_the_end(&v, &found, &path) {
-            (behind)
-        } @else if shown.is_empty() {
-            (empty(
+        (listed(
+            &v,
+            &found,
+            &path,
+            empty(
                 &v.say("No API keys yet"),
                 &v.say("Create one for each program, with the permissions that it needs and no more."),
                 may.then_some((to_create.as_str(), create.as_str())),
-            ))
-        } @else {
-            (table(&v, &shown, may))
-            (pager(&v, &found, &path))
-        }
+            ),
+            |shown| table(&v, shown, may),
+        ))
     };
     Ok(Page::new(v.say("API keys"), SECTION, content))
 }

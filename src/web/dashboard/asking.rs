@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 use url::form_urlencoded::byte_serialize;
 
-use super::parts::empty;
+use super::parts::{at_page, empty, pager};
 use super::visit::{Doc, Failure, Fault, Item, Visit};
 
 /// Entries of one answer: the most that the API gives.
@@ -88,15 +88,22 @@ pub fn status_of(failure: &Failure) -> u16 {
     if matches!(failure.status, 413 | 429 | 503) { failure.status } else { 422 }
 }
 
-/// What stands on a page behind the last one of a list: the list has become shorter. `first` is its first page.
-pub fn behind_the_end(v: &Visit, doc: &Doc, first: &str) -> Option<Markup> {
-    (doc.items().is_empty() && doc.total() > 0).then(|| {
-        html! { (empty(
-            &v.say("Nothing is on this page"),
-            &v.say("The list has become shorter than it was."),
-            Some((first, &v.say("To the first page"))),
-        )) }
-    })
+/// A page of a list: its rows and the way to the other pages, or `nothing` where the list is empty. One behind the last page says
+/// that the list has become shorter.
+pub fn listed(v: &Visit, doc: &Doc, path: &str, nothing: Markup, rows: impl FnOnce(&[Item<'_>]) -> Markup) -> Markup {
+    let items = doc.items();
+    if !items.is_empty() {
+        return html! { (rows(&items)) (pager(v, doc, path)) };
+    }
+    if doc.total() == 0 {
+        return nothing;
+    }
+    let first = at_page(v, path, 1);
+    empty(
+        &v.say("Nothing is on this page"),
+        &v.say("The list has become shorter than it was."),
+        Some((&first, &v.say("To the first page"))),
+    )
 }
 
 #[cfg(test)]

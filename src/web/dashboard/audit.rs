@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use super::asking::{behind_the_end, segment};
+use super::asking::{listed, segment};
 use super::filters::Filters;
-use super::parts::{Kind, button, code, empty, head, none, notice, pager, submit, time};
+use super::parts::{Kind, button, code, empty, head, none, notice, submit, time};
 use super::visit::{Doc, Failure, Item, Page, Place, Visit};
 
 const SECTION: &str = "audit-log";
@@ -118,26 +118,28 @@ fn form(v: &Visit, filters: &Filters, refused: Option<&Failure>) -> Markup {
 
 fn results(v: &Visit, filters: &Filters, found: &Doc) -> Markup {
     let path = v.link("/audit-log");
-    let shown = found.items();
     html! {
-        @if let Some(behind) = behind_the_end(v, found, &filters.address(&path, &[])) {
-            (behind)
-        } @else if !shown.is_empty() {
-            (table(v, &shown))
-            (pager(v, found, &path))
-        } @else if filters.is_empty() {
-            (empty(
-                &v.say("Nothing has been changed yet"),
-                &v.say("Every change of endpoints, secrets, keys and users stands here, with who made it. Published events do not."),
-                None,
-            ))
-        } @else {
-            (empty(
-                &v.say("No entry matches"),
-                &v.say("There are none for which all of these filters hold."),
-                Some((&path, &v.say("Clear filters"))),
-            ))
-        }
+        (listed(
+            v,
+            found,
+            &path,
+            html! {
+                @if filters.is_empty() {
+                    (empty(
+                        &v.say("Nothing has been changed yet"),
+                        &v.say("Every change of endpoints, secrets, keys and users stands here, with who made it. Published events do not."),
+                        None,
+                    ))
+                } @else {
+                    (empty(
+                        &v.say("No entry matches"),
+                        &v.say("There are none for which all of these filters hold."),
+                        Some((&path, &v.say("Clear filters"))),
+                    ))
+                }
+            },
+            |shown| table(v, shown),
+        ))
     }
 }
 

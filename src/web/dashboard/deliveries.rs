@@ -6,10 +6,10 @@ mod one;
 
 use maud::{Markup, html};
 
-use super::asking::{behind_the_end, pages};
+use super::asking::{listed, pages};
 use super::event_types::name;
 use super::filters::Filters;
-use super::parts::{Kind, button, empty, head, http_status, millis, notice, pager, status, submit, time};
+use super::parts::{Kind, button, empty, head, http_status, millis, notice, status, submit, time};
 use super::visit::{Doc, Failure, Item, Page, Visit};
 
 pub use one::{retry, show};
@@ -143,26 +143,28 @@ fn live(v: &Visit, found: &Doc) -> Option<&'static str> {
 
 fn results(v: &Visit, filters: &Filters, found: &Doc) -> Markup {
     let path = v.link("/deliveries");
-    let shown = found.items();
     html! { section #deliveries.stack aria-label=(v.say("Deliveries")) data-live=[live(v, found)] {
-        @if let Some(behind) = behind_the_end(v, found, &filters.address(&path, &[])) {
-            (behind)
-        } @else if !shown.is_empty() {
-            (table(v, &shown))
-            (pager(v, found, &path))
-        } @else if filters.is_empty() {
-            (empty(
-                &v.say("No deliveries yet"),
-                &v.say("When an event is published, each active endpoint that subscribes to its type gets a delivery, and it stands here."),
-                Some((&v.link("/endpoints"), &v.say("See the endpoints"))),
-            ))
-        } @else {
-            (empty(
-                &v.say("No delivery matches"),
-                &v.say("There are none for which all of these filters hold."),
-                Some((&path, &v.say("Clear filters"))),
-            ))
-        }
+        (listed(
+            v,
+            found,
+            &path,
+            html! {
+                @if filters.is_empty() {
+                    (empty(
+                        &v.say("No deliveries yet"),
+                        &v.say("When an event is published, each active endpoint that subscribes to its type gets a delivery, and it stands here."),
+                        Some((&v.link("/endpoints"), &v.say("See the endpoints"))),
+                    ))
+                } @else {
+                    (empty(
+                        &v.say("No delivery matches"),
+                        &v.say("There are none for which all of these filters hold."),
+                        Some((&path, &v.say("Clear filters"))),
+                    ))
+                }
+            },
+            |shown| table(v, shown),
+        ))
     } }
 }
 

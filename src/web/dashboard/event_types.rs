@@ -3,12 +3,11 @@
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::asking::{behind_the_end, find, mendable, segment, status_of};
+use super::asking::{find, listed, mendable, segment, status_of};
 use super::deliveries;
 use super::filters::Filters;
 use super::parts::{
-    Input, Kind, area, button, code, copyable, crumbs, empty, facts, faults, head, none, notice, number, pager, submit,
-    time,
+    Input, Kind, area, button, code, copyable, crumbs, empty, facts, faults, head, none, notice, number, submit, time,
 };
 use super::visit::{Doc, Failure, Item, Page, Visit};
 use super::written;
@@ -20,21 +19,20 @@ const EVENTS: &str = "events";
 /// `GET /event-types`
 pub async fn list(v: Visit) -> Result<Page, Failure> {
     let found = v.get("/v1/event-types", &[("page", v.asked("page"))]).await?;
-    let (path, shown) = (v.link("/event-types"), found.items());
+    let path = v.link("/event-types");
     let content = html! {
         (head(&v.say("Event types"), Some(&v.say("What endpoints can subscribe to, and what each of them means.")), html! {}))
-        @if let Some(behind) = behind_the_end(&v, &found, &path) {
-            (behind)
-        } @else if shown.is_empty() {
-            (empty(
+        (listed(
+            &v,
+            &found,
+            &path,
+            empty(
                 &v.say("There are no event types"),
                 &v.say("The catalog is kept by the operator of this server. Once a type is in it, endpoints can subscribe to it."),
                 None,
-            ))
-        } @else {
-            (catalog(&v, &shown))
-            (pager(&v, &found, &path))
-        }
+            ),
+            |shown| catalog(&v, shown),
+        ))
     };
     Ok(Page::new(v.say("Event types"), SECTION, content))
 }
@@ -153,22 +151,21 @@ fn form(v: &Visit, entry: Item<'_>, example: &str, refused: Option<&Failure>) ->
 /// `GET /events`
 pub async fn events(v: Visit) -> Result<Page, Failure> {
     let found = v.get("/v1/events", &[("page", v.asked("page"))]).await?;
-    let (path, shown) = (v.link("/events"), found.items());
+    let path = v.link("/events");
     let content = html! {
         (head(&v.say("Events"), Some(&v.say("What was published in this account, newest first.")), html! {}))
         section #events.stack aria-label=(v.say("Events")) data-live=[(found.page() <= 1).then_some("5")] {
-            @if let Some(behind) = behind_the_end(&v, &found, &path) {
-                (behind)
-            } @else if shown.is_empty() {
-                (empty(
+            (listed(
+                &v,
+                &found,
+                &path,
+                empty(
                     &v.say("No events yet"),
                     &v.say("Your program publishes events with an API key. To try it, publish one by hand from the page of its type."),
                     Some((&v.link("/event-types"), &v.say("See the event types"))),
-                ))
-            } @else {
-                (published(&v, &shown))
-                (pager(&v, &found, &path))
-            }
+                ),
+                |shown| published(&v, shown),
+            ))
         }
     };
     Ok(Page::new(v.say("Events"), EVENTS, content))

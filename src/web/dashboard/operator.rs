@@ -7,9 +7,9 @@ use std::future::{Ready, ready};
 use maud::{Markup, html};
 use serde_json::{Map, Value, json};
 
-use super::asking::{behind_the_end, mendable, segment, status_of};
+use super::asking::{listed, mendable, segment, status_of};
 use super::parts::{
-    Confirm, Input, button, code, confirm, copyable, crumbs, empty, facts, faults, head, input, pager, submit, time,
+    Confirm, Input, button, code, confirm, copyable, crumbs, empty, facts, faults, head, input, submit, time,
 };
 use super::visit::{Doc, Failure, Item, Page, Visit};
 
@@ -37,7 +37,7 @@ pub async fn accounts(v: Visit) -> Result<Page, Failure> {
         },
     };
     let found = v.get("/v1/accounts", &[("page", v.asked("page"))]).await?;
-    let (path, shown) = (v.link(""), found.items());
+    let path = v.link("");
     let (to_create, create) = (v.link("/accounts/new"), v.say("Create an account"));
     let content = html! {
         (head(
@@ -45,19 +45,17 @@ pub async fn accounts(v: Visit) -> Result<Page, Failure> {
             Some(&v.say("Each has its own endpoints, events, API keys and users.")),
             button(&to_create, &create, "primary"),
         ))
-        @if let Some(behind) = behind_the_end(&v, &found, &path) {
-            (behind)
-        } @else if shown.is_empty() {
-            (empty(
+        (listed(
+            &v,
+            &found,
+            &path,
+            empty(
                 &v.say("No accounts yet"),
                 &v.say("An account stands for one of your customers, or for your own product. Events are published in it."),
                 Some((&to_create, &create)),
-            ))
-        } @else {
-            (open_by_id(&v, opened, unknown))
-            (table(&v, &shown))
-            (pager(&v, &found, &path))
-        }
+            ),
+            |shown| html! { (open_by_id(&v, opened, unknown)) (table(&v, shown)) },
+        ))
     };
     let page = Page::new(v.say("Accounts"), SECTION, content);
     Ok(if unknown { page.with_status(422) } else { page })

@@ -246,7 +246,7 @@ pub fn empty(title: &str, text: &str, action: Option<(&str, &str)>) -> Markup {
 pub fn pager(v: &Visit, doc: &Doc, path: &str) -> Markup {
     let (page, pages, total) = (doc.page().max(1), doc.total_pages(), doc.total());
     let Some((first, last)) = shown(page, pages, total, doc.items().len() as u64) else { return html! {} };
-    let to = |page: u64| format!("{path}?{}", with_page(&v.query, page));
+    let to = |page| at_page(v, path, page);
     let part = [("first", number(v, first)), ("last", number(v, last)), ("total", number(v, total))];
     html! { nav.pager aria-label=(v.say("Pages of the list")) {
         p { (v.fill("{first}–{last} of {total}", &[("first", &part[0].1), ("last", &part[1].1), ("total", &part[2].1)])) }
@@ -265,6 +265,11 @@ fn shown(page: u64, pages: u64, total: u64, here: u64) -> Option<(u64, u64)> {
     }
     let first = if page >= pages { total.saturating_sub(here) + 1 } else { (page - 1) * here + 1 };
     Some((first, first + here - 1))
+}
+
+/// The address of a page of the list that is shown, with all else that was asked for.
+pub fn at_page(v: &Visit, path: &str, page: u64) -> String {
+    format!("{path}?{}", with_page(&v.query, page))
 }
 
 fn with_page(query: &[(String, String)], page: u64) -> String {

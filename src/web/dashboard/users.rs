@@ -5,10 +5,10 @@ use std::future::{Ready, ready};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::asking::{behind_the_end, mendable, segment, status_of};
+use super::asking::{listed, mendable, segment, status_of};
 use super::parts::{
-    Confirm, Input, Kind, button, confirm, copyable, crumbs, empty, facts, faults, head, input, none, notice, pager,
-    post, secret, select, status, submit, time, until,
+    Confirm, Input, Kind, button, confirm, copyable, crumbs, empty, facts, faults, head, input, none, notice, post,
+    secret, select, status, submit, time, until,
 };
 use super::visit::{Doc, Failure, Item, Page, Visit};
 
@@ -54,7 +54,7 @@ fn role_field(v: &Visit, value: &str, refused: Option<&Failure>) -> Markup {
 /// `GET /users`
 pub async fn list(v: Visit) -> Result<Page, Failure> {
     let found = v.get(&users(&v), &[("page", v.asked("page"))]).await?;
-    let (path, shown) = (v.link("/users"), found.items());
+    let path = v.link("/users");
     let (to_invite, invite) = (v.link("/users/invite"), v.say("Invite a user"));
     let may = v.may("users:write");
     let content = html! {
@@ -63,18 +63,17 @@ pub async fn list(v: Visit) -> Result<Page, Failure> {
             Some(&v.say("Who may sign in to this account, and what they may do.")),
             html! { @if may { (button(&to_invite, &invite, "primary")) } },
         ))
-        @if let Some(behind) = behind_the_end(&v, &found, &path) {
-            (behind)
-        } @else if shown.is_empty() {
-            (empty(
+        (listed(
+            &v,
+            &found,
+            &path,
+            empty(
                 &v.say("Nobody can sign in to this account yet"),
                 &v.say("Whoever you invite chooses a password and signs in with their e-mail address."),
                 may.then_some((to_invite.as_str(), invite.as_str())),
-            ))
-        } @else {
-            (table(&v, &shown))
-            (pager(&v, &found, &path))
-        }
+            ),
+            |shown| table(&v, shown),
+        ))
     };
     Ok(Page::new(v.say("Users"), SECTION, content))
 }

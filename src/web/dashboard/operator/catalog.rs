@@ -5,9 +5,9 @@ use std::future::{Ready, ready};
 use maud::{Markup, html};
 use serde_json::{Map, Value};
 
-use super::super::asking::{behind_the_end, find, local, mendable, segment, status_of};
+use super::super::asking::{find, listed, local, mendable, segment, status_of};
 use super::super::event_types::catalog;
-use super::super::parts::{Confirm, Input, area, button, confirm, crumbs, empty, faults, head, input, pager, submit};
+use super::super::parts::{Confirm, Input, area, button, confirm, crumbs, empty, faults, head, input, submit};
 use super::super::visit::{Failure, Item, Page, Visit};
 use super::super::written;
 
@@ -30,7 +30,7 @@ fn page_of(v: &Visit, name: &str) -> String {
 /// `GET /operator/event-types`
 pub async fn types(v: Visit) -> Result<Page, Failure> {
     let found = v.get(LIST, &[("page", v.asked("page"))]).await?;
-    let (path, shown) = (v.link("/event-types"), found.items());
+    let path = v.link("/event-types");
     let (to_add, add) = (v.link("/event-types/new"), v.say("Add an event type"));
     let content = html! {
         (head(
@@ -38,18 +38,17 @@ pub async fn types(v: Visit) -> Result<Page, Failure> {
             Some(&v.say("The catalog: what can be published, and what endpoints of every account can subscribe to.")),
             button(&to_add, &add, "primary"),
         ))
-        @if let Some(behind) = behind_the_end(&v, &found, &path) {
-            (behind)
-        } @else if shown.is_empty() {
-            (empty(
+        (listed(
+            &v,
+            &found,
+            &path,
+            empty(
                 &v.say("The catalog is empty"),
                 &v.say("Only events of a type that is in it can be published."),
                 Some((&to_add, &add)),
-            ))
-        } @else {
-            (catalog(&v, &shown))
-            (pager(&v, &found, &path))
-        }
+            ),
+            |shown| catalog(&v, shown),
+        ))
     };
     Ok(Page::new(v.say("Event types"), SECTION, content))
 }
