@@ -227,16 +227,8 @@ impl Reader {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             parts.map(|part| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
         });
-        let url_rule = "an origin such as https://hooks.example.com";
-        let public_url = self.take("public_url", "", url_rule, |text| {
-            let origin = url::Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
-            let is_http = text.starts_with("https://") || text.starts_with("http://");
-            let origin = origin.filter(|origin| is_http && text.trim_end_matches('/') == origin);
-            if text.is_empty() { Some(None) } else { origin.map(Some) }
-        });
-        let minute = Duration::from_secs(60);
-        let idle = self.duration("sessions.idle_timeout", "12h", minute, minute * 60 * 24 * 30);
-        let lifetime = self.duration("sessions.lifetime", "7d", minute, minute * 60 * 24 * 365);
+        let public_url = self.public_url();
+        let sessions = self.sessions();
         let rate_limits = self.rate_limits();
         let log_format = self.take("log.format", "text", "text or json", |text| match text {
             "text" => Some(LogFormat::Text),
@@ -267,7 +259,7 @@ impl Reader {
                 audit_retention: audit_retention?,
                 trusted_proxies: trusted_proxies?,
                 public_url: public_url?,
-                sessions: Sessions { idle: idle?, lifetime: lifetime? },
+                sessions: sessions?,
                 log_format: log_format?,
                 log_level: log_level?,
             })
@@ -276,6 +268,22 @@ impl Reader {
             Some(config) if errors.0.is_empty() => Ok(config),
             _ => Err(errors),
         }
+    }
+
+    fn public_url(&mut self) -> Option<Option<String>> {
+        self.take("public_url", "", "an origin such as https://hooks.example.com", |text| {
+            let origin = url::Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
+            let is_http = text.starts_with("https://") || text.starts_with("http://");
+            let origin = origin.filter(|origin| is_http && text.trim_end_matches('/') == origin);
+            if text.is_empty() { Some(None) } else { origin.map(Some) }
+        })
+    }
+
+    fn sessions(&mut self) -> Option<Sessions> {
+        let (minute, day) = (Duration::from_secs(60), Duration::from_secs(86_400));
+        let idle = self.duration("sessions.idle_timeout", "12h", minute, day * 30);
+        let lifetime = self.duration("sessions.lifetime", "7d", minute, day * 365);
+        Some(Sessions { idle: idle?, lifetime: lifetime? })
     }
 
     fn keys(&mut self, database: Option<&Database>) -> Option<KeySource> {

@@ -116,17 +116,8 @@ impl App {
         if config.roles.delivery {
             beside.push(tokio::spawn(engine::replay(store.clone(), metrics)));
             beside.push(tokio::spawn(engine::maintain(store.clone(), clock, keep)));
-            // The last outcomes are counted when the engine has ended.
-            let (counting, counted_in, engine) =
-                (tally.clone(), store.clone(), engine.run(nudges, until(stopped.clone())));
-            let (ended, has_ended) = oneshot::channel::<()>();
-            let counted =
-                tokio::spawn(async move { counting.keep_writing(counted_in, until_dropped(has_ended)).await });
-            delivering = Some(tokio::spawn(async move {
-                engine.await;
-                drop(ended);
-                let _ = counted.await;
-            }));
+            let engine = engine.run(nudges, until(stopped.clone()));
+            delivering = Some(tokio::spawn(deliver(engine, tally, store.clone())));
         }
         let pages = web::router(api.clone());
         let router = if config.roles.api { api::router(api.clone(), pages) } else { api::health(api.clone()) };
@@ -175,8 +166,18 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-async fn until_dropped(held: oneshot::Receiver<()>) {
-    let _ = held.await;
+/// Delivers until the engine has ended, and counts what came of it to the last outcome.
+async fn deliver(engine: impl Future<Output = ()>, tally: Arc<Tally>, store: Store) {
+    let (ended, has_ended) = oneshot::channel::<()>();
+    let counting = tokio::spawn(async move {
+        let until_ended = async {
+            let _ = has_ended.await;
+        };
+        tally.keep_writing(store, until_ended).await;
+    });
+    engine.await;
+    drop(ended);
+    let _ = counting.await;
 }
 
 async fn flush_key_uses(api: Api) {

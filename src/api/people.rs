@@ -120,11 +120,6 @@ impl Visitor {
         self.user.email.as_str()
     }
 
-    /// What they are: `owner`, `developer`, `viewer` or `operator`.
-    pub fn role(&self) -> &'static str {
-        self.user.role.name()
-    }
-
     /// The account that they belong to; an operator belongs to none.
     pub fn account(&self) -> Option<String> {
         self.user.account.map(|(id, _)| id.to_string())
@@ -320,8 +315,8 @@ impl Api {
     /// Whose session this is, if it has not ended. What a page does by itself is no use of it.
     pub async fn visitor(&self, token: &str, uses: bool) -> Result<Option<Visitor>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
-        let session = self.store.session(hash, self.settings.sessions.idle, uses).await?;
-        Ok(session.map(|session| Visitor { user: session.user, session: hash }))
+        let user = self.store.session(hash, self.settings.sessions.idle, uses).await?;
+        Ok(user.map(|user| Visitor { user, session: hash }))
     }
 
     /// Ends this session.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, Session, SignInChange, Store,
-    StoreError, Which, WithToken, postgres,
+    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, Store, StoreError,
+    Which, WithToken, postgres,
 };
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::id::{AccountId, EndpointId, UserId};
@@ -65,8 +65,8 @@ impl Store {
         on!(self, sign_in(user, proof, lives))
     }
 
-    /// The session of this token, if it has not ended and was used within the last `idle`. With `uses` it is used now.
-    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<Session>, StoreError> {
+    /// Whose session this token is, if it has not ended and was used within the last `idle`. With `uses` it is used now.
+    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<User>, StoreError> {
         on!(self, session(token, idle, uses))
     }
 

@@ -199,15 +199,6 @@ pub enum SignInChange {
     Sessions,
 }
 
-/// Somebody who has signed in.
-#[derive(Clone, Debug)]
-pub struct Session {
-    /// Who.
-    pub user: User,
-    /// When it ends, used or not.
-    pub expires_at: Timestamp,
-}
-
 /// A new portal link, checked.
 #[derive(Clone, Debug)]
 pub struct NewPortalLink {

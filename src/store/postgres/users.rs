@@ -19,8 +19,7 @@ use crate::domain::user::{Color, Email, PortalLink, Role, User};
 use crate::store::shared::{Deed, words};
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
-    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, Session, SignInChange, StoreError,
-    WithToken,
+    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, StoreError, WithToken,
 };
 
 /// Rows that one step removes.
@@ -189,24 +188,24 @@ impl Store {
         Ok(token)
     }
 
-    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<Session>, StoreError> {
+    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<User>, StoreError> {
         let (now, token) = (self.now(), token.as_bytes().as_slice());
         let db = self.client().await?;
         let sql = format!(
-            "SELECT {COLUMNS}, s.seen_at, s.expires_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
+            "SELECT {COLUMNS}, s.seen_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
              WHERE s.token = $1 AND s.expires_at > $2 AND s.seen_at > $3 AND {THERE}"
         );
         let found = row(&db, &sql, &[&token, &now.as_millis(), &now.minus(idle).as_millis()]).await?;
         let Some(found) = found else { return Ok(None) };
-        let session = Session { user: user_from_row(&found)?, expires_at: when(&found, "expires_at")? };
+        let user = user_from_row(&found)?;
         // Not at each use, but often enough that one that is used does not idle out.
         if !uses || now.since(when(&found, "seen_at")?) < SESSION_SEEN_EVERY.min(idle / 2) {
-            return Ok(Some(session));
+            return Ok(Some(user));
         }
         let sql = "UPDATE sessions SET seen_at = greatest(seen_at, $2) WHERE token = $1";
         let touched = execute(&db, sql, &[&token, &now.as_millis()]).await?;
         // It may have been ended since it was looked up.
-        Ok((touched > 0).then_some(session))
+        Ok((touched > 0).then_some(user))
     }
 
     pub async fn sign_out(&self, token: KeyHash) -> Result<(), StoreError> {

@@ -18,8 +18,7 @@ use crate::domain::user::{Color, Email, PortalLink, Role, User};
 use crate::store::shared::{Deed, words};
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
-    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, Session, SignInChange, StoreError,
-    WithToken,
+    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, StoreError, WithToken,
 };
 
 /// Rows that one step removes.
@@ -205,29 +204,27 @@ impl Store {
             .await
     }
 
-    /// The session of this token, if it has not ended and was used within the last `idle`; it is used now.
-    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<Session>, StoreError> {
+    /// Whose session this token is, if it has not ended and was used within the last `idle`. With `uses` it is used now.
+    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<User>, StoreError> {
         let now = self.shared.clock.now();
         let found = self
             .read(move |db| {
                 let sql = format!(
-                    "SELECT {COLUMNS}, s.seen_at, s.expires_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
+                    "SELECT {COLUMNS}, s.seen_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
                      WHERE s.token = ?1 AND s.expires_at > ?2 AND s.seen_at > ?3 AND {THERE}"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
                 let parameters = params![token.as_bytes(), now.as_millis(), now.minus(idle).as_millis()];
                 let found = statement.query_row(parameters, |row| {
-                    let expires_at = Timestamp::from_millis(row.get("expires_at")?);
-                    let seen_at = Timestamp::from_millis(row.get("seen_at")?);
-                    Ok((Session { user: user_from_row(row)?, expires_at }, seen_at))
+                    Ok((user_from_row(row)?, Timestamp::from_millis(row.get("seen_at")?)))
                 });
                 Ok(found.optional()?)
             })
             .await?;
-        let Some((session, seen_at)) = found else { return Ok(None) };
+        let Some((user, seen_at)) = found else { return Ok(None) };
         // Not at each use, but often enough that one that is used does not idle out.
         if !uses || now.since(seen_at) < SESSION_SEEN_EVERY.min(idle / 2) {
-            return Ok(Some(session));
+            return Ok(Some(user));
         }
         let touched = self
             .writer
@@ -237,7 +234,7 @@ impl Store {
             })
             .await?;
         // It may have been ended since it was looked up.
-        Ok((touched > 0).then_some(session))
+        Ok((touched > 0).then_some(user))
     }
 
     /// Ends a session.
