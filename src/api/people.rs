@@ -313,9 +313,9 @@ impl Api {
     }
 
     /// Whose session this is, if it has not ended. What a page does by itself is no use of it.
-    pub async fn visitor(&self, token: &str, uses: bool) -> Result<Option<Visitor>, ApiError> {
+    pub async fn visitor(&self, token: &str, touch: bool) -> Result<Option<Visitor>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
-        let user = self.store.session(hash, self.settings.sessions.idle, uses).await?;
+        let user = self.store.session(hash, self.settings.sessions.idle, touch).await?;
         Ok(user.map(|user| Visitor { user, session: hash }))
     }
 

@@ -65,9 +65,9 @@ impl Store {
         on!(self, sign_in(user, proof, lives))
     }
 
-    /// Whose session this token is, if it has not ended and was used within the last `idle`. With `uses` it is used now.
-    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<User>, StoreError> {
-        on!(self, session(token, idle, uses))
+    /// Whose session this token is, if it has not ended and was used within the last `idle`. With `touch` it is used now.
+    pub async fn session(&self, token: KeyHash, idle: Duration, touch: bool) -> Result<Option<User>, StoreError> {
+        on!(self, session(token, idle, touch))
     }
 
     /// Ends a session.

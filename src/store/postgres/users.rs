@@ -188,7 +188,7 @@ impl Store {
         Ok(token)
     }
 
-    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<User>, StoreError> {
+    pub async fn session(&self, token: KeyHash, idle: Duration, touch: bool) -> Result<Option<User>, StoreError> {
         let (now, token) = (self.now(), token.as_bytes().as_slice());
         let db = self.client().await?;
         let sql = format!(
@@ -199,7 +199,7 @@ impl Store {
         let Some(found) = found else { return Ok(None) };
         let user = user_from_row(&found)?;
         // Not at each use, but often enough that one that is used does not idle out.
-        if !uses || now.since(when(&found, "seen_at")?) < SESSION_SEEN_EVERY.min(idle / 2) {
+        if !touch || now.since(when(&found, "seen_at")?) < SESSION_SEEN_EVERY.min(idle / 2) {
             return Ok(Some(user));
         }
         let sql = "UPDATE sessions SET seen_at = greatest(seen_at, $2) WHERE token = $1";

@@ -204,8 +204,8 @@ impl Store {
             .await
     }
 
-    /// Whose session this token is, if it has not ended and was used within the last `idle`. With `uses` it is used now.
-    pub async fn session(&self, token: KeyHash, idle: Duration, uses: bool) -> Result<Option<User>, StoreError> {
+    /// Whose session this token is, if it has not ended and was used within the last `idle`. With `touch` it is used now.
+    pub async fn session(&self, token: KeyHash, idle: Duration, touch: bool) -> Result<Option<User>, StoreError> {
         let now = self.shared.clock.now();
         let found = self
             .read(move |db| {
@@ -223,7 +223,7 @@ impl Store {
             .await?;
         let Some((user, seen_at)) = found else { return Ok(None) };
         // Not at each use, but often enough that one that is used does not idle out.
-        if !uses || now.since(seen_at) < SESSION_SEEN_EVERY.min(idle / 2) {
+        if !touch || now.since(seen_at) < SESSION_SEEN_EVERY.min(idle / 2) {
             return Ok(Some(user));
         }
         let touched = self

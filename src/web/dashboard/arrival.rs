@@ -92,8 +92,8 @@ impl Arrival {
             visitor: None,
         };
         if !arrival.token.is_empty() {
-            let uses = !arrival.headers.contains_key(BY_ITSELF);
-            let visitor = dashboard.api.visitor(&arrival.token, uses).await;
+            let touch = !arrival.headers.contains_key(BY_ITSELF);
+            let visitor = dashboard.api.visitor(&arrival.token, touch).await;
             arrival.visitor = visitor.map_err(|error| Box::new(arrival.refusal(&error)))?;
         }
         if arrival.method == Method::POST && !is_ours(&arrival.headers) {
