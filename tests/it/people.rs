@@ -126,6 +126,13 @@ async fn each_role_does_what_it_may_and_the_api_refuses_the_rest() {
         let mark = page.html.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next());
         let paused = browser.once("POST", &pause, Some(&[("csrf", mark.expect("a mark"))])).await;
         assert_eq!(paused.status, if may_pause { 303 } else { 403 }, "{role}");
+        // A form that would be refused is not shown.
+        for form in
+            ["endpoints/new".to_owned(), format!("endpoints/{endpoint}/edit"), format!("endpoints/{endpoint}/rotate")]
+        {
+            browser.open(&format!("{home}/{form}")).await.expect(if may_pause { 200 } else { 403 });
+        }
+        browser.open(&format!("{home}/users/invite")).await.expect(if may_see_users { 200 } else { 403 });
         // Of another account there is nothing, whoever it is.
         let (stranger, _) = app.stranger().await;
         browser.open(&format!("/accounts/{stranger}")).await.expect(404);

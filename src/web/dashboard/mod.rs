@@ -65,6 +65,23 @@ where
     get(move |State(dashboard): State<Dashboard>, request: Request| serve(dashboard, request, page))
 }
 
+/// A form that is filled in, for those whom the API would let send it: nobody is asked in vain.
+fn ask<F, R>(permission: &'static str, page: F) -> MethodRouter<Dashboard>
+where
+    F: Fn(Visit) -> R + Clone + Send + Sync + 'static,
+    R: Future<Output = Result<Page, Failure>> + Send + 'static,
+{
+    look(move |v: Visit| {
+        let allowed = v.may(permission).then(|| page(v));
+        async move {
+            match allowed {
+                Some(page) => page.await,
+                None => Err(Failure { status: 403, ..Failure::default() }),
+            }
+        }
+    })
+}
+
 /// A form that is sent.
 fn act<F, R>(page: F) -> MethodRouter<Dashboard>
 where
@@ -104,15 +121,15 @@ fn of_account() -> Router<Dashboard> {
     Router::new()
         .route("/", look(overview::show))
         .route("/endpoints", look(endpoints::list))
-        .route("/endpoints/new", look(endpoints::new).merge(act(endpoints::create)))
+        .route("/endpoints/new", ask("webhooks:create", endpoints::new).merge(act(endpoints::create)))
         .route("/endpoints/{id}", look(endpoints::show))
-        .route("/endpoints/{id}/edit", look(endpoints::edit).merge(act(endpoints::update)))
+        .route("/endpoints/{id}/edit", ask("webhooks:update", endpoints::edit).merge(act(endpoints::update)))
         .route("/endpoints/{id}/pause", act(endpoints::pause))
         .route("/endpoints/{id}/resume", act(endpoints::resume))
-        .route("/endpoints/{id}/delete", look(endpoints::delete_ask).merge(act(endpoints::delete)))
-        .route("/endpoints/{id}/rotate", look(endpoints::rotate_ask).merge(act(endpoints::rotate)))
+        .route("/endpoints/{id}/delete", ask("webhooks:delete", endpoints::delete_ask).merge(act(endpoints::delete)))
+        .route("/endpoints/{id}/rotate", ask("webhooks:update", endpoints::rotate_ask).merge(act(endpoints::rotate)))
         .route("/endpoints/{id}/test", act(endpoints::test))
-        .route("/endpoints/{id}/replay", look(replays::new).merge(act(replays::create)))
+        .route("/endpoints/{id}/replay", ask("webhooks:update", replays::new).merge(act(replays::create)))
         .route("/replays/{id}", look(replays::show))
         .route("/replays/{id}/cancel", act(replays::cancel))
         .route("/deliveries", look(deliveries::list))
@@ -124,13 +141,13 @@ fn of_account() -> Router<Dashboard> {
         .route("/event-types", look(event_types::list))
         .route("/event-types/{name}", look(event_types::show).merge(act(event_types::publish)))
         .route("/api-keys", look(api_keys::list))
-        .route("/api-keys/new", look(api_keys::new).merge(act(api_keys::create)))
-        .route("/api-keys/{id}/revoke", look(api_keys::revoke_ask).merge(act(api_keys::revoke)))
+        .route("/api-keys/new", ask("api_keys:write", api_keys::new).merge(act(api_keys::create)))
+        .route("/api-keys/{id}/revoke", ask("api_keys:write", api_keys::revoke_ask).merge(act(api_keys::revoke)))
         .route("/users", look(users::list))
-        .route("/users/invite", look(users::invite_ask).merge(act(users::invite)))
+        .route("/users/invite", ask("users:write", users::invite_ask).merge(act(users::invite)))
         .route("/users/{id}", look(users::show).merge(act(users::set_role)))
         .route("/users/{id}/invitation", act(users::invite_again))
-        .route("/users/{id}/delete", look(users::delete_ask).merge(act(users::delete)))
+        .route("/users/{id}/delete", ask("users:write", users::delete_ask).merge(act(users::delete)))
         .route("/audit-log", look(audit::list))
         .route("/audit-log/export", get(entrance::export_audit_log))
         .fallback(look(entrance::nothing))
