@@ -56,7 +56,7 @@ pub struct Counted {
     pub slot: Timestamp,
     /// What came of it.
     pub came: Came,
-    /// How long it took: an index of [`CLASSES`].
+    /// How long it took: an index of the classes of response times.
     pub class: u8,
 }
 
