@@ -67,7 +67,7 @@ def test_a_link_opens_the_pages_without_signing_in_under_the_operators_name(worl
     assert not faults, "\n".join(faults)
     if size == "phone":
         page.get_by_text("Menu", exact=True).click()
-    assert page.get_by_role("navigation", name="Pages", exact=True).get_by_role("link").all_inner_texts() == NAVIGATION["portal"]
+    assert page.get_by_role("navigation", name="Main menu").get_by_role("link").all_inner_texts() == NAVIGATION["portal"]
     expect(page.get_by_role("button", name="Sign out")).to_have_count(0)
 
 
@@ -113,7 +113,7 @@ def test_a_link_that_only_looks_changes_nothing(world, browse):
     portal = world.acme.portal(permissions=["webhooks:read"])
     page = browse()
     page.goto(portal)
-    names = page.get_by_role("navigation", name="Pages", exact=True).get_by_role("link").all_inner_texts()
+    names = page.get_by_role("navigation", name="Main menu").get_by_role("link").all_inner_texts()
     assert names == ["Overview", "Endpoints", "Deliveries"]
     for path in ["", "/endpoints", f"/endpoints/{world.names['paused']}", f"/deliveries/{world.names['failed']}"]:
         page.goto(portal + path)
@@ -150,7 +150,7 @@ def test_the_pages_stand_and_work_in_a_frame_of_a_site_that_may_hold_them(world,
     page.goto(allowed.origin)
     frame = page.frame_locator("iframe")
     expect(frame.get_by_role("heading", level=1)).to_have_text("Overview")
-    expect(frame.get_by_role("navigation", name="Pages", exact=True)).to_be_visible()
+    expect(frame.get_by_role("navigation", name="Main menu")).to_be_visible()
     frame.get_by_role("link", name="Endpoints", exact=True).click()
     frame.get_by_role("link", name="New endpoint").first.click()
     frame.get_by_role("textbox", name="URL", exact=True).fill(f"{world.receiver.url}/framed")

@@ -86,7 +86,7 @@ def test_the_first_page_with_its_files_is_small(world, browse):
 def test_the_navigation_has_what_a_role_may_see_and_no_more(world, browse, role, size):
     page = browse(world.cookies[role], size)
     page.goto(world.acme.home)
-    navigation = page.get_by_role("navigation", name="Pages", exact=True)
+    navigation = page.get_by_role("navigation", name="Main menu")
     if size == "phone":
         assert not navigation.is_visible()
         page.get_by_text("Menu", exact=True).click()

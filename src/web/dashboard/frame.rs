@@ -78,7 +78,7 @@ pub fn page(frame: &Frame<'_>, content: &Markup) -> Markup {
     let inside = html! {
         a.skip href="#content" { (frame.say("Skip to the content")) }
         @if frame.embedded {
-            nav.tabs aria-label=(frame.say("Pages")) { (entries(frame, false)) }
+            nav.tabs aria-label=(frame.say("Main menu")) { (entries(frame, false)) }
         } @else {
             header.side {
                 (brand(frame))
@@ -89,7 +89,7 @@ pub fn page(frame: &Frame<'_>, content: &Markup) -> Markup {
                         @if frame.operator { small { (frame.say("Operator")) } }
                         strong { (frame.account_name) }
                     } }
-                    nav aria-label=(frame.say("Pages")) { (entries(frame, true)) }
+                    nav aria-label=(frame.say("Main menu")) { (entries(frame, true)) }
                     (visitor(frame))
                 }
             }

@@ -103,12 +103,14 @@ enum Distance {
 impl Distance {
     fn between(now: i64, at: i64) -> Self {
         let seconds = (now - at) / 1_000;
+        // What was is told in whole units that have gone by; what will be, to the nearest: a week from now is in 7 days.
+        let told = |length: i64| if seconds < 0 { (seconds - length / 2) / length } else { seconds / length };
         match seconds.abs() {
             0..60 if seconds < 0 => Self::Soon,
             0..60 => Self::Here,
-            60..3_600 => Self::Minutes(seconds / 60),
-            3_600..86_400 => Self::Hours(seconds / 3_600),
-            86_400..2_592_000 => Self::Days(seconds / 86_400),
+            60..3_600 => Self::Minutes(told(60)),
+            3_600..86_400 => Self::Hours(told(3_600)),
+            86_400..2_592_000 => Self::Days(told(86_400)),
             _ => Self::Far,
         }
     }
@@ -483,7 +485,9 @@ pub fn confirm(v: &Visit, c: &Confirm<'_>) -> Markup {
         };
         let label = v.fill("Type {name} to confirm", &[("name", &name)]);
         let error = c.mistyped.then_some(&wrong);
-        input(&Input { name: "confirm", label: &label, required: true, error, ..Input::default() })
+        // What was mistyped stays to be mended.
+        let value = v.field("confirm");
+        input(&Input { name: "confirm", label: &label, value, required: true, error, ..Input::default() })
     });
     html! {
         (head(c.question, None, html! {}))
@@ -516,6 +520,7 @@ mod tests {
             (MINUTE, Distance::Minutes(1)),
             (59 * MINUTE + 59_999, Distance::Minutes(59)),
             (-4 * MINUTE, Distance::Minutes(-4)),
+            (-7 * 24 * 60 * MINUTE + 5_000, Distance::Days(-7)),
             (60 * MINUTE, Distance::Hours(1)),
             (-25 * 60 * MINUTE, Distance::Days(-1)),
             (29 * 24 * 60 * MINUTE, Distance::Days(29)),

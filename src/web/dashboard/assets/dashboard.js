@@ -48,7 +48,9 @@ const words = JSON.parse(document.body.dataset.clock || 'null');
 function ago(iso, due) {
   const seconds = Math.trunc((Date.now() - Date.parse(iso)) / 1000);
   const size = Math.abs(seconds);
-  const told = (unit, length) => words[(seconds < 0 ? 'in_' : '') + unit].replace('{n}', Math.trunc(size / length));
+  const told = (unit, length) => seconds < 0
+    ? words['in_' + unit].replace('{n}', Math.trunc(size / length + 0.5))
+    : words[unit].replace('{n}', Math.trunc(size / length));
   if (size < 60) return due ? (seconds < 0 ? words.soon : words.due) : words.now;
   if (size < 3600) return told('minutes', 60);
   if (size < 86400) return told('hours', 3600);
