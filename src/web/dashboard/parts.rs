@@ -269,16 +269,21 @@ fn shown(page: u64, pages: u64, total: u64, here: u64) -> Option<(u64, u64)> {
     Some((first, first + here - 1))
 }
 
-/// The address of a page of the list that is shown, with all else that was asked for.
+/// The address of a page of the list that is shown, with all else that was asked for. The first page has no number.
 pub fn at_page(v: &Visit, path: &str, page: u64) -> String {
-    format!("{path}?{}", with_page(&v.query, page))
+    match with_page(&v.query, page) {
+        query if query.is_empty() => path.to_owned(),
+        query => format!("{path}?{query}"),
+    }
 }
 
 fn with_page(query: &[(String, String)], page: u64) -> String {
     let kept = query.iter().filter(|(name, value)| name != "page" && name != "lang" && !value.is_empty());
     let mut text = Serializer::new(String::new());
     text.extend_pairs(kept);
-    text.append_pair("page", &page.to_string());
+    if page > 1 {
+        text.append_pair("page", &page.to_string());
+    }
     text.finish()
 }
 
@@ -567,6 +572,7 @@ mod tests {
         let query = [("status", "failed"), ("page", "2"), ("event_type", ""), ("lang", "es"), ("q", "a&b ñ")];
         let query = query.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(with_page(&query, 3), "status=failed&q=a%26b+%C3%B1&page=3");
+        assert_eq!(with_page(&query, 1), "status=failed&q=a%26b+%C3%B1", "the first page has no number");
     }
 
     #[test]
