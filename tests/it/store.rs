@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
-use aldaba::domain::delivery::{DeliveryKind, Outcome};
+use aldaba::domain::delivery::{Delivery, DeliveryKind, DeliveryStatus, Outcome};
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::endpoint::{self, EndpointChange};
 use aldaba::domain::event::{NewEvent, message};
+use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use aldaba::domain::replay::{NewReplay, ReplayStatus, Selection};
 use aldaba::domain::retention::Retention;
@@ -257,6 +258,52 @@ async fn what_finds_no_room_in_memory_is_left_in_the_store() {
     drop((new, due));
     assert_eq!(f.store.claim(key, 10).await.expect("claimed").jobs.len(), 6);
     assert!(f.inbox.reserve(&Arc::default(), 1).is_some());
+}
+
+#[tokio::test]
+async fn what_is_in_memory_stands_in_every_list_at_its_place() {
+    let mut f = Fixture::new().await;
+    let (first, _) = f.endpoint().await;
+    let (second, second_key) = f.endpoint().await;
+    f.store.accept((0..6).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let jobs = f.jobs(12).await;
+    // Every third has its outcome; the others are in memory.
+    let settled: Vec<_> = jobs.iter().step_by(3).map(|leased| settlement(leased, 200)).collect();
+    f.store.settle(Arc::new(settled.clone())).await.expect("written");
+    let done: Vec<DeliveryId> = settled.iter().map(|settlement| settlement.delivery).collect();
+    let newest_first = |keep: &dyn Fn(&Leased) -> bool| {
+        let mut ids: Vec<_> = jobs.iter().filter(|leased| keep(leased)).map(|leased| leased.job.id).collect();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids
+    };
+    let ids = |page: &[Delivery]| page.iter().map(|delivery| delivery.id).collect::<Vec<_>>();
+    let (all, of_second) = (newest_first(&|_| true), newest_first(&|leased| leased.job.endpoint == second_key));
+    for number in 1..=3 {
+        let page = Page { page: number, per_page: 2 };
+        let part = (number as usize - 1) * 2;
+        let found = f.store.endpoint_deliveries(f.account, second, page).await.expect("listed");
+        assert_eq!((ids(&found.items), found.total), (of_second[part..part + 2].to_vec(), 6), "page {number}");
+        let found = f.store.account_deliveries(f.account, page).await.expect("listed");
+        assert_eq!((ids(&found.items), found.total), (all[part..part + 2].to_vec(), 12), "page {number}");
+    }
+    let pending = DeliveryFilter { statuses: vec![DeliveryStatus::Pending], ..DeliveryFilter::default() };
+    let in_memory = newest_first(&|leased| !done.contains(&leased.job.id));
+    let found = f.store.find_deliveries(f.account, pending.clone(), ALL).await.expect("found");
+    assert_eq!((ids(&found.items), found.total), (in_memory.clone(), 8));
+    let walked = f.store.walk_deliveries(f.account, pending, None).await.expect("walked");
+    assert_eq!(ids(&walked.items), in_memory);
+    let filter = DeliveryFilter { endpoints: vec![second], ..DeliveryFilter::default() };
+    let found = f.store.find_deliveries(f.account, filter.clone(), ALL).await.expect("found");
+    assert_eq!((ids(&found.items), found.total), (of_second.clone(), 6));
+    let walked = f.store.walk_deliveries(f.account, filter, Some(of_second[1].0)).await.expect("walked");
+    assert_eq!(ids(&walked.items), of_second[2..]);
+    // What is in memory goes with its endpoint.
+    f.store.delete_endpoint(f.account, first).await.expect("deleted");
+    while f.store.purge_deleted().await.expect("purged") {}
+    for leased in &jobs {
+        let left = f.store.delivery(f.account, leased.job.id).await;
+        assert_eq!(left.is_ok(), leased.job.endpoint == second_key, "{left:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! The lists: deliveries and events, newest first, with exact totals.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 
 use rusqlite::{Connection, Row, params};
 
@@ -41,8 +41,9 @@ impl Store {
             }
             // What is skipped costs its entry of the index only.
             let sql = format!(
-                "{DELIVERY_COLUMNS} WHERE d.id IN (SELECT id FROM deliveries WHERE endpoint = ?1 ORDER BY id DESC \
-                 LIMIT ?2 OFFSET ?3) ORDER BY d.id DESC"
+                "{DELIVERY_COLUMNS} WHERE d.id IN (SELECT id FROM deliveries WHERE endpoint = ?1 AND lease IS NULL \
+                 UNION ALL SELECT id FROM deliveries WHERE endpoint = ?1 AND lease IS NOT NULL \
+                 ORDER BY id DESC LIMIT ?2 OFFSET ?3) ORDER BY d.id DESC"
             );
             let mut statement = snapshot.prepare_cached(&sql)?;
             let rows =
@@ -215,12 +216,23 @@ pub(super) fn newest_ids(
 ) -> Result<Vec<i64>, StoreError> {
     let mut newest = Newest::of(wanted);
     for endpoint in endpoints {
-        let sql = "SELECT id FROM deliveries WHERE endpoint = ?1 AND id >= ?2 AND id < ?3 ORDER BY id DESC LIMIT ?4";
+        let sql = "SELECT id FROM deliveries WHERE endpoint = ?1 AND lease IS NULL AND id >= ?2 AND id < ?3 \
+                   ORDER BY id DESC LIMIT ?4";
         let mut statement = db.prepare_cached(sql)?;
         let mut rows = statement.query(params![endpoint, first, end, i64::try_from(wanted).unwrap_or(i64::MAX)])?;
         while let Some(row) = rows.next()?
             && newest.offer(row.get(0)?)
         {}
+    }
+    // What is in memory is looked through once for all of them.
+    let endpoints: HashSet<i64> = endpoints.iter().copied().collect();
+    let sql = "SELECT id, endpoint FROM deliveries WHERE lease IS NOT NULL AND id >= ?1 AND id < ?2 ORDER BY id DESC";
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([first, end])?;
+    while let Some(row) = rows.next()? {
+        if endpoints.contains(&row.get(1)?) && !newest.offer(row.get(0)?) {
+            break;
+        }
     }
     Ok(newest.skip(0).collect())
 }

@@ -91,7 +91,8 @@ impl Store {
 fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
     let sql = "SELECT key FROM endpoints WHERE deleted_at IS NOT NULL LIMIT 1";
     if let Some(endpoint) = first(tx.db, sql)? {
-        let sql = "SELECT id, event FROM deliveries WHERE endpoint = ?1 ORDER BY id LIMIT ?2";
+        let sql = "SELECT id, event FROM deliveries WHERE endpoint = ?1 AND lease IS NULL \
+                   UNION ALL SELECT id, event FROM deliveries WHERE endpoint = ?1 AND lease IS NOT NULL LIMIT ?2";
         let mut statement = tx.db.prepare_cached(sql)?;
         let rows = statement.query_map(params![endpoint, STEP], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
         for id in &rows {
@@ -170,7 +171,7 @@ fn old_of(
     if let Some(since) = rows_since {
         let end = DeliveryId::first_at(since).0;
         let sql = "SELECT d.id FROM endpoints n JOIN deliveries d ON d.endpoint = n.key \
-                   WHERE n.account = ?1 AND d.id < ?2 AND d.status > 1 LIMIT ?3";
+                   WHERE n.account = ?1 AND d.lease IS NULL AND d.id < ?2 AND d.status > 1 LIMIT ?3";
         let deliveries = ids(db, sql, [account, end, STEP])?;
         if !deliveries.is_empty() {
             return Ok(Some(Old::Deliveries(deliveries)));

@@ -19,6 +19,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0002_replay", include_str!("../../../migrations/sqlite/0002_replay.sql")),
     ("0003_log", include_str!("../../../migrations/sqlite/0003_log.sql")),
     ("0004_people", include_str!("../../../migrations/sqlite/0004_people.sql")),
+    ("0005_leased", include_str!("../../../migrations/sqlite/0005_leased.sql")),
 ];
 
 /// How long the checkpointer waits for readers.

@@ -1,0 +1,1 @@
+-- Nothing: what is open has had a table of its own from the first version on. SQLite's twin sets its indexes apart.
