@@ -118,29 +118,13 @@ fn form(v: &Visit, filters: &Filters, refused: Option<&Failure>) -> Markup {
 
 fn results(v: &Visit, filters: &Filters, found: &Doc) -> Markup {
     let path = v.link("/audit-log");
-    html! {
-        (listed(
-            v,
-            found,
-            &path,
-            html! {
-                @if filters.is_empty() {
-                    (empty(
-                        &v.say("Nothing has been changed yet"),
-                        &v.say("Every change of endpoints, secrets, keys and users stands here, with who made it. Published events do not."),
-                        None,
-                    ))
-                } @else {
-                    (empty(
-                        &v.say("No entry matches"),
-                        &v.say("There are none for which all of these filters hold."),
-                        Some((&path, &v.say("Clear filters"))),
-                    ))
-                }
-            },
-            |shown| table(v, shown),
-        ))
-    }
+    let at_all = empty(
+        &v.say("Nothing has been changed yet"),
+        &v.say("Every change of endpoints, secrets, keys and users stands here, with who made it. Published events do not."),
+        None,
+    );
+    let nothing = filters.nothing(v, &path, &v.say("No entry matches"), at_all);
+    listed(v, found, &path, nothing, |shown| table(v, shown))
 }
 
 fn table(v: &Visit, entries: &[Item<'_>]) -> Markup {

@@ -143,28 +143,14 @@ fn live(v: &Visit, found: &Doc) -> Option<&'static str> {
 
 fn results(v: &Visit, filters: &Filters, found: &Doc) -> Markup {
     let path = v.link("/deliveries");
+    let at_all = empty(
+        &v.say("No deliveries yet"),
+        &v.say("When an event is published, each active endpoint that subscribes to its type gets a delivery, and it stands here."),
+        Some((&v.link("/endpoints"), &v.say("See the endpoints"))),
+    );
+    let nothing = filters.nothing(v, &path, &v.say("No delivery matches"), at_all);
     html! { section #deliveries.stack aria-label=(v.say("Deliveries")) data-live=[live(v, found)] {
-        (listed(
-            v,
-            found,
-            &path,
-            html! {
-                @if filters.is_empty() {
-                    (empty(
-                        &v.say("No deliveries yet"),
-                        &v.say("When an event is published, each active endpoint that subscribes to its type gets a delivery, and it stands here."),
-                        Some((&v.link("/endpoints"), &v.say("See the endpoints"))),
-                    ))
-                } @else {
-                    (empty(
-                        &v.say("No delivery matches"),
-                        &v.say("There are none for which all of these filters hold."),
-                        Some((&path, &v.say("Clear filters"))),
-                    ))
-                }
-            },
-            |shown| table(v, shown),
-        ))
+        (listed(v, found, &path, nothing, |shown| table(v, shown)))
     } }
 }
 

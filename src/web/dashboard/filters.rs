@@ -3,7 +3,7 @@
 use maud::Markup;
 use url::form_urlencoded::Serializer;
 
-use super::parts::{Input, input, select};
+use super::parts::{Input, empty, input, select};
 use super::visit::{Failure, Visit};
 
 /// Filters of which the last value counts. Others take several.
@@ -45,6 +45,15 @@ impl Filters {
     /// Whether the list is whole.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// What stands where the list would be: `at_all` where there is nothing, and the way back where it is only narrowed too far.
+    pub fn nothing(&self, v: &Visit, path: &str, no_match: &str, at_all: Markup) -> Markup {
+        if self.is_empty() {
+            return at_all;
+        }
+        let why = v.say("There are none for which all of these filters hold.");
+        empty(no_match, &why, Some((path, &v.say("Clear filters"))))
     }
 
     /// The query that the API is asked with, for a page of the list.
