@@ -224,3 +224,26 @@ async fn the_file_is_bounded_by_what_is_kept() {
     }
     assert!(pages[5] <= pages[1] * 11 / 10, "the space of what has gone is used again: {pages:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_ahead_log_begins_anew_while_others_go_on_writing() {
+    if crate::database::is_postgres() {
+        return;
+    }
+    let f = Arc::new(Fixture::new().await);
+    let publishers: Vec<_> = (0..8)
+        .map(|_| {
+            let f = f.clone();
+            tokio::spawn(async move {
+                for n in 0..1_000 {
+                    f.store.accept(vec![f.event(n)], None).await.expect("accepted");
+                }
+            })
+        })
+        .collect();
+    for publisher in publishers {
+        publisher.await.expect("published");
+    }
+    let log = std::fs::metadata(f.folder().join("aldaba.db-wal")).expect("a log").len();
+    assert!(log < 20 << 20, "the log has {log} bytes");
+}

@@ -1,8 +1,4 @@
-//! Housekeeping: what is old or deleted goes in small steps, and the log moves into the file beside the writer.
-
-use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+//! Housekeeping: what is old or deleted goes in small steps.
 
 use rusqlite::{Connection, params};
 
@@ -21,19 +17,6 @@ const STEP: i64 = 500;
 
 /// Accounts that one step looks at.
 const ACCOUNTS: i64 = 100;
-
-/// Transactions after which the log is moved into the file. While it is synced, commits wait for the same disk: with 200
-/// the 99th percentile of a 202 at 20,000 events/s was twice as long, with 50 accepting took a tenth more.
-const CHECKPOINT_EVERY: u32 = 100;
-
-/// An idle log is moved into the file after this long.
-const CHECKPOINT_IDLE: Duration = Duration::from_secs(2);
-
-/// Pages of the log (4 KiB each) from which on writers wait until it is empty, so that it cannot grow without end.
-const LOG_LIMIT_PAGES: i64 = 32_768;
-
-/// After writers have waited in vain for the log to empty, they are left alone for this long.
-const RESTART_AGAIN: Duration = Duration::from_secs(30);
 
 impl Store {
     /// Removes a step of what deleted endpoints and accounts left behind. Returns whether there may be more.
@@ -281,65 +264,4 @@ fn delete_event(db: &Connection, id: i64) -> Result<(), StoreError> {
     db.prepare_cached("DELETE FROM missed WHERE event = ?1")?.execute([id])?;
     db.prepare_cached("DELETE FROM events WHERE id = ?1")?.execute([id])?;
     Ok(())
-}
-
-/// The writer's way to wake the checkpointer.
-pub(super) struct Checkpoints {
-    wake: SyncSender<()>,
-    since: u32,
-}
-
-impl Checkpoints {
-    /// A transaction was committed.
-    pub fn wrote(&mut self) {
-        self.since += 1;
-        if self.since >= CHECKPOINT_EVERY && self.wake.try_send(()).is_ok() {
-            self.since = 0;
-        }
-    }
-}
-
-/// Moves the log into the file from a thread and a connection of its own: in the writer it would hold up commits.
-pub(super) fn start_checkpointer(path: &Path) -> Result<Checkpoints, StoreError> {
-    let connection = super::open::checkpointer(path)?;
-    let (wake, woken) = sync_channel(1);
-    std::thread::Builder::new()
-        .name("store-checkpoint".into())
-        .spawn(move || run_checkpointer(&connection, &woken))
-        .map_err(|e| StoreError::Unavailable(e.to_string()))?;
-    Ok(Checkpoints { wake, since: 0 })
-}
-
-fn run_checkpointer(connection: &Connection, woken: &Receiver<()>) {
-    let mut idle = false;
-    let mut blocked_until = None;
-    loop {
-        match woken.recv_timeout(CHECKPOINT_IDLE) {
-            // Once after the load is over, and then not again until there is something.
-            Err(RecvTimeoutError::Timeout) if idle => continue,
-            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-        idle = checkpoint(connection, "PASSIVE").is_some_and(|(log, moved)| {
-            // Somebody who reads for long (a backup) would hold up every writer at each try.
-            let blocked = blocked_until.is_some_and(|until| Instant::now() < until);
-            if log > LOG_LIMIT_PAGES
-                && !blocked
-                && checkpoint(connection, "RESTART").is_none_or(|(log, moved)| log != moved)
-            {
-                blocked_until = Some(Instant::now() + RESTART_AGAIN);
-            }
-            log == moved
-        });
-    }
-    checkpoint(connection, "TRUNCATE");
-}
-
-/// Pages in the log and pages moved.
-fn checkpoint(connection: &Connection, mode: &str) -> Option<(i64, i64)> {
-    let sql = format!("PRAGMA wal_checkpoint({mode})");
-    connection
-        .query_row(&sql, [], |row| Ok((row.get(1)?, row.get(2)?)))
-        .inspect_err(|error| tracing::warn!(%error, "the log could not be moved into the database file"))
-        .ok()
 }

@@ -2,12 +2,13 @@
 //!
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
 //! method lives tells who calls it: `admin`, `endpoints` and `users` the API, `intake` publishing, `dispatch` the engine,
-//! `log` and `search` the lists, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping, `export` the
-//! move to PostgreSQL.
+//! `log` and `search` the lists, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping,
+//! `checkpoint` SQLite's own log, `export` the move to PostgreSQL.
 
 mod admin;
 mod audit;
 mod book;
+mod checkpoint;
 mod counts;
 mod dispatch;
 mod endpoints;

@@ -11,7 +11,8 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::book::Book;
-use super::{QUEUE_TIMEOUT, maintain, peer};
+use super::checkpoint::Checkpoints;
+use super::{QUEUE_TIMEOUT, peer};
 use crate::domain::id::{EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -150,7 +151,7 @@ pub(super) fn start(
     let mut book = Book::new(view);
     book.reload(&db, &shared)?;
     let ids = IdSequence::after(last_id(&db)?);
-    let checkpoints = maintain::start_checkpointer(path)?;
+    let checkpoints = Checkpoints::start(path)?;
     let (queue, writes) = sync_channel(QUEUE);
     let data_version = data_version(&db)?;
     let path = path.to_owned();
@@ -174,7 +175,7 @@ struct Writer {
     data_version: i64,
     /// Whether the book may differ from what is committed: a transaction is under way, or has failed.
     stale: bool,
-    checkpoints: maintain::Checkpoints,
+    checkpoints: Checkpoints,
 }
 
 /// Changes when another connection has committed, and never by our own commits.
@@ -256,7 +257,7 @@ impl Writer {
                 inbox.send(Nudge::Due(endpoint, at));
             }
         }
-        self.checkpoints.wrote();
+        self.checkpoints.wrote(&self.db);
     }
 
     fn transact(&mut self, batch: &mut [Box<dyn Write>], after: &mut AfterCommit) -> Result<(), StoreError> {
