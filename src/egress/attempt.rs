@@ -241,7 +241,7 @@ impl Egress {
                     // Nobody is knocked at who is no longer meant.
                     planned = progress.ask(row).await.ok_or(Broken::Held)?;
                     progress.reached(Stage::Connecting, &planned);
-                    let connected = self.0.connector.connect(&planned.url).await;
+                    let connected = Box::pin(self.0.connector.connect(&planned.url)).await;
                     connected.map_err(|error| Broken::Failed(error.to_string()))?
                 }
             };
