@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
-use api::Api;
+use api::{Api, Front};
 use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
 use domain::id::{AccountId, UserId};
@@ -120,10 +120,11 @@ impl App {
             delivering = Some(tokio::spawn(deliver(engine, tally, store.clone())));
         }
         let pages = web::router(api.clone());
-        let router = if config.roles.api { api::router(api.clone(), pages) } else { api::health(api.clone()) };
+        let front = if config.roles.api { Front::whole(api.clone(), pages) } else { Front::health(api.clone()) };
+        let answer = move |request| front.clone().answer(request);
         let refusing = api.clone();
         let refusal: server::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
-        let server = tokio::spawn(server::serve(listener, router, Some(refusal), until(stopped), grace));
+        let server = tokio::spawn(server::serve(listener, answer, Some(refusal), until(stopped), grace));
         stop.await;
         let _ = stopping.send(true);
         // Both stop at the same signal: what is accepted in between is safe, and is sent after the next start.

@@ -1,18 +1,18 @@
 //! The HTTP server: connections in, bounded in number and time, and a stop that lets answers finish.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
-use hyper::Request;
+use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
+use hyper::service::service_fn;
+use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -30,15 +30,17 @@ const MAX_HEAD: usize = 64 * 1024;
 /// After an error of accepting (no file descriptors left), before the next try.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` resolves, then finishes the requests under way within `grace`. `refusal` answers what cannot be
-/// read as a request.
-pub async fn serve(
+/// Serves until `stop` resolves, then finishes the requests under way within `grace`. `answer` answers each request, `refusal` what
+/// cannot be read as one.
+pub async fn serve<F>(
     listener: TcpListener,
-    router: Router,
+    answer: impl Fn(Request<Body>) -> F + Clone + Send + 'static,
     refusal: Option<Refusal>,
     stop: impl Future<Output = ()>,
     grace: Duration,
-) {
+) where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
@@ -64,10 +66,12 @@ pub async fn serve(
         };
         // Small answers must not wait for more to come.
         let _ = stream.set_nodelay(true);
-        let router = TowerToHyperService::new(router.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let answer = answer.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer.ip()));
-            router.call(request)
+            let answering = answer(request);
+            async { Ok::<_, Infallible>(answering.await) }
         });
         let wire = Wire { stream: TokioIo::new(stream), refusal: refusal.clone(), pending: Vec::new() };
         let connection = graceful.watch(builder.serve_connection(wire, service));

@@ -10,7 +10,6 @@ use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, Response, StatusCode};
-use axum::middleware::Next;
 
 use super::Api;
 use super::envelope::{RequestInfo, error_body, refuse, respond};
@@ -18,14 +17,17 @@ use super::error::{ApiError, Code, Language};
 use super::trace::{Traced, told, within};
 
 /// Wraps every request: gives it an id, logs it, and answers in the envelope even when a handler panics.
-pub async fn observe(State(api): State<Api>, mut request: Request, next: Next) -> Response<Body> {
+pub async fn observe<F>(api: Api, mut request: Request, answer: impl FnOnce(Request) -> F) -> Response<Body>
+where
+    F: Future<Output = Response<Body>>,
+{
     let id = api.request_ids.next();
     let header = request.headers().get("accept-language").and_then(|value| value.to_str().ok()).unwrap_or("");
     let info = RequestInfo { id, language: Language::from_header(header) };
     let traced = Traced { id: info.id.clone(), method: request.method().clone(), path: told(request.uri().path()) };
     request.extensions_mut().insert(info.clone());
     within(traced, async move {
-        let mut answering = pin!(next.run(request));
+        let mut answering = pin!(answer(request));
         let guarded = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
             Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
             Ok(Poll::Pending) => Poll::Pending,
@@ -142,10 +144,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use axum::Router;
-    use axum::routing::get;
     use http_body_util::BodyExt as _;
-    use tower::ServiceExt as _;
 
     use super::*;
     use crate::api::{RateLimits, Settings};
@@ -189,7 +188,7 @@ mod tests {
         Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)
     }
 
-    async fn broken() -> &'static str {
+    async fn broken(_: Request) -> Response<Body> {
         panic!("the inside of the house")
     }
 
@@ -197,11 +196,8 @@ mod tests {
     async fn a_panic_is_answered_in_the_envelope_without_a_word_of_its_message() {
         let folder = tempfile::tempdir().expect("a folder");
         let api = api(folder.path()).await;
-        let router = Router::new()
-            .route("/broken", get(broken))
-            .layer(axum::middleware::from_fn_with_state(api.clone(), observe));
-        let response = router.oneshot(Request::get("/broken").body(Body::empty()).expect("a request")).await;
-        let response = response.expect("an answer");
+        let request = Request::get("/broken").body(Body::empty()).expect("a request");
+        let response = observe(api.clone(), request, broken).await;
         assert_eq!(response.status(), 500);
         let id = response.headers()["x-request-id"].to_str().expect("an id").to_owned();
         let body = response.into_body().collect().await.expect("a body").to_bytes();

@@ -214,9 +214,8 @@ impl Api {
     pub(super) async fn limit(&self, caller: Uuid, bucket: Bucket) -> Result<(), ApiError> {
         // Of this moment: a body may have taken long to arrive.
         let now = self.clock.now();
-        let ask = |limit: RateLimit| {
-            Box::pin(self.store.take_calls(caller, bucket.name(), limit.calls, limit.window, now))
-        };
+        let ask =
+            |limit: RateLimit| Box::pin(self.store.take_calls(caller, bucket.name(), limit.calls, limit.window, now));
         let taken = tokio::time::timeout(LIMIT_TIMEOUT, self.limiter.take(caller, bucket, now, ask)).await;
         let taken = taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))?;
         taken.inspect_err(|_| self.metrics.http_rate_limited_total.add(1))

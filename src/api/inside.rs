@@ -3,10 +3,9 @@
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response};
-use tower_service::Service as _;
 
 use super::people::Doorstep;
-use super::{Api, Caller, Peer, surface};
+use super::{Api, Caller, Peer, routed, surface};
 
 /// Every call of the API, to be made in process.
 #[derive(Clone)]
@@ -52,10 +51,6 @@ impl Inside {
         if let Some(address) = door.address() {
             extensions.insert(Peer(address));
         }
-        let mut router = self.0.clone();
-        match router.call(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
-        }
+        routed(self.0.clone(), request).await
     }
 }

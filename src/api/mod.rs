@@ -35,6 +35,7 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, get, on};
+use tower_service::Service as _;
 
 use crate::clock::{Clock, Random};
 use crate::domain::id::{AccountId, EndpointKey, UserId};
@@ -266,24 +267,47 @@ pub fn routes() -> Vec<Route> {
     surface().routes
 }
 
-/// The whole server: the calls, and what stands beside them; `pages` are those for people, with `/` among them.
-pub fn router(api: Api, pages: Router<Api>) -> Router {
-    let calls = surface().router.merge(pages);
-    observed(calls.route("/openapi.json", get(beside::openapi)), api)
+/// What answers every request.
+#[derive(Clone)]
+pub struct Front {
+    api: Api,
+    router: Router,
 }
 
-/// What a process serves that only delivers: how it is doing.
-pub fn health(api: Api) -> Router {
-    observed(Router::new(), api)
+impl Front {
+    /// The whole server: the calls, and what stands beside them; `pages` are those for people, with `/` among them.
+    pub fn whole(api: Api, pages: Router<Api>) -> Self {
+        let calls = surface().router.merge(pages);
+        Self::of(calls.route("/openapi.json", get(beside::openapi)), api)
+    }
+
+    /// What a process serves that only delivers: how it is doing.
+    pub fn health(api: Api) -> Self {
+        Self::of(Router::new(), api)
+    }
+
+    fn of(router: Router<Api>, api: Api) -> Self {
+        let router = router
+            .route("/healthz", get(beside::healthz))
+            .route("/readyz", get(beside::readyz))
+            .route("/metrics", get(beside::metrics))
+            .fallback(beside::not_found)
+            .method_not_allowed_fallback(beside::method_not_allowed)
+            .with_state(api.clone());
+        Self { api, router }
+    }
+
+    /// Answers a request. What is done around each is not a layer of the router, which would put every answer under way
+    /// into two boxes more.
+    pub async fn answer(self, request: Request) -> axum::response::Response {
+        beside::observe(self.api, request, |request| routed(self.router, request)).await
+    }
 }
 
-fn observed(router: Router<Api>, api: Api) -> Router {
-    router
-        .route("/healthz", get(beside::healthz))
-        .route("/readyz", get(beside::readyz))
-        .route("/metrics", get(beside::metrics))
-        .fallback(beside::not_found)
-        .method_not_allowed_fallback(beside::method_not_allowed)
-        .layer(axum::middleware::from_fn_with_state(api.clone(), beside::observe))
-        .with_state(api)
+/// The router's answer.
+async fn routed(mut router: Router, request: Request) -> axum::response::Response {
+    match router.call(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
 }

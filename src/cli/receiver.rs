@@ -4,11 +4,9 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, Response, StatusCode};
-use axum::routing::any;
+use axum::body::{Body, to_bytes};
+use axum::http::request::Parts;
+use axum::http::{Request, Response, StatusCode};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -19,6 +17,9 @@ use crate::domain::sign::{Presented, verify_plain, verify_standard, verify_times
 
 /// A signature this much older or newer than now is stale, in seconds.
 const TOLERANCE_SECS: u64 = 300;
+
+/// Bytes of a body that are read.
+const MAX_BODY: usize = 2 << 20;
 
 /// Characters of a body that are printed.
 const PRINTED_CHARS: usize = 600;
@@ -55,11 +56,17 @@ pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, outp
 
 /// Receives until `stop` resolves.
 pub(super) async fn serve(listener: TcpListener, receiver: Receiver, stop: impl Future<Output = ()>) {
-    let router = Router::new().fallback(any(receive)).with_state(receiver);
-    crate::server::serve(listener, router, None, stop, Duration::from_secs(1)).await;
+    let answer = move |request| receive(receiver.clone(), request);
+    crate::server::serve(listener, answer, None, stop, Duration::from_secs(1)).await;
 }
 
-async fn receive(State(receiver): State<Receiver>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+async fn receive(receiver: Receiver, request: Request<Body>) -> Response<Body> {
+    let (Parts { headers, .. }, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY).await else {
+        let mut refusal = Response::new(Body::from("the body is too large, or broke off\n"));
+        *refusal.status_mut() = StatusCode::BAD_REQUEST;
+        return refusal;
+    };
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
     let id = header("webhook-id");
     let event = headers

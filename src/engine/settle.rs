@@ -12,6 +12,7 @@ use crate::clock::Random;
 use crate::domain::delivery::Outcome;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
+use crate::domain::transition::{Verdict, classify};
 use crate::metrics::Metrics;
 use crate::store::inbox::Leased;
 use crate::store::{Held, Settled, Settlement};
@@ -53,6 +54,8 @@ pub(super) async fn settle_all<S: Dispatch>(
             let job = &leased.job;
             match outcome.take() {
                 Some(outcome) => settlements.push(Settlement {
+                    // What was delivered has no next attempt to be drawn.
+                    jitter: if classify(&outcome) == Verdict::Delivered { 0.0 } else { random.jitter() },
                     delivery: job.id,
                     endpoint: job.endpoint,
                     lease: job.lease,
@@ -60,7 +63,6 @@ pub(super) async fn settle_all<S: Dispatch>(
                     attempts_made: job.attempts_made,
                     failures: job.failures,
                     outcome,
-                    jitter: random.jitter(),
                 }),
                 None => held.push((job.id, job.lease)),
             }
