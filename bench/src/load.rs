@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::http::{Connection, request};
+use crate::http::{Connection, Message, request};
 
 /// Keep-alive connections.
 pub const CONNECTIONS: usize = 64;
@@ -51,16 +51,18 @@ pub fn sent_at(body: &[u8]) -> Option<u64> {
 }
 
 /// A request that publishes an event of this type.
-pub fn publish(key: &str, event_type: &str) -> Vec<u8> {
+pub fn publish(key: &str, event_type: &str) -> anyhow::Result<Message> {
     request("POST", "/v1/events", key, &event(event_type))
 }
 
 /// Puts the time into a request that carries one.
-fn stamp(request: &mut [u8], at: u64) {
-    if let Some(place) = request.windows(MARK.len()).position(|window| window == MARK.as_bytes()) {
+fn stamp(request: &mut Message, at: u64) {
+    let mut body = request.body().to_vec();
+    if let Some(place) = body.windows(MARK.len()).position(|window| window == MARK.as_bytes()) {
         let place = place + MARK.len();
-        request[place..place + 13].copy_from_slice((OFFSET + at).to_string().as_bytes());
+        body[place..place + 13].copy_from_slice((OFFSET + at).to_string().as_bytes());
     }
+    *request.body_mut() = body.into();
 }
 
 async fn connections(address: SocketAddr) -> anyhow::Result<Vec<Connection>> {
@@ -75,12 +77,12 @@ async fn connections(address: SocketAddr) -> anyhow::Result<Vec<Connection>> {
 /// Returns how long it took.
 pub async fn closed(
     address: SocketAddr,
-    requests: Vec<Vec<u8>>,
+    requests: Vec<Message>,
     count: usize,
     expected: u16,
 ) -> anyhow::Result<Duration> {
     let next = Arc::new(AtomicUsize::new(0));
-    let requests: Arc<[Vec<u8>]> = requests.into();
+    let requests: Arc<[Message]> = requests.into();
     let connections = connections(address).await?;
     let begin = Instant::now();
     let mut workers = tokio::task::JoinSet::new();
@@ -108,14 +110,14 @@ pub async fn closed(
 /// answer took from the moment at which its request was due, in microseconds.
 pub async fn open(
     address: SocketAddr,
-    requests: Vec<Vec<u8>>,
+    requests: Vec<Message>,
     per_second: u32,
     time: Duration,
     expected: u16,
 ) -> anyhow::Result<Vec<u64>> {
     let (due, to_send) = mpsc::unbounded_channel::<(usize, Instant)>();
     let to_send = Arc::new(Mutex::new(to_send));
-    let requests: Arc<[Vec<u8>]> = requests.into();
+    let requests: Arc<[Message]> = requests.into();
     let mut workers = tokio::task::JoinSet::new();
     for mut connection in connections(address).await? {
         let (to_send, requests) = (to_send.clone(), requests.clone());

@@ -3,20 +3,20 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use bytes::Bytes;
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt as _, Either, Full};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::http::{content_length, head_end, header};
 use crate::load::{micros, sent_at};
-
-/// What a healthy receiver answers.
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-
-/// What a failing one answers.
-const FAILURE: &[u8] = b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 4\r\n\r\noops";
 
 /// How a receiver behaves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,66 +113,61 @@ impl Receiver {
     }
 }
 
-async fn converse(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
-    stream.set_nodelay(true).ok()?;
-    let mut buffer = Vec::with_capacity(4_096);
-    loop {
-        let end = loop {
-            if let Some(end) = head_end(&buffer) {
-                break end;
-            }
-            if stream.read_buf(&mut buffer).await.ok()? == 0 {
-                return None;
-            }
-        };
-        let whole = end + content_length(&buffer[..end]).ok()?;
-        while buffer.len() < whole {
-            if stream.read_buf(&mut buffer).await.ok()? == 0 {
-                return None;
-            }
-        }
-        match shared.keep {
-            Keep::Nothing => {}
-            Keep::Ids => {
-                let id = header(&buffer[..end], "webhook-id").unwrap_or("").to_owned();
-                shared.ids.lock().ok()?.insert(id);
-            }
-            Keep::Times => {
-                let now = micros(Instant::now());
-                let took = sent_at(&buffer[end..whole]).map(|at| now.saturating_sub(at));
-                shared.times.lock().ok()?.extend(took);
-            }
-        }
-        buffer.drain(..whole);
-        shared.requests.fetch_add(1, Ordering::Relaxed);
-        answer(&mut stream, &shared).await?;
-    }
+async fn converse(stream: TcpStream, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(|request| receive(request, shared.clone()));
+    // A sender that breaks off is no event of ours.
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(stream: &mut TcpStream, shared: &Shared) -> Option<()> {
+/// An answer's body: at once, or in drops.
+type Body = Either<Full<Bytes>, Channel<Bytes>>;
+
+async fn receive(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Body>, hyper::Error> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await?.to_bytes();
+    match shared.keep {
+        Keep::Nothing => {}
+        Keep::Ids => {
+            let id = head.headers.get("webhook-id").and_then(|id| id.to_str().ok()).unwrap_or("").to_owned();
+            shared.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        }
+        Keep::Times => {
+            let now = micros(Instant::now());
+            let took = sent_at(&body).map(|at| now.saturating_sub(at));
+            shared.times.lock().unwrap_or_else(PoisonError::into_inner).extend(took);
+        }
+    }
+    shared.requests.fetch_add(1, Ordering::Relaxed);
+    Ok(answer(&shared).await)
+}
+
+async fn answer(shared: &Shared) -> Response<Body> {
     let healed = shared.heal.notified();
     let mode = if shared.healed.load(Ordering::SeqCst) { Mode::Healthy } else { shared.mode };
     match mode {
-        Mode::Healthy => stream.write_all(ANSWER).await.ok(),
-        Mode::Failing => stream.write_all(FAILURE).await.ok(),
-        Mode::Slow(wait) => {
-            tokio::time::sleep(wait).await;
-            stream.write_all(ANSWER).await.ok()
+        Mode::Healthy => {}
+        Mode::Failing => {
+            let mut failure = whole("oops");
+            *failure.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            return failure;
         }
-        Mode::Hanging => {
-            // The sender may give up first, which is seen as an end of what can be read.
-            let mut nothing = [0; 1];
-            tokio::select! {
-                () = healed => stream.write_all(ANSWER).await.ok(),
-                _ = stream.read(&mut nothing) => None,
-            }
-        }
+        Mode::Slow(wait) => tokio::time::sleep(wait).await,
+        // The sender may give up first, which ends this.
+        Mode::Hanging => healed.await,
         Mode::Dripping => {
-            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n").await.ok()?;
-            loop {
-                stream.write_all(b".").await.ok()?;
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            let (mut drops, body) = Channel::new(1);
+            tokio::spawn(async move {
+                while drops.send_data(Bytes::from_static(b".")).await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            });
+            return Response::new(Either::Right(body));
         }
     }
+    whole("ok")
+}
+
+fn whole(body: &'static str) -> Response<Body> {
+    Response::new(Either::Left(Full::from(body)))
 }

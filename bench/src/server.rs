@@ -96,7 +96,7 @@ impl Server {
     /// One call on a connection of its own: the status and the answer.
     pub async fn call(&self, method: &str, path: &str, key: &str, body: &Value) -> anyhow::Result<(u16, Value)> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let answer = Connection::open(self.address).await?.send(&request(method, path, key, &body)).await?;
+        let answer = Connection::open(self.address).await?.send(&request(method, path, key, &body)?).await?;
         Ok((answer.status, serde_json::from_slice(&answer.body).unwrap_or_default()))
     }
 
@@ -137,8 +137,8 @@ impl Server {
 
     /// One of the server's own counts.
     pub async fn metric(&self, connection: &mut Connection, name: &str) -> anyhow::Result<usize> {
-        let answer = connection.send(&request("GET", "/metrics", "none", "")).await?;
-        let text = String::from_utf8(answer.body)?;
+        let answer = connection.send(&request("GET", "/metrics", "none", "")?).await?;
+        let text = String::from_utf8(answer.body.to_vec())?;
         let line =
             text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no metric {name}"))?;
         Ok(line.trim().parse()?)

@@ -29,7 +29,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let tenant = server.tenant().await?;
     server.endpoint(&tenant, &down.url(), EVENT).await?;
     let count = plan.backlog / BATCH * BATCH;
-    closed(server.address, vec![batch(&tenant.key, EVENT)], count / BATCH, 202).await?;
+    closed(server.address, vec![batch(&tenant.key, EVENT)?], count / BATCH, 202).await?;
     let during = accepting(&server, plan, "accepting with the backlog").await?;
     let memory = server.memory()?;
     let restart = server.crash().await?;

@@ -46,7 +46,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
 /// Reads a file. Returns also the most memory that the server had meanwhile, in MiB.
 async fn read(server: &Server, key: &str, format: &str) -> anyhow::Result<(Download, f64)> {
     let mut connection = Connection::open(server.address).await?;
-    let asked = request("GET", &format!("/v1/webhooks/deliveries/export?format={format}"), key, "");
+    let asked = request("GET", &format!("/v1/webhooks/deliveries/export?format={format}"), key, "")?;
     let mut file = std::pin::pin!(connection.download(&asked));
     let mut highest = server.memory()?;
     loop {

@@ -54,7 +54,7 @@ async fn healthy_p99(plan: Plan, sick: Option<[Mode; 2]>) -> anyhow::Result<f64>
         let name = format!("bench.n{number}");
         server.event_type(&name).await?;
         server.endpoint(&tenant, &receiver.url(), &name).await?;
-        requests.push(publish(&tenant.key, &name));
+        requests.push(publish(&tenant.key, &name)?);
     }
     let time = Duration::from_secs(if plan.quick { 2 } else { 15 });
     let rate = RATE * u32::try_from(requests.len())?;

@@ -28,7 +28,7 @@ pub async fn run(server: &Server, plan: Plan, scenario: &'static str) -> anyhow:
     let tenant = server.tenant().await?;
     server.endpoint(&tenant, &receiver.url(), EVENT).await?;
     let before = server.delivered().await?;
-    let mut answers = open(server.address, vec![publish(&tenant.key, EVENT)], RATE, time, 202).await?;
+    let mut answers = open(server.address, vec![publish(&tenant.key, EVENT)?], RATE, time, 202).await?;
     server.settled(before + answers.len()).await?;
     let mut arrivals = receiver.times();
     ensure!(arrivals.len() == answers.len(), "{} of {} deliveries arrived", arrivals.len(), answers.len());
@@ -41,12 +41,12 @@ pub async fn run(server: &Server, plan: Plan, scenario: &'static str) -> anyhow:
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate far below 2^32")]
     let half = if plan.quick { 500 } else { (most.per_second / 2.0) as u32 };
     let tenant = server.tenant().await?;
-    let mut answers = open(server.address, vec![publish(&tenant.key, EVENT)], half, time / 2, 202).await?;
+    let mut answers = open(server.address, vec![publish(&tenant.key, EVENT)?], half, time / 2, 202).await?;
     for percent in [50, 99] {
         show("publish to 202 at half of the highest rate", percent, &mut answers);
     }
     let bare = Receiver::start(Mode::Healthy, Keep::Nothing).await?;
-    let post = request("POST", "/", "none", &"x".repeat(BODY_BYTES));
+    let post = request("POST", "/", "none", &"x".repeat(BODY_BYTES))?;
     let mut answers = open(bare.address, vec![post], half, time / 2, 200).await?;
     show("a bare POST from generator to receiver at that rate", 99, &mut answers);
     Ok(figures)

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Plan;
 use crate::figure::{Figure, Unit, percentile};
 use crate::history::{self, Past};
-use crate::http::{Connection, request};
+use crate::http::{Connection, Message, request};
 use crate::server::{Server, Tenant, text};
 
 /// Accounts that the log is spread over.
@@ -92,7 +92,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let mut connection = Connection::open(server.address).await?;
     let mut figures = Vec::new();
     for (name, path) in CALLS {
-        let requests: Vec<_> = askers.iter().map(|asker| request("GET", &path(asker), &asker.key, "")).collect();
+        let requests = askers.iter().map(|asker| request("GET", &path(asker), &asker.key, ""));
+        let requests = requests.collect::<anyhow::Result<Vec<_>>>()?;
         let mut took = ask(&mut connection, &requests, times).await?;
         for percent in [50, 99] {
             let millis = percentile(&mut took, percent);
@@ -148,7 +149,7 @@ async fn data(server: &Server, key: &str, path: &str) -> anyhow::Result<Value> {
 }
 
 /// Sends requests in turn, each when the answer before it has come. Returns how long each took, in microseconds.
-async fn ask(connection: &mut Connection, requests: &[Vec<u8>], times: usize) -> anyhow::Result<Vec<u64>> {
+async fn ask(connection: &mut Connection, requests: &[Message], times: usize) -> anyhow::Result<Vec<u64>> {
     let mut took = Vec::with_capacity(times);
     for request in requests.iter().cycle().take(times) {
         let begin = Instant::now();

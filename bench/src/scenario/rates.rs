@@ -6,7 +6,7 @@ use anyhow::ensure;
 
 use super::Plan;
 use crate::figure::{Rate, rate};
-use crate::http::request;
+use crate::http::{Message, request};
 use crate::load::{BODY_BYTES, EVENT, closed, event, publish};
 use crate::receiver::{Keep, Mode, Receiver};
 use crate::server::Server;
@@ -22,7 +22,7 @@ pub fn server() -> anyhow::Result<Server> {
 /// The same bodies, from the generator straight to the receiver.
 pub async fn floor(count: usize) -> anyhow::Result<f64> {
     let receiver = Receiver::start(Mode::Healthy, Keep::Nothing).await?;
-    let bare = request("POST", "/", "none", &"x".repeat(BODY_BYTES));
+    let bare = request("POST", "/", "none", &"x".repeat(BODY_BYTES))?;
     Ok(rate(count, closed(receiver.address, vec![bare], count, 200).await?))
 }
 
@@ -30,7 +30,7 @@ pub async fn floor(count: usize) -> anyhow::Result<f64> {
 pub async fn http(count: usize) -> anyhow::Result<Rate> {
     let server = server()?;
     let cpu = server.cpu()?;
-    let refused = request("POST", "/healthz", "none", &event(EVENT));
+    let refused = request("POST", "/healthz", "none", &event(EVENT))?;
     let took = closed(server.address, vec![refused], count, 405).await?;
     Ok(Rate::of(count, took, server.cpu()?.saturating_sub(cpu)))
 }
@@ -39,7 +39,7 @@ pub async fn http(count: usize) -> anyhow::Result<Rate> {
 pub async fn accept(server: &Server, count: usize) -> anyhow::Result<Rate> {
     let tenant = server.tenant().await?;
     let cpu = server.cpu()?;
-    let took = closed(server.address, vec![publish(&tenant.key, EVENT)], count, 202).await?;
+    let took = closed(server.address, vec![publish(&tenant.key, EVENT)?], count, 202).await?;
     let cpu = server.cpu()?.saturating_sub(cpu);
     ensure!(server.total("/v1/events", &tenant.key).await? == count, "every event that was answered with 202 is there");
     Ok(Rate::of(count, took, cpu))
@@ -50,14 +50,14 @@ pub async fn batches(server: &Server, count: usize) -> anyhow::Result<Rate> {
     let tenant = server.tenant().await?;
     let cpu = server.cpu()?;
     let count = count / BATCH * BATCH;
-    let took = closed(server.address, vec![batch(&tenant.key, EVENT)], count / BATCH, 202).await?;
+    let took = closed(server.address, vec![batch(&tenant.key, EVENT)?], count / BATCH, 202).await?;
     let cpu = server.cpu()?.saturating_sub(cpu);
     ensure!(server.total("/v1/events", &tenant.key).await? == count, "every event is there");
     Ok(Rate::of(count, took, cpu))
 }
 
 /// A request that publishes [`BATCH`] events.
-pub fn batch(key: &str, event_type: &str) -> Vec<u8> {
+pub fn batch(key: &str, event_type: &str) -> anyhow::Result<Message> {
     let events = vec![event(event_type); BATCH].join(",");
     request("POST", "/v1/events/batch", key, &format!("{{\"events\":[{events}]}}"))
 }
@@ -71,7 +71,7 @@ pub async fn deliver(server: &Server, plan: Plan, events: usize, endpoints: usiz
     }
     let before = server.delivered().await?;
     let (cpu, begin) = (server.cpu()?, Instant::now());
-    closed(server.address, vec![publish(&tenant.key, EVENT)], events, 202).await?;
+    closed(server.address, vec![publish(&tenant.key, EVENT)?], events, 202).await?;
     let deliveries = events * endpoints;
     server.settled(before + deliveries).await?;
     let (took, cpu) = (begin.elapsed(), server.cpu()?.saturating_sub(cpu));
@@ -91,7 +91,7 @@ pub async fn deliver_to_many(plan: Plan, events: usize, endpoints: usize) -> any
         let name = format!("bench.n{number}");
         server.event_type(&name).await?;
         server.endpoint(&tenant, &receiver.url(), &name).await?;
-        requests.push(publish(&tenant.key, &name));
+        requests.push(publish(&tenant.key, &name)?);
     }
     let (cpu, begin) = (server.cpu()?, Instant::now());
     closed(server.address, requests, events, 202).await?;
@@ -120,7 +120,7 @@ pub async fn nodes(events: usize, nodes: usize) -> anyhow::Result<Rate> {
     let part = events / nodes;
     let mut publishers = tokio::task::JoinSet::new();
     for server in &servers {
-        let (address, request) = (server.address, publish(&tenant.key, EVENT));
+        let (address, request) = (server.address, publish(&tenant.key, EVENT)?);
         publishers.spawn(async move { closed(address, vec![request], part, 202).await });
     }
     while let Some(published) = publishers.join_next().await {
