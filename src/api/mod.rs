@@ -1,4 +1,4 @@
-//! The HTTP API: the whole surface is [`router`], on one screen.
+//! The HTTP API: the whole surface is [`Front::whole`], on one screen.
 //!
 //! `call` is the way through the door, `envelope` and `error` the shape of answers, `auth`, `limits` and `idempotency`
 //! what they are named after; the other files mirror the URLs.
