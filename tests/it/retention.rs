@@ -1,6 +1,7 @@
 //! What is kept for how long: rows and bodies, by the settings and by the account.
 
 use std::sync::Arc;
+use std::sync::atomic::{self, AtomicBool};
 use std::time::Duration;
 
 use aldaba::clock::Clock as _;
@@ -225,17 +226,13 @@ async fn the_file_is_bounded_by_what_is_kept() {
     assert!(pages[5] <= pages[1] * 11 / 10, "the space of what has gone is used again: {pages:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_write_ahead_log_begins_anew_while_others_go_on_writing() {
-    if crate::database::is_postgres() {
-        return;
-    }
-    let f = Arc::new(Fixture::new().await);
+/// The bytes of the write-ahead log after so many events by each of 8 publishers.
+async fn log_of_a_load(f: Arc<Fixture>, each: u32) -> u64 {
     let publishers: Vec<_> = (0..8)
         .map(|_| {
             let f = f.clone();
             tokio::spawn(async move {
-                for n in 0..1_000 {
+                for n in 0..each {
                     f.store.accept(vec![f.event(n)], None).await.expect("accepted");
                 }
             })
@@ -244,6 +241,39 @@ async fn the_write_ahead_log_begins_anew_while_others_go_on_writing() {
     for publisher in publishers {
         publisher.await.expect("published");
     }
-    let log = std::fs::metadata(f.folder().join("aldaba.db-wal")).expect("a log").len();
+    std::fs::metadata(f.folder().join("aldaba.db-wal")).expect("a log").len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_write_ahead_log_begins_anew_while_others_go_on_writing() {
+    if crate::database::is_postgres() {
+        return;
+    }
+    let log = log_of_a_load(Arc::new(Fixture::new().await), 1_000).await;
     assert!(log < 20 << 20, "the log has {log} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_who_take_turns_do_not_let_the_write_ahead_log_grow_without_end() {
+    if crate::database::is_postgres() {
+        return;
+    }
+    let f = Arc::new(Fixture::new().await);
+    let (path, stop) = (f.folder().join("aldaba.db"), Arc::new(AtomicBool::new(false)));
+    let stopped = stop.clone();
+    let reading = std::thread::spawn(move || {
+        let readers = [(); 2].map(|()| rusqlite::Connection::open(&path).expect("opens"));
+        let begin = |reader: usize| readers[reader].execute_batch("BEGIN; SELECT key FROM accounts").expect("reads");
+        begin(0);
+        // Each begins before the one before it ends: somebody always reads.
+        for turn in (0..2).cycle().take_while(|_| !stopped.load(atomic::Ordering::SeqCst)) {
+            begin(1 - turn);
+            readers[turn].execute_batch("COMMIT").expect("ends");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+    let log = log_of_a_load(f, 3_000).await;
+    stop.store(true, atomic::Ordering::SeqCst);
+    reading.join().expect("read");
+    assert!(log < 64 << 20, "the log has {log} bytes");
 }

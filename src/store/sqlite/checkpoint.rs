@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -25,11 +25,20 @@ const IDLE: Duration = Duration::from_secs(2);
 /// Pages of the log (4 KiB each) from which on it is to begin anew.
 const ANEW_PAGES: i64 = 1_024;
 
+/// Pages from which on writers wait for it, where one reader or another has always kept it from beginning anew: it cannot
+/// grow without end.
+const LIMIT_PAGES: i64 = 8_192;
+
+/// After writers have waited in vain, they are left alone for this long.
+const WAIT_AGAIN: Duration = Duration::from_secs(10);
+
 /// The writer's part.
 pub(super) struct Checkpoints {
     wake: SyncSender<()>,
     /// Transactions since the checkpointer was woken.
     since: u32,
+    /// Writers do not wait for readers before.
+    alone_until: Instant,
     /// Whether the checkpointer has moved all but what was written meanwhile, and leaves the rest to the writer.
     nearly: Arc<AtomicBool>,
 }
@@ -47,7 +56,7 @@ impl Checkpoints {
             .name("store-checkpoint".into())
             .spawn(move || checkpointer.run(&woken))
             .map_err(unavailable)?;
-        Ok(Self { wake, since: 0, nearly })
+        Ok(Self { wake, since: 0, alone_until: Instant::now(), nearly })
     }
 
     /// A transaction was committed on this connection, the only one that writes.
@@ -55,12 +64,29 @@ impl Checkpoints {
         if self.nearly.load(Ordering::Acquire) {
             // Nothing is added meanwhile: the log is in the file, and the next transaction begins it anew, unless
             // somebody still reads from it.
-            checkpoint(connection, "PASSIVE");
+            let moved = checkpoint(connection, "PASSIVE");
+            if moved.is_some_and(|(log, _)| log >= LIMIT_PAGES) && Instant::now() >= self.alone_until {
+                self.wait_for_readers(connection);
+            }
             self.nearly.store(false, Ordering::Release);
         }
         self.since += 1;
         if self.since >= EVERY && self.wake.try_send(()).is_ok() {
             self.since = 0;
+        }
+    }
+}
+
+impl Checkpoints {
+    /// Readers who begin from here on do not need the log any more.
+    fn wait_for_readers(&mut self, connection: &Connection) {
+        let restarted = connection.busy_timeout(super::open::CHECKPOINT_TIMEOUT).is_ok()
+            && checkpoint(connection, "RESTART").is_some_and(|(log, moved)| log == moved);
+        if let Err(error) = connection.busy_timeout(super::BUSY_TIMEOUT) {
+            tracing::error!(%error, "the writer's connection could not be set");
+        }
+        if !restarted {
+            self.alone_until = Instant::now() + WAIT_AGAIN;
         }
     }
 }
@@ -86,31 +112,33 @@ impl Checkpointer {
                 Err(RecvTimeoutError::Timeout) => idle = true,
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            let left = self.nearly.load(Ordering::Acquire);
-            if !left && checkpoint(&self.connection, "PASSIVE").is_some_and(|log| log >= ANEW_PAGES) {
-                self.leave_the_rest();
+            if self.nearly.load(Ordering::Acquire) {
+                continue;
+            }
+            let Some((log, moved)) = checkpoint(&self.connection, "PASSIVE") else { continue };
+            if log >= LIMIT_PAGES || log >= ANEW_PAGES && moved == log {
+                self.move_the_rest();
+                self.nearly.store(true, Ordering::Release);
             }
         }
         checkpoint(&self.connection, "TRUNCATE");
     }
 
     /// Syncs what was moved, so that the writer has little to wait for, and moves what came meanwhile.
-    fn leave_the_rest(&self) {
+    fn move_the_rest(&self) {
         if let Err(error) = self.file.sync_data() {
             tracing::warn!(%error, "the database file could not be synced");
         }
         checkpoint(&self.connection, "PASSIVE");
-        self.nearly.store(true, Ordering::Release);
     }
 }
 
-/// Returns the pages of the log, where all of them that there were at the beginning are in the file now.
-fn checkpoint(connection: &Connection, mode: &str) -> Option<i64> {
+/// The pages that the log had, and those of them that are in the file now. None where somebody else is at it.
+fn checkpoint(connection: &Connection, mode: &str) -> Option<(i64, i64)> {
     let sql = format!("PRAGMA wal_checkpoint({mode})");
     let (busy, log, moved): (bool, i64, i64) = connection
         .query_row(&sql, [], |row| row.try_into())
         .inspect_err(|error| tracing::warn!(%error, "the log could not be moved into the database file"))
         .ok()?;
-    // Somebody else may be at it, or read from the log since before.
-    (!busy && moved == log).then_some(log)
+    (!busy).then_some((log, moved))
 }

@@ -23,7 +23,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
 ];
 
 /// How long the checkpointer waits for readers.
-const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(100);
+pub(super) const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Store {
     /// Opens the file, brings it to this program's version and starts the writer.
