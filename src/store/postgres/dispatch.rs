@@ -200,20 +200,16 @@ impl Store {
         tx: &Transaction<'_>,
         settlements: &[Settlement],
     ) -> Result<HashMap<EndpointKey, (EndpointHealth, i64)>, StoreError> {
-        let (mut failing, mut delivered) = (BTreeSet::new(), BTreeSet::new());
+        let mut failing: BTreeMap<i64, bool> = BTreeMap::new();
         for settlement in settlements {
-            if classify(&settlement.outcome) == Verdict::Delivered {
-                delivered.insert(settlement.endpoint.0);
-            } else {
-                failing.insert(settlement.endpoint.0);
-            }
+            *failing.entry(settlement.endpoint.0).or_default() |= classify(&settlement.outcome) != Verdict::Delivered;
         }
-        let (failing, delivered) = (column(failing, |key| key), column(delivered, |key| key));
-        let sql = "SELECT key, status, consecutive_failures, failing_since, version FROM endpoints \
-                   WHERE deleted_at IS NULL AND (key = ANY($1) OR key = ANY($2) AND consecutive_failures > 0) \
-                   ORDER BY key FOR UPDATE";
+        let (keys, failing): (Vec<i64>, Vec<bool>) = failing.into_iter().unzip();
+        let sql = "SELECT e.key, e.status, e.consecutive_failures, e.failing_since, e.version \
+                   FROM unnest($1::bigint[], $2::boolean[]) AS w(key, failing) JOIN endpoints e ON e.key = w.key \
+                   WHERE e.deleted_at IS NULL AND (w.failing OR e.consecutive_failures > 0) ORDER BY e.key FOR UPDATE OF e";
         let mut healths = HashMap::new();
-        for row in rows(tx, sql, &[&failing, &delivered]).await? {
+        for row in rows(tx, sql, &[&keys, &failing]).await? {
             healths.insert(EndpointKey(get(&row, "key")?), (health(&row)?, get(&row, "version")?));
         }
         Ok(healths)

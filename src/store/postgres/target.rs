@@ -88,7 +88,8 @@ async fn confirm_once(
     keys.dedup();
     let numbers: Vec<i64> = keys.iter().map(|key| key.0).collect();
     let db = pool.get().await?;
-    let sql = "SELECT key, version FROM endpoints WHERE key = ANY($1) AND deleted_at IS NULL";
+    let sql = "SELECT e.key, e.version FROM unnest($1::bigint[]) AS w(key) JOIN endpoints e ON e.key = w.key \
+               WHERE e.deleted_at IS NULL";
     let mut versions = HashMap::with_capacity(keys.len());
     for row in rows(&db, sql, &[&numbers]).await? {
         versions.insert(EndpointKey(get(&row, "key")?), get::<i64>(&row, "version")?);
