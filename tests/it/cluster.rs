@@ -264,6 +264,36 @@ async fn a_node_may_only_answer_calls_and_another_only_send() {
 }
 
 #[tokio::test]
+async fn what_has_piled_up_since_a_plan_was_made_is_still_found_by_its_keys() {
+    if !database::is_postgres() {
+        return;
+    }
+    let api = App::with(&[("ROLES", "api")]).await;
+    let _sender = api.another(&[("ROLES", "delivery")]).await;
+    let receiver = Receiver::start().await;
+    api.endpoint(&receiver.url()).await;
+    // As many claims as it takes until the plan for a small table is kept, which nobody has analysed since.
+    for sent in 1..=30 {
+        api.publish(json!({})).await;
+        receiver.wait_for(sent).await;
+    }
+    let events = vec![json!({ "event": EVENT, "data": {} }); 1_000];
+    for _ in 0..3 {
+        api.post("/v1/events/batch", json!({ "events": events })).await.expect(202);
+    }
+    eventually("all of them", || async { (arrivals(&receiver).len() == 3_030).then_some(()) }).await;
+    let sql =
+        "SELECT sum(idx_tup_fetch + seq_tup_read)::bigint FROM pg_stat_user_tables WHERE relname LIKE 'payloads%'";
+    // The database counts a little later.
+    let read = eventually("the count of rows", || async {
+        let read = database::number(api.folder(), sql).await;
+        (read >= 3_030).then_some(read)
+    })
+    .await;
+    assert!(read < 10 * 3_030, "each body is read once, and not the table for each: {read} rows");
+}
+
+#[tokio::test]
 async fn a_node_that_stops_gives_back_what_it_has_not_sent() {
     let settings = [("WEBHOOKS__RETRY_SCHEDULE", "1s,1s,1s"), ("WEBHOOKS__TIMEOUT", "1s")];
     let Some((first, second)) = two(&settings).await else { return };

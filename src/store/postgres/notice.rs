@@ -137,9 +137,9 @@ pub(super) async fn notices_of(
         let (account, id) = (AccountKey(get(&row, "account")?), EndpointId(get(&row, "id")?));
         abouts.insert(key, About { account, key, id, url: get(&row, "url")? });
     }
-    // By the whole key: an id alone would be looked for in every partition.
-    let sql = "SELECT d.id, d.event, d.type FROM unnest($1::bigint[], $2::bigint[]) AS f(account, id) \
-               JOIN deliveries d ON d.account = f.account AND d.id = f.id";
+    // One by one, by the whole key: an id alone would be looked for in every partition.
+    let sql = "SELECT f.id, d.event, d.type FROM unnest($1::bigint[], $2::bigint[]) AS f(account, id) \
+               CROSS JOIN LATERAL (SELECT event, type FROM deliveries WHERE account = f.account AND id = f.id LIMIT 1) AS d";
     let of_accounts: Vec<i64> = failures.iter().map(|failure| failure.account.0).collect();
     let ids: Vec<i64> = failures.iter().map(|failure| failure.delivery.0).collect();
     let mut events = HashMap::new();

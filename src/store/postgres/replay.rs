@@ -268,14 +268,14 @@ impl Store {
         if made > 0 {
             let sql = "WITH m AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t(id, event)), \
                        made AS (INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, replay) \
-                       SELECT $3, m.id, $4, v.id, v.type, v.validation_id, $5 FROM m JOIN events v \
-                       ON v.account = $3 AND v.id = m.event), \
+                       SELECT $3, m.id, $4, m.event, v.type, v.validation_id, $5 FROM m CROSS JOIN LATERAL \
+                       (SELECT type, validation_id FROM events WHERE account = $3 AND id = m.event LIMIT 1) AS v), \
                        counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) VALUES ($3, $4, $6, $7) \
                        ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
                        INSERT INTO queue (account, delivery, endpoint, event, size, due_at, replay, turn, place) \
                        SELECT $3, m.id, $4, m.event, length(p.body), CASE WHEN $9 THEN NULL ELSE $8::bigint END, $5, \
-                       CASE WHEN $9 THEN $4 END, CASE WHEN $9 THEN nextval('turns') END FROM m JOIN payloads p \
-                       ON p.account = $3 AND p.event = m.event";
+                       CASE WHEN $9 THEN $4 END, CASE WHEN $9 THEN nextval('turns') END FROM m CROSS JOIN LATERAL \
+                       (SELECT body FROM payloads WHERE account = $3 AND event = m.event LIMIT 1) AS p";
             let parameters: super::Params<'_> = &[
                 &ids,
                 &events,
@@ -422,7 +422,8 @@ async fn candidates(
         "SELECT v.id, v.type, ARRAY(SELECT d.status FROM unnest(v.deliveries) AS u(id) JOIN deliveries d \
          ON d.account = v.account AND d.id = u.id WHERE d.endpoint = $2 UNION ALL SELECT d.status FROM deliveries d \
          WHERE d.event = v.id AND d.endpoint = $2 AND d.replay IS NOT NULL) AS statuses \
-         FROM events v JOIN payloads p ON p.account = v.account AND p.event = v.id \
+         FROM events v CROSS JOIN LATERAL \
+         (SELECT 1 FROM payloads WHERE account = v.account AND event = v.id LIMIT 1) AS p \
          WHERE v.account = $1 AND {condition} ORDER BY v.id LIMIT $4"
     );
     let mut found = Vec::new();
