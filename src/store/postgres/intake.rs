@@ -10,7 +10,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deadpool_postgres::Pool;
 use tokio::sync::{mpsc, oneshot};
-use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::endpoints::find;
@@ -277,34 +276,23 @@ impl Writer {
         let (accounts, types): (Vec<Uuid>, Vec<&str>) =
             asked.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
         let db = self.parts.pool.get().await?;
-        // Arrays that are joined, not searched in: their length changes nothing in the plans, which are made once.
-        let read_known = "SELECT w.id, w.type, a.key, t.name IS NOT NULL AS known \
-                          FROM unnest($1::uuid[], $2::text[]) AS w(id, type) \
-                          LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL \
-                          LEFT JOIN event_types t ON t.name = w.type";
-        let read_subscribers = "SELECT w.id, w.type, e.key, e.status, e.ordering FROM unnest($1::uuid[], $2::text[]) AS w(id, type) \
-                                JOIN accounts a ON a.id = w.id JOIN subscriptions s ON s.account = a.key \
-                                AND s.type = w.type JOIN endpoints e ON e.key = s.endpoint \
-                                WHERE a.deleted_at IS NULL AND e.deleted_at IS NULL ORDER BY e.key";
-        let asked_for: [&(dyn ToSql + Sync); 2] = [&accounts, &types];
-        // Both are on their way at once.
-        let (known, subscribers) =
-            tokio::try_join!(rows(&db, read_known, &asked_for), rows(&db, read_subscribers, &asked_for))?;
+        let sql = "SELECT w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, e.ordering \
+                   FROM unnest($1::uuid[], $2::text[]) AS w(id, type) \
+                   LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL LEFT JOIN event_types t ON t.name = w.type \
+                   LEFT JOIN subscriptions s ON s.account = a.key AND s.type = w.type \
+                   LEFT JOIN endpoints e ON e.key = s.endpoint AND e.deleted_at IS NULL ORDER BY e.key";
         let mut fan_out = FanOut::default();
-        for row in known {
-            if let Some(key) = get(&row, "key")? {
-                fan_out.accounts.insert(AccountId(get(&row, "id")?), AccountKey(key));
+        for row in rows(&db, sql, &[&accounts, &types]).await? {
+            let whose: (_, String) = (AccountId(get(&row, "id")?), get(&row, "type")?);
+            if let Some(account) = get(&row, "account")? {
+                fan_out.accounts.insert(whose.0, AccountKey(account));
             }
             if get(&row, "known")? {
-                fan_out.types.insert(get(&row, "type")?);
+                fan_out.types.insert(whose.1.clone());
             }
-        }
-        for row in subscribers {
-            let status = parsed(&row, "status", EndpointStatus::from_column)?;
-            let active = status == EndpointStatus::Active;
+            let Some(key) = get::<Option<i64>>(&row, "key")?.map(EndpointKey) else { continue };
+            let active = parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
             let subscribers = if active { &mut fan_out.active } else { &mut fan_out.paused };
-            let whose = (AccountId(get(&row, "id")?), get(&row, "type")?);
-            let key = EndpointKey(get(&row, "key")?);
             subscribers.entry(whose).or_default().push(key);
             if parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo {
                 fan_out.fifo.insert(key);

@@ -41,6 +41,10 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const SESSION: &str = "-c statement_timeout=4500 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000 \
                        -c jit=off";
 
+/// What is said besides to connections whose statements find what they look for by its key. Each is planned once, and for no
+/// size: the plan for a partition that was nearly empty when it was analysed would read all of it when it no longer is.
+const BY_KEY: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off";
+
 /// The key of the lock under which one process migrates.
 const MIGRATION_LOCK: i64 = 0x616c_6461_6261;
 
@@ -50,9 +54,11 @@ impl Store {
         let shown = url.get_dbname().unwrap_or_default().to_owned();
         let failed =
             |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
-        let (settings, tls) = (settings_of(url), tls_of(url));
-        let pool_of = |size| pool(settings.clone(), tls.clone(), size).map_err(|e| failed("cannot open", &e));
-        let (pool, own, reads) = (pool_of(CONNECTIONS)?, pool_of(OWN_CONNECTIONS)?, pool_of(READ_CONNECTIONS)?);
+        let (settings, tls) = (settings_of(url, SESSION), tls_of(url));
+        let by_key = settings_of(url, &format!("{SESSION} {BY_KEY}"));
+        let pool_of = |settings, size| pool(settings, tls.clone(), size).map_err(|e| failed("cannot open", &e));
+        let (pool, own) = (pool_of(&by_key, CONNECTIONS)?, pool_of(&by_key, OWN_CONNECTIONS)?);
+        let reads = pool_of(&settings, READ_CONNECTIONS)?;
         migrate(&pool, &shown).await?;
         let keyring = options.keys.load(&*options.random)?;
         let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;
@@ -87,9 +93,9 @@ impl Store {
 }
 
 /// What the URL says, and what keeps a connection from hanging on a network that has gone.
-fn settings_of(url: &tokio_postgres::Config) -> tokio_postgres::Config {
+fn settings_of(url: &tokio_postgres::Config, session: &str) -> tokio_postgres::Config {
     let mut settings = url.clone();
-    let options = url.get_options().map_or_else(|| SESSION.to_owned(), |own| format!("{SESSION} {own}"));
+    let options = url.get_options().map_or_else(|| session.to_owned(), |own| format!("{session} {own}"));
     settings
         .options(options)
         .connect_timeout(CONNECTION_TIMEOUT)
@@ -111,13 +117,13 @@ fn tls_of(url: &tokio_postgres::Config) -> MakeRustlsConnect {
 }
 
 fn pool(
-    settings: tokio_postgres::Config,
+    settings: &tokio_postgres::Config,
     tls: MakeRustlsConnect,
     size: usize,
 ) -> Result<Pool, deadpool_postgres::BuildError> {
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let wait = Some(CONNECTION_TIMEOUT);
-    Pool::builder(Manager::from_config(settings, tls, recycling))
+    Pool::builder(Manager::from_config(settings.clone(), tls, recycling))
         .max_size(size)
         // The one that was used last: its process is warm, and others need not be woken.
         .queue_mode(QueueMode::Lifo)
