@@ -349,8 +349,8 @@ impl Store {
         let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();
         let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
         let events: Vec<i64> = chosen.iter().map(|row| row.event).collect();
-        // One by one, by their whole keys. As a join, a plan that was made while the tables were small read all bodies of the
-        // account for each of them, until somebody had analysed the tables: on every first minutes of a new partition.
+        // One by one, by their whole keys. As a join, by a plan that was made while a new partition was small, each of them read
+        // all bodies of the account, until somebody had analysed the tables.
         let sql = "SELECT c.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, event) \
                    CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id LIMIT 1) AS d \
                    CROSS JOIN LATERAL (SELECT body FROM payloads WHERE account = c.account AND event = c.event LIMIT 1) AS p";

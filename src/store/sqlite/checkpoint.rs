@@ -75,9 +75,7 @@ impl Checkpoints {
             self.since = 0;
         }
     }
-}
 
-impl Checkpoints {
     /// Readers who begin from here on do not need the log any more.
     fn wait_for_readers(&mut self, connection: &Connection) {
         let restarted = connection.busy_timeout(super::open::CHECKPOINT_TIMEOUT).is_ok()

@@ -22,7 +22,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0005_leased", include_str!("../../../migrations/sqlite/0005_leased.sql")),
 ];
 
-/// How long the checkpointer waits for readers.
+/// How long a checkpoint waits for readers.
 pub(super) const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Store {
