@@ -94,6 +94,8 @@ async fn an_operator_that_is_fuzzed_gets_only_answers_that_the_reference_lists()
 /// What a program does with the client that was generated for it.
 const CLIENT: &str = r#"
 import os
+import time
+from client.api.deliveries import list_webhook_deliveries
 from client.api.events import publish_event
 from client.api.webhooks import create_webhook, delete_webhook, list_webhooks, regenerate_secret
 from client.client import AuthenticatedClient
@@ -111,6 +113,11 @@ event = PublishEvent.from_dict({"event": "validation.completed", "data": {"n": 1
 accepted = publish_event.sync(client=api, body=event, idempotency_key="once")
 assert accepted.data.attributes.deliveries == 1
 assert publish_event.sync(client=api, body=event, idempotency_key="once").data.id == accepted.data.id
+# What is deleted before this would take its delivery with it.
+deadline = time.monotonic() + 30
+while (delivery := list_webhook_deliveries.sync(made.data.id, client=api).data[0].attributes).status.value != "success":
+    assert time.monotonic() < deadline, delivery
+    time.sleep(0.02)
 refused = create_webhook.sync(client=api, body=CreateWebhook(url="nowhere", events=[]))
 assert [error.code.value for error in refused.errors] == ["webhook_url_invalid_format", "webhook_events_required"]
 assert delete_webhook.sync_detailed(made.data.id, client=api).status_code == 204
