@@ -35,7 +35,7 @@ pub trait Dispatch: Clone + Send + Sync + 'static {
     /// Active endpoints with deliveries waiting in the store, and when the next of each is due.
     fn due_endpoints(&self) -> impl Future<Output = Result<Vec<(EndpointKey, Timestamp)>, StoreError>> + Send;
 
-    /// How long outcomes wait for others before they are written.
+    /// How long after some outcomes were written the next ones wait for others.
     fn settle_window(&self) -> Duration {
         Duration::ZERO
     }

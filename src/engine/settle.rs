@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::{Dispatch, Tally};
 use crate::clock::Random;
@@ -38,10 +39,10 @@ pub(super) async fn settle_all<S: Dispatch>(
     due: mpsc::UnboundedSender<(EndpointKey, Timestamp)>,
 ) {
     let mut batch = Vec::new();
+    let mut not_before = Instant::now();
     while ended.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        let window = store.settle_window();
-        if !window.is_zero() && batch.len() < MAX_BATCH {
-            tokio::time::sleep(window).await;
+        if Instant::now() < not_before && batch.len() < MAX_BATCH {
+            tokio::time::sleep_until(not_before).await;
             while batch.len() < MAX_BATCH
                 && let Ok(more) = ended.try_recv()
             {
@@ -88,6 +89,7 @@ pub(super) async fn settle_all<S: Dispatch>(
         }
         // Only now is there room in memory again.
         batch.clear();
+        not_before = Instant::now() + store.settle_window();
     }
 }
 

@@ -448,7 +448,8 @@ impl Store {
         }
     }
 
-    /// How long outcomes wait for others before they are written: nothing where all writes share their commits anyway.
+    /// How long after some outcomes were written the next ones wait for others: not at all where all writes share their commits
+    /// anyway.
     pub fn settle_window(&self) -> Duration {
         match &self.0 {
             Which::Sqlite(_) => Duration::ZERO,

@@ -94,6 +94,75 @@ async fn a_rotation_that_one_node_has_answered_holds_on_every_other() {
     }
 }
 
+/// A request for an earlier delivery claims it from the store: it is no older than the request either.
+#[tokio::test]
+async fn a_rotation_that_one_node_has_answered_signs_what_is_sent_again_on_another() {
+    let Some((first, second)) = two(&[]).await else { return };
+    let receiver = Receiver::start().await;
+    let (id, _) = first.endpoint(&receiver.url()).await;
+    let delivery = delivered_once(&first, &id, &receiver).await;
+    for round in 1..=20 {
+        let (rotating, sending) = if round % 2 == 0 { (&first, &second) } else { (&second, &first) };
+        // The node knows the endpoint, as one that has much to do.
+        sending.publish(json!({ "n": round })).await;
+        receiver.wait_for(2 * round).await;
+        let answer = rotating.call("POST", &format!("/v1/webhooks/{id}/regenerate-secret")).send().await;
+        let secret = answer.expect(200).attribute("secret").as_str().expect("a secret").to_owned();
+        sending.post(&format!("/v1/webhooks/deliveries/{delivery}/retry"), json!({})).await.expect(202);
+        let requests = receiver.wait_for(2 * round + 1).await;
+        assert!(plain_verifies(&requests[2 * round], &secret), "round {round} was signed with an old secret");
+        settled(&first, &delivery).await;
+    }
+}
+
+/// Publishes an event and returns its delivery, when that has succeeded.
+async fn delivered_once(app: &App, endpoint: &str, receiver: &Receiver) -> String {
+    app.publish(json!({})).await;
+    receiver.wait_for(1).await;
+    let listed = app.get(&format!("/v1/webhooks/{endpoint}/deliveries")).await.expect(200).json;
+    let id = listed["data"][0]["id"].as_str().expect("an id").to_owned();
+    settled(app, &id).await;
+    id
+}
+
+async fn settled(app: &App, delivery: &str) {
+    let path = format!("/v1/webhooks/deliveries/{delivery}");
+    eventually("the outcome", || async { (app.get(&path).await.attribute("status") == "success").then_some(()) }).await;
+}
+
+/// A node remembers who subscribes. What another has answered since is not forgotten over that.
+#[tokio::test]
+async fn what_one_node_has_answered_of_subscribers_holds_for_what_another_accepts_next() {
+    let Some((first, second)) = two(&[]).await else { return };
+    let receiver = Receiver::start().await;
+    let published = async |event: &str| {
+        let told = second.post("/v1/events", json!({ "event": event, "data": {} })).await;
+        told.expect(202).attribute("deliveries").as_u64().expect("a count")
+    };
+    let mut subscribers = Vec::new();
+    for round in 1..=5 {
+        assert_eq!(published(EVENT).await, round - 1, "so it is known");
+        let (id, _) = first.endpoint(&receiver.url()).await;
+        assert_eq!(published(EVENT).await, round, "one more");
+        subscribers.push(id);
+    }
+    for (id, left) in subscribers.iter().zip([4, 3]) {
+        first.put(&format!("/v1/webhooks/{id}"), json!({ "status": "disabled" })).await.expect(200);
+        assert_eq!(published(EVENT).await, left, "one is paused");
+    }
+    first.put(&format!("/v1/webhooks/{}", subscribers[0]), json!({ "status": "active" })).await.expect(200);
+    assert_eq!(published(EVENT).await, 4, "and active again");
+    first.call("DELETE", &format!("/v1/webhooks/{}", subscribers[4])).send().await.expect(204);
+    assert_eq!(published(EVENT).await, 3, "one is deleted");
+    let kind = json!({ "name": "order.shipped", "description": "It is on its way." });
+    first.call("POST", "/v1/event-types").bearer(&first.operator).json(&kind).send().await.expect(201);
+    assert_eq!(published("order.shipped").await, 0, "a new type has no subscribers");
+    let both = json!({ "events": [EVENT, "order.shipped"] });
+    first.put(&format!("/v1/webhooks/{}", subscribers[2]), both).await.expect(200);
+    assert_eq!(published("order.shipped").await, 1, "and now it has");
+    assert_eq!(published(EVENT).await, 3);
+}
+
 #[tokio::test]
 async fn two_rotations_at_once_on_two_nodes_both_succeed_and_one_of_them_signs() {
     let Some((first, second)) = two(&[]).await else { return };

@@ -246,6 +246,7 @@ impl Store {
         tx.commit().await?;
         // It is committed whatever comes now: a view that is late is brought up to date when it is asked for.
         if !matches!(tokio::time::timeout(REFRESH_TIMEOUT, self.follower.refresh()).await, Ok(Ok(()))) {
+            self.seen.doubt();
             tracing::warn!("the view of this node is late");
         }
         Ok(())

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Transaction};
+use tokio::time::Instant;
 
 use super::admin::keep_effect;
 use super::endpoints::health;
 use super::follow::{Change, write_change};
 use super::intake::{Counting, shard};
 use super::notice::{Failure, Paused, Told, notices_of};
-use super::{Store, column, execute, get, maybe_whole, number, row, rows, text, time, whole};
+use super::{Store, column, execute, get, maybe_whole, number, one, row, rows, text, time, whole};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
@@ -55,6 +56,13 @@ struct Written<'a> {
     next_retry_at: Option<Timestamp>,
 }
 
+/// Whether outcomes are written only when none of their endpoints has failures to be forgotten.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Healthy {
+    Required,
+    Whatever,
+}
+
 impl Store {
     pub async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         let limit = limit.min(MAX_CLAIM);
@@ -87,9 +95,19 @@ impl Store {
             execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
             jobs = self.load(&tx, endpoint, lease, chosen).await?;
         }
-        let next_due = next_due(&tx, endpoint).await?;
+        let next_due = self.next_due(&tx, endpoint).await?;
         tx.commit().await?;
         Ok(Claimed { jobs, next_due })
+    }
+
+    /// When the endpoint's next delivery is due. With it, the last change: those that were claimed are not older.
+    async fn next_due(&self, tx: &Transaction<'_>, endpoint: EndpointKey) -> Result<Option<Timestamp>, StoreError> {
+        let began = Instant::now();
+        let sql = "SELECT s.value, (SELECT due_at FROM queue WHERE endpoint = $1 AND due_at IS NOT NULL ORDER BY due_at LIMIT 1) \
+                   AS due_at FROM settings s WHERE s.name = 'generation'";
+        let found = one(tx, sql, &[&endpoint.0]).await?;
+        self.seen.found(get(&found, "value")?, began);
+        time(&found, "due_at")
     }
 
     pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
@@ -105,12 +123,38 @@ impl Store {
     }
 
     pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
-        self.settle_batch(&settlements, None).await
+        match self.settle_delivered(&settlements).await? {
+            Some(settled) => Ok(settled),
+            None => self.settle_batch(&settlements, None).await,
+        }
     }
 
     pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
         self.settle_batch(&[settlement], keep).await?;
         Ok(())
+    }
+
+    /// Settles in one statement what was delivered to endpoints that have not failed of late, of which there is nothing to tell.
+    /// `None` where there is more to it; then nothing was written.
+    async fn settle_delivered(&self, settlements: &[Settlement]) -> Result<Option<Vec<Settled>>, StoreError> {
+        let now = self.now();
+        let mut written = Vec::with_capacity(settlements.len());
+        for settlement in settlements {
+            let Settlement { delivery, endpoint, kind, failures, outcome, jitter, .. } = settlement;
+            let plain =
+                classify(outcome) == Verdict::Delivered && *kind == DeliveryKind::Event && !is_late(*delivery, now);
+            let (true, Some(target)) = (plain, self.view.target(*endpoint)) else { return Ok(None) };
+            let next = transition(*kind, *failures, EndpointHealth::NEW, outcome, &self.shared.policy, now, *jitter);
+            let (account, status, failures) = (target.account, next.status, next.failures);
+            written.push(Written { settlement, account, status, failures, next_retry_at: next.next_retry_at });
+        }
+        let mut client = self.client().await?;
+        let (held, lines) = self.write_outcomes(&client, &written, Healthy::Required).await?;
+        if held.is_empty() {
+            return Ok(None);
+        }
+        self.after(&mut client, Told { lines, ..Told::default() }, now).await;
+        Ok(Some(settled_of(settlements, &written, &held)))
     }
 
     async fn settle_batch(
@@ -146,7 +190,7 @@ impl Store {
             let (status, failures, next_retry_at) = (next.status, next.failures, next.next_retry_at);
             written.push(Written { settlement, account, status, failures, next_retry_at });
         }
-        let (held, lines) = self.write_outcomes(&tx, &written).await?;
+        let (held, lines) = self.write_outcomes(&tx, &written, Healthy::Whatever).await?;
         let paused = self.write_healths(&tx, &before, &healths, now).await?;
         let mut told = self.announce_outcomes(&tx, &written, &held, &paused, &healths, now).await?;
         told.lines.extend(lines);
@@ -160,13 +204,7 @@ impl Store {
             self.commit(tx).await?;
         }
         self.after(&mut client, told, now).await;
-        let next: HashMap<i64, Option<Timestamp>> =
-            written.iter().map(|row| (row.settlement.delivery.0, row.next_retry_at)).collect();
-        let settled = |settlement: &Settlement| match next.get(&settlement.delivery.0) {
-            Some(next) if held.contains(&settlement.delivery.0) => next.map_or(Settled::Done, Settled::RetryAt),
-            _ => Settled::LeaseLost,
-        };
-        Ok(settlements.iter().map(settled).collect())
+        Ok(settled_of(settlements, &written, &held))
     }
 
     /// Whose endpoints these are. One that is nowhere is deleted, and so are its deliveries.
@@ -227,8 +265,9 @@ impl Store {
     /// Writes what came of attempts whose leases still stand, and returns their deliveries, and the lines that they have left.
     async fn write_outcomes(
         &self,
-        tx: &Transaction<'_>,
+        db: &impl GenericClient,
         rows_of: &[Written<'_>],
+        healthy: Healthy,
     ) -> Result<(BTreeSet<i64>, BTreeSet<i64>), StoreError> {
         // In the order of the ids: two batches that touch the same rows never wait for each other in a circle.
         let mut sorted: Vec<&Written<'_>> = rows_of.iter().collect();
@@ -260,16 +299,17 @@ impl Store {
             &column(last.keys(), |key| key.1),
             &column(last.values(), |at| *at),
             &shard(self.node.key(), Counting::Settling),
+            &(healthy == Healthy::Required),
         ];
         let (mut held, mut lines) = (BTreeSet::new(), BTreeSet::new());
-        for row in rows(tx, SETTLE, parameters).await? {
+        for row in rows(db, SETTLE, parameters).await? {
             held.insert(get(&row, "delivery")?);
             lines.extend(number(&row, "turn")?);
         }
         if !replayed.is_empty() {
             let sql = "DELETE FROM missed m USING deliveries d WHERE d.id = ANY($1) AND d.account = m.account \
                        AND d.endpoint = m.endpoint AND d.type = m.type AND d.event = m.event";
-            execute(tx, sql, &[&replayed]).await?;
+            execute(db, sql, &[&replayed]).await?;
         }
         Ok((held, lines))
     }
@@ -410,6 +450,21 @@ impl Store {
     }
 }
 
+/// What became of each, in the order of the settlements.
+fn settled_of(settlements: &[Settlement], written: &[Written<'_>], held: &BTreeSet<i64>) -> Vec<Settled> {
+    let next: HashMap<i64, Option<Timestamp>> =
+        written.iter().map(|row| (row.settlement.delivery.0, row.next_retry_at)).collect();
+    let settled = |settlement: &Settlement| match next.get(&settlement.delivery.0) {
+        Some(next) if held.contains(&settlement.delivery.0) => next.map_or(Settled::Done, Settled::RetryAt),
+        _ => Settled::LeaseLost,
+    };
+    settlements.iter().map(settled).collect()
+}
+
+fn is_late(delivery: DeliveryId, now: Timestamp) -> bool {
+    now.since(delivery.created_at()) >= LATE
+}
+
 /// What has come to an end long after it was accepted may have outlived the time of its body, which was kept for it alone.
 async fn drop_spent_bodies(
     tx: &Transaction<'_>,
@@ -419,7 +474,7 @@ async fn drop_spent_bodies(
 ) -> Result<(), StoreError> {
     let late = |row: &&Written<'_>| {
         let id = row.settlement.delivery;
-        held.contains(&id.0) && !row.status.is_open() && now.since(id.created_at()) >= LATE
+        held.contains(&id.0) && !row.status.is_open() && is_late(id, now)
     };
     let (accounts, ids): (Vec<i64>, Vec<i64>) =
         written.iter().filter(late).map(|row| (row.account.0, row.settlement.delivery.0)).unzip();
@@ -442,7 +497,8 @@ const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::bigint[],
                       $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], $11::text[], \
                       $12::bigint[]) \
                       AS t(account, id, status, attempt, failures, due_at, started_at, response_status, response_time_ms, \
-                      response_body, error_message, lease)), \
+                      response_body, error_message, lease) WHERE NOT $17 OR NOT EXISTS (SELECT 1 FROM unnest($14::bigint[]) \
+                      AS w(key) JOIN endpoints e ON e.key = w.key WHERE e.consecutive_failures > 0)), \
                       gone AS (DELETE FROM queue q USING i WHERE q.account = i.account AND q.delivery = i.id \
                       AND q.lease = i.lease AND i.due_at IS NULL RETURNING q.delivery, q.turn), \
                       waiting AS (UPDATE queue q SET lease = NULL, due_at = i.due_at, attempt = i.attempt, \
@@ -464,14 +520,6 @@ const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::bigint[],
                       AS l(account, endpoint, at) ON CONFLICT (account, endpoint, shard) DO UPDATE \
                       SET last_delivery_at = greatest(c.last_delivery_at, excluded.last_delivery_at)) \
                       SELECT id AS delivery, turn FROM held";
-
-async fn next_due(db: &impl GenericClient, endpoint: EndpointKey) -> Result<Option<Timestamp>, StoreError> {
-    let sql = "SELECT due_at FROM queue WHERE endpoint = $1 AND due_at IS NOT NULL ORDER BY due_at LIMIT 1";
-    match row(db, sql, &[&endpoint.0]).await? {
-        Some(found) => time(&found, "due_at"),
-        None => Ok(None),
-    }
-}
 
 /// Chooses due deliveries of one kind that nobody else is choosing, as far as there is room. Returns whether there was no
 /// room for one.

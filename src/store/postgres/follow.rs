@@ -6,7 +6,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object, Pool};
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, Row};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::target::Seen;
 use super::{Rooms, admin, corrupt, execute, get, one, parsed, rows, time};
 use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointStatus;
@@ -100,8 +102,9 @@ pub(super) struct Follower {
     shared: Arc<Shared>,
     rooms: Rooms,
     known: AsyncMutex<Known>,
-    /// When the last look that succeeded began.
-    looked_at: Mutex<Option<Instant>>,
+    seen: Arc<Seen>,
+    /// Whether the database may be another than the one that was read: its numbers may stand for other changes.
+    anew: AtomicBool,
     notified: Notify,
 }
 
@@ -116,24 +119,21 @@ struct Known {
 
 impl Follower {
     /// Of a pool of its own, so that calls that wait for connections do not hold it up.
-    pub fn new(pool: Pool, view: View, shared: Arc<Shared>, rooms: Rooms) -> Self {
+    pub fn new(pool: Pool, view: View, shared: Arc<Shared>, rooms: Rooms, seen: Arc<Seen>) -> Self {
         Self {
             pool,
             view,
             shared,
             rooms,
+            seen,
             known: AsyncMutex::default(),
-            looked_at: Mutex::default(),
+            anew: AtomicBool::new(false),
             notified: Notify::new(),
         }
     }
 
-    fn looked_since(&self, moment: Instant) -> bool {
-        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at >= moment)
-    }
-
     pub fn is_stale(&self) -> bool {
-        Instant::now().checked_sub(STALE).is_some_and(|moment| !self.looked_since(moment))
+        !self.seen.is_within(STALE)
     }
 
     fn hear(&self, told: &str) {
@@ -154,17 +154,21 @@ impl Follower {
     pub async fn refresh(&self) -> Result<(), StoreError> {
         let asked = Instant::now();
         let mut known = self.known.lock().await;
-        if self.looked_since(asked) {
+        if self.seen.is_since(asked) {
             return Ok(());
         }
         let began = Instant::now();
         let db = self.pool.get().await?;
-        self.read(&db, &mut known).await?;
-        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+        if self.anew.swap(false, Ordering::AcqRel) {
+            known.generation = None;
+        }
+        let generation = self.read(&db, &mut known).await?;
+        self.seen.shows(generation, began);
         Ok(())
     }
 
-    async fn read(&self, db: &Object, known: &mut Known) -> Result<(), StoreError> {
+    /// Brings the view up to the last change, and returns its number.
+    async fn read(&self, db: &Object, known: &mut Known) -> Result<i64, StoreError> {
         let Some(last) = known.generation else { return self.read_all(db, known).await };
         // One statement is one snapshot: where numbers are missing, they were forgotten.
         let sql = "SELECT s.value, c.generation, c.kind, c.key, c.id FROM settings s \
@@ -172,20 +176,20 @@ impl Follower {
         let found = rows(db, sql, &[&last]).await?;
         let newest: i64 = get(found.first().ok_or_else(|| corrupt("generation"))?, "value")?;
         if newest == last {
-            return Ok(());
+            return Ok(newest);
         }
         let changes: Result<Vec<Change>, StoreError> = found.iter().map(read_change).collect();
         match changes {
             Ok(changes) if i64::try_from(changes.len()).is_ok_and(|count| count == newest - last) => {
                 self.apply(db, known, changes).await?;
                 known.generation = Some(newest);
-                Ok(())
+                Ok(newest)
             }
             _ => self.read_all(db, known).await,
         }
     }
 
-    async fn read_all(&self, db: &Object, known: &mut Known) -> Result<(), StoreError> {
+    async fn read_all(&self, db: &Object, known: &mut Known) -> Result<i64, StoreError> {
         // What is committed in between is read again with its change.
         let sql = "SELECT value FROM settings WHERE name = 'generation'";
         let generation = get(&one(db, sql, &[]).await?, "value")?;
@@ -208,7 +212,7 @@ impl Follower {
         if let Some(inbox) = &self.shared.inbox {
             inbox.send(Nudge::Rescan);
         }
-        Ok(())
+        Ok(generation)
     }
 
     async fn apply(&self, db: &Object, known: &mut Known, changes: Vec<Change>) -> Result<(), StoreError> {
@@ -314,9 +318,11 @@ pub(super) async fn listen(settings: tokio_postgres::Config, tls: MakeRustlsConn
         if let Err(error) = listen_once(&settings, &tls, &follower).await {
             tracing::debug!(%error, "notifications are not heard");
         }
-        if follower.strong_count() == 0 {
-            return;
-        }
+        let Some(follower) = follower.upgrade() else { return };
+        // A standby may have taken the place of what was connected, and may have known less.
+        follower.anew.store(true, Ordering::Release);
+        follower.seen.doubt();
+        drop(follower);
         tokio::time::sleep(AGAIN).await;
     }
 }
@@ -353,7 +359,7 @@ async fn load_endpoints(
     shared: &Shared,
     only: Option<&[i64]>,
 ) -> Result<HashMap<EndpointKey, Arc<Target>>, StoreError> {
-    // The secrets last: a rotation in between shows them with the version before it, which the next attempt finds to be old.
+    // The secrets last: a rotation in between shows them with the version before it, and its change is yet to be read.
     let (mut secrets, mut endpoints) = (HashMap::<i64, Vec<_>>::new(), HashMap::new());
     let (endpoint_rows, secret_rows) = match only {
         Some(keys) => (

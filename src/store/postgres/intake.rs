@@ -10,12 +10,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deadpool_postgres::Pool;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::endpoints::find;
 use super::herald::Herald;
 use super::ids::Ids;
 use super::node::Node;
+use super::target::Seen;
 use super::write::{DeliveryRow, EventRow, Write};
 use super::{Rooms, Store, get, parsed, rows};
 use crate::domain::delivery::{DeliveryKind, Job};
@@ -37,6 +39,9 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 
 /// Events and deliveries in one commit; a single request may come to more.
 const MAX_ROWS: usize = 20_000;
+
+/// Accounts and types whose subscribers are known.
+const MAX_KNOWN: usize = 10_000;
 
 /// Counters are kept in so many parts; a writer has one that others rarely use.
 const SHARDS: i64 = 64;
@@ -84,7 +89,9 @@ impl Store {
         write.deliveries.push(row);
         let place = Place::unbounded().named(self.node.names(), DeliveryId(delivery));
         drop(db);
-        write.run_in_its_day(&self.pool).await?;
+        let began = Instant::now();
+        let written = write.run_in_its_day(&self.pool).await?;
+        self.seen.found(written.generation, began);
         let job = Job {
             id: DeliveryId(delivery),
             endpoint: endpoint.key,
@@ -136,12 +143,13 @@ pub(super) struct Parts {
     pub node: Arc<Node>,
     pub rooms: Rooms,
     pub herald: Herald,
+    pub seen: Arc<Seen>,
 }
 
 /// Starts the writer.
 pub(super) fn start(parts: Parts) -> Handle {
     let (queue, requests) = mpsc::channel(QUEUE);
-    let writer = Writer { parts, ids: Ids::default() };
+    let writer = Writer { parts, ids: Ids::default(), known: None };
     tokio::spawn(writer.run(Waiting { requests, next: None }));
     Handle(queue)
 }
@@ -178,6 +186,8 @@ impl Waiting {
 struct Writer {
     parts: Parts,
     ids: Ids,
+    /// Who subscribed when it was last read.
+    known: Option<FanOut>,
 }
 
 impl Writer {
@@ -187,23 +197,25 @@ impl Writer {
         }
     }
 
-    /// Accepts a batch, in as many commits as its fan-out needs.
+    /// Accepts a batch by what is known of its subscribers, and reads them where that is no longer, or never was, enough.
     async fn accept(&mut self, batch: Vec<Request>) {
         let asked = Asked::of(&batch);
+        let known = self.known.take();
+        let batch = match &known {
+            Some(known) if known.suffices(&asked, self.parts.seen.generation()) => {
+                self.accept_by(batch, known, Some(known.generation)).await
+            }
+            _ => batch,
+        };
+        if batch.is_empty() {
+            self.known = known;
+            return;
+        }
         match super::in_time(self.read(&asked)).await {
-            Ok(fan_out) => {
-                let mut part = Vec::new();
-                let mut rows = 0;
-                for request in batch {
-                    let more = fan_out.rows_of(&request.events);
-                    if rows + more > MAX_ROWS && !part.is_empty() {
-                        self.accept_part(std::mem::take(&mut part), &fan_out, rows).await;
-                        rows = 0;
-                    }
-                    rows += more;
-                    part.push(request);
-                }
-                self.accept_part(part, &fan_out, rows).await;
+            Ok(mut fan_out) => {
+                self.accept_by(batch, &fan_out, None).await;
+                fan_out.taken.clear();
+                self.known = Some(fan_out.with(known));
             }
             Err(error) => {
                 for request in batch {
@@ -213,25 +225,54 @@ impl Writer {
         }
     }
 
-    /// Writes requests in one commit and answers each of them.
-    async fn accept_part(&mut self, part: Vec<Request>, fan_out: &FanOut, rows: usize) {
+    /// Accepts a batch, in as many commits as its fan-out needs. Returns those for which it was planned at a change that is no
+    /// longer the last.
+    async fn accept_by(&mut self, batch: Vec<Request>, fan_out: &FanOut, planned_at: Option<i64>) -> Vec<Request> {
+        let (mut part, mut again) = (Vec::new(), Vec::new());
+        let mut rows = 0;
+        for request in batch {
+            let more = fan_out.rows_of(&request.events);
+            if rows + more > MAX_ROWS && !part.is_empty() {
+                again.extend(self.accept_part(std::mem::take(&mut part), fan_out, rows, planned_at).await);
+                rows = 0;
+            }
+            rows += more;
+            part.push(request);
+        }
+        again.extend(self.accept_part(part, fan_out, rows, planned_at).await);
+        again
+    }
+
+    /// Writes requests in one commit and answers each of them, or returns them.
+    async fn accept_part(
+        &mut self,
+        part: Vec<Request>,
+        fan_out: &FanOut,
+        rows: usize,
+        planned_at: Option<i64>,
+    ) -> Vec<Request> {
         let (planned, refused) = match super::in_time(self.reserve(rows)).await {
-            Ok(ids) => self.plan(part, fan_out, ids),
+            Ok(ids) => self.plan(part, fan_out, ids, planned_at),
             Err(error) => (None, part.into_iter().map(|request| (request.reply, error.clone())).collect()),
         };
         for (reply, error) in refused {
             // A caller that has gone away no longer wants to know.
             let _ = reply.send(Err(error));
         }
-        let Some((write, planned)) = planned else { return };
+        let Some((write, planned)) = planned else { return Vec::new() };
+        let began = Instant::now();
         let written = super::in_time(write.run_in_its_day(&self.parts.pool)).await;
-        if let Err(error) = &written {
-            tracing::error!(%error, requests = planned.len(), "events could not be accepted");
+        match &written {
+            Ok(written) => {
+                self.parts.seen.found(written.generation, began);
+                if write.is_late(written.generation) {
+                    return planned.into_iter().map(Planned::again).collect();
+                }
+                self.hand_over(Vec::new(), written.due.iter().copied().collect(), write.now);
+            }
+            Err(error) => tracing::error!(%error, requests = planned.len(), "events could not be accepted"),
         }
-        if let Ok(due) = &written {
-            self.hand_over(Vec::new(), due.iter().copied().collect(), write.now);
-        }
-        for Planned { accepted, jobs, due, keyed, reply } in planned {
+        for Planned { accepted, jobs, due, keyed, reply, .. } in planned {
             let answer = match &written {
                 Ok(_) => {
                     self.hand_over(jobs, due, write.now);
@@ -245,6 +286,7 @@ impl Writer {
             };
             let _ = reply.send(answer);
         }
+        Vec::new()
     }
 
     /// Tells the engine of what was accepted.
@@ -276,13 +318,15 @@ impl Writer {
         let (accounts, types): (Vec<Uuid>, Vec<&str>) =
             asked.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
         let db = self.parts.pool.get().await?;
-        let sql = "SELECT w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, e.ordering \
-                   FROM unnest($1::uuid[], $2::text[]) AS w(id, type) \
+        let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, e.ordering \
+                   FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[]) AS w(id, type) \
                    LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL LEFT JOIN event_types t ON t.name = w.type \
                    LEFT JOIN subscriptions s ON s.account = a.key AND s.type = w.type \
-                   LEFT JOIN endpoints e ON e.key = s.endpoint AND e.deleted_at IS NULL ORDER BY e.key";
+                   LEFT JOIN endpoints e ON e.key = s.endpoint AND e.deleted_at IS NULL \
+                   WHERE g.name = 'generation' ORDER BY e.key";
         let mut fan_out = FanOut::default();
         for row in rows(&db, sql, &[&accounts, &types]).await? {
+            fan_out.generation = get(&row, "value")?;
             let whose: (_, String) = (AccountId(get(&row, "id")?), get(&row, "type")?);
             if let Some(account) = get(&row, "account")? {
                 fan_out.accounts.insert(whose.0, AccountKey(account));
@@ -298,6 +342,7 @@ impl Writer {
                 fan_out.fifo.insert(key);
             }
         }
+        fan_out.asked = asked.events.iter().cloned().collect();
         fan_out.taken = super::calls::kept(&db, &asked.scopes).await?;
         Ok(fan_out)
     }
@@ -309,12 +354,14 @@ impl Writer {
         batch: Vec<Request>,
         fan_out: &FanOut,
         ids: Vec<i64>,
+        planned_at: Option<i64>,
     ) -> (Option<(Write, Vec<Planned>)>, Vec<(Reply, StoreError)>) {
         let lease = self.parts.node.lease();
         let now = self.parts.shared.clock.now();
         let mut write = Write {
             lease: lease.unwrap_or(0),
             now,
+            planned_at,
             shard: shard(self.parts.node.key(), Counting::Intake),
             ..Write::default()
         };
@@ -337,6 +384,7 @@ impl Writer {
                 continue;
             }
             let mut plan = Planned {
+                events: if planned_at.is_some() { events.clone() } else { Vec::new() },
                 accepted: Vec::with_capacity(events.len()),
                 jobs: Vec::new(),
                 due: BTreeSet::new(),
@@ -450,6 +498,8 @@ type Reply = oneshot::Sender<Result<Vec<Event>, StoreError>>;
 
 /// A request on its way through a batch.
 struct Planned {
+    /// What was asked for, where it may have to be planned again.
+    events: Vec<NewEvent>,
     accepted: Vec<Event>,
     jobs: Vec<Leased>,
     /// Endpoints with deliveries for which there was no room in memory.
@@ -459,9 +509,18 @@ struct Planned {
     reply: Reply,
 }
 
+impl Planned {
+    /// The request as it came. None with a key is planned by what is known.
+    fn again(self) -> Request {
+        Request { events: self.events, keep: None, reply: self.reply }
+    }
+}
+
 /// Who subscribes, by account and type; and what refuses a request.
 #[derive(Default)]
 struct FanOut {
+    /// The last change when this was read.
+    generation: i64,
     accounts: HashMap<AccountId, AccountKey>,
     types: HashSet<String>,
     active: HashMap<(AccountId, String), Vec<EndpointKey>>,
@@ -469,9 +528,36 @@ struct FanOut {
     taken: HashSet<KeepScope>,
     /// Endpoints whose deliveries wait for their turn.
     fifo: HashSet<EndpointKey>,
+    /// For whom it was read.
+    asked: HashSet<(AccountId, String)>,
 }
 
 impl FanOut {
+    /// Whether a batch can be planned by this while that is the last change. A batch with keys asks for them anyway, and what
+    /// is refused is refused by what was read for it.
+    fn suffices(&self, asked: &Asked, generation: i64) -> bool {
+        let known = |(account, name): &(AccountId, String)| {
+            self.accounts.contains_key(account)
+                && self.types.contains(name)
+                && self.asked.contains(&(*account, name.clone()))
+        };
+        self.generation == generation && asked.scopes.is_empty() && asked.events.iter().all(known)
+    }
+
+    /// This, and what was known before, where that still holds.
+    fn with(mut self, known: Option<Self>) -> Self {
+        if let Some(known) = known.filter(|known| known.generation == self.generation && known.asked.len() < MAX_KNOWN)
+        {
+            self.accounts.extend(known.accounts);
+            self.types.extend(known.types);
+            self.active.extend(known.active);
+            self.paused.extend(known.paused);
+            self.fifo.extend(known.fifo);
+            self.asked.extend(known.asked);
+        }
+        self
+    }
+
     fn subscribers(&self, event: &NewEvent) -> &[EndpointKey] {
         self.active.get(&(event.account, event.event_type.clone())).map_or(&[], Vec::as_slice)
     }

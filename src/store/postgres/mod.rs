@@ -54,8 +54,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a database that can serve may take to say so.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long outcomes wait for others: a commit for each handful of them costs more than they do.
-pub(super) const SETTLE_WINDOW: Duration = Duration::from_millis(2);
+/// How long after a batch of outcomes the next ones wait for others: a commit for each handful of them costs more than they do.
+pub(super) const SETTLE_WINDOW: Duration = Duration::from_millis(4);
 
 /// The store on PostgreSQL. Clones share it.
 #[derive(Clone)]
@@ -65,7 +65,7 @@ pub struct Store {
     shared: Arc<Shared>,
     node: Arc<node::Node>,
     follower: Arc<follow::Follower>,
-    targets: target::Handle,
+    seen: Arc<target::Seen>,
     intake: intake::Handle,
     herald: herald::Herald,
     rooms: Rooms,

@@ -9,7 +9,8 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::follow::Follower;
 use super::node::Node;
-use super::{Store, admin, follow, herald, intake, node, partitions, target};
+use super::target::Seen;
+use super::{Store, admin, follow, herald, intake, node, partitions};
 use crate::domain::audit::Origin;
 use crate::store::shared::Shared;
 use crate::store::view::View;
@@ -67,8 +68,8 @@ impl Store {
         let serves = options.serves;
         let shared = Arc::new(Shared::new(options, keyring));
         let (view, rooms) = (View::default(), super::Rooms::default());
-        let node = Arc::new(Node::default());
-        let follower = Arc::new(Follower::new(own.clone(), view.clone(), shared.clone(), rooms.clone()));
+        let (node, seen) = (Arc::new(Node::default()), Arc::new(Seen::default()));
+        let follower = Arc::new(Follower::new(own.clone(), view.clone(), shared.clone(), rooms.clone(), seen.clone()));
         node::follow_time(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
         partitions::create(&pool, shared.clock.now()).await.map_err(|e| failed("cannot use", &e))?;
         if serves {
@@ -76,7 +77,6 @@ impl Store {
         }
         follower.refresh().await.map_err(|e| failed("cannot read", &e))?;
         let herald = herald::start(own.clone());
-        let targets = target::start(pool.clone(), view.clone(), Arc::downgrade(&follower));
         let intake = intake::start(intake::Parts {
             pool: pool.clone(),
             view: view.clone(),
@@ -84,11 +84,12 @@ impl Store {
             node: node.clone(),
             rooms: rooms.clone(),
             herald: herald.clone(),
+            seen: seen.clone(),
         });
         node::start(&own, &shared, &node, &follower);
         node.keep(tokio::spawn(follow::listen(settings, tls, Arc::downgrade(&follower))));
         let origin = Origin::default();
-        Ok(Self { pool, view, shared, node, follower, targets, intake, herald, rooms, reads, origin })
+        Ok(Self { pool, view, shared, node, follower, seen, intake, herald, rooms, reads, origin })
     }
 }
 

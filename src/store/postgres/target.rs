@@ -1,112 +1,136 @@
 //! An endpoint's row as it is now, for attempts that begin now.
 //!
-//! A view may be late. Before it signs, an attempt asks the database for the version of its endpoint: whatever was
-//! committed before it asked (a rotation, a pause) holds for it, on any node. Attempts that ask while others are being
-//! answered share the next question.
+//! A view may be late. All that it shows has one number, that of the last change (`follow`): a statement that finds the view's
+//! number in the database proves that everything in the view was current when the statement began. Whatever makes a
+//! delivery or claims it reads the number beside it, so that no attempt uses a view that is older than its delivery; and one that
+//! waited in memory uses no view that is older than [`RECENT`]. What was committed before (a rotation, a pause) holds
+//! for it, on any node.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::follow::Follower;
-use super::{Store, get, rows};
+use super::Store;
 use crate::domain::id::EndpointKey;
-use crate::store::view::View;
 use crate::store::{StoreError, Target};
 
-/// How old an answer may be when it is used. An attempt may begin 100 ms before its request is written.
+/// How old the view may be for an attempt that asks for nothing.
+const RECENT: Duration = Duration::from_millis(10);
+
+/// And for one that has asked, as it may take a while to hear. An attempt may begin 100 ms before its request is written.
 const FRESH: Duration = Duration::from_millis(70);
-
-/// Attempts in one question.
-const MAX_BATCH: usize = 4_096;
-
-type Answer = Result<Option<Arc<Target>>, StoreError>;
-
-/// The way to the one who asks. As many wait as there are attempts in flight.
-#[derive(Clone)]
-pub(super) struct Handle(mpsc::UnboundedSender<(EndpointKey, oneshot::Sender<Answer>)>);
 
 impl Store {
     /// The endpoint's row as it is now; `None` when it is deleted. A node that has lost its leases gets none.
-    pub async fn target(&self, endpoint: EndpointKey) -> Answer {
+    pub async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError> {
         if self.node.key() != 0 && self.node.lease().is_none() {
             return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
         }
-        let closed = || StoreError::Unavailable("the store is closed".into());
-        let (reply, answer) = oneshot::channel();
-        self.targets.0.send((endpoint, reply)).map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
-    }
-}
-
-/// Starts answering, until every handle is gone.
-pub(super) fn start(pool: Pool, view: View, follower: Weak<Follower>) -> Handle {
-    let (asks, mut asked) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        let mut batch: Vec<(EndpointKey, oneshot::Sender<Answer>)> = Vec::new();
-        while asked.recv_many(&mut batch, MAX_BATCH).await > 0 {
-            let keys = batch.iter().map(|(key, _)| *key).collect();
-            let confirmed = super::in_time(confirm(&pool, &view, &follower, keys)).await;
-            for (key, reply) in batch.drain(..) {
-                let answer = confirmed.as_ref().map(|found| found.get(&key).cloned()).map_err(Clone::clone);
-                // An attempt that has run out of time no longer wants to know.
-                let _ = reply.send(answer);
-            }
+        let mut age = RECENT;
+        while !self.seen.is_within(age) {
+            self.follower.refresh().await?;
+            age = FRESH;
         }
-    });
-    Handle(asks)
-}
-
-/// The targets of the view, after it was made sure that none is older than the database's. An answer that took long tells
-/// what was true then: it is asked again.
-async fn confirm(
-    pool: &Pool,
-    view: &View,
-    follower: &Weak<Follower>,
-    keys: Vec<EndpointKey>,
-) -> Result<HashMap<EndpointKey, Arc<Target>>, StoreError> {
-    loop {
-        let began = Instant::now();
-        let found = confirm_once(pool, view, follower, keys.clone()).await?;
-        if began.elapsed() < FRESH {
-            return Ok(found);
-        }
+        Ok(self.view.target(endpoint))
     }
 }
 
-async fn confirm_once(
-    pool: &Pool,
-    view: &View,
-    follower: &Weak<Follower>,
-    mut keys: Vec<EndpointKey>,
-) -> Result<HashMap<EndpointKey, Arc<Target>>, StoreError> {
-    keys.sort_unstable();
-    keys.dedup();
-    let numbers: Vec<i64> = keys.iter().map(|key| key.0).collect();
-    let db = pool.get().await?;
-    let sql = "SELECT e.key, e.version FROM unnest($1::bigint[]) AS w(key) JOIN endpoints e ON e.key = w.key \
-               WHERE e.deleted_at IS NULL";
-    let mut versions = HashMap::with_capacity(keys.len());
-    for row in rows(&db, sql, &[&numbers]).await? {
-        versions.insert(EndpointKey(get(&row, "key")?), get::<i64>(&row, "version")?);
+/// How new the view of this node is.
+#[derive(Default)]
+pub(super) struct Seen {
+    /// The last change that the view shows.
+    generation: AtomicI64,
+    moments: Mutex<Moments>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Moments {
+    /// The view shows everything that was committed before this moment.
+    current: Option<Instant>,
+    /// A statement that began then found a change that the view did not show.
+    late: Option<Instant>,
+}
+
+impl Moments {
+    /// The moment that the view is known to be as new as.
+    fn known(self) -> Option<Instant> {
+        self.current.filter(|current| self.late.is_none_or(|late| late < *current))
     }
-    drop(db);
-    let current =
-        || keys.iter().filter_map(|key| Some((*key, *versions.get(key)?, view.target(*key)))).collect::<Vec<_>>();
-    let late = |(_, version, target): &(_, i64, Option<Arc<Target>>)| {
-        target.as_ref().is_none_or(|target| target.version < *version)
-    };
-    let mut found = current();
-    if found.iter().any(late)
-        && let Some(follower) = follower.upgrade()
-    {
-        follower.refresh().await?;
-        found = current();
+}
+
+impl Seen {
+    pub fn generation(&self) -> i64 {
+        self.generation.load(Ordering::Acquire)
     }
-    // One whose secret cannot be opened has a row and no target: its deliveries wait.
-    Ok(found.into_iter().filter(|entry| !late(entry)).filter_map(|(key, _, target)| Some((key, target?))).collect())
+
+    /// The view shows everything up to this change, which was the last one after `began`.
+    pub fn shows(&self, generation: i64, began: Instant) {
+        self.generation.store(generation, Ordering::Release);
+        self.change(|moments| moments.current = moments.current.max(Some(began)));
+    }
+
+    /// A statement that began at this moment found this to be the last change.
+    pub fn found(&self, generation: i64, began: Instant) {
+        let shown = self.generation() == generation;
+        self.change(|moments| {
+            let moment = if shown { &mut moments.current } else { &mut moments.late };
+            *moment = (*moment).max(Some(began));
+        });
+    }
+
+    /// What the view should show was committed just now, and it may not.
+    pub fn doubt(&self) {
+        self.change(|moments| moments.late = Some(Instant::now()));
+    }
+
+    /// Whether the view shows everything that was committed before this moment.
+    pub fn is_since(&self, moment: Instant) -> bool {
+        let moments = *self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        moments.known().is_some_and(|known| known >= moment)
+    }
+
+    /// Whether the view is no older than this.
+    pub fn is_within(&self, age: Duration) -> bool {
+        Instant::now().checked_sub(age).is_some_and(|moment| self.is_since(moment))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Moments)) {
+        change(&mut self.moments.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_view_is_as_new_as_the_last_statement_that_found_nothing_newer() {
+        let (seen, start) = (Seen::default(), Instant::now());
+        assert!(!seen.is_since(start), "nothing is known before the first look");
+        seen.shows(7, start);
+        seen.found(7, after(start, 5));
+        seen.found(7, after(start, 3));
+        assert!(seen.is_since(after(start, 5)) && !seen.is_since(after(start, 6)));
+    }
+
+    #[test]
+    fn a_view_that_is_late_is_not_current_again_before_it_was_read_anew() {
+        let (seen, start) = (Seen::default(), Instant::now());
+        seen.shows(7, start);
+        seen.found(8, after(start, 5));
+        // One that began before, and is heard later.
+        seen.found(7, after(start, 3));
+        assert!(!seen.is_since(start));
+        seen.shows(8, after(start, 6));
+        assert!(seen.is_since(after(start, 6)));
+        // A straggler that saw what was before changes nothing.
+        seen.found(7, after(start, 4));
+        assert!(seen.is_since(after(start, 6)));
+    }
 }

@@ -1,6 +1,6 @@
 //! The rows of one commit that accepts events, written by one statement.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use deadpool_postgres::{GenericClient, Pool};
@@ -45,14 +45,23 @@ pub(super) struct Write {
     pub lease: i64,
     pub now: Timestamp,
     pub shard: i16,
+    /// The last change when it was planned, where that matters: where the database has a later one, nothing is written.
+    pub planned_at: Option<i64>,
+}
+
+/// What came of it: the last change when it was written, and the endpoints whose turn has come.
+pub(super) struct Written {
+    pub generation: i64,
+    pub due: Vec<EndpointKey>,
 }
 
 /// One statement is one commit, and one round trip.
-const WRITE: &str = "WITH e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
-                     $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body)), \
+const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $32::bigint IS NULL OR $32 = value AS fits FROM settings \
+                     WHERE name = 'generation'), e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
+                     $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body) WHERE (SELECT fits FROM g)), \
                      d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
                      $12::integer[], $13::boolean[], $29::boolean[]) \
-                     AS t(account, id, endpoint, event, size, leased, in_line)), \
+                     AS t(account, id, endpoint, event, size, leased, in_line) WHERE (SELECT fits FROM g)), \
                      new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
                      SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[] FROM e), \
                      new_payloads AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM e), \
@@ -63,18 +72,19 @@ const WRITE: &str = "WITH e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[]
                      CASE WHEN leased THEN $15::bigint END, CASE WHEN in_line THEN endpoint END, \
                      CASE WHEN in_line THEN nextval('turns') END FROM d), \
                      counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-                     SELECT account, endpoint, $16::smallint, count(*) FROM (SELECT account, endpoint FROM d UNION ALL \
-                     SELECT account, 0 FROM e WHERE type <> $17) AS n GROUP BY account, endpoint ORDER BY account, endpoint \
+                     SELECT t.account, t.endpoint, $16::smallint, t.total \
+                     FROM unnest($17::bigint[], $30::bigint[], $31::bigint[]) AS t(account, endpoint, total) WHERE (SELECT fits FROM g) \
                      ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
                      missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM \
-                     unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[]) AS t) \
-                     INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
+                     unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[]) AS t WHERE (SELECT fits FROM g)), \
+                     kept AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
                      SELECT t.*, $14 FROM unnest($22::bytea[], $23::text[], $24::text[], $25::bytea[], \
-                     $26::integer[], $27::text[], $28::bytea[]) AS t";
+                     $26::integer[], $27::text[], $28::bytea[]) AS t WHERE (SELECT fits FROM g)) \
+                     SELECT generation FROM g";
 
 impl Write {
-    /// Writes everything. Where the day has no partition yet, makes it first. Returns the endpoints whose turn has come.
-    pub async fn run_in_its_day(&self, pool: &Pool) -> Result<Vec<EndpointKey>, StoreError> {
+    /// Writes everything. Where the day has no partition yet, makes it first.
+    pub async fn run_in_its_day(&self, pool: &Pool) -> Result<Written, StoreError> {
         let mut written = self.run_alone(pool).await?;
         if written.as_ref().is_err_and(super::partitions::is_missing) {
             super::partitions::create(pool, self.now).await?;
@@ -84,20 +94,29 @@ impl Write {
     }
 
     /// Writes everything in one commit.
-    async fn run_alone(&self, pool: &Pool) -> Result<Result<Vec<EndpointKey>, tokio_postgres::Error>, StoreError> {
+    async fn run_alone(&self, pool: &Pool) -> Result<Result<Written, tokio_postgres::Error>, StoreError> {
         let mut db = pool.get().await?;
         let lines = self.lines();
         if lines.is_empty() {
-            return Ok(self.run(&db).await.map(|()| Vec::new()));
+            return Ok(self.run(&db).await.map(|generation| Written { generation, due: Vec::new() }));
         }
         let tx = db.transaction().await?;
         turn::lock(&tx, &lines).await?;
-        if let Err(error) = self.run(&tx).await {
-            return Ok(Err(error));
+        let generation = match self.run(&tx).await {
+            Ok(generation) => generation,
+            Err(error) => return Ok(Err(error)),
+        };
+        if self.is_late(generation) {
+            return Ok(Ok(Written { generation, due: Vec::new() }));
         }
         let due = turn::pass(&tx, &lines, self.now).await?;
         tx.commit().await?;
-        Ok(Ok(due))
+        Ok(Ok(Written { generation, due }))
+    }
+
+    /// Whether it was planned before this change, so that nothing was written.
+    pub fn is_late(&self, generation: i64) -> bool {
+        self.planned_at.is_some_and(|planned_at| planned_at != generation)
     }
 
     /// The lines that it adds to.
@@ -105,45 +124,62 @@ impl Write {
         self.deliveries.iter().filter(|row| row.in_line).map(|row| row.endpoint.0).collect()
     }
 
-    pub async fn run(&self, db: &impl GenericClient) -> Result<(), tokio_postgres::Error> {
+    /// Deliveries by account and endpoint, and the events of accounts, for which endpoint 0 stands. In the order of the keys: two
+    /// commits that touch the same counters never wait for each other in a circle.
+    fn counted(&self) -> BTreeMap<(i64, i64), i64> {
+        let mut counted = BTreeMap::new();
+        let events = self.events.iter().filter(|row| row.event_type != TEST_TYPE).map(|row| (row.account.0, 0));
+        for key in events.chain(self.deliveries.iter().map(|row| (row.account.0, row.endpoint.0))) {
+            *counted.entry(key).or_default() += 1;
+        }
+        counted
+    }
+
+    /// Writes everything, and returns the last change.
+    pub async fn run(&self, db: &impl GenericClient) -> Result<i64, tokio_postgres::Error> {
         let (events, deliveries, missed, kept) = (&self.events, &self.deliveries, &self.missed, &self.kept);
+        let counted = self.counted();
         let statement = db.prepare_cached(WRITE).await?;
-        db.execute(
-            &statement,
-            &[
-                &column(events, |row| row.account.0),
-                &column(events, |row| row.id),
-                &column(events, |row| row.event_type.as_str()),
-                &column(events, |row| row.occurred_at),
-                &column(events, |row| row.validation),
-                &column(events, |row| array(&row.deliveries)),
-                &column(events, |row| &row.body[..]),
-                &column(deliveries, |row| row.account.0),
-                &column(deliveries, |row| row.id),
-                &column(deliveries, |row| row.endpoint.0),
-                &column(deliveries, |row| row.event),
-                &column(deliveries, |row| row.size),
-                &column(deliveries, |row| row.leased),
-                &self.now.as_millis(),
-                &self.lease,
-                &self.shard,
-                &TEST_TYPE,
-                &column(missed, |row| row.0.0),
-                &column(missed, |row| row.1.0),
-                &column(missed, |row| row.2.as_str()),
-                &column(missed, |row| row.3),
-                &column(kept, |(scope, _)| owner(scope)),
-                &column(kept, |(scope, _)| scope.path.as_str()),
-                &column(kept, |(scope, _)| scope.key.as_str()),
-                &column(kept, |(_, kept)| kept.body_hash.as_slice()),
-                &column(kept, |(_, kept)| i32::from(kept.status)),
-                &column(kept, |(_, kept)| kept.request_id.as_str()),
-                &column(kept, |(_, kept)| kept.answer.as_slice()),
-                &column(deliveries, |row| row.in_line),
-            ],
-        )
-        .await?;
-        Ok(())
+        let row = db
+            .query_one(
+                &statement,
+                &[
+                    &column(events, |row| row.account.0),
+                    &column(events, |row| row.id),
+                    &column(events, |row| row.event_type.as_str()),
+                    &column(events, |row| row.occurred_at),
+                    &column(events, |row| row.validation),
+                    &column(events, |row| array(&row.deliveries)),
+                    &column(events, |row| &row.body[..]),
+                    &column(deliveries, |row| row.account.0),
+                    &column(deliveries, |row| row.id),
+                    &column(deliveries, |row| row.endpoint.0),
+                    &column(deliveries, |row| row.event),
+                    &column(deliveries, |row| row.size),
+                    &column(deliveries, |row| row.leased),
+                    &self.now.as_millis(),
+                    &self.lease,
+                    &self.shard,
+                    &column(counted.keys(), |key| key.0),
+                    &column(missed, |row| row.0.0),
+                    &column(missed, |row| row.1.0),
+                    &column(missed, |row| row.2.as_str()),
+                    &column(missed, |row| row.3),
+                    &column(kept, |(scope, _)| owner(scope)),
+                    &column(kept, |(scope, _)| scope.path.as_str()),
+                    &column(kept, |(scope, _)| scope.key.as_str()),
+                    &column(kept, |(_, kept)| kept.body_hash.as_slice()),
+                    &column(kept, |(_, kept)| i32::from(kept.status)),
+                    &column(kept, |(_, kept)| kept.request_id.as_str()),
+                    &column(kept, |(_, kept)| kept.answer.as_slice()),
+                    &column(deliveries, |row| row.in_line),
+                    &column(counted.keys(), |key| key.1),
+                    &column(counted.values(), |total| *total),
+                    &self.planned_at,
+                ],
+            )
+            .await?;
+        row.try_get("generation")
     }
 }
 
