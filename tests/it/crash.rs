@@ -35,7 +35,7 @@ impl Server {
     }
 
     fn run(mut command: std::process::Command, settings: &[(&str, &str)]) -> Self {
-        command.env("ALDABA_ENVIRONMENT", "development").env("ALDABA_RATE_LIMITS__EVENTS_CREATE", "off");
+        command.env("ALDABA_ENVIRONMENT", "development").envs(crate::app::without_limits());
         let mut child = command
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
