@@ -362,6 +362,37 @@ async fn what_has_piled_up_since_a_plan_was_made_is_still_found_by_its_keys() {
     assert!(read < 10 * 3_030, "each body is read once, and not the table for each: {read} rows");
 }
 
+/// A queue that was nearly empty when it was last analysed is still asked by its keys for what it holds now.
+#[tokio::test]
+async fn an_outcome_is_written_without_reading_all_that_is_under_way() {
+    if !database::is_postgres() {
+        return;
+    }
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let (endpoint, _) = app.endpoint(&receiver.url()).await;
+    delivered_once(&app, &endpoint, &receiver).await;
+    let others = "INSERT INTO queue (account, delivery, endpoint, event, size, lease) \
+                  SELECT 0, n, 0, n, 0, (SELECT max(key) FROM nodes) FROM generate_series(1, 20000) AS n ON CONFLICT DO NOTHING";
+    let gone = "DELETE FROM queue WHERE delivery < 20000";
+    for sql in ["ALTER TABLE queue SET (autovacuum_enabled = off)", others, gone, "VACUUM ANALYZE queue", others] {
+        database::execute(app.folder(), sql).await;
+    }
+    for sent in 2..=240 {
+        app.publish(json!({})).await;
+        receiver.wait_for(sent).await;
+    }
+    let sql = "SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes WHERE relname = 'queue' \
+               AND (SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'queue') >= 20239";
+    // The database counts a little later.
+    let read = eventually("the count of rows", || async {
+        let read = database::number(app.folder(), sql).await;
+        (read > 0).then_some(read)
+    })
+    .await;
+    assert!(read < 15 * 20_000, "the node itself looks now and then, and no outcome does: {read} rows");
+}
+
 #[tokio::test]
 async fn a_node_that_stops_gives_back_what_it_has_not_sent() {
     let settings = [("WEBHOOKS__RETRY_SCHEDULE", "1s,1s,1s"), ("WEBHOOKS__TIMEOUT", "1s")];

@@ -89,9 +89,9 @@ impl Store {
         if !chosen.is_empty() {
             let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();
             let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
-            let sql = "UPDATE queue q SET lease = $3, due_at = NULL \
-                       FROM unnest($1::bigint[], $2::bigint[]) AS c(account, delivery) \
-                       WHERE q.account = c.account AND q.delivery = c.delivery";
+            let sql = "UPDATE queue SET lease = $3, due_at = NULL WHERE ctid = ANY (ARRAY(SELECT q.place \
+                       FROM unnest($1::bigint[], $2::bigint[]) AS c(account, delivery) CROSS JOIN LATERAL \
+                       (SELECT ctid AS place FROM queue WHERE account = c.account AND delivery = c.delivery LIMIT 1) AS q))";
             execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
             jobs = self.load(&tx, endpoint, lease, chosen).await?;
         }
@@ -171,7 +171,7 @@ impl Store {
         let before: HashMap<EndpointKey, EndpointHealth> =
             healths.iter().map(|(key, (health, _))| (*key, *health)).collect();
         // Where a health may change, only outcomes that will be written may change it.
-        let guarded = if healths.is_empty() { None } else { Some(self.lock_leased(&tx, settlements).await?) };
+        let guarded = if healths.is_empty() { None } else { Some(self.lock_leased(&tx, settlements, &owners).await?) };
         let mut written = Vec::with_capacity(settlements.len());
         for settlement in settlements {
             let Some(account) = owners.get(&settlement.endpoint).copied() else { continue };
@@ -254,12 +254,26 @@ impl Store {
     }
 
     /// Those deliveries of the batch whose leases still stand, until the transaction ends.
-    async fn lock_leased(&self, tx: &Transaction<'_>, settlements: &[Settlement]) -> Result<BTreeSet<i64>, StoreError> {
-        let ids = column(settlements, |settlement| settlement.delivery.0);
-        let leases = column(settlements, |settlement| settlement.lease);
-        let sql = "SELECT q.delivery FROM queue q JOIN unnest($1::bigint[], $2::bigint[]) AS s(delivery, lease) \
-                   ON q.delivery = s.delivery AND q.lease = s.lease ORDER BY q.delivery FOR UPDATE OF q";
-        rows(tx, sql, &[&ids, &leases]).await?.iter().map(|row| get(row, "delivery")).collect()
+    async fn lock_leased(
+        &self,
+        tx: &Transaction<'_>,
+        settlements: &[Settlement],
+        owners: &HashMap<EndpointKey, AccountKey>,
+    ) -> Result<BTreeSet<i64>, StoreError> {
+        let mut named: Vec<(i64, i64, i64)> = settlements
+            .iter()
+            .filter_map(|settlement| {
+                Some((settlement.delivery.0, owners.get(&settlement.endpoint)?.0, settlement.lease))
+            })
+            .collect();
+        named.sort_unstable();
+        // One by one, in the order of the ids, each by its whole key: see SETTLE.
+        let sql = "SELECT q.delivery FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS s(delivery, account, lease) \
+                   CROSS JOIN LATERAL (SELECT delivery, lease FROM queue WHERE account = s.account AND delivery = s.delivery \
+                   LIMIT 1 FOR UPDATE) AS q WHERE q.lease = s.lease";
+        let parameters: super::Params<'_> =
+            &[&column(&named, |row| row.0), &column(&named, |row| row.1), &column(&named, |row| row.2)];
+        rows(tx, sql, parameters).await?.iter().map(|row| get(row, "delivery")).collect()
     }
 
     /// Writes what came of attempts whose leases still stand, and returns their deliveries, and the lines that they have left.
@@ -491,21 +505,25 @@ async fn drop_spent_bodies(
     Ok(())
 }
 
-/// Rows are found by their whole key and by nothing else: with a range of ids beside it, a planner that knew too little read
-/// all of the range. The queue first: what it says of the lease decides about everything else.
-const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::integer[], \
-                      $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], $11::text[], \
-                      $12::bigint[]) \
+/// The queue first: what it says of the lease decides about everything else. Its rows are found one by one, by their whole
+/// keys, and then named by their places: a planner that joined them read, when it was told that there are few, all that the
+/// index of leases still held of rows long gone. What became of a lease meanwhile is asked in a way that cannot use that index.
+/// The limits limit nothing: with them nobody expects more than one row, and deliveries are looked up by their keys too.
+const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT t.*, q.place, q.turn FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], \
+                      $4::integer[], $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], \
+                      $11::text[], $12::bigint[]) \
                       AS t(account, id, status, attempt, failures, due_at, started_at, response_status, response_time_ms, \
-                      response_body, error_message, lease) WHERE NOT $17 OR NOT EXISTS (SELECT 1 FROM unnest($14::bigint[]) \
-                      AS w(key) JOIN endpoints e ON e.key = w.key WHERE e.consecutive_failures > 0)), \
-                      gone AS (DELETE FROM queue q USING i WHERE q.account = i.account AND q.delivery = i.id \
-                      AND q.lease = i.lease AND i.due_at IS NULL RETURNING q.delivery, q.turn), \
+                      response_body, error_message, lease) CROSS JOIN LATERAL (SELECT ctid AS place, lease, turn FROM queue \
+                      WHERE account = t.account AND delivery = t.id LIMIT 1) AS q WHERE q.lease = t.lease \
+                      AND (NOT $17 OR NOT EXISTS (SELECT 1 FROM unnest($14::bigint[]) AS w(key) \
+                      JOIN endpoints e ON e.key = w.key WHERE e.consecutive_failures > 0)) LIMIT cardinality($2::bigint[])), \
+                      gone AS (DELETE FROM queue q USING i WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease \
+                      AND i.due_at IS NULL RETURNING i.*), \
                       waiting AS (UPDATE queue q SET lease = NULL, due_at = i.due_at, attempt = i.attempt, \
-                      failures = i.failures FROM i WHERE q.account = i.account AND q.delivery = i.id \
-                      AND q.lease = i.lease AND i.due_at IS NOT NULL RETURNING q.delivery, NULL::bigint AS turn), \
-                      held AS MATERIALIZED (SELECT i.*, w.turn FROM i JOIN \
-                      (SELECT delivery, turn FROM gone UNION ALL SELECT delivery, turn FROM waiting) w ON w.delivery = i.id), \
+                      failures = i.failures FROM i WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease \
+                      AND i.due_at IS NOT NULL RETURNING i.*), \
+                      held AS MATERIALIZED (SELECT * FROM (SELECT * FROM gone UNION ALL SELECT * FROM waiting) AS w \
+                      LIMIT cardinality($2::bigint[])), \
                       earlier AS (INSERT INTO attempts (account, delivery, attempt, started_at, response_status, \
                       response_time_ms, response_body, error_message) SELECT d.account, d.id, d.attempt, d.started_at, \
                       d.response_status, d.response_time_ms, d.response_body, d.error_message FROM held h \
@@ -519,7 +537,7 @@ const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT * FROM unnest($1::bigint[],
                       SELECT account, endpoint, $16::smallint, 0, at FROM unnest($13::bigint[], $14::bigint[], $15::bigint[]) \
                       AS l(account, endpoint, at) ON CONFLICT (account, endpoint, shard) DO UPDATE \
                       SET last_delivery_at = greatest(c.last_delivery_at, excluded.last_delivery_at)) \
-                      SELECT id AS delivery, turn FROM held";
+                      SELECT id AS delivery, CASE WHEN due_at IS NULL THEN turn END AS turn FROM held";
 
 /// Chooses due deliveries of one kind that nobody else is choosing, as far as there is room. Returns whether there was no
 /// room for one.
