@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -103,8 +102,6 @@ pub(super) struct Follower {
     rooms: Rooms,
     known: AsyncMutex<Known>,
     seen: Arc<Seen>,
-    /// Whether the database may be another than the one that was read: its numbers may stand for other changes.
-    anew: AtomicBool,
     notified: Notify,
 }
 
@@ -120,16 +117,7 @@ struct Known {
 impl Follower {
     /// Of a pool of its own, so that calls that wait for connections do not hold it up.
     pub fn new(pool: Pool, view: View, shared: Arc<Shared>, rooms: Rooms, seen: Arc<Seen>) -> Self {
-        Self {
-            pool,
-            view,
-            shared,
-            rooms,
-            seen,
-            known: AsyncMutex::default(),
-            anew: AtomicBool::new(false),
-            notified: Notify::new(),
-        }
+        Self { pool, view, shared, rooms, seen, known: AsyncMutex::default(), notified: Notify::new() }
     }
 
     pub fn is_stale(&self) -> bool {
@@ -159,7 +147,7 @@ impl Follower {
         }
         let began = Instant::now();
         let db = self.pool.get().await?;
-        if self.anew.swap(false, Ordering::AcqRel) {
+        if self.seen.is_doubted() {
             known.generation = None;
         }
         let generation = self.read(&db, &mut known).await?;
@@ -318,11 +306,9 @@ pub(super) async fn listen(settings: tokio_postgres::Config, tls: MakeRustlsConn
         if let Err(error) = listen_once(&settings, &tls, &follower).await {
             tracing::debug!(%error, "notifications are not heard");
         }
-        let Some(follower) = follower.upgrade() else { return };
-        // A standby may have taken the place of what was connected, and may have known less.
-        follower.anew.store(true, Ordering::Release);
-        follower.seen.doubt();
-        drop(follower);
+        if follower.strong_count() == 0 {
+            return;
+        }
         tokio::time::sleep(AGAIN).await;
     }
 }
@@ -333,6 +319,7 @@ async fn listen_once(
     follower: &Weak<Follower>,
 ) -> Result<(), tokio_postgres::Error> {
     let (client, mut connection) = settings.connect(tls.clone()).await?;
+    let mut listening = false;
     let hear = async {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notification(told) = message?
@@ -345,12 +332,18 @@ async fn listen_once(
     };
     let ask = async {
         client.batch_execute("LISTEN aldaba").await?;
+        listening = true;
         std::future::pending::<Result<(), tokio_postgres::Error>>().await
     };
-    tokio::select! {
+    let ended = tokio::select! {
         heard = hear => heard,
         asked = ask => asked,
+    };
+    // A standby may have taken the place of what was connected, and may have known less.
+    if listening && let Some(follower) = follower.upgrade() {
+        follower.seen.doubt();
     }
+    ended
 }
 
 /// Reads endpoints with their secrets: these, or all.

@@ -51,12 +51,14 @@ struct Moments {
     current: Option<Instant>,
     /// A statement that began then found a change that the view did not show.
     late: Option<Instant>,
+    /// Since when the numbers may stand for other changes than those that were read.
+    doubted: Option<Instant>,
 }
 
 impl Moments {
     /// The moment that the view is known to be as new as.
     fn known(self) -> Option<Instant> {
-        self.current.filter(|current| self.late.is_none_or(|late| late < *current))
+        self.current.filter(|current| self.doubted.is_none() && self.late.is_none_or(|late| late < *current))
     }
 }
 
@@ -65,10 +67,13 @@ impl Seen {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// The view shows everything up to this change, which was the last one after `began`.
+    /// The view was read from `began` on, and shows everything up to this change.
     pub fn shows(&self, generation: i64, began: Instant) {
         self.generation.store(generation, Ordering::Release);
-        self.change(|moments| moments.current = moments.current.max(Some(began)));
+        self.change(|moments| {
+            moments.current = moments.current.max(Some(began));
+            moments.doubted = moments.doubted.filter(|doubted| *doubted >= began);
+        });
     }
 
     /// A statement that began at this moment found this to be the last change.
@@ -80,9 +85,13 @@ impl Seen {
         });
     }
 
-    /// What the view should show was committed just now, and it may not.
+    /// From now on nothing of the view is relied on until all of it was read anew.
     pub fn doubt(&self) {
-        self.change(|moments| moments.late = Some(Instant::now()));
+        self.change(|moments| moments.doubted = Some(Instant::now()));
+    }
+
+    pub fn is_doubted(&self) -> bool {
+        self.moments.lock().unwrap_or_else(PoisonError::into_inner).doubted.is_some()
     }
 
     /// Whether the view shows everything that was committed before this moment.
@@ -132,5 +141,20 @@ mod tests {
         // A straggler that saw what was before changes nothing.
         seen.found(7, after(start, 4));
         assert!(seen.is_since(after(start, 6)));
+    }
+
+    #[test]
+    fn a_view_that_is_doubted_is_believed_again_only_when_it_was_read_since() {
+        let (seen, start) = (Seen::default(), Instant::now());
+        seen.shows(7, start);
+        seen.doubt();
+        let later = after(Instant::now(), 1);
+        // The number is the same, and may be that of another change.
+        seen.found(7, later);
+        // This look had begun before.
+        seen.shows(7, start);
+        assert!(!seen.is_since(start) && seen.is_doubted());
+        seen.shows(7, later);
+        assert!(seen.is_since(later) && !seen.is_doubted());
     }
 }

@@ -56,9 +56,11 @@ pub(super) struct Written {
 }
 
 /// One statement is one commit, and one round trip.
-const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $32::bigint IS NULL OR $32 = value AS fits FROM settings \
-                     WHERE name = 'generation'), e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
-                     $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body) WHERE (SELECT fits FROM g)), \
+const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $32::bigint IS NULL OR $32 = value AS fits \
+                     FROM settings WHERE name = 'generation'), \
+                     e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
+                     $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body) \
+                     WHERE (SELECT fits FROM g)), \
                      d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
                      $12::integer[], $13::boolean[], $29::boolean[]) \
                      AS t(account, id, endpoint, event, size, leased, in_line) WHERE (SELECT fits FROM g)), \
@@ -73,7 +75,8 @@ const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $32::bi
                      CASE WHEN in_line THEN nextval('turns') END FROM d), \
                      counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
                      SELECT t.account, t.endpoint, $16::smallint, t.total \
-                     FROM unnest($17::bigint[], $30::bigint[], $31::bigint[]) AS t(account, endpoint, total) WHERE (SELECT fits FROM g) \
+                     FROM unnest($17::bigint[], $30::bigint[], $31::bigint[]) AS t(account, endpoint, total) \
+                     WHERE (SELECT fits FROM g) \
                      ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
                      missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM \
                      unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[]) AS t WHERE (SELECT fits FROM g)), \
