@@ -23,6 +23,7 @@ mod idempotency;
 mod import;
 mod operational;
 mod people;
+mod plans;
 mod reference;
 mod replay;
 mod retention;
