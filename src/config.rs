@@ -357,7 +357,7 @@ impl Reader {
     }
 
     fn rate_limits(&mut self) -> Option<RateLimits> {
-        let mut limits = RateLimits(std::collections::HashMap::new());
+        let mut limits = RateLimits(foldhash::HashMap::default());
         for bucket in Bucket::ALL {
             let name = format!("rate_limits.{}", bucket.name());
             let rule = "CALLS/WINDOW such as 600/60s with a window of 1s to 1d, or off";

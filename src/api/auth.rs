@@ -1,9 +1,9 @@
 //! Who is calling: the key in `Authorization`, looked up by its hash; or a person, whom the dashboard has let in.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderMap;
+use foldhash::HashMap;
 use uuid::Uuid;
 
 use super::error::{ApiError, Code};

@@ -178,7 +178,7 @@ mod tests {
             retention: crate::domain::retention::Retention::default(),
             trusted_proxies: Vec::new(),
             max_body: 1_024,
-            rate_limits: RateLimits(std::collections::HashMap::new()),
+            rate_limits: RateLimits(foldhash::HashMap::default()),
             brand: "Aldaba".into(),
             public_url: None,
             sessions: crate::api::Sessions { idle: Duration::from_secs(60), lifetime: Duration::from_secs(60) },

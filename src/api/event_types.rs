@@ -1,8 +1,8 @@
 //! `/v1/event-types`: the operator's catalog.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::HashMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;

@@ -3,10 +3,10 @@
 //! The answer is kept in the effect's own commit. What is still in flight is marked in memory, and over many nodes by a mark
 //! that runs out: one that were kept would answer 409 for ever after a crash.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderMap;
+use foldhash::HashSet;
 use ring::digest;
 use uuid::Uuid;
 

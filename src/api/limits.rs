@@ -1,8 +1,8 @@
 //! Rate limits: fixed windows for each caller and bucket.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -172,7 +172,9 @@ mod tests {
 
     fn limiter() -> RateLimiter {
         let limit = RateLimit { calls: 2, window: Duration::from_secs(60) };
-        RateLimiter::new(RateLimits([(Bucket::WebhooksList, Some(limit)), (Bucket::EventsCreate, None)].into()))
+        RateLimiter::new(RateLimits(
+            [(Bucket::WebhooksList, Some(limit)), (Bucket::EventsCreate, None)].into_iter().collect(),
+        ))
     }
 
     /// The only node there is.

@@ -1,8 +1,9 @@
 //! Bounds on what runs beside the queues: so many at once in all, and of one owner.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use foldhash::HashMap;
 
 /// Counts what is under way.
 pub struct Slots<K>(Arc<Mutex<HashMap<K, usize>>>);

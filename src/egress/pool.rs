@@ -1,9 +1,9 @@
 //! Connections kept open between attempts to the same receiver.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::time::Instant;
 
 use super::connector::Connection;

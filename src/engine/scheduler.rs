@@ -7,9 +7,10 @@
 //! quarter more is kept for those of which nothing is known, so that hanging receivers take neither the room of those
 //! that answer nor that of those that just came.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
+
+use foldhash::fast::FixedState;
 
 use super::Limits;
 use crate::domain::delivery::DeliveryKind;
@@ -152,7 +153,7 @@ impl Lane {
 }
 
 /// A hash without a random seed, so that a simulation repeats.
-type Lanes = HashMap<EndpointKey, Lane, BuildHasherDefault<std::hash::DefaultHasher>>;
+type Lanes = std::collections::HashMap<EndpointKey, Lane, FixedState>;
 
 pub(super) struct Scheduler {
     limits: Limits,

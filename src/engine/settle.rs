@@ -1,10 +1,10 @@
 //! Writes outcomes, as many at a time as have come while the last ones were being written. What cannot be written is
 //! tried again until it can.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -72,7 +72,7 @@ pub(super) async fn settle_all<S: Dispatch>(
         if !settlements.is_empty() {
             let settled = until_written(&metrics, || store.settle(settlements.clone())).await;
             tally.note(&settlements, &settled);
-            let mut next: HashMap<EndpointKey, Timestamp> = HashMap::new();
+            let mut next: HashMap<EndpointKey, Timestamp> = HashMap::default();
             for (settlement, settled) in settlements.iter().zip(settled) {
                 if let Settled::RetryAt(at) = settled {
                     next.entry(settlement.endpoint).and_modify(|earliest| *earliest = at.min(*earliest)).or_insert(at);

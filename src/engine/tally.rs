@@ -1,9 +1,10 @@
 //! Counts what comes of attempts, for charts. What is counted is written down every few seconds: a write for each outcome would
 //! cost the deliveries their time.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use foldhash::HashMap;
 
 use crate::domain::id::EndpointKey;
 use crate::domain::statistics::{Came, Counted};

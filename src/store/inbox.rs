@@ -3,10 +3,10 @@
 //! Room is reserved *before* the write that leases a delivery, so that a commit never leases what memory has no
 //! place for; what finds no room is written unleased and claimed later.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::HashMap;
 use tokio::sync::mpsc;
 
 use crate::domain::delivery::Job;

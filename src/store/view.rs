@@ -3,8 +3,10 @@
 //! With SQLite it is the truth of the moment. With PostgreSQL it follows the database (`postgres/follow.rs`), and what
 //! must be the truth asks the database first.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
+
+use foldhash::{HashMap, HashSet};
 
 use super::values::Target;
 use crate::domain::account::{ApiKey, KeyHash};

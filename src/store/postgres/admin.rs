@@ -362,7 +362,7 @@ fn api_key_from_row(row: &Row) -> Result<(KeyHash, ApiKey), StoreError> {
 
 pub(super) async fn event_types(db: &impl GenericClient) -> Result<EventTypes, StoreError> {
     let sql = "SELECT name, description, schema, example, created_at, updated_at FROM event_types";
-    let mut types = EventTypes::new();
+    let mut types = EventTypes::default();
     for row in rows(db, sql, &[]).await? {
         let entry = EventType {
             name: get(&row, "name")?,

@@ -1,9 +1,9 @@
 //! The API's door over all nodes: calls under way with an idempotency key, and the windows of rate limits.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
+use foldhash::HashSet;
 use uuid::Uuid;
 
 use super::{Store, execute, get, owner, rows};
@@ -19,7 +19,7 @@ const PARTS: u32 = 500;
 
 /// Those of the scopes in which an answer is kept.
 pub(super) async fn kept(db: &impl GenericClient, scopes: &[KeepScope]) -> Result<HashSet<KeepScope>, StoreError> {
-    let mut taken = HashSet::new();
+    let mut taken = HashSet::default();
     if scopes.is_empty() {
         return Ok(taken);
     }

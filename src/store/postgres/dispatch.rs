@@ -1,10 +1,11 @@
 //! What the engine asks: deliveries that are due, and outcomes written down. All of it is guarded by the lease.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Transaction};
+use foldhash::HashMap;
 use tokio::time::Instant;
 
 use super::admin::keep_effect;
@@ -213,7 +214,7 @@ impl Store {
         tx: &Transaction<'_>,
         settlements: &[Settlement],
     ) -> Result<HashMap<EndpointKey, AccountKey>, StoreError> {
-        let (mut owners, mut unknown) = (HashMap::new(), Vec::new());
+        let (mut owners, mut unknown) = (HashMap::default(), Vec::new());
         for Settlement { endpoint, .. } in settlements {
             match self.view.target(*endpoint) {
                 Some(target) => _ = owners.insert(*endpoint, target.account),
@@ -246,7 +247,7 @@ impl Store {
         let sql = "SELECT e.key, e.status, e.consecutive_failures, e.failing_since, e.version \
                    FROM unnest($1::bigint[], $2::boolean[]) AS w(key, failing) JOIN endpoints e ON e.key = w.key \
                    WHERE e.deleted_at IS NULL AND (w.failing OR e.consecutive_failures > 0) ORDER BY e.key FOR UPDATE OF e";
-        let mut healths = HashMap::new();
+        let mut healths = HashMap::default();
         for row in rows(tx, sql, &[&keys, &failing]).await? {
             healths.insert(EndpointKey(get(&row, "key")?), (health(&row)?, get(&row, "version")?));
         }
@@ -408,7 +409,7 @@ impl Store {
         let sql = "SELECT c.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, event) \
                    CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id LIMIT 1) AS d \
                    CROSS JOIN LATERAL (SELECT body FROM payloads WHERE account = c.account AND event = c.event LIMIT 1) AS p";
-        let mut bodies = HashMap::new();
+        let mut bodies = HashMap::default();
         for row in rows(tx, sql, &[&accounts, &deliveries, &events]).await? {
             let body: Vec<u8> = get(&row, "body")?;
             bodies.insert(get::<i64>(&row, "id")?, (Arc::<str>::from(get::<&str>(&row, "type")?), body));

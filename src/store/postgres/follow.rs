@@ -4,12 +4,13 @@
 //! come from one row, which is locked until the commit, so that they are in the order of the commits and without gaps. A
 //! node reads the changes after the last one that it knows: at a `NOTIFY`, every [`EVERY`], and before it relies on them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object, Pool};
+use foldhash::HashMap;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, Row};
@@ -183,7 +184,7 @@ impl Follower {
         let generation = get(&one(db, sql, &[]).await?, "value")?;
         self.shared.reload_keyring();
         let keys = admin::all_api_keys(db).await?;
-        let mut accounts = HashMap::new();
+        let mut accounts = HashMap::default();
         for row in rows(db, "SELECT key, id FROM accounts WHERE deleted_at IS NULL", &[]).await? {
             accounts.insert(AccountKey(get(&row, "key")?), AccountId(get(&row, "id")?));
         }
@@ -244,7 +245,7 @@ impl Follower {
     }
 
     async fn apply_accounts(&self, db: &Object, known: &mut Known, keys: Vec<i64>) -> Result<(), StoreError> {
-        let mut found = HashMap::new();
+        let mut found = HashMap::default();
         let sql = "SELECT key, id FROM accounts WHERE key = ANY($1) AND deleted_at IS NULL";
         for row in rows(db, sql, &[&keys]).await? {
             found.insert(AccountKey(get(&row, "key")?), AccountId(get(&row, "id")?));
@@ -353,7 +354,7 @@ async fn load_endpoints(
     only: Option<&[i64]>,
 ) -> Result<HashMap<EndpointKey, Arc<Target>>, StoreError> {
     // The secrets last: a rotation in between shows them with the version before it, and its change is yet to be read.
-    let (mut secrets, mut endpoints) = (HashMap::<i64, Vec<_>>::new(), HashMap::new());
+    let (mut secrets, mut endpoints) = (HashMap::<i64, Vec<_>>::default(), HashMap::default());
     let (endpoint_rows, secret_rows) = match only {
         Some(keys) => (
             rows(db, &format!("{ENDPOINTS} AND key = ANY($1)"), &[&keys]).await?,

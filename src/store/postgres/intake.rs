@@ -4,11 +4,12 @@
 //! batch grows with the load. There is one for each node: two of them make twice the commits of half the size, and were
 //! slower by half.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use deadpool_postgres::Pool;
+use foldhash::{HashMap, HashSet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -366,7 +367,7 @@ impl Writer {
             ..Write::default()
         };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
-        let (mut ids, mut scopes) = (ids.into_iter(), HashSet::new());
+        let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
         for Request { events, keep, reply } in batch {
             // Nobody waits for it any longer: it was answered, and may have come again.
             if reply.is_closed() {

@@ -30,12 +30,12 @@ mod turn;
 mod users;
 mod write;
 
-use std::collections::HashMap;
 use std::error::Error as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object, Pool, PoolError, Transaction};
+use foldhash::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 

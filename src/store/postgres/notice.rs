@@ -1,8 +1,9 @@
 //! Operational events, written by the transaction that has something to tell.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use deadpool_postgres::{Object, Transaction};
+use foldhash::HashMap;
 
 use super::ids::Ids;
 use super::intake::{Counting, shard};
@@ -131,7 +132,7 @@ pub(super) async fn notices_of(
     }
     let keys = failures.iter().map(|failure| failure.endpoint.0).chain(paused.iter().map(|paused| paused.endpoint.0));
     let keys: Vec<i64> = keys.collect();
-    let mut abouts = HashMap::new();
+    let mut abouts = HashMap::default();
     for row in rows(tx, "SELECT key, account, id, url FROM endpoints WHERE key = ANY($1)", &[&keys]).await? {
         let key = EndpointKey(get(&row, "key")?);
         let (account, id) = (AccountKey(get(&row, "account")?), EndpointId(get(&row, "id")?));
@@ -142,7 +143,7 @@ pub(super) async fn notices_of(
                CROSS JOIN LATERAL (SELECT event, type FROM deliveries WHERE account = f.account AND id = f.id LIMIT 1) AS d";
     let of_accounts: Vec<i64> = failures.iter().map(|failure| failure.account.0).collect();
     let ids: Vec<i64> = failures.iter().map(|failure| failure.delivery.0).collect();
-    let mut events = HashMap::new();
+    let mut events = HashMap::default();
     for row in rows(tx, sql, &[&of_accounts, &ids]).await? {
         events.insert(get::<i64>(&row, "id")?, (EventId(get(&row, "event")?), get::<String>(&row, "type")?));
     }
@@ -181,7 +182,7 @@ async fn subscribers(
 ) -> Result<HashMap<(AccountKey, &'static str), Vec<Subscriber>>, StoreError> {
     let asked: BTreeSet<(i64, &'static str)> =
         notices.iter().map(|notice| (notice.account.0, notice.kind.name())).collect();
-    let mut subscribers: HashMap<_, Vec<Subscriber>> = HashMap::new();
+    let mut subscribers: HashMap<_, Vec<Subscriber>> = HashMap::default();
     for (account, kind) in asked {
         let sql = "SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
                    WHERE s.account = $1 AND s.type = $2 AND e.deleted_at IS NULL ORDER BY e.key";

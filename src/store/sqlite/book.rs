@@ -3,9 +3,9 @@
 //! The [`Book`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open transaction
 //! sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
 use super::{admin, parsed};
@@ -91,13 +91,13 @@ impl Book {
     pub fn new(view: View) -> Self {
         Self {
             view,
-            account_keys: HashMap::new(),
-            accounts: HashMap::new(),
-            endpoints: HashMap::new(),
-            key_hashes: HashMap::new(),
+            account_keys: HashMap::default(),
+            accounts: HashMap::default(),
+            endpoints: HashMap::default(),
+            key_hashes: HashMap::default(),
             types: Arc::default(),
-            dirty_endpoints: HashSet::new(),
-            dirty_accounts: HashSet::new(),
+            dirty_endpoints: HashSet::default(),
+            dirty_accounts: HashSet::default(),
             touched: Vec::new(),
             changes: Vec::new(),
         }
@@ -291,8 +291,10 @@ impl Book {
 
     fn add_account(&mut self, key: AccountKey, id: AccountId) {
         self.account_keys.insert(id, key);
-        self.accounts
-            .insert(key, AccountRow { id, events_added: 0, subscribers: HashMap::new(), paused: HashMap::new() });
+        self.accounts.insert(
+            key,
+            AccountRow { id, events_added: 0, subscribers: HashMap::default(), paused: HashMap::default() },
+        );
     }
 
     fn refresh_account(&mut self, db: &Connection, key: AccountKey) -> Result<(), StoreError> {

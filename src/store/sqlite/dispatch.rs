@@ -1,9 +1,10 @@
 //! What the engine asks: deliveries that are due, and outcomes written down. All of it is guarded by the lease.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use rusqlite::{Connection, params};
 
 use super::Store;
@@ -222,7 +223,7 @@ fn find_due(
 }
 
 fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
-    let mut healths: HashMap<EndpointKey, EndpointHealth> = HashMap::new();
+    let mut healths: HashMap<EndpointKey, EndpointHealth> = HashMap::default();
     let mut settled = Vec::with_capacity(settlements.len());
     let mut attempts = Vec::with_capacity(settlements.len());
     let (mut failed, mut paused) = (Vec::new(), Vec::new());

@@ -1,8 +1,9 @@
 //! The lists: deliveries and events, newest first, with exact totals.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashSet};
+use std::collections::BinaryHeap;
 
+use foldhash::HashSet;
 use rusqlite::{Connection, Row, params};
 
 use super::admin::{account, sql_offset};
