@@ -227,6 +227,11 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
     let mut settled = Vec::with_capacity(settlements.len());
     let mut attempts = Vec::with_capacity(settlements.len());
     let (mut failed, mut paused) = (Vec::new(), Vec::new());
+    let mut write = tx.db.prepare_cached(
+        "UPDATE deliveries SET status = ?2, attempt = ?3, failures = ?4, due_at = ?5, lease = NULL, started_at = ?6, \
+         response_status = ?7, response_time_ms = ?8, response_body = ?9, error_message = ?10 \
+         WHERE id = ?1 AND lease = ?11",
+    )?;
     for settlement in settlements {
         // An endpoint that is not in the book is deleted, and so are its deliveries.
         let Some(row) = tx.book.endpoint(settlement.endpoint) else {
@@ -244,26 +249,19 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
         if settlement.attempts_made > 0 {
             keep_earlier_attempt(tx, settlement.delivery)?;
         }
-        let written = tx
-            .db
-            .prepare_cached(
-                "UPDATE deliveries SET status = ?2, attempt = ?3, failures = ?4, due_at = ?5, lease = NULL, \
-                 started_at = ?6, response_status = ?7, response_time_ms = ?8, response_body = ?9, error_message = ?10 \
-                 WHERE id = ?1 AND lease = ?11",
-            )?
-            .execute(params![
-                settlement.delivery.0,
-                next.status.to_column(),
-                settlement.attempts_made.saturating_add(1),
-                next.failures,
-                next.next_retry_at.map(Timestamp::as_millis),
-                outcome.started_at.as_millis(),
-                outcome.http_status,
-                outcome.duration_ms,
-                outcome.body,
-                outcome.error,
-                tx.lease,
-            ])?;
+        let written = write.execute(params![
+            settlement.delivery.0,
+            next.status.to_column(),
+            settlement.attempts_made.saturating_add(1),
+            next.failures,
+            next.next_retry_at.map(Timestamp::as_millis),
+            outcome.started_at.as_millis(),
+            outcome.http_status,
+            outcome.duration_ms,
+            outcome.body,
+            outcome.error,
+            tx.lease,
+        ])?;
         if written == 0 {
             settled.push(Settled::LeaseLost);
             continue;

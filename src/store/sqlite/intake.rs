@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::Store;
 use super::endpoints::find;
@@ -136,9 +136,31 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey
     })
 }
 
+/// The statements that write events and deliveries. They are looked up once for all writes of a transaction.
+pub(super) struct Inserts<'a> {
+    event: CachedStatement<'a>,
+    payload: CachedStatement<'a>,
+    delivery: CachedStatement<'a>,
+}
+
+impl<'a> Inserts<'a> {
+    pub fn prepare(db: &'a Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            event: db.prepare_cached(
+                "INSERT INTO events (id, account, type, occurred_at, validation_id, deliveries) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?,
+            payload: db.prepare_cached("INSERT INTO payloads (event, body) VALUES (?1, ?2)")?,
+            delivery: db.prepare_cached(
+                "INSERT INTO deliveries (id, endpoint, event, due_at, lease) VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?,
+        })
+    }
+}
+
 #[expect(clippy::too_many_arguments, reason = "they are the columns of one row")]
 pub(super) fn insert_event(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     id: EventId,
     account: AccountKey,
     event_type: &str,
@@ -147,27 +169,20 @@ pub(super) fn insert_event(
     deliveries: u32,
     body: &[u8],
 ) -> Result<(), StoreError> {
-    tx.db
-        .prepare_cached(
-            "INSERT INTO events (id, account, type, occurred_at, validation_id, deliveries) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        )?
-        .execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries])?;
-    tx.db.prepare_cached("INSERT INTO payloads (event, body) VALUES (?1, ?2)")?.execute(params![id.0, body])?;
+    tx.inserts.event.execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries])?;
+    tx.inserts.payload.execute(params![id.0, body])?;
     Ok(())
 }
 
 pub(super) fn insert_delivery(
-    tx: &Tx<'_>,
+    tx: &mut Tx<'_>,
     id: DeliveryId,
     endpoint: EndpointKey,
     event: EventId,
     leased: bool,
 ) -> Result<(), StoreError> {
     let (due_at, lease) = if leased { (None, Some(tx.lease)) } else { (Some(tx.now.as_millis()), None) };
-    tx.db
-        .prepare_cached("INSERT INTO deliveries (id, endpoint, event, due_at, lease) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
+    tx.inserts.delivery.execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::book::Book;
 use super::checkpoint::Checkpoints;
+use super::intake::Inserts;
 use super::{QUEUE_TIMEOUT, peer};
 use crate::domain::id::{EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
@@ -29,9 +30,11 @@ const MAX_BATCH: usize = 512;
 /// How often an idle writer looks whether another process has written.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What a write sees: the connection inside the transaction, and what waits for its commit.
+/// What a write sees: the connection inside the transaction, and what waits for its commit. All writes of a transaction
+/// share it.
 pub(super) struct Tx<'a> {
     pub db: &'a Connection,
+    pub inserts: Inserts<'a>,
     pub book: &'a mut Book,
     pub shared: &'a Shared,
     pub ids: &'a mut IdSequence,
@@ -265,42 +268,42 @@ impl Writer {
         // Inside the lock nobody else can write any more: what is read now is the truth of this transaction.
         self.notice_others()?;
         self.stale = true;
-        let now = self.shared.clock.now();
+        let mut tx = Tx {
+            db: &self.db,
+            inserts: Inserts::prepare(&self.db)?,
+            book: &mut self.book,
+            shared: &self.shared,
+            ids: &mut self.ids,
+            now: self.shared.clock.now(),
+            lease: self.lease,
+            after,
+        };
         for write in batch {
             let hot = write.is_hot();
             // A savepoint keeps a copy of every page that is changed after it.
             if !hot {
-                self.book.flush(&self.db)?;
-                self.db.prepare_cached("SAVEPOINT one")?.execute([])?;
+                tx.book.flush(tx.db)?;
+                tx.db.prepare_cached("SAVEPOINT one")?.execute([])?;
             }
-            let (mark, changes) = (after.mark(), self.db.total_changes());
-            let mut tx = Tx {
-                db: &self.db,
-                book: &mut self.book,
-                shared: &self.shared,
-                ids: &mut self.ids,
-                now,
-                lease: self.lease,
-                after,
-            };
+            let (mark, changes) = (tx.after.mark(), tx.db.total_changes());
             let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write.apply(&mut tx)));
             let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
             match result {
-                Err(error) if hot && self.db.total_changes() != changes => return Err(error),
+                Err(error) if hot && tx.db.total_changes() != changes => return Err(error),
                 Err(_) => {
-                    after.rewind(mark);
-                    self.book.forget_touched();
+                    tx.after.rewind(mark);
+                    tx.book.forget_touched();
                     if !hot {
-                        self.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
+                        tx.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
                     }
                 }
-                Ok(()) => self.book.refresh_touched(&self.db, &self.shared)?,
+                Ok(()) => tx.book.refresh_touched(tx.db, tx.shared)?,
             }
             if !hot {
-                self.db.prepare_cached("RELEASE one")?.execute([])?;
+                tx.db.prepare_cached("RELEASE one")?.execute([])?;
             }
         }
-        self.book.flush(&self.db)?;
+        tx.book.flush(tx.db)?;
         let generation = match self.shared.inbox {
             Some(_) => None,
             None => Some(peer::next_generation(&self.db)?),
