@@ -70,8 +70,9 @@ pub async fn serve<F>(
         let service = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Peer(peer.ip()));
-            let answering = answer(request);
-            async { Ok::<_, Infallible>(answering.await) }
+            let answer = answer.clone();
+            // Made within the block: one that comes from outside would lie in it twice.
+            async move { Ok::<_, Infallible>(answer(request).await) }
         });
         let wire = Wire { stream: TokioIo::new(stream), refusal: refusal.clone(), pending: Vec::new() };
         let connection = graceful.watch(builder.serve_connection(wire, service));

@@ -60,12 +60,13 @@ where
 }
 
 /// For people: at the end.
-fn for_people(line: &str, Traced { id, method, path }: &Traced) -> String {
-    format!("{line} request_id={id} method={method} path={path}")
+fn for_people(line: &str, request: &Traced) -> String {
+    format!("{line} request_id={} method={} path={}", request.id, request.method, request.path())
 }
 
 /// For machines: in `span`.
-fn for_machines(line: &str, Traced { id, method, path }: &Traced) -> String {
-    let span = json!({ "request_id": id, "method": method.as_str(), "path": path, "name": "request" });
+fn for_machines(line: &str, request: &Traced) -> String {
+    let (id, method, path) = (&*request.id, request.method.as_str(), request.path());
+    let span = json!({ "request_id": id, "method": method, "path": path, "name": "request" });
     format!("{},\"span\":{span}}}", line.strip_suffix('}').unwrap_or(line))
 }

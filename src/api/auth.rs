@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
 use foldhash::HashMap;
 use uuid::Uuid;
 
@@ -81,7 +82,7 @@ impl Caller {
 /// The key is found by its SHA-256, so that the time of the look-up tells nothing about other keys.
 pub fn authenticate(headers: &HeaderMap, view: &View, now: Timestamp) -> Result<Caller, ApiError> {
     let refused = || ApiError::from(Code::Unauthorized).with_header("www-authenticate", "Bearer");
-    let mut values = headers.get_all("authorization").iter();
+    let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return Err(refused()) };
     let (scheme, key) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(refused)?;
     if !scheme.eq_ignore_ascii_case("bearer") || key.len() > MAX_KEY_LEN {

@@ -9,22 +9,27 @@ use std::task::Poll;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE};
 use axum::http::{HeaderValue, Response, StatusCode};
 
 use super::Api;
-use super::envelope::{RequestInfo, error_body, refuse, respond};
+use super::envelope::{RequestInfo, X_REQUEST_ID, error_body, refuse, respond};
 use super::error::{ApiError, Code, Language};
-use super::trace::{Traced, told, within};
+use super::trace::{Traced, within};
 
 /// Wraps every request: gives it an id, logs it, and answers in the envelope even when a handler panics.
-pub async fn observe<F>(api: Api, mut request: Request, answer: impl FnOnce(Request) -> F) -> Response<Body>
+pub fn observe<F>(
+    api: Api,
+    mut request: Request,
+    answer: impl FnOnce(Request) -> F,
+) -> impl Future<Output = Response<Body>>
 where
     F: Future<Output = Response<Body>>,
 {
     let id = api.request_ids.next();
-    let header = request.headers().get("accept-language").and_then(|value| value.to_str().ok()).unwrap_or("");
-    let info = RequestInfo { id, language: Language::from_header(header) };
-    let traced = Traced { id: info.id.clone(), method: request.method().clone(), path: told(request.uri().path()) };
+    let language = request.headers().get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
+    let info = RequestInfo { id, language: language.map_or(Language::English, Language::from_header) };
+    let traced = Traced { id: info.id.clone(), method: request.method().clone(), uri: request.uri().clone() };
     request.extensions_mut().insert(info.clone());
     within(traced, async move {
         let mut answering = pin!(answer(request));
@@ -37,10 +42,10 @@ where
             tracing::error!("a handler panicked");
             refuse(&ApiError::from(Code::InternalError), &info)
         });
-        if !response.headers().contains_key("x-request-id")
+        if !response.headers().contains_key(X_REQUEST_ID)
             && let Ok(id) = HeaderValue::from_str(&info.id)
         {
-            response.headers_mut().insert("x-request-id", id);
+            response.headers_mut().insert(X_REQUEST_ID, id);
         }
         api.metrics.http_requests_total.add(1);
         let status = response.status().as_u16();
@@ -52,7 +57,6 @@ where
         }
         response
     })
-    .await
 }
 
 /// `GET /` for programs: what there is.
@@ -134,8 +138,8 @@ pub async fn method_not_allowed(Extension(info): Extension<RequestInfo>) -> Resp
 
 fn plain(status: u16, text: impl Into<Vec<u8>>, content_type: &'static str) -> Response<Body> {
     let mut response = respond(status, text.into(), "");
-    response.headers_mut().remove("x-request-id");
-    response.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+    response.headers_mut().remove(X_REQUEST_ID);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
 

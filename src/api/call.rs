@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::RequestPartsExt as _;
 use axum::body::Body;
 use axum::extract::RawPathParams;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -94,7 +95,7 @@ where
     F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
     let info = request.extensions().get::<RequestInfo>().cloned();
-    let info = info.unwrap_or_else(|| RequestInfo { id: String::new(), language: super::error::Language::English });
+    let info = info.unwrap_or_else(|| RequestInfo { id: "".into(), language: super::error::Language::English });
     match enter(api, door, request, &info, handler).await {
         Ok(response) => response,
         Err(error) => refuse(&error, &info),
@@ -244,7 +245,7 @@ async fn replay(
 }
 
 fn kept_answer(body_hash: [u8; 32], status: u16, info: &RequestInfo, answer: Vec<u8>) -> KeptAnswer {
-    KeptAnswer { body_hash, status, request_id: info.id.clone(), answer }
+    KeptAnswer { body_hash, status, request_id: info.id.to_string(), answer }
 }
 
 fn allowed(caller: &Caller, door: Door) -> Result<(), ApiError> {
@@ -259,7 +260,7 @@ fn allowed(caller: &Caller, door: Door) -> Result<(), ApiError> {
 /// Reads a body up to a size. A fault is kept until the handler asks for the body, because a 404 comes first.
 async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::from(Fault::new(Code::BodyTooLarge).naming(most));
-    let declared = headers.get("content-length").and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > most) {
         return Err(too_large());
     }
@@ -285,7 +286,7 @@ impl Call {
         let address =
             self.peer.map(|Peer(peer)| origin::client(peer, &self.headers, &self.api.settings.trusted_proxies));
         let actor = self.caller.actor.clone();
-        self.api.store.acting(Origin { actor, address, request: Some(self.info.id.clone()) })
+        self.api.store.acting(Origin { actor, address, request: Some(self.info.id.to_string()) })
     }
 
     /// How people reach this server.
@@ -356,7 +357,7 @@ impl Call {
 
     /// The content type without its parameters, in lowercase.
     pub fn media_type(&self) -> String {
-        let value = self.headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("");
+        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
     }
 

@@ -1,10 +1,12 @@
 //! The shape of every answer: `data` or `errors`, and `meta`.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -12,11 +14,17 @@ use super::error::{ApiError, Language};
 use crate::domain::time::Timestamp;
 use crate::store::{Page, Paged};
 
+/// Room for one resource, in bytes.
+const USUAL_BODY: usize = 512;
+
+/// Names the request in its answer.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Which request this is, and how to answer it.
 #[derive(Clone, Debug)]
 pub struct RequestInfo {
     /// 12 lowercase hex digits.
-    pub id: String,
+    pub id: Arc<str>,
     /// The language of details.
     pub language: Language,
 }
@@ -32,9 +40,11 @@ impl RequestIds {
     }
 
     /// 12 lowercase hex digits. An odd factor makes neighbours look unlike, and no two of 2^48 the same.
-    pub fn next(&self) -> String {
+    pub fn next(&self) -> Arc<str> {
         let number = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        format!("{:012x}", number & 0xffff_ffff_ffff)
+        let mut digits = [0; 12];
+        let _ = hex::encode_to_slice(&number.to_be_bytes()[2..], &mut digits);
+        std::str::from_utf8(&digits).unwrap_or_default().into()
     }
 }
 
@@ -60,7 +70,7 @@ pub struct Answer {
 enum Content {
     Nothing,
     /// JSON text, and what `meta` has beside the usual.
-    Json(String, Option<Value>),
+    Json(Vec<u8>, Option<Value>),
     /// Its media type and name, and its bytes as they come.
     File(&'static str, String, Body),
 }
@@ -102,7 +112,7 @@ impl Answer {
     pub fn body(&self, request_id: &str) -> Vec<u8> {
         let Content::Json(data, pagination) = &self.content else { return Vec::new() };
         let extra = pagination.iter().map(|pagination| ("pagination", pagination.clone()));
-        format!("{{\"data\":{data},\"meta\":{}}}", meta(request_id, extra)).into_bytes()
+        whole("data", data, &meta(request_id, extra))
     }
 
     /// The whole response.
@@ -111,7 +121,7 @@ impl Answer {
         if let Content::File(media_type, name, body) = self.content {
             *response.body_mut() = body;
             let headers = response.headers_mut();
-            headers.insert("content-type", HeaderValue::from_static(media_type));
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
             // What is in it comes from whomever.
             headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
             if let Ok(value) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
@@ -123,14 +133,21 @@ impl Answer {
 }
 
 /// Our own structures always serialise: string keys, no foreign code.
-fn json_text(data: &impl Serialize) -> String {
-    serde_json::to_string(data).unwrap_or_default()
+fn json_text(data: &impl Serialize) -> Vec<u8> {
+    let mut text = Vec::with_capacity(USUAL_BODY);
+    let _ = serde_json::to_writer(&mut text, data);
+    text
 }
 
 /// The bytes of a refusal's body.
 pub fn error_body(error: &ApiError, info: &RequestInfo) -> Vec<u8> {
     let errors = error.errors(info.language);
-    format!("{{\"errors\":{errors},\"meta\":{}}}", meta(&info.id, error.meta())).into_bytes()
+    whole("errors", errors.as_bytes(), &meta(&info.id, error.meta()))
+}
+
+/// A body with what it holds under `name`.
+fn whole(name: &str, content: &[u8], meta: &str) -> Vec<u8> {
+    [b"{\"", name.as_bytes(), b"\":", content, b",\"meta\":", meta.as_bytes(), b"}"].concat()
 }
 
 /// A refusal as a response.
@@ -147,21 +164,19 @@ pub fn respond(status: u16, body: Vec<u8>, request_id: &str) -> Response<Body> {
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     if has_body {
-        headers.insert("content-type", HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
-    headers.insert("cache-control", HeaderValue::from_static("no-store"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert("x-request-id", id);
+        headers.insert(X_REQUEST_ID, id);
     }
     response
 }
 
 fn meta(request_id: &str, extra: impl IntoIterator<Item = (&'static str, Value)>) -> String {
-    let mut meta = format!(
-        "{{\"version\":\"{}\",\"api_version\":\"v1\",\"request_id\":\"{request_id}\",\
-         \"datetime\":{{\"timezone\":\"UTC\",\"format\":\"ISO 8601\"}}",
-        env!("CARGO_PKG_VERSION")
-    );
+    let begin = concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",\"api_version\":\"v1\",\"request_id\":\"");
+    let datetime = "\",\"datetime\":{\"timezone\":\"UTC\",\"format\":\"ISO 8601\"}";
+    let mut meta = [begin, request_id, datetime].concat();
     for (name, value) in extra {
         let _ = write!(meta, ",\"{name}\":{value}");
     }

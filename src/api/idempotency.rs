@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName};
 use foldhash::HashSet;
 use ring::digest;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use super::error::{ApiError, Code};
 use crate::store::{KeepScope, Store, StoreError};
 
 /// The header of the request.
-const HEADER: &str = "idempotency-key";
+const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Reads the key, if there is one.
 pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

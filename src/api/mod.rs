@@ -299,8 +299,9 @@ impl Front {
 
     /// Answers a request. What is done around each is not a layer of the router, which would put every answer under way
     /// into two boxes more.
-    pub async fn answer(self, request: Request) -> axum::response::Response {
-        beside::observe(self.api, request, |request| routed(self.router, request)).await
+    pub fn answer(&self, request: Request) -> impl Future<Output = axum::response::Response> + use<> {
+        let router = self.router.clone();
+        beside::observe(self.api.clone(), request, |request| routed(router, request))
     }
 }
 

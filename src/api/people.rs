@@ -481,7 +481,7 @@ impl Api {
 
     fn acting(&self, door: &Doorstep, user: &User) -> Store {
         let Doorstep { info, address, .. } = door.clone();
-        self.store.acting(Origin { actor: Actor::of_user(user), address, request: Some(info.id) })
+        self.store.acting(Origin { actor: Actor::of_user(user), address, request: Some(info.id.to_string()) })
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! A span for each request would do the same, and costs a tenth of accepting an event even when no line is written.
 
-use axum::http::Method;
+use std::sync::Arc;
+
+use axum::http::{Method, Uri};
 
 tokio::task_local! {
     static CURRENT: Traced;
@@ -12,18 +14,25 @@ tokio::task_local! {
 #[derive(Clone, Debug)]
 pub struct Traced {
     /// Its id.
-    pub id: String,
+    pub id: Arc<str>,
     /// Its method.
     pub method: Method,
+    /// Where it goes to.
+    pub uri: Uri,
+}
+
+impl Traced {
     /// The path; a query may hold what is searched for, and is not said.
-    pub path: String,
+    pub fn path(&self) -> String {
+        told(self.uri.path())
+    }
 }
 
 /// Where a part of the path is a key: whoever reads the log must not come in by it.
 const WITH_KEY: [&str; 2] = ["/portal/", "/join/"];
 
 /// A path as the log may say it.
-pub(super) fn told(path: &str) -> String {
+fn told(path: &str) -> String {
     let Some(before) = WITH_KEY.into_iter().find(|before| path.starts_with(before)) else { return path.to_owned() };
     let after = path[before.len()..].split_once('/').map_or(String::new(), |(_, after)| format!("/{after}"));
     format!("{before}…{after}")
@@ -35,8 +44,8 @@ pub fn current_request() -> Option<Traced> {
 }
 
 /// Does `work` for this request.
-pub(super) async fn within<F: Future>(request: Traced, work: F) -> F::Output {
-    CURRENT.scope(request, work).await
+pub(super) fn within<F: Future>(request: Traced, work: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(request, work)
 }
 
 /// The same work for a task of its own, which the current request goes along to.

@@ -122,11 +122,9 @@ pub struct Event {
 /// The body of the delivery request. `data` is JSON text and goes in as it came.
 pub fn message(event_type: &str, occurred_at: Timestamp, data: &str) -> Bytes {
     // An event type needs no JSON escape: see `is_type_name`.
-    format!(
-        "{{\"event\":\"{event_type}\",\"timestamp\":\"{occurred_at}\",\"data\":{data},\
-         \"meta\":{{\"datetime\":{{\"timezone\":\"UTC\",\"format\":\"ISO 8601\"}}}}}}"
-    )
-    .into()
+    let time = occurred_at.to_string();
+    let meta = ",\"meta\":{\"datetime\":{\"timezone\":\"UTC\",\"format\":\"ISO 8601\"}}}";
+    ["{\"event\":\"", event_type, "\",\"timestamp\":\"", &time, "\",\"data\":", data, meta].concat().into()
 }
 
 /// The id of the validation that an event is about: `data.id` when it is a UUID and the type begins with `validation.`.

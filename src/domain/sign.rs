@@ -40,19 +40,23 @@ impl Signer {
 
     /// Signs `body` as the attempt at `now` of delivery `id`.
     pub fn sign(&self, id: DeliveryId, now: Timestamp, body: &[u8]) -> Signatures {
-        let seconds = now.as_secs();
+        let seconds = now.as_secs().to_string();
+        let (before_body, before_standard) = ([&seconds, "."].concat(), [&id.to_string(), ".", &seconds, "."].concat());
         let plain = hmac::sign(&self.0[0].text, body);
-        let mut timestamped = format!("t={seconds}");
-        let mut standard = String::new();
+        // Room for two secrets; seldom are there more.
+        let mut timestamped = String::with_capacity(160);
+        let mut standard = String::with_capacity(96);
+        timestamped.push_str("t=");
+        timestamped.push_str(&seconds);
         for key in self.0.iter().filter(|key| key.until.is_none_or(|until| now < until)) {
             let mut context = hmac::Context::with_key(&key.text);
-            context.update(format!("{seconds}.").as_bytes());
+            context.update(before_body.as_bytes());
             context.update(body);
             timestamped.push_str(",v1=");
             push_hex(&mut timestamped, context.sign().as_ref());
 
             let mut context = hmac::Context::with_key(&key.decoded);
-            context.update(format!("{id}.{seconds}.").as_bytes());
+            context.update(before_standard.as_bytes());
             context.update(body);
             if !standard.is_empty() {
                 standard.push(' ');

@@ -7,7 +7,7 @@ use foldhash::HashMap;
 use tokio::time::Instant;
 
 use super::connector::Connection;
-use crate::domain::url::{Host, ReceiverUrl};
+use crate::domain::url::ReceiverUrl;
 
 /// Idle connections kept in all. A receiver's share is bounded by the requests that were in flight to it.
 const MAX_IDLE: usize = 1_024;
@@ -20,20 +20,17 @@ pub(super) struct Pool(Mutex<Idle>);
 
 #[derive(Default)]
 struct Idle {
-    hosts: HashMap<Key, Vec<(Connection, Instant)>>,
+    http: Connections,
+    https: Connections,
     total: usize,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Key {
-    https: bool,
-    host: Host,
-    port: u16,
-}
+/// By the `Host` header, which names a port that is not the scheme's own.
+type Connections = HashMap<String, Vec<(Connection, Instant)>>;
 
-impl Key {
-    fn of(url: &ReceiverUrl) -> Self {
-        Self { https: url.https, host: url.host.clone(), port: url.port }
+impl Idle {
+    fn of(&mut self, url: &ReceiverUrl) -> &mut Connections {
+        if url.https { &mut self.https } else { &mut self.http }
     }
 }
 
@@ -41,9 +38,7 @@ impl Pool {
     /// The connection that was used last and is still open, if there is one.
     pub fn take(&self, url: &ReceiverUrl) -> Option<Connection> {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = &mut *idle;
-        let connections = idle.hosts.get_mut(&Key::of(url))?;
-        while let Some((mut connection, since)) = connections.pop() {
+        while let Some((mut connection, since)) = idle.of(url).get_mut(&url.authority).and_then(Vec::pop) {
             idle.total -= 1;
             if connection.is_usable() && since.elapsed() < IDLE_TIMEOUT {
                 return Some(connection);
@@ -61,17 +56,26 @@ impl Pool {
         if idle.total >= MAX_IDLE {
             return;
         }
-        idle.hosts.entry(Key::of(url)).or_default().push((connection, Instant::now()));
         idle.total += 1;
+        let kept = (connection, Instant::now());
+        match idle.of(url).get_mut(&url.authority) {
+            Some(connections) => connections.push(kept),
+            None => drop(idle.of(url).insert(url.authority.clone(), vec![kept])),
+        }
     }
 
     /// Drops what is closed or has been idle for too long.
     pub fn close_idle(&self) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.hosts.retain(|_, connections| {
-            connections.retain_mut(|(connection, since)| connection.is_usable() && since.elapsed() < IDLE_TIMEOUT);
-            !connections.is_empty()
-        });
-        idle.total = idle.hosts.values().map(Vec::len).sum();
+        let mut total = 0;
+        let idle = &mut *idle;
+        for kept in [&mut idle.http, &mut idle.https] {
+            kept.retain(|_, connections| {
+                connections.retain_mut(|(connection, since)| connection.is_usable() && since.elapsed() < IDLE_TIMEOUT);
+                total += connections.len();
+                !connections.is_empty()
+            });
+        }
+        idle.total = total;
     }
 }

@@ -74,10 +74,16 @@ pub struct Store {
     origin: Origin,
 }
 
-/// An end for a call over the network. It is in a box: what calls a store that may be another has no room for it.
-pub(super) async fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let late = |_| StoreError::Unavailable("it did not answer in time".into());
-    tokio::time::timeout(CALL_TIMEOUT, Box::pin(call)).await.map_err(late)?
+/// An end for a call over the network. It is in a box from the beginning: what calls a store that may be another has no room
+/// for it.
+pub(super) fn in_time<T>(
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> impl Future<Output = Result<T, StoreError>> {
+    let call = Box::pin(call);
+    async {
+        let late = |_| StoreError::Unavailable("it did not answer in time".into());
+        tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(late)?
+    }
 }
 
 impl Store {

@@ -73,7 +73,7 @@ impl Arrival {
         let query = parts.uri.query().unwrap_or("").to_owned();
         let asked = language_asked(&query);
         let tongue = asked.unwrap_or_else(|| language_of(&parts.headers));
-        let info = RequestInfo { language: tongue.0, id: info.map_or_else(String::new, |info| info.id) };
+        let info = RequestInfo { language: tongue.0, id: info.map_or_else(|| "".into(), |info| info.id) };
         let door = dashboard.api.door(&info, &parts.headers, parts.extensions.get::<Peer>().copied());
         let params = path_params(&mut parts).await;
         let token = cookie(&parts.headers, cookie_name(dashboard)).unwrap_or("").to_owned();

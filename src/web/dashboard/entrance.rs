@@ -276,7 +276,7 @@ pub(super) async fn theme(State(dashboard): State<Dashboard>, request: Request) 
         Err(_) => None,
     };
     let (Some(theme), Some(_)) = (theme, &info) else {
-        let info = info.unwrap_or(RequestInfo { id: String::new(), language: api::Language::English });
+        let info = info.unwrap_or(RequestInfo { id: "".into(), language: api::Language::English });
         return api::not_found(axum::Extension(info)).await;
     };
     let mut response = Response::new(Body::from(theme));
