@@ -45,6 +45,9 @@ pub async fn serve<F>(
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD).writev(false);
+    // A client that has said all that it has to say still hears the answer (RFC 9293, section 3.6); and nothing is read only
+    // to see whether it is there.
+    builder.half_close(true);
     tokio::pin!(stop);
     loop {
         let accepted = async {

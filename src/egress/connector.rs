@@ -13,6 +13,7 @@ use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::unconstrained;
 use tokio_rustls::TlsConnector;
 
 use super::guard::{self, GuardError, Resolver};
@@ -44,15 +45,17 @@ impl Connection {
 pub(super) struct Driver(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Driver {
-    /// Does `work` on the connection.
+    /// Does `work`, which waits for nothing but the connection. It is looked at after each of the driver's steps, so that it
+    /// wakes nobody; and it has no budget of its own, for which it would have to.
     pub async fn run<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+        let mut work = pin!(unconstrained(work));
+        let mut look = || work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if let Poll::Ready(done) = look() {
+            return done;
+        }
         poll_fn(|context| {
-            if let Poll::Ready(done) = work.as_mut().poll(context) {
-                return Poll::Ready(done);
-            }
             self.poll(context);
-            work.as_mut().poll(context)
+            look()
         })
         .await
     }

@@ -4,7 +4,7 @@ use aldaba::domain::permission::{Permission, Permissions};
 use aldaba::domain::time::Timestamp;
 use serde_json::json;
 
-use crate::app::{self, App, Call, Receiver, key_until};
+use crate::app::{self, App, Call, Receiver, Reply, key_until};
 use crate::database;
 
 const NOBODY: &str = "00000000-0000-4000-8000-000000000000";
@@ -313,6 +313,26 @@ async fn what_cannot_be_read_as_a_request_is_answered_in_the_envelope_too() {
         let id = body["meta"]["request_id"].as_str().expect("an id");
         assert!(head.contains(&format!("x-request-id: {id}")), "{head}");
     }
+}
+
+#[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a test's client")]
+async fn a_client_that_has_closed_its_half_of_the_connection_still_hears_the_answer() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([Reply::Late(std::time::Duration::from_millis(300))]);
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    let mut stream = tokio::net::TcpStream::connect(app.address).await.expect("connected");
+    let head = format!(
+        "POST /v1/webhooks/{id}/test HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\ncontent-length: 0\r\n\r\n",
+        app.key
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    stream.shutdown().await.expect("closed");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 #[tokio::test]
