@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::scheduler::{Answered, Scheduler, Standing, Start};
+use super::lane::{Answered, Standing};
+use super::scheduler::{Scheduler, Start};
 use super::settle::{Ended, settle_all};
 use super::{Dispatch, Engine, Sender};
 use crate::domain::delivery::Outcome;

@@ -13,20 +13,11 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 
 use super::Limits;
-use crate::domain::delivery::DeliveryKind;
+use super::lane::{Answered, Lane, Standing};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::store::Claimed;
 use crate::store::inbox::{Leased, Share};
-
-/// Requests in flight to an endpoint that nothing is known about.
-const FIRST_LIMIT: f64 = 2.0;
-
-/// An answer within this time is prompt.
-const PROMPT: Duration = Duration::from_secs(1);
-
-/// A lane with fewer deliveries in memory fetches those that are due.
-const REFILL_BELOW: usize = 64;
 
 /// Deliveries asked for in one claim: some rounds of what the lane may have in flight.
 const CLAIM: std::ops::RangeInclusive<usize> = 8..=256;
@@ -41,115 +32,12 @@ const WOKEN_BY_SUCCESS: usize = 2;
 /// Lanes kept for what they know although nothing is going on in them.
 const MAX_QUIET_LANES: usize = 16_384;
 
-/// What an attempt told about its endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answered {
-    /// 2xx within the time.
-    Delivered(Duration),
-    /// Anything else.
-    Failed,
-    /// It was not attempted.
-    Held,
-}
-
 /// A delivery that may go now.
 #[derive(Debug)]
 pub(super) struct Start {
     pub leased: Leased,
     /// Whose share of the room it counts towards; to be told again at the end.
     pub standing: Standing,
-}
-
-/// What is known of an endpoint. Lanes wait for their turn with others of their standing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Its last answer was a prompt success.
-    Proven,
-    /// Nothing.
-    New,
-    /// Its last attempt failed or took long.
-    Sick,
-}
-
-impl Standing {
-    const ALL: [Self; 3] = [Self::Proven, Self::New, Self::Sick];
-}
-
-#[derive(Debug)]
-struct Lane {
-    queue: VecDeque<Queued>,
-    /// Of the queue, those that a claim has brought.
-    claimed: usize,
-    /// Deliveries of replays: they go when the queue is empty.
-    replays: VecDeque<Leased>,
-    in_flight: usize,
-    limit: f64,
-    /// Until the first failure the limit doubles instead of creeping.
-    fresh: bool,
-    standing: Standing,
-    /// The ring in which its turn is awaited.
-    queued: Option<Standing>,
-    claiming: bool,
-    /// Whether it is in the line of those whose claim brought nothing.
-    starved: bool,
-    next_due: Option<Timestamp>,
-}
-
-#[derive(Debug)]
-struct Queued {
-    leased: Leased,
-    claimed: bool,
-}
-
-impl Default for Lane {
-    fn default() -> Self {
-        Self {
-            queue: VecDeque::new(),
-            claimed: 0,
-            replays: VecDeque::new(),
-            in_flight: 0,
-            limit: FIRST_LIMIT,
-            fresh: true,
-            standing: Standing::New,
-            queued: None,
-            claiming: false,
-            starved: false,
-            next_due: None,
-        }
-    }
-}
-
-impl Lane {
-    fn is_quiet(&self) -> bool {
-        !self.has_work() && self.in_flight == 0 && !self.claiming && !self.starved && self.next_due.is_none()
-    }
-
-    fn has_work(&self) -> bool {
-        !self.queue.is_empty() || !self.replays.is_empty()
-    }
-
-    /// Takes what goes next.
-    fn next(&mut self) -> Option<Leased> {
-        let Some(Queued { leased, claimed }) = self.queue.pop_front() else { return self.replays.pop_front() };
-        self.claimed -= usize::from(claimed);
-        Some(leased)
-    }
-
-    fn has_room(&self) -> bool {
-        self.in_flight < self.limit()
-    }
-
-    /// At least 1 and far below what a float counts exactly.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 65536")]
-    fn limit(&self) -> usize {
-        self.limit as usize
-    }
-
-    /// Whether it wants what is due in the store. What was just accepted does not count: it would keep out what has
-    /// waited for longer.
-    fn wants_claim(&self) -> bool {
-        !self.claiming && !self.starved && self.claimed < REFILL_BELOW && self.limit() > 0
-    }
 }
 
 /// A hash without a random seed, so that a simulation repeats.
@@ -192,7 +80,7 @@ impl Scheduler {
 
     fn lane(&mut self, endpoint: EndpointKey) -> &mut Lane {
         let most = self.most_of(endpoint);
-        self.lanes.entry(endpoint).or_insert_with(|| Lane { limit: FIRST_LIMIT.min(most), ..Lane::default() })
+        self.lanes.entry(endpoint).or_insert_with(|| Lane::new(most))
     }
 
     /// The greatest limit that the endpoint can reach here; 0 where it is left to other processes.
@@ -213,12 +101,7 @@ impl Scheduler {
         for endpoint in self.lanes.keys().copied().collect::<Vec<_>>() {
             let most = self.most_of(endpoint);
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
-            lane.limit = if lane.limit == 0.0 { FIRST_LIMIT.min(most) } else { lane.limit.min(most) };
-            if most == 0.0 {
-                given_up.extend(lane.queue.drain(..).map(|queued| queued.leased));
-                given_up.extend(lane.replays.drain(..));
-                lane.claimed = 0;
-            }
+            given_up.extend(lane.take_share(most));
             self.enqueue(endpoint);
             self.refill(endpoint);
         }
@@ -243,12 +126,7 @@ impl Scheduler {
                 continue;
             }
             let lane = self.lane(endpoint);
-            if matches!(leased.job.kind, DeliveryKind::Replay(_)) && leased.job.attempts_made == 0 {
-                lane.replays.push_back(leased);
-            } else {
-                lane.queue.push_back(Queued { leased, claimed });
-                lane.claimed += usize::from(claimed);
-            }
+            lane.push(leased, claimed);
             self.enqueue(endpoint);
         }
     }
@@ -389,19 +267,7 @@ impl Scheduler {
         let most = self.most_of(endpoint);
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.in_flight -= 1;
-        match answered {
-            Answered::Delivered(took) => {
-                let step = if lane.fresh { 0.5 } else { 1.0 / lane.limit.max(1.0) };
-                lane.limit = (lane.limit + step).max(1.0).min(most);
-                lane.standing = if took < PROMPT { Standing::Proven } else { Standing::Sick };
-            }
-            Answered::Failed => {
-                lane.limit = (lane.limit / 2.0).max(1.0).min(most);
-                lane.fresh = false;
-                lane.standing = Standing::Sick;
-            }
-            Answered::Held => {}
-        }
+        lane.answered(answered, most);
         self.enqueue(endpoint);
         self.refill(endpoint);
         self.forget_quiet();
@@ -448,7 +314,7 @@ impl Scheduler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::delivery::Job;
+    use crate::domain::delivery::{DeliveryKind, Job};
     use crate::domain::id::DeliveryId;
     use crate::store::inbox::Place;
 
@@ -541,7 +407,8 @@ mod tests {
     fn sick_endpoints_leave_room_for_new_ones_and_both_for_those_that_answer() {
         let mut scheduler = Scheduler::new(LIMITS);
         for endpoint in 1..=100 {
-            let lane = Lane { standing: Standing::Sick, ..Lane::default() };
+            let mut lane = Lane::default();
+            lane.standing = Standing::Sick;
             scheduler.lanes.insert(EndpointKey(endpoint), lane);
             scheduler.add(jobs(endpoint, 2));
         }
@@ -589,7 +456,8 @@ mod tests {
     fn the_bound_over_all_holds() {
         let mut scheduler = Scheduler::new(Limits { max_in_flight: 3, max_in_flight_per_endpoint: 64 });
         for endpoint in 1..=10 {
-            let lane = Lane { standing: Standing::Proven, ..Lane::default() };
+            let mut lane = Lane::default();
+            lane.standing = Standing::Proven;
             scheduler.lanes.insert(EndpointKey(endpoint), lane);
             scheduler.add(jobs(endpoint, 2));
         }
