@@ -12,6 +12,12 @@ use crate::store::inbox::Leased;
 /// Requests in flight to an endpoint that nothing is known about.
 const FIRST_LIMIT: f64 = 2.0;
 
+/// Who answers within this time gets as much by so many requests at once (6,400/s) as by more, which would only wait for each
+/// other. A limit that is above goes back slowly, so that a tenth of slow answers keeps it.
+const QUICK: Duration = Duration::from_millis(5);
+const ENOUGH_WHEN_QUICK: f64 = 32.0;
+const STEP_BACK: f64 = 0.05;
+
 /// An answer within this time is prompt.
 const PROMPT: Duration = Duration::from_secs(1);
 
@@ -150,7 +156,11 @@ impl Lane {
     pub fn answered(&mut self, answered: Answered, most: f64) {
         match answered {
             Answered::Delivered(took) => {
-                let step = if self.fresh { 0.5 } else { 1.0 / self.limit.max(1.0) };
+                let step = match self.limit {
+                    limit if took < QUICK && limit > ENOUGH_WHEN_QUICK => -STEP_BACK,
+                    _ if self.fresh => 0.5,
+                    limit => 1.0 / limit.max(1.0),
+                };
                 self.limit = (self.limit + step).max(1.0).min(most);
                 self.standing = if took < PROMPT { Standing::Proven } else { Standing::Sick };
             }
@@ -161,5 +171,24 @@ impl Lane {
             }
             Answered::Held => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_answers_quickly_has_no_more_requests_in_flight_than_help() {
+        let mut lane = Lane::new(64.0);
+        let mut limit_after = |answers: usize, millis: u64| {
+            for _ in 0..answers {
+                lane.answered(Answered::Delivered(Duration::from_millis(millis)), 64.0);
+            }
+            lane.limit()
+        };
+        assert_eq!(limit_after(1_000, 1), 32);
+        assert_eq!(limit_after(1_000, 20), 64, "one that takes its time gets more");
+        assert_eq!(limit_after(1_000, 1), 32, "for as long as it does");
     }
 }
