@@ -1,9 +1,10 @@
 //! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
 //!
-//! `scheduler` and `lane` decide and do nothing; `run` moves their decisions into tasks; `settle` writes outcomes; `replay` carries
-//! out what is to be sent again; `tally` counts for charts; `maintain` tidies up. Time,
-//! randomness, the store and the sender come in as parameters, so that a simulation can run all of it.
+//! `scheduler` and `lane` decide and do nothing; `run` moves its decisions into the tasks of `crew`; `settle` writes outcomes;
+//! `replay` carries out what is to be sent again; `tally` counts for charts; `maintain` tidies up. Time, randomness, the
+//! store and the sender come in as parameters, so that a simulation can run all of it.
 
+mod crew;
 mod lane;
 mod maintain;
 mod replay;

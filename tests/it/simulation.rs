@@ -227,12 +227,15 @@ impl Dispatch for SimStore {
 #[derive(Clone)]
 struct SimSender(SimStore);
 
-/// Takes a request out of the count however the attempt ends.
-struct InFlight<'a>(&'a World, EndpointKey);
+/// Takes a request out of the count however the attempt ends. What is left of a process that has died is not counted.
+struct InFlight<'a>(&'a SimStore, EndpointKey);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        *self.0.disk().in_flight.entry(self.1).or_default() -= 1;
+        let mut disk = self.0.world.disk();
+        if disk.incarnation == self.0.incarnation {
+            *disk.in_flight.entry(self.1).or_default() -= 1;
+        }
     }
 }
 
@@ -252,7 +255,7 @@ impl Sender for SimSender {
             *in_flight += 1;
             assert!(*in_flight <= 8, "more in flight than an endpoint may have");
         }
-        let _counted = InFlight(world, job.endpoint);
+        let _counted = InFlight(&self.0, job.endpoint);
         let (status, took, retry_after_ms) = receiver(job.endpoint, started_at, &world.random);
         tokio::time::sleep(took).await;
         let delivered = status.is_some_and(|status| (200..300).contains(&status));
