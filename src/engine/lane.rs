@@ -12,11 +12,11 @@ use crate::store::inbox::Leased;
 /// Requests in flight to an endpoint that nothing is known about.
 const FIRST_LIMIT: f64 = 2.0;
 
-/// Who answers within this time gets as much by so many requests at once (6,400/s) as by more, which would only wait for each
-/// other. A limit that is above goes back slowly, so that a tenth of slow answers keeps it.
-const QUICK: Duration = Duration::from_millis(5);
-const ENOUGH_WHEN_QUICK: f64 = 32.0;
-const STEP_BACK: f64 = 0.05;
+/// An endpoint is near while an answer within this time was among its last few, which is what the way takes when nothing waits,
+/// and it answers within some of it on average, whatever waits.
+const NEAR: Duration = Duration::from_millis(1);
+const NEAR_ON_AVERAGE: Duration = Duration::from_millis(5);
+const REMEMBERED: u8 = 16;
 
 /// An answer within this time is prompt.
 const PROMPT: Duration = Duration::from_secs(1);
@@ -38,6 +38,8 @@ pub(super) enum Answered {
 /// What is known of an endpoint. Lanes wait for their turn with others of their standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
+    /// Its last answer was a prompt success, and some of the last took no time.
+    Near,
     /// Its last answer was a prompt success.
     Proven,
     /// Nothing.
@@ -47,7 +49,7 @@ pub(super) enum Standing {
 }
 
 impl Standing {
-    pub const ALL: [Self; 3] = [Self::Proven, Self::New, Self::Sick];
+    pub const ALL: [Self; 4] = [Self::Near, Self::Proven, Self::New, Self::Sick];
 }
 
 /// What waits for an endpoint, and what is known of it.
@@ -62,6 +64,10 @@ pub(super) struct Lane {
     limit: f64,
     /// Until the first failure the limit doubles instead of creeping.
     fresh: bool,
+    /// For how many answers it is still near.
+    near: u8,
+    /// How long its answers took, the last ones above all.
+    average: Duration,
     pub standing: Standing,
     /// The ring in which its turn is awaited.
     pub queued: Option<Standing>,
@@ -86,6 +92,8 @@ impl Default for Lane {
             in_flight: 0,
             limit: FIRST_LIMIT,
             fresh: true,
+            near: 0,
+            average: Duration::ZERO,
             standing: Standing::New,
             queued: None,
             claiming: false,
@@ -156,17 +164,20 @@ impl Lane {
     pub fn answered(&mut self, answered: Answered, most: f64) {
         match answered {
             Answered::Delivered(took) => {
-                let step = match self.limit {
-                    limit if took < QUICK && limit > ENOUGH_WHEN_QUICK => -STEP_BACK,
-                    _ if self.fresh => 0.5,
-                    limit => 1.0 / limit.max(1.0),
-                };
+                let step = if self.fresh { 0.5 } else { 1.0 / self.limit.max(1.0) };
                 self.limit = (self.limit + step).max(1.0).min(most);
-                self.standing = if took < PROMPT { Standing::Proven } else { Standing::Sick };
+                self.near = if took < NEAR { REMEMBERED } else { self.near.saturating_sub(1) };
+                self.average = (self.average * u32::from(REMEMBERED - 1) + took) / u32::from(REMEMBERED);
+                self.standing = match took {
+                    _ if took >= PROMPT => Standing::Sick,
+                    _ if self.near > 0 && self.average < NEAR_ON_AVERAGE => Standing::Near,
+                    _ => Standing::Proven,
+                };
             }
             Answered::Failed => {
                 self.limit = (self.limit / 2.0).max(1.0).min(most);
                 self.fresh = false;
+                self.near = 0;
                 self.standing = Standing::Sick;
             }
             Answered::Held => {}
@@ -179,16 +190,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_that_answers_quickly_has_no_more_requests_in_flight_than_help() {
+    fn an_endpoint_is_near_while_some_of_its_answers_take_no_time_and_none_takes_long() {
         let mut lane = Lane::new(64.0);
-        let mut limit_after = |answers: usize, millis: u64| {
+        let mut standing_after = |answers: usize, millis: u64| {
             for _ in 0..answers {
                 lane.answered(Answered::Delivered(Duration::from_millis(millis)), 64.0);
             }
-            lane.limit()
+            lane.standing
         };
-        assert_eq!(limit_after(1_000, 1), 32);
-        assert_eq!(limit_after(1_000, 20), 64, "one that takes its time gets more");
-        assert_eq!(limit_after(1_000, 1), 32, "for as long as it does");
+        assert_eq!(standing_after(1, 1), Standing::Proven);
+        assert_eq!(standing_after(1, 0), Standing::Near);
+        assert_eq!(standing_after(15, 3), Standing::Near, "these may have waited");
+        assert_eq!(standing_after(1, 3), Standing::Proven);
+        assert_eq!(standing_after(1, 0), Standing::Near);
+        assert_eq!(standing_after(3, 40), Standing::Proven, "these have not waited for us");
+        assert_eq!(standing_after(40, 0), Standing::Near);
+        lane.answered(Answered::Failed, 64.0);
+        assert_eq!(lane.standing, Standing::Sick);
     }
 }

@@ -104,6 +104,8 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// To one endpoint, reached step by step.
     pub max_in_flight_per_endpoint: usize,
+    /// To all endpoints together that answer within a millisecond.
+    pub max_in_flight_near: usize,
 }
 
 /// An engine, ready to run.

@@ -5,7 +5,8 @@
 //! An endpoint's limit grows with each success and halves with each failure, down to one probe. Endpoints that answer
 //! promptly are *proven*; those that failed or were slow are *sick* and together may use half of the global bound, and a
 //! quarter more is kept for those of which nothing is known, so that hanging receivers take neither the room of those
-//! that answer nor that of those that just came.
+//! that answer nor that of those that just came. Those that are *near* share a bound of their own: more requests to them would
+//! only wait for each other.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -50,9 +51,9 @@ pub(super) struct Scheduler {
     given_up: Vec<Leased>,
     lanes: Lanes,
     /// Endpoints with a delivery to send and room for it, by standing.
-    rings: [VecDeque<EndpointKey>; 3],
+    rings: [VecDeque<EndpointKey>; Standing::ALL.len()],
     /// Requests in flight, by standing.
-    in_flight: [usize; 3],
+    in_flight: [usize; Standing::ALL.len()],
     /// The standing whose turn it is.
     turn: usize,
     /// When lanes want to look into the store.
@@ -70,7 +71,7 @@ impl Scheduler {
             given_up: Vec::new(),
             lanes: Lanes::default(),
             rings: Default::default(),
-            in_flight: [0; 3],
+            in_flight: [0; Standing::ALL.len()],
             turn: 0,
             timers: BTreeSet::new(),
             starved: VecDeque::new(),
@@ -232,10 +233,11 @@ impl Scheduler {
             return None;
         }
         // The standings take turns, so that none waits for the end of another.
-        self.turn = (self.turn + 1) % 3;
+        let count = Standing::ALL.len();
+        self.turn = (self.turn + 1) % count;
         let first = self.turn;
-        let endpoint = (0..3).find_map(|step| {
-            let standing = Standing::ALL[(first + step) % 3];
+        let endpoint = (0..count).find_map(|step| {
+            let standing = Standing::ALL[(first + step) % count];
             if self.may_start(standing) { self.pop(standing) } else { None }
         })?;
         let lane = self.lanes.get_mut(&endpoint)?;
@@ -255,6 +257,7 @@ impl Scheduler {
         let sick = self.in_flight[Standing::Sick as usize];
         let unproven = sick + self.in_flight[Standing::New as usize];
         match standing {
+            Standing::Near => self.in_flight[Standing::Near as usize] < self.limits.max_in_flight_near.max(1),
             Standing::Proven => true,
             Standing::New => unproven < (most * 3 / 4).max(1),
             Standing::Sick => sick < (most / 2).max(1) && unproven < (most * 3 / 4).max(1),
@@ -318,11 +321,11 @@ mod tests {
     use crate::domain::id::DeliveryId;
     use crate::store::inbox::Place;
 
-    const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 };
+    const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8, max_in_flight_near: 16 };
 
     #[test]
     fn an_endpoint_that_is_left_to_another_process_is_given_up_and_taken_again() {
-        let mut scheduler = Scheduler::new(Limits { max_in_flight: 100, max_in_flight_per_endpoint: 1 });
+        let mut scheduler = Scheduler::new(Limits { max_in_flight_per_endpoint: 1, ..LIMITS });
         scheduler.add(jobs(0, 3));
         let first = scheduler.next_start().expect("it starts");
         scheduler.share(Share { nodes: 2, index: 1 });
@@ -374,13 +377,13 @@ mod tests {
         assert_eq!(starts(&mut scheduler).len(), 2);
         for _ in 0..40 {
             // Whatever standing it started with.
-            scheduler.in_flight = [9; 3];
+            scheduler.in_flight = [9; 4];
             scheduler.ended(EndpointKey(1), Standing::New, prompt());
-            scheduler.in_flight = [0; 3];
+            scheduler.in_flight = [0; 4];
             starts(&mut scheduler);
         }
         assert_eq!(scheduler.lanes[&EndpointKey(1)].in_flight, 8, "never more than the setting");
-        scheduler.in_flight = [8, 0, 0];
+        scheduler.in_flight = [0, 8, 0, 0];
         for _ in 0..8 {
             scheduler.ended(EndpointKey(1), Standing::Proven, Answered::Failed);
         }
@@ -389,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_bound_of_one_holds_from_the_first_delivery_on() {
-        let mut scheduler = Scheduler::new(Limits { max_in_flight: 100, max_in_flight_per_endpoint: 1 });
+        let mut scheduler = Scheduler::new(Limits { max_in_flight_per_endpoint: 1, ..LIMITS });
         scheduler.add(jobs(1, 5));
         assert_eq!(starts(&mut scheduler).len(), 1);
     }
@@ -453,8 +456,23 @@ mod tests {
     }
 
     #[test]
+    fn near_endpoints_share_a_bound_and_leave_the_rest_to_others() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        for endpoint in 1..=40 {
+            scheduler.lane(EndpointKey(endpoint)).answered(Answered::Delivered(Duration::ZERO), 8.0);
+            scheduler.add(jobs(endpoint, 2));
+        }
+        scheduler.add(jobs(41, 2));
+        let started = starts(&mut scheduler);
+        assert_eq!(started.iter().filter(|endpoint| **endpoint <= 40).count(), 16);
+        assert_eq!(started.iter().filter(|endpoint| **endpoint == 41).count(), 2, "nothing is known of this one");
+        scheduler.ended(EndpointKey(started[0]), Standing::Near, Answered::Delivered(Duration::ZERO));
+        assert_eq!(starts(&mut scheduler).len(), 1);
+    }
+
+    #[test]
     fn the_bound_over_all_holds() {
-        let mut scheduler = Scheduler::new(Limits { max_in_flight: 3, max_in_flight_per_endpoint: 64 });
+        let mut scheduler = Scheduler::new(Limits { max_in_flight: 3, max_in_flight_per_endpoint: 64, ..LIMITS });
         for endpoint in 1..=10 {
             let mut lane = Lane::default();
             lane.standing = Standing::Proven;

@@ -273,7 +273,7 @@ impl Sender for SimSender {
 
 /// How an endpoint behaves: each in its own way, and differently from hour to hour.
 fn receiver(endpoint: EndpointKey, now: Timestamp, random: &SeededRandom) -> (Option<u16>, Duration, Option<u64>) {
-    let quick = Duration::from_millis(1 + random.below(20));
+    let quick = Duration::from_millis(random.below(20));
     let hour = now.as_secs() / 3_600;
     match (endpoint.0 + hour) % 10 {
         0 => (Some(500), quick, None),
@@ -312,7 +312,7 @@ fn engine(world: &World) -> (SimStore, impl Future<Output = ()> + Send + use<>) 
         sender: SimSender(store.clone()),
         clock: world.clock.clone(),
         random: world.random.clone() as Arc<dyn Random>,
-        limits: Limits { max_in_flight: 64, max_in_flight_per_endpoint: 8 },
+        limits: Limits { max_in_flight: 64, max_in_flight_per_endpoint: 8, max_in_flight_near: 16 },
         grace: Duration::from_secs(12),
         metrics: Arc::new(Metrics::default()),
     };
