@@ -25,7 +25,7 @@ struct Idle {
     total: usize,
 }
 
-/// By the `Host` header, which names a port that is not the scheme's own.
+/// By the `Host` header, which names a port that is not the scheme's own: it is at hand, and nothing is copied to look it up.
 type Connections = HashMap<String, Vec<(Connection, Instant)>>;
 
 impl Idle {

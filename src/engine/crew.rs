@@ -1,5 +1,5 @@
-//! The tasks that make attempts. One that has made its attempt waits for the next: a task for each would cost more than
-//! signing does.
+//! The tasks that make attempts. One that has made its attempt waits for the next: to begin and end a task for each, keep it in
+//! two lists and move what it works with is paid for each delivery.
 
 use std::sync::Arc;
 use std::time::Duration;

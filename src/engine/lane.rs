@@ -12,10 +12,12 @@ use crate::store::inbox::Leased;
 /// Requests in flight to an endpoint that nothing is known about.
 const FIRST_LIMIT: f64 = 2.0;
 
-/// An endpoint is near while an answer within this time was among its last few, which is what the way takes when nothing waits,
-/// and it answers within some of it on average, whatever waits.
+/// An endpoint is near while one of its last few answers took less than `NEAR`, so that the way to it is short, and they take less
+/// than `NEAR_ON_AVERAGE` all in all: under load most of them wait, here or there, for others.
 const NEAR: Duration = Duration::from_millis(1);
 const NEAR_ON_AVERAGE: Duration = Duration::from_millis(5);
+
+/// How many its last few answers are.
 const REMEMBERED: u8 = 16;
 
 /// An answer within this time is prompt.
@@ -38,9 +40,9 @@ pub(super) enum Answered {
 /// What is known of an endpoint. Lanes wait for their turn with others of their standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Its last answer was a prompt success, and some of the last took no time.
+    /// Its last answer was a prompt success, and the way to it is short: see `NEAR`.
     Near,
-    /// Its last answer was a prompt success.
+    /// Its last answer was a prompt success, and the way is not known to be short.
     Proven,
     /// Nothing.
     New,

@@ -104,7 +104,7 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// To one endpoint, reached step by step.
     pub max_in_flight_per_endpoint: usize,
-    /// To all endpoints together that answer within a millisecond.
+    /// To all near endpoints together: see `lane`.
     pub max_in_flight_near: usize,
 }
 

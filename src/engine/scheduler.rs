@@ -2,11 +2,10 @@
 //!
 //! No I/O and no clock: it is told what happened and asked what to do.
 //!
-//! An endpoint's limit grows with each success and halves with each failure, down to one probe. Endpoints that answer
-//! promptly are *proven*; those that failed or were slow are *sick* and together may use half of the global bound, and a
-//! quarter more is kept for those of which nothing is known, so that hanging receivers take neither the room of those
-//! that answer nor that of those that just came. Those that are *near* share a bound of their own: more requests to them would
-//! only wait for each other.
+//! Limits are the lanes' own (`lane`). Endpoints that answer promptly are *proven*; those that failed or were slow are *sick*
+//! and together may use half of the global bound, and a quarter more is kept for those of which nothing is known, so that
+//! hanging receivers take neither the room of those that answer nor that of those that just came. Those that are *near* share a
+//! bound of their own: more requests to them would only wait for each other.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
