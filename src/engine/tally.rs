@@ -12,8 +12,12 @@ use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify};
 use crate::store::{Settled, Settlement, Store};
 
-/// How often it is written down.
+/// How often it is written down, where it is one write.
 const EVERY: Duration = Duration::from_secs(2);
+
+/// What is more than one write, because many endpoints are busy, is added up for so many times as long: the shortest slot has
+/// five minutes, and every count that is written costs the deliveries its time.
+const ROUNDS_OF_MANY: u32 = 5;
 
 /// Counts in one write: short enough that no publisher notices.
 const STEP: usize = 256;
@@ -43,7 +47,9 @@ impl Tally {
     /// worse than not at all.
     async fn write(&self, store: &Store) {
         let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        let counts: Vec<_> = counts.into_iter().collect();
+        // In the order of the table, so that a write is to a few of its pages.
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_unstable();
         for step in counts.chunks(STEP) {
             if let Err(error) = store.count_attempts(step.to_vec()).await {
                 tracing::warn!(%error, "attempts could not be counted");
@@ -51,17 +57,26 @@ impl Tally {
         }
     }
 
+    fn is_many(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() > STEP
+    }
+
     /// Writes down what was counted, every few seconds and once more at the stop.
     pub async fn keep_writing(&self, store: Store, stop: impl Future<Output = ()>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
+        let mut waited = 0;
         loop {
             let is_over = tokio::select! {
                 () = &mut stop => true,
                 _ = ticks.tick() => false,
             };
-            self.write(&store).await;
+            waited += 1;
+            if is_over || !self.is_many() || waited >= ROUNDS_OF_MANY {
+                self.write(&store).await;
+                waited = 0;
+            }
             if is_over {
                 return;
             }

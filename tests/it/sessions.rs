@@ -188,9 +188,15 @@ async fn counts_add_up_and_short_slots_go_first() {
     };
     let [(short, short_kept), (long, long_kept)] = SLOTS;
     assert_eq!((sum(None, short).await, sum(Some(id), long).await), (10, 10));
+    // Those of endpoints that have gone are not counted, and stop nobody.
+    let (gone, gone_key) = fixture.endpoint().await;
+    store.delete_endpoint(fixture.account, gone).await.expect("deleted");
+    let of_gone = Counted::of(gone_key, now, Came::Success, 10);
+    store.count_attempts(vec![(of_gone, 7), (counted(Came::Retrying, 3), 1)]).await.expect("counted");
+    assert_eq!((sum(None, short).await, sum(Some(id), long).await), (11, 11));
     let purge = |at| async move { while store.purge_attempt_counts(at).await.expect("a step") {} };
     purge(now.plus(short_kept).plus(short)).await;
-    assert_eq!((sum(None, short).await, sum(None, long).await), (0, 10));
+    assert_eq!((sum(None, short).await, sum(None, long).await), (0, 11));
     purge(now.plus(long_kept).plus(long)).await;
     assert_eq!(sum(None, long).await, 0);
 }

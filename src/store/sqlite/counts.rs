@@ -19,24 +19,24 @@ impl Store {
     /// Adds to the counts of attempts. Those of endpoints that have gone are not counted any more.
     pub async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
         self.writer
-            .write(move |tx| {
+            .write_hot(move |tx| {
+                let mut rows = Vec::with_capacity(counts.len() * SLOTS.len());
+                for (counted, attempts) in counts {
+                    let Some(endpoint) = tx.book.endpoint(counted.endpoint) else { continue };
+                    let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
+                    let Counted { endpoint: key, came, class, .. } = counted;
+                    rows.extend(counted.slots().map(|(length, slot)| {
+                        (endpoint.account.0, length, slot.as_millis(), key.0, came.number(), class, attempts)
+                    }));
+                }
+                // In the order of the table, so that each of its pages is changed once.
+                rows.sort_unstable();
                 let sql = "INSERT INTO attempt_counts (account, length, slot, endpoint, came, class, attempts) \
-                           SELECT account, ?2, ?3, key, ?4, ?5, ?6 FROM endpoints WHERE key = ?1 AND deleted_at IS NULL \
-                           ON CONFLICT (account, length, slot, endpoint, came, class) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (account, length, slot, endpoint, came, class) \
                            DO UPDATE SET attempts = attempts + excluded.attempts";
                 let mut statement = tx.db.prepare_cached(sql)?;
-                for (counted, attempts) in counts {
-                    let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
-                    for (length, slot) in counted.slots() {
-                        statement.execute(params![
-                            counted.endpoint.0,
-                            length,
-                            slot.as_millis(),
-                            counted.came.number(),
-                            counted.class,
-                            attempts,
-                        ])?;
-                    }
+                for row in rows {
+                    statement.execute(row)?;
                 }
                 Ok(())
             })
