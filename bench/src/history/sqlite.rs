@@ -34,8 +34,8 @@ pub fn write(file: &Path, past: Past) -> anyhow::Result<()> {
         ))?;
     }
     db.execute_batch(
-        "UPDATE endpoints SET deliveries_total = \
-         (SELECT COUNT(*) FROM deliveries d WHERE d.endpoint = endpoints.key AND d.lease IS NULL); \
+        "UPDATE endpoint_counters AS c SET deliveries_total = \
+         (SELECT COUNT(*) FROM deliveries d WHERE d.endpoint = c.endpoint AND d.lease IS NULL); \
          UPDATE accounts SET events_total = (SELECT COUNT(*) FROM events e WHERE e.account = accounts.key); \
          PRAGMA wal_checkpoint(TRUNCATE)",
     )?;

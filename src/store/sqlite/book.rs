@@ -30,6 +30,8 @@ pub(super) struct EndpointRow {
     pub in_line: bool,
     last_delivery_at: Option<Timestamp>,
     deliveries_added: i64,
+    /// Whether the running transaction has paused it.
+    paused: bool,
     target: Option<Arc<Target>>,
 }
 
@@ -147,6 +149,7 @@ impl Book {
         row.health = health;
         self.dirty_endpoints.insert(key);
         if paused {
+            row.paused = true;
             let paused = row
                 .target
                 .as_deref()
@@ -211,25 +214,32 @@ impl Book {
     /// Writes counters and healths. They are kept in memory within a transaction, because most batches touch few
     /// endpoints many times.
     pub fn flush(&mut self, db: &Connection) -> Result<(), StoreError> {
+        let mut count = db.prepare_cached(
+            "UPDATE endpoint_counters SET deliveries_total = deliveries_total + ?2, consecutive_failures = ?3, \
+             failing_since = ?4, last_delivery_at = ?5 WHERE endpoint = ?1",
+        )?;
         for key in self.dirty_endpoints.drain() {
             let Some(row) = self.endpoints.get_mut(&key) else { continue };
             let (health, version) = (row.health, row.target.as_ref().map(|target| target.version));
-            db.prepare_cached(
-                "UPDATE endpoints SET deliveries_total = deliveries_total + ?2, consecutive_failures = ?3, \
-                 failing_since = ?4, last_delivery_at = ?5, updated_at = iif(status = ?6, updated_at, ?8), \
-                 status = ?6, version = MAX(version, IFNULL(?7, 0)) WHERE key = ?1",
-            )?
-            .execute(params![
+            let last_delivery_at = row.last_delivery_at.map(Timestamp::as_millis);
+            count.execute(params![
                 key.0,
                 row.deliveries_added,
                 health.consecutive_failures,
                 health.failing_since.map(Timestamp::as_millis),
-                row.last_delivery_at.map(Timestamp::as_millis),
-                health.status.to_column(),
-                version,
-                row.last_delivery_at.map(Timestamp::as_millis),
+                last_delivery_at,
             ])?;
             row.deliveries_added = 0;
+            if std::mem::take(&mut row.paused) {
+                let sql = "UPDATE endpoints SET status = ?2, version = MAX(version, IFNULL(?3, 0)), updated_at = ?4 \
+                           WHERE key = ?1";
+                db.prepare_cached(sql)?.execute(params![
+                    key.0,
+                    health.status.to_column(),
+                    version,
+                    last_delivery_at
+                ])?;
+            }
         }
         for key in self.dirty_accounts.drain() {
             let Some(row) = self.accounts.get_mut(&key) else { continue };
@@ -350,7 +360,8 @@ impl Book {
         let mut statement = db.prepare_cached(
             "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
              last_delivery_at, ordering, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) AS in_line \
-             FROM endpoints WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
+             FROM endpoints JOIN endpoint_counters ON endpoint = key \
+             WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
@@ -367,8 +378,17 @@ impl Book {
             let account = endpoint.account;
             let fifo = ordering == Ordering::Fifo;
             let in_line = in_line || fifo;
-            let row =
-                EndpointRow { account, health, held, fifo, in_line, last_delivery_at, deliveries_added: 0, target };
+            let row = EndpointRow {
+                account,
+                health,
+                held,
+                fifo,
+                in_line,
+                last_delivery_at,
+                deliveries_added: 0,
+                paused: false,
+                target,
+            };
             self.endpoints.insert(endpoint.key, row);
         }
         Ok(())

@@ -133,7 +133,7 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
         .collect::<Result<_, _>>()?;
     for (replay, endpoint) in cancelled {
         let taken_back = take_back(db, replay)?;
-        let sql = "UPDATE endpoints SET deliveries_total = deliveries_total - ?2 WHERE key = ?1";
+        let sql = "UPDATE endpoint_counters SET deliveries_total = deliveries_total - ?2 WHERE endpoint = ?1";
         db.execute(sql, [endpoint, taken_back])?;
     }
     let lines: Vec<i64> = db

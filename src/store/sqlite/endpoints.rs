@@ -19,8 +19,9 @@ use crate::store::shared::{Deed, words};
 use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
-const COLUMNS: &str = "SELECT e.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
-                       ORDER BY version DESC LIMIT 1) AS hint FROM endpoints e WHERE e.deleted_at IS NULL";
+const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
+                       ORDER BY version DESC LIMIT 1) AS hint FROM endpoints e \
+                       JOIN endpoint_counters c ON c.endpoint = e.key WHERE e.deleted_at IS NULL";
 
 impl Store {
     /// Registers an endpoint. Its secret is in this answer only.
@@ -80,14 +81,11 @@ impl Store {
                     &Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields()),
                 )?;
                 let status = change.status.unwrap_or(endpoint.health.status);
-                let cleared = change.status == Some(EndpointStatus::Active);
                 let description = change.description.unwrap_or(endpoint.description);
                 tx.db
                     .prepare_cached(
-                        "UPDATE endpoints SET url = ?2, events = ?3, description = ?4, status = ?5, ordering = ?8, \
-                         consecutive_failures = iif(?6, 0, consecutive_failures), \
-                         failing_since = iif(?6, NULL, failing_since), version = version + 1, updated_at = ?7 \
-                         WHERE key = ?1",
+                        "UPDATE endpoints SET url = ?2, events = ?3, description = ?4, status = ?5, ordering = ?7, \
+                         version = version + 1, updated_at = ?6 WHERE key = ?1",
                     )?
                     .execute(params![
                         endpoint.key.0,
@@ -95,10 +93,14 @@ impl Store {
                         change.events.unwrap_or(endpoint.events).join(" "),
                         description,
                         status.to_column(),
-                        cleared,
                         tx.now.as_millis(),
                         change.ordering.unwrap_or(endpoint.ordering).to_column(),
                     ])?;
+                if change.status == Some(EndpointStatus::Active) {
+                    let sql = "UPDATE endpoint_counters SET consecutive_failures = 0, failing_since = NULL \
+                               WHERE endpoint = ?1";
+                    tx.db.prepare_cached(sql)?.execute([endpoint.key.0])?;
+                }
                 tx.book.touch_endpoint(endpoint.key);
                 if status == EndpointStatus::Active {
                     // What was held goes on.
@@ -217,6 +219,7 @@ fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSe
             new.ordering.to_column(),
         ])?;
     let key = EndpointKey(tx.db.last_insert_rowid());
+    tx.db.prepare_cached("INSERT INTO endpoint_counters (endpoint) VALUES (?1)")?.execute([key.0])?;
     let secret = add_secret(tx, key, id)?;
     tx.book.touch_endpoint(key);
     Ok(WithSecret { resource: find(tx.db, account.id, id)?, secret })

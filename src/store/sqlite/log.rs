@@ -63,7 +63,8 @@ impl Store {
             if page.offset() >= total {
                 return Ok(Paged { items: Vec::new(), total });
             }
-            let sql = "SELECT key FROM endpoints WHERE account = ?1 AND deleted_at IS NULL AND deliveries_total > 0";
+            let sql = "SELECT e.key FROM endpoints e JOIN endpoint_counters c ON c.endpoint = e.key \
+                       WHERE e.account = ?1 AND e.deleted_at IS NULL AND c.deliveries_total > 0";
             let endpoints: Vec<i64> =
                 snapshot.prepare_cached(sql)?.query_map([account.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
             let skipped = usize::try_from(page.offset()).unwrap_or(usize::MAX);
@@ -165,8 +166,10 @@ fn attempts_of(db: &Connection, id: DeliveryId) -> Result<Vec<Attempt>, StoreErr
 
 /// From counters that are kept in the same commits as the rows. `column` is one of two names written above.
 fn deliveries_total(db: &Connection, column: &str, value: i64) -> Result<u64, StoreError> {
-    let sql =
-        format!("SELECT IFNULL(SUM(deliveries_total), 0) FROM endpoints WHERE {column} = ?1 AND deleted_at IS NULL");
+    let sql = format!(
+        "SELECT IFNULL(SUM(c.deliveries_total), 0) FROM endpoints e JOIN endpoint_counters c ON c.endpoint = e.key \
+         WHERE e.{column} = ?1 AND e.deleted_at IS NULL"
+    );
     let total: i64 = db.prepare_cached(&sql)?.query_row([value], |row| row.get(0))?;
     Ok(u64::try_from(total).unwrap_or(0))
 }

@@ -20,6 +20,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0003_log", include_str!("../../../migrations/sqlite/0003_log.sql")),
     ("0004_people", include_str!("../../../migrations/sqlite/0004_people.sql")),
     ("0005_leased", include_str!("../../../migrations/sqlite/0005_leased.sql")),
+    ("0006_counters", include_str!("../../../migrations/sqlite/0006_counters.sql")),
 ];
 
 /// How long a checkpoint waits for readers.

@@ -1,0 +1,1 @@
+-- Nothing: what deliveries count has had a table of its own from the first version on. SQLite's twin makes one.
