@@ -517,15 +517,22 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
     old.execute_batch(first).expect("the first version");
     old.execute_batch(
         "INSERT INTO accounts (key, id, name, created_at, updated_at) VALUES (1, zeroblob(16), 'old', 0, 0); \
+         INSERT INTO endpoints (key, id, account, url, events, consecutive_failures, failing_since, last_delivery_at, \
+         deliveries_total, created_at, updated_at) VALUES (1, zeroblob(16), 1, 'https://a.example', 'a', 3, 5, 6, 7, 0, 0); \
          PRAGMA user_version = 1",
     )
-    .expect("a row");
+    .expect("rows");
     drop(old);
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
     let store = Store::open(options(folder.path(), clock, None)).await.expect("opens");
     let account = AccountId::from_random([0; 16]);
     assert_eq!(store.accounts(ALL).await.expect("listed").items[0].name, "old");
     assert!(store.view().event_types().is_empty(), "the catalog is the operator's");
+    let counters: (i64, i64, i64, i64, i64) = rusqlite::Connection::open(folder.path().join("aldaba.db"))
+        .expect("opens")
+        .query_row("SELECT * FROM endpoint_counters", [], |row| row.try_into())
+        .expect("a row");
+    assert_eq!(counters, (1, 7, 6, 3, 5), "deliveries, the last one, failures in a row, since when");
     assert_eq!(store.replay(account, ReplayId::from_random([1; 16])).await.err(), Some(StoreError::NotFound));
 }
 
