@@ -47,7 +47,7 @@ impl Tally {
     /// worse than not at all.
     async fn write(&self, store: &Store) {
         let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        // In the order of the table, so that a write is to a few of its pages.
+        // Endpoint by endpoint, so that each write is to few pages of the table.
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_unstable();
         for step in counts.chunks(STEP) {

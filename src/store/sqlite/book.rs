@@ -30,7 +30,7 @@ pub(super) struct EndpointRow {
     pub in_line: bool,
     last_delivery_at: Option<Timestamp>,
     deliveries_added: i64,
-    /// Whether the running transaction has paused it.
+    /// Whether the running transaction has paused it: its status is written then, and not with every counter.
     paused: bool,
     target: Option<Arc<Target>>,
 }
