@@ -127,7 +127,7 @@ impl App {
         }
         let pages = web::router(api.clone());
         let front = if config.roles.api { Front::whole(api.clone(), pages) } else { Front::health(api.clone()) };
-        let answer = move |request| front.answer(request);
+        let answer = move |request, peer| front.answer(request, peer);
         let refusing = api.clone();
         let refusal: server::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
         let server = tokio::spawn(server::serve(listener, answer, Some(refusal), until(stopped), grace));

@@ -34,7 +34,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// cannot be read as one.
 pub async fn serve<F>(
     listener: TcpListener,
-    answer: impl Fn(Request<Body>) -> F + Clone + Send + 'static,
+    answer: impl Fn(Request<Body>, Peer) -> F + Clone + Send + 'static,
     refusal: Option<Refusal>,
     stop: impl Future<Output = ()>,
     grace: Duration,
@@ -71,11 +71,10 @@ pub async fn serve<F>(
         let _ = stream.set_nodelay(true);
         let answer = answer.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer.ip()));
+            let request = request.map(Body::new);
             let answer = answer.clone();
             // Made within the block: one that comes from outside would lie in it twice.
-            async move { Ok::<_, Infallible>(answer(request).await) }
+            async move { Ok::<_, Infallible>(answer(request, Peer(peer.ip())).await) }
         });
         let wire = Wire { stream: TokioIo::new(stream), refusal: refusal.clone(), pending: Vec::new() };
         let connection = graceful.watch(builder.serve_connection(wire, service));

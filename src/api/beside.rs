@@ -20,8 +20,8 @@ use super::trace::{Traced, within};
 /// Wraps every request: gives it an id, logs it, and answers in the envelope even when a handler panics.
 pub fn observe<F>(
     api: Api,
-    mut request: Request,
-    answer: impl FnOnce(Request) -> F,
+    request: Request,
+    answer: impl FnOnce(Request, RequestInfo) -> F,
 ) -> impl Future<Output = Response<Body>>
 where
     F: Future<Output = Response<Body>>,
@@ -30,9 +30,8 @@ where
     let language = request.headers().get(ACCEPT_LANGUAGE).and_then(|value| value.to_str().ok());
     let info = RequestInfo { id, language: language.map_or(Language::English, Language::from_header) };
     let traced = Traced { id: info.id.clone(), method: request.method().clone(), uri: request.uri().clone() };
-    request.extensions_mut().insert(info.clone());
     within(traced, async move {
-        let mut answering = pin!(answer(request));
+        let mut answering = pin!(answer(request, info.clone()));
         let guarded = poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
             Ok(Poll::Ready(response)) => Poll::Ready(Some(response)),
             Ok(Poll::Pending) => Poll::Pending,
@@ -192,7 +191,7 @@ mod tests {
         Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)
     }
 
-    async fn broken(_: Request) -> Response<Body> {
+    async fn broken(_: Request, _: RequestInfo) -> Response<Body> {
         panic!("the inside of the house")
     }
 

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use axum::RequestPartsExt as _;
 use axum::body::Body;
-use axum::extract::RawPathParams;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::Api;
 use super::auth::{Caller, authenticate};
+use super::dispatch::{Found, Handler};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code, Fault, Words};
 use super::idempotency::{self, Mark};
@@ -84,38 +84,34 @@ struct Kept {
     body_hash: [u8; 32],
 }
 
+/// What comes with a request and is no part of it.
+pub struct Arrival {
+    /// Its id and language.
+    pub info: RequestInfo,
+    /// Who is at the other end of the connection.
+    pub peer: Option<Peer>,
+    /// For whom a page of ours calls; otherwise the request says who it is.
+    pub caller: Option<Caller>,
+}
+
 /// Brings a request to its handler, and the handler's answer back.
-pub async fn serve<F>(
-    api: Api,
-    door: Door,
-    request: Request<Body>,
-    handler: impl FnOnce(Call) -> F + Send + 'static,
-) -> Response<Body>
-where
-    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
-{
-    let info = request.extensions().get::<RequestInfo>().cloned();
-    let info = info.unwrap_or_else(|| RequestInfo { id: "".into(), language: super::error::Language::English });
-    match enter(api, door, request, &info, handler).await {
+pub async fn serve(api: Api, found: Found, arrival: Arrival, request: Request<Body>) -> Response<Body> {
+    let info = arrival.info.clone();
+    match enter(api, found, arrival, request).await {
         Ok(response) => response,
         Err(error) => refuse(&error, &info),
     }
 }
 
-async fn enter<F>(
+async fn enter(
     api: Api,
-    door: Door,
+    Found { door, handler, params }: Found,
+    Arrival { info, peer, caller }: Arrival,
     request: Request<Body>,
-    info: &RequestInfo,
-    handler: impl FnOnce(Call) -> F + Send + 'static,
-) -> Result<Response<Body>, ApiError>
-where
-    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
-{
+) -> Result<Response<Body>, ApiError> {
     let now = api.clock.now();
-    // Nobody outside can write an extension: it is there when a page of ours calls for a person.
-    let caller = match request.extensions().get::<Caller>() {
-        Some(caller) => caller.clone(),
+    let caller = match caller {
+        Some(caller) => caller,
         None => caller_of(&api, request.headers(), now).await?,
     };
     api.key_uses.note(&caller, now);
@@ -130,9 +126,8 @@ where
     allowed(&caller, door)?;
     let key = key?;
     let most = if door.batch { MAX_BATCH_BODY } else { api.settings.max_body };
-    let (mut parts, body) = request.into_parts();
-    let params = parts.extract::<RawPathParams>().await.map_err(|_| ApiError::from(Code::NotFound))?;
-    let params = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let (parts, body) = request.into_parts();
+    let params = params.into_iter().map(decoded).collect::<Result<_, _>>()?;
     let body = read_body(&parts.headers, body, most).await;
     let mut mark = None;
     let mut kept = None;
@@ -157,7 +152,7 @@ where
         caller,
         info: info.clone(),
         headers: parts.headers,
-        peer: parts.extensions.get().copied(),
+        peer,
         params,
         query,
         body,
@@ -176,17 +171,14 @@ where
 }
 
 /// Runs the first call with an idempotency key to its end, and keeps its refusal; its success is kept with its effect.
-async fn answer_once<F>(
+async fn answer_once(
     api: Api,
     info: RequestInfo,
     kept: Kept,
     mark: Mark,
-    handler: impl FnOnce(Call) -> F,
+    handler: Handler,
     call: Call,
-) -> Result<Answer, ApiError>
-where
-    F: Future<Output = Result<Answer, ApiError>>,
-{
+) -> Result<Answer, ApiError> {
     let answered = handler(call).await;
     if let Err(error) = &answered
         && error.status() < 500
@@ -244,6 +236,12 @@ async fn replay(
     Ok(Some(response))
 }
 
+/// A named part of the path without its percent-encoding (RFC 3986, section 2.1). What is no text names nothing.
+fn decoded((name, value): (String, String)) -> Result<(String, String), ApiError> {
+    let value = percent_decode_str(&value).decode_utf8().map_err(|_| ApiError::from(Code::NotFound))?;
+    Ok((name, value.into_owned()))
+}
+
 fn kept_answer(body_hash: [u8; 32], status: u16, info: &RequestInfo, answer: Vec<u8>) -> KeptAnswer {
     KeptAnswer { body_hash, status, request_id: info.id.to_string(), answer }
 }
@@ -258,7 +256,7 @@ fn allowed(caller: &Caller, door: Door) -> Result<(), ApiError> {
 }
 
 /// Reads a body up to a size. A fault is kept until the handler asks for the body, because a 404 comes first.
-async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, ApiError> {
+async fn read_body(headers: &HeaderMap, mut body: Body, most: usize) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::from(Fault::new(Code::BodyTooLarge).naming(most));
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > most) {
@@ -267,12 +265,29 @@ async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes
     let broken = |english: &str, spanish: &str| {
         ApiError::from(Fault::new(Code::InvalidJson).because(&Words::new(english, spanish)))
     };
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
-        Ok(Err(_)) => Err(broken("it ended early", "terminó antes de tiempo")),
-        Err(_) => Err(broken("it did not arrive in time", "no llegó a tiempo")),
-    }
+    let gathered = async {
+        // Nearly every body is one frame, which is handed on as it came.
+        let (mut first, mut joined) = (Bytes::new(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| broken("it ended early", "terminó antes de tiempo"))?;
+            // What follows a body says nothing here.
+            let Ok(data) = frame.into_data() else { continue };
+            if data.len() > most - joined.len().max(first.len()) {
+                return Err(too_large());
+            }
+            if first.is_empty() {
+                first = data;
+                continue;
+            }
+            if joined.is_empty() {
+                joined.extend_from_slice(&first);
+            }
+            joined.extend_from_slice(&data);
+        }
+        Ok(if joined.is_empty() { first } else { joined.into() })
+    };
+    let in_time = tokio::time::timeout(BODY_TIMEOUT, gathered).await;
+    in_time.unwrap_or_else(|_| Err(broken("it did not arrive in time", "no llegó a tiempo")))
 }
 
 impl Call {
@@ -368,7 +383,7 @@ impl Call {
         let info = self.info.clone();
         let write = move |effect: &T| {
             let answer = render(effect);
-            kept_answer(kept.body_hash, answer.status(), &info, answer.body(&info.id))
+            kept_answer(kept.body_hash, answer.status(), &info, answer.into_body(&info.id))
         };
         Some(Keep { scope: kept.scope, render: Box::new(write) })
     }

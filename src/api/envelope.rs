@@ -1,6 +1,6 @@
 //! The shape of every answer: `data` or `errors`, and `meta`.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,7 +14,7 @@ use super::error::{ApiError, Language};
 use crate::domain::time::Timestamp;
 use crate::store::{Page, Paged};
 
-/// Room for one resource, in bytes.
+/// Room for an answer with one resource, in bytes.
 const USUAL_BODY: usize = 512;
 
 /// Names the request in its answer.
@@ -69,7 +69,7 @@ pub struct Answer {
 #[derive(Debug)]
 enum Content {
     Nothing,
-    /// JSON text, and what `meta` has beside the usual.
+    /// The body as far as its data, and what `meta` has beside the usual.
     Json(Vec<u8>, Option<Value>),
     /// Its media type and name, and its bytes as they come.
     File(&'static str, String, Body),
@@ -78,7 +78,7 @@ enum Content {
 impl Answer {
     /// One resource or a list of them.
     pub fn new(status: u16, data: &impl Serialize) -> Self {
-        Self { status, content: Content::Json(json_text(data), None) }
+        Self { status, content: Content::Json(begun(data), None) }
     }
 
     /// 204.
@@ -100,7 +100,7 @@ impl Answer {
             "total": paged.total,
             "total_pages": paged.total.div_ceil(u64::from(page.per_page)),
         });
-        Self { status: 200, content: Content::Json(json_text(&items), Some(pagination)) }
+        Self { status: 200, content: Content::Json(begun(&items), Some(pagination)) }
     }
 
     /// The status.
@@ -109,45 +109,61 @@ impl Answer {
     }
 
     /// The bytes of a body that is JSON or nothing.
-    pub fn body(&self, request_id: &str) -> Vec<u8> {
-        let Content::Json(data, pagination) = &self.content else { return Vec::new() };
-        let extra = pagination.iter().map(|pagination| ("pagination", pagination.clone()));
-        whole("data", data, &meta(request_id, extra))
+    pub fn into_body(self, request_id: &str) -> Vec<u8> {
+        match self.content {
+            Content::Json(text, pagination) => {
+                finished(text, request_id, pagination.map(|pagination| ("pagination", pagination)))
+            }
+            Content::Nothing | Content::File(..) => Vec::new(),
+        }
     }
 
     /// The whole response.
     pub fn into_response(self, request_id: &str) -> Response<Body> {
-        let mut response = respond(self.status, self.body(request_id), request_id);
-        if let Content::File(media_type, name, body) = self.content {
-            *response.body_mut() = body;
-            let headers = response.headers_mut();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-            // What is in it comes from whomever.
-            headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-            if let Ok(value) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
-                headers.insert("content-disposition", value);
-            }
+        let Content::File(media_type, name, body) = self.content else {
+            return respond(self.status, self.into_body(request_id), request_id);
+        };
+        let mut response = respond(self.status, Vec::new(), request_id);
+        *response.body_mut() = body;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        // What is in it comes from whomever.
+        headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+        if let Ok(value) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
+            headers.insert("content-disposition", value);
         }
         response
     }
 }
 
-/// Our own structures always serialise: string keys, no foreign code.
-fn json_text(data: &impl Serialize) -> Vec<u8> {
+/// A body as far as its data. Our own structures always serialise: string keys, no foreign code.
+fn begun(data: &impl Serialize) -> Vec<u8> {
     let mut text = Vec::with_capacity(USUAL_BODY);
+    text.extend_from_slice(b"{\"data\":");
     let _ = serde_json::to_writer(&mut text, data);
+    text
+}
+
+/// A body to its end.
+fn finished(mut text: Vec<u8>, request_id: &str, extra: impl IntoIterator<Item = (&'static str, Value)>) -> Vec<u8> {
+    let begin =
+        concat!(",\"meta\":{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",\"api_version\":\"v1\",\"request_id\":\"");
+    let datetime = "\",\"datetime\":{\"timezone\":\"UTC\",\"format\":\"ISO 8601\"}";
+    for part in [begin, request_id, datetime] {
+        text.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in extra {
+        // Into memory, which does not fail.
+        let _ = write!(text, ",\"{name}\":{value}");
+    }
+    text.extend_from_slice(b"}}");
     text
 }
 
 /// The bytes of a refusal's body.
 pub fn error_body(error: &ApiError, info: &RequestInfo) -> Vec<u8> {
     let errors = error.errors(info.language);
-    whole("errors", errors.as_bytes(), &meta(&info.id, error.meta()))
-}
-
-/// A body with what it holds under `name`.
-fn whole(name: &str, content: &[u8], meta: &str) -> Vec<u8> {
-    [b"{\"", name.as_bytes(), b"\":", content, b",\"meta\":", meta.as_bytes(), b"}"].concat()
+    finished([b"{\"errors\":", errors.as_bytes()].concat(), &info.id, error.meta())
 }
 
 /// A refusal as a response.
@@ -171,17 +187,6 @@ pub fn respond(status: u16, body: Vec<u8>, request_id: &str) -> Response<Body> {
         headers.insert(X_REQUEST_ID, id);
     }
     response
-}
-
-fn meta(request_id: &str, extra: impl IntoIterator<Item = (&'static str, Value)>) -> String {
-    let begin = concat!("{\"version\":\"", env!("CARGO_PKG_VERSION"), "\",\"api_version\":\"v1\",\"request_id\":\"");
-    let datetime = "\",\"datetime\":{\"timezone\":\"UTC\",\"format\":\"ISO 8601\"}";
-    let mut meta = [begin, request_id, datetime].concat();
-    for (name, value) in extra {
-        let _ = write!(meta, ",\"{name}\":{value}");
-    }
-    meta.push('}');
-    meta
 }
 
 /// A time as the contract writes it.

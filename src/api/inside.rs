@@ -1,15 +1,21 @@
 //! The API, called from inside by a page for whoever looks at it: through the same door, to the same handlers.
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response};
 
+use super::call::{Arrival, serve};
+use super::dispatch::Calls;
+use super::envelope::refuse;
+use super::error::Code;
 use super::people::Doorstep;
-use super::{Api, Caller, Peer, routed, surface};
+use super::{Api, Caller, Peer, surface};
 
 /// Every call of the API, to be made in process.
 #[derive(Clone)]
-pub struct Inside(Router);
+pub struct Inside {
+    api: Api,
+    calls: Calls,
+}
 
 /// A call.
 pub struct Asked<'a> {
@@ -26,7 +32,7 @@ pub struct Asked<'a> {
 impl Inside {
     /// The calls of this API.
     pub fn new(api: Api) -> Self {
-        Self(surface().router.with_state(api))
+        Self { api, calls: surface().by_path() }
     }
 
     /// Calls for somebody.
@@ -45,12 +51,15 @@ impl Inside {
         if let Ok(host) = HeaderValue::from_str(door.host()) {
             request.headers_mut().insert("host", host);
         }
-        let extensions = request.extensions_mut();
-        extensions.insert(caller);
-        extensions.insert(door.info().clone());
-        if let Some(address) = door.address() {
-            extensions.insert(Peer(address));
-        }
-        routed(self.0.clone(), request).await
+        let info = door.info().clone();
+        let refusal = match self.calls.find(request.method(), request.uri().path()) {
+            Some(Ok(found)) => {
+                let arrival = Arrival { info, peer: door.address().map(Peer), caller: Some(caller) };
+                return serve(self.api.clone(), found, arrival, request).await;
+            }
+            Some(Err(refusal)) => refusal,
+            None => Code::NotFound.into(),
+        };
+        refuse(&refusal, &info)
     }
 }

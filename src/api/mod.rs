@@ -9,6 +9,7 @@ mod auth;
 mod beside;
 mod call;
 mod deliveries;
+mod dispatch;
 mod envelope;
 mod error;
 mod event_types;
@@ -31,10 +32,9 @@ mod webhooks;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::handler::Handler;
-use axum::http::Method;
-use axum::routing::{MethodFilter, get, on};
+use axum::body::Body as HttpBody;
+use axum::http::{Method, Request, Response};
+use axum::routing::get;
 use tower_service::Service as _;
 
 use crate::clock::{Clock, Random};
@@ -45,8 +45,9 @@ use crate::domain::url::Environment;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use call::{Call, Door, For};
-use envelope::Answer;
+use call::{Arrival, Call, Door, For};
+use dispatch::{Calls, Surface};
+use envelope::{Answer, refuse};
 use openapi::{Body, Description, calls};
 use people::Hashing;
 use slots::Slots;
@@ -166,15 +167,9 @@ impl Api {
     }
 }
 
-/// What is served: the router, and what is known of each of its calls.
-struct Surface {
-    router: Router<Api>,
-    routes: Vec<Route>,
-}
-
 impl Surface {
     fn call<H, F>(
-        mut self,
+        self,
         method: Method,
         path: &'static str,
         (bucket, permission, keys): (Bucket, P, For),
@@ -182,32 +177,11 @@ impl Surface {
         description: &'static Description,
     ) -> Self
     where
-        H: Fn(Call) -> F + Clone + Send + Sync + 'static,
+        H: Fn(Call) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
     {
         let door = Door { bucket, permission, keys, batch: matches!(description.body, Body::Batch(..)) };
-        let filter = MethodFilter::try_from(method.clone()).expect("the methods below are the usual ones");
-        self.routes.push(Route { method, path, door, description });
-        self.router = self.router.route(path, on(filter, Entrance { door, handler }));
-        self
-    }
-}
-
-#[derive(Clone)]
-struct Entrance<H> {
-    door: Door,
-    handler: H,
-}
-
-impl<H, F> Handler<((),), Api> for Entrance<H>
-where
-    H: Fn(Call) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
-{
-    type Future = std::pin::Pin<Box<dyn Future<Output = axum::response::Response> + Send>>;
-
-    fn call(self, request: Request, api: Api) -> Self::Future {
-        Box::pin(call::serve(api, self.door, request, self.handler))
+        self.with(Route { method, path, door, description }, handler)
     }
 }
 
@@ -216,7 +190,7 @@ where
 fn surface() -> Surface {
     use Bucket as B;
     use For::{Account, Both, Operator};
-    Surface { router: Router::new(), routes: Vec::new() }
+    Surface::default()
         .call(GET, "/v1/webhooks", (B::WebhooksList, P::WebhooksRead, Account), webhooks::list, &calls::LIST_WEBHOOKS)
         .call(POST, "/v1/webhooks", (B::WebhooksWrite, P::WebhooksCreate, Account), webhooks::create, &calls::CREATE_WEBHOOK)
         .call(GET, "/v1/webhooks/{id}", (B::WebhooksRead, P::WebhooksRead, Account), webhooks::read, &calls::GET_WEBHOOK)
@@ -264,29 +238,29 @@ fn surface() -> Surface {
 
 /// What is known of every call, in the order of the reference.
 pub fn routes() -> Vec<Route> {
-    surface().routes
+    surface().routes()
 }
 
 /// What answers every request.
 #[derive(Clone)]
 pub struct Front {
     api: Api,
+    calls: Calls,
     router: Router,
 }
 
 impl Front {
     /// The whole server: the calls, and what stands beside them; `pages` are those for people, with `/` among them.
     pub fn whole(api: Api, pages: Router<Api>) -> Self {
-        let calls = surface().router.merge(pages);
-        Self::of(calls.route("/openapi.json", get(beside::openapi)), api)
+        Self::of(surface(), pages.route("/openapi.json", get(beside::openapi)), api)
     }
 
     /// What a process serves that only delivers: how it is doing.
     pub fn health(api: Api) -> Self {
-        Self::of(Router::new(), api)
+        Self::of(Surface::default(), Router::new(), api)
     }
 
-    fn of(router: Router<Api>, api: Api) -> Self {
+    fn of(surface: Surface, router: Router<Api>, api: Api) -> Self {
         let router = router
             .route("/healthz", get(beside::healthz))
             .route("/readyz", get(beside::readyz))
@@ -294,21 +268,30 @@ impl Front {
             .fallback(beside::not_found)
             .method_not_allowed_fallback(beside::method_not_allowed)
             .with_state(api.clone());
-        Self { api, router }
+        Self { api, calls: surface.by_path(), router }
     }
 
-    /// Answers a request. What is done around each is not a layer of the router, which would put every answer under way
-    /// into two boxes more.
-    pub fn answer(&self, request: Request) -> impl Future<Output = axum::response::Response> + use<> {
-        let router = self.router.clone();
-        beside::observe(self.api.clone(), request, |request| routed(router, request))
+    /// Answers a request that has come over a connection with `peer`.
+    pub fn answer(&self, request: Request<HttpBody>, peer: Peer) -> impl Future<Output = Response<HttpBody>> + use<> {
+        let front = self.clone();
+        beside::observe(self.api.clone(), request, move |request, info| front.routed(request, info, peer))
     }
-}
 
-/// The router's answer.
-async fn routed(mut router: Router, request: Request) -> axum::response::Response {
-    match router.call(request).await {
-        Ok(response) => response,
-        Err(never) => match never {},
+    async fn routed(mut self, mut request: Request<HttpBody>, info: RequestInfo, peer: Peer) -> Response<HttpBody> {
+        match self.calls.find(request.method(), request.uri().path()) {
+            Some(Ok(found)) => {
+                let arrival = Arrival { info, peer: Some(peer), caller: None };
+                Box::pin(call::serve(self.api, found, arrival, request)).await
+            }
+            Some(Err(refusal)) => refuse(&refusal, &info),
+            None => {
+                request.extensions_mut().insert(info);
+                request.extensions_mut().insert(peer);
+                match self.router.call(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
+        }
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, outp
 
 /// Receives until `stop` resolves.
 pub(super) async fn serve(listener: TcpListener, receiver: Receiver, stop: impl Future<Output = ()>) {
-    let answer = move |request| receive(receiver.clone(), request);
+    let answer = move |request, _| receive(receiver.clone(), request);
     crate::server::serve(listener, answer, None, stop, Duration::from_secs(1)).await;
 }
 

@@ -129,10 +129,35 @@ async fn unknown_paths_ids_and_methods_are_answered_in_the_envelope() {
     ] {
         app.get(path).await.refused(404, "not_found", "");
     }
-    for (method, path) in [("PATCH", "/v1/webhooks"), ("DELETE", "/v1/events"), ("POST", "/healthz"), ("PUT", "/")] {
-        let answer = app.call(method, path).send().await.refused(405, "method_not_allowed", "");
-        assert_ne!(answer.header("allow"), "");
+    for (method, path, allowed) in [
+        ("PATCH", "/v1/webhooks", "GET,HEAD,POST"),
+        ("DELETE", "/v1/events", "POST,GET,HEAD"),
+        ("GET", "/v1/events/batch", "POST"),
+        ("POST", &format!("/v1/webhooks/{NOBODY}"), "GET,HEAD,PUT,DELETE"),
+        ("HEAD", "/v1/event-types/x", "PUT,DELETE"),
+        ("POST", "/healthz", "GET,HEAD"),
+        ("PUT", "/", "GET,HEAD"),
+    ] {
+        let answer = app.call(method, path).send().await.expect(405);
+        assert_eq!(answer.header("allow"), allowed, "{method} {path}");
     }
+    app.call("PATCH", "/v1/webhooks").send().await.refused(405, "method_not_allowed", "");
+}
+
+#[tokio::test]
+async fn what_can_be_read_can_be_asked_for_without_its_body() {
+    let app = App::start().await;
+    let (read, head) = (app.get("/v1/event-types").await.expect(200), app.call("HEAD", "/v1/event-types").send().await);
+    let head = head.expect(200);
+    assert_eq!(head.header("content-length"), read.header("content-length"));
+    assert_eq!(head.header("content-type"), "application/json");
+}
+
+#[tokio::test]
+async fn a_part_of_a_path_means_the_same_with_and_without_percent_encoding() {
+    let app = App::start().await;
+    let encoded: String = app.account.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
+    assert_eq!(app.get(&format!("/v1/accounts/{encoded}")).await.expect(200).id(), app.account.to_string());
 }
 
 #[tokio::test]
