@@ -156,7 +156,7 @@ async fn what_can_be_read_can_be_asked_for_without_its_body() {
 #[tokio::test]
 async fn a_part_of_a_path_means_the_same_with_and_without_percent_encoding() {
     let app = App::start().await;
-    let encoded: String = app.account.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let encoded = app.account.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
     assert_eq!(app.get(&format!("/v1/accounts/{encoded}")).await.expect(200).id(), app.account.to_string());
 }
 
