@@ -341,6 +341,29 @@ async fn what_cannot_be_read_as_a_request_is_answered_in_the_envelope_too() {
 }
 
 #[tokio::test]
+async fn a_body_in_pieces_is_read_to_its_end_and_no_further_than_it_may_be_long() {
+    let app = App::start().await;
+    let publish = async |pieces: &[&str]| {
+        let head = "POST /v1/events HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\nconnection: close\r\n";
+        let chunks =
+            pieces.iter().map(|piece| format!("{:x}\r\n{piece}\r\n", piece.len())).collect::<Vec<_>>().concat();
+        let key = &app.key;
+        let whole = format!("{head}authorization: Bearer {key}\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n");
+        raw(&app, whole.as_bytes()).await
+    };
+    let (head, body) = publish(&["{\"event\":\"validation.", "completed\",\"da", "ta\":{\"n\":", "1}}"]).await;
+    assert!(head.starts_with("http/1.1 202 "), "{head}");
+    let id = body["data"]["id"].as_str().expect("an id");
+    assert_eq!(app.get(&format!("/v1/events/{id}")).await.expect(200).id(), id);
+    let (first, piece) = ("{\"event\":\"validation.completed\",\"data\":{\"n\":\"", "a".repeat(100_000));
+    let (head, _) = publish(&[first, &piece, &piece, "\"}}"]).await;
+    assert!(head.starts_with("http/1.1 202 "), "{head}");
+    let (head, body) = publish(&[first, &piece, &piece, &piece, "\"}}"]).await;
+    assert!(head.starts_with("http/1.1 413 "), "{head}");
+    assert_eq!(body["errors"][0]["code"], "body_too_large");
+}
+
+#[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "a test's client")]
 async fn a_client_that_has_closed_its_half_of_the_connection_still_hears_the_answer() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
