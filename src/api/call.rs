@@ -7,8 +7,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
-use percent_encoding::percent_decode_str;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -85,7 +84,7 @@ struct Kept {
 }
 
 /// What comes with a request and is no part of it.
-pub struct Arrival {
+pub struct Context {
     /// Its id and language.
     pub info: RequestInfo,
     /// Who is at the other end of the connection.
@@ -95,9 +94,9 @@ pub struct Arrival {
 }
 
 /// Brings a request to its handler, and the handler's answer back.
-pub async fn serve(api: Api, found: Found, arrival: Arrival, request: Request<Body>) -> Response<Body> {
-    let info = arrival.info.clone();
-    match enter(api, found, arrival, request).await {
+pub async fn serve(api: Api, found: Found, context: Context, request: Request<Body>) -> Response<Body> {
+    let info = context.info.clone();
+    match enter(api, found, context, request).await {
         Ok(response) => response,
         Err(error) => refuse(&error, &info),
     }
@@ -106,7 +105,7 @@ pub async fn serve(api: Api, found: Found, arrival: Arrival, request: Request<Bo
 async fn enter(
     api: Api,
     Found { door, handler, params }: Found,
-    Arrival { info, peer, caller }: Arrival,
+    Context { info, peer, caller }: Context,
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
     let now = api.clock.now();
@@ -127,7 +126,7 @@ async fn enter(
     let key = key?;
     let most = if door.batch { MAX_BATCH_BODY } else { api.settings.max_body };
     let (parts, body) = request.into_parts();
-    let params = params.into_iter().map(decoded).collect::<Result<_, _>>()?;
+    let params = params.ok_or(ApiError::from(Code::NotFound))?;
     let body = read_body(&parts.headers, body, most).await;
     let mut mark = None;
     let mut kept = None;
@@ -236,12 +235,6 @@ async fn replay(
     Ok(Some(response))
 }
 
-/// A named part of the path without its percent-encoding (RFC 3986, section 2.1). What is no text names nothing.
-fn decoded((name, value): (String, String)) -> Result<(String, String), ApiError> {
-    let value = percent_decode_str(&value).decode_utf8().map_err(|_| ApiError::from(Code::NotFound))?;
-    Ok((name, value.into_owned()))
-}
-
 fn kept_answer(body_hash: [u8; 32], status: u16, info: &RequestInfo, answer: Vec<u8>) -> KeptAnswer {
     KeptAnswer { body_hash, status, request_id: info.id.to_string(), answer }
 }
@@ -256,7 +249,7 @@ fn allowed(caller: &Caller, door: Door) -> Result<(), ApiError> {
 }
 
 /// Reads a body up to a size. A fault is kept until the handler asks for the body, because a 404 comes first.
-async fn read_body(headers: &HeaderMap, mut body: Body, most: usize) -> Result<Bytes, ApiError> {
+async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::from(Fault::new(Code::BodyTooLarge).naming(most));
     let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > most) {
@@ -265,29 +258,12 @@ async fn read_body(headers: &HeaderMap, mut body: Body, most: usize) -> Result<B
     let broken = |english: &str, spanish: &str| {
         ApiError::from(Fault::new(Code::InvalidJson).because(&Words::new(english, spanish)))
     };
-    let gathered = async {
-        // Nearly every body is one frame, which is handed on as it came.
-        let (mut first, mut joined) = (Bytes::new(), Vec::new());
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| broken("it ended early", "terminó antes de tiempo"))?;
-            // What follows a body says nothing here.
-            let Ok(data) = frame.into_data() else { continue };
-            if data.len() > most - joined.len().max(first.len()) {
-                return Err(too_large());
-            }
-            if first.is_empty() {
-                first = data;
-                continue;
-            }
-            if joined.is_empty() {
-                joined.extend_from_slice(&first);
-            }
-            joined.extend_from_slice(&data);
-        }
-        Ok(if joined.is_empty() { first } else { joined.into() })
-    };
-    let in_time = tokio::time::timeout(BODY_TIMEOUT, gathered).await;
-    in_time.unwrap_or_else(|_| Err(broken("it did not arrive in time", "no llegó a tiempo")))
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Ok(Err(_)) => Err(broken("it ended early", "terminó antes de tiempo")),
+        Err(_) => Err(broken("it did not arrive in time", "no llegó a tiempo")),
+    }
 }
 
 impl Call {

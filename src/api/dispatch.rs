@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::http::Method;
+use percent_encoding::percent_decode_str;
 
 use super::call::{Call, Door};
 use super::envelope::Answer;
@@ -79,8 +80,8 @@ pub struct Found {
     pub door: Door,
     /// The handler.
     pub handler: Handler,
-    /// The named parts of the path, as they stand there.
-    pub params: Vec<(String, String)>,
+    /// The named parts of the path without percent-encoding (RFC 3986, section 2.1); none where one of them is no text.
+    pub params: Option<Vec<(String, String)>>,
 }
 
 impl Calls {
@@ -92,7 +93,8 @@ impl Calls {
         let Some(entrance) = place.value.iter().find(|entrance| entrance.method == *method) else {
             return Some(Err(other_methods(place.value)));
         };
-        let params = place.params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let decoded = |value| Some(percent_decode_str(value).decode_utf8().ok()?.into_owned());
+        let params = place.params.iter().map(|(name, value)| Some((name.to_owned(), decoded(value)?))).collect();
         Some(Ok(Found { door: entrance.door, handler: entrance.handler.clone(), params }))
     }
 }

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response};
 
-use super::call::{Arrival, serve};
+use super::call::{Context, serve};
 use super::dispatch::Calls;
 use super::envelope::refuse;
 use super::error::Code;
@@ -54,8 +54,8 @@ impl Inside {
         let info = door.info().clone();
         let refusal = match self.calls.find(request.method(), request.uri().path()) {
             Some(Ok(found)) => {
-                let arrival = Arrival { info, peer: door.address().map(Peer), caller: Some(caller) };
-                return serve(self.api.clone(), found, arrival, request).await;
+                let context = Context { info, peer: door.address().map(Peer), caller: Some(caller) };
+                return serve(self.api.clone(), found, context, request).await;
             }
             Some(Err(refusal)) => refusal,
             None => Code::NotFound.into(),

@@ -1,7 +1,7 @@
 //! The HTTP API: the whole surface is [`Front::whole`], on one screen.
 //!
-//! `call` is the way through the door, `envelope` and `error` the shape of answers, `auth`, `limits` and `idempotency`
-//! what they are named after; the other files mirror the URLs.
+//! `dispatch` finds a call by its path, `call` is the way through the door, `envelope` and `error` the shape of answers,
+//! `auth`, `limits` and `idempotency` what they are named after; the other files mirror the URLs.
 
 mod accounts;
 mod audit;
@@ -45,7 +45,7 @@ use crate::domain::url::Environment;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
 use crate::store::Store;
-use call::{Arrival, Call, Door, For};
+use call::{Call, Context, Door, For};
 use dispatch::{Calls, Surface};
 use envelope::{Answer, refuse};
 use openapi::{Body, Description, calls};
@@ -280,8 +280,8 @@ impl Front {
     async fn routed(mut self, mut request: Request<HttpBody>, info: RequestInfo, peer: Peer) -> Response<HttpBody> {
         match self.calls.find(request.method(), request.uri().path()) {
             Some(Ok(found)) => {
-                let arrival = Arrival { info, peer: Some(peer), caller: None };
-                Box::pin(call::serve(self.api, found, arrival, request)).await
+                let context = Context { info, peer: Some(peer), caller: None };
+                Box::pin(call::serve(self.api, found, context, request)).await
             }
             Some(Err(refusal)) => refuse(&refusal, &info),
             None => {
