@@ -1,11 +1,10 @@
-//! The one thread that writes: it takes whatever is waiting, runs it in one transaction, commits, and only then
+//! The one thread that writes: it takes what has gathered, runs it in one transaction, commits, and only then
 //! answers. The batch grows with the load, so that the price of reaching the disk is shared.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -13,6 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::book::Book;
 use super::checkpoint::Checkpoints;
 use super::intake::Inserts;
+use super::pace::Pace;
+use super::queue::{Next, Receiver, Sender, queue};
 use super::{QUEUE_TIMEOUT, peer};
 use crate::domain::id::{EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
@@ -23,9 +24,6 @@ use crate::store::view::View;
 
 /// Writes that may wait.
 const QUEUE: usize = 4_096;
-
-/// Writes in one transaction.
-const MAX_BATCH: usize = 512;
 
 /// How often an idle writer looks whether another process has written.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
@@ -102,7 +100,7 @@ impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send> Write for 
 /// The way into the writer. Clones share it; the thread ends with the last of them.
 #[derive(Clone)]
 pub(super) struct Handle {
-    queue: SyncSender<Box<dyn Write>>,
+    queue: Arc<Sender<Box<dyn Write>>>,
     permits: Arc<Semaphore>,
 }
 
@@ -137,7 +135,7 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let task = Task { run: Some(run), hot, result: None, reply, _permit: permit };
         // Whoever holds a permit has a place in the queue.
-        self.queue.try_send(Box::new(task)).map_err(|_| closed())?;
+        self.queue.send(Box::new(task)).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 }
@@ -155,7 +153,7 @@ pub(super) fn start(
     book.reload(&db, &shared)?;
     let ids = IdSequence::after(last_id(&db)?);
     let checkpoints = Checkpoints::start(path)?;
-    let (queue, writes) = sync_channel(QUEUE);
+    let (queue, writes) = queue();
     let data_version = data_version(&db)?;
     let path = path.to_owned();
     let thread = Writer { path, db, book, shared, ids, lease, lock, data_version, stale: false, checkpoints };
@@ -163,7 +161,7 @@ pub(super) fn start(
         .name("store-writer".into())
         .spawn(move || thread.run(&writes))
         .map_err(|e| StoreError::Unavailable(e.to_string()))?;
-    Ok(Handle { queue, permits: Arc::new(Semaphore::new(QUEUE)) })
+    Ok(Handle { queue: Arc::new(queue), permits: Arc::new(Semaphore::new(QUEUE)) })
 }
 
 struct Writer {
@@ -194,19 +192,16 @@ fn last_id(db: &Connection) -> rusqlite::Result<i64> {
 
 impl Writer {
     fn run(mut self, writes: &Receiver<Box<dyn Write>>) {
+        let mut pace = Pace::new(Instant::now());
         loop {
-            match writes.recv_timeout(WATCH_INTERVAL) {
-                Ok(first) => {
-                    let rest = std::iter::from_fn(|| writes.try_recv().ok()).take(MAX_BATCH - 1);
-                    let batch: Vec<_> = std::iter::once(first).chain(rest).collect();
-                    self.commit(batch);
-                }
-                Err(RecvTimeoutError::Timeout) => {
+            match writes.next(&mut pace, WATCH_INTERVAL) {
+                Next::Run(batch) => self.commit(batch),
+                Next::Idle => {
                     if let Err(error) = self.notice_others() {
                         tracing::error!(%error, "the database could not be watched");
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
+                Next::Closed => return,
             }
         }
     }

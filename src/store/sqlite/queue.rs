@@ -1,0 +1,207 @@
+//! What waits for the writer. Whoever adds to it wakes the writer only when there is as much as that one waits for.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::pace::Pace;
+
+/// Writes in one transaction.
+const MAX_BATCH: usize = 512;
+
+struct Queue<T> {
+    state: Mutex<State<T>>,
+    ready: Condvar,
+}
+
+struct State<T> {
+    waiting: Vec<T>,
+    /// When the last one came.
+    last: Instant,
+    /// How many have to wait for the writer to be woken; more than there can be while it is busy.
+    wake_at: usize,
+    /// Whether one of the two sides has gone.
+    closed: bool,
+}
+
+impl<T> Queue<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sleeps for `time` at most, or until `writes` wait.
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State<T>>,
+        writes: usize,
+        time: Duration,
+    ) -> MutexGuard<'a, State<T>> {
+        state.wake_at = writes;
+        self.ready.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The way in. The queue is closed when it is dropped. It has no bound of its own.
+pub(super) struct Sender<T>(Arc<Queue<T>>);
+
+/// The writer's side. What still waits when it is dropped is dropped too.
+pub(super) struct Receiver<T>(Arc<Queue<T>>);
+
+/// What the writer is to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next<T> {
+    Run(Vec<T>),
+    /// Nothing has come in time.
+    Idle,
+    /// Nothing waits, and nothing can come any more.
+    Closed,
+}
+
+pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
+    let state = State { waiting: Vec::new(), last: Instant::now(), wake_at: 1, closed: false };
+    let queue = Arc::new(Queue { state: Mutex::new(state), ready: Condvar::new() });
+    (Sender(queue.clone()), Receiver(queue))
+}
+
+impl<T> Sender<T> {
+    /// Gives it back where nobody is left to take it.
+    pub fn send(&self, write: T) -> Result<(), T> {
+        let mut state = self.0.lock();
+        if state.closed {
+            return Err(write);
+        }
+        state.waiting.push(write);
+        state.last = Instant::now();
+        let wake = state.waiting.len() == state.wake_at;
+        drop(state);
+        if wake {
+            self.0.ready.notify_one();
+        }
+        Ok(())
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        self.0.lock().closed = true;
+        self.0.ready.notify_one();
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Takes what waits, in the order in which it came, as soon as `pace` wants no more of it. Gives up after `idle` with
+    /// nothing.
+    pub fn next(&self, pace: &mut Pace, idle: Duration) -> Next<T> {
+        let until = Instant::now() + idle;
+        let mut state = self.0.lock();
+        while state.waiting.is_empty() {
+            if state.closed {
+                return Next::Closed;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Next::Idle;
+            }
+            state = self.0.sleep(state, 1, left);
+        }
+        if let Some(wait) = pace.wait(state.waiting.len()) {
+            let mut now = Instant::now();
+            while state.waiting.len() < wait.writes && now < wait.until && !state.closed {
+                state = self.0.sleep(state, wait.writes, wait.until - now);
+                now = Instant::now();
+            }
+            pace.waited(state.waiting.len(), now.saturating_duration_since(state.last));
+        }
+        state.wake_at = usize::MAX;
+        let many = state.waiting.len().min(MAX_BATCH);
+        let batch: Vec<_> = state.waiting.drain(..many).collect();
+        drop(state);
+        pace.begins(batch.len(), Instant::now());
+        Next::Run(batch)
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.closed = true;
+        let left = std::mem::take(&mut state.waiting);
+        drop(state);
+        drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    /// A pace that waits for more, and for longer than a test takes.
+    fn patient() -> Pace {
+        let mut pace = Pace::new(Instant::now());
+        pace.begins(8, Instant::now() + IDLE);
+        pace
+    }
+
+    #[test]
+    fn what_waits_is_taken_in_order_and_in_bounded_batches() {
+        let (sender, receiver) = queue();
+        (0..MAX_BATCH + 2).for_each(|n| sender.send(n).expect("somebody takes it"));
+        let mut pace = Pace::new(Instant::now());
+        assert_eq!(receiver.next(&mut pace, IDLE), Next::Run((0..MAX_BATCH).collect()));
+        assert_eq!(receiver.next(&mut pace, IDLE), Next::Run(vec![MAX_BATCH, MAX_BATCH + 1]));
+        assert_eq!(receiver.next(&mut pace, Duration::ZERO), Next::Idle);
+    }
+
+    #[test]
+    fn one_write_wakes_a_writer_that_has_nothing_to_do() {
+        let (sender, receiver) = queue();
+        let writer = std::thread::spawn(move || receiver.next(&mut Pace::new(Instant::now()), IDLE));
+        sender.send(1).expect("somebody takes it");
+        assert_eq!(writer.join().expect("the writer ends"), Next::Run(vec![1]));
+    }
+
+    #[test]
+    fn a_writer_that_waits_for_more_sleeps_until_enough_have_come() {
+        let (sender, receiver) = queue();
+        let writer = std::thread::spawn(move || receiver.next(&mut patient(), IDLE));
+        (0..16).for_each(|n| sender.send(n).expect("somebody takes it"));
+        assert_eq!(writer.join().expect("the writer ends"), Next::Run((0..16).collect()));
+    }
+
+    #[test]
+    fn a_writer_that_waits_in_vain_goes_on_with_what_is_there() {
+        let (sender, receiver) = queue();
+        sender.send(1).expect("somebody takes it");
+        let mut pace = Pace::new(Instant::now());
+        pace.begins(8, Instant::now());
+        assert_eq!(receiver.next(&mut pace, IDLE), Next::Run(vec![1]));
+    }
+
+    #[test]
+    fn a_closed_queue_is_run_to_its_end_at_once() {
+        let (sender, receiver) = queue();
+        sender.send(1).expect("somebody takes it");
+        drop(sender);
+        assert_eq!(receiver.next(&mut patient(), IDLE), Next::Run(vec![1]));
+        assert_eq!(receiver.next(&mut patient(), IDLE), Next::Closed);
+    }
+
+    #[test]
+    fn a_sleeping_writer_hears_that_the_queue_is_closed() {
+        let (sender, receiver) = queue::<u8>();
+        let writer = std::thread::spawn(move || receiver.next(&mut patient(), IDLE));
+        drop(sender);
+        assert_eq!(writer.join().expect("the writer ends"), Next::Closed);
+    }
+
+    #[test]
+    fn what_nobody_takes_any_more_is_given_back_and_what_waited_is_dropped() {
+        let (sender, receiver) = queue();
+        let waiting = Arc::new(());
+        sender.send(waiting.clone()).expect("somebody takes it");
+        drop(receiver);
+        assert_eq!(Arc::strong_count(&waiting), 1);
+        assert!(sender.send(waiting).is_err());
+    }
+}
