@@ -6,19 +6,25 @@
 
 use std::time::{Duration, Instant};
 
-/// A transaction that waits for more begins at the latest this long after the one before it.
+/// A transaction waits for more until this long after the one before it began,
 const SPACE: Duration = Duration::from_millis(2);
 
-/// Writes in the last transaction from which on it is worth while to wait. One client alone never waits.
+/// or for this long, where that one took longer.
+const AT_LEAST: Duration = Duration::from_micros(300);
+
+/// Nobody else is waited for when nobody has come for this long.
+const GAP: Duration = Duration::from_micros(500);
+
+/// Where nobody has come for this long at the end of a wait, nobody else was there.
+const QUIET: Duration = Duration::from_micros(200);
+
+/// Writes in the last transaction from which on it is worth while to wait.
 const MANY: usize = 3;
 
 /// No more than these are waited for.
 const ENOUGH: usize = 16;
 
-/// Where nobody has come for this long at the end of a wait, nobody else was there.
-const QUIET: Duration = Duration::from_micros(200);
-
-/// Transactions after which what was learned is tried again.
+/// Transactions after one of many, until `ENOUGH` are expected again, whatever was learned.
 const TRY_AGAIN: u32 = 512;
 
 pub(super) struct Pace {
@@ -27,16 +33,29 @@ pub(super) struct Pace {
     writes: usize,
     /// How many can be expected to come together.
     expected: usize,
-    /// Transactions since everybody was expected.
+    /// Transactions after one of many, since `ENOUGH` were expected.
     since: u32,
 }
 
-/// What the writer still waits for.
+/// What the writer waits for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Wait {
-    pub until: Instant,
+    from: Instant,
+    until: Instant,
     /// So many writes end it.
     pub writes: usize,
+}
+
+impl Wait {
+    /// When it ends without them, where the last write came at `last`.
+    pub fn end(&self, last: Instant) -> Instant {
+        self.until.min(self.quiet_from(last) + GAP)
+    }
+
+    /// What came before the wait says nothing of who else may come: they may all have been in the transaction.
+    fn quiet_from(&self, last: Instant) -> Instant {
+        self.from.max(last)
+    }
 }
 
 impl Pace {
@@ -44,22 +63,27 @@ impl Pace {
         Self { began: now, writes: 0, expected: ENOUGH, since: 0 }
     }
 
-    /// What the next transaction still waits for, where `waiting` writes are there.
-    pub fn wait(&mut self, waiting: usize) -> Option<Wait> {
+    /// Plans the next transaction, for which `waiting` writes are there: what it still waits for.
+    pub fn plan(&mut self, waiting: usize, now: Instant) -> Option<Wait> {
         if self.writes < MANY {
             return None;
         }
         self.since += 1;
-        if waiting > self.expected || self.since >= TRY_AGAIN {
+        if self.since >= TRY_AGAIN {
             self.expected = ENOUGH;
             self.since = 0;
         }
-        (waiting < self.expected).then(|| Wait { until: self.began + SPACE, writes: self.expected })
+        if waiting > self.expected {
+            self.expected = (2 * waiting).min(ENOUGH);
+        }
+        let until = (self.began + SPACE).max(now + AT_LEAST);
+        (waiting < self.expected).then_some(Wait { from: now, until, writes: self.expected })
     }
 
-    /// The wait is over. The last of the `waiting` writes came `quiet` ago.
-    pub fn waited(&mut self, waiting: usize, quiet: Duration) {
-        if waiting < self.expected && quiet >= QUIET {
+    /// The wait is over with `waiting` writes, the last of which came at `last`.
+    pub fn waited(&mut self, wait: &Wait, waiting: usize, last: Instant, now: Instant) {
+        let quiet = now.saturating_duration_since(wait.quiet_from(last));
+        if waiting < wait.writes && quiet >= QUIET {
             self.expected = waiting;
         }
     }
@@ -75,6 +99,8 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const TICK: Duration = Duration::from_nanos(1);
+
     /// A pace after a transaction of `writes` writes, and when that one began.
     fn after(writes: usize) -> (Pace, Instant) {
         let began = Instant::now();
@@ -83,55 +109,94 @@ mod tests {
         (pace, began)
     }
 
-    #[test]
-    fn the_first_write_and_one_after_few_begin_at_once() {
-        assert_eq!(Pace::new(Instant::now()).wait(1), None);
-        assert_eq!(after(MANY - 1).0.wait(1), None);
+    /// A pace that has seen that no more than `writes` come together.
+    fn learned(writes: usize) -> (Pace, Instant) {
+        let (mut pace, began) = after(MANY);
+        let wait = pace.plan(1, began).expect("it waits");
+        pace.waited(&wait, writes, began, began + QUIET);
+        (pace, began)
     }
 
     #[test]
-    fn after_many_the_next_transaction_waits_for_enough_and_never_longer_than_the_space() {
+    fn the_first_write_and_one_after_few_begin_at_once() {
+        let now = Instant::now();
+        assert_eq!(Pace::new(now).plan(1, now), None);
+        assert_eq!(after(MANY - 1).0.plan(1, now), None);
+    }
+
+    #[test]
+    fn after_many_the_next_transaction_waits_until_there_are_enough() {
         let (mut pace, began) = after(MANY);
-        assert_eq!(pace.wait(1), Some(Wait { until: began + SPACE, writes: ENOUGH }));
-        assert_eq!(pace.wait(ENOUGH - 1), Some(Wait { until: began + SPACE, writes: ENOUGH }));
-        assert_eq!(pace.wait(ENOUGH), None);
+        assert_eq!(pace.plan(ENOUGH - 1, began).map(|wait| wait.writes), Some(ENOUGH));
+        assert_eq!(pace.plan(ENOUGH, began), None);
+    }
+
+    #[test]
+    fn a_wait_ends_two_milliseconds_after_the_last_transaction_began_even_while_they_still_come() {
+        let (mut pace, began) = after(MANY);
+        let wait = pace.plan(1, began + SPACE / 2).expect("it waits");
+        assert_eq!(wait.end(began + SPACE), began + SPACE);
+    }
+
+    #[test]
+    fn a_wait_ends_when_nobody_has_come_for_a_while() {
+        let (mut pace, began) = after(MANY);
+        let wait = pace.plan(1, began).expect("it waits");
+        assert_eq!(wait.end(began), began + GAP);
+        assert_eq!(wait.end(began + GAP / 2), began + GAP / 2 + GAP);
+    }
+
+    #[test]
+    fn after_a_transaction_that_took_long_there_is_a_short_wait_too() {
+        let (mut pace, began) = after(MANY);
+        let ended = began + 2 * SPACE;
+        let wait = pace.plan(1, ended).expect("it waits");
+        assert_eq!(wait.end(ended + AT_LEAST / 2), ended + AT_LEAST);
     }
 
     #[test]
     fn where_nobody_else_came_the_next_wait_ends_with_as_many() {
-        let (mut pace, began) = after(8);
-        pace.waited(8, QUIET);
-        assert_eq!(pace.wait(5), Some(Wait { until: began + SPACE, writes: 8 }));
-        assert_eq!(pace.wait(8), None);
+        let (mut pace, began) = learned(8);
+        assert_eq!(pace.plan(5, began).map(|wait| wait.writes), Some(8));
+        assert_eq!(pace.plan(8, began), None);
     }
 
     #[test]
     fn a_wait_that_ends_while_they_still_come_teaches_nothing() {
-        let (mut pace, began) = after(8);
-        pace.waited(8, QUIET / 2);
-        assert_eq!(pace.wait(8), Some(Wait { until: began + SPACE, writes: ENOUGH }));
+        let (mut pace, began) = after(MANY);
+        let wait = pace.plan(1, began).expect("it waits");
+        pace.waited(&wait, 8, began + TICK, began + QUIET);
+        assert_eq!(pace.plan(8, began).map(|wait| wait.writes), Some(ENOUGH));
     }
 
     #[test]
-    fn a_wait_that_ended_with_all_who_were_expected_changes_nothing() {
-        let (mut pace, _) = after(8);
-        pace.waited(8, QUIET);
-        pace.waited(8, Duration::from_secs(1));
-        assert_eq!(pace.wait(8), None);
+    fn silence_before_the_wait_teaches_nothing() {
+        let (mut pace, began) = after(MANY);
+        let wait = pace.plan(1, began + SPACE).expect("it waits");
+        pace.waited(&wait, 1, began, began + SPACE + TICK);
+        assert_eq!(pace.plan(1, began).map(|wait| wait.writes), Some(ENOUGH));
     }
 
     #[test]
-    fn when_more_come_than_were_expected_all_are_expected_again() {
-        let (mut pace, began) = after(8);
-        pace.waited(4, QUIET);
-        assert_eq!(pace.wait(5), Some(Wait { until: began + SPACE, writes: ENOUGH }));
+    fn a_wait_that_ended_with_all_who_were_expected_teaches_nothing() {
+        let (mut pace, began) = learned(8);
+        let wait = pace.plan(5, began).expect("it waits");
+        pace.waited(&wait, 9, began, began + QUIET);
+        assert_eq!(pace.plan(8, began), None);
+    }
+
+    #[test]
+    fn when_more_come_than_were_expected_twice_as_many_are_expected() {
+        let (mut pace, began) = learned(4);
+        assert_eq!(pace.plan(5, began).map(|wait| wait.writes), Some(10));
+        assert_eq!(pace.plan(11, began).map(|wait| wait.writes), Some(ENOUGH));
     }
 
     #[test]
     fn what_was_learned_is_tried_again_after_a_while() {
-        let (mut pace, _) = after(8);
-        pace.waited(8, QUIET);
-        let waits = (1..=TRY_AGAIN).filter(|_| pace.wait(8).is_some()).count();
+        let (mut pace, began) = learned(8);
+        // One was planned to learn it.
+        let waits = (2..=TRY_AGAIN).filter(|_| pace.plan(8, began).is_some()).count();
         assert_eq!(waits, 1);
     }
 }

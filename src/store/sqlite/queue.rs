@@ -1,4 +1,5 @@
-//! What waits for the writer. Whoever adds to it wakes the writer only when there is as much as that one waits for.
+//! What waits for the writer. Whoever adds to it wakes the writer only when there is as much as
+//! that one waits for.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ struct State<T> {
     waiting: Vec<T>,
     /// When the last one came.
     last: Instant,
-    /// How many have to wait for the writer to be woken; more than there can be while it is busy.
+    /// How many have to wait for the writer to be woken; more than there can be while it runs a transaction.
     wake_at: usize,
     /// Whether one of the two sides has gone.
     closed: bool,
@@ -28,7 +29,7 @@ impl<T> Queue<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sleeps for `time` at most, or until `writes` wait.
+    /// Sleeps for `time` at most, or until `writes` wait, or the queue is closed.
     fn sleep<'a>(
         &self,
         mut state: MutexGuard<'a, State<T>>,
@@ -36,11 +37,12 @@ impl<T> Queue<T> {
         time: Duration,
     ) -> MutexGuard<'a, State<T>> {
         state.wake_at = writes;
-        self.ready.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+        let too_few = |state: &mut State<T>| state.waiting.len() < writes && !state.closed;
+        self.ready.wait_timeout_while(state, time, too_few).unwrap_or_else(PoisonError::into_inner).0
     }
 }
 
-/// The way in. The queue is closed when it is dropped. It has no bound of its own.
+/// The way in. The queue is closed when it is dropped. It has no bound of its own: whoever sends sees to that.
 pub(super) struct Sender<T>(Arc<Queue<T>>);
 
 /// The writer's side. What still waits when it is dropped is dropped too.
@@ -57,7 +59,7 @@ pub(super) enum Next<T> {
 }
 
 pub(super) fn queue<T>() -> (Sender<T>, Receiver<T>) {
-    let state = State { waiting: Vec::new(), last: Instant::now(), wake_at: 1, closed: false };
+    let state = State { waiting: Vec::new(), last: Instant::now(), wake_at: usize::MAX, closed: false };
     let queue = Arc::new(Queue { state: Mutex::new(state), ready: Condvar::new() });
     (Sender(queue.clone()), Receiver(queue))
 }
@@ -91,25 +93,18 @@ impl<T> Receiver<T> {
     /// Takes what waits, in the order in which it came, as soon as `pace` wants no more of it. Gives up after `idle` with
     /// nothing.
     pub fn next(&self, pace: &mut Pace, idle: Duration) -> Next<T> {
-        let until = Instant::now() + idle;
-        let mut state = self.0.lock();
-        while state.waiting.is_empty() {
-            if state.closed {
-                return Next::Closed;
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Next::Idle;
-            }
-            state = self.0.sleep(state, 1, left);
+        let mut state = self.0.sleep(self.0.lock(), 1, idle);
+        if state.waiting.is_empty() {
+            return if state.closed { Next::Closed } else { Next::Idle };
         }
-        if let Some(wait) = pace.wait(state.waiting.len()) {
-            let mut now = Instant::now();
-            while state.waiting.len() < wait.writes && now < wait.until && !state.closed {
-                state = self.0.sleep(state, wait.writes, wait.until - now);
+        let mut now = Instant::now();
+        if let Some(wait) = pace.plan(state.waiting.len(), now) {
+            while state.waiting.len() < wait.writes && now < wait.end(state.last) && !state.closed {
+                let time = wait.end(state.last).saturating_duration_since(now);
+                state = self.0.sleep(state, wait.writes, time);
                 now = Instant::now();
             }
-            pace.waited(state.waiting.len(), now.saturating_duration_since(state.last));
+            pace.waited(&wait, state.waiting.len(), state.last, now);
         }
         state.wake_at = usize::MAX;
         let many = state.waiting.len().min(MAX_BATCH);
@@ -136,18 +131,31 @@ mod tests {
 
     const IDLE: Duration = Duration::from_secs(60);
 
-    /// A pace that waits for more, and for longer than a test takes.
-    fn patient() -> Pace {
-        let mut pace = Pace::new(Instant::now());
-        pace.begins(8, Instant::now() + IDLE);
+    fn paced() -> Pace {
+        Pace::new(Instant::now())
+    }
+
+    /// A pace after a transaction of many writes.
+    fn after_many() -> Pace {
+        let mut pace = paced();
+        pace.begins(8, Instant::now());
         pace
+    }
+
+    impl<T> Sender<T> {
+        /// Waits until the writer sleeps for `writes`: it sets that under the lock, which only its sleep releases.
+        fn sleeps_for(&self, writes: usize) {
+            while self.0.lock().wake_at != writes {
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]
     fn what_waits_is_taken_in_order_and_in_bounded_batches() {
         let (sender, receiver) = queue();
         (0..MAX_BATCH + 2).for_each(|n| sender.send(n).expect("somebody takes it"));
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = paced();
         assert_eq!(receiver.next(&mut pace, IDLE), Next::Run((0..MAX_BATCH).collect()));
         assert_eq!(receiver.next(&mut pace, IDLE), Next::Run(vec![MAX_BATCH, MAX_BATCH + 1]));
         assert_eq!(receiver.next(&mut pace, Duration::ZERO), Next::Idle);
@@ -156,43 +164,53 @@ mod tests {
     #[test]
     fn one_write_wakes_a_writer_that_has_nothing_to_do() {
         let (sender, receiver) = queue();
-        let writer = std::thread::spawn(move || receiver.next(&mut Pace::new(Instant::now()), IDLE));
+        let begin = Instant::now();
+        let writer = std::thread::spawn(move || receiver.next(&mut paced(), IDLE));
+        sender.sleeps_for(1);
         sender.send(1).expect("somebody takes it");
         assert_eq!(writer.join().expect("the writer ends"), Next::Run(vec![1]));
+        assert!(begin.elapsed() < IDLE);
     }
 
     #[test]
-    fn a_writer_that_waits_for_more_sleeps_until_enough_have_come() {
+    fn a_writer_that_sleeps_until_more_have_come_is_woken_by_the_last_of_them() {
         let (sender, receiver) = queue();
-        let writer = std::thread::spawn(move || receiver.next(&mut patient(), IDLE));
-        (0..16).for_each(|n| sender.send(n).expect("somebody takes it"));
-        assert_eq!(writer.join().expect("the writer ends"), Next::Run((0..16).collect()));
+        let begin = Instant::now();
+        let writer = std::thread::spawn(move || {
+            let state = receiver.0.sleep(receiver.0.lock(), 3, IDLE);
+            state.waiting.len()
+        });
+        sender.sleeps_for(3);
+        (0..3).for_each(|n| sender.send(n).expect("somebody takes it"));
+        assert_eq!(writer.join().expect("the writer ends"), 3);
+        assert!(begin.elapsed() < IDLE);
     }
 
     #[test]
     fn a_writer_that_waits_in_vain_goes_on_with_what_is_there() {
         let (sender, receiver) = queue();
         sender.send(1).expect("somebody takes it");
-        let mut pace = Pace::new(Instant::now());
-        pace.begins(8, Instant::now());
-        assert_eq!(receiver.next(&mut pace, IDLE), Next::Run(vec![1]));
+        assert_eq!(receiver.next(&mut after_many(), IDLE), Next::Run(vec![1]));
     }
 
     #[test]
-    fn a_closed_queue_is_run_to_its_end_at_once() {
+    fn a_closed_queue_is_run_to_its_end() {
         let (sender, receiver) = queue();
         sender.send(1).expect("somebody takes it");
         drop(sender);
-        assert_eq!(receiver.next(&mut patient(), IDLE), Next::Run(vec![1]));
-        assert_eq!(receiver.next(&mut patient(), IDLE), Next::Closed);
+        assert_eq!(receiver.next(&mut after_many(), IDLE), Next::Run(vec![1]));
+        assert_eq!(receiver.next(&mut after_many(), IDLE), Next::Closed);
     }
 
     #[test]
     fn a_sleeping_writer_hears_that_the_queue_is_closed() {
         let (sender, receiver) = queue::<u8>();
-        let writer = std::thread::spawn(move || receiver.next(&mut patient(), IDLE));
+        let begin = Instant::now();
+        let writer = std::thread::spawn(move || receiver.next(&mut paced(), IDLE));
+        sender.sleeps_for(1);
         drop(sender);
         assert_eq!(writer.join().expect("the writer ends"), Next::Closed);
+        assert!(begin.elapsed() < IDLE);
     }
 
     #[test]

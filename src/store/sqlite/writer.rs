@@ -134,7 +134,7 @@ impl Handle {
             .map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
         let task = Task { run: Some(run), hot, result: None, reply, _permit: permit };
-        // Whoever holds a permit has a place in the queue.
+        // The permits are the bound of the queue.
         self.queue.send(Box::new(task)).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
