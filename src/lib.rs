@@ -17,6 +17,7 @@ pub mod store;
 mod table;
 mod telemetry;
 mod tls;
+mod waiting;
 pub mod web;
 
 use std::sync::Arc;

@@ -25,6 +25,7 @@ use crate::domain::id::AccountId;
 use crate::domain::permission::Permission;
 use crate::domain::time::Timestamp;
 use crate::store::{Keep, KeepScope, KeptAnswer, Page, Store};
+use crate::waiting::at_most;
 
 /// A body must have arrived within this time.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -126,7 +127,7 @@ async fn enter(
     let key = key?;
     let most = if door.batch { MAX_BATCH_BODY } else { api.settings.max_body };
     let (parts, body) = request.into_parts();
-    let params = params.ok_or(ApiError::from(Code::NotFound))?;
+    let params = params.ok_or_else(|| ApiError::from(Code::NotFound))?;
     let body = read_body(&parts.headers, body, most).await;
     let mut mark = None;
     let mut kept = None;
@@ -208,7 +209,7 @@ impl Api {
         let now = self.clock.now();
         let ask =
             |limit: RateLimit| Box::pin(self.store.take_calls(caller, bucket.name(), limit.calls, limit.window, now));
-        let taken = tokio::time::timeout(LIMIT_TIMEOUT, self.limiter.take(caller, bucket, now, ask)).await;
+        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take(caller, bucket, now, ask)).await;
         let taken = taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))?;
         taken.inspect_err(|_| self.metrics.http_rate_limited_total.add(1))
     }
@@ -258,7 +259,7 @@ async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes
     let broken = |english: &str, spanish: &str| {
         ApiError::from(Fault::new(Code::InvalidJson).because(&Words::new(english, spanish)))
     };
-    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
+    match at_most(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
         Ok(Err(_)) => Err(broken("it ended early", "terminó antes de tiempo")),
@@ -326,7 +327,7 @@ impl Call {
         if body.is_empty() {
             return Err(Code::BodyEmpty.into());
         }
-        if self.media_type() != "application/json" {
+        if !self.has_media_type(&["application/json"]) {
             return Err(Fault::new(Code::UnsupportedMediaType).naming("application/json").into());
         }
         if body.trim_ascii_start().first() != Some(&b'{') {
@@ -346,10 +347,11 @@ impl Call {
         if self.body()?.is_empty() { Ok(Map::new()) } else { self.json() }
     }
 
-    /// The content type without its parameters, in lowercase.
-    pub fn media_type(&self) -> String {
+    /// Whether the content type, without its parameters, is one of these.
+    pub fn has_media_type(&self, types: &[&str]) -> bool {
         let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+        let sent = value.split(';').next().unwrap_or("").trim();
+        types.iter().any(|media_type| sent.eq_ignore_ascii_case(media_type))
     }
 
     /// Asks the store to keep this call's answer, when the call has an idempotency key. `render` writes the answer for

@@ -115,7 +115,8 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let name = call.param("name", |name| Some(name.to_owned()))?;
     call.api.store.refresh().await?;
-    let mut entry = call.api.store.view().event_types().get(&name).cloned().ok_or(ApiError::from(Code::NotFound))?;
+    let mut entry =
+        call.api.store.view().event_types().get(&name).cloned().ok_or_else(|| ApiError::from(Code::NotFound))?;
     let body = call.json()?;
     if !["description", "schema", "example"].iter().any(|field| body.contains_key(*field)) {
         return Err(Fault::new(Code::NoValidFields).naming("description, schema, example").into());

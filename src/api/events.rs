@@ -229,7 +229,7 @@ fn read(call: &Call, body: &[u8]) -> Result<NewEvent, ReadError> {
 fn read_account(call: &Call, named: Option<&Value>) -> Result<Option<AccountId>, ApiError> {
     let named = match named {
         None | Some(Value::Null) => None,
-        Some(value) => Some(value.as_str().and_then(AccountId::parse).ok_or(ApiError::from(Code::NotFound))?),
+        Some(value) => Some(value.as_str().and_then(AccountId::parse).ok_or_else(|| ApiError::from(Code::NotFound))?),
     };
     match (call.caller.account(), named) {
         (Some(own), Some(named)) if own != named => Err(Code::NotFound.into()),
@@ -262,22 +262,18 @@ fn read_batch(call: &Call) -> Result<Vec<Bytes>, ApiError> {
     if body.is_empty() {
         return Err(Code::BodyEmpty.into());
     }
-    match call.media_type().as_str() {
-        "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
-            let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-            Ok(lines.map(|line| body.slice_ref(line)).collect())
-        }
-        "application/json" => {
-            let body = call.json_bytes()?;
-            let batch: Batch<'_> = serde_json::from_slice(&body).map_err(|error| invalid_json(&error))?;
-            let Some(events) = batch.events else { return Ok(Vec::new()) };
-            let invalid = || ApiError::from(Fault::new(Code::BatchInvalid).within("/events"));
-            let events: Vec<&RawValue> = serde_json::from_str(events.get()).map_err(|_| invalid())?;
-            Ok(events.into_iter().map(|event| body.slice_ref(event.get().as_bytes())).collect())
-        }
-        _ => {
-            let allowed = "application/json or application/x-ndjson";
-            Err(Fault::new(Code::UnsupportedMediaType).naming(allowed).into())
-        }
+    if call.has_media_type(&["application/x-ndjson", "application/ndjson", "application/jsonl"]) {
+        let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+        return Ok(lines.map(|line| body.slice_ref(line)).collect());
     }
+    if !call.has_media_type(&["application/json"]) {
+        let allowed = "application/json or application/x-ndjson";
+        return Err(Fault::new(Code::UnsupportedMediaType).naming(allowed).into());
+    }
+    let body = call.json_bytes()?;
+    let batch: Batch<'_> = serde_json::from_slice(&body).map_err(|error| invalid_json(&error))?;
+    let Some(events) = batch.events else { return Ok(Vec::new()) };
+    let invalid = || ApiError::from(Fault::new(Code::BatchInvalid).within("/events"));
+    let events: Vec<&RawValue> = serde_json::from_str(events.get()).map_err(|_| invalid())?;
+    Ok(events.into_iter().map(|event| body.slice_ref(event.get().as_bytes())).collect())
 }

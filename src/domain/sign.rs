@@ -8,8 +8,10 @@ use super::id::DeliveryId;
 use super::secret::{Secret, SecretSet};
 use super::time::Timestamp;
 
-/// Bytes of a SHA-256 tag.
+/// Bytes of a SHA-256 tag, and characters of one in hex and in base64.
 const TAG: usize = 32;
+const HEX: usize = 2 * TAG;
+const BASE64_TAG: usize = TAG.div_ceil(3) * 4;
 
 /// The HMAC keys of one secret, expanded once and used for every request.
 #[derive(Clone)]
@@ -40,42 +42,46 @@ impl Signer {
 
     /// Signs `body` as the attempt at `now` of delivery `id`.
     pub fn sign(&self, id: DeliveryId, now: Timestamp, body: &[u8]) -> Signatures {
-        let seconds = now.as_secs().to_string();
-        let (before_body, before_standard) = ([&seconds, "."].concat(), [&id.to_string(), ".", &seconds, "."].concat());
-        let plain = hmac::sign(&self.0[0].text, body);
-        // Room for two secrets; seldom are there more.
-        let mut timestamped = String::with_capacity(160);
-        let mut standard = String::with_capacity(96);
+        let (mut id_digits, mut time_digits) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let (id, seconds) = (id_digits.format(id.0), time_digits.format(now.as_secs()));
+        let keys = || self.0.iter().filter(|key| key.until.is_none_or(|until| now < until));
+        // Each as long as it will be: it becomes a header's value as it is, without another allocation.
+        let mut timestamped = String::with_capacity("t=".len() + seconds.len() + keys().count() * (",v1=".len() + HEX));
+        let mut standard = String::with_capacity((keys().count() * ("v1, ".len() + BASE64_TAG)).saturating_sub(1));
         timestamped.push_str("t=");
-        timestamped.push_str(&seconds);
-        for key in self.0.iter().filter(|key| key.until.is_none_or(|until| now < until)) {
-            let mut context = hmac::Context::with_key(&key.text);
-            context.update(before_body.as_bytes());
-            context.update(body);
+        timestamped.push_str(seconds);
+        for key in keys() {
+            let tag = tag_of(&key.text, &[seconds, "."], body);
             timestamped.push_str(",v1=");
-            push_hex(&mut timestamped, context.sign().as_ref());
+            push_hex(&mut timestamped, &tag);
 
-            let mut context = hmac::Context::with_key(&key.decoded);
-            context.update(before_standard.as_bytes());
-            context.update(body);
+            let tag = tag_of(&key.decoded, &[id, ".", seconds, "."], body);
             if !standard.is_empty() {
                 standard.push(' ');
             }
             standard.push_str("v1,");
-            BASE64.encode_string(context.sign().as_ref(), &mut standard);
+            BASE64.encode_string(tag, &mut standard);
         }
-        let mut header = String::with_capacity(71);
+        let mut header = String::with_capacity("sha256=".len() + HEX);
         header.push_str("sha256=");
-        push_hex(&mut header, plain.as_ref());
+        push_hex(&mut header, &hmac::sign(&self.0[0].text, body));
         Signatures { plain: header, timestamped, standard }
     }
 }
 
-fn push_hex(text: &mut String, tag: &[u8]) {
-    let mut digits = [0; 2 * TAG];
-    let digits = &mut digits[..2 * tag.len().min(TAG)];
-    if hex::encode_to_slice(tag, digits).is_ok() {
-        text.push_str(std::str::from_utf8(digits).unwrap_or_default());
+fn tag_of(key: &hmac::Key, before: &[&str], body: &[u8]) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(key);
+    for part in before {
+        context.update(part.as_bytes());
+    }
+    context.update(body);
+    context.sign()
+}
+
+fn push_hex(text: &mut String, tag: &hmac::Tag) {
+    let mut digits = [0; HEX];
+    if hex::encode_to_slice(tag, &mut digits).is_ok() {
+        text.push_str(std::str::from_utf8(&digits).unwrap_or_default());
     }
 }
 

@@ -38,6 +38,7 @@ use super::shared::Shared;
 use super::view::View;
 use super::{KeepScope, KeptAnswer, StoreError};
 use crate::domain::audit::Origin;
+use crate::waiting::at_most;
 
 pub(super) use export::Export;
 
@@ -102,7 +103,7 @@ impl Store {
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let readers = self.readers.clone();
-        let permit = tokio::time::timeout(QUEUE_TIMEOUT, readers.permits.clone().acquire_owned())
+        let permit = at_most(QUEUE_TIMEOUT, readers.permits.clone().acquire_owned())
             .await
             .map_err(|_| StoreError::Unavailable("too many reads are waiting".into()))?
             .map_err(|_| StoreError::Unavailable("the store is closed".into()))?;

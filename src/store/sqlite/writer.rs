@@ -21,6 +21,7 @@ use crate::store::StoreError;
 use crate::store::inbox::{Leased, Nudge};
 use crate::store::shared::Shared;
 use crate::store::view::View;
+use crate::waiting::at_most;
 
 /// Writes that may wait.
 const QUEUE: usize = 4_096;
@@ -128,7 +129,7 @@ impl Handle {
         run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let closed = || StoreError::Unavailable("the store is closed".into());
-        let permit = tokio::time::timeout(QUEUE_TIMEOUT, self.permits.clone().acquire_owned())
+        let permit = at_most(QUEUE_TIMEOUT, self.permits.clone().acquire_owned())
             .await
             .map_err(|_| StoreError::Unavailable("too many writes are waiting".into()))?
             .map_err(|_| closed())?;

@@ -1,0 +1,33 @@
+//! Waiting with an end.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::error::Elapsed;
+
+/// What `future` comes to, if it does within `limit`. No timer is made where it is ready at once, as most of what a
+/// request may have to wait for is.
+pub async fn at_most<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    match poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => tokio::time::timeout(limit, future).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_ready_is_returned_and_what_never_is_ends() {
+        assert_eq!(at_most(Duration::ZERO, ready(1)).await.expect("it is ready"), 1);
+        assert!(at_most(Duration::from_secs(5), pending::<()>()).await.is_err());
+        let later = tokio::time::sleep(Duration::from_secs(4));
+        assert!(at_most(Duration::from_secs(5), later).await.is_ok());
+    }
+}
