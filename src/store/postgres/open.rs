@@ -24,6 +24,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0004_people", include_str!("../../../migrations/postgres/0004_people.sql")),
     ("0005_leased", include_str!("../../../migrations/postgres/0005_leased.sql")),
     ("0006_counters", include_str!("../../../migrations/postgres/0006_counters.sql")),
+    ("0007_events", include_str!("../../../migrations/postgres/0007_events.sql")),
 ];
 
 /// Connections of one node for calls and deliveries.

@@ -21,6 +21,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0004_people", include_str!("../../../migrations/sqlite/0004_people.sql")),
     ("0005_leased", include_str!("../../../migrations/sqlite/0005_leased.sql")),
     ("0006_counters", include_str!("../../../migrations/sqlite/0006_counters.sql")),
+    ("0007_events", include_str!("../../../migrations/sqlite/0007_events.sql")),
 ];
 
 /// How long a checkpoint waits for readers.

@@ -1,0 +1,1 @@
+-- Nothing: only SQLite's indexes have the id in them as it is.
