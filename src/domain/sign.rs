@@ -183,6 +183,9 @@ mod tests {
         assert!(verify_timestamped(&old, &during.timestamped, b"x", Timestamp::from_millis(9_999), 1));
         assert!(verify_timestamped(&set.current, &during.timestamped, b"x", Timestamp::from_millis(9_999), 1));
         assert_eq!(during.standard.split(' ').count(), 2);
+        for text in [&during.plain, &during.timestamped, &during.standard] {
+            assert_eq!(text.capacity(), text.len(), "it has no more room than it needs");
+        }
         assert!(!verify_plain(&old, &during.plain, b"x"), "the single signature is the current secret's");
         let after = signer.sign(DeliveryId(1), until, b"x");
         assert!(!verify_timestamped(&old, &after.timestamped, b"x", until, 1));
