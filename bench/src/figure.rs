@@ -32,7 +32,7 @@ pub struct Figure {
     pub name: String,
     /// What it counts.
     pub unit: Unit,
-    /// One value for each round.
+    /// One value for each round; several of the floor.
     pub rounds: Vec<f64>,
 }
 
