@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -20,6 +20,10 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
 )
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync"]
+
+# How long a fact is waited for: a machine that others use may stand still for some seconds.
+PATIENCE_MS = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 
 # Tells of everything that the policy of a page has stopped.
 VIOLATIONS = """addEventListener('securitypolicyviolation', (event) =>
@@ -70,7 +74,7 @@ class Browse:
             base_url=base, viewport=SIZES[size], locale=locale, java_script_enabled=script,
             color_scheme="dark" if dark else "light", reduced_motion="reduce",
         )
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE_MS)
         if script:
             context.add_init_script(VIOLATIONS)
             context.grant_permissions(["clipboard-read", "clipboard-write"], origin=base)
