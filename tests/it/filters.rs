@@ -14,7 +14,7 @@ use aldaba::store::{NewEndpoint, Page};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver};
-use crate::store::{ALL, Fixture, settlement};
+use crate::store::{ALL, Fixture, list, settlement};
 
 const VALIDATION: &str = "7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa";
 
@@ -52,6 +52,9 @@ async fn scene(f: &mut Fixture) -> Vec<(EndpointId, Option<String>)> {
                 continue;
             }
             f.store.settle(Arc::new(vec![outcome])).await.expect("settled");
+        }
+        if n == 9 {
+            list(&f.store).await;
         }
         if n % 4 == 3 {
             f.clock.advance(Duration::from_secs(60));

@@ -21,6 +21,7 @@ mod filters;
 mod guides;
 mod idempotency;
 mod import;
+mod lists;
 mod operational;
 mod people;
 mod plans;

@@ -64,7 +64,7 @@ impl Fixture {
     }
 
     /// Another process on the same file.
-    async fn beside(&self) -> Store {
+    pub async fn beside(&self) -> Store {
         Store::open(options(self.folder.path(), self.clock.clone(), None)).await.expect("opens beside")
     }
 
@@ -127,6 +127,12 @@ pub fn settlement(leased: &Leased, status: u16) -> Settlement {
 /// What keeps everything for a minute.
 pub fn minute() -> Retention {
     Retention { deliveries: Some(Duration::from_secs(60)), payloads: None }
+}
+
+/// Removes nothing: what the embedded store has not put into its lists yet is there from here on.
+pub async fn list(store: &Store) {
+    let forever = Retention { deliveries: None, payloads: None };
+    store.purge_old(forever, Timestamp::from_millis(1_800_000_000_000), 0).await.expect("listed");
 }
 
 /// Removes all that is older than `cutoff` and finished.
@@ -213,8 +219,15 @@ async fn a_released_delivery_waits_for_its_endpoint() {
 async fn a_start_voids_the_leases_of_whoever_came_before() {
     let mut f = Fixture::new().await;
     let (_, key) = f.endpoint().await;
-    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
-    let before = f.jobs(1).await;
+    // Leased when it was listed; leased again after that; and not listed at all.
+    f.store.accept(vec![f.event(1), f.event(2)], None).await.expect("accepted");
+    let mut before = f.jobs(2).await;
+    f.store.settle(Arc::new(vec![settlement(&before.remove(0), 503)])).await.expect("settled");
+    list(&f.store).await;
+    f.clock.advance(Duration::from_secs(60));
+    before.extend(f.store.claim(key, 10).await.expect("claimed").jobs);
+    f.store.accept(vec![f.event(3)], None).await.expect("accepted");
+    before.extend(f.jobs(1).await);
     let Fixture { store, clock, folder, .. } = f;
     store.close().await.expect("closed");
     drop(store);
@@ -223,9 +236,10 @@ async fn a_start_voids_the_leases_of_whoever_came_before() {
         Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.ok()
     })
     .await;
-    let late = store.settle(Arc::new(vec![settlement(&before[0], 200)])).await.expect("answered");
-    assert_eq!(late, [Settled::LeaseLost], "no outcome by one whose lease has gone");
-    assert_eq!(store.claim(key, 10).await.expect("claimed").jobs.len(), 1);
+    let late = before.iter().map(|leased| settlement(leased, 200)).collect();
+    let late = store.settle(Arc::new(late)).await.expect("answered");
+    assert_eq!(late, [Settled::LeaseLost; 3], "no outcome by one whose lease has gone");
+    assert_eq!(store.claim(key, 10).await.expect("claimed").jobs.len(), 3);
 }
 
 #[tokio::test]
@@ -516,9 +530,11 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
     let old = rusqlite::Connection::open(folder.path().join("aldaba.db")).expect("opens");
     old.execute_batch(first).expect("the first version");
     old.execute_batch(
-        "INSERT INTO accounts (key, id, name, created_at, updated_at) VALUES (1, zeroblob(16), 'old', 0, 0); \
+        "INSERT INTO accounts (key, id, name, created_at, updated_at) VALUES (1, X'00000000000040008000000000000000', 'old', 0, 0); \
          INSERT INTO endpoints (key, id, account, url, events, consecutive_failures, failing_since, last_delivery_at, \
-         deliveries_total, created_at, updated_at) VALUES (1, zeroblob(16), 1, 'https://a.example', 'a', 3, 5, 6, 7, 0, 0); \
+         deliveries_total, created_at, updated_at) VALUES (1, X'00000000000040008000000000000000', 1, 'https://a.example', 'a', 3, 5, 6, 7, 0, 0); \
+         INSERT INTO events (id, account, type, occurred_at, deliveries) VALUES (1, 1, 'a', 0, 3); \
+         INSERT INTO deliveries (id, endpoint, event, status, lease) VALUES (2, 1, 1, 2, NULL), (3, 1, 1, 0, 1), (4, 1, 1, 3, NULL); \
          PRAGMA user_version = 1",
     )
     .expect("rows");
@@ -533,6 +549,11 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
         .query_row("SELECT * FROM endpoint_counters", [], |row| row.try_into())
         .expect("a row");
     assert_eq!(counters, (1, 7, 6, 3, 5), "deliveries, the last one, failures in a row, since when");
+    let listed = store.account_deliveries(account, ALL).await.expect("listed").items;
+    let listed: Vec<_> = listed.iter().map(|delivery| (delivery.id.0, delivery.status.name())).collect();
+    assert_eq!(listed, [(4, "failed"), (3, "pending"), (2, "success")], "also what a server held that was stopped");
+    let filter = DeliveryFilter { statuses: vec![DeliveryStatus::Failed], ..DeliveryFilter::default() };
+    assert_eq!(store.find_deliveries(account, filter, ALL).await.expect("found").total, 1);
     assert_eq!(store.replay(account, ReplayId::from_random([1; 16])).await.err(), Some(StoreError::NotFound));
 }
 

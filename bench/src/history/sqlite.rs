@@ -30,12 +30,15 @@ pub fn write(file: &Path, past: Past) -> anyhow::Result<()> {
              SELECT id + 1, endpoint, id, {OUTCOME}, CASE WHEN status < 2 THEN attempt ELSE 0 END, \
              CASE WHEN status < 2 THEN {tomorrow} END FROM made; \
              {made} INSERT INTO attempts (delivery, {EARLIER_COLUMNS}) SELECT id + 1, {EARLIER}; \
+             INSERT INTO delivery_lists SELECT endpoint, id, event, status, attempt, response_status, response_time_ms \
+             FROM recent_deliveries ORDER BY endpoint, id; \
+             UPDATE settings SET value = (SELECT MAX(id) FROM deliveries) WHERE name = 'listed_to'; \
              COMMIT"
         ))?;
     }
     db.execute_batch(
         "UPDATE endpoint_counters AS c SET deliveries_total = \
-         (SELECT COUNT(*) FROM deliveries d WHERE d.endpoint = c.endpoint AND d.lease IS NULL); \
+         (SELECT COUNT(*) FROM delivery_lists d WHERE d.endpoint = c.endpoint); \
          UPDATE accounts SET events_total = (SELECT COUNT(*) FROM events e WHERE e.account = accounts.key); \
          PRAGMA wal_checkpoint(TRUNCATE)",
     )?;

@@ -107,7 +107,7 @@ const TABLES: &[Table] = &[
         ],
         read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
                created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering FROM endpoints \
-               JOIN endpoint_counters ON endpoint = key WHERE key > ?1 ORDER BY key LIMIT ?2",
+               JOIN endpoint_totals ON endpoint = key WHERE key > ?1 ORDER BY key LIMIT ?2",
         write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
                 $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], \
                 $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[]) AS t(key, id, account, url, events, description, \

@@ -25,6 +25,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0005_leased", include_str!("../../../migrations/postgres/0005_leased.sql")),
     ("0006_counters", include_str!("../../../migrations/postgres/0006_counters.sql")),
     ("0007_events", include_str!("../../../migrations/postgres/0007_events.sql")),
+    ("0008_lists", include_str!("../../../migrations/postgres/0008_lists.sql")),
 ];
 
 /// Connections of one node for calls and deliveries.

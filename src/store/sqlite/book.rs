@@ -8,10 +8,10 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::{admin, parsed};
+use super::{admin, lists, parsed};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
-use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
+use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
 use crate::store::inbox::Room;
@@ -29,7 +29,7 @@ pub(super) struct EndpointRow {
     /// Whether some of its deliveries do.
     pub in_line: bool,
     last_delivery_at: Option<Timestamp>,
-    deliveries_added: i64,
+    deliveries_gone: i64,
     /// Whether the running transaction has paused it: its status is written then, and not with every counter.
     paused: bool,
     target: Option<Arc<Target>>,
@@ -83,6 +83,9 @@ pub(super) struct Book {
     endpoints: HashMap<EndpointKey, EndpointRow>,
     key_hashes: HashMap<ApiKeyId, KeyHash>,
     types: Arc<EventTypes>,
+    /// The newest delivery that is listed, and how many are newer: see `lists`.
+    listed_to: i64,
+    recent: usize,
     dirty_endpoints: HashSet<EndpointKey>,
     dirty_accounts: HashSet<AccountKey>,
     touched: Vec<Touched>,
@@ -98,6 +101,8 @@ impl Book {
             endpoints: HashMap::default(),
             key_hashes: HashMap::default(),
             types: Arc::default(),
+            listed_to: 0,
+            recent: 0,
             dirty_endpoints: HashSet::default(),
             dirty_accounts: HashSet::default(),
             touched: Vec::new(),
@@ -134,20 +139,48 @@ impl Book {
         }
     }
 
-    pub fn count_delivery(&mut self, endpoint: EndpointKey, added: i64) {
+    /// So many deliveries were written that are not listed yet: they are counted when they are.
+    pub fn came(&mut self, deliveries: usize) {
+        self.recent += deliveries;
+    }
+
+    /// Deliveries of the endpoint were removed that had been listed.
+    pub fn gone(&mut self, endpoint: EndpointKey, deliveries: i64) {
         if let Some(row) = self.endpoints.get_mut(&endpoint) {
-            row.deliveries_added += added;
+            row.deliveries_gone += deliveries;
             self.dirty_endpoints.insert(endpoint);
         }
     }
 
+    /// Deliveries that are not listed yet; after a write that was refused it may be less.
+    pub fn recent(&self) -> usize {
+        self.recent
+    }
+
+    /// Whether the delivery may be listed.
+    pub fn is_listed(&self, delivery: DeliveryId) -> bool {
+        delivery.0 <= self.listed_to
+    }
+
+    /// Reads how far the lists go.
+    pub fn read_recent(&mut self, db: &Connection) -> Result<(), StoreError> {
+        let (listed_to, recent) = lists::recent(db)?;
+        self.listed_to = listed_to;
+        self.recent = usize::try_from(recent).unwrap_or(0);
+        Ok(())
+    }
+
     /// What an attempt did to its endpoint.
-    pub fn record_attempt(&mut self, key: EndpointKey, health: EndpointHealth, at: Timestamp) {
+    pub fn record_attempt(&mut self, key: EndpointKey, delivery: DeliveryId, health: EndpointHealth, at: Timestamp) {
+        let is_listed = self.is_listed(delivery);
         let Some(row) = self.endpoints.get_mut(&key) else { return };
         row.last_delivery_at = row.last_delivery_at.max(Some(at));
+        // Otherwise there is only a later last delivery, which its own row tells until it is listed.
+        if is_listed || row.health != health {
+            self.dirty_endpoints.insert(key);
+        }
         let paused = row.health.status != health.status;
         row.health = health;
-        self.dirty_endpoints.insert(key);
         if paused {
             row.paused = true;
             let paused = row
@@ -215,7 +248,7 @@ impl Book {
     /// endpoints many times.
     pub fn flush(&mut self, db: &Connection) -> Result<(), StoreError> {
         let mut count = db.prepare_cached(
-            "UPDATE endpoint_counters SET deliveries_total = deliveries_total + ?2, consecutive_failures = ?3, \
+            "UPDATE endpoint_counters SET deliveries_total = deliveries_total - ?2, consecutive_failures = ?3, \
              failing_since = ?4, last_delivery_at = ?5 WHERE endpoint = ?1",
         )?;
         for key in self.dirty_endpoints.drain() {
@@ -224,12 +257,12 @@ impl Book {
             let last_delivery_at = row.last_delivery_at.map(Timestamp::as_millis);
             count.execute(params![
                 key.0,
-                row.deliveries_added,
+                row.deliveries_gone,
                 health.consecutive_failures,
                 health.failing_since.map(Timestamp::as_millis),
                 last_delivery_at,
             ])?;
-            row.deliveries_added = 0;
+            row.deliveries_gone = 0;
             if std::mem::take(&mut row.paused) {
                 let sql = "UPDATE endpoints SET status = ?2, version = MAX(version, IFNULL(?3, 0)), updated_at = ?4 \
                            WHERE key = ?1";
@@ -293,6 +326,7 @@ impl Book {
             self.add_account(key, id);
         }
         self.load_endpoints(db, shared, None)?;
+        self.read_recent(db)?;
         let keys = admin::api_keys(db)?;
         self.key_hashes = keys.iter().map(|(hash, key)| (key.id, *hash)).collect();
         self.types = Arc::new(admin::event_types(db)?);
@@ -360,7 +394,7 @@ impl Book {
         let mut statement = db.prepare_cached(
             "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
              last_delivery_at, ordering, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) AS in_line \
-             FROM endpoints JOIN endpoint_counters ON endpoint = key \
+             FROM endpoints JOIN endpoint_totals ON endpoint = key \
              WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
@@ -385,7 +419,7 @@ impl Book {
                 fifo,
                 in_line,
                 last_delivery_at,
-                deliveries_added: 0,
+                deliveries_gone: 0,
                 paused: false,
                 target,
             };

@@ -7,12 +7,12 @@ use std::time::Duration;
 use foldhash::HashMap;
 use rusqlite::{Connection, params};
 
-use super::Store;
 use super::book::EndpointRow;
 use super::maintain::drop_spent_body;
 use super::notice::Failure;
 use super::turn::pass_turn;
 use super::writer::Tx;
+use super::{Store, lists};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
@@ -81,6 +81,7 @@ impl Store {
                     let mut statement = tx.db.prepare_cached(sql)?;
                     let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
                     while let Some(row) = rows.next()? {
+                        tx.forget_lease(id)?;
                         let endpoint = EndpointKey(row.get(0)?);
                         replays.extend(row.get::<_, Option<i64>>(1)?.map(|replay| (replay, endpoint)));
                         // It may have become active again while its deliveries were on their way back. A little later:
@@ -92,7 +93,7 @@ impl Store {
                 }
                 let mut taken_back = Vec::new();
                 for (replay, endpoint) in replays {
-                    taken_back.push((endpoint, take_back(tx.db, replay)?));
+                    taken_back.push((endpoint, take_back(tx, replay)?));
                 }
                 for (endpoint, _) in &taken_back {
                     if pass_turn(tx.db, *endpoint, tx.now)? {
@@ -100,7 +101,7 @@ impl Store {
                     }
                 }
                 for (endpoint, count) in taken_back {
-                    tx.book.count_delivery(endpoint, -count);
+                    tx.book.gone(endpoint, count);
                 }
                 Ok(())
             })
@@ -109,7 +110,13 @@ impl Store {
 }
 
 /// Removes what a replay has made and nobody has begun to send, if it was cancelled. Returns how many that were.
-pub(super) fn take_back(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
+pub(super) fn take_back(tx: &mut Tx<'_>, replay: i64) -> Result<i64, StoreError> {
+    // What goes is counted as listed.
+    tx.list_recent()?;
+    Ok(remove_unsent(tx.db, replay)?)
+}
+
+fn remove_unsent(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
     let sql = "DELETE FROM deliveries WHERE replay = ?1 AND status = 0 AND lease IS NULL \
                AND (SELECT status FROM replays WHERE key = ?1) = ?2";
     let cancelled = ReplayStatus::Cancelled.to_column();
@@ -122,8 +129,7 @@ pub(super) fn take_back(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
 /// Frees what an earlier process had leased when it ended, and takes a lease number of its own.
 pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
     db.execute_batch("BEGIN IMMEDIATE")?;
-    let freed =
-        db.execute("UPDATE deliveries SET lease = NULL, due_at = ?1 WHERE lease IS NOT NULL", [now.as_millis()])?;
+    let freed = lists::void_leases(db, now)?;
     // A replay that was cancelled while its deliveries were in memory.
     let sql = "SELECT DISTINCT r.key, r.endpoint FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = 0 \
                WHERE r.status = ?1";
@@ -131,8 +137,11 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
         .prepare(sql)?
         .query_map([ReplayStatus::Cancelled.to_column()], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
+    if !cancelled.is_empty() {
+        lists::list_recent(db)?;
+    }
     for (replay, endpoint) in cancelled {
-        let taken_back = take_back(db, replay)?;
+        let taken_back = remove_unsent(db, replay)?;
         let sql = "UPDATE endpoint_counters SET deliveries_total = deliveries_total - ?2 WHERE endpoint = ?1";
         db.execute(sql, [endpoint, taken_back])?;
     }
@@ -174,6 +183,7 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
     let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
     for leased in &jobs {
         tx.db.prepare_cached(sql)?.execute(params![leased.job.id.0, tx.lease])?;
+        tx.note_lease(leased.job.id)?;
     }
     Ok(Claimed { jobs, next_due: next_due(tx.db, endpoint)? })
 }
@@ -266,6 +276,8 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
             settled.push(Settled::LeaseLost);
             continue;
         }
+        tx.relist(settlement.delivery, settlement.endpoint)?;
+        tx.forget_lease(settlement.delivery)?;
         if matches!(kind, DeliveryKind::Replay(_)) && settlement.attempts_made == 0 {
             let sql = "DELETE FROM missed WHERE event = (SELECT event FROM deliveries WHERE id = ?1) AND endpoint = ?2";
             tx.db.prepare_cached(sql)?.execute([settlement.delivery.0, settlement.endpoint.0])?;
@@ -285,12 +297,12 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
             tx.leave_line(settlement.delivery, settlement.endpoint)?;
         }
         healths.insert(settlement.endpoint, next.health);
-        attempts.push((settlement.endpoint, next.health, outcome.started_at));
+        attempts.push((settlement.endpoint, settlement.delivery, next.health, outcome.started_at));
         settled.push(next.next_retry_at.map_or(Settled::Done, Settled::RetryAt));
     }
     tx.announce_outcomes(&failed, &paused)?;
-    for (endpoint, health, at) in attempts {
-        tx.book.record_attempt(endpoint, health, at);
+    for (endpoint, delivery, health, at) in attempts {
+        tx.book.record_attempt(endpoint, delivery, health, at);
     }
     Ok(settled)
 }

@@ -21,7 +21,7 @@ use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
                        ORDER BY version DESC LIMIT 1) AS hint FROM endpoints e \
-                       JOIN endpoint_counters c ON c.endpoint = e.key WHERE e.deleted_at IS NULL";
+                       JOIN endpoint_totals c ON c.endpoint = e.key WHERE e.deleted_at IS NULL";
 
 impl Store {
     /// Registers an endpoint. Its secret is in this answer only.

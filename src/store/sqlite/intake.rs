@@ -37,17 +37,13 @@ impl Store {
                     tx.is_free(&keep.scope)?;
                 }
                 let mut accepted = Vec::with_capacity(events.len());
-                let mut delivered_to = Vec::new();
                 for event in events {
-                    accepted.push(accept_one(tx, event, &mut delivered_to)?);
+                    accepted.push(accept_one(tx, event)?);
                 }
                 tx.keep(keep, &accepted)?;
                 // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
                 for event in &accepted {
                     tx.book.count_event(event.account.1);
-                }
-                for endpoint in delivered_to {
-                    tx.book.count_delivery(endpoint, 1);
                 }
                 Ok(accepted)
             })
@@ -63,7 +59,6 @@ impl Store {
                 insert_event(tx, event, endpoint.account, TEST_TYPE, tx.now.as_millis(), None, 1, &message)?;
                 let delivery = DeliveryId(tx.ids.next(tx.now));
                 insert_delivery(tx, delivery, endpoint.key, event, true)?;
-                tx.book.count_delivery(endpoint.key, 1);
                 let job = Job {
                     id: delivery,
                     endpoint: endpoint.key,
@@ -85,7 +80,7 @@ impl Store {
     }
 }
 
-fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey>) -> Result<Event, StoreError> {
+fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     let account = tx.book.account_key(new.account).ok_or(StoreError::NotFound)?;
     let subscribers = tx.book.subscribers(account, &new.event_type).to_vec();
     let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
@@ -108,7 +103,6 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, delivered_to: &mut Vec<EndpointKey
             _ => None,
         };
         insert_delivery(tx, delivery, endpoint, id, place.is_some())?;
-        delivered_to.push(endpoint);
         match place {
             Some(place) => {
                 let job = Job {
@@ -183,6 +177,7 @@ pub(super) fn insert_delivery(
 ) -> Result<(), StoreError> {
     let (due_at, lease) = if leased { (None, Some(tx.lease)) } else { (Some(tx.now.as_millis()), None) };
     tx.inserts.delivery.execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
+    tx.book.came(1);
     Ok(())
 }
 

@@ -40,10 +40,10 @@ impl Store {
             if page.offset() >= total {
                 return Ok(Paged { items: Vec::new(), total });
             }
-            // What is skipped costs its entry of the index only.
+            // What is skipped costs its entry of the list only.
             let sql = format!(
-                "{DELIVERY_COLUMNS} WHERE d.id IN (SELECT id FROM deliveries WHERE endpoint = ?1 AND lease IS NULL \
-                 UNION ALL SELECT id FROM deliveries WHERE endpoint = ?1 AND lease IS NOT NULL \
+                "{DELIVERY_COLUMNS} WHERE d.id IN (SELECT id FROM delivery_lists WHERE endpoint = ?1 \
+                 UNION ALL SELECT id FROM recent_deliveries WHERE endpoint = ?1 \
                  ORDER BY id DESC LIMIT ?2 OFFSET ?3) ORDER BY d.id DESC"
             );
             let mut statement = snapshot.prepare_cached(&sql)?;
@@ -63,8 +63,7 @@ impl Store {
             if page.offset() >= total {
                 return Ok(Paged { items: Vec::new(), total });
             }
-            let sql = "SELECT e.key FROM endpoints e JOIN endpoint_counters c ON c.endpoint = e.key \
-                       WHERE e.account = ?1 AND e.deleted_at IS NULL AND c.deliveries_total > 0";
+            let sql = "SELECT key FROM endpoints WHERE account = ?1 AND deleted_at IS NULL";
             let endpoints: Vec<i64> =
                 snapshot.prepare_cached(sql)?.query_map([account.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
             let skipped = usize::try_from(page.offset()).unwrap_or(usize::MAX);
@@ -164,10 +163,10 @@ fn attempts_of(db: &Connection, id: DeliveryId) -> Result<Vec<Attempt>, StoreErr
     Ok(attempts)
 }
 
-/// From counters that are kept in the same commits as the rows. `column` is one of two names written above.
+/// From counters, and what is not counted yet. `column` is one of two names written above.
 fn deliveries_total(db: &Connection, column: &str, value: i64) -> Result<u64, StoreError> {
     let sql = format!(
-        "SELECT IFNULL(SUM(c.deliveries_total), 0) FROM endpoints e JOIN endpoint_counters c ON c.endpoint = e.key \
+        "SELECT IFNULL(SUM(c.deliveries_total), 0) FROM endpoints e JOIN endpoint_totals c ON c.endpoint = e.key \
          WHERE e.{column} = ?1 AND e.deleted_at IS NULL"
     );
     let total: i64 = db.prepare_cached(&sql)?.query_row([value], |row| row.get(0))?;
@@ -220,7 +219,7 @@ pub(super) fn newest_ids(
 ) -> Result<Vec<i64>, StoreError> {
     let mut newest = Newest::of(wanted);
     for endpoint in endpoints {
-        let sql = "SELECT id FROM deliveries WHERE endpoint = ?1 AND lease IS NULL AND id >= ?2 AND id < ?3 \
+        let sql = "SELECT id FROM delivery_lists WHERE endpoint = ?1 AND id >= ?2 AND id < ?3 \
                    ORDER BY id DESC LIMIT ?4";
         let mut statement = db.prepare_cached(sql)?;
         let mut rows = statement.query(params![endpoint, first, end, i64::try_from(wanted).unwrap_or(i64::MAX)])?;
@@ -228,9 +227,9 @@ pub(super) fn newest_ids(
             && newest.offer(row.get(0)?)
         {}
     }
-    // What is in memory is looked through once for all of them.
+    // What is recent is looked through once for all of them.
     let endpoints: HashSet<i64> = endpoints.iter().copied().collect();
-    let sql = "SELECT id, endpoint FROM deliveries WHERE lease IS NOT NULL AND id >= ?1 AND id < ?2 ORDER BY id DESC";
+    let sql = "SELECT id, endpoint FROM recent_deliveries WHERE id >= ?1 AND id < ?2 ORDER BY id DESC";
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query([first, end])?;
     while let Some(row) = rows.next()? {

@@ -26,7 +26,10 @@ impl Store {
 
     /// Removes a step of what accounts need not keep any longer, beginning with the account whose key is `from`.
     pub async fn purge_old(&self, keep: Retention, now: Timestamp, from: i64) -> Result<Option<i64>, StoreError> {
-        // What there is to remove is looked for on a reader: most of what is looked at stays.
+        // What there is to remove is looked for in the lists, and on a reader: most of what is looked at stays.
+        if from == 0 {
+            self.writer.write(|tx| tx.list_recent()).await?;
+        }
         match self.read(move |db| what_is_old(db, keep, now, from)).await? {
             (Some(step), next) => {
                 self.writer.write(move |tx| purge_step(tx, &step)).await?;
@@ -74,8 +77,8 @@ impl Store {
 fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
     let sql = "SELECT key FROM endpoints WHERE deleted_at IS NOT NULL LIMIT 1";
     if let Some(endpoint) = first(tx.db, sql)? {
-        let sql = "SELECT id, event FROM deliveries WHERE endpoint = ?1 AND lease IS NULL \
-                   UNION ALL SELECT id, event FROM deliveries WHERE endpoint = ?1 AND lease IS NOT NULL LIMIT ?2";
+        tx.list_recent()?;
+        let sql = "SELECT id FROM delivery_lists WHERE endpoint = ?1 LIMIT ?2";
         let mut statement = tx.db.prepare_cached(sql)?;
         let rows = statement.query_map(params![endpoint, STEP], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
         for id in &rows {
@@ -154,8 +157,8 @@ fn old_of(
 ) -> Result<Option<Old>, StoreError> {
     if let Some(since) = rows_since {
         let end = DeliveryId::first_at(since).0;
-        let sql = "SELECT d.id FROM endpoints n JOIN deliveries d ON d.endpoint = n.key \
-                   WHERE n.account = ?1 AND d.lease IS NULL AND d.id < ?2 AND d.status > 1 LIMIT ?3";
+        let sql = "SELECT d.id FROM endpoints n JOIN delivery_lists d ON d.endpoint = n.key \
+                   WHERE n.account = ?1 AND d.id < ?2 AND d.status > 1 LIMIT ?3";
         let deliveries = ids(db, sql, [account, end, STEP])?;
         if !deliveries.is_empty() {
             return Ok(Some(Old::Deliveries(deliveries)));
@@ -222,7 +225,7 @@ fn purge_step(tx: &mut Tx<'_>, step: &Old) -> Result<(), StoreError> {
     }
     // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
     for endpoint in gone {
-        tx.book.count_delivery(endpoint, -1);
+        tx.book.gone(endpoint, 1);
     }
     Ok(())
 }

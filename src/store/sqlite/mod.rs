@@ -2,7 +2,7 @@
 //!
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
 //! method lives tells who calls it: `admin`, `endpoints` and `users` the API, `intake` publishing, `dispatch` the engine,
-//! `log` and `search` the lists, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping,
+//! `log` and `search` the lists, which `lists` writes, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping,
 //! `checkpoint` SQLite's own log, `export` the move to PostgreSQL.
 
 mod admin;
@@ -14,6 +14,7 @@ mod dispatch;
 mod endpoints;
 mod export;
 mod intake;
+mod lists;
 mod log;
 mod maintain;
 mod notice;

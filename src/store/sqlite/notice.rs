@@ -38,17 +38,14 @@ impl Tx<'_> {
             let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
             self.db.prepare_cached(sql)?.execute(params![endpoint.0, kind, id.0])?;
         }
-        for endpoint in &subscribers {
+        for endpoint in subscribers {
             let delivery = DeliveryId(self.ids.next(self.now));
-            insert_delivery(self, delivery, *endpoint, id, false)?;
-            if self.line_up(delivery, *endpoint)? {
-                self.after.due.push((*endpoint, self.now));
+            insert_delivery(self, delivery, endpoint, id, false)?;
+            if self.line_up(delivery, endpoint)? {
+                self.after.due.push((endpoint, self.now));
             }
         }
         self.book.count_event(notice.account);
-        for endpoint in subscribers {
-            self.book.count_delivery(endpoint, 1);
-        }
         Ok(())
     }
 

@@ -22,6 +22,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0005_leased", include_str!("../../../migrations/sqlite/0005_leased.sql")),
     ("0006_counters", include_str!("../../../migrations/sqlite/0006_counters.sql")),
     ("0007_events", include_str!("../../../migrations/sqlite/0007_events.sql")),
+    ("0008_lists", include_str!("../../../migrations/sqlite/0008_lists.sql")),
 ];
 
 /// How long a checkpoint waits for readers.

@@ -82,6 +82,7 @@ impl Store {
                     .db
                     .prepare_cached(sql)?
                     .query_row(params![id.0, retrying, tx.now.as_millis()], |row| row.get(0))?;
+                tx.relist(id, EndpointKey(endpoint))?;
                 let is_due = tx.line_up(id, EndpointKey(endpoint))?;
                 let delivery = find_delivery(tx.db, owner, id)?;
                 tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::DeliveryRetried, id))?;
@@ -182,12 +183,12 @@ impl Store {
                 let sql = "UPDATE replays SET status = ?2, finished_at = ?3 WHERE key = ?1";
                 let cancelled = ReplayStatus::Cancelled.to_column();
                 tx.db.prepare_cached(sql)?.execute(params![key, cancelled, tx.now.as_millis()])?;
-                let unsent = take_back(tx.db, key)?;
+                let unsent = take_back(tx, key)?;
                 if pass_turn(tx.db, endpoint, tx.now)? {
                     tx.after.due.push((endpoint, tx.now));
                 }
                 tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
-                tx.book.count_delivery(endpoint, -unsent);
+                tx.book.gone(endpoint, unsent);
                 // What is in memory comes back without an attempt: see `release`.
                 tx.book.cancel(key);
                 Ok(())
@@ -433,7 +434,7 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
         finished.then(|| tx.now.as_millis()),
     ])?;
     // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
-    tx.book.count_delivery(job.endpoint, made);
+    tx.book.came(usize::try_from(made).unwrap_or(0));
     if made > 0 {
         tx.after.due.push((job.endpoint, tx.now));
     }

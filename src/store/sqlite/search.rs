@@ -18,8 +18,8 @@ const VALIDATION: &str = "lower(substr(hex(e.validation_id), 1, 8) || '-' || sub
                           || substr(hex(e.validation_id), 13, 4) || '-' || substr(hex(e.validation_id), 17, 4) || '-' \
                           || substr(hex(e.validation_id), 21))";
 
-/// What is not in memory, and what is: each has an index of its own, and both together are all.
-const PARTS: [&str; 2] = ["lease IS NULL", "lease IS NOT NULL"];
+/// What is listed, and what is not yet: both together are all.
+const PARTS: [&str; 2] = ["delivery_lists", "recent_deliveries"];
 
 impl Store {
     /// Deliveries of all endpoints of an account that the filter takes, newest first.
@@ -42,7 +42,7 @@ impl Store {
             let mut total = 0;
             for part in PARTS {
                 // One look at each row for the total and for the page.
-                let sql = format!("SELECT d.id FROM deliveries d {events} WHERE d.{part} AND {}", condition.sql);
+                let sql = format!("SELECT d.id FROM {part} d {events} WHERE {}", condition.sql);
                 // Not cached: filters are too many.
                 let mut statement = snapshot.prepare(&sql)?;
                 let mut rows = statement.query(params_from_iter(&condition.values))?;

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::book::Book;
 use super::checkpoint::Checkpoints;
 use super::intake::Inserts;
+use super::lists::TOGETHER;
 use super::pace::Pace;
 use super::queue::{Next, Receiver, Sender, queue};
 use super::{QUEUE_TIMEOUT, peer};
@@ -28,6 +29,9 @@ const QUEUE: usize = 4_096;
 
 /// How often an idle writer looks whether another process has written.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Looks after which an idle writer lists what is recent: a second.
+const LOOKS: u32 = 20;
 
 /// What a write sees: the connection inside the transaction, and what waits for its commit. All writes of a transaction
 /// share it.
@@ -185,21 +189,30 @@ fn data_version(db: &Connection) -> rusqlite::Result<i64> {
     db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
-/// The greatest id in use; events and deliveries share one sequence.
+/// The greatest id in use, or once in use: events and deliveries share one sequence, and what is listed is never above what comes.
 fn last_id(db: &Connection) -> rusqlite::Result<i64> {
-    let sql = "SELECT MAX((SELECT IFNULL(MAX(id), 0) FROM events), (SELECT IFNULL(MAX(id), 0) FROM deliveries))";
+    let sql = "SELECT MAX((SELECT IFNULL(MAX(id), 0) FROM events), (SELECT IFNULL(MAX(id), 0) FROM deliveries), value) \
+               FROM settings WHERE name = 'listed_to'";
     db.query_row(sql, [], |row| row.get(0))
 }
 
 impl Writer {
     fn run(mut self, writes: &Receiver<Box<dyn Write>>) {
         let mut pace = Pace::new(Instant::now());
+        let mut looks = 0;
         loop {
             match writes.next(&mut pace, WATCH_INTERVAL) {
-                Next::Run(batch) => self.commit(batch),
+                Next::Run(batch) => {
+                    looks = 0;
+                    self.commit(batch);
+                }
                 Next::Idle => {
                     if let Err(error) = self.notice_others() {
                         tracing::error!(%error, "the database could not be watched");
+                    }
+                    looks += 1;
+                    if looks == LOOKS && self.book.recent() > 0 && self.shared.inbox.is_some() {
+                        self.commit(Vec::new());
                     }
                 }
                 Next::Closed => return,
@@ -274,7 +287,7 @@ impl Writer {
             lease: self.lease,
             after,
         };
-        for write in batch {
+        for write in &mut *batch {
             let hot = write.is_hot();
             // A savepoint keeps a copy of every page that is changed after it.
             if !hot {
@@ -300,6 +313,9 @@ impl Writer {
             }
         }
         tx.book.flush(tx.db)?;
+        if tx.book.recent() >= TOGETHER || batch.is_empty() {
+            tx.list_recent()?;
+        }
         let generation = match self.shared.inbox {
             Some(_) => None,
             None => Some(peer::next_generation(&self.db)?),

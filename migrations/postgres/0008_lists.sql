@@ -1,0 +1,1 @@
+-- Nothing: SQLite's twin takes the lists of endpoints out of an index.

@@ -1,0 +1,166 @@
+//! The lists, totals and last deliveries, whether the embedded store has written them yet or finds them in the rows.
+
+use std::sync::Arc;
+
+use aldaba::domain::delivery::DeliveryStatus;
+use aldaba::domain::filter::DeliveryFilter;
+use aldaba::domain::id::EndpointId;
+use aldaba::domain::time::Timestamp;
+use aldaba::store::{Page, Settlement, Store};
+
+use crate::app::eventually;
+use crate::database;
+use crate::store::{ALL, Fixture, everything, list, settlement};
+
+/// All that lists and endpoints tell, as text.
+async fn told(f: &Fixture, store: &Store, endpoints: &[EndpointId]) -> Vec<String> {
+    let mut told = Vec::new();
+    for id in endpoints {
+        let endpoint = store.endpoint(f.account, *id).await.expect("read");
+        told.push(format!("{:?} {:?}", endpoint.last_delivery_at, endpoint.health));
+        for page in [ALL, Page { page: 2, per_page: 3 }] {
+            let listed = store.endpoint_deliveries(f.account, *id, page).await.expect("listed");
+            told.push(format!("{} {:?}", listed.total, listed.items));
+        }
+    }
+    for page in [ALL, Page { page: 2, per_page: 5 }] {
+        let listed = store.account_deliveries(f.account, page).await.expect("listed");
+        told.push(format!("{} {:?}", listed.total, listed.items));
+    }
+    for status in [DeliveryStatus::Pending, DeliveryStatus::Retrying, DeliveryStatus::Success, DeliveryStatus::Failed] {
+        let filter = DeliveryFilter { statuses: vec![status], ..DeliveryFilter::default() };
+        let found = store.find_deliveries(f.account, filter.clone(), ALL).await.expect("found");
+        let walked = store.walk_deliveries(f.account, filter, None).await.expect("walked");
+        assert_eq!(found.items, walked.items, "{}", status.name());
+        told.push(format!("{} {} {:?}", status.name(), found.total, found.items));
+    }
+    told
+}
+
+fn at(settlement: Settlement, millis: i64) -> Settlement {
+    let mut settlement = settlement;
+    settlement.outcome.started_at = Timestamp::from_millis(1_800_000_000_000 + millis);
+    settlement
+}
+
+#[tokio::test]
+async fn nothing_changes_for_a_reader_when_deliveries_are_listed() {
+    let mut f = Fixture::new().await;
+    let endpoints = [f.endpoint().await.0, f.endpoint().await.0, f.endpoint().await.0];
+    let beside = f.beside().await;
+    // The first round is listed when the second comes, in which the first is settled and some of it sent again.
+    f.store.accept((0..4).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let first = f.jobs(12).await;
+    let early = first[..6].iter().map(|leased| at(settlement(leased, 200), 1)).collect();
+    f.store.settle(Arc::new(early)).await.expect("settled");
+    let before = told(&f, &f.store, &endpoints).await;
+    list(&f.store).await;
+    assert_eq!(told(&f, &f.store, &endpoints).await, before);
+    assert_eq!(told(&f, &beside, &endpoints).await, before);
+    f.store.accept((4..7).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let second = f.jobs(9).await;
+    let settled =
+        [at(settlement(&first[6], 200), 5), at(settlement(&first[7], 503), 6), at(settlement(&second[1], 200), 7)];
+    f.store.settle(Arc::new(settled.to_vec())).await.expect("settled");
+    f.store.retry(f.account, first[0].job.id, None).await.expect("due again");
+    let before = told(&f, &f.store, &endpoints).await;
+    assert_eq!(told(&f, &beside, &endpoints).await, before);
+    list(&f.store).await;
+    assert_eq!(told(&f, &f.store, &endpoints).await, before);
+    // A success at once, of a delivery that was listed when it was pending, and one that is tried again.
+    let found = |status: DeliveryStatus| {
+        let filter = DeliveryFilter { statuses: vec![status], ..DeliveryFilter::default() };
+        let store = f.store.clone();
+        async move { store.find_deliveries(f.account, filter, ALL).await.expect("found").total }
+    };
+    assert_eq!((found(DeliveryStatus::Success).await, found(DeliveryStatus::Retrying).await), (7, 2));
+    let lasts = endpoints.map(|id| {
+        let (store, account) = (f.store.clone(), f.account);
+        async move { store.endpoint(account, id).await.expect("read").last_delivery_at.expect("some").as_millis() }
+    });
+    let mut latest = 0;
+    for last in lasts {
+        latest = latest.max(last.await);
+    }
+    assert_eq!(latest, 1_800_000_000_007);
+}
+
+#[tokio::test]
+async fn a_crash_loses_no_count_that_was_not_written() {
+    let mut f = Fixture::new().await;
+    let endpoints = [f.endpoint().await.0];
+    f.store.accept((0..5).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let jobs = f.jobs(5).await;
+    f.store.settle(Arc::new(vec![at(settlement(&jobs[0], 200), 9)])).await.expect("settled");
+    let before = told(&f, &f.store, &endpoints).await;
+    // As another process finds it that knows nothing but the file.
+    assert_eq!(told(&f, &f.beside().await, &endpoints).await, before);
+}
+
+#[tokio::test]
+async fn a_replay_that_is_cancelled_takes_from_the_totals_what_it_had_made() {
+    let mut f = Fixture::new().await;
+    let (id, _) = f.endpoint().await;
+    f.store.accept((0..3).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let done = f.jobs(3).await.iter().map(|leased| settlement(leased, 200)).collect();
+    f.store.settle(Arc::new(done)).await.expect("settled");
+    let replay = f.store.create_replay(f.account, id, everything(&f), None).await.expect("made");
+    for open in f.store.open_replays().await.expect("listed") {
+        f.store.replay_step(open.key).await.expect("stepped");
+    }
+    let total = |f: &Fixture| {
+        let (store, account) = (f.store.clone(), f.account);
+        async move { store.endpoint_deliveries(account, id, ALL).await.map(|listed| (listed.total, listed.items.len())) }
+    };
+    assert_eq!(total(&f).await, Ok((6, 6)));
+    f.store.cancel_replay(f.account, replay.id).await.expect("cancelled");
+    assert_eq!(total(&f).await, Ok((3, 3)));
+    list(&f.store).await;
+    assert_eq!(total(&f).await, Ok((3, 3)));
+}
+
+const NOT_LISTED: &str = "SELECT COUNT(*) FROM recent_deliveries";
+
+#[tokio::test]
+async fn under_load_deliveries_are_listed_by_the_thousand_and_then_when_nothing_comes() {
+    if database::is_postgres() {
+        return;
+    }
+    let f = Fixture::new().await;
+    let (id, _) = f.endpoint().await;
+    let mut accepted = 0;
+    while accepted < 9_000 {
+        f.store.accept((accepted..accepted + 1_000).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+        accepted += 1_000;
+        let recent = database::number(f.folder(), NOT_LISTED).await;
+        assert!(recent < 4_096, "{recent} of {accepted} must be looked through");
+        let listed = f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed");
+        assert_eq!(listed.total, u64::from(accepted));
+    }
+    let listed = eventually("the rest", || async {
+        let recent = database::number(f.folder(), NOT_LISTED).await;
+        (recent == 0).then_some(database::number(f.folder(), "SELECT COUNT(*) FROM delivery_lists").await)
+    });
+    assert_eq!(listed.await, 9_000);
+}
+
+#[tokio::test]
+async fn a_delivery_comes_after_all_that_was_ever_listed() {
+    if database::is_postgres() {
+        return;
+    }
+    let f = Fixture::new().await;
+    let (id, _) = f.endpoint().await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    list(&f.store).await;
+    // The newest are gone, and the clock has been set back by an hour since.
+    database::execute(f.folder(), "DELETE FROM deliveries").await;
+    database::execute(f.folder(), "DELETE FROM events").await;
+    database::execute(f.folder(), "UPDATE endpoint_counters SET deliveries_total = 0").await;
+    assert_eq!(database::number(f.folder(), "SELECT COUNT(*) FROM delivery_lists").await, 0, "they are in no list");
+    let later = "UPDATE settings SET value = value + (3600000 << 20) WHERE name = 'listed_to'";
+    database::execute(f.folder(), later).await;
+    f.store.accept(vec![f.event(2)], None).await.expect("accepted");
+    let listed = f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed");
+    assert_eq!((listed.total, listed.items.len()), (1, 1));
+}
