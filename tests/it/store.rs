@@ -17,7 +17,7 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased, Nudge};
-use aldaba::store::{NewEndpoint, OpenOptions, Page, Settled, Settlement, Step, Store, StoreError};
+use aldaba::store::{NewEndpoint, OpenError, OpenOptions, Page, Settled, Settlement, Step, Store, StoreError};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{EVENT, eventually};
@@ -65,7 +65,11 @@ impl Fixture {
 
     /// Another process on the same file.
     pub async fn beside(&self) -> Store {
-        Store::open(options(self.folder.path(), self.clock.clone(), None)).await.expect("opens beside")
+        self.open_beside().await.expect("opens beside")
+    }
+
+    pub async fn open_beside(&self) -> Result<Store, OpenError> {
+        Store::open(options(self.folder.path(), self.clock.clone(), None)).await
     }
 
     /// Where the database is.

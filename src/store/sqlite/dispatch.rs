@@ -112,7 +112,7 @@ impl Store {
 /// Removes what a replay has made and nobody has begun to send, if it was cancelled. Returns how many that were.
 pub(super) fn take_back(tx: &mut Tx<'_>, replay: i64) -> Result<i64, StoreError> {
     // What goes is counted as listed.
-    tx.list_recent()?;
+    lists::list_recent(tx)?;
     Ok(remove_unsent(tx.db, replay)?)
 }
 
@@ -138,7 +138,7 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
         .query_map([ReplayStatus::Cancelled.to_column()], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     if !cancelled.is_empty() {
-        lists::list_recent(db)?;
+        lists::write_lists(db)?;
     }
     for (replay, endpoint) in cancelled {
         let taken_back = remove_unsent(db, replay)?;

@@ -15,12 +15,6 @@ use crate::store::StoreError;
 pub(super) const TOGETHER: usize = 4_096;
 
 impl Tx<'_> {
-    /// Lists what is recent.
-    pub fn list_recent(&mut self) -> Result<(), StoreError> {
-        list_recent(self.db)?;
-        self.book.read_recent(self.db)
-    }
-
     /// A delivery is leased that may be listed.
     pub fn note_lease(&self, delivery: DeliveryId) -> Result<(), StoreError> {
         if self.book.is_listed(delivery) {
@@ -66,8 +60,14 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<u
     Ok(freed)
 }
 
+/// Lists what is recent.
+pub(super) fn list_recent(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+    write_lists(tx.db)?;
+    tx.book.read_recent(tx.db)
+}
+
 /// Puts what is recent into the lists and the counters.
-pub(super) fn list_recent(db: &Connection) -> rusqlite::Result<()> {
+pub(super) fn write_lists(db: &Connection) -> rusqlite::Result<()> {
     let sql = "INSERT OR REPLACE INTO delivery_lists SELECT endpoint, id, event, status, attempt, response_status, \
                response_time_ms FROM recent_deliveries ORDER BY endpoint, id";
     if db.prepare_cached(sql)?.execute([])? == 0 {

@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::Store;
 use super::admin::own_retention;
+use super::lists::list_recent;
 use super::writer::Tx;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, EventId};
@@ -28,7 +29,7 @@ impl Store {
     pub async fn purge_old(&self, keep: Retention, now: Timestamp, from: i64) -> Result<Option<i64>, StoreError> {
         // What there is to remove is looked for in the lists, and on a reader: most of what is looked at stays.
         if from == 0 {
-            self.writer.write(|tx| tx.list_recent()).await?;
+            self.writer.write(list_recent).await?;
         }
         match self.read(move |db| what_is_old(db, keep, now, from)).await? {
             (Some(step), next) => {
@@ -77,7 +78,7 @@ impl Store {
 fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
     let sql = "SELECT key FROM endpoints WHERE deleted_at IS NOT NULL LIMIT 1";
     if let Some(endpoint) = first(tx.db, sql)? {
-        tx.list_recent()?;
+        list_recent(tx)?;
         let sql = "SELECT id FROM delivery_lists WHERE endpoint = ?1 LIMIT ?2";
         let mut statement = tx.db.prepare_cached(sql)?;
         let rows = statement.query_map(params![endpoint, STEP], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;

@@ -38,7 +38,19 @@ impl Store {
             |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
         let lock = options.inbox.as_ref().map(|_| peer::take_lock(path)).transpose()?;
         let mut connection = writer_connection(path).map_err(|e| failed("cannot open", &e))?;
+        // Not beside a server: that of an older version would go on writing what it knows.
+        let alone = if lock.is_none() && !is_current(&connection)? {
+            let running = |_| {
+                OpenError(format!(
+                    "the database {shown} is of an older version, and a server is running on it: stop that one first"
+                ))
+            };
+            Some(peer::take_lock(path).map_err(running)?)
+        } else {
+            None
+        };
         migrate(&mut connection, &*options.clock)?;
+        drop(alone);
         export::check_not_moved(&connection)?;
         let keyring = options.keys.load(&*options.random)?;
         admin::check_master_keys(&connection, &keyring)?;
@@ -87,16 +99,32 @@ pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// The version that this program brings a database to.
+fn newest() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+}
+
+fn version_of(connection: &Connection) -> Result<i64, OpenError> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(cannot_migrate)
+}
+
+fn is_current(connection: &Connection) -> Result<bool, OpenError> {
+    Ok(version_of(connection)? >= newest())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn cannot_migrate(error: rusqlite::Error) -> OpenError {
+    OpenError(format!("cannot migrate the database: {error}"))
+}
+
 pub(super) fn migrate(connection: &mut Connection, clock: &dyn Clock) -> Result<(), OpenError> {
-    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
-    let failed = |e: rusqlite::Error| OpenError(format!("cannot migrate the database: {e}"));
-    let version_of = |c: &Connection| c.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0));
-    if version_of(connection).map_err(failed)? == newest {
+    let newest = newest();
+    if version_of(connection)? == newest {
         return Ok(());
     }
     // Within the write lock, so that two programs that start together migrate once.
-    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let version = version_of(&tx).map_err(failed)?;
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(cannot_migrate)?;
+    let version = version_of(&tx)?;
     if version > newest {
         return Err(OpenError(format!(
             "the database has version {version}, and this program knows versions up to {newest}: run a newer aldaba"
@@ -107,10 +135,10 @@ pub(super) fn migrate(connection: &mut Connection, clock: &dyn Clock) -> Result<
         tx.execute_batch(sql).map_err(|e| OpenError(format!("migration {name} failed: {e}")))?;
     }
     if version == 0 {
-        admin::add_initial_event_types(&tx, clock.now()).map_err(failed)?;
+        admin::add_initial_event_types(&tx, clock.now()).map_err(cannot_migrate)?;
     }
-    tx.pragma_update(None, "user_version", newest).map_err(failed)?;
-    tx.commit().map_err(failed)
+    tx.pragma_update(None, "user_version", newest).map_err(cannot_migrate)?;
+    tx.commit().map_err(cannot_migrate)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::book::Book;
 use super::checkpoint::Checkpoints;
 use super::intake::Inserts;
-use super::lists::TOGETHER;
+use super::lists::{TOGETHER, list_recent};
 use super::pace::Pace;
 use super::queue::{Next, Receiver, Sender, queue};
 use super::{QUEUE_TIMEOUT, peer};
@@ -314,7 +314,7 @@ impl Writer {
         }
         tx.book.flush(tx.db)?;
         if tx.book.recent() >= TOGETHER || batch.is_empty() {
-            tx.list_recent()?;
+            list_recent(&mut tx)?;
         }
         let generation = match self.shared.inbox {
             Some(_) => None,
