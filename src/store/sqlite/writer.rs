@@ -211,8 +211,11 @@ impl Writer {
                         tracing::error!(%error, "the database could not be watched");
                     }
                     looks += 1;
-                    if looks == LOOKS && self.book.recent() > 0 && self.shared.inbox.is_some() {
-                        self.commit(Vec::new());
+                    if looks >= LOOKS {
+                        looks = 0;
+                        if self.book.recent() > 0 && self.shared.inbox.is_some() {
+                            self.commit(Vec::new());
+                        }
                     }
                 }
                 Next::Closed => return,
