@@ -86,15 +86,38 @@ async fn nothing_changes_for_a_reader_when_deliveries_are_listed() {
 }
 
 #[tokio::test]
-async fn a_crash_loses_no_count_that_was_not_written() {
+async fn a_restart_loses_no_count_that_was_not_written() {
     let mut f = Fixture::new().await;
     let endpoints = [f.endpoint().await.0];
     f.store.accept((0..5).map(|n| f.event(n)).collect(), None).await.expect("accepted");
     let jobs = f.jobs(5).await;
     f.store.settle(Arc::new(vec![at(settlement(&jobs[0], 200), 9)])).await.expect("settled");
     let before = told(&f, &f.store, &endpoints).await;
-    // As another process finds it that knows nothing but the file.
-    assert_eq!(told(&f, &f.beside().await, &endpoints).await, before);
+    let mut f = f.restarted().await;
+    assert_eq!(told(&f, &f.store, &endpoints).await, before);
+    // An endpoint whose counters were not written has its failures counted all the same, and another last delivery.
+    f.store.accept(vec![f.event(6)], None).await.expect("accepted");
+    let later = f.jobs(1).await;
+    f.store.settle(Arc::new(vec![at(settlement(&later[0], 500), 4)])).await.expect("settled");
+    let before = told(&f, &f.store, &endpoints).await;
+    assert!(before[0].contains("consecutive_failures: 1"), "{}", before[0]);
+    assert!(before[1].starts_with("6 "), "{}", before[1]);
+    list(&f.store).await;
+    assert_eq!(told(&f, &f.store, &endpoints).await, before);
+}
+
+#[tokio::test]
+async fn a_last_delivery_is_not_forgotten_when_the_clock_goes_back() {
+    let mut f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    let first = f.jobs(1).await;
+    f.store.settle(Arc::new(vec![at(settlement(&first[0], 200), 100)])).await.expect("settled");
+    f.store.retry(f.account, first[0].job.id, None).await.expect("due again");
+    let again = f.store.claim(key, 1).await.expect("claimed").jobs;
+    f.store.settle(Arc::new(vec![at(settlement(&again[0], 200), 90)])).await.expect("settled");
+    let last = f.store.endpoint(f.account, id).await.expect("read").last_delivery_at.expect("some");
+    assert_eq!(last.as_millis(), 1_800_000_000_100);
 }
 
 #[tokio::test]
@@ -153,6 +176,12 @@ async fn under_load_deliveries_are_listed_by_the_thousand_and_then_when_nothing_
         (recent == 0).then_some(database::number(f.folder(), "SELECT COUNT(*) FROM delivery_lists").await)
     });
     assert_eq!(listed.await, 9_000);
+    // What another process writes is listed by the server that runs, though nobody asks it for anything.
+    f.beside().await.accept(vec![f.event(9_000)], None).await.expect("accepted");
+    eventually("one more", || async {
+        (database::number(f.folder(), "SELECT COUNT(*) FROM delivery_lists").await == 9_001).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -72,6 +72,19 @@ impl Fixture {
         Store::open(options(self.folder.path(), self.clock.clone(), None)).await
     }
 
+    /// The next server on the same database, when this one has ended.
+    pub async fn restarted(self) -> Self {
+        let Self { store, clock, account, folder, .. } = self;
+        store.close().await.expect("closed");
+        drop(store);
+        let (inbox, nudges) = Inbox::new();
+        let store = eventually("the file to be free", || async {
+            Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.ok()
+        })
+        .await;
+        Self { store, clock, nudges, inbox, account, folder }
+    }
+
     /// Where the database is.
     pub fn folder(&self) -> &std::path::Path {
         self.folder.path()
@@ -232,14 +245,7 @@ async fn a_start_voids_the_leases_of_whoever_came_before() {
     before.extend(f.store.claim(key, 10).await.expect("claimed").jobs);
     f.store.accept(vec![f.event(3)], None).await.expect("accepted");
     before.extend(f.jobs(1).await);
-    let Fixture { store, clock, folder, .. } = f;
-    store.close().await.expect("closed");
-    drop(store);
-    let (inbox, _nudges) = Inbox::new();
-    let store = eventually("the file to be free", || async {
-        Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.ok()
-    })
-    .await;
+    let Fixture { store, .. } = &f.restarted().await;
     let late = before.iter().map(|leased| settlement(leased, 200)).collect();
     let late = store.settle(Arc::new(late)).await.expect("answered");
     assert_eq!(late, [Settled::LeaseLost; 3], "no outcome by one whose lease has gone");
@@ -544,7 +550,8 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
     .expect("rows");
     drop(old);
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
-    let store = Store::open(options(folder.path(), clock, None)).await.expect("opens");
+    let (inbox, _nudges) = Inbox::new();
+    let store = Store::open(options(folder.path(), clock, Some(inbox))).await.expect("opens");
     let account = AccountId::from_random([0; 16]);
     assert_eq!(store.accounts(ALL).await.expect("listed").items[0].name, "old");
     assert!(store.view().event_types().is_empty(), "the catalog is the operator's");
@@ -558,6 +565,8 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
     assert_eq!(listed, [(4, "failed"), (3, "pending"), (2, "success")], "also what a server held that was stopped");
     let filter = DeliveryFilter { statuses: vec![DeliveryStatus::Failed], ..DeliveryFilter::default() };
     assert_eq!(store.find_deliveries(account, filter, ALL).await.expect("found").total, 1);
+    let leased = database::number(folder.path(), "SELECT COUNT(*) FROM deliveries WHERE lease IS NOT NULL").await;
+    assert_eq!(leased, 0, "what it held is free");
     assert_eq!(store.replay(account, ReplayId::from_random([1; 16])).await.err(), Some(StoreError::NotFound));
 }
 
@@ -590,7 +599,8 @@ async fn of_the_first_version_on_postgres() {
                VALUES ('00000000-0000-4000-8000-000000000000', 'old', 0, 0)";
     old.batch_execute(sql).await.expect("a row");
     let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
-    let store = Store::open(options(folder.path(), clock, None)).await.expect("opens");
+    let (inbox, _nudges) = Inbox::new();
+    let store = Store::open(options(folder.path(), clock, Some(inbox))).await.expect("opens");
     let account = AccountId::from_random([0; 16]);
     assert_eq!(store.accounts(ALL).await.expect("listed").items[0].name, "old");
     assert!(store.view().event_types().is_empty(), "the catalog is the operator's");

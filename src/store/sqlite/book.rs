@@ -152,9 +152,14 @@ impl Book {
         }
     }
 
-    /// Deliveries that are not listed yet; after a write that was refused it may be less.
+    /// Deliveries that are not listed yet; where a write was refused, there are some less.
     pub fn recent(&self) -> usize {
         self.recent
+    }
+
+    /// The newest delivery that is listed.
+    pub fn listed_to(&self) -> i64 {
+        self.listed_to
     }
 
     /// Whether the delivery may be listed.
@@ -170,13 +175,11 @@ impl Book {
         Ok(())
     }
 
-    /// What an attempt did to its endpoint.
-    pub fn record_attempt(&mut self, key: EndpointKey, delivery: DeliveryId, health: EndpointHealth, at: Timestamp) {
-        let is_listed = self.is_listed(delivery);
+    /// What an attempt did to its endpoint. Where `in_its_row`, that it was the last one is found in the delivery's row.
+    pub fn record_attempt(&mut self, key: EndpointKey, health: EndpointHealth, at: Timestamp, in_its_row: bool) {
         let Some(row) = self.endpoints.get_mut(&key) else { return };
         row.last_delivery_at = row.last_delivery_at.max(Some(at));
-        // Otherwise there is only a later last delivery, which its own row tells until it is listed.
-        if is_listed || row.health != health {
+        if !in_its_row || row.health != health {
             self.dirty_endpoints.insert(key);
         }
         let paused = row.health.status != health.status;

@@ -111,6 +111,10 @@ impl Store {
 
 /// Removes what a replay has made and nobody has begun to send, if it was cancelled. Returns how many that were.
 pub(super) fn take_back(tx: &mut Tx<'_>, replay: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT 1 FROM replays WHERE key = ?1 AND status = ?2";
+    if !tx.db.prepare_cached(sql)?.exists([replay, ReplayStatus::Cancelled.to_column()])? {
+        return Ok(0);
+    }
     // What goes is counted as listed.
     lists::list_recent(tx)?;
     Ok(remove_unsent(tx.db, replay)?)
@@ -297,12 +301,14 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
             tx.leave_line(settlement.delivery, settlement.endpoint)?;
         }
         healths.insert(settlement.endpoint, next.health);
-        attempts.push((settlement.endpoint, settlement.delivery, next.health, outcome.started_at));
+        // A row has its last attempt alone, and is looked at until it is listed.
+        let in_its_row = settlement.attempts_made == 0 && !tx.book.is_listed(settlement.delivery);
+        attempts.push((settlement.endpoint, next.health, outcome.started_at, in_its_row));
         settled.push(next.next_retry_at.map_or(Settled::Done, Settled::RetryAt));
     }
     tx.announce_outcomes(&failed, &paused)?;
-    for (endpoint, delivery, health, at) in attempts {
-        tx.book.record_attempt(endpoint, delivery, health, at);
+    for (endpoint, health, at, in_its_row) in attempts {
+        tx.book.record_attempt(endpoint, health, at, in_its_row);
     }
     Ok(settled)
 }

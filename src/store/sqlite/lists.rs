@@ -4,6 +4,8 @@
 //! through all that is. It is put into the lists with a few thousand others, in the order of the lists, so that those of one
 //! endpoint share a page that is written once.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 
 use super::writer::Tx;
@@ -12,7 +14,15 @@ use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 
 /// Recent deliveries that are listed together: listing so many takes a few milliseconds, and so does looking through them.
-pub(super) const TOGETHER: usize = 4_096;
+const TOGETHER: usize = 4_096;
+
+/// Fewer are listed once in this time: what readers have to look through is little unless much comes.
+const OFTEN_ENOUGH: Duration = Duration::from_secs(1);
+
+/// Whether so many recent deliveries are to be listed, that long after the last time.
+pub(super) fn is_to_be_listed(recent: usize, since: Duration) -> bool {
+    recent >= TOGETHER || recent > 0 && since >= OFTEN_ENOUGH
+}
 
 impl Tx<'_> {
     /// A delivery is leased that may be listed.

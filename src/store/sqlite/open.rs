@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
@@ -38,17 +38,7 @@ impl Store {
             |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
         let lock = options.inbox.as_ref().map(|_| peer::take_lock(path)).transpose()?;
         let mut connection = writer_connection(path).map_err(|e| failed("cannot open", &e))?;
-        // Not beside a server: that of an older version would go on writing what it knows.
-        let alone = if lock.is_none() && !is_current(&connection)? {
-            let running = |_| {
-                OpenError(format!(
-                    "the database {shown} is of an older version, and a server is running on it: stop that one first"
-                ))
-            };
-            Some(peer::take_lock(path).map_err(running)?)
-        } else {
-            None
-        };
+        let alone = if lock.is_none() { lock_to_migrate(&connection, path)? } else { None };
         migrate(&mut connection, &*options.clock)?;
         drop(alone);
         export::check_not_moved(&connection)?;
@@ -110,6 +100,25 @@ fn version_of(connection: &Connection) -> Result<i64, OpenError> {
 
 fn is_current(connection: &Connection) -> Result<bool, OpenError> {
     Ok(version_of(connection)? >= newest())
+}
+
+/// No database is migrated beside a server: that of an older version would go on writing what it knows. One that is just
+/// starting, or another command, may be at it.
+fn lock_to_migrate(connection: &Connection, path: &Path) -> Result<Option<std::fs::File>, OpenError> {
+    let begin = Instant::now();
+    while !is_current(connection)? {
+        match peer::take_lock(path) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err(_) if begin.elapsed() < BUSY_TIMEOUT => {}
+            Err(_) => {
+                let shown = path.display();
+                return Err(OpenError(format!(
+                    "the database {shown} is of an older version, and a server is running on it: stop that one first"
+                )));
+            }
+        }
+    }
+    Ok(None)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

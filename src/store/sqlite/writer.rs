@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::book::Book;
 use super::checkpoint::Checkpoints;
 use super::intake::Inserts;
-use super::lists::{TOGETHER, list_recent};
+use super::lists::{is_to_be_listed, list_recent};
 use super::pace::Pace;
 use super::queue::{Next, Receiver, Sender, queue};
 use super::{QUEUE_TIMEOUT, peer};
@@ -29,9 +29,6 @@ const QUEUE: usize = 4_096;
 
 /// How often an idle writer looks whether another process has written.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Looks after which an idle writer lists what is recent: a second.
-const LOOKS: u32 = 20;
 
 /// What a write sees: the connection inside the transaction, and what waits for its commit. All writes of a transaction
 /// share it.
@@ -154,14 +151,16 @@ pub(super) fn start(
     lease: i64,
     lock: Option<std::fs::File>,
 ) -> Result<Handle, StoreError> {
+    // Before all that is read: what another process writes meanwhile is noticed.
+    let data_version = data_version(&db)?;
     let mut book = Book::new(view);
     book.reload(&db, &shared)?;
     let ids = IdSequence::after(last_id(&db)?);
     let checkpoints = Checkpoints::start(path)?;
     let (queue, writes) = queue();
-    let data_version = data_version(&db)?;
     let path = path.to_owned();
-    let thread = Writer { path, db, book, shared, ids, lease, lock, data_version, stale: false, checkpoints };
+    let listed = Instant::now();
+    let thread = Writer { path, db, book, shared, ids, lease, lock, data_version, stale: false, listed, checkpoints };
     std::thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || thread.run(&writes))
@@ -181,6 +180,8 @@ struct Writer {
     data_version: i64,
     /// Whether the book may differ from what is committed: a transaction is under way, or has failed.
     stale: bool,
+    /// When what was recent was last listed.
+    listed: Instant,
     checkpoints: Checkpoints,
 }
 
@@ -199,23 +200,15 @@ fn last_id(db: &Connection) -> rusqlite::Result<i64> {
 impl Writer {
     fn run(mut self, writes: &Receiver<Box<dyn Write>>) {
         let mut pace = Pace::new(Instant::now());
-        let mut looks = 0;
         loop {
             match writes.next(&mut pace, WATCH_INTERVAL) {
-                Next::Run(batch) => {
-                    looks = 0;
-                    self.commit(batch);
-                }
+                Next::Run(batch) => self.commit(batch),
                 Next::Idle => {
                     if let Err(error) = self.notice_others() {
                         tracing::error!(%error, "the database could not be watched");
                     }
-                    looks += 1;
-                    if looks >= LOOKS {
-                        looks = 0;
-                        if self.book.recent() > 0 && self.shared.inbox.is_some() {
-                            self.commit(Vec::new());
-                        }
+                    if self.shared.inbox.is_some() && is_to_be_listed(self.book.recent(), self.listed.elapsed()) {
+                        self.commit(Vec::new());
                     }
                 }
                 Next::Closed => return,
@@ -290,14 +283,14 @@ impl Writer {
             lease: self.lease,
             after,
         };
-        for write in &mut *batch {
+        for write in batch {
             let hot = write.is_hot();
             // A savepoint keeps a copy of every page that is changed after it.
             if !hot {
                 tx.book.flush(tx.db)?;
                 tx.db.prepare_cached("SAVEPOINT one")?.execute([])?;
             }
-            let (mark, changes) = (tx.after.mark(), tx.db.total_changes());
+            let (mark, changes, listed_to) = (tx.after.mark(), tx.db.total_changes(), tx.book.listed_to());
             let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write.apply(&mut tx)));
             let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
             match result {
@@ -307,6 +300,9 @@ impl Writer {
                     tx.book.forget_touched();
                     if !hot {
                         tx.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
+                        if tx.book.listed_to() != listed_to {
+                            tx.book.read_recent(tx.db)?;
+                        }
                     }
                 }
                 Ok(()) => tx.book.refresh_touched(tx.db, tx.shared)?,
@@ -316,7 +312,9 @@ impl Writer {
             }
         }
         tx.book.flush(tx.db)?;
-        if tx.book.recent() >= TOGETHER || batch.is_empty() {
+        if is_to_be_listed(tx.book.recent(), self.listed.elapsed()) {
+            // If it fails, it is tried again no sooner.
+            self.listed = Instant::now();
             list_recent(&mut tx)?;
         }
         let generation = match self.shared.inbox {
