@@ -76,20 +76,70 @@ pub(super) fn list_recent(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     tx.book.read_recent(tx.db)
 }
 
+/// What the lists and counters take from the row of a recent delivery.
+struct Recent {
+    endpoint: i64,
+    id: i64,
+    event: i64,
+    status: i64,
+    attempt: i64,
+    response_status: Option<i64>,
+    response_time_ms: Option<i64>,
+    started_at: Option<i64>,
+    is_leased: bool,
+}
+
+fn read_recent(db: &Connection) -> rusqlite::Result<Vec<Recent>> {
+    let sql = "SELECT endpoint, id, event, status, attempt, response_status, response_time_ms, started_at, \
+               lease IS NOT NULL FROM recent_deliveries";
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| {
+        Ok(Recent {
+            endpoint: row.get(0)?,
+            id: row.get(1)?,
+            event: row.get(2)?,
+            status: row.get(3)?,
+            attempt: row.get(4)?,
+            response_status: row.get(5)?,
+            response_time_ms: row.get(6)?,
+            started_at: row.get(7)?,
+            is_leased: row.get(8)?,
+        })
+    })?;
+    rows.collect()
+}
+
 /// Puts what is recent into the lists and the counters.
 pub(super) fn write_lists(db: &Connection) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO delivery_lists SELECT endpoint, id, event, status, attempt, response_status, \
-               response_time_ms FROM recent_deliveries ORDER BY endpoint, id";
-    if db.prepare_cached(sql)?.execute([])? == 0 {
-        return Ok(());
+    let mut recent = read_recent(db)?;
+    let Some(listed_to) = recent.iter().map(|delivery| delivery.id).max() else { return Ok(()) };
+    recent.sort_unstable_by_key(|delivery| (delivery.endpoint, delivery.id));
+    let mut list = db.prepare_cached("INSERT OR REPLACE INTO delivery_lists VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    let mut note_lease = db.prepare_cached("INSERT OR IGNORE INTO listed_leases (id) VALUES (?1)")?;
+    let mut count = db.prepare_cached(
+        "UPDATE endpoint_counters SET deliveries_total = deliveries_total + ?2, \
+         last_delivery_at = NULLIF(MAX(IFNULL(last_delivery_at, 0), ?3), 0) WHERE endpoint = ?1",
+    )?;
+    for of_endpoint in recent.chunk_by(|a, b| a.endpoint == b.endpoint) {
+        let mut last_at = 0;
+        for d in of_endpoint {
+            list.execute(params![
+                d.endpoint,
+                d.id,
+                d.event,
+                d.status,
+                d.attempt,
+                d.response_status,
+                d.response_time_ms
+            ])?;
+            if d.is_leased {
+                note_lease.execute([d.id])?;
+            }
+            last_at = last_at.max(d.started_at.unwrap_or(0));
+        }
+        let deliveries = i64::try_from(of_endpoint.len()).unwrap_or(i64::MAX);
+        count.execute([of_endpoint[0].endpoint, deliveries, last_at])?;
     }
-    let sql = "INSERT OR IGNORE INTO listed_leases SELECT id FROM recent_deliveries WHERE lease IS NOT NULL";
-    db.prepare_cached(sql)?.execute([])?;
-    let sql = "UPDATE endpoint_counters AS c SET deliveries_total = c.deliveries_total + r.deliveries, \
-               last_delivery_at = NULLIF(MAX(IFNULL(c.last_delivery_at, 0), r.last_at), 0) \
-               FROM recent_totals r WHERE r.endpoint = c.endpoint";
-    db.prepare_cached(sql)?.execute([])?;
-    let sql = "UPDATE settings SET value = (SELECT MAX(id) FROM deliveries) WHERE name = 'listed_to'";
-    db.prepare_cached(sql)?.execute([])?;
+    db.prepare_cached("UPDATE settings SET value = ?1 WHERE name = 'listed_to'")?.execute([listed_to])?;
     Ok(())
 }
