@@ -17,7 +17,7 @@ use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
 use crate::command_line::printed;
 use crate::crash::Server;
 use crate::database;
-use crate::store::{Fixture, settlement};
+use crate::fixture::{Fixture, settlement};
 use crate::verify::{assert_signed, plain_verifies};
 
 /// Two nodes, where there can be two.

@@ -20,7 +20,7 @@ use aldaba::store::keys::KeySource;
 use aldaba::store::{Database, NewEndpoint, OpenOptions, Page, Store, StoreError};
 
 use crate::database;
-use crate::store::{minute, purge_before, settlement};
+use crate::fixture::{minute, purge_before, settlement};
 
 /// Runs, and operations in each.
 const RUNS: u64 = 5;

@@ -14,7 +14,7 @@ use aldaba::store::{NewEndpoint, Page};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver};
-use crate::store::{ALL, Fixture, list, settlement};
+use crate::fixture::{ALL, Fixture, list, settlement};
 
 const VALIDATION: &str = "7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa";
 

@@ -10,7 +10,7 @@ use aldaba::store::{Page, Settlement, Store};
 
 use crate::app::eventually;
 use crate::database;
-use crate::store::{ALL, Fixture, everything, list, settlement};
+use crate::fixture::{ALL, Fixture, everything, list, settlement};
 
 /// All that lists and endpoints tell, as text.
 async fn told(f: &Fixture, store: &Store, endpoints: &[EndpointId]) -> Vec<String> {
@@ -140,17 +140,6 @@ async fn a_replay_that_is_cancelled_takes_from_the_totals_what_it_had_made() {
     assert_eq!(total(&f).await, Ok((3, 3)));
     list(&f.store).await;
     assert_eq!(total(&f).await, Ok((3, 3)));
-}
-
-#[tokio::test]
-async fn a_database_of_an_older_version_is_not_brought_up_to_date_beside_a_server() {
-    if database::is_postgres() {
-        return;
-    }
-    let f = Fixture::new().await;
-    database::execute(f.folder(), "PRAGMA user_version = 7").await;
-    let refused = f.open_beside().await.err().expect("the server would go on as it knows").to_string();
-    assert!(refused.contains("a server is running on it: stop that one first"), "{refused}");
 }
 
 const NOT_LISTED: &str = "SELECT COUNT(*) FROM recent_deliveries";

@@ -16,7 +16,7 @@ use aldaba::store::{NewEndpoint, StoreError};
 use serde_json::json;
 
 use crate::app::{App, Call, EVENT, Receiver};
-use crate::store::{ALL, Fixture, settlement};
+use crate::fixture::{ALL, Fixture, settlement};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -126,7 +126,7 @@ async fn what_is_still_to_be_sent_keeps_its_body_and_what_has_none_is_not_sent_a
     // A replay sends those that have a body.
     f.store.accept(vec![f.event(3)], None).await.expect("accepted");
     f.clock.advance(DAY / 2);
-    let asked = crate::store::everything(&f);
+    let asked = crate::fixture::everything(&f);
     let replay = f.store.create_replay(f.account, id, asked, None).await.expect("asked for");
     assert_eq!(replay.total, 1);
 }

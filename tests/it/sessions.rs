@@ -13,7 +13,7 @@ use aldaba::store::{
     Factor, INVITATION_LIFE, NewPortalLink, NewUser, PasswordHash, Proof, SignInChange, StoreError, WithToken,
 };
 
-use crate::store::Fixture;
+use crate::fixture::Fixture;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(3_600);

@@ -1,165 +1,21 @@
 //! What every store must do: run against the embedded one, and against any that comes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
-use aldaba::domain::delivery::{Delivery, DeliveryKind, DeliveryStatus, Outcome};
+use aldaba::clock::Clock as _;
+use aldaba::domain::delivery::{Delivery, DeliveryKind, DeliveryStatus};
+use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
-use aldaba::domain::endpoint::{self, EndpointChange};
-use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::filter::DeliveryFilter;
-use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
-use aldaba::domain::replay::{NewReplay, ReplayStatus, Selection};
-use aldaba::domain::retention::Retention;
+use aldaba::domain::id::{AccountId, DeliveryId, EndpointKey};
+use aldaba::domain::replay::ReplayStatus;
 use aldaba::domain::time::Timestamp;
-use aldaba::domain::transition::DeliveryPolicy;
-use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::store::inbox::{Inbox, Leased, Nudge};
-use aldaba::store::{NewEndpoint, OpenError, OpenOptions, Page, Settled, Settlement, Step, Store, StoreError};
-use tokio::sync::mpsc::UnboundedReceiver;
+use aldaba::store::inbox::{Leased, Nudge};
+use aldaba::store::{Page, Settled, Step, StoreError};
 
-use crate::app::{EVENT, eventually};
 use crate::database;
-
-pub const ALL: Page = Page { page: 1, per_page: 100 };
-
-pub struct Fixture {
-    pub store: Store,
-    pub clock: Arc<ManualClock>,
-    nudges: UnboundedReceiver<Nudge>,
-    inbox: Inbox,
-    pub account: AccountId,
-    folder: tempfile::TempDir,
-}
-
-/// No two stores draw the same numbers.
-static SEED: AtomicU64 = AtomicU64::new(1);
-
-fn options(folder: &std::path::Path, clock: Arc<ManualClock>, inbox: Option<Inbox>) -> OpenOptions {
-    let (database, keys) = database::options(folder);
-    OpenOptions {
-        database,
-        keys,
-        environment: Environment::Development,
-        policy: DeliveryPolicy::default(),
-        max_endpoints: 50,
-        max_in_flight_per_endpoint: 64,
-        serves: inbox.is_some(),
-        clock,
-        random: Arc::new(SeededRandom::new(SEED.fetch_add(1, Ordering::Relaxed))),
-        inbox,
-    }
-}
-
-impl Fixture {
-    pub async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
-        let (inbox, nudges) = Inbox::new();
-        let store = Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.expect("opens");
-        let account = store.create_account("a".into(), None).await.expect("an account").id;
-        Self { store, clock, nudges, inbox, account, folder }
-    }
-
-    /// Another process on the same file.
-    pub async fn beside(&self) -> Store {
-        self.open_beside().await.expect("opens beside")
-    }
-
-    pub async fn open_beside(&self) -> Result<Store, OpenError> {
-        Store::open(options(self.folder.path(), self.clock.clone(), None)).await
-    }
-
-    /// The next server on the same database, when this one has ended.
-    pub async fn restarted(self) -> Self {
-        let Self { store, clock, account, folder, .. } = self;
-        store.close().await.expect("closed");
-        drop(store);
-        let (inbox, nudges) = Inbox::new();
-        let store = eventually("the file to be free", || async {
-            Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.ok()
-        })
-        .await;
-        Self { store, clock, nudges, inbox, account, folder }
-    }
-
-    /// Where the database is.
-    pub fn folder(&self) -> &std::path::Path {
-        self.folder.path()
-    }
-
-    pub async fn endpoint(&self) -> (EndpointId, EndpointKey) {
-        let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-        let new =
-            NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering: endpoint::Ordering::None };
-        let made = self.store.create_endpoint(self.account, new, None).await.expect("an endpoint").resource;
-        (made.id, made.key)
-    }
-
-    pub fn event(&self, n: u32) -> NewEvent {
-        event(self.account, n)
-    }
-
-    pub async fn jobs(&mut self, count: usize) -> Vec<Leased> {
-        let mut jobs = Vec::new();
-        while jobs.len() < count {
-            if let Some(Nudge::Jobs(more)) = self.nudges.recv().await {
-                jobs.extend(more);
-            }
-        }
-        jobs
-    }
-}
-
-fn event(account: AccountId, n: u32) -> NewEvent {
-    let now = Timestamp::from_millis(0);
-    let body = message(EVENT, now, &format!("{{\"n\":{n}}}"));
-    NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id: None, body }
-}
-
-pub fn settlement(leased: &Leased, status: u16) -> Settlement {
-    let job = &leased.job;
-    Settlement {
-        delivery: job.id,
-        endpoint: job.endpoint,
-        lease: job.lease,
-        kind: job.kind,
-        attempts_made: job.attempts_made,
-        failures: job.failures,
-        outcome: Outcome {
-            started_at: Timestamp::from_millis(1_800_000_000_000),
-            duration_ms: 3,
-            http_status: Some(status),
-            body: Some("answer".into()),
-            error: (status >= 300).then(|| "refused".to_owned()),
-            endpoint_version: i64::MAX,
-            retry_after_ms: None,
-        },
-        jitter: 0.0,
-    }
-}
-
-/// What keeps everything for a minute.
-pub fn minute() -> Retention {
-    Retention { deliveries: Some(Duration::from_secs(60)), payloads: None }
-}
-
-/// Removes nothing: what the embedded store has not put into its lists yet is there from here on.
-pub async fn list(store: &Store) {
-    let forever = Retention { deliveries: None, payloads: None };
-    store.purge_old(forever, Timestamp::from_millis(1_800_000_000_000), 0).await.expect("listed");
-}
-
-/// Removes all that is older than `cutoff` and finished.
-pub async fn purge_before(store: &Store, cutoff: Timestamp) {
-    let keep = minute();
-    let mut position = Some(0);
-    while let Some(from) = position {
-        position = store.purge_old(keep, cutoff.plus(Duration::from_secs(60)), from).await.expect("purged");
-    }
-}
+use crate::fixture::{ALL, Fixture, event, everything, list, minute, purge_before, settlement};
 
 #[tokio::test]
 async fn an_accepted_event_is_leased_and_handed_over_in_memory() {
@@ -388,10 +244,6 @@ async fn carry_out(f: &Fixture, key: EndpointKey, replay: i64) -> Vec<DeliveryId
     }
 }
 
-pub fn everything(f: &Fixture) -> NewReplay {
-    NewReplay { from: Timestamp::from_millis(0), to: f.clock.now(), selection: Selection::All }
-}
-
 #[tokio::test]
 async fn a_large_replay_is_counted_in_steps_and_makes_each_delivery_once() {
     let f = Fixture::new().await;
@@ -451,17 +303,11 @@ async fn a_cancelled_replay_leaves_nothing_behind_that_is_sent_later() {
     assert_eq!((read.status, read.total, read.sent), (ReplayStatus::Cancelled, 100, 1));
     assert_eq!(f.store.missed(f.account, id).await.expect("counted").count, 99, "what was not sent is still missed");
 
-    let Fixture { store, clock, folder, account, .. } = f;
-    store.close().await.expect("closed");
-    drop((store, claimed));
-    let (inbox, _nudges) = Inbox::new();
-    let store = eventually("the next start", || async {
-        Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.ok()
-    })
-    .await;
-    let left = store.endpoint_deliveries(account, id, ALL).await.expect("listed");
+    drop(claimed);
+    let Fixture { store, account, .. } = &f.restarted().await;
+    let left = store.endpoint_deliveries(*account, id, ALL).await.expect("listed");
     assert_eq!((left.total, left.items.len()), (1, 1), "what was in memory at the end is gone");
-    assert_eq!(store.replay(account, asked.id).await.expect("read").sent, 1);
+    assert_eq!(store.replay(*account, asked.id).await.expect("read").sent, 1);
 }
 
 #[tokio::test]
@@ -531,46 +377,6 @@ async fn what_was_missed_is_forgotten_with_its_event() {
 }
 
 #[tokio::test]
-async fn a_database_of_the_first_version_is_brought_to_this_one() {
-    if database::is_postgres() {
-        return of_the_first_version_on_postgres().await;
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let first = include_str!("../../migrations/sqlite/0001_initial.sql");
-    let old = rusqlite::Connection::open(folder.path().join("aldaba.db")).expect("opens");
-    old.execute_batch(first).expect("the first version");
-    old.execute_batch(
-        "INSERT INTO accounts (key, id, name, created_at, updated_at) VALUES (1, X'00000000000040008000000000000000', 'old', 0, 0); \
-         INSERT INTO endpoints (key, id, account, url, events, consecutive_failures, failing_since, last_delivery_at, \
-         deliveries_total, created_at, updated_at) VALUES (1, X'00000000000040008000000000000000', 1, 'https://a.example', 'a', 3, 5, 6, 7, 0, 0); \
-         INSERT INTO events (id, account, type, occurred_at, deliveries) VALUES (1, 1, 'a', 0, 3); \
-         INSERT INTO deliveries (id, endpoint, event, status, lease) VALUES (2, 1, 1, 2, NULL), (3, 1, 1, 0, 1), (4, 1, 1, 3, NULL); \
-         PRAGMA user_version = 1",
-    )
-    .expect("rows");
-    drop(old);
-    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
-    let (inbox, _nudges) = Inbox::new();
-    let store = Store::open(options(folder.path(), clock, Some(inbox))).await.expect("opens");
-    let account = AccountId::from_random([0; 16]);
-    assert_eq!(store.accounts(ALL).await.expect("listed").items[0].name, "old");
-    assert!(store.view().event_types().is_empty(), "the catalog is the operator's");
-    let counters: (i64, i64, i64, i64, i64) = rusqlite::Connection::open(folder.path().join("aldaba.db"))
-        .expect("opens")
-        .query_row("SELECT * FROM endpoint_counters", [], |row| row.try_into())
-        .expect("a row");
-    assert_eq!(counters, (1, 7, 6, 3, 5), "deliveries, the last one, failures in a row, since when");
-    let listed = store.account_deliveries(account, ALL).await.expect("listed").items;
-    let listed: Vec<_> = listed.iter().map(|delivery| (delivery.id.0, delivery.status.name())).collect();
-    assert_eq!(listed, [(4, "failed"), (3, "pending"), (2, "success")], "also what a server held that was stopped");
-    let filter = DeliveryFilter { statuses: vec![DeliveryStatus::Failed], ..DeliveryFilter::default() };
-    assert_eq!(store.find_deliveries(account, filter, ALL).await.expect("found").total, 1);
-    let leased = database::number(folder.path(), "SELECT COUNT(*) FROM deliveries WHERE lease IS NOT NULL").await;
-    assert_eq!(leased, 0, "what it held is free");
-    assert_eq!(store.replay(account, ReplayId::from_random([1; 16])).await.err(), Some(StoreError::NotFound));
-}
-
-#[tokio::test]
 async fn a_row_that_cannot_be_read_fails_its_own_claim_and_no_write_beside_it() {
     let f = Fixture::new().await;
     let (_, key) = f.endpoint().await;
@@ -588,21 +394,4 @@ async fn a_row_that_cannot_be_read_fails_its_own_claim_and_no_write_beside_it() 
             assert!(passed || matches!(claim, Err(StoreError::Corrupt(_))), "{claim:?}");
         }
     }
-}
-
-async fn of_the_first_version_on_postgres() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let old = database::connect(&database::url(folder.path())).await;
-    old.batch_execute(include_str!("../../migrations/postgres/0001_initial.sql")).await.expect("the first version");
-    let sql = "CREATE TABLE schema_version (version bigint NOT NULL); INSERT INTO schema_version VALUES (1); \
-               INSERT INTO accounts (id, name, created_at, updated_at) \
-               VALUES ('00000000-0000-4000-8000-000000000000', 'old', 0, 0)";
-    old.batch_execute(sql).await.expect("a row");
-    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
-    let (inbox, _nudges) = Inbox::new();
-    let store = Store::open(options(folder.path(), clock, Some(inbox))).await.expect("opens");
-    let account = AccountId::from_random([0; 16]);
-    assert_eq!(store.accounts(ALL).await.expect("listed").items[0].name, "old");
-    assert!(store.view().event_types().is_empty(), "the catalog is the operator's");
-    assert_eq!(store.replay(account, ReplayId::from_random([1; 16])).await.err(), Some(StoreError::NotFound));
 }
