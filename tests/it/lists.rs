@@ -174,6 +174,27 @@ async fn under_load_deliveries_are_listed_by_the_thousand_and_then_when_nothing_
 }
 
 #[tokio::test]
+async fn what_one_transaction_brings_is_listed_in_parts_and_counted_once() {
+    if database::is_postgres() {
+        return;
+    }
+    let f = Fixture::new().await;
+    let mut endpoints = Vec::new();
+    for _ in 0..50 {
+        endpoints.push(f.endpoint().await.0);
+    }
+    // One part has 65,536.
+    f.store.accept((0..1_400).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    assert_eq!(database::number(f.folder(), NOT_LISTED).await, 0);
+    let lists = database::number(f.folder(), "SELECT COUNT(DISTINCT id) FROM delivery_lists").await;
+    let counted = database::number(f.folder(), "SELECT SUM(deliveries_total) FROM endpoint_counters").await;
+    assert_eq!((lists, counted), (70_000, 70_000));
+    for id in [endpoints[0], endpoints[49]] {
+        assert_eq!(f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed").total, 1_400);
+    }
+}
+
+#[tokio::test]
 async fn a_delivery_comes_after_all_that_was_ever_listed() {
     if database::is_postgres() {
         return;

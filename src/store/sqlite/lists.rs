@@ -16,6 +16,9 @@ use crate::store::StoreError;
 /// Recent deliveries that are listed together: listing so many takes a few milliseconds, and so does looking through them.
 const TOGETHER: usize = 4_096;
 
+/// More are listed in parts, so that what is read of them is little even where a few transactions have brought millions.
+const PART: usize = 65_536;
+
 /// Fewer are listed once in this time: what readers have to look through is little unless much comes.
 const OFTEN_ENOUGH: Duration = Duration::from_secs(1);
 
@@ -89,11 +92,12 @@ struct Recent {
     is_leased: bool,
 }
 
-fn read_recent(db: &Connection) -> rusqlite::Result<Vec<Recent>> {
+/// The oldest of what is recent.
+fn read_part(db: &Connection) -> rusqlite::Result<Vec<Recent>> {
     let sql = "SELECT endpoint, id, event, status, attempt, response_status, response_time_ms, started_at, \
-               lease IS NOT NULL FROM recent_deliveries";
+               lease IS NOT NULL FROM recent_deliveries ORDER BY id LIMIT ?1";
     let mut statement = db.prepare_cached(sql)?;
-    let rows = statement.query_map([], |row| {
+    let rows = statement.query_map([i64::try_from(PART).unwrap_or(i64::MAX)], |row| {
         Ok(Recent {
             endpoint: row.get(0)?,
             id: row.get(1)?,
@@ -111,8 +115,18 @@ fn read_recent(db: &Connection) -> rusqlite::Result<Vec<Recent>> {
 
 /// Puts what is recent into the lists and the counters.
 pub(super) fn write_lists(db: &Connection) -> rusqlite::Result<()> {
-    let mut recent = read_recent(db)?;
-    let Some(listed_to) = recent.iter().map(|delivery| delivery.id).max() else { return Ok(()) };
+    loop {
+        let part = read_part(db)?;
+        let many = part.len();
+        write_part(db, part)?;
+        if many < PART {
+            return Ok(());
+        }
+    }
+}
+
+fn write_part(db: &Connection, mut recent: Vec<Recent>) -> rusqlite::Result<()> {
+    let Some(listed_to) = recent.last().map(|delivery| delivery.id) else { return Ok(()) };
     recent.sort_unstable_by_key(|delivery| (delivery.endpoint, delivery.id));
     let mut list = db.prepare_cached("INSERT OR REPLACE INTO delivery_lists VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
     let mut note_lease = db.prepare_cached("INSERT OR IGNORE INTO listed_leases (id) VALUES (?1)")?;
