@@ -30,7 +30,7 @@ pub struct Fixture {
     pub nudges: UnboundedReceiver<Nudge>,
     pub inbox: Inbox,
     pub account: AccountId,
-    pub folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// No two stores draw the same numbers.

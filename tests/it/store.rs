@@ -382,7 +382,7 @@ async fn a_row_that_cannot_be_read_fails_its_own_claim_and_no_write_beside_it() 
     let (_, key) = f.endpoint().await;
     f.beside().await.accept(vec![f.event(1)], None).await.expect("accepted");
     let damage = if database::is_postgres() { "DELETE FROM payloads" } else { "UPDATE payloads SET body = 7" };
-    database::execute(f.folder.path(), damage).await;
+    database::execute(f.folder(), damage).await;
     for _ in 0..50 {
         let (claimed, accepted, again) =
             tokio::join!(f.store.claim(key, 10), f.store.accept(vec![f.event(2)], None), f.store.claim(key, 10));
