@@ -6,10 +6,14 @@
 
 use std::time::{Duration, Instant};
 
-/// A transaction waits for more until this long after the one before it began,
+/// A transaction waits for more until so long after the one before it began for each write that was in that one: where
+/// fewer come, each wait gathers less than the one before, until there is none; where more come, each gathers more,
+const FOR_EACH: Duration = Duration::from_micros(200);
+
+/// but no longer than this.
 const SPACE: Duration = Duration::from_micros(2_500);
 
-/// or for this long, where that one took longer.
+/// Where the one before took longer, for this long.
 const AT_LEAST: Duration = Duration::from_micros(300);
 
 /// Nobody else is waited for when nobody has come for this long. Programs whose timers know milliseconds send in bursts that are
@@ -29,8 +33,9 @@ const ENOUGH: usize = 24;
 const TRY_AGAIN: u32 = 512;
 
 pub(super) struct Pace {
-    /// When the last transaction began, and how many writes it had.
+    /// When the last transaction began and ended, and how many writes it had.
     began: Instant,
+    ended: Instant,
     writes: usize,
     /// How many can be expected to come together.
     expected: usize,
@@ -61,7 +66,7 @@ impl Wait {
 
 impl Pace {
     pub fn new(now: Instant) -> Self {
-        Self { began: now, writes: 0, expected: ENOUGH, since: 0 }
+        Self { began: now, ended: now, writes: 0, expected: ENOUGH, since: 0 }
     }
 
     /// Plans the next transaction, for which `waiting` writes are there: what it still waits for.
@@ -77,8 +82,9 @@ impl Pace {
         if waiting > self.expected {
             self.expected = (2 * waiting).min(ENOUGH);
         }
-        let until = (self.began + SPACE).max(now + AT_LEAST);
-        (waiting < self.expected).then_some(Wait { from: now, until, writes: self.expected })
+        let space = u32::try_from(self.writes).map_or(SPACE, |writes| SPACE.min(FOR_EACH * writes));
+        let until = (self.began + space).max(self.ended + AT_LEAST);
+        (waiting < self.expected && now < until).then_some(Wait { from: now, until, writes: self.expected })
     }
 
     /// The wait is over with `waiting` writes, the last of which came at `last`.
@@ -93,6 +99,11 @@ impl Pace {
     pub fn begins(&mut self, writes: usize, now: Instant) {
         self.began = now;
         self.writes = writes;
+    }
+
+    /// It has ended.
+    pub fn ends(&mut self, now: Instant) {
+        self.ended = now;
     }
 }
 
@@ -134,14 +145,23 @@ mod tests {
 
     #[test]
     fn a_wait_ends_when_the_last_transaction_began_long_ago_even_while_they_still_come() {
-        let (mut pace, began) = after(MANY);
+        let (mut pace, began) = after(ENOUGH);
         let wait = pace.plan(1, began + SPACE / 2).expect("it waits");
         assert_eq!(wait.end(began + SPACE), began + SPACE);
     }
 
     #[test]
-    fn a_wait_ends_when_nobody_has_come_for_a_while() {
+    fn the_fewer_the_last_transaction_had_the_sooner_a_wait_ends() {
         let (mut pace, began) = after(MANY);
+        let space = FOR_EACH * 3;
+        let wait = pace.plan(1, began + space / 2).expect("it waits");
+        assert_eq!(wait.end(began + space), began + space);
+        assert_eq!(pace.plan(1, began + space), None);
+    }
+
+    #[test]
+    fn a_wait_ends_when_nobody_has_come_for_a_while() {
+        let (mut pace, began) = after(ENOUGH);
         let wait = pace.plan(1, began).expect("it waits");
         assert_eq!(wait.end(began), began + GAP);
         assert_eq!(wait.end(began + GAP / 2), began + GAP / 2 + GAP);
@@ -151,8 +171,10 @@ mod tests {
     fn after_a_transaction_that_took_long_there_is_a_short_wait_too() {
         let (mut pace, began) = after(MANY);
         let ended = began + 2 * SPACE;
+        pace.ends(ended);
         let wait = pace.plan(1, ended).expect("it waits");
         assert_eq!(wait.end(ended + AT_LEAST / 2), ended + AT_LEAST);
+        assert_eq!(pace.plan(1, ended + AT_LEAST), None);
     }
 
     #[test]
@@ -164,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_wait_that_ends_while_they_still_come_teaches_nothing() {
-        let (mut pace, began) = after(MANY);
+        let (mut pace, began) = after(ENOUGH);
         let wait = pace.plan(1, began).expect("it waits");
         pace.waited(&wait, 8, began + TICK, began + QUIET);
         assert_eq!(pace.plan(8, began).map(|wait| wait.writes), Some(ENOUGH));
@@ -172,9 +194,10 @@ mod tests {
 
     #[test]
     fn silence_before_the_wait_teaches_nothing() {
-        let (mut pace, began) = after(MANY);
-        let wait = pace.plan(1, began + SPACE).expect("it waits");
-        pace.waited(&wait, 1, began, began + SPACE + TICK);
+        let (mut pace, began) = after(ENOUGH);
+        let late = began + SPACE - TICK;
+        let wait = pace.plan(1, late).expect("it waits");
+        pace.waited(&wait, 1, began, late + TICK);
         assert_eq!(pace.plan(1, began).map(|wait| wait.writes), Some(ENOUGH));
     }
 
