@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::book::Book;
 use super::checkpoint::Checkpoints;
 use super::intake::Inserts;
-use super::lists::{is_to_be_listed, list_recent};
+use super::lists::{is_to_be_listed, is_to_be_listed_beside, list_recent};
 use super::pace::Pace;
 use super::queue::{Next, Receiver, Sender, queue};
 use super::{QUEUE_TIMEOUT, peer};
@@ -312,7 +312,7 @@ impl Writer {
             }
         }
         tx.book.flush(tx.db)?;
-        if is_to_be_listed(tx.book.recent(), self.listed.elapsed()) {
+        if is_to_be_listed_beside(tx.book.recent(), self.listed.elapsed()) {
             // If it fails, it is tried again no sooner.
             self.listed = Instant::now();
             list_recent(&mut tx)?;
