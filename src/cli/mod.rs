@@ -2,6 +2,7 @@
 
 mod admin;
 mod dev;
+mod files;
 mod receiver;
 mod serve;
 mod users;
@@ -276,6 +277,7 @@ impl SettingArgs {
 /// Runs the command line and tells the shell how it ended: 0, or 1 with one clear line on standard error.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    files::make_room();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),

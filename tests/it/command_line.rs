@@ -274,6 +274,22 @@ async fn sigterm_ends_with_0_and_a_second_one_at_once() {
     assert!(begin.elapsed() < PATIENCE);
 }
 
+/// 1,024 is what many systems start a program with; each delivery under way is an open file.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_may_open_as_many_files_as_the_system_allows_and_has_room_for_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start_with_few_files(folder.path(), 512);
+    let number = |file: &str, line: &str, field: usize| -> u64 {
+        let text = server.kernel_says(file);
+        let found = text.lines().find_map(|text| text.strip_prefix(line)).expect("a line");
+        found.split_whitespace().nth(field).expect("a field").parse().unwrap_or(u64::MAX)
+    };
+    let (allowed, most) = (number("limits", "Max open files", 0), number("limits", "Max open files", 1));
+    assert_eq!(allowed, most.min(65_536));
+    assert!(number("status", "FDSize:", 0) >= allowed);
+}
+
 #[test]
 fn a_signal_right_after_the_start_is_a_stop_and_no_death() {
     let folder = tempfile::tempdir().expect("a folder");

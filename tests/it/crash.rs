@@ -34,6 +34,27 @@ impl Server {
         Self::run(command, settings)
     }
 
+    /// The same where a process may open so few files until it asks for more.
+    pub fn start_with_few_files(folder: &Path, files: u32) -> Self {
+        let server = aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]);
+        let limited = format!("ulimit -S -n {files}; exec \"$0\" \"$@\"");
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", &limited]).arg(server.get_program()).args(server.get_args());
+        command.current_dir(folder).stdin(Stdio::null());
+        for (name, value) in server.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self::run(command, &[])
+    }
+
+    /// What the kernel tells of it (`proc(5)`).
+    pub fn kernel_says(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).expect("it is there")
+    }
+
     fn run(mut command: std::process::Command, settings: &[(&str, &str)]) -> Self {
         command.env("ALDABA_ENVIRONMENT", "development").envs(crate::app::without_limits());
         let mut child = command
