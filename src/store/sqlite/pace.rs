@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn silence_before_the_wait_teaches_nothing() {
         let (mut pace, began) = after(ENOUGH);
-        let late = began + SPACE - TICK;
+        let late = began + SPACE / 2;
         let wait = pace.plan(1, late).expect("it waits");
         pace.waited(&wait, 1, began, late + TICK);
         assert_eq!(pace.plan(1, began).map(|wait| wait.writes), Some(ENOUGH));
