@@ -13,7 +13,7 @@ const FOR_EACH: Duration = Duration::from_micros(200);
 /// but no longer than this.
 const SPACE: Duration = Duration::from_micros(2_500);
 
-/// Where the one before took longer, for this long.
+/// Where the one before took longer, it waits until this long after that one's end.
 const AT_LEAST: Duration = Duration::from_micros(300);
 
 /// Nobody else is waited for when nobody has come for this long. Programs whose timers know milliseconds send in bursts that are

@@ -93,7 +93,6 @@ impl<T> Receiver<T> {
     /// Takes what waits, in the order in which it came, as soon as `pace` wants no more of it. Gives up after `idle` with
     /// nothing.
     pub fn next(&self, pace: &mut Pace, idle: Duration) -> Next<T> {
-        pace.ends(Instant::now());
         let mut state = self.0.sleep(self.0.lock(), 1, idle);
         if state.waiting.is_empty() {
             return if state.closed { Next::Closed } else { Next::Idle };

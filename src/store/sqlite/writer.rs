@@ -202,7 +202,10 @@ impl Writer {
         let mut pace = Pace::new(Instant::now());
         loop {
             match writes.next(&mut pace, WATCH_INTERVAL) {
-                Next::Run(batch) => self.commit(batch),
+                Next::Run(batch) => {
+                    self.commit(batch);
+                    pace.ends(Instant::now());
+                }
                 Next::Idle => {
                     if let Err(error) = self.notice_others() {
                         tracing::error!(%error, "the database could not be watched");
