@@ -14,6 +14,7 @@ mod server;
 
 use anyhow::{Context as _, bail};
 use scenario::Plan;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// More than any scenario opens.
 const OPEN_FILES: i32 = 16_384;
@@ -65,7 +66,15 @@ fn main() -> anyhow::Result<()> {
     // The table of open files grows now, and not while something is measured: with several threads that takes milliseconds.
     let _ = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), OPEN_FILES - 1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let figures = runtime.block_on(scenario::run(&options.names, options.plan))?;
+    let figures = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        // With what runs its servers end, and what they wrote is removed: gigabytes, where a log was long.
+        tokio::select! {
+            figures = scenario::run(&options.names, options.plan) => figures,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        }
+    })?;
     if options.json {
         let rows: serde_json::Value = figures.iter().map(figure::Figure::to_json).collect();
         println!("{rows:#}");
