@@ -8,6 +8,7 @@ mod figure;
 mod history;
 mod http;
 mod load;
+mod memory;
 mod receiver;
 mod scenario;
 mod server;

@@ -19,6 +19,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     eprintln!("a log of {} deliveries was written in {:.0?}", plan.history, begin.elapsed());
     let mut figures = Vec::new();
     for _ in 0..plan.rounds {
+        plan.prepare()?;
         let empty = server()?;
         gather(&mut figures, measure(&empty, plan, "empty").await?);
         gather(&mut figures, measure(&long, plan, "long").await?);

@@ -10,6 +10,7 @@ mod log;
 mod rates;
 
 use crate::figure::{Figure, Rate, Unit, gather};
+use crate::memory;
 
 /// How much to do.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,13 @@ pub struct Plan {
     pub backlog: usize,
     /// A smoke test: small, and what arrived is compared one by one.
     pub quick: bool,
+}
+
+impl Plan {
+    /// Before each measurement; a smoke test asserts no timing.
+    fn prepare(self) -> anyhow::Result<()> {
+        if self.quick { Ok(()) } else { memory::fill() }
+    }
 }
 
 /// All names, in the order in which they run.
@@ -67,6 +75,7 @@ pub async fn run(names: &[&'static str], plan: Plan) -> anyhow::Result<Vec<Figur
     for round in 0..plan.rounds {
         for name in names.iter().filter(|name| round == 0 || !ONCE.contains(name)) {
             eprintln!("round {} of {}: {name}", round + 1, plan.rounds);
+            plan.prepare()?;
             if names.contains(&"floor") && RATES.contains(name) {
                 gather(&mut figures, one("floor", plan).await?);
             }
