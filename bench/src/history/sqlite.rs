@@ -1,5 +1,6 @@
 //! The past in a file of SQLite.
 
+use std::fs::File;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -42,5 +43,7 @@ pub fn write(file: &Path, past: Past) -> anyhow::Result<()> {
          UPDATE accounts SET events_total = (SELECT COUNT(*) FROM events e WHERE e.account = accounts.key); \
          PRAGMA wal_checkpoint(TRUNCATE)",
     )?;
-    Ok(())
+    drop(db);
+    // What is measured then does not wait for it.
+    Ok(File::open(file)?.sync_all()?)
 }
