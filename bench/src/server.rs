@@ -84,6 +84,12 @@ impl Server {
         }
     }
 
+    /// Starts the server again, on the same database, with these settings.
+    pub fn restart(&mut self, settings: Settings) -> anyhow::Result<()> {
+        self.settings = settings;
+        self.offline(|_| Ok(()))
+    }
+
     /// Stops the server, has its database changed, and starts it again.
     pub fn offline(&mut self, change: impl FnOnce(Database) -> anyhow::Result<()>) -> anyhow::Result<()> {
         self.child.kill()?;
@@ -115,9 +121,10 @@ impl Server {
         Ok(Tenant { key: text(&key["attributes"]["key"])? })
     }
 
-    /// A new event type.
+    /// An event type, which there may be.
     pub async fn event_type(&self, name: &str) -> anyhow::Result<()> {
-        self.made("/v1/event-types", &self.operator, json!({ "name": name })).await?;
+        let (status, answer) = self.call("POST", "/v1/event-types", &self.operator, &json!({ "name": name })).await?;
+        ensure!([201, 409].contains(&status), "an event type: {status}: {answer}");
         Ok(())
     }
 
@@ -125,6 +132,14 @@ impl Server {
     pub async fn endpoint(&self, tenant: &Tenant, url: &str, event_type: &str) -> anyhow::Result<String> {
         let made = self.made("/v1/webhooks", &tenant.key, json!({ "url": url, "events": [event_type] })).await?;
         text(&made["id"])
+    }
+
+    /// Deletes an endpoint, and what waits to be delivered to it.
+    pub async fn delete(&self, tenant: &Tenant, endpoint: &str) -> anyhow::Result<()> {
+        let path = format!("/v1/webhooks/{endpoint}");
+        let (status, answer) = self.call("DELETE", &path, &tenant.key, &Value::Null).await?;
+        ensure!(status == 204, "{path} answered {status}: {answer}");
+        Ok(())
     }
 
     /// How many rows a list has, exactly; `path` may have filters.

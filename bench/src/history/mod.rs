@@ -10,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 
 use crate::load::{BODY_BYTES, EVENT};
-use crate::server::{Database, Server, Tenant};
+use crate::server::{Database, Server, Settings, Tenant};
 
 /// The past that the log reaches back to, well within the retention of 30 days.
 const REACH_MS: u64 = 20 * DAY_MS;
@@ -106,8 +106,8 @@ impl Past {
 }
 
 /// A server with this past, and its accounts in the order in which they were made.
-pub async fn server(past: Past) -> anyhow::Result<(Server, Vec<Tenant>)> {
-    let mut server = Server::start(&[])?;
+pub async fn server(past: Past, settings: Settings) -> anyhow::Result<(Server, Vec<Tenant>)> {
+    let mut server = Server::start(settings)?;
     let mut tenants = Vec::with_capacity(past.accounts);
     for _ in 0..past.accounts {
         let tenant = server.tenant().await?;

@@ -12,25 +12,24 @@ use crate::receiver::{Keep, Mode, Receiver};
 use crate::server::{Server, Settings};
 
 /// The endpoint stays active, and what fails is soon due again.
-const SETTINGS: Settings = &[
+pub const SETTINGS: Settings = &[
     ("WEBHOOKS__AUTO_DISABLE_THRESHOLD", "1000000000"),
     ("WEBHOOKS__RETRY_SCHEDULE", "5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s,5s"),
     ("WEBHOOKS__TIMEOUT", "2s"),
 ];
 
-/// Measures with the backlog and without.
-pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
-    let figure = |name: &str, unit, value| Figure::new("backlog", name, unit, value);
-    let mut server = Server::start(SETTINGS)?;
-    let before = accepting(&server, plan, "accepting before").await?;
-    let fresh = deliver(&server, plan, plan.requests, 1).await?.per_second;
+/// Measures with the backlog and without, on this server, which has the settings above.
+pub async fn run(server: &mut Server, plan: Plan, scenario: &'static str) -> anyhow::Result<Vec<Figure>> {
+    let figure = |name: &str, unit, value| Figure::new(scenario, name, unit, value);
+    let before = Figure { scenario, ..accepting(server, plan, "accepting before").await? };
+    let fresh = deliver(server, plan, plan.requests, 1).await?.per_second;
 
     let down = Receiver::start(Mode::Hanging, Keep::Nothing).await?;
     let tenant = server.tenant().await?;
     server.endpoint(&tenant, &down.url(), EVENT).await?;
     let count = plan.backlog / BATCH * BATCH;
     closed(server.address, vec![batch(&tenant.key, EVENT)?], count / BATCH, 202).await?;
-    let during = accepting(&server, plan, "accepting with the backlog").await?;
+    let during = Figure { scenario, ..accepting(server, plan, "accepting with the backlog").await? };
     let memory = server.memory()?;
     let restart = server.crash().await?;
 

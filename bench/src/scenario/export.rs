@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let (rows, peace) = if plan.quick { (2_000, PEACE / 10) } else { (ROWS, PEACE) };
     let past = Past { accounts: 1, endpoints: 5, deliveries: rows, varied: true };
-    let (mut server, tenants) = history::server(past).await?;
+    let (mut server, tenants) = history::server(past, &[]).await?;
     let key = &tenants.first().context("an account")?.key;
     let mut figures = Vec::new();
     for format in ["CSV", "XLSX"] {

@@ -1,35 +1,69 @@
-//! Flat: the rates and latencies again, on a server whose log is long.
+//! Flat: every figure again, on an empty database and beside a log that is long.
 
-use super::Plan;
-use super::latency;
-use super::rates::{accept, batches, deliver, server};
+use std::time::Duration;
+
+use super::rates::{accept, batches, deliver, deliver_to_many};
+use super::{Plan, backlog, idle, isolation, latency};
 use crate::figure::{Figure, Rate, Unit, gather};
 use crate::history::{self, Past};
-use crate::server::Server;
+use crate::server::{Server, Settings};
 
 /// Accounts that the log is spread over.
 const ACCOUNTS: usize = 1_000;
+
+/// What 1,000 endpoints need, and endpoints that are sick.
+const SETTINGS: Settings = &[("WEBHOOKS__MAX_ENDPOINTS", "1000"), ("WEBHOOKS__AUTO_DISABLE_THRESHOLD", "1000000000")];
+
+/// Turns of the latencies in a round. A disk that others share stops for tens of milliseconds every ten seconds or so, and one
+/// or two such stops make the 99th percentile of ten seconds, whatever the log: so the turns are short and their median counts.
+const TURNS: usize = 3;
+
+/// How long one of them is.
+const TURN: Duration = Duration::from_secs(3);
+
+/// How long healthy endpoints are timed alone, and how long beside sick ones.
+const ISOLATED: Duration = Duration::from_secs(6);
 
 /// Measures on an empty database and on one with a log, in turns.
 pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let accounts = if plan.quick { 10 } else { ACCOUNTS };
     let begin = std::time::Instant::now();
     let past = Past { accounts, endpoints: 1, deliveries: plan.history, varied: false };
-    let (long, _) = history::server(past).await?;
+    let (mut long, _) = history::server(past, SETTINGS).await?;
     eprintln!("a log of {} deliveries was written in {:.0?}", plan.history, begin.elapsed());
     let mut figures = Vec::new();
     for _ in 0..plan.rounds {
         plan.prepare()?;
-        let empty = server()?;
-        gather(&mut figures, measure(&empty, plan, "empty").await?);
-        gather(&mut figures, measure(&long, plan, "long").await?);
+        let empty = Server::start(SETTINGS)?;
+        for (log, server) in [("empty", &empty), ("long", &long)] {
+            gather(&mut figures, named(log, rates(server, plan).await?));
+        }
+        for _ in 0..TURNS {
+            for (log, server) in [("empty", &empty), ("long", &long)] {
+                gather(&mut figures, named(log, latency::run(server, plan, "flat", TURN).await?));
+            }
+        }
+        for (log, server) in [("empty", &empty), ("long", &long)] {
+            gather(&mut figures, named(log, isolated(server, plan).await?));
+        }
+    }
+    let mut empty = Server::start(idle::SETTINGS)?;
+    long.restart(idle::SETTINGS)?;
+    for (log, server) in [("empty", &mut empty), ("long", &mut long)] {
+        gather(&mut figures, named(&format!("{log}: idle"), idle::run(server, plan, "flat").await?));
+    }
+    let mut empty = Server::start(backlog::SETTINGS)?;
+    long.restart(backlog::SETTINGS)?;
+    for (log, server) in [("empty", &mut empty), ("long", &mut long)] {
+        plan.prepare()?;
+        gather(&mut figures, named(&format!("{log}: backlog"), backlog::run(server, plan, "flat").await?));
     }
     let mut shares = Vec::new();
-    for figure in figures.iter().filter(|figure| figure.name.starts_with("long: ")) {
-        let name = figure.name.trim_start_matches("long: ");
+    for figure in figures.iter().filter(|figure| figure.unit != Unit::Share) {
+        let Some(name) = figure.name.strip_prefix("long: ") else { continue };
         let of_empty = figures.iter().find(|other| other.name == format!("empty: {name}"));
-        if let Some(empty) = of_empty {
-            let share = figure.median() / empty.median();
+        if let Some(empty) = of_empty.map(Figure::median).filter(|empty| *empty > 0.0) {
+            let share = figure.median() / empty;
             shares.push(Figure::new("flat", &format!("{name}: long log, of empty"), Unit::Share, share));
         }
     }
@@ -37,18 +71,32 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-async fn measure(server: &Server, plan: Plan, log: &str) -> anyhow::Result<Vec<Figure>> {
-    let n = plan.requests;
-    let rate = |name: &str, rate: Rate| Figure::new("flat", name, Unit::PerSecond, rate.per_second);
-    let mut figures = vec![
-        rate("accept", accept(server, n).await?),
-        rate("batch", batches(server, n * 4).await?),
-        rate("deliver", deliver(server, plan, n, 1).await?),
-        rate("fan-out-4", deliver(server, plan, n / 2, 4).await?),
-    ];
-    figures.extend(latency::run(server, plan, "flat").await?);
+fn named(log: &str, mut figures: Vec<Figure>) -> Vec<Figure> {
     for figure in &mut figures {
         figure.name = format!("{log}: {}", figure.name);
     }
-    Ok(figures)
+    figures
+}
+
+async fn rates(server: &Server, plan: Plan) -> anyhow::Result<Vec<Figure>> {
+    let n = plan.requests;
+    let rate = |name: &str, rate: Rate| Figure::new("flat", name, Unit::PerSecond, rate.per_second);
+    Ok(vec![
+        rate("accept", accept(server, n).await?),
+        rate("batch", batches(server, n * 4).await?),
+        rate("deliver", deliver(server, plan, n, 1).await?),
+        rate("deliver-1000", deliver_to_many(server, plan, n).await?),
+        rate("fan-out-4", deliver(server, plan, n / 2, 4).await?),
+        rate("fan-out-50", deliver(server, plan, n / 20, 50).await?),
+    ])
+}
+
+async fn isolated(server: &Server, plan: Plan) -> anyhow::Result<Vec<Figure>> {
+    let alone = isolation::healthy_p99(server, plan, None, ISOLATED).await?;
+    let beside = isolation::healthy_p99(server, plan, isolation::STILL, ISOLATED).await?;
+    Ok(vec![
+        Figure::new("flat", "isolation, 50 healthy endpoints alone, p99", Unit::Millis, alone),
+        Figure::new("flat", "isolation, the same beside 100 hanging and 50 slow ones, p99", Unit::Millis, beside),
+        Figure::new("flat", "isolation, how many times as long", Unit::Share, beside / alone),
+    ])
 }

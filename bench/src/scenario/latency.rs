@@ -16,9 +16,12 @@ use crate::server::Server;
 /// Events per second of the delivery latency.
 const RATE: u32 = 1_000;
 
-/// Measures on this server; the figures belong to `scenario`.
-pub async fn run(server: &Server, plan: Plan, scenario: &'static str) -> anyhow::Result<Vec<Figure>> {
-    let time = Duration::from_secs(if plan.quick { 1 } else { 10 });
+/// How long these are measured.
+pub const TIME: Duration = Duration::from_secs(10);
+
+/// Measures on this server, for so long at the first rate and for half of it at the second; the figures belong to `scenario`.
+pub async fn run(server: &Server, plan: Plan, scenario: &'static str, time: Duration) -> anyhow::Result<Vec<Figure>> {
+    let time = if plan.quick { Duration::from_secs(1) } else { time };
     let mut figures = Vec::new();
     let mut show = |name: &str, percent: usize, times: &mut Vec<u64>| {
         figures.push(Figure::new(scenario, &format!("{name}, p{percent}"), Unit::Millis, percentile(times, percent)));

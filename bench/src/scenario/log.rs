@@ -81,7 +81,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let deliveries = plan.history.max(accounts * LEAST);
     let past = Past { accounts, endpoints: ENDPOINTS, deliveries, varied: true };
     let begin = Instant::now();
-    let (server, tenants) = history::server(past).await?;
+    let (server, tenants) = history::server(past, &[]).await?;
     eprintln!("a log of {deliveries} deliveries was written in {:.0?}", begin.elapsed());
     let mut askers = Vec::new();
     for (index, tenant) in tenants.iter().enumerate().step_by((accounts / ASKING).max(1)) {

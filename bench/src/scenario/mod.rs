@@ -11,6 +11,7 @@ mod rates;
 
 use crate::figure::{Figure, Rate, Unit, gather};
 use crate::memory;
+use crate::server::Server;
 
 /// How much to do.
 #[derive(Clone, Copy, Debug)]
@@ -104,8 +105,7 @@ async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
         "batch" => rate("events, 100 for each request", rates::batches(&rates::server()?, n * 4).await?),
         "deliver" => rate("deliveries end to end, one endpoint", rates::deliver(&rates::server()?, plan, n, 1).await?),
         "deliver-1000" => {
-            let endpoints = if plan.quick { 50 } else { 1_000 };
-            rate("deliveries end to end, 1,000 endpoints", rates::deliver_to_many(plan, n, endpoints).await?)
+            rate("deliveries end to end, 1,000 endpoints", rates::deliver_to_many(&rates::server()?, plan, n).await?)
         }
         "fan-out-4" => {
             let rounds = rates::deliver(&rates::server()?, plan, n / 2, 4).await?;
@@ -117,12 +117,12 @@ async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
         }
         "nodes-2" => rate("deliveries end to end, two nodes, counted one by one", rates::nodes(n, 2).await?),
         "nodes-4" => rate("deliveries end to end, four nodes, counted one by one", rates::nodes(n, 4).await?),
-        "latency" => latency::run(&rates::server()?, plan, name).await?,
+        "latency" => latency::run(&rates::server()?, plan, name, latency::TIME).await?,
         "isolation" => isolation::run(plan).await?,
-        "backlog" => backlog::run(plan).await?,
+        "backlog" => backlog::run(&mut Server::start(backlog::SETTINGS)?, plan, name).await?,
         "flat" => flat::run(plan).await?,
         "log" => log::run(plan).await?,
         "export" => export::run(plan).await?,
-        _ => idle::run(plan).await?,
+        _ => idle::run(&Server::start(idle::SETTINGS)?, plan, name).await?,
     })
 }

@@ -9,14 +9,17 @@ use crate::figure::{Rate, rate};
 use crate::http::{Message, request};
 use crate::load::{BODY_BYTES, EVENT, closed, event, publish};
 use crate::receiver::{Keep, Mode, Receiver};
-use crate::server::Server;
+use crate::server::{Server, Settings};
 
 /// Events in one batch.
 pub const BATCH: usize = 100;
 
+/// Room for the endpoints of [`deliver_to_many`].
+pub const SETTINGS: Settings = &[("WEBHOOKS__MAX_ENDPOINTS", "1000")];
+
 /// A server on a fresh database.
 pub fn server() -> anyhow::Result<Server> {
-    Server::start(&[])
+    Server::start(SETTINGS)
 }
 
 /// The same bodies, from the generator straight to the receiver.
@@ -82,8 +85,8 @@ pub async fn deliver(server: &Server, plan: Plan, events: usize, endpoints: usiz
 }
 
 /// The same, where each event goes to one of many endpoints.
-pub async fn deliver_to_many(plan: Plan, events: usize, endpoints: usize) -> anyhow::Result<Rate> {
-    let server = Server::start(&[("WEBHOOKS__MAX_ENDPOINTS", "1000")])?;
+pub async fn deliver_to_many(server: &Server, plan: Plan, events: usize) -> anyhow::Result<Rate> {
+    let endpoints = if plan.quick { 50 } else { 1_000 };
     let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
     let tenant = server.tenant().await?;
     let mut requests = Vec::new();
@@ -93,9 +96,10 @@ pub async fn deliver_to_many(plan: Plan, events: usize, endpoints: usize) -> any
         server.endpoint(&tenant, &receiver.url(), &name).await?;
         requests.push(publish(&tenant.key, &name)?);
     }
+    let before = server.delivered().await?;
     let (cpu, begin) = (server.cpu()?, Instant::now());
     closed(server.address, requests, events, 202).await?;
-    server.settled(events).await?;
+    server.settled(before + events).await?;
     let (took, cpu) = (begin.elapsed(), server.cpu()?.saturating_sub(cpu));
     complete(plan, &receiver, events)?;
     Ok(Rate::of(events, took, cpu))
