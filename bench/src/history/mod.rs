@@ -116,10 +116,12 @@ pub async fn server(past: Past, settings: Settings) -> anyhow::Result<(Server, V
         }
         tenants.push(tenant);
     }
-    server.offline(|database| match database {
-        Database::File(file) => sqlite::write(&file, past),
-        Database::Url(url) => postgres::write(&url, past),
-    })?;
+    if past.deliveries > 0 {
+        server.offline(|database| match database {
+            Database::File(file) => sqlite::write(&file, past),
+            Database::Url(url) => postgres::write(&url, past),
+        })?;
+    }
     Ok((server, tenants))
 }
 

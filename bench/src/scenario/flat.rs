@@ -1,4 +1,4 @@
-//! Flat: every figure again, on an empty database and beside a log that is long.
+//! Flat: every figure again, on a database without a log and on one whose log is long. Both have the same accounts.
 
 use std::time::Duration;
 
@@ -24,17 +24,18 @@ const TURN: Duration = Duration::from_secs(3);
 /// How long healthy endpoints are timed alone, and how long beside sick ones.
 const ISOLATED: Duration = Duration::from_secs(6);
 
-/// Measures on an empty database and on one with a log, in turns.
+/// Measures on a database with an empty log and on one with a long one, in turns.
 pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let accounts = if plan.quick { 10 } else { ACCOUNTS };
     let begin = std::time::Instant::now();
     let past = Past { accounts, endpoints: 1, deliveries: plan.history, varied: false };
     let (mut long, _) = history::server(past, SETTINGS).await?;
+    let none = Past { deliveries: 0, ..past };
     eprintln!("a log of {} deliveries was written in {:.0?}", plan.history, begin.elapsed());
     let mut figures = Vec::new();
     for _ in 0..plan.rounds {
         plan.prepare()?;
-        let empty = Server::start(SETTINGS)?;
+        let (empty, _) = history::server(none, SETTINGS).await?;
         for (log, server) in [("empty", &empty), ("long", &long)] {
             gather(&mut figures, named(log, rates(server, plan).await?));
         }
@@ -47,15 +48,14 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
             gather(&mut figures, named(log, isolated(server, plan).await?));
         }
     }
-    let mut empty = Server::start(idle::SETTINGS)?;
+    let (mut empty, _) = history::server(none, idle::SETTINGS).await?;
     long.restart(idle::SETTINGS)?;
     for (log, server) in [("empty", &mut empty), ("long", &mut long)] {
         gather(&mut figures, named(&format!("{log}: idle"), idle::run(server, plan, "flat").await?));
     }
-    let mut empty = Server::start(backlog::SETTINGS)?;
-    long.restart(backlog::SETTINGS)?;
     for (log, server) in [("empty", &mut empty), ("long", &mut long)] {
         plan.prepare()?;
+        server.restart(backlog::SETTINGS)?;
         gather(&mut figures, named(&format!("{log}: backlog"), backlog::run(server, plan, "flat").await?));
     }
     let mut shares = Vec::new();
