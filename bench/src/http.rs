@@ -1,6 +1,7 @@
 //! The generator's end of HTTP: hyper's client over keep-alive connections.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -12,8 +13,24 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// A request that can be sent again and again.
-pub type Message = Request<Bytes>;
+/// A request that can be sent again and again. Many that differ in their bodies alone share the rest.
+#[derive(Clone)]
+pub struct Message {
+    head: Arc<Request<()>>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Message {
+    /// The same with another body.
+    pub fn with(&self, body: Bytes) -> Self {
+        Self { head: self.head.clone(), body }
+    }
+
+    fn to_request(&self) -> Request<Full<Bytes>> {
+        Request::clone(&self.head).map(|()| Full::new(self.body.clone()))
+    }
+}
 
 /// One keep-alive connection.
 pub struct Connection {
@@ -26,6 +43,14 @@ pub struct Answer {
     pub status: u16,
     /// The body.
     pub body: Bytes,
+}
+
+impl Answer {
+    /// Fails with what the answer says where it has another status.
+    pub fn expect(&self, status: u16) -> anyhow::Result<()> {
+        ensure!(self.status == status, "{} instead of {status}: {}", self.status, String::from_utf8_lossy(&self.body));
+        Ok(())
+    }
 }
 
 /// A body that came in chunks.
@@ -53,7 +78,7 @@ impl Connection {
     /// Sends one request and reads its answer.
     pub async fn send(&mut self, message: &Message) -> anyhow::Result<Answer> {
         self.sender.ready().await?;
-        let response = self.sender.send_request(message.clone().map(Full::new)).await?;
+        let response = self.sender.send_request(message.to_request()).await?;
         let status = response.status().as_u16();
         Ok(Answer { status, body: response.into_body().collect().await?.to_bytes() })
     }
@@ -62,7 +87,7 @@ impl Connection {
     pub async fn download(&mut self, message: &Message) -> anyhow::Result<Download> {
         self.sender.ready().await?;
         let begin = Instant::now();
-        let mut response = self.sender.send_request(message.clone().map(Full::new)).await?;
+        let mut response = self.sender.send_request(message.to_request()).await?;
         let status = response.status().as_u16();
         let chunked = response.headers().get(TRANSFER_ENCODING).is_some_and(|value| value == "chunked");
         ensure!(status == 200 && chunked, "{status} instead of a file in chunks");
@@ -86,5 +111,5 @@ pub fn request(method: &str, path: &str, key: &str, body: &str) -> anyhow::Resul
         .header(HOST, "127.0.0.1")
         .header(AUTHORIZATION, format!("Bearer {key}"))
         .header(CONTENT_TYPE, "application/json");
-    Ok(request.body(Bytes::copy_from_slice(body.as_bytes()))?)
+    Ok(Message { head: Arc::new(request.body(())?), body: Bytes::copy_from_slice(body.as_bytes()) })
 }

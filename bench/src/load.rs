@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use bytes::Bytes;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::http::{Connection, Message, request};
@@ -50,6 +50,15 @@ pub fn sent_at(body: &[u8]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_sub(OFFSET)
 }
 
+/// Requests that publish an event of each type. They share all that is the same, so that many of them are in the processor's
+/// caches as one is.
+pub fn publish_each(key: &str, event_types: &[String]) -> anyhow::Result<Vec<Message>> {
+    let events: Vec<String> = event_types.iter().map(|event_type| event(event_type)).collect();
+    let first = request("POST", "/v1/events", key, "")?;
+    let mut all = Bytes::from(events.concat());
+    Ok(events.iter().map(|event| first.with(all.split_to(event.len()))).collect())
+}
+
 /// A request that publishes an event of this type.
 pub fn publish(key: &str, event_type: &str) -> anyhow::Result<Message> {
     request("POST", "/v1/events", key, &event(event_type))
@@ -57,12 +66,12 @@ pub fn publish(key: &str, event_type: &str) -> anyhow::Result<Message> {
 
 /// Puts the time into a request that carries one.
 fn stamp(request: &mut Message, at: u64) {
-    let mut body = request.body().to_vec();
+    let mut body = request.body.to_vec();
     if let Some(place) = body.windows(MARK.len()).position(|window| window == MARK.as_bytes()) {
         let place = place + MARK.len();
         body[place..place + 13].copy_from_slice((OFFSET + at).to_string().as_bytes());
     }
-    *request.body_mut() = body.into();
+    request.body = body.into();
 }
 
 async fn connections(address: SocketAddr) -> anyhow::Result<Vec<Connection>> {
@@ -95,8 +104,7 @@ pub async fn closed(
                     return anyhow::Ok(());
                 }
                 let answer = connection.send(&requests[index % requests.len()]).await?;
-                let text = String::from_utf8_lossy(&answer.body);
-                ensure!(answer.status == expected, "{} instead of {expected}: {text}", answer.status);
+                answer.expect(expected)?;
             }
         });
     }
@@ -129,8 +137,7 @@ pub async fn open(
                 let mut request = requests[index % requests.len()].clone();
                 stamp(&mut request, micros(at));
                 let answer = connection.send(&request).await?;
-                let text = String::from_utf8_lossy(&answer.body);
-                ensure!(answer.status == expected, "{} instead of {expected}: {text}", answer.status);
+                answer.expect(expected)?;
                 took.push(micros(Instant::now()) - micros(at));
             }
         });

@@ -31,7 +31,10 @@ pub async fn run(server: &mut Server, plan: Plan, scenario: &'static str) -> any
     closed(server.address, vec![batch(&tenant.key, EVENT)?], count / BATCH, 202).await?;
     let during = Figure { scenario, ..accepting(server, plan, "accepting with the backlog").await? };
     let memory = server.memory()?;
-    let restart = server.crash().await?;
+    let mut restarts = Vec::new();
+    for _ in 0..plan.turns() {
+        restarts.push(server.crash().await?.as_secs_f64());
+    }
 
     let delivered = server.delivered().await?;
     down.heal();
@@ -48,17 +51,17 @@ pub async fn run(server: &mut Server, plan: Plan, scenario: &'static str) -> any
         before,
         during,
         figure("memory with the backlog", Unit::MiB, memory),
-        figure("from a kill to ready", Unit::Seconds, restart.as_secs_f64()),
+        Figure { rounds: restarts, ..figure("from a kill to ready", Unit::Seconds, 0.0) },
         figure("deliveries, draining", Unit::PerSecond, drained),
         figure("draining, of delivering what is fresh", Unit::Share, drained / fresh),
         figure("memory after it", Unit::MiB, server.memory()?),
     ])
 }
 
-/// A round of accepting is a second, of which the disk may take a part for itself: there are as many as of any other rate.
+/// There are as many turns as of any other rate.
 async fn accepting(server: &Server, plan: Plan, name: &str) -> anyhow::Result<Figure> {
     let mut figure = Figure { scenario: "backlog", name: name.to_owned(), unit: Unit::PerSecond, rounds: Vec::new() };
-    for _ in 0..plan.rounds {
+    for _ in 0..plan.rounds * plan.turns() {
         figure.rounds.push(accept(server, plan.requests).await?.per_second);
     }
     Ok(figure)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::rates::{accept, batches, deliver, deliver_to_many};
+use super::rates::{Crowd, accept, batches, deliver};
 use super::{Plan, backlog, idle, isolation, latency};
 use crate::figure::{Figure, Rate, Unit, gather};
 use crate::history::{self, Past};
@@ -14,15 +14,14 @@ const ACCOUNTS: usize = 1_000;
 /// What 1,000 endpoints need, and endpoints that are sick.
 const SETTINGS: Settings = &[("WEBHOOKS__MAX_ENDPOINTS", "1000"), ("WEBHOOKS__AUTO_DISABLE_THRESHOLD", "1000000000")];
 
-/// Turns of the latencies in a round. A disk that others share stops for tens of milliseconds every ten seconds or so, and one
-/// or two such stops make the 99th percentile of ten seconds, whatever the log: so the turns are short and their median counts.
-const TURNS: usize = 3;
-
-/// How long one of them is.
+/// How long the latencies are measured in a turn.
 const TURN: Duration = Duration::from_secs(3);
 
-/// How long healthy endpoints are timed alone, and how long beside sick ones.
-const ISOLATED: Duration = Duration::from_secs(6);
+/// How long healthy endpoints are timed alone in a turn, and how long beside sick ones.
+const ISOLATED: Duration = Duration::from_secs(4);
+
+/// Requests for each rate where only its endpoints are wanted.
+const FEW: usize = 100;
 
 /// Measures on a database with an empty log and on one with a long one, in turns.
 pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
@@ -32,23 +31,30 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let (mut long, _) = history::server(past, SETTINGS).await?;
     let none = Past { deliveries: 0, ..past };
     eprintln!("a log of {} deliveries was written in {:.0?}", plan.history, begin.elapsed());
+    let crowd_of_long = Crowd::of(&long, plan).await?;
+    let turns = plan.rounds * plan.turns();
     let mut figures = Vec::new();
-    for _ in 0..plan.rounds {
+    for _ in 0..turns {
         plan.prepare()?;
         let (empty, _) = history::server(none, SETTINGS).await?;
-        for (log, server) in [("empty", &empty), ("long", &long)] {
-            gather(&mut figures, named(log, rates(server, plan).await?));
+        let servers = [("empty", &empty, &Crowd::of(&empty, plan).await?), ("long", &long, &crowd_of_long)];
+        for (log, server, crowd) in servers {
+            gather(&mut figures, named(log, rates(server, crowd, plan).await?));
         }
-        for _ in 0..TURNS {
-            for (log, server) in [("empty", &empty), ("long", &long)] {
-                gather(&mut figures, named(log, latency::run(server, plan, "flat", TURN).await?));
-            }
+        for (log, server, _) in servers {
+            gather(&mut figures, named(log, latency::run(server, plan, "flat", TURN).await?));
         }
-        for (log, server) in [("empty", &empty), ("long", &long)] {
+        for (log, server, _) in servers {
             gather(&mut figures, named(log, isolated(server, plan).await?));
         }
     }
-    let (mut empty, _) = history::server(none, idle::SETTINGS).await?;
+    let (mut empty, _) = history::server(none, SETTINGS).await?;
+    // As many endpoints as the server with the log has by now, and next to no deliveries.
+    let crowd = Crowd::of(&empty, plan).await?;
+    for _ in 0..turns {
+        rates(&empty, &crowd, Plan { requests: FEW, ..plan }).await?;
+    }
+    empty.restart(idle::SETTINGS)?;
     long.restart(idle::SETTINGS)?;
     for (log, server) in [("empty", &mut empty), ("long", &mut long)] {
         gather(&mut figures, named(&format!("{log}: idle"), idle::run(server, plan, "flat").await?));
@@ -78,14 +84,14 @@ fn named(log: &str, mut figures: Vec<Figure>) -> Vec<Figure> {
     figures
 }
 
-async fn rates(server: &Server, plan: Plan) -> anyhow::Result<Vec<Figure>> {
+async fn rates(server: &Server, crowd: &Crowd, plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let n = plan.requests;
     let rate = |name: &str, rate: Rate| Figure::new("flat", name, Unit::PerSecond, rate.per_second);
     Ok(vec![
         rate("accept", accept(server, n).await?),
         rate("batch", batches(server, n * 4).await?),
         rate("deliver", deliver(server, plan, n, 1).await?),
-        rate("deliver-1000", deliver_to_many(server, plan, n).await?),
+        rate("deliver-1000", crowd.deliver(server, plan, n).await?),
         rate("fan-out-4", deliver(server, plan, n / 2, 4).await?),
         rate("fan-out-50", deliver(server, plan, n / 20, 50).await?),
     ])

@@ -155,8 +155,7 @@ async fn ask(connection: &mut Connection, requests: &[Message], times: usize) ->
         let begin = Instant::now();
         let answer = connection.send(request).await?;
         took.push(u64::try_from(begin.elapsed().as_micros())?);
-        let text = String::from_utf8_lossy(&answer.body);
-        ensure!(answer.status == 200, "{} instead of 200: {text}", answer.status);
+        answer.expect(200)?;
     }
     Ok(took)
 }

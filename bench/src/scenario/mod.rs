@@ -29,6 +29,13 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// How often a round takes what is measured within seconds. A guest of a shared machine differs by half from one second to the
+    /// next, and its disk stops for tens of milliseconds every ten seconds or so: the median of many short turns says more than
+    /// that of a few long ones.
+    fn turns(self) -> usize {
+        if self.quick { 1 } else { 3 }
+    }
+
     /// Before each measurement; a smoke test asserts no timing.
     fn prepare(self) -> anyhow::Result<()> {
         if self.quick { Ok(()) } else { memory::fill() }
@@ -59,8 +66,8 @@ const NAMES: &[&str] = &[
 /// Scenarios that are run once, because one round takes minutes.
 const ONCE: &[&str] = &["backlog", "flat", "log", "idle"];
 
-/// Those that come to a rate within seconds. Where the floor is asked for, it is measured again before each of them: on a machine
-/// that others share it differs from one second to the next, and every share is a share of it.
+/// Those that come to a rate within seconds: they take turns in a round. Where the floor is asked for, it is measured again before
+/// each of them: every share is a share of it.
 const RATES: &[&str] =
     &["http", "accept", "batch", "deliver", "deliver-1000", "fan-out-4", "fan-out-50", "nodes-2", "nodes-4"];
 
@@ -72,9 +79,11 @@ pub fn names() -> Vec<&'static str> {
 
 /// Runs scenarios round by round, so that a slow minute of the machine hits all of them alike.
 pub async fn run(names: &[&'static str], plan: Plan) -> anyhow::Result<Vec<Figure>> {
+    let (rates, others): (Vec<_>, Vec<_>) = names.iter().copied().partition(|name| RATES.contains(name));
     let mut figures = Vec::new();
     for round in 0..plan.rounds {
-        for name in names.iter().filter(|name| round == 0 || !ONCE.contains(name)) {
+        let others = others.iter().filter(|name| round == 0 || !ONCE.contains(name));
+        for name in (0..plan.turns()).flat_map(|_| &rates).chain(others) {
             eprintln!("round {} of {}: {name}", round + 1, plan.rounds);
             plan.prepare()?;
             if names.contains(&"floor") && RATES.contains(name) {

@@ -7,14 +7,14 @@ use anyhow::ensure;
 use super::Plan;
 use crate::figure::{Rate, rate};
 use crate::http::{Message, request};
-use crate::load::{BODY_BYTES, EVENT, closed, event, publish};
+use crate::load::{BODY_BYTES, EVENT, closed, event, publish, publish_each};
 use crate::receiver::{Keep, Mode, Receiver};
 use crate::server::{Server, Settings};
 
 /// Events in one batch.
 pub const BATCH: usize = 100;
 
-/// Room for the endpoints of [`deliver_to_many`].
+/// Room for the endpoints of a [`Crowd`].
 pub const SETTINGS: Settings = &[("WEBHOOKS__MAX_ENDPOINTS", "1000")];
 
 /// A server on a fresh database.
@@ -84,25 +84,41 @@ pub async fn deliver(server: &Server, plan: Plan, events: usize, endpoints: usiz
     Ok(Rate::of(deliveries, took, cpu))
 }
 
-/// The same, where each event goes to one of many endpoints.
-pub async fn deliver_to_many(server: &Server, plan: Plan, events: usize) -> anyhow::Result<Rate> {
-    let endpoints = if plan.quick { 50 } else { 1_000 };
-    let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
-    let tenant = server.tenant().await?;
-    let mut requests = Vec::new();
-    for number in 0..endpoints {
-        let name = format!("bench.n{number}");
-        server.event_type(&name).await?;
-        server.endpoint(&tenant, &receiver.url(), &name).await?;
-        requests.push(publish(&tenant.key, &name)?);
+/// Many endpoints, each of which is sent an event in its turn.
+pub struct Crowd {
+    receiver: Receiver,
+    requests: Vec<Message>,
+}
+
+impl Crowd {
+    /// Registers them, in an account of their own.
+    pub async fn of(server: &Server, plan: Plan) -> anyhow::Result<Self> {
+        let endpoints = if plan.quick { 50 } else { 1_000 };
+        let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
+        let tenant = server.tenant().await?;
+        let names: Vec<_> = (0..endpoints).map(|number| format!("bench.n{number}")).collect();
+        for name in &names {
+            server.event_type(name).await?;
+            server.endpoint(&tenant, &receiver.url(), name).await?;
+        }
+        Ok(Self { receiver, requests: publish_each(&tenant.key, &names)? })
     }
-    let before = server.delivered().await?;
-    let (cpu, begin) = (server.cpu()?, Instant::now());
-    closed(server.address, requests, events, 202).await?;
-    server.settled(before + events).await?;
-    let (took, cpu) = (begin.elapsed(), server.cpu()?.saturating_sub(cpu));
-    complete(plan, &receiver, events)?;
-    Ok(Rate::of(events, took, cpu))
+
+    /// The same as [`deliver`], where each event goes to one of them.
+    pub async fn deliver(&self, server: &Server, plan: Plan, events: usize) -> anyhow::Result<Rate> {
+        let (before, received) = (server.delivered().await?, self.receiver.requests());
+        let (cpu, begin) = (server.cpu()?, Instant::now());
+        closed(server.address, self.requests.clone(), events, 202).await?;
+        server.settled(before + events).await?;
+        let (took, cpu) = (begin.elapsed(), server.cpu()?.saturating_sub(cpu));
+        complete(plan, &self.receiver, received + events)?;
+        Ok(Rate::of(events, took, cpu))
+    }
+}
+
+/// The same as [`deliver`] with many endpoints, which are registered first.
+pub async fn deliver_to_many(server: &Server, plan: Plan, events: usize) -> anyhow::Result<Rate> {
+    Crowd::of(server, plan).await?.deliver(server, plan, events).await
 }
 
 /// Deliveries by several nodes on one database, each of which accepts its part of the events. What arrives is counted one by
