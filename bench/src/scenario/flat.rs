@@ -34,10 +34,13 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     let crowd_of_long = Crowd::of(&long, plan).await?;
     let turns = plan.rounds * plan.turns();
     let mut figures = Vec::new();
-    for _ in 0..turns {
+    for turn in 0..turns {
         plan.prepare()?;
         let (empty, _) = history::server(none, SETTINGS).await?;
-        let servers = [("empty", &empty, &Crowd::of(&empty, plan).await?), ("long", &long, &crowd_of_long)];
+        let crowd = Crowd::of(&empty, plan).await?;
+        let mut servers = [("empty", &empty, &crowd), ("long", &long, &crowd_of_long)];
+        // Each is the first as often as the other.
+        servers.rotate_left(turn % 2);
         for (log, server, crowd) in servers {
             gather(&mut figures, named(log, rates(server, crowd, plan).await?));
         }
