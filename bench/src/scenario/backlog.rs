@@ -58,7 +58,7 @@ pub async fn run(server: &mut Server, plan: Plan, scenario: &'static str) -> any
     ])
 }
 
-/// There are as many turns as of any other rate.
+/// Accepting, in as many turns as any other rate has.
 async fn accepting(server: &Server, plan: Plan, name: &str) -> anyhow::Result<Figure> {
     let mut figure = Figure { scenario: "backlog", name: name.to_owned(), unit: Unit::PerSecond, rounds: Vec::new() };
     for _ in 0..plan.rounds * plan.turns() {

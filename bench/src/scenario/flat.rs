@@ -39,7 +39,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
         let (empty, _) = history::server(none, SETTINGS).await?;
         let crowd = Crowd::of(&empty, plan).await?;
         let mut servers = [("empty", &empty, &crowd), ("long", &long, &crowd_of_long)];
-        // Each is the first as often as the other.
+        // The one is the first in a turn, and the other in the next.
         servers.rotate_left(turn % 2);
         for (log, server, crowd) in servers {
             gather(&mut figures, named(log, rates(server, crowd, plan).await?));
