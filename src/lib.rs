@@ -11,6 +11,7 @@ pub mod config;
 pub mod domain;
 pub mod egress;
 pub mod engine;
+mod log_limit;
 pub mod metrics;
 mod server;
 pub mod store;
@@ -38,10 +39,6 @@ use store::{OpenError, OpenOptions, Store};
 
 /// Requests and attempts that are under way at the stop may take this much longer than an attempt's own timeout.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// Requests in flight, for each core, to endpoints that are near: what these answer in the time that they take is as much as a core
-/// can send. With 16 a fan-out of 4 delivered a tenth less; with no such bound, 1,000 endpoints got a twentieth less.
-const NEAR_FOR_EACH_CORE: usize = 24;
 
 /// How often the last use of keys is written down.
 const KEY_USE_EVERY: Duration = Duration::from_secs(60);
@@ -77,8 +74,8 @@ impl App {
     }
 
     /// Serves and delivers until `stop` resolves; then stops accepting, lets what is under way finish within bounds,
-    /// writes outcomes, and returns.
-    pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) {
+    /// writes outcomes, and returns. Returns an error where a part has panicked without which nothing works.
+    pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { store, config, egress, clock, random, nudges, welcome } = self;
         let grace = config.timeout + GRACE;
         let metrics = Arc::new(Metrics::default());
@@ -97,7 +94,6 @@ impl App {
         };
         let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
         let tally = Arc::new(Tally::default());
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let engine = Engine {
             store: store.clone(),
             sender: HttpSender { egress: egress.clone(), store: store.clone() },
@@ -106,7 +102,6 @@ impl App {
             limits: Limits {
                 max_in_flight: config.max_in_flight,
                 max_in_flight_per_endpoint: config.max_in_flight_per_endpoint,
-                max_in_flight_near: NEAR_FOR_EACH_CORE * cores,
             },
             grace,
             metrics: metrics.clone(),
@@ -126,17 +121,31 @@ impl App {
             let engine = engine.run(nudges, until(stopped.clone()));
             delivering = Some(tokio::spawn(deliver(engine, tally, store.clone())));
         }
+        let mut failed = None;
         let pages = web::router(api.clone());
         let front = if config.roles.api { Front::whole(api.clone(), pages) } else { Front::health(api.clone()) };
         let answer = move |request, peer| front.answer(request, peer);
         let refusing = api.clone();
         let refusal: server::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
         let server = tokio::spawn(server::serve(listener, answer, Some(refusal), until(stopped), grace));
-        stop.await;
+        let engine_ended = async {
+            match &mut delivering {
+                Some(delivering) => drop(delivering.await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop => {}
+            () = engine_ended => failed = Some(RunError("the delivery engine has ended: see the panic above")),
+            () = store.failed() => failed = Some(RunError("the database's writer has ended: see the panic above")),
+        }
+        if let Some(error) = &failed {
+            tracing::error!(%error, "the process ends, so that its supervisor starts it again");
+        }
         let _ = stopping.send(true);
         // Both stop at the same signal: what is accepted in between is safe, and is sent after the next start.
         let _ = server.await;
-        if let Some(delivering) = delivering {
+        if let Some(delivering) = delivering.filter(|delivering| !delivering.is_finished()) {
             let _ = delivering.await;
         }
         beside.iter().for_each(tokio::task::JoinHandle::abort);
@@ -144,12 +153,18 @@ impl App {
         if let Err(error) = store.close().await {
             tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over later");
         }
+        failed.map_or(Ok(()), Err)
     }
 }
 
+/// Why a server has ended by itself.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RunError(&'static str);
+
 /// Opens the database and runs the server on `listener` until `shutdown` resolves.
-pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), OpenError> {
-    App::open(config).await?.run(listener, shutdown).await;
+pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+    App::open(config).await?.run(listener, shutdown).await?;
     Ok(())
 }
 

@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 macro_rules! metrics {
     ($($(#[doc = $help:literal])* $kind:ident $name:ident),* $(,)?) => {
@@ -9,6 +13,7 @@ macro_rules! metrics {
         #[derive(Debug, Default)]
         pub struct Metrics {
             $($(#[doc = $help])* pub $name: Metric,)*
+            oldest_unwritten: Mutex<Option<Instant>>,
         }
 
         impl Metrics {
@@ -43,14 +48,30 @@ metrics! {
     gauge deliveries_in_memory,
     /// Processes that deliver from this database, this one included, as far as it knows.
     gauge nodes,
-    /// Outcomes that could not be written at the first try.
+    /// Writes of outcomes that failed and were tried again.
     counter settle_retries_total,
+    /// Outcomes that cannot be written although others can: each is tried again apart.
+    gauge outcomes_set_aside,
+    /// Age in seconds of the oldest outcome that is not written and not set aside; 0 where there is none.
+    gauge oldest_unwritten_outcome_seconds,
     /// HTTP requests answered.
     counter http_requests_total,
     /// HTTP requests refused by a rate limit.
     counter http_rate_limited_total,
     /// HTTP requests answered with a 5xx status.
     counter http_errors_total,
+}
+
+impl Metrics {
+    /// Notes since when the oldest outcome waits that is not written.
+    pub fn oldest_unwritten_since(&self, since: Option<Instant>) {
+        *self.oldest_unwritten.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    /// How long the oldest outcome that is not written has waited.
+    pub fn oldest_unwritten(&self) -> Option<Duration> {
+        self.oldest_unwritten.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
 }
 
 /// One number.
@@ -61,6 +82,11 @@ impl Metric {
     /// One more.
     pub fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Less by so much.
+    pub fn subtract(&self, less: u64) {
+        self.0.fetch_sub(less, Ordering::Relaxed);
     }
 
     /// Sets a gauge.

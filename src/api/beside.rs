@@ -1,10 +1,12 @@
 //! What is outside `/v1`, and what happens around every request: its id, its log line, its last resort.
 
+use std::fmt::Write as _;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::LazyLock;
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
@@ -16,6 +18,8 @@ use super::Api;
 use super::envelope::{RequestInfo, X_REQUEST_ID, error_body, refuse, respond};
 use super::error::{ApiError, Code, Language};
 use super::trace::{Traced, within};
+use crate::log_limit::LogLimit;
+use crate::store::StoreError;
 
 /// Wraps every request: gives it an id, logs it, and answers in the envelope even when a handler panics.
 pub fn observe<F>(
@@ -50,7 +54,12 @@ where
         let status = response.status().as_u16();
         if status >= 500 {
             api.metrics.http_errors_total.add(1);
-            tracing::error!(status, "answered");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.admit() {
+                tracing::error!(status, suppressed, "answered");
+            } else {
+                tracing::debug!(status, "answered");
+            }
         } else {
             tracing::debug!(status, "answered");
         }
@@ -80,17 +89,32 @@ pub async fn healthz() -> Response<Body> {
     plain(200, "ok\n".to_owned(), "text/plain; charset=utf-8")
 }
 
-/// `GET /readyz`: the database answers.
+/// Outcomes that wait for longer have failed at least three times: a write has an end after 5 s.
+const UNWRITTEN_LIMIT: Duration = Duration::from_secs(15);
+
+/// `GET /readyz`: the database answers, and outcomes are written.
 pub async fn readyz(State(api): State<Api>, Extension(info): Extension<RequestInfo>) -> Response<Body> {
-    match api.store.ping().await {
-        Ok(()) => plain(200, "ready\n".to_owned(), "text/plain; charset=utf-8"),
-        Err(error) => refuse(&error.into(), &info),
+    let unwritten = api.metrics.oldest_unwritten().unwrap_or_default();
+    if unwritten >= UNWRITTEN_LIMIT {
+        let reason = format!("outcomes have not been written for {} s", unwritten.as_secs());
+        return refuse(&StoreError::Unavailable(reason).into(), &info);
     }
+    if let Err(error) = api.store.ping().await {
+        return refuse(&error.into(), &info);
+    }
+    let mut text = "ready\n".to_owned();
+    let set_aside = api.metrics.outcomes_set_aside.get();
+    if set_aside > 0 {
+        let _ = writeln!(text, "{set_aside} outcomes cannot be written and are tried again apart: see the log");
+    }
+    plain(200, text, "text/plain; charset=utf-8")
 }
 
 /// `GET /metrics`: Prometheus text format.
 pub async fn metrics(State(api): State<Api>) -> Response<Body> {
     api.metrics.deliveries_in_memory.set(api.store.held() as u64);
+    let oldest = api.metrics.oldest_unwritten().unwrap_or_default().as_secs();
+    api.metrics.oldest_unwritten_outcome_seconds.set(oldest);
     api.metrics.nodes.set(api.store.nodes() as u64);
     plain(200, api.metrics.render(), "text/plain; version=0.0.4; charset=utf-8")
 }

@@ -1,6 +1,7 @@
 //! The way of every `/v1` call through the door, in the order of refusal: 401, 429, 403, then the handler with its 404
 //! and the faults of the body.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -9,6 +10,7 @@ use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::Api;
@@ -35,6 +37,21 @@ const LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Largest batch of events, in bytes.
 pub const MAX_BATCH_BODY: usize = 8 << 20;
+
+/// Bytes of bodies that are larger than an ordinary one (batches of events) and in memory at once, over all calls. With what
+/// is made of them it comes to three times as much.
+pub(super) const LARGE_BODY_BUDGET: usize = 32 << 20;
+
+/// How long a large body waits for its share of the budget before it is read.
+const LARGE_BODY_WAIT: Duration = Duration::from_secs(30);
+
+/// Bytes in a unit of that budget.
+const LARGE_BODY_UNIT: usize = 64 << 10;
+
+/// The budget that no call has a share of yet.
+pub(super) fn large_body_budget() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(LARGE_BODY_BUDGET / LARGE_BODY_UNIT))
+}
 
 /// Which keys a route is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +92,8 @@ pub struct Call {
     query: String,
     body: Result<Bytes, ApiError>,
     kept: Option<Kept>,
+    /// The share of the memory for large bodies that this one has, until the call is answered.
+    _large_body: Option<OwnedSemaphorePermit>,
 }
 
 /// The idempotency key of a call.
@@ -128,6 +147,7 @@ async fn enter(
     let most = if door.batch { MAX_BATCH_BODY } else { api.settings.max_body };
     let (parts, body) = request.into_parts();
     let params = params.ok_or_else(|| ApiError::from(Code::NotFound))?;
+    let large_body = api.large_body_share(&parts.headers, most).await?;
     let body = read_body(&parts.headers, body, most).await;
     let mut mark = None;
     let mut kept = None;
@@ -157,6 +177,7 @@ async fn enter(
         query,
         body,
         kept: kept.clone(),
+        _large_body: large_body,
     };
     let answered = match (kept, mark) {
         (Some(kept), Some(mark)) => {
@@ -203,6 +224,23 @@ async fn caller_of(api: &Api, headers: &HeaderMap, now: Timestamp) -> Result<Cal
 }
 
 impl Api {
+    /// Waits until there is memory for a body that may be larger than an ordinary one; `most` is what its route allows.
+    async fn large_body_share(
+        &self,
+        headers: &HeaderMap,
+        most: usize,
+    ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+        // A body whose length is not declared may have all that is allowed.
+        let bytes = declared_length(headers).unwrap_or(most).min(most);
+        if most <= self.settings.max_body || bytes <= self.settings.max_body {
+            return Ok(None);
+        }
+        let units = u32::try_from(bytes.div_ceil(LARGE_BODY_UNIT)).unwrap_or(u32::MAX);
+        let waiting = self.large_bodies.clone().acquire_many_owned(units);
+        let busy = || ApiError::from(Code::Unavailable).with_header("retry-after", 1);
+        at_most(LARGE_BODY_WAIT, waiting).await.map_err(|_| busy())?.map(Some).map_err(|_| busy())
+    }
+
     /// Counts a call of whoever this is, or refuses it.
     pub(super) async fn limit(&self, caller: Uuid, bucket: Bucket) -> Result<(), ApiError> {
         // Of this moment: a body may have taken long to arrive.
@@ -249,11 +287,14 @@ fn allowed(caller: &Caller, door: Door) -> Result<(), ApiError> {
     if right_kind && caller.permissions.allows(door.permission) { Ok(()) } else { Err(Code::Forbidden.into()) }
 }
 
+fn declared_length(headers: &HeaderMap) -> Option<usize> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Reads a body up to a size. A fault is kept until the handler asks for the body, because a 404 comes first.
 async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, ApiError> {
     let too_large = || ApiError::from(Fault::new(Code::BodyTooLarge).naming(most));
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > most) {
+    if declared_length(headers).is_some_and(|length| length > most) {
         return Err(too_large());
     }
     let broken = |english: &str, spanish: &str| {

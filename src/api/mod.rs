@@ -117,6 +117,7 @@ pub struct Parts {
     tests: Slots<EndpointKey>,
     exports: Slots<Option<AccountId>>,
     hashing: Hashing,
+    large_bodies: Arc<tokio::sync::Semaphore>,
 }
 
 impl std::ops::Deref for Api {
@@ -146,6 +147,7 @@ impl Api {
             tests: Slots::default(),
             exports: Slots::default(),
             hashing: Hashing::default(),
+            large_bodies: call::large_body_budget(),
             store,
             egress,
             clock,

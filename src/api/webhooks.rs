@@ -18,7 +18,7 @@ use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
 use crate::domain::url::{ReceiverUrl, UrlError};
 use crate::egress::GuardError;
 use crate::egress::StoredTarget;
-use crate::store::{NewEndpoint, Settlement, StoreError, View, WithSecret};
+use crate::store::{NewEndpoint, Settlement, StoreError, Unattempted, View, WithSecret};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, ToSchema)]
@@ -232,7 +232,7 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
     let current = StoredTarget { store: &api.store, job, held_when_paused: false };
     let outcome = api.egress.attempt(job, &current).await;
     let Some(outcome) = outcome else {
-        api.store.release(vec![(job.id, job.lease)]).await?;
+        api.store.release(vec![Unattempted::of(job)]).await?;
         // Deleted meanwhile, or the database could not say what it is now.
         api.store.endpoint(account, endpoint.id).await?;
         return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 1));

@@ -79,7 +79,7 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
         first_delivery(&store, account, endpoint).await?;
         print_next_steps(&base, &key, endpoint);
     }
-    running.await?;
+    running.await??;
     // The receiver goes last, so that attempts under way are answered.
     receiving.abort();
     Ok(())

@@ -10,7 +10,7 @@ pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
     // Whoever reads the line may send a signal at once.
     let signals = Signals::new()?;
     println!("listening on http://{}", listener.local_addr()?);
-    app.run(listener, signals.first()).await;
+    app.run(listener, signals.first()).await?;
     Ok(())
 }
 

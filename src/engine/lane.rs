@@ -1,27 +1,28 @@
 //! The lane of one endpoint: what waits for it, how many requests it may have in flight, and what is known of it.
 //!
-//! The limit grows with each success and halves with each failure, down to one probe.
+//! The limit grows as TCP's window does (RFC 5681, section 3.1), and shrinks with the share of answers that are failures, once
+//! in a round of answers, as DCTCP's does (RFC 8257, section 3.3): an endpoint that now and then fails is not kept at a few
+//! requests for ever. One that only fails is halved with each answer, down to one probe.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::delivery::DeliveryKind;
 use crate::domain::time::Timestamp;
-use crate::store::inbox::Leased;
+use crate::store::inbox::{Leased, Pace, Room};
 
 /// Requests in flight to an endpoint that nothing is known about.
 const FIRST_LIMIT: f64 = 2.0;
 
-/// An endpoint is near while one of its last few answers took less than `NEAR`, so that the way to it is short, and they take less
-/// than `NEAR_ON_AVERAGE` all in all: under load most of them wait, here or there, for others.
-const NEAR: Duration = Duration::from_millis(1);
-const NEAR_ON_AVERAGE: Duration = Duration::from_millis(5);
+/// An answer within this time is prompt. An attempt that takes longer counts as sick from then on.
+pub(super) const PROMPT: Duration = Duration::from_secs(1);
 
-/// How many its last few answers are.
-const REMEMBERED: u8 = 16;
+/// The weight of one answer in the share of failures: about the last 16 count (RFC 8257, section 4.2).
+const FAILURE_WEIGHT: f64 = 1.0 / 16.0;
 
-/// An answer within this time is prompt.
-const PROMPT: Duration = Duration::from_secs(1);
+/// So many failures in a row are no accident.
+const FAILING_STREAK: u32 = 4;
 
 /// A lane with fewer deliveries in memory fetches those that are due.
 const REFILL_BELOW: usize = 64;
@@ -40,18 +41,16 @@ pub(super) enum Answered {
 /// What is known of an endpoint. Lanes wait for their turn with others of their standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Its last answer was a prompt success, and the way to it is short: see `NEAR`.
-    Near,
-    /// Its last answer was a prompt success, and the way is not known to be short.
+    /// Its last answer was a prompt success.
     Proven,
     /// Nothing.
     New,
-    /// Its last attempt failed or took long.
+    /// Its last attempt failed or took long, or one in flight does.
     Sick,
 }
 
 impl Standing {
-    pub const ALL: [Self; 4] = [Self::Near, Self::Proven, Self::New, Self::Sick];
+    pub const ALL: [Self; 3] = [Self::Proven, Self::New, Self::Sick];
 }
 
 /// What waits for an endpoint, and what is known of it.
@@ -66,11 +65,15 @@ pub(super) struct Lane {
     limit: f64,
     /// Until the first failure the limit doubles instead of creeping.
     fresh: bool,
-    /// For how many answers it is still near.
-    near: u8,
-    /// How long its answers took, the last ones above all.
-    average: Duration,
+    /// The share of its last answers that were failures, from 0 to 1.
+    failing: f64,
+    /// Failures since the last success.
+    streak: u32,
+    /// Answers until a failure may shrink the limit again: those to requests that were in flight when it shrank.
+    round: usize,
     pub standing: Standing,
+    /// What its endpoint holds of the memory, once something of it was there.
+    room: Option<Arc<Room>>,
     /// The ring in which its turn is awaited.
     pub queued: Option<Standing>,
     pub claiming: bool,
@@ -94,9 +97,11 @@ impl Default for Lane {
             in_flight: 0,
             limit: FIRST_LIMIT,
             fresh: true,
-            near: 0,
-            average: Duration::ZERO,
+            failing: 0.0,
+            streak: 0,
+            round: 0,
             standing: Standing::New,
+            room: None,
             queued: None,
             claiming: false,
             starved: false,
@@ -144,6 +149,11 @@ impl Lane {
 
     /// Puts a delivery to the others; `claimed` where a claim has brought it.
     pub fn push(&mut self, leased: Leased, claimed: bool) {
+        let room = leased.place.endpoint();
+        if !self.room.as_ref().is_some_and(|known| Arc::ptr_eq(known, room)) {
+            self.room = Some(room.clone());
+            self.note_pace();
+        }
         if matches!(leased.job.kind, DeliveryKind::Replay(_)) && leased.job.attempts_made == 0 {
             self.replays.push_back(leased);
         } else {
@@ -168,22 +178,59 @@ impl Lane {
             Answered::Delivered(took) => {
                 let step = if self.fresh { 0.5 } else { 1.0 / self.limit.max(1.0) };
                 self.limit = (self.limit + step).max(1.0).min(most);
-                self.near = if took < NEAR { REMEMBERED } else { self.near.saturating_sub(1) };
-                self.average = (self.average * u32::from(REMEMBERED - 1) + took) / u32::from(REMEMBERED);
-                self.standing = match took {
-                    _ if took >= PROMPT => Standing::Sick,
-                    _ if self.near > 0 && self.average < NEAR_ON_AVERAGE => Standing::Near,
-                    _ => Standing::Proven,
-                };
+                self.failing -= self.failing * FAILURE_WEIGHT;
+                self.streak = 0;
+                self.stand(if took < PROMPT { Standing::Proven } else { Standing::Sick });
             }
             Answered::Failed => {
-                self.limit = (self.limit / 2.0).max(1.0).min(most);
+                self.failing += (1.0 - self.failing) * FAILURE_WEIGHT;
+                self.streak = self.streak.saturating_add(1);
                 self.fresh = false;
-                self.near = 0;
-                self.standing = Standing::Sick;
+                self.stand(Standing::Sick);
+                if self.streak >= FAILING_STREAK {
+                    self.shrink(0.5, most);
+                } else if self.round == 0 {
+                    self.shrink(1.0 - self.failing / 2.0, most);
+                    self.round = self.limit();
+                }
             }
-            Answered::Held => {}
+            Answered::Held => return,
         }
+        self.round = self.round.saturating_sub(1);
+    }
+
+    fn shrink(&mut self, factor: f64, most: f64) {
+        self.limit = (self.limit * factor).max(1.0).min(most);
+    }
+
+    /// An attempt in flight has not been answered promptly.
+    pub fn overdue(&mut self) {
+        self.stand(Standing::Sick);
+    }
+
+    fn stand(&mut self, standing: Standing) {
+        if self.standing != standing {
+            self.standing = standing;
+            self.note_pace();
+        }
+    }
+
+    /// Tells whoever reserves memory for the endpoint what is known of it.
+    fn note_pace(&self) {
+        let pace = match self.standing {
+            Standing::Proven => Pace::Prompt,
+            Standing::New => Pace::Unknown,
+            Standing::Sick => Pace::Slow,
+        };
+        if let Some(room) = &self.room {
+            room.note_pace(pace);
+        }
+    }
+
+    /// As after many prompt answers.
+    #[cfg(test)]
+    pub fn prove(&mut self, limit: f64) {
+        (self.standing, self.limit) = (Standing::Proven, limit);
     }
 }
 
@@ -191,23 +238,33 @@ impl Lane {
 mod tests {
     use super::*;
 
+    const PROMPTLY: Answered = Answered::Delivered(Duration::from_millis(5));
+
+    /// The limit after so many answers, of which each n-th is a failure.
+    fn limit_after(lane: &mut Lane, answers: usize, failure_each: usize) -> f64 {
+        for number in 1..=answers {
+            lane.answered(if number % failure_each == 0 { Answered::Failed } else { PROMPTLY }, 64.0);
+        }
+        lane.limit
+    }
+
     #[test]
-    fn an_endpoint_is_near_while_some_of_its_answers_take_no_time_and_none_takes_long() {
+    fn an_endpoint_that_fails_now_and_then_is_not_kept_at_a_few_requests() {
         let mut lane = Lane::new(64.0);
-        let mut standing_after = |answers: usize, millis: u64| {
-            for _ in 0..answers {
-                lane.answered(Answered::Delivered(Duration::from_millis(millis)), 64.0);
-            }
-            lane.standing
-        };
-        assert_eq!(standing_after(1, 1), Standing::Proven);
-        assert_eq!(standing_after(1, 0), Standing::Near);
-        assert_eq!(standing_after(15, 3), Standing::Near, "these may have waited");
-        assert_eq!(standing_after(1, 3), Standing::Proven);
-        assert_eq!(standing_after(1, 0), Standing::Near);
-        assert_eq!(standing_after(3, 40), Standing::Proven, "these have not waited for us");
-        assert_eq!(standing_after(40, 0), Standing::Near);
-        lane.answered(Answered::Failed, 64.0);
-        assert_eq!(lane.standing, Standing::Sick);
+        assert!((limit_after(&mut lane, 200, usize::MAX) - 64.0).abs() < 0.01);
+        let rarely = limit_after(&mut lane, 10_000, 20);
+        assert!(rarely > 15.0, "one failure of twenty: {rarely}");
+        let often = limit_after(&mut lane, 10_000, 3);
+        assert!((4.0..12.0).contains(&often), "one of three: {often}");
+    }
+
+    #[test]
+    fn an_endpoint_that_only_fails_is_probed_after_a_few_failures_and_recovers() {
+        let mut lane = Lane::new(64.0);
+        limit_after(&mut lane, 200, usize::MAX);
+        let down = (1..100).find(|_| limit_after(&mut lane, 1, 1) <= 1.0);
+        assert!(down.is_some_and(|failures| failures <= 10), "{down:?}");
+        let up = limit_after(&mut lane, 3_000, usize::MAX);
+        assert!(up > 60.0, "{up}");
     }
 }

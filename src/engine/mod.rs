@@ -1,10 +1,10 @@
 //! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
 //!
-//! `scheduler` and `lane` decide and do nothing; `run` moves its decisions into the tasks of `crew`; `settle` writes outcomes;
+//! `scheduler` and `lane` decide and do nothing; `run` moves its decisions into the tasks of `attempts`; `settle` writes outcomes;
 //! `replay` carries out what is to be sent again; `tally` counts for charts; `maintain` tidies up. Time, randomness, the
 //! store and the sender come in as parameters, so that a simulation can run all of it.
 
-mod crew;
+mod attempts;
 mod lane;
 mod maintain;
 mod replay;
@@ -23,7 +23,7 @@ use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::egress::{Egress, StoredTarget};
 use crate::metrics::Metrics;
-use crate::store::{Claimed, Held, Settled, Settlement, Store, StoreError};
+use crate::store::{Claimed, Isolation, Settled, Settlement, Store, StoreError, Unattempted};
 
 pub use maintain::{Keep, close_idle, maintain};
 pub use replay::replay;
@@ -43,10 +43,14 @@ pub trait Dispatch: Clone + Send + Sync + 'static {
     }
 
     /// Writes outcomes whose leases still stand.
-    fn settle(&self, batch: Arc<Vec<Settlement>>) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
+    fn settle(
+        &self,
+        batch: Arc<Vec<Settlement>>,
+        isolation: Isolation,
+    ) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
 
     /// Gives back deliveries that were not attempted.
-    fn release(&self, deliveries: Vec<Held>) -> impl Future<Output = Result<(), StoreError>> + Send;
+    fn release(&self, deliveries: Vec<Unattempted>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
 impl Dispatch for Store {
@@ -62,11 +66,14 @@ impl Dispatch for Store {
         Store::settle_window(self)
     }
 
-    async fn settle(&self, batch: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
-        Store::settle(self, batch).await
+    async fn settle(&self, batch: Arc<Vec<Settlement>>, isolation: Isolation) -> Result<Vec<Settled>, StoreError> {
+        match isolation {
+            Isolation::Shared => Store::settle(self, batch).await,
+            Isolation::Savepoint => self.settle_isolated(batch).await,
+        }
     }
 
-    async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
+    async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
         Store::release(self, deliveries).await
     }
 }
@@ -104,8 +111,6 @@ pub struct Limits {
     pub max_in_flight: usize,
     /// To one endpoint, reached step by step.
     pub max_in_flight_per_endpoint: usize,
-    /// To all near endpoints together: see `lane`.
-    pub max_in_flight_near: usize,
 }
 
 /// An engine, ready to run.

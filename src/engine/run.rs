@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::crew::{Attempted, Crew, Kit};
+use super::attempts::{AttemptContext, Attempted, Attempts};
 use super::scheduler::Scheduler;
 use super::settle::{Ended, settle_all};
 use super::{Dispatch, Engine, Sender};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
+use crate::log_limit::LogLimit;
 use crate::store::Claimed;
 use crate::store::inbox::Nudge;
 
@@ -44,7 +46,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         let mut rescan_soon = None;
         tokio::pin!(stop);
         let (sender, metrics) = (self.sender.clone(), self.metrics.clone());
-        let mut crew = Crew::new(Kit { sender, attempted, ended: ended.clone(), metrics });
+        let mut in_flight = Attempts::new(AttemptContext { sender, attempted, ended: ended.clone(), metrics });
         loop {
             let now = self.clock.now();
             while let Some((endpoint, limit)) = scheduler.next_claim(now) {
@@ -53,18 +55,17 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
             for leased in scheduler.given_up() {
                 let _ = ended.send(Ended { leased, outcome: None });
             }
-            while let Some(start) = scheduler.next_start() {
-                crew.begin(start);
+            let started_at = Instant::now();
+            let overdue_at = scheduler.mark_overdue(started_at);
+            while let Some(start) = scheduler.next_start(started_at) {
+                in_flight.begin(start);
             }
             self.metrics.attempts_in_flight.set(scheduler.in_flight() as u64);
             let sleep = scheduler.next_wake().map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(Attempted { endpoint, standing, answered, way }) = attempts.recv() => {
-                    scheduler.ended(endpoint, standing, answered);
-                    crew.free(way);
-                }
+                Some(Attempted { id, answered }) = attempts.recv() => scheduler.ended(id, answered),
                 Some(report) = reported.recv() => match report {
                     Report::Claimed(endpoint, claimed) => scheduler.claimed(endpoint, claimed, self.clock.now()),
                     Report::Rescanned(Some(found)) => {
@@ -72,7 +73,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                             scheduler.due(endpoint, at);
                         }
                     }
-                    Report::Rescanned(None) => rescan_soon = Some(tokio::time::Instant::now() + RESCAN_AGAIN),
+                    Report::Rescanned(None) => rescan_soon = Some(Instant::now() + RESCAN_AGAIN),
                 },
                 Some((endpoint, at)) = due_later.recv() => scheduler.due(endpoint, at),
                 Some(nudge) = nudges.recv() => match nudge {
@@ -86,13 +87,14 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     rescan_soon = None;
                     self.spawn_rescan(&reports);
                 }
+                () = sleep_until(overdue_at) => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }
         // Nobody waits for its next attempt any more. Attempts in flight hold the only other senders to the settler: it ends
         // when they have, or are cut off.
         drop((ended, attempts));
-        let cut_off = crew.finish(self.grace).await;
+        let cut_off = in_flight.finish(self.grace).await;
         if cut_off > 0 {
             tracing::warn!(attempts = cut_off, "attempts were cut off; they are made again after the next start");
         }
@@ -105,7 +107,12 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         let (store, reports) = (self.store.clone(), reports.clone());
         tokio::spawn(async move {
             let claimed = store.claim(endpoint, limit).await;
-            let claimed = claimed.inspect_err(|error| tracing::error!(%error, "due deliveries could not be claimed"));
+            let claimed = claimed.inspect_err(|error| {
+                static LIMIT: LogLimit = LogLimit::new();
+                if let Some(suppressed) = LIMIT.admit() {
+                    tracing::error!(%error, suppressed, "due deliveries could not be claimed");
+                }
+            });
             let _ = reports.send(Report::Claimed(endpoint, claimed.ok()));
         });
     }
@@ -120,7 +127,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
     }
 }
 
-async fn sleep_until(at: Option<tokio::time::Instant>) {
+async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,

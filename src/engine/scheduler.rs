@@ -1,19 +1,20 @@
 //! Which delivery goes next: a queue and a limit for each endpoint, turns between endpoints, a bound over all.
 //!
-//! No I/O and no clock: it is told what happened and asked what to do.
+//! No I/O and no clock: it is told what happened and when, and asked what to do.
 //!
-//! Limits are the lanes' own (`lane`). Endpoints that answer promptly are *proven*; those that failed or were slow are *sick*
-//! and together may use half of the global bound, and a quarter more is kept for those of which nothing is known, so that
-//! hanging receivers take neither the room of those that answer nor that of those that just came. Those that are *near* share a
-//! bound of their own: more requests to them would only wait for each other.
+//! Limits are the lanes' own (`lane`). Endpoints that answer promptly are *proven*; those that failed, were slow or let an
+//! attempt wait for longer than a second are *sick*. Sick endpoints together may use half of the global bound, and a quarter
+//! more is kept for those of which nothing is known. Beside that a lane's share is half of what is free: however many
+//! requests some endpoints have in flight when they begin to hang, others find room.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
+use tokio::time::Instant;
 
 use super::Limits;
-use super::lane::{Answered, Lane, Standing};
+use super::lane::{Answered, Lane, PROMPT, Standing};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::store::Claimed;
@@ -32,12 +33,26 @@ const WOKEN_BY_SUCCESS: usize = 2;
 /// Lanes kept for what they know although nothing is going on in them.
 const MAX_QUIET_LANES: usize = 16_384;
 
+/// A lane may have as many requests in flight as are free, divided by this. With 16 endpoints that take all that they
+/// can get, each has 57 of 1,024, and 114 are free for others.
+const FREE_SHARE: usize = 2;
+
+/// The number of an attempt, in the order in which they begin.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct AttemptId(u64);
+
 /// A delivery that may go now.
 #[derive(Debug)]
 pub(super) struct Start {
     pub leased: Leased,
-    /// Whose share of the room it counts towards; to be told again at the end.
-    pub standing: Standing,
+    pub id: AttemptId,
+}
+
+/// An attempt that has begun and not ended.
+struct InFlight {
+    endpoint: EndpointKey,
+    /// Whose share of the bound it counts towards.
+    counted_as: Standing,
 }
 
 /// A hash without a random seed, so that a simulation repeats.
@@ -53,6 +68,10 @@ pub(super) struct Scheduler {
     rings: [VecDeque<EndpointKey>; Standing::ALL.len()],
     /// Requests in flight, by standing.
     in_flight: [usize; Standing::ALL.len()],
+    attempts: std::collections::HashMap<AttemptId, InFlight, FixedState>,
+    next_attempt: u64,
+    /// Attempts that have begun within the last second, the oldest first. The first one is in flight.
+    started: VecDeque<(Instant, AttemptId)>,
     /// The standing whose turn it is.
     turn: usize,
     /// When lanes want to look into the store.
@@ -71,6 +90,9 @@ impl Scheduler {
             lanes: Lanes::default(),
             rings: Default::default(),
             in_flight: [0; Standing::ALL.len()],
+            attempts: std::collections::HashMap::default(),
+            next_attempt: 0,
+            started: VecDeque::new(),
             turn: 0,
             timers: BTreeSet::new(),
             starved: VecDeque::new(),
@@ -226,8 +248,37 @@ impl Scheduler {
         }
     }
 
+    /// Counts attempts as sick that have been in flight for longer than a prompt answer takes. Returns when the next one
+    /// will be.
+    pub fn mark_overdue(&mut self, now: Instant) -> Option<Instant> {
+        loop {
+            self.forget_ended();
+            let (began, id) = *self.started.front()?;
+            if now < began + PROMPT {
+                return Some(began + PROMPT);
+            }
+            self.started.pop_front();
+            let Some(attempt) = self.attempts.get_mut(&id) else { continue };
+            self.in_flight[attempt.counted_as as usize] -= 1;
+            attempt.counted_as = Standing::Sick;
+            self.in_flight[Standing::Sick as usize] += 1;
+            let endpoint = attempt.endpoint;
+            if let Some(lane) = self.lanes.get_mut(&endpoint) {
+                lane.overdue();
+            }
+            self.enqueue(endpoint);
+        }
+    }
+
+    /// Drops attempts that have ended from the front of those that began lately.
+    fn forget_ended(&mut self) {
+        while self.started.front().is_some_and(|(_, id)| !self.attempts.contains_key(id)) {
+            self.started.pop_front();
+        }
+    }
+
     /// The next delivery to send, if the bounds allow one.
-    pub fn next_start(&mut self) -> Option<Start> {
+    pub fn next_start(&mut self, now: Instant) -> Option<Start> {
         if self.in_flight() >= self.limits.max_in_flight {
             return None;
         }
@@ -243,11 +294,20 @@ impl Scheduler {
         lane.queued = None;
         let leased = lane.next()?;
         lane.in_flight += 1;
-        let standing = lane.standing;
-        self.in_flight[standing as usize] += 1;
+        let id = AttemptId(self.next_attempt);
+        self.next_attempt += 1;
+        self.in_flight[lane.standing as usize] += 1;
+        self.attempts.insert(id, InFlight { endpoint, counted_as: lane.standing });
+        self.started.push_back((now, id));
         self.enqueue(endpoint);
         self.refill(endpoint);
-        Some(Start { leased, standing })
+        debug_assert_eq!(self.in_flight(), self.attempts.len(), "each attempt counts towards one share");
+        Some(Start { leased, id })
+    }
+
+    /// Requests that one lane may have in flight, whatever its own limit is.
+    fn lane_share(&self) -> usize {
+        (self.limits.max_in_flight.saturating_sub(self.in_flight()) / FREE_SHARE).max(1)
     }
 
     /// Whether an endpoint of this standing has a share of the room left.
@@ -256,7 +316,6 @@ impl Scheduler {
         let sick = self.in_flight[Standing::Sick as usize];
         let unproven = sick + self.in_flight[Standing::New as usize];
         match standing {
-            Standing::Near => self.in_flight[Standing::Near as usize] < self.limits.max_in_flight_near.max(1),
             Standing::Proven => true,
             Standing::New => unproven < (most * 3 / 4).max(1),
             Standing::Sick => sick < (most / 2).max(1) && unproven < (most * 3 / 4).max(1),
@@ -264,8 +323,10 @@ impl Scheduler {
     }
 
     /// An attempt has ended.
-    pub fn ended(&mut self, endpoint: EndpointKey, standing: Standing, answered: Answered) {
-        self.in_flight[standing as usize] -= 1;
+    pub fn ended(&mut self, id: AttemptId, answered: Answered) {
+        let Some(InFlight { endpoint, counted_as }) = self.attempts.remove(&id) else { return };
+        self.forget_ended();
+        self.in_flight[counted_as as usize] -= 1;
         let most = self.most_of(endpoint);
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.in_flight -= 1;
@@ -286,13 +347,17 @@ impl Scheduler {
         self.rings[ring as usize].push_back(endpoint);
     }
 
-    /// The next lane of a ring, past stale entries.
+    /// The next lane of a ring, past stale entries and lanes that have their share of what is free. Such a lane has an
+    /// attempt in flight, whose end puts it into its ring again.
     fn pop(&mut self, ring: Standing) -> Option<EndpointKey> {
+        let share = self.lane_share();
         loop {
             let endpoint = self.rings[ring as usize].pop_front()?;
-            if self.lanes.get(&endpoint).is_some_and(|lane| lane.queued == Some(ring)) {
+            let Some(lane) = self.lanes.get_mut(&endpoint).filter(|lane| lane.queued == Some(ring)) else { continue };
+            if lane.in_flight < share {
                 return Some(endpoint);
             }
+            lane.queued = None;
         }
     }
 
@@ -320,13 +385,13 @@ mod tests {
     use crate::domain::id::DeliveryId;
     use crate::store::inbox::Place;
 
-    const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8, max_in_flight_near: 16 };
+    const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 };
 
     #[test]
     fn an_endpoint_that_is_left_to_another_process_is_given_up_and_taken_again() {
         let mut scheduler = Scheduler::new(Limits { max_in_flight_per_endpoint: 1, ..LIMITS });
         scheduler.add(jobs(0, 3));
-        let first = scheduler.next_start().expect("it starts");
+        let first = scheduler.next_start(Instant::now()).expect("it starts");
         scheduler.share(Share { nodes: 2, index: 1 });
         let given_up = scheduler.given_up();
         assert_eq!(given_up.len(), 2, "what waits goes to the other");
@@ -334,13 +399,14 @@ mod tests {
         let given_up = scheduler.given_up();
         assert_eq!(given_up.len(), 2, "and what was on its way here as well");
         scheduler.due(EndpointKey(0), Timestamp::from_millis(0));
-        scheduler.ended(EndpointKey(0), first.standing, Answered::Delivered(Duration::ZERO));
-        assert!(scheduler.next_claim(Timestamp::from_millis(1)).is_none() && scheduler.next_start().is_none());
+        scheduler.ended(first.id, Answered::Delivered(Duration::ZERO));
+        let now = Timestamp::from_millis(1);
+        assert!(scheduler.next_claim(now).is_none() && scheduler.next_start(Instant::now()).is_none());
         scheduler.share(Share::WHOLE);
         assert!(scheduler.given_up().is_empty());
         assert_eq!(scheduler.next_claim(Timestamp::from_millis(2)).map(|(endpoint, _)| endpoint), Some(EndpointKey(0)));
         scheduler.claimed(EndpointKey(0), Some(Claimed { jobs: given_up, next_due: None }), Timestamp::from_millis(3));
-        assert!(scheduler.next_start().is_some());
+        assert!(scheduler.next_start(Instant::now()).is_some());
     }
 
     fn jobs(endpoint: i64, count: i64) -> Vec<Leased> {
@@ -361,12 +427,26 @@ mod tests {
             .collect()
     }
 
+    fn start_all(scheduler: &mut Scheduler, now: Instant) -> Vec<(i64, AttemptId)> {
+        std::iter::from_fn(|| scheduler.next_start(now)).map(|start| (start.leased.job.endpoint.0, start.id)).collect()
+    }
+
     fn starts(scheduler: &mut Scheduler) -> Vec<i64> {
-        std::iter::from_fn(|| scheduler.next_start()).map(|start| start.leased.job.endpoint.0).collect()
+        start_all(scheduler, Instant::now()).into_iter().map(|(endpoint, _)| endpoint).collect()
     }
 
     fn prompt() -> Answered {
         Answered::Delivered(Duration::from_millis(5))
+    }
+
+    /// Ends everything in flight like this, and starts what may go then. Returns how many are in flight.
+    fn round(scheduler: &mut Scheduler, answered: Answered) -> usize {
+        let mut ids: Vec<_> = scheduler.attempts.keys().copied().collect();
+        ids.sort_unstable_by_key(|id| id.0);
+        for id in ids {
+            scheduler.ended(id, answered);
+        }
+        starts(scheduler).len()
     }
 
     #[test]
@@ -374,19 +454,10 @@ mod tests {
         let mut scheduler = Scheduler::new(LIMITS);
         scheduler.add(jobs(1, 1_000));
         assert_eq!(starts(&mut scheduler).len(), 2);
-        for _ in 0..40 {
-            // Whatever standing it started with.
-            scheduler.in_flight = [9; 4];
-            scheduler.ended(EndpointKey(1), Standing::New, prompt());
-            scheduler.in_flight = [0; 4];
-            starts(&mut scheduler);
-        }
-        assert_eq!(scheduler.lanes[&EndpointKey(1)].in_flight, 8, "never more than the setting");
-        scheduler.in_flight = [0, 8, 0, 0];
-        for _ in 0..8 {
-            scheduler.ended(EndpointKey(1), Standing::Proven, Answered::Failed);
-        }
-        assert_eq!(starts(&mut scheduler).len(), 1, "a failing endpoint is probed");
+        let reached = (0..10).map(|_| round(&mut scheduler, prompt())).last();
+        assert_eq!(reached, Some(8), "never more than the setting");
+        round(&mut scheduler, Answered::Failed);
+        assert_eq!(round(&mut scheduler, Answered::Failed), 1, "a failing endpoint is probed");
     }
 
     #[test]
@@ -409,19 +480,46 @@ mod tests {
     fn sick_endpoints_leave_room_for_new_ones_and_both_for_those_that_answer() {
         let mut scheduler = Scheduler::new(LIMITS);
         for endpoint in 1..=100 {
-            let mut lane = Lane::default();
-            lane.standing = Standing::Sick;
-            scheduler.lanes.insert(EndpointKey(endpoint), lane);
+            scheduler.lane(EndpointKey(endpoint)).standing = Standing::Sick;
             scheduler.add(jobs(endpoint, 2));
         }
         assert_eq!(starts(&mut scheduler).len(), 50);
         for endpoint in 101..=200 {
             scheduler.add(jobs(endpoint, 2));
         }
-        assert_eq!(starts(&mut scheduler).len(), 25, "nothing is known of these");
-        scheduler.ended(EndpointKey(101), Standing::New, prompt());
-        scheduler.add(jobs(101, 10));
-        assert!(starts(&mut scheduler).contains(&101), "one that answers goes on");
+        let new = start_all(&mut scheduler, Instant::now());
+        assert_eq!(new.len(), 25, "nothing is known of these");
+        scheduler.ended(new[0].1, prompt());
+        scheduler.add(jobs(new[0].0, 10));
+        assert!(starts(&mut scheduler).contains(&new[0].0), "one that answers goes on");
+    }
+
+    #[test]
+    fn endpoints_that_begin_to_hang_leave_room_for_others_at_once_and_count_as_sick_after_a_second() {
+        let limits = Limits { max_in_flight: 1_024, max_in_flight_per_endpoint: 64 };
+        let mut scheduler = Scheduler::new(limits);
+        for endpoint in 1..=100 {
+            scheduler.lane(EndpointKey(endpoint)).prove(64.0);
+            scheduler.add(jobs(endpoint, 1_000));
+        }
+        let now = Instant::now();
+        let hanging = start_all(&mut scheduler, now).len();
+        assert!(hanging > 900, "all of them together use what there is: {hanging}");
+        for endpoint in 101..=110 {
+            scheduler.lane(EndpointKey(endpoint)).prove(64.0);
+            scheduler.add(jobs(endpoint, 10));
+        }
+        assert_eq!(start_all(&mut scheduler, now).len(), 10, "each of the others has room");
+        assert_eq!(scheduler.mark_overdue(now), Some(now + PROMPT));
+        let later = now + PROMPT;
+        for id in (0..10).map(|n| AttemptId(hanging as u64 + n)) {
+            scheduler.ended(id, prompt());
+        }
+        assert_eq!(scheduler.mark_overdue(later), None);
+        assert_eq!(scheduler.in_flight[Standing::Sick as usize], hanging);
+        let started = start_all(&mut scheduler, later);
+        assert!(started.iter().all(|(endpoint, _)| *endpoint > 100), "those that hang get no more");
+        assert!(started.len() >= 10, "and the others go on: {}", started.len());
     }
 
     #[test]
@@ -455,27 +553,10 @@ mod tests {
     }
 
     #[test]
-    fn near_endpoints_share_a_bound_and_leave_the_rest_to_others() {
-        let mut scheduler = Scheduler::new(LIMITS);
-        for endpoint in 1..=40 {
-            scheduler.lane(EndpointKey(endpoint)).answered(Answered::Delivered(Duration::ZERO), 8.0);
-            scheduler.add(jobs(endpoint, 2));
-        }
-        scheduler.add(jobs(41, 2));
-        let started = starts(&mut scheduler);
-        assert_eq!(started.iter().filter(|endpoint| **endpoint <= 40).count(), 16);
-        assert_eq!(started.iter().filter(|endpoint| **endpoint == 41).count(), 2, "nothing is known of this one");
-        scheduler.ended(EndpointKey(started[0]), Standing::Near, Answered::Delivered(Duration::ZERO));
-        assert_eq!(starts(&mut scheduler).len(), 1);
-    }
-
-    #[test]
     fn the_bound_over_all_holds() {
-        let mut scheduler = Scheduler::new(Limits { max_in_flight: 3, max_in_flight_per_endpoint: 64, ..LIMITS });
+        let mut scheduler = Scheduler::new(Limits { max_in_flight: 3, max_in_flight_per_endpoint: 64 });
         for endpoint in 1..=10 {
-            let mut lane = Lane::default();
-            lane.standing = Standing::Proven;
-            scheduler.lanes.insert(EndpointKey(endpoint), lane);
+            scheduler.lane(EndpointKey(endpoint)).prove(64.0);
             scheduler.add(jobs(endpoint, 2));
         }
         assert_eq!(starts(&mut scheduler).len(), 3);

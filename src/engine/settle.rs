@@ -1,6 +1,10 @@
-//! Writes outcomes, as many at a time as have come while the last ones were being written. What cannot be written is
-//! tried again until it can.
+//! Writes outcomes, as many at a time as have come while the last ones were being written.
+//!
+//! A write that fails is tried again with half as many outcomes, until the one that cannot be written is alone. That one
+//! is set aside and tried again apart, so that it holds up no other. While nothing at all can be written, nothing is set
+//! aside.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +18,20 @@ use crate::domain::delivery::Outcome;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify};
+use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::store::inbox::Leased;
-use crate::store::{Held, Settled, Settlement};
+use crate::store::{Isolation, Settled, Settlement, StoreError, Unattempted};
 
 /// Outcomes in one write.
 const MAX_BATCH: usize = 512;
 
-/// After a failed write: doubled each time, up to the second bound.
-const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// The pause after a failed write. It doubles, up to the second value, only while a single outcome fails again and again:
+/// halving a batch of 512 then takes half a second, and a database that is back is noticed within a second.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// The pause before an outcome that was set aside is tried again. It doubles up to the second value.
+const RETRY_ASIDE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// The end of an attempt. Without an outcome the delivery was not attempted and is given back.
 pub(super) struct Ended {
@@ -30,83 +39,365 @@ pub(super) struct Ended {
     pub outcome: Option<Outcome>,
 }
 
-/// Runs until every sender of `ended` is gone and everything is written. Tells `due` what is due later.
+/// The end of an attempt that is still to be written.
+struct Unwritten {
+    leased: Leased,
+    settlement: Option<Settlement>,
+    since: Instant,
+    /// How many writes had succeeded when this one failed alone.
+    failed_alone_after: Option<u64>,
+}
+
+/// Runs until every sender of `ended` is gone and everything that can be written is written. Tells `due` what is due later.
 pub(super) async fn settle_all<S: Dispatch>(
     store: S,
     random: Arc<dyn Random>,
     (metrics, tally): (Arc<Metrics>, Arc<Tally>),
-    mut ended: mpsc::UnboundedReceiver<Ended>,
+    ended: mpsc::UnboundedReceiver<Ended>,
     due: mpsc::UnboundedSender<(EndpointKey, Timestamp)>,
 ) {
-    let mut batch = Vec::new();
-    let mut not_before = Instant::now();
-    while ended.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        if Instant::now() < not_before && batch.len() < MAX_BATCH {
-            tokio::time::sleep_until(not_before).await;
-            while batch.len() < MAX_BATCH
-                && let Ok(more) = ended.try_recv()
-            {
-                batch.push(more);
-            }
-        }
-        let mut settlements = Vec::with_capacity(batch.len());
-        let mut held: Vec<Held> = Vec::new();
-        for Ended { leased, outcome } in &mut batch {
-            let job = &leased.job;
-            match outcome.take() {
-                Some(outcome) => settlements.push(Settlement {
-                    // What was delivered has no next attempt to be drawn.
-                    jitter: if classify(&outcome) == Verdict::Delivered { 0.0 } else { random.jitter() },
-                    delivery: job.id,
-                    endpoint: job.endpoint,
-                    lease: job.lease,
-                    kind: job.kind,
-                    attempts_made: job.attempts_made,
-                    failures: job.failures,
-                    outcome,
-                }),
-                None => held.push((job.id, job.lease)),
+    let (aside, set_aside) = mpsc::unbounded_channel();
+    let writer = Writer { store, metrics, tally, due };
+    let apart = tokio::spawn(retry_apart(writer.clone(), set_aside));
+    let settler = Settler { writer, random, aside, waiting: VecDeque::new(), successes: 0 };
+    settler.run(ended).await;
+    // What is still set aside is attempted again after the next start.
+    apart.abort();
+}
+
+/// What a write of outcomes needs.
+#[derive(Clone)]
+struct Writer<S> {
+    store: S,
+    metrics: Arc<Metrics>,
+    tally: Arc<Tally>,
+    due: mpsc::UnboundedSender<(EndpointKey, Timestamp)>,
+}
+
+impl<S: Dispatch> Writer<S> {
+    /// Writes a batch and lets go of its memory. Where it fails, what is not written comes back with the error.
+    async fn write(&self, batch: Vec<Unwritten>, isolation: Isolation) -> Result<(), (Vec<Unwritten>, StoreError)> {
+        let (mut rows, mut settlements) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let (mut unattempted, mut returned) = (Vec::new(), Vec::new());
+        for mut row in batch {
+            match row.settlement.take() {
+                Some(settlement) => {
+                    settlements.push(settlement);
+                    rows.push(row);
+                }
+                None => {
+                    unattempted.push(Unattempted::of(&row.leased.job));
+                    returned.push(row);
+                }
             }
         }
         let settlements = Arc::new(settlements);
         if !settlements.is_empty() {
-            let settled = until_written(&metrics, || store.settle(settlements.clone())).await;
-            tally.note(&settlements, &settled);
-            let mut next: HashMap<EndpointKey, Timestamp> = HashMap::default();
-            for (settlement, settled) in settlements.iter().zip(settled) {
-                if let Settled::RetryAt(at) = settled {
-                    next.entry(settlement.endpoint).and_modify(|earliest| *earliest = at.min(*earliest)).or_insert(at);
+            match self.store.settle(settlements.clone(), isolation).await {
+                Ok(settled) => self.written(&settlements, &settled),
+                Err(error) => {
+                    for (row, settlement) in rows.iter_mut().zip(settlements.iter()) {
+                        row.settlement = Some(settlement.clone());
+                    }
+                    rows.append(&mut returned);
+                    return Err((rows, error));
                 }
             }
-            let mut next: Vec<_> = next.into_iter().collect();
-            next.sort_unstable();
-            for (endpoint, at) in next {
-                let _ = due.send((endpoint, at));
+        }
+        if !unattempted.is_empty()
+            && let Err(error) = self.store.release(unattempted).await
+        {
+            return Err((returned, error));
+        }
+        Ok(())
+    }
+
+    /// Counts what was written, and tells when the next attempts are due.
+    fn written(&self, settlements: &[Settlement], settled: &[Settled]) {
+        self.tally.note(settlements, settled);
+        let mut next: HashMap<EndpointKey, Timestamp> = HashMap::default();
+        for (settlement, settled) in settlements.iter().zip(settled) {
+            if let Settled::RetryAt(at) = settled {
+                next.entry(settlement.endpoint).and_modify(|earliest| *earliest = (*at).min(*earliest)).or_insert(*at);
             }
         }
-        if !held.is_empty() {
-            until_written(&metrics, || store.release(held.clone())).await;
+        let mut next: Vec<_> = next.into_iter().collect();
+        next.sort_unstable();
+        for (endpoint, at) in next {
+            let _ = self.due.send((endpoint, at));
         }
-        // Only now is there room in memory again.
-        batch.clear();
-        not_before = Instant::now() + store.settle_window();
     }
 }
 
-async fn until_written<T, F>(metrics: &Metrics, write: impl Fn() -> F) -> T
-where
-    F: Future<Output = Result<T, crate::store::StoreError>>,
-{
-    let (mut wait, longest) = RETRY_AFTER;
-    loop {
-        match write().await {
-            Ok(written) => return written,
-            Err(error) => {
-                tracing::error!(%error, retry_in = ?wait, "outcomes could not be written");
-                metrics.settle_retries_total.add(1);
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(longest);
+/// The loop that writes outcomes in the order in which they came.
+struct Settler<S> {
+    writer: Writer<S>,
+    random: Arc<dyn Random>,
+    aside: mpsc::UnboundedSender<Unwritten>,
+    waiting: VecDeque<Unwritten>,
+    /// Writes that have succeeded.
+    successes: u64,
+}
+
+impl<S: Dispatch> Settler<S> {
+    async fn run(mut self, mut ended: mpsc::UnboundedReceiver<Ended>) {
+        let (mut size, mut pause) = (MAX_BATCH, RETRY_AFTER.0);
+        let mut not_before = Instant::now();
+        while self.receive(&mut ended, not_before).await {
+            let batch: Vec<_> = self.waiting.drain(..size.min(self.waiting.len())).collect();
+            let oldest = batch.iter().chain(&self.waiting).map(|row| row.since).min();
+            self.writer.metrics.oldest_unwritten_since(oldest);
+            let isolation = if size == MAX_BATCH { Isolation::Shared } else { Isolation::Savepoint };
+            match self.writer.write(batch, isolation).await {
+                Ok(()) => {
+                    self.successes += 1;
+                    (size, pause) = ((size * 2).min(MAX_BATCH), RETRY_AFTER.0);
+                    not_before = Instant::now() + self.writer.store.settle_window();
+                }
+                Err((batch, error)) => {
+                    self.told(&error, batch.len());
+                    size = batch.len().div_ceil(2);
+                    let alone = batch.len() == 1;
+                    self.put_back(batch);
+                    tokio::time::sleep(pause).await;
+                    if alone {
+                        pause = (pause * 2).min(RETRY_AFTER.1);
+                    }
+                }
+            }
+            self.writer.metrics.oldest_unwritten_since(self.waiting.iter().map(|row| row.since).min());
+        }
+    }
+
+    /// Takes what has come. Waits for something where nothing is left, and for `not_before` where that is not much.
+    /// `false` when nothing is left and nothing can come.
+    async fn receive(&mut self, ended: &mut mpsc::UnboundedReceiver<Ended>, not_before: Instant) -> bool {
+        let mut received = Vec::new();
+        if self.waiting.is_empty() {
+            if ended.recv_many(&mut received, MAX_BATCH).await == 0 {
+                return false;
+            }
+            if Instant::now() < not_before && received.len() < MAX_BATCH {
+                tokio::time::sleep_until(not_before).await;
             }
         }
+        while received.len() + self.waiting.len() < MAX_BATCH
+            && let Ok(more) = ended.try_recv()
+        {
+            received.push(more);
+        }
+        let now = Instant::now();
+        for Ended { leased, outcome } in received {
+            let settlement = outcome.map(|outcome| self.settlement(&leased, outcome));
+            self.waiting.push_back(Unwritten { leased, settlement, since: now, failed_alone_after: None });
+        }
+        true
+    }
+
+    fn settlement(&self, leased: &Leased, outcome: Outcome) -> Settlement {
+        let job = &leased.job;
+        Settlement {
+            // What was delivered has no next attempt to be drawn.
+            jitter: if classify(&outcome) == Verdict::Delivered { 0.0 } else { self.random.jitter() },
+            delivery: job.id,
+            endpoint: job.endpoint,
+            lease: job.lease,
+            kind: job.kind,
+            attempts_made: job.attempts_made,
+            failures: job.failures,
+            outcome,
+        }
+    }
+
+    fn told(&self, error: &StoreError, outcomes: usize) {
+        static LIMIT: LogLimit = LogLimit::new();
+        self.writer.metrics.settle_retries_total.add(1);
+        if let Some(suppressed) = LIMIT.admit() {
+            tracing::error!(%error, outcomes, suppressed, "outcomes could not be written and are tried again");
+        }
+    }
+
+    /// Puts back what failed. One that has failed alone, and fails alone again although others were written meanwhile, is
+    /// set aside: the fault is its own.
+    fn put_back(&mut self, mut batch: Vec<Unwritten>) {
+        if batch.len() > 1 {
+            batch.into_iter().rev().for_each(|row| self.waiting.push_front(row));
+            return;
+        }
+        let Some(mut row) = batch.pop() else { return };
+        if row.failed_alone_after.is_some_and(|successes| successes < self.successes) {
+            tracing::error!(
+                delivery = %row.leased.job.id,
+                "an outcome cannot be written and is set aside: it is tried again apart, and others go on"
+            );
+            self.writer.metrics.outcomes_set_aside.add(1);
+            let _ = self.aside.send(row);
+        } else {
+            row.failed_alone_after = Some(self.successes);
+            self.waiting.push_back(row);
+        }
+    }
+}
+
+/// Tries outcomes that were set aside, one at a time, until each is written.
+async fn retry_apart<S: Dispatch>(writer: Writer<S>, mut set_aside: mpsc::UnboundedReceiver<Unwritten>) {
+    let mut rows: VecDeque<(Instant, Duration, Unwritten)> = VecDeque::new();
+    loop {
+        let next = rows.iter().map(|(at, ..)| *at).min();
+        tokio::select! {
+            row = set_aside.recv() => match row {
+                Some(row) => rows.push_back((Instant::now() + RETRY_ASIDE.0, RETRY_ASIDE.0, row)),
+                None => return,
+            },
+            () = sleep_until(next) => {
+                let Some(index) = rows.iter().position(|(at, ..)| Some(*at) == next) else { continue };
+                let Some((_, pause, row)) = rows.remove(index) else { continue };
+                match writer.write(vec![row], Isolation::Savepoint).await {
+                    Ok(()) => writer.metrics.outcomes_set_aside.subtract(1),
+                    Err((batch, _)) => {
+                        let pause = (pause * 2).min(RETRY_ASIDE.1);
+                        rows.extend(batch.into_iter().map(|row| (Instant::now() + pause, pause, row)));
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SeededRandom;
+    use crate::domain::delivery::{DeliveryKind, Job};
+    use crate::domain::id::DeliveryId;
+    use crate::store::Claimed;
+    use crate::store::inbox::Place;
+    use std::sync::Mutex;
+
+    /// A store in which some deliveries cannot be written, and sometimes none.
+    #[derive(Clone, Default)]
+    struct Disk(Arc<Mutex<State>>);
+
+    #[derive(Default)]
+    struct State {
+        bad: Vec<i64>,
+        is_down: bool,
+        written: Vec<i64>,
+        writes: usize,
+    }
+
+    impl Dispatch for Disk {
+        async fn claim(&self, _: EndpointKey, _: usize) -> Result<Claimed, StoreError> {
+            Ok(Claimed::default())
+        }
+
+        async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn settle(&self, batch: Arc<Vec<Settlement>>, _: Isolation) -> Result<Vec<Settled>, StoreError> {
+            let mut state = self.0.lock().expect("no panic");
+            state.writes += 1;
+            let failed = || Err(StoreError::Unavailable("no".into()));
+            if state.is_down || batch.iter().any(|row| state.bad.contains(&row.delivery.0)) {
+                return failed();
+            }
+            state.written.extend(batch.iter().map(|row| row.delivery.0));
+            Ok(vec![Settled::Done; batch.len()])
+        }
+
+        async fn release(&self, _: Vec<Unattempted>) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    fn ended(id: i64) -> Ended {
+        let job = Job {
+            id: DeliveryId(id),
+            endpoint: EndpointKey(1),
+            lease: 1,
+            kind: DeliveryKind::Event,
+            event_type: "a.b".into(),
+            attempts_made: 0,
+            failures: 0,
+            body: bytes::Bytes::new(),
+        };
+        let outcome = Outcome {
+            started_at: Timestamp::from_millis(0),
+            duration_ms: 1,
+            http_status: Some(200),
+            body: None,
+            error: None,
+            endpoint_version: 0,
+            retry_after_ms: None,
+        };
+        Ended { leased: Leased { job, place: Place::unbounded() }, outcome: Some(outcome) }
+    }
+
+    fn start(disk: &Disk) -> (mpsc::UnboundedSender<Ended>, Arc<Metrics>, tokio::task::JoinHandle<()>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let (due, _) = mpsc::unbounded_channel();
+        let metrics = Arc::new(Metrics::default());
+        let counting = (metrics.clone(), Arc::default());
+        let settling = settle_all(disk.clone(), Arc::new(SeededRandom::new(1)), counting, receiver, due);
+        (sender, metrics, tokio::spawn(settling))
+    }
+
+    async fn until(disk: &Disk, written: usize) {
+        while disk.0.lock().expect("no panic").written.len() < written {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outcomes_that_cannot_be_written_are_set_aside_and_hold_up_no_other() {
+        let disk = Disk::default();
+        disk.0.lock().expect("no panic").bad = vec![7, 300];
+        let (sender, metrics, settling) = start(&disk);
+        let began = Instant::now();
+        (0..400).for_each(|id| sender.send(ended(id)).expect("it listens"));
+        until(&disk, 398).await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        sender.send(ended(1_000)).expect("it listens");
+        until(&disk, 399).await;
+        while metrics.outcomes_set_aside.get() < 2 {
+            sender.send(ended(2_000)).expect("it listens");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(metrics.oldest_unwritten().is_none(), "what is set aside is told apart");
+        disk.0.lock().expect("no panic").bad.clear();
+        while metrics.outcomes_set_aside.get() > 0 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let mut written = disk.0.lock().expect("no panic").written.clone();
+        written.retain(|id| *id < 400);
+        written.sort_unstable();
+        assert_eq!(written, (0..400).collect::<Vec<_>>(), "each is written once");
+        drop(sender);
+        settling.await.expect("no panic");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_nothing_can_be_written_nothing_is_set_aside_and_little_is_tried() {
+        let disk = Disk::default();
+        disk.0.lock().expect("no panic").is_down = true;
+        let (sender, metrics, settling) = start(&disk);
+        (0..400).for_each(|id| sender.send(ended(id)).expect("it listens"));
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        assert_eq!(metrics.outcomes_set_aside.get(), 0);
+        assert!(metrics.oldest_unwritten().is_some_and(|age| age >= Duration::from_secs(119)));
+        assert!(disk.0.lock().expect("no panic").writes < 150);
+        disk.0.lock().expect("no panic").is_down = false;
+        until(&disk, 400).await;
+        drop(sender);
+        settling.await.expect("no panic");
+        assert!(metrics.oldest_unwritten().is_none());
     }
 }

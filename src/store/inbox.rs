@@ -3,7 +3,7 @@
 //! Room is reserved *before* the write that leases a delivery, so that a commit never leases what memory has no
 //! place for; what finds no room is written unleased and claimed later.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::HashMap;
@@ -16,7 +16,7 @@ use crate::domain::time::Timestamp;
 /// Deliveries that may be in memory at once, over all endpoints.
 pub const MAX_HELD: usize = 16_384;
 
-/// Bytes of bodies that may be in memory at once, each counted for every delivery that carries it.
+/// Bytes of bodies that may be in memory at once. A body is counted once, however many deliveries carry it.
 pub const MAX_HELD_BYTES: usize = 64 << 20;
 
 /// Deliveries of one endpoint that may be in memory at once.
@@ -76,17 +76,65 @@ const FEW: usize = 2;
 /// never starved by what is new.
 pub const MAX_NEW_PER_ENDPOINT: usize = MAX_HELD_PER_ENDPOINT / 4 * 3;
 
+/// What an endpoint's last answers tell of it. The room in memory that it may use depends on it, so that receivers that
+/// are slow, or new, do not take what those need that answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub enum Pace {
+    /// Nothing is known: seven eighths of the room.
+    #[default]
+    Unknown,
+    /// Its last answer was a prompt success: all of the room.
+    Prompt,
+    /// Its last attempt failed or took long, or one in flight does: three quarters of the room.
+    Slow,
+}
+
+impl Pace {
+    /// The part of a bound that an endpoint of this pace may use.
+    fn part_of(self, bound: usize) -> usize {
+        match self {
+            Self::Prompt => bound,
+            Self::Unknown => bound / 8 * 7,
+            Self::Slow => bound / 4 * 3,
+        }
+    }
+}
+
 /// Counts what is in memory, in all or of one endpoint.
 #[derive(Debug, Default)]
 pub struct Room {
     held: AtomicUsize,
     bytes: AtomicUsize,
+    pace: AtomicU8,
+    /// Whether older deliveries of the endpoint are due in the store, as far as this process knows.
+    stored: AtomicBool,
 }
 
 impl Room {
     /// Deliveries in memory now.
     pub fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
+    }
+
+    /// How promptly the endpoint answers.
+    pub fn pace(&self) -> Pace {
+        match self.pace.load(Ordering::Relaxed) {
+            pace if pace == Pace::Prompt as u8 => Pace::Prompt,
+            pace if pace == Pace::Slow as u8 => Pace::Slow,
+            _ => Pace::Unknown,
+        }
+    }
+
+    /// Notes how promptly the endpoint answers.
+    pub fn note_pace(&self, pace: Pace) {
+        self.pace.store(pace as u8, Ordering::Relaxed);
+    }
+
+    /// Notes whether deliveries of the endpoint are due in the store. What is accepted then goes to the store as well, so
+    /// that it does not pass them.
+    pub fn note_stored(&self, stored: bool) {
+        self.stored.store(stored, Ordering::Relaxed);
     }
 
     /// Counts one more; returns what was there before.
@@ -105,6 +153,7 @@ impl Room {
 pub struct Inbox {
     nudges: mpsc::UnboundedSender<Nudge>,
     room: Arc<Room>,
+    names: Names,
 }
 
 impl Inbox {
@@ -112,17 +161,28 @@ impl Inbox {
     /// come at most once for each endpoint and commit.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Nudge>) {
         let (nudges, receiver) = mpsc::unbounded_channel();
-        (Self { nudges, room: Arc::default() }, receiver)
+        (Self { nudges, room: Arc::default(), names: Names::default() }, receiver)
     }
 
-    /// Reserves a place for a delivery of `bytes` that was just accepted, if there is one.
-    pub fn reserve_new(&self, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
-        self.reserve_up_to(MAX_NEW_PER_ENDPOINT, endpoint, bytes)
+    /// A body of so many bytes, which deliveries may share.
+    pub fn body(&self, bytes: usize) -> SharedBody {
+        SharedBody(Arc::new(BodyBytes { room: self.room.clone(), bytes, is_counted: AtomicBool::new(false) }))
+    }
+
+    /// Reserves a place for a delivery that was just accepted, if there is one and no older delivery of its endpoint
+    /// is due in the store.
+    pub fn reserve_new(&self, endpoint: &Arc<Room>, body: &SharedBody) -> Option<Place> {
+        if endpoint.stored.load(Ordering::Relaxed) {
+            return None;
+        }
+        let place = self.reserve_up_to(MAX_NEW_PER_ENDPOINT, endpoint, body.clone());
+        endpoint.note_stored(place.is_none());
+        place
     }
 
     /// Reserves a place for a delivery of `bytes` that waits in the store, if there is one.
     pub fn reserve(&self, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
-        self.reserve_up_to(MAX_HELD_PER_ENDPOINT, endpoint, bytes)
+        self.reserve_up_to(MAX_HELD_PER_ENDPOINT, endpoint, self.body(bytes))
     }
 
     /// Reserves a place for a delivery of `bytes` that a replay made, if there is one: in a quarter of what others may
@@ -130,20 +190,24 @@ impl Inbox {
     pub fn reserve_replayed(&self, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
         let part = endpoint.bytes.load(Ordering::Relaxed) + bytes <= MAX_HELD_BYTES / SHARE / 4;
         let few = endpoint.held() < FEW;
-        if part || few { self.reserve_up_to(MAX_HELD_PER_ENDPOINT / 4, endpoint, bytes) } else { None }
+        if part || few { self.reserve_up_to(MAX_HELD_PER_ENDPOINT / 4, endpoint, self.body(bytes)) } else { None }
     }
 
-    fn reserve_up_to(&self, most: usize, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
-        let place = Place { room: self.room.clone(), endpoint: endpoint.clone(), bytes, named: None };
-        let (held, held_bytes) = place.room.add(bytes);
-        let (own, own_bytes) = place.endpoint.add(bytes);
-        let free = MAX_HELD.saturating_sub(held);
-        let free_bytes = MAX_HELD_BYTES.saturating_sub(held_bytes);
+    fn reserve_up_to(&self, most: usize, endpoint: &Arc<Room>, body: SharedBody) -> Option<Place> {
+        let bytes = body.0.bytes;
+        let held = self.room.held.fetch_add(1, Ordering::Relaxed);
+        let (own, own_bytes) = endpoint.add(bytes);
+        let (held_bytes, more_bytes) = body.count();
+        // The place gives back everything when it is dropped here.
+        let place = Place { room: self.room.clone(), endpoint: endpoint.clone(), body, named: None };
+        let pace = endpoint.pace();
+        let free = pace.part_of(MAX_HELD).saturating_sub(held);
+        let free_bytes = pace.part_of(MAX_HELD_BYTES).saturating_sub(held_bytes);
         let share = free.saturating_sub(MAX_HELD / SHARE) / SHARE;
         let share_bytes = free_bytes.saturating_sub(MAX_HELD_BYTES / SHARE) / SHARE;
         let within_share = own < share && own_bytes + bytes <= share_bytes;
-        // The place gives back everything when it is dropped here.
-        (free > 0 && own < most && (held == 0 || bytes <= free_bytes) && (own < FEW || within_share)).then_some(place)
+        (free > 0 && own < most && (held == 0 || more_bytes <= free_bytes) && (own < FEW || within_share))
+            .then_some(place)
     }
 
     /// Hands something to the engine; when the engine has stopped, it is dropped.
@@ -155,6 +219,41 @@ impl Inbox {
     pub fn held(&self) -> usize {
         self.room.held()
     }
+
+    /// Which deliveries are in memory, for a store whose leases belong to this inbox alone.
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+}
+
+/// The body of an event, counted in the room from the first delivery that finds a place until the last one is gone.
+#[derive(Clone, Debug)]
+pub struct SharedBody(Arc<BodyBytes>);
+
+#[derive(Debug)]
+struct BodyBytes {
+    room: Arc<Room>,
+    bytes: usize,
+    is_counted: AtomicBool,
+}
+
+impl SharedBody {
+    /// Counts the body, if it is not counted yet. Returns the bytes that were in memory before, and how many it has added.
+    fn count(&self) -> (usize, usize) {
+        let BodyBytes { room, bytes, is_counted } = &*self.0;
+        if is_counted.swap(true, Ordering::Relaxed) {
+            return (room.bytes.load(Ordering::Relaxed), 0);
+        }
+        (room.bytes.fetch_add(*bytes, Ordering::Relaxed), *bytes)
+    }
+}
+
+impl Drop for BodyBytes {
+    fn drop(&mut self) {
+        if *self.is_counted.get_mut() {
+            self.room.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A place in memory for one delivery.
@@ -162,7 +261,7 @@ impl Inbox {
 pub struct Place {
     room: Arc<Room>,
     endpoint: Arc<Room>,
-    bytes: usize,
+    body: SharedBody,
     /// The delivery that it is for, where the store asks what is in memory.
     named: Option<(Names, DeliveryId)>,
 }
@@ -181,7 +280,14 @@ impl Names {
 impl Place {
     /// A place that no bound counts, for an engine without this store.
     pub fn unbounded() -> Self {
-        Self { room: Arc::default(), endpoint: Arc::default(), bytes: 0, named: None }
+        let (room, endpoint) = <(Arc<Room>, Arc<Room>)>::default();
+        let body = SharedBody(Arc::new(BodyBytes { room: room.clone(), bytes: 0, is_counted: AtomicBool::new(false) }));
+        Self { room, endpoint, body, named: None }
+    }
+
+    /// What its endpoint holds of this memory.
+    pub fn endpoint(&self) -> &Arc<Room> {
+        &self.endpoint
     }
 
     /// For this delivery, which is among the names for as long as the place is taken.
@@ -195,8 +301,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.room.remove(self.bytes);
-        self.endpoint.remove(self.bytes);
+        self.room.held.fetch_sub(1, Ordering::Relaxed);
+        self.endpoint.remove(self.body.0.bytes);
         if let Some((names, id)) = self.named.take() {
             let mut names = names.0.lock().unwrap_or_else(PoisonError::into_inner);
             match names.get_mut(&id) {
@@ -215,13 +321,56 @@ mod tests {
     fn one_endpoint_cannot_take_all_the_room() {
         let (inbox, _engine) = Inbox::new();
         let endpoint = Arc::new(Room::default());
-        let new: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&endpoint, 10)).collect();
+        let new: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(10))).collect();
         assert_eq!(new.len(), MAX_NEW_PER_ENDPOINT);
         let due: Vec<_> = std::iter::from_fn(|| inbox.reserve(&endpoint, 10)).collect();
         assert_eq!(new.len() + due.len(), MAX_HELD_PER_ENDPOINT, "what waits in the store has a part of its own");
         assert!(inbox.reserve(&Arc::default(), 10).is_some(), "another endpoint still has room");
         drop((new, due));
         assert_eq!((inbox.held(), endpoint.held()), (0, 0));
+    }
+
+    #[test]
+    fn what_is_new_does_not_pass_what_waits_in_the_store() {
+        let (inbox, _engine) = Inbox::new();
+        let endpoint = Arc::new(Room::default());
+        let full: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(10))).collect();
+        drop(full);
+        assert!(inbox.reserve_new(&endpoint, &inbox.body(10)).is_none(), "one of them is in the store now");
+        endpoint.note_stored(false);
+        assert!(inbox.reserve_new(&endpoint, &inbox.body(10)).is_some());
+    }
+
+    #[test]
+    fn a_body_that_deliveries_share_is_counted_once() {
+        let (inbox, _engine) = Inbox::new();
+        let body = inbox.body(MAX_HELD_BYTES / 4);
+        let endpoints: Vec<Arc<Room>> = (0..150).map(|_| Arc::default()).collect();
+        let places: Vec<_> = endpoints.iter().filter_map(|endpoint| inbox.reserve_new(endpoint, &body)).collect();
+        assert_eq!(places.len(), 150);
+        drop(body);
+        assert_eq!(inbox.room.bytes.load(Ordering::Relaxed), MAX_HELD_BYTES / 4);
+        drop(places);
+        assert_eq!(inbox.room.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn slow_and_new_endpoints_leave_room_for_those_that_answer() {
+        let (inbox, _engine) = Inbox::new();
+        let mut places = Vec::new();
+        for pace in [Pace::Slow, Pace::Unknown] {
+            for _ in 0..2_000 {
+                let endpoint = Arc::<Room>::default();
+                endpoint.note_pace(pace);
+                places.extend(std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(250_000))));
+            }
+        }
+        let another = Arc::<Room>::default();
+        assert!(inbox.reserve_new(&another, &inbox.body(250_000)).is_none());
+        let prompt = Arc::<Room>::default();
+        prompt.note_pace(Pace::Prompt);
+        let found = std::iter::from_fn(|| inbox.reserve_new(&prompt, &inbox.body(250_000))).count();
+        assert!(found >= 2, "{found}");
     }
 
     #[test]

@@ -136,6 +136,14 @@ impl Store {
         }
     }
 
+    /// Resolves when what writes has panicked: nothing can be accepted any more, and the process had better end.
+    pub async fn failed(&self) {
+        match &self.0 {
+            Which::Sqlite(store) => store.failed().await,
+            Which::Postgres(store) => store.failed().await,
+        }
+    }
+
     /// Whether the database answers, reads and writes.
     pub async fn ping(&self) -> Result<(), StoreError> {
         on!(self, ping())
@@ -299,13 +307,22 @@ impl Store {
         on!(self, settle(settlements))
     }
 
+    /// The same for outcomes that could not be written before: should they fail again, no other write fails with them.
+    pub async fn settle_isolated(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+        match &self.0 {
+            Which::Sqlite(store) => store.settle_isolated(settlements).await,
+            // Each batch is a transaction of its own.
+            Which::Postgres(store) => postgres::in_time(store.settle(settlements)).await,
+        }
+    }
+
     /// Writes the outcome of a test, and keeps the call's answer in the same commit.
     pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
         on!(self, settle_test(settlement, keep))
     }
 
     /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
-    pub async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
+    pub async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
         on!(self, release(deliveries))
     }
 

@@ -8,7 +8,7 @@ use super::keys::KeySource;
 use super::open::Database;
 use crate::clock::{Clock, Random};
 use crate::domain::account::{ApiKey, PlainKey};
-use crate::domain::delivery::{DeliveryKind, Outcome};
+use crate::domain::delivery::{DeliveryKind, Job, Outcome};
 use crate::domain::endpoint::Ordering;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, ReplayId};
 use crate::domain::permission::Permissions;
@@ -331,8 +331,32 @@ pub struct Target {
     pub signer: Signer,
 }
 
-/// A delivery in memory, and the lease under which it is there.
-pub type Held = (DeliveryId, i64);
+/// A delivery that was in memory and was not attempted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unattempted {
+    /// Which one.
+    pub delivery: DeliveryId,
+    /// Where it goes.
+    pub endpoint: EndpointKey,
+    /// The lease under which it was in memory.
+    pub lease: i64,
+}
+
+impl Unattempted {
+    /// The delivery of this job.
+    pub fn of(job: &Job) -> Self {
+        Self { delivery: job.id, endpoint: job.endpoint, lease: job.lease }
+    }
+}
+
+/// How a write is kept from others of the same commit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Isolation {
+    /// Not at all: should it fail half-way, it takes the commit with it.
+    Shared,
+    /// By a savepoint: it fails alone. For a write that has failed before.
+    Savepoint,
+}
 
 /// The outcome of an attempt, on its way into the store.
 #[derive(Clone, Debug)]

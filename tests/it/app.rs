@@ -39,7 +39,7 @@ pub struct App {
     pub operator: String,
     folder: Arc<TempDir>,
     stop: Option<oneshot::Sender<()>>,
-    running: JoinHandle<()>,
+    running: JoinHandle<Result<(), aldaba::RunError>>,
 }
 
 impl App {
@@ -85,7 +85,8 @@ impl App {
     /// Asks the server to stop, waits for it, and gives the folder of its database.
     pub async fn stop(mut self) -> Arc<TempDir> {
         drop(self.stop.take());
-        tokio::time::timeout(PATIENCE, &mut self.running).await.expect("it stops in time").expect("it does not panic");
+        let ended = tokio::time::timeout(PATIENCE, &mut self.running).await.expect("it stops in time");
+        ended.expect("it does not panic").expect("it ends when it is asked to");
         self.folder.clone()
     }
 

@@ -17,7 +17,7 @@ use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased};
 use aldaba::store::keys::KeySource;
-use aldaba::store::{Database, NewEndpoint, OpenOptions, Page, Store, StoreError};
+use aldaba::store::{Database, NewEndpoint, OpenOptions, Page, Store, StoreError, Unattempted};
 
 use crate::database;
 use crate::fixture::{minute, purge_before, settlement};
@@ -208,7 +208,7 @@ async fn act(side: &mut Side, seed: u64) -> String {
             changed.map_or_else(name, |endpoint| format!("{:?} {:?}", endpoint.health, endpoint.events))
         }
         11 => {
-            let ids = side.held.drain(..).map(|leased| (leased.job.id, leased.job.lease)).collect();
+            let ids = side.held.drain(..).map(|leased| Unattempted::of(&leased.job)).collect();
             format!("{:?}", side.store.release(ids).await)
         }
         12 => {

@@ -12,7 +12,7 @@ use aldaba::domain::id::{AccountId, DeliveryId, EndpointId};
 use aldaba::domain::permission::Permission;
 use aldaba::domain::retention::Retention;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::store::{NewEndpoint, StoreError};
+use aldaba::store::{NewEndpoint, StoreError, Unattempted};
 use serde_json::json;
 
 use crate::app::{App, Call, EVENT, Receiver};
@@ -109,7 +109,7 @@ async fn what_is_still_to_be_sent_keeps_its_body_and_what_has_none_is_not_sent_a
     f.store.accept(vec![f.event(1), f.event(2)], None).await.expect("accepted");
     let jobs = f.jobs(2).await;
     f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
-    f.store.release(vec![(jobs[1].job.id, jobs[1].job.lease)]).await.expect("released");
+    f.store.release(vec![Unattempted::of(&jobs[1].job)]).await.expect("released");
     let (sent, open): (DeliveryId, DeliveryId) = (jobs[0].job.id, jobs[1].job.id);
     drop(jobs);
     f.clock.advance(DAY * 5);

@@ -15,7 +15,7 @@ use aldaba::domain::transition::{DeliveryPolicy, Verdict, classify, transition};
 use aldaba::engine::{Dispatch, Engine, Limits, Sender};
 use aldaba::metrics::Metrics;
 use aldaba::store::inbox::{Inbox, Leased, Nudge, Room};
-use aldaba::store::{Claimed, Held, Settled, Settlement, StoreError};
+use aldaba::store::{Claimed, Isolation, Settled, Settlement, StoreError, Unattempted};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -97,7 +97,7 @@ impl SimStore {
             let index = disk.rows.len();
             let held = disk.held.entry(endpoint).or_default().clone();
             let active = disk.health.entry(endpoint).or_insert(EndpointHealth::NEW).status == EndpointStatus::Active;
-            let place = if active { self.inbox.reserve_new(&held, 1) } else { None };
+            let place = if active { self.inbox.reserve_new(&held, &self.inbox.body(1)) } else { None };
             let leased = place.is_some();
             disk.rows.push(Row {
                 endpoint,
@@ -160,6 +160,7 @@ impl Dispatch for SimStore {
             claimed.jobs.push(Leased { job: job(row, index), place });
         }
         claimed.next_due = disk.due[&endpoint].first().map(|(at, _)| *at);
+        held.note_stored(claimed.next_due.is_some_and(|at| at <= now));
         Ok(claimed)
     }
 
@@ -169,7 +170,7 @@ impl Dispatch for SimStore {
         Ok(disk.due.iter().filter_map(|(endpoint, due)| Some((*endpoint, due.first()?.0))).collect())
     }
 
-    async fn settle(&self, batch: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+    async fn settle(&self, batch: Arc<Vec<Settlement>>, _: Isolation) -> Result<Vec<Settled>, StoreError> {
         self.world.step().await?;
         let now = self.world.clock.now();
         let mut disk = self.world.disk();
@@ -207,11 +208,11 @@ impl Dispatch for SimStore {
         Ok(settled.collect())
     }
 
-    async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
+    async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
         self.world.step().await?;
         let now = self.world.clock.now();
         let mut disk = self.world.disk();
-        for (id, _) in deliveries {
+        for Unattempted { delivery: id, .. } in deliveries {
             let row = &mut disk.rows[index(id)];
             if row.lease == Some(self.incarnation) {
                 row.lease = None;
@@ -312,7 +313,7 @@ fn engine(world: &World) -> (SimStore, impl Future<Output = ()> + Send + use<>) 
         sender: SimSender(store.clone()),
         clock: world.clock.clone(),
         random: world.random.clone() as Arc<dyn Random>,
-        limits: Limits { max_in_flight: 64, max_in_flight_per_endpoint: 8, max_in_flight_near: 16 },
+        limits: Limits { max_in_flight: 64, max_in_flight_per_endpoint: 8 },
         grace: Duration::from_secs(12),
         metrics: Arc::new(Metrics::default()),
     };

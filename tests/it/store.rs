@@ -12,7 +12,7 @@ use aldaba::domain::id::{AccountId, DeliveryId, EndpointKey};
 use aldaba::domain::replay::ReplayStatus;
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::{Leased, Nudge};
-use aldaba::store::{Page, Settled, Step, StoreError};
+use aldaba::store::{Page, Settled, Step, StoreError, Unattempted};
 
 use crate::database;
 use crate::fixture::{ALL, Fixture, event, everything, list, minute, purge_before, settlement};
@@ -81,7 +81,7 @@ async fn a_released_delivery_waits_for_its_endpoint() {
     let jobs = f.jobs(1).await;
     let pause = |status| EndpointChange { status: Some(status), ..Default::default() };
     f.store.update_endpoint(f.account, id, pause(Disabled)).await.expect("paused");
-    f.store.release(vec![(jobs[0].job.id, jobs[0].job.lease)]).await.expect("released");
+    f.store.release(vec![Unattempted::of(&jobs[0].job)]).await.expect("released");
     assert!(f.store.claim(key, 10).await.expect("claimed").jobs.is_empty(), "held");
     assert!(f.store.due_endpoints().await.expect("looked up").is_empty());
     f.store.update_endpoint(f.account, id, pause(Active)).await.expect("active");
@@ -295,7 +295,7 @@ async fn a_cancelled_replay_leaves_nothing_behind_that_is_sent_later() {
     assert!(f.store.view().is_cancelled(open), "what is in memory is stopped before it is sent");
     f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
     f.store
-        .release(claimed[1..50].iter().map(|leased| (leased.job.id, leased.job.lease)).collect())
+        .release(claimed[1..50].iter().map(|leased| Unattempted::of(&leased.job)).collect())
         .await
         .expect("released");
     assert_eq!(total().await, 11, "what comes back without an attempt is gone");

@@ -21,7 +21,7 @@ use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::inbox::{Leased, Place};
-use crate::store::{Claimed, Held, Keep, Settled, Settlement, StoreError};
+use crate::store::{Claimed, Keep, Settled, Settlement, StoreError, Unattempted};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -98,6 +98,7 @@ impl Store {
         }
         let next_due = self.next_due(&tx, endpoint).await?;
         tx.commit().await?;
+        held.note_stored(next_due.is_some_and(|at| at <= now));
         Ok(Claimed { jobs, next_due })
     }
 
@@ -166,7 +167,7 @@ impl Store {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let owners = self.owners(&tx, settlements).await?;
+        let owners = self.owners(&tx, settlements.iter().map(|row| row.endpoint)).await?;
         keep_effect(&tx, keep, &(), now).await?;
         let mut healths = self.lock_healths(&tx, settlements).await?;
         let before: HashMap<EndpointKey, EndpointHealth> =
@@ -211,19 +212,19 @@ impl Store {
     /// Whose endpoints these are. One that is nowhere is deleted, and so are its deliveries.
     async fn owners(
         &self,
-        tx: &Transaction<'_>,
-        settlements: &[Settlement],
+        db: &impl GenericClient,
+        endpoints: impl Iterator<Item = EndpointKey>,
     ) -> Result<HashMap<EndpointKey, AccountKey>, StoreError> {
         let (mut owners, mut unknown) = (HashMap::default(), Vec::new());
-        for Settlement { endpoint, .. } in settlements {
-            match self.view.target(*endpoint) {
-                Some(target) => _ = owners.insert(*endpoint, target.account),
+        for endpoint in endpoints {
+            match self.view.target(endpoint) {
+                Some(target) => _ = owners.insert(endpoint, target.account),
                 None => unknown.push(endpoint.0),
             }
         }
         if !unknown.is_empty() {
             for row in
-                rows(tx, "SELECT key, account FROM endpoints WHERE key = ANY($1) AND deleted_at IS NULL", &[&unknown])
+                rows(db, "SELECT key, account FROM endpoints WHERE key = ANY($1) AND deleted_at IS NULL", &[&unknown])
                     .await?
             {
                 owners.insert(EndpointKey(get(&row, "key")?), AccountKey(get(&row, "account")?));
@@ -287,13 +288,16 @@ impl Store {
         // In the order of the ids: two batches that touch the same rows never wait for each other in a circle.
         let mut sorted: Vec<&Written<'_>> = rows_of.iter().collect();
         sorted.sort_unstable_by_key(|row| row.settlement.delivery);
-        let (mut last, mut replayed) = (BTreeMap::<(i64, i64), i64>::new(), Vec::new());
+        let mut last = BTreeMap::<(i64, i64), i64>::new();
+        // Whole keys of first attempts of replayed deliveries: accounts and deliveries.
+        let mut replayed: (Vec<i64>, Vec<i64>) = Default::default();
         for row in &sorted {
             let at = row.settlement.outcome.started_at.as_millis();
             let entry = last.entry((row.account.0, row.settlement.endpoint.0)).or_insert(at);
             *entry = at.max(*entry);
             if matches!(row.settlement.kind, DeliveryKind::Replay(_)) && row.settlement.attempts_made == 0 {
-                replayed.push(row.settlement.delivery.0);
+                replayed.0.push(row.account.0);
+                replayed.1.push(row.settlement.delivery.0);
             }
         }
         let outcomes = || sorted.iter().map(|row| &row.settlement.outcome);
@@ -321,10 +325,8 @@ impl Store {
             held.insert(get(&row, "delivery")?);
             lines.extend(number(&row, "turn")?);
         }
-        if !replayed.is_empty() {
-            let sql = "DELETE FROM missed m USING deliveries d WHERE d.id = ANY($1) AND d.account = m.account \
-                       AND d.endpoint = m.endpoint AND d.type = m.type AND d.event = m.event";
-            execute(db, sql, &[&replayed]).await?;
+        if !replayed.0.is_empty() {
+            execute(db, FORGET_MISSED, &[&replayed.0, &replayed.1]).await?;
         }
         Ok((held, lines))
     }
@@ -441,12 +443,18 @@ impl Store {
         Ok(jobs)
     }
 
-    pub async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
-        let (ids, leases): (Vec<i64>, Vec<i64>) = deliveries.into_iter().map(|(id, lease)| (id.0, lease)).unzip();
+    pub async fn release(&self, mut deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
+        deliveries.sort_unstable_by_key(|row| row.delivery);
         let db = self.client().await?;
-        let sql = "UPDATE queue q SET lease = NULL, due_at = $3 FROM unnest($1::bigint[], $2::bigint[]) AS r(delivery, lease) \
-                   WHERE q.delivery = r.delivery AND q.lease = r.lease RETURNING q.endpoint, q.replay";
-        let released = rows(&db, sql, &[&ids, &leases, &self.now().as_millis()]).await?;
+        let owners = self.owners(&db, deliveries.iter().map(|row| row.endpoint)).await?;
+        deliveries.retain(|row| owners.contains_key(&row.endpoint));
+        let parameters: super::Params<'_> = &[
+            &column(&deliveries, |row| owners[&row.endpoint].0),
+            &column(&deliveries, |row| row.delivery.0),
+            &column(&deliveries, |row| row.lease),
+            &self.now().as_millis(),
+        ];
+        let released = rows(&db, RELEASE, parameters).await?;
         drop(db);
         let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
         for row in &released {
@@ -464,6 +472,22 @@ impl Store {
         Ok(())
     }
 }
+
+/// What was missed is missed no more when a replay has sent it. One by one, by whole keys, and then by the places of the
+/// rows: a planner that joined the two tables read everything that anybody ever missed.
+const FORGET_MISSED: &str = "DELETE FROM missed WHERE ctid = ANY (ARRAY(SELECT m.place \
+                             FROM unnest($1::bigint[], $2::bigint[]) AS s(account, delivery) CROSS JOIN LATERAL \
+                             (SELECT endpoint, type, event FROM deliveries WHERE account = s.account AND id = s.delivery \
+                             LIMIT 1) AS d CROSS JOIN LATERAL (SELECT ctid AS place FROM missed WHERE account = s.account \
+                             AND endpoint = d.endpoint AND type = d.type AND event = d.event LIMIT 1) AS m))";
+
+/// Gives leased rows of the queue back. Found as those of [`SETTLE`] are.
+const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.place, r.lease \
+                       FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS r(account, delivery, lease) \
+                       CROSS JOIN LATERAL (SELECT ctid AS place, lease FROM queue WHERE account = r.account \
+                       AND delivery = r.delivery LIMIT 1) AS q WHERE q.lease = r.lease) \
+                       UPDATE queue q SET lease = NULL, due_at = $4 FROM r WHERE q.ctid = r.place \
+                       AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay";
 
 /// What became of each, in the order of the settlements.
 fn settled_of(settlements: &[Settlement], written: &[Written<'_>], held: &BTreeSet<i64>) -> Vec<Settled> {
@@ -496,11 +520,13 @@ async fn drop_spent_bodies(
     if ids.is_empty() {
         return Ok(());
     }
-    let sql = "DELETE FROM payloads p USING unnest($1::bigint[], $2::bigint[]) AS s(account, id) \
-               JOIN deliveries d ON d.account = s.account AND d.id = s.id JOIN accounts a ON a.key = s.account \
-               JOIN events e ON e.account = s.account AND e.id = d.event \
-               WHERE p.account = s.account AND p.event = d.event AND d.event <= a.payloads_gone \
-               AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = s.account AND q.delivery = ANY(e.deliveries)) \
+    // One by one, by whole keys: see SETTLE.
+    let sql = "WITH s AS MATERIALIZED (SELECT s.account, d.event FROM unnest($1::bigint[], $2::bigint[]) AS s(account, id) \
+               CROSS JOIN LATERAL (SELECT event FROM deliveries WHERE account = s.account AND id = s.id LIMIT 1) AS d \
+               CROSS JOIN LATERAL (SELECT payloads_gone FROM accounts WHERE key = s.account LIMIT 1) AS a \
+               WHERE d.event <= a.payloads_gone) \
+               DELETE FROM payloads p USING s, events e WHERE e.account = s.account AND e.id = s.event \
+               AND p.account = s.account AND p.event = s.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = s.account AND q.delivery = ANY(e.deliveries)) \
                AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.event = e.id AND o.replay IS NOT NULL AND o.status < 2)";
     execute(tx, sql, &[&accounts, &ids]).await?;
     Ok(())

@@ -136,6 +136,13 @@ impl Request {
 #[derive(Clone)]
 pub(super) struct Handle(mpsc::Sender<Request>);
 
+impl Handle {
+    /// Resolves when the writer has ended although there are handles: it has panicked.
+    pub async fn ended(&self) {
+        self.0.closed().await;
+    }
+}
+
 /// What the writer works with.
 pub(super) struct Parts {
     pub pool: Pool,
@@ -417,17 +424,18 @@ impl Writer {
         let size = i32::try_from(new.body.len()).unwrap_or(i32::MAX);
         let event_type: Arc<str> = new.event_type.as_str().into();
         let mut deliveries = Vec::new();
+        let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
         // Every event has been given as many ids as it has subscribers.
         for (endpoint, delivery) in fan_out.subscribers(&new).iter().copied().zip(ids) {
             // One that waits for its turn waits in the store.
             let in_line = fan_out.fifo.contains(&endpoint);
-            let inbox = self.parts.shared.inbox.as_ref().filter(|_| may_lease && !in_line);
+            let inbox = body.as_ref().filter(|_| may_lease && !in_line);
             let most = self.parts.shared.max_in_flight_per_endpoint;
             let known = self.parts.view.target(endpoint).is_some_and(|target| target.active)
                 && self.parts.node.share().of(most, endpoint) > 0;
             let place = inbox
                 .filter(|_| known)
-                .and_then(|inbox| inbox.reserve_new(&self.parts.rooms.of(endpoint), new.body.len()));
+                .and_then(|(inbox, body)| inbox.reserve_new(&self.parts.rooms.of(endpoint), body));
             write.deliveries.push(DeliveryRow {
                 account,
                 id: delivery,

@@ -108,6 +108,11 @@ impl Store {
         self.node.share().nodes
     }
 
+    /// Resolves when nothing can be accepted any more, because the task that writes events has panicked.
+    pub async fn failed(&self) {
+        self.intake.ended().await;
+    }
+
     /// Whether the database answers, reads and writes, and this node may work on it.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let slow = |_| StoreError::Unavailable("it did not answer in time".into());

@@ -403,9 +403,16 @@ impl Book {
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
             let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, in_line } = stored?;
-            endpoint.secrets = secrets_of(db, endpoint.key)?;
             let held = before.remove(&endpoint.key).map(|row| row.held).unwrap_or_default();
-            let target = shared.open_target(&endpoint).map(Arc::new);
+            // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
+            let shown = self.view.target(endpoint.key).filter(|target| target.version == endpoint.version);
+            let target = match shown {
+                Some(shown) => Some(shown),
+                None => {
+                    endpoint.secrets = secrets_of(db, endpoint.key)?;
+                    shared.open_target(&endpoint).map(Arc::new)
+                }
+            };
             if let Some(account) = self.accounts.get_mut(&endpoint.account) {
                 let subscribers = if endpoint.active { &mut account.subscribers } else { &mut account.paused };
                 for event in &events {

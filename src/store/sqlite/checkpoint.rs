@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::mem::ManuallyDrop;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -19,8 +19,14 @@ use crate::store::StoreError;
 /// the 99th percentile of a 202 at half load is made of beside the machine's own stops, and 2.5 ms with 40.
 const EVERY: u32 = 40;
 
-/// An idle log is moved after this long.
+/// Bytes of bodies after which the log is moved, however few transactions they came in.
+const EVERY_BYTES: usize = 8 << 20;
+
+/// An idle log is moved after this long, and cut where it is longer than [`KEPT_BYTES`].
 const IDLE: Duration = Duration::from_secs(2);
+
+/// Bytes that the log's file keeps when it begins anew: as many as it has where writers wait for it to begin anew.
+pub(super) const KEPT_BYTES: i64 = 32 << 20;
 
 /// Pages of the log (4 KiB each) from which on it is to begin anew.
 const ANEW_PAGES: i64 = 1_024;
@@ -35,8 +41,11 @@ const WAIT_AGAIN: Duration = Duration::from_secs(10);
 /// The writer's part.
 pub(super) struct Checkpoints {
     wake: SyncSender<()>,
-    /// Transactions since the checkpointer was woken.
+    /// Transactions, and bytes of bodies, since the checkpointer was woken.
     since: u32,
+    bytes: usize,
+    /// Whether anything was written since the checkpointer last looked.
+    written: Arc<AtomicBool>,
     /// Writers do not wait for readers before.
     alone_until: Instant,
     /// Whether the checkpointer has moved all but what was written meanwhile, and leaves the rest to the writer.
@@ -51,16 +60,21 @@ impl Checkpoints {
         let file = ManuallyDrop::new(File::open(path).map_err(unavailable)?);
         let nearly = Arc::<AtomicBool>::default();
         let (wake, woken) = sync_channel(1);
-        let checkpointer = Checkpointer { connection, file, nearly: nearly.clone() };
+        let written = Arc::<AtomicBool>::default();
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let log = log.into();
+        let checkpointer = Checkpointer { connection, file, log, nearly: nearly.clone(), written: written.clone() };
         std::thread::Builder::new()
             .name("store-checkpoint".into())
             .spawn(move || checkpointer.run(&woken))
             .map_err(unavailable)?;
-        Ok(Self { wake, since: 0, alone_until: Instant::now(), nearly })
+        Ok(Self { wake, since: 0, bytes: 0, written, alone_until: Instant::now(), nearly })
     }
 
-    /// A transaction was committed on this connection, the only one that writes.
-    pub fn wrote(&mut self, connection: &Connection) {
+    /// A transaction with so many bytes of bodies was committed on this connection, the only one that writes.
+    pub fn wrote(&mut self, connection: &Connection, bytes: usize) {
+        self.written.store(true, Ordering::Relaxed);
         if self.nearly.load(Ordering::Acquire) {
             // Nothing is added meanwhile: the log is in the file, and the next transaction begins it anew, unless
             // somebody still reads from it.
@@ -71,8 +85,9 @@ impl Checkpoints {
             self.nearly.store(false, Ordering::Release);
         }
         self.since += 1;
-        if self.since >= EVERY && self.wake.try_send(()).is_ok() {
-            self.since = 0;
+        self.bytes += bytes;
+        if (self.since >= EVERY || self.bytes >= EVERY_BYTES) && self.wake.try_send(()).is_ok() {
+            (self.since, self.bytes) = (0, 0);
         }
     }
 
@@ -96,18 +111,23 @@ struct Checkpointer {
     /// It is never closed: with any handle of a file that a process closes, it loses all its locks on that file
     /// (`fcntl(2)`, "advisory record locking"), those of SQLite's connections too.
     file: ManuallyDrop<File>,
+    /// The path of the log.
+    log: PathBuf,
     nearly: Arc<AtomicBool>,
+    written: Arc<AtomicBool>,
 }
 
 impl Checkpointer {
     fn run(self, woken: &Receiver<()>) {
-        let mut idle = false;
         loop {
             match woken.recv_timeout(IDLE) {
-                Ok(()) => idle = false,
-                // Once after the load is over, and then not again until there is something.
-                Err(RecvTimeoutError::Timeout) if idle => continue,
-                Err(RecvTimeoutError::Timeout) => idle = true,
+                Ok(()) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    self.cut_idle_log();
+                    if !self.written.swap(false, Ordering::Relaxed) {
+                        continue;
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if self.nearly.load(Ordering::Acquire) {
@@ -120,6 +140,14 @@ impl Checkpointer {
             }
         }
         checkpoint(&self.connection, "TRUNCATE");
+    }
+
+    /// Gives the room of a long log back, where little is written. Where readers are in the way, it is tried again.
+    fn cut_idle_log(&self) {
+        let bytes = std::fs::metadata(&self.log).map_or(0, |file| file.len());
+        if i64::try_from(bytes).is_ok_and(|bytes| bytes > KEPT_BYTES) {
+            checkpoint(&self.connection, "TRUNCATE");
+        }
     }
 
     /// Syncs what was moved, so that the writer has little to wait for, and moves what came meanwhile.

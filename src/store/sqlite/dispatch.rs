@@ -20,8 +20,8 @@ use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
-use crate::store::inbox::{Leased, Place};
-use crate::store::{Claimed, Held, Keep, Settled, Settlement, StoreError};
+use crate::store::inbox::{Leased, Names, Place};
+use crate::store::{Claimed, Keep, Settled, Settlement, StoreError, Unattempted};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -58,6 +58,11 @@ impl Store {
         self.writer.write_hot(move |tx| settle(tx, &settlements)).await
     }
 
+    /// The same in a savepoint: it fails alone.
+    pub async fn settle_isolated(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+        self.writer.write(move |tx| settle(tx, &settlements)).await
+    }
+
     /// Writes the outcome of a test, and keeps the call's answer in the same commit.
     pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
         self.writer
@@ -71,42 +76,65 @@ impl Store {
     }
 
     /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
-    pub async fn release(&self, deliveries: Vec<Held>) -> Result<(), StoreError> {
-        self.writer
-            .write_hot(move |tx| {
-                let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 \
-                           RETURNING endpoint, replay";
-                let mut replays = BTreeSet::new();
-                for (id, _) in deliveries {
-                    let mut statement = tx.db.prepare_cached(sql)?;
-                    let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
-                    while let Some(row) = rows.next()? {
-                        tx.forget_lease(id)?;
-                        let endpoint = EndpointKey(row.get(0)?);
-                        replays.extend(row.get::<_, Option<i64>>(1)?.map(|replay| (replay, endpoint)));
-                        // It may have become active again while its deliveries were on their way back. A little later:
-                        // what made this one come back may still be so.
-                        if tx.book.endpoint(endpoint).is_some_and(EndpointRow::can_receive) {
-                            tx.after.due.push((endpoint, tx.now.plus(AGAIN)));
-                        }
-                    }
-                }
-                let mut taken_back = Vec::new();
-                for (replay, endpoint) in replays {
-                    taken_back.push((endpoint, take_back(tx, replay)?));
-                }
-                for (endpoint, _) in &taken_back {
-                    if pass_turn(tx.db, *endpoint, tx.now)? {
-                        tx.after.due.push((*endpoint, tx.now));
-                    }
-                }
-                for (endpoint, count) in taken_back {
-                    tx.book.gone(endpoint, count);
-                }
-                Ok(())
-            })
-            .await
+    pub async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
+        self.writer.write_hot(move |tx| release(tx, deliveries.iter().map(|row| row.delivery))).await
     }
+}
+
+fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = DeliveryId>) -> Result<(), StoreError> {
+    let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 \
+               RETURNING endpoint, replay";
+    let mut replays = BTreeSet::new();
+    for id in deliveries {
+        let mut statement = tx.db.prepare_cached(sql)?;
+        let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
+        while let Some(row) = rows.next()? {
+            tx.forget_lease(id)?;
+            let endpoint = EndpointKey(row.get(0)?);
+            replays.extend(row.get::<_, Option<i64>>(1)?.map(|replay| (replay, endpoint)));
+            // It may have become active again while its deliveries were on their way back. A little later:
+            // what made this one come back may still be so.
+            if tx.book.endpoint(endpoint).is_some_and(EndpointRow::can_receive) {
+                tx.after.due.push((endpoint, tx.now.plus(AGAIN)));
+            }
+        }
+    }
+    let mut taken_back = Vec::new();
+    for (replay, endpoint) in replays {
+        taken_back.push((endpoint, take_back(tx, replay)?));
+    }
+    for (endpoint, _) in &taken_back {
+        if pass_turn(tx.db, *endpoint, tx.now)? {
+            tx.after.due.push((*endpoint, tx.now));
+        }
+    }
+    for (endpoint, count) in taken_back {
+        tx.book.gone(endpoint, count);
+    }
+    Ok(())
+}
+
+/// Deliveries that are leased to this process and that its memory does not hold. Outside of a transaction there are none,
+/// unless a write came to something of which its caller was told nothing.
+pub(super) fn lost_leases(db: &Connection, lease: i64, names: &Names) -> Result<Vec<DeliveryId>, StoreError> {
+    let sql = "SELECT d.id FROM listed_leases l JOIN deliveries d ON d.id = l.id WHERE d.lease = ?1 \
+               UNION ALL SELECT id FROM recent_deliveries WHERE lease = ?1";
+    let mut lost = Vec::new();
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([lease])?;
+    while let Some(row) = rows.next()? {
+        let id = DeliveryId(row.get(0)?);
+        if !names.contains(id) {
+            lost.push(id);
+        }
+    }
+    Ok(lost)
+}
+
+/// Makes lost deliveries due again.
+pub(super) fn free_lost(tx: &mut Tx<'_>, lost: &[DeliveryId]) -> Result<(), StoreError> {
+    tracing::warn!(deliveries = lost.len(), "leased deliveries were not in memory: they are due again");
+    release(tx, lost.iter().copied())
 }
 
 /// Removes what a replay has made and nobody has begun to send, if it was cancelled. Returns how many that were.
@@ -178,10 +206,11 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
     let active = tx.book.endpoint(endpoint).filter(|row| row.can_receive());
     let Some(held) = active.map(|row| row.held.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();
-    let room = |bytes| inbox.reserve(&held, bytes);
+    let named = |place: Option<Place>, id| place.map(|place| place.named(inbox.names(), id));
+    let room = |id, bytes| named(inbox.reserve(&held, bytes), id);
     let full = find_due(tx, endpoint, FRESH, limit, room, &mut jobs)?;
     if !full && jobs.len() < limit {
-        let room = |bytes| inbox.reserve_replayed(&held, bytes);
+        let room = |id, bytes| named(inbox.reserve_replayed(&held, bytes), id);
         find_due(tx, endpoint, REPLAYED, limit - jobs.len(), room, &mut jobs)?;
     }
     let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
@@ -189,7 +218,9 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
         tx.db.prepare_cached(sql)?.execute(params![leased.job.id.0, tx.lease])?;
         tx.note_lease(leased.job.id)?;
     }
-    Ok(Claimed { jobs, next_due: next_due(tx.db, endpoint)? })
+    let next_due = next_due(tx.db, endpoint)?;
+    held.note_stored(next_due.is_some_and(|at| at <= tx.now));
+    Ok(Claimed { jobs, next_due })
 }
 
 /// What a replay has made and nobody has begun to send; and everything else, which goes before it.
@@ -202,7 +233,7 @@ fn find_due(
     endpoint: EndpointKey,
     kind: &str,
     limit: usize,
-    room: impl Fn(usize) -> Option<Place>,
+    room: impl Fn(DeliveryId, usize) -> Option<Place>,
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
@@ -213,8 +244,8 @@ fn find_due(
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), limit])?;
     while let Some(row) = rows.next()? {
-        let body: Vec<u8> = row.get("body")?;
-        let Some(place) = room(body.len()) else { return Ok(true) };
+        let (id, body) = (DeliveryId(row.get("id")?), row.get::<_, Vec<u8>>("body")?);
+        let Some(place) = room(id, body.len()) else { return Ok(true) };
         let event_type: Arc<str> = row.get::<_, String>("type")?.into();
         let kind = match row.get::<_, Option<i64>>("replay")? {
             _ if &*event_type == TEST_TYPE => DeliveryKind::Test,
@@ -222,7 +253,7 @@ fn find_due(
             None => DeliveryKind::Event,
         };
         let job = Job {
-            id: DeliveryId(row.get("id")?),
+            id,
             endpoint,
             lease: tx.lease,
             kind,
@@ -237,6 +268,7 @@ fn find_due(
 }
 
 fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+    tx.size.rows += settlements.len();
     let mut healths: HashMap<EndpointKey, EndpointHealth> = HashMap::default();
     let mut settled = Vec::with_capacity(settlements.len());
     let mut attempts = Vec::with_capacity(settlements.len());

@@ -69,7 +69,11 @@ impl Store {
                     failures: 0,
                     body: message,
                 };
-                Ok(Leased { job, place: Place::unbounded() })
+                let place = match &tx.shared.inbox {
+                    Some(inbox) => Place::unbounded().named(inbox.names(), delivery),
+                    None => Place::unbounded(),
+                };
+                Ok(Leased { job, place })
             })
             .await
     }
@@ -93,13 +97,16 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
         tx.db.prepare_cached(sql)?.execute(params![endpoint.0, new.event_type, id.0])?;
     }
     let event_type: Arc<str> = new.event_type.as_str().into();
+    let body = tx.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
     for endpoint in subscribers {
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
         // One that waits for its turn waits in the store.
         let held = tx.book.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.held.clone());
-        let place = match (&tx.shared.inbox, held) {
-            (Some(inbox), Some(held)) => inbox.reserve_new(&held, new.body.len()),
+        let place = match (&body, held) {
+            (Some((inbox, body)), Some(held)) => {
+                inbox.reserve_new(&held, body).map(|place| place.named(inbox.names(), delivery))
+            }
             _ => None,
         };
         insert_delivery(tx, delivery, endpoint, id, place.is_some())?;
@@ -165,6 +172,8 @@ pub(super) fn insert_event(
 ) -> Result<(), StoreError> {
     tx.inserts.event.execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries])?;
     tx.inserts.payload.execute(params![id.0, body])?;
+    tx.size.bytes += body.len();
+    tx.size.rows += 1;
     Ok(())
 }
 
@@ -178,6 +187,7 @@ pub(super) fn insert_delivery(
     let (due_at, lease) = if leased { (None, Some(tx.lease)) } else { (Some(tx.now.as_millis()), None) };
     tx.inserts.delivery.execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
     tx.book.came(1);
+    tx.size.rows += 1;
     Ok(())
 }
 

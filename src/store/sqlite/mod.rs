@@ -13,6 +13,8 @@ mod counts;
 mod dispatch;
 mod endpoints;
 mod export;
+#[cfg(test)]
+mod faults;
 mod intake;
 mod lists;
 mod log;
@@ -80,6 +82,11 @@ impl Store {
     /// Deliveries leased to this process and still in memory.
     pub fn held(&self) -> usize {
         self.shared.inbox.as_ref().map_or(0, Inbox::held)
+    }
+
+    /// Resolves when nothing can be written any more, because the writer has panicked.
+    pub async fn failed(&self) {
+        self.writer.ended().await;
     }
 
     /// Whether the database answers, reads and writes.

@@ -33,11 +33,23 @@ impl Store {
     ///
     /// With an inbox this process delivers: it takes the file's lock and voids the leases of whoever came before.
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, OpenError> {
+        let connection = |path: &Path| {
+            writer_connection(path).map_err(|e| OpenError(format!("cannot open the database {}: {e}", path.display())))
+        };
+        Self::open_on(connection, path, options)
+    }
+
+    /// The same with a writer's connection that somebody else makes, once the file's lock is taken.
+    pub(super) fn open_on(
+        connect: impl FnOnce(&Path) -> Result<Connection, OpenError>,
+        path: &Path,
+        options: OpenOptions,
+    ) -> Result<Self, OpenError> {
         let shown = path.display().to_string();
         let failed =
             |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
         let lock = options.inbox.as_ref().map(|_| peer::take_lock(path)).transpose()?;
-        let mut connection = writer_connection(path).map_err(|e| failed("cannot open", &e))?;
+        let mut connection = connect(path)?;
         let alone = if lock.is_none() { lock_to_migrate(&connection, path)? } else { None };
         migrate(&mut connection, &*options.clock)?;
         drop(alone);
@@ -67,6 +79,7 @@ pub(super) fn writer_connection(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cache_size", -8_192)?;
     // The checkpointer moves the log into the file from a connection of its own.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", super::checkpoint::KEPT_BYTES)?;
     connection.set_prepared_statement_cache_capacity(128);
     Ok(connection)
 }

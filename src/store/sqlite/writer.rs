@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::book::Book;
 use super::checkpoint::Checkpoints;
@@ -15,9 +15,10 @@ use super::intake::Inserts;
 use super::lists::{is_to_be_listed, is_to_be_listed_beside, list_recent};
 use super::pace::Pace;
 use super::queue::{Next, Receiver, Sender, queue};
-use super::{QUEUE_TIMEOUT, peer};
-use crate::domain::id::{EndpointKey, IdSequence};
+use super::{QUEUE_TIMEOUT, dispatch, peer};
+use crate::domain::id::{DeliveryId, EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
+use crate::log_limit::LogLimit;
 use crate::store::StoreError;
 use crate::store::inbox::{Leased, Nudge};
 use crate::store::shared::Shared;
@@ -29,6 +30,9 @@ const QUEUE: usize = 4_096;
 
 /// How often an idle writer looks whether another process has written.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often it is looked for leases that memory does not hold.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What a write sees: the connection inside the transaction, and what waits for its commit. All writes of a transaction
 /// share it.
@@ -43,6 +47,28 @@ pub(super) struct Tx<'a> {
     /// The lease of this process; 0 in one that does not deliver.
     pub lease: i64,
     pub after: &'a mut AfterCommit,
+    /// What has been written.
+    pub size: &'a mut Size,
+}
+
+/// Bytes of bodies in one transaction: more is cut between two writes. One call stays one commit, so that a batch may come
+/// to as much again. It is a quarter of the log from which on writers wait for a checkpoint.
+const MAX_TRANSACTION_BYTES: usize = 8 << 20;
+
+/// Rows of events, deliveries and outcomes in one transaction, cut in the same way: so many take some 50 ms.
+const MAX_TRANSACTION_ROWS: usize = 8_192;
+
+/// How much a transaction has written.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Size {
+    pub bytes: usize,
+    pub rows: usize,
+}
+
+impl Size {
+    fn is_full(self) -> bool {
+        self.bytes >= MAX_TRANSACTION_BYTES || self.rows >= MAX_TRANSACTION_ROWS
+    }
 }
 
 /// What happens after the commit, and does not happen without it.
@@ -93,9 +119,32 @@ impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send> Write for 
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let Self { result, reply, .. } = *self;
-        let interrupted = || Err(StoreError::Unavailable("the write was interrupted".into()));
+        let answer = match (committed, result) {
+            // What a write was refused for is its own, whatever became of the others.
+            (_, Some(Err(own))) => Err(own),
+            (Err(error), _) => Err(error),
+            (Ok(()), Some(Ok(value))) => Ok(value),
+            (Ok(()), None) => Err(StoreError::Unavailable("the write was interrupted".into())),
+        };
         // A caller that has gone away no longer wants to know.
-        let _ = reply.send(committed.and_then(|()| result.unwrap_or_else(interrupted)));
+        let _ = reply.send(answer);
+    }
+}
+
+/// Makes deliveries due again whose leases memory does not hold.
+struct FreeLost(Vec<DeliveryId>);
+
+impl Write for FreeLost {
+    fn is_hot(&self) -> bool {
+        false
+    }
+
+    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
+        dispatch::free_lost(tx, &self.0)
+    }
+
+    fn answer(self: Box<Self>, _: Result<(), StoreError>) {
+        // Nobody asked; what is still lost is found again.
     }
 }
 
@@ -104,9 +153,17 @@ impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send> Write for 
 pub(super) struct Handle {
     queue: Arc<Sender<Box<dyn Write>>>,
     permits: Arc<Semaphore>,
+    /// Closed when the thread has ended.
+    running: watch::Receiver<()>,
 }
 
 impl Handle {
+    /// Resolves when the thread has ended although there are handles: it has panicked.
+    pub async fn ended(&self) {
+        let mut running = self.running.clone();
+        while running.changed().await.is_ok() {}
+    }
+
     /// Runs `run` inside the next transaction and answers after its commit.
     pub async fn write<T: Send + 'static>(
         &self,
@@ -159,13 +216,18 @@ pub(super) fn start(
     let checkpoints = Checkpoints::start(path)?;
     let (queue, writes) = queue();
     let path = path.to_owned();
-    let listed = Instant::now();
-    let thread = Writer { path, db, book, shared, ids, lease, lock, data_version, stale: false, listed, checkpoints };
+    let (alive, running) = watch::channel(());
+    let (listed, swept) = (Instant::now(), Instant::now());
+    let stale = false;
+    let thread = Writer { path, db, book, shared, ids, lease, lock, data_version, stale, listed, swept, checkpoints };
     std::thread::Builder::new()
         .name("store-writer".into())
-        .spawn(move || thread.run(&writes))
+        .spawn(move || {
+            let _alive = alive;
+            thread.run(&writes);
+        })
         .map_err(|e| StoreError::Unavailable(e.to_string()))?;
-    Ok(Handle { queue: Arc::new(queue), permits: Arc::new(Semaphore::new(QUEUE)) })
+    Ok(Handle { queue: Arc::new(queue), permits: Arc::new(Semaphore::new(QUEUE)), running })
 }
 
 struct Writer {
@@ -182,6 +244,8 @@ struct Writer {
     stale: bool,
     /// When what was recent was last listed.
     listed: Instant,
+    /// When it was last looked for lost leases.
+    swept: Instant,
     checkpoints: Checkpoints,
 }
 
@@ -216,6 +280,9 @@ impl Writer {
                 }
                 Next::Closed => return,
             }
+            if self.swept.elapsed() >= SWEEP_INTERVAL {
+                self.sweep();
+            }
         }
     }
 
@@ -241,11 +308,39 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(&mut self, mut batch: Vec<Box<dyn Write>>) {
-        let mut after = AfterCommit::default();
-        let committed = self.transact(&mut batch, &mut after);
+    /// Frees what is leased to this process and is not in its memory: a safety net, should a write ever have come to
+    /// something of which its caller was told nothing.
+    fn sweep(&mut self) {
+        self.swept = Instant::now();
+        let Some(inbox) = &self.shared.inbox else { return };
+        match dispatch::lost_leases(&self.db, self.lease, inbox.names()) {
+            Ok(lost) if lost.is_empty() => {}
+            Ok(lost) => self.commit(vec![Box::new(FreeLost(lost))]),
+            Err(error) => tracing::warn!(%error, "it could not be looked for lost leases"),
+        }
+    }
+
+    /// Runs a batch in as many transactions as it needs.
+    fn commit(&mut self, batch: Vec<Box<dyn Write>>) {
+        let mut waiting = batch.into_iter();
+        loop {
+            self.commit_some(&mut waiting);
+            if waiting.len() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// Runs the first of the writes in one transaction, and answers them.
+    fn commit_some(&mut self, waiting: &mut std::vec::IntoIter<Box<dyn Write>>) {
+        let (mut after, mut batch) = (AfterCommit::default(), Vec::with_capacity(waiting.len()));
+        let mut size = Size::default();
+        let committed = self.transact(waiting, &mut batch, &mut after, &mut size);
         if let Err(error) = &committed {
-            tracing::error!(%error, writes = batch.len(), "a transaction was rolled back");
+            static LIMIT: LogLimit = LogLimit::new();
+            if let Some(suppressed) = LIMIT.admit() {
+                tracing::error!(%error, writes = batch.len(), suppressed, "a transaction was rolled back");
+            }
             after.rewind((0, 0));
             if !self.db.is_autocommit() {
                 let _ = self.db.execute_batch("ROLLBACK");
@@ -253,6 +348,9 @@ impl Writer {
         } else {
             self.book.publish();
         }
+        // The error of one write is not that of the others, which may come again.
+        let committed =
+            committed.map_err(|error| StoreError::Unavailable(format!("the transaction was rolled back: {error}")));
         for write in batch {
             write.answer(committed.clone());
         }
@@ -268,14 +366,33 @@ impl Writer {
                 inbox.send(Nudge::Due(endpoint, at));
             }
         }
-        self.checkpoints.wrote(&self.db);
+        self.checkpoints.wrote(&self.db, size.bytes);
     }
 
-    fn transact(&mut self, batch: &mut [Box<dyn Write>], after: &mut AfterCommit) -> Result<(), StoreError> {
+    /// Begins a transaction, with a book that shows what is committed.
+    fn begin(&mut self) -> Result<(), StoreError> {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         // Inside the lock nobody else can write any more: what is read now is the truth of this transaction.
         self.notice_others()?;
         self.stale = true;
+        Ok(())
+    }
+
+    /// Takes writes until the transaction is full, and commits. Those that it has taken are in `batch`, in any case.
+    fn transact(
+        &mut self,
+        waiting: &mut impl Iterator<Item = Box<dyn Write>>,
+        batch: &mut Vec<Box<dyn Write>>,
+        after: &mut AfterCommit,
+        size: &mut Size,
+    ) -> Result<(), StoreError> {
+        if let Err(error) = self.begin() {
+            // Whoever holds the lock holds up the others as well.
+            batch.extend(waiting);
+            return Err(error);
+        }
+        batch.extend(waiting.next());
+        let mut next = 0;
         let mut tx = Tx {
             db: &self.db,
             inserts: Inserts::prepare(&self.db)?,
@@ -285,8 +402,10 @@ impl Writer {
             now: self.shared.clock.now(),
             lease: self.lease,
             after,
+            size,
         };
-        for write in batch {
+        while let Some(write) = batch.get_mut(next) {
+            next += 1;
             let hot = write.is_hot();
             // A savepoint keeps a copy of every page that is changed after it.
             if !hot {
@@ -298,6 +417,9 @@ impl Writer {
             let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
             match result {
                 Err(error) if hot && tx.db.total_changes() != changes => return Err(error),
+                // SQLite rolls a transaction back by itself where a statement finds no room or no memory
+                // (sqlite.org/lang_transaction.html, section 3). What came after it would be committed alone.
+                Err(error) if tx.db.is_autocommit() => return Err(error),
                 Err(_) => {
                     tx.after.rewind(mark);
                     tx.book.forget_touched();
@@ -310,8 +432,12 @@ impl Writer {
                 }
                 Ok(()) => tx.book.refresh_touched(tx.db, tx.shared)?,
             }
+            debug_assert!(!tx.db.is_autocommit(), "every write of the batch is in its transaction");
             if !hot {
                 tx.db.prepare_cached("RELEASE one")?.execute([])?;
+            }
+            if !tx.size.is_full() {
+                batch.extend(waiting.next());
             }
         }
         tx.book.flush(tx.db)?;
