@@ -210,3 +210,39 @@ async fn flush_key_uses(api: Api) {
         api.flush_key_uses().await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use clock::SystemClock;
+    use domain::time::Timestamp;
+
+    /// A clock that breaks after some looks.
+    struct FragileClock(AtomicU32);
+
+    impl Clock for FragileClock {
+        fn now(&self) -> Timestamp {
+            assert!(self.0.fetch_add(1, Ordering::SeqCst) < 3, "the clock is broken");
+            SystemClock.now()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_engine_has_died_ends_with_an_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("aldaba.db").display());
+        let settings = [("ALDABA_DATABASE_URL".to_owned(), url), ("ALDABA_ENVIRONMENT".into(), "development".into())];
+        let config = Config::load(Some(std::path::Path::new("/dev/null")), settings, []).expect("settings");
+        let app = App::open(config).await.expect("opens");
+        let app = App { clock: Arc::new(FragileClock(AtomicU32::new(0))), ..app };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let nudging = app.store.clone();
+        let running = tokio::spawn(app.run(listener, std::future::pending()));
+        let ended = tokio::time::timeout(Duration::from_secs(60), running).await;
+        let ended = ended.expect("it ends by itself").expect("no panic of its own");
+        assert!(ended.is_err_and(|error| error.to_string().contains("engine")));
+        drop(nudging);
+    }
+}

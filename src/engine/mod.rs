@@ -49,6 +49,9 @@ pub trait Dispatch: Clone + Send + Sync + 'static {
         isolation: Isolation,
     ) -> impl Future<Output = Result<Vec<Settled>, StoreError>> + Send;
 
+    /// Whether it takes writes at all.
+    fn takes_writes(&self) -> impl Future<Output = bool> + Send;
+
     /// Gives back deliveries that were not attempted.
     fn release(&self, deliveries: Vec<Unattempted>) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
@@ -71,6 +74,10 @@ impl Dispatch for Store {
             Isolation::Shared => Store::settle(self, batch).await,
             Isolation::Savepoint => self.settle_isolated(batch).await,
         }
+    }
+
+    async fn takes_writes(&self) -> bool {
+        self.ping().await.is_ok()
     }
 
     async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {

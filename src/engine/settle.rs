@@ -158,7 +158,7 @@ impl<S: Dispatch> Settler<S> {
                     self.told(&error, batch.len());
                     size = batch.len().div_ceil(2);
                     let alone = batch.len() == 1;
-                    self.put_back(batch);
+                    self.put_back(batch).await;
                     tokio::time::sleep(pause).await;
                     if alone {
                         pause = (pause * 2).min(RETRY_AFTER.1);
@@ -218,14 +218,16 @@ impl<S: Dispatch> Settler<S> {
     }
 
     /// Puts back what failed. One that has failed alone, and fails alone again although others were written meanwhile, is
-    /// set aside: the fault is its own.
-    fn put_back(&mut self, mut batch: Vec<Unwritten>) {
+    /// set aside: the fault is its own. Where there are no others, it is enough that the store takes writes.
+    async fn put_back(&mut self, mut batch: Vec<Unwritten>) {
         if batch.len() > 1 {
             batch.into_iter().rev().for_each(|row| self.waiting.push_front(row));
             return;
         }
         let Some(mut row) = batch.pop() else { return };
-        if row.failed_alone_after.is_some_and(|successes| successes < self.successes) {
+        let others_succeed = row.failed_alone_after.is_some_and(|successes| successes < self.successes);
+        let has_failed = row.failed_alone_after.is_some();
+        if others_succeed || has_failed && self.waiting.is_empty() && self.writer.store.takes_writes().await {
             tracing::error!(
                 delivery = %row.leased.job.id,
                 "an outcome cannot be written and is set aside: it is tried again apart, and others go on"
@@ -311,6 +313,10 @@ mod tests {
             }
             state.written.extend(batch.iter().map(|row| row.delivery.0));
             Ok(vec![Settled::Done; batch.len()])
+        }
+
+        async fn takes_writes(&self) -> bool {
+            !self.0.lock().expect("no panic").is_down
         }
 
         async fn release(&self, _: Vec<Unattempted>) -> Result<(), StoreError> {

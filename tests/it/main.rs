@@ -16,6 +16,7 @@ mod events;
 mod examples;
 mod export;
 mod failover;
+mod faults;
 mod fifo;
 mod filters;
 mod fixture;

@@ -66,3 +66,40 @@ async fn an_outcome_is_written_without_reading_all_that_is_under_way() {
     .await;
     assert!(read < 15 * 20_000, "the node itself looks now and then, and no outcome does: {read} rows");
 }
+
+/// What others have missed is nothing to a replay's outcomes.
+#[tokio::test]
+async fn an_outcome_of_a_replay_reads_nothing_of_what_others_have_missed() {
+    if !database::is_postgres() {
+        return;
+    }
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let (endpoint, _) = app.endpoint(&receiver.url()).await;
+    let path = format!("/v1/webhooks/{endpoint}");
+    app.put(&path, json!({ "status": "disabled" })).await.expect(200);
+    for n in 0..20 {
+        app.publish(json!({ "n": n })).await;
+    }
+    app.put(&path, json!({ "status": "active" })).await.expect(200);
+    let others = "INSERT INTO missed (account, endpoint, type, event) SELECT 0, n % 50, 'a.b', n FROM generate_series(1, 20000) AS n; \
+                  ANALYZE missed";
+    database::execute(app.folder(), others).await;
+    let replay = app.replay(&endpoint, json!({ "from": "2020-01-01T00:00:00Z", "status": "missed" })).await;
+    receiver.wait_for(20).await;
+    app.replayed(&replay).await;
+    let left = "SELECT count(*) FROM missed WHERE account > 0";
+    eventually("all to be missed no more", || async {
+        (database::number(app.folder(), left).await == 0).then_some(())
+    })
+    .await;
+    let sql = "SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes WHERE relname = 'missed' \
+               AND (SELECT n_tup_del FROM pg_stat_user_tables WHERE relname = 'missed') >= 20";
+    // The database counts a little later.
+    let read = eventually("the count of rows", || async {
+        let read = database::number(app.folder(), sql).await;
+        (read > 0).then_some(read)
+    })
+    .await;
+    assert!(read < 2_000, "{read} rows");
+}

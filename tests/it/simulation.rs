@@ -208,6 +208,10 @@ impl Dispatch for SimStore {
         Ok(settled.collect())
     }
 
+    async fn takes_writes(&self) -> bool {
+        self.world.step().await.is_ok()
+    }
+
     async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
         self.world.step().await?;
         let now = self.world.clock.now();
