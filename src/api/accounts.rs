@@ -113,7 +113,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
         None => call.api.store.accounts(page).await?,
         Some(own) => {
             let own = call.api.store.account(own).await?;
-            Paged { items: if page.page == 1 { vec![own] } else { vec![] }, total: 1 }
+            Paged::exact(if page.page == 1 { vec![own] } else { vec![] }, 1)
         }
     };
     Ok(Answer::page(&found, page, resource))

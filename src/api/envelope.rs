@@ -94,12 +94,15 @@ impl Answer {
     /// A page of a list.
     pub fn page<T, A: Serialize>(paged: &Paged<T>, page: Page, render: impl Fn(&T) -> A) -> Self {
         let items: Vec<A> = paged.items.iter().map(render).collect();
-        let pagination = json!({
+        let mut pagination = json!({
             "page": page.page,
             "per_page": page.per_page,
             "total": paged.total,
-            "total_pages": paged.total.div_ceil(u64::from(page.per_page)),
+            "total_pages": paged.total_pages(page.per_page),
         });
+        if paged.total_is_minimum {
+            pagination["total_is_minimum"] = true.into();
+        }
         Self { status: 200, content: Content::Json(begun(&items), Some(pagination)) }
     }
 

@@ -39,6 +39,9 @@ impl Language {
     }
 }
 
+/// Seconds after which a search that was too slow may be tried again: other searches may have ended by then.
+const SEARCH_PAUSE: u32 = 5;
+
 macro_rules! codes {
     ($($variant:ident $status:literal $code:literal $en:literal $es:literal;)*) => {
         /// What went wrong. The name is stable and never translated.
@@ -144,6 +147,7 @@ codes! {
     HeadersTooLarge 431 "headers_too_large" "The request has too many headers, or too large ones." "La solicitud tiene demasiadas cabeceras, o demasiado grandes.";
     RateLimitExceeded 429 "rate_limit_exceeded" "Rate limit exceeded. Try again in {} seconds." "Límite de solicitudes superado. Inténtalo de nuevo en {} segundos.";
     InternalError 500 "internal_error" "An internal error occurred. It was logged with this request's id." "Ocurrió un error interno. Quedó registrado con el id de esta solicitud.";
+    SearchTooSlow 503 "search_too_slow" "The search read for more than {} seconds and was ended. Narrow it, for example by time with from and to." "La búsqueda leyó durante más de {} segundos y se detuvo. Acótala, por ejemplo por fecha con from y to.";
     Unavailable 503 "unavailable" "The service is temporarily unavailable. Try again soon." "El servicio no está disponible temporalmente. Inténtalo pronto de nuevo.";
 }
 
@@ -173,6 +177,7 @@ impl Code {
             Self::PortalPermissionInvalid => "api_keys:write",
             Self::EmailTaken => "ana@example.com",
             Self::RateLimitExceeded => "45",
+            Self::SearchTooSlow => "2",
             _ => "",
         };
         self.template(language).replace("{}", argument)
@@ -406,6 +411,11 @@ impl From<crate::store::StoreError> for ApiError {
             E::Unavailable(reason) => {
                 tracing::error!(%reason, "the store is unavailable");
                 Self::from(Code::Unavailable).with_header("retry-after", 1)
+            }
+            E::TooSlow => {
+                tracing::warn!("a search was ended because it took too long");
+                let seconds = crate::store::SEARCH_TIMEOUT.as_secs();
+                Self::from(Fault::new(Code::SearchTooSlow).naming(seconds)).with_header("retry-after", SEARCH_PAUSE)
             }
             E::Exists | E::Corrupt(_) => {
                 tracing::error!(%error, "the store failed");

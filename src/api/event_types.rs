@@ -12,7 +12,7 @@ use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::openapi::schemas::{NullableObject, NullableSchema};
 use crate::domain::event::{EventType, Operational, TEST_TYPE, is_type_name};
-use crate::store::{Page, Paged, StoreError};
+use crate::store::{Paged, StoreError};
 
 /// Deepest nesting of a schema or an example: readers of JSON that give up do so at some 100.
 const MAX_DEPTH: usize = 64;
@@ -65,11 +65,11 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
     let catalog = call.api.store.view().event_types();
     let mut entries: Vec<&EventType> = catalog.values().collect();
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let Page { page, per_page } = call.page();
-    let skip = usize::try_from(Page { page, per_page }.offset()).unwrap_or(usize::MAX);
+    let page = call.page();
+    let skip = usize::try_from(page.offset()).unwrap_or(usize::MAX);
     let total = u64::try_from(entries.len()).unwrap_or(u64::MAX);
-    let items = entries.into_iter().skip(skip).take(per_page as usize).collect();
-    Ok(Answer::page(&Paged { items, total }, Page { page, per_page }, |entry| resource(entry)))
+    let items = entries.into_iter().skip(skip).take(page.limit() as usize).collect();
+    Ok(Answer::page(&Paged::exact(items, total), page, |entry| resource(entry)))
 }
 
 /// `POST /v1/event-types`

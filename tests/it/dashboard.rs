@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::json;
 
-use crate::app::{App, Call, EVENT, Receiver, Reply};
+use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
 use crate::browser::{Browser, Shown};
 use crate::command_line::printed;
 
@@ -268,4 +268,36 @@ async fn what_is_made_on_a_page_is_made_once_and_its_secret_shown_once() {
     app.get(&format!("/v1/webhooks/{id}")).await.expect(200);
     browser.submit(&ask, &action, &[("confirm", &receiver.url())]).await.expect(200);
     app.get(&format!("/v1/webhooks/{id}")).await.refused(404, "not_found", "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_list_says_how_far_it_is_counted_and_how_far_its_pages_go() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let (endpoint, _) = app.endpoint(&receiver.url()).await;
+    app.publish(json!({})).await;
+    let first = app.delivery(&endpoint, "success").await["id"].as_str().expect("an id").to_owned();
+    if !crate::database::is_postgres() {
+        eventually("the delivery to be listed", || async {
+            let listed = crate::database::number(app.folder(), "SELECT COUNT(*) FROM delivery_lists").await;
+            (listed == 1).then_some(())
+        })
+        .await;
+    }
+    crate::database::add_deliveries(app.folder(), &first, (1, 100_000), 2).await;
+    let path = format!("/accounts/{}/deliveries", app.account);
+    let mut browser = owner(&app).await;
+    let filtered = browser.open(&format!("{path}?status=success")).await.expect(200);
+    assert!(filtered.html.contains("1–50 of 100,000+"), "{}", filtered.html);
+    let all = browser.open(&path).await.expect(200);
+    assert!(all.html.contains("1–50 of 100,001") && !all.html.contains("Pages show the newest"));
+    let last = browser.open(&format!("{path}?page=2000")).await.expect(200);
+    assert!(last.html.contains("99,951–100,000 of 100,001") && !last.html.contains("page=2001"), "{}", last.html);
+    assert!(last.html.contains("Pages show the newest 100,000 entries of a list."));
+    let behind = browser.open(&format!("{path}?page=2001")).await.expect(200);
+    assert!(behind.html.contains("Pages show the newest 100,000 entries of a list."));
+    let mut browser = browser.in_spanish();
+    let filtered = browser.open(&format!("{path}?status=success&page=2000")).await.expect(200);
+    assert!(filtered.html.contains("99.951–100.000 de 100.000+"), "{}", filtered.html);
+    assert!(filtered.html.contains("Las páginas muestran las 100.000 entradas más recientes de una lista."));
 }

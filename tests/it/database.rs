@@ -202,3 +202,36 @@ pub async fn destroy(folder: &Path) {
         std::fs::write(folder.join(name), b"this is no database").expect("written");
     }
 }
+
+/// Writes deliveries like the one with this id, with ids right below it: its `first`-th predecessor up to the `last`-th. On
+/// SQLite the delivery must be listed, and so are those.
+pub async fn add_deliveries(folder: &Path, like: &str, (first, last): (u32, u32), status: i64) {
+    let count = last + 1 - first;
+    if is_postgres() {
+        let rows = format!(
+            "INSERT INTO deliveries (account, id, endpoint, event, type, status, attempt) \
+             SELECT d.account, d.id - n, d.endpoint, d.event, d.type, {status}, 1 FROM deliveries d, \
+             generate_series({first}, {last}) AS n WHERE d.id = {like}"
+        );
+        let counter = format!(
+            "INSERT INTO counters (account, endpoint, shard, total) SELECT account, endpoint, \
+             (SELECT max(shard) + 1 FROM counters), {count} FROM deliveries WHERE id = {like}"
+        );
+        return execute(folder, &format!("{rows}; {counter}")).await;
+    }
+    let numbers =
+        format!("WITH RECURSIVE numbers(n) AS (SELECT {first} UNION ALL SELECT n + 1 FROM numbers WHERE n < {last})");
+    let rows = format!(
+        "{numbers} INSERT INTO deliveries (id, endpoint, event, status, attempt) \
+         SELECT d.id - n, d.endpoint, d.event, {status}, 1 FROM numbers, deliveries d WHERE d.id = {like}"
+    );
+    let lists = format!(
+        "{numbers} INSERT INTO delivery_lists (endpoint, id, event, status, attempt) \
+         SELECT d.endpoint, d.id - n, d.event, {status}, 1 FROM numbers, deliveries d WHERE d.id = {like}"
+    );
+    let counter = format!(
+        "UPDATE endpoint_counters SET deliveries_total = deliveries_total + {count} \
+         WHERE endpoint = (SELECT endpoint FROM deliveries WHERE id = {like})"
+    );
+    execute(folder, &format!("BEGIN IMMEDIATE; {rows}; {lists}; {counter}; COMMIT")).await;
+}

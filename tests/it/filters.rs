@@ -13,7 +13,8 @@ use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::{NewEndpoint, Page};
 use serde_json::json;
 
-use crate::app::{App, EVENT, Receiver};
+use crate::app::{App, EVENT, Receiver, eventually};
+use crate::database;
 use crate::fixture::{ALL, Fixture, list, settlement};
 
 const VALIDATION: &str = "7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa";
@@ -186,4 +187,55 @@ async fn the_list_is_filtered_over_http() {
     let path = format!("/v1/webhooks/deliveries?endpoint_id={endpoint}");
     let nothing = app.call("GET", &path).bearer(&stranger).send().await.expect(200);
     assert_eq!(nothing.json["data"], json!([]), "another account's endpoint does not exist");
+}
+
+#[tokio::test]
+async fn a_total_that_is_a_minimum_says_so_and_no_page_is_promised_that_cannot_be_reached() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let (endpoint, _) = app.endpoint(&receiver.url()).await;
+    app.publish(json!({})).await;
+    let first = app.delivery(&endpoint, "success").await["id"].as_str().expect("an id").to_owned();
+    if !database::is_postgres() {
+        eventually("the delivery to be listed", || async {
+            let listed = database::number(app.folder(), "SELECT COUNT(*) FROM delivery_lists").await;
+            (listed == 1).then_some(())
+        })
+        .await;
+    }
+    database::add_deliveries(app.folder(), &first, (1, 100_000), 2).await;
+    for (query, pagination) in [
+        ("status=success&", json!({ "total": 100_000, "total_pages": 2_000, "total_is_minimum": true })),
+        ("status=failed&", json!({ "total": 0, "total_pages": 0 })),
+        ("", json!({ "total": 100_001, "total_pages": 2_000 })),
+    ] {
+        for (page, has_rows) in [(1, true), (2_000, true), (2_001, false), (1_000_000, false)] {
+            let path = format!("/v1/webhooks/deliveries?{query}page={page}");
+            let answer = app.get(&path).await.expect(200);
+            let mut expected = pagination.clone();
+            (expected["page"], expected["per_page"]) = (page.into(), 50.into());
+            assert_eq!(answer.json["meta"]["pagination"], expected, "{path}");
+            let rows = answer.json["data"].as_array().map(Vec::len);
+            let expected = if has_rows && expected["total"] != 0 { 50 } else { 0 };
+            assert_eq!(rows, Some(expected), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_search_that_takes_too_long_is_ended_and_says_what_helps() {
+    if !database::is_postgres() {
+        // The same of SQLite is held by the test of `store/sqlite/mod.rs`, which has a query without an end.
+        return;
+    }
+    let app = App::start().await;
+    // Nothing ends sooner than what waits for a lock: it reads nothing at all.
+    let holder = database::connect(&database::url(app.folder())).await;
+    holder.batch_execute("BEGIN; LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let late = app.get("/v1/webhooks/deliveries?q=nothing").await.refused(503, "search_too_slow", "");
+    assert_eq!(late.header("retry-after"), "5");
+    let detail = late.json["errors"][0]["detail"].as_str().expect("text");
+    assert!(detail.contains("2 seconds") && detail.contains("from and to"), "{detail}");
+    holder.batch_execute("ROLLBACK").await.expect("unlocked");
+    app.get("/v1/webhooks/deliveries?q=nothing").await.expect(200);
 }

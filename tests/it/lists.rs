@@ -6,7 +6,7 @@ use aldaba::domain::delivery::DeliveryStatus;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::EndpointId;
 use aldaba::domain::time::Timestamp;
-use aldaba::store::{Page, Settlement, Store};
+use aldaba::store::{MAX_PAGED_ROWS, Page, Settlement, Store};
 
 use crate::app::eventually;
 use crate::database;
@@ -140,6 +140,102 @@ async fn a_replay_that_is_cancelled_takes_from_the_totals_what_it_had_made() {
     assert_eq!(total(&f).await, Ok((3, 3)));
     list(&f.store).await;
     assert_eq!(total(&f).await, Ok((3, 3)));
+}
+
+/// An account with one endpoint and one delivery that has succeeded, and the delivery's id.
+async fn with_one_delivery() -> (Fixture, EndpointId, String) {
+    let mut f = Fixture::new().await;
+    let (endpoint, _) = f.endpoint().await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    let leased = f.jobs(1).await;
+    f.store.settle(Arc::new(vec![settlement(&leased[0], 200)])).await.expect("settled");
+    list(&f.store).await;
+    (f, endpoint, leased[0].job.id.to_string())
+}
+
+fn of_status(status: DeliveryStatus) -> DeliveryFilter {
+    DeliveryFilter { statuses: vec![status], ..DeliveryFilter::default() }
+}
+
+const BOUND: u32 = 100_000;
+
+#[tokio::test]
+async fn the_total_of_a_filtered_list_is_exact_up_to_the_bound_and_a_minimum_beyond_it() {
+    assert_eq!(MAX_PAGED_ROWS, u64::from(BOUND));
+    let (f, endpoint, first) = with_one_delivery().await;
+    let (success, failed) = (DeliveryStatus::Success, DeliveryStatus::Failed);
+    database::add_deliveries(f.folder(), &first, (1, BOUND - 1), success.to_column()).await;
+    database::add_deliveries(f.folder(), &first, (BOUND + 1, BOUND + 9), failed.to_column()).await;
+    let found = |status, page, per_page| {
+        let (store, page) = (f.store.clone(), Page { page, per_page });
+        async move {
+            let found = store.find_deliveries(f.account, of_status(status), page).await.expect("found");
+            (found.total, found.total_is_minimum, found.items.len())
+        }
+    };
+    assert_eq!(found(success, 1, 100).await, (100_000, false, 100));
+    assert_eq!(found(success, 1_000, 100).await, (100_000, false, 100));
+    database::add_deliveries(f.folder(), &first, (BOUND, BOUND), success.to_column()).await;
+    assert_eq!(found(success, 1, 100).await, (100_000, true, 100));
+    // Every page that is promised has rows, whatever the pages' size, and no other page has any.
+    for per_page in [100, 7] {
+        let store = f.store.clone();
+        let listed =
+            store.find_deliveries(f.account, of_status(success), Page { page: 1, per_page }).await.expect("found");
+        let last = u32::try_from(listed.total_pages(per_page)).expect("small");
+        assert!(found(success, last, per_page).await.2 > 0, "{last}");
+        assert_eq!(found(success, last + 1, per_page).await, (100_000, true, 0));
+    }
+    assert_eq!(found(success, u32::MAX, 100).await, (100_000, true, 0));
+    assert_eq!(found(failed, 1, 100).await, (9, false, 9));
+    // Without a filter the total is exact, and pages reach as far.
+    for (page, shown) in [(1, 100), (1_000, 100), (1_001, 0), (u32::MAX, 0)] {
+        let page = Page { page, per_page: 100 };
+        for listed in [
+            f.store.account_deliveries(f.account, page).await.expect("listed"),
+            f.store.endpoint_deliveries(f.account, endpoint, page).await.expect("listed"),
+        ] {
+            assert_eq!(
+                (listed.total, listed.total_is_minimum, listed.items.len()),
+                (100_010, false, shown),
+                "{page:?}"
+            );
+            assert_eq!(listed.total_pages(100), 1_000);
+        }
+    }
+    let last = f.store.account_deliveries(f.account, Page { page: 1_000, per_page: 100 }).await.expect("listed");
+    let oldest = last.items.last().expect("100").id.0;
+    assert_eq!(first.parse::<i64>().expect("a number") - oldest, i64::from(BOUND) - 1, "none is left out");
+}
+
+#[tokio::test]
+async fn a_page_far_behind_and_a_filter_that_finds_much_read_few_rows() {
+    if !database::is_postgres() {
+        // SQLite's own counts are looked at where its lists are merged, in `store/sqlite/newest.rs`.
+        return;
+    }
+    let (f, endpoint, first) = with_one_delivery().await;
+    database::add_deliveries(f.folder(), &first, (1, 2 * BOUND), DeliveryStatus::Success.to_column()).await;
+    database::execute(f.folder(), "VACUUM ANALYZE deliveries").await;
+    let sql = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0)::bigint FROM pg_stat_user_tables \
+               WHERE relname LIKE 'deliveries%'";
+    let before = database::number(f.folder(), sql).await;
+    for _ in 0..10 {
+        let far = Page { page: 1_900, per_page: 100 };
+        let listed = f.store.account_deliveries(f.account, far).await.expect("listed");
+        assert_eq!((listed.total, listed.items.len()), (200_001, 0));
+        f.store.endpoint_deliveries(f.account, endpoint, far).await.expect("listed");
+    }
+    let found = f.store.find_deliveries(f.account, of_status(DeliveryStatus::Success), ALL).await.expect("found");
+    assert_eq!((found.total, found.total_is_minimum), (100_000, true));
+    // The database counts a little later, when the connection is used again.
+    let read = eventually("the count of rows", || async {
+        f.store.account_deliveries(f.account, Page { page: 1_900, per_page: 100 }).await.expect("listed");
+        let read = database::number(f.folder(), sql).await - before;
+        (read >= i64::from(BOUND)).then_some(read)
+    })
+    .await;
+    assert!(read < i64::from(BOUND) + 1_000, "{read} rows");
 }
 
 const NOT_LISTED: &str = "SELECT COUNT(*) FROM recent_deliveries";

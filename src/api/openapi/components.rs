@@ -98,8 +98,13 @@ fn pagination() -> Value {
         "properties": {
             "page": number(1, "This page."),
             "per_page": number(1, "Rows on a page, at most 100."),
-            "total": number(0, "Rows on all pages, exactly."),
-            "total_pages": number(0, "Pages in all."),
+            "total": number(0, "Rows of the list, exactly; 100,000 when a filtered list has more."),
+            "total_pages": number(0, "Pages that can be reached. They hold the newest 100,000 rows."),
+            "total_is_minimum": {
+                "type": "boolean",
+                "enum": [true],
+                "description": "`true` when the filtered list has more rows than `total`; absent when `total` is exact.",
+            },
         },
     })
 }

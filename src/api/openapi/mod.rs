@@ -291,6 +291,10 @@ fn codes(route: &Route) -> Vec<Code> {
     }
     if !route.description.filters.is_empty() {
         codes.push(Code::InvalidFilter);
+        // An export reads in small steps, each of which is quick.
+        if matches!(route.description.answer, Shape::Page(..)) {
+            codes.push(Code::SearchTooSlow);
+        }
     }
     codes.extend(route.description.errors);
     codes.sort_by_key(|code| (code.status(), Code::ALL.iter().position(|known| known == code)));
@@ -318,7 +322,12 @@ fn parameters(route: &Route) -> Vec<Value> {
     }
     if matches!(route.description.answer, Shape::Page(..)) {
         for (name, default, most, about) in [
-            ("page", 1, None, "Which page, from 1. What is out of range or no number is clamped."),
+            (
+                "page",
+                1,
+                None,
+                "Which page, from 1. What is out of range or no number is clamped. Pages hold the newest 100,000 rows; later pages are empty.",
+            ),
             ("per_page", 50, Some(100), "Rows on a page, 1 to 100. What is out of range or no number is clamped."),
         ] {
             let mut schema = json!({ "type": "integer", "minimum": 1, "default": default });

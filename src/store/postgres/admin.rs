@@ -90,8 +90,8 @@ impl Store {
         let db = super::snapshot(&mut client).await?;
         let total = count(&db, "SELECT count(*) AS total FROM accounts WHERE deleted_at IS NULL", &[]).await?;
         let sql = format!("{ACCOUNT_COLUMNS} WHERE deleted_at IS NULL ORDER BY key DESC LIMIT $1 OFFSET $2");
-        let found = rows(&db, &sql, &[&i64::from(page.per_page), &offset(page)]).await?;
-        Ok(Paged { items: found.iter().map(account_from_row).collect::<Result<_, _>>()?, total })
+        let found = rows(&db, &sql, &[&i64::from(page.limit()), &offset(page)]).await?;
+        Ok(Paged::exact(found.iter().map(account_from_row).collect::<Result<_, _>>()?, total))
     }
 
     pub async fn create_api_key(
@@ -158,9 +158,9 @@ impl Store {
         let sql = format!(
             "{API_KEY_COLUMNS} WHERE k.account IS NOT DISTINCT FROM $1 ORDER BY k.created_at DESC, k.id LIMIT $2 OFFSET $3"
         );
-        let found = rows(&db, &sql, &[&key, &i64::from(page.per_page), &offset(page)]).await?;
+        let found = rows(&db, &sql, &[&key, &i64::from(page.limit()), &offset(page)]).await?;
         let items = found.iter().map(|row| api_key_from_row(row).map(|(_, key)| key)).collect::<Result<_, _>>()?;
-        Ok(Paged { items, total })
+        Ok(Paged::exact(items, total))
     }
 
     pub async fn delete_api_key(&self, account_id: Option<AccountId>, id: ApiKeyId) -> Result<(), StoreError> {

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::admin::{account, offset};
-use super::{Store, corrupt, execute, get, snapshot, text, when};
+use super::{Store, corrupt, execute, get, search_failed, snapshot, text, when};
 use crate::domain::audit::{AuditEntry, AuditFilter};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
@@ -45,19 +45,20 @@ impl Store {
         let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
         let Some(account) = seen(&db, owner, &filter).await? else {
-            return Ok(Paged { items: Vec::new(), total: 0 });
+            return Ok(Paged::exact(Vec::new(), 0));
         };
         let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
         let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        let sql = format!("SELECT count(*) AS total FROM audit_log l WHERE {condition}");
-        let total: i64 = get(&db.query_one(&sql, &parameters).await?, "total")?;
-        let (limit, offset) = (page.per_page, offset(page));
+        let is_filtered = filter != AuditFilter::default();
+        let most = if is_filtered { format!("LIMIT {}", page.max_found()) } else { String::new() };
+        let sql = format!("SELECT count(*) AS found FROM (SELECT 1 FROM audit_log l WHERE {condition} {most}) AS f");
+        let found: i64 = get(&db.query_one(&sql, &parameters).await.map_err(search_failed)?, "found")?;
+        let found = u64::try_from(found).map_err(|_| corrupt("found"))?;
+        let (limit, offset) = (page.limit(), offset(page));
         let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
-        let found = db.query(&sql, &parameters).await?;
-        Ok(Paged {
-            items: found.iter().map(entry_from_row).collect::<Result<_, _>>()?,
-            total: u64::try_from(total).map_err(|_| corrupt("total"))?,
-        })
+        let rows = db.query(&sql, &parameters).await.map_err(search_failed)?;
+        let items = rows.iter().map(entry_from_row).collect::<Result<_, _>>()?;
+        Ok(if is_filtered { Paged::found(items, found) } else { Paged::exact(items, found) })
     }
 
     pub async fn walk_audit_log(

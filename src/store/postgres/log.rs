@@ -1,4 +1,4 @@
-//! The lists: deliveries and events, newest first, with exact totals.
+//! The lists: deliveries and events, newest first, with exact totals. Pages reach the newest `MAX_PAGED_ROWS`.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
@@ -41,13 +41,13 @@ impl Store {
         let endpoint = find(&db, owner, id).await?;
         let sql = "SELECT coalesce(sum(total), 0)::bigint AS total FROM counters WHERE account = $1 AND endpoint = $2";
         let total = count(&db, sql, &[&endpoint.account.0, &endpoint.key.0]).await?;
-        if page.offset() >= total {
-            return Ok(Paged { items: Vec::new(), total });
+        if page.is_past_the_end(total) {
+            return Ok(Paged::exact(Vec::new(), total));
         }
         let chosen = "SELECT * FROM deliveries WHERE endpoint = $1 ORDER BY id DESC LIMIT $2 OFFSET $3";
         let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
-        let found = rows(&db, &sql, &[&endpoint.key.0, &i64::from(page.per_page), &offset(page)]).await?;
-        Ok(Paged { items: found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total })
+        let found = rows(&db, &sql, &[&endpoint.key.0, &i64::from(page.limit()), &offset(page)]).await?;
+        Ok(Paged::exact(found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total))
     }
 
     pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
@@ -57,14 +57,14 @@ impl Store {
         let sql = "SELECT coalesce(sum(c.total), 0)::bigint AS total FROM counters c JOIN endpoints e \
                    ON e.key = c.endpoint WHERE c.account = $1 AND e.deleted_at IS NULL";
         let total = count(&db, sql, &[&account.0]).await?;
-        if page.offset() >= total {
-            return Ok(Paged { items: Vec::new(), total });
+        if page.is_past_the_end(total) {
+            return Ok(Paged::exact(Vec::new(), total));
         }
         let chosen = "SELECT * FROM deliveries WHERE account = $1 AND endpoint IN (SELECT key FROM endpoints \
                       WHERE account = $1 AND deleted_at IS NULL) ORDER BY id DESC LIMIT $2 OFFSET $3";
         let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
-        let found = rows(&db, &sql, &[&account.0, &i64::from(page.per_page), &offset(page)]).await?;
-        Ok(Paged { items: found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total })
+        let found = rows(&db, &sql, &[&account.0, &i64::from(page.limit()), &offset(page)]).await?;
+        Ok(Paged::exact(found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total))
     }
 
     pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
@@ -85,13 +85,13 @@ impl Store {
         let key = account(&db, owner).await?.key.0;
         let sql = "SELECT coalesce(sum(total), 0)::bigint AS total FROM counters WHERE account = $1 AND endpoint = 0";
         let total = count(&db, sql, &[&key]).await?;
-        if page.offset() >= total {
-            return Ok(Paged { items: Vec::new(), total });
+        if page.is_past_the_end(total) {
+            return Ok(Paged::exact(Vec::new(), total));
         }
         let sql =
             format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.type <> $4 ORDER BY v.id DESC LIMIT $2 OFFSET $3");
-        let found = rows(&db, &sql, &[&key, &i64::from(page.per_page), &offset(page), &TEST_TYPE]).await?;
-        Ok(Paged { items: found.iter().map(event_from_row).collect::<Result<_, _>>()?, total })
+        let found = rows(&db, &sql, &[&key, &i64::from(page.limit()), &offset(page), &TEST_TYPE]).await?;
+        Ok(Paged::exact(found.iter().map(event_from_row).collect::<Result<_, _>>()?, total))
     }
 
     pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {

@@ -37,6 +37,7 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Object, Pool, PoolError, Transaction};
 use foldhash::HashMap;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
 use super::inbox::{Inbox, Nudge, Room};
@@ -69,7 +70,7 @@ pub struct Store {
     intake: intake::Handle,
     herald: herald::Herald,
     rooms: Rooms,
-    /// For lists and the like: whoever reads much takes nothing from what is sent.
+    /// For lists and charts: whoever reads much takes nothing from what is sent, and is ended after `SEARCH_TIMEOUT`.
     reads: Pool,
     origin: Origin,
 }
@@ -292,6 +293,11 @@ fn when(row: &Row, column: &str) -> Result<Timestamp, StoreError> {
 
 fn corrupt(column: &str) -> StoreError {
     StoreError::Corrupt(format!("{column} holds an impossible value"))
+}
+
+/// Why a search failed, which the database ends after `SEARCH_TIMEOUT`.
+fn search_failed(error: tokio_postgres::Error) -> StoreError {
+    if error.code() == Some(&SqlState::QUERY_CANCELED) { StoreError::TooSlow } else { error.into() }
 }
 
 impl From<tokio_postgres::Error> for StoreError {

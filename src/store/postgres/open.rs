@@ -14,7 +14,7 @@ use super::{Store, admin, follow, herald, intake, node, partitions};
 use crate::domain::audit::Origin;
 use crate::store::shared::Shared;
 use crate::store::view::View;
-use crate::store::{OpenError, OpenOptions};
+use crate::store::{OpenError, OpenOptions, SEARCH_TIMEOUT};
 
 /// Twins of SQLite's, of the same names. Forward only; the position in the list is the version.
 const MIGRATIONS: &[(&str, &str)] = &[
@@ -34,7 +34,7 @@ const CONNECTIONS: usize = 10;
 /// And those with which it stays one of the nodes, whatever waits for the others. One more listens.
 const OWN_CONNECTIONS: usize = 3;
 
-/// And those for lists.
+/// And those for lists and charts. Their statements end after `SEARCH_TIMEOUT`.
 const READ_CONNECTIONS: usize = 6;
 
 /// How long a call waits for one of them, and for a new one.
@@ -62,7 +62,8 @@ impl Store {
         let by_key = settings_of(url, &format!("{SESSION} {BY_KEY}"));
         let pool_of = |settings, size| pool(settings, tls.clone(), size).map_err(|e| failed("cannot open", &e));
         let (pool, own) = (pool_of(&by_key, CONNECTIONS)?, pool_of(&by_key, OWN_CONNECTIONS)?);
-        let reads = pool_of(&settings, READ_CONNECTIONS)?;
+        let reads = settings_of(url, &format!("{SESSION} -c statement_timeout={}", SEARCH_TIMEOUT.as_millis()));
+        let reads = pool_of(&reads, READ_CONNECTIONS)?;
         migrate(&pool, &shown).await?;
         let keyring = options.keys.load(&*options.random)?;
         let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;

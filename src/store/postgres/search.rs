@@ -3,14 +3,14 @@
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
-use super::admin::{account, offset};
+use super::admin::account;
 use super::log::{delivery_from_row, shown};
-use super::{Store, column, corrupt, get, rows, snapshot, text};
+use super::{Store, column, corrupt, get, rows, search_failed, snapshot, text};
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::store::values::STRETCH;
-use crate::store::{Page, Paged, StoreError, Stretch};
+use crate::store::{MAX_PAGED_ROWS, Page, Paged, StoreError, Stretch};
 
 impl Store {
     pub async fn find_deliveries(
@@ -27,21 +27,26 @@ impl Store {
         let condition = Condition::of(&db, owner, &filter).await?;
         let parameters: Vec<&(dyn ToSql + Sync)> =
             condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-        // Not cached, either of them: filters are too many.
-        let sql = format!("SELECT count(*) AS total FROM deliveries WHERE {}", condition.sql);
-        let total: i64 = get(&db.query_one(&sql, &parameters).await?, "total")?;
-        let total = u64::try_from(total).map_err(|_| corrupt("total"))?;
-        if page.offset() >= total {
-            return Ok(Paged { items: Vec::new(), total });
-        }
-        let chosen = format!(
-            "SELECT * FROM deliveries WHERE {} ORDER BY id DESC LIMIT {} OFFSET {}",
+        // One look at each row for the total and for the page. The aggregate keeps the order of its input, because nothing
+        // stands between them. An offset that no page has would be too large for a place in an array.
+        let skipped = page.offset().min(MAX_PAGED_ROWS);
+        let sql = format!(
+            "SELECT count(*) AS found, (array_agg(id))[{}:{}] AS page FROM \
+             (SELECT id FROM deliveries WHERE {} ORDER BY id DESC LIMIT {}) AS newest",
+            skipped + 1,
+            skipped + u64::from(page.limit()),
             condition.sql,
-            page.per_page,
-            offset(page)
+            page.max_found()
         );
-        let found = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &parameters).await?;
-        Ok(Paged { items: found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total })
+        // Not cached, either of them: filters are too many.
+        let counted = db.query_one(&sql, &parameters).await.map_err(search_failed)?;
+        let found = u64::try_from(get::<i64>(&counted, "found")?).map_err(|_| corrupt("found"))?;
+        let ids: Vec<i64> = get::<Option<_>>(&counted, "page")?.unwrap_or_default();
+        debug_assert!(ids.is_sorted_by(|a, b| a > b), "the newest first");
+        let chosen =
+            format!("SELECT * FROM deliveries WHERE account = {} AND {}", condition.account, one_of("id", &ids));
+        let shown = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &[]).await?;
+        Ok(Paged::found(shown.iter().map(delivery_from_row).collect::<Result<_, _>>()?, found))
     }
 
     pub async fn walk_deliveries(

@@ -106,8 +106,8 @@ impl Store {
         let sql = format!(
             "SELECT {COLUMNS} FROM {FROM} WHERE u.account IS NOT DISTINCT FROM $1 ORDER BY u.key LIMIT $2 OFFSET $3"
         );
-        let found = rows(&db, &sql, &[&account, &i64::from(page.per_page), &offset(page)]).await?;
-        Ok(Paged { items: found.iter().map(user_from_row).collect::<Result<_, _>>()?, total })
+        let found = rows(&db, &sql, &[&account, &i64::from(page.limit()), &offset(page)]).await?;
+        Ok(Paged::exact(found.iter().map(user_from_row).collect::<Result<_, _>>()?, total))
     }
 
     pub async fn user(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {

@@ -102,8 +102,8 @@ impl Store {
             let total = count(db, "SELECT COUNT(*) FROM accounts WHERE deleted_at IS NULL", [])?;
             let sql = "SELECT * FROM accounts WHERE deleted_at IS NULL ORDER BY key DESC LIMIT ?1 OFFSET ?2";
             let mut statement = db.prepare_cached(sql)?;
-            let rows = statement.query_map(params![page.per_page, sql_offset(page)], account_from_row)?;
-            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+            let rows = statement.query_map(params![page.limit(), sql_offset(page)], account_from_row)?;
+            Ok(Paged::exact(rows.collect::<Result<_, _>>()?, total))
         })
         .await
     }
@@ -161,7 +161,7 @@ impl Store {
             let key = account_id.map(|id| account(db, id)).transpose()?.map(|account| account.key);
             let total = count(db, "SELECT COUNT(*) FROM api_keys WHERE account IS ?1", [key.map(|key| key.0)])?;
             let items = api_keys_where(db, key, Some(page))?.into_iter().map(|(_, key)| key).collect();
-            Ok(Paged { items, total })
+            Ok(Paged::exact(items, total))
         })
         .await
     }
@@ -349,7 +349,7 @@ fn api_keys_where(
 ) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
     let sql = format!("{API_KEY_COLUMNS} WHERE k.account IS ?1 ORDER BY k.created_at DESC, k.id LIMIT ?2 OFFSET ?3");
     let mut statement = db.prepare_cached(&sql)?;
-    let (limit, offset) = page.map_or((-1, 0), |page| (i64::from(page.per_page), sql_offset(page)));
+    let (limit, offset) = page.map_or((-1, 0), |page| (i64::from(page.limit()), sql_offset(page)));
     let rows = statement.query_map(params![account.map(|key| key.0), limit, offset], api_key_from_row)?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

@@ -51,20 +51,23 @@ impl Store {
         filter: AuditFilter,
         page: Page,
     ) -> Result<Paged<AuditEntry>, StoreError> {
-        self.read(move |db| {
+        self.search(move |db| {
             let snapshot = db.unchecked_transaction()?;
             let Some(account) = seen(&snapshot, owner, &filter)? else {
-                return Ok(Paged { items: Vec::new(), total: 0 });
+                return Ok(Paged::exact(Vec::new(), 0));
             };
             let (condition, texts) = audit_condition(&filter, account, |place| format!("?{place}"));
-            let sql = format!("SELECT COUNT(*) FROM audit_log l WHERE {condition}");
-            let total = count(&snapshot, &sql, params_from_iter(&texts))?;
-            let (limit, offset) = (page.per_page, sql_offset(page));
+            let is_filtered = filter != AuditFilter::default();
+            let most = if is_filtered { format!("LIMIT {}", page.max_found()) } else { String::new() };
+            let sql = format!("SELECT COUNT(*) FROM (SELECT 1 FROM audit_log l WHERE {condition} {most})");
+            let found = count(&snapshot, &sql, params_from_iter(&texts))?;
+            let (limit, offset) = (page.limit(), sql_offset(page));
             let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
             let mut statement = snapshot.prepare(&sql)?;
             let rows =
                 statement.query_map(params_from_iter(&texts), |row| entry_from_row(row).map(|(_, entry)| entry))?;
-            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+            let items = rows.collect::<Result<_, _>>()?;
+            Ok(if is_filtered { Paged::found(items, found) } else { Paged::exact(items, found) })
         })
         .await
     }

@@ -1,14 +1,11 @@
-//! The lists: deliveries and events, newest first, with exact totals.
+//! The lists: deliveries and events, newest first, with exact totals. Pages reach the newest `MAX_PAGED_ROWS`.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
-use foldhash::HashSet;
 use rusqlite::{Connection, Row, params};
 
 use super::admin::{account, sql_offset};
 use super::book::{time, uuid};
 use super::endpoints::find;
+use super::newest::{Wanted, newest_ids};
 use super::{Store, parsed};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
@@ -37,8 +34,8 @@ impl Store {
             let snapshot = db.unchecked_transaction()?;
             let endpoint = find(&snapshot, owner, id)?;
             let total = deliveries_total(&snapshot, "key", endpoint.key.0)?;
-            if page.offset() >= total {
-                return Ok(Paged { items: Vec::new(), total });
+            if page.is_past_the_end(total) {
+                return Ok(Paged::exact(Vec::new(), total));
             }
             // What is skipped costs its entry of the list only.
             let sql = format!(
@@ -48,8 +45,8 @@ impl Store {
             );
             let mut statement = snapshot.prepare_cached(&sql)?;
             let rows =
-                statement.query_map(params![endpoint.key.0, page.per_page, sql_offset(page)], delivery_from_row)?;
-            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+                statement.query_map(params![endpoint.key.0, page.limit(), sql_offset(page)], delivery_from_row)?;
+            Ok(Paged::exact(rows.collect::<Result<_, _>>()?, total))
         })
         .await
     }
@@ -60,16 +57,15 @@ impl Store {
             let snapshot = db.unchecked_transaction()?;
             let account = account(&snapshot, owner)?.key;
             let total = deliveries_total(&snapshot, "account", account.0)?;
-            if page.offset() >= total {
-                return Ok(Paged { items: Vec::new(), total });
+            if page.is_past_the_end(total) {
+                return Ok(Paged::exact(Vec::new(), total));
             }
             let sql = "SELECT key FROM endpoints WHERE account = ?1 AND deleted_at IS NULL";
             let endpoints: Vec<i64> =
                 snapshot.prepare_cached(sql)?.query_map([account.0], |row| row.get(0))?.collect::<Result<_, _>>()?;
-            let skipped = usize::try_from(page.offset()).unwrap_or(usize::MAX);
-            let wanted = skipped.saturating_add(page.per_page as usize);
-            let ids = newest_ids(&snapshot, &endpoints, (0, i64::MAX), wanted)?;
-            Ok(Paged { items: deliveries_of(&snapshot, ids.into_iter().skip(skipped))?, total })
+            let skipped = usize::try_from(page.offset()).expect("at most MAX_PAGED_ROWS");
+            let ids = newest_ids(&snapshot, &Wanted::all_of(&endpoints), skipped + page.limit() as usize)?;
+            Ok(Paged::exact(deliveries_of(&snapshot, ids.into_iter().skip(skipped))?, total))
         })
         .await
     }
@@ -97,14 +93,14 @@ impl Store {
             let sql = "SELECT events_total FROM accounts WHERE key = ?1";
             let total: i64 = snapshot.prepare_cached(sql)?.query_row([key], |row| row.get(0))?;
             let total = u64::try_from(total).unwrap_or(0);
-            if page.offset() >= total {
-                return Ok(Paged { items: Vec::new(), total });
+            if page.is_past_the_end(total) {
+                return Ok(Paged::exact(Vec::new(), total));
             }
             let sql =
                 format!("{EVENT_COLUMNS} WHERE v.account = ?1 AND v.type <> ?4 ORDER BY v.id DESC LIMIT ?2 OFFSET ?3");
             let mut statement = snapshot.prepare_cached(&sql)?;
-            let rows = statement.query_map(params![key, page.per_page, sql_offset(page), TEST_TYPE], event_from_row)?;
-            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+            let rows = statement.query_map(params![key, page.limit(), sql_offset(page), TEST_TYPE], event_from_row)?;
+            Ok(Paged::exact(rows.collect::<Result<_, _>>()?, total))
         })
         .await
     }
@@ -173,71 +169,10 @@ fn deliveries_total(db: &Connection, column: &str, value: i64) -> Result<u64, St
     Ok(u64::try_from(total).unwrap_or(0))
 }
 
-/// The newest of ids that are offered in any order.
-pub(super) struct Newest {
-    kept: BinaryHeap<Reverse<i64>>,
-    wanted: usize,
-}
-
-impl Newest {
-    /// So many of them.
-    pub fn of(wanted: usize) -> Self {
-        Self { kept: BinaryHeap::new(), wanted }
-    }
-
-    /// Returns whether it is one of them so far.
-    pub fn offer(&mut self, id: i64) -> bool {
-        if self.kept.len() == self.wanted && self.kept.peek().is_none_or(|Reverse(oldest)| id < *oldest) {
-            return false;
-        }
-        self.kept.push(Reverse(id));
-        if self.kept.len() > self.wanted {
-            self.kept.pop();
-        }
-        true
-    }
-
-    /// The newest first, after so many of them.
-    pub fn skip(self, skipped: usize) -> impl Iterator<Item = i64> {
-        self.kept.into_sorted_vec().into_iter().map(|Reverse(id)| id).skip(skipped)
-    }
-}
-
 /// The deliveries with these ids, in their order.
 pub(super) fn deliveries_of(db: &Connection, ids: impl Iterator<Item = i64>) -> Result<Vec<Delivery>, StoreError> {
     let mut statement = db.prepare_cached(&format!("{DELIVERY_COLUMNS} WHERE d.id = ?1"))?;
     Ok(ids.map(|id| statement.query_row([id], delivery_from_row)).collect::<Result<_, _>>()?)
-}
-
-/// The newest ids of deliveries of these endpoints, from `first` on and before `end`: a merge of the newest of each,
-/// because an index by account would cost every insert what only these lists need.
-pub(super) fn newest_ids(
-    db: &Connection,
-    endpoints: &[i64],
-    (first, end): (i64, i64),
-    wanted: usize,
-) -> Result<Vec<i64>, StoreError> {
-    let mut newest = Newest::of(wanted);
-    for endpoint in endpoints {
-        let sql = "SELECT id FROM delivery_lists WHERE endpoint = ?1 AND id >= ?2 AND id < ?3 \
-                   ORDER BY id DESC LIMIT ?4";
-        let mut statement = db.prepare_cached(sql)?;
-        let mut rows = statement.query(params![endpoint, first, end, i64::try_from(wanted).unwrap_or(i64::MAX)])?;
-        while let Some(row) = rows.next()?
-            && newest.offer(row.get(0)?)
-        {}
-    }
-    // What is recent is looked through once for all of them.
-    let endpoints: HashSet<i64> = endpoints.iter().copied().collect();
-    let sql = "SELECT id, endpoint FROM recent_deliveries WHERE id >= ?1 AND id < ?2 ORDER BY id DESC";
-    let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query([first, end])?;
-    while let Some(row) = rows.next()? {
-        if endpoints.contains(&row.get(1)?) && !newest.offer(row.get(0)?) {
-            break;
-        }
-    }
-    Ok(newest.skip(0).collect())
 }
 
 pub(super) fn delivery_from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {

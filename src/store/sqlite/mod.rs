@@ -2,7 +2,7 @@
 //!
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
 //! method lives tells who calls it: `admin`, `endpoints` and `users` the API, `intake` publishing, `dispatch` the engine,
-//! `log` and `search` the lists, which `lists` writes, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping,
+//! `log` and `search` the lists, which `lists` writes and `newest` merges, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping,
 //! `checkpoint` SQLite's own log, `export` the move to PostgreSQL.
 
 mod admin;
@@ -19,6 +19,7 @@ mod intake;
 mod lists;
 mod log;
 mod maintain;
+mod newest;
 mod notice;
 mod open;
 mod pace;
@@ -31,7 +32,7 @@ mod users;
 mod writer;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
@@ -39,7 +40,7 @@ use tokio::sync::Semaphore;
 use super::inbox::Inbox;
 use super::shared::Shared;
 use super::view::View;
-use super::{KeepScope, KeptAnswer, StoreError};
+use super::{KeepScope, KeptAnswer, SEARCH_TIMEOUT, StoreError};
 use crate::domain::audit::Origin;
 use crate::waiting::at_most;
 
@@ -56,6 +57,9 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a call waits for a reader or for a place in the writer's queue.
 const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Instructions of SQLite's machine after which a search looks at its time: about half a millisecond.
+const CHECKED_INSTRUCTIONS: i32 = 10_000;
 
 /// The embedded store. Clones share it.
 #[derive(Clone)]
@@ -105,10 +109,25 @@ impl Store {
         self.read(move |db| intake::kept_answer(db, &scope)).await
     }
 
+    /// Runs a read that may look at every row of an account, and ends it after [`SEARCH_TIMEOUT`].
+    async fn search<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.with_reader(|db| within(SEARCH_TIMEOUT, db, query)).await
+    }
+
     /// Runs a read on one of the readers' connections, away from the async threads.
     async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.with_reader(|db| query(db)).await
+    }
+
+    async fn with_reader<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let readers = self.readers.clone();
         let permit = at_most(QUEUE_TIMEOUT, readers.permits.clone().acquire_owned())
@@ -117,11 +136,11 @@ impl Store {
             .map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
         tokio::task::spawn_blocking(move || {
             let taken = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = match taken {
+            let mut connection = match taken {
                 Some(connection) => connection,
                 None => open::reader(&readers.path)?,
             };
-            let answer = query(&connection);
+            let answer = query(&mut connection);
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             drop(permit);
             answer
@@ -129,6 +148,19 @@ impl Store {
         .await
         .map_err(|_| StoreError::Unavailable("a read was interrupted".into()))?
     }
+}
+
+/// Runs a query, and ends it when it takes longer than `limit`.
+fn within<T>(
+    limit: Duration,
+    db: &mut Connection,
+    query: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let deadline = Instant::now() + limit;
+    db.progress_handler(CHECKED_INSTRUCTIONS, Some(move || Instant::now() >= deadline))?;
+    let answer = query(db);
+    db.progress_handler(0, None::<fn() -> bool>)?;
+    answer
 }
 
 /// The readers' connections: opened when first needed, never more than [`READERS`].
@@ -150,6 +182,8 @@ impl From<rusqlite::Error> for StoreError {
         use rusqlite::Error as E;
         match error {
             E::QueryReturnedNoRows => Self::NotFound,
+            // Only `within` interrupts.
+            E::SqliteFailure(code, _) if code.code == rusqlite::ErrorCode::OperationInterrupted => Self::TooSlow,
             E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) => {
                 Self::Corrupt(error.to_string())
             }
@@ -169,4 +203,20 @@ fn parsed<T, C: rusqlite::types::FromSql>(
     parse(row.get(index)?).ok_or_else(|| {
         rusqlite::Error::FromSqlConversionFailure(index, kind, format!("{column} holds an impossible value").into())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_without_an_end_is_ended_and_the_connection_reads_on() {
+        let mut db = Connection::open_in_memory().expect("opens");
+        let endless = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT COUNT(*) FROM n";
+        let number = |db: &Connection, sql: &str| Ok(db.query_row(sql, [], |row| row.get::<_, i64>(0))?);
+        let ended = within(Duration::from_millis(5), &mut db, |db| number(db, endless));
+        assert!(matches!(ended, Err(StoreError::TooSlow)), "{ended:?}");
+        let bounded = format!("{endless} LIMIT 1").replace("FROM n)", "FROM n WHERE n < 100000)");
+        assert_eq!(number(&db, &bounded), Ok(100_000));
+    }
 }

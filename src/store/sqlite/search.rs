@@ -6,10 +6,11 @@ use rusqlite::{Connection, params_from_iter};
 use super::Store;
 use super::admin::account;
 use super::book::uuid;
-use super::log::{DELIVERY_COLUMNS, Newest, deliveries_of, delivery_from_row, newest_ids};
+use super::log::{DELIVERY_COLUMNS, deliveries_of, delivery_from_row};
+use super::newest::{Wanted, newest_ids};
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
-use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::id::{AccountId, DeliveryId, EndpointId};
 use crate::store::values::STRETCH;
 use crate::store::{Page, Paged, StoreError, Stretch};
 
@@ -17,9 +18,6 @@ use crate::store::{Page, Paged, StoreError, Stretch};
 const VALIDATION: &str = "lower(substr(hex(e.validation_id), 1, 8) || '-' || substr(hex(e.validation_id), 9, 4) || '-' \
                           || substr(hex(e.validation_id), 13, 4) || '-' || substr(hex(e.validation_id), 17, 4) || '-' \
                           || substr(hex(e.validation_id), 21))";
-
-/// What is listed, and what is not yet: both together are all.
-const PARTS: [&str; 2] = ["delivery_lists", "recent_deliveries"];
 
 impl Store {
     /// Deliveries of all endpoints of an account that the filter takes, newest first.
@@ -32,26 +30,17 @@ impl Store {
         if filter == DeliveryFilter::default() {
             return self.account_deliveries(owner, page).await;
         }
-        self.read(move |db| {
+        self.search(move |db| {
             // One snapshot, so that the total and the page belong together.
             let snapshot = db.unchecked_transaction()?;
             let condition = Condition::of(&snapshot, owner, &filter)?;
-            let events = if condition.asks_events { "JOIN events e ON e.id = d.event" } else { "" };
+            // One look at each row for the total and for the page.
+            let most = usize::try_from(page.max_found()).unwrap_or(usize::MAX);
+            let ids = newest_ids(&snapshot, &condition.wanted(filter.ids()), most)?;
+            let found = ids.len() as u64;
             let skipped = usize::try_from(page.offset()).unwrap_or(usize::MAX);
-            let mut newest = Newest::of(skipped.saturating_add(page.per_page as usize));
-            let mut total = 0;
-            for part in PARTS {
-                // One look at each row for the total and for the page.
-                let sql = format!("SELECT d.id FROM {part} d {events} WHERE {}", condition.sql);
-                // Not cached: filters are too many.
-                let mut statement = snapshot.prepare(&sql)?;
-                let mut rows = statement.query(params_from_iter(&condition.values))?;
-                while let Some(row) = rows.next()? {
-                    total += 1;
-                    newest.offer(row.get(0)?);
-                }
-            }
-            Ok(Paged { items: deliveries_of(&snapshot, newest.skip(skipped))?, total })
+            let shown = ids.into_iter().skip(skipped).take(page.limit() as usize);
+            Ok(Paged::found(deliveries_of(&snapshot, shown)?, found))
         })
         .await
     }
@@ -66,9 +55,9 @@ impl Store {
         self.read(move |db| {
             let snapshot = db.unchecked_transaction()?;
             let condition = Condition::of(&snapshot, owner, &filter)?;
-            let (first, end) = filter.ids();
-            let end = end.map_or(i64::MAX, |end| end.0).min(before.unwrap_or(i64::MAX));
-            let ids = newest_ids(&snapshot, &condition.endpoints, (first.map_or(0, |id| id.0), end), STRETCH)?;
+            let (first, end) = range(filter.ids());
+            let range = (first, end.min(before.unwrap_or(i64::MAX)));
+            let ids = newest_ids(&snapshot, &Wanted { ids: range, ..Wanted::all_of(&condition.endpoints) }, STRETCH)?;
             let sql =
                 format!("{DELIVERY_COLUMNS} WHERE {} AND {} ORDER BY d.id DESC", one_of("d.id", &ids), condition.sql);
             let mut statement = snapshot.prepare(&sql)?;
@@ -80,7 +69,12 @@ impl Store {
     }
 }
 
-/// A filter as SQL: numbers of ours are written out, text from outside is bound.
+/// The first id that a filter takes, and the first that is too high for it.
+fn range((first, end): (Option<DeliveryId>, Option<DeliveryId>)) -> (i64, i64) {
+    (first.map_or(0, |id| id.0), end.map_or(i64::MAX, |id| id.0))
+}
+
+/// A filter as SQL, without its endpoints and times: numbers of ours are written out, text from outside is bound.
 struct Condition {
     sql: String,
     values: Vec<Value>,
@@ -93,8 +87,7 @@ struct Condition {
 impl Condition {
     fn of(db: &Connection, owner: AccountId, filter: &DeliveryFilter) -> Result<Self, StoreError> {
         let (named, found) = endpoints(db, owner, filter)?;
-        let sql = one_of("d.endpoint", &named);
-        let mut condition = Self { sql, values: Vec::new(), endpoints: named, asks_events: false };
+        let mut condition = Self { sql: "TRUE".to_owned(), values: Vec::new(), endpoints: named, asks_events: false };
         if !filter.statuses.is_empty() {
             let statuses: Vec<i64> = filter.statuses.iter().map(|status| status.to_column()).collect();
             condition.and(&one_of("d.status", &statuses));
@@ -110,13 +103,6 @@ impl Condition {
             let answers: Vec<String> = filter.responses.iter().map(|response| answered(*response)).collect();
             condition.and(&format!("({})", answers.join(" OR ")));
         }
-        let (first, end) = filter.ids();
-        if let Some(first) = first {
-            condition.and(&format!("d.id >= {first}"));
-        }
-        if let Some(end) = end {
-            condition.and(&format!("d.id < {end}"));
-        }
         if let Some(least) = filter.min_attempt {
             condition.and(&format!("MAX(d.attempt, 1) >= {least}"));
         }
@@ -127,6 +113,12 @@ impl Condition {
             condition.search(search, &found);
         }
         Ok(condition)
+    }
+
+    /// The deliveries that the filter takes.
+    fn wanted(&self, ids: (Option<DeliveryId>, Option<DeliveryId>)) -> Wanted<'_> {
+        let Self { sql, values, endpoints, asks_events } = self;
+        Wanted { endpoints, ids: range(ids), condition: sql, values, joins_events: *asks_events }
     }
 
     fn and(&mut self, more: &str) {

@@ -106,8 +106,8 @@ impl Store {
             let total = count(&snapshot, "SELECT COUNT(*) FROM users WHERE account IS ?1", [key])?;
             let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.account IS ?1 ORDER BY u.key LIMIT ?2 OFFSET ?3");
             let mut statement = snapshot.prepare_cached(&sql)?;
-            let rows = statement.query_map(params![key, page.per_page, sql_offset(page)], user_from_row)?;
-            Ok(Paged { items: rows.collect::<Result<_, _>>()?, total })
+            let rows = statement.query_map(params![key, page.limit(), sql_offset(page)], user_from_row)?;
+            Ok(Paged::exact(rows.collect::<Result<_, _>>()?, total))
         })
         .await
     }

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use serde_json::Value;
 use url::form_urlencoded::byte_serialize;
 
-use super::parts::{at_page, empty, pager};
+use super::parts::{at_page, empty, pager, pages_end};
 use super::visit::{Doc, Failure, Fault, Item, Visit};
 
 /// Entries of one answer: the most that the API gives.
@@ -88,8 +88,8 @@ pub fn status_of(failure: &Failure) -> u16 {
     if matches!(failure.status, 413 | 429 | 503) { failure.status } else { 422 }
 }
 
-/// A page of a list: its rows and the way to the other pages, or `nothing` where the list is empty. One behind the last page says
-/// that the list has become shorter.
+/// A page of a list: its rows and the way to the other pages, or `nothing` where the list is empty. A page behind the last
+/// one says that the list has become shorter, or how far pages go.
 pub fn listed(v: &Visit, doc: &Doc, path: &str, nothing: Markup, rows: impl FnOnce(&[Item<'_>]) -> Markup) -> Markup {
     let items = doc.items();
     if !items.is_empty() {
@@ -99,11 +99,8 @@ pub fn listed(v: &Visit, doc: &Doc, path: &str, nothing: Markup, rows: impl FnOn
         return nothing;
     }
     let first = at_page(v, path, 1);
-    empty(
-        &v.say("Nothing is on this page"),
-        &v.say("The list has become shorter than it was."),
-        Some((&first, &v.say("To the first page"))),
-    )
+    let why = if doc.goes_on() { pages_end(v, doc) } else { v.say("The list has become shorter than it was.") };
+    empty(&v.say("Nothing is on this page"), &why, Some((&first, &v.say("To the first page"))))
 }
 
 #[cfg(test)]

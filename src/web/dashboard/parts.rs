@@ -246,27 +246,30 @@ pub fn empty(title: &str, text: &str, action: Option<(&str, &str)>) -> Markup {
 /// Which part of a list this is, and the ways to the parts beside it. `path` is the page's own address; what the
 /// query asks for stays.
 pub fn pager(v: &Visit, doc: &Doc, path: &str) -> Markup {
-    let (page, pages, total) = (doc.page().max(1), doc.total_pages(), doc.total());
-    let Some((first, last)) = shown(page, pages, total, doc.items().len() as u64) else { return html! {} };
+    let (page, pages) = (doc.page().max(1), doc.total_pages());
+    let Some((first, last)) = shown(page, doc.per_page(), doc.items().len() as u64) else { return html! {} };
     let to = |page| at_page(v, path, page);
-    let part = [("first", number(v, first)), ("last", number(v, last)), ("total", number(v, total))];
+    let more = if doc.total_is_minimum() { "+" } else { "" };
+    let part = [("first", number(v, first)), ("last", number(v, last)), ("total", number(v, doc.total()) + more)];
     html! { nav.pager aria-label=(v.say("Pages of the list")) {
         p { (v.fill("{first}–{last} of {total}", &[("first", &part[0].1), ("last", &part[1].1), ("total", &part[2].1)])) }
         @if pages > 1 { div {
             @if page > 1 { a.button rel="prev" href=(to(page - 1)) { (v.say("Previous")) } }
             @if page < pages { a.button rel="next" href=(to(page + 1)) { (v.say("Next")) } }
         } }
+        @if page >= pages && doc.goes_on() { p.muted { (pages_end(v, doc)) } }
     } }
 }
 
-/// The numbers of the first and the last of `here` entries on a page. The last page tells only how many there are in
-/// all, any other how many stand on each.
-fn shown(page: u64, pages: u64, total: u64, here: u64) -> Option<(u64, u64)> {
-    if here == 0 {
-        return None;
-    }
-    let first = if page >= pages { total.saturating_sub(here) + 1 } else { (page - 1) * here + 1 };
-    Some((first, first + here - 1))
+/// Says how far the pages of a long list go.
+pub fn pages_end(v: &Visit, doc: &Doc) -> String {
+    v.fill("Pages show the newest {n} entries of a list.", &[("n", &number(v, doc.total_pages() * doc.per_page()))])
+}
+
+/// The numbers of the first and the last of `here` entries on a page.
+fn shown(page: u64, per_page: u64, here: u64) -> Option<(u64, u64)> {
+    let first = (page - 1) * per_page + 1;
+    (here > 0).then(|| (first, first + here - 1))
 }
 
 /// The address of a page of the list that is shown, with all else that was asked for. The first page has no number.
@@ -561,10 +564,10 @@ mod tests {
 
     #[test]
     fn a_page_of_a_list_knows_its_place() {
-        assert_eq!(shown(1, 25, 1_234, 50), Some((1, 50)));
-        assert_eq!(shown(25, 25, 1_234, 34), Some((1_201, 1_234)));
-        assert_eq!(shown(1, 1, 7, 7), Some((1, 7)));
-        assert_eq!(shown(9, 1, 7, 0), None);
+        assert_eq!(shown(1, 50, 50), Some((1, 50)));
+        assert_eq!(shown(25, 50, 34), Some((1_201, 1_234)));
+        assert_eq!(shown(1, 50, 7), Some((1, 7)));
+        assert_eq!(shown(9, 50, 0), None);
     }
 
     #[test]

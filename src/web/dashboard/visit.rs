@@ -199,12 +199,27 @@ impl Doc {
         self.pagination("total")
     }
 
+    /// Whether there are more rows than the total says.
+    pub fn total_is_minimum(&self) -> bool {
+        self.0["meta"]["pagination"]["total_is_minimum"] == true
+    }
+
+    /// Rows on each page but the last.
+    pub fn per_page(&self) -> u64 {
+        self.pagination("per_page")
+    }
+
+    /// Whether the list has rows that no page reaches.
+    pub fn goes_on(&self) -> bool {
+        self.total_is_minimum() || self.total() > self.total_pages() * self.per_page()
+    }
+
     /// Which page this is.
     pub fn page(&self) -> u64 {
         self.pagination("page")
     }
 
-    /// How many there are.
+    /// How many pages can be reached.
     pub fn total_pages(&self) -> u64 {
         self.pagination("total_pages")
     }
