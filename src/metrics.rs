@@ -42,6 +42,8 @@ metrics! {
     counter attempts_failed_total,
     /// Attempts whose worker panicked; their deliveries are tried again.
     counter attempts_panicked_total,
+    /// Attempts that this machine could not make; their deliveries wait, and no receiver is charged.
+    counter attempts_local_fault_total,
     /// Requests to receivers that are in flight.
     gauge attempts_in_flight,
     /// Deliveries leased to this process and waiting in memory, in flight or not.

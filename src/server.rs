@@ -21,6 +21,10 @@ use crate::api::Peer;
 /// Connections at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 10_000;
 
+/// File descriptors that clients cannot take: 1,024 for attempts in flight, as many for kept connections to receivers,
+/// and the rest for look-ups, the database and the process itself.
+const RESERVED_FILES: u64 = 2_560;
+
 /// A request's head must have arrived within this time, which also closes idle connections.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -41,7 +45,7 @@ pub async fn serve<F>(
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let connections = Arc::new(Semaphore::new(max_connections(open_files())));
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD).writev(false);
@@ -88,6 +92,24 @@ pub async fn serve<F>(
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were cut off at the stop");
     }
+}
+
+/// How many connections clients may have where this process may open so many files. Where these are few, half of them
+/// stay reserved.
+fn max_connections(files: u64) -> usize {
+    let clients = files - RESERVED_FILES.min(files.div_ceil(2));
+    usize::try_from(clients).unwrap_or(usize::MAX).clamp(1, MAX_CONNECTIONS)
+}
+
+/// How many files this process may open.
+#[cfg(unix)]
+fn open_files() -> u64 {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(not(unix))]
+fn open_files() -> u64 {
+    u64::MAX
 }
 
 /// Writes a refusal, for a status, as a whole HTTP message.
@@ -173,6 +195,20 @@ impl<T: hyper::rt::Write + Unpin> hyper::rt::Write for Wire<T> {
                 ready!(self.write_pending(context))?;
                 Pin::new(&mut self.stream).poll_write_vectored(context, messages)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_leave_descriptors_for_attempts_and_the_database() {
+        for (files, expected) in
+            [(u64::MAX, 10_000), (65_536, 10_000), (8_192, 5_632), (5_120, 2_560), (1_024, 512), (129, 64), (1, 1)]
+        {
+            assert_eq!(max_connections(files), expected, "{files}");
         }
     }
 }

@@ -16,8 +16,7 @@ use crate::domain::event::{Operational, TEST_TYPE, message};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
 use crate::domain::url::{ReceiverUrl, UrlError};
-use crate::egress::GuardError;
-use crate::egress::StoredTarget;
+use crate::egress::{AttemptEnd, GuardError, StoredTarget};
 use crate::store::{NewEndpoint, Settlement, StoreError, Unattempted, View, WithSecret};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
@@ -230,12 +229,18 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
     let job = &leased.job;
     // A paused endpoint can be tested: that is how its owner sees whether it is well again.
     let current = StoredTarget { store: &api.store, job, held_when_paused: false };
-    let outcome = api.egress.attempt(job, &current).await;
-    let Some(outcome) = outcome else {
-        api.store.release(vec![Unattempted::of(job)]).await?;
-        // Deleted meanwhile, or the database could not say what it is now.
-        api.store.endpoint(account, endpoint.id).await?;
-        return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 1));
+    let outcome = match api.egress.attempt(job, &current).await {
+        AttemptEnd::Outcome(outcome) => outcome,
+        end => {
+            if let AttemptEnd::LocalFault(fault) = end {
+                api.metrics.attempts_local_fault_total.add(1);
+                tracing::warn!("a test delivery was not sent, and no receiver is charged: {fault}");
+            }
+            api.store.release(vec![Unattempted::of(job)]).await?;
+            // Deleted meanwhile, or the database could not say what it is now, or this machine could not send.
+            api.store.endpoint(account, endpoint.id).await?;
+            return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 1));
+        }
     };
     let result = Resource {
         r#type: "webhook_test_result",
@@ -352,6 +357,10 @@ async fn check_address(call: &Call, url: &ReceiverUrl) -> Result<(), ApiError> {
             GuardError::Unresolved { host } => (Code::UrlDnsFailed, host),
             GuardError::Blocked { host } => (Code::UrlSsrfBlocked, host),
             GuardError::NotHttps { .. } => return Fault::of_field(Code::UrlNotHttps, "url").into(),
+            GuardError::Local(fault) => {
+                tracing::warn!("a receiver's name was not looked up: {fault}");
+                return ApiError::from(Code::Unavailable).with_header("retry-after", 1);
+            }
         };
         Fault::of_field(code, "url").naming(host).into()
     })

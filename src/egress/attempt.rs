@@ -15,11 +15,14 @@ use hyper::{Method, Request, Response};
 use tokio::time::Instant;
 
 use super::Egress;
-use super::connector::Connection;
+use super::connector::{ConnectError, Connection};
+use super::deadline::within;
+use super::fault::{LocalFault, exhausted};
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
 use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
+use crate::domain::url::Host;
 use crate::store::{Store, Target};
 
 /// Bytes of an answer's body that are read; the rest is left, and the connection closed.
@@ -102,31 +105,52 @@ impl Row for StoredTarget<'_> {
     }
 }
 
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub enum AttemptEnd {
+    /// It was made.
+    Outcome(Outcome),
+    /// The endpoint receives nothing now: nothing was sent.
+    Held,
+    /// This machine could not make it: the delivery is attempted again, and nobody is charged.
+    LocalFault(LocalFault),
+}
+
 /// How far an attempt got, should its time run out.
 #[derive(Default)]
 struct Progress {
     stage: AtomicU8,
     version: AtomicI64,
-    /// Time that the store took, which is not the receiver's: in microseconds, and since when it takes more.
-    asked_us: AtomicU64,
-    asking_since: Mutex<Option<Instant>>,
+    /// Time that this process took, which is not the receiver's: in microseconds, and since when it takes more.
+    ours_us: AtomicU64,
+    ours_since: Mutex<Option<Instant>>,
 }
 
 impl Progress {
-    /// Reads the row, and counts the time.
+    /// Reads the row, while the clock stands.
     async fn ask(&self, row: &impl Row) -> Option<Arc<Target>> {
-        let since = Instant::now();
-        *self.asking_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(since);
+        self.stop_clock();
         let target = row.current().await;
-        *self.asking_since.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        self.asked_us.fetch_add(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.start_clock();
         target
     }
 
-    /// How long the store has been asked until now.
-    fn asked(&self) -> Duration {
-        let now = *self.asking_since.lock().unwrap_or_else(PoisonError::into_inner);
-        Duration::from_micros(self.asked_us.load(Ordering::Relaxed))
+    /// What follows is not the receiver's time.
+    fn stop_clock(&self) {
+        let since = self.ours_since.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+        debug_assert!(since.is_none(), "the clock is stopped once at a time");
+    }
+
+    /// What follows is the receiver's time. Nothing happens where the clock runs.
+    fn start_clock(&self) {
+        let Some(since) = self.ours_since.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        self.ours_us.fetch_add(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long the clock has stood until now.
+    fn ours(&self) -> Duration {
+        let now = *self.ours_since.lock().unwrap_or_else(PoisonError::into_inner);
+        Duration::from_micros(self.ours_us.load(Ordering::Relaxed))
             + now.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
@@ -156,6 +180,8 @@ struct Answer {
 enum Broken {
     /// The endpoint's deliveries are held.
     Held,
+    /// This machine lacks something.
+    Local(LocalFault),
     /// In words for the receiver's owner.
     Failed(String),
     /// A kept connection had been closed by the receiver: another one may work.
@@ -185,23 +211,16 @@ impl Egress {
         .into()
     }
 
-    /// Makes one attempt. Where `row` has nothing to send to, nothing is sent and there is no outcome.
-    pub async fn attempt(&self, job: &Job, row: &impl Row) -> Option<Outcome> {
+    /// Makes one attempt. Where `row` has nothing to send to, nothing is sent.
+    pub async fn attempt(&self, job: &Job, row: &impl Row) -> AttemptEnd {
         let clock = &self.0.clock;
         let started_at = clock.now();
         let begin = Instant::now();
         let progress = Progress::default();
-        let mut exchanging = std::pin::pin!(self.exchange(job, row, &progress));
-        // The receiver has all of its time, whatever the database takes, which has an end of its own.
-        let exchange = loop {
-            let deadline = begin + self.0.timeout + progress.asked();
-            match tokio::time::timeout_at(deadline, &mut exchanging).await {
-                Err(_) if Instant::now() < begin + self.0.timeout + progress.asked() => {}
-                ended => break ended,
-            }
-        };
+        // The receiver has all of its time. The database and the wait for a look-up have bounds of their own.
+        let exchange = within(self.0.timeout, || progress.ours(), self.exchange(job, row, &progress)).await;
         let endpoint_version = progress.version.load(Ordering::Relaxed);
-        let took = begin.elapsed().saturating_sub(progress.asked());
+        let took = begin.elapsed().saturating_sub(progress.ours());
         let duration_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         let failed = |error: String| Outcome {
             started_at,
@@ -212,21 +231,30 @@ impl Egress {
             endpoint_version,
             retry_after_ms: None,
         };
-        match exchange {
-            Ok(Ok(answer)) => Some(Outcome {
-                started_at,
-                duration_ms,
-                http_status: Some(answer.status),
-                body: Some(cut(&String::from_utf8_lossy(&answer.body), KEPT_BODY_CHARS)),
-                error: complaint(answer.status),
-                endpoint_version,
-                retry_after_ms: answer.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-            }),
-            Ok(Err(Broken::Held)) => None,
-            Ok(Err(Broken::Failed(error))) => Some(failed(error)),
-            Ok(Err(Broken::Stale)) => Some(failed("the receiver closed the connection before it answered".into())),
-            Err(_) => Some(failed(timed_out(&progress.stage, self.0.timeout))),
-        }
+        AttemptEnd::Outcome(match exchange {
+            Ok(Ok(answer)) => {
+                self.0.connector.reached.note();
+                Outcome {
+                    started_at,
+                    duration_ms,
+                    http_status: Some(answer.status),
+                    body: Some(cut(&String::from_utf8_lossy(&answer.body), KEPT_BODY_CHARS)),
+                    error: complaint(answer.status),
+                    endpoint_version,
+                    retry_after_ms: answer.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+                }
+            }
+            Ok(Err(Broken::Held)) => return AttemptEnd::Held,
+            Ok(Err(Broken::Local(fault))) => {
+                if fault == LocalFault::OutOfFiles {
+                    self.0.pool.close_all();
+                }
+                return AttemptEnd::LocalFault(fault);
+            }
+            Ok(Err(Broken::Failed(error))) => failed(error),
+            Ok(Err(Broken::Stale)) => failed("the receiver closed the connection before it answered".into()),
+            Err(_) => failed(timed_out(&progress.stage, self.0.timeout)),
+        })
     }
 
     async fn exchange(&self, job: &Job, row: &impl Row, progress: &Progress) -> Result<Answer, Broken> {
@@ -241,8 +269,7 @@ impl Egress {
                     // Nobody is knocked at who is no longer meant.
                     planned = progress.ask(row).await.ok_or(Broken::Held)?;
                     progress.reached(Stage::Connecting, &planned);
-                    let connected = Box::pin(self.0.connector.connect(&planned.url)).await;
-                    connected.map_err(|error| Broken::Failed(error.to_string()))?
+                    self.connect(&planned, progress).await?
                 }
             };
             // Connecting may have taken seconds: the row that signs is the one of this moment.
@@ -256,6 +283,22 @@ impl Egress {
                 other => return other,
             }
         }
+    }
+
+    /// Connects. The clock stands until a look-up has begun.
+    async fn connect(&self, target: &Target, progress: &Progress) -> Result<Connection, Broken> {
+        let looks_up = matches!(target.url.host, Host::Name(_));
+        if looks_up {
+            progress.stop_clock();
+        }
+        let begun = || progress.start_clock();
+        let connected = Box::pin(self.0.connector.connect(&target.url, &begun)).await;
+        // A look-up that was not made, or not necessary.
+        progress.start_clock();
+        connected.map_err(|error| match error {
+            ConnectError::Local(fault) => Broken::Local(fault),
+            error => Broken::Failed(error.to_string()),
+        })
     }
 
     async fn send(
@@ -327,7 +370,10 @@ async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), Brok
 
 /// Why there was no answer on a standing connection.
 fn refused(error: &hyper::Error) -> Broken {
-    if error.is_parse_too_large() {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    if let Some(fault) = source.and_then(exhausted) {
+        Broken::Local(fault)
+    } else if error.is_parse_too_large() {
         Broken::Failed("the head of the receiver's answer is too large".into())
     } else if error.is_parse() {
         Broken::Failed("the receiver's answer is not valid HTTP/1.1".into())

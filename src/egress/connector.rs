@@ -1,6 +1,7 @@
 //! Connections to addresses that the guard has checked, with TLS where the URL says so.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 use tokio_rustls::TlsConnector;
 
-use super::guard::{self, GuardError, Resolver};
+use super::deadline::within;
+use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
+use super::guard::{self, Begun, GuardError, Resolver};
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
 /// While other addresses are left, one that does not answer is given up after this long.
@@ -71,13 +74,17 @@ pub(super) struct Connector {
     environment: Environment,
     resolver: Arc<dyn Resolver>,
     tls: TlsConnector,
+    /// When receivers were reached.
+    pub reached: Reached,
 }
 
-/// Why there is no connection, in words for the receiver's owner.
+/// Why there is no connection, in words for the receiver's owner; a local fault is none of theirs.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     #[error(transparent)]
-    Guard(#[from] GuardError),
+    Local(#[from] LocalFault),
+    #[error(transparent)]
+    Guard(GuardError),
     #[error("could not connect to {authority}: {reason}")]
     Tcp { authority: String, reason: String },
     #[error("TLS handshake with {authority} failed: {reason}")]
@@ -86,53 +93,99 @@ pub(super) enum ConnectError {
 
 impl Connector {
     pub fn new(environment: Environment, resolver: Arc<dyn Resolver>) -> Self {
-        Self { environment, resolver, tls: TlsConnector::from(Arc::new(tls_config())) }
+        let tls = TlsConnector::from(Arc::new(tls_config()));
+        Self { environment, resolver, tls, reached: Reached::default() }
     }
 
-    /// The addresses that a connection may go to.
-    pub async fn addresses(&self, url: &ReceiverUrl) -> Result<Vec<SocketAddr>, GuardError> {
-        guard::addresses(url, self.environment, &*self.resolver).await
+    /// The addresses that a connection may go to. `begun` is called when a look-up begins.
+    pub async fn addresses(&self, url: &ReceiverUrl, begun: Begun<'_>) -> Result<Vec<SocketAddr>, GuardError> {
+        guard::addresses(url, self.environment, &*self.resolver, begun).await
     }
 
-    pub async fn connect(&self, url: &ReceiverUrl) -> Result<Connection, ConnectError> {
-        let addresses = self.addresses(url).await?;
-        let tcp = connect_first(&addresses)
-            .await
-            .map_err(|e| ConnectError::Tcp { authority: shown(url), reason: io_reason(&e) })?;
+    pub async fn connect(&self, url: &ReceiverUrl, begun: Begun<'_>) -> Result<Connection, ConnectError> {
+        let addresses = self.addresses(url, begun).await?;
+        let tcp = connect_first(&addresses, &self.reached).await.map_err(|refused| self.told(url, &refused))?;
         let failed = |e: &dyn std::fmt::Display| ConnectError::Tcp { authority: shown(url), reason: e.to_string() };
         tcp.set_nodelay(true).map_err(|e| failed(&e))?;
         if url.https {
             let name = server_name(&url.host).ok_or_else(|| failed(&"the host cannot be named in TLS"))?;
-            let stream = self
-                .tls
-                .connect(name, tcp)
-                .await
-                .map_err(|e| ConnectError::Tls { authority: shown(url), reason: tls_reason(&e) })?;
+            let stream = self.tls.connect(name, tcp).await.map_err(|error| match exhausted(&error) {
+                Some(fault) => fault.into(),
+                None => ConnectError::Tls { authority: shown(url), reason: tls_reason(&error) },
+            })?;
             handshake(stream).await.map_err(|e| failed(&e))
         } else {
             handshake(tcp).await.map_err(|e| failed(&e))
         }
     }
+
+    /// A refusal, as a local fault or in words for the receiver's owner.
+    fn told(&self, url: &ReceiverUrl, refused: &Refused) -> ConnectError {
+        let Refused { error, refusal } = refused;
+        match fault::of_connecting(error, *refusal, self.reached.ipv6_works(), || self.reached.no_route()) {
+            Some(fault) => fault.into(),
+            None => ConnectError::Tcp { authority: shown(url), reason: io_reason(error) },
+        }
+    }
 }
 
-#[expect(clippy::disallowed_methods, reason = "these addresses come from the guard")]
-async fn connect_first(addresses: &[SocketAddr]) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+impl From<GuardError> for ConnectError {
+    fn from(error: GuardError) -> Self {
+        match error {
+            GuardError::Local(fault) => Self::Local(fault),
+            error => Self::Guard(error),
+        }
+    }
+}
+
+/// A connection that an address did not get.
+struct Refused {
+    error: io::Error,
+    refusal: Refusal,
+}
+
+/// Connects to the first address that takes the connection. Otherwise it tells the last refusal; one for another reason
+/// than a missing route comes first.
+async fn connect_first(addresses: &[SocketAddr], reached: &Reached) -> Result<TcpStream, Refused> {
+    debug_assert!(!addresses.is_empty(), "the guard returns at least one address");
+    let unreachable = io::Error::from(io::ErrorKind::HostUnreachable);
+    let mut last = Refused { error: unreachable, refusal: Refusal { at_once: true, ipv6: false } };
     for (index, address) in addresses.iter().enumerate() {
-        let connecting = TcpStream::connect(*address);
-        let connected = if index + 1 < addresses.len() {
-            tokio::time::timeout(NEXT_ADDRESS_AFTER, connecting)
-                .await
-                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
-        } else {
-            connecting.await
+        let limit = (index + 1 < addresses.len()).then_some(NEXT_ADDRESS_AFTER);
+        let refused = match connect_to(*address, limit).await {
+            Ok(stream) => {
+                reached.note_address(address.is_ipv6());
+                return Ok(stream);
+            }
+            Err(refused) => refused,
         };
-        match connected {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+        if matches!(refused.error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) {
+            reached.note_address(address.is_ipv6());
+        }
+        // The next address would fail in the same way.
+        if exhausted(&refused.error).is_some() {
+            return Err(refused);
+        }
+        if index == 0 || fault::is_want_of_route(&last.error) || !fault::is_want_of_route(&refused.error) {
+            last = refused;
         }
     }
     Err(last)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the address comes from the guard")]
+async fn connect_to(address: SocketAddr, limit: Option<Duration>) -> Result<TcpStream, Refused> {
+    let mut connecting = pin!(TcpStream::connect(address));
+    let first = poll_fn(|context| Poll::Ready(connecting.as_mut().poll(context))).await;
+    let at_once = first.is_ready();
+    let connected = match (first, limit) {
+        (Poll::Ready(connected), _) => connected,
+        (Poll::Pending, None) => connecting.await,
+        (Poll::Pending, Some(limit)) => {
+            within(limit, || Duration::ZERO, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        }
+    };
+    connected.map_err(|error| Refused { error, refusal: Refusal { at_once, ipv6: address.is_ipv6() } })
 }
 
 async fn handshake<S>(stream: S) -> hyper::Result<Connection>
@@ -158,20 +211,20 @@ fn shown(url: &ReceiverUrl) -> String {
 }
 
 /// The cause without the operating system's number.
-fn io_reason(error: &std::io::Error) -> String {
+fn io_reason(error: &io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        std::io::ErrorKind::ConnectionReset => "connection reset".into(),
-        std::io::ErrorKind::TimedOut => "no answer".into(),
-        std::io::ErrorKind::HostUnreachable => "host unreachable".into(),
-        std::io::ErrorKind::NetworkUnreachable => "network unreachable".into(),
-        std::io::ErrorKind::UnexpectedEof => "the receiver closed the connection".into(),
+        io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        io::ErrorKind::ConnectionReset => "connection reset".into(),
+        io::ErrorKind::TimedOut => "no answer".into(),
+        io::ErrorKind::HostUnreachable => "host unreachable".into(),
+        io::ErrorKind::NetworkUnreachable => "network unreachable".into(),
+        io::ErrorKind::UnexpectedEof => "the receiver closed the connection".into(),
         _ => error.to_string(),
     }
 }
 
 /// What is wrong with the handshake, in words for the receiver's owner.
-fn tls_reason(error: &std::io::Error) -> String {
+fn tls_reason(error: &io::Error) -> String {
     use rustls::{CertificateError as C, Error as E};
     let words = match error.get_ref().and_then(|inner| inner.downcast_ref::<E>()) {
         Some(E::InvalidMessage(_)) => "the receiver does not speak TLS on this port",

@@ -1,21 +1,26 @@
 //! The only way out: resolving, checking, connecting, and one signed request at a time.
 //!
 //! `guard` decides which addresses a name may lead to, `connector` goes to exactly those, `pool` keeps connections
-//! that are worth keeping, `attempt` signs and sends. Redirects are never followed.
+//! that are worth keeping, `attempt` signs and sends within its `deadline`. `fault` tells what this machine lacks from
+//! what a receiver does. Redirects are never followed.
 
 mod attempt;
 mod connector;
+mod deadline;
+mod fault;
 mod guard;
 mod pool;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::domain::url::{Environment, ReceiverUrl};
 
-pub use attempt::{Row, StoredTarget};
-pub use guard::{GuardError, Resolver, SystemResolver};
+pub use attempt::{AttemptEnd, Row, StoredTarget};
+pub use fault::LocalFault;
+pub use guard::{Begun, GuardError, Lookup, LookupError, Resolver, SystemResolver};
 
 /// Sends deliveries. Clones share connections.
 #[derive(Clone)]
@@ -49,9 +54,11 @@ impl Egress {
 
     /// Whether a receiver's name leads to public addresses only, as every connection to it will check again.
     pub async fn check(&self, url: &ReceiverUrl) -> Result<(), GuardError> {
-        let checked = self.0.connector.addresses(url);
-        match tokio::time::timeout(self.0.timeout, checked).await {
+        let has_begun = AtomicBool::new(false);
+        let begun = || has_begun.store(true, Ordering::Relaxed);
+        match tokio::time::timeout(self.0.timeout, self.0.connector.addresses(url, &begun)).await {
             Ok(addresses) => addresses.map(|_| ()),
+            Err(_) if !has_begun.into_inner() => Err(LocalFault::LookupNotMade.into()),
             Err(_) => Err(GuardError::Unresolved { host: url.host.to_string() }),
         }
     }

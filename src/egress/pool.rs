@@ -64,6 +64,13 @@ impl Pool {
         }
     }
 
+    /// Closes all idle connections: each holds a descriptor that an attempt may need.
+    pub fn close_all(&self) {
+        let idle = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        // Closed where nobody waits for the lock.
+        drop(idle);
+    }
+
     /// Drops what is closed or has been idle for too long.
     pub fn close_idle(&self) {
         let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,8 +10,8 @@ use super::Sender;
 use super::lane::Answered;
 use super::scheduler::{AttemptId, Start};
 use super::settle::Ended;
-use crate::domain::delivery::Outcome;
 use crate::domain::transition::{Verdict, classify};
+use crate::egress::{AttemptEnd, LocalFault};
 use crate::metrics::Metrics;
 use crate::store::inbox::Leased;
 
@@ -20,6 +20,8 @@ use crate::store::inbox::Leased;
 pub(super) struct Attempted {
     pub id: AttemptId,
     pub answered: Answered,
+    /// Why this machine could not make it.
+    pub local_fault: Option<LocalFault>,
 }
 
 /// What every attempt needs.
@@ -63,10 +65,10 @@ impl<T: Sender> Attempts<T> {
 }
 
 async fn attempt<T: Sender>(context: Arc<AttemptContext<T>>, start: Start) {
-    let mut attempt = Attempt { id: start.id, leased: Some(start.leased), outcome: None, context: &context };
+    let mut attempt = Attempt { id: start.id, leased: Some(start.leased), end: None, context: &context };
     if let Some(leased) = &attempt.leased {
-        let outcome = context.sender.send(&leased.job).await;
-        attempt.outcome = Some(outcome);
+        let end = context.sender.send(&leased.job).await;
+        attempt.end = Some(end);
     }
 }
 
@@ -75,7 +77,7 @@ struct Attempt<'a, T> {
     id: AttemptId,
     leased: Option<Leased>,
     /// `None` until the sender has returned.
-    outcome: Option<Option<Outcome>>,
+    end: Option<AttemptEnd>,
     context: &'a AttemptContext<T>,
 }
 
@@ -83,16 +85,22 @@ impl<T> Drop for Attempt<'_, T> {
     fn drop(&mut self) {
         let AttemptContext { attempted, ended, metrics, .. } = self.context;
         let Some(leased) = self.leased.take() else { return };
-        let answered = match &self.outcome {
-            Some(Some(outcome)) if classify(outcome) == Verdict::Delivered => {
+        let mut local_fault = None;
+        let answered = match &self.end {
+            Some(AttemptEnd::Outcome(outcome)) if classify(outcome) == Verdict::Delivered => {
                 metrics.attempts_delivered_total.add(1);
                 Answered::Delivered(Duration::from_millis(outcome.duration_ms.into()))
             }
-            Some(Some(_)) => {
+            Some(AttemptEnd::Outcome(_)) => {
                 metrics.attempts_failed_total.add(1);
                 Answered::Failed
             }
-            Some(None) => Answered::Held,
+            Some(AttemptEnd::Held) => Answered::Held,
+            Some(AttemptEnd::LocalFault(fault)) => {
+                metrics.attempts_local_fault_total.add(1);
+                local_fault = Some(*fault);
+                Answered::Held
+            }
             None if std::thread::panicking() => {
                 metrics.attempts_panicked_total.add(1);
                 tracing::error!(delivery = %leased.job.id, "an attempt panicked; the delivery is tried again");
@@ -101,7 +109,11 @@ impl<T> Drop for Attempt<'_, T> {
             // Cut off at the stop: the lease is void at the next start.
             None => return,
         };
-        let _ = attempted.send(Attempted { id: self.id, answered });
-        let _ = ended.send(Ended { leased, outcome: self.outcome.take().flatten() });
+        let _ = attempted.send(Attempted { id: self.id, answered, local_fault });
+        let outcome = match self.end.take() {
+            Some(AttemptEnd::Outcome(outcome)) => Some(outcome),
+            _ => None,
+        };
+        let _ = ended.send(Ended { leased, outcome });
     }
 }

@@ -1,10 +1,12 @@
 //! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
 //!
-//! `scheduler` and `lane` decide and do nothing; `run` moves its decisions into the tasks of `attempts`; `settle` writes outcomes;
-//! `replay` carries out what is to be sent again; `tally` counts for charts; `maintain` tidies up. Time, randomness, the
-//! store and the sender come in as parameters, so that a simulation can run all of it.
+//! `scheduler` and `lane` decide and do nothing; `run` moves its decisions into the tasks of `attempts`; `settle` writes
+//! outcomes; `replay` carries out what is to be sent again; `faults` pauses attempts that this machine cannot make; `tally`
+//! counts for charts; `maintain` tidies up. Time, randomness, the store and the sender come in as parameters, so that a
+//! simulation can run all of it.
 
 mod attempts;
+mod faults;
 mod lane;
 mod maintain;
 mod replay;
@@ -18,10 +20,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Random};
-use crate::domain::delivery::{DeliveryKind, Job, Outcome};
+use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
-use crate::egress::{Egress, StoredTarget};
+use crate::egress::{AttemptEnd, Egress, StoredTarget};
 use crate::metrics::Metrics;
 use crate::store::{Claimed, Isolation, Settled, Settlement, Store, StoreError, Unattempted};
 
@@ -87,8 +89,8 @@ impl Dispatch for Store {
 
 /// What makes an attempt.
 pub trait Sender: Clone + Send + Sync + 'static {
-    /// Makes one attempt; `None` when the endpoint receives nothing now and the delivery is to be held.
-    fn send(&self, job: &Job) -> impl Future<Output = Option<Outcome>> + Send;
+    /// Makes one attempt. Without an outcome the delivery is given back as unattempted.
+    fn send(&self, job: &Job) -> impl Future<Output = AttemptEnd> + Send;
 }
 
 /// Attempts over HTTP, each with the endpoint's row as it is in that moment.
@@ -101,10 +103,10 @@ pub struct HttpSender {
 }
 
 impl Sender for HttpSender {
-    async fn send(&self, job: &Job) -> Option<Outcome> {
+    async fn send(&self, job: &Job) -> AttemptEnd {
         let view = self.store.view();
         if matches!(job.kind, DeliveryKind::Replay(replay) if job.attempts_made == 0 && view.is_cancelled(replay)) {
-            return None;
+            return AttemptEnd::Held;
         }
         let row = StoredTarget { store: &self.store, job, held_when_paused: true };
         self.egress.attempt(job, &row).await

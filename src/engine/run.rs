@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::attempts::{AttemptContext, Attempted, Attempts};
+use super::faults::LocalFaults;
 use super::scheduler::Scheduler;
 use super::settle::{Ended, settle_all};
 use super::{Dispatch, Engine, Sender};
@@ -44,6 +45,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         let mut scheduler = Scheduler::new(self.limits);
         let mut rescan = tokio::time::interval(RESCAN_EVERY);
         let mut rescan_soon = None;
+        let mut faults = LocalFaults::default();
         tokio::pin!(stop);
         let (sender, metrics) = (self.sender.clone(), self.metrics.clone());
         let mut in_flight = Attempts::new(AttemptContext { sender, attempted, ended: ended.clone(), metrics });
@@ -56,8 +58,10 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 let _ = ended.send(Ended { leased, outcome: None });
             }
             let started_at = Instant::now();
-            let overdue_at = scheduler.mark_overdue(started_at);
-            while let Some(start) = scheduler.next_start(started_at) {
+            let (overdue_at, pause_ends) = (scheduler.mark_overdue(started_at), faults.pause_ends(started_at));
+            while pause_ends.is_none()
+                && let Some(start) = scheduler.next_start(started_at)
+            {
                 in_flight.begin(start);
             }
             self.metrics.attempts_in_flight.set(scheduler.in_flight() as u64);
@@ -65,7 +69,12 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                Some(Attempted { id, answered }) = attempts.recv() => scheduler.ended(id, answered),
+                Some(Attempted { id, answered, local_fault }) = attempts.recv() => {
+                    if let Some(fault) = local_fault {
+                        faults.note(fault, Instant::now());
+                    }
+                    scheduler.ended(id, answered);
+                }
                 Some(report) = reported.recv() => match report {
                     Report::Claimed(endpoint, claimed) => scheduler.claimed(endpoint, claimed, self.clock.now()),
                     Report::Rescanned(Some(found)) => {
@@ -88,6 +97,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     self.spawn_rescan(&reports);
                 }
                 () = sleep_until(overdue_at) => {}
+                () = sleep_until(pause_ends) => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }

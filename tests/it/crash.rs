@@ -36,8 +36,17 @@ impl Server {
 
     /// The same where a process may open so few files until it asks for more.
     pub fn start_with_few_files(folder: &Path, files: u32) -> Self {
+        Self::limited(folder, &format!("ulimit -S -n {files}"), &[])
+    }
+
+    /// The same where a process may never open more files than these.
+    pub fn start_with_at_most_files(folder: &Path, files: u32, settings: &[(&str, &str)]) -> Self {
+        Self::limited(folder, &format!("ulimit -n {files}"), settings)
+    }
+
+    fn limited(folder: &Path, limit: &str, settings: &[(&str, &str)]) -> Self {
         let server = aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]);
-        let limited = format!("ulimit -S -n {files}; exec \"$0\" \"$@\"");
+        let limited = format!("{limit}; exec \"$0\" \"$@\"");
         let mut command = std::process::Command::new("sh");
         command.args(["-c", &limited]).arg(server.get_program()).args(server.get_args());
         command.current_dir(folder).stdin(Stdio::null());
@@ -47,7 +56,7 @@ impl Server {
                 None => command.env_remove(name),
             };
         }
-        Self::run(command, &[])
+        Self::run(command, settings)
     }
 
     /// What the kernel tells of it (`proc(5)`).

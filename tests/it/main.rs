@@ -24,6 +24,7 @@ mod guides;
 mod idempotency;
 mod import;
 mod lists;
+mod local_faults;
 mod migrations;
 mod operational;
 mod people;

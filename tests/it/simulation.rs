@@ -12,6 +12,7 @@ use aldaba::domain::endpoint::{EndpointHealth, EndpointStatus};
 use aldaba::domain::id::{DeliveryId, EndpointKey};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::{DeliveryPolicy, Verdict, classify, transition};
+use aldaba::egress::{AttemptEnd, LocalFault};
 use aldaba::engine::{Dispatch, Engine, Limits, Sender};
 use aldaba::metrics::Metrics;
 use aldaba::store::inbox::{Inbox, Leased, Nudge, Room};
@@ -223,6 +224,9 @@ impl Dispatch for SimStore {
                 row.due_at = Some(now);
                 let endpoint = row.endpoint;
                 disk.due.entry(endpoint).or_default().insert((now, index(id)));
+                if disk.health[&endpoint].status == EndpointStatus::Active {
+                    self.inbox.send(Nudge::Due(endpoint, now));
+                }
             }
         }
         Ok(())
@@ -245,7 +249,7 @@ impl Drop for InFlight<'_> {
 }
 
 impl Sender for SimSender {
-    async fn send(&self, job: &Job) -> Option<Outcome> {
+    async fn send(&self, job: &Job) -> AttemptEnd {
         let world = &self.0.world;
         let started_at = world.clock.now();
         {
@@ -254,17 +258,20 @@ impl Sender for SimSender {
             assert_eq!(row.lease, Some(self.0.incarnation), "an attempt without a lease");
             assert!(started_at >= row.not_before, "an attempt before its time");
             if disk.health[&job.endpoint].status != EndpointStatus::Active {
-                return None;
+                return AttemptEnd::Held;
             }
             let in_flight = disk.in_flight.entry(job.endpoint).or_default();
             *in_flight += 1;
             assert!(*in_flight <= 8, "more in flight than an endpoint may have");
         }
         let _counted = InFlight(&self.0, job.endpoint);
+        if let Some(fault) = local_fault(&world.random) {
+            return AttemptEnd::LocalFault(fault);
+        }
         let (status, took, retry_after_ms) = receiver(job.endpoint, started_at, &world.random);
         tokio::time::sleep(took).await;
         let delivered = status.is_some_and(|status| (200..300).contains(&status));
-        Some(Outcome {
+        AttemptEnd::Outcome(Outcome {
             started_at,
             duration_ms: u32::try_from(took.as_millis()).expect("short"),
             http_status: status,
@@ -273,6 +280,15 @@ impl Sender for SimSender {
             endpoint_version: 0,
             retry_after_ms,
         })
+    }
+}
+
+/// Now and then this machine cannot make an attempt.
+fn local_fault(random: &SeededRandom) -> Option<LocalFault> {
+    match random.below(200) {
+        0 => Some(LocalFault::OutOfFiles),
+        1 => Some(LocalFault::OutOfPorts),
+        _ => None,
     }
 }
 
