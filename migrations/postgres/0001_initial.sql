@@ -1,5 +1,5 @@
 -- Times are milliseconds since the Unix epoch; `id` is what the outside sees, `key` a row's narrow name inside. What grows
--- with the work begins its key with the account, so that it can be distributed by it. Rows of the four partitioned tables
+-- with the work begins its key with the account, so that the rows of an account stand together. Rows of the four partitioned tables
 -- live in the partition of the day in which their id was made: see `store/postgres/partitions.rs`.
 
 CREATE TABLE settings (
