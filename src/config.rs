@@ -22,7 +22,7 @@ pub const DEFAULT_FILE: &str = "aldaba.toml";
 const ENV_PREFIX: &str = "ALDABA_";
 
 /// What `database_url` may be.
-const DATABASE_RULE: &str = "sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/NAME";
+const DATABASE_RULE: &str = "sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS";
 
 /// Every setting, checked.
 #[derive(Clone)]
@@ -171,15 +171,27 @@ impl Reader {
 
     /// Takes a setting out of what was written; the default is written the same way.
     fn take<T>(&mut self, name: &str, default: &str, allowed: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+        self.take_or_tell(name, default, allowed, |text| parse(text).ok_or_else(String::new))
+    }
+
+    /// The same where a refusal has a reason. The reason must not hold the value.
+    fn take_or_tell<T>(
+        &mut self,
+        name: &str,
+        default: &str,
+        allowed: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let written = self.written.remove(name);
         let text = written.as_ref().map_or(default, |written| written.text.trim());
-        let parsed = parse(text);
-        if parsed.is_none() {
-            let place = written.map_or_else(|| "default".to_owned(), |written| written.place);
-            // The value itself may be a secret, or a URL that carries one.
-            self.errors.push(format!("setting {name} ({place}) is not valid; allowed: {allowed}"));
-        }
-        parsed
+        parse(text)
+            .map_err(|reason| {
+                let place = written.as_ref().map_or("default", |written| &written.place);
+                let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+                // The value itself may be a secret, or a URL that carries one.
+                self.errors.push(format!("setting {name} ({place}) is not valid{reason}; allowed: {allowed}"));
+            })
+            .ok()
     }
 
     fn number(&mut self, name: &str, default: &str, least: u64, most: u64) -> Option<u64> {
@@ -195,7 +207,7 @@ impl Reader {
 
     fn finish(mut self) -> Result<Config, ConfigError> {
         let listen = self.take("listen", "127.0.0.1:8080", "HOST:PORT, such as 127.0.0.1:8080", parse_listen);
-        let database = self.take("database_url", "sqlite://aldaba.db", DATABASE_RULE, Database::parse);
+        let database = self.take_or_tell("database_url", "sqlite://aldaba.db", DATABASE_RULE, Database::parse);
         let environment = self.take("environment", "production", "production or development", |text| match text {
             "production" => Some(Environment::Production),
             "development" => Some(Environment::Development),
@@ -530,6 +542,10 @@ mod tests {
         assert!(!format!("{:?}", config.database).contains("hidden"));
         let error = load(&[postgres]).err().unwrap_or_default();
         assert!(error.contains("setting secrets.master_key is missing") && !error.contains("hidden"), "{error}");
+        let standby =
+            ("ALDABA_DATABASE_URL", "postgres://aldaba:hidden@db.example/aldaba?target_session_attrs=standby");
+        let error = load(&[standby, key]).err().unwrap_or_default();
+        assert!(error.contains("target_session_attrs must be read-write") && !error.contains("hidden"), "{error}");
         let error = load(&[("ALDABA_ROLES", "api")]).err().unwrap_or_default();
         assert!(error.contains("setting roles must be api,delivery with SQLite"), "{error}");
     }

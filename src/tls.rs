@@ -1,20 +1,52 @@
 //! TLS towards others: whom we trust. Receivers and the database are both reached with it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// Trusts Mozilla's roots and the system's, so that a company's own authority works where the system knows it.
 pub fn verified() -> ClientConfig {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = system_roots();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    trusting(roots)
+}
+
+/// Trusts the system's roots only.
+pub fn verified_by_system() -> ClientConfig {
+    trusting(system_roots())
+}
+
+/// Trusts the certificates of a PEM file only. The error is for the person who named the file.
+pub fn verified_by(file: &Path) -> Result<ClientConfig, String> {
+    let unreadable =
+        |error: &dyn std::fmt::Display| format!("cannot read certificates from {}: {error}", file.display());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| unreadable(&error))? {
+        let certificate = certificate.map_err(|error| unreadable(&error))?;
+        roots.add(certificate).map_err(|error| unreadable(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(unreadable(&"it has none"));
+    }
+    Ok(trusting(roots))
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
     for error in system.errors {
         tracing::debug!(%error, "some of the system's certificates could not be read");
     }
     roots.add_parsable_certificates(system.certs);
+    roots
+}
+
+fn trusting(roots: RootCertStore) -> ClientConfig {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring supports TLS 1.2 and 1.3")
@@ -22,8 +54,8 @@ pub fn verified() -> ClientConfig {
         .with_no_client_auth()
 }
 
-/// Encrypts towards whoever is there: only for a database whose URL does not ask for more (`sslmode=prefer`, libpq's
-/// default, which means the same there).
+/// Accepts any certificate: only for a database whose URL does not ask for more (`sslmode=prefer`, libpq's default,
+/// which means the same there).
 pub fn unverified() -> ClientConfig {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()

@@ -153,7 +153,7 @@ pub(super) async fn publish(
 
 /// Moves an SQLite database into this one. Its master keys are those of the file beside it, or of the settings.
 pub(super) async fn import(store: &Store, from: &str, keys: &KeySource, output: Output) -> anyhow::Result<()> {
-    let Some(Database::Sqlite(path)) = Database::parse(from) else {
+    let Ok(Database::Sqlite(path)) = Database::parse(from) else {
         bail!("--from must be sqlite://PATH");
     };
     let beside = KeySource::beside(&path);

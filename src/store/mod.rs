@@ -46,7 +46,7 @@ use crate::domain::time::Timestamp;
 use inbox::Leased;
 use keys::KeySource;
 
-pub use open::Database;
+pub use open::{Database, PostgresUrl};
 pub use values::*;
 pub use view::{EventTypes, View};
 
@@ -66,7 +66,7 @@ impl Store {
         match options.database.clone() {
             Database::Sqlite(path) => sqlite::Store::open(&path, options).map(|store| Self(Which::Sqlite(store))),
             Database::Postgres(url) => {
-                postgres::Store::open(&url, options).await.map(|store| Self(Which::Postgres(store)))
+                postgres::Store::open(url, options).await.map(|store| Self(Which::Postgres(store)))
             }
         }
     }

@@ -42,6 +42,19 @@ impl Pair {
         format!("postgres://postgres@/{name}?host={}", self.folder.path().join(socket).display())
     }
 
+    /// For nodes: the standby first, as when a name still points to it.
+    fn standby_first(&self) -> String {
+        format!("{}&host={}", self.url("socket-two", "aldaba"), self.folder.path().join("socket-one").display())
+    }
+
+    /// Whether the first server lets anybody write.
+    async fn read_only(&self, read_only: bool) {
+        let first = database::connect(&self.url("socket-one", "postgres")).await;
+        let sql = format!("ALTER SYSTEM SET default_transaction_read_only = {read_only}");
+        first.batch_execute(&sql).await.expect("set");
+        first.batch_execute("SELECT pg_reload_conf()").await.expect("loaded");
+    }
+
     /// For nodes: whichever of the two takes writes.
     fn either(&self) -> String {
         let second = self.folder.path().join("socket-two");
@@ -69,7 +82,7 @@ fn start(name: &str) -> String {
 }
 
 /// Runs it in the folder, with PostgreSQL's programs at hand; `as` runs one as a user that it accepts.
-fn shell(folder: &Path, script: &str) -> bool {
+pub fn shell(folder: &Path, script: &str) -> bool {
     let bin = std::env::var("TEST_POSTGRES_BIN").expect("where PostgreSQL's programs are");
     let prelude = "as() { if [ $(id -u) = 0 ]; then setpriv --reuid postgres --regid postgres --clear-groups \"$@\"; \
                    else \"$@\"; fi; }";
@@ -188,4 +201,45 @@ async fn while_the_disk_is_full_calls_are_refused_and_what_was_accepted_is_deliv
     })
     .await;
     assert!(!counts.contains_key(&1), "what was refused was not accepted");
+}
+
+async fn accepts(app: &App) {
+    eventually("an event that is accepted", || async {
+        (app.post("/v1/events", json!({ "event": EVENT, "data": { "n": 1 } })).await.status == 202).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_node_finds_the_primary_when_the_standby_is_asked_first() {
+    if !database::is_postgres() {
+        return;
+    }
+    let pair = Pair::start().await;
+    let app = App::with(&[("DATABASE_URL", &pair.standby_first())]).await;
+    accepts(&app).await;
+}
+
+#[tokio::test]
+async fn a_node_leaves_a_server_that_takes_no_writes_any_more() {
+    if !database::is_postgres() {
+        return;
+    }
+    let pair = Pair::start().await;
+    let app = App::with(&[("DATABASE_URL", &pair.either())]).await;
+    accepts(&app).await;
+    let refused = || async {
+        let answer = app.post("/v1/events", json!({ "event": EVENT, "data": { "n": 1 } })).await;
+        (answer.status == 503).then_some(())
+    };
+    pair.read_only(true).await;
+    eventually("events to be refused", refused).await;
+    pair.read_only(false).await;
+    accepts(&app).await;
+    pair.read_only(true).await;
+    eventually("events to be refused", refused).await;
+    // The first server lives on, read-only, and so do the connections to it.
+    pair.run("as pg_ctl -D two -w promote >/dev/null");
+    accepts(&app).await;
+    ready(&app).await;
 }

@@ -6,6 +6,7 @@ mod audit;
 mod browser;
 mod cluster;
 mod command_line;
+mod connecting;
 mod crash;
 mod dashboard;
 mod database;

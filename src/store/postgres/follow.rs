@@ -14,8 +14,8 @@ use foldhash::HashMap;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, Row};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::connect::{Connector, takes_writes};
 use super::target::Seen;
 use super::{Rooms, admin, corrupt, execute, get, one, parsed, rows, time};
 use crate::domain::account::KeyHash;
@@ -37,6 +37,9 @@ const STALE: Duration = Duration::from_millis(750);
 
 /// After an error.
 const AGAIN: Duration = Duration::from_millis(500);
+
+/// How often the connection that listens is checked. Until then changes are seen at the next look.
+const CHECK_LISTENING: Duration = Duration::from_secs(5);
 
 /// How long changes are kept for nodes that have not read them; who comes later reads everything.
 const KEPT: Duration = Duration::from_secs(600);
@@ -302,9 +305,9 @@ pub(super) async fn keep_up(follower: Weak<Follower>) {
 
 /// Wakes the follower at every notification, on a connection that does nothing else. While there is none, changes are seen
 /// a little later.
-pub(super) async fn listen(settings: tokio_postgres::Config, tls: MakeRustlsConnect, follower: Weak<Follower>) {
+pub(super) async fn listen(connector: Arc<Connector>, follower: Weak<Follower>) {
     loop {
-        if let Err(error) = listen_once(&settings, &tls, &follower).await {
+        if let Err(error) = listen_once(&connector, &follower).await {
             tracing::debug!(%error, "notifications are not heard");
         }
         if follower.strong_count() == 0 {
@@ -314,12 +317,8 @@ pub(super) async fn listen(settings: tokio_postgres::Config, tls: MakeRustlsConn
     }
 }
 
-async fn listen_once(
-    settings: &tokio_postgres::Config,
-    tls: &MakeRustlsConnect,
-    follower: &Weak<Follower>,
-) -> Result<(), tokio_postgres::Error> {
-    let (client, mut connection) = settings.connect(tls.clone()).await?;
+async fn listen_once(connector: &Connector, follower: &Weak<Follower>) -> Result<(), StoreError> {
+    let (client, mut connection) = connector.connect().await?;
     let mut listening = false;
     let hear = async {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
@@ -334,7 +333,11 @@ async fn listen_once(
     let ask = async {
         client.batch_execute("LISTEN aldaba").await?;
         listening = true;
-        std::future::pending::<Result<(), tokio_postgres::Error>>().await
+        // A server that is silent, or read-only since another took its place, has nothing to tell and closes nothing.
+        while takes_writes(&client).await {
+            tokio::time::sleep(CHECK_LISTENING).await;
+        }
+        Err(StoreError::Unavailable("the server takes no writes, or does not answer".into()))
     };
     let ended = tokio::select! {
         heard = hear => heard,

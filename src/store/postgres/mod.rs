@@ -1,14 +1,16 @@
-//! The store that many nodes share: PostgreSQL, or what speaks its protocol.
+//! The store that many nodes share: PostgreSQL.
 //!
-//! Any node does anything: nothing here is true only in memory. `intake` commits many events at a time (`write`) and `dispatch` many
-//! outcomes; `node` is this process among the others, and its leases; `follow` keeps the view after what others change;
-//! `partitions` has the days of the history. The rest is called as in `sqlite/`: `admin`, `endpoints` and `users` by the API,
-//! `log` and `search` by the lists, `counts` by the charts, `replay` by what is sent again, `maintain` by the housekeeping, `calls` by
-//! the API's door, `import` by the move from SQLite.
+//! Any node does anything: nothing here is true only in memory. `intake` commits many events at a time (`write`) and
+//! `dispatch` many outcomes; `node` is this process among the others, and its leases; `follow` keeps the view after
+//! what others change; `partitions` has the days of the history. `open` starts it all: `url` reads the database's URL,
+//! `connect` makes connections, `require` refuses a database that cannot be used. The rest is called as in `sqlite/`:
+//! `admin`, `endpoints` and `users` by the API, `log` and `search` by the lists, `counts` by the charts, `replay` by
+//! what is sent again, `maintain` by the housekeeping, `calls` by the API's door, `import` by the move from SQLite.
 
 mod admin;
 mod audit;
 mod calls;
+mod connect;
 mod counts;
 mod dispatch;
 mod endpoints;
@@ -24,9 +26,11 @@ mod notice;
 mod open;
 mod partitions;
 mod replay;
+mod require;
 mod search;
 mod target;
 mod turn;
+mod url;
 mod users;
 mod write;
 
@@ -48,8 +52,10 @@ use crate::domain::audit::Origin;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 
+pub use url::PostgresUrl;
+
 /// How long a call may take, the wait for a connection included: whoever asks gets an answer, whatever the network does. A
-/// little longer than a statement may (`open.rs`), so that most that are late are known not to have happened.
+/// little longer than a statement may (`connect.rs`), so that most that are late are known not to have happened.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a database that can serve may take to say so.
@@ -82,7 +88,11 @@ pub(super) fn in_time<T>(
 ) -> impl Future<Output = Result<T, StoreError>> {
     let call = Box::pin(call);
     async {
-        let late = |_| StoreError::Unavailable("it did not answer in time".into());
+        let late = |_| {
+            // The server may have stopped answering on connections that still stand.
+            connect::suspect();
+            StoreError::Unavailable("it did not answer in time".into())
+        };
         tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(late)?
     }
 }
@@ -302,12 +312,16 @@ fn search_failed(error: tokio_postgres::Error) -> StoreError {
 
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
-        let reason = match error.as_db_error() {
-            // Its detail may hold values; its message does not.
-            Some(answer) => format!("{} ({})", answer.message(), answer.code().code()),
-            None => error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
-        };
-        Self::Unavailable(reason)
+        connect::suspect_after(&error);
+        Self::Unavailable(describe(&error))
+    }
+}
+
+/// An error for a log or an operator. The detail of a server's answer may hold values; its message does not.
+fn describe(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(answer) => format!("{} ({})", answer.message(), answer.code().code()),
+        None => error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
     }
 }
 

@@ -1,20 +1,19 @@
-//! Connecting: the settings of each connection, TLS, migrations.
+//! Opening: checks, migrations, and what works on the database from then on.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts};
-use tokio_postgres::config::SslMode;
-use tokio_postgres_rustls::MakeRustlsConnect;
+use deadpool_postgres::Pool;
 
+use super::connect::Connector;
 use super::follow::Follower;
 use super::node::Node;
 use super::target::Seen;
-use super::{Store, admin, follow, herald, intake, node, partitions};
+use super::url::PostgresUrl;
+use super::{Store, admin, follow, herald, intake, node, partitions, require};
 use crate::domain::audit::Origin;
 use crate::store::shared::Shared;
 use crate::store::view::View;
-use crate::store::{OpenError, OpenOptions, SEARCH_TIMEOUT};
+use crate::store::{OpenError, OpenOptions};
 
 /// Twins of SQLite's, of the same names. Forward only; the position in the list is the version.
 const MIGRATIONS: &[(&str, &str)] = &[
@@ -28,42 +27,21 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0008_lists", include_str!("../../../migrations/postgres/0008_lists.sql")),
 ];
 
-/// Connections of one node for calls and deliveries.
-const CONNECTIONS: usize = 10;
-
-/// And those with which it stays one of the nodes, whatever waits for the others. One more listens.
-const OWN_CONNECTIONS: usize = 3;
-
-/// And those for lists and charts. Their statements end after `SEARCH_TIMEOUT`.
-const READ_CONNECTIONS: usize = 6;
-
-/// How long a call waits for one of them, and for a new one.
-const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What every connection has: statements end before whoever asked stops waiting, and a transaction whose client has gone
-/// holds no locks.
-const SESSION: &str = "-c statement_timeout=4500 -c lock_timeout=3000 -c idle_in_transaction_session_timeout=5000 \
-                       -c jit=off";
-
-/// What is said besides to connections whose statements find what they look for by its key. Each is planned once, and for no
-/// size: the plan for a partition that was nearly empty when it was analysed would read all of it when it no longer is.
-const BY_KEY: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off";
-
 /// The key of the lock under which one process migrates.
 const MIGRATION_LOCK: i64 = 0x616c_6461_6261;
 
 impl Store {
     /// Connects, brings the database to this program's version and joins the nodes that work on it.
-    pub async fn open(url: &tokio_postgres::Config, options: OpenOptions) -> Result<Self, OpenError> {
-        let shown = url.get_dbname().unwrap_or_default().to_owned();
+    pub async fn open(url: Arc<PostgresUrl>, options: OpenOptions) -> Result<Self, OpenError> {
+        let shown = url.database().to_owned();
         let failed =
             |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
-        let (settings, tls) = (settings_of(url, SESSION), tls_of(url));
-        let by_key = settings_of(url, &format!("{SESSION} {BY_KEY}"));
-        let pool_of = |settings, size| pool(settings, tls.clone(), size).map_err(|e| failed("cannot open", &e));
-        let (pool, own) = (pool_of(&by_key, CONNECTIONS)?, pool_of(&by_key, OWN_CONNECTIONS)?);
-        let reads = settings_of(url, &format!("{SESSION} -c statement_timeout={}", SEARCH_TIMEOUT.as_millis()));
-        let reads = pool_of(&reads, READ_CONNECTIONS)?;
+        let connector = Connector::new(url).map_err(|e| failed("cannot open", &e))?;
+        let checked = require::check(&connector, &*options.random).await;
+        let warnings = checked.map_err(|e| failed("cannot use", &e))?;
+        let pool = connector.pool().map_err(|e| failed("cannot open", &e))?;
+        let own = connector.own_pool().map_err(|e| failed("cannot open", &e))?;
+        let reads = connector.read_pool().map_err(|e| failed("cannot open", &e))?;
         migrate(&pool, &shown).await?;
         let keyring = options.keys.load(&*options.random)?;
         let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;
@@ -91,50 +69,14 @@ impl Store {
             seen: seen.clone(),
         });
         node::start(&own, &shared, &node, &follower);
-        node.keep(tokio::spawn(follow::listen(settings, tls, Arc::downgrade(&follower))));
+        node.keep(tokio::spawn(follow::listen(connector, Arc::downgrade(&follower))));
+        // A command beside the server would tell it each time.
+        for warning in warnings.iter().filter(|_| serves) {
+            tracing::warn!("{warning}");
+        }
         let origin = Origin::default();
         Ok(Self { pool, view, shared, node, follower, seen, intake, herald, rooms, reads, origin })
     }
-}
-
-/// What the URL says, and what keeps a connection from hanging on a network that has gone.
-fn settings_of(url: &tokio_postgres::Config, session: &str) -> tokio_postgres::Config {
-    let mut settings = url.clone();
-    let options = url.get_options().map_or_else(|| session.to_owned(), |own| format!("{session} {own}"));
-    settings
-        .options(options)
-        .connect_timeout(CONNECTION_TIMEOUT)
-        .keepalives_idle(Duration::from_secs(5))
-        .keepalives_interval(Duration::from_secs(2))
-        .keepalives_retries(3)
-        .tcp_user_timeout(Duration::from_secs(10));
-    if url.get_application_name().is_none() {
-        settings.application_name("aldaba");
-    }
-    settings
-}
-
-fn tls_of(url: &tokio_postgres::Config) -> MakeRustlsConnect {
-    MakeRustlsConnect::new(match url.get_ssl_mode() {
-        SslMode::Require => crate::tls::verified(),
-        _ => crate::tls::unverified(),
-    })
-}
-
-fn pool(
-    settings: &tokio_postgres::Config,
-    tls: MakeRustlsConnect,
-    size: usize,
-) -> Result<Pool, deadpool_postgres::BuildError> {
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let wait = Some(CONNECTION_TIMEOUT);
-    Pool::builder(Manager::from_config(settings.clone(), tls, recycling))
-        .max_size(size)
-        // The one that was used last: its process is warm, and others need not be woken.
-        .queue_mode(QueueMode::Lifo)
-        .timeouts(Timeouts { wait, create: wait, recycle: wait })
-        .runtime(Runtime::Tokio1)
-        .build()
 }
 
 async fn migrate(pool: &Pool, shown: &str) -> Result<(), OpenError> {

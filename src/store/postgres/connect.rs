@@ -1,0 +1,385 @@
+//! Connecting: hosts, TLS, the settings of each session, pools, and what a database must have.
+//!
+//! Every connection of a node is made by its [`Connector`]. It tries the host that was used last, then the others in
+//! the order of the URL, and each address of a host has a timeout of its own. A host that does not take writes counts
+//! as one that fails. A pool never ends such an attempt early: it runs in a task, and whoever no longer waits for it
+//! misses nothing.
+//!
+//! A connection is used again without a question, because a question would cost a round trip. The exception is a
+//! suspicion: after an error that a server gives that has stopped or takes no writes, and after a call that got no
+//! answer in time, every connection that is older is checked before its next use ([`suspect`]).
+
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::{
+    ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime,
+    Timeouts,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::describe;
+use super::url::{PostgresUrl, Roots, Server, Tls};
+use crate::store::StoreError;
+use crate::store::values::SEARCH_TIMEOUT;
+
+/// Connections of one node for calls and deliveries.
+const CONNECTIONS: usize = 10;
+
+/// Connections with which it stays one of the nodes, whatever waits for the others. One more listens.
+const OWN_CONNECTIONS: usize = 3;
+
+/// Connections for lists and charts, whose statements end after [`SEARCH_TIMEOUT`].
+const READ_CONNECTIONS: usize = 6;
+
+/// How long a call waits for a connection of a pool: as long as a call may take.
+const POOL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Connections that are being made at the same time: all of a node's, and a few for those whose callers have gone. The
+/// bound counts while hosts are silent, when callers come and go faster than attempts end.
+const MAX_CONNECTING: usize = 24;
+
+/// Addresses of one name that are tried. More than a few stand behind one name only by mistake, and each may cost its
+/// timeout.
+const MAX_ADDRESSES: usize = 8;
+
+/// How long a suspected connection may take to say that it is well. An idle server answers within a millisecond. A call
+/// has 5 s and may meet several dead connections.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often the log says at most that no host can be used: once for a few heartbeats, not once for each call.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What every session has. Statements end before whoever asked stops waiting, and a transaction whose client has gone
+/// holds no locks.
+const SESSION: &[(&str, &str)] = &[
+    ("statement_timeout", "4500"),
+    ("lock_timeout", "3000"),
+    ("idle_in_transaction_session_timeout", "5000"),
+    ("jit", "off"),
+];
+
+/// What sessions have besides whose statements find what they look for by its key. Each statement is planned once, and
+/// for no size: the plan for a partition that was nearly empty when it was analysed would read all of it when it no
+/// longer is.
+const BY_KEY: &[(&str, &str)] = &[("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+
+/// What neither a role nor the URL changes. The statements lock what they must not lose and are written for this
+/// isolation; a stricter one would refuse them at random.
+const FIXED: &[(&str, &str)] = &[("default_transaction_isolation", "read committed")];
+
+pub(super) type Connection = tokio_postgres::Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+/// When a server was last suspected. It belongs to the process, because an error does not know the pool that it came
+/// from. A store that is not concerned checks its connections once more than it must.
+static SUSPECTED: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Has every connection that is in a pool now checked before its next use.
+pub(super) fn suspect() {
+    *SUSPECTED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+}
+
+/// Suspects after an error that a server gives which is stopping, starting or read-only.
+pub(super) fn suspect_after(error: &tokio_postgres::Error) {
+    const CODES: &[SqlState] = &[
+        SqlState::READ_ONLY_SQL_TRANSACTION,
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+    ];
+    if error.code().is_some_and(|code| CODES.contains(code)) {
+        suspect();
+    }
+}
+
+/// The host that was used last first, then the others in their order.
+fn in_order(last_good: usize, hosts: usize) -> impl Iterator<Item = usize> {
+    debug_assert!(last_good < hosts, "it is the index of a host");
+    std::iter::once(last_good).chain((0..hosts).filter(move |index| *index != last_good))
+}
+
+/// Why no connection could be made: each host with its reason.
+#[derive(Debug, thiserror::Error)]
+#[error("no host takes connections and writes: {}", .0.join("; "))]
+pub(super) struct ConnectError(Vec<String>);
+
+impl From<ConnectError> for StoreError {
+    fn from(error: ConnectError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// Makes the connections of one node.
+pub(super) struct Connector {
+    url: Arc<PostgresUrl>,
+    tls: MakeRustlsConnect,
+    /// The index of the host that was used last.
+    last_good: AtomicUsize,
+    connecting: Semaphore,
+    told: Mutex<Option<Instant>>,
+}
+
+impl Connector {
+    /// Reads the certificates that the URL names. The error is for the person who starts the program.
+    pub fn new(url: Arc<PostgresUrl>) -> Result<Arc<Self>, String> {
+        let tls = match &url.tls {
+            Tls::Off | Tls::Unverified => crate::tls::unverified(),
+            Tls::Verified(Roots::Usual) => crate::tls::verified(),
+            Tls::Verified(Roots::System) => crate::tls::verified_by_system(),
+            Tls::Verified(Roots::File(path)) => crate::tls::verified_by(path)?,
+        };
+        Ok(Arc::new(Self {
+            url,
+            tls: MakeRustlsConnect::new(tls),
+            last_good: AtomicUsize::new(0),
+            connecting: Semaphore::new(MAX_CONNECTING),
+            told: Mutex::new(None),
+        }))
+    }
+
+    /// A connection to the first host that takes writes, with the settings of a session. It lasts as long as the
+    /// timeouts of all addresses together at most.
+    pub async fn connect(&self) -> Result<(Client, Connection), ConnectError> {
+        self.connect_with(&self.settings(&[])).await
+    }
+
+    async fn connect_with(&self, settings: &str) -> Result<(Client, Connection), ConnectError> {
+        let mut failures = Vec::new();
+        for index in in_order(self.last_good.load(Ordering::Relaxed), self.url.hosts.len()) {
+            let server = &self.url.hosts[index];
+            match self.connect_to(server, settings).await {
+                Ok(connected) => {
+                    if self.last_good.swap(index, Ordering::Relaxed) != index {
+                        tracing::info!(host = %server, "the database's host changed");
+                    }
+                    return Ok(connected);
+                }
+                Err(reason) => failures.push(format!("{server}: {reason}")),
+            }
+        }
+        Err(ConnectError(failures))
+    }
+
+    /// Tries the addresses of a host, each with its own timeout.
+    async fn connect_to(&self, server: &Server, settings: &str) -> Result<(Client, Connection), String> {
+        let limit = self.url.host_timeout;
+        let silent = |_| format!("it did not answer within {} s", limit.as_secs());
+        let addresses = tokio::time::timeout(limit, addresses_of(server)).await.map_err(silent)??;
+        let mut failed = "its name has no address".to_owned();
+        for address in addresses {
+            match tokio::time::timeout(limit, self.connect_once(server, address, settings)).await {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(error)) => failed = describe(&error),
+                Err(elapsed) => failed = silent(elapsed),
+            }
+        }
+        Err(failed)
+    }
+
+    async fn connect_once(
+        &self,
+        server: &Server,
+        address: Option<IpAddr>,
+        settings: &str,
+    ) -> Result<(Client, Connection), tokio_postgres::Error> {
+        let mut config = self.url.config.clone();
+        config.port(server.port).target_session_attrs(TargetSessionAttrs::ReadWrite);
+        match &server.host {
+            Host::Tcp(name) => config.host(name).ssl_mode(match &self.url.tls {
+                Tls::Off => SslMode::Disable,
+                Tls::Unverified => SslMode::Prefer,
+                Tls::Verified(_) => SslMode::Require,
+            }),
+            // A socket has no TLS, whatever the URL says of it: so it is in libpq.
+            #[cfg(unix)]
+            Host::Unix(folder) => config.host_path(folder).ssl_mode(SslMode::Disable),
+        };
+        if let Some(address) = address {
+            config.hostaddr(address);
+        }
+        let (client, mut connection) = config.connect(self.tls.clone()).await?;
+        tokio::select! {
+            biased;
+            set = client.batch_execute(settings) => set?,
+            ended = &mut connection => ended?,
+        }
+        Ok((client, connection))
+    }
+
+    /// One statement that sets what a session has. Startup parameters would do the same, but poolers refuse them.
+    fn settings(&self, more: &[(&str, &str)]) -> String {
+        let own = self.url.options.iter().map(|(name, value)| (&**name, &**value));
+        let all = SESSION.iter().chain(more).copied().chain(own).chain(FIXED.iter().copied());
+        let calls: Vec<_> =
+            all.map(|(name, value)| format!("set_config({}, {}, false)", literal(name), literal(value))).collect();
+        format!("SELECT {}", calls.join(", "))
+    }
+
+    /// A pool for statements that find what they look for by its key.
+    pub fn pool(self: &Arc<Self>) -> Result<Pool, deadpool_postgres::BuildError> {
+        self.pool_of(CONNECTIONS, self.settings(BY_KEY))
+    }
+
+    /// The same for what keeps the node alive.
+    pub fn own_pool(self: &Arc<Self>) -> Result<Pool, deadpool_postgres::BuildError> {
+        self.pool_of(OWN_CONNECTIONS, self.settings(BY_KEY))
+    }
+
+    /// A pool for lists, whose statements are planned for what they find.
+    pub fn read_pool(self: &Arc<Self>) -> Result<Pool, deadpool_postgres::BuildError> {
+        let timeout = SEARCH_TIMEOUT.as_millis().to_string();
+        self.pool_of(READ_CONNECTIONS, self.settings(&[("statement_timeout", &timeout)]))
+    }
+
+    fn pool_of(self: &Arc<Self>, size: usize, settings: String) -> Result<Pool, deadpool_postgres::BuildError> {
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let opener = Opener { connector: self.clone(), settings: settings.into() };
+        // The opener does not read the configuration.
+        Pool::builder(Manager::from_connect(Config::new(), opener, recycling))
+            .max_size(size)
+            // The connection that was used last: its process is warm, and others need not be woken.
+            .queue_mode(QueueMode::Lifo)
+            // The connector ends the attempt, host by host. A call that waits for it ends in time by itself.
+            .timeouts(Timeouts { wait: Some(POOL_TIMEOUT), create: None, recycle: Some(POOL_TIMEOUT) })
+            .pre_recycle(check_suspected())
+            .runtime(Runtime::Tokio1)
+            .build()
+    }
+
+    /// Tells an operator that no host can be used, now and then.
+    fn tell(&self, error: &ConnectError) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|at| at.elapsed() > TELL_EVERY) {
+            *told = Some(Instant::now());
+            tracing::warn!(%error, "the database cannot be reached");
+        }
+    }
+}
+
+/// The addresses of a host; of a socket none is needed.
+#[expect(clippy::disallowed_methods, reason = "the operator names the database, and no guard stands before it")]
+async fn addresses_of(server: &Server) -> Result<Vec<Option<IpAddr>>, String> {
+    match (&server.host, server.address) {
+        (_, Some(address)) => Ok(vec![Some(address)]),
+        (Host::Tcp(name), None) => {
+            let found = tokio::net::lookup_host((&**name, server.port)).await;
+            let found = found.map_err(|error| format!("its name has no address: {error}"))?;
+            Ok(found.map(|address| Some(address.ip())).take(MAX_ADDRESSES).collect())
+        }
+        #[cfg(unix)]
+        (Host::Unix(_), None) => Ok(vec![None]),
+    }
+}
+
+/// A string as a literal of SQL, whatever `standard_conforming_strings` is.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Drops a suspected connection that does not answer in time, or no longer takes writes.
+fn check_suspected() -> Hook {
+    Hook::async_fn(|client: &mut ClientWrapper, metrics| {
+        Box::pin(async move {
+            let suspected = *SUSPECTED.lock().unwrap_or_else(PoisonError::into_inner);
+            let used = metrics.recycled.unwrap_or(metrics.created);
+            if suspected.is_none_or(|at| at < used) || takes_writes(client).await {
+                return Ok(());
+            }
+            Err(HookError::message("it takes no writes, or does not answer"))
+        })
+    })
+}
+
+/// Whether the server of this connection answers in time, and takes writes.
+pub(super) async fn takes_writes(client: &Client) -> bool {
+    let asked = client.simple_query("SHOW transaction_read_only");
+    match tokio::time::timeout(CHECK_TIMEOUT, asked).await {
+        Ok(Ok(answer)) => answer.iter().any(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
+            _ => false,
+        }),
+        _ => false,
+    }
+}
+
+/// Makes connections for a pool.
+struct Opener {
+    connector: Arc<Connector>,
+    settings: Arc<str>,
+}
+
+type Opened<'a> = Pin<Box<dyn Future<Output = Result<(Client, JoinHandle<()>), tokio_postgres::Error>> + Send + 'a>>;
+
+impl Connect for Opener {
+    fn connect(&self, _: &Config) -> Opened<'_> {
+        let (connector, settings) = (self.connector.clone(), self.settings.clone());
+        let (mut reply, answer) = oneshot::channel();
+        // In a task: a call ends after 5 s, and the host after a silent one must still be found.
+        tokio::spawn(async move {
+            let _permit = tokio::select! {
+                permit = connector.connecting.acquire() => permit,
+                () = reply.closed() => return,
+            };
+            let connected = connector.connect_with(&settings).await;
+            if let Err(error) = &connected {
+                connector.tell(error);
+            }
+            let _ = reply.send(connected);
+        });
+        Box::pin(async move {
+            let (client, connection) = match answer.await {
+                Ok(Ok(connected)) => connected,
+                Ok(Err(error)) => return Err(as_error(error.to_string()).await),
+                Err(_) => return Err(as_error("the attempt was given up".into()).await),
+            };
+            let task = tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(error = describe(&error), "a connection to the database ended");
+                }
+            });
+            Ok((client, task))
+        })
+    }
+}
+
+/// A reason as an error of `tokio_postgres`, which has no way to make one: the error of a stream that fails with it.
+async fn as_error(reason: String) -> tokio_postgres::Error {
+    let mut config = Config::new();
+    config.user("nobody").ssl_mode(SslMode::Disable);
+    config.connect_raw(Failed(reason), NoTls).await.err().expect("the stream fails")
+}
+
+/// A stream that fails.
+struct Failed(String);
+
+impl AsyncRead for Failed {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(io::Error::other(self.0.clone())))
+    }
+}
+
+impl AsyncWrite for Failed {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::Error::other(self.0.clone())))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
