@@ -90,7 +90,7 @@ impl SystemResolver {
     async fn begin(&self, name: String) -> Option<JoinHandle<std::io::Result<Vec<IpAddr>>>> {
         let permit = self.0.clone().acquire_owned().await.ok()?;
         let (begins, has_begun) = oneshot::channel();
-        #[expect(clippy::disallowed_methods, reason = "the one place that resolves names")]
+        #[expect(clippy::disallowed_methods, reason = "the one place that resolves names of receivers")]
         let looking = tokio::task::spawn_blocking(move || {
             // Whoever asked may have gone.
             let _ = begins.send(());

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -97,7 +98,7 @@ impl Full {
         let address = listener.local_addr().expect("an address");
         let connect = || TcpSocket::new_v4().expect("a socket").connect(address);
         let mut waiting = Vec::new();
-        let patience = std::time::Duration::from_millis(300);
+        let patience = Duration::from_millis(300);
         while let Ok(connected) = tokio::time::timeout(patience, connect()).await {
             waiting.push(connected.expect("connected"));
         }
@@ -159,7 +160,9 @@ async fn a_node_whose_host_falls_silent_goes_on_with_the_next_one() {
     let app = base.another(&[("DATABASE_URL", &url)]).await;
     app.get("/v1/webhooks").await.expect(200);
     proxy.freeze(true);
+    let asked = Instant::now();
     app.get("/v1/webhooks").await.refused(503, "unavailable", "");
+    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
     eventually("calls to be answered", || async { (app.get("/v1/webhooks").await.status == 200).then_some(()) }).await;
     eventually("events to be accepted", || async {
         (app.post("/v1/events", json!({ "event": EVENT, "data": {} })).await.status == 202).then_some(())

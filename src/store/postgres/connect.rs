@@ -383,3 +383,22 @@ impl AsyncWrite for Failed {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{in_order, literal};
+
+    #[test]
+    fn the_host_that_was_used_last_is_tried_first_and_each_other_once() {
+        let order = |last_good, hosts| in_order(last_good, hosts).collect::<Vec<_>>();
+        assert_eq!(order(0, 1), [0]);
+        assert_eq!(order(0, 3), [0, 1, 2]);
+        assert_eq!(order(1, 3), [1, 0, 2]);
+    }
+
+    #[test]
+    fn a_literal_ends_where_it_should() {
+        assert_eq!(literal("4500"), "E'4500'");
+        assert_eq!(literal(r"a'b\'; DROP"), r"E'a''b\\''; DROP'");
+    }
+}
