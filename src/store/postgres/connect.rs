@@ -7,12 +7,14 @@
 //!
 //! A connection is used again without a question, because a question would cost a round trip. The exception is a
 //! suspicion: after an error that a server gives that has stopped or takes no writes, and after a call that got no
-//! answer in time, every connection that is older is checked before its next use ([`suspect`]).
+//! answer in time, every connection that is older is checked before its next use ([`suspect`]). A connection whose
+//! server takes no writes is dropped, and so is one to a host that the node has left. A connection that does not answer
+//! is kept until another host is found: its server may be well and a commit may wait for a synchronous standby. To drop
+//! it would leave its process at the server, and new ones would pile up.
 
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -58,6 +60,10 @@ const MAX_ADDRESSES: usize = 8;
 /// How long a suspected connection may take to say that it is well. An idle server answers within a millisecond. A call
 /// has 5 s and may meet several dead connections.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often a node looks for another host at most, because its connections are silent: as often as calls end without an
+/// answer. In between, silent connections are used unchecked.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the log says at most that no host can be used: once for a few heartbeats, not once for each call.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -121,13 +127,23 @@ impl From<ConnectError> for StoreError {
     }
 }
 
+/// Where the last connection was made.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The index of the host.
+    host: usize,
+    /// When the node left another host for it.
+    since: Option<Instant>,
+}
+
 /// Makes the connections of one node.
 pub(super) struct Connector {
     url: Arc<PostgresUrl>,
     tls: MakeRustlsConnect,
-    /// The index of the host that was used last.
-    last_good: AtomicUsize,
+    place: Mutex<Place>,
     connecting: Semaphore,
+    /// One look for another host at a time.
+    looking: Arc<Semaphore>,
     told: Mutex<Option<Instant>>,
 }
 
@@ -143,8 +159,9 @@ impl Connector {
         Ok(Arc::new(Self {
             url,
             tls: MakeRustlsConnect::new(tls),
-            last_good: AtomicUsize::new(0),
+            place: Mutex::new(Place { host: 0, since: None }),
             connecting: Semaphore::new(MAX_CONNECTING),
+            looking: Arc::new(Semaphore::new(1)),
             told: Mutex::new(None),
         }))
     }
@@ -157,19 +174,44 @@ impl Connector {
 
     async fn connect_with(&self, settings: &str) -> Result<(Client, Connection), ConnectError> {
         let mut failures = Vec::new();
-        for index in in_order(self.last_good.load(Ordering::Relaxed), self.url.hosts.len()) {
+        for index in in_order(self.place().host, self.url.hosts.len()) {
             let server = &self.url.hosts[index];
             match self.connect_to(server, settings).await {
                 Ok(connected) => {
-                    if self.last_good.swap(index, Ordering::Relaxed) != index {
-                        tracing::info!(host = %server, "the database's host changed");
-                    }
+                    self.connected_to(index);
                     return Ok(connected);
                 }
                 Err(reason) => failures.push(format!("{server}: {reason}")),
             }
         }
         Err(ConnectError(failures))
+    }
+
+    fn place(&self) -> Place {
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers the host. Connections to the one before are dropped at their next use.
+    fn connected_to(&self, host: usize) {
+        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.host != host {
+            *place = Place { host, since: Some(Instant::now()) };
+            suspect();
+            tracing::info!(host = %self.url.hosts[host], "the database's host changed");
+        }
+    }
+
+    /// Looks in the background whether the host still takes connections, and for another one if not.
+    fn look_again(self: &Arc<Self>) {
+        let Ok(permit) = self.looking.clone().try_acquire_owned() else { return };
+        let connector = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = connector.connect().await {
+                connector.tell(&error);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+            drop(permit);
+        });
     }
 
     /// Tries the addresses of a host, each with its own timeout.
@@ -253,7 +295,7 @@ impl Connector {
             .queue_mode(QueueMode::Lifo)
             // The connector ends the attempt, host by host. A call that waits for it ends in time by itself.
             .timeouts(Timeouts { wait: Some(POOL_TIMEOUT), create: None, recycle: Some(POOL_TIMEOUT) })
-            .pre_recycle(check_suspected())
+            .pre_recycle(check_suspected(self.clone()))
             .runtime(Runtime::Tokio1)
             .build()
     }
@@ -288,30 +330,54 @@ fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// Drops a suspected connection that does not answer in time, or no longer takes writes.
-fn check_suspected() -> Hook {
-    Hook::async_fn(|client: &mut ClientWrapper, metrics| {
+/// Drops a suspected connection that is of no use any more.
+fn check_suspected(connector: Arc<Connector>) -> Hook {
+    Hook::async_fn(move |client: &mut ClientWrapper, metrics| {
+        let suspected = *SUSPECTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let used = metrics.recycled.unwrap_or(metrics.created);
+        if suspected.is_none_or(|at| at < used) {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        if connector.place().since.is_some_and(|since| metrics.created < since) {
+            return Box::pin(std::future::ready(Err(HookError::message("the node has left its host"))));
+        }
+        // A call that ends while it checks takes its connection with it.
+        if connector.looking.available_permits() == 0 {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        let connector = connector.clone();
         Box::pin(async move {
-            let suspected = *SUSPECTED.lock().unwrap_or_else(PoisonError::into_inner);
-            let used = metrics.recycled.unwrap_or(metrics.created);
-            if suspected.is_none_or(|at| at < used) || takes_writes(client).await {
-                return Ok(());
+            match health(client).await {
+                Health::Writable => Ok(()),
+                Health::Unusable => Err(HookError::message("its server takes no writes")),
+                Health::Silent => {
+                    connector.look_again();
+                    Ok(())
+                }
             }
-            Err(HookError::message("it takes no writes, or does not answer"))
         })
     })
 }
 
-/// Whether the server of this connection answers in time, and takes writes.
-pub(super) async fn takes_writes(client: &Client) -> bool {
+/// What a connection's server says of itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Health {
+    Writable,
+    /// It takes no writes, or the connection is closed.
+    Unusable,
+    /// It does not answer in time.
+    Silent,
+}
+
+/// Asks the server of a connection whether it takes writes.
+pub(super) async fn health(client: &Client) -> Health {
     let asked = client.simple_query("SHOW transaction_read_only");
-    match tokio::time::timeout(CHECK_TIMEOUT, asked).await {
-        Ok(Ok(answer)) => answer.iter().any(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
-            _ => false,
-        }),
+    let Ok(answer) = tokio::time::timeout(CHECK_TIMEOUT, asked).await else { return Health::Silent };
+    let says_off = |message: &SimpleQueryMessage| match message {
+        SimpleQueryMessage::Row(row) => row.get(0) == Some("off"),
         _ => false,
-    }
+    };
+    if answer.is_ok_and(|messages| messages.iter().any(says_off)) { Health::Writable } else { Health::Unusable }
 }
 
 /// Makes connections for a pool.

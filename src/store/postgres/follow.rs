@@ -15,7 +15,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, Row};
 
-use super::connect::{Connector, takes_writes};
+use super::connect::{Connector, Health, health};
 use super::target::Seen;
 use super::{Rooms, admin, corrupt, execute, get, one, parsed, rows, time};
 use crate::domain::account::KeyHash;
@@ -334,7 +334,7 @@ async fn listen_once(connector: &Connector, follower: &Weak<Follower>) -> Result
         client.batch_execute("LISTEN aldaba").await?;
         listening = true;
         // A server that is silent, or read-only since another took its place, has nothing to tell and closes nothing.
-        while takes_writes(&client).await {
+        while health(&client).await == Health::Writable {
             tokio::time::sleep(CHECK_LISTENING).await;
         }
         Err(StoreError::Unavailable("the server takes no writes, or does not answer".into()))
