@@ -116,8 +116,8 @@ impl App {
         let mut beside = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
         let mut delivering = None;
         if config.roles.delivery {
-            beside.push(tokio::spawn(engine::replay(store.clone(), metrics)));
-            beside.push(tokio::spawn(engine::maintain(store.clone(), clock, keep)));
+            beside.push(tokio::spawn(engine::replay(store.clone(), metrics.clone())));
+            beside.push(tokio::spawn(engine::maintain(store.clone(), clock, metrics, keep)));
             let engine = engine.run(nudges, until(stopped.clone()));
             delivering = Some(tokio::spawn(deliver(engine, tally, store.clone())));
         }

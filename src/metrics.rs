@@ -56,6 +56,12 @@ metrics! {
     gauge outcomes_set_aside,
     /// Age in seconds of the oldest outcome that is not written and not set aside; 0 where there is none.
     gauge oldest_unwritten_outcome_seconds,
+    /// Seconds since the oldest day of the history that is kept began (on SQLite, since its oldest event); 0 if there is none.
+    gauge retention_oldest_day_seconds,
+    /// When the last round of housekeeping ended in which nothing failed, in seconds since 1970; 0 if there was none.
+    gauge housekeeping_last_success_timestamp_seconds,
+    /// Steps of housekeeping that failed, and days of the history that could not be dropped. Each is tried again.
+    counter housekeeping_failures_total,
     /// HTTP requests answered.
     counter http_requests_total,
     /// HTTP requests refused by a rate limit.

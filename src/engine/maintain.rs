@@ -7,7 +7,8 @@ use crate::clock::Clock;
 use crate::domain::retention::Retention;
 use crate::domain::time::Timestamp;
 use crate::egress::Egress;
-use crate::store::{Store, StoreError};
+use crate::metrics::Metrics;
+use crate::store::{PurgePosition, Store, StoreError};
 
 /// How often it is looked for work.
 const EVERY: Duration = Duration::from_secs(5);
@@ -17,6 +18,9 @@ const RETENTION_ROUNDS: u64 = 60;
 
 /// Between two steps, so that deliveries go first.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// Failures after which the history is left to the next round: the database is away, and each try waits for it.
+const MAX_FAILURES: u64 = 20;
 
 /// How long things are kept.
 #[derive(Clone, Copy, Debug)]
@@ -38,45 +42,91 @@ pub async fn close_idle(egress: Egress) {
     }
 }
 
-/// Runs until it is dropped.
-pub async fn maintain(store: Store, clock: Arc<dyn Clock>, keep: Keep) {
+/// Runs until it is dropped. The first round of everything begins at once.
+pub async fn maintain(store: Store, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, keep: Keep) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0u64.. {
         ticks.tick().await;
-        let due = (round % RETENTION_ROUNDS == 0).then_some(keep);
-        if let Err(error) = once(&store, clock.now(), due).await {
-            tracing::warn!(%error, "housekeeping was interrupted and goes on later");
+        let mut failures = failed("what was deleted", steps(|| store.purge_deleted()).await);
+        if round % RETENTION_ROUNDS == 0 {
+            let (failed_steps, did_history) = once(&store, &*clock, keep).await;
+            failures += failed_steps;
+            if failures == 0 && did_history {
+                metrics.housekeeping_last_success_timestamp_seconds.set(seconds(clock.now().as_millis()));
+            }
+            match store.oldest_kept().await {
+                Ok(oldest) => {
+                    let age = oldest.map_or(0, |oldest| clock.now().as_millis() - oldest.as_millis());
+                    metrics.retention_oldest_day_seconds.set(seconds(age));
+                }
+                Err(error) => failures += failed("the age of the history", Err(error)),
+            }
         }
+        metrics.housekeeping_failures_total.add(failures);
     }
 }
 
-async fn once(store: &Store, now: Timestamp, due: Option<Keep>) -> Result<(), StoreError> {
-    while store.purge_deleted().await? {
-        tokio::time::sleep(PAUSE).await;
-    }
-    let Some(keep) = due else { return Ok(()) };
-    while store.purge_kept_answers().await? {
-        tokio::time::sleep(PAUSE).await;
-    }
+/// One round of what is due by time. Each kind is tried, whatever became of the others. Returns how many failed, and whether
+/// the history is this process's work.
+async fn once(store: &Store, clock: &dyn Clock, keep: Keep) -> (u64, bool) {
+    let now = clock.now();
+    let mut failures = failed("the days ahead", store.make_days(now).await);
+    failures += failed("kept answers", steps(|| store.purge_kept_answers()).await);
     if let Some(audit_log) = keep.audit_log {
-        while store.purge_audit_log(now.minus(audit_log)).await? {
-            tokio::time::sleep(PAUSE).await;
-        }
+        failures += failed("the audit log", steps(|| store.purge_audit_log(now.minus(audit_log))).await);
     }
-    while store.purge_sessions(keep.idle_sessions).await? {
-        tokio::time::sleep(PAUSE).await;
+    failures += failed("sessions", steps(|| store.purge_sessions(keep.idle_sessions)).await);
+    failures += failed("counts of attempts", steps(|| store.purge_attempt_counts(now)).await);
+    failures += failed("old replays", steps(|| store.purge_old_replays(keep.history, now)).await);
+    match purge_history(store, keep.history, now).await {
+        Some(more) => (failures + more, true),
+        None => (failures, false),
     }
-    while store.purge_attempt_counts(now).await? {
-        tokio::time::sleep(PAUSE).await;
-    }
-    while store.purge_old_replays(keep.history, now).await? {
-        tokio::time::sleep(PAUSE).await;
-    }
-    let mut position = Some(0);
+}
+
+/// Removes the history that is over: whole days, then the rest by rows. Returns how much failed; `None` where it is another
+/// process's work.
+async fn purge_history(store: &Store, keep: Retention, now: Timestamp) -> Option<u64> {
+    let (mut failures, mut position) = match store.begin_purge(keep, now).await {
+        Ok(None) => return None,
+        Ok(Some(round)) => (round.failed_days, Some(round.position)),
+        // Where days cannot be dropped, rows still go.
+        Err(error) => (failed("days of the history", Err(error)), Some(PurgePosition::start(true))),
+    };
     while let Some(from) = position {
-        position = store.purge_old(keep.history, now, from).await?;
+        position = match store.purge_old(keep, now, from).await {
+            Ok(next) => next,
+            Err(error) => {
+                failures += failed("the history", Err(error));
+                // What one account has does not keep the others.
+                Some(from.in_account(from.account + 1))
+            }
+        };
+        if failures > MAX_FAILURES {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Some(failures)
+}
+
+/// Takes step after step until there is nothing left.
+async fn steps<F: Future<Output = Result<bool, StoreError>>>(step: impl Fn() -> F) -> Result<(), StoreError> {
+    while step().await? {
         tokio::time::sleep(PAUSE).await;
     }
     Ok(())
+}
+
+/// Tells of a kind of housekeeping that failed. Returns how many did.
+fn failed(kind: &str, done: Result<(), StoreError>) -> u64 {
+    let Err(error) = done else { return 0 };
+    tracing::warn!(%error, "{kind}: this part of housekeeping failed, and the next round tries again");
+    1
+}
+
+/// Whole seconds of a time in milliseconds that is not negative.
+fn seconds(millis: i64) -> u64 {
+    u64::try_from(millis).unwrap_or(0) / 1_000
 }

@@ -473,3 +473,85 @@ pub enum Settled {
     /// The lease had gone (the delivery was deleted); nothing was written.
     LeaseLost,
 }
+
+/// Where a round of retention by rows goes on. Positions of one round grow.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct PurgePosition {
+    /// The key of the account.
+    pub account: i64,
+    /// What is looked at.
+    pub part: PurgePart,
+    /// The endpoint whose deliveries are looked at, where they are found by endpoint (SQLite).
+    pub endpoint: i64,
+    /// The last row of the part that was looked at.
+    pub after: i64,
+    /// Whether the rows of every account are looked at, or of those alone that have a retention of their own.
+    pub everybody: bool,
+}
+
+/// What is removed of an account, in this order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum PurgePart {
+    /// Finished deliveries.
+    Deliveries,
+    /// Events that no delivery is of.
+    Events,
+    /// Bodies of events that stay.
+    Payloads,
+}
+
+impl PurgePosition {
+    /// The beginning of a round.
+    pub fn start(everybody: bool) -> Self {
+        Self { account: 0, part: PurgePart::Deliveries, endpoint: 0, after: 0, everybody }
+    }
+
+    /// Here, if it is in this account; otherwise at the account's beginning.
+    #[must_use]
+    pub fn in_account(self, account: i64) -> Self {
+        if self.account == account { self } else { Self { account, ..Self::start(self.everybody) } }
+    }
+
+    /// At the beginning of the account's next part; `None` after the last one.
+    #[must_use]
+    pub fn next_part(self) -> Option<Self> {
+        let part = match self.part {
+            PurgePart::Deliveries => PurgePart::Events,
+            PurgePart::Events => PurgePart::Payloads,
+            PurgePart::Payloads => return None,
+        };
+        Some(Self { part, endpoint: 0, after: 0, ..self })
+    }
+
+    /// After this row of the part.
+    #[must_use]
+    pub fn after(self, row: i64) -> Self {
+        debug_assert!(row > self.after, "a round never goes back");
+        Self { after: row, ..self }
+    }
+}
+
+/// A round of retention that has begun.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PurgeRound {
+    /// Where the removal by rows begins.
+    pub position: PurgePosition,
+    /// Days that should have been dropped as a whole and were not. The next round tries again.
+    pub failed_days: u64,
+}
+
+/// Rows that were looked at, in order, each with whether it may go: which to remove, at most `step`, and the last row that
+/// was looked at with them.
+pub(super) fn cut(looked_at: impl IntoIterator<Item = (i64, bool)>, step: usize) -> (Vec<i64>, Option<i64>) {
+    let (mut go, mut last) = (Vec::new(), None);
+    for (id, goes) in looked_at {
+        last = Some(id);
+        if goes {
+            go.push(id);
+        }
+        if go.len() >= step {
+            break;
+        }
+    }
+    (go, last)
+}

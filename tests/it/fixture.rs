@@ -16,7 +16,7 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased, Nudge};
-use aldaba::store::{NewEndpoint, OpenError, OpenOptions, Page, Settlement, Store};
+use aldaba::store::{NewEndpoint, OpenError, OpenOptions, Page, PurgePosition, Settlement, Store};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{EVENT, eventually};
@@ -148,16 +148,23 @@ pub fn minute() -> Retention {
 /// Removes nothing: what the embedded store has not put into its lists yet is there from here on.
 pub async fn list(store: &Store) {
     let forever = Retention { deliveries: None, payloads: None };
-    store.purge_old(forever, Timestamp::from_millis(1_800_000_000_000), 0).await.expect("listed");
+    store.begin_purge(forever, Timestamp::from_millis(1_800_000_000_000)).await.expect("listed");
 }
 
 /// Removes all that is older than `cutoff` and finished.
 pub async fn purge_before(store: &Store, cutoff: Timestamp) {
-    let keep = minute();
-    let mut position = Some(0);
+    purge(store, minute(), cutoff.plus(Duration::from_secs(60))).await;
+}
+
+/// A round of retention. Returns the positions that it went through.
+pub async fn purge(store: &Store, keep: Retention, now: Timestamp) -> Vec<PurgePosition> {
+    let round = store.begin_purge(keep, now).await.expect("begun").expect("this process's work");
+    let (mut positions, mut position) = (Vec::new(), Some(round.position));
     while let Some(from) = position {
-        position = store.purge_old(keep, cutoff.plus(Duration::from_secs(60)), from).await.expect("purged");
+        position = store.purge_old(keep, now, from).await.expect("purged");
+        positions.extend(position);
     }
+    positions
 }
 
 /// A replay of all that was ever published.

@@ -26,6 +26,7 @@ mod idempotency;
 mod import;
 mod lists;
 mod local_faults;
+mod load;
 mod migrations;
 mod operational;
 mod people;

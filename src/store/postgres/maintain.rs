@@ -1,22 +1,25 @@
-//! Housekeeping: days that are over leave as whole partitions, what is deleted or must go sooner in small steps. Only the
-//! first of the nodes does it.
+//! Housekeeping: days that are over leave as whole partitions (`partitions`), what is deleted or must go sooner in small
+//! steps. Only the first of the nodes does it.
 
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
 
 use super::admin::own_retention;
-use super::partitions::{create, days, days_with_bodies, drop_day, drop_payloads};
-use super::{Store, execute, get, one, row, rows};
+use super::partitions::{Day, Dropped, Dropping, OpenDays, create, days, days_with_bodies};
+use super::{Store, execute, get, row, rows};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, DeliveryId, EventId};
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
-use crate::store::values::KEPT_ANSWER_TTL;
+use crate::store::values::{KEPT_ANSWER_TTL, cut};
+use crate::store::{PurgePart, PurgePosition, PurgeRound, StoreError};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
+
+/// Rows that one step looks at: what stays (held by a paused endpoint) is passed in some milliseconds.
+const LOOK: i64 = 2_000;
 
 /// Accounts that one step looks at.
 const ACCOUNTS: i64 = 100;
@@ -39,60 +42,48 @@ impl Store {
         let now = self.now();
         let db = self.client().await?;
         let settled = now.minus(SETTLING).as_millis();
+        // One that cannot be removed does not keep the others.
+        let mut failed = Ok(false);
         let sql = "SELECT key, account, deleted_at <= $1 AS settled FROM endpoints WHERE deleted_at IS NOT NULL \
                    ORDER BY deleted_at, key";
         for endpoint in rows(&db, sql, &[&settled]).await? {
             let (key, account) = (get(&endpoint, "key")?, get(&endpoint, "account")?);
-            if purge_endpoint(&db, account, key, get(&endpoint, "settled")?).await? {
-                return Ok(true);
+            match purge_endpoint(&db, account, key, get(&endpoint, "settled")?).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => failed = Err(error),
             }
         }
         let sql = "SELECT key, deleted_at <= $1 AS settled FROM accounts WHERE deleted_at IS NOT NULL";
         for account in rows(&db, sql, &[&settled]).await? {
-            if purge_account(&db, get(&account, "key")?, get(&account, "settled")?).await? {
-                return Ok(true);
+            match purge_account(&db, get(&account, "key")?, get(&account, "settled")?).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => failed = Err(error),
             }
         }
-        Ok(false)
+        failed
     }
 
-    pub async fn purge_old(&self, keep: Retention, now: Timestamp, from: i64) -> Result<Option<i64>, StoreError> {
+    /// Makes the partitions of the next days.
+    pub async fn make_days(&self, now: Timestamp) -> Result<(), StoreError> {
+        if !self.tidies_up() {
+            return Ok(());
+        }
+        create(&self.pool, now).await
+    }
+
+    /// When the oldest day that is kept began.
+    pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
+        Ok(days(&self.client().await?).await?.first().map(|day| day.begins_at()))
+    }
+
+    /// Drops the days that no account keeps. The rows of every account are looked at where some of them must go sooner; else
+    /// of those alone that keep them for a time of their own.
+    pub async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
         if !self.tidies_up() {
             return Ok(None);
         }
-        if from == 0 {
-            create(&self.pool, now).await?;
-        }
-        let everybody = self.drop_days(keep, now, from == 0).await?;
-        let mut db = self.client().await?;
-        // Before the first day that has any, there are no bodies to look for.
-        let bodies_from = days_with_bodies(&db).await?.first().map_or(i64::MAX, |day| day.first_id() - 1);
-        let sql = "SELECT key, retention_deliveries, retention_payloads, payloads_gone FROM accounts \
-                   WHERE deleted_at IS NULL AND key >= $1 AND ($2 OR retention_deliveries IS NOT NULL \
-                   OR retention_payloads IS NOT NULL) ORDER BY key LIMIT $3";
-        let mut next = None;
-        for account in rows(&db, sql, &[&from, &everybody, &ACCOUNTS]).await? {
-            let (key, gone): (i64, i64) = (get(&account, "key")?, get(&account, "payloads_gone")?);
-            let (rows_since, bodies_since) = keep.of(own_retention(&account)?).since(now);
-            let rows_gone = match rows_since {
-                Some(since) => purge_rows(&mut db, key, since).await?,
-                None => false,
-            };
-            let bodies_gone = match bodies_since {
-                Some(since) => purge_payloads(&mut db, key, bodies_from.max(gone), since).await?,
-                None => false,
-            };
-            if rows_gone || bodies_gone {
-                return Ok(Some(key));
-            }
-            next = Some(key + 1);
-        }
-        Ok(next)
-    }
-
-    /// Drops the days that no account keeps. Returns whether the rows of every account must be looked at: not of those
-    /// alone that keep them for a time of their own.
-    async fn drop_days(&self, keep: Retention, now: Timestamp, drops: bool) -> Result<bool, StoreError> {
         let db = self.client().await?;
         let (longest, shorter) = longest(&db, keep).await?;
         let (days, bodies) = (days(&db).await?, days_with_bodies(&db).await?);
@@ -100,16 +91,68 @@ impl Store {
         let mut everybody =
             shorter || [longest.deliveries, longest.payloads].into_iter().flatten().any(|keep| keep < EXACT);
         let (rows_since, bodies_since) = longest.since(now);
-        for day in days {
-            let over = |since: Option<Timestamp>| since.is_some_and(|since| day.ends_at() <= since);
-            // A day that cannot go as a whole, because something of it is still open, goes row by row.
-            if over(rows_since) {
-                everybody |= !drops || !drop_day(&self.pool, day).await?;
-            } else if over(bodies_since) && bodies.contains(&day) {
-                everybody |= !drops || !drop_payloads(&self.pool, day).await?;
+        let over = |day: &Day, since: Option<Timestamp>| since.is_some_and(|since| day.ends_at() <= since);
+        let due: Vec<Day> = days
+            .into_iter()
+            .filter(|day| over(day, rows_since) || over(day, bodies_since) && bodies.contains(day))
+            .collect();
+        let mut failed_days = 0;
+        if let Some(&last) = due.last() {
+            let open = OpenDays::before(&self.pool, last.next()).await?;
+            let mut dropping = Dropping::new(&self.pool, &*self.shared.random, open);
+            for day in due {
+                let whole = over(&day, rows_since);
+                let dropped = if whole { dropping.drop_day(day).await } else { dropping.drop_bodies(day).await };
+                match dropped {
+                    Ok(Dropped::Gone) => {}
+                    // A day of which something is still needed goes row by row.
+                    Ok(Dropped::Needed) => everybody = true,
+                    Ok(Dropped::Busy) => {
+                        failed_days += 1;
+                        let day = day.number();
+                        tracing::warn!(day, "a day of the history is in use and is dropped in a later round");
+                    }
+                    Err(error) => {
+                        failed_days += 1;
+                        let day = day.number();
+                        tracing::warn!(%error, day, "a day of the history could not be dropped: a later round tries again");
+                    }
+                }
             }
         }
-        Ok(everybody)
+        Ok(Some(PurgeRound { position: PurgePosition::start(everybody), failed_days }))
+    }
+
+    pub async fn purge_old(
+        &self,
+        keep: Retention,
+        now: Timestamp,
+        from: PurgePosition,
+    ) -> Result<Option<PurgePosition>, StoreError> {
+        if !self.tidies_up() {
+            return Ok(None);
+        }
+        let mut db = self.client().await?;
+        // Before the first day that has any, there are no bodies to look for.
+        let bodies_from = days_with_bodies(&db).await?.first().map_or(i64::MAX, |day| day.first_id() - 1);
+        let sql = "SELECT key, retention_deliveries, retention_payloads, payloads_gone FROM accounts \
+                   WHERE deleted_at IS NULL AND key >= $1 AND ($2 OR retention_deliveries IS NOT NULL \
+                   OR retention_payloads IS NOT NULL) ORDER BY key LIMIT $3";
+        let mut next = None;
+        for account in rows(&db, sql, &[&from.account, &from.everybody, &ACCOUNTS]).await? {
+            let (key, gone): (i64, i64) = (get(&account, "key")?, get(&account, "payloads_gone")?);
+            let (rows_since, bodies_since) = keep.of(own_retention(&account)?).since(now);
+            let bodies_since = bodies_since.map(|since| (bodies_from.max(gone), since));
+            match purge_account_step(&mut db, from.in_account(key), rows_since, bodies_since).await {
+                Ok(None) => {}
+                Ok(Some(at)) => return Ok(Some(at)),
+                // The next step begins with this account, and tells of it.
+                Err(_) if key != from.account => return Ok(Some(from.in_account(key))),
+                Err(error) => return Err(error),
+            }
+            next = Some(from.in_account(key + 1));
+        }
+        Ok(next)
     }
 
     pub async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
@@ -132,18 +175,29 @@ impl Store {
             return Ok(false);
         }
         let now = self.now();
-        create(&self.pool, now).await?;
         let db = self.client().await?;
-        super::follow::forget_changes(&db, now).await?;
-        execute(&db, "DELETE FROM rate_windows WHERE ends_at < $1", &[&now.minus(KEPT_ANSWER_TTL).as_millis()]).await?;
-        execute(&db, "DELETE FROM calls_in_flight WHERE expires_at < $1", &[&now.as_millis()]).await?;
-        let sql = "SELECT DISTINCT q.replay FROM queue q JOIN replays r ON r.key = q.replay \
-                   WHERE q.attempt = 0 AND q.lease IS NULL AND r.status = 3";
-        let left = rows(&db, sql, &[]).await?.iter().map(|row| get(row, "replay")).collect::<Result<_, _>>()?;
-        super::replay::take_back(&self.pool, &self.shared, left).await?;
+        // Each by itself: one that fails does not keep the others.
+        let old = now.minus(KEPT_ANSWER_TTL).as_millis();
+        let (windows, calls) =
+            ("DELETE FROM rate_windows WHERE ends_at < $1", "DELETE FROM calls_in_flight WHERE expires_at < $1");
+        let done = [
+            super::follow::forget_changes(&db, now).await,
+            execute(&db, windows, &[&old]).await.map(drop),
+            execute(&db, calls, &[&now.as_millis()]).await.map(drop),
+            self.take_back_cancelled(&db).await,
+        ];
         let sql = "DELETE FROM kept_answers WHERE (owner, path, key) IN \
                    (SELECT owner, path, key FROM kept_answers WHERE created_at < $1 LIMIT $2)";
-        Ok(execute(&db, sql, &[&now.minus(KEPT_ANSWER_TTL).as_millis(), &STEP]).await? > 0)
+        let more = execute(&db, sql, &[&old, &STEP]).await? > 0;
+        if more { Ok(true) } else { done.into_iter().collect::<Result<(), _>>().map(|()| false) }
+    }
+
+    /// Removes what cancelled replays have left in the queue.
+    async fn take_back_cancelled(&self, db: &Object) -> Result<(), StoreError> {
+        let sql = "SELECT DISTINCT q.replay FROM queue q JOIN replays r ON r.key = q.replay \
+                   WHERE q.attempt = 0 AND q.lease IS NULL AND r.status = 3";
+        let left = rows(db, sql, &[]).await?.iter().map(|row| get(row, "replay")).collect::<Result<_, _>>()?;
+        super::replay::take_back(&self.pool, &self.shared, left).await
     }
 }
 
@@ -210,57 +264,114 @@ async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, Sto
     Ok(execute(db, "DELETE FROM accounts WHERE key = $1", &[&key]).await? > 0)
 }
 
-/// Removes a step of an account's finished deliveries from before `since`, and of events that nothing refers to any more.
-async fn purge_rows(db: &mut Object, account: i64, since: Timestamp) -> Result<bool, StoreError> {
-    let end = DeliveryId::first_at(since).0;
+/// Removes a step of what an account need not keep: rows from before `rows_since`, bodies after an event and from before a
+/// time. Returns where the account's next step goes on, or `None` where nothing more is to be looked at.
+async fn purge_account_step(
+    db: &mut Object,
+    from: PurgePosition,
+    rows_since: Option<Timestamp>,
+    bodies: Option<(i64, Timestamp)>,
+) -> Result<Option<PurgePosition>, StoreError> {
+    let mut part = Some(from);
+    while let Some(at) = part {
+        let last = match (at.part, rows_since, bodies) {
+            (PurgePart::Deliveries, Some(since), _) => purge_deliveries(db, at, since).await?,
+            (PurgePart::Events, Some(since), _) => purge_events(db, at, since).await?,
+            (PurgePart::Payloads, _, Some((gone, since))) => {
+                purge_payloads(db, at.account, gone.max(at.after), since).await?
+            }
+            _ => None,
+        };
+        if let Some(last) = last {
+            return Ok(Some(at.after(last)));
+        }
+        part = at.next_part();
+    }
+    Ok(None)
+}
+
+/// Removes a step of an account's finished deliveries from before `since`. Returns the last that was looked at.
+async fn purge_deliveries(db: &mut Object, at: PurgePosition, since: Timestamp) -> Result<Option<i64>, StoreError> {
     let tx = db.transaction().await?;
     super::partitions::lock(&tx).await?;
-    // One that is being sent again at this moment is passed by, or found to be open.
-    let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE account = $1 AND id < $2 AND status > 1 \
-               ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED), \
-               a AS (DELETE FROM attempts a USING old o WHERE a.account = o.account AND a.delivery = o.id), \
-               gone AS (DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id \
-               RETURNING d.account, d.endpoint), \
-               counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-               SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint ORDER BY account, endpoint \
-               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
-               SELECT count(*) AS gone FROM gone";
-    let deliveries: i64 = get(&one(&tx, sql, &[&account, &end, &STEP]).await?, "gone")?;
-    // Locked in a statement of its own: what a replay has made of an event until then is seen by the next one.
-    let sql = "SELECT e.id FROM events e WHERE e.account = $1 AND e.id < $2 AND NOT EXISTS \
-               (SELECT 1 FROM unnest(e.deliveries) AS u(id) JOIN deliveries d ON d.account = e.account AND d.id = u.id) \
-               AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL) \
-               ORDER BY e.id LIMIT $3 FOR UPDATE SKIP LOCKED";
-    let ids = ids(&tx, sql, &[&account, &end, &STEP]).await?;
-    let sql = "WITH old AS MATERIALIZED (SELECT o.id FROM unnest($2::bigint[]) AS o(id) \
-               WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.replay IS NOT NULL)), \
-               p AS (DELETE FROM payloads p USING old o WHERE p.account = $1 AND p.event = o.id), \
-               m AS (DELETE FROM missed m USING old o WHERE m.event = o.id), \
-               gone AS (DELETE FROM events e USING old o WHERE e.account = $1 AND e.id = o.id RETURNING e.type), \
-               counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-               SELECT $1, 0, 0, -count(*) FROM gone WHERE type <> $3 HAVING count(*) > 0 \
-               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
-               SELECT count(*) AS gone FROM gone";
-    let events: i64 = get(&one(&tx, sql, &[&account, &ids, &TEST_TYPE]).await?, "gone")?;
+    let sql = "SELECT id, status > 1 AS goes FROM deliveries WHERE account = $1 AND id > $2 AND id < $3 \
+               ORDER BY id LIMIT $4";
+    let end = DeliveryId::first_at(since).0;
+    let (go, last) = look(&tx, sql, &[&at.account, &at.after, &end, &LOOK]).await?;
+    if !go.is_empty() {
+        // One that is being sent again at this moment is passed by, or found to be open.
+        let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE account = $1 AND id = ANY($2) \
+                   AND status > 1 ORDER BY id FOR UPDATE SKIP LOCKED), \
+                   a AS (DELETE FROM attempts a USING old o WHERE a.account = o.account AND a.delivery = o.id), \
+                   gone AS (DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id \
+                   RETURNING d.account, d.endpoint) \
+                   INSERT INTO counters AS c (account, endpoint, shard, total) \
+                   SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint ORDER BY account, endpoint \
+                   ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total";
+        execute(&tx, sql, &[&at.account, &go]).await?;
+    }
     tx.commit().await?;
-    Ok(deliveries + events > 0)
+    Ok(last)
+}
+
+/// Removes a step of an account's events from before `since` that nothing refers to any more. Returns the last that was
+/// looked at.
+async fn purge_events(db: &mut Object, at: PurgePosition, since: Timestamp) -> Result<Option<i64>, StoreError> {
+    let tx = db.transaction().await?;
+    super::partitions::lock(&tx).await?;
+    // One by one: a join, or a set that is looked up in, would be made of all of the account's deliveries.
+    let sql = "SELECT e.id, (SELECT 1 FROM unnest(e.deliveries) AS u(id) CROSS JOIN LATERAL \
+               (SELECT 1 FROM deliveries WHERE account = e.account AND id = u.id LIMIT 1) AS d LIMIT 1) IS NULL \
+               AND (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL LIMIT 1) IS NULL AS goes \
+               FROM events e WHERE e.account = $1 AND e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4";
+    let end = EventId::first_at(since).0;
+    let (go, last) = look(&tx, sql, &[&at.account, &at.after, &end, &LOOK]).await?;
+    if !go.is_empty() {
+        // Locked in a statement of its own: what a replay has made of an event until then is seen by the next one.
+        let sql = "SELECT id FROM events WHERE account = $1 AND id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED";
+        let ids = ids(&tx, sql, &[&at.account, &go]).await?;
+        let sql = "WITH old AS MATERIALIZED (SELECT o.id FROM unnest($2::bigint[]) AS o(id) \
+                   WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.replay IS NOT NULL)), \
+                   p AS (DELETE FROM payloads p USING old o WHERE p.account = $1 AND p.event = o.id), \
+                   m AS (DELETE FROM missed m USING old o WHERE m.event = o.id), \
+                   gone AS (DELETE FROM events e USING old o WHERE e.account = $1 AND e.id = o.id RETURNING e.type) \
+                   INSERT INTO counters AS c (account, endpoint, shard, total) \
+                   SELECT $1, 0, 0, -count(*) FROM gone WHERE type <> $3 HAVING count(*) > 0 \
+                   ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total";
+        execute(&tx, sql, &[&at.account, &ids, &TEST_TYPE]).await?;
+    }
+    tx.commit().await?;
+    Ok(last)
+}
+
+/// Looks at the next rows: which of them go, and the last that was looked at.
+async fn look(
+    db: &impl GenericClient,
+    sql: &str,
+    parameters: super::Params<'_>,
+) -> Result<(Vec<i64>, Option<i64>), StoreError> {
+    let mut looked_at = Vec::new();
+    for row in rows(db, sql, parameters).await? {
+        looked_at.push((get(&row, "id")?, get(&row, "goes")?));
+    }
+    Ok(cut(looked_at, usize::try_from(STEP).expect("a small number")))
 }
 
 /// Removes a step of the bodies of an account's events after `gone` and from before `since`. What is still to be sent keeps
-/// its body.
-async fn purge_payloads(db: &mut Object, account: i64, gone: i64, since: Timestamp) -> Result<bool, StoreError> {
+/// its body. Returns the last event that was looked at.
+async fn purge_payloads(db: &mut Object, account: i64, gone: i64, since: Timestamp) -> Result<Option<i64>, StoreError> {
     let tx = db.transaction().await?;
     let sql = "SELECT id FROM events WHERE account = $1 AND id > $2 AND id < $3 ORDER BY id LIMIT $4 FOR UPDATE";
     let ids = ids(&tx, sql, &[&account, &gone, &EventId::first_at(since).0, &STEP]).await?;
-    let Some(last) = ids.last() else { return Ok(false) };
+    let Some(&last) = ids.last() else { return Ok(None) };
     // In a statement of its own: whoever sends one again holds its event, or is seen.
     let sql = "DELETE FROM payloads p USING events e WHERE p.account = $1 AND p.event = ANY($2) AND e.account = $1 \
                AND e.id = p.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = $1 AND q.delivery = ANY(e.deliveries)) \
                AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL AND d.status < 2)";
     execute(&tx, sql, &[&account, &ids]).await?;
-    execute(&tx, "UPDATE accounts SET payloads_gone = $2 WHERE key = $1", &[&account, last]).await?;
+    execute(&tx, "UPDATE accounts SET payloads_gone = $2 WHERE key = $1", &[&account, &last]).await?;
     tx.commit().await?;
-    Ok(true)
+    Ok(Some(last))
 }
 
 async fn ids(db: &impl GenericClient, sql: &str, parameters: super::Params<'_>) -> Result<Vec<i64>, StoreError> {

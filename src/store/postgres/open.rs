@@ -25,6 +25,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0006_counters", include_str!("../../../migrations/postgres/0006_counters.sql")),
     ("0007_events", include_str!("../../../migrations/postgres/0007_events.sql")),
     ("0008_lists", include_str!("../../../migrations/postgres/0008_lists.sql")),
+    ("0009_days", include_str!("../../../migrations/postgres/0009_days.sql")),
 ];
 
 /// The key of the lock under which one process migrates.

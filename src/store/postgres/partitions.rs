@@ -1,14 +1,19 @@
 //! The history by days: events, payloads, deliveries and attempts are in the partition of the day in which the id that
-//! they begin with was made, so that what is old leaves as whole tables.
+//! they begin with was made, so that old rows leave as whole tables.
 //!
-//! Partitions of the next days are made beforehand. Whoever finds none for its row makes it (`create`).
+//! Partitions are made a week ahead. A writer that finds none for its row makes it (`create`). A day is dropped table by
+//! table (`drop_day`), each under the lock of one parent; `docs/decisions/0001-days.md` has the reasons.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Pool, Transaction};
 use tokio_postgres::error::SqlState;
 
+use super::intake::COUNTING_NODES;
 use super::{execute, get, rows};
+use crate::clock::Random;
+use crate::domain::event::TEST_TYPE;
 use crate::domain::id::DeliveryId;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -21,11 +26,51 @@ const PAYLOADS: &str = "payloads";
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Days for which there are partitions beforehand, today included.
-const AHEAD: i64 = 3;
+/// Days for which there are partitions beforehand, today included. Where they cannot be made, `housekeeping_failures_total`
+/// tells it a week before a row finds no partition.
+const AHEAD: i64 = 8;
 
-/// The key of the lock under which one process makes or drops partitions.
-const LOCK: i64 = 0x7061_7274;
+/// The key of the lock under which one process removes rows or days.
+const REMOVING: i64 = 0x7061_7274;
+
+/// The key of the lock under which one process makes partitions. It is another one, so that a writer which needs a day does
+/// not wait while an old day is counted.
+const MAKING: i64 = 0x6d61_6b65;
+
+/// The part of the counters in which dropped days are counted: the one after those of the nodes (`intake::shard`), so that
+/// no commit waits while a day is counted and dropped.
+const SHARD: i64 = 3 * COUNTING_NODES;
+
+/// How long a drop waits for a table's lock. Every statement that comes meanwhile waits behind it, so that it is short.
+const LOCK_WAIT: Duration = Duration::from_millis(50);
+
+/// How long a statement may take while the lock is held: it looks up two index ranges, or removes a table's rows in the
+/// catalog.
+const LOCKED_STATEMENT: Duration = Duration::from_secs(1);
+
+/// Tries to lock one table. A statement or a list holds it for some milliseconds, at most for its timeout of 4.5 s.
+const LOCK_TRIES: u32 = 25;
+
+/// Tries in one round, for all of its days: where somebody holds a table for long (a dump), the next round tries again.
+const ROUND_TRIES: u32 = 100;
+
+/// The pause between two tries, and what is added at random so that no rhythm of others meets all tries. A table is locked
+/// for at most a quarter of the time. Both stay below `idle_in_transaction_session_timeout` (`open.rs`).
+const LOCK_PAUSE: Duration = Duration::from_millis(150);
+const LOCK_PAUSE_RANDOM: Duration = Duration::from_millis(150);
+
+/// Rows of `missed` that one statement deletes when their day goes.
+const MISSED_STEP: i64 = 5_000;
+
+/// For statements that read a whole table, a day or the queue: 10 minutes are some 100 million rows.
+const WHOLE_TABLE: &str = "SET LOCAL statement_timeout = '10min'; SET LOCAL enable_seqscan = on";
+
+/// For statements that look up what they read (`BY_KEY` in `open.rs`).
+const KEYS_ONLY: &str = "SET LOCAL enable_seqscan = off";
+
+/// Deliveries that were closed and are open again, or that a replay made: what may come to need a day after the queue was
+/// read. The condition is that of the indexes `queue_again_event` and `queue_again_delivery`.
+const AGAIN: &str = "(attempt > 0 OR replay IS NOT NULL)";
 
 /// A day of the history.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -44,6 +89,26 @@ impl Day {
     /// The first id after the day.
     pub fn end_id(self) -> i64 {
         Self(self.0 + 1).first_id()
+    }
+
+    /// The day of an id.
+    fn of_id(id: i64) -> Self {
+        Self::of(DeliveryId(id).created_at())
+    }
+
+    /// The day after.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+
+    /// Days since 1970, as in the names of its partitions.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+
+    /// The beginning of the day.
+    pub fn begins_at(self) -> Timestamp {
+        Timestamp::from_millis(self.0 * DAY_MS)
     }
 
     /// The end of the day.
@@ -78,7 +143,7 @@ pub(super) async fn create_days(pool: &Pool, mut wanted: BTreeSet<Day>) -> Resul
         let tx = client.transaction().await?;
         // Whoever makes them first, the others wait for.
         tx.batch_execute("SET LOCAL lock_timeout = 0").await?;
-        execute(&tx, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+        execute(&tx, "SELECT pg_advisory_xact_lock($1)", &[&MAKING]).await?;
         if !days(&tx).await?.contains(&day) {
             for table in TABLES {
                 let (name, first, end) = (day.partition(table), day.first_id(), day.end_id());
@@ -119,85 +184,218 @@ async fn days_of(db: &impl GenericClient, table: &str) -> Result<Vec<Day>, Store
     Ok(days)
 }
 
-/// Drops a day, if nothing of it is needed any more: no open delivery, and no event that a later delivery is of. Counts
-/// what has gone. Returns whether the day is gone.
-pub(super) async fn drop_day(pool: &Pool, day: Day) -> Result<bool, StoreError> {
-    let mut client = pool.get().await?;
-    let tx = client.transaction().await?;
-    // Counting a large day takes its time. Whoever uses the tables now is waited for only so long as nobody notices.
-    tx.batch_execute("SET LOCAL statement_timeout = '10min'; SET LOCAL lock_timeout = '500ms'").await?;
-    execute(&tx, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    if !days(&tx).await?.contains(&day) {
-        return Ok(true);
-    }
-    if is_needed(&tx, day).await? {
-        return Ok(false);
-    }
-    let sql = format!(
-        "INSERT INTO counters (account, endpoint, shard, total) \
-         SELECT account, endpoint, 0, -count(*) FROM {deliveries} GROUP BY account, endpoint UNION ALL \
-         SELECT account, 0, 0, -count(*) FROM {events} WHERE type <> '{test}' GROUP BY account \
-         ORDER BY account, endpoint \
-         ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = counters.total + excluded.total",
-        deliveries = day.partition("deliveries"),
-        events = day.partition("events"),
-        test = crate::domain::event::TEST_TYPE,
-    );
-    tx.batch_execute(&sql).await?;
-    execute(&tx, "DELETE FROM missed WHERE event >= $1 AND event < $2", &[&day.first_id(), &day.end_id()]).await?;
-    // From here on nobody reads or writes the day, and what has been written while it was counted is seen.
-    let bodies = days_with_bodies(&tx).await?.contains(&day);
-    let tables = TABLES.into_iter().filter(|table| bodies || *table != PAYLOADS);
-    for table in tables.clone() {
-        tx.batch_execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", day.partition(table))).await?;
-    }
-    if is_needed(&tx, day).await? {
-        return Ok(false);
-    }
-    for table in tables {
-        tx.batch_execute(&format!("DROP TABLE {}", day.partition(table))).await?;
-    }
-    tx.commit().await?;
-    Ok(true)
+/// What became of a day that should go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Dropped {
+    Gone,
+    /// Something of it is open, or a later delivery is of one of its events.
+    Needed,
+    /// Its tables could not be locked. The next round tries again.
+    Busy,
 }
 
-/// Drops a day's bodies, if nothing that is open needs one. Returns whether they are gone.
-pub(super) async fn drop_payloads(pool: &Pool, day: Day) -> Result<bool, StoreError> {
-    let mut client = pool.get().await?;
-    let tx = client.transaction().await?;
-    tx.batch_execute("SET LOCAL lock_timeout = '500ms'").await?;
-    execute(&tx, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
-    if !days_with_bodies(&tx).await?.contains(&day) {
-        return Ok(true);
-    }
-    if is_open(&tx, day).await? {
-        return Ok(false);
-    }
-    // From here on nobody makes a delivery of them, and what has been made until now is seen.
-    tx.batch_execute(&format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", day.partition(PAYLOADS))).await?;
-    if is_open(&tx, day).await? {
-        return Ok(false);
-    }
-    tx.batch_execute(&format!("DROP TABLE {}", day.partition(PAYLOADS))).await?;
-    tx.commit().await?;
-    Ok(true)
+/// The days that open deliveries need, when the queue was last read.
+pub(super) struct OpenDays {
+    /// Days of open deliveries.
+    deliveries: BTreeSet<Day>,
+    /// Days of their events.
+    events: BTreeSet<Day>,
 }
 
-/// Whether something that is open needs a body of the day.
-async fn is_open(db: &impl GenericClient, day: Day) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM queue WHERE event >= $1 AND event < $2 LIMIT 1";
-    Ok(!rows(db, sql, &[&day.first_id(), &day.end_id()]).await?.is_empty())
+impl OpenDays {
+    /// Whether an open delivery needs the bodies of the day.
+    fn needs_bodies(&self, day: Day) -> bool {
+        self.events.contains(&day)
+    }
+
+    /// Whether an open delivery needs anything of the day.
+    fn needs(&self, day: Day) -> bool {
+        self.events.contains(&day) || self.deliveries.contains(&day)
+    }
+
+    /// Reads the queue once for all days before `end`.
+    pub async fn before(pool: &Pool, end: Day) -> Result<Self, StoreError> {
+        let mut client = pool.get().await?;
+        let tx = client.transaction().await?;
+        tx.batch_execute(WHOLE_TABLE).await?;
+        // One row for each pair of days, and not one for each delivery. A delivery is never older than its event.
+        let sql = "SELECT min(delivery) AS delivery, min(event) AS event FROM queue WHERE event < $1 \
+                   GROUP BY delivery / $2, event / $2";
+        let day_ids = Day(1).first_id();
+        let mut open = Self { deliveries: BTreeSet::new(), events: BTreeSet::new() };
+        for row in rows(&tx, sql, &[&end.first_id(), &day_ids]).await? {
+            open.deliveries.insert(Day::of_id(get(&row, "delivery")?));
+            open.events.insert(Day::of_id(get(&row, "event")?));
+        }
+        Ok(open)
+    }
 }
 
-/// Whether something of the day is open, or a later delivery is of one of its events.
-async fn is_needed(db: &impl GenericClient, day: Day) -> Result<bool, StoreError> {
-    let sql = "SELECT 1 FROM queue WHERE delivery >= $1 AND delivery < $2 OR event >= $1 AND event < $2 UNION ALL \
-               SELECT 1 FROM deliveries WHERE id >= $2 AND event >= $1 AND event < $2 AND replay IS NOT NULL LIMIT 1";
-    Ok(!rows(db, sql, &[&day.first_id(), &day.end_id()]).await?.is_empty())
+/// Drops the days of one round.
+pub(super) struct Dropping<'a> {
+    pool: &'a Pool,
+    random: &'a dyn Random,
+    open: OpenDays,
+    /// Tries to lock a table that are left to this round.
+    tries: u32,
+}
+
+/// One table of a day, and what must hold for it to go.
+struct Removal {
+    table: &'static str,
+    day: Day,
+    /// A query that finds a row, given the first id of the day and the first after it, if the table is still needed.
+    unless: Option<String>,
+    /// What counts the rows that go.
+    counted: Option<String>,
+}
+
+impl<'a> Dropping<'a> {
+    pub fn new(pool: &'a Pool, random: &'a dyn Random, open: OpenDays) -> Self {
+        Self { pool, random, open, tries: ROUND_TRIES }
+    }
+
+    /// Drops a day that nothing needs, and counts what has gone.
+    ///
+    /// The bodies go first: without them no delivery of the day's events can be made or opened again, so that what is found
+    /// closed afterwards stays closed. Each table is a transaction of its own that locks one parent, so that it never waits
+    /// for somebody who waits for it. What is left after an interruption is a day without bodies, then one without
+    /// deliveries, and the next round goes on with it. The events' partitions are the list of the days and go last.
+    pub async fn drop_day(&mut self, day: Day) -> Result<Dropped, StoreError> {
+        if self.open.needs(day) || has_later_deliveries(self.pool, day).await? {
+            return Ok(Dropped::Needed);
+        }
+        let bodies = self.drop_bodies(day).await?;
+        if bodies != Dropped::Gone {
+            return Ok(bodies);
+        }
+        // A replay may have made some until the bodies went. From here on there are no new ones.
+        if has_later_deliveries(self.pool, day).await? {
+            return Ok(Dropped::Needed);
+        }
+        let deliveries = Removal {
+            table: "deliveries",
+            day,
+            unless: Some(format!("SELECT 1 FROM queue WHERE delivery >= $1 AND delivery < $2 AND {AGAIN} LIMIT 1")),
+            counted: Some(format!(
+                "SELECT account, endpoint, {SHARD}::smallint, -count(*) FROM {} GROUP BY account, endpoint",
+                day.partition("deliveries")
+            )),
+        };
+        let attempts = Removal { table: "attempts", day, unless: None, counted: None };
+        for removal in [deliveries, attempts] {
+            let dropped = self.remove(&removal).await?;
+            if dropped != Dropped::Gone {
+                return Ok(dropped);
+            }
+        }
+        forget_missed(self.pool, day).await?;
+        let counted = format!(
+            "SELECT account, 0, {SHARD}::smallint, -count(*) FROM {} WHERE type <> '{TEST_TYPE}' GROUP BY account",
+            day.partition("events")
+        );
+        self.remove(&Removal { table: "events", day, unless: None, counted: Some(counted) }).await
+    }
+
+    /// Drops a day's bodies, if nothing that is open needs one.
+    pub async fn drop_bodies(&mut self, day: Day) -> Result<Dropped, StoreError> {
+        if self.open.needs_bodies(day) {
+            return Ok(Dropped::Needed);
+        }
+        // Whoever makes or opens a delivery of them holds their table until its commit: what was made is seen under the lock.
+        let unless = format!("SELECT 1 FROM queue WHERE event >= $1 AND event < $2 AND {AGAIN} LIMIT 1");
+        self.remove(&Removal { table: PAYLOADS, day, unless: Some(unless), counted: None }).await
+    }
+
+    /// Drops one table of a day in one transaction. It is counted before it is locked: nobody adds to a day that is over,
+    /// and whoever removes rows from it waits for [`lock`].
+    async fn remove(&mut self, removal: &Removal) -> Result<Dropped, StoreError> {
+        let mut client = self.pool.get().await?;
+        let tx = client.transaction().await?;
+        lock(&tx).await?;
+        if !days_of(&tx, removal.table).await?.contains(&removal.day) {
+            return Ok(Dropped::Gone);
+        }
+        if let Some(counted) = &removal.counted {
+            let sql = format!(
+                "{WHOLE_TABLE}; INSERT INTO counters (account, endpoint, shard, total) {counted} \
+                 ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = counters.total + excluded.total"
+            );
+            tx.batch_execute(&sql).await?;
+        }
+        tx.batch_execute(&format!(
+            "{KEYS_ONLY}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}",
+            LOCK_WAIT.as_millis(),
+            LOCKED_STATEMENT.as_millis()
+        ))
+        .await?;
+        let tries = self.tries.clamp(1, LOCK_TRIES);
+        for tried in 0..tries {
+            self.tries = self.tries.saturating_sub(u32::from(tried > 0));
+            tx.batch_execute("SAVEPOINT try").await?;
+            match removal.run(&tx).await {
+                Ok(false) => return Ok(Dropped::Needed),
+                Ok(true) => {
+                    tx.commit().await?;
+                    return Ok(Dropped::Gone);
+                }
+                Err(error) if is_late(&error) => tx.batch_execute("ROLLBACK TO SAVEPOINT try").await?,
+                Err(error) => return Err(error.into()),
+            }
+            // Nothing is locked meanwhile but the rows of the counters' own part.
+            tokio::time::sleep(self.pause()).await;
+        }
+        Ok(Dropped::Busy)
+    }
+
+    fn pause(&self) -> Duration {
+        LOCK_PAUSE + LOCK_PAUSE_RANDOM.mul_f64(self.random.jitter().abs())
+    }
+}
+
+impl Removal {
+    /// Locks the table and drops it, if it is not needed. Returns whether it has gone.
+    async fn run(&self, tx: &Transaction<'_>) -> Result<bool, tokio_postgres::Error> {
+        let (table, partition) = (self.table, self.day.partition(self.table));
+        // The parent first, as every statement does.
+        let lock = format!(
+            "LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE; LOCK TABLE ONLY {partition} IN ACCESS EXCLUSIVE MODE"
+        );
+        tx.batch_execute(&lock).await?;
+        if let Some(unless) = &self.unless {
+            let statement = tx.prepare_cached(unless).await?;
+            if tx.query_opt(&statement, &[&self.day.first_id(), &self.day.end_id()]).await?.is_some() {
+                return Ok(false);
+            }
+        }
+        tx.batch_execute(&format!("DROP TABLE {partition}")).await?;
+        Ok(true)
+    }
+}
+
+/// Whether somebody else held the lock for too long.
+fn is_late(error: &tokio_postgres::Error) -> bool {
+    let late = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED];
+    error.code().is_some_and(|code| late.contains(code))
+}
+
+/// Whether a replay has made a later delivery of one of the day's events.
+async fn has_later_deliveries(pool: &Pool, day: Day) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM deliveries WHERE id >= $2 AND event >= $1 AND event < $2 AND replay IS NOT NULL LIMIT 1";
+    Ok(!rows(&pool.get().await?, sql, &[&day.first_id(), &day.end_id()]).await?.is_empty())
+}
+
+/// Forgets which endpoints missed events of the day.
+async fn forget_missed(pool: &Pool, day: Day) -> Result<(), StoreError> {
+    let sql = "DELETE FROM missed WHERE (account, endpoint, type, event) IN (SELECT account, endpoint, type, event \
+               FROM missed WHERE event >= $1 AND event < $2 LIMIT $3)";
+    let db = pool.get().await?;
+    while execute(&db, sql, &[&day.first_id(), &day.end_id(), &MISSED_STEP]).await? > 0 {}
+    Ok(())
 }
 
 /// Held by whoever removes rows or days: what they count is counted once.
 pub(super) async fn lock(tx: &Transaction<'_>) -> Result<(), StoreError> {
-    execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&REMOVING]).await?;
     Ok(())
 }

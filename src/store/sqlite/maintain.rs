@@ -10,11 +10,14 @@ use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, EventId};
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
-use crate::store::values::KEPT_ANSWER_TTL;
+use crate::store::values::{KEPT_ANSWER_TTL, cut};
+use crate::store::{PurgePart, PurgePosition, PurgeRound, StoreError};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
+
+/// Rows that one step looks at, on a reader: what stays (held by a paused endpoint) is passed in some milliseconds.
+const LOOK: i64 = 2_000;
 
 /// Accounts that one step looks at.
 const ACCOUNTS: i64 = 100;
@@ -25,19 +28,33 @@ impl Store {
         self.writer.write(purge_deleted).await
     }
 
-    /// Removes a step of what accounts need not keep any longer, beginning with the account whose key is `from`.
-    pub async fn purge_old(&self, keep: Retention, now: Timestamp, from: i64) -> Result<Option<i64>, StoreError> {
-        // What there is to remove is looked for in the lists, and on a reader: most of what is looked at stays.
-        if from == 0 {
-            self.writer.write(list_recent).await?;
+    /// Begins a round of retention. What there is to remove is looked for in the lists.
+    pub async fn begin_purge(&self) -> Result<PurgeRound, StoreError> {
+        self.writer.write(list_recent).await?;
+        Ok(PurgeRound { position: PurgePosition::start(true), failed_days: 0 })
+    }
+
+    pub async fn purge_old(
+        &self,
+        keep: Retention,
+        now: Timestamp,
+        from: PurgePosition,
+    ) -> Result<Option<PurgePosition>, StoreError> {
+        // On a reader: most of what is looked at stays.
+        let (step, next) = self.read(move |db| what_is_old(db, keep, now, from)).await?;
+        let Some(step) = step else { return Ok(next) };
+        match (self.writer.write(move |tx| purge_step(tx, &step)).await, next) {
+            (Ok(()), next) => Ok(next),
+            // The next step begins with this account, and tells of it.
+            (Err(_), Some(at)) if at.account != from.account => Ok(Some(from.in_account(at.account))),
+            (Err(error), _) => Err(error),
         }
-        match self.read(move |db| what_is_old(db, keep, now, from)).await? {
-            (Some(step), next) => {
-                self.writer.write(move |tx| purge_step(tx, &step)).await?;
-                Ok(Some(next))
-            }
-            (None, next) => Ok((next > 0).then_some(next)),
-        }
+    }
+
+    /// When the oldest event that is kept was accepted.
+    pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
+        self.read(|db| Ok(first(db, "SELECT id FROM events ORDER BY id LIMIT 1")?.map(|id| EventId(id).created_at())))
+            .await
     }
 
     /// Forgets a step of replays that were finished, and of events that were missed, before anything that is kept.
@@ -130,63 +147,104 @@ enum Old {
     Payloads(i64, Vec<i64>, i64),
 }
 
-/// What the next account that keeps too much need not keep, and the account with which to go on; 0 when there is none.
-fn what_is_old(db: &Connection, keep: Retention, now: Timestamp, from: i64) -> Result<(Option<Old>, i64), StoreError> {
+/// What the next step removes, and where the one after it goes on; `None` at the end.
+fn what_is_old(
+    db: &Connection,
+    keep: Retention,
+    now: Timestamp,
+    from: PurgePosition,
+) -> Result<(Option<Old>, Option<PurgePosition>), StoreError> {
     let sql = "SELECT key, retention_deliveries, retention_payloads, payloads_gone FROM accounts \
                WHERE deleted_at IS NULL AND key >= ?1 ORDER BY key LIMIT ?2";
     let mut statement = db.prepare_cached(sql)?;
     let accounts = statement
-        .query_map([from, ACCOUNTS], |row| Ok((row.get(0)?, own_retention(row)?, row.get(3)?)))?
+        .query_map([from.account, ACCOUNTS], |row| Ok((row.get(0)?, own_retention(row)?, row.get(3)?)))?
         .collect::<Result<Vec<(i64, OwnRetention, i64)>, _>>()?;
-    let mut next = 0;
+    let mut next = None;
     for (account, own, gone) in accounts {
         let (rows_since, bodies_since) = keep.of(own).since(now);
-        if let Some(old) = old_of(db, account, rows_since, bodies_since, gone)? {
-            return Ok((Some(old), account));
+        match old_of(db, from.in_account(account), rows_since, bodies_since.map(|since| (gone, since))) {
+            Ok(None) => {}
+            Ok(Some((old, at))) => return Ok((Some(old), Some(at))),
+            Err(_) if account != from.account => return Ok((None, Some(from.in_account(account)))),
+            Err(error) => return Err(error),
         }
-        next = account + 1;
+        next = Some(from.in_account(account + 1));
     }
     Ok((None, next))
 }
 
+/// What a stretch of rows has that may go, and where the next stretch begins; `None` where there are no more rows.
+type Stretch = Option<(Old, PurgePosition)>;
+
+/// What an account need not keep: rows from before `rows_since`, bodies after an event and from before a time.
 fn old_of(
     db: &Connection,
-    account: i64,
+    from: PurgePosition,
     rows_since: Option<Timestamp>,
-    bodies_since: Option<Timestamp>,
-    gone: i64,
-) -> Result<Option<Old>, StoreError> {
-    if let Some(since) = rows_since {
-        let end = DeliveryId::first_at(since).0;
-        let sql = "SELECT d.id FROM endpoints n JOIN delivery_lists d ON d.endpoint = n.key \
-                   WHERE n.account = ?1 AND d.id < ?2 AND d.status > 1 LIMIT ?3";
-        let deliveries = ids(db, sql, [account, end, STEP])?;
-        if !deliveries.is_empty() {
-            return Ok(Some(Old::Deliveries(deliveries)));
+    bodies: Option<(i64, Timestamp)>,
+) -> Result<Stretch, StoreError> {
+    let mut part = Some(from);
+    while let Some(at) = part {
+        let found = match (at.part, rows_since, bodies) {
+            (PurgePart::Deliveries, Some(since), _) => old_deliveries(db, at, since)?,
+            (PurgePart::Events, Some(since), _) => old_events(db, at, since)?,
+            (PurgePart::Payloads, _, Some((gone, since))) => old_payloads(db, at, gone, since)?,
+            _ => None,
+        };
+        if found.is_some() {
+            return Ok(found);
         }
-        let events = ids(db, &format!("{UNREFERRED} AND e.account = ?1 AND e.id < ?2 LIMIT ?3"), [account, end, STEP])?;
-        if !events.is_empty() {
-            return Ok(Some(Old::Events(events)));
-        }
-    }
-    if let Some(since) = bodies_since {
-        let end = EventId::first_at(since).0;
-        let sql = format!("SELECT id FROM events WHERE account = ?1 AND id > {gone} AND id < ?2 ORDER BY id LIMIT ?3");
-        let events = ids(db, &sql, [account, end, STEP])?;
-        if let Some(&last) = events.last() {
-            return Ok(Some(Old::Payloads(account, events, last)));
-        }
+        part = at.next_part();
     }
     Ok(None)
 }
 
-/// Events that no delivery is of: those of its acceptance follow it, those of replays are found by the event.
-const UNREFERRED: &str = "SELECT e.id FROM events e WHERE NOT EXISTS \
-                          (SELECT 1 FROM deliveries d WHERE d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id) \
-                          AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL)";
+/// An account's finished deliveries, endpoint by endpoint.
+fn old_deliveries(db: &Connection, from: PurgePosition, since: Timestamp) -> Result<Stretch, StoreError> {
+    let (end, mut at) = (DeliveryId::first_at(since).0, from);
+    loop {
+        let sql = "SELECT id, status > 1 FROM delivery_lists WHERE endpoint = ?1 AND id > ?2 AND id < ?3 \
+                   ORDER BY id LIMIT ?4";
+        let (go, last) = look(db, sql, [at.endpoint, at.after, end, LOOK])?;
+        if let Some(last) = last {
+            return Ok(Some((Old::Deliveries(go), at.after(last))));
+        }
+        let sql = "SELECT key FROM endpoints WHERE account = ?1 AND key > ?2 ORDER BY key LIMIT 1";
+        let mut statement = db.prepare_cached(sql)?;
+        let next: Option<i64> = statement.query_map([at.account, at.endpoint], |row| row.get(0))?.next().transpose()?;
+        let Some(endpoint) = next else { return Ok(None) };
+        at = PurgePosition { endpoint, after: 0, ..at };
+    }
+}
 
-fn ids(db: &Connection, sql: &str, parameters: [i64; 3]) -> Result<Vec<i64>, StoreError> {
-    Ok(db.prepare(sql)?.query_map(parameters, |row| row.get(0))?.collect::<Result<_, _>>()?)
+/// An account's events that no delivery is of.
+fn old_events(db: &Connection, at: PurgePosition, since: Timestamp) -> Result<Stretch, StoreError> {
+    let sql = format!(
+        "SELECT e.id, {UNREFERRED} FROM events e WHERE e.account = ?1 AND e.id > ?2 AND e.id < ?3 ORDER BY e.id LIMIT ?4"
+    );
+    let (go, last) = look(db, &sql, [at.account, at.after, EventId::first_at(since).0, LOOK])?;
+    Ok(last.map(|last| (Old::Events(go), at.after(last))))
+}
+
+/// Bodies of an account's events after `gone`.
+fn old_payloads(db: &Connection, at: PurgePosition, gone: i64, since: Timestamp) -> Result<Stretch, StoreError> {
+    let sql = "SELECT id, 1 FROM events WHERE account = ?1 AND id > ?2 AND id < ?3 ORDER BY id LIMIT ?4";
+    let (events, last) = look(db, sql, [at.account, gone.max(at.after), EventId::first_at(since).0, STEP])?;
+    Ok(last.map(|last| (Old::Payloads(at.account, events, last), at.after(last))))
+}
+
+/// That no delivery is of the event `e`: those of its acceptance follow it, those of replays are found by the event.
+const UNREFERRED: &str = "(NOT EXISTS \
+                          (SELECT 1 FROM deliveries d WHERE d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id) \
+                          AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL))";
+
+/// Looks at the next rows: which of them go, and the last that was looked at.
+fn look(db: &Connection, sql: &str, parameters: [i64; 4]) -> Result<(Vec<i64>, Option<i64>), StoreError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let rows = statement.query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let looked_at = rows.collect::<Result<Vec<(i64, bool)>, _>>()?;
+    Ok(cut(looked_at, usize::try_from(STEP).expect("a small number")))
 }
 
 /// Removes what was found, as far as it is still so.
@@ -205,7 +263,12 @@ fn purge_step(tx: &mut Tx<'_>, step: &Old) -> Result<(), StoreError> {
         }
         Old::Events(events) => {
             for id in events {
-                let still = first_of::<i64>(tx.db, &format!("{UNREFERRED} AND e.id = ?1"), *id)?.is_some();
+                let still = first_of::<i64>(
+                    tx.db,
+                    &format!("SELECT e.id FROM events e WHERE {UNREFERRED} AND e.id = ?1"),
+                    *id,
+                )?
+                .is_some();
                 let sql = format!("SELECT account FROM events WHERE id = ?1 AND type <> '{TEST_TYPE}'");
                 let account: Option<i64> = first_of(tx.db, &sql, *id)?;
                 if !still {

@@ -23,6 +23,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0006_counters", include_str!("../../../migrations/sqlite/0006_counters.sql")),
     ("0007_events", include_str!("../../../migrations/sqlite/0007_events.sql")),
     ("0008_lists", include_str!("../../../migrations/sqlite/0008_lists.sql")),
+    ("0009_days", include_str!("../../../migrations/sqlite/0009_days.sql")),
 ];
 
 /// How long a checkpoint waits for readers.

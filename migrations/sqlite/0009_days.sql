@@ -1,0 +1,1 @@
+-- Nothing: SQLite has no days. PostgreSQL's twin indexes what may come to need an old day.
