@@ -38,6 +38,7 @@ mod rotation;
 mod sessions;
 mod simulation;
 mod store;
+mod takeover;
 mod tidy;
 mod tools;
 mod verify;

@@ -64,7 +64,7 @@ impl Store {
         let now = self.now();
         let db = self.client().await?;
         let endpoint = find(&db, owner, id).await?;
-        let ids = Ids::default().reserve(&db, 2, now).await?;
+        let ids = Ids::default().reserve(&db, 2, now, self.node.given()).await?;
         let (&[event, delivery], Ok(size)) = (ids.as_slice(), i32::try_from(message.len())) else {
             return Err(StoreError::Unavailable("there are no ids".into()));
         };
@@ -319,7 +319,7 @@ impl Writer {
     /// Ids for so many rows.
     async fn reserve(&mut self, rows: usize) -> Result<Vec<i64>, StoreError> {
         let db = self.parts.pool.get().await?;
-        self.ids.reserve(&db, rows, self.parts.shared.clock.now()).await
+        self.ids.reserve(&db, rows, self.parts.shared.clock.now(), self.parts.node.given()).await
     }
 
     /// Reads who subscribes to what the batch holds.

@@ -1,6 +1,9 @@
 //! This process among the others: its lease, which is heard of once a second, and what became of those of nodes that are
 //! heard of no more.
 //!
+//! A node that was not heard of for [`LEASE`] is marked as dead: its row stays, with the negative time of its death, until
+//! what is leased to it was freed in steps. A lease of a node without a row is found once a minute.
+//!
 //! Time is the database's: nodes whose own clocks differ by minutes agree on who is there.
 
 use std::collections::BTreeSet;
@@ -13,6 +16,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::follow::Follower;
+use super::ids::Given;
+use super::intake::COUNTING_NODES;
 use super::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::store::StoreError;
@@ -28,8 +33,28 @@ const MARGIN: Duration = Duration::from_secs(3);
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_secs(1);
 
-/// Beats between two looks for work that others left.
+/// Beats between two looks for nodes that died.
 const TAKE_OVER_EVERY: u64 = 2;
+
+/// Deliveries that one step of a take-over frees in a commit: some 20 ms.
+const FREED_STEP: i64 = 2_000;
+
+/// How long the steps of one beat may take: the next beat is not late for them. More nodes free more.
+const FREEING: Duration = Duration::from_millis(500);
+
+/// Dead nodes that one beat looks at.
+const DEAD_NODES: i64 = 20;
+
+/// Beats between two looks for leases of nodes that have no row: a program of an older version removed it, or a failover lost
+/// it.
+const UNKNOWN_EVERY: u64 = 60;
+
+/// Leases of such nodes that one look marks.
+const UNKNOWN_LEASES: i64 = 100;
+
+/// Draws of a key until one has a part of the counters that no other node has. Where all parts are taken, the last one is
+/// good enough.
+const KEY_DRAWS: usize = 200;
 
 /// Beats between two looks for what is leased to this node and not in its memory.
 const SWEEP_EVERY: u64 = 10;
@@ -60,6 +85,7 @@ pub(super) struct Node {
     astray: Mutex<BTreeSet<i64>>,
     /// How many deliver, and which of them this is.
     share: Mutex<Option<Share>>,
+    given: Given,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -76,6 +102,11 @@ impl Node {
         &self.names
     }
 
+    /// The ids that this process has given out.
+    pub fn given(&self) -> &Given {
+        &self.given
+    }
+
     /// The key of this node, whether its lease still holds or not; 0 for one that has not joined.
     pub fn key(&self) -> i64 {
         self.key.load(Ordering::Relaxed)
@@ -86,20 +117,31 @@ impl Node {
         self.first.load(Ordering::Relaxed)
     }
 
-    /// Becomes one of the nodes, with a lease that nobody has had before.
+    /// Becomes one of the nodes, with a lease that nobody has had before. Its key is random: a sequence would give a key again
+    /// after a failover that lost it. Of what dead nodes left it takes over one step at most, and starts if that fails: the
+    /// beats do the rest.
     pub async fn join(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let began = Instant::now();
         let db = pool.get().await?;
-        let sql = format!("INSERT INTO nodes (seen_at, delivers) VALUES ({NOW}, $1) RETURNING key");
-        let key = get(&one(&db, &sql, &[&shared.inbox.is_some()]).await?, "key")?;
+        let mut taken = BTreeSet::new();
+        for row in rows(&db, "SELECT key FROM nodes", &[]).await? {
+            taken.insert(get::<i64>(&row, "key")?.rem_euclid(COUNTING_NODES));
+        }
+        let key = new_key(&taken, || i64::from_le_bytes(shared.random.array()));
+        let sql = format!("INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES ($1, {NOW}, $2)");
+        execute(&db, &sql, &[&key, &shared.inbox.is_some()]).await?;
         self.key.store(key, Ordering::Relaxed);
         self.hear(began);
         self.count(&db, shared).await?;
         drop(db);
-        self.take_over(pool, shared).await
+        if let Err(error) = take_over(pool, shared, Duration::ZERO).await {
+            tracing::warn!(%error, "what dead nodes left could not be taken over, and is tried again");
+        }
+        Ok(())
     }
 
-    /// Gives everything back at once, so that others need not wait for the lease to run out.
+    /// Gives everything back at once, so that others need not wait for the lease to run out. What is left when time is up,
+    /// others free.
     pub async fn leave(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
@@ -108,10 +150,10 @@ impl Node {
         if key == 0 {
             return Ok(());
         }
-        let db = pool.get().await?;
-        execute(&db, "DELETE FROM nodes WHERE key = $1", &[&key]).await?;
-        drop(db);
-        self.take_over(pool, shared).await
+        let sql = format!("UPDATE nodes SET seen_at = -{NOW} WHERE key = $1 AND seen_at >= 0");
+        execute(&pool.get().await?, &sql, &[&key]).await?;
+        while free_step(pool, shared, key).await? == FREED_STEP {}
+        Ok(())
     }
 
     /// The task ends with the node.
@@ -126,10 +168,16 @@ impl Node {
     async fn beat(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let began = Instant::now();
         let db = pool.get().await?;
-        let sql = format!("UPDATE nodes SET seen_at = {NOW} WHERE key = $1");
+        let sql = format!("UPDATE nodes SET seen_at = {NOW} WHERE key = $1 AND seen_at >= 0");
         if execute(&db, &sql, &[&self.key()]).await? == 0 {
-            drop(db);
             tracing::warn!("this node was not heard of for too long, and others have taken over its deliveries");
+            // Whoever removed its row may not have freed what it held.
+            let sql = format!(
+                "INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES ($1, -{NOW}, false) \
+                 ON CONFLICT DO NOTHING"
+            );
+            execute(&db, &sql, &[&self.key()]).await?;
+            drop(db);
             return self.join(pool, shared).await;
         }
         self.hear(began);
@@ -139,7 +187,7 @@ impl Node {
     /// Who is there. The engine is told when it has changed.
     async fn count(&self, db: &deadpool_postgres::Object, shared: &Shared) -> Result<(), StoreError> {
         let sql = "SELECT count(*) AS nodes, count(*) FILTER (WHERE key < $1) AS before, \
-                   coalesce(min(key), 0) AS first FROM nodes WHERE delivers";
+                   coalesce(min(key), 0) AS first FROM nodes WHERE delivers AND seen_at >= 0";
         let found = one(db, sql, &[&self.key()]).await?;
         self.first.store(get::<i64>(&found, "first")? == self.key(), Ordering::Relaxed);
         let share = Share { nodes: super::whole(&found, "nodes")?, index: super::whole(&found, "before")? };
@@ -193,42 +241,92 @@ impl Node {
         }
         Ok(())
     }
+}
 
-    /// Frees what nodes had leased that are no more.
-    async fn take_over(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
-        let db = pool.get().await?;
-        let lease = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
-        // One that was heard of in the future was heard of by a clock that has since gone back.
-        let sql = format!("DELETE FROM nodes WHERE seen_at < {NOW} - $1::bigint OR seen_at > {NOW} + $1::bigint");
-        execute(&db, &sql, &[&lease]).await?;
-        // A lease that was written while its node was being removed is found here too.
-        let sql = "WITH RECURSIVE held AS (SELECT min(lease) AS lease FROM queue WHERE lease IS NOT NULL UNION ALL \
-                   SELECT (SELECT min(lease) FROM queue WHERE lease > held.lease) FROM held WHERE held.lease IS NOT NULL) \
-                   UPDATE queue SET lease = NULL, due_at = $1 WHERE lease IN (SELECT lease FROM held \
-                   WHERE lease IS NOT NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = held.lease)) \
-                   RETURNING endpoint, replay";
-        let freed = rows(&db, sql, &[&shared.clock.now().as_millis()]).await?;
-        drop(db);
-        if freed.is_empty() {
-            return Ok(());
+/// A key that no node has had before, and with it, if possible, a part of the counters that no other node has.
+fn new_key(taken: &BTreeSet<i64>, mut draw: impl FnMut() -> i64) -> i64 {
+    // Positive, and never 0, which is nobody.
+    let mut key = || (draw() & i64::MAX).max(1);
+    let mut drawn = key();
+    for _ in 0..KEY_DRAWS {
+        if !taken.contains(&drawn.rem_euclid(COUNTING_NODES)) {
+            break;
         }
-        tracing::info!(deliveries = freed.len(), "took over deliveries that another process had not finished");
-        let mut replays = BTreeSet::new();
-        for row in &freed {
-            replays.extend(get::<Option<i64>>(row, "replay")?);
-        }
-        super::replay::take_back(pool, shared, replays).await?;
-        if let Some(inbox) = &shared.inbox {
-            let mut endpoints = BTreeSet::new();
-            for row in &freed {
-                endpoints.insert(EndpointKey(get(row, "endpoint")?));
-            }
-            for endpoint in endpoints {
-                inbox.send(Nudge::Due(endpoint, shared.clock.now()));
-            }
-        }
-        Ok(())
+        drawn = key();
     }
+    drawn
+}
+
+/// Marks nodes as dead that were not heard of, and frees what is leased to dead ones: one step, and more until `time` is up.
+async fn take_over(pool: &Pool, shared: &Shared, time: Duration) -> Result<(), StoreError> {
+    let (began, lease) = (Instant::now(), i64::try_from(LEASE.as_millis()).expect("some seconds"));
+    let db = pool.get().await?;
+    // One that was heard of in the future was heard of by a clock that has since gone back.
+    let sql = format!(
+        "UPDATE nodes SET seen_at = -{NOW} \
+         WHERE seen_at >= 0 AND (seen_at < {NOW} - $1::bigint OR seen_at > {NOW} + $1::bigint)"
+    );
+    execute(&db, &sql, &[&lease]).await?;
+    let dead = rows(&db, "SELECT key FROM nodes WHERE seen_at < 0 ORDER BY key LIMIT $1", &[&DEAD_NODES]).await?;
+    drop(db);
+    for row in dead {
+        let key = get(&row, "key")?;
+        loop {
+            let freed = free_step(pool, shared, key).await?;
+            if freed > 0 && began.elapsed() >= time {
+                return Ok(());
+            }
+            if freed < FREED_STEP {
+                break;
+            }
+        }
+        // A write of the dead node ends within its timeout, which is shorter than a lease. Until then its row stays, so that
+        // what the write leases is found by the next step.
+        let sql = format!("DELETE FROM nodes WHERE key = $1 AND seen_at < 0 AND -seen_at < {NOW} - $2::bigint");
+        execute(&pool.get().await?, &sql, &[&key, &lease]).await?;
+    }
+    Ok(())
+}
+
+/// Frees a step of what is leased to a node that is marked as dead. Returns how many deliveries.
+async fn free_step(pool: &Pool, shared: &Shared, key: i64) -> Result<i64, StoreError> {
+    let db = pool.get().await?;
+    // Several nodes take over from one: each frees others. A row that is being written by the dead node is left for later.
+    // In the order of the leases: a plan that sorts nothing stops after a step, and does not read all that the index holds.
+    let sql = "UPDATE queue SET lease = NULL, due_at = $2 WHERE ctid = ANY (ARRAY(SELECT ctid FROM queue \
+               WHERE lease BETWEEN $1 AND $1 AND EXISTS (SELECT 1 FROM nodes WHERE key = $1 AND seen_at < 0) \
+               ORDER BY lease LIMIT $3 FOR UPDATE SKIP LOCKED)) RETURNING endpoint, replay";
+    let freed = rows(&db, sql, &[&key, &shared.clock.now().as_millis(), &FREED_STEP]).await?;
+    drop(db);
+    if freed.is_empty() {
+        return Ok(0);
+    }
+    tracing::info!(deliveries = freed.len(), "took over deliveries that another process had not finished");
+    let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
+    for row in &freed {
+        endpoints.insert(EndpointKey(get(row, "endpoint")?));
+        replays.extend(get::<Option<i64>>(row, "replay")?);
+    }
+    super::replay::take_back(pool, shared, replays).await?;
+    if let Some(inbox) = &shared.inbox {
+        for endpoint in endpoints {
+            inbox.send(Nudge::Due(endpoint, shared.clock.now()));
+        }
+    }
+    Ok(i64::try_from(freed.len()).expect("a step"))
+}
+
+/// Gives nodes that have leases and no row one of a dead node, so that the next beats free what they left.
+async fn mark_unknown(pool: &Pool) -> Result<(), StoreError> {
+    let sql = format!(
+        "WITH RECURSIVE held AS (SELECT min(lease) AS lease FROM queue WHERE lease IS NOT NULL UNION ALL \
+         SELECT (SELECT min(lease) FROM queue WHERE lease > held.lease) FROM held WHERE held.lease IS NOT NULL) \
+         INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE SELECT lease, -{NOW}, false FROM held \
+         WHERE lease IS NOT NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = held.lease) LIMIT $1 \
+         ON CONFLICT DO NOTHING"
+    );
+    execute(&pool.get().await?, &sql, &[&UNKNOWN_LEASES]).await?;
+    Ok(())
 }
 
 impl Drop for Node {
@@ -276,17 +374,30 @@ async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
                 // Everybody seems to be late: whoever is there will be heard of again.
                 jumped = Some(Instant::now());
             }
-            let calm = jumped.is_none_or(|at: Instant| at.elapsed() > LEASE);
-            if beat % TAKE_OVER_EVERY == 0 && calm {
-                node.take_over(&pool, &shared).await?;
-            }
-            if beat % SWEEP_EVERY == SWEEP_EVERY - 1 {
-                node.free_astray(&pool, &shared).await?;
-            }
             Ok(())
         };
-        if let Err(error) = super::in_time(beating).await {
+        let beaten = super::in_time(beating).await;
+        if let Err(error) = &beaten {
             tracing::warn!(%error, "the database could not be told that this node is alive");
+        }
+        let calm = beaten.is_ok() && jumped.is_none_or(|at: Instant| at.elapsed() > LEASE);
+        if calm && beat % TAKE_OVER_EVERY == 0 {
+            let unknown = beat % UNKNOWN_EVERY == 0 && node.is_first();
+            let taking_over = async {
+                if unknown {
+                    mark_unknown(&pool).await?;
+                }
+                take_over(&pool, &shared, FREEING).await
+            };
+            if let Err(error) = super::in_time(taking_over).await {
+                tracing::warn!(%error, "what dead nodes left could not be taken over, and is tried again");
+            }
+        }
+        if beaten.is_ok()
+            && beat % SWEEP_EVERY == SWEEP_EVERY - 1
+            && let Err(error) = super::in_time(node.free_astray(&pool, &shared)).await
+        {
+            tracing::warn!(%error, "what a lost write leased could not be looked for, and is tried again");
         }
         if beat % RESCAN_EVERY == 0 {
             // What others have left or asked for, should a note of it ever be lost.

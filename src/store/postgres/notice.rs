@@ -61,7 +61,7 @@ impl Store {
             return Ok(told);
         }
         let count = planned.iter().map(|(_, heard)| 1 + heard.len()).sum();
-        let mut ids = Ids::default().reserve(tx, count, now).await?.into_iter();
+        let mut ids = Ids::default().reserve(tx, count, now, self.node.given()).await?.into_iter();
         // Counted where nobody counts beside other rows: those who do never wait for each other in a circle.
         let shard = shard(self.node.key(), Counting::Replaying);
         let mut write = Write { now, shard, ..Write::default() };

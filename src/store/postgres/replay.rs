@@ -243,7 +243,7 @@ impl Store {
     /// Writes deliveries of what was found, and how far the job has come.
     async fn advance(&self, client: &mut Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
         let now = self.now();
-        let mut ids = Ids::default().reserve(&*client, scan.found.len(), now).await?.into_iter();
+        let mut ids = Ids::default().reserve(&*client, scan.found.len(), now, self.node.given()).await?.into_iter();
         let tx = client.transaction().await?;
         let sql = "SELECT made FROM replays WHERE key = $1 AND position = $2 AND finished_at IS NULL FOR UPDATE";
         // Cancelled, or another step was faster.
