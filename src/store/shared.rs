@@ -1,8 +1,10 @@
 //! What both stores are made with, and how an endpoint's row becomes a target.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use foldhash::HashMap;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::inbox::Inbox;
 use super::keys::KeySource;
@@ -30,6 +32,15 @@ pub(super) struct Shared {
     pub inbox: Option<Inbox>,
     /// Wakes whoever carries out replays.
     pub replays: Notify,
+    /// Where this process looks for the next delivery of endpoints that receive in order (PostgreSQL).
+    pub fifo_heads: Mutex<FifoHeads>,
+}
+
+/// Of endpoints that receive in the order of acceptance: the place that was first when this process last looked.
+#[derive(Default)]
+pub(super) struct FifoHeads {
+    pub places: HashMap<i64, i64>,
+    pub forgotten_at: Option<Instant>,
 }
 
 /// An endpoint as its row has it.
@@ -57,6 +68,7 @@ impl Shared {
             max_in_flight_per_endpoint: options.max_in_flight_per_endpoint,
             inbox: options.inbox,
             replays: Notify::new(),
+            fifo_heads: Mutex::default(),
         }
     }
 

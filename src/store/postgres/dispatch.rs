@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use super::admin::keep_effect;
 use super::endpoints::health;
 use super::follow::{Change, write_change};
-use super::intake::{Counting, shard};
 use super::notice::{Failure, Paused, Told, notices_of};
 use super::{Store, column, execute, get, maybe_whole, number, one, row, rows, text, time, whole};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
@@ -73,6 +72,7 @@ impl Store {
         let (Some(_), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
         let held = self.rooms.of(endpoint);
         let now = self.now();
+        let span = (self.positions.claim_from(endpoint, now), now.as_millis());
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let sql = "SELECT 1 FROM endpoints WHERE key = $1 AND status = 0 AND deleted_at IS NULL";
@@ -81,10 +81,10 @@ impl Store {
         }
         let mut chosen = Vec::new();
         let room = |bytes| inbox.reserve(&held, bytes);
-        let full = choose(&tx, endpoint, FRESH, limit, now, room, &mut chosen).await?;
+        let full = choose(&tx, endpoint, FRESH, limit, span, room, &mut chosen).await?;
         if !full && chosen.len() < limit {
             let room = |bytes| inbox.reserve_replayed(&held, bytes);
-            choose(&tx, endpoint, REPLAYED, limit - chosen.len(), now, room, &mut chosen).await?;
+            choose(&tx, endpoint, REPLAYED, limit - chosen.len(), span, room, &mut chosen).await?;
         }
         let mut jobs = Vec::new();
         if !chosen.is_empty() {
@@ -96,32 +96,42 @@ impl Store {
             execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
             jobs = self.load(&tx, endpoint, lease, chosen).await?;
         }
-        let next_due = self.next_due(&tx, endpoint).await?;
+        let next_due = self.next_due(&tx, endpoint, span.0).await?;
         tx.commit().await?;
         held.note_stored(next_due.is_some_and(|at| at <= now));
+        self.positions.found(endpoint, next_due, now);
         Ok(Claimed { jobs, next_due })
     }
 
     /// When the endpoint's next delivery is due. With it, the last change: those that were claimed are not older.
-    async fn next_due(&self, tx: &Transaction<'_>, endpoint: EndpointKey) -> Result<Option<Timestamp>, StoreError> {
+    async fn next_due(
+        &self,
+        tx: &Transaction<'_>,
+        endpoint: EndpointKey,
+        from: i64,
+    ) -> Result<Option<Timestamp>, StoreError> {
         let began = Instant::now();
-        let sql = "SELECT s.value, (SELECT due_at FROM queue WHERE endpoint = $1 AND due_at IS NOT NULL ORDER BY due_at LIMIT 1) \
-                   AS due_at FROM settings s WHERE s.name = 'generation'";
-        let found = one(tx, sql, &[&endpoint.0]).await?;
+        let sql = "SELECT s.value, (SELECT due_at FROM queue WHERE endpoint = $1 AND due_at >= $2 \
+                   ORDER BY due_at LIMIT 1) AS due_at FROM settings s WHERE s.name = 'generation'";
+        let found = one(tx, sql, &[&endpoint.0, &from]).await?;
         self.seen.found(get(&found, "value")?, began);
         time(&found, "due_at")
     }
 
     pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
-        let active: Vec<i64> = self.view.active_endpoints().into_iter().map(|key| key.0).collect();
+        let active = self.view.active_endpoints();
+        let now = self.now();
+        let from = self.positions.look_from(&active, now);
+        let keys: Vec<i64> = active.iter().map(|key| key.0).collect();
         let db = self.client().await?;
-        let sql = "SELECT e.key, q.due_at FROM unnest($1::bigint[]) AS e(key) CROSS JOIN LATERAL \
-                   (SELECT due_at FROM queue WHERE endpoint = e.key AND due_at IS NOT NULL ORDER BY due_at LIMIT 1) AS q";
-        let mut due = Vec::new();
-        for row in rows(&db, sql, &[&active]).await? {
-            due.push((EndpointKey(get(&row, "key")?), Timestamp::from_millis(get(&row, "due_at")?)));
+        let sql = "SELECT e.key, q.due_at FROM unnest($1::bigint[], $2::bigint[]) AS e(key, first) CROSS JOIN LATERAL \
+                   (SELECT due_at FROM queue WHERE endpoint = e.key AND due_at >= e.first ORDER BY due_at LIMIT 1) AS q";
+        let mut due = HashMap::default();
+        for row in rows(&db, sql, &[&keys, &from]).await? {
+            due.insert(EndpointKey(get(&row, "key")?), Timestamp::from_millis(get(&row, "due_at")?));
         }
-        Ok(due)
+        self.positions.found_all(&active, &due, now);
+        Ok(due.into_iter().collect())
     }
 
     pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
@@ -301,6 +311,7 @@ impl Store {
             }
         }
         let outcomes = || sorted.iter().map(|row| &row.settlement.outcome);
+        let (first, end) = span(sorted.iter().map(|row| row.settlement.delivery.0));
         let parameters: super::Params<'_> = &[
             &column(&sorted, |row| row.account.0),
             &column(&sorted, |row| row.settlement.delivery.0),
@@ -317,8 +328,9 @@ impl Store {
             &column(last.keys(), |key| key.0),
             &column(last.keys(), |key| key.1),
             &column(last.values(), |at| *at),
-            &shard(self.node.key(), Counting::Settling),
             &(healthy == Healthy::Required),
+            &first,
+            &end,
         ];
         let (mut held, mut lines) = (BTreeSet::new(), BTreeSet::new());
         for row in rows(db, SETTLE, parameters).await? {
@@ -407,12 +419,17 @@ impl Store {
         let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
         let events: Vec<i64> = chosen.iter().map(|row| row.event).collect();
         // One by one, by their whole keys. As a join, by a plan that was made while a new partition was small, each of them read
-        // all bodies of the account, until somebody had analysed the tables.
+        // all bodies of the account, until somebody had analysed the tables. The spans of the ids limit the partitions.
+        let ((first_delivery, end_delivery), (first_event, end_event)) =
+            (span(deliveries.iter().copied()), span(events.iter().copied()));
         let sql = "SELECT c.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, event) \
-                   CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id LIMIT 1) AS d \
-                   CROSS JOIN LATERAL (SELECT body FROM payloads WHERE account = c.account AND event = c.event LIMIT 1) AS p";
+                   CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id \
+                   AND id >= $4 AND id < $5 LIMIT 1) AS d CROSS JOIN LATERAL (SELECT body FROM payloads \
+                   WHERE account = c.account AND event = c.event AND event >= $6 AND event < $7 LIMIT 1) AS p";
+        let parameters: super::Params<'_> =
+            &[&accounts, &deliveries, &events, &first_delivery, &end_delivery, &first_event, &end_event];
         let mut bodies = HashMap::default();
-        for row in rows(tx, sql, &[&accounts, &deliveries, &events]).await? {
+        for row in rows(tx, sql, parameters).await? {
             let body: Vec<u8> = get(&row, "body")?;
             bodies.insert(get::<i64>(&row, "id")?, (Arc::<str>::from(get::<&str>(&row, "type")?), body));
         }
@@ -500,6 +517,11 @@ fn settled_of(settlements: &[Settlement], written: &[Written<'_>], held: &BTreeS
     settlements.iter().map(settled).collect()
 }
 
+/// From the first of the ids to the first after the last of them.
+pub(super) fn span(ids: impl Iterator<Item = i64> + Clone) -> (i64, i64) {
+    (ids.clone().min().unwrap_or(0), ids.max().map_or(0, |last| last.saturating_add(1)))
+}
+
 fn is_late(delivery: DeliveryId, now: Timestamp) -> bool {
     now.since(delivery.created_at()) >= LATE
 }
@@ -536,13 +558,14 @@ async fn drop_spent_bodies(
 /// keys, and then named by their places: a planner that joined them read, when it was told that there are few, all that the
 /// index of leases still held of rows long gone. What became of a lease meanwhile is asked in a way that cannot use that index.
 /// The limits limit nothing: with them nobody expects more than one row, and deliveries are looked up by their keys too.
+/// From `$17` to `$18` are the ids of the batch: the database opens the partitions of these days and no others.
 const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT t.*, q.place, q.turn FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], \
                       $4::integer[], $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], \
                       $11::text[], $12::bigint[]) \
                       AS t(account, id, status, attempt, failures, due_at, started_at, response_status, response_time_ms, \
                       response_body, error_message, lease) CROSS JOIN LATERAL (SELECT ctid AS place, lease, turn FROM queue \
                       WHERE account = t.account AND delivery = t.id LIMIT 1) AS q WHERE q.lease = t.lease \
-                      AND (NOT $17 OR NOT EXISTS (SELECT 1 FROM unnest($14::bigint[]) AS w(key) \
+                      AND (NOT $16 OR NOT EXISTS (SELECT 1 FROM unnest($14::bigint[]) AS w(key) \
                       JOIN endpoints e ON e.key = w.key WHERE e.consecutive_failures > 0)) LIMIT cardinality($2::bigint[])), \
                       gone AS (DELETE FROM queue q USING i WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease \
                       AND i.due_at IS NULL RETURNING i.*), \
@@ -554,35 +577,35 @@ const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT t.*, q.place, q.turn FROM u
                       earlier AS (INSERT INTO attempts (account, delivery, attempt, started_at, response_status, \
                       response_time_ms, response_body, error_message) SELECT d.account, d.id, d.attempt, d.started_at, \
                       d.response_status, d.response_time_ms, d.response_body, d.error_message FROM held h \
-                      JOIN deliveries d ON d.account = h.account AND d.id = h.id \
-                      WHERE h.attempt > 1 AND d.started_at IS NOT NULL ON CONFLICT DO NOTHING), \
+                      JOIN deliveries d ON d.account = h.account AND d.id = h.id AND d.id >= $17::bigint \
+                      AND d.id < $18::bigint WHERE h.attempt > 1 AND d.started_at IS NOT NULL ON CONFLICT DO NOTHING), \
                       outcome AS (UPDATE deliveries d SET status = h.status, attempt = h.attempt, \
                       started_at = h.started_at, response_status = h.response_status, \
                       response_time_ms = h.response_time_ms, response_body = h.response_body, \
-                      error_message = h.error_message FROM held h WHERE d.account = h.account AND d.id = h.id), \
-                      counted AS (INSERT INTO counters AS c (account, endpoint, shard, total, last_delivery_at) \
-                      SELECT account, endpoint, $16::smallint, 0, at FROM unnest($13::bigint[], $14::bigint[], $15::bigint[]) \
-                      AS l(account, endpoint, at) ON CONFLICT (account, endpoint, shard) DO UPDATE \
-                      SET last_delivery_at = greatest(c.last_delivery_at, excluded.last_delivery_at)) \
+                      error_message = h.error_message FROM held h WHERE d.account = h.account AND d.id = h.id \
+                      AND d.id >= $17::bigint AND d.id < $18::bigint), \
+                      counted AS (INSERT INTO counter_deltas (account, endpoint, total, last_delivery_at) \
+                      SELECT account, endpoint, 0, at FROM unnest($13::bigint[], $14::bigint[], $15::bigint[]) \
+                      AS l(account, endpoint, at)) \
                       SELECT id AS delivery, CASE WHEN due_at IS NULL THEN turn END AS turn FROM held";
 
-/// Chooses due deliveries of one kind that nobody else is choosing, as far as there is room. Returns whether there was no
-/// room for one.
+/// Chooses deliveries of one kind that became due within the span and that nobody else is choosing, as far as there is
+/// room. Returns whether there was no room for one.
 async fn choose(
     tx: &Transaction<'_>,
     endpoint: EndpointKey,
     kind: &str,
     limit: usize,
-    now: Timestamp,
+    (from, now): (i64, i64),
     room: impl Fn(usize) -> Option<Place>,
     chosen: &mut Vec<Chosen>,
 ) -> Result<bool, StoreError> {
     let sql = format!(
-        "SELECT account, delivery, event, size, attempt, failures, replay FROM queue WHERE endpoint = $1 AND due_at <= $2 \
-         AND {kind} ORDER BY due_at, delivery LIMIT $3 FOR UPDATE SKIP LOCKED"
+        "SELECT account, delivery, event, size, attempt, failures, replay FROM queue WHERE endpoint = $1 \
+         AND due_at >= $2 AND due_at <= $3 AND {kind} ORDER BY due_at, delivery LIMIT $4 FOR UPDATE SKIP LOCKED"
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    for row in rows(tx, &sql, &[&endpoint.0, &now.as_millis(), &limit]).await? {
+    for row in rows(tx, &sql, &[&endpoint.0, &from, &now, &limit]).await? {
         let Some(place) = room(whole(&row, "size")?) else { return Ok(true) };
         chosen.push(Chosen {
             account: get(&row, "account")?,

@@ -21,8 +21,10 @@ use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, e.status, e.consecutive_failures, \
                        e.failing_since, e.created_at, e.updated_at, (SELECT s.hint FROM endpoint_secrets s \
-                       WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, (SELECT max(c.last_delivery_at) \
-                       FROM counters c WHERE c.account = e.account AND c.endpoint = e.key) AS last_delivery_at \
+                       WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, \
+                       greatest((SELECT max(c.last_delivery_at) FROM counters c WHERE c.account = e.account AND c.endpoint = e.key), \
+                       (SELECT max(c.last_delivery_at) FROM counter_deltas c \
+                       WHERE c.account = e.account AND c.endpoint = e.key AND c.seq > (SELECT value FROM settings WHERE name = 'counters_folded_to'))) AS last_delivery_at \
                        FROM endpoints e WHERE e.deleted_at IS NULL";
 
 impl Store {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, Row};
 
 use super::connect::{Connector, Health, health};
+use super::positions::Positions;
 use super::target::Seen;
 use super::{Rooms, admin, corrupt, execute, get, one, parsed, rows, time};
 use crate::domain::account::KeyHash;
@@ -104,6 +105,7 @@ pub(super) struct Follower {
     view: View,
     shared: Arc<Shared>,
     rooms: Rooms,
+    positions: Arc<Positions>,
     known: AsyncMutex<Known>,
     seen: Arc<Seen>,
     notified: Notify,
@@ -120,8 +122,14 @@ struct Known {
 
 impl Follower {
     /// Of a pool of its own, so that calls that wait for connections do not hold it up.
-    pub fn new(pool: Pool, view: View, shared: Arc<Shared>, rooms: Rooms, seen: Arc<Seen>) -> Self {
-        Self { pool, view, shared, rooms, seen, known: AsyncMutex::default(), notified: Notify::new() }
+    pub fn new(
+        pool: Pool,
+        view: View,
+        shared: Arc<Shared>,
+        (rooms, positions): (Rooms, Arc<Positions>),
+        seen: Arc<Seen>,
+    ) -> Self {
+        Self { pool, view, shared, rooms, positions, seen, known: AsyncMutex::default(), notified: Notify::new() }
     }
 
     pub fn is_stale(&self) -> bool {
@@ -201,6 +209,7 @@ impl Follower {
         known.hashes = keys.into_iter().map(|(hash, key)| (key.id, hash)).collect();
         known.accounts = accounts;
         known.generation = Some(generation);
+        self.positions.forget_all();
         if let Some(inbox) = &self.shared.inbox {
             inbox.send(Nudge::Rescan);
         }
@@ -278,6 +287,7 @@ impl Follower {
                 self.rooms.forget(key);
             }
             self.view.show_endpoint(key, target);
+            self.positions.forget(key);
             // What was held goes on.
             if active && let Some(inbox) = &self.shared.inbox {
                 inbox.send(Nudge::Due(key, self.shared.clock.now()));

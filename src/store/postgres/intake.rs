@@ -44,10 +44,6 @@ const MAX_ROWS: usize = 20_000;
 /// Accounts and types whose subscribers are known.
 const MAX_KNOWN: usize = 10_000;
 
-/// Nodes that count in parts of the counters of their own: three each ([`Counting`]). Dropped days are counted in the part
-/// after theirs. More nodes share parts, and their commits wait for each other now and then.
-pub(super) const COUNTING_NODES: i64 = 21;
-
 impl Store {
     pub async fn accept(
         &self,
@@ -69,7 +65,7 @@ impl Store {
             return Err(StoreError::Unavailable("there are no ids".into()));
         };
         let lease = self.node.key();
-        let mut write = Write { lease, now, shard: shard(lease, Counting::Intake), ..Write::default() };
+        let mut write = Write { lease, now, ..Write::default() };
         write.events.push(EventRow {
             account: endpoint.account,
             id: event,
@@ -92,7 +88,7 @@ impl Store {
         let place = Place::unbounded().named(self.node.names(), DeliveryId(delivery));
         drop(db);
         let began = Instant::now();
-        let written = write.run_in_its_day(&self.pool).await?;
+        let written = write.run_in_its_day(&self.pool, &self.shared.fifo_heads).await?;
         self.seen.found(written.generation, began);
         let job = Job {
             id: DeliveryId(delivery),
@@ -106,19 +102,6 @@ impl Store {
         };
         Ok(Leased { job, place })
     }
-}
-
-/// Who counts on a node, each in a part of the counters of its own.
-#[derive(Clone, Copy)]
-pub(super) enum Counting {
-    Intake,
-    Settling,
-    Replaying,
-}
-
-/// The part of the counters that somebody has.
-pub(super) fn shard(lease: i64, who: Counting) -> i16 {
-    i16::try_from(lease.rem_euclid(COUNTING_NODES) * 3 + who as i64).unwrap_or(0)
 }
 
 struct Request {
@@ -270,7 +253,7 @@ impl Writer {
         }
         let Some((write, planned)) = planned else { return Vec::new() };
         let began = Instant::now();
-        let written = super::in_time(write.run_in_its_day(&self.parts.pool)).await;
+        let written = super::in_time(write.run_in_its_day(&self.parts.pool, &self.parts.shared.fifo_heads)).await;
         match &written {
             Ok(written) => {
                 self.parts.seen.found(written.generation, began);
@@ -367,13 +350,7 @@ impl Writer {
     ) -> (Option<(Write, Vec<Planned>)>, Vec<(Reply, StoreError)>) {
         let lease = self.parts.node.lease();
         let now = self.parts.shared.clock.now();
-        let mut write = Write {
-            lease: lease.unwrap_or(0),
-            now,
-            planned_at,
-            shard: shard(self.parts.node.key(), Counting::Intake),
-            ..Write::default()
-        };
+        let mut write = Write { lease: lease.unwrap_or(0), now, planned_at, ..Write::default() };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
         let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
         for Request { events, keep, reply } in batch {

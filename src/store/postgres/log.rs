@@ -3,9 +3,9 @@
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
-use super::admin::{account, count, offset};
+use super::admin::{account, offset};
 use super::endpoints::find;
-use super::{Store, get, maybe_whole, one, parsed, rows, snapshot, time, when, whole};
+use super::{Store, counters, get, maybe_whole, one, parsed, rows, snapshot, time, when, whole};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId};
@@ -39,8 +39,7 @@ impl Store {
         // One snapshot, so that the total and the page belong together.
         let db = snapshot(&mut client).await?;
         let endpoint = find(&db, owner, id).await?;
-        let sql = "SELECT coalesce(sum(total), 0)::bigint AS total FROM counters WHERE account = $1 AND endpoint = $2";
-        let total = count(&db, sql, &[&endpoint.account.0, &endpoint.key.0]).await?;
+        let total = counters::endpoint_total(&db, endpoint.account, endpoint.key).await?;
         if page.is_past_the_end(total) {
             return Ok(Paged::exact(Vec::new(), total));
         }
@@ -54,9 +53,7 @@ impl Store {
         let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
         let account = account(&db, owner).await?.key;
-        let sql = "SELECT coalesce(sum(c.total), 0)::bigint AS total FROM counters c JOIN endpoints e \
-                   ON e.key = c.endpoint WHERE c.account = $1 AND e.deleted_at IS NULL";
-        let total = count(&db, sql, &[&account.0]).await?;
+        let total = counters::deliveries_total(&db, account).await?;
         if page.is_past_the_end(total) {
             return Ok(Paged::exact(Vec::new(), total));
         }
@@ -83,8 +80,7 @@ impl Store {
         let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
         let key = account(&db, owner).await?.key.0;
-        let sql = "SELECT coalesce(sum(total), 0)::bigint AS total FROM counters WHERE account = $1 AND endpoint = 0";
-        let total = count(&db, sql, &[&key]).await?;
+        let total = counters::events_total(&db, AccountKey(key)).await?;
         if page.is_past_the_end(total) {
             return Ok(Paged::exact(Vec::new(), total));
         }

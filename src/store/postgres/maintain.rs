@@ -234,7 +234,7 @@ async fn purge_endpoint(db: &Object, account: i64, key: i64, settled: bool) -> R
         return Ok(deliveries + missed > 0);
     }
     execute(db, "DELETE FROM replays WHERE endpoint = $1", &[&key]).await?;
-    execute(db, "DELETE FROM counters WHERE account = $1 AND endpoint = $2", &[&account, &key]).await?;
+    super::counters::forget_endpoint(db, account, key).await?;
     Ok(execute(db, "DELETE FROM endpoints WHERE key = $1", &[&key]).await? > 0)
 }
 
@@ -249,7 +249,7 @@ async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, Sto
     if !settled || row(db, "SELECT 1 FROM endpoints WHERE account = $1 LIMIT 1", &[&key]).await?.is_some() {
         return Ok(false);
     }
-    execute(db, "DELETE FROM counters WHERE account = $1", &[&key]).await?;
+    super::counters::forget_account(db, key).await?;
     let sql = "DELETE FROM audit_log WHERE key IN (SELECT key FROM audit_log WHERE account = $1 LIMIT $2)";
     if execute(db, sql, &[&key, &STEP]).await? > 0 {
         return Ok(true);

@@ -1,16 +1,18 @@
 //! The store that many nodes share: PostgreSQL.
 //!
 //! Any node does anything: nothing here is true only in memory. `intake` commits many events at a time (`write`) and
-//! `dispatch` many outcomes; `node` is this process among the others, and its leases; `follow` keeps the view after
-//! what others change; `partitions` has the days of the history. `open` starts it all: `url` reads the database's URL,
-//! `connect` makes connections, `require` refuses a database that cannot be used. The rest is called as in `sqlite/`:
-//! `admin`, `endpoints` and `users` by the API, `log` and `search` by the lists, `counts` by the charts, `replay` by
-//! what is sent again, `maintain` by the housekeeping, `calls` by the API's door, `import` by the move from SQLite.
+//! `dispatch` many outcomes; `positions` is where its claims begin; `node` is this process among the others, and its
+//! leases; `follow` keeps the view after what others change; `partitions` has the days of the history, `counters` the
+//! totals. `open` starts it all: `url` reads the database's URL, `connect` makes connections, `require` refuses a
+//! database that cannot be used. The rest is called as in `sqlite/`: `admin`, `endpoints` and `users` by the API, `log`
+//! and `search` by the lists, `counts` by the charts, `replay` by what is sent again, `maintain` by the housekeeping,
+//! `calls` by the API's door, `import` by the move from SQLite.
 
 mod admin;
 mod audit;
 mod calls;
 mod connect;
+mod counters;
 mod counts;
 mod dispatch;
 mod endpoints;
@@ -25,6 +27,7 @@ mod node;
 mod notice;
 mod open;
 mod partitions;
+mod positions;
 mod replay;
 mod require;
 mod search;
@@ -76,6 +79,7 @@ pub struct Store {
     intake: intake::Handle,
     herald: herald::Herald,
     rooms: Rooms,
+    positions: Arc<positions::Positions>,
     /// For lists and charts: whoever reads much takes nothing from what is sent, and is ended after `SEARCH_TIMEOUT`.
     reads: Pool,
     origin: Origin,
@@ -192,6 +196,7 @@ impl Store {
 
     /// Tells the engine of deliveries that wait in the store: this process's, or that of others which has to send them.
     fn nudge(&self, endpoint: EndpointKey, at: Timestamp) {
+        self.positions.lower(endpoint, at);
         match &self.shared.inbox {
             Some(inbox) if self.serves(endpoint) => inbox.send(Nudge::Due(endpoint, at)),
             _ => self.herald.cry(endpoint),

@@ -17,7 +17,6 @@ use tokio::time::Instant;
 
 use super::follow::Follower;
 use super::ids::Given;
-use super::intake::COUNTING_NODES;
 use super::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::store::StoreError;
@@ -51,10 +50,6 @@ const UNKNOWN_EVERY: u64 = 60;
 
 /// Leases of such nodes that one look marks.
 const UNKNOWN_LEASES: i64 = 100;
-
-/// Draws of a key until one has a part of the counters that no other node has. Where all parts are taken, the last one is
-/// good enough.
-const KEY_DRAWS: usize = 200;
 
 /// Beats between two looks for what is leased to this node and not in its memory.
 const SWEEP_EVERY: u64 = 10;
@@ -123,11 +118,8 @@ impl Node {
     pub async fn join(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let began = Instant::now();
         let db = pool.get().await?;
-        let mut taken = BTreeSet::new();
-        for row in rows(&db, "SELECT key FROM nodes", &[]).await? {
-            taken.insert(get::<i64>(&row, "key")?.rem_euclid(COUNTING_NODES));
-        }
-        let key = new_key(&taken, || i64::from_le_bytes(shared.random.array()));
+        // Positive, and never 0, which is nobody.
+        let key = (i64::from_le_bytes(shared.random.array()) & i64::MAX).max(1);
         let sql = format!("INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES ($1, {NOW}, $2)");
         execute(&db, &sql, &[&key, &shared.inbox.is_some()]).await?;
         self.key.store(key, Ordering::Relaxed);
@@ -210,7 +202,7 @@ impl Node {
     async fn free_astray(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let Some(lease) = self.lease() else { return Ok(()) };
         let mut db = pool.get().await?;
-        for endpoint in super::turn::pass_stalled(&mut db, shared.clock.now()).await? {
+        for endpoint in super::turn::pass_stalled(&mut db, &shared.fifo_heads, shared.clock.now()).await? {
             if let Some(inbox) = &shared.inbox {
                 inbox.send(Nudge::Due(endpoint, shared.clock.now()));
             }
@@ -241,20 +233,6 @@ impl Node {
         }
         Ok(())
     }
-}
-
-/// A key that no node has had before, and with it, if possible, a part of the counters that no other node has.
-fn new_key(taken: &BTreeSet<i64>, mut draw: impl FnMut() -> i64) -> i64 {
-    // Positive, and never 0, which is nobody.
-    let mut key = || (draw() & i64::MAX).max(1);
-    let mut drawn = key();
-    for _ in 0..KEY_DRAWS {
-        if !taken.contains(&drawn.rem_euclid(COUNTING_NODES)) {
-            break;
-        }
-        drawn = key();
-    }
-    drawn
 }
 
 /// Marks nodes as dead that were not heard of, and frees what is leased to dead ones: one step, and more until `time` is up.

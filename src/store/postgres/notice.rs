@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use deadpool_postgres::{Object, Transaction};
 use foldhash::HashMap;
 
+use super::dispatch::span;
 use super::ids::Ids;
-use super::intake::{Counting, shard};
 use super::write::{DeliveryRow, EventRow, Write};
 use super::{Store, get, parsed, rows, turn};
 use crate::domain::delivery::Outcome;
@@ -62,9 +62,7 @@ impl Store {
         }
         let count = planned.iter().map(|(_, heard)| 1 + heard.len()).sum();
         let mut ids = Ids::default().reserve(tx, count, now, self.node.given()).await?.into_iter();
-        // Counted where nobody counts beside other rows: those who do never wait for each other in a circle.
-        let shard = shard(self.node.key(), Counting::Replaying);
-        let mut write = Write { now, shard, ..Write::default() };
+        let mut write = Write { now, ..Write::default() };
         for (Notice { account, kind, data, .. }, heard) in planned {
             let (account, event_type) = (*account, kind.name());
             let Some(event) = ids.next() else { break };
@@ -99,10 +97,11 @@ impl Store {
 
     /// Nudges those who were told of something, now that it is committed.
     pub(super) async fn after(&self, db: &mut Object, told: Told, now: Timestamp) {
-        let passed = turn::pass_afterwards(db, &told.lines, now).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "a turn could not be passed on, and is passed on later");
-            Vec::new()
-        });
+        let passed =
+            turn::pass_afterwards(db, &self.shared.fifo_heads, &told.lines, now).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "a turn could not be passed on, and is passed on later");
+                Vec::new()
+            });
         for endpoint in told.due.into_iter().chain(passed) {
             self.nudge(endpoint, now);
         }
@@ -138,13 +137,15 @@ pub(super) async fn notices_of(
         let (account, id) = (AccountKey(get(&row, "account")?), EndpointId(get(&row, "id")?));
         abouts.insert(key, About { account, key, id, url: get(&row, "url")? });
     }
-    // One by one, by the whole key: an id alone would be looked for in every partition.
+    // One by one, by the whole key, and in the partitions of the ids: the database opens no others.
     let sql = "SELECT f.id, d.event, d.type FROM unnest($1::bigint[], $2::bigint[]) AS f(account, id) \
-               CROSS JOIN LATERAL (SELECT event, type FROM deliveries WHERE account = f.account AND id = f.id LIMIT 1) AS d";
+               CROSS JOIN LATERAL (SELECT event, type FROM deliveries WHERE account = f.account AND id = f.id \
+               AND id >= $3 AND id < $4 LIMIT 1) AS d";
     let of_accounts: Vec<i64> = failures.iter().map(|failure| failure.account.0).collect();
     let ids: Vec<i64> = failures.iter().map(|failure| failure.delivery.0).collect();
+    let (first, end) = span(ids.iter().copied());
     let mut events = HashMap::default();
-    for row in rows(tx, sql, &[&of_accounts, &ids]).await? {
+    for row in rows(tx, sql, &[&of_accounts, &ids, &first, &end]).await? {
         events.insert(get::<i64>(&row, "id")?, (EventId(get(&row, "event")?), get::<String>(&row, "type")?));
     }
     let mut notices = Vec::new();

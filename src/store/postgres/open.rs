@@ -7,9 +7,10 @@ use deadpool_postgres::Pool;
 use super::connect::Connector;
 use super::follow::Follower;
 use super::node::Node;
+use super::positions::Positions;
 use super::target::Seen;
 use super::url::PostgresUrl;
-use super::{Store, admin, follow, herald, intake, node, partitions, require};
+use super::{Store, admin, counters, follow, herald, intake, node, partitions, require};
 use crate::domain::audit::Origin;
 use crate::store::shared::Shared;
 use crate::store::view::View;
@@ -26,6 +27,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0007_events", include_str!("../../../migrations/postgres/0007_events.sql")),
     ("0008_lists", include_str!("../../../migrations/postgres/0008_lists.sql")),
     ("0009_days", include_str!("../../../migrations/postgres/0009_days.sql")),
+    ("0010_counts", include_str!("../../../migrations/postgres/0010_counts.sql")),
 ];
 
 /// The key of the lock under which one process migrates.
@@ -50,9 +52,10 @@ impl Store {
         drop(db);
         let serves = options.serves;
         let shared = Arc::new(Shared::new(options, keyring));
-        let (view, rooms) = (View::default(), super::Rooms::default());
+        let (view, rooms, positions) = (View::default(), super::Rooms::default(), Arc::<Positions>::default());
         let (node, seen) = (Arc::new(Node::default()), Arc::new(Seen::default()));
-        let follower = Arc::new(Follower::new(own.clone(), view.clone(), shared.clone(), rooms.clone(), seen.clone()));
+        let memory = (rooms.clone(), positions.clone());
+        let follower = Arc::new(Follower::new(own.clone(), view.clone(), shared.clone(), memory, seen.clone()));
         node::follow_time(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
         partitions::create(&pool, shared.clock.now()).await.map_err(|e| failed("cannot use", &e))?;
         if serves {
@@ -70,13 +73,16 @@ impl Store {
             seen: seen.clone(),
         });
         node::start(&own, &shared, &node, &follower);
+        if serves {
+            node.keep(tokio::spawn(counters::fold_on(pool.clone(), Arc::downgrade(&node))));
+        }
         node.keep(tokio::spawn(follow::listen(connector, Arc::downgrade(&follower))));
         // A command beside the server would tell it each time.
         for warning in warnings.iter().filter(|_| serves) {
             tracing::warn!("{warning}");
         }
         let origin = Origin::default();
-        Ok(Self { pool, view, shared, node, follower, seen, intake, herald, rooms, reads, origin })
+        Ok(Self { pool, view, shared, node, follower, seen, intake, herald, rooms, positions, reads, origin })
     }
 }
 

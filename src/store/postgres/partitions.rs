@@ -10,7 +10,6 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Pool, Transaction};
 use tokio_postgres::error::SqlState;
 
-use super::intake::COUNTING_NODES;
 use super::{execute, get, rows};
 use crate::clock::Random;
 use crate::domain::event::TEST_TYPE;
@@ -37,9 +36,9 @@ const REMOVING: i64 = 0x7061_7274;
 /// not wait while an old day is counted.
 const MAKING: i64 = 0x6d61_6b65;
 
-/// The part of the counters in which dropped days are counted: the one after those of the nodes (`intake::shard`), so that
-/// no commit waits while a day is counted and dropped.
-const SHARD: i64 = 3 * COUNTING_NODES;
+/// The part of the counters in which dropped days are counted: apart from the one into which deltas are folded (-1), so
+/// that no fold waits while a day is counted and dropped.
+const SHARD: i64 = 63;
 
 /// How long a drop waits for a table's lock. Every statement that comes meanwhile waits behind it, so that it is short.
 const LOCK_WAIT: Duration = Duration::from_millis(50);

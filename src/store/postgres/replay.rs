@@ -12,7 +12,6 @@ use super::admin::keep_effect;
 use super::endpoints::find;
 use super::follow::{Change, write_change};
 use super::ids::Ids;
-use super::intake::{Counting, shard};
 use super::log::find_delivery;
 use super::notice::Told;
 use super::{Store, execute, get, number, one, parsed, row, rows, snapshot, time, turn, when};
@@ -88,9 +87,10 @@ impl Store {
         let sql = "SELECT 1 FROM endpoints WHERE key = $1 AND ordering = 1 FOR NO KEY UPDATE";
         if row(&tx, sql, &[&endpoint]).await?.is_some() {
             // It goes before those that wait.
-            let sql = "UPDATE queue SET turn = endpoint, place = -9223372036854775808, due_at = NULL WHERE account = $1 AND delivery = $2";
-            execute(&tx, sql, &[&account, &id.0]).await?;
-            due = turn::pass(&tx, &[endpoint].into(), now).await?;
+            let sql =
+                "UPDATE queue SET turn = endpoint, place = $3, due_at = NULL WHERE account = $1 AND delivery = $2";
+            execute(&tx, sql, &[&account, &id.0, &turn::FRONT]).await?;
+            due = turn::pass(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
         }
         let delivery = find_delivery(&tx, owner, id).await?;
         self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
@@ -270,26 +270,16 @@ impl Store {
                        made AS (INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, replay) \
                        SELECT $3, m.id, $4, m.event, v.type, v.validation_id, $5 FROM m CROSS JOIN LATERAL \
                        (SELECT type, validation_id FROM events WHERE account = $3 AND id = m.event LIMIT 1) AS v), \
-                       counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) VALUES ($3, $4, $6, $7) \
-                       ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total) \
+                       counted AS (INSERT INTO counter_deltas (account, endpoint, total) VALUES ($3, $4, $6)) \
                        INSERT INTO queue (account, delivery, endpoint, event, size, due_at, replay, turn, place) \
-                       SELECT $3, m.id, $4, m.event, length(p.body), CASE WHEN $9 THEN NULL ELSE $8::bigint END, $5, \
-                       CASE WHEN $9 THEN $4 END, CASE WHEN $9 THEN nextval('turns') END FROM m CROSS JOIN LATERAL \
+                       SELECT $3, m.id, $4, m.event, length(p.body), CASE WHEN $8 THEN NULL ELSE $7::bigint END, $5, \
+                       CASE WHEN $8 THEN $4 END, CASE WHEN $8 THEN nextval('turns') END FROM m CROSS JOIN LATERAL \
                        (SELECT body FROM payloads WHERE account = $3 AND event = m.event LIMIT 1) AS p";
-            let parameters: super::Params<'_> = &[
-                &ids,
-                &events,
-                &job.account,
-                &job.endpoint.0,
-                &job.key,
-                &shard(self.node.key(), Counting::Replaying),
-                &made,
-                &now.as_millis(),
-                &in_line,
-            ];
+            let parameters: super::Params<'_> =
+                &[&ids, &events, &job.account, &job.endpoint.0, &job.key, &made, &now.as_millis(), &in_line];
             execute(&tx, sql, parameters).await?;
             if in_line {
-                turn::pass(&tx, &[job.endpoint.0].into(), now).await?;
+                turn::pass(&tx, &self.shared.fifo_heads, &[job.endpoint.0].into(), now).await?;
             }
         }
         let finished = scan.up_to.is_none() && unsent(&tx, job.key).await? == 0;
@@ -321,7 +311,7 @@ pub(super) async fn take_back(pool: &Pool, shared: &Shared, replays: BTreeSet<i6
         let tx = client.transaction().await?;
         let lines = take_back_one(&tx, replay).await?;
         tx.commit().await?;
-        for endpoint in turn::pass_afterwards(&mut client, &lines, shared.clock.now()).await? {
+        for endpoint in turn::pass_afterwards(&mut client, &shared.fifo_heads, &lines, shared.clock.now()).await? {
             if let Some(inbox) = &shared.inbox {
                 inbox.send(Nudge::Due(endpoint, shared.clock.now()));
             }

@@ -7,6 +7,7 @@ use deadpool_postgres::{GenericClient, Pool};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
+use super::turn::Heads;
 use super::{column, owner, turn};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey};
@@ -44,7 +45,6 @@ pub(super) struct Write {
     pub kept: Vec<(KeepScope, KeptAnswer)>,
     pub lease: i64,
     pub now: Timestamp,
-    pub shard: i16,
     /// The last change when it was planned, where that matters: where the database has a later one, nothing is written.
     pub planned_at: Option<i64>,
 }
@@ -56,13 +56,13 @@ pub(super) struct Written {
 }
 
 /// One statement is one commit, and one round trip.
-const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $32::bigint IS NULL OR $32 = value AS fits \
+const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $31::bigint IS NULL OR $31 = value AS fits \
                      FROM settings WHERE name = 'generation'), \
                      e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
                      $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body) \
                      WHERE (SELECT fits FROM g)), \
                      d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
-                     $12::integer[], $13::boolean[], $29::boolean[]) \
+                     $12::integer[], $13::boolean[], $28::boolean[]) \
                      AS t(account, id, endpoint, event, size, leased, in_line) WHERE (SELECT fits FROM g)), \
                      new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
                      SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[] FROM e), \
@@ -73,31 +73,33 @@ const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $32::bi
                      SELECT account, id, endpoint, event, size, CASE WHEN leased OR in_line THEN NULL ELSE $14::bigint END, \
                      CASE WHEN leased THEN $15::bigint END, CASE WHEN in_line THEN endpoint END, \
                      CASE WHEN in_line THEN nextval('turns') END FROM d), \
-                     counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-                     SELECT t.account, t.endpoint, $16::smallint, t.total \
-                     FROM unnest($17::bigint[], $30::bigint[], $31::bigint[]) AS t(account, endpoint, total) \
-                     WHERE (SELECT fits FROM g) \
-                     ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
+                     counted AS (INSERT INTO counter_deltas (account, endpoint, total) SELECT t.account, t.endpoint, t.total \
+                     FROM unnest($16::bigint[], $29::bigint[], $30::bigint[]) AS t(account, endpoint, total) \
+                     WHERE (SELECT fits FROM g)), \
                      missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM \
-                     unnest($18::bigint[], $19::bigint[], $20::text[], $21::bigint[]) AS t WHERE (SELECT fits FROM g)), \
+                     unnest($17::bigint[], $18::bigint[], $19::text[], $20::bigint[]) AS t WHERE (SELECT fits FROM g)), \
                      kept AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
-                     SELECT t.*, $14 FROM unnest($22::bytea[], $23::text[], $24::text[], $25::bytea[], \
-                     $26::integer[], $27::text[], $28::bytea[]) AS t WHERE (SELECT fits FROM g)) \
+                     SELECT t.*, $14 FROM unnest($21::bytea[], $22::text[], $23::text[], $24::bytea[], \
+                     $25::integer[], $26::text[], $27::bytea[]) AS t WHERE (SELECT fits FROM g)) \
                      SELECT generation FROM g";
 
 impl Write {
     /// Writes everything. Where the day has no partition yet, makes it first.
-    pub async fn run_in_its_day(&self, pool: &Pool) -> Result<Written, StoreError> {
-        let mut written = self.run_alone(pool).await?;
+    pub async fn run_in_its_day(&self, pool: &Pool, heads: &Heads) -> Result<Written, StoreError> {
+        let mut written = self.run_alone(pool, heads).await?;
         if written.as_ref().is_err_and(super::partitions::is_missing) {
             super::partitions::create(pool, self.now).await?;
-            written = self.run_alone(pool).await?;
+            written = self.run_alone(pool, heads).await?;
         }
         written.map_err(refusal)
     }
 
     /// Writes everything in one commit.
-    async fn run_alone(&self, pool: &Pool) -> Result<Result<Written, tokio_postgres::Error>, StoreError> {
+    async fn run_alone(
+        &self,
+        pool: &Pool,
+        heads: &Heads,
+    ) -> Result<Result<Written, tokio_postgres::Error>, StoreError> {
         let mut db = pool.get().await?;
         let lines = self.lines();
         if lines.is_empty() {
@@ -112,7 +114,7 @@ impl Write {
         if self.is_late(generation) {
             return Ok(Ok(Written { generation, due: Vec::new() }));
         }
-        let due = turn::pass(&tx, &lines, self.now).await?;
+        let due = turn::pass(&tx, heads, &lines, self.now).await?;
         tx.commit().await?;
         Ok(Ok(Written { generation, due }))
     }
@@ -127,8 +129,7 @@ impl Write {
         self.deliveries.iter().filter(|row| row.in_line).map(|row| row.endpoint.0).collect()
     }
 
-    /// Deliveries by account and endpoint, and the events of accounts, for which endpoint 0 stands. In the order of the keys: two
-    /// commits that touch the same counters never wait for each other in a circle.
+    /// Deliveries by account and endpoint, and the events of accounts, for which endpoint 0 stands.
     fn counted(&self) -> BTreeMap<(i64, i64), i64> {
         let mut counted = BTreeMap::new();
         let events = self.events.iter().filter(|row| row.event_type != TEST_TYPE).map(|row| (row.account.0, 0));
@@ -162,7 +163,6 @@ impl Write {
                     &column(deliveries, |row| row.leased),
                     &self.now.as_millis(),
                     &self.lease,
-                    &self.shard,
                     &column(counted.keys(), |key| key.0),
                     &column(missed, |row| row.0.0),
                     &column(missed, |row| row.1.0),

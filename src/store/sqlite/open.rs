@@ -24,6 +24,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0007_events", include_str!("../../../migrations/sqlite/0007_events.sql")),
     ("0008_lists", include_str!("../../../migrations/sqlite/0008_lists.sql")),
     ("0009_days", include_str!("../../../migrations/sqlite/0009_days.sql")),
+    ("0010_counts", include_str!("../../../migrations/sqlite/0010_counts.sql")),
 ];
 
 /// How long a checkpoint waits for readers.

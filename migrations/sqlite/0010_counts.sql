@@ -1,0 +1,1 @@
+-- Nothing: old versions of rows are PostgreSQL's.
