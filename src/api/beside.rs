@@ -16,7 +16,7 @@ use axum::http::{HeaderValue, Response, StatusCode};
 
 use super::Api;
 use super::envelope::{RequestInfo, X_REQUEST_ID, error_body, refuse, respond};
-use super::error::{ApiError, Code, Language};
+use super::error::{ApiError, Code, Fault, Language};
 use super::trace::{Traced, within};
 use crate::log_limit::LogLimit;
 use crate::store::StoreError;
@@ -92,15 +92,18 @@ pub async fn healthz() -> Response<Body> {
 /// Outcomes that wait for longer have failed at least three times: a write has an end after 5 s.
 const UNWRITTEN_LIMIT: Duration = Duration::from_secs(15);
 
-/// `GET /readyz`: the database answers, and outcomes are written.
+/// `GET /readyz`: the database answers and admits this program, and outcomes are written.
 pub async fn readyz(State(api): State<Api>, Extension(info): Extension<RequestInfo>) -> Response<Body> {
     let unwritten = api.metrics.oldest_unwritten().unwrap_or_default();
     if unwritten >= UNWRITTEN_LIMIT {
         let reason = format!("outcomes have not been written for {} s", unwritten.as_secs());
-        return refuse(&StoreError::Unavailable(reason).into(), &info);
+        return unready(reason, &info);
     }
-    if let Err(error) = api.store.ping().await {
-        return refuse(&error.into(), &info);
+    match api.store.ping().await {
+        Ok(()) => {}
+        // Waiting does not help: the reason is for the operator.
+        Err(error @ StoreError::Outdated { .. }) => return unready(error.to_string(), &info),
+        Err(error) => return refuse(&error.into(), &info),
     }
     let mut text = "ready\n".to_owned();
     let set_aside = api.metrics.outcomes_set_aside.get();
@@ -108,6 +111,12 @@ pub async fn readyz(State(api): State<Api>, Extension(info): Extension<RequestIn
         let _ = writeln!(text, "{set_aside} outcomes cannot be written and are tried again apart: see the log");
     }
     plain(200, text, "text/plain; charset=utf-8")
+}
+
+/// Not ready, for a reason that the operator must know.
+fn unready(reason: String, info: &RequestInfo) -> Response<Body> {
+    let fault = Fault::new(Code::Unavailable).with_meta("reason", reason);
+    refuse(&ApiError::from(fault).with_header("retry-after", 1), info)
 }
 
 /// `GET /metrics`: Prometheus text format.

@@ -417,6 +417,8 @@ impl From<crate::store::StoreError> for ApiError {
                 let seconds = crate::store::SEARCH_TIMEOUT.as_secs();
                 Self::from(Fault::new(Code::SearchTooSlow).naming(seconds)).with_header("retry-after", SEARCH_PAUSE)
             }
+            // The node has logged the reason when it stopped, and `/readyz` tells it.
+            E::Outdated { .. } => Self::from(Code::Unavailable).with_header("retry-after", 1),
             E::Exists | E::Corrupt(_) => {
                 tracing::error!(%error, "the store failed");
                 Code::InternalError.into()

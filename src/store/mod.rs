@@ -9,11 +9,15 @@ macro_rules! on {
     ($store:expr, $($call:tt)+) => {
         match &$store.0 {
             Which::Sqlite(store) => store.$($call)+.await,
-            Which::Postgres(store) => postgres::in_time(store.$($call)+).await,
+            Which::Postgres(store) => match store.check_admitted() {
+                Ok(()) => postgres::in_time(store.$($call)+).await,
+                Err(error) => Err(error),
+            },
         }
     };
 }
 
+mod compatible;
 pub mod inbox;
 pub mod keys;
 mod notice;

@@ -55,6 +55,17 @@ pub enum StoreError {
     /// A search was ended because it read for longer than [`SEARCH_TIMEOUT`]. A narrower one may help.
     #[error("the search took too long")]
     TooSlow,
+    /// The database requires a later program than this one.
+    #[error(
+        "the database requires a program that knows version {minimum} of it, and this program knows versions up to \
+         {own}: run a newer aldaba"
+    )]
+    Outdated {
+        /// The last version that this program knows.
+        own: i64,
+        /// The version that a program must know.
+        minimum: i64,
+    },
     /// A row holds what this program cannot have written.
     #[error("corrupt database: {0}")]
     Corrupt(String),

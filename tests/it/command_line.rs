@@ -200,7 +200,7 @@ fn wrong_settings_and_arguments_stop_with_one_clear_line() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_a_second_server_and_a_newer_database_stop_the_start() {
+async fn a_port_in_use_a_second_server_and_a_database_for_later_programs_stop_the_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Server::start(folder.path(), &[]);
     let address = server.address.to_string();
@@ -213,9 +213,7 @@ async fn a_port_in_use_a_second_server_and_a_newer_database_stop_the_start() {
         assert!(text.contains("another server is running on the database"), "{text}");
     }
     drop(server);
-    let newer =
-        if database::is_postgres() { "UPDATE schema_version SET version = 999" } else { "PRAGMA user_version = 999" };
-    database::execute(folder.path(), newer).await;
+    crate::migrations::pretend(folder.path(), 999, 999).await;
     let text = refused(&run(folder.path(), &["serve", "--listen", "127.0.0.1:0"]));
     assert!(text.contains("version 999") && text.contains("newer aldaba"), "{text}");
     std::fs::write(folder.path().join("junk.db"), "no database".repeat(1_000)).expect("written");

@@ -34,6 +34,14 @@ impl Server {
         Self::run(command, settings)
     }
 
+    /// The same of another program: an older version of this one.
+    pub fn start_other(program: &str, folder: &Path) -> Self {
+        let server = aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]);
+        let mut command = std::process::Command::new(program);
+        command.args(server.get_args());
+        Self::run_like(&server, command, folder, &[])
+    }
+
     /// The same where a process may open so few files until it asks for more.
     pub fn start_with_few_files(folder: &Path, files: u32) -> Self {
         Self::limited(folder, &format!("ulimit -S -n {files}"), &[])
@@ -49,6 +57,16 @@ impl Server {
         let limited = format!("{limit}; exec \"$0\" \"$@\"");
         let mut command = std::process::Command::new("sh");
         command.args(["-c", &limited]).arg(server.get_program()).args(server.get_args());
+        Self::run_like(&server, command, folder, settings)
+    }
+
+    /// Runs a command with what `server` has around it.
+    fn run_like(
+        server: &std::process::Command,
+        mut command: std::process::Command,
+        folder: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
         command.current_dir(folder).stdin(Stdio::null());
         for (name, value) in server.get_envs() {
             match value {

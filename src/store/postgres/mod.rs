@@ -23,11 +23,13 @@ mod import;
 mod intake;
 mod log;
 mod maintain;
+mod migrate;
 mod node;
 mod notice;
 mod open;
 mod partitions;
 mod positions;
+mod privileges;
 mod replay;
 mod require;
 mod search;
@@ -128,6 +130,11 @@ impl Store {
         self.intake.ended().await;
     }
 
+    /// Whether the database still admits this program: a migration may have raised the version that it requires.
+    pub fn check_admitted(&self) -> Result<(), StoreError> {
+        self.node.check_admitted()
+    }
+
     /// Whether the database answers, reads and writes, and this node may work on it.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let slow = |_| StoreError::Unavailable("it did not answer in time".into());
@@ -172,6 +179,10 @@ impl Store {
 
     /// Leaves the nodes.
     pub async fn leave(&self) -> Result<(), StoreError> {
+        // Below the minimum version the node has left already, and writes nothing more.
+        if self.check_admitted().is_err() {
+            return Ok(());
+        }
         self.node.leave(&self.pool, &self.shared).await
     }
 

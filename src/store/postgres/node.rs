@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::follow::Follower;
 use super::ids::Given;
-use super::{execute, get, one, rows};
+use super::{execute, get, migrate, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::store::StoreError;
 use crate::store::inbox::{Names, Nudge, Share};
@@ -81,15 +81,36 @@ pub(super) struct Node {
     /// How many deliver, and which of them this is.
     share: Mutex<Option<Share>>,
     given: Given,
+    /// The oldest program that the database admitted at the last heartbeat.
+    minimum: AtomicI64,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
 impl Node {
     /// What deliveries are leased to; `None` while this node may not send.
     pub fn lease(&self) -> Option<i64> {
+        self.check_admitted().ok()?;
         let heard = *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner);
         let key = self.key.load(Ordering::Relaxed);
         (key != 0 && heard.is_some_and(|at| at.elapsed() + MARGIN < LEASE)).then_some(key)
+    }
+
+    /// Whether the database admits this program, as of the last heartbeat.
+    pub fn check_admitted(&self) -> Result<(), StoreError> {
+        let (own, minimum) = (migrate::newest(), self.minimum.load(Ordering::Relaxed));
+        if own < minimum { Err(StoreError::Outdated { own, minimum }) } else { Ok(()) }
+    }
+
+    /// Looks at the minimum version, and leaves the nodes below it: others take over what this one had.
+    async fn look_at_minimum(&self, db: &deadpool_postgres::Object) -> Result<(), StoreError> {
+        let before = self.check_admitted();
+        self.minimum.store(migrate::minimum(db).await?, Ordering::Relaxed);
+        let Err(error) = self.check_admitted() else { return Ok(()) };
+        if before.is_ok() {
+            tracing::error!(%error, "this node has stopped its work");
+        }
+        execute(db, "DELETE FROM nodes WHERE key = $1", &[&self.key()]).await?;
+        Ok(())
     }
 
     /// What is in the memory of this node.
@@ -160,6 +181,10 @@ impl Node {
     async fn beat(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let began = Instant::now();
         let db = pool.get().await?;
+        self.look_at_minimum(&db).await?;
+        if self.check_admitted().is_err() {
+            return Ok(());
+        }
         let sql = format!("UPDATE nodes SET seen_at = {NOW} WHERE key = $1 AND seen_at >= 0");
         if execute(&db, &sql, &[&self.key()]).await? == 0 {
             tracing::warn!("this node was not heard of for too long, and others have taken over its deliveries");
@@ -348,6 +373,9 @@ async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
         let Some(node) = node.upgrade() else { return };
         let beating = async {
             node.beat(&pool, &shared).await?;
+            if node.check_admitted().is_err() {
+                return Ok(());
+            }
             if follow_time(&pool, &shared).await?.abs() > JUMP_MS {
                 // Everybody seems to be late: whoever is there will be heard of again.
                 jumped = Some(Instant::now());

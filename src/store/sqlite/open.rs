@@ -4,28 +4,52 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
 use super::{BUSY_TIMEOUT, Readers, Store, admin, dispatch, export, peer, writer};
 use crate::clock::Clock;
 use crate::domain::audit::Origin;
+use crate::store::compatible::{Fit, Versions};
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::store::{OpenError, OpenOptions, StoreError};
 
-/// Forward only; the position in the list is the version.
-const MIGRATIONS: &[(&str, &str)] = &[
-    ("0001_initial", include_str!("../../../migrations/sqlite/0001_initial.sql")),
-    ("0002_replay", include_str!("../../../migrations/sqlite/0002_replay.sql")),
-    ("0003_log", include_str!("../../../migrations/sqlite/0003_log.sql")),
-    ("0004_people", include_str!("../../../migrations/sqlite/0004_people.sql")),
-    ("0005_leased", include_str!("../../../migrations/sqlite/0005_leased.sql")),
-    ("0006_counters", include_str!("../../../migrations/sqlite/0006_counters.sql")),
-    ("0007_events", include_str!("../../../migrations/sqlite/0007_events.sql")),
-    ("0008_lists", include_str!("../../../migrations/sqlite/0008_lists.sql")),
-    ("0009_days", include_str!("../../../migrations/sqlite/0009_days.sql")),
-    ("0010_counts", include_str!("../../../migrations/sqlite/0010_counts.sql")),
+/// One migration, as on PostgreSQL (`postgres/migrate.rs`); here it is one transaction with all that are due.
+struct Migration {
+    name: &'static str,
+    sql: &'static str,
+    /// The oldest program that may work on the database from then on; 0 where the migration changes nothing about that.
+    minimum: i64,
+}
+
+/// Forward only; the number in the name is the version.
+const MIGRATIONS: &[Migration] = &[
+    Migration { name: "0001_initial", sql: include_str!("../../../migrations/sqlite/0001_initial.sql"), minimum: 0 },
+    Migration { name: "0002_replay", sql: include_str!("../../../migrations/sqlite/0002_replay.sql"), minimum: 0 },
+    Migration { name: "0003_log", sql: include_str!("../../../migrations/sqlite/0003_log.sql"), minimum: 0 },
+    Migration { name: "0004_people", sql: include_str!("../../../migrations/sqlite/0004_people.sql"), minimum: 0 },
+    Migration { name: "0005_leased", sql: include_str!("../../../migrations/sqlite/0005_leased.sql"), minimum: 0 },
+    Migration { name: "0006_counters", sql: include_str!("../../../migrations/sqlite/0006_counters.sql"), minimum: 0 },
+    Migration { name: "0007_events", sql: include_str!("../../../migrations/sqlite/0007_events.sql"), minimum: 0 },
+    Migration { name: "0008_lists", sql: include_str!("../../../migrations/sqlite/0008_lists.sql"), minimum: 0 },
+    Migration { name: "0009_days", sql: include_str!("../../../migrations/sqlite/0009_days.sql"), minimum: 0 },
+    Migration { name: "0010_counts", sql: include_str!("../../../migrations/sqlite/0010_counts.sql"), minimum: 0 },
+    Migration {
+        name: "0011_compatible",
+        sql: include_str!("../../../migrations/sqlite/0011_compatible.sql"),
+        minimum: 0,
+    },
 ];
+
+impl Migration {
+    fn version(&self) -> i64 {
+        self.name[..4].parse().expect("a migration's name begins with its number")
+    }
+}
+
+/// The row of `settings` that says which is the oldest program that may work on the database; without it, every program
+/// may that knows the row.
+const MINIMUM: &str = "minimum_version";
 
 /// How long a checkpoint waits for readers.
 pub(super) const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(100);
@@ -104,17 +128,23 @@ pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// The version that this program brings a database to.
+/// This program's own version.
 fn newest() -> i64 {
-    i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX)
+    MIGRATIONS.last().map_or(0, Migration::version)
 }
 
-fn version_of(connection: &Connection) -> Result<i64, OpenError> {
-    connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(cannot_migrate)
+fn versions(connection: &Connection) -> Result<Versions, OpenError> {
+    let version = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(cannot_migrate)?;
+    if version == 0 {
+        return Ok(Versions { version, minimum: 0 });
+    }
+    let sql = "SELECT value FROM settings WHERE name = ?1";
+    let minimum = connection.query_row(sql, [MINIMUM], |row| row.get(0)).optional().map_err(cannot_migrate)?;
+    Ok(Versions { version, minimum: minimum.unwrap_or(0) })
 }
 
 fn is_current(connection: &Connection) -> Result<bool, OpenError> {
-    Ok(version_of(connection)? >= newest())
+    Ok(versions(connection)?.admit(newest())? == Fit::Current)
 }
 
 /// No database is migrated beside a server: that of an older version would go on writing what it knows. One that is just
@@ -142,35 +172,36 @@ fn cannot_migrate(error: rusqlite::Error) -> OpenError {
 }
 
 pub(super) fn migrate(connection: &mut Connection, clock: &dyn Clock) -> Result<(), OpenError> {
-    let newest = newest();
-    if version_of(connection)? == newest {
+    if is_current(connection)? {
         return Ok(());
     }
     // Within the write lock, so that two programs that start together migrate once.
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(cannot_migrate)?;
-    let version = version_of(&tx)?;
-    if version > newest {
-        return Err(OpenError(format!(
-            "the database has version {version}, and this program knows versions up to {newest}: run a newer aldaba"
-        )));
+    let before = versions(&tx)?;
+    if before.admit(newest())? == Fit::Current {
+        return Ok(());
     }
-    let done = usize::try_from(version).unwrap_or(0);
-    for (name, sql) in &MIGRATIONS[done..] {
+    for Migration { name, sql, minimum } in MIGRATIONS.iter().filter(|next| next.version() > before.version) {
         tx.execute_batch(sql).map_err(|e| OpenError(format!("migration {name} failed: {e}")))?;
+        if *minimum > before.minimum {
+            let sql = "INSERT INTO settings (name, value) VALUES (?1, ?2) \
+                       ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
+            tx.execute(sql, params![MINIMUM, minimum]).map_err(cannot_migrate)?;
+        }
     }
-    if version == 0 {
+    if before.version == 0 {
         admin::add_initial_event_types(&tx, clock.now()).map_err(cannot_migrate)?;
     }
-    tx.pragma_update(None, "user_version", newest).map_err(cannot_migrate)?;
+    tx.pragma_update(None, "user_version", newest()).map_err(cannot_migrate)?;
     tx.commit().map_err(cannot_migrate)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn migrations_are_numbered_in_order() {
-        for (index, (name, _)) in super::MIGRATIONS.iter().enumerate() {
-            assert!(name.starts_with(&format!("{:04}_", index + 1)), "{name}");
-        }
+        assert!(MIGRATIONS.iter().map(Migration::version).is_sorted_by(|one, next| one < next));
     }
 }

@@ -1,0 +1,2 @@
+-- Nothing: the oldest program that may work on the database is a row of `settings`, `minimum_version`, where there is one.
+-- PostgreSQL's twin has a column for it.
