@@ -1,20 +1,34 @@
 //! `Idempotency-Key`: the same call twice has its effect once.
 //!
 //! The answer is kept in the effect's own commit. What is still in flight is marked in memory, and over many nodes by a mark
-//! that runs out: one that were kept would answer 409 for ever after a crash.
+//! in the store. The mark goes with the call's end, which is tried until it is written; with the end of its node; and at
+//! last by itself. Otherwise the key would answer 409 for ever after a crash.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName};
 use foldhash::HashSet;
 use ring::digest;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::error::{ApiError, Code};
-use crate::store::{KeepScope, Store, StoreError};
+use crate::store::{CALL_LIFE, KeepScope, Store, StoreError};
 
 /// The header of the request.
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Ended calls whose marks are still in the store because it did not answer. Each is some 400 bytes; what does not fit runs
+/// out by itself.
+const MAX_ENDED: usize = 8_192;
+
+/// Marks that go with one statement.
+const ENDED_BATCH: usize = 256;
+
+/// Between two tries. A client tries again after a second, as it is told to.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
 
 /// Reads the key, if there is one.
 pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
@@ -38,12 +52,15 @@ pub fn hash(body: &[u8]) -> [u8; 32] {
 
 /// Keys whose first call has not been answered yet.
 #[derive(Clone, Default)]
-pub struct InFlight(Arc<Mutex<HashSet<KeepScope>>>);
+pub struct InFlight {
+    scopes: Arc<Mutex<HashSet<KeepScope>>>,
+    ended: Ended,
+}
 
 impl InFlight {
     /// Marks a key, here and on every other node; `None` where it is marked already.
     pub async fn begin(&self, store: &Store, scope: &KeepScope) -> Result<Option<Mark>, StoreError> {
-        if !self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(scope.clone()) {
+        if !self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(scope.clone()) {
             return Ok(None);
         }
         // Known before it is asked for: whatever becomes of the question, the mark is taken back.
@@ -71,26 +88,92 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The call is answered. When this returns, the same key is no longer in use.
+    /// The call is answered. When this returns, the same key is no longer in use, or soon will not be: where the store does
+    /// not answer, the end is tried again.
     pub async fn end(mut self) {
-        if let Some((store, holder)) = self.held.take() {
-            end(&store, &self.scope, holder).await;
+        let Some((store, holder)) = self.held.clone() else { return };
+        if store.end_calls(&[(self.scope.clone(), holder)]).await.is_ok() {
+            self.held = None;
         }
     }
 }
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        self.marks.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.scope);
+        self.marks.scopes.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.scope);
         if let Some((store, holder)) = self.held.take() {
-            let scope = self.scope.clone();
-            tokio::spawn(async move { end(&store, &scope, holder).await });
+            self.marks.ended.add(&store, EndedCall { scope: self.scope.clone(), holder, at: Instant::now() });
         }
     }
 }
 
-async fn end(store: &Store, scope: &KeepScope, holder: Uuid) {
-    if let Err(error) = store.end_call(scope, holder).await {
-        tracing::warn!(%error, "an idempotency key stays marked until its mark runs out");
+/// Ended calls whose marks have yet to go from the store. One task takes them away, and ends when there are none.
+#[derive(Clone, Default)]
+struct Ended(Arc<Mutex<EndedCalls>>);
+
+#[derive(Default)]
+struct EndedCalls {
+    waiting: VecDeque<EndedCall>,
+    /// Calls that did not fit, since the task began.
+    dropped: u64,
+    /// Whether the task runs.
+    is_running: bool,
+}
+
+#[derive(Clone)]
+struct EndedCall {
+    scope: KeepScope,
+    holder: Uuid,
+    at: Instant,
+}
+
+impl Ended {
+    fn add(&self, store: &Store, call: EndedCall) {
+        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if calls.waiting.len() >= MAX_ENDED {
+            calls.dropped += 1;
+            return;
+        }
+        calls.waiting.push_back(call);
+        if !std::mem::replace(&mut calls.is_running, true) {
+            tokio::spawn(self.clone().clear(store.clone()));
+        }
+        debug_assert!(calls.waiting.len() <= MAX_ENDED);
+    }
+
+    async fn clear(self, store: Store) {
+        while let Some(batch) = self.first() {
+            match store.end_calls(&batch).await {
+                Ok(()) => self.forget(batch.len()),
+                Err(error) => {
+                    tracing::warn!(%error, "the end of calls with an idempotency key is tried again");
+                    tokio::time::sleep(TRY_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// The calls that have waited longest; `None`, and the end of the task, where there are none.
+    fn first(&self) -> Option<Vec<(KeepScope, Uuid)>> {
+        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those marks are void by now.
+        while calls.waiting.front().is_some_and(|call| call.at.elapsed() > CALL_LIFE) {
+            calls.waiting.pop_front();
+        }
+        calls.is_running = !calls.waiting.is_empty();
+        let dropped = if calls.is_running { 0 } else { std::mem::take(&mut calls.dropped) };
+        if dropped > 0 {
+            tracing::warn!(
+                calls = dropped,
+                "too many calls ended without the store: their keys answer 409 for three minutes"
+            );
+        }
+        let batch = calls.waiting.iter().take(ENDED_BATCH).map(|call| (call.scope.clone(), call.holder)).collect();
+        calls.is_running.then_some(batch)
+    }
+
+    /// Only the task takes calls out, so that the first ones are still those of its batch.
+    fn forget(&self, count: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).waiting.drain(..count);
     }
 }

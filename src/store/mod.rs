@@ -437,7 +437,7 @@ impl Store {
     }
 
     /// Marks a call with an idempotency key as under way over all nodes; `false` where it is so already. `holder` is this
-    /// call's own.
+    /// call's own. The mark is void when its node is gone, and in any case after [`CALL_LIFE`].
     pub async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError> {
         match &self.0 {
             Which::Sqlite(_) => Ok(true),
@@ -445,11 +445,11 @@ impl Store {
         }
     }
 
-    /// The call that [`Store::begin_call`] has marked is answered.
-    pub async fn end_call(&self, scope: &KeepScope, holder: Uuid) -> Result<(), StoreError> {
+    /// Calls that [`Store::begin_call`] has marked are answered: their marks go, where these holders have them.
+    pub async fn end_calls(&self, calls: &[(KeepScope, Uuid)]) -> Result<(), StoreError> {
         match &self.0 {
             Which::Sqlite(_) => Ok(()),
-            Which::Postgres(store) => postgres::in_time(store.end_call(scope, holder)).await,
+            Which::Postgres(store) => postgres::in_time(store.end_calls(calls)).await,
         }
     }
 

@@ -76,6 +76,9 @@ pub enum StoreError {
 #[error("{0}")]
 pub struct OpenError(pub String);
 
+/// After this long the mark of a call under way is void. Longer than any call: the slowest is a test send.
+pub const CALL_LIFE: Duration = Duration::from_secs(180);
+
 /// How long an invitation can be used.
 pub const INVITATION_LIFE: Duration = Duration::from_secs(7 * 86_400);
 

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{Answer, App, EVENT, Receiver, Reply};
+use crate::app::{Answer, App, Call, EVENT, Receiver, Reply, eventually};
+use crate::command_line::printed;
+use crate::crash::Server;
 use crate::database;
 
 async fn post(app: &App, key: &str, path: &str, body: &Value) -> Answer {
@@ -178,4 +180,62 @@ async fn a_client_that_goes_away_and_comes_back_has_its_effect_once() {
     assert_eq!(answer.header("idempotent-replayed"), "true");
     assert_eq!(receiver.received().len(), 1, "one effect");
     assert_eq!(answer.id(), receiver.received()[0].header("webhook-id"));
+}
+
+/// A mark runs out after 180 s: what is answered within [`PATIENCE`](crate::app::PATIENCE) was not left to that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_whose_node_was_killed_is_free_as_soon_as_the_node_is_found_dead() {
+    if !database::is_postgres() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let account = printed(folder.path(), &["accounts", "create", "killed"]);
+    let key = printed(folder.path(), &["keys", "create", "--account", &account]);
+    let receiver = Receiver::start().await;
+    receiver.script([Reply::Hang]);
+    let (victim, survivor) = (Server::start(folder.path(), &[]), Server::start(folder.path(), &[]));
+    let body = json!({ "url": receiver.url(), "events": [EVENT] });
+    let made = Call::new(survivor.address, "POST", "/v1/webhooks").bearer(&key).json(&body).send().await.expect(201);
+    let path = format!("/v1/webhooks/{}/test", made.id());
+    let call = |address| Call::new(address, "POST", &path).bearer(&key).header("idempotency-key", "k");
+    let lost = tokio::spawn(call(victim.address).try_send());
+    receiver.wait_for(1).await;
+    call(survivor.address).send().await.refused(409, "idempotency_key_in_progress", "");
+    victim.kill();
+    assert!(lost.await.expect("no panic").is_none(), "the first call died with its node");
+    let answer = eventually("the key to be free", || async {
+        let answer = call(survivor.address).send().await;
+        (answer.status != 409).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.expect(200).attribute("delivered"), true);
+}
+
+#[tokio::test]
+async fn a_key_is_free_again_after_the_database_was_away_while_its_call_ended() {
+    if !database::is_postgres() {
+        return;
+    }
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([Reply::Late(std::time::Duration::from_secs(1))]);
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    let path = format!("/v1/webhooks/{id}/test");
+    let call = || app.call("POST", &path).header("idempotency-key", "k").send();
+    let (first, ()) = tokio::join!(call(), async {
+        receiver.wait_for(1).await;
+        database::destroy(app.folder()).await;
+    });
+    first.refused(503, "unavailable", "");
+    database::restore(app.folder()).await;
+    let answer = eventually("the key to be free", || async {
+        let answer = call().await;
+        (![409, 503].contains(&answer.status)).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.expect(200).attribute("delivered"), true);
+    eventually("no mark to be left", || async {
+        (database::number(app.folder(), "SELECT count(*) FROM calls_in_flight").await == 0).then_some(())
+    })
+    .await;
 }

@@ -6,12 +6,9 @@ use deadpool_postgres::GenericClient;
 use foldhash::HashSet;
 use uuid::Uuid;
 
-use super::{Store, execute, get, owner, rows};
+use super::{Store, column, execute, get, owner, rows};
 use crate::domain::time::Timestamp;
-use crate::store::{KeepScope, RateWindow, StoreError};
-
-/// After this long a call is taken to have died with its node. Longer than any call: the slowest is a test send.
-const CALL_LIFE: Duration = Duration::from_secs(180);
+use crate::store::{CALL_LIFE, KeepScope, RateWindow, StoreError};
 
 /// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and so
 /// that large limits do not cost a question for each call.
@@ -41,22 +38,33 @@ impl Store {
         uuid::Builder::from_random_bytes(self.shared.random.array()).into_uuid()
     }
 
-    /// Marks a call as under way; `false` where it is so on some node already.
+    /// Marks a call as under way; `false` where it is so on some node already. The mark of a node that was removed is void;
+    /// a process that is no node leaves marks that only run out.
     pub async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError> {
         let now = self.now();
-        let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at) VALUES ($1, $2, $3, $4, $5) \
-                   ON CONFLICT (owner, path, key) DO UPDATE SET holder = excluded.holder, \
-                   expires_at = excluded.expires_at WHERE c.expires_at < $6";
-        let ends = now.plus(CALL_LIFE).as_millis();
-        let parameters: super::Params<'_> = &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis()];
+        let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at, node) \
+                   VALUES ($1, $2, $3, $4, $5, $7) ON CONFLICT (owner, path, key) DO UPDATE SET \
+                   holder = excluded.holder, expires_at = excluded.expires_at, node = excluded.node \
+                   WHERE c.expires_at < $6 OR (c.node <> 0 AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = c.node))";
+        let (ends, node) = (now.plus(CALL_LIFE).as_millis(), self.node.lease().unwrap_or(0));
+        let parameters: super::Params<'_> =
+            &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis(), &node];
         let begun = execute(&self.client().await?, sql, parameters).await?;
         Ok(begun > 0)
     }
 
-    /// The call is answered.
-    pub async fn end_call(&self, scope: &KeepScope, holder: Uuid) -> Result<(), StoreError> {
-        let sql = "DELETE FROM calls_in_flight WHERE owner = $1 AND path = $2 AND key = $3 AND holder = $4";
-        execute(&self.client().await?, sql, &[&owner(scope), &scope.path, &scope.key, &holder]).await?;
+    /// These calls are answered.
+    pub async fn end_calls(&self, calls: &[(KeepScope, Uuid)]) -> Result<(), StoreError> {
+        let sql = "DELETE FROM calls_in_flight c \
+                   USING unnest($1::bytea[], $2::text[], $3::text[], $4::uuid[]) AS e(owner, path, key, holder) \
+                   WHERE c.owner = e.owner AND c.path = e.path AND c.key = e.key AND c.holder = e.holder";
+        let parameters: super::Params<'_> = &[
+            &column(calls, |(scope, _)| owner(scope)),
+            &column(calls, |(scope, _)| scope.path.as_str()),
+            &column(calls, |(scope, _)| scope.key.as_str()),
+            &column(calls, |(_, holder)| *holder),
+        ];
+        execute(&self.client().await?, sql, parameters).await?;
         Ok(())
     }
 
