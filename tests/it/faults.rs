@@ -46,10 +46,7 @@ async fn an_outcome_that_cannot_be_written_holds_up_no_other_and_is_written_when
     let (healthy, _) = app.endpoint(&well.url()).await;
     let mut published = 0;
     // Others are published, delivered and written while the one is tried again; in the end it is set aside.
-    eventually("the outcome to be set aside", || async {
-        (ready(&app).await != "ready\n").then_some(())
-    })
-    .await;
+    eventually("the outcome to be set aside", || async { (ready(&app).await != "ready\n").then_some(()) }).await;
     while published < 30 {
         app.publish(json!({ "n": published })).await;
         published += 1;

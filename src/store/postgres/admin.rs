@@ -328,9 +328,14 @@ const API_KEY_COLUMNS: &str = "SELECT k.id, k.account, k.hash, k.name, k.permiss
                                k.last_used_at, k.created_at, a.id AS account_id FROM api_keys k \
                                LEFT JOIN accounts a ON a.key = k.account";
 
-/// Every key, with its hash.
-pub(super) async fn all_api_keys(db: &impl GenericClient) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
-    rows(db, API_KEY_COLUMNS, &[]).await?.iter().map(api_key_from_row).collect()
+/// The next keys after one, by their ids, each with its hash.
+pub(super) async fn api_keys_after(
+    db: &impl GenericClient,
+    after: ApiKeyId,
+    most: i64,
+) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
+    let sql = format!("{API_KEY_COLUMNS} WHERE k.id > $1 ORDER BY k.id LIMIT $2");
+    rows(db, &sql, &[&after.0, &most]).await?.iter().map(api_key_from_row).collect()
 }
 
 pub(super) async fn find_api_key(

@@ -45,7 +45,8 @@ impl Store {
         let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at, node) \
                    VALUES ($1, $2, $3, $4, $5, $7) ON CONFLICT (owner, path, key) DO UPDATE SET \
                    holder = excluded.holder, expires_at = excluded.expires_at, node = excluded.node \
-                   WHERE c.expires_at < $6 OR (c.node <> 0 AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = c.node))";
+                   WHERE c.expires_at < $6 OR (c.node <> 0 AND \
+                   NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = c.node AND n.seen_at >= 0))";
         let (ends, node) = (now.plus(CALL_LIFE).as_millis(), self.node.lease().unwrap_or(0));
         let parameters: super::Params<'_> =
             &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis(), &node];

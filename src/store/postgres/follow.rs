@@ -3,6 +3,10 @@
 //! Whoever changes an account, an endpoint, a key or a type writes a numbered change in the same transaction. The numbers
 //! come from one row, which is locked until the commit, so that they are in the order of the commits and without gaps. A
 //! node reads the changes after the last one that it knows: at a `NOTIFY`, every [`EVERY`], and before it relies on them.
+//!
+//! A standby that has taken the primary's place may have lost changes, and numbers others like them. Each change has a
+//! random *nonce*. As long as the database has the change that the node read last, with its nonce, it has all that the
+//! view shows: changes are committed one after the other, and a standby has a prefix of them. Otherwise all is read anew.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -14,6 +18,7 @@ use foldhash::HashMap;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::Instant;
 use tokio_postgres::{AsyncMessage, Row};
+use uuid::Uuid;
 
 use super::connect::{Connector, Health, health};
 use super::positions::Positions;
@@ -44,6 +49,17 @@ const CHECK_LISTENING: Duration = Duration::from_secs(5);
 
 /// How long changes are kept for nodes that have not read them; who comes later reads everything.
 const KEPT: Duration = Duration::from_secs(600);
+
+/// Changes that are kept however old they are. A node compares the last one that it read: where it is gone, everything is
+/// read. While some nodes have not read the latest, those before are needed too.
+const KEPT_CHANGES: i64 = 100;
+
+/// Rows of one statement while everything is read: few enough for a statement's time, and to hold up nobody who needs the
+/// processor meanwhile.
+const PIECE: i64 = 2_000;
+
+/// Endpoints whose secrets are opened before other tasks have their turn: some milliseconds.
+const OPENED_AT_ONCE: usize = 64;
 
 /// Something that the memory of other nodes must learn.
 #[derive(Clone, Copy)]
@@ -96,7 +112,9 @@ fn read_change(row: &Row) -> Result<Change, StoreError> {
 
 /// Forgets changes that every node has read long ago.
 pub(super) async fn forget_changes(db: &impl GenericClient, now: Timestamp) -> Result<(), StoreError> {
-    execute(db, "DELETE FROM changes WHERE made_at < $1", &[&now.minus(KEPT).as_millis()]).await?;
+    let sql = "DELETE FROM changes WHERE made_at < $1 \
+               AND generation <= (SELECT value FROM settings WHERE name = 'generation') - $2";
+    execute(db, sql, &[&now.minus(KEPT).as_millis(), &KEPT_CHANGES]).await?;
     Ok(())
 }
 
@@ -106,7 +124,7 @@ pub(super) struct Follower {
     shared: Arc<Shared>,
     rooms: Rooms,
     positions: Arc<Positions>,
-    known: AsyncMutex<Known>,
+    known: Arc<AsyncMutex<Known>>,
     seen: Arc<Seen>,
     notified: Notify,
 }
@@ -114,10 +132,40 @@ pub(super) struct Follower {
 /// What has been read.
 #[derive(Default)]
 struct Known {
-    /// The last change; `None` before everything was read.
+    /// The last change whose effects are all in the view; `None` before everything was read.
     generation: Option<i64>,
+    /// The last change whose effects may be in the view: rows are read a little later than the changes that name them.
+    latest: Option<Latest>,
     hashes: HashMap<ApiKeyId, KeyHash>,
     accounts: HashMap<AccountKey, AccountId>,
+}
+
+/// A change, and what no other change of its number has.
+#[derive(Clone, Copy)]
+struct Latest {
+    generation: i64,
+    /// `None` where it is not known: the change was not written down, or was not read to its end.
+    nonce: Option<Uuid>,
+}
+
+/// Whether the database has the history that the view was read from.
+#[derive(PartialEq, Debug)]
+enum History {
+    Same,
+    Unproven,
+    Other,
+}
+
+impl Latest {
+    /// Compares with the number of the database's last change, and those of its changes that may be this one.
+    fn compare(self, newest: i64, found: &[(i64, Option<Uuid>)]) -> History {
+        if newest < self.generation {
+            return History::Other;
+        }
+        let Some(nonce) = self.nonce else { return History::Unproven };
+        let same = found.iter().any(|(number, theirs)| *number == self.generation && *theirs == Some(nonce));
+        if same { History::Same } else { History::Other }
+    }
 }
 
 impl Follower {
@@ -129,7 +177,7 @@ impl Follower {
         (rooms, positions): (Rooms, Arc<Positions>),
         seen: Arc<Seen>,
     ) -> Self {
-        Self { pool, view, shared, rooms, positions, seen, known: AsyncMutex::default(), notified: Notify::new() }
+        Self { pool, view, shared, rooms, positions, seen, known: Arc::default(), notified: Notify::new() }
     }
 
     pub fn is_stale(&self) -> bool {
@@ -151,69 +199,113 @@ impl Follower {
     }
 
     /// Reads what was committed before this call. Calls that come together share one look.
-    pub async fn refresh(&self) -> Result<(), StoreError> {
+    pub async fn refresh(self: &Arc<Self>) -> Result<(), StoreError> {
         let asked = Instant::now();
-        let mut known = self.known.lock().await;
+        let mut known = self.known.clone().lock_owned().await;
         if self.seen.is_since(asked) {
             return Ok(());
         }
         let began = Instant::now();
         let db = self.pool.get().await?;
-        if self.seen.is_doubted() {
-            known.generation = None;
+        if let Some(generation) = self.read(&db, &mut known).await? {
+            self.seen.shows(generation, began);
+            return Ok(());
         }
-        let generation = self.read(&db, &mut known).await?;
-        self.seen.shows(generation, began);
-        Ok(())
+        // In a task: whoever asks gives up in time, and the next one would begin anew.
+        let follower = self.clone();
+        let reading = tokio::spawn(async move { follower.read_all(&db, &mut known).await });
+        reading.await.map_err(|_| StoreError::Unavailable("reading everything was interrupted".into()))?
     }
 
-    /// Brings the view up to the last change, and returns its number.
-    async fn read(&self, db: &Object, known: &mut Known) -> Result<i64, StoreError> {
-        let Some(last) = known.generation else { return self.read_all(db, known).await };
+    /// Brings the view up to the last change, and returns its number; `None` where everything has to be read.
+    async fn read(&self, db: &Object, known: &mut Known) -> Result<Option<i64>, StoreError> {
+        let (Some(last), Some(latest)) = (known.generation, known.latest) else { return Ok(None) };
+        debug_assert!(latest.generation >= last, "rows are read after the changes that name them");
         // One statement is one snapshot: where numbers are missing, they were forgotten.
-        let sql = "SELECT s.value, c.generation, c.kind, c.key, c.id FROM settings s \
-                   LEFT JOIN changes c ON c.generation > $1 WHERE s.name = 'generation' ORDER BY c.generation";
+        let sql = "SELECT s.value, c.generation, c.nonce, c.kind, c.key, c.id FROM settings s \
+                   LEFT JOIN changes c ON c.generation >= $1 WHERE s.name = 'generation' ORDER BY c.generation";
         let found = rows(db, sql, &[&last]).await?;
         let newest: i64 = get(found.first().ok_or_else(|| corrupt("generation"))?, "value")?;
-        if newest == last {
-            return Ok(newest);
+        let mut numbers = Vec::with_capacity(found.len());
+        for row in &found {
+            numbers.extend(get::<Option<i64>>(row, "generation")?.zip(Some(get(row, "nonce")?)));
         }
-        let changes: Result<Vec<Change>, StoreError> = found.iter().map(read_change).collect();
+        match latest.compare(newest, &numbers) {
+            History::Same => {}
+            // Somebody else has changed the tables, and counted it. On one server numbers do not go back.
+            History::Unproven if !self.seen.is_doubted() => {}
+            _ => return Ok(None),
+        }
+        if newest == last {
+            return Ok(Some(newest));
+        }
+        let later = found.iter().zip(&numbers).filter(|(_, (number, _))| *number > last);
+        let changes: Result<Vec<Change>, StoreError> = later.map(|(row, _)| read_change(row)).collect();
         match changes {
             Ok(changes) if i64::try_from(changes.len()).is_ok_and(|count| count == newest - last) => {
+                // Until all is read nobody knows which later changes the view shows some of.
+                known.latest = Some(Latest { generation: newest.max(latest.generation), nonce: None });
                 self.apply(db, known, changes).await?;
+                known.latest = Some(latest_change(db).await?);
                 known.generation = Some(newest);
-                Ok(newest)
+                Ok(Some(newest))
             }
-            _ => self.read_all(db, known).await,
+            _ => Ok(None),
         }
     }
 
-    async fn read_all(&self, db: &Object, known: &mut Known) -> Result<i64, StoreError> {
+    /// Reads everything in pieces, beside the view, and then shows it in place of the view.
+    async fn read_all(&self, db: &Object, known: &mut Known) -> Result<(), StoreError> {
+        let began = Instant::now();
+        (known.generation, known.latest) = (None, None);
         // What is committed in between is read again with its change.
-        let sql = "SELECT value FROM settings WHERE name = 'generation'";
-        let generation = get(&one(db, sql, &[]).await?, "value")?;
+        let first = super::in_time(latest_change(db)).await?;
         self.shared.reload_keyring();
-        let keys = admin::all_api_keys(db).await?;
-        let mut accounts = HashMap::default();
-        for row in rows(db, "SELECT key, id FROM accounts WHERE deleted_at IS NULL", &[]).await? {
-            accounts.insert(AccountKey(get(&row, "key")?), AccountId(get(&row, "id")?));
+        let mut keys = Vec::new();
+        let mut after = ApiKeyId(Uuid::nil());
+        loop {
+            let piece = super::in_time(admin::api_keys_after(db, after, PIECE)).await?;
+            let Some((_, last)) = piece.last() else { break };
+            after = last.id;
+            keys.extend(piece);
         }
-        let endpoints = load_endpoints(db, &self.shared, None).await?;
+        let mut accounts = HashMap::default();
+        let sql = "SELECT key, id FROM accounts WHERE deleted_at IS NULL AND key > $1 ORDER BY key LIMIT $2";
+        let mut after = 0i64;
+        loop {
+            let piece = super::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
+            let Some(last) = piece.last() else { break };
+            after = get(last, "key")?;
+            for row in &piece {
+                accounts.insert(AccountKey(get(row, "key")?), AccountId(get(row, "id")?));
+            }
+        }
+        let mut endpoints = HashMap::default();
+        let sql = "SELECT key FROM endpoints WHERE deleted_at IS NULL AND key > $1 ORDER BY key LIMIT $2";
+        let mut after = 0i64;
+        loop {
+            let piece = super::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
+            let piece: Vec<i64> = piece.iter().map(|row| get(row, "key")).collect::<Result<_, _>>()?;
+            let Some(last) = piece.last() else { break };
+            after = *last;
+            endpoints.extend(super::in_time(load_endpoints(db, &self.shared, &piece)).await?);
+        }
         self.view.show(Whole {
             endpoints,
-            types: Arc::new(admin::event_types(db).await?),
+            types: Arc::new(super::in_time(admin::event_types(db)).await?),
             accounts: accounts.values().copied().collect(),
             keys: keys.iter().map(|(hash, key)| (*hash, Arc::new(key.clone()))).collect(),
         });
         known.hashes = keys.into_iter().map(|(hash, key)| (key.id, hash)).collect();
         known.accounts = accounts;
-        known.generation = Some(generation);
+        known.latest = Some(super::in_time(latest_change(db)).await?);
+        known.generation = Some(first.generation);
         self.positions.forget_all();
         if let Some(inbox) = &self.shared.inbox {
             inbox.send(Nudge::Rescan);
         }
-        Ok(generation)
+        self.seen.shows(first.generation, began);
+        Ok(())
     }
 
     async fn apply(&self, db: &Object, known: &mut Known, changes: Vec<Change>) -> Result<(), StoreError> {
@@ -279,7 +371,7 @@ impl Follower {
     }
 
     async fn apply_endpoints(&self, db: &Object, keys: Vec<i64>) -> Result<(), StoreError> {
-        let mut found = load_endpoints(db, &self.shared, Some(&keys)).await?;
+        let mut found = load_endpoints(db, &self.shared, &keys).await?;
         for key in keys.into_iter().map(EndpointKey) {
             let target = found.remove(&key);
             let active = target.as_ref().is_some_and(|target| target.active);
@@ -353,33 +445,39 @@ async fn listen_once(connector: &Connector, follower: &Weak<Follower>) -> Result
         heard = hear => heard,
         asked = ask => asked,
     };
-    // A standby may have taken the place of what was connected, and may have known less.
+    // A standby may have taken the place of what was connected, and may have known less. The next look tells.
     if listening && let Some(follower) = follower.upgrade() {
         follower.seen.doubt();
     }
     ended
 }
 
-/// Reads endpoints with their secrets: these, or all.
+/// The database's last change.
+async fn latest_change(db: &impl GenericClient) -> Result<Latest, StoreError> {
+    let sql = "SELECT s.value, c.nonce FROM settings s LEFT JOIN changes c ON c.generation = s.value \
+               WHERE s.name = 'generation'";
+    let found = one(db, sql, &[]).await?;
+    Ok(Latest { generation: get(&found, "value")?, nonce: get(&found, "nonce")? })
+}
+
+/// Reads these endpoints with their secrets.
 async fn load_endpoints(
     db: &Object,
     shared: &Shared,
-    only: Option<&[i64]>,
+    keys: &[i64],
 ) -> Result<HashMap<EndpointKey, Arc<Target>>, StoreError> {
     // The secrets last: a rotation in between shows them with the version before it, and its change is yet to be read.
     let (mut secrets, mut endpoints) = (HashMap::<i64, Vec<_>>::default(), HashMap::default());
-    let (endpoint_rows, secret_rows) = match only {
-        Some(keys) => (
-            rows(db, &format!("{ENDPOINTS} AND key = ANY($1)"), &[&keys]).await?,
-            rows(db, &format!("{SECRETS} WHERE endpoint = ANY($1) ORDER BY version DESC"), &[&keys]).await?,
-        ),
-        None => (rows(db, ENDPOINTS, &[]).await?, rows(db, &format!("{SECRETS} ORDER BY version DESC"), &[]).await?),
-    };
+    let endpoint_rows = rows(db, &format!("{ENDPOINTS} AND key = ANY($1)"), &[&keys]).await?;
+    let secret_rows = rows(db, &format!("{SECRETS} WHERE endpoint = ANY($1) ORDER BY version DESC"), &[&keys]).await?;
     for row in secret_rows {
         let sealed = SealedSecret { key_id: get(&row, "key_id")?, bytes: get(&row, "sealed")? };
         secrets.entry(get(&row, "endpoint")?).or_default().push((sealed, time(&row, "expires_at")?));
     }
-    for row in endpoint_rows {
+    for (place, row) in endpoint_rows.into_iter().enumerate() {
+        if place % OPENED_AT_ONCE == OPENED_AT_ONCE - 1 {
+            tokio::task::yield_now().await;
+        }
         let key: i64 = get(&row, "key")?;
         let status = parsed(&row, "status", EndpointStatus::from_column)?;
         let stored = StoredEndpoint {
@@ -400,3 +498,28 @@ async fn load_endpoints(
 
 const SECRETS: &str = "SELECT endpoint, key_id, sealed, expires_at FROM endpoint_secrets";
 const ENDPOINTS: &str = "SELECT key, id, account, url, status, version FROM endpoints WHERE deleted_at IS NULL";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_is_the_same_where_the_last_change_that_was_read_is_still_there() {
+        let (ours, theirs) = (Some(Uuid::from_u128(1)), Some(Uuid::from_u128(2)));
+        let latest = Latest { generation: 7, nonce: ours };
+        for (newest, found, history) in [
+            (7, vec![(7, ours)], History::Same),
+            (9, vec![(7, ours), (8, theirs), (9, theirs)], History::Same),
+            (7, vec![(7, theirs)], History::Other),
+            (9, vec![(7, theirs), (8, ours)], History::Other),
+            (6, vec![(6, ours)], History::Other),
+            (7, vec![(7, None)], History::Other),
+            (9, vec![(8, ours), (9, ours)], History::Other),
+        ] {
+            assert_eq!(latest.compare(newest, &found), history, "{newest} {found:?}");
+        }
+        let unknown = Latest { generation: 7, nonce: None };
+        assert_eq!(unknown.compare(7, &[(7, ours)]), History::Unproven);
+        assert_eq!(unknown.compare(6, &[]), History::Other);
+    }
+}

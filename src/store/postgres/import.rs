@@ -355,6 +355,8 @@ impl Store {
         execute(&tx, "UPDATE settings SET value = 1 WHERE name = $1", &[&STATE]).await?;
         // A number without a change: whoever follows reads everything.
         execute(&tx, "UPDATE settings SET value = value + 1 WHERE name = 'generation'", &[]).await?;
+        // And one that says what history was read.
+        super::follow::write_change(&tx, super::follow::Change::EventTypes, self.now()).await?;
         self.commit(tx).await
     }
 }

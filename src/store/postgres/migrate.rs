@@ -287,7 +287,7 @@ async fn migrate(db: &mut Object, migration: &Migration, minimum: i64) -> Result
 /// From here on no older program starts, and those that run stop within [`NODES_STOP`].
 async fn raise_minimum(db: &mut Object, minimum: i64) -> Result<(), tokio_postgres::Error> {
     db.execute("UPDATE schema_version SET minimum = greatest(minimum, $1)", &[&minimum]).await?;
-    let nodes: i64 = db.query_one("SELECT count(*) FROM nodes", &[]).await?.get(0);
+    let nodes: i64 = db.query_one("SELECT count(*) FROM nodes WHERE seen_at >= 0", &[]).await?.get(0);
     if nodes > 0 {
         tracing::info!(nodes, minimum, "nodes below the new minimum version are given time to stop");
         sleep(NODES_STOP).await;

@@ -14,7 +14,6 @@ use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::store::{OpenError, OpenOptions};
 
-
 impl Store {
     /// Connects, brings the database to this program's version and joins the nodes that work on it.
     pub async fn open(url: Arc<PostgresUrl>, options: OpenOptions) -> Result<Self, OpenError> {

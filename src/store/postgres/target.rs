@@ -85,7 +85,7 @@ impl Seen {
         });
     }
 
-    /// From now on nothing of the view is relied on until all of it was read anew.
+    /// From now on nothing of the view is relied on until it was compared with the database, or read anew.
     pub fn doubt(&self) {
         self.change(|moments| moments.doubted = Some(Instant::now()));
     }
