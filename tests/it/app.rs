@@ -99,6 +99,11 @@ impl App {
         next
     }
 
+    /// A server on the database of one that was stopped.
+    pub async fn again(folder: Arc<TempDir>) -> Self {
+        Self::in_folder(folder, &[]).await
+    }
+
     /// Where the database is.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -85,7 +85,7 @@ async fn days_that_are_over_go_while_events_are_accepted_and_settled() {
             let (store, account) = (f.store.clone(), f.account);
             let (stop, accepted, worst) = (stop.clone(), accepted.clone(), worst.clone());
             tokio::spawn(async move {
-                let mut pace = tokio::time::interval(Duration::from_millis(16));
+                let mut pace = tokio::time::interval(Duration::from_millis(8));
                 while !stop.load(Ordering::Relaxed) {
                     pace.tick().await;
                     let began = Instant::now();
