@@ -34,7 +34,7 @@ const WOKEN_BY_SUCCESS: usize = 2;
 const MAX_QUIET_LANES: usize = 16_384;
 
 /// A lane may have as many requests in flight as are free, divided by this. With 16 endpoints that take all that they
-/// can get, each has 57 of 1,024, and 114 are free for others.
+/// can get, each has 57 of 1,024, and 113 are free for others.
 const FREE_SHARE: usize = 2;
 
 /// The number of an attempt, in the order in which they begin.
