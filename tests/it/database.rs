@@ -215,7 +215,7 @@ pub async fn add_deliveries(folder: &Path, like: &str, (first, last): (u32, u32)
         );
         let counter = format!(
             "INSERT INTO counters (account, endpoint, shard, total) SELECT account, endpoint, \
-             (SELECT max(shard) + 1 FROM counters), {count} FROM deliveries WHERE id = {like}"
+             (SELECT coalesce(max(shard), 0) + 1 FROM counters), {count} FROM deliveries WHERE id = {like}"
         );
         return execute(folder, &format!("{rows}; {counter}")).await;
     }

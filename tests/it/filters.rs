@@ -60,7 +60,7 @@ async fn scene(f: &mut Fixture) -> Vec<(EndpointId, Option<String>)> {
         if n % 4 == 3 {
             f.clock.advance(Duration::from_secs(60));
             for endpoint in f.store.view().active_endpoints() {
-                for leased in f.store.claim(endpoint, 5).await.expect("claimed").jobs {
+                for leased in f.store.claim(endpoint, 100).await.expect("claimed").jobs {
                     f.store.settle(Arc::new(vec![settlement(&leased, 500)])).await.expect("settled");
                 }
             }

@@ -8,7 +8,8 @@ use crate::app::{App, Call, Receiver, eventually};
 use crate::database;
 
 const LISTENER: &str = "SELECT coalesce(max(pid), 0)::bigint FROM pg_stat_activity \
-                        WHERE datname = current_database() AND query = 'LISTEN aldaba'";
+                        WHERE datname = current_database() \
+                        AND query IN ('LISTEN aldaba', 'SHOW transaction_read_only')";
 
 /// Ends the connection on which the node hears of changes, and waits until it has another.
 async fn cut_listener(app: &App) {
