@@ -60,8 +60,11 @@ async fn scene(f: &mut Fixture) -> Vec<(EndpointId, Option<String>)> {
         if n % 4 == 3 {
             f.clock.advance(Duration::from_secs(60));
             for endpoint in f.store.view().active_endpoints() {
-                for leased in f.store.claim(endpoint, 100).await.expect("claimed").jobs {
-                    f.store.settle(Arc::new(vec![settlement(&leased, 500)])).await.expect("settled");
+                // While some are due in the store, what is accepted goes there too.
+                for (limit, status) in [(5, 500), (100, 200)] {
+                    for leased in f.store.claim(endpoint, limit).await.expect("claimed").jobs {
+                        f.store.settle(Arc::new(vec![settlement(&leased, status)])).await.expect("settled");
+                    }
                 }
             }
         }

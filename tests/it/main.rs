@@ -31,6 +31,7 @@ mod local_faults;
 mod migrations;
 mod old_node;
 mod operational;
+mod overload;
 mod people;
 mod plans;
 mod privileges;

@@ -1,0 +1,151 @@
+//! What some endpoints and calls can take of the server, and what is left for others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
+use crate::command_line::printed;
+use crate::crash::Server;
+use crate::database;
+
+/// Nothing that hangs is given up while the test looks.
+const NEVER: (&str, &str) = ("WEBHOOKS__TIMEOUT", "2m");
+
+async fn metric(app: &App, name: &str) -> u64 {
+    let text = Call::new(app.address, "GET", "/metrics").send().await.text;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("aldaba_{name} "))).expect("a metric");
+    line.parse().expect("a number")
+}
+
+/// The numbers of the events that have arrived.
+fn numbers(receiver: &Receiver) -> Vec<u64> {
+    let number = |body: &[u8]| {
+        let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+        body["data"]["n"].as_u64().expect("a number")
+    };
+    receiver.received().iter().map(|request| number(&request.body)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_that_begin_to_hang_while_they_are_busy_do_not_stop_another_one() {
+    const PROVIDER: usize = 16;
+    const EVENTS: usize = 100;
+    let app = App::with(&[NEVER]).await;
+    let (provider, other) = (Receiver::start().await, Receiver::start().await);
+    for _ in 0..PROVIDER {
+        app.endpoint(&provider.url()).await;
+    }
+    app.endpoint(&other.url()).await;
+    // All are healthy, busy and known.
+    for n in 0..200 {
+        app.publish(json!({ "n": n })).await;
+    }
+    other.wait_for(200).await;
+    provider.wait_for(200 * PROVIDER).await;
+    provider.always(Reply::Hang);
+    for n in 0..EVENTS {
+        app.publish(json!({ "n": n })).await;
+    }
+    other.wait_for(200 + EVENTS).await;
+    assert_eq!(metric(&app, "attempts_failed_total").await, 0, "the others still hang");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_endpoints_with_large_bodies_leave_memory_to_another_account_whose_events_stay_in_order() {
+    const SLOW: usize = 150;
+    const EVENTS: u64 = 100;
+    let app = App::with(&[NEVER, ("WEBHOOKS__MAX_ENDPOINTS", "200")]).await;
+    let (slow, other) = (Receiver::start().await, Receiver::start().await);
+    for _ in 0..SLOW {
+        app.endpoint(&slow.url()).await;
+    }
+    let (_, key) = app.stranger().await;
+    let endpoint = json!({ "url": other.url(), "events": [EVENT] });
+    app.call("POST", "/v1/webhooks").bearer(&key).json(&endpoint).send().await.expect(201);
+    slow.always(Reply::Hang);
+    let text = "x".repeat(250_000);
+    for n in 0..12 {
+        app.publish(json!({ "n": n, "text": text })).await;
+    }
+    slow.wait_for(SLOW).await;
+    for n in 0..EVENTS {
+        let event = json!({ "event": EVENT, "data": { "n": n, "text": "x".repeat(1_000) } });
+        app.call("POST", "/v1/events").bearer(&key).json(&event).send().await.expect(202);
+    }
+    eventually("every event of the other account", || async {
+        (other.received().len() as u64 == EVENTS).then_some(())
+    })
+    .await;
+    let arrived = numbers(&other);
+    let late = arrived.windows(2).filter(|pair| pair[1] + 8 < pair[0]).count();
+    assert_eq!(late, 0, "none passes those that were accepted long before it: {arrived:?}");
+    assert_eq!(metric(&app, "attempts_failed_total").await, 0, "the others are still under way");
+}
+
+/// The resident memory of the server, in MiB: now, and at most so far.
+fn memory(server: &Server) -> (u64, u64) {
+    let status = server.kernel_says("status");
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") / 1_024
+    };
+    (of("VmRSS:"), of("VmHWM:"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
+async fn many_large_batches_at_once_take_bounded_memory_and_hold_up_no_other_call() {
+    const BATCHES: usize = 96;
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), &[]);
+    let account = printed(folder.path(), &["accounts", "create", "a"]);
+    let key = Arc::new(printed(folder.path(), &["keys", "create", "--account", &account]));
+    let event = json!({ "event": EVENT, "data": { "text": "x".repeat(250_000) } });
+    let batch: Arc<str> = (0..33).map(|_| format!("{event}\n")).collect::<String>().into();
+    let (before, _) = memory(&server);
+    let ended = Arc::new(AtomicBool::new(false));
+    let others = tokio::spawn({
+        let (address, key, ended) = (server.address, key.clone(), ended.clone());
+        async move {
+            let mut slowest = Duration::ZERO;
+            while !ended.load(Ordering::SeqCst) {
+                let began = Instant::now();
+                let event = json!({ "event": EVENT, "data": {} });
+                let call = Call::new(address, "POST", "/v1/events").bearer(&key).json(&event);
+                call.send().await.expect(202);
+                slowest = slowest.max(began.elapsed());
+            }
+            slowest
+        }
+    });
+    let mut batches = tokio::task::JoinSet::new();
+    for _ in 0..BATCHES {
+        let (address, key, batch) = (server.address, key.clone(), batch.clone());
+        batches.spawn(async move {
+            let call = Call::new(address, "POST", "/v1/events/batch").bearer(&key);
+            let call = call.header("content-type", "application/x-ndjson").body(batch.as_bytes());
+            call.send().await.status
+        });
+    }
+    let answers = batches.join_all().await;
+    ended.store(true, Ordering::SeqCst);
+    let slowest = others.await.expect("no panic");
+    let (_, most) = memory(&server);
+    assert!(answers.iter().all(|status| [202, 503].contains(status)), "{answers:?}");
+    let accepted = answers.iter().filter(|status| **status == 202).count();
+    eprintln!("{accepted} of {BATCHES} accepted, {} MiB more, another publish waited {slowest:?}", most - before);
+    assert!(accepted > BATCHES / 2, "{accepted}");
+    assert!(most - before < 300, "{before} MiB before and {most} at most");
+    assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+    if !database::is_postgres() {
+        let log = folder.path().join("aldaba.db-wal");
+        eventually("the log to be cut", || async {
+            (std::fs::metadata(&log).expect("a log").len() < 128 << 20).then_some(())
+        })
+        .await;
+    }
+}
