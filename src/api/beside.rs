@@ -21,6 +21,9 @@ use super::trace::{Traced, within};
 use crate::log_limit::LogLimit;
 use crate::store::StoreError;
 
+/// A full disk answers every call with 503: each is counted, and not each is logged.
+static SERVER_ERRORS_LOGGED: LogLimit = LogLimit::new();
+
 /// Wraps every request: gives it an id, logs it, and answers in the envelope even when a handler panics.
 pub fn observe<F>(
     api: Api,
@@ -54,8 +57,7 @@ where
         let status = response.status().as_u16();
         if status >= 500 {
             api.metrics.http_errors_total.add(1);
-            static LIMIT: LogLimit = LogLimit::new();
-            if let Some(suppressed) = LIMIT.admit() {
+            if let Some(suppressed) = SERVER_ERRORS_LOGGED.admit() {
                 tracing::error!(status, suppressed, "answered");
             } else {
                 tracing::debug!(status, "answered");

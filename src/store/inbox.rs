@@ -200,9 +200,9 @@ impl Inbox {
         let (held_bytes, more_bytes) = body.count();
         // The place gives back everything when it is dropped here.
         let place = Place { room: self.room.clone(), endpoint: endpoint.clone(), body, named: None };
-        let pace = endpoint.pace();
-        let free = pace.part_of(MAX_HELD).saturating_sub(held);
-        let free_bytes = pace.part_of(MAX_HELD_BYTES).saturating_sub(held_bytes);
+        let answers = endpoint.pace();
+        let free = answers.part_of(MAX_HELD).saturating_sub(held);
+        let free_bytes = answers.part_of(MAX_HELD_BYTES).saturating_sub(held_bytes);
         let share = free.saturating_sub(MAX_HELD / SHARE) / SHARE;
         let share_bytes = free_bytes.saturating_sub(MAX_HELD_BYTES / SHARE) / SHARE;
         let within_share = own < share && own_bytes + bytes <= share_bytes;
