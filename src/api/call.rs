@@ -1,7 +1,6 @@
 //! The way of every `/v1` call through the door, in the order of refusal: 401, 429, 403, then the handler with its 404
 //! and the faults of the body.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,7 +9,6 @@ use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use super::Api;
@@ -19,6 +17,7 @@ use super::dispatch::{Found, Handler};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code, Fault, Words};
 use super::idempotency::{self, Mark};
+use super::large_bodies;
 use super::limits::{Bucket, RateLimit};
 use super::origin::{self, Peer};
 use super::trace::carried;
@@ -37,21 +36,6 @@ const LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Largest batch of events, in bytes.
 pub const MAX_BATCH_BODY: usize = 8 << 20;
-
-/// Bytes of bodies that are larger than an ordinary one (batches of events) and in memory at once, over all calls. With what
-/// is made of them it comes to three times as much.
-pub(super) const LARGE_BODY_BUDGET: usize = 32 << 20;
-
-/// How long a large body waits for its share of the budget before it is read.
-const LARGE_BODY_WAIT: Duration = Duration::from_secs(30);
-
-/// Bytes in a unit of that budget.
-const LARGE_BODY_UNIT: usize = 64 << 10;
-
-/// The budget that no call has a share of yet.
-pub(super) fn large_body_budget() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(LARGE_BODY_BUDGET / LARGE_BODY_UNIT))
-}
 
 /// Which keys a route is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,7 +77,7 @@ pub struct Call {
     body: Result<Bytes, ApiError>,
     kept: Option<Kept>,
     /// The share of the memory for large bodies that this one has, until the call is answered.
-    _large_body: Option<OwnedSemaphorePermit>,
+    _large_body: Option<large_bodies::Share>,
 }
 
 /// The idempotency key of a call.
@@ -147,7 +131,7 @@ async fn enter(
     let most = if door.batch { MAX_BATCH_BODY } else { api.settings.max_body };
     let (parts, body) = request.into_parts();
     let params = params.ok_or_else(|| ApiError::from(Code::NotFound))?;
-    let large_body = api.large_body_share(&parts.headers, most).await?;
+    let large_body = api.large_body_share(caller.account(), &parts.headers, most).await?;
     let body = read_body(&parts.headers, body, most).await;
     let mut mark = None;
     let mut kept = None;
@@ -227,18 +211,17 @@ impl Api {
     /// Waits until there is memory for a body that may be larger than an ordinary one; `most` is what its route allows.
     async fn large_body_share(
         &self,
+        account: Option<AccountId>,
         headers: &HeaderMap,
         most: usize,
-    ) -> Result<Option<OwnedSemaphorePermit>, ApiError> {
+    ) -> Result<Option<large_bodies::Share>, ApiError> {
         // A body whose length is not declared may have all that is allowed.
         let bytes = declared_length(headers).unwrap_or(most).min(most);
         if most <= self.settings.max_body || bytes <= self.settings.max_body {
             return Ok(None);
         }
-        let units = u32::try_from(bytes.div_ceil(LARGE_BODY_UNIT)).unwrap_or(u32::MAX);
-        let waiting = self.large_bodies.clone().acquire_many_owned(units);
-        let busy = || ApiError::from(Code::Unavailable).with_header("retry-after", 1);
-        at_most(LARGE_BODY_WAIT, waiting).await.map_err(|_| busy())?.map(Some).map_err(|_| busy())
+        let share = self.large_bodies.share(account, bytes).await;
+        share.map(Some).ok_or_else(|| ApiError::from(Code::Unavailable).with_header("retry-after", 1))
     }
 
     /// Counts a call of whoever this is, or refuses it.

@@ -17,6 +17,7 @@ mod events;
 mod export;
 mod idempotency;
 mod inside;
+mod large_bodies;
 mod limits;
 pub mod openapi;
 mod origin;
@@ -48,6 +49,7 @@ use crate::store::Store;
 use call::{Call, Context, Door, For};
 use dispatch::{Calls, Surface};
 use envelope::{Answer, refuse};
+use large_bodies::LargeBodies;
 use openapi::{Body, Description, calls};
 use people::Hashing;
 use slots::Slots;
@@ -117,7 +119,7 @@ pub struct Parts {
     tests: Slots<EndpointKey>,
     exports: Slots<Option<AccountId>>,
     hashing: Hashing,
-    large_bodies: Arc<tokio::sync::Semaphore>,
+    large_bodies: LargeBodies,
 }
 
 impl std::ops::Deref for Api {
@@ -147,7 +149,7 @@ impl Api {
             tests: Slots::default(),
             exports: Slots::default(),
             hashing: Hashing::default(),
-            large_bodies: call::large_body_budget(),
+            large_bodies: LargeBodies::default(),
             store,
             egress,
             clock,

@@ -107,7 +107,7 @@ impl Client {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's client")]
-async fn connect(address: SocketAddr) -> TcpStream {
+pub async fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.expect("connected")
 }
 

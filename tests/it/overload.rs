@@ -86,6 +86,34 @@ async fn slow_endpoints_with_large_bodies_leave_memory_to_another_account_whose_
     assert_eq!(metric(&app, "attempts_failed_total").await, 0, "the others are still under way");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_sends_large_batches_slowly_leaves_memory_to_another_one() {
+    let app = App::start().await;
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let mut stream = crate::local_faults::connect(app.address).await;
+        let head = format!(
+            "POST /v1/events/batch HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\n\
+             content-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
+            app.key,
+            8 << 20
+        );
+        tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.expect("written");
+        stalled.push(stream);
+    }
+    let (_, key) = app.stranger().await;
+    let event = json!({ "event": EVENT, "data": { "text": "x".repeat(200_000) } });
+    let began = Instant::now();
+    for _ in 0..3 {
+        let batch = format!("{event}\n").repeat(30);
+        let call = app.call("POST", "/v1/events/batch").bearer(&key).header("content-type", "application/x-ndjson");
+        call.body(batch).send().await.expect(202);
+    }
+    // A body that does not arrive is given up after 30 s: the others have not waited for that.
+    assert!(began.elapsed() < Duration::from_secs(25), "{:?}", began.elapsed());
+    drop(stalled);
+}
+
 /// The resident memory of the server, in MiB: now, and at most so far.
 fn memory(server: &Server) -> (u64, u64) {
     let status = server.kernel_says("status");
