@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,9 +53,7 @@ pub struct Receiver {
 }
 
 struct Shared {
-    mode: Mode,
-    /// Well again, whatever its mode was.
-    healed: AtomicBool,
+    mode: Mutex<Mode>,
     heal: tokio::sync::Notify,
     keep: Keep,
     requests: AtomicUsize,
@@ -69,8 +67,7 @@ impl Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            mode,
-            healed: AtomicBool::new(false),
+            mode: Mutex::new(mode),
             heal: tokio::sync::Notify::new(),
             keep,
             requests: AtomicUsize::new(0),
@@ -93,8 +90,13 @@ impl Receiver {
 
     /// From now on it is healthy; who waits for an answer gets one.
     pub fn heal(&self) {
-        self.shared.healed.store(true, Ordering::SeqCst);
+        self.shared.behave(Mode::Healthy);
         self.shared.heal.notify_waiters();
+    }
+
+    /// From now on no request gets an answer.
+    pub fn hang(&self) {
+        self.shared.behave(Mode::Hanging);
     }
 
     /// Requests that have arrived.
@@ -110,6 +112,12 @@ impl Receiver {
     /// How long deliveries took until they were here, in microseconds.
     pub fn times(&self) -> Vec<u64> {
         self.shared.times.lock().map_or(Vec::new(), |mut times| std::mem::take(&mut times))
+    }
+}
+
+impl Shared {
+    fn behave(&self, mode: Mode) {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
     }
 }
 
@@ -144,7 +152,7 @@ async fn receive(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Resp
 
 async fn answer(shared: &Shared) -> Response<Body> {
     let healed = shared.heal.notified();
-    let mode = if shared.healed.load(Ordering::SeqCst) { Mode::Healthy } else { shared.mode };
+    let mode = *shared.mode.lock().unwrap_or_else(PoisonError::into_inner);
     match mode {
         Mode::Healthy => {}
         Mode::Failing => {

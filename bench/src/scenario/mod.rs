@@ -3,6 +3,7 @@
 mod backlog;
 mod export;
 mod flat;
+mod hanging;
 mod idle;
 mod isolation;
 mod latency;
@@ -56,6 +57,7 @@ const NAMES: &[&str] = &[
     "nodes-4",
     "latency",
     "isolation",
+    "hanging",
     "backlog",
     "flat",
     "log",
@@ -128,6 +130,7 @@ async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
         "nodes-4" => rate("deliveries end to end, four nodes, counted one by one", rates::nodes(n, 4).await?),
         "latency" => latency::run(&rates::server()?, plan, name, latency::TIME).await?,
         "isolation" => isolation::run(plan).await?,
+        "hanging" => hanging::run(plan).await?,
         "backlog" => backlog::run(&mut Server::start(backlog::SETTINGS)?, plan, name).await?,
         "flat" => flat::run(plan).await?,
         "log" => log::run(plan).await?,
