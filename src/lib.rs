@@ -117,6 +117,7 @@ impl App {
         let mut delivering = None;
         if config.roles.delivery {
             beside.push(tokio::spawn(engine::replay(store.clone(), metrics.clone())));
+            beside.push(tokio::spawn(engine::measure_backlog(store.clone(), clock.clone(), metrics.clone())));
             beside.push(tokio::spawn(engine::maintain(store.clone(), clock, metrics, keep)));
             let engine = engine.run(nudges, until(stopped.clone()));
             delivering = Some(tokio::spawn(deliver(engine, tally, store.clone())));

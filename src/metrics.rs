@@ -48,6 +48,20 @@ metrics! {
     gauge attempts_in_flight,
     /// Deliveries leased to this process and waiting in memory, in flight or not.
     gauge deliveries_in_memory,
+    /// Deliveries that are due in the database and in no memory, counted every 15 s up to 100,000; of all nodes.
+    gauge deliveries_due,
+    /// Seconds that the longest waiting of them was late.
+    gauge oldest_due_seconds,
+    /// When these two were last measured, in seconds since 1970; 0 if never, as on a node that does not deliver.
+    gauge backlog_measured_timestamp_seconds,
+    /// Calls and deliveries that wait for a connection of PostgreSQL, or writes not yet committed to SQLite (4,096 at most).
+    gauge database_calls_waiting,
+    /// Reads that wait for a connection: lists and charts on PostgreSQL, all reads on SQLite.
+    gauge database_reads_waiting,
+    /// Heartbeats and readings of changes that wait for one of the node's own connections; 0 on SQLite.
+    gauge database_node_calls_waiting,
+    /// Seconds since this node's view of accounts, endpoints and keys was last known to be current; 0 on SQLite.
+    gauge view_age_seconds,
     /// Processes that deliver from this database, this one included, as far as it knows.
     gauge nodes,
     /// Writes of outcomes that failed and were tried again.

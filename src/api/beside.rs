@@ -121,12 +121,17 @@ fn unready(reason: String, info: &RequestInfo) -> Response<Body> {
     refuse(&ApiError::from(fault).with_header("retry-after", 1), info)
 }
 
-/// `GET /metrics`: Prometheus text format.
+/// `GET /metrics`: Prometheus text format. It waits for no database.
 pub async fn metrics(State(api): State<Api>) -> Response<Body> {
     api.metrics.deliveries_in_memory.set(api.store.held() as u64);
     let oldest = api.metrics.oldest_unwritten().unwrap_or_default().as_secs();
     api.metrics.oldest_unwritten_outcome_seconds.set(oldest);
     api.metrics.nodes.set(api.store.nodes() as u64);
+    let load = api.store.database_load();
+    api.metrics.database_calls_waiting.set(load.calls_waiting as u64);
+    api.metrics.database_reads_waiting.set(load.reads_waiting as u64);
+    api.metrics.database_node_calls_waiting.set(load.node_calls_waiting as u64);
+    api.metrics.view_age_seconds.set(load.view_age.as_secs());
     plain(200, api.metrics.render(), "text/plain; version=0.0.4; charset=utf-8")
 }
 
@@ -224,6 +229,29 @@ mod tests {
             max_tests: (1, 1),
         };
         Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)
+    }
+
+    async fn asked_if_ready(api: &Api) -> (StatusCode, serde_json::Value) {
+        let info = RequestInfo { id: "req_1".into(), language: Language::English };
+        let response = readyz(State(api.clone()), Extension(info)).await;
+        let status = response.status();
+        let body = response.into_body().collect().await.expect("a body").to_bytes();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn a_server_that_writes_no_outcomes_is_not_ready_and_says_why() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let api = api(folder.path()).await;
+        let ago = |age| tokio::time::Instant::now().checked_sub(age);
+        api.metrics.oldest_unwritten_since(ago(UNWRITTEN_LIMIT / 2));
+        assert_eq!(asked_if_ready(&api).await.0, 200, "a write may take a while");
+        api.metrics.oldest_unwritten_since(ago(UNWRITTEN_LIMIT));
+        let (status, body) = asked_if_ready(&api).await;
+        assert_eq!((status.as_u16(), &body["errors"][0]["code"]), (503, &"unavailable".into()));
+        assert_eq!(body["errors"][0]["meta"]["reason"], "outcomes have not been written for 15 s");
+        api.metrics.oldest_unwritten_since(None);
+        assert_eq!(asked_if_ready(&api).await.0, 200);
     }
 
     async fn broken(_: Request, _: RequestInfo) -> Response<Body> {

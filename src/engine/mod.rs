@@ -2,10 +2,11 @@
 //!
 //! `scheduler` and `lane` decide and do nothing; `run` moves its decisions into the tasks of `attempts`; `settle` writes
 //! outcomes; `replay` carries out what is to be sent again; `faults` pauses attempts that this machine cannot make; `tally`
-//! counts for charts; `maintain` tidies up. Time, randomness, the store and the sender come in as parameters, so that a
+//! counts for charts; `backlog` counts what is due; `maintain` tidies up. Time, randomness, the store and the sender come in as parameters, so that a
 //! simulation can run all of it.
 
 mod attempts;
+mod backlog;
 mod faults;
 mod lane;
 mod maintain;
@@ -27,6 +28,7 @@ use crate::egress::{AttemptEnd, Egress, StoredTarget};
 use crate::metrics::Metrics;
 use crate::store::{Claimed, Isolation, Settled, Settlement, Store, StoreError, Unattempted};
 
+pub use backlog::measure_backlog;
 pub use maintain::{Keep, close_idle, maintain};
 pub use replay::replay;
 pub use tally::Tally;

@@ -140,6 +140,20 @@ impl Store {
         }
     }
 
+    /// What waits for the database now, and how old the view is. It does not ask the database.
+    pub fn database_load(&self) -> DatabaseLoad {
+        match &self.0 {
+            Which::Sqlite(store) => store.database_load(),
+            Which::Postgres(store) => store.database_load(),
+        }
+    }
+
+    /// Deliveries of active endpoints that are due and wait in the database, of which `most` are counted. It ends after
+    /// [`SEARCH_TIMEOUT`].
+    pub async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
+        on!(self, backlog(most))
+    }
+
     /// Resolves when what writes has panicked: nothing can be accepted any more, and the process had better end.
     pub async fn failed(&self) {
         match &self.0 {

@@ -19,6 +19,29 @@ use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Color, Email, Role, User};
 
+/// Deliveries that are due and wait in the database, in the memory of no process. What a paused endpoint holds is not due.
+/// Of an endpoint with FIFO order only the next delivery can be due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many, counted up to a bound.
+    pub deliveries: usize,
+    /// When the longest waiting one became due.
+    pub oldest: Option<Timestamp>,
+}
+
+/// What waits for the database now, as this process knows without asking it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatabaseLoad {
+    /// Calls and deliveries that wait for a connection (PostgreSQL), or writes that wait for their commit (SQLite).
+    pub calls_waiting: usize,
+    /// Reads that wait for a connection: lists and charts, on SQLite all reads.
+    pub reads_waiting: usize,
+    /// The node's own work that waits for one of its own connections (PostgreSQL).
+    pub node_calls_waiting: usize,
+    /// How long ago the view was last known to be current.
+    pub view_age: Duration,
+}
+
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum StoreError {

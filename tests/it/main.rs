@@ -28,6 +28,7 @@ mod import;
 mod lists;
 mod load;
 mod local_faults;
+mod metrics;
 mod migrations;
 mod old_node;
 mod operational;

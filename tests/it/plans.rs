@@ -9,7 +9,7 @@ use aldaba::domain::id::EndpointId;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::Leased;
-use aldaba::store::{NewEndpoint, Settled, Unattempted};
+use aldaba::store::{Backlog, NewEndpoint, Settled, Unattempted};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver, eventually};
@@ -206,6 +206,32 @@ async fn a_claim_reads_no_entries_of_what_was_claimed_long_ago() {
     // Each delivery is read once in each round, and before the next one the old entries of three rounds at most.
     let read = entries_read(f.folder(), "'queue_due'", 50 * 100).await;
     assert!(read < 50 * 100 * 12, "not all that was claimed before: {read} entries");
+}
+
+#[tokio::test]
+async fn a_measurement_of_the_backlog_reads_no_entries_of_what_was_claimed_long_ago() {
+    if !database::is_postgres() {
+        return;
+    }
+    let measurements: i64 = 300;
+    let mut f = Fixture::new().await;
+    let _held = hold_snapshot(f.folder()).await;
+    let (_, endpoint) = f.endpoint().await;
+    f.store.accept((0..100).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let mut jobs = f.jobs(100).await;
+    for round in 0..50 {
+        f.store.release(named(&jobs)).await.expect("given back");
+        f.clock.advance(Duration::from_secs(10));
+        jobs = f.store.claim(endpoint, 256).await.expect("claimed").jobs;
+        assert_eq!(jobs.len(), 100, "in round {round}");
+    }
+    for _ in 0..measurements {
+        assert_eq!(f.store.backlog(100_000).await, Ok(Backlog::default()));
+    }
+    // The count and the oldest read the entries of the last 30 s each, which are those of three rounds. The rest is the
+    // claims'.
+    let read = entries_read(f.folder(), "'queue_due'", measurements * 2 * 250).await;
+    assert!(read < measurements * 2 * 800, "not all that was claimed before: {read} entries");
 }
 
 #[tokio::test]

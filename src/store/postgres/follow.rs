@@ -180,6 +180,11 @@ impl Follower {
         Self { pool, view, shared, rooms, positions, seen, known: Arc::default(), notified: Notify::new() }
     }
 
+    /// Work of the node itself that waits for a connection.
+    pub fn waiting(&self) -> usize {
+        self.pool.status().waiting
+    }
+
     pub fn is_stale(&self) -> bool {
         !self.seen.is_within(STALE)
     }

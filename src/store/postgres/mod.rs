@@ -6,10 +6,11 @@
 //! totals. `open` starts it all: `url` reads the database's URL, `connect` makes connections, `require` refuses a
 //! database that cannot be used. The rest is called as in `sqlite/`: `admin`, `endpoints` and `users` by the API, `log`
 //! and `search` by the lists, `counts` by the charts, `replay` by what is sent again, `maintain` by the housekeeping,
-//! `calls` by the API's door, `import` by the move from SQLite.
+//! `calls` by the API's door, `import` by the move from SQLite, `backlog` by the metrics.
 
 mod admin;
 mod audit;
+mod backlog;
 mod calls;
 mod connect;
 mod counters;

@@ -53,6 +53,11 @@ impl Positions {
         })
     }
 
+    /// The same for who only measures, and leaves the looks as they are.
+    pub fn measure_from(&self, endpoints: &[EndpointKey], now: Timestamp) -> Vec<i64> {
+        self.with(|known| endpoints.iter().map(|endpoint| known.from(*endpoint, now, LOOK_MARGIN)).collect())
+    }
+
     /// A look that began at `now` found this to be the first delivery of the endpoint that is or will be due.
     pub fn found(&self, endpoint: EndpointKey, first: Option<Timestamp>, now: Timestamp) {
         self.with(|known| _ = known.due_from.insert(endpoint, position(first, now)));

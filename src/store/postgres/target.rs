@@ -105,6 +105,12 @@ impl Seen {
         Instant::now().checked_sub(age).is_some_and(|moment| self.is_since(moment))
     }
 
+    /// How long ago the view was last known to be current.
+    pub fn age(&self) -> Duration {
+        let current = self.moments.lock().unwrap_or_else(PoisonError::into_inner).current;
+        current.map_or(Duration::ZERO, |current| current.elapsed())
+    }
+
     fn change(&self, change: impl FnOnce(&mut Moments)) {
         change(&mut self.moments.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -194,7 +194,7 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
     Ok(lease)
 }
 
-fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Option<Timestamp>> {
+pub(super) fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Option<Timestamp>> {
     let sql = "SELECT MIN(due_at) FROM deliveries WHERE endpoint = ?1 AND due_at IS NOT NULL";
     let due: Option<i64> = db.prepare_cached(sql)?.query_row([endpoint.0], |row| row.get(0))?;
     Ok(due.map(Timestamp::from_millis))

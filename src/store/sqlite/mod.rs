@@ -3,10 +3,11 @@
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
 //! method lives tells who calls it: `admin`, `endpoints` and `users` the API, `intake` publishing, `dispatch` the engine,
 //! `log` and `search` the lists, which `lists` writes and `newest` merges, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping,
-//! `checkpoint` SQLite's own log, `export` the move to PostgreSQL.
+//! `checkpoint` SQLite's own log, `export` the move to PostgreSQL, `backlog` the metrics.
 
 mod admin;
 mod audit;
+mod backlog;
 mod book;
 mod checkpoint;
 mod counts;
@@ -31,11 +32,12 @@ mod turn;
 mod users;
 mod writer;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::inbox::Inbox;
 use super::shared::Shared;
@@ -130,10 +132,7 @@ impl Store {
         query: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let readers = self.readers.clone();
-        let permit = at_most(QUEUE_TIMEOUT, readers.permits.clone().acquire_owned())
-            .await
-            .map_err(|_| StoreError::Unavailable("too many reads are waiting".into()))?
-            .map_err(|_| StoreError::Unavailable("the store is closed".into()))?;
+        let permit = readers.permit().await?;
         tokio::task::spawn_blocking(move || {
             let taken = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut connection = match taken {
@@ -169,11 +168,43 @@ struct Readers {
     path: Arc<std::path::Path>,
     permits: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<Connection>>>,
+    /// Reads that wait for a permit.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A read that waits for a connection. It is counted until it has one, or its caller gives up.
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Readers {
     fn new(path: &std::path::Path) -> Self {
-        Self { path: path.into(), permits: Arc::new(Semaphore::new(READERS)), idle: Arc::default() }
+        let permits = Arc::new(Semaphore::new(READERS));
+        Self { path: path.into(), permits, idle: Arc::default(), waiting: Arc::default() }
+    }
+
+    /// Waits until a connection is free, counted meanwhile.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let _waiting = Waiting::new(&self.waiting);
+        at_most(QUEUE_TIMEOUT, self.permits.clone().acquire_owned())
+            .await
+            .map_err(|_| StoreError::Unavailable("too many reads are waiting".into()))?
+            .map_err(|_| StoreError::Unavailable("the store is closed".into()))
+    }
+
+    fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 }
 
@@ -208,6 +239,31 @@ fn parsed<T, C: rusqlite::types::FromSql>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn reads_are_counted_while_they_wait_for_a_connection() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let readers = Readers::new(&folder.path().join("aldaba.db"));
+        let mut permits = Vec::new();
+        for _ in 0..READERS {
+            permits.push(readers.permit().await.expect("a free connection"));
+        }
+        assert_eq!(readers.waiting(), 0);
+        let wait = |readers: Readers| tokio::spawn(async move { readers.permit().await.map(drop) });
+        let (patient, impatient) = (wait(readers.clone()), wait(readers.clone()));
+        let both = async {
+            while readers.waiting() < 2 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), both).await.expect("both are counted");
+        impatient.abort();
+        assert!(impatient.await.is_err_and(|error| error.is_cancelled()));
+        assert_eq!(readers.waiting(), 1, "a caller that gives up no longer waits");
+        drop(permits);
+        patient.await.expect("no panic").expect("a connection");
+        assert_eq!(readers.waiting(), 0);
+    }
 
     #[test]
     fn a_search_without_an_end_is_ended_and_the_connection_reads_on() {

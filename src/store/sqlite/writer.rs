@@ -164,6 +164,11 @@ impl Handle {
         while running.changed().await.is_ok() {}
     }
 
+    /// Writes that are not committed yet, [`QUEUE`] at most.
+    pub fn waiting(&self) -> usize {
+        QUEUE - self.permits.available_permits().min(QUEUE)
+    }
+
     /// Runs `run` inside the next transaction and answers after its commit.
     pub async fn write<T: Send + 'static>(
         &self,

@@ -1,0 +1,43 @@
+//! Figures for operators: what is due, and what waits for the database.
+
+use std::time::Duration;
+
+use rusqlite::params;
+
+use super::Store;
+use super::dispatch::next_due;
+use crate::store::{Backlog, DatabaseLoad, StoreError};
+
+impl Store {
+    /// Deliveries of active endpoints that are due and wait in the database, of which `most` are counted.
+    pub async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
+        let (active, now) = (self.view.active_endpoints(), self.shared.clock.now());
+        self.search(move |db| {
+            let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE endpoint = ?1 AND due_at IS NOT NULL \
+                       AND due_at <= ?2 LIMIT ?3)";
+            let mut count = db.prepare_cached(sql)?;
+            let mut backlog = Backlog::default();
+            for endpoint in active {
+                let Some(first) = next_due(db, endpoint)?.filter(|first| *first <= now) else { continue };
+                backlog.oldest = Some(backlog.oldest.map_or(first, |oldest| oldest.min(first)));
+                let left = i64::try_from(most - backlog.deliveries).unwrap_or(i64::MAX);
+                let due: i64 = count.query_row(params![endpoint.0, now.as_millis(), left], |row| row.get(0))?;
+                backlog.deliveries += usize::try_from(due).unwrap_or(0);
+                debug_assert!(backlog.deliveries <= most, "no more are counted than asked for");
+            }
+            Ok(backlog)
+        })
+        .await
+    }
+
+    /// What waits for the database now.
+    pub fn database_load(&self) -> DatabaseLoad {
+        DatabaseLoad {
+            calls_waiting: self.writer.waiting(),
+            reads_waiting: self.readers.waiting(),
+            node_calls_waiting: 0,
+            // The writer shows what it commits.
+            view_age: Duration::ZERO,
+        }
+    }
+}
