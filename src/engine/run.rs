@@ -22,8 +22,28 @@ const RESCAN_EVERY: Duration = Duration::from_secs(300);
 /// After a rescan that failed.
 const RESCAN_AGAIN: Duration = Duration::from_secs(1);
 
-/// The longest sleep, so that a wall clock that was set is noticed.
+/// The longest sleep, so that a wall clock that was set is noticed (`WallClock`).
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// A wall clock that falls back by more than this was set. Time servers step it by less.
+const SET_BACK: Duration = Duration::from_secs(60);
+
+/// Compares the wall clock with one that nobody sets.
+struct WallClock {
+    last: (Timestamp, Instant),
+}
+
+impl WallClock {
+    fn new(now: Timestamp, at: Instant) -> Self {
+        Self { last: (now, at) }
+    }
+
+    /// Whether the wall clock was set back since the last time.
+    fn is_set_back(&mut self, now: Timestamp, at: Instant) -> bool {
+        let (last, last_at) = std::mem::replace(&mut self.last, (now, at));
+        last.plus(at - last_at).since(now) > SET_BACK
+    }
+}
 
 /// What a task tells the loop.
 enum Report {
@@ -46,18 +66,22 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         let mut rescan = tokio::time::interval(RESCAN_EVERY);
         let mut rescan_soon = None;
         let mut faults = LocalFaults::default();
+        let mut wall_clock = WallClock::new(self.clock.now(), Instant::now());
         tokio::pin!(stop);
         let (sender, metrics) = (self.sender.clone(), self.metrics.clone());
         let mut in_flight = Attempts::new(AttemptContext { sender, attempted, ended: ended.clone(), metrics });
         loop {
-            let now = self.clock.now();
-            while let Some((endpoint, limit)) = scheduler.next_claim(now) {
+            let (now, started_at) = (self.clock.now(), Instant::now());
+            if wall_clock.is_set_back(now, started_at) {
+                tracing::warn!(%now, "the clock was set back: what is due is looked up again");
+                self.spawn_rescan(&reports);
+            }
+            while let Some((endpoint, limit)) = scheduler.next_claim(now, started_at) {
                 self.spawn_claim(endpoint, limit, &reports);
             }
             for leased in scheduler.given_up() {
                 let _ = ended.send(Ended { leased, outcome: None });
             }
-            let started_at = Instant::now();
             let (overdue_at, pause_ends) = (scheduler.mark_overdue(started_at), faults.pause_ends(started_at));
             while pause_ends.is_none()
                 && let Some(start) = scheduler.next_start(started_at)
@@ -65,7 +89,8 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 in_flight.begin(start);
             }
             self.metrics.attempts_in_flight.set(scheduler.in_flight() as u64);
-            let sleep = scheduler.next_wake().map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
+            let (next_due, starved_until) = scheduler.next_wake();
+            let sleep = next_due.map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -76,7 +101,9 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     scheduler.ended(id, answered);
                 }
                 Some(report) = reported.recv() => match report {
-                    Report::Claimed(endpoint, claimed) => scheduler.claimed(endpoint, claimed, self.clock.now()),
+                    Report::Claimed(endpoint, claimed) => {
+                        scheduler.claimed(endpoint, claimed, self.clock.now(), Instant::now());
+                    }
                     Report::Rescanned(Some(found)) => {
                         for (endpoint, at) in found {
                             scheduler.due(endpoint, at);
@@ -97,6 +124,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     self.spawn_rescan(&reports);
                 }
                 () = sleep_until(overdue_at) => {}
+                () = sleep_until(starved_until) => {}
                 () = sleep_until(pause_ends) => {}
                 () = tokio::time::sleep(sleep) => {}
             }
@@ -141,5 +169,23 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_is_noticed_once() {
+        let (now, at) = (Timestamp::from_millis(1_800_000_000_000), Instant::now());
+        let mut clock = WallClock::new(now, at);
+        let step = Duration::from_secs(30);
+        assert!(!clock.is_set_back(now.plus(step), at + step), "it goes as time does");
+        assert!(!clock.is_set_back(now, at + step), "a time server has corrected it");
+        let back = now.minus(Duration::from_secs(3_600));
+        assert!(clock.is_set_back(back, at + step));
+        assert!(!clock.is_set_back(back.plus(step), at + 2 * step));
+        assert!(!clock.is_set_back(now, at + 2 * step), "and that it was set forward again does no harm");
     }
 }

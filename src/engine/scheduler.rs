@@ -78,7 +78,8 @@ pub(super) struct Scheduler {
     timers: BTreeSet<(Timestamp, EndpointKey)>,
     /// Lanes whose claim brought nothing though something was due, and when some of them try again.
     starved: VecDeque<EndpointKey>,
-    wake_starved: Option<Timestamp>,
+    /// By a clock that nobody sets: a wall clock that was set back would hold them up for as long.
+    wake_starved: Option<Instant>,
 }
 
 impl Scheduler {
@@ -169,16 +170,17 @@ impl Scheduler {
         }
     }
 
-    /// When [`Scheduler::next_claim`] will have something to say.
-    pub fn next_wake(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at).into_iter().chain(self.wake_starved).min()
+    /// When [`Scheduler::next_claim`] will have something to say: by the wall clock because of what is due, and because of
+    /// lanes that wait in line.
+    pub fn next_wake(&self) -> (Option<Timestamp>, Option<Instant>) {
+        (self.timers.first().map(|(at, _)| *at), self.wake_starved)
     }
 
     /// An endpoint whose due deliveries are to be fetched now, and how many.
-    pub fn next_claim(&mut self, now: Timestamp) -> Option<(EndpointKey, usize)> {
-        if self.wake_starved.is_some_and(|at| at <= now) {
+    pub fn next_claim(&mut self, now: Timestamp, at: Instant) -> Option<(EndpointKey, usize)> {
+        if self.wake_starved.is_some_and(|wake| wake <= at) {
             self.wake_starved = None;
-            self.wake_line(WOKEN_AT_ONCE, now);
+            self.wake_line(WOKEN_AT_ONCE, at);
         }
         while let Some((at, endpoint)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, endpoint));
@@ -195,7 +197,7 @@ impl Scheduler {
     }
 
     /// A claim has come back; `None` is one that failed.
-    pub fn claimed(&mut self, endpoint: EndpointKey, claimed: Option<Claimed>, now: Timestamp) {
+    pub fn claimed(&mut self, endpoint: EndpointKey, claimed: Option<Claimed>, now: Timestamp, at: Instant) {
         let lane = self.lane(endpoint);
         lane.claiming = false;
         // A note that came while the claim was under way had no timer of its own left.
@@ -204,18 +206,18 @@ impl Scheduler {
         }
         match claimed {
             Some(Claimed { jobs, next_due }) => {
-                if jobs.is_empty() && next_due.is_some_and(|at| at <= now) {
-                    self.starve(endpoint, now);
+                if jobs.is_empty() && next_due.is_some_and(|due| due <= now) {
+                    self.starve(endpoint, at);
                 } else if !jobs.is_empty() {
-                    self.wake_line(WOKEN_BY_SUCCESS, now);
+                    self.wake_line(WOKEN_BY_SUCCESS, at);
                 }
                 self.push(jobs, true);
-                if let Some(at) = next_due {
-                    self.due(endpoint, at);
+                if let Some(due) = next_due {
+                    self.due(endpoint, due);
                 }
             }
             None => {
-                self.starve(endpoint, now);
+                self.starve(endpoint, at);
                 self.due(endpoint, now);
             }
         }
@@ -223,18 +225,18 @@ impl Scheduler {
     }
 
     /// Puts a lane at the end of the line.
-    fn starve(&mut self, endpoint: EndpointKey, now: Timestamp) {
+    fn starve(&mut self, endpoint: EndpointKey, at: Instant) {
         let lane = self.lane(endpoint);
         lane.starved = true;
         if let Some(noted) = lane.next_due {
             self.timers.remove(&(noted, endpoint));
         }
         self.starved.push_back(endpoint);
-        self.wake_starved.get_or_insert(now.plus(CLAIM_AGAIN));
+        self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
     }
 
     /// Lets the first of the line ask again.
-    fn wake_line(&mut self, count: usize, now: Timestamp) {
+    fn wake_line(&mut self, count: usize, at: Instant) {
         for _ in 0..count {
             let Some(endpoint) = self.starved.pop_front() else { break };
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
@@ -244,7 +246,7 @@ impl Scheduler {
             }
         }
         if !self.starved.is_empty() {
-            self.wake_starved.get_or_insert(now.plus(CLAIM_AGAIN));
+            self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
         }
     }
 
@@ -400,12 +402,12 @@ mod tests {
         assert_eq!(given_up.len(), 2, "and what was on its way here as well");
         scheduler.due(EndpointKey(0), Timestamp::from_millis(0));
         scheduler.ended(first.id, Answered::Delivered(Duration::ZERO));
-        let now = Timestamp::from_millis(1);
-        assert!(scheduler.next_claim(now).is_none() && scheduler.next_start(Instant::now()).is_none());
+        let (now, at) = (Timestamp::from_millis(1), Instant::now());
+        assert!(scheduler.next_claim(now, at).is_none() && scheduler.next_start(Instant::now()).is_none());
         scheduler.share(Share::WHOLE);
         assert!(scheduler.given_up().is_empty());
-        assert_eq!(scheduler.next_claim(Timestamp::from_millis(2)).map(|(endpoint, _)| endpoint), Some(EndpointKey(0)));
-        scheduler.claimed(EndpointKey(0), Some(Claimed { jobs: given_up, next_due: None }), Timestamp::from_millis(3));
+        assert_eq!(scheduler.next_claim(now, at).map(|(endpoint, _)| endpoint), Some(EndpointKey(0)));
+        scheduler.claimed(EndpointKey(0), Some(Claimed { jobs: given_up, next_due: None }), now, at);
         assert!(scheduler.next_start(Instant::now()).is_some());
     }
 
@@ -525,31 +527,31 @@ mod tests {
     #[test]
     fn lanes_that_find_no_room_stand_in_line_and_do_not_ask_all_at_once() {
         let mut scheduler = Scheduler::new(LIMITS);
-        let now = Timestamp::from_millis(1_000);
+        let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
         let starved = || Some(Claimed { jobs: vec![], next_due: Some(Timestamp::from_millis(5)) });
         for endpoint in 1..=1_000 {
             scheduler.due(EndpointKey(endpoint), now);
         }
-        let asked = |scheduler: &mut Scheduler, now| std::iter::from_fn(|| scheduler.next_claim(now)).count();
-        assert_eq!(asked(&mut scheduler, now), 1_000);
+        let asked = |scheduler: &mut Scheduler, at| std::iter::from_fn(|| scheduler.next_claim(now, at)).count();
+        assert_eq!(asked(&mut scheduler, at), 1_000);
         for endpoint in 1..=1_000 {
-            scheduler.claimed(EndpointKey(endpoint), starved(), now);
+            scheduler.claimed(EndpointKey(endpoint), starved(), now, at);
             scheduler.due(EndpointKey(endpoint), now);
         }
-        assert_eq!(asked(&mut scheduler, now), 0, "a note does not let a lane jump the line");
-        let later = now.plus(CLAIM_AGAIN);
+        assert_eq!(asked(&mut scheduler, at), 0, "a note does not let a lane jump the line");
+        let later = at + CLAIM_AGAIN;
         assert_eq!(asked(&mut scheduler, later), WOKEN_AT_ONCE);
-        scheduler.claimed(EndpointKey(1), Some(Claimed { jobs: jobs(1, 1), next_due: None }), later);
+        scheduler.claimed(EndpointKey(1), Some(Claimed { jobs: jobs(1, 1), next_due: None }), now, later);
         assert_eq!(asked(&mut scheduler, later), WOKEN_BY_SUCCESS, "where one found room, more may");
     }
 
     #[test]
     fn what_was_just_accepted_does_not_keep_out_what_waits_in_the_store() {
         let mut scheduler = Scheduler::new(LIMITS);
-        let now = Timestamp::from_millis(1_000);
+        let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
         scheduler.add(jobs(1, 1_000));
         scheduler.due(EndpointKey(1), now);
-        assert!(scheduler.next_claim(now).is_some());
+        assert!(scheduler.next_claim(now, at).is_some());
     }
 
     #[test]
@@ -565,36 +567,49 @@ mod tests {
     #[test]
     fn what_is_due_while_a_claim_is_under_way_is_not_forgotten() {
         let mut scheduler = Scheduler::new(LIMITS);
-        let now = Timestamp::from_millis(1_000);
+        let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
         scheduler.due(EndpointKey(1), now);
-        assert_eq!(scheduler.next_claim(now), Some((EndpointKey(1), 8)));
+        assert_eq!(scheduler.next_claim(now, at), Some((EndpointKey(1), 8)));
         scheduler.due(EndpointKey(1), now);
-        assert_eq!(scheduler.next_claim(now), None, "one claim at a time");
-        scheduler.claimed(EndpointKey(1), Some(Claimed::default()), now);
-        assert_eq!(scheduler.next_claim(now), Some((EndpointKey(1), 8)));
+        assert_eq!(scheduler.next_claim(now, at), None, "one claim at a time");
+        scheduler.claimed(EndpointKey(1), Some(Claimed::default()), now, at);
+        assert_eq!(scheduler.next_claim(now, at), Some((EndpointKey(1), 8)));
     }
 
     #[test]
     fn a_full_lane_fetches_again_when_it_has_drained() {
         let mut scheduler = Scheduler::new(LIMITS);
-        let now = Timestamp::from_millis(1_000);
+        let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
         scheduler.push(jobs(1, 65), true);
         scheduler.due(EndpointKey(1), now);
-        assert_eq!(scheduler.next_claim(now), None);
+        assert_eq!(scheduler.next_claim(now, at), None);
         starts(&mut scheduler);
-        assert_eq!(scheduler.next_claim(now), Some((EndpointKey(1), 8)));
+        assert_eq!(scheduler.next_claim(now, at), Some((EndpointKey(1), 8)));
     }
 
     #[test]
     fn a_claim_that_failed_or_found_no_room_is_tried_again_a_little_later() {
         let mut scheduler = Scheduler::new(LIMITS);
-        let now = Timestamp::from_millis(1_000);
+        let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
         for came_back in [None, Some(Claimed { jobs: vec![], next_due: Some(Timestamp::from_millis(5)) })] {
             scheduler.due(EndpointKey(1), now);
-            scheduler.next_claim(now.plus(CLAIM_AGAIN));
-            scheduler.claimed(EndpointKey(1), came_back, now);
-            assert_eq!(scheduler.next_claim(now), None);
-            assert_eq!(scheduler.next_wake(), Some(now.plus(CLAIM_AGAIN)));
+            scheduler.next_claim(now, at + CLAIM_AGAIN);
+            scheduler.claimed(EndpointKey(1), came_back, now, at);
+            assert_eq!(scheduler.next_claim(now, at), None);
+            assert_eq!(scheduler.next_wake(), (None, Some(at + CLAIM_AGAIN)));
         }
+    }
+
+    #[test]
+    fn a_lane_in_line_does_not_wait_for_a_wall_clock_that_was_set_back() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        let (now, at) = (Timestamp::from_millis(7_200_000), Instant::now());
+        scheduler.due(EndpointKey(1), now.minus(Duration::from_secs(7_200)));
+        assert!(scheduler.next_claim(now, at).is_some());
+        let full = Claimed { jobs: vec![], next_due: Some(Timestamp::from_millis(5)) };
+        scheduler.claimed(EndpointKey(1), Some(full), now, at);
+        let back = now.minus(Duration::from_secs(3_600));
+        assert_eq!(scheduler.next_claim(back, at), None);
+        assert!(scheduler.next_claim(back, at + CLAIM_AGAIN).is_some());
     }
 }
