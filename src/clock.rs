@@ -95,6 +95,11 @@ impl ManualClock {
         Self(Mutex::new(now))
     }
 
+    /// Stands at another time, earlier or later.
+    pub fn set(&self, to: Timestamp) {
+        *self.0.lock().expect("no holder of the clock panics") = to;
+    }
+
     /// Moves later.
     pub fn advance(&self, by: Duration) {
         let mut now = self.0.lock().expect("no holder of the clock panics");

@@ -121,7 +121,7 @@ fn attributes(delivery: &Delivery, with_url: bool) -> Attributes {
         status: delivery.status.name(),
         next_retry_at: delivery.next_retry_at.map(time),
         error_message: delivery.error_message.clone(),
-        created_at: time(delivery.id.created_at()),
+        created_at: time(delivery.created_at),
     }
 }
 
@@ -223,7 +223,7 @@ async fn export(call: &Call, filter: DeliveryFilter) -> Result<Answer, ApiError>
 fn cells(delivery: &Delivery) -> Vec<Cell<'_>> {
     vec![
         Cell::owned(delivery.id),
-        Cell::owned(time(delivery.id.created_at())),
+        Cell::owned(time(delivery.created_at)),
         Cell::text(delivery.status.name()),
         Cell::text(&delivery.event_type),
         Cell::owned(delivery.endpoint),

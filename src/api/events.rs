@@ -45,7 +45,7 @@ fn resource(event: &Event) -> Resource<Attributes> {
             timestamp: time(event.occurred_at),
             account_id: event.account.0.to_string(),
             deliveries: event.deliveries,
-            created_at: time(event.id.created_at()),
+            created_at: time(event.created_at),
         },
     }
 }

@@ -123,6 +123,8 @@ pub struct Outcome {
 pub struct Delivery {
     /// Its id, the same over all attempts.
     pub id: DeliveryId,
+    /// When it was made.
+    pub created_at: Timestamp,
     /// Where it goes.
     pub endpoint: EndpointId,
     /// The endpoint's URL now.

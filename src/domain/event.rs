@@ -107,8 +107,10 @@ pub struct NewEvent {
 /// An accepted event, without its body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
-    /// Its id, which tells when it was accepted.
+    /// Its id. Later events have greater ones.
     pub id: EventId,
+    /// When it was accepted.
+    pub created_at: Timestamp,
     /// Whose event it is.
     pub account: (AccountId, AccountKey),
     /// Its type.

@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::delivery::{Delivery, DeliveryStatus};
 use super::event::is_type_name;
-use super::id::{DeliveryId, EndpointId, parse_hyphenated};
+use super::id::{DeliveryId, EndpointId, IdTimes, parse_hyphenated};
 use super::time::Timestamp;
 
 /// Endpoints that a filter can name.
@@ -95,21 +95,21 @@ impl DeliveryFilter {
     }
 
     /// The ids that deliveries made between `from` and `to` can have: from the first, and before the second.
-    pub fn ids(&self) -> (Option<DeliveryId>, Option<DeliveryId>) {
-        (self.from.map(DeliveryId::first_at), self.to.map(|to| DeliveryId::first_at(to.end_of_second())))
+    pub fn ids(&self, times: &IdTimes) -> (Option<DeliveryId>, Option<DeliveryId>) {
+        let first_at = |time| DeliveryId(times.first_at(time));
+        (self.from.map(first_at), self.to.map(|to| first_at(to.end_of_second())))
     }
 
     /// Whether the delivery, whose endpoint has this description, is looked for.
     pub fn takes(&self, delivery: &Delivery, description: Option<&str>) -> bool {
-        let (first, end) = self.ids();
         let any = |text: Option<String>, search: &str| text.is_some_and(|text| text.to_lowercase().contains(search));
         (self.endpoints.is_empty() || self.endpoints.contains(&delivery.endpoint))
             && (self.statuses.is_empty() || self.statuses.contains(&delivery.status))
             && (self.event_types.is_empty() || self.event_types.contains(&delivery.event_type))
             && (self.responses.is_empty() || self.responses.iter().any(|r| r.takes(delivery.response_status)))
             && (self.validations.is_empty() || delivery.validation_id.is_some_and(|id| self.validations.contains(&id)))
-            && first.is_none_or(|first| delivery.id >= first)
-            && end.is_none_or(|end| delivery.id < end)
+            && self.from.is_none_or(|from| delivery.created_at >= from)
+            && self.to.is_none_or(|to| delivery.created_at < to.end_of_second())
             && self.min_attempt.is_none_or(|least| delivery.attempt >= least)
             && self.min_response_time_ms.is_none_or(|least| delivery.response_time_ms.is_some_and(|ms| ms >= least))
             && self.search.as_deref().is_none_or(|search| {

@@ -1,9 +1,11 @@
-//! Identifiers. Random UUIDs name what people make; time-ordered integers name what happens.
+//! Identifiers. Random UUIDs name what people make; time-ordered integers name what happens. `id_times` tells the time of
+//! such an integer.
 
 use std::fmt;
 
 use uuid::Uuid;
 
+pub use super::id_times::{IdTimes, MadeAhead, Offset, TOLERANCE};
 use super::time::Timestamp;
 
 /// Bits of a time-ordered id below its milliseconds: about a million ids in each.
@@ -92,16 +94,6 @@ impl DeliveryId {
         }
         text.parse().ok().map(Self)
     }
-
-    /// When the delivery was made, which its id tells.
-    pub fn created_at(self) -> Timestamp {
-        Timestamp::from_millis(self.0 >> SEQUENCE_BITS)
-    }
-
-    /// The smallest id that a delivery made at `time` can have.
-    pub fn first_at(time: Timestamp) -> Self {
-        Self(first_at(time))
-    }
 }
 
 impl fmt::Display for DeliveryId {
@@ -135,16 +127,6 @@ impl EventId {
         let id = Self(i64::try_from(millis << SEQUENCE_BITS | sequence).ok()?);
         (id.to_uuid() == uuid).then_some(id)
     }
-
-    /// When the event was accepted.
-    pub fn created_at(self) -> Timestamp {
-        Timestamp::from_millis(self.0 >> SEQUENCE_BITS)
-    }
-
-    /// The smallest id that an event accepted at `time` can have.
-    pub fn first_at(time: Timestamp) -> Self {
-        Self(first_at(time))
-    }
 }
 
 impl fmt::Display for EventId {
@@ -161,29 +143,45 @@ fn scramble(key: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn first_at(time: Timestamp) -> i64 {
+/// What the upper bits of a time-ordered id say: the clock by which it was made. The time is [`IdTimes::of`].
+pub fn clock_of(id: i64) -> Timestamp {
+    Timestamp::from_millis(id >> SEQUENCE_BITS)
+}
+
+/// The smallest id that is made when the clock shows `time`.
+pub fn first_at_clock(time: Timestamp) -> i64 {
     time.as_millis().clamp(0, i64::MAX >> SEQUENCE_BITS) << SEQUENCE_BITS
 }
 
 /// Gives out time-ordered ids that never repeat and never go back, even when the clock does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct IdSequence {
     last: i64,
+    times: IdTimes,
 }
 
 impl IdSequence {
     /// Goes on after `last`, the greatest id in use (0 when there is none).
-    pub fn after(last: i64) -> Self {
-        Self { last }
+    pub fn after(last: i64, times: IdTimes) -> Self {
+        Self { last, times }
+    }
+
+    /// The last id.
+    pub fn last(&self) -> i64 {
+        self.last
+    }
+
+    /// The times of the ids.
+    pub fn times(&self) -> &IdTimes {
+        &self.times
     }
 
     /// The next id, at `now` or later.
     pub fn next(&mut self, now: Timestamp) -> i64 {
-        self.last = (self.last + 1).max(first_at(now));
+        self.last = (self.last + 1).max(self.times.first_at(now));
         self.last
     }
 }
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -206,7 +204,7 @@ mod tests {
 
         #[test]
         fn ids_grow_whatever_the_clock_does(times in proptest::collection::vec(0i64..4_000_000_000_000, 1..50)) {
-            let mut ids = IdSequence::after(0);
+            let mut ids = IdSequence::after(0, IdTimes::default());
             let mut last = 0;
             for time in times {
                 let id = ids.next(Timestamp::from_millis(time));

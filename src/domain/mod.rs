@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod event;
 pub mod filter;
 pub mod id;
+mod id_times;
 pub mod permission;
 pub mod replay;
 pub mod retention;

@@ -11,7 +11,7 @@ use super::keys::KeySource;
 use super::values::{Factor, OpenOptions, Target};
 use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditFilter, Origin};
-use crate::domain::id::{AccountKey, EndpointId, EndpointKey, UserId};
+use crate::domain::id::{AccountKey, EndpointId, EndpointKey, IdTimes, TOLERANCE, UserId};
 use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
@@ -34,6 +34,10 @@ pub(super) struct Shared {
     pub replays: Notify,
     /// Where this process looks for the next delivery of endpoints that receive in order (PostgreSQL).
     pub fifo_heads: Mutex<FifoHeads>,
+    /// What the clock showed when it was last looked for deliveries that are due (SQLite).
+    looked_at: Mutex<Option<(Timestamp, Instant)>>,
+    /// The times of the ids that an import has brought (PostgreSQL).
+    id_times: RwLock<Arc<IdTimes>>,
 }
 
 /// Of endpoints that receive in the order of acceptance: the place that was first when this process last looked.
@@ -69,7 +73,26 @@ impl Shared {
             inbox: options.inbox,
             replays: Notify::new(),
             fifo_heads: Mutex::default(),
+            looked_at: Mutex::default(),
+            id_times: RwLock::default(),
         }
+    }
+
+    /// Whether the clock may have been set back since the last call by more than times may be wrong. At the first call it may.
+    pub fn was_set_back(&self) -> bool {
+        let (now, at) = (self.clock.now(), Instant::now());
+        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        looked_at.replace((now, at)).is_none_or(|(last, last_at)| last.plus(at - last_at).since(now) > TOLERANCE)
+    }
+
+    /// The times of ids on PostgreSQL. On SQLite they are read with the rows.
+    pub fn id_times(&self) -> Arc<IdTimes> {
+        self.id_times.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the times of ids that the database has.
+    pub fn set_id_times(&self, times: IdTimes) {
+        *self.id_times.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(times);
     }
 
     pub fn keyring(&self) -> Arc<Keyring> {

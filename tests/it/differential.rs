@@ -82,7 +82,7 @@ impl Side {
     fn told(&self, delivery: &Delivery) -> String {
         let Delivery { endpoint, event_type, status, attempt, next_retry_at, .. } = delivery;
         let Delivery { response_status, response_body, response_time_ms, error_message, .. } = delivery;
-        let made = delivery.id.created_at();
+        let made = delivery.created_at;
         format!(
             "{} {event_type} {status:?} {attempt} {next_retry_at:?} {response_status:?} {response_body:?} \
              {response_time_ms:?} {error_message:?} {made}",

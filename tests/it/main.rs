@@ -4,6 +4,7 @@ mod accounts;
 mod app;
 mod audit;
 mod browser;
+mod clock;
 mod cluster;
 mod command_line;
 mod connecting;

@@ -8,7 +8,7 @@ use aldaba::clock::Clock as _;
 use aldaba::domain::account::AccountChange;
 use aldaba::domain::endpoint::{EndpointChange, EndpointStatus, Ordering};
 use aldaba::domain::event::NewEvent;
-use aldaba::domain::id::{AccountId, DeliveryId, EndpointId};
+use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, IdTimes};
 use aldaba::domain::permission::Permission;
 use aldaba::domain::retention::Retention;
 use aldaba::domain::url::{Environment, ReceiverUrl};
@@ -204,7 +204,7 @@ async fn a_body_that_is_gone_is_shown_as_none_and_its_delivery_cannot_be_retried
 /// Old deliveries of the fixture's account, made beside the store: so many that a paused endpoint holds, then so many that
 /// have succeeded.
 async fn old_rows(f: &Fixture, held: u32, finished: u32) {
-    let first = DeliveryId::first_at(f.clock.now()).0;
+    let first = IdTimes::default().first_at(f.clock.now());
     let account = "(SELECT key FROM accounts)";
     let endpoint = "(SELECT key FROM endpoints)";
     let n = format!("(SELECT n, {first} + 2 * n AS event, {first} + 2 * n + 1 AS id FROM numbers) AS r");

@@ -16,7 +16,7 @@ use super::{Store, column, execute, get, maybe_whole, number, one, row, rows, te
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
+use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::inbox::{Leased, Place};
@@ -149,12 +149,13 @@ impl Store {
     /// Settles in one statement what was delivered to endpoints that have not failed of late, of which there is nothing to tell.
     /// `None` where there is more to it; then nothing was written.
     async fn settle_delivered(&self, settlements: &[Settlement]) -> Result<Option<Vec<Settled>>, StoreError> {
-        let now = self.now();
+        let (now, times) = (self.now(), self.shared.id_times());
         let mut written = Vec::with_capacity(settlements.len());
         for settlement in settlements {
             let Settlement { delivery, endpoint, kind, failures, outcome, jitter, .. } = settlement;
-            let plain =
-                classify(outcome) == Verdict::Delivered && *kind == DeliveryKind::Event && !is_late(*delivery, now);
+            let plain = classify(outcome) == Verdict::Delivered
+                && *kind == DeliveryKind::Event
+                && !is_late(*delivery, &times, now);
             let (true, Some(target)) = (plain, self.view.target(*endpoint)) else { return Ok(None) };
             let next = transition(*kind, *failures, EndpointHealth::NEW, outcome, &self.shared.policy, now, *jitter);
             let (account, status, failures) = (target.account, next.status, next.failures);
@@ -206,7 +207,7 @@ impl Store {
         let paused = self.write_healths(&tx, &before, &healths, now).await?;
         let mut told = self.announce_outcomes(&tx, &written, &held, &paused, &healths, now).await?;
         told.lines.extend(lines);
-        drop_spent_bodies(&tx, &written, &held, now).await?;
+        drop_spent_bodies(&tx, &written, &held, &self.shared.id_times(), now).await?;
         if paused.is_empty() {
             tx.commit().await?;
         } else {
@@ -522,8 +523,8 @@ pub(super) fn span(ids: impl Iterator<Item = i64> + Clone) -> (i64, i64) {
     (ids.clone().min().unwrap_or(0), ids.max().map_or(0, |last| last.saturating_add(1)))
 }
 
-fn is_late(delivery: DeliveryId, now: Timestamp) -> bool {
-    now.since(delivery.created_at()) >= LATE
+fn is_late(delivery: DeliveryId, times: &IdTimes, now: Timestamp) -> bool {
+    now.since(times.of(delivery.0)) >= LATE
 }
 
 /// What has come to an end long after it was accepted may have outlived the time of its body, which was kept for it alone.
@@ -531,11 +532,12 @@ async fn drop_spent_bodies(
     tx: &Transaction<'_>,
     written: &[Written<'_>],
     held: &BTreeSet<i64>,
+    times: &IdTimes,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let late = |row: &&Written<'_>| {
         let id = row.settlement.delivery;
-        held.contains(&id.0) && !row.status.is_open() && is_late(id, now)
+        held.contains(&id.0) && !row.status.is_open() && is_late(id, times, now)
     };
     let (accounts, ids): (Vec<i64>, Vec<i64>) =
         written.iter().filter(late).map(|row| (row.account.0, row.settlement.delivery.0)).unzip();

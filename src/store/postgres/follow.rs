@@ -295,6 +295,8 @@ impl Follower {
             after = *last;
             endpoints.extend(super::in_time(load_endpoints(db, &self.shared, &piece)).await?);
         }
+        // An import has written them, and has then had everything read.
+        self.shared.set_id_times(super::in_time(super::ids::read_times(db)).await?);
         self.view.show(Whole {
             endpoints,
             types: Arc::new(super::in_time(admin::event_types(db)).await?),

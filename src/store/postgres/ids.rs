@@ -7,6 +7,10 @@
 //! differ all the same, because their milliseconds do: a block of the old server is used for [`BLOCK_LIFE`] at most, and no
 //! process uses a block of another server than before until [`SERVER_PAUSE`] has passed ([`Given`]). Within that time the
 //! clock of the new server may even be behind that of the old one.
+//!
+//! Times are those of the database's clock. Where that clock is set back, a process goes on after its own last id, so that
+//! its times stand still, until the clock has caught up or the process is started again. From then on ids follow the clock:
+//! what a clock ahead has made keeps its later ids and times. Only an import brings offsets ([`IdTimes`]).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -16,8 +20,7 @@ use deadpool_postgres::GenericClient;
 use tokio::time::Instant;
 
 use super::{get, rows};
-use crate::domain::id::DeliveryId;
-use crate::domain::time::Timestamp;
+use crate::domain::id::{IdTimes, Offset};
 use crate::store::StoreError;
 
 /// Ids in one block.
@@ -85,12 +88,12 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    /// So many ids of this moment, in their order.
+    /// So many ids in their order, the first of them this one at the earliest.
     pub async fn reserve(
         &mut self,
         db: &impl GenericClient,
         count: usize,
-        now: Timestamp,
+        first: i64,
         given: &Given,
     ) -> Result<Vec<i64>, StoreError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
@@ -98,7 +101,8 @@ impl Ids {
             self.left.clear();
         }
         let have: i64 = self.left.iter().map(|(first, end)| end - first).sum();
-        let mut moment = DeliveryId::first_at(now).0;
+        // The millisecond of that id, or the next one where its bits are not all 0.
+        let mut moment = ((first - 1) | (ROUND - 1)) + 1;
         if have < count {
             let blocks = (count - have + BLOCK - 1) / BLOCK;
             let mut began = Instant::now();
@@ -146,6 +150,13 @@ impl Ids {
         }
         ids
     }
+}
+
+/// The times of ids that an import has brought.
+pub(super) async fn read_times(db: &impl GenericClient) -> Result<IdTimes, StoreError> {
+    let offset = |row| Ok(Offset { first_id: get(row, "first_id")?, offset_ms: get(row, "offset_ms")? });
+    let found = rows(db, "SELECT first_id, offset_ms FROM id_offsets", &[]).await?;
+    Ok(IdTimes::new(found.iter().map(offset).collect::<Result<_, StoreError>>()?))
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use uuid::Uuid;
 use super::partitions::{Day, create_days};
 use super::{Store, execute, get, one, row};
 use crate::clock::Clock;
-use crate::domain::id::DeliveryId;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::store::keys::KeySource;
 use crate::store::sqlite::Export;
@@ -45,6 +44,12 @@ struct Table {
 
 /// In an order in which nothing refers to what is not there yet.
 const TABLES: &[Table] = &[
+    Table {
+        name: "id_offsets",
+        kinds: &[Number, Number],
+        read: "SELECT first_id, first_id, offset_ms FROM id_offsets WHERE first_id > ?1 ORDER BY first_id LIMIT ?2",
+        write: "INSERT INTO id_offsets (first_id, offset_ms) SELECT * FROM unnest($1::bigint[], $2::bigint[])",
+    },
     Table {
         name: "accounts",
         kinds: &[Number, Id, Text, Number, Number, Number, Number, Number, Number],
@@ -299,7 +304,7 @@ impl Store {
         let Some((last, _)) = rows.last() else { return Ok(0) };
         let last = *last;
         if matches!(table.name, "events" | "deliveries") {
-            let days = rows.iter().map(|(id, _)| Day::of(DeliveryId(*id).created_at())).collect();
+            let days = rows.iter().map(|(id, _)| Day::of_id(*id)).collect();
             create_days(&self.pool, days).await?;
         }
         if let Some(places) = sealed_in(table.name) {

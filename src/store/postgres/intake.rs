@@ -60,7 +60,7 @@ impl Store {
         let now = self.now();
         let db = self.client().await?;
         let endpoint = find(&db, owner, id).await?;
-        let ids = Ids::default().reserve(&db, 2, now, self.node.given()).await?;
+        let ids = Ids::default().reserve(&db, 2, self.shared.id_times().first_at(now), self.node.given()).await?;
         let (&[event, delivery], Ok(size)) = (ids.as_slice(), i32::try_from(message.len())) else {
             return Err(StoreError::Unavailable("there are no ids".into()));
         };
@@ -302,7 +302,8 @@ impl Writer {
     /// Ids for so many rows.
     async fn reserve(&mut self, rows: usize) -> Result<Vec<i64>, StoreError> {
         let db = self.parts.pool.get().await?;
-        self.ids.reserve(&db, rows, self.parts.shared.clock.now(), self.parts.node.given()).await
+        let shared = &self.parts.shared;
+        self.ids.reserve(&db, rows, shared.id_times().first_at(shared.clock.now()), self.parts.node.given()).await
     }
 
     /// Reads who subscribes to what the batch holds.
@@ -449,6 +450,7 @@ impl Writer {
         }
         plan.accepted.push(Event {
             id: EventId(id),
+            created_at: self.parts.shared.id_times().of(id),
             account: (new.account, account),
             event_type: new.event_type.clone(),
             occurred_at: new.occurred_at,

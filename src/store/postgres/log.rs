@@ -8,7 +8,7 @@ use super::endpoints::find;
 use super::{Store, counters, get, maybe_whole, one, parsed, rows, snapshot, time, when, whole};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
-use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
 use crate::store::{Page, Paged, StoreError};
 
 /// What a delivery shows, of rows `d` that a query chooses.
@@ -46,7 +46,8 @@ impl Store {
         let chosen = "SELECT * FROM deliveries WHERE endpoint = $1 ORDER BY id DESC LIMIT $2 OFFSET $3";
         let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
         let found = rows(&db, &sql, &[&endpoint.key.0, &i64::from(page.limit()), &offset(page)]).await?;
-        Ok(Paged::exact(found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total))
+        let times = self.shared.id_times();
+        Ok(Paged::exact(found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, total))
     }
 
     pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
@@ -61,13 +62,14 @@ impl Store {
                       WHERE account = $1 AND deleted_at IS NULL) ORDER BY id DESC LIMIT $2 OFFSET $3";
         let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
         let found = rows(&db, &sql, &[&account.0, &i64::from(page.limit()), &offset(page)]).await?;
-        Ok(Paged::exact(found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, total))
+        let times = self.shared.id_times();
+        Ok(Paged::exact(found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, total))
     }
 
     pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
         let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
-        let delivery = find_delivery(&db, owner, id).await?;
+        let delivery = find_delivery(&db, owner, id, &self.shared.id_times()).await?;
         let account = account(&db, owner).await?.key;
         let sql = "SELECT d.event, p.body FROM deliveries d LEFT JOIN payloads p ON p.account = d.account \
                    AND p.event = d.event WHERE d.account = $1 AND d.id = $2";
@@ -87,7 +89,8 @@ impl Store {
         let sql =
             format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.type <> $4 ORDER BY v.id DESC LIMIT $2 OFFSET $3");
         let found = rows(&db, &sql, &[&key, &i64::from(page.limit()), &offset(page), &TEST_TYPE]).await?;
-        Ok(Paged::exact(found.iter().map(event_from_row).collect::<Result<_, _>>()?, total))
+        let times = self.shared.id_times();
+        Ok(Paged::exact(found.iter().map(|row| event_from_row(row, &times)).collect::<Result<_, _>>()?, total))
     }
 
     pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
@@ -95,7 +98,8 @@ impl Store {
         let db = snapshot(&mut client).await?;
         let key = account(&db, owner).await?.key.0;
         let sql = format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.id = $2 AND v.type <> $3");
-        let event = event_from_row(&one(&db, &sql, &[&key, &id.0, &TEST_TYPE]).await?)?;
+        let times = self.shared.id_times();
+        let event = event_from_row(&one(&db, &sql, &[&key, &id.0, &TEST_TYPE]).await?, &times)?;
         // Those of its acceptance are named by it; those of replays are found by the event.
         let chosen = format!(
             "SELECT * FROM (SELECT d.* FROM events v CROSS JOIN LATERAL unnest(v.deliveries) AS u(id) \
@@ -106,7 +110,7 @@ impl Store {
         );
         let sql = format!("{} ORDER BY d.id", shown(&chosen));
         let found = rows(&db, &sql, &[&key, &id.0]).await?;
-        Ok((event, found.iter().map(delivery_from_row).collect::<Result<_, _>>()?))
+        Ok((event, found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?))
     }
 }
 
@@ -115,11 +119,12 @@ pub(super) async fn find_delivery(
     db: &impl GenericClient,
     owner: AccountId,
     id: DeliveryId,
+    times: &IdTimes,
 ) -> Result<Delivery, StoreError> {
     let chosen = "SELECT * FROM deliveries WHERE id = $1 \
                   AND account = (SELECT key FROM accounts WHERE id = $2 AND deleted_at IS NULL)";
     let sql = format!("{} WHERE n.deleted_at IS NULL", shown(chosen));
-    delivery_from_row(&one(db, &sql, &[&id.0, &owner.0]).await?)
+    delivery_from_row(&one(db, &sql, &[&id.0, &owner.0]).await?, times)
 }
 
 /// The attempts of a delivery, the first one first: what `attempts` has, and the latest in its own row.
@@ -144,10 +149,12 @@ async fn attempts_of(db: &impl GenericClient, account: AccountKey, id: DeliveryI
     Ok(attempts)
 }
 
-pub(super) fn delivery_from_row(row: &Row) -> Result<Delivery, StoreError> {
+pub(super) fn delivery_from_row(row: &Row, times: &IdTimes) -> Result<Delivery, StoreError> {
     let status = parsed(row, "status", DeliveryStatus::from_column)?;
+    let id = DeliveryId(get(row, "id")?);
     Ok(Delivery {
-        id: DeliveryId(get(row, "id")?),
+        id,
+        created_at: times.of(id.0),
         endpoint: EndpointId(get(row, "endpoint_id")?),
         endpoint_url: get(row, "url")?,
         event_type: get(row, "type")?,
@@ -162,9 +169,11 @@ pub(super) fn delivery_from_row(row: &Row) -> Result<Delivery, StoreError> {
     })
 }
 
-fn event_from_row(row: &Row) -> Result<Event, StoreError> {
+fn event_from_row(row: &Row, times: &IdTimes) -> Result<Event, StoreError> {
+    let id = EventId(get(row, "id")?);
     Ok(Event {
-        id: EventId(get(row, "id")?),
+        id,
+        created_at: times.of(id.0),
         account: (AccountId(get(row, "account_id")?), AccountKey(get(row, "account")?)),
         event_type: get(row, "type")?,
         occurred_at: when(row, "occurred_at")?,

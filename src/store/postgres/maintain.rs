@@ -9,7 +9,7 @@ use super::admin::own_retention;
 use super::partitions::{Day, Dropped, Dropping, OpenDays, create, days, days_with_bodies};
 use super::{Store, execute, get, row, rows};
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{AccountKey, DeliveryId, EventId};
+use crate::domain::id::AccountKey;
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::time::Timestamp;
 use crate::store::values::{KEPT_ANSWER_TTL, cut};
@@ -70,12 +70,13 @@ impl Store {
         if !self.tidies_up() {
             return Ok(());
         }
-        create(&self.pool, now).await
+        create(&self.pool, self.shared.id_times().first_at(now)).await
     }
 
     /// When the oldest day that is kept began.
     pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(days(&self.client().await?).await?.first().map(|day| day.begins_at()))
+        let times = self.shared.id_times();
+        Ok(days(&self.client().await?).await?.first().map(|day| times.of(day.first_id())))
     }
 
     /// Drops the days that no account keeps. The rows of every account are looked at where some of them must go sooner; else
@@ -91,7 +92,9 @@ impl Store {
         let mut everybody =
             shorter || [longest.deliveries, longest.payloads].into_iter().flatten().any(|keep| keep < EXACT);
         let (rows_since, bodies_since) = longest.since(now);
-        let over = |day: &Day, since: Option<Timestamp>| since.is_some_and(|since| day.ends_at() <= since);
+        let times = self.shared.id_times();
+        let over =
+            |day: &Day, since: Option<Timestamp>| since.is_some_and(|since| day.end_id() <= times.first_at(since));
         let due: Vec<Day> = days
             .into_iter()
             .filter(|day| over(day, rows_since) || over(day, bodies_since) && bodies.contains(day))
@@ -138,12 +141,13 @@ impl Store {
         let sql = "SELECT key, retention_deliveries, retention_payloads, payloads_gone FROM accounts \
                    WHERE deleted_at IS NULL AND key >= $1 AND ($2 OR retention_deliveries IS NOT NULL \
                    OR retention_payloads IS NOT NULL) ORDER BY key LIMIT $3";
-        let mut next = None;
+        let (times, mut next) = (self.shared.id_times(), None);
         for account in rows(&db, sql, &[&from.account, &from.everybody, &ACCOUNTS]).await? {
             let (key, gone): (i64, i64) = (get(&account, "key")?, get(&account, "payloads_gone")?);
             let (rows_since, bodies_since) = keep.of(own_retention(&account)?).since(now);
-            let bodies_since = bodies_since.map(|since| (bodies_from.max(gone), since));
-            match purge_account_step(&mut db, from.in_account(key), rows_since, bodies_since).await {
+            let rows_end = rows_since.map(|since| times.first_at(since));
+            let bodies = bodies_since.map(|since| (bodies_from.max(gone), times.first_at(since)));
+            match purge_account_step(&mut db, from.in_account(key), rows_end, bodies).await {
                 Ok(None) => {}
                 Ok(Some(at)) => return Ok(Some(at)),
                 // The next step begins with this account, and tells of it.
@@ -164,7 +168,7 @@ impl Store {
         let cutoff = now.minus(oldest);
         let sql = "DELETE FROM missed WHERE (account, endpoint, type, event) IN \
                    (SELECT account, endpoint, type, event FROM missed WHERE event < $1 LIMIT $2)";
-        let missed = execute(&db, sql, &[&EventId::first_at(cutoff).0, &STEP]).await?;
+        let missed = execute(&db, sql, &[&self.shared.id_times().first_at(cutoff), &STEP]).await?;
         let sql = "DELETE FROM replays WHERE key IN (SELECT key FROM replays WHERE finished_at < $1 LIMIT $2)";
         let replays = execute(&db, sql, &[&cutoff.as_millis(), &STEP]).await?;
         Ok(missed + replays > 0)
@@ -264,21 +268,21 @@ async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, Sto
     Ok(execute(db, "DELETE FROM accounts WHERE key = $1", &[&key]).await? > 0)
 }
 
-/// Removes a step of what an account need not keep: rows from before `rows_since`, bodies after an event and from before a
-/// time. Returns where the account's next step goes on, or `None` where nothing more is to be looked at.
+/// Removes a step of what an account need not keep: rows before the id `rows_end`, bodies after an event and before another.
+/// Returns where the account's next step goes on, or `None` where nothing more is to be looked at.
 async fn purge_account_step(
     db: &mut Object,
     from: PurgePosition,
-    rows_since: Option<Timestamp>,
-    bodies: Option<(i64, Timestamp)>,
+    rows_end: Option<i64>,
+    bodies: Option<(i64, i64)>,
 ) -> Result<Option<PurgePosition>, StoreError> {
     let mut part = Some(from);
     while let Some(at) = part {
-        let last = match (at.part, rows_since, bodies) {
-            (PurgePart::Deliveries, Some(since), _) => purge_deliveries(db, at, since).await?,
-            (PurgePart::Events, Some(since), _) => purge_events(db, at, since).await?,
-            (PurgePart::Payloads, _, Some((gone, since))) => {
-                purge_payloads(db, at.account, gone.max(at.after), since).await?
+        let last = match (at.part, rows_end, bodies) {
+            (PurgePart::Deliveries, Some(end), _) => purge_deliveries(db, at, end).await?,
+            (PurgePart::Events, Some(end), _) => purge_events(db, at, end).await?,
+            (PurgePart::Payloads, _, Some((gone, end))) => {
+                purge_payloads(db, at.account, gone.max(at.after), end).await?
             }
             _ => None,
         };
@@ -290,13 +294,12 @@ async fn purge_account_step(
     Ok(None)
 }
 
-/// Removes a step of an account's finished deliveries from before `since`. Returns the last that was looked at.
-async fn purge_deliveries(db: &mut Object, at: PurgePosition, since: Timestamp) -> Result<Option<i64>, StoreError> {
+/// Removes a step of an account's finished deliveries before the id `end`. Returns the last that was looked at.
+async fn purge_deliveries(db: &mut Object, at: PurgePosition, end: i64) -> Result<Option<i64>, StoreError> {
     let tx = db.transaction().await?;
     super::partitions::lock(&tx).await?;
     let sql = "SELECT id, status > 1 AS goes FROM deliveries WHERE account = $1 AND id > $2 AND id < $3 \
                ORDER BY id LIMIT $4";
-    let end = DeliveryId::first_at(since).0;
     let (go, last) = look(&tx, sql, &[&at.account, &at.after, &end, &LOOK]).await?;
     if !go.is_empty() {
         // One that is being sent again at this moment is passed by, or found to be open.
@@ -314,9 +317,9 @@ async fn purge_deliveries(db: &mut Object, at: PurgePosition, since: Timestamp) 
     Ok(last)
 }
 
-/// Removes a step of an account's events from before `since` that nothing refers to any more. Returns the last that was
+/// Removes a step of an account's events before the id `end` that nothing refers to any more. Returns the last that was
 /// looked at.
-async fn purge_events(db: &mut Object, at: PurgePosition, since: Timestamp) -> Result<Option<i64>, StoreError> {
+async fn purge_events(db: &mut Object, at: PurgePosition, end: i64) -> Result<Option<i64>, StoreError> {
     let tx = db.transaction().await?;
     super::partitions::lock(&tx).await?;
     // One by one: a join, or a set that is looked up in, would be made of all of the account's deliveries.
@@ -324,7 +327,6 @@ async fn purge_events(db: &mut Object, at: PurgePosition, since: Timestamp) -> R
                (SELECT 1 FROM deliveries WHERE account = e.account AND id = u.id LIMIT 1) AS d LIMIT 1) IS NULL \
                AND (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL LIMIT 1) IS NULL AS goes \
                FROM events e WHERE e.account = $1 AND e.id > $2 AND e.id < $3 ORDER BY e.id LIMIT $4";
-    let end = EventId::first_at(since).0;
     let (go, last) = look(&tx, sql, &[&at.account, &at.after, &end, &LOOK]).await?;
     if !go.is_empty() {
         // Locked in a statement of its own: what a replay has made of an event until then is seen by the next one.
@@ -357,12 +359,12 @@ async fn look(
     Ok(cut(looked_at, usize::try_from(STEP).expect("a small number")))
 }
 
-/// Removes a step of the bodies of an account's events after `gone` and from before `since`. What is still to be sent keeps
+/// Removes a step of the bodies of an account's events after `gone` and before `end`. What is still to be sent keeps
 /// its body. Returns the last event that was looked at.
-async fn purge_payloads(db: &mut Object, account: i64, gone: i64, since: Timestamp) -> Result<Option<i64>, StoreError> {
+async fn purge_payloads(db: &mut Object, account: i64, gone: i64, end: i64) -> Result<Option<i64>, StoreError> {
     let tx = db.transaction().await?;
     let sql = "SELECT id FROM events WHERE account = $1 AND id > $2 AND id < $3 ORDER BY id LIMIT $4 FOR UPDATE";
-    let ids = ids(&tx, sql, &[&account, &gone, &EventId::first_at(since).0, &STEP]).await?;
+    let ids = ids(&tx, sql, &[&account, &gone, &end, &STEP]).await?;
     let Some(&last) = ids.last() else { return Ok(None) };
     // In a statement of its own: whoever sends one again holds its event, or is seen.
     let sql = "DELETE FROM payloads p USING events e WHERE p.account = $1 AND p.event = ANY($2) AND e.account = $1 \

@@ -46,6 +46,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/0011_compatible.sql"),
         minimum: 0,
     },
+    Migration {
+        name: "0012_id_offsets",
+        sql: include_str!("../../../migrations/postgres/0012_id_offsets.sql"),
+        minimum: 0,
+    },
 ];
 
 /// Stands between two steps of a migration's file, on a line of its own.

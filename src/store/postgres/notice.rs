@@ -61,7 +61,8 @@ impl Store {
             return Ok(told);
         }
         let count = planned.iter().map(|(_, heard)| 1 + heard.len()).sum();
-        let mut ids = Ids::default().reserve(tx, count, now, self.node.given()).await?.into_iter();
+        let first = self.shared.id_times().first_at(now);
+        let mut ids = Ids::default().reserve(tx, count, first, self.node.given()).await?.into_iter();
         let mut write = Write { now, ..Write::default() };
         for (Notice { account, kind, data, .. }, heard) in planned {
             let (account, event_type) = (*account, kind.name());

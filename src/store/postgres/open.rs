@@ -8,7 +8,7 @@ use super::node::Node;
 use super::positions::Positions;
 use super::target::Seen;
 use super::url::PostgresUrl;
-use super::{Store, admin, counters, follow, herald, intake, migrate, node, partitions, require};
+use super::{Store, admin, counters, follow, herald, ids, intake, migrate, node, partitions, require};
 use crate::domain::audit::Origin;
 use crate::store::shared::Shared;
 use crate::store::view::View;
@@ -38,7 +38,11 @@ impl Store {
         let memory = (rooms.clone(), positions.clone());
         let follower = Arc::new(Follower::new(own.clone(), view.clone(), shared.clone(), memory, seen.clone()));
         node::follow_time(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
-        partitions::create(&pool, shared.clock.now()).await.map_err(|e| failed("cannot use", &e))?;
+        let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;
+        shared.set_id_times(ids::read_times(&db).await.map_err(|e| failed("cannot read", &e))?);
+        drop(db);
+        let first_id = shared.id_times().first_at(shared.clock.now());
+        partitions::create(&pool, first_id).await.map_err(|e| failed("cannot use", &e))?;
         if serves {
             node.join(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
         }

@@ -13,7 +13,7 @@ use tokio_postgres::error::SqlState;
 use super::{execute, get, rows};
 use crate::clock::Random;
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::DeliveryId;
+use crate::domain::id::{clock_of, first_at_clock};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 
@@ -76,13 +76,9 @@ const AGAIN: &str = "(attempt > 0 OR replay IS NOT NULL)";
 pub(super) struct Day(i64);
 
 impl Day {
-    pub fn of(time: Timestamp) -> Self {
-        Self(time.as_millis().div_euclid(DAY_MS))
-    }
-
     /// The first id of the day.
     pub fn first_id(self) -> i64 {
-        DeliveryId::first_at(Timestamp::from_millis(self.0 * DAY_MS)).0
+        first_at_clock(Timestamp::from_millis(self.0 * DAY_MS))
     }
 
     /// The first id after the day.
@@ -90,9 +86,9 @@ impl Day {
         Self(self.0 + 1).first_id()
     }
 
-    /// The day of an id.
-    fn of_id(id: i64) -> Self {
-        Self::of(DeliveryId(id).created_at())
+    /// The day of an id, by its own clock: an offset of its time moves no row.
+    pub fn of_id(id: i64) -> Self {
+        Self(clock_of(id).as_millis().div_euclid(DAY_MS))
     }
 
     /// The day after.
@@ -103,16 +99,6 @@ impl Day {
     /// Days since 1970, as in the names of its partitions.
     pub fn number(self) -> i64 {
         self.0
-    }
-
-    /// The beginning of the day.
-    pub fn begins_at(self) -> Timestamp {
-        Timestamp::from_millis(self.0 * DAY_MS)
-    }
-
-    /// The end of the day.
-    pub fn ends_at(self) -> Timestamp {
-        Timestamp::from_millis((self.0 + 1) * DAY_MS)
     }
 
     fn partition(self, table: &str) -> String {
@@ -126,9 +112,9 @@ pub(super) fn is_missing(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::CHECK_VIOLATION)
 }
 
-/// Makes the partitions of the day of `now` and of those after it, where there are none.
-pub(super) async fn create(pool: &Pool, now: Timestamp) -> Result<(), StoreError> {
-    let today = Day::of(now);
+/// Makes the partitions of the day of an id that is made now, and of those after it, where there are none.
+pub(super) async fn create(pool: &Pool, id: i64) -> Result<(), StoreError> {
+    let today = Day::of_id(id);
     create_days(pool, (0..AHEAD).map(|ahead| Day(today.0 + ahead)).collect()).await
 }
 

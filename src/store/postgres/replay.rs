@@ -19,7 +19,7 @@ use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::store::inbox::Nudge;
 use crate::store::shared::{Deed, Shared, words};
@@ -67,7 +67,7 @@ impl Store {
         let sql = "SELECT d.account, d.endpoint FROM deliveries d JOIN accounts a ON a.key = d.account \
                    WHERE d.id = $1 AND a.id = $2 FOR UPDATE OF d";
         one(&tx, sql, &[&id.0, &owner.0]).await?;
-        if find_delivery(&tx, owner, id).await?.status.is_open() {
+        if find_delivery(&tx, owner, id, &self.shared.id_times()).await?.status.is_open() {
             return Err(StoreError::UnderWay);
         }
         let sql = "SELECT 1 FROM deliveries d JOIN events e ON e.account = d.account AND e.id = d.event \
@@ -92,7 +92,7 @@ impl Store {
             execute(&tx, sql, &[&account, &id.0, &turn::FRONT]).await?;
             due = turn::pass(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
         }
-        let delivery = find_delivery(&tx, owner, id).await?;
+        let delivery = find_delivery(&tx, owner, id, &self.shared.id_times()).await?;
         self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
         keep_effect(&tx, keep, &delivery, now).await?;
         tx.commit().await?;
@@ -113,13 +113,13 @@ impl Store {
         let mut client = self.client().await?;
         // Most replays are counted before they are answered; the rest of the others is counted by their first steps.
         let db = snapshot(&mut client).await?;
-        let job = asked_for(&db, owner, endpoint, new).await?;
+        let job = asked_for(&db, owner, endpoint, new, &self.shared.id_times()).await?;
         let scan = scan(&db, &job, job.first, SCAN_AT_ONCE, usize::MAX).await?;
         drop(db);
         let (total, counted_to) = (count_of(&scan.found), scan.up_to);
         let tx = client.transaction().await?;
         execute(&tx, "SELECT 1 FROM endpoints WHERE key = $1 FOR UPDATE", &[&job.endpoint.0]).await?;
-        let job = asked_for(&tx, owner, endpoint, new).await?;
+        let job = asked_for(&tx, owner, endpoint, new, &self.shared.id_times()).await?;
         let open = open_of(&tx, job.endpoint).await?;
         if open.len() >= MAX_REPLAYS {
             return Err(StoreError::TooManyReplays(open));
@@ -196,7 +196,7 @@ impl Store {
         let oldest: Option<i64> = get(&found, "oldest")?;
         Ok(Missed {
             count: get::<i64>(&found, "count")?.max(0).unsigned_abs(),
-            oldest_at: oldest.map(|id| EventId(id).created_at()),
+            oldest_at: oldest.map(|id| self.shared.id_times().of(id)),
         })
     }
 
@@ -243,7 +243,8 @@ impl Store {
     /// Writes deliveries of what was found, and how far the job has come.
     async fn advance(&self, client: &mut Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
         let now = self.now();
-        let mut ids = Ids::default().reserve(&*client, scan.found.len(), now, self.node.given()).await?.into_iter();
+        let first = self.shared.id_times().first_at(now);
+        let mut ids = Ids::default().reserve(&*client, scan.found.len(), first, self.node.given()).await?.into_iter();
         let tx = client.transaction().await?;
         let sql = "SELECT made FROM replays WHERE key = $1 AND position = $2 AND finished_at IS NULL FOR UPDATE";
         // Cancelled, or another step was faster.
@@ -343,9 +344,10 @@ async fn asked_for(
     owner: AccountId,
     id: EndpointId,
     new: NewReplay,
+    times: &IdTimes,
 ) -> Result<Job, StoreError> {
     let endpoint = find(db, owner, id).await?;
-    let first = EventId::first_at(new.from).0 - 1;
+    let first = times.first_at(new.from) - 1;
     Ok(Job {
         key: 0,
         endpoint: endpoint.key,
@@ -354,7 +356,7 @@ async fn asked_for(
         selection: new.selection,
         status: ReplayStatus::Pending,
         first,
-        last: EventId::first_at(new.to.end_of_second()).0 - 1,
+        last: times.first_at(new.to.end_of_second()) - 1,
         position: first,
     })
 }

@@ -8,7 +8,7 @@ use super::log::{delivery_from_row, shown};
 use super::{Store, column, corrupt, get, rows, search_failed, snapshot, text};
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
-use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::id::{AccountId, EndpointId, IdTimes};
 use crate::store::values::STRETCH;
 use crate::store::{MAX_PAGED_ROWS, Page, Paged, StoreError, Stretch};
 
@@ -24,7 +24,8 @@ impl Store {
         }
         let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
-        let condition = Condition::of(&db, owner, &filter).await?;
+        let times = self.shared.id_times();
+        let condition = Condition::of(&db, owner, &filter, &times).await?;
         let parameters: Vec<&(dyn ToSql + Sync)> =
             condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
         // One look at each row for the total and for the page. The aggregate keeps the order of its input, because nothing
@@ -46,7 +47,7 @@ impl Store {
         let chosen =
             format!("SELECT * FROM deliveries WHERE account = {} AND {}", condition.account, one_of("id", &ids));
         let shown = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &[]).await?;
-        Ok(Paged::found(shown.iter().map(delivery_from_row).collect::<Result<_, _>>()?, found))
+        Ok(Paged::found(shown.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, found))
     }
 
     pub async fn walk_deliveries(
@@ -57,8 +58,9 @@ impl Store {
     ) -> Result<Stretch<Delivery>, StoreError> {
         let mut client = self.reader().await?;
         let db = snapshot(&mut client).await?;
-        let mut condition = Condition::of(&db, owner, &filter).await?;
-        let (first, end) = filter.ids();
+        let times = self.shared.id_times();
+        let mut condition = Condition::of(&db, owner, &filter, &times).await?;
+        let (first, end) = filter.ids(&times);
         let end = end.map_or(i64::MAX, |end| end.0).min(before.unwrap_or(i64::MAX));
         let sql = "SELECT id FROM deliveries WHERE account = $1 AND endpoint = ANY($2) AND id >= $3 AND id < $4 \
                    ORDER BY id DESC LIMIT $5";
@@ -73,7 +75,7 @@ impl Store {
             condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
         let chosen = format!("SELECT * FROM deliveries WHERE {}", condition.sql);
         let found = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &parameters).await?;
-        Ok(Stretch { items: found.iter().map(delivery_from_row).collect::<Result<_, _>>()?, next })
+        Ok(Stretch { items: found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, next })
     }
 }
 
@@ -87,7 +89,12 @@ struct Condition {
 }
 
 impl Condition {
-    async fn of(db: &impl GenericClient, owner: AccountId, filter: &DeliveryFilter) -> Result<Self, StoreError> {
+    async fn of(
+        db: &impl GenericClient,
+        owner: AccountId,
+        filter: &DeliveryFilter,
+        times: &IdTimes,
+    ) -> Result<Self, StoreError> {
         let account = account(db, owner).await?.key.0;
         let (named, found) = endpoints(db, account, filter).await?;
         let sql = format!("account = {account} AND {}", one_of("endpoint", &named));
@@ -106,7 +113,7 @@ impl Condition {
             let answers: Vec<String> = filter.responses.iter().map(|response| answered(*response)).collect();
             condition.and(&format!("({})", answers.join(" OR ")));
         }
-        let (first, end) = filter.ids();
+        let (first, end) = filter.ids(times);
         if let Some(first) = first {
             condition.and(&format!("id >= {first}"));
         }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::turn::Heads;
 use super::{column, owner, turn};
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{AccountKey, EndpointKey};
+use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;
 use crate::store::{KeepScope, KeptAnswer, StoreError};
 
@@ -88,7 +88,8 @@ impl Write {
     pub async fn run_in_its_day(&self, pool: &Pool, heads: &Heads) -> Result<Written, StoreError> {
         let mut written = self.run_alone(pool, heads).await?;
         if written.as_ref().is_err_and(super::partitions::is_missing) {
-            super::partitions::create(pool, self.now).await?;
+            let id = self.events.first().map(|row| row.id).or(self.deliveries.first().map(|row| row.id));
+            super::partitions::create(pool, id.unwrap_or(first_at_clock(self.now))).await?;
             written = self.run_alone(pool, heads).await?;
         }
         written.map_err(refusal)

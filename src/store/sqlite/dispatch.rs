@@ -29,6 +29,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
 const LATE: Duration = Duration::from_secs(3_600);
 
+/// Deliveries that one look finds which are due too late after the clock was set back. A look reads the whole index.
+const DUE_AGAIN: i64 = 10_000;
+
+/// Deliveries that one transaction makes due: short enough that no publisher notices.
+const DUE_AGAIN_AT_ONCE: usize = 500;
+
 /// Deliveries in one claim.
 pub const MAX_CLAIM: usize = 256;
 
@@ -39,7 +45,13 @@ impl Store {
     }
 
     /// When each active endpoint's next delivery that waits in the store is due.
+    ///
+    /// What became due by a clock that was ahead is due at once: after a start, and where the clock was set back since the
+    /// last call.
     pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+        if self.shared.was_set_back() {
+            while self.make_due_again().await? {}
+        }
         let active = self.view.active_endpoints();
         self.read(move |db| {
             let mut due = Vec::new();
@@ -51,6 +63,36 @@ impl Store {
             Ok(due)
         })
         .await
+    }
+
+    /// Makes a step of what is due too late because the clock was set back due now. Returns whether there may be more.
+    ///
+    /// Such a delivery was last attempted in the future, or was due at once in the future. One whose last attempt was in the
+    /// past waits for its delay at most.
+    async fn make_due_again(&self) -> Result<bool, StoreError> {
+        let now = self.shared.clock.now().as_millis();
+        let late = self
+            .read(move |db| {
+                let sql = "SELECT id FROM deliveries INDEXED BY deliveries_due WHERE due_at > ?1 \
+                           AND (started_at IS NULL OR started_at > ?1) LIMIT ?2";
+                let mut statement = db.prepare_cached(sql)?;
+                let rows = statement.query_map([now, DUE_AGAIN], |row| row.get(0))?;
+                Ok(rows.collect::<Result<Vec<i64>, _>>()?)
+            })
+            .await?;
+        for step in late.chunks(DUE_AGAIN_AT_ONCE) {
+            let step = step.to_vec();
+            let write = move |tx: &mut Tx<'_>| {
+                let sql = "UPDATE deliveries SET due_at = MIN(due_at, ?2) WHERE id = ?1 AND due_at IS NOT NULL";
+                let mut statement = tx.db.prepare_cached(sql)?;
+                for id in &step {
+                    statement.execute([*id, now])?;
+                }
+                Ok(())
+            };
+            self.writer.write(write).await?;
+        }
+        Ok(i64::try_from(late.len()).is_ok_and(|found| found == DUE_AGAIN))
     }
 
     /// Writes outcomes, as `transition` decides. Each is written only if its lease still stands.
@@ -326,7 +368,7 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
         if next.health.status != health.status {
             paused.push((settlement.endpoint, next.health.consecutive_failures, outcome.clone()));
         }
-        if !next.status.is_open() && tx.now.since(settlement.delivery.created_at()) >= LATE {
+        if !next.status.is_open() && tx.now.since(tx.ids.times().of(settlement.delivery.0)) >= LATE {
             drop_spent_body(tx.db, settlement.delivery)?;
         }
         if in_line && !next.status.is_open() {

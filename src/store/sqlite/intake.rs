@@ -130,6 +130,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     }
     Ok(Event {
         id,
+        created_at: tx.ids.times().of(id.0),
         account: (new.account, account),
         event_type: new.event_type,
         occurred_at: new.occurred_at,

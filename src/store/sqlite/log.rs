@@ -6,10 +6,10 @@ use super::admin::{account, sql_offset};
 use super::book::{time, uuid};
 use super::endpoints::find;
 use super::newest::{Wanted, newest_ids};
-use super::{Store, parsed};
+use super::{Store, id_times, parsed};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
-use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
 use crate::domain::time::Timestamp;
 use crate::store::{Page, Paged, StoreError};
 
@@ -43,9 +43,10 @@ impl Store {
                  UNION ALL SELECT id FROM recent_deliveries WHERE endpoint = ?1 \
                  ORDER BY id DESC LIMIT ?2 OFFSET ?3) ORDER BY d.id DESC"
             );
+            let times = id_times::read(&snapshot)?;
             let mut statement = snapshot.prepare_cached(&sql)?;
-            let rows =
-                statement.query_map(params![endpoint.key.0, page.limit(), sql_offset(page)], delivery_from_row)?;
+            let parameters = params![endpoint.key.0, page.limit(), sql_offset(page)];
+            let rows = statement.query_map(parameters, |row| delivery_from_row(row, &times))?;
             Ok(Paged::exact(rows.collect::<Result<_, _>>()?, total))
         })
         .await
@@ -98,8 +99,10 @@ impl Store {
             }
             let sql =
                 format!("{EVENT_COLUMNS} WHERE v.account = ?1 AND v.type <> ?4 ORDER BY v.id DESC LIMIT ?2 OFFSET ?3");
+            let times = id_times::read(&snapshot)?;
             let mut statement = snapshot.prepare_cached(&sql)?;
-            let rows = statement.query_map(params![key, page.limit(), sql_offset(page), TEST_TYPE], event_from_row)?;
+            let parameters = params![key, page.limit(), sql_offset(page), TEST_TYPE];
+            let rows = statement.query_map(parameters, |row| event_from_row(row, &times))?;
             Ok(Paged::exact(rows.collect::<Result<_, _>>()?, total))
         })
         .await
@@ -111,7 +114,10 @@ impl Store {
             let snapshot = db.unchecked_transaction()?;
             let key = account(&snapshot, owner)?.key.0;
             let sql = format!("{EVENT_COLUMNS} WHERE v.id = ?1 AND v.account = ?2 AND v.type <> ?3");
-            let event = snapshot.prepare_cached(&sql)?.query_row(params![id.0, key, TEST_TYPE], event_from_row)?;
+            let times = id_times::read(&snapshot)?;
+            let event = snapshot
+                .prepare_cached(&sql)?
+                .query_row(params![id.0, key, TEST_TYPE], |row| event_from_row(row, &times))?;
             // Those of its acceptance follow it; those of replays are found by the event.
             let sql = format!(
                 "{DELIVERY_COLUMNS} WHERE d.id IN (SELECT id FROM deliveries WHERE id > ?1 AND id <= ?1 + ?2 \
@@ -119,7 +125,7 @@ impl Store {
                  AND n.deleted_at IS NULL ORDER BY d.id LIMIT {MAX_EVENT_DELIVERIES}"
             );
             let mut statement = snapshot.prepare_cached(&sql)?;
-            let rows = statement.query_map(params![id.0, event.deliveries], delivery_from_row)?;
+            let rows = statement.query_map(params![id.0, event.deliveries], |row| delivery_from_row(row, &times))?;
             Ok((event, rows.collect::<Result<_, _>>()?))
         })
         .await
@@ -132,7 +138,9 @@ pub(super) fn find_delivery(db: &Connection, owner: AccountId, id: DeliveryId) -
         "{DELIVERY_COLUMNS} WHERE d.id = ?1 AND n.deleted_at IS NULL \
          AND n.account = (SELECT key FROM accounts WHERE id = ?2 AND deleted_at IS NULL)"
     );
-    Ok(db.prepare_cached(&sql)?.query_row(params![id.0, owner.0.as_bytes()], delivery_from_row)?)
+    let times = id_times::read(db)?;
+    let parameters = params![id.0, owner.0.as_bytes()];
+    Ok(db.prepare_cached(&sql)?.query_row(parameters, |row| delivery_from_row(row, &times))?)
 }
 
 /// The attempts of a delivery, the first one first: what `attempts` has, and the latest in its own row.
@@ -172,13 +180,16 @@ fn deliveries_total(db: &Connection, column: &str, value: i64) -> Result<u64, St
 /// The deliveries with these ids, in their order.
 pub(super) fn deliveries_of(db: &Connection, ids: impl Iterator<Item = i64>) -> Result<Vec<Delivery>, StoreError> {
     let mut statement = db.prepare_cached(&format!("{DELIVERY_COLUMNS} WHERE d.id = ?1"))?;
-    Ok(ids.map(|id| statement.query_row([id], delivery_from_row)).collect::<Result<_, _>>()?)
+    let times = id_times::read(db)?;
+    Ok(ids.map(|id| statement.query_row([id], |row| delivery_from_row(row, &times))).collect::<Result<_, _>>()?)
 }
 
-pub(super) fn delivery_from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
+pub(super) fn delivery_from_row(row: &Row<'_>, times: &IdTimes) -> rusqlite::Result<Delivery> {
     let status = parsed(row, "status", DeliveryStatus::from_column)?;
+    let id = DeliveryId(row.get("id")?);
     Ok(Delivery {
-        id: DeliveryId(row.get("id")?),
+        id,
+        created_at: times.of(id.0),
         endpoint: EndpointId(uuid(row, "endpoint_id")?),
         endpoint_url: row.get("url")?,
         event_type: row.get("type")?,
@@ -195,9 +206,11 @@ pub(super) fn delivery_from_row(row: &Row<'_>) -> rusqlite::Result<Delivery> {
     })
 }
 
-fn event_from_row(row: &Row<'_>) -> rusqlite::Result<Event> {
+fn event_from_row(row: &Row<'_>, times: &IdTimes) -> rusqlite::Result<Event> {
+    let id = EventId(row.get("id")?);
     Ok(Event {
-        id: EventId(row.get("id")?),
+        id,
+        created_at: times.of(id.0),
         account: (AccountId(uuid(row, "account_id")?), AccountKey(row.get("account")?)),
         event_type: row.get("type")?,
         occurred_at: Timestamp::from_millis(row.get("occurred_at")?),

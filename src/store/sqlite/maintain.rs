@@ -2,12 +2,12 @@
 
 use rusqlite::{Connection, params};
 
-use super::Store;
 use super::admin::own_retention;
 use super::lists::list_recent;
 use super::writer::Tx;
+use super::{Store, id_times};
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, EventId};
+use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::time::Timestamp;
 use crate::store::values::{KEPT_ANSWER_TTL, cut};
@@ -53,8 +53,12 @@ impl Store {
 
     /// When the oldest event that is kept was accepted.
     pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.read(|db| Ok(first(db, "SELECT id FROM events ORDER BY id LIMIT 1")?.map(|id| EventId(id).created_at())))
-            .await
+        self.read(|db| {
+            let oldest = first(db, "SELECT id FROM events ORDER BY id LIMIT 1")?;
+            let times = id_times::read(db)?;
+            Ok(oldest.map(|id| times.of(id)))
+        })
+        .await
     }
 
     /// Forgets a step of replays that were finished, and of events that were missed, before anything that is kept.
@@ -70,7 +74,7 @@ impl Store {
                 let cutoff = now.minus(oldest);
                 let sql = "DELETE FROM missed WHERE (endpoint, type, event) IN \
                            (SELECT endpoint, type, event FROM missed WHERE event < ?1 LIMIT ?2)";
-                let event = EventId::first_at(cutoff).0;
+                let event = tx.ids.times().first_at(cutoff);
                 let missed = tx.db.prepare_cached(sql)?.execute(params![event, STEP])?;
                 let sql = "DELETE FROM replays WHERE key IN (SELECT key FROM replays WHERE finished_at < ?1 LIMIT ?2)";
                 let replays = tx.db.prepare_cached(sql)?.execute([cutoff.as_millis(), STEP])?;
@@ -202,7 +206,7 @@ fn old_of(
 
 /// An account's finished deliveries, endpoint by endpoint.
 fn old_deliveries(db: &Connection, from: PurgePosition, since: Timestamp) -> Result<Stretch, StoreError> {
-    let (end, mut at) = (DeliveryId::first_at(since).0, from);
+    let (end, mut at) = (id_times::read(db)?.first_at(since), from);
     loop {
         let sql = "SELECT id, status > 1 FROM delivery_lists WHERE endpoint = ?1 AND id > ?2 AND id < ?3 \
                    ORDER BY id LIMIT ?4";
@@ -223,14 +227,15 @@ fn old_events(db: &Connection, at: PurgePosition, since: Timestamp) -> Result<St
     let sql = format!(
         "SELECT e.id, {UNREFERRED} FROM events e WHERE e.account = ?1 AND e.id > ?2 AND e.id < ?3 ORDER BY e.id LIMIT ?4"
     );
-    let (go, last) = look(db, &sql, [at.account, at.after, EventId::first_at(since).0, LOOK])?;
+    let (go, last) = look(db, &sql, [at.account, at.after, id_times::read(db)?.first_at(since), LOOK])?;
     Ok(last.map(|last| (Old::Events(go), at.after(last))))
 }
 
 /// Bodies of an account's events after `gone`.
 fn old_payloads(db: &Connection, at: PurgePosition, gone: i64, since: Timestamp) -> Result<Stretch, StoreError> {
     let sql = "SELECT id, 1 FROM events WHERE account = ?1 AND id > ?2 AND id < ?3 ORDER BY id LIMIT ?4";
-    let (events, last) = look(db, sql, [at.account, gone.max(at.after), EventId::first_at(since).0, STEP])?;
+    let end = id_times::read(db)?.first_at(since);
+    let (events, last) = look(db, sql, [at.account, gone.max(at.after), end, STEP])?;
     Ok(last.map(|last| (Old::Payloads(at.account, events, last), at.after(last))))
 }
 

@@ -3,7 +3,8 @@
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own. Where a
 //! method lives tells who calls it: `admin`, `endpoints` and `users` the API, `intake` publishing, `dispatch` the engine,
 //! `log` and `search` the lists, which `lists` writes and `newest` merges, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping,
-//! `checkpoint` SQLite's own log, `export` the move to PostgreSQL, `backlog` the metrics.
+//! `checkpoint` SQLite's own log, `id_times` what a wrong clock has made, `export` the move to PostgreSQL, `backlog` the
+//! metrics.
 
 mod admin;
 mod audit;
@@ -16,6 +17,7 @@ mod endpoints;
 mod export;
 #[cfg(test)]
 mod faults;
+mod id_times;
 mod intake;
 mod lists;
 mod log;

@@ -39,6 +39,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/sqlite/0011_compatible.sql"),
         minimum: 0,
     },
+    Migration {
+        name: "0012_id_offsets",
+        sql: include_str!("../../../migrations/sqlite/0012_id_offsets.sql"),
+        minimum: 0,
+    },
 ];
 
 impl Migration {

@@ -13,10 +13,10 @@ use super::endpoints::find;
 use super::log::find_delivery;
 use super::turn::pass_turn;
 use super::writer::Tx;
-use super::{Store, parsed};
+use super::{Store, id_times, parsed};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
-use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
+use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
 use crate::store::shared::{Deed, words};
@@ -201,7 +201,7 @@ impl Store {
         self.read(move |db| {
             let snapshot = db.unchecked_transaction()?;
             let endpoint = find(&snapshot, owner, id)?;
-            let mut missed = Missed { count: 0, oldest_at: None };
+            let (times, mut missed) = (id_times::read(&snapshot)?, Missed { count: 0, oldest_at: None });
             for event_type in endpoint.events {
                 let sql = "SELECT COUNT(*), MIN(event) FROM missed WHERE endpoint = ?1 AND type = ?2";
                 let (count, oldest) =
@@ -209,7 +209,7 @@ impl Store {
                         Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
                     })?;
                 missed.count += u64::try_from(count).unwrap_or(0);
-                let oldest = oldest.map(|id| EventId(id).created_at());
+                let oldest = oldest.map(|id| times.of(id));
                 missed.oldest_at = missed.oldest_at.into_iter().chain(oldest).min();
             }
             Ok(missed)
@@ -274,7 +274,8 @@ impl Store {
 /// The endpoint's job as it would be now.
 fn asked_for(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) -> Result<Job, StoreError> {
     let endpoint = find(db, owner, id)?;
-    let first = EventId::first_at(new.from).0 - 1;
+    let times = id_times::read(db)?;
+    let first = times.first_at(new.from) - 1;
     Ok(Job {
         key: 0,
         endpoint: endpoint.key,
@@ -283,7 +284,7 @@ fn asked_for(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) 
         selection: new.selection,
         status: ReplayStatus::Pending,
         first,
-        last: EventId::first_at(new.to.end_of_second()).0 - 1,
+        last: times.first_at(new.to.end_of_second()) - 1,
         position: first,
     })
 }

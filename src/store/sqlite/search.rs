@@ -3,11 +3,11 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::Store;
 use super::admin::account;
 use super::book::uuid;
 use super::log::{DELIVERY_COLUMNS, deliveries_of, delivery_from_row};
 use super::newest::{Wanted, newest_ids};
+use super::{Store, id_times};
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId};
@@ -36,7 +36,7 @@ impl Store {
             let condition = Condition::of(&snapshot, owner, &filter)?;
             // One look at each row for the total and for the page.
             let most = usize::try_from(page.max_found()).unwrap_or(usize::MAX);
-            let ids = newest_ids(&snapshot, &condition.wanted(filter.ids()), most)?;
+            let ids = newest_ids(&snapshot, &condition.wanted(filter.ids(&id_times::read(&snapshot)?)), most)?;
             let found = ids.len() as u64;
             let skipped = usize::try_from(page.offset()).unwrap_or(usize::MAX);
             let shown = ids.into_iter().skip(skipped).take(page.limit() as usize);
@@ -55,13 +55,15 @@ impl Store {
         self.read(move |db| {
             let snapshot = db.unchecked_transaction()?;
             let condition = Condition::of(&snapshot, owner, &filter)?;
-            let (first, end) = range(filter.ids());
+            let times = id_times::read(&snapshot)?;
+            let (first, end) = range(filter.ids(&times));
             let range = (first, end.min(before.unwrap_or(i64::MAX)));
             let ids = newest_ids(&snapshot, &Wanted { ids: range, ..Wanted::all_of(&condition.endpoints) }, STRETCH)?;
             let sql =
                 format!("{DELIVERY_COLUMNS} WHERE {} AND {} ORDER BY d.id DESC", one_of("d.id", &ids), condition.sql);
             let mut statement = snapshot.prepare(&sql)?;
-            let rows = statement.query_map(params_from_iter(&condition.values), delivery_from_row)?;
+            let rows =
+                statement.query_map(params_from_iter(&condition.values), |row| delivery_from_row(row, &times))?;
             let next = ids.last().copied().filter(|_| ids.len() == STRETCH);
             Ok(Stretch { items: rows.collect::<Result<_, _>>()?, next })
         })

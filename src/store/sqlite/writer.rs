@@ -15,7 +15,7 @@ use super::intake::Inserts;
 use super::lists::{is_to_be_listed, is_to_be_listed_beside, list_recent};
 use super::pace::Pace;
 use super::queue::{Next, Receiver, Sender, queue};
-use super::{QUEUE_TIMEOUT, dispatch, peer};
+use super::{QUEUE_TIMEOUT, dispatch, id_times, peer};
 use crate::domain::id::{DeliveryId, EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
 use crate::log_limit::LogLimit;
@@ -217,14 +217,28 @@ pub(super) fn start(
     let data_version = data_version(&db)?;
     let mut book = Book::new(view);
     book.reload(&db, &shared)?;
-    let ids = IdSequence::after(last_id(&db)?);
+    let ids = IdSequence::after(last_id(&db)?, id_times::read(&db)?);
     let checkpoints = Checkpoints::start(path)?;
     let (queue, writes) = queue();
     let path = path.to_owned();
     let (alive, running) = watch::channel(());
     let (listed, swept) = (Instant::now(), Instant::now());
-    let stale = false;
-    let thread = Writer { path, db, book, shared, ids, lease, lock, data_version, stale, listed, swept, checkpoints };
+    let (stale, judged_ahead) = (false, Duration::ZERO);
+    let thread = Writer {
+        path,
+        db,
+        book,
+        shared,
+        ids,
+        judged_ahead,
+        lease,
+        lock,
+        data_version,
+        stale,
+        listed,
+        swept,
+        checkpoints,
+    };
     std::thread::Builder::new()
         .name("store-writer".into())
         .spawn(move || {
@@ -241,6 +255,8 @@ struct Writer {
     book: Book,
     shared: Arc<Shared>,
     ids: IdSequence,
+    /// By how much the greatest id was ahead of the clock when it was last judged why.
+    judged_ahead: Duration,
     lease: i64,
     /// Held while a server has the file.
     lock: Option<std::fs::File>,
@@ -300,7 +316,8 @@ impl Writer {
         // The command line may have rotated the master key: nothing is sealed with the old one from here on.
         self.shared.reload_keyring();
         self.book.reload(&self.db, &self.shared)?;
-        self.ids = IdSequence::after(last_id(&self.db)?);
+        self.ids = IdSequence::after(last_id(&self.db)?, id_times::read(&self.db)?);
+        self.judged_ahead = Duration::ZERO;
         let generation = peer::generation(&self.db)?;
         self.data_version = version;
         self.stale = false;
@@ -380,6 +397,22 @@ impl Writer {
         // Inside the lock nobody else can write any more: what is read now is the truth of this transaction.
         self.notice_others()?;
         self.stale = true;
+        self.judge_clock()
+    }
+
+    /// Sets the times of ids right where the greatest one is ahead of the clock: once each time that the clock is set back.
+    fn judge_clock(&mut self) -> Result<(), StoreError> {
+        let (now, last) = (self.shared.clock.now(), self.ids.last());
+        let ahead = self.ids.times().ahead(last, now);
+        if ahead <= self.judged_ahead + id_times::TOLERANCE {
+            self.judged_ahead = self.judged_ahead.min(ahead);
+            return Ok(());
+        }
+        self.judged_ahead = ahead;
+        if let Some(times) = id_times::set_right(&self.db, &self.ids, now)? {
+            self.ids = IdSequence::after(last, times);
+            self.judged_ahead = Duration::ZERO;
+        }
         Ok(())
     }
 
