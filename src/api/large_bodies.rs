@@ -78,21 +78,21 @@ mod tests {
 
     const BATCH: usize = 8 << 20;
 
-    fn account(number: u8) -> Option<AccountId> {
-        Some(AccountId::from_random([number; 16]))
+    fn account(number: u8) -> AccountId {
+        AccountId::from_random([number; 16])
     }
 
     #[tokio::test(start_paused = true)]
     async fn one_account_cannot_take_all_of_the_memory() {
         let bodies = LargeBodies::default();
-        let first = (bodies.share(account(1), BATCH).await, bodies.share(account(1), BATCH).await);
+        let first = (bodies.share(Some(account(1)), BATCH).await, bodies.share(Some(account(1)), BATCH).await);
         assert!(first.0.is_some() && first.1.is_some());
-        assert!(bodies.share(account(1), 1).await.is_none(), "it has its part");
-        let second = (bodies.share(account(2), BATCH).await, bodies.share(account(2), BATCH).await);
+        assert!(bodies.share(Some(account(1)), 1).await.is_none(), "it has its part");
+        let second = (bodies.share(Some(account(2)), BATCH).await, bodies.share(Some(account(2)), BATCH).await);
         assert!(second.0.is_some() && second.1.is_some(), "another account has as much");
-        assert!(bodies.share(account(3), 1).await.is_none(), "and that is all");
+        assert!(bodies.share(Some(account(3)), 1).await.is_none(), "and that is all");
         drop(first);
-        assert!(bodies.share(account(3), BATCH).await.is_some());
+        assert!(bodies.share(Some(account(3)), BATCH).await.is_some());
         drop(second);
         assert_eq!(bodies.all.available_permits(), BUDGET / UNIT);
     }
@@ -101,7 +101,7 @@ mod tests {
     async fn accounts_that_have_no_body_under_way_are_forgotten() {
         let bodies = LargeBodies::default();
         for number in 0..=u8::MAX {
-            assert!(bodies.share(account(number), BATCH).await.is_some());
+            assert!(bodies.share(Some(account(number)), BATCH).await.is_some());
         }
         assert!(bodies.accounts.lock().expect("no panic").len() <= MAX_UNUSED);
     }
