@@ -91,10 +91,8 @@ impl IdTimes {
         }
         for (index, Segment { offset, floor }) in self.segments.iter().enumerate() {
             let end = self.segments.get(index + 1).map_or(i64::MAX, |next| next.offset.first_id);
-            first = match *floor >= time {
-                true => offset.first_id,
-                false => first_at_clock(earlier(time, -offset.offset_ms)).max(offset.first_id),
-            };
+            let of_segment = first_at_clock(earlier(time, -offset.offset_ms)).max(offset.first_id);
+            first = if *floor >= time { offset.first_id } else { of_segment };
             if first < end {
                 break;
             }
