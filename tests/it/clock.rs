@@ -75,7 +75,7 @@ async fn scene(f: &mut Fixture, restart: bool) -> [(DeliveryId, Timestamp); 3] {
     assert_eq!(ahead.1, start.plus(2 * HOUR + 10 * YEAR));
     f.clock.set(start.plus(2 * HOUR + Duration::from_millis(500)));
     if restart {
-        take(f, |f| f.restarted()).await;
+        take(f, Fixture::restarted).await;
     }
     let after = deliver(f, 3).await;
     [before, ahead, after]
