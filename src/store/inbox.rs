@@ -404,9 +404,14 @@ mod tests {
     #[test]
     fn bodies_are_counted_in_bytes() {
         let (inbox, _engine) = Inbox::new();
-        let first = inbox.reserve(&Arc::default(), MAX_HELD_BYTES - 1);
+        let prompt = || {
+            let endpoint = Arc::<Room>::default();
+            endpoint.note_pace(Pace::Prompt);
+            endpoint
+        };
+        let first = inbox.reserve(&prompt(), MAX_HELD_BYTES - 1);
         assert!(first.is_some());
-        assert!(inbox.reserve(&Arc::default(), 2).is_none());
-        assert!(inbox.reserve(&Arc::default(), 1).is_some());
+        assert!(inbox.reserve(&prompt(), 2).is_none());
+        assert!(inbox.reserve(&prompt(), 1).is_some());
     }
 }

@@ -144,7 +144,7 @@ async fn whatever_statement_is_interrupted_what_was_refused_is_not_there_and_wha
         for answer in answers {
             match answer {
                 Ok(events) => accepted += events,
-                Err(StoreError::Unavailable(_)) => refused += 1,
+                Err(StoreError::Unavailable(_) | StoreError::TooSlow) => refused += 1,
                 Err(other) => panic!("{other}"),
             }
         }
