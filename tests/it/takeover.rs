@@ -12,19 +12,20 @@ async fn a_node_starts_and_takes_over_however_much_a_dead_one_left() {
         return;
     }
     let app = App::start().await;
-    // A node that is dead, and a database that takes a millisecond for each of its leases.
-    let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.001); RETURN NEW; END $$; \
+    // A node that is dead, and a database that takes 0.3 ms and more for each of its leases: 4.5 s and more for all of them,
+    // which is as long as a statement may take, and less than a second for a step.
+    let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.0003); RETURN NEW; END $$; \
                CREATE TRIGGER slow BEFORE UPDATE ON queue FOR EACH ROW WHEN (OLD.lease = 777) EXECUTE FUNCTION slow(); \
                INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES (777, 0, true); \
                INSERT INTO queue (account, delivery, endpoint, event, size, lease) \
-               SELECT 0, n, 0, n, 0, 777 FROM generate_series(1, 6000) AS n";
+               SELECT 0, n, 0, n, 0, 777 FROM generate_series(1, 15000) AS n";
     database::execute(app.folder(), sql).await;
     let _second = app.another(&[]).await;
     let left = "SELECT count(*) FROM queue WHERE lease = 777";
     eventually("all of it to be free", || async { (database::number(app.folder(), left).await == 0).then_some(()) })
         .await;
     let due = "SELECT count(*) FROM queue WHERE due_at IS NOT NULL";
-    assert_eq!(database::number(app.folder(), due).await, 6_000);
+    assert_eq!(database::number(app.folder(), due).await, 15_000);
 }
 
 #[tokio::test]
