@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 /// The shortest time between two lines of one place.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets one line a second pass. Each place that logs has its own, as a `static`.
+/// Lets one line a second pass. Each place that logs has its own.
+#[derive(Debug)]
 pub struct LogLimit(Mutex<State>);
 
+#[derive(Debug)]
 struct State {
     last: Option<Instant>,
     suppressed: u64,

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
 /// What `future` comes to, if it does within `limit`. No timer is made where it is ready at once, as most of what a
@@ -14,6 +15,14 @@ pub async fn at_most<F: Future>(limit: Duration, future: F) -> Result<F::Output,
     match poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
         Poll::Ready(output) => Ok(output),
         Poll::Pending => tokio::time::timeout(limit, future).await,
+    }
+}
+
+/// Waits until a moment; for ever where there is none.
+pub async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

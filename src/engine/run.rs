@@ -15,6 +15,7 @@ use crate::domain::time::Timestamp;
 use crate::log_limit::LogLimit;
 use crate::store::Claimed;
 use crate::store::inbox::Nudge;
+use crate::waiting::sleep_until;
 
 /// Everything that is due is looked up again this often, should a nudge ever be lost.
 const RESCAN_EVERY: Duration = Duration::from_secs(300);
@@ -162,13 +163,6 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
             let found = found.inspect_err(|error| tracing::error!(%error, "due deliveries could not be looked up"));
             let _ = reports.send(Report::Rescanned(found.ok()));
         });
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 

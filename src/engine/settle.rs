@@ -22,6 +22,7 @@ use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::store::inbox::Leased;
 use crate::store::{Isolation, Settled, Settlement, StoreError, Unattempted};
+use crate::waiting::sleep_until;
 
 /// Outcomes in one write.
 const MAX_BATCH: usize = 512;
@@ -263,13 +264,6 @@ async fn retry_apart<S: Dispatch>(writer: Writer<S>, mut set_aside: mpsc::Unboun
                 }
             }
         }
-    }
-}
-
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }
 
