@@ -109,6 +109,14 @@ impl App {
         self.folder.path()
     }
 
+    /// One of the numbers that the server tells of itself, without the prefix of its name.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let text = Call::new(self.address, "GET", "/metrics").send().await.text;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("aldaba_{name} ")));
+        line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no metric {name}"))
+    }
+
     /// A key of the account that may do only this.
     pub async fn key_for(&self, permissions: &[Permission]) -> String {
         key(&self.store, Some(self.account), permissions).await

@@ -39,17 +39,9 @@ pub fn arrivals(receiver: &Receiver) -> HashMap<String, usize> {
     arrivals
 }
 
-/// One of the node's own numbers.
-async fn metric(app: &App, name: &str) -> u64 {
-    let text = Call::new(app.address, "GET", "/metrics").send().await.text;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))).expect("a count");
-    line.parse().expect("a number")
-}
-
 /// What the node has delivered itself.
 async fn delivered(app: &App) -> u64 {
-    metric(app, "aldaba_attempts_delivered_total").await
+    app.metric("attempts_delivered_total").await
 }
 
 #[tokio::test]
@@ -289,8 +281,7 @@ async fn requests_to_an_endpoint_are_bounded_over_all_nodes() {
     receiver.always(Reply::Late(Duration::from_millis(30)));
     // Until each knows of the other, there may be twice as many.
     for node in [&first, &second] {
-        eventually("both to know of each other", || async { (metric(node, "aldaba_nodes").await == 2).then_some(()) })
-            .await;
+        eventually("both to know of each other", || async { (node.metric("nodes").await == 2).then_some(()) }).await;
     }
     first.endpoint(&receiver.url()).await;
     for number in 0..20 {

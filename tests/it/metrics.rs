@@ -7,17 +7,9 @@ use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::store::{Backlog, Store, Unattempted};
 use serde_json::json;
 
-use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
+use crate::app::{App, EVENT, Receiver, Reply, eventually};
 use crate::database;
 use crate::fixture::{Fixture, event};
-
-/// One of the server's own numbers, which a scrape finds without waiting.
-async fn metric(app: &App, name: &str) -> u64 {
-    let text = Call::new(app.address, "GET", "/metrics").send().await.text;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("aldaba_{name} ")));
-    line.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no metric {name}"))
-}
 
 async fn backlog(store: &Store, most: usize) -> Backlog {
     store.backlog(most).await.expect("measured")
@@ -87,13 +79,13 @@ async fn a_server_tells_its_backlog() {
     let app = app.restart(&settings).await;
     // An endpoint has at most 1,024 of them in memory.
     let due = eventually("the first measurement", || async {
-        (metric(&app, "backlog_measured_timestamp_seconds").await > 0).then_some(metric(&app, "deliveries_due").await)
+        (app.metric("backlog_measured_timestamp_seconds").await > 0).then_some(app.metric("deliveries_due").await)
     })
     .await;
     assert!((900..=2_000).contains(&due), "{due}");
-    assert!(metric(&app, "oldest_due_seconds").await < 60);
+    assert!(app.metric("oldest_due_seconds").await < 60);
     for name in ["database_calls_waiting", "database_reads_waiting", "database_node_calls_waiting"] {
-        assert!(metric(&app, name).await < 10, "{name}");
+        assert!(app.metric(name).await < 10, "{name}");
     }
 }
 
@@ -101,13 +93,13 @@ async fn a_server_tells_its_backlog() {
 #[tokio::test]
 async fn a_view_that_is_not_kept_up_to_date_tells_its_age() {
     let app = App::start().await;
-    assert_eq!(metric(&app, "view_age_seconds").await, 0);
+    assert_eq!(app.metric("view_age_seconds").await, 0);
     if !database::is_postgres() {
         return;
     }
     let locked = database::connect(&database::url(app.folder())).await;
     locked.batch_execute("BEGIN; LOCK TABLE changes IN ACCESS EXCLUSIVE MODE").await.expect("locked");
-    eventually("an old view", || async { (metric(&app, "view_age_seconds").await >= 2).then_some(()) }).await;
+    eventually("an old view", || async { (app.metric("view_age_seconds").await >= 2).then_some(()) }).await;
     locked.batch_execute("ROLLBACK").await.expect("free again");
-    eventually("a current view", || async { (metric(&app, "view_age_seconds").await == 0).then_some(()) }).await;
+    eventually("a current view", || async { (app.metric("view_age_seconds").await == 0).then_some(()) }).await;
 }

@@ -14,13 +14,6 @@ use crate::database;
 /// Nothing that hangs is given up while the test looks.
 const NEVER: (&str, &str) = ("WEBHOOKS__TIMEOUT", "2m");
 
-async fn metric(app: &App, name: &str) -> u64 {
-    let text = Call::new(app.address, "GET", "/metrics").send().await.text;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("aldaba_{name} "))).expect("a metric");
-    line.parse().expect("a number")
-}
-
 /// The numbers of the events that have arrived.
 fn numbers(receiver: &Receiver) -> Vec<u64> {
     let number = |body: &[u8]| {
@@ -51,7 +44,7 @@ async fn endpoints_that_begin_to_hang_while_they_are_busy_do_not_stop_another_on
         app.publish(json!({ "n": n })).await;
     }
     other.wait_for(200 + EVENTS).await;
-    assert_eq!(metric(&app, "attempts_failed_total").await, 0, "the others still hang");
+    assert_eq!(app.metric("attempts_failed_total").await, 0, "the others still hang");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +76,7 @@ async fn slow_endpoints_with_large_bodies_leave_memory_to_another_account_whose_
     let arrived = numbers(&other);
     let late = arrived.windows(2).filter(|pair| pair[1] + 8 < pair[0]).count();
     assert_eq!(late, 0, "none passes those that were accepted long before it: {arrived:?}");
-    assert_eq!(metric(&app, "attempts_failed_total").await, 0, "the others are still under way");
+    assert_eq!(app.metric("attempts_failed_total").await, 0, "the others are still under way");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

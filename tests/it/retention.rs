@@ -296,14 +296,6 @@ async fn retention_by_rows_reads_what_stays_once_in_a_round() {
     assert!(read < 10 * 30_000, "each row is read a few times, and not once in each of 20 steps: {read} rows");
 }
 
-/// A number in what the server says of itself.
-async fn metric(app: &App, name: &str) -> u64 {
-    let text = Call::new(app.address, "GET", "/metrics").send().await.text;
-    let text = String::from_utf8_lossy(&text).into_owned();
-    let line = text.lines().find_map(|line| line.strip_prefix(&format!("aldaba_{name} "))).expect("a metric");
-    line.parse().expect("a number")
-}
-
 #[tokio::test]
 async fn a_kind_of_housekeeping_that_fails_is_told_and_stops_no_other() {
     let app = App::start().await;
@@ -334,20 +326,20 @@ async fn a_kind_of_housekeeping_that_fails_is_told_and_stops_no_other() {
     let app = App::again(folder).await;
     crate::app::eventually("the end of the first round", || async {
         let gone = crate::database::number(app.folder(), "SELECT count(*) FROM sessions").await == 0;
-        (gone && metric(&app, "housekeeping_failures_total").await == 1).then_some(())
+        (gone && app.metric("housekeeping_failures_total").await == 1).then_some(())
     })
     .await;
-    assert_eq!(metric(&app, "housekeeping_last_success_timestamp_seconds").await, 0);
+    assert_eq!(app.metric("housekeeping_last_success_timestamp_seconds").await, 0);
     let folder = app.stop().await;
     crate::database::execute(folder.path(), allow).await;
     let app = App::again(folder).await;
     crate::app::eventually("a round without a failure", || async {
-        (metric(&app, "housekeeping_last_success_timestamp_seconds").await > 1_700_000_000).then_some(())
+        (app.metric("housekeeping_last_success_timestamp_seconds").await > 1_700_000_000).then_some(())
     })
     .await;
-    assert_eq!(metric(&app, "housekeeping_failures_total").await, 0);
+    assert_eq!(app.metric("housekeeping_failures_total").await, 0);
     // The oldest day began today, or the event was accepted a moment ago.
-    assert!(metric(&app, "retention_oldest_day_seconds").await <= 2 * 86_400);
+    assert!(app.metric("retention_oldest_day_seconds").await <= 2 * 86_400);
 }
 
 #[tokio::test]
