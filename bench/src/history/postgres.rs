@@ -58,7 +58,7 @@ fn partitions(days: RangeInclusive<u64>) -> String {
     sql
 }
 
-/// What is open is due `tomorrow`.
+/// Retries are due `tomorrow`.
 fn inserts(made: &str, tomorrow: u64) -> [String; 5] {
     let body = body();
     [
@@ -77,7 +77,7 @@ fn inserts(made: &str, tomorrow: u64) -> [String; 5] {
         format!(
             "{made} INSERT INTO queue (account, delivery, endpoint, event, size, attempt, failures, due_at) \
              SELECT account, id + 1, endpoint, id, {BODY_BYTES}, attempt, attempt, {tomorrow} FROM made \
-             WHERE status < 2"
+             WHERE status = 1"
         ),
         format!("{made} INSERT INTO attempts (account, delivery, {EARLIER_COLUMNS}) SELECT account, id + 1, {EARLIER}"),
     ]

@@ -29,7 +29,7 @@ pub fn write(file: &Path, past: Past) -> anyhow::Result<()> {
              {made} INSERT INTO payloads (event, body) SELECT id, CAST({body} AS BLOB) FROM made; \
              {made} INSERT INTO deliveries (id, endpoint, event, {OUTCOME_COLUMNS}, failures, due_at) \
              SELECT id + 1, endpoint, id, {OUTCOME}, CASE WHEN status < 2 THEN attempt ELSE 0 END, \
-             CASE WHEN status < 2 THEN {tomorrow} END FROM made; \
+             CASE WHEN status = 1 THEN {tomorrow} END FROM made; \
              {made} INSERT INTO attempts (delivery, {EARLIER_COLUMNS}) SELECT id + 1, {EARLIER}; \
              INSERT INTO delivery_lists SELECT endpoint, id, event, status, attempt, response_status, response_time_ms \
              FROM recent_deliveries ORDER BY endpoint, id; \
