@@ -28,6 +28,24 @@ async fn a_node_starts_and_takes_over_however_much_a_dead_one_left() {
     assert_eq!(database::number(app.folder(), due).await, 15_000);
 }
 
+/// A step of a fixed size that the database could not end within the timeout of a statement (4.5 s) was tried again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_does_not_end_in_time_is_followed_by_smaller_ones() {
+    if !database::is_postgres() {
+        return;
+    }
+    let app = App::start().await;
+    // 10 s for a step of 1,000, and 5 s for one of 500.
+    let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$; \
+               CREATE TRIGGER slow BEFORE UPDATE ON queue FOR EACH ROW WHEN (OLD.lease = 779) EXECUTE FUNCTION slow(); \
+               INSERT INTO queue (account, delivery, endpoint, event, size, lease) \
+               SELECT 0, n, 0, n, 0, 779 FROM generate_series(1, 1100) AS n; \
+               INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES (779, 0, true)";
+    database::execute(app.folder(), sql).await;
+    let freed = "SELECT count(*) FROM queue WHERE lease IS NULL";
+    eventually("a step", || async { (database::number(app.folder(), freed).await > 0).then_some(()) }).await;
+}
+
 #[tokio::test]
 async fn what_a_dead_node_had_leased_is_found_by_its_key_and_its_row_goes_afterwards() {
     if !database::is_postgres() {

@@ -35,9 +35,9 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Beats between two looks for nodes that died.
 const TAKE_OVER_EVERY: u64 = 2;
 
-/// Deliveries that one step of a take-over frees in a commit: some 10 ms. A step has 4.5 s, so that it still ends where the
-/// database takes 4 ms for each.
-const FREED_STEP: i64 = 1_000;
+/// Deliveries that one step of a take-over frees at most in a commit: some 10 ms. A step that fails is followed by one of half
+/// as many: a step has 4.5 s, however slow the database is.
+const MAX_FREED_STEP: i64 = 1_000;
 
 /// How long the steps of one beat may take: the next beat is not late for them. More nodes free more.
 const FREEING: Duration = Duration::from_millis(500);
@@ -84,7 +84,32 @@ pub(super) struct Node {
     given: Given,
     /// The oldest program that the database admitted at the last heartbeat.
     minimum: AtomicI64,
+    freed_step: FreedStep,
     tasks: Mutex<Vec<AbortHandle>>,
+}
+
+/// How many deliveries the next step of a take-over frees: half as many after a step that failed, twice as many after one that
+/// ended, from 1 to [`MAX_FREED_STEP`].
+struct FreedStep(AtomicI64);
+
+impl Default for FreedStep {
+    fn default() -> Self {
+        Self(AtomicI64::new(MAX_FREED_STEP))
+    }
+}
+
+impl FreedStep {
+    /// Begins a step and returns its size. The step counts as failed until [`FreedStep::end`]: its caller may give up.
+    fn begin(&self) -> i64 {
+        let step = self.0.load(Ordering::Relaxed);
+        self.0.store((step / 2).max(1), Ordering::Relaxed);
+        step
+    }
+
+    /// The step of that size has ended.
+    fn end(&self, step: i64) {
+        self.0.store((step * 2).min(MAX_FREED_STEP), Ordering::Relaxed);
+    }
 }
 
 impl Node {
@@ -148,7 +173,7 @@ impl Node {
         self.hear(began);
         self.count(&db, shared).await?;
         drop(db);
-        if let Err(error) = take_over(pool, shared, Duration::ZERO).await {
+        if let Err(error) = self.take_over(pool, shared, Duration::ZERO).await {
             tracing::warn!(%error, "what dead nodes left could not be taken over, and is tried again");
         }
         Ok(())
@@ -166,7 +191,7 @@ impl Node {
         }
         let sql = format!("UPDATE nodes SET seen_at = -{NOW} WHERE key = $1 AND seen_at >= 0");
         execute(&pool.get().await?, &sql, &[&key]).await?;
-        while free_step(pool, shared, key).await? == FREED_STEP {}
+        while self.free(pool, shared, key).await?.more {}
         Ok(())
     }
 
@@ -259,48 +284,63 @@ impl Node {
         }
         Ok(())
     }
+
+    /// Marks nodes as dead that were not heard of, and frees what is leased to dead ones: one step, and more until `time` is up.
+    async fn take_over(&self, pool: &Pool, shared: &Shared, time: Duration) -> Result<(), StoreError> {
+        let (began, lease) = (Instant::now(), i64::try_from(LEASE.as_millis()).expect("some seconds"));
+        let db = pool.get().await?;
+        // One that was heard of in the future was heard of by a clock that has since gone back.
+        let sql = format!(
+            "UPDATE nodes SET seen_at = -{NOW} \
+             WHERE seen_at >= 0 AND (seen_at < {NOW} - $1::bigint OR seen_at > {NOW} + $1::bigint)"
+        );
+        execute(&db, &sql, &[&lease]).await?;
+        let dead = rows(&db, "SELECT key FROM nodes WHERE seen_at < 0 ORDER BY key LIMIT $1", &[&DEAD_NODES]).await?;
+        drop(db);
+        for row in dead {
+            let key = get(&row, "key")?;
+            loop {
+                let freed = self.free(pool, shared, key).await?;
+                if freed.some && began.elapsed() >= time {
+                    return Ok(());
+                }
+                if !freed.more {
+                    break;
+                }
+            }
+            // A write of the dead node ends within its timeout, which is shorter than a lease. Until then its row stays, so that
+            // what the write leases is found by the next step.
+            let sql = format!("DELETE FROM nodes WHERE key = $1 AND seen_at < 0 AND -seen_at < {NOW} - $2::bigint");
+            execute(&pool.get().await?, &sql, &[&key, &lease]).await?;
+        }
+        Ok(())
+    }
+
+    /// Frees a step of what is leased to a node that is marked as dead.
+    async fn free(&self, pool: &Pool, shared: &Shared, key: i64) -> Result<Freed, StoreError> {
+        let step = self.freed_step.begin();
+        let freed = free_step(pool, shared, key, step).await?;
+        self.freed_step.end(step);
+        Ok(Freed { some: freed > 0, more: freed == step })
+    }
 }
 
-/// Marks nodes as dead that were not heard of, and frees what is leased to dead ones: one step, and more until `time` is up.
-async fn take_over(pool: &Pool, shared: &Shared, time: Duration) -> Result<(), StoreError> {
-    let (began, lease) = (Instant::now(), i64::try_from(LEASE.as_millis()).expect("some seconds"));
-    let db = pool.get().await?;
-    // One that was heard of in the future was heard of by a clock that has since gone back.
-    let sql = format!(
-        "UPDATE nodes SET seen_at = -{NOW} \
-         WHERE seen_at >= 0 AND (seen_at < {NOW} - $1::bigint OR seen_at > {NOW} + $1::bigint)"
-    );
-    execute(&db, &sql, &[&lease]).await?;
-    let dead = rows(&db, "SELECT key FROM nodes WHERE seen_at < 0 ORDER BY key LIMIT $1", &[&DEAD_NODES]).await?;
-    drop(db);
-    for row in dead {
-        let key = get(&row, "key")?;
-        loop {
-            let freed = free_step(pool, shared, key).await?;
-            if freed > 0 && began.elapsed() >= time {
-                return Ok(());
-            }
-            if freed < FREED_STEP {
-                break;
-            }
-        }
-        // A write of the dead node ends within its timeout, which is shorter than a lease. Until then its row stays, so that
-        // what the write leases is found by the next step.
-        let sql = format!("DELETE FROM nodes WHERE key = $1 AND seen_at < 0 AND -seen_at < {NOW} - $2::bigint");
-        execute(&pool.get().await?, &sql, &[&key, &lease]).await?;
-    }
-    Ok(())
+/// What a step of a take-over has freed.
+struct Freed {
+    some: bool,
+    /// Whether there may be more.
+    more: bool,
 }
 
 /// Frees a step of what is leased to a node that is marked as dead. Returns how many deliveries.
-async fn free_step(pool: &Pool, shared: &Shared, key: i64) -> Result<i64, StoreError> {
+async fn free_step(pool: &Pool, shared: &Shared, key: i64, step: i64) -> Result<i64, StoreError> {
     let db = pool.get().await?;
     // Several nodes take over from one: each frees others. A row that is being written by the dead node is left for later.
     // In the order of the leases: a plan that sorts nothing stops after a step, and does not read all that the index holds.
     let sql = "UPDATE queue SET lease = NULL, due_at = $2 WHERE ctid = ANY (ARRAY(SELECT ctid FROM queue \
                WHERE lease BETWEEN $1 AND $1 AND EXISTS (SELECT 1 FROM nodes WHERE key = $1 AND seen_at < 0) \
                ORDER BY lease LIMIT $3 FOR UPDATE SKIP LOCKED)) RETURNING endpoint, replay";
-    let freed = rows(&db, sql, &[&key, &shared.clock.now().as_millis(), &FREED_STEP]).await?;
+    let freed = rows(&db, sql, &[&key, &shared.clock.now().as_millis(), &step]).await?;
     drop(db);
     if freed.is_empty() {
         return Ok(0);
@@ -394,7 +434,7 @@ async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
                 if unknown {
                     mark_unknown(&pool).await?;
                 }
-                take_over(&pool, &shared, FREEING).await
+                node.take_over(&pool, &shared, FREEING).await
             };
             if let Err(error) = super::in_time(taking_over).await {
                 tracing::warn!(%error, "what dead nodes left could not be taken over, and is tried again");
