@@ -125,6 +125,23 @@ async fn a_command_needs_no_tables_of_its_own() {
     assert!(refused.contains("privilege") && refused.contains("ON accounts TO"), "{refused}");
 }
 
+/// A command made the partitions of the coming days where they were missing, which only the owner of the tables may.
+#[tokio::test]
+async fn a_command_leaves_the_partitions_of_days_to_servers() {
+    if !database::is_postgres() {
+        return;
+    }
+    let limited = Limited::new().await;
+    let days = "SELECT format('DROP TABLE %s', string_agg(i.inhrelid::regclass::text, ', ')) FROM pg_inherits i \
+                JOIN pg_class c ON c.oid = i.inhparent WHERE c.relname = 'events'";
+    let db = database::connect(&database::url(limited.folder.path())).await;
+    let drop: String = db.query_one(days, &[]).await.expect("a statement").get(0);
+    limited.execute(&drop).await;
+    let mut command = aldaba(limited.folder.path(), &["accounts", "list"]);
+    let listed = command.env("ALDABA_DATABASE_URL", limited.url()).output().expect("it runs");
+    assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+}
+
 #[tokio::test]
 async fn a_role_that_may_not_make_the_first_tables_is_told_how_it_may() {
     if !database::is_postgres() {

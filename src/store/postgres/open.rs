@@ -41,9 +41,10 @@ impl Store {
         let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;
         shared.set_id_times(ids::read_times(&db).await.map_err(|e| failed("cannot read", &e))?);
         drop(db);
-        let first_id = shared.id_times().first_at(shared.clock.now());
-        partitions::create(&pool, first_id).await.map_err(|e| failed("cannot use", &e))?;
+        // A command leaves the days to servers: its role may own no table.
         if serves {
+            let first_id = shared.id_times().first_at(shared.clock.now());
+            partitions::create(&pool, first_id).await.map_err(|e| failed("cannot use", &e))?;
             node.join(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
         }
         follower.refresh().await.map_err(|e| failed("cannot read", &e))?;
