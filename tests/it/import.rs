@@ -2,9 +2,12 @@
 
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
-use aldaba::clock::{SystemClock, SystemRandom};
+use aldaba::clock::{Clock, ManualClock, SystemClock, SystemRandom};
 use aldaba::domain::endpoint::Ordering;
+use aldaba::domain::event::Event;
+use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::keys::KeySource;
@@ -15,6 +18,7 @@ use crate::app::{App, Call, EVENT, Receiver, Reply};
 use crate::command_line::aldaba;
 use crate::crash::Server;
 use crate::database;
+use crate::fixture::event;
 use crate::verify::assert_signed;
 
 /// Every attribute of every list that the key can read.
@@ -134,7 +138,6 @@ async fn a_database_that_is_in_use_takes_in_no_other() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     use aldaba::domain::event::{NewEvent, message};
-    use aldaba::domain::time::Timestamp;
     if !database::is_postgres() {
         return;
     }
@@ -148,14 +151,14 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     let endpoint = source.create_endpoint(account, new, None).await.expect("an endpoint").resource.id;
     let now = Timestamp::from_millis(1_800_000_000_000);
     for _ in 0..6 {
-        let event = |n: u32| NewEvent {
+        let numbered = |n: u32| NewEvent {
             account,
             event_type: EVENT.into(),
             occurred_at: now,
             validation_id: None,
             body: message(EVENT, now, &format!("{{\"n\":{n}}}")),
         };
-        source.accept((0..1_000).map(event).collect(), None).await.expect("accepted");
+        source.accept((0..1_000).map(numbered).collect(), None).await.expect("accepted");
     }
     drop(source);
     let target = open(postgres, keys.clone()).await;
@@ -182,7 +185,49 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     }
 }
 
+/// The times of ids that a clock ahead has made are told by the offsets of the file.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn times_that_were_set_right_in_the_file_are_right_after_the_import() {
+    if !database::is_postgres() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("aldaba.db");
+    let (postgres, keys) = database::options(folder.path());
+    let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_770_000_000_000)));
+    let source = open_at(Database::Sqlite(file.clone()), keys.clone(), clock.clone()).await;
+    let account = source.create_account("a".into(), None).await.expect("an account").id;
+    let start = clock.now();
+    for (n, hours) in [(1, 0), (2, 10 * 365 * 24), (3, 1), (4, 2)] {
+        clock.set(start.plus(Duration::from_secs(hours * 3_600)));
+        source.accept(vec![event(account, n)], None).await.expect("accepted");
+    }
+    let all = Page { page: 1, per_page: 100 };
+    let times = |events: &[Event]| events.iter().map(|event| (event.id, event.created_at)).collect::<Vec<_>>();
+    let before = times(&source.events(account, all).await.expect("listed").items);
+    assert!(before.iter().all(|(_, at)| *at <= clock.now()), "{before:?}");
+    source.close().await.expect("closed");
+    drop(source);
+    let target = open(postgres.clone(), keys.clone()).await;
+    crate::app::eventually("the file to be free", || async {
+        target.import(&file, &keys, &SystemClock, |_, _| {}).await.ok()
+    })
+    .await;
+    target.close().await.expect("closed");
+    let target = open(postgres, keys).await;
+    assert_eq!(times(&target.events(account, all).await.expect("listed").items), before);
+    // What is made next follows what the clock ahead has made, and has the time of now.
+    let next = target.accept(vec![event(account, 5)], None).await.expect("accepted").remove(0);
+    assert!(next.id > before[0].0, "{} follows {}", next.id, before[0].0);
+    let off = next.created_at.as_millis() - SystemClock.now().as_millis();
+    assert!(off.abs() < 60_000, "{off} ms");
+}
+
 async fn open(database: Database, keys: KeySource) -> Store {
+    open_at(database, keys, Arc::new(SystemClock)).await
+}
+
+async fn open_at(database: Database, keys: KeySource, clock: Arc<dyn Clock>) -> Store {
     let options = OpenOptions {
         database,
         keys,
@@ -191,7 +236,7 @@ async fn open(database: Database, keys: KeySource) -> Store {
         max_endpoints: 50,
         max_in_flight_per_endpoint: 64,
         serves: false,
-        clock: Arc::new(SystemClock),
+        clock,
         random: Arc::new(SystemRandom::default()),
         inbox: None,
     };
