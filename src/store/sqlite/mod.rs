@@ -17,6 +17,7 @@ mod endpoints;
 mod export;
 #[cfg(test)]
 mod faults;
+mod group_commit;
 mod id_times;
 mod intake;
 mod lists;
@@ -25,7 +26,6 @@ mod maintain;
 mod newest;
 mod notice;
 mod open;
-mod pace;
 mod peer;
 mod queue;
 mod replay;

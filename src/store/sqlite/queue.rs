@@ -4,7 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::pace::Pace;
+use super::group_commit::GroupCommit;
 
 /// Writes in one transaction.
 const MAX_BATCH: usize = 512;
@@ -90,27 +90,26 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Takes what waits, in the order in which it came, as soon as `pace` wants no more of it. Gives up after `idle` with
+    /// Takes what waits, in the order in which it came, as soon as `commits` waits for no more. Gives up after `idle` with
     /// nothing.
-    pub fn next(&self, pace: &mut Pace, idle: Duration) -> Next<T> {
+    pub fn next(&self, commits: &mut GroupCommit, idle: Duration) -> Next<T> {
         let mut state = self.0.sleep(self.0.lock(), 1, idle);
         if state.waiting.is_empty() {
             return if state.closed { Next::Closed } else { Next::Idle };
         }
         let mut now = Instant::now();
-        if let Some(wait) = pace.plan(state.waiting.len(), now) {
+        if let Some(wait) = commits.plan(state.waiting.len(), now) {
             while state.waiting.len() < wait.writes && now < wait.end(state.last) && !state.closed {
                 let time = wait.end(state.last).saturating_duration_since(now);
                 state = self.0.sleep(state, wait.writes, time);
                 now = Instant::now();
             }
-            pace.waited(&wait, state.waiting.len(), state.last, now);
         }
         state.wake_at = usize::MAX;
         let many = state.waiting.len().min(MAX_BATCH);
         let batch: Vec<_> = state.waiting.drain(..many).collect();
         drop(state);
-        pace.begins(batch.len(), Instant::now());
+        commits.begins(batch.len(), Instant::now());
         Next::Run(batch)
     }
 }
@@ -131,15 +130,14 @@ mod tests {
 
     const IDLE: Duration = Duration::from_secs(60);
 
-    fn paced() -> Pace {
-        Pace::new(Instant::now())
+    fn fresh() -> GroupCommit {
+        GroupCommit::new(Instant::now())
     }
 
-    /// A pace after a transaction of many writes.
-    fn after_many() -> Pace {
-        let mut pace = paced();
-        pace.begins(8, Instant::now());
-        pace
+    fn after_many() -> GroupCommit {
+        let mut commits = fresh();
+        commits.begins(8, Instant::now());
+        commits
     }
 
     impl<T> Sender<T> {
@@ -155,17 +153,17 @@ mod tests {
     fn what_waits_is_taken_in_order_and_in_bounded_batches() {
         let (sender, receiver) = queue();
         (0..MAX_BATCH + 2).for_each(|n| sender.send(n).expect("somebody takes it"));
-        let mut pace = paced();
-        assert_eq!(receiver.next(&mut pace, IDLE), Next::Run((0..MAX_BATCH).collect()));
-        assert_eq!(receiver.next(&mut pace, IDLE), Next::Run(vec![MAX_BATCH, MAX_BATCH + 1]));
-        assert_eq!(receiver.next(&mut pace, Duration::ZERO), Next::Idle);
+        let mut commits = fresh();
+        assert_eq!(receiver.next(&mut commits, IDLE), Next::Run((0..MAX_BATCH).collect()));
+        assert_eq!(receiver.next(&mut commits, IDLE), Next::Run(vec![MAX_BATCH, MAX_BATCH + 1]));
+        assert_eq!(receiver.next(&mut commits, Duration::ZERO), Next::Idle);
     }
 
     #[test]
     fn one_write_wakes_a_writer_that_has_nothing_to_do() {
         let (sender, receiver) = queue();
         let begin = Instant::now();
-        let writer = std::thread::spawn(move || receiver.next(&mut paced(), IDLE));
+        let writer = std::thread::spawn(move || receiver.next(&mut fresh(), IDLE));
         sender.sleeps_for(1);
         sender.send(1).expect("somebody takes it");
         assert_eq!(writer.join().expect("the writer ends"), Next::Run(vec![1]));
@@ -206,7 +204,7 @@ mod tests {
     fn a_sleeping_writer_hears_that_the_queue_is_closed() {
         let (sender, receiver) = queue::<u8>();
         let begin = Instant::now();
-        let writer = std::thread::spawn(move || receiver.next(&mut paced(), IDLE));
+        let writer = std::thread::spawn(move || receiver.next(&mut fresh(), IDLE));
         sender.sleeps_for(1);
         drop(sender);
         assert_eq!(writer.join().expect("the writer ends"), Next::Closed);

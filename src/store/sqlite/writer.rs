@@ -11,9 +11,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::book::Book;
 use super::checkpoint::Checkpoints;
+use super::group_commit::GroupCommit;
 use super::intake::Inserts;
 use super::lists::{is_to_be_listed, is_to_be_listed_beside, list_recent};
-use super::pace::Pace;
 use super::queue::{Next, Receiver, Sender, queue};
 use super::{QUEUE_TIMEOUT, dispatch, id_times, peer};
 use crate::domain::id::{DeliveryId, EndpointKey, IdSequence};
@@ -284,12 +284,12 @@ fn last_id(db: &Connection) -> rusqlite::Result<i64> {
 
 impl Writer {
     fn run(mut self, writes: &Receiver<Box<dyn Write>>) {
-        let mut pace = Pace::new(Instant::now());
+        let mut commits = GroupCommit::new(Instant::now());
         loop {
-            match writes.next(&mut pace, WATCH_INTERVAL) {
+            match writes.next(&mut commits, WATCH_INTERVAL) {
                 Next::Run(batch) => {
                     self.commit(batch);
-                    pace.ends(Instant::now());
+                    commits.ends(Instant::now());
                 }
                 Next::Idle => {
                     if let Err(error) = self.notice_others() {
