@@ -13,6 +13,7 @@ pub mod egress;
 pub mod engine;
 mod log_limit;
 pub mod metrics;
+mod permits;
 mod server;
 pub mod store;
 mod table;

@@ -326,6 +326,11 @@ impl ApiError {
         Self { faults, headers: Vec::new() }
     }
 
+    /// A refusal for now. `meta.reason` says what there is too much of.
+    pub fn busy(reason: impl Into<Value>) -> Self {
+        Self::from(Fault::new(Code::Unavailable).with_meta("reason", reason)).with_header("retry-after", 1)
+    }
+
     /// Adds an answer header.
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: impl ToString) -> Self {

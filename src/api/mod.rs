@@ -15,6 +15,7 @@ mod error;
 mod event_types;
 mod events;
 mod export;
+mod hashing;
 mod idempotency;
 mod inside;
 mod large_bodies;
@@ -45,13 +46,14 @@ use crate::domain::retention::Retention;
 use crate::domain::url::Environment;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
+use crate::permits::Permits;
 use crate::store::Store;
 use call::{Call, Context, Door, For};
 use dispatch::{Calls, Surface};
 use envelope::{Answer, refuse};
+use hashing::Hashing;
 use large_bodies::LargeBodies;
 use openapi::{Body, Description, calls};
-use people::Hashing;
 use slots::Slots;
 
 pub use auth::Caller;
@@ -117,6 +119,7 @@ pub struct Parts {
     key_uses: auth::KeyUses,
     schemas: event_types::Schemas,
     tests: Slots<EndpointKey>,
+    test_shares: Permits<AccountId>,
     exports: Slots<Option<AccountId>>,
     hashing: Hashing,
     large_bodies: LargeBodies,
@@ -147,6 +150,7 @@ impl Api {
             key_uses: auth::KeyUses::default(),
             schemas: event_types::Schemas::default(),
             tests: Slots::default(),
+            test_shares: Permits::new(settings.max_tests.0),
             exports: Slots::default(),
             hashing: Hashing::default(),
             large_bodies: LargeBodies::default(),

@@ -3,7 +3,7 @@
 //! Whoever is let in becomes a [`Caller`], and calls the API like a program does.
 
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use argon2::Argon2;
@@ -11,7 +11,6 @@ use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
 use axum::body::Body;
 use axum::http::{HeaderMap, Response};
 use ring::digest;
-use tokio::sync::Semaphore;
 use totp_rs::{Builder, Totp};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -29,12 +28,6 @@ use crate::domain::id::AccountId;
 use crate::domain::secret::Secret;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, PortalLink, User};
 use crate::store::{Factor, PasswordHash, Proof, SignInChange, Store, StoreError};
-
-/// Passwords that are hashed at once: each takes 19 MiB and some 20 ms of a core, which belong to the deliveries.
-const HASHING: usize = 2;
-
-/// Passwords that wait for their turn; whoever comes then is told to try again.
-const WAITING: usize = 32;
 
 /// Longest token that is looked up.
 const MAX_TOKEN_LEN: usize = 128;
@@ -184,33 +177,6 @@ pub struct Enrolment {
     pub uri: String,
 }
 
-/// Passwords being hashed, and those that wait.
-pub(super) struct Hashing {
-    turns: Arc<Semaphore>,
-    places: Semaphore,
-}
-
-impl Default for Hashing {
-    fn default() -> Self {
-        Self { turns: Arc::new(Semaphore::new(HASHING)), places: Semaphore::new(HASHING + WAITING) }
-    }
-}
-
-impl Hashing {
-    /// Runs this where it holds up nobody.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
-        let busy = || ApiError::from(Code::Unavailable).with_header("retry-after", 1);
-        let _place = self.places.try_acquire().map_err(|_| busy())?;
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| busy())?;
-        let worked = tokio::task::spawn_blocking(move || {
-            let worked = work();
-            drop(turn);
-            worked
-        });
-        worked.await.map_err(|_| Code::InternalError.into())
-    }
-}
-
 /// The hash of nobody's password, for whom there is none: so that it takes as long as for anybody.
 static NOBODY: LazyLock<PasswordHash> =
     LazyLock::new(|| hash_with("nobody's", &[0; 16]).unwrap_or(PasswordHash(String::new())));
@@ -272,7 +238,7 @@ impl Api {
             None => None,
         };
         let hash = known.as_ref().and_then(|known| known.password.clone());
-        let right = self.is_password(typed.password, hash).await?;
+        let right = self.is_password(door, typed.password, hash).await?;
         let Some(known) = known.filter(|_| right) else { return Err(SignInRefused::Wrong) };
         let step = match &known.second_factor {
             Factor::None => None,
@@ -342,8 +308,8 @@ impl Api {
         current: &str,
         new: &str,
     ) -> Result<(), SignInRefused> {
-        let proof = self.proof(visitor, current).await?;
-        let new = self.new_password(new).await?;
+        let proof = self.proof(door, visitor, current).await?;
+        let new = self.new_password(door, new).await?;
         self.change(door, visitor, proof, SignInChange::Password(new)).await
     }
 
@@ -369,7 +335,7 @@ impl Api {
     ) -> Result<(), SignInRefused> {
         let secret = Secret::parse(secret).ok_or(SignInRefused::Wrong)?;
         let step = self.step_of(&secret, &visitor.user, code).ok_or(SignInRefused::Wrong)?;
-        let proof = self.proof(visitor, current).await?;
+        let proof = self.proof(door, visitor, current).await?;
         self.change(door, visitor, proof, SignInChange::SecondFactor(secret, step)).await
     }
 
@@ -380,7 +346,7 @@ impl Api {
         visitor: &Visitor,
         current: &str,
     ) -> Result<(), SignInRefused> {
-        let proof = self.proof(visitor, current).await?;
+        let proof = self.proof(door, visitor, current).await?;
         self.change(door, visitor, proof, SignInChange::NoSecondFactor).await
     }
 
@@ -395,7 +361,7 @@ impl Api {
         self.limit_sign_in(door, "").await?;
         let hash = token_hash(token).ok_or(SignInRefused::Wrong)?;
         let invited = self.store.invited(hash).await?.ok_or(SignInRefused::Wrong)?;
-        let password = self.new_password(password).await?;
+        let password = self.new_password(door, password).await?;
         let store = self.acting(door, &invited);
         let user = store.join(hash, password).await.map_err(|error| match error {
             StoreError::Exists => SignInRefused::Taken,
@@ -428,7 +394,7 @@ impl Api {
     }
 
     /// Whether somebody who has signed in knows their password.
-    async fn proof(&self, visitor: &Visitor, current: &str) -> Result<Proof, SignInRefused> {
+    async fn proof(&self, door: &Doorstep, visitor: &Visitor, current: &str) -> Result<Proof, SignInRefused> {
         let user = &visitor.user;
         // In a window of its own: who tries to sign in as them does not keep them from it.
         self.limit(counted("change", &user.id.to_string()), Bucket::Login).await?;
@@ -438,21 +404,21 @@ impl Api {
         if hash.is_none() && self.settings.welcome.is_some_and(|(_, id)| id == user.id) {
             return Ok(Proof::Trusted);
         }
-        let right = self.is_password(current, hash.clone()).await?;
+        let right = self.is_password(door, current, hash.clone()).await?;
         hash.filter(|_| right).map(|hash| Proof::Password(hash, None)).ok_or(SignInRefused::Wrong)
     }
 
-    async fn new_password(&self, password: &str) -> Result<PasswordHash, SignInRefused> {
+    async fn new_password(&self, door: &Doorstep, password: &str) -> Result<PasswordHash, SignInRefused> {
         if !(MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&password.chars().count()) {
             return Err(SignInRefused::Password(MIN_PASSWORD_CHARS, MAX_PASSWORD_CHARS));
         }
         let (password, salt) = (Zeroizing::new(password.to_owned()), self.random.array::<16>());
-        let hash = self.hashing.run(move || hash_with(&password, &salt)).await?;
+        let hash = self.hashing.run(door.address, move || hash_with(&password, &salt)).await?;
         Ok(hash.ok_or_else(|| ApiError::from(Code::InternalError))?)
     }
 
     /// Whether this is the password that was hashed; without a hash it is not, after just as long.
-    async fn is_password(&self, password: &str, hash: Option<PasswordHash>) -> Result<bool, ApiError> {
+    async fn is_password(&self, door: &Doorstep, password: &str, hash: Option<PasswordHash>) -> Result<bool, ApiError> {
         if password.chars().count() > MAX_PASSWORD_CHARS {
             return Ok(false);
         }
@@ -462,7 +428,7 @@ impl Api {
             let PasswordHash(hash) = hash.unwrap_or_else(|| NOBODY.clone());
             Argon2::default().verify_password(password.as_bytes(), hash.as_str()).is_ok() && known
         };
-        self.hashing.run(verify).await
+        self.hashing.run(door.address, verify).await
     }
 
     /// The time step whose code this is, if it is one of now.

@@ -220,9 +220,9 @@ pub async fn test(call: Call) -> Result<Answer, ApiError> {
 
 async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result<Answer, ApiError> {
     let api = &call.api;
-    let Some(_slot) = api.tests.take(endpoint.key, api.settings.max_tests) else {
-        return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 1));
-    };
+    let refused = |whose| ApiError::busy(format!("too many test deliveries of this {whose} are under way"));
+    let _share = api.test_shares.try_take(account).ok_or_else(|| refused("account"))?;
+    let _slot = api.tests.take(endpoint.key, api.settings.max_tests).ok_or_else(|| refused("endpoint"))?;
     let data = format!(r#"{{"message":"This is a test delivery.","endpoint_id":"{}"}}"#, endpoint.id);
     let body = message(TEST_TYPE, api.clock.now(), &data);
     let leased = api.store.open_test(account, endpoint.id, body).await?;

@@ -44,6 +44,7 @@ mod rotation;
 mod sessions;
 mod simulation;
 mod store;
+mod shares;
 mod takeover;
 mod tidy;
 mod tools;

@@ -70,6 +70,10 @@ fn meta_of_errors() -> Value {
             json!({ "type": "integer", "minimum": 1, "description": "With `rate_limit_exceeded`: seconds to wait." }),
         ),
         (
+            "reason",
+            json!({ "type": "string", "description": "With `unavailable`, where a share is used up: what there is too much of." }),
+        ),
+        (
             "event",
             json!({ "type": "string", "description": "With `webhook_event_invalid` and `event_unknown`: the value that is no event type of the catalog." }),
         ),

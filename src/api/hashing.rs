@@ -1,0 +1,124 @@
+//! Hashing passwords where it holds up nobody: few at once, few that wait, and a share of the places for each network.
+//!
+//! Whoever tries to sign in belongs to no account yet. All that is known of them is the address that they come from.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::error::{ApiError, Code};
+use super::slots::Slots;
+use crate::permits::Permits;
+
+/// Passwords that are hashed at once: each takes 19 MiB and some 20 ms of a core, which belong to the deliveries.
+const AT_ONCE: usize = 2;
+
+/// Passwords that wait for their turn; whoever comes then is told to try again.
+const WAITING: usize = 32;
+
+/// Passwords that have a place in all.
+const PLACES: usize = AT_ONCE + WAITING;
+
+/// Passwords of one line (an IPv4 address, an IPv6 /64) that are hashed or wait: an office that comes to work.
+const OF_LINE: usize = 8;
+
+/// Prefixes of the networks that one customer has at most, in bits: what registries give to a site (RFC 6177), and the
+/// smallest IPv4 network that is routed by itself.
+const SITE: (u8, u8) = (24, 48);
+
+/// The same for one line.
+const LINE: (u8, u8) = (32, 64);
+
+/// Hashes passwords.
+pub(super) struct Hashing {
+    /// Whose password is hashed now: with two at once, one site has one.
+    turns: Permits<Option<IpNet>>,
+    /// Whose passwords are hashed or wait.
+    sites: Permits<Option<IpNet>>,
+    lines: Slots<Option<IpNet>>,
+}
+
+impl Default for Hashing {
+    fn default() -> Self {
+        Self { turns: Permits::new(AT_ONCE), sites: Permits::new(PLACES), lines: Slots::default() }
+    }
+}
+
+impl Hashing {
+    /// Runs this where it holds up nobody, for somebody who comes from this address.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        from: Option<IpAddr>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let refused = || ApiError::busy("too many passwords of your network are being checked");
+        let _line = self.lines.take(network(from, LINE), (PLACES, OF_LINE)).ok_or_else(refused)?;
+        let site = network(from, SITE);
+        let _site = self.sites.try_take(site).ok_or_else(refused)?;
+        let turn = self.turns.take(site).await;
+        let worked = tokio::task::spawn_blocking(move || {
+            let worked = work();
+            drop(turn);
+            worked
+        });
+        worked.await.map_err(|_| Code::InternalError.into())
+    }
+}
+
+/// The network of an address, by the length of its prefix in IPv4 and in IPv6.
+fn network(address: Option<IpAddr>, (ipv4, ipv6): (u8, u8)) -> Option<IpNet> {
+    let address = address?.to_canonical();
+    let prefix = if address.is_ipv4() { ipv4 } else { ipv6 };
+    IpNet::new(address, prefix).ok().map(|network| network.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn addresses_share_what_their_networks_have() {
+        for (address, line, site) in [
+            ("192.0.2.77", "192.0.2.77/32", "192.0.2.0/24"),
+            ("::ffff:192.0.2.77", "192.0.2.77/32", "192.0.2.0/24"),
+            ("2001:db8:7:9::1", "2001:db8:7:9::/64", "2001:db8:7::/48"),
+        ] {
+            let of = |prefixes| network(address.parse().ok(), prefixes).map(|network| network.to_string());
+            assert_eq!((of(LINE).as_deref(), of(SITE).as_deref()), (Some(line), Some(site)));
+        }
+    }
+
+    #[tokio::test]
+    async fn one_line_and_one_site_leave_places_for_others() {
+        let (hashing, (release, held)) = (Arc::new(Hashing::default()), std::sync::mpsc::channel::<()>());
+        let held = Arc::new(std::sync::Mutex::new(held));
+        let begin = |address: String| {
+            let (hashing, held) = (hashing.clone(), held.clone());
+            tokio::spawn(async move {
+                let wait = move || drop(held.lock().map(|held| held.recv()));
+                hashing.run(address.parse().ok(), wait).await.is_ok()
+            })
+        };
+        let mut all: Vec<_> = (0..20).map(|n| begin(format!("2001:db8:7:7::{n:x}"))).collect();
+        all.extend((0..40).map(|n| begin(format!("2001:db8:7:{n:x}00::1"))));
+        let mut refused = 0;
+        while refused < 60 - PLACES / 2 {
+            tokio::task::yield_now().await;
+            refused = all.iter().filter(|one| one.is_finished()).count();
+        }
+        let other = begin("192.0.2.1".into());
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!other.is_finished(), "it has a place");
+        drop(release);
+        let mut hashed = 0;
+        for one in all {
+            hashed += usize::from(one.await.expect("no panic"));
+        }
+        assert_eq!(hashed, PLACES / 2, "half of the places, whatever the number of lines");
+        assert!(other.await.expect("no panic"));
+    }
+}

@@ -1,0 +1,87 @@
+//! What one account or one network may take of test sends and of the hashing of passwords, and what is left for others.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::app::{Answer, App, Call, EVENT, Receiver, Reply, eventually};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn test_sends_of_one_account_that_hang_leave_slots_for_another() {
+    // An eighth of it is for tests: eight at once.
+    let app = App::with(&[("WEBHOOKS__MAX_IN_FLIGHT", "64"), ("WEBHOOKS__TIMEOUT", "2m")]).await;
+    let (hanging, other) = (Receiver::start().await, Receiver::start().await);
+    hanging.always(Reply::Hang);
+    let mut tests = JoinSet::new();
+    for _ in 0..16 {
+        let (id, _) = app.endpoint(&hanging.url()).await;
+        tests.spawn(app.call("POST", &format!("/v1/webhooks/{id}/test")).send());
+    }
+    hanging.wait_for(4).await;
+    // Four hang: those for which there was no slot are answered.
+    for _ in 0..12 {
+        let refused = tests.join_next().await.expect("a test").expect("no panic");
+        let refused = refused.refused(503, "unavailable", "");
+        assert_eq!(refused.header("retry-after"), "1");
+        assert_eq!(
+            refused.json["errors"][0]["meta"]["reason"],
+            "too many test deliveries of this account are under way"
+        );
+    }
+    let (_, key) = app.stranger().await;
+    let endpoint = json!({ "url": other.url(), "events": [EVENT] });
+    let made = app.call("POST", "/v1/webhooks").bearer(&key).json(&endpoint).send().await.expect(201);
+    let path = format!("/v1/webhooks/{}/test", made.id());
+    let told = app.call("POST", &path).bearer(&key).send().await.expect(200);
+    assert_eq!(told.attribute("delivered"), true);
+    assert_eq!(tests.len(), 4, "they still hang");
+}
+
+async fn sign_in(app: &App, from: &str) -> Answer {
+    let form = "email=nobody%40example.com&password=wrong+but+long+enough";
+    let call = Call::new(app.address, "POST", "/sign-in").header("x-forwarded-for", from);
+    call.header("content-type", "application/x-www-form-urlencoded").body(form).send().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_network_that_signs_in_all_the_time_keeps_nobody_else_out() {
+    let app = Arc::new(App::with(&[("TRUSTED_PROXIES", "127.0.0.1")]).await);
+    let (over, mut attacking) = (Arc::new(AtomicBool::new(false)), JoinSet::new());
+    for n in 0..60 {
+        let (app, over) = (app.clone(), over.clone());
+        attacking.spawn(async move {
+            let (mut tried, mut refused) = (0, 0);
+            while !over.load(Ordering::SeqCst) {
+                // Each in a /64 of its own, all in one /48.
+                let answer = sign_in(&app, &format!("2001:db8:7:{n:x}::1")).await;
+                tried += 1;
+                if answer.status == 503 {
+                    refused += 1;
+                    assert_eq!(answer.header("retry-after"), "1");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+            (tried, refused)
+        });
+    }
+    let begin = Instant::now();
+    eventually("the attack to fill its share", || async {
+        (sign_in(&app, "2001:db8:7:ffff::1").await.status == 503).then_some(())
+    })
+    .await;
+    let mut times = Vec::new();
+    for from in ["192.0.2.1", "2001:db8:8::1", "198.51.100.7", "2001:db8:9::1"].repeat(3) {
+        let begin = Instant::now();
+        assert_eq!(sign_in(&app, from).await.status, 401, "{from}");
+        times.push(begin.elapsed());
+    }
+    over.store(true, Ordering::SeqCst);
+    let attacks = attacking.join_all().await;
+    let (tried, refused) = attacks.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    times.sort();
+    println!("others: longest {:?}; the network: {tried} tried, {refused} refused in {:?}", times[11], begin.elapsed());
+    assert!(refused > 0);
+}
