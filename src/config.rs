@@ -1,7 +1,7 @@
 //! Settings: a TOML file, over it the environment, over it flags. Read and checked once, at the start.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +20,12 @@ pub const DEFAULT_FILE: &str = "aldaba.toml";
 
 /// What environment variables begin with; `__` stands between the parts of a name.
 const ENV_PREFIX: &str = "ALDABA_";
+
+/// Name servers in `egress.dns_servers`: a look-up that no server answers asks each of them.
+const MAX_DNS_SERVERS: usize = 3;
+
+/// The port of a name server that is given without one (RFC 1035, section 4.2).
+const DNS_PORT: u16 = 53;
 
 /// What `database_url` may be.
 const DATABASE_RULE: &str = "sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS";
@@ -61,6 +67,8 @@ pub struct Config {
     pub audit_retention: Option<Duration>,
     /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// `egress.dns_servers`: who is asked for receivers' addresses; none are those of the system.
+    pub dns_servers: Vec<SocketAddr>,
     /// `public_url`: how people reach this server.
     pub public_url: Option<String>,
     /// `sessions.idle_timeout` and `sessions.lifetime`.
@@ -239,6 +247,7 @@ impl Reader {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             parts.map(|part| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
         });
+        let dns_servers = self.dns_servers();
         let public_url = self.public_url();
         let sessions = self.sessions();
         let rate_limits = self.rate_limits();
@@ -270,6 +279,7 @@ impl Reader {
                 retention: Retention { deliveries: deliveries?, payloads: payloads? },
                 audit_retention: audit_retention?,
                 trusted_proxies: trusted_proxies?,
+                dns_servers: dns_servers?,
                 public_url: public_url?,
                 sessions: sessions?,
                 log_format: log_format?,
@@ -280,6 +290,19 @@ impl Reader {
             Some(config) if errors.0.is_empty() => Ok(config),
             _ => Err(errors),
         }
+    }
+
+    fn dns_servers(&mut self) -> Option<Vec<SocketAddr>> {
+        let rule =
+            format!("up to {MAX_DNS_SERVERS} addresses, with or without a port, such as 192.0.2.53,[2001:db8::53]:53");
+        let parse = |text: &str| {
+            let address = text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, DNS_PORT)));
+            address.filter(|address: &SocketAddr| address.port() != 0)
+        };
+        self.take("egress.dns_servers", "", &rule, |text| {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+            parts.map(parse).collect::<Option<Vec<_>>>().filter(|servers| servers.len() <= MAX_DNS_SERVERS)
+        })
     }
 
     fn public_url(&mut self) -> Option<Option<String>> {
@@ -491,9 +514,12 @@ mod tests {
             ("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "1s, 5s,1m"),
             ("ALDABA_RATE_LIMITS__EVENTS_CREATE", "off"),
             ("ALDABA_RATE_LIMITS__WEBHOOKS_LIST", "3/60s"),
+            ("ALDABA_EGRESS__DNS_SERVERS", "192.0.2.53, 2001:db8::53,[2001:db8::54]:5353"),
             ("PATH", "/bin"),
         ])
         .expect("valid settings");
+        let servers: Vec<_> = config.dns_servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:53", "[2001:db8::54]:5353"]);
         assert_eq!(config.policy.schedule.delays(), [1, 5, 60].map(Duration::from_secs));
         assert_eq!(config.rate_limits.0[&Bucket::EventsCreate], None);
         let limit = RateLimit { calls: 3, window: Duration::from_secs(60) };
@@ -519,6 +545,8 @@ mod tests {
             ("ALDABA_WEBHOOKS__AUTO_DISABLE_THRESHOLD", "many", "webhooks.auto_disable_threshold"),
             ("ALDABA_RATE_LIMITS__EVENTS_CREATE", "fast", "rate_limits.events_create"),
             ("ALDABA_RETENTION__DELIVERIES", "1s", "retention.deliveries"),
+            ("ALDABA_EGRESS__DNS_SERVERS", "ns1.acme.example", "egress.dns_servers"),
+            ("ALDABA_EGRESS__DNS_SERVERS", "192.0.2.1,192.0.2.2,192.0.2.3,192.0.2.4", "egress.dns_servers"),
             ("ALDABA_PUBLIC_URL", "hooks.acme.example", "public_url"),
             ("ALDABA_PUBLIC_URL", "https://hooks.acme.example/path", "public_url"),
             ("ALDABA_SESSIONS__IDLE_TIMEOUT", "1s", "sessions.idle_timeout"),

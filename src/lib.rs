@@ -32,7 +32,7 @@ use api::{Api, Front};
 use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
 use domain::id::{AccountId, UserId};
-use egress::{Egress, SystemResolver};
+use egress::Egress;
 use engine::{Engine, HttpSender, Limits, Tally};
 use metrics::Metrics;
 use store::inbox::{Inbox, Nudge};
@@ -64,7 +64,7 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
         let store = Store::open(open_options(&config, clock.clone(), true, inbox)).await?;
-        let resolver = Arc::new(SystemResolver::default());
+        let resolver = egress::resolver(config.dns_servers.clone());
         let egress = Egress::new(config.environment, &config.brand, config.timeout, clock.clone(), resolver);
         Ok(Self { store, config, egress, clock, random, nudges, welcome: None })
     }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde_json::json;
 use tracing::{Event, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{Format, JsonFields, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -16,7 +16,7 @@ use crate::config::{Config, LogFormat};
 
 /// Starts logging. A second call in one process changes nothing.
 pub fn start(config: &Config) {
-    let registry = tracing_subscriber::registry().with(LevelFilter::from_level(config.log_level));
+    let registry = tracing_subscriber::registry().with(levels(config.log_level));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let _ = match config.log_format {
         LogFormat::Text => {
@@ -34,6 +34,12 @@ pub fn start(config: &Config) {
                 .try_init()
         }
     };
+}
+
+/// What is logged. The resolver writes a line for each packet that somebody sends it unasked: it is for debugging only.
+fn levels(level: tracing::Level) -> Targets {
+    let resolver = if level > tracing::Level::INFO { LevelFilter::from_level(level) } else { LevelFilter::OFF };
+    Targets::new().with_default(level).with_target("hickory", resolver)
 }
 
 /// A line, and with it the request that it belongs to, if it belongs to one.
@@ -69,4 +75,20 @@ fn for_machines(line: &str, request: &Traced) -> String {
     let (id, method, path) = (&*request.id, request.method.as_str(), request.path());
     let span = json!({ "request_id": id, "method": method, "path": path, "name": "request" });
     format!("{},\"span\":{span}}}", line.strip_suffix('}').unwrap_or(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::levels;
+
+    #[test]
+    fn packets_that_somebody_sends_the_resolver_fill_no_log() {
+        let target = "hickory_net::udp::udp_client_stream";
+        assert!(!levels(Level::INFO).would_enable(target, &Level::ERROR));
+        assert!(levels(Level::DEBUG).would_enable(target, &Level::DEBUG));
+        assert!(levels(Level::INFO).would_enable("aldaba::engine", &Level::INFO));
+        assert!(!levels(Level::INFO).would_enable("aldaba::engine", &Level::DEBUG));
+    }
 }

@@ -194,7 +194,7 @@ mod tests {
     use crate::clock::{SystemClock, SystemRandom};
     use crate::domain::transition::DeliveryPolicy;
     use crate::domain::url::Environment;
-    use crate::egress::{Egress, SystemResolver};
+    use crate::egress::{Egress, resolver};
     use crate::store::keys::KeySource;
     use crate::store::{Database, OpenOptions, Store};
 
@@ -213,8 +213,8 @@ mod tests {
             inbox: None,
         })
         .await;
-        let resolver = Arc::new(SystemResolver::default());
-        let egress = Egress::new(Environment::Development, "Aldaba", Duration::from_secs(1), clock.clone(), resolver);
+        let (second, resolver) = (Duration::from_secs(1), resolver(Vec::new()));
+        let egress = Egress::new(Environment::Development, "Aldaba", second, clock.clone(), resolver);
         let settings = Settings {
             environment: Environment::Development,
             key_prefix: "mxcep_".into(),

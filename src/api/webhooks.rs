@@ -352,11 +352,13 @@ fn read_description(body: &Map<String, Value>) -> Result<Option<Option<String>>,
 
 /// The look at the network, when all else is right.
 async fn check_address(call: &Call, url: &ReceiverUrl) -> Result<(), ApiError> {
-    call.api.egress.check(url).await.map_err(|error| {
+    call.api.egress.check(call.account()?, url).await.map_err(|error| {
         let (code, host) = match error {
             GuardError::Unresolved { host } => (Code::UrlDnsFailed, host),
             GuardError::Blocked { host } => (Code::UrlSsrfBlocked, host),
             GuardError::NotHttps { .. } => return Fault::of_field(Code::UrlNotHttps, "url").into(),
+            // Nobody's log is to be filled by whoever asks too often.
+            GuardError::ShareUsedUp => return ApiError::busy("too many look-ups of this account are under way"),
             GuardError::Local(fault) => {
                 tracing::warn!("a receiver's name was not looked up: {fault}");
                 return ApiError::from(Code::Unavailable).with_header("retry-after", 1);

@@ -18,6 +18,7 @@ use super::Egress;
 use super::connector::{ConnectError, Connection};
 use super::deadline::within;
 use super::fault::{LocalFault, exhausted};
+use super::guard::Asker;
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
 use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
@@ -292,7 +293,8 @@ impl Egress {
             progress.stop_clock();
         }
         let begun = || progress.start_clock();
-        let connected = Box::pin(self.0.connector.connect(&target.url, &begun)).await;
+        let asker = Asker::Attempt(target.account);
+        let connected = Box::pin(self.0.connector.connect(&target.url, asker, &begun)).await;
         // A look-up that was not made, or not necessary.
         progress.start_clock();
         connected.map_err(|error| match error {

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::deadline::within;
 use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
-use super::guard::{self, Begun, GuardError, Resolver};
+use super::guard::{self, Asker, Begun, GuardError, Resolver};
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
 /// While other addresses are left, one that does not answer is given up after this long.
@@ -98,12 +98,17 @@ impl Connector {
     }
 
     /// The addresses that a connection may go to. `begun` is called when a look-up begins.
-    pub async fn addresses(&self, url: &ReceiverUrl, begun: Begun<'_>) -> Result<Vec<SocketAddr>, GuardError> {
-        guard::addresses(url, self.environment, &*self.resolver, begun).await
+    pub async fn addresses(
+        &self,
+        url: &ReceiverUrl,
+        asker: Asker,
+        begun: Begun<'_>,
+    ) -> Result<Vec<SocketAddr>, GuardError> {
+        guard::addresses(url, self.environment, &*self.resolver, (asker, begun)).await
     }
 
-    pub async fn connect(&self, url: &ReceiverUrl, begun: Begun<'_>) -> Result<Connection, ConnectError> {
-        let addresses = self.addresses(url, begun).await?;
+    pub async fn connect(&self, url: &ReceiverUrl, asker: Asker, begun: Begun<'_>) -> Result<Connection, ConnectError> {
+        let addresses = self.addresses(url, asker, begun).await?;
         let tcp = connect_first(&addresses, &self.reached).await.map_err(|refused| self.told(url, &refused))?;
         let failed = |e: &dyn std::fmt::Display| ConnectError::Tcp { authority: shown(url), reason: e.to_string() };
         tcp.set_nodelay(true).map_err(|e| failed(&e))?;
@@ -133,6 +138,8 @@ impl From<GuardError> for ConnectError {
     fn from(error: GuardError) -> Self {
         match error {
             GuardError::Local(fault) => Self::Local(fault),
+            // Attempts wait for their share; should one be refused all the same, nobody is charged.
+            GuardError::ShareUsedUp => Self::Local(LocalFault::LookupNotMade),
             error => Self::Guard(error),
         }
     }

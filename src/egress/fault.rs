@@ -32,8 +32,8 @@ pub enum LocalFault {
     /// `ENETUNREACH`, and no receiver was reached since the last attempt that ended so.
     #[error("this machine has no route to a receiver: check its network, for IPv6 too")]
     NoRoute,
-    /// A look-up waited too long for its permit or its thread, or its thread ended without an answer.
-    #[error("a name could not be looked up in time: many look-ups hang; check the name servers of this machine")]
+    /// A look-up waited too long for a permit of its account's share, or its task ended without an answer.
+    #[error("a name could not be looked up in time: many look-ups of its account hang; check the name servers")]
     LookupNotMade,
 }
 

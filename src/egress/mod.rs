@@ -1,14 +1,17 @@
 //! The only way out: resolving, checking, connecting, and one signed request at a time.
 //!
 //! `guard` decides which addresses a name may lead to, `connector` goes to exactly those, `pool` keeps connections
-//! that are worth keeping, `attempt` signs and sends within its `deadline`. `fault` tells what this machine lacks from
-//! what a receiver does. Redirects are never followed.
+//! that are worth keeping, `attempt` signs and sends within its `deadline`. `lookups` shares the look-ups of names
+//! among accounts, `dns` asks the name servers. `fault` tells what this machine lacks from what a receiver does.
+//! Redirects are never followed.
 
 mod attempt;
 mod connector;
 mod deadline;
+mod dns;
 mod fault;
 mod guard;
+mod lookups;
 mod pool;
 
 use std::sync::Arc;
@@ -16,11 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::domain::id::AccountId;
 use crate::domain::url::{Environment, ReceiverUrl};
 
 pub use attempt::{AttemptEnd, Row, StoredTarget};
 pub use fault::LocalFault;
-pub use guard::{Begun, GuardError, Lookup, LookupError, Resolver, SystemResolver};
+pub use guard::{Asker, Begun, GuardError, Lookup, LookupError, Resolver};
+pub use lookups::resolver;
 
 /// Sends deliveries. Clones share connections.
 #[derive(Clone)]
@@ -52,11 +57,13 @@ impl Egress {
         }))
     }
 
-    /// Whether a receiver's name leads to public addresses only, as every connection to it will check again.
-    pub async fn check(&self, url: &ReceiverUrl) -> Result<(), GuardError> {
+    /// Whether a receiver's name leads to public addresses only, as every connection to it will check again. The
+    /// look-up is of this account's share.
+    pub async fn check(&self, account: AccountId, url: &ReceiverUrl) -> Result<(), GuardError> {
         let has_begun = AtomicBool::new(false);
         let begun = || has_begun.store(true, Ordering::Relaxed);
-        match tokio::time::timeout(self.0.timeout, self.0.connector.addresses(url, &begun)).await {
+        let addresses = self.0.connector.addresses(url, Asker::Check(account), &begun);
+        match tokio::time::timeout(self.0.timeout, addresses).await {
             Ok(addresses) => addresses.map(|_| ()),
             Err(_) if !has_begun.into_inner() => Err(LocalFault::LookupNotMade.into()),
             Err(_) => Err(GuardError::Unresolved { host: url.host.to_string() }),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::egress::{AttemptEnd, Begun, Egress, Lookup, Resolver, StoredTarget};
+use aldaba::egress::{Asker, AttemptEnd, Begun, Egress, Lookup, Resolver, StoredTarget};
 use aldaba::store::NewEndpoint;
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -171,7 +171,7 @@ async fn a_process_without_file_descriptors_charges_no_receiver_whoever_takes_th
 struct WaitsForPermit(Duration);
 
 impl Resolver for WaitsForPermit {
-    fn resolve<'a>(&'a self, _: &'a str, begun: Begun<'a>) -> Lookup<'a> {
+    fn resolve<'a>(&'a self, _: &'a str, _: Asker, begun: Begun<'a>) -> Lookup<'a> {
         Box::pin(async move {
             tokio::time::sleep(self.0).await;
             begun();

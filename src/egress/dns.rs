@@ -1,0 +1,211 @@
+//! Name servers: asks them for the addresses of a name, in tasks that end when nobody waits for them.
+//!
+//! Which servers: those of the settings, else those of `resolv.conf(5)`. Names are absolute: search domains, and what
+//! else nsswitch.conf(5) may name, play no part (docs/decisions/0005-dns.md). Who may ask is the matter of `lookups`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use hickory_resolver::config::{
+    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::Query;
+use hickory_resolver::proto::rr::{Name, RecordType};
+use hickory_resolver::{Hosts, TokioResolver};
+use resolv_conf::ScopedIp;
+use tokio::time::Instant;
+
+use super::fault::exhausted;
+use super::guard::LookupError;
+use super::lookups::{Found, LookingUp, Source};
+
+/// Addresses of one name that are looked at; a name with more is cut there.
+const MAX_ADDRESSES: usize = 32;
+
+/// How long a server has for its answer. A lost packet is sent again within this time.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Rounds of questions after a first one without an answer. They go to the servers that answered others.
+const MORE_ROUNDS: usize = 1;
+
+/// Questions that wait at once on one connection to a server, which is used for answers too long for a packet.
+const MAX_ON_CONNECTION: usize = 256;
+
+/// How often it is looked whether the system's files have changed.
+const FILES_CHECKED_EVERY: Duration = Duration::from_secs(5);
+
+/// The port of the system's servers (RFC 1035, section 4.2).
+const DNS_PORT: u16 = 53;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+const HOSTS: &str = "/etc/hosts";
+
+/// Who is asked, and the names that nobody needs to be asked for.
+pub struct NameServers {
+    /// Those of the settings; none are those of the system.
+    configured: Vec<SocketAddr>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    resolver: Option<TokioResolver>,
+    hosts: Arc<Hosts>,
+    modified: Modified,
+    checked_at: Instant,
+}
+
+/// When the files that say who is asked were last changed.
+type Modified = [Option<SystemTime>; 2];
+
+fn modified() -> Modified {
+    [RESOLV_CONF, HOSTS].map(|path| std::fs::metadata(Path::new(path)).and_then(|file| file.modified()).ok())
+}
+
+impl NameServers {
+    /// Asks these servers; without any, those of the system.
+    pub fn new(configured: Vec<SocketAddr>) -> Self {
+        let (modified, checked_at) = (modified(), Instant::now());
+        let (resolver, hosts) = (build(&servers(&configured)), hosts());
+        Self { configured, current: Mutex::new(Current { resolver, hosts, modified, checked_at }) }
+    }
+
+    /// Who is asked now: after a change of the system's files, the new ones.
+    fn current(&self) -> (Option<TokioResolver>, Arc<Hosts>) {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.checked_at.elapsed() >= FILES_CHECKED_EVERY {
+            current.checked_at = Instant::now();
+            let modified = modified();
+            if modified != current.modified {
+                current.modified = modified;
+                current.hosts = hosts();
+                // The connections of the settings' servers stay.
+                if self.configured.is_empty() {
+                    current.resolver = build(&servers(&[]));
+                }
+            }
+        }
+        (current.resolver.clone(), current.hosts.clone())
+    }
+
+    async fn addresses(&self, name: &str) -> Result<Found, LookupError> {
+        // A receiver's name is absolute, with or without the dot at its end.
+        let mut absolute = Name::from_ascii(name).map_err(|_| LookupError::Unresolved)?;
+        absolute.set_fqdn(true);
+        let (resolver, hosts) = self.current();
+        let listed = listed(&hosts, &absolute);
+        if !listed.is_empty() {
+            return Ok(Found { addresses: listed, ttl: Duration::ZERO });
+        }
+        let resolver = resolver.ok_or(LookupError::Unresolved)?;
+        match resolver.lookup_ip(absolute).await {
+            Ok(found) => {
+                // The names on the way to the addresses count too.
+                let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or(0);
+                let addresses = found.iter().take(MAX_ADDRESSES).collect();
+                Ok(Found { addresses, ttl: Duration::from_secs(ttl.into()) })
+            }
+            Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                let ttl = Duration::from_secs(none.negative_ttl.unwrap_or(0).into());
+                Ok(Found { addresses: vec![], ttl })
+            }
+            Err(NetError::Io(error)) => Err(exhausted(&error).map_or(LookupError::Unresolved, LookupError::Local)),
+            Err(_) => Err(LookupError::Unresolved),
+        }
+    }
+}
+
+impl Source for NameServers {
+    fn look_up<'a>(&'a self, name: &'a str) -> LookingUp<'a> {
+        Box::pin(self.addresses(name))
+    }
+}
+
+/// The addresses that the hosts file has for a name: where it has some, no server is asked for others.
+fn listed(hosts: &Hosts, name: &Name) -> Vec<IpAddr> {
+    let families = [RecordType::A, RecordType::AAAA];
+    let found = families.into_iter().filter_map(|family| hosts.lookup_static_host(&Query::query(name.clone(), family)));
+    let addresses =
+        found.flat_map(|lookup| lookup.answers().iter().filter_map(|record| record.data.ip_addr()).collect::<Vec<_>>());
+    addresses.take(MAX_ADDRESSES).collect()
+}
+
+fn hosts() -> Arc<Hosts> {
+    Arc::new(Hosts::from_system().unwrap_or_default())
+}
+
+/// Who is asked. A file that is missing or names nobody means a server on this machine, as `resolv.conf(5)` says.
+fn servers(configured: &[SocketAddr]) -> Vec<SocketAddr> {
+    if !configured.is_empty() {
+        return configured.to_vec();
+    }
+    let text = std::fs::read(RESOLV_CONF).unwrap_or_default();
+    // A line that cannot be read is passed over, as the system's resolver does.
+    let (mut config, _) = resolv_conf::Config::parse_with_errors(&text);
+    config.glibc_normalize();
+    // An address with a zone (`fe80::1%eth0`) cannot be told to the resolver.
+    let reachable = |address: &ScopedIp| !matches!(address, ScopedIp::V6(_, Some(_)));
+    let servers = config.get_nameservers_or_local().into_iter().filter(reachable);
+    servers.map(|address| SocketAddr::new(address.into(), DNS_PORT)).collect()
+}
+
+fn build(servers: &[SocketAddr]) -> Option<TokioResolver> {
+    let servers = servers.iter().map(|address| {
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            connection.port = address.port();
+            connection
+        });
+        NameServerConfig::new(address.ip(), true, connections.into())
+    });
+    let config = ResolverConfig::from_name_servers(servers.collect());
+    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    *builder.options_mut() = options();
+    builder
+        .build()
+        .inspect_err(|error| tracing::error!(%error, "the name servers cannot be asked: no name is resolved"))
+        .ok()
+}
+
+fn options() -> ResolverOpts {
+    let mut options = ResolverOpts::default();
+    options.timeout = QUERY_TIMEOUT;
+    options.attempts = MORE_ROUNDS;
+    // One server at a time, the one that answers best: each question that hangs holds a socket.
+    options.num_concurrent_reqs = 1;
+    options.max_active_requests = MAX_ON_CONNECTION;
+    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
+    // The cache of `lookups` needs no permit, and an entry of it is small whatever a server answers.
+    options.cache_size = 0;
+    // Read here, so that changes are seen.
+    options.use_hosts_file = ResolveHosts::Never;
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_the_hosts_file_has_the_addresses_of_both_families_and_no_others() {
+        let mut hosts = Hosts::default();
+        hosts.read_hosts_conf("192.0.2.7 shop\n2001:db8::7 shop\n192.0.2.8 old.example\n".as_bytes()).expect("a file");
+        let addresses = |name: &str| {
+            let mut name = Name::from_ascii(name).expect("a name");
+            name.set_fqdn(true);
+            listed(&hosts, &name).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(addresses("shop"), ["192.0.2.7", "2001:db8::7"]);
+        assert_eq!(addresses("OLD.example."), ["192.0.2.8"]);
+        assert!(addresses("shop.example").is_empty());
+    }
+
+    #[tokio::test]
+    async fn localhost_is_this_machine_whatever_the_name_servers_say() {
+        let nobody = SocketAddr::from(([127, 0, 0, 1], 9));
+        let found = NameServers::new(vec![nobody]).addresses("localhost").await.expect("resolved");
+        assert!(found.addresses.iter().all(IpAddr::is_loopback) && !found.addresses.is_empty(), "{found:?}");
+    }
+}
