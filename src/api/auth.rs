@@ -71,6 +71,11 @@ impl Caller {
         self.account
     }
 
+    /// When the key that they came with expires, if it does.
+    pub fn key_expires_at(&self) -> Option<Timestamp> {
+        self.key.as_ref().and_then(|key| key.expires_at)
+    }
+
     /// Whether they may do this.
     pub fn may(&self, permission: &str) -> bool {
         Permission::parse(permission).is_some_and(|permission| self.permissions.allows(permission))

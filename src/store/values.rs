@@ -60,6 +60,12 @@ pub enum StoreError {
     /// The account has as many endpoints as it may have.
     #[error("the limit of {0} endpoints is reached")]
     LimitReached(u32),
+    /// The account has as many API keys as it may have.
+    #[error("the limit of {0} API keys is reached")]
+    KeyLimitReached(u32),
+    /// The caller may not do all that the row allows, and so may not take it away.
+    #[error("it allows more than its caller may do")]
+    AllowsMore,
     /// The endpoint has as many unfinished replays as it may have: these.
     #[error("the limit of {} replays is reached", .0.len())]
     TooManyReplays(Vec<ReplayId>),
@@ -138,6 +144,8 @@ pub struct OpenOptions {
     pub policy: DeliveryPolicy,
     /// Endpoints that an account may have.
     pub max_endpoints: u32,
+    /// API keys that an account may have, those that have expired included.
+    pub max_api_keys: u32,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.

@@ -40,6 +40,7 @@ mod privileges;
 mod reference;
 mod replay;
 mod retention;
+mod rights;
 mod rotation;
 mod sessions;
 mod simulation;
