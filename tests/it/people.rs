@@ -7,10 +7,10 @@ use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
 use crate::browser::Browser;
 use crate::command_line::{printed, run};
 
-const PASSWORD: &str = "correct horse battery";
+pub const PASSWORD: &str = "correct horse battery";
 
 /// A user of the tests' account who has set their password: their id.
-async fn user(app: &App, email: &str, role: &str) -> String {
+pub async fn user(app: &App, email: &str, role: &str) -> String {
     let path = format!("/v1/accounts/{}/users", app.account);
     let made = app.post(&path, json!({ "email": email, "role": role })).await.expect(201);
     let url = made.attribute("invitation_url").as_str().expect("an address").to_owned();
@@ -19,7 +19,7 @@ async fn user(app: &App, email: &str, role: &str) -> String {
 }
 
 /// Takes an invitation.
-async fn join(app: &App, url: &str, password: &str) -> Browser {
+pub async fn join(app: &App, url: &str, password: &str) -> Browser {
     let path = url.split_once("localhost").expect("our address").1;
     let mut browser = Browser::new(app);
     let page = browser.open(path).await.expect(200);

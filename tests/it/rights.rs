@@ -9,6 +9,7 @@ use aldaba::domain::time::Timestamp;
 use serde_json::{Value, json};
 
 use crate::app::{Answer, App, Call, key_until};
+use crate::browser::Browser;
 
 fn keys(account: AccountId) -> String {
     format!("/v1/accounts/{account}/api-keys")
@@ -91,4 +92,47 @@ async fn an_account_has_no_more_keys_than_it_may_have_however_many_are_asked_for
     make_with(&app, &app.key, Value::Null).await.refused(422, "api_key_limit_reached", "");
     let (stranger, strangers) = app.stranger().await;
     Call::new(app.address, "POST", &keys(stranger)).bearer(&strangers).json(&body).send().await.expect(201);
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_decoded_shows_nothing_of_anybodys() {
+    let app = App::start().await;
+    let mut browser = signed_in(&app, "owner@example.com").await;
+    for path in ["/portal/%ff", "/portal/%ff/endpoints", "/accounts/%ff", "/accounts/%ff/api-keys", "/accounts/%ff/x"] {
+        let shown = browser.open(path).await.expect(404);
+        let policy = shown.answer.header("content-security-policy");
+        assert!(policy.ends_with("frame-ancestors 'none'"), "{path}: {policy}");
+        assert!(!shown.html.contains("owner@example.com"), "{path}: {}", shown.content());
+    }
+    let endpoint = format!("/accounts/{}/endpoints/%ff", app.account);
+    browser.open(&endpoint).await.expect(404);
+}
+
+#[tokio::test]
+async fn only_the_page_of_a_link_that_has_expired_may_stand_in_any_frame() {
+    let app = App::start().await;
+    let mut browser = signed_in(&app, "owner@example.com").await;
+    let expired = browser.open(&format!("/portal/{}", "0".repeat(64))).await.expect(404);
+    assert!(expired.html.contains("expired") && !expired.html.contains("owner@example.com"), "{}", expired.content());
+    assert!(expired.answer.header("content-security-policy").ends_with("frame-ancestors *"));
+    let home = format!("/accounts/{}", app.account);
+    for path in [home.as_str(), "/me", "/sign-in", "/join/0000", "/operator"] {
+        let shown = browser.open(path).await;
+        let policy = shown.answer.header("content-security-policy");
+        assert!(policy.ends_with("frame-ancestors 'none'"), "{path}: {policy}");
+    }
+    // A form that another site sends to a portal is refused, and its page stands in no frame.
+    let call = Call::new(app.address, "POST", &format!("/portal/{}/endpoints/new", "0".repeat(64)))
+        .header("accept", "text/html")
+        .header("sec-fetch-site", "cross-site");
+    let refused = call.send().await.expect(403);
+    assert!(refused.header("content-security-policy").ends_with("frame-ancestors 'none'"));
+}
+
+/// Somebody who has joined as an owner of the tests' account.
+async fn signed_in(app: &App, email: &str) -> Browser {
+    let users = format!("/v1/accounts/{}/users", app.account);
+    let made = app.post(&users, json!({ "email": email, "role": "owner" })).await.expect(201);
+    crate::people::join(app, made.attribute("invitation_url").as_str().expect("an address"), crate::people::PASSWORD)
+        .await
 }
