@@ -8,6 +8,7 @@ mod audit;
 mod auth;
 mod beside;
 mod call;
+mod confirmation;
 mod deliveries;
 mod dispatch;
 mod envelope;
@@ -56,6 +57,7 @@ use slots::Slots;
 
 pub use auth::Caller;
 pub use beside::{not_found, root, unreadable};
+pub use confirmation::{Confirmation, Enrolment};
 pub use envelope::RequestInfo;
 pub use error::{ApiError, Code, Language};
 pub use event_types::Schemas;
@@ -63,7 +65,7 @@ pub use inside::{Asked, Inside};
 pub use limits::{Bucket, RateLimit, RateLimits};
 pub use openapi::Route;
 pub use origin::{Peer, base};
-pub use people::{Doorstep, Enrolment, Portal, Sessions, SignInRefused, Typed, Visitor, hash_password};
+pub use people::{Doorstep, Invited, Opened, Portal, Sessions, SignInRefused, Typed, Visitor, hash_password};
 pub use trace::{Traced, current_request};
 
 /// The methods, as the surface below writes them.

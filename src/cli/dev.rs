@@ -104,7 +104,7 @@ async fn user(store: &Store, account: AccountId) -> anyhow::Result<UserId> {
     {
         return Ok(known.user.id);
     }
-    let new = NewUser { account: Some(account), email, role: Role::Owner, password: None };
+    let new = NewUser { account: Some(account), email, role: Role::Owner, password: None, invited_until: None };
     Ok(store.create_user(new, None).await?.resource.id)
 }
 

@@ -190,7 +190,14 @@ enum UsersCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Make a new invitation, for somebody who has lost their password or their second factor
+    /// Turn off the second factor of somebody who has lost it; they are told at their next sign-in
+    ResetTwoFactor {
+        /// Their e-mail address
+        email: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make a new invitation, for somebody who has lost their password
     Invite {
         /// Their e-mail address
         email: String,

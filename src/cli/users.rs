@@ -23,7 +23,7 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
             let account = whose.account.as_deref().map(account_id).transpose()?;
             let role = role_of(&role, &whose)?;
             let password = password_stdin.then(read_password).transpose()?;
-            let new = NewUser { account, email, role, password };
+            let new = NewUser { account, email, role, password, invited_until: None };
             let made = store.create_user(new, None).await.map_err(|error| match error {
                 StoreError::NotFound => anyhow::anyhow!("no such account; see `aldaba accounts list`"),
                 StoreError::Exists => anyhow::anyhow!("somebody signs in with this address already"),
@@ -47,9 +47,18 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
         }
         UsersCommand::Invite { email, output } => {
             let user = find(&store, &email).await?;
-            let made = store.invite_user(user.account.map(|(id, _)| id), user.id, None).await?;
+            let made = store.invite_user(user.account.map(|(id, _)| id), user.id, None, None).await?;
             let (json, text) = shown(&made, &base);
             output.print(&json, &text);
+        }
+        UsersCommand::ResetTwoFactor { email, output } => {
+            let user = find(&store, &email).await?;
+            let reset = store.reset_second_factor(user.account.map(|(id, _)| id), user.id).await;
+            let reset = reset.map_err(|error| match error {
+                StoreError::NotFound => anyhow::anyhow!("{} has no second factor", user.email),
+                other => other.into(),
+            })?;
+            output.print(&user_json(&reset), &format!("turned off the second factor of {}", reset.email));
         }
         UsersCommand::Delete { email, output } => {
             let user = find(&store, &email).await?;

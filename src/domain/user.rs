@@ -112,6 +112,8 @@ pub struct User {
     pub two_factor: bool,
     /// Until when an invitation, the first or one to set a new password, can be used.
     pub invited_until: Option<Timestamp>,
+    /// When somebody else turned off their second factor; `None` once they were told of it.
+    pub factor_reset_at: Option<Timestamp>,
     /// When they last signed in.
     pub last_sign_in_at: Option<Timestamp>,
     /// When they were invited or made.

@@ -24,14 +24,22 @@ impl Store {
         on!(self, create_user(new, keep))
     }
 
-    /// Invites a user again, who may have joined long ago: whoever has the token sets a new password.
+    /// Invites a user again, who may have joined long ago: whoever has the token sets a new password. The invitation ends
+    /// after [`super::INVITATION_LIFE`], or at `until` if that is sooner.
     pub async fn invite_user(
         &self,
         account: Option<AccountId>,
         id: UserId,
+        until: Option<Timestamp>,
         keep: Option<Keep<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
-        on!(self, invite_user(account, id, keep))
+        on!(self, invite_user(account, id, until, keep))
+    }
+
+    /// Turns off a user's second factor for somebody else, ends all their sessions, and notes that the user has to be told.
+    /// Where there is none it is [`StoreError::NotFound`].
+    pub async fn reset_second_factor(&self, account: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+        on!(self, reset_second_factor(account, id))
     }
 
     /// Users of an account, the oldest first; of no account, the operators.
@@ -52,6 +60,18 @@ impl Store {
     /// Deletes a user, and ends their sessions. An account's last owner stays: [`StoreError::LastOwner`].
     pub async fn delete_user(&self, account: Option<AccountId>, id: UserId) -> Result<(), StoreError> {
         on!(self, delete_user(account, id))
+    }
+
+    /// What this user signs in with.
+    pub async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
+        on!(self, credentials_of(id))
+    }
+
+    /// Checks what a user has proved in this session for one step, and takes the time step of the second factor. A session that
+    /// has ended, a password or second factor that was changed meanwhile, or a time step that was used before, is
+    /// [`StoreError::NotFound`].
+    pub async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
+        on!(self, confirm(user, proof, session))
     }
 
     /// What somebody with this address signs in with; of several who are invited, and none has joined, the first.
@@ -75,8 +95,8 @@ impl Store {
         on!(self, sign_out(token))
     }
 
-    /// Changes what a user signs in with, from this session, and ends all their others. A session that has ended, or a password
-    /// that was changed since it was found right, is [`StoreError::NotFound`].
+    /// Changes what a user signs in with, from this session, and ends all their others. What is not proved as for
+    /// [`Store::confirm`] is [`StoreError::NotFound`].
     pub async fn change_sign_in(
         &self,
         user: UserId,
@@ -92,10 +112,11 @@ impl Store {
         on!(self, invited(token))
     }
 
-    /// Takes an invitation, once: sets the password, removes a second factor, ends all sessions of the user. Where somebody else has
-    /// joined with the address it is [`StoreError::Exists`].
-    pub async fn join(&self, token: KeyHash, password: PasswordHash) -> Result<User, StoreError> {
-        on!(self, join(token, password))
+    /// Takes an invitation, once: sets the password and ends all sessions of the user. A second factor stays: whoever has one
+    /// gives the time step of its code, which is not taken again. Where somebody else has joined with the address it is
+    /// [`StoreError::Exists`].
+    pub async fn join(&self, token: KeyHash, password: PasswordHash, step: Option<i64>) -> Result<User, StoreError> {
+        on!(self, join(token, password, step))
     }
 
     /// Makes a link into an account's pages; its token is in this answer only.

@@ -42,6 +42,7 @@ mod replay;
 mod retention;
 mod rights;
 mod rotation;
+mod second_factor;
 mod sessions;
 mod simulation;
 mod store;

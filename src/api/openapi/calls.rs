@@ -554,7 +554,7 @@ pub const RENEW_INVITATION: Description = Description {
     id: "renew_invitation",
     tag: Tag::Users,
     title: "Invite a user again",
-    about: "Makes a new invitation for a user: for one who let the first lapse, or who has lost their password or their second factor. The one before is dead at once. What they sign in with stays until they use it; then the password is the new one, a second factor is off, and every session has ended.",
+    about: "Makes a new invitation for a user: for one who let the first lapse, or who has lost their password. The one before is dead at once. What they sign in with stays until they use it; then the password is the new one, and every session has ended. A second factor stays, and takes its code. An invitation ends with the key that made it, if that is sooner.",
     body: Body::Ignored,
     answer: One(Kind::User, "The invitation's address is in this answer only."),
     related: &["invite_user", "get_user"],

@@ -9,7 +9,7 @@ use super::Dashboard;
 use super::arrival::{Arrival, next_of};
 use super::entrance::home_of;
 use super::parts::{self, Input, Kind};
-use crate::api::{SignInRefused, Typed};
+use crate::api::{Invited, Opened, SignInRefused, Typed};
 
 /// `GET /sign-in`
 pub(super) async fn ask(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
@@ -35,7 +35,7 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
     let email = arrival.field("email").to_owned();
     let typed = Typed { email: &email, password: arrival.field("password"), code: arrival.field("code") };
     match dashboard.api.sign_in(&arrival.door, typed).await {
-        Ok(token) => {
+        Ok(opened) => {
             // Who signs in anew has done with the session before.
             if let Some(before) = &arrival.visitor
                 && let Err(error) = dashboard.api.sign_out(before).await
@@ -43,7 +43,7 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
                 return arrival.refusal(&error);
             }
             let next = next_of(arrival.field("next")).unwrap_or("/").to_owned();
-            arrival.welcome(&dashboard, &token, &next)
+            arrival.welcome(&dashboard, &opened.token, first_page(&opened, &next))
         }
         Err(SignInRefused::Refused(error)) if !arrival.is_browser() => arrival.refusal(&error),
         Err(SignInRefused::Refused(error)) => {
@@ -57,6 +57,11 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
             arrival.alone(401, &form(&dashboard, &arrival, &email, Some(&told)))
         }
     }
+}
+
+/// Where somebody goes who has signed in: what they have to be told comes first.
+fn first_page<'a>(opened: &Opened, next: &'a str) -> &'a str {
+    if opened.has_news { "/me" } else { next }
 }
 
 fn form(dashboard: &Dashboard, arrival: &Arrival, email: &str, told: Option<&str>) -> Markup {
@@ -106,8 +111,9 @@ pub(super) async fn join(State(dashboard): State<Dashboard>, request: Request) -
         let told = say("The two passwords differ.");
         return joining(&dashboard, &arrival, Some(&told)).await;
     }
-    match dashboard.api.join(&arrival.door, invitation(&arrival), arrival.field("password")).await {
-        Ok(token) => arrival.welcome(&dashboard, &token, "/"),
+    let (password, code) = (arrival.field("password"), arrival.field("code"));
+    match dashboard.api.join(&arrival.door, invitation(&arrival), password, code).await {
+        Ok(opened) => arrival.welcome(&dashboard, &opened.token, first_page(&opened, "/")),
         Err(SignInRefused::Password(least, most)) => {
             let told = password_rule(&arrival, least, most);
             joining(&dashboard, &arrival, Some(&told)).await
@@ -116,7 +122,10 @@ pub(super) async fn join(State(dashboard): State<Dashboard>, request: Request) -
             let told = say("Somebody signs in with this address already. Ask for an invitation to another one.");
             joining(&dashboard, &arrival, Some(&told)).await
         }
-        Err(SignInRefused::Wrong) => joining(&dashboard, &arrival, None).await,
+        Err(SignInRefused::Wrong) => {
+            let told = say("The code of your authenticator app is wrong. Nothing was changed.");
+            joining(&dashboard, &arrival, Some(&told)).await
+        }
         Err(SignInRefused::Refused(error)) => arrival.refusal(&error),
     }
 }
@@ -132,8 +141,8 @@ fn invitation(arrival: &Arrival) -> &str {
 
 async fn joining(dashboard: &Dashboard, arrival: &Arrival, told: Option<&str>) -> Response<Body> {
     let say = |text: &str| arrival.tongue.say(text);
-    let email = match dashboard.api.invited(invitation(arrival)).await {
-        Ok(Some(email)) => email,
+    let Invited { email, two_factor } = match dashboard.api.invited(invitation(arrival)).await {
+        Ok(Some(invited)) => invited,
         Ok(None) => {
             let content = html! {
                 h1 { (say("This invitation cannot be used")) }
@@ -155,6 +164,11 @@ async fn joining(dashboard: &Dashboard, arrival: &Arrival, told: Option<&str>) -
                 autocomplete: "new-password", ..Input::default() }))
             (parts::input(&Input { name: "again", label: &say("The same again"), kind: "password", required: true,
                 autocomplete: "new-password", ..Input::default() }))
+            @if two_factor {
+                (parts::input(&Input { name: "code", label: &say("Code of your authenticator app"), required: true,
+                    hint: &say("The link replaces your password alone. If the app is lost, an owner of your account can turn it off."),
+                    autocomplete: "one-time-code", ..Input::default() }))
+            }
             (parts::submit(&say("Set the password and sign in"), "primary"))
         }
     };

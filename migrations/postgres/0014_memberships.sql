@@ -1,0 +1,2 @@
+-- When somebody else turned off a user's second factor, until the user was told.
+ALTER TABLE users ADD COLUMN IF NOT EXISTS factor_reset_at bigint;
