@@ -46,8 +46,9 @@ impl Api {
         new: &str,
     ) -> Result<(), SignInRefused> {
         let proof = self.proof(visitor, given).await?;
-        let new = self.new_password(new).await?;
-        self.change(door, visitor, proof, SignInChange::Password(new)).await
+        let (store, Visitor { user, session }) = (self.acting(door, &visitor.user), visitor);
+        let change = |new| store.change_sign_in(user.id, SignInChange::Password(new), proof.clone(), *session);
+        self.set_password(&user.email, new, change).await
     }
 
     /// A second factor to be set up.

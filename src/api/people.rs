@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use argon2::Argon2;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::password_hash::PasswordVerifier as _;
 use axum::body::Body;
 use axum::http::{HeaderMap, Response};
 use ring::digest;
@@ -21,13 +21,13 @@ use super::auth::Caller;
 use super::envelope::{RequestInfo, refuse};
 use super::error::{ApiError, Code};
 use super::limits::Bucket;
+use super::memberships::{SignedIn, hash_with};
 use super::origin::{self, Peer};
-use crate::clock::Random;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::AccountId;
 use crate::domain::secret::Secret;
-use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, PortalLink, User};
+use crate::domain::user::{Email, MAX_PASSWORD_CHARS, PortalLink, User};
 use crate::store::{Credentials, Factor, PasswordHash, Proof, SignInChange, Store, StoreError};
 
 /// Passwords that are hashed at once: each takes 19 MiB and some 20 ms of a core, which belong to the deliveries.
@@ -59,8 +59,6 @@ pub enum SignInRefused {
     Wrong,
     /// A new password is too short or too long: at least and at most so many characters.
     Password(usize, usize),
-    /// Somebody else has joined with the address of the invitation.
-    Taken,
     /// Too often, or the store does not answer.
     Refused(ApiError),
 }
@@ -219,7 +217,10 @@ impl Default for Hashing {
 
 impl Hashing {
     /// Runs this where it holds up nobody.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
         let busy = || ApiError::from(Code::Unavailable).with_header("retry-after", 1);
         let _place = self.places.try_acquire().map_err(|_| busy())?;
         let turn = self.turns.clone().acquire_owned().await.map_err(|_| busy())?;
@@ -233,18 +234,8 @@ impl Hashing {
 }
 
 /// The hash of nobody's password, for whom there is none: so that it takes as long as for anybody.
-static NOBODY: LazyLock<PasswordHash> =
+pub(super) static NOBODY: LazyLock<PasswordHash> =
     LazyLock::new(|| hash_with("nobody's", &[0; 16]).unwrap_or(PasswordHash(String::new())));
-
-/// Hashes a password with argon2id (RFC 9106), with 19 MiB of memory and two passes.
-pub fn hash_password(password: &str, random: &dyn Random) -> Option<PasswordHash> {
-    hash_with(password, &random.array::<16>())
-}
-
-fn hash_with(password: &str, salt: &[u8; 16]) -> Option<PasswordHash> {
-    let hash = Argon2::default().hash_password_with_salt(password.as_bytes(), salt).ok()?;
-    Some(PasswordHash(hash.to_string()))
-}
 
 /// What somebody has typed to sign in.
 pub struct Typed<'a> {
@@ -284,22 +275,13 @@ impl Api {
         self.settings.sessions
     }
 
-    /// Signs in: the token of the session. Whoever is not let in learns nothing of why, not even by how long it took.
-    pub async fn sign_in(&self, door: &Doorstep, typed: Typed<'_>) -> Result<Opened, SignInRefused> {
+    /// Signs in: a session, or a choice where the password opens several accounts. Whoever is not let in learns nothing of why, not
+    /// even by how long it took.
+    pub async fn sign_in(&self, door: &Doorstep, typed: Typed<'_>) -> Result<SignedIn, SignInRefused> {
         let email = Email::parse(typed.email);
         self.limit_sign_in(door, email.as_ref().map_or("", Email::as_str)).await?;
-        let known = match email {
-            Some(email) => self.store.credentials(email).await?,
-            None => None,
-        };
-        let hash = known.as_ref().and_then(|known| known.password.clone());
-        let right = self.is_password(typed.password, hash).await?;
-        let Some(known) = known.filter(|_| right) else { return Err(SignInRefused::Wrong) };
-        let step = self.second_step(&known, typed.code)?;
-        let hash = known.password.ok_or(SignInRefused::Wrong)?;
-        let (lives, proof) = (self.settings.sessions.lifetime, Proof::Password(hash, step));
-        let token = self.acting(door, &known.user).sign_in(known.user.id, proof, lives).await?;
-        Ok(Opened { token: token.reveal().to_owned(), has_news: known.user.factor_reset_at.is_some() })
+        let let_in = self.let_in(email, &typed).await?;
+        self.open(door, let_in).await
     }
 
     /// Signs in whoever comes from this machine to a server that was started to be tried.
@@ -376,12 +358,8 @@ impl Api {
         }
         let known = self.store.credentials_of(invited.id).await?.ok_or(SignInRefused::Wrong)?;
         let step = self.second_step(&known, code)?;
-        let password = self.new_password(password).await?;
         let store = self.acting(door, &invited);
-        let user = store.join(hash, password, step).await.map_err(|error| match error {
-            StoreError::Exists => SignInRefused::Taken,
-            other => other.into(),
-        })?;
+        let user = self.set_password(&invited.email, password, |password| store.join(hash, password, step)).await?;
         let token = store.sign_in(user.id, Proof::Trusted, self.settings.sessions.lifetime).await?;
         Ok(Opened { token: token.reveal().to_owned(), has_news: user.factor_reset_at.is_some() })
     }
@@ -395,15 +373,6 @@ impl Api {
     /// The name under which the server delivers.
     pub fn brand(&self) -> &str {
         &self.settings.brand
-    }
-
-    pub(super) async fn new_password(&self, password: &str) -> Result<PasswordHash, SignInRefused> {
-        if !(MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&password.chars().count()) {
-            return Err(SignInRefused::Password(MIN_PASSWORD_CHARS, MAX_PASSWORD_CHARS));
-        }
-        let (password, salt) = (Zeroizing::new(password.to_owned()), self.random.array::<16>());
-        let hash = self.hashing.run(move || hash_with(&password, &salt)).await?;
-        Ok(hash.ok_or_else(|| ApiError::from(Code::InternalError))?)
     }
 
     /// Whether this is the password that was hashed; without a hash it is not, after just as long.
@@ -468,7 +437,7 @@ pub(super) fn counted(kind: &str, text: &str) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
-fn token_hash(token: &str) -> Option<KeyHash> {
+pub(super) fn token_hash(token: &str) -> Option<KeyHash> {
     (!token.is_empty() && token.len() <= MAX_TOKEN_LEN).then(|| KeyHash::of(token))
 }
 

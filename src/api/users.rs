@@ -20,7 +20,7 @@ pub(super) struct UserAttributes {
     /// The account that they belong to.
     #[schema(required, format = "uuid")]
     account_id: Option<String>,
-    /// Their address, in lowercase; it is theirs alone on this server.
+    /// Their address, in lowercase; it is theirs alone in this account.
     #[schema(format = "email")]
     email: String,
     /// `owner` may do everything within the account, `developer` works with webhooks and events, `viewer` looks.

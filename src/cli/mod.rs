@@ -195,6 +195,8 @@ enum UsersCommand {
         /// Their e-mail address
         email: String,
         #[command(flatten)]
+        whose: MaybeWhose,
+        #[command(flatten)]
         output: Output,
     },
     /// Make a new invitation, for somebody who has lost their password
@@ -202,12 +204,16 @@ enum UsersCommand {
         /// Their e-mail address
         email: String,
         #[command(flatten)]
+        whose: MaybeWhose,
+        #[command(flatten)]
         output: Output,
     },
     /// Delete a user and end their sessions
     Delete {
         /// Their e-mail address
         email: String,
+        #[command(flatten)]
+        whose: MaybeWhose,
         #[command(flatten)]
         output: Output,
     },
@@ -220,6 +226,18 @@ struct Whose {
     #[arg(long, value_name = "ID")]
     account: Option<String>,
     /// None: they run this server and see every account
+    #[arg(long)]
+    operator: bool,
+}
+
+/// Which of several users with one address.
+#[derive(Args)]
+#[group(multiple = false)]
+struct MaybeWhose {
+    /// The account that they belong to, where several have a user with the address
+    #[arg(long, value_name = "ID")]
+    account: Option<String>,
+    /// They belong to none: they run this server
     #[arg(long)]
     operator: bool,
 }

@@ -61,7 +61,7 @@ impl Role {
     }
 }
 
-/// An e-mail address in lowercase, by which a person signs in: one person has one user on a server.
+/// An e-mail address in lowercase, by which a person signs in. A person may have a user in each of several accounts.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Email(String);
 

@@ -15,7 +15,8 @@ use crate::domain::user::{Email, PortalLink, Role, User};
 impl Store {
     /// Makes a user. Without a password they are invited: the token of the invitation is in this answer only.
     ///
-    /// An address that the account's users have, or with a password somebody anywhere, is [`StoreError::Exists`].
+    /// An address that the account's users have is [`StoreError::Exists`]; other accounts may have users with it. A password that
+    /// is hashed unlike those of other users with the address is [`StoreError::OtherRecipe`].
     pub async fn create_user(
         &self,
         new: NewUser,
@@ -74,9 +75,37 @@ impl Store {
         on!(self, confirm(user, proof, session))
     }
 
-    /// What somebody with this address signs in with; of several who are invited, and none has joined, the first.
-    pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
-        on!(self, credentials(email))
+    /// The hash of the password of whichever user with this address has one: by its recipe every password of theirs is hashed, so
+    /// that one hash is enough to find which of them a password opens.
+    pub async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
+        on!(self, password_of_address(email))
+    }
+
+    /// The users with this address and this password, those who signed in last first, up to a bound.
+    pub async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
+        on!(self, opened_by(email, password))
+    }
+
+    /// The users of all accounts with this address: for whoever runs the server.
+    pub async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
+        on!(self, users_with(email))
+    }
+
+    /// Offers a session to somebody whose password opens several accounts, as [`Store::sign_in`] opens one. Until it is taken it
+    /// is no session, and nobody can see that it was offered.
+    pub async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
+        on!(self, offer_sign_in(user, proof))
+    }
+
+    /// To whom a session is offered by this token.
+    pub async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+        on!(self, offered(token))
+    }
+
+    /// Takes a session that was offered, which lives for so long at most, and withdraws the others. One that has ended is
+    /// [`StoreError::NotFound`].
+    pub async fn take_offer(&self, token: KeyHash, others: Vec<KeyHash>, lives: Duration) -> Result<(), StoreError> {
+        on!(self, take_offer(token, others, lives))
     }
 
     /// Opens a session that lives for so long at most; its token is in this answer only. A password or second factor that was
@@ -96,7 +125,7 @@ impl Store {
     }
 
     /// Changes what a user signs in with, from this session, and ends all their others. What is not proved as for
-    /// [`Store::confirm`] is [`StoreError::NotFound`].
+    /// [`Store::confirm`] is [`StoreError::NotFound`], a new password with another recipe [`StoreError::OtherRecipe`].
     pub async fn change_sign_in(
         &self,
         user: UserId,
@@ -113,8 +142,8 @@ impl Store {
     }
 
     /// Takes an invitation, once: sets the password and ends all sessions of the user. A second factor stays: whoever has one
-    /// gives the time step of its code, which is not taken again. Where somebody else has joined with the address it is
-    /// [`StoreError::Exists`].
+    /// gives the time step of its code, which is not taken again. A password that is hashed unlike those of other users with the
+    /// address is [`StoreError::OtherRecipe`].
     pub async fn join(&self, token: KeyHash, password: PasswordHash, step: Option<i64>) -> Result<User, StoreError> {
         on!(self, join(token, password, step))
     }

@@ -69,6 +69,9 @@ pub enum StoreError {
     /// The endpoint has as many unfinished replays as it may have: these.
     #[error("the limit of {} replays is reached", .0.len())]
     TooManyReplays(Vec<ReplayId>),
+    /// Somebody with the same address has joined meanwhile: the password must be hashed like theirs.
+    #[error("the password is hashed unlike others of its address")]
+    OtherRecipe,
     /// The delivery has an attempt still to come.
     #[error("the delivery is under way")]
     UnderWay,
@@ -110,6 +113,12 @@ pub const CALL_LIFE: Duration = Duration::from_secs(180);
 
 /// How long an invitation can be used.
 pub const INVITATION_LIFE: Duration = Duration::from_secs(7 * 86_400);
+
+/// Users that one sign-in may open, of those with one address and one password: the last used first.
+pub(super) const MAX_OPENED: u32 = 20;
+
+/// How long somebody whose password opens several accounts may take to choose one.
+pub const OFFER_LIFE: Duration = Duration::from_secs(300);
 
 /// A session's last use is written down this often.
 pub(super) const SESSION_SEEN_EVERY: Duration = Duration::from_secs(60);
@@ -189,6 +198,13 @@ pub struct NewUser {
 /// A password's hash (argon2id, in the PHC string format). Whoever has it can try passwords against it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(pub String);
+
+impl PasswordHash {
+    /// Everything before the hash itself: the algorithm, its parameters and the salt. All users with one address have the same.
+    pub fn recipe(&self) -> &str {
+        self.0.rsplit_once('$').map_or("", |(recipe, _)| recipe)
+    }
+}
 
 impl std::fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

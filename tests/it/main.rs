@@ -29,6 +29,7 @@ mod import;
 mod lists;
 mod load;
 mod local_faults;
+mod memberships;
 mod metrics;
 mod migrations;
 mod old_node;

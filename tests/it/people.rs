@@ -453,7 +453,7 @@ async fn the_command_line_makes_lists_invites_and_deletes_users() {
         (&["users", "create", "ops@example.com", "--operator"][..], "already"),
         (&["users", "create", "ana", "--operator"], "no e-mail address"),
         (&["users", "create", "b@example.com", "--account", &account, "--role", "king"], "owner, developer, viewer"),
-        (&["users", "invite", "nobody@example.com"], "nobody signs in"),
+        (&["users", "invite", "nobody@example.com"], "no user has this address"),
     ] {
         let output = run(folder, args);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -21,11 +21,11 @@ const OTHER: &str = "other@example.com";
 const NEW: &str = "another one entirely";
 
 /// A second factor that was set up, and the code that it shows.
-struct Factor(Secret);
+pub struct Factor(Secret);
 
 impl Factor {
     /// Sets up a second factor of which no code was used, for whoever has signed in.
-    async fn of(app: &App, id: &str, browser: &Browser, byte: u8) -> Self {
+    pub async fn of(app: &App, id: &str, browser: &Browser, byte: u8) -> Self {
         let secret = Secret::from_random([byte; 32]);
         let session = KeyHash::of(browser.session().expect("a session"));
         let known = app.store.credentials_of(user_id(id)).await.expect("an answer").expect("they are known");
@@ -36,7 +36,7 @@ impl Factor {
     }
 
     /// The code of now, or of the next 30 seconds, which is taken too.
-    fn code(&self, later: i64) -> String {
+    pub fn code(&self, later: i64) -> String {
         let bytes = hex::decode(self.0.reveal()).expect("hex");
         let totp = totp_rs::Builder::new().with_secret(bytes[..20].to_vec()).build().expect("a code");
         let step = SystemClock.now().as_secs() / 30 + later;

@@ -20,7 +20,7 @@ const IDLE: Duration = Duration::from_secs(3_600);
 const LIFE: Duration = Duration::from_secs(4 * 3_600);
 
 fn hash(password: &str) -> PasswordHash {
-    hash_password(password, &SeededRandom::new(7)).expect("a hash")
+    hash_password(password, None, &SeededRandom::new(7)).expect("a hash")
 }
 
 async fn user(fixture: &Fixture, email: &str, password: Option<&str>) -> WithToken<User> {
@@ -99,7 +99,7 @@ async fn what_was_found_right_must_still_be_right_when_the_session_opens() {
     let fixture = Fixture::new().await;
     let user = user(&fixture, "ana@example.com", Some("the first one")).await.resource;
     let store = &fixture.store;
-    let known = || async { store.credentials(user.email.clone()).await.expect("an answer").expect("they are known") };
+    let known = || async { store.credentials_of(user.id).await.expect("an answer").expect("they are known") };
     let before = Proof::Password(known().await.password.expect("a password"), None);
     let token = store.sign_in(user.id, Proof::Trusted, LIFE).await.expect("a session");
     let session = KeyHash::of(token.reveal());
@@ -153,7 +153,7 @@ async fn the_account_of_somebody_goes_with_its_users_their_sessions_and_its_link
     fixture.store.delete_account(fixture.account).await.expect("deleted");
     let found = fixture.store.session(KeyHash::of(token.reveal()), IDLE, true).await.expect("an answer");
     assert!(found.is_none());
-    assert!(fixture.store.credentials(user.email.clone()).await.expect("an answer").is_none(), "the address is free");
+    assert!(fixture.store.users_with(user.email.clone()).await.expect("an answer").is_empty(), "the address is free");
     while fixture.store.purge_deleted().await.expect("a step") {}
     let other = fixture.store.create_account("b".into(), None).await.expect("an account").id;
     let new =
@@ -162,7 +162,7 @@ async fn the_account_of_somebody_goes_with_its_users_their_sessions_and_its_link
 }
 
 #[tokio::test]
-async fn an_invitation_takes_an_address_from_nobody_elsewhere() {
+async fn each_account_has_its_own_user_with_an_address_and_nothing_of_it_shows_in_another() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
     let other = store.create_account("b".into(), None).await.expect("an account").id;
@@ -179,12 +179,21 @@ async fn an_invitation_takes_an_address_from_nobody_elsewhere() {
     };
     let squatter = invite(fixture.account).await.expect("invited").token.expect("a token");
     assert_eq!(invite(fixture.account).await.err(), Some(StoreError::Exists), "once in an account");
+    let squatter = store.join(KeyHash::of(squatter.reveal()), hash("a squatter"), None).await.expect("joined");
     let real = invite(other).await.expect("and again in another").token.expect("a token");
+    // One sign-in hashes once: every password of the address has the same salt.
+    let unlike = hash_password("correct horse", None, &SeededRandom::new(8)).expect("a hash");
+    assert_eq!(store.join(KeyHash::of(real.reveal()), unlike, None).await, Err(StoreError::OtherRecipe));
     let joined = store.join(KeyHash::of(real.reveal()), hash("correct horse"), None).await.expect("joined");
     assert_eq!(joined.account.map(|(id, _)| id), Some(other));
-    assert_eq!(store.join(KeyHash::of(squatter.reveal()), hash("a squatter"), None).await, Err(StoreError::Exists));
-    let known = store.credentials(email.clone()).await.expect("an answer").expect("they are known");
-    assert_eq!(known.user.id, joined.id);
+    let opened = |password: &'static str| {
+        let email = email.clone();
+        async move { store.opened_by(email, hash(password)).await.expect("an answer") }
+    };
+    let ids = |known: Vec<aldaba::store::Credentials>| known.iter().map(|known| known.user.id).collect::<Vec<_>>();
+    assert_eq!(ids(opened("a squatter").await), [squatter.id]);
+    assert_eq!(ids(opened("correct horse").await), [joined.id]);
+    assert_eq!(ids(opened("neither").await), []);
     // Ending every session ends an invitation to set another password too.
     let invited = store.invite_user(Some(other), joined.id, None, None).await.expect("invited").token.expect("a token");
     let session = store.sign_in(joined.id, Proof::Trusted, LIFE).await.expect("a session");

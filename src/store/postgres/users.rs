@@ -1,7 +1,7 @@
 //! People: users, what they sign in with, their sessions; and the links by which others come into an account's pages.
 //!
 //! Nodes keep nothing of this in memory: a session that was ended is ended everywhere. Locks are taken in the order account,
-//! users by their keys, sessions: whoever holds a user's row may end their sessions, and nobody opens one meanwhile.
+//! address, users by their keys, sessions: whoever holds a user's row may end their sessions, and nobody opens one meanwhile.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
 use super::admin::{account, count, keep_effect, lock_account, offset};
+use super::memberships::check_recipe;
 use super::{Store, corrupt, execute, get, one, row, rows, snapshot, text, time, when};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
@@ -27,17 +28,17 @@ use crate::store::{
 const STEP: i64 = 500;
 
 /// A user's columns, without what they sign in with.
-const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
+pub(super) const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
                        u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.factor_reset_at, \
                        u.last_sign_in_at, u.created_at, u.updated_at, a.id AS account_id";
 
 /// A server of the last version does not know of users when it deletes an account.
-const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
+pub(super) const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
 
 /// Columns of what a user signs in with.
-const SIGN_IN: &str = "u.password, u.factor_key_id, u.factor_sealed";
+pub(super) const SIGN_IN: &str = "u.password, u.factor_key_id, u.factor_sealed";
 
-const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
+pub(super) const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
 
 impl Store {
     pub async fn create_user(
@@ -53,6 +54,9 @@ impl Store {
             None => None,
         };
         let id = UserId::from_random(self.shared.random.array());
+        if let Some(password) = &new.password {
+            check_recipe(&tx, &new.email, id, password).await?;
+        }
         let token = new.password.is_none().then(|| self.draw_token());
         let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, updated_at) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT DO NOTHING";
@@ -182,16 +186,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
-        let db = self.client().await?;
-        let sql = format!(
-            "SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.email = $1 AND {THERE} ORDER BY joined DESC, u.key LIMIT 1"
-        );
-        let found = row(&db, &sql, &[&email.as_str()]).await?;
-        found.map(|found| self.credentials_from_row(&found)).transpose()
-    }
-
-    fn credentials_from_row(&self, row: &Row) -> Result<Credentials, StoreError> {
+    pub(super) fn credentials_from_row(&self, row: &Row) -> Result<Credentials, StoreError> {
         let user = user_from_row(row)?;
         let sealed = match get::<Option<String>>(row, "factor_key_id")? {
             Some(key_id) => Some(SealedSecret { key_id, bytes: get(row, "factor_sealed")? }),
@@ -217,9 +212,7 @@ impl Store {
         let found = one(&tx, sql, &[&user.0, &now.as_millis(), &hash, &step]).await?;
         let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
         let token = self.draw_token();
-        let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at) VALUES ($1, $2, $3, $4)";
-        let expires_at = now.plus(lives).as_millis();
-        execute(&tx, sql, &[&hash_of(&token), &key, &now.as_millis(), &expires_at]).await?;
+        add_session(&tx, key, &token, (now, now.plus(lives)), false).await?;
         self.audit(&tx, &Deed::of(account.map(AccountKey), Action::UserSignedIn, user), now).await?;
         tx.commit().await?;
         Ok(token)
@@ -230,7 +223,7 @@ impl Store {
         let db = self.client().await?;
         let sql = format!(
             "SELECT {COLUMNS}, s.seen_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
-             WHERE s.token = $1 AND s.expires_at > $2 AND s.seen_at > $3 AND {THERE}"
+             WHERE s.token = $1 AND NOT s.offered AND s.expires_at > $2 AND s.seen_at > $3 AND {THERE}"
         );
         let found = row(&db, &sql, &[&token, &now.as_millis(), &now.minus(idle).as_millis()]).await?;
         let Some(found) = found else { return Ok(None) };
@@ -261,6 +254,10 @@ impl Store {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
+        if let SignInChange::Password(password) = &change {
+            let email = by_id(&tx, user).await?.email;
+            check_recipe(&tx, &email, user, password).await?;
+        }
         let (key, account) = confirm(&tx, user, proof, session).await?;
         let mut stays = Some(session);
         let deed = |action| Deed::of(account.map(AccountKey), action, user);
@@ -312,12 +309,10 @@ impl Store {
         let tx = client.transaction().await?;
         let sql = "UPDATE users SET password = $3, invitation = NULL, invited_until = NULL, updated_at = $2 \
                    WHERE invitation = $1 AND invited_until > $2 RETURNING key, id";
-        // Of two who join with one address at once, the second waits at the index, and is refused by it.
-        let joined = "SELECT 1 AS taken FROM users i JOIN users o ON o.email = i.email AND o.password IS NOT NULL AND o.key <> i.key \
-                     WHERE i.invitation = $1";
-        if row(&tx, joined, &[&token.as_bytes().as_slice()]).await?.is_some() {
-            return Err(StoreError::Exists);
-        }
+        let invited =
+            one(&tx, "SELECT id, email FROM users WHERE invitation = $1", &[&token.as_bytes().as_slice()]).await?;
+        let email = Email::parse(get(&invited, "email")?).ok_or_else(|| corrupt("email"))?;
+        check_recipe(&tx, &email, UserId(get(&invited, "id")?), &password).await?;
         let found = one(&tx, sql, &[&token.as_bytes().as_slice(), &now.as_millis(), &password.0]).await?;
         let (key, id): (i64, _) = (get(&found, "key")?, get(&found, "id")?);
         take_step(&tx, key, step).await?;
@@ -406,7 +401,7 @@ impl Store {
         Ok(stale.len() as u64)
     }
 
-    fn draw_token(&self) -> PlainKey {
+    pub(super) fn draw_token(&self) -> PlainKey {
         PlainKey::from_random("", self.shared.random.array())
     }
 }
@@ -421,6 +416,19 @@ pub(super) async fn forget(tx: &impl GenericClient, account: AccountKey) -> Resu
     execute(tx, "DELETE FROM users WHERE key = ANY($1)", &[&users]).await?;
     end_sessions(tx, &users, None).await?;
     execute(tx, "DELETE FROM portal_links WHERE account = $1", &[&account.0]).await?;
+    Ok(())
+}
+
+/// Adds a session that begins and ends at these times.
+pub(super) async fn add_session(
+    tx: &Transaction<'_>,
+    user: i64,
+    token: &PlainKey,
+    (from, to): (Timestamp, Timestamp),
+    offered: bool,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at, offered) VALUES ($1, $2, $3, $4, $5)";
+    execute(tx, sql, &[&hash_of(token), &user, &from.as_millis(), &to.as_millis(), &offered]).await?;
     Ok(())
 }
 
@@ -447,7 +455,7 @@ async fn confirm(
     let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
     // Whoever ends sessions has the user's row: from here on it stays.
     let token = session.as_bytes().as_slice();
-    one(tx, "SELECT owner FROM sessions WHERE token = $1 AND owner = $2", &[&token, &key]).await?;
+    one(tx, "SELECT owner FROM sessions WHERE token = $1 AND owner = $2 AND NOT offered", &[&token, &key]).await?;
     if let Some(step) = step {
         take_step(tx, key, step).await?;
     }
@@ -455,7 +463,7 @@ async fn confirm(
 }
 
 /// Takes a time step of the user's second factor, once; without a step the user must have no second factor.
-async fn take_step(tx: &Transaction<'_>, user: i64, step: Option<i64>) -> Result<(), StoreError> {
+pub(super) async fn take_step(tx: &Transaction<'_>, user: i64, step: Option<i64>) -> Result<(), StoreError> {
     let sql = "UPDATE users SET factor_step = coalesce($2::bigint, factor_step) WHERE key = $1 \
                AND (factor_sealed IS NULL) = ($2::bigint IS NULL) AND ($2::bigint IS NULL OR factor_step < $2::bigint)";
     if execute(tx, sql, &[&user, &step]).await? == 0 { Err(StoreError::NotFound) } else { Ok(()) }
@@ -516,7 +524,7 @@ async fn end_sessions(tx: &impl GenericClient, users: &[i64], stays: Option<KeyH
     Ok(())
 }
 
-fn user_from_row(row: &Row) -> Result<User, StoreError> {
+pub(super) fn user_from_row(row: &Row) -> Result<User, StoreError> {
     let account = match get::<Option<i64>>(row, "account")? {
         Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
         None => None,

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::admin::{account, count, sql_offset};
 use super::book::{time, uuid};
+use super::memberships::check_recipe;
 use super::writer::Tx;
 use super::{Store, parsed};
 use crate::domain::account::{KeyHash, PlainKey};
@@ -25,17 +26,17 @@ use crate::store::{
 const STEP: i64 = 500;
 
 /// A user's columns, without what they sign in with.
-const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
+pub(super) const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
                        u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.factor_reset_at, \
                        u.last_sign_in_at, u.created_at, u.updated_at, a.id AS account_id";
 
 /// A server of the last version does not know of users when it deletes an account.
-const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
+pub(super) const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
 
 /// Columns of what a user signs in with.
-const SIGN_IN: &str = "u.password, u.factor_key_id, u.factor_sealed";
+pub(super) const SIGN_IN: &str = "u.password, u.factor_key_id, u.factor_sealed";
 
-const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
+pub(super) const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
 
 impl Store {
     /// Makes a user. Without a password they are invited: the token of the invitation is in this answer only.
@@ -49,6 +50,9 @@ impl Store {
             .write(move |tx| {
                 let account = key_of(tx.db, new.account)?;
                 let id = UserId::from_random(tx.shared.random.array());
+                if let Some(password) = &new.password {
+                    check_recipe(tx.db, &new.email, id, password)?;
+                }
                 let token = new.password.is_none().then(|| draw_token(tx));
                 let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, \
                            updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT DO NOTHING";
@@ -187,19 +191,6 @@ impl Store {
         self.writer.write(move |tx| confirm(tx.db, user, proof, session)).await
     }
 
-    /// What somebody with this address signs in with.
-    pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
-        let shared = self.shared.clone();
-        self.read(move |db| {
-            let sql = format!(
-                "SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.email = ?1 AND {THERE} ORDER BY joined DESC, u.key LIMIT 1"
-            );
-            let found = db.prepare_cached(&sql)?.query_row([email.as_str()], credentials_from_row).optional()?;
-            Ok(found.map(|found| found.open(&shared)))
-        })
-        .await
-    }
-
     /// Opens a session that lives for so long at most. A time step of the second factor is taken once.
     pub async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError> {
         let origin = self.origin.clone();
@@ -217,14 +208,7 @@ impl Store {
                 if tx.db.prepare_cached(sql)?.execute(parameters)? == 0 {
                     return Err(StoreError::NotFound);
                 }
-                let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at) \
-                           SELECT ?2, key, ?3, ?4 FROM users WHERE id = ?1";
-                tx.db.prepare_cached(sql)?.execute(params![
-                    user.0.as_bytes(),
-                    KeyHash::of(token.reveal()).as_bytes(),
-                    tx.now.as_millis(),
-                    tx.now.plus(lives).as_millis(),
-                ])?;
+                add_session(tx, user, &token, lives, false)?;
                 tx.audit(&origin, &Deed::of_user(&by_id(tx.db, user)?, Action::UserSignedIn))?;
                 Ok(token)
             })
@@ -238,7 +222,7 @@ impl Store {
             .read(move |db| {
                 let sql = format!(
                     "SELECT {COLUMNS}, s.seen_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
-                     WHERE s.token = ?1 AND s.expires_at > ?2 AND s.seen_at > ?3 AND {THERE}"
+                     WHERE s.token = ?1 AND NOT s.offered AND s.expires_at > ?2 AND s.seen_at > ?3 AND {THERE}"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
                 let parameters = params![token.as_bytes(), now.as_millis(), now.minus(idle).as_millis()];
@@ -290,7 +274,9 @@ impl Store {
                 let mut stays = Some(session);
                 let (id, now) = (user.0.as_bytes(), tx.now.as_millis());
                 let deed = match change {
-                    SignInChange::Password(PasswordHash(hash)) => {
+                    SignInChange::Password(password) => {
+                        check_recipe(tx.db, &found.email, user, &password)?;
+                        let PasswordHash(hash) = password;
                         let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at = ?3 WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, hash, now])?;
                         Deed::of_user(&found, Action::UserUpdated).with_fields(&["password"])
@@ -338,10 +324,7 @@ impl Store {
         self.writer
             .write(move |tx| {
                 let User { id, email, .. } = invited(tx.db, token, tx.now)?.ok_or(StoreError::NotFound)?;
-                let sql = "SELECT 1 FROM users WHERE email = ?1 AND password IS NOT NULL AND id <> ?2";
-                if tx.db.prepare_cached(sql)?.exists(params![email.as_str(), id.0.as_bytes()])? {
-                    return Err(StoreError::Exists);
-                }
+                check_recipe(tx.db, &email, id, &password)?;
                 take_step(tx.db, id, step)?;
                 let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at = ?3 WHERE id = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), password.0, tx.now.as_millis()])?;
@@ -450,8 +433,27 @@ pub(super) fn reseal_factors(tx: &Tx<'_>, keyring: &Keyring) -> Result<u64, Stor
     Ok(stale.len() as u64)
 }
 
-fn draw_token(tx: &Tx<'_>) -> PlainKey {
+pub(super) fn draw_token(tx: &Tx<'_>) -> PlainKey {
     PlainKey::from_random("", tx.shared.random.array())
+}
+
+pub(super) fn add_session(
+    tx: &Tx<'_>,
+    user: UserId,
+    token: &PlainKey,
+    lives: Duration,
+    offered: bool,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at, offered) \
+               SELECT ?2, key, ?3, ?4, ?5 FROM users WHERE id = ?1";
+    tx.db.prepare_cached(sql)?.execute(params![
+        user.0.as_bytes(),
+        KeyHash::of(token.reveal()).as_bytes(),
+        tx.now.as_millis(),
+        tx.now.plus(lives).as_millis(),
+        offered,
+    ])?;
+    Ok(())
 }
 
 /// When an invitation that is made now ends.
@@ -463,7 +465,7 @@ fn invitation_end(now: Timestamp, until: Option<Timestamp>) -> i64 {
 /// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step is taken.
 fn confirm(db: &Connection, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
     let sql = "SELECT 1 FROM users u JOIN sessions s ON s.owner = u.key \
-               WHERE u.id = ?1 AND s.token = ?2 AND (?3 IS NULL OR u.password = ?3)";
+               WHERE u.id = ?1 AND s.token = ?2 AND NOT s.offered AND (?3 IS NULL OR u.password = ?3)";
     let (hash, step) = match proof {
         Proof::Password(PasswordHash(hash), step) => (Some(hash), Some(step)),
         Proof::Trusted => (None, None),
@@ -475,7 +477,7 @@ fn confirm(db: &Connection, user: UserId, proof: Proof, session: KeyHash) -> Res
 }
 
 /// Takes a time step of the user's second factor, once; without a step the user must have no second factor.
-fn take_step(db: &Connection, user: UserId, step: Option<i64>) -> Result<(), StoreError> {
+pub(super) fn take_step(db: &Connection, user: UserId, step: Option<i64>) -> Result<(), StoreError> {
     let sql = "UPDATE users SET factor_step = IFNULL(?2, factor_step) WHERE id = ?1 \
                AND (factor_sealed IS NULL) = (?2 IS NULL) AND (?2 IS NULL OR factor_step < ?2)";
     let taken = db.prepare_cached(sql)?.execute(params![user.0.as_bytes(), step])?;
@@ -526,20 +528,20 @@ fn end_sessions(db: &Connection, user: UserId, stays: Option<KeyHash>) -> Result
 }
 
 /// What a user signs in with, the second factor still sealed.
-struct SealedCredentials {
+pub(super) struct SealedCredentials {
     user: User,
     password: Option<String>,
     factor: Option<SealedSecret>,
 }
 
 impl SealedCredentials {
-    fn open(self, shared: &Shared) -> Credentials {
+    pub(super) fn open(self, shared: &Shared) -> Credentials {
         let second_factor = shared.open_factor(self.factor.as_ref(), self.user.id);
         Credentials { user: self.user, password: self.password.map(PasswordHash), second_factor }
     }
 }
 
-fn credentials_from_row(row: &Row<'_>) -> rusqlite::Result<SealedCredentials> {
+pub(super) fn credentials_from_row(row: &Row<'_>) -> rusqlite::Result<SealedCredentials> {
     let factor = match row.get::<_, Option<String>>("factor_key_id")? {
         Some(key_id) => Some(SealedSecret { key_id, bytes: row.get("factor_sealed")? }),
         None => None,
@@ -547,7 +549,7 @@ fn credentials_from_row(row: &Row<'_>) -> rusqlite::Result<SealedCredentials> {
     Ok(SealedCredentials { user: user_from_row(row)?, password: row.get("password")?, factor })
 }
 
-fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
+pub(super) fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
     let account = match row.get::<_, Option<i64>>("account")? {
         Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
         None => None,

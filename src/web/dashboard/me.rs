@@ -143,9 +143,7 @@ fn finish(v: &Visit, changed: Result<(), SignInRefused>, done: &str) -> Result<P
 /// Why it was refused, with the status of the page that says so.
 pub(super) fn told(v: &Visit, refused: SignInRefused) -> (u16, String) {
     match refused {
-        SignInRefused::Wrong | SignInRefused::Taken => {
-            (422, v.say("The password or the code is wrong. Nothing was changed."))
-        }
+        SignInRefused::Wrong => (422, v.say("The password or the code is wrong. Nothing was changed.")),
         SignInRefused::Password(least, most) => {
             (422, v.fill("A password has {least} to {most} characters.", &[("least", &least), ("most", &most)]))
         }
