@@ -51,6 +51,8 @@ pub struct Config {
     pub policy: DeliveryPolicy,
     /// `webhooks.timeout`: of a whole attempt.
     pub timeout: Duration,
+    /// `api_keys.max_per_account`.
+    pub max_api_keys: u32,
     /// `webhooks.max_endpoints`: of one account.
     pub max_endpoints: u32,
     /// `webhooks.max_in_flight`.
@@ -230,6 +232,7 @@ impl Reader {
             let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
             ((1..=16).contains(&text.len()) && text.bytes().all(valid)).then(|| text.to_owned())
         });
+        let max_api_keys = self.number("api_keys.max_per_account", "100", 1, 10_000);
         let keys = self.keys(database.as_ref());
         let roles = self.roles(database.as_ref());
         let policy = self.policy();
@@ -268,6 +271,7 @@ impl Reader {
                 environment: environment?,
                 brand: brand?,
                 key_prefix: key_prefix?,
+                max_api_keys: u32::try_from(max_api_keys?).ok()?,
                 keys: keys?,
                 policy: policy?,
                 timeout: timeout?,
@@ -504,6 +508,7 @@ mod tests {
         assert_eq!(config.environment, Environment::Production);
         assert_eq!(config.policy, DeliveryPolicy::default());
         assert_eq!((config.timeout, config.max_endpoints), (Duration::from_secs(10), 50));
+        assert_eq!(config.max_api_keys, 100);
         assert_eq!((config.max_in_flight, config.max_in_flight_per_endpoint), (1024, 64));
         assert_eq!(config.retention.deliveries, Some(Duration::from_secs(30 * 86_400)));
     }
@@ -535,6 +540,7 @@ mod tests {
             ("ALDABA_ROLES", "api,sender", "roles"),
             ("ALDABA_BRAND", "My Brand", "brand"),
             ("ALDABA_API_KEYS__PREFIX", "A-", "api_keys.prefix"),
+            ("ALDABA_API_KEYS__MAX_PER_ACCOUNT", "0", "api_keys.max_per_account"),
             ("ALDABA_SECRETS__MASTER_KEY", "abc123secret", "secrets.master_key"),
             ("ALDABA_WEBHOOKS__TIMEOUT", "10", "webhooks.timeout"),
             ("ALDABA_WEBHOOKS__TIMEOUT", "0s", "webhooks.timeout"),

@@ -196,6 +196,8 @@ pub async fn create_key(call: Call) -> Result<Answer, ApiError> {
     if !call.caller.permissions.covers(permissions) {
         return Err(Code::Forbidden.into());
     }
+    // A key that is made with a key ends with it at the latest, also where no end was asked for.
+    let expires_at = expires_at.into_iter().chain(call.caller.key_expires_at()).min();
     let new = NewApiKey { account: Some(account.id), name, permissions, expires_at };
     let keep = call.keep(|made: &WithKey| Answer::new(201, &key_resource(&made.resource, None)));
     let made = call.store().create_api_key(new, call.api.settings.key_prefix.clone(), keep).await?;
@@ -206,7 +208,7 @@ pub async fn create_key(call: Call) -> Result<Answer, ApiError> {
 pub async fn delete_key(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let id = call.param("key_id", ApiKeyId::parse)?;
-    call.store().delete_api_key(Some(account.id), id).await?;
+    call.store().delete_api_key(Some(account.id), id, call.caller.permissions).await?;
     Ok(Answer::no_content())
 }
 

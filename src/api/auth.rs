@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::error::{ApiError, Code};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::audit::Actor;
-use crate::domain::id::{AccountId, ApiKeyId};
+use crate::domain::id::{AccountId, ApiKeyId, UserId};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{PortalLink, User};
@@ -31,6 +31,8 @@ pub struct Caller {
     pub counted_as: Uuid,
     /// The key that they came with.
     key: Option<Arc<ApiKey>>,
+    /// Whether they have given password and second factor for this very call: a person whose session may be in other hands.
+    confirmed: bool,
 }
 
 impl Caller {
@@ -41,6 +43,7 @@ impl Caller {
             actor: Actor::of_key(&key),
             counted_as: key.id.0,
             key: Some(key),
+            confirmed: false,
         }
     }
 
@@ -52,6 +55,7 @@ impl Caller {
             actor: Actor::of_user(user),
             counted_as: user.id.0,
             key: None,
+            confirmed: false,
         }
     }
 
@@ -63,12 +67,34 @@ impl Caller {
             actor: Actor::PortalLink(link.id),
             counted_as: link.id.0,
             key: None,
+            confirmed: false,
         }
     }
 
     /// The account that they act for; an operator acts for none.
     pub fn account(&self) -> Option<AccountId> {
         self.account
+    }
+
+    /// The same, after they have given password and second factor for what they do now.
+    #[must_use]
+    pub fn confirmed(self) -> Self {
+        Self { confirmed: true, ..self }
+    }
+
+    /// Whether they may make a link that sets a new password for this user, who has joined. A key may. A person may for somebody
+    /// else, after giving password and second factor.
+    pub(super) fn may_replace_password_of(&self, user: UserId) -> bool {
+        match &self.actor {
+            Actor::User(id, _) | Actor::OperatorUser(id, _) => self.confirmed && *id != user,
+            Actor::PortalLink(_) => false,
+            Actor::ApiKey(..) | Actor::OperatorKey(..) | Actor::CommandLine(_) | Actor::System => true,
+        }
+    }
+
+    /// When the key that they came with expires, if it does.
+    pub fn key_expires_at(&self) -> Option<Timestamp> {
+        self.key.as_ref().and_then(|key| key.expires_at)
     }
 
     /// Whether they may do this.

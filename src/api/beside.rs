@@ -206,6 +206,7 @@ mod tests {
             environment: Environment::Development,
             policy: DeliveryPolicy::default(),
             max_endpoints: 1,
+            max_api_keys: 1,
             max_in_flight_per_endpoint: 1,
             serves: false,
             clock: clock.clone(),

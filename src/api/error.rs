@@ -135,6 +135,7 @@ codes! {
     PermissionsRequired 422 "permissions_required" "permissions must name at least one permission." "permissions debe indicar al menos un permiso.";
     PermissionInvalid 422 "permission_invalid" "permissions must be a list of known permissions; this is none: {}." "permissions debe ser una lista de permisos conocidos; este no lo es: {}.";
     ExpiresAtInvalid 422 "expires_at_invalid" "expires_at must be an ISO 8601 date-time in the future with its offset, or null." "expires_at debe ser una fecha y hora ISO 8601 futura con su desfase, o null.";
+    ApiKeyLimitReached 422 "api_key_limit_reached" "The account has reached its limit of {} API keys. Revoke one that is not used; expired ones count too." "La cuenta alcanzó su límite de {} claves de API. Revoca una que no se use; las caducadas también cuentan.";
     EmailRequired 422 "email_required" "email is required." "email es obligatorio.";
     EmailInvalid 422 "email_invalid" "email must be an e-mail address of up to 254 characters." "email debe ser una dirección de correo de hasta 254 caracteres.";
     EmailTaken 422 "email_taken" "Somebody already signs in with {}." "Alguien ya inicia sesión con {}.";
@@ -167,6 +168,7 @@ impl Code {
             Self::NoValidFields => "url, events, description, status",
             Self::WebhookLimitReached => "50",
             Self::ReplayLimitReached => "10",
+            Self::ApiKeyLimitReached => "100",
             Self::InvalidFilter => words("validation_id takes a UUID", "validation_id admite un UUID"),
             Self::EventDataInvalid => {
                 words("\"order\" is a required property at the top", "no cumple el esquema en el nivel superior")
@@ -403,6 +405,10 @@ impl From<crate::store::StoreError> for ApiError {
             E::LimitReached(limit) => {
                 Fault::new(Code::WebhookLimitReached).naming(limit).with_meta("limit", limit).into()
             }
+            E::KeyLimitReached(limit) => {
+                Fault::new(Code::ApiKeyLimitReached).naming(limit).with_meta("limit", limit).into()
+            }
+            E::AllowsMore => Code::Forbidden.into(),
             E::TooManyReplays(open) => {
                 let ids: Vec<String> = open.iter().map(ToString::to_string).collect();
                 Fault::new(Code::ReplayLimitReached).naming(ids.len()).with_meta("replays", ids).into()
@@ -424,7 +430,7 @@ impl From<crate::store::StoreError> for ApiError {
             }
             // The node has logged the reason when it stopped, and `/readyz` tells it.
             E::Outdated { .. } => Self::from(Code::Unavailable).with_header("retry-after", 1),
-            E::Exists | E::Corrupt(_) => {
+            E::Exists | E::OtherRecipe | E::Corrupt(_) => {
                 tracing::error!(%error, "the store failed");
                 Code::InternalError.into()
             }

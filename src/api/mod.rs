@@ -8,6 +8,7 @@ mod audit;
 mod auth;
 mod beside;
 mod call;
+mod confirmation;
 mod deliveries;
 mod dispatch;
 mod envelope;
@@ -20,6 +21,7 @@ mod idempotency;
 mod inside;
 mod large_bodies;
 mod limits;
+mod memberships;
 pub mod openapi;
 mod origin;
 mod people;
@@ -58,14 +60,16 @@ use slots::Slots;
 
 pub use auth::Caller;
 pub use beside::{not_found, root, unreadable};
+pub use confirmation::{Confirmation, Enrolment};
 pub use envelope::RequestInfo;
 pub use error::{ApiError, Code, Language};
 pub use event_types::Schemas;
 pub use inside::{Asked, Inside};
 pub use limits::{Bucket, RateLimit, RateLimits};
+pub use memberships::{Offer, SignedIn, hash_for_address, hash_password};
 pub use openapi::Route;
 pub use origin::{Peer, base};
-pub use people::{Doorstep, Enrolment, Portal, Sessions, SignInRefused, Typed, Visitor, hash_password};
+pub use people::{Doorstep, Invited, Opened, Portal, Sessions, SignInRefused, Typed, Visitor};
 pub use trace::{Traced, current_request};
 
 /// The methods, as the surface below writes them.

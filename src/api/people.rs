@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use argon2::Argon2;
-use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
+use argon2::password_hash::PasswordVerifier as _;
 use axum::body::Body;
 use axum::http::{HeaderMap, Response};
 use ring::digest;
@@ -20,14 +20,14 @@ use super::auth::Caller;
 use super::envelope::{RequestInfo, refuse};
 use super::error::{ApiError, Code};
 use super::limits::Bucket;
+use super::memberships::{SignedIn, hash_with};
 use super::origin::{self, Peer};
-use crate::clock::Random;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::AccountId;
 use crate::domain::secret::Secret;
-use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, PortalLink, User};
-use crate::store::{Factor, PasswordHash, Proof, SignInChange, Store, StoreError};
+use crate::domain::user::{Email, MAX_PASSWORD_CHARS, PortalLink, User};
+use crate::store::{Credentials, Factor, PasswordHash, Proof, SignInChange, Store, StoreError};
 
 /// Longest token that is looked up.
 const MAX_TOKEN_LEN: usize = 128;
@@ -52,8 +52,6 @@ pub enum SignInRefused {
     Wrong,
     /// A new password is too short or too long: at least and at most so many characters.
     Password(usize, usize),
-    /// Somebody else has joined with the address of the invitation.
-    Taken,
     /// Too often, or the store does not answer.
     Refused(ApiError),
 }
@@ -103,8 +101,8 @@ impl Doorstep {
 /// Somebody who has signed in.
 #[derive(Clone)]
 pub struct Visitor {
-    user: User,
-    session: KeyHash,
+    pub(super) user: User,
+    pub(super) session: KeyHash,
 }
 
 impl Visitor {
@@ -118,9 +116,24 @@ impl Visitor {
         self.user.account.map(|(id, _)| id.to_string())
     }
 
+    /// Their id.
+    pub fn id(&self) -> String {
+        self.user.id.to_string()
+    }
+
     /// Whether signing in takes a second factor.
     pub fn two_factor(&self) -> bool {
         self.user.two_factor
+    }
+
+    /// When somebody else turned off their second factor, if they have not been told.
+    pub fn factor_reset_at(&self) -> Option<String> {
+        self.user.factor_reset_at.map(|at| at.to_string())
+    }
+
+    /// Until when a link that sets a new password for them can be used.
+    pub fn invited_until(&self) -> Option<(i64, String)> {
+        self.user.invited_until.map(|at| (at.as_millis(), at.to_string()))
     }
 
     /// Who calls when they look at this account's pages, or at the operator's own; `None` where they may not.
@@ -167,29 +180,25 @@ impl Portal {
     }
 }
 
-/// A second factor that is being set up.
-pub struct Enrolment {
-    /// The secret, as the form carries it.
-    pub secret: String,
-    /// The secret as authenticator apps take it when it is typed.
-    pub typed: String,
-    /// What they read from a picture (the otpauth key URI format).
-    pub uri: String,
+/// A session that was opened.
+pub struct Opened {
+    /// Its token.
+    pub token: String,
+    /// Whether the user has to be told first that somebody else turned off their second factor.
+    pub has_news: bool,
+}
+
+/// Whom an invitation invites.
+pub struct Invited {
+    /// Their address.
+    pub email: String,
+    /// Whether they have a second factor, whose code they give to set a new password.
+    pub two_factor: bool,
 }
 
 /// The hash of nobody's password, for whom there is none: so that it takes as long as for anybody.
-static NOBODY: LazyLock<PasswordHash> =
+pub(super) static NOBODY: LazyLock<PasswordHash> =
     LazyLock::new(|| hash_with("nobody's", &[0; 16]).unwrap_or(PasswordHash(String::new())));
-
-/// Hashes a password with argon2id (RFC 9106), with 19 MiB of memory and two passes.
-pub fn hash_password(password: &str, random: &dyn Random) -> Option<PasswordHash> {
-    hash_with(password, &random.array::<16>())
-}
-
-fn hash_with(password: &str, salt: &[u8; 16]) -> Option<PasswordHash> {
-    let hash = Argon2::default().hash_password_with_salt(password.as_bytes(), salt).ok()?;
-    Some(PasswordHash(hash.to_string()))
-}
 
 /// What somebody has typed to sign in.
 pub struct Typed<'a> {
@@ -229,26 +238,13 @@ impl Api {
         self.settings.sessions
     }
 
-    /// Signs in: the token of the session. Whoever is not let in learns nothing of why, not even by how long it took.
-    pub async fn sign_in(&self, door: &Doorstep, typed: Typed<'_>) -> Result<String, SignInRefused> {
+    /// Signs in: a session, or a choice where the password opens several accounts. Whoever is not let in learns nothing of why, not
+    /// even by how long it took.
+    pub async fn sign_in(&self, door: &Doorstep, typed: Typed<'_>) -> Result<SignedIn, SignInRefused> {
         let email = Email::parse(typed.email);
         self.limit_sign_in(door, email.as_ref().map_or("", Email::as_str)).await?;
-        let known = match email {
-            Some(email) => self.store.credentials(email).await?,
-            None => None,
-        };
-        let hash = known.as_ref().and_then(|known| known.password.clone());
-        let right = self.is_password(door, typed.password, hash).await?;
-        let Some(known) = known.filter(|_| right) else { return Err(SignInRefused::Wrong) };
-        let step = match &known.second_factor {
-            Factor::None => None,
-            Factor::Secret(secret) => Some(self.step_of(secret, &known.user, typed.code).ok_or(SignInRefused::Wrong)?),
-            Factor::Sealed => return Err(ApiError::from(Code::InternalError).into()),
-        };
-        let hash = known.password.ok_or(SignInRefused::Wrong)?;
-        let (lives, proof) = (self.settings.sessions.lifetime, Proof::Password(hash, step));
-        let token = self.acting(door, &known.user).sign_in(known.user.id, proof, lives).await?;
-        Ok(token.reveal().to_owned())
+        let let_in = self.let_in(door, email, &typed).await?;
+        self.open(door, let_in).await
     }
 
     /// Signs in whoever comes from this machine to a server that was started to be tried.
@@ -300,75 +296,36 @@ impl Api {
         }
     }
 
-    /// Sets another password; every other session ends.
-    pub async fn change_password(
-        &self,
-        door: &Doorstep,
-        visitor: &Visitor,
-        current: &str,
-        new: &str,
-    ) -> Result<(), SignInRefused> {
-        let proof = self.proof(door, visitor, current).await?;
-        let new = self.new_password(door, new).await?;
-        self.change(door, visitor, proof, SignInChange::Password(new)).await
-    }
-
-    /// A second factor to be set up.
-    pub fn enrol(&self, visitor: &Visitor, random: Option<&str>) -> Option<Enrolment> {
-        let secret = match random {
-            Some(text) => Secret::parse(text)?,
-            None => Secret::from_random(self.random.array()),
-        };
-        let totp = totp(&secret, self.brand(), visitor.email())?;
-        let typed = totp_secret(&secret)?.to_base32();
-        Some(Enrolment { secret: secret.reveal().to_owned(), typed, uri: totp.to_url().ok()? })
-    }
-
-    /// Sets up the second factor, once its code has proved that the app has it.
-    pub async fn enable_two_factor(
-        &self,
-        door: &Doorstep,
-        visitor: &Visitor,
-        current: &str,
-        secret: &str,
-        code: &str,
-    ) -> Result<(), SignInRefused> {
-        let secret = Secret::parse(secret).ok_or(SignInRefused::Wrong)?;
-        let step = self.step_of(&secret, &visitor.user, code).ok_or(SignInRefused::Wrong)?;
-        let proof = self.proof(door, visitor, current).await?;
-        self.change(door, visitor, proof, SignInChange::SecondFactor(secret, step)).await
-    }
-
-    /// Signs in without a second factor from now on.
-    pub async fn disable_two_factor(
-        &self,
-        door: &Doorstep,
-        visitor: &Visitor,
-        current: &str,
-    ) -> Result<(), SignInRefused> {
-        let proof = self.proof(door, visitor, current).await?;
-        self.change(door, visitor, proof, SignInChange::NoSecondFactor).await
-    }
-
     /// Whom an invitation invites.
-    pub async fn invited(&self, token: &str) -> Result<Option<String>, ApiError> {
+    pub async fn invited(&self, token: &str) -> Result<Option<Invited>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
-        Ok(self.store.invited(hash).await?.map(|user| user.email.to_string()))
+        let invited = self.store.invited(hash).await?;
+        Ok(invited.map(|user| Invited { email: user.email.to_string(), two_factor: user.two_factor }))
     }
 
-    /// Takes an invitation: sets the password, and signs in.
-    pub async fn join(&self, door: &Doorstep, token: &str, password: &str) -> Result<String, SignInRefused> {
+    /// Takes an invitation: sets the password, and signs in. Whoever has a second factor gives its code: the link replaces the
+    /// password alone.
+    pub async fn join(
+        &self,
+        door: &Doorstep,
+        token: &str,
+        password: &str,
+        code: &str,
+    ) -> Result<Opened, SignInRefused> {
         self.limit_sign_in(door, "").await?;
         let hash = token_hash(token).ok_or(SignInRefused::Wrong)?;
         let invited = self.store.invited(hash).await?.ok_or(SignInRefused::Wrong)?;
-        let password = self.new_password(door, password).await?;
+        if invited.two_factor {
+            // A code has six digits: who has the link does not try them all.
+            self.limit(counted("user", invited.email.as_str()), Bucket::Login).await?;
+        }
+        let known = self.store.credentials_of(invited.id).await?.ok_or(SignInRefused::Wrong)?;
+        let step = self.second_step(&known, code)?;
         let store = self.acting(door, &invited);
-        let user = store.join(hash, password).await.map_err(|error| match error {
-            StoreError::Exists => SignInRefused::Taken,
-            other => other.into(),
-        })?;
+        let user =
+            self.set_password(door, &invited.email, password, |password| store.join(hash, password, step)).await?;
         let token = store.sign_in(user.id, Proof::Trusted, self.settings.sessions.lifetime).await?;
-        Ok(token.reveal().to_owned())
+        Ok(Opened { token: token.reveal().to_owned(), has_news: user.factor_reset_at.is_some() })
     }
 
     /// What a portal link opens, if it has not expired.
@@ -382,43 +339,13 @@ impl Api {
         &self.settings.brand
     }
 
-    async fn change(
+    /// Whether this is the password that was hashed; without a hash it is not, after just as long.
+    pub(super) async fn is_password(
         &self,
         door: &Doorstep,
-        visitor: &Visitor,
-        proof: Proof,
-        change: SignInChange,
-    ) -> Result<(), SignInRefused> {
-        let Visitor { user, session } = visitor;
-        Ok(self.acting(door, user).change_sign_in(user.id, change, proof, *session).await?)
-    }
-
-    /// Whether somebody who has signed in knows their password.
-    async fn proof(&self, door: &Doorstep, visitor: &Visitor, current: &str) -> Result<Proof, SignInRefused> {
-        let user = &visitor.user;
-        // In a window of its own: who tries to sign in as them does not keep them from it.
-        self.limit(counted("change", &user.id.to_string()), Bucket::Login).await?;
-        let known = self.store.credentials(user.email.clone()).await?.filter(|known| known.user.id == user.id);
-        let hash = known.and_then(|known| known.password);
-        // Whom `aldaba dev` lets in has no password yet, and need not give one to get one.
-        if hash.is_none() && self.settings.welcome.is_some_and(|(_, id)| id == user.id) {
-            return Ok(Proof::Trusted);
-        }
-        let right = self.is_password(door, current, hash.clone()).await?;
-        hash.filter(|_| right).map(|hash| Proof::Password(hash, None)).ok_or(SignInRefused::Wrong)
-    }
-
-    async fn new_password(&self, door: &Doorstep, password: &str) -> Result<PasswordHash, SignInRefused> {
-        if !(MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&password.chars().count()) {
-            return Err(SignInRefused::Password(MIN_PASSWORD_CHARS, MAX_PASSWORD_CHARS));
-        }
-        let (password, salt) = (Zeroizing::new(password.to_owned()), self.random.array::<16>());
-        let hash = self.hashing.run(door.address, move || hash_with(&password, &salt)).await?;
-        Ok(hash.ok_or_else(|| ApiError::from(Code::InternalError))?)
-    }
-
-    /// Whether this is the password that was hashed; without a hash it is not, after just as long.
-    async fn is_password(&self, door: &Doorstep, password: &str, hash: Option<PasswordHash>) -> Result<bool, ApiError> {
+        password: &str,
+        hash: Option<PasswordHash>,
+    ) -> Result<bool, ApiError> {
         if password.chars().count() > MAX_PASSWORD_CHARS {
             return Ok(false);
         }
@@ -431,8 +358,17 @@ impl Api {
         self.hashing.run(door.address, verify).await
     }
 
+    /// The time step of the second factor's code; `None` for whoever has no second factor.
+    pub(super) fn second_step(&self, known: &Credentials, code: &str) -> Result<Option<i64>, SignInRefused> {
+        match &known.second_factor {
+            Factor::None => Ok(None),
+            Factor::Secret(secret) => self.step_of(secret, &known.user, code).map(Some).ok_or(SignInRefused::Wrong),
+            Factor::Sealed => Err(ApiError::from(Code::InternalError).into()),
+        }
+    }
+
     /// The time step whose code this is, if it is one of now.
-    fn step_of(&self, secret: &Secret, user: &User, code: &str) -> Option<i64> {
+    pub(super) fn step_of(&self, secret: &Secret, user: &User, code: &str) -> Option<i64> {
         let code: String = code.chars().filter(|c| !c.is_whitespace()).take(16).collect();
         let now = u64::try_from(self.clock.now().as_secs()).ok()?;
         let step = totp(secret, self.brand(), user.email.as_str())?.check(&code, now)?;
@@ -445,7 +381,7 @@ impl Api {
         if email.is_empty() { Ok(()) } else { self.limit(counted("user", email), Bucket::Login).await }
     }
 
-    fn acting(&self, door: &Doorstep, user: &User) -> Store {
+    pub(super) fn acting(&self, door: &Doorstep, user: &User) -> Store {
         let Doorstep { info, address, .. } = door.clone();
         self.store.acting(Origin { actor: Actor::of_user(user), address, request: Some(info.id.to_string()) })
     }
@@ -463,25 +399,25 @@ fn network(address: Option<IpAddr>) -> String {
     }
 }
 
-fn counted(kind: &str, text: &str) -> Uuid {
+pub(super) fn counted(kind: &str, text: &str) -> Uuid {
     let hash = digest::digest(&digest::SHA256, format!("{kind}\0{text}").as_bytes());
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&hash.as_ref()[..16]);
     Uuid::from_bytes(bytes)
 }
 
-fn token_hash(token: &str) -> Option<KeyHash> {
+pub(super) fn token_hash(token: &str) -> Option<KeyHash> {
     (!token.is_empty() && token.len() <= MAX_TOKEN_LEN).then(|| KeyHash::of(token))
 }
 
-fn totp_secret(secret: &Secret) -> Option<totp_rs::Secret> {
+pub(super) fn totp_secret(secret: &Secret) -> Option<totp_rs::Secret> {
     let bytes = Zeroizing::new(hex::decode(secret.reveal()).ok()?);
     // 160 bits, as RFC 4226, section 4 recommends: longer ones some apps do not take.
     Some(totp_rs::Secret::from(bytes.get(..20)?.to_vec()))
 }
 
 /// Six digits every thirty seconds (RFC 6238), one step early or late.
-fn totp(secret: &Secret, issuer: &str, email: &str) -> Option<Totp> {
+pub(super) fn totp(secret: &Secret, issuer: &str, email: &str) -> Option<Totp> {
     // A colon divides issuer and name in the key's address.
     let plain = |text: &str| text.replace(':', " ");
     Builder::new()

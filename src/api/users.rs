@@ -20,7 +20,7 @@ pub(super) struct UserAttributes {
     /// The account that they belong to.
     #[schema(required, format = "uuid")]
     account_id: Option<String>,
-    /// Their address, in lowercase; it is theirs alone on this server.
+    /// Their address, in lowercase; it is theirs alone in this account.
     #[schema(format = "email")]
     email: String,
     /// `owner` may do everything within the account, `developer` works with webhooks and events, `viewer` looks.
@@ -86,7 +86,8 @@ pub async fn invite(call: Call) -> Result<Answer, ApiError> {
     ApiError::check(faults)?;
     let (Some(email), Some(role)) = (email, role) else { return Err(Code::InternalError.into()) };
     may_give(&call, role)?;
-    let new = NewUser { account: Some(account.id), email: email.clone(), role, password: None };
+    let invited_until = call.caller.key_expires_at();
+    let new = NewUser { account: Some(account.id), email: email.clone(), role, password: None, invited_until };
     let keep = call.keep(|made: &WithToken<User>| Answer::new(201, &resource(&made.resource, None)));
     let made = call.store().create_user(new, keep).await.map_err(|error| match error {
         StoreError::Exists => Fault::of_field(Code::EmailTaken, "email").naming(&email).into(),
@@ -128,8 +129,12 @@ pub async fn invite_again(call: Call) -> Result<Answer, ApiError> {
     let (account, user) = find_user(&call).await?;
     call.optional_json()?;
     may_give(&call, user.role)?;
+    if user.joined && !call.caller.may_replace_password_of(user.id) {
+        return Err(Code::Forbidden.into());
+    }
     let keep = call.keep(|made: &WithToken<User>| Answer::new(200, &resource(&made.resource, None)));
-    let made = call.store().invite_user(Some(account.id), user.id, keep).await?;
+    let until = call.caller.key_expires_at();
+    let made = call.store().invite_user(Some(account.id), user.id, until, keep).await?;
     Ok(Answer::new(200, &resource(&made.resource, url(&call, &made))))
 }
 

@@ -101,7 +101,7 @@ pub(super) async fn list_keys(store: &Store, account: Option<&str>, output: Outp
 
 pub(super) async fn revoke_key(store: &Store, id: &str, account: Option<&str>, output: Output) -> anyhow::Result<()> {
     let id = ApiKeyId::parse(id).with_context(|| format!("{id} is no key id; see `aldaba keys list`"))?;
-    store.delete_api_key(account.map(account_id).transpose()?, id).await.context("no such key")?;
+    store.delete_api_key(account.map(account_id).transpose()?, id, Permissions::all()).await.context("no such key")?;
     output.print(&json!({ "revoked": id.to_string() }), &format!("revoked {id}"));
     Ok(())
 }

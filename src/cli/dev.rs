@@ -99,12 +99,11 @@ fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str) 
 /// Who looks at the dashboard: an owner, whom this machine lets in without a password.
 async fn user(store: &Store, account: AccountId) -> anyhow::Result<UserId> {
     let email = Email::parse(EMAIL).context("the address of the first user")?;
-    if let Some(known) = store.credentials(email.clone()).await?
-        && known.user.account.is_some_and(|(id, _)| id == account)
-    {
-        return Ok(known.user.id);
+    let known = store.users_with(email.clone()).await?;
+    if let Some(user) = known.iter().find(|user| user.account.is_some_and(|(id, _)| id == account)) {
+        return Ok(user.id);
     }
-    let new = NewUser { account: Some(account), email, role: Role::Owner, password: None };
+    let new = NewUser { account: Some(account), email, role: Role::Owner, password: None, invited_until: None };
     Ok(store.create_user(new, None).await?.resource.id)
 }
 

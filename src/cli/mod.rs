@@ -190,10 +190,21 @@ enum UsersCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Make a new invitation, for somebody who has lost their password or their second factor
+    /// Turn off the second factor of somebody who has lost it; they are told at their next sign-in
+    ResetTwoFactor {
+        /// Their e-mail address
+        email: String,
+        #[command(flatten)]
+        whose: MaybeWhose,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make a new invitation, for somebody who has lost their password
     Invite {
         /// Their e-mail address
         email: String,
+        #[command(flatten)]
+        whose: MaybeWhose,
         #[command(flatten)]
         output: Output,
     },
@@ -201,6 +212,8 @@ enum UsersCommand {
     Delete {
         /// Their e-mail address
         email: String,
+        #[command(flatten)]
+        whose: MaybeWhose,
         #[command(flatten)]
         output: Output,
     },
@@ -213,6 +226,18 @@ struct Whose {
     #[arg(long, value_name = "ID")]
     account: Option<String>,
     /// None: they run this server and see every account
+    #[arg(long)]
+    operator: bool,
+}
+
+/// Which of several users with one address.
+#[derive(Args)]
+#[group(multiple = false)]
+struct MaybeWhose {
+    /// The account that they belong to, where several have a user with the address
+    #[arg(long, value_name = "ID")]
+    account: Option<String>,
+    /// They belong to none: they run this server
     #[arg(long)]
     operator: bool,
 }

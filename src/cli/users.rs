@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::admin::{LISTED, account_id, tell_rest};
-use super::{SettingArgs, UsersCommand, Whose};
-use crate::api::hash_password;
+use super::{MaybeWhose, SettingArgs, UsersCommand, Whose};
+use crate::api::hash_for_address;
 use crate::clock::SystemRandom;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Role, User};
 use crate::store::{NewUser, PasswordHash, Store, StoreError, WithToken};
@@ -22,11 +22,14 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
             let email = address(&email)?;
             let account = whose.account.as_deref().map(account_id).transpose()?;
             let role = role_of(&role, &whose)?;
-            let password = password_stdin.then(read_password).transpose()?;
-            let new = NewUser { account, email, role, password };
+            let password = match password_stdin.then(read_password).transpose()? {
+                Some(password) => Some(hashed(&store, &email, &password).await?),
+                None => None,
+            };
+            let new = NewUser { account, email, role, password, invited_until: None };
             let made = store.create_user(new, None).await.map_err(|error| match error {
                 StoreError::NotFound => anyhow::anyhow!("no such account; see `aldaba accounts list`"),
-                StoreError::Exists => anyhow::anyhow!("somebody signs in with this address already"),
+                StoreError::Exists => anyhow::anyhow!("the account has a user with this address already"),
                 other => other.into(),
             })?;
             let (json, text) = shown(&made, &base);
@@ -45,14 +48,23 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
                 tell_rest(users.items.len(), users.total);
             }
         }
-        UsersCommand::Invite { email, output } => {
-            let user = find(&store, &email).await?;
-            let made = store.invite_user(user.account.map(|(id, _)| id), user.id, None).await?;
+        UsersCommand::Invite { email, whose, output } => {
+            let user = find(&store, &email, &whose).await?;
+            let made = store.invite_user(user.account.map(|(id, _)| id), user.id, None, None).await?;
             let (json, text) = shown(&made, &base);
             output.print(&json, &text);
         }
-        UsersCommand::Delete { email, output } => {
-            let user = find(&store, &email).await?;
+        UsersCommand::ResetTwoFactor { email, whose, output } => {
+            let user = find(&store, &email, &whose).await?;
+            let reset = store.reset_second_factor(user.account.map(|(id, _)| id), user.id).await;
+            let reset = reset.map_err(|error| match error {
+                StoreError::NotFound => anyhow::anyhow!("{} has no second factor", user.email),
+                other => other.into(),
+            })?;
+            output.print(&user_json(&reset), &format!("turned off the second factor of {}", reset.email));
+        }
+        UsersCommand::Delete { email, whose, output } => {
+            let user = find(&store, &email, &whose).await?;
             store.delete_user(user.account.map(|(id, _)| id), user.id).await.map_err(|error| match error {
                 StoreError::LastOwner => {
                     anyhow::anyhow!("this is the last {}; make another one first", user.role.name())
@@ -87,9 +99,24 @@ fn user_json(user: &User) -> Value {
     })
 }
 
-async fn find(store: &Store, email: &str) -> anyhow::Result<User> {
-    let known = store.credentials(address(email)?).await?;
-    Ok(known.context("nobody signs in with this address; see `aldaba users list`")?.user)
+/// The user with this address; where several accounts have one, that of the account which is named.
+async fn find(store: &Store, email: &str, whose: &MaybeWhose) -> anyhow::Result<User> {
+    let named = whose.account.as_deref().map(account_id).transpose()?;
+    let mut found = store.users_with(address(email)?).await?;
+    if named.is_some() || whose.operator {
+        found.retain(|user| user.account.map(|(id, _)| id) == named);
+    }
+    if found.len() > 1 {
+        let owners = found.iter().map(|user| match user.account {
+            Some((id, _)) => format!("--account {id}"),
+            None => "--operator".to_owned(),
+        });
+        bail!(
+            "several accounts have a user with this address: say which by one of {}",
+            owners.collect::<Vec<_>>().join(", ")
+        );
+    }
+    found.pop().context("no user has this address there; see `aldaba users list`")
 }
 
 fn address(text: &str) -> anyhow::Result<Email> {
@@ -104,12 +131,17 @@ fn role_of(name: &str, whose: &Whose) -> anyhow::Result<Role> {
     role.with_context(|| format!("unknown role {name}; allowed: owner, developer, viewer"))
 }
 
-fn read_password() -> anyhow::Result<PasswordHash> {
+fn read_password() -> anyhow::Result<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::new());
     std::io::stdin().take(4_096).read_to_string(&mut text).context("cannot read standard input")?;
-    let password = text.trim_end_matches(['\r', '\n']);
+    let password = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
     if !(MIN_PASSWORD_CHARS..=MAX_PASSWORD_CHARS).contains(&password.chars().count()) {
         bail!("a password has {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters");
     }
-    hash_password(password, &SystemRandom::default()).context("the password cannot be hashed")
+    Ok(password)
+}
+
+async fn hashed(store: &Store, email: &Email, password: &str) -> anyhow::Result<PasswordHash> {
+    let hash = hash_for_address(store, email, password, &SystemRandom::default()).await?;
+    hash.context("the password cannot be hashed")
 }

@@ -58,6 +58,7 @@ actions! {
     UserInvited = "user.invited" on "user",
     UserJoined = "user.joined" on "user",
     UserUpdated = "user.updated" on "user",
+    UserFactorReset = "user.two_factor_reset" on "user",
     UserDeleted = "user.deleted" on "user",
     UserSignedIn = "user.signed_in" on "user",
     UserSignedOut = "user.signed_out_everywhere" on "user",

@@ -61,7 +61,7 @@ impl Role {
     }
 }
 
-/// An e-mail address in lowercase, by which a person signs in: one person has one user on a server.
+/// An e-mail address in lowercase, by which a person signs in. A person may have a user in each of several accounts.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Email(String);
 
@@ -112,6 +112,8 @@ pub struct User {
     pub two_factor: bool,
     /// Until when an invitation, the first or one to set a new password, can be used.
     pub invited_until: Option<Timestamp>,
+    /// When somebody else turned off their second factor; `None` once they were told of it.
+    pub factor_reset_at: Option<Timestamp>,
     /// When they last signed in.
     pub last_sign_in_at: Option<Timestamp>,
     /// When they were invited or made.

@@ -44,6 +44,7 @@ use crate::domain::endpoint::{Endpoint, EndpointChange};
 use crate::domain::event::{Event, EventType, NewEvent};
 use crate::domain::filter::DeliveryFilter;
 use crate::domain::id::{AccountId, ApiKeyId, DeliveryId, EndpointId, EndpointKey, EventId, ReplayId};
+use crate::domain::permission::Permissions;
 use crate::domain::replay::{NewReplay, Replay};
 use crate::domain::retention::Retention;
 use crate::domain::time::Timestamp;
@@ -197,7 +198,8 @@ impl Store {
         on!(self, accounts(page))
     }
 
-    /// Makes an API key; the key itself is in this answer only.
+    /// Makes an API key; the key itself is in this answer only. An account that has as many as it may have gets none:
+    /// [`StoreError::KeyLimitReached`].
     pub async fn create_api_key(
         &self,
         new: NewApiKey,
@@ -212,9 +214,15 @@ impl Store {
         on!(self, api_keys(account_id, page))
     }
 
-    /// Revokes a key of an account, or an operator's.
-    pub async fn delete_api_key(&self, account_id: Option<AccountId>, id: ApiKeyId) -> Result<(), StoreError> {
-        on!(self, delete_api_key(account_id, id))
+    /// Revokes a key of an account, or an operator's, for somebody who may do this much. A key that may do more stays:
+    /// [`StoreError::AllowsMore`].
+    pub async fn delete_api_key(
+        &self,
+        account_id: Option<AccountId>,
+        id: ApiKeyId,
+        by: Permissions,
+    ) -> Result<(), StoreError> {
+        on!(self, delete_api_key(account_id, id, by))
     }
 
     /// Notes when keys were last used.

@@ -15,7 +15,8 @@ use crate::domain::user::{Email, PortalLink, Role, User};
 impl Store {
     /// Makes a user. Without a password they are invited: the token of the invitation is in this answer only.
     ///
-    /// An address that the account's users have, or with a password somebody anywhere, is [`StoreError::Exists`].
+    /// An address that the account's users have is [`StoreError::Exists`]; other accounts may have users with it. A password that
+    /// is hashed unlike those of other users with the address is [`StoreError::OtherRecipe`].
     pub async fn create_user(
         &self,
         new: NewUser,
@@ -24,14 +25,22 @@ impl Store {
         on!(self, create_user(new, keep))
     }
 
-    /// Invites a user again, who may have joined long ago: whoever has the token sets a new password.
+    /// Invites a user again, who may have joined long ago: whoever has the token sets a new password. The invitation ends
+    /// after [`super::INVITATION_LIFE`], or at `until` if that is sooner.
     pub async fn invite_user(
         &self,
         account: Option<AccountId>,
         id: UserId,
+        until: Option<Timestamp>,
         keep: Option<Keep<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
-        on!(self, invite_user(account, id, keep))
+        on!(self, invite_user(account, id, until, keep))
+    }
+
+    /// Turns off a user's second factor for somebody else, ends all their sessions, and notes that the user has to be told.
+    /// Where there is none it is [`StoreError::NotFound`].
+    pub async fn reset_second_factor(&self, account: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+        on!(self, reset_second_factor(account, id))
     }
 
     /// Users of an account, the oldest first; of no account, the operators.
@@ -54,9 +63,49 @@ impl Store {
         on!(self, delete_user(account, id))
     }
 
-    /// What somebody with this address signs in with; of several who are invited, and none has joined, the first.
-    pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
-        on!(self, credentials(email))
+    /// What this user signs in with.
+    pub async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
+        on!(self, credentials_of(id))
+    }
+
+    /// Checks what a user has proved in this session for one step, and takes the time step of the second factor. A session that
+    /// has ended, a password or second factor that was changed meanwhile, or a time step that was used before, is
+    /// [`StoreError::NotFound`].
+    pub async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
+        on!(self, confirm(user, proof, session))
+    }
+
+    /// The hash of the password of whichever user with this address has one: by its recipe every password of theirs is hashed, so
+    /// that one hash is enough to find which of them a password opens.
+    pub async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
+        on!(self, password_of_address(email))
+    }
+
+    /// The users with this address and this password, those who signed in last first, up to a bound.
+    pub async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
+        on!(self, opened_by(email, password))
+    }
+
+    /// The users of all accounts with this address: for whoever runs the server.
+    pub async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
+        on!(self, users_with(email))
+    }
+
+    /// Offers a session to somebody whose password opens several accounts, as [`Store::sign_in`] opens one. Until it is taken it
+    /// is no session, and nobody can see that it was offered.
+    pub async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
+        on!(self, offer_sign_in(user, proof))
+    }
+
+    /// To whom a session is offered by this token.
+    pub async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+        on!(self, offered(token))
+    }
+
+    /// Takes a session that was offered, which lives for so long at most, and withdraws the others. One that has ended is
+    /// [`StoreError::NotFound`].
+    pub async fn take_offer(&self, token: KeyHash, others: Vec<KeyHash>, lives: Duration) -> Result<(), StoreError> {
+        on!(self, take_offer(token, others, lives))
     }
 
     /// Opens a session that lives for so long at most; its token is in this answer only. A password or second factor that was
@@ -75,8 +124,8 @@ impl Store {
         on!(self, sign_out(token))
     }
 
-    /// Changes what a user signs in with, from this session, and ends all their others. A session that has ended, or a password
-    /// that was changed since it was found right, is [`StoreError::NotFound`].
+    /// Changes what a user signs in with, from this session, and ends all their others. What is not proved as for
+    /// [`Store::confirm`] is [`StoreError::NotFound`], a new password with another recipe [`StoreError::OtherRecipe`].
     pub async fn change_sign_in(
         &self,
         user: UserId,
@@ -92,10 +141,11 @@ impl Store {
         on!(self, invited(token))
     }
 
-    /// Takes an invitation, once: sets the password, removes a second factor, ends all sessions of the user. Where somebody else has
-    /// joined with the address it is [`StoreError::Exists`].
-    pub async fn join(&self, token: KeyHash, password: PasswordHash) -> Result<User, StoreError> {
-        on!(self, join(token, password))
+    /// Takes an invitation, once: sets the password and ends all sessions of the user. A second factor stays: whoever has one
+    /// gives the time step of its code, which is not taken again. A password that is hashed unlike those of other users with the
+    /// address is [`StoreError::OtherRecipe`].
+    pub async fn join(&self, token: KeyHash, password: PasswordHash, step: Option<i64>) -> Result<User, StoreError> {
+        on!(self, join(token, password, step))
     }
 
     /// Makes a link into an account's pages; its token is in this answer only.

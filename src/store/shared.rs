@@ -28,6 +28,7 @@ pub(super) struct Shared {
     environment: Environment,
     pub policy: DeliveryPolicy,
     pub max_endpoints: u32,
+    pub max_api_keys: u32,
     pub max_in_flight_per_endpoint: usize,
     pub inbox: Option<Inbox>,
     /// Wakes whoever carries out replays.
@@ -69,6 +70,7 @@ impl Shared {
             environment: options.environment,
             policy: options.policy,
             max_endpoints: options.max_endpoints,
+            max_api_keys: options.max_api_keys,
             max_in_flight_per_endpoint: options.max_in_flight_per_endpoint,
             inbox: options.inbox,
             replays: Notify::new(),

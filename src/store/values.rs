@@ -60,9 +60,18 @@ pub enum StoreError {
     /// The account has as many endpoints as it may have.
     #[error("the limit of {0} endpoints is reached")]
     LimitReached(u32),
+    /// The account has as many API keys as it may have.
+    #[error("the limit of {0} API keys is reached")]
+    KeyLimitReached(u32),
+    /// The caller may not do all that the row allows, and so may not take it away.
+    #[error("it allows more than its caller may do")]
+    AllowsMore,
     /// The endpoint has as many unfinished replays as it may have: these.
     #[error("the limit of {} replays is reached", .0.len())]
     TooManyReplays(Vec<ReplayId>),
+    /// Somebody with the same address has joined meanwhile: the password must be hashed like theirs.
+    #[error("the password is hashed unlike others of its address")]
+    OtherRecipe,
     /// The delivery has an attempt still to come.
     #[error("the delivery is under way")]
     UnderWay,
@@ -105,6 +114,12 @@ pub const CALL_LIFE: Duration = Duration::from_secs(180);
 /// How long an invitation can be used.
 pub const INVITATION_LIFE: Duration = Duration::from_secs(7 * 86_400);
 
+/// Users that one sign-in may open, of those with one address and one password: the last used first.
+pub(super) const MAX_OPENED: u32 = 20;
+
+/// How long somebody whose password opens several accounts may take to choose one.
+pub const OFFER_LIFE: Duration = Duration::from_secs(300);
+
 /// A session's last use is written down this often.
 pub(super) const SESSION_SEEN_EVERY: Duration = Duration::from_secs(60);
 
@@ -138,6 +153,8 @@ pub struct OpenOptions {
     pub policy: DeliveryPolicy,
     /// Endpoints that an account may have.
     pub max_endpoints: u32,
+    /// API keys that an account may have, those that have expired included.
+    pub max_api_keys: u32,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -174,11 +191,20 @@ pub struct NewUser {
     pub role: Role,
     /// The hash of a password, where they need no invitation.
     pub password: Option<PasswordHash>,
+    /// When their invitation ends at the latest; by itself it ends after [`INVITATION_LIFE`].
+    pub invited_until: Option<Timestamp>,
 }
 
 /// A password's hash (argon2id, in the PHC string format). Whoever has it can try passwords against it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(pub String);
+
+impl PasswordHash {
+    /// Everything before the hash itself: the algorithm, its parameters and the salt. All users with one address have the same.
+    pub fn recipe(&self) -> &str {
+        self.0.rsplit_once('$').map_or("", |(recipe, _)| recipe)
+    }
+}
 
 impl std::fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -237,6 +263,8 @@ pub enum SignInChange {
     NoSecondFactor,
     /// Nothing but the end of every session, and of an invitation.
     Sessions,
+    /// Nothing: they were told that somebody else turned off their second factor.
+    Told,
 }
 
 /// A new portal link, checked.

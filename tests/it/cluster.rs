@@ -456,6 +456,7 @@ async fn nodes_whose_clocks_differ_by_minutes_go_by_the_databases() {
             environment: Environment::Development,
             policy: DeliveryPolicy::default(),
             max_endpoints: 50,
+            max_api_keys: 100,
             max_in_flight_per_endpoint: 64,
             serves: true,
             clock: clock.clone(),

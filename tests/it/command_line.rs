@@ -149,6 +149,7 @@ async fn with_an_endpoint(folder: &Path, key: &str) {
         environment: Environment::Development,
         policy: aldaba::domain::transition::DeliveryPolicy::default(),
         max_endpoints: 1,
+        max_api_keys: 100,
         max_in_flight_per_endpoint: 1,
         serves: false,
         clock: std::sync::Arc::new(aldaba::clock::SystemClock),

@@ -55,6 +55,7 @@ impl Side {
             environment: Environment::Development,
             policy: DeliveryPolicy { auto_disable_threshold: 6, ..DeliveryPolicy::default() },
             max_endpoints: 4,
+            max_api_keys: 100,
             max_in_flight_per_endpoint: 64,
             serves: inbox.is_some(),
             clock: clock.clone(),

@@ -44,6 +44,7 @@ pub fn options(folder: &Path, clock: Arc<ManualClock>, inbox: Option<Inbox>) -> 
         environment: Environment::Development,
         policy: DeliveryPolicy::default(),
         max_endpoints: 50,
+        max_api_keys: 100,
         max_in_flight_per_endpoint: 64,
         serves: inbox.is_some(),
         clock,

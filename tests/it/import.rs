@@ -234,6 +234,7 @@ async fn open_at(database: Database, keys: KeySource, clock: Arc<dyn Clock>) -> 
         environment: Environment::Development,
         policy: DeliveryPolicy::default(),
         max_endpoints: 50,
+        max_api_keys: 100,
         max_in_flight_per_endpoint: 64,
         serves: false,
         clock,

@@ -20,12 +20,18 @@ const IDLE: Duration = Duration::from_secs(3_600);
 const LIFE: Duration = Duration::from_secs(4 * 3_600);
 
 fn hash(password: &str) -> PasswordHash {
-    hash_password(password, &SeededRandom::new(7)).expect("a hash")
+    hash_password(password, None, &SeededRandom::new(7)).expect("a hash")
 }
 
 async fn user(fixture: &Fixture, email: &str, password: Option<&str>) -> WithToken<User> {
     let email = Email::parse(email).expect("an address");
-    let new = NewUser { account: Some(fixture.account), email, role: Role::Owner, password: password.map(hash) };
+    let new = NewUser {
+        account: Some(fixture.account),
+        email,
+        role: Role::Owner,
+        password: password.map(hash),
+        invited_until: None,
+    };
     fixture.store.create_user(new, None).await.expect("a user")
 }
 
@@ -85,7 +91,7 @@ async fn invitations_and_portal_links_end_in_time() {
     assert!(fixture.store.invited(token).await.expect("an answer").is_some());
     fixture.clock.advance(MINUTE);
     assert_eq!(fixture.store.invited(token).await, Ok(None));
-    assert_eq!(fixture.store.join(token, hash("a password")).await, Err(StoreError::NotFound));
+    assert_eq!(fixture.store.join(token, hash("a password"), None).await, Err(StoreError::NotFound));
 }
 
 #[tokio::test]
@@ -93,7 +99,7 @@ async fn what_was_found_right_must_still_be_right_when_the_session_opens() {
     let fixture = Fixture::new().await;
     let user = user(&fixture, "ana@example.com", Some("the first one")).await.resource;
     let store = &fixture.store;
-    let known = || async { store.credentials(user.email.clone()).await.expect("an answer").expect("they are known") };
+    let known = || async { store.credentials_of(user.id).await.expect("an answer").expect("they are known") };
     let before = Proof::Password(known().await.password.expect("a password"), None);
     let token = store.sign_in(user.id, Proof::Trusted, LIFE).await.expect("a session");
     let session = KeyHash::of(token.reveal());
@@ -117,15 +123,25 @@ async fn what_was_found_right_must_still_be_right_when_the_session_opens() {
     // The secret survives new master keys.
     store.rekey().await.expect("sealed anew");
     assert_eq!(known().await.second_factor, Factor::Secret(secret));
-    // An invitation takes all of it away.
-    let invited = store.invite_user(Some(fixture.account), user.id, None).await.expect("invited");
+    // Nor is it turned off without it, or replaced by another.
+    let other = SignInChange::SecondFactor(Secret::from_random([8; 32]), 500);
+    for change in [SignInChange::NoSecondFactor, SignInChange::Password(hash("an attacker's")), other] {
+        let refused = store.change_sign_in(user.id, change, Proof::Password(now.clone(), None), session).await;
+        assert_eq!(refused, Err(StoreError::NotFound), "without the second factor");
+    }
+    // An invitation replaces the password alone, and takes the code of the second factor.
+    let invited = store.invite_user(Some(fixture.account), user.id, None, None).await.expect("invited");
     let token = KeyHash::of(invited.token.expect("a token").reveal());
-    store.join(token, hash("the third one")).await.expect("joined");
-    assert_eq!(known().await.second_factor, Factor::None);
-    let third = Proof::Password(known().await.password.expect("a password"), None);
+    for step in [None, Some(101)] {
+        assert_eq!(store.join(token, hash("the third one"), step).await, Err(StoreError::NotFound), "{step:?}");
+    }
+    assert!(store.session(session, IDLE, true).await.expect("an answer").is_some(), "and nothing was changed");
+    store.join(token, hash("the third one"), Some(102)).await.expect("joined");
+    assert!(matches!(known().await.second_factor, Factor::Secret(_)), "it stays");
+    let third = Proof::Password(known().await.password.expect("a password"), Some(103));
     let refused = store.change_sign_in(user.id, SignInChange::NoSecondFactor, third, session).await;
     assert_eq!(refused, Err(StoreError::NotFound), "nor from a session that has ended");
-    assert_eq!(store.join(token, hash("the fourth one")).await, Err(StoreError::NotFound), "it serves once");
+    assert_eq!(store.join(token, hash("the fourth one"), None).await, Err(StoreError::NotFound), "it serves once");
     assert!(store.sign_in(user.id, Proof::Password(now, Some(200)), LIFE).await.is_err());
 }
 
@@ -137,33 +153,49 @@ async fn the_account_of_somebody_goes_with_its_users_their_sessions_and_its_link
     fixture.store.delete_account(fixture.account).await.expect("deleted");
     let found = fixture.store.session(KeyHash::of(token.reveal()), IDLE, true).await.expect("an answer");
     assert!(found.is_none());
-    assert!(fixture.store.credentials(user.email.clone()).await.expect("an answer").is_none(), "the address is free");
+    assert!(fixture.store.users_with(user.email.clone()).await.expect("an answer").is_empty(), "the address is free");
     while fixture.store.purge_deleted().await.expect("a step") {}
     let other = fixture.store.create_account("b".into(), None).await.expect("an account").id;
-    let new = NewUser { account: Some(other), email: user.email, role: Role::Viewer, password: None };
+    let new =
+        NewUser { account: Some(other), email: user.email, role: Role::Viewer, password: None, invited_until: None };
     fixture.store.create_user(new, None).await.expect("a user");
 }
 
 #[tokio::test]
-async fn an_invitation_takes_an_address_from_nobody_elsewhere() {
+async fn each_account_has_its_own_user_with_an_address_and_nothing_of_it_shows_in_another() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;
     let other = store.create_account("b".into(), None).await.expect("an account").id;
     let email = Email::parse("ceo@victim.example").expect("an address");
     let invite = |account| {
-        let new = NewUser { account: Some(account), email: email.clone(), role: Role::Owner, password: None };
+        let new = NewUser {
+            account: Some(account),
+            email: email.clone(),
+            role: Role::Owner,
+            password: None,
+            invited_until: None,
+        };
         store.create_user(new, None)
     };
     let squatter = invite(fixture.account).await.expect("invited").token.expect("a token");
     assert_eq!(invite(fixture.account).await.err(), Some(StoreError::Exists), "once in an account");
+    let squatter = store.join(KeyHash::of(squatter.reveal()), hash("a squatter"), None).await.expect("joined");
     let real = invite(other).await.expect("and again in another").token.expect("a token");
-    let joined = store.join(KeyHash::of(real.reveal()), hash("correct horse")).await.expect("joined");
+    // One sign-in hashes once: every password of the address has the same salt.
+    let unlike = hash_password("correct horse", None, &SeededRandom::new(8)).expect("a hash");
+    assert_eq!(store.join(KeyHash::of(real.reveal()), unlike, None).await, Err(StoreError::OtherRecipe));
+    let joined = store.join(KeyHash::of(real.reveal()), hash("correct horse"), None).await.expect("joined");
     assert_eq!(joined.account.map(|(id, _)| id), Some(other));
-    assert_eq!(store.join(KeyHash::of(squatter.reveal()), hash("a squatter")).await, Err(StoreError::Exists));
-    let known = store.credentials(email.clone()).await.expect("an answer").expect("they are known");
-    assert_eq!(known.user.id, joined.id);
+    let opened = |password: &'static str| {
+        let email = email.clone();
+        async move { store.opened_by(email, hash(password)).await.expect("an answer") }
+    };
+    let ids = |known: Vec<aldaba::store::Credentials>| known.iter().map(|known| known.user.id).collect::<Vec<_>>();
+    assert_eq!(ids(opened("a squatter").await), [squatter.id]);
+    assert_eq!(ids(opened("correct horse").await), [joined.id]);
+    assert_eq!(ids(opened("neither").await), []);
     // Ending every session ends an invitation to set another password too.
-    let invited = store.invite_user(Some(other), joined.id, None).await.expect("invited").token.expect("a token");
+    let invited = store.invite_user(Some(other), joined.id, None, None).await.expect("invited").token.expect("a token");
     let session = store.sign_in(joined.id, Proof::Trusted, LIFE).await.expect("a session");
     let session = KeyHash::of(session.reveal());
     store.change_sign_in(joined.id, SignInChange::Sessions, Proof::Trusted, session).await.expect("ended");

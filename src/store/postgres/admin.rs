@@ -107,6 +107,14 @@ impl Store {
             Some(id) => Some((id, lock_account(&tx, id).await?.key)),
             None => None,
         };
+        if let Some((_, key)) = account {
+            // Whoever makes another one waits for the account's row: the limit holds over all nodes.
+            let limit = self.shared.max_api_keys;
+            let sql = "SELECT count(*) AS total FROM api_keys WHERE account = $1";
+            if count(&tx, sql, &[&key.0]).await? >= u64::from(limit) {
+                return Err(StoreError::KeyLimitReached(limit));
+            }
+        }
         let key = PlainKey::from_random(&prefix, self.shared.random.array());
         let id = ApiKeyId::from_random(self.shared.random.array());
         let sql = "INSERT INTO api_keys (id, account, hash, name, permissions, hint, expires_at, created_at) \
@@ -163,7 +171,12 @@ impl Store {
         Ok(Paged::exact(items, total))
     }
 
-    pub async fn delete_api_key(&self, account_id: Option<AccountId>, id: ApiKeyId) -> Result<(), StoreError> {
+    pub async fn delete_api_key(
+        &self,
+        account_id: Option<AccountId>,
+        id: ApiKeyId,
+        by: Permissions,
+    ) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -171,9 +184,11 @@ impl Store {
             Some(id) => Some(account(&tx, id).await?.key),
             None => None,
         };
-        let sql = "DELETE FROM api_keys WHERE id = $1 AND account IS NOT DISTINCT FROM $2";
-        if execute(&tx, sql, &[&id.0, &account.map(|key| key.0)]).await? == 0 {
-            return Err(StoreError::NotFound);
+        let sql = "DELETE FROM api_keys WHERE id = $1 AND account IS NOT DISTINCT FROM $2 RETURNING permissions";
+        let deleted = one(&tx, sql, &[&id.0, &account.map(|key| key.0)]).await?;
+        // The transaction ends without its commit: the key stays.
+        if !by.covers(Permissions::from_column(get(&deleted, "permissions")?)) {
+            return Err(StoreError::AllowsMore);
         }
         self.audit(&tx, &Deed::of(account, Action::ApiKeyRevoked, id), now).await?;
         write_change(&tx, Change::ApiKey(id), now).await?;

@@ -77,13 +77,15 @@ const TABLES: &[Table] = &[
     },
     Table {
         name: "users",
-        kinds: &[Number, Id, Number, Text, Text, Text, Text, Bytes, Number, Bytes, Number, Number, Number, Number],
+        kinds: &[
+            Number, Id, Number, Text, Text, Text, Text, Bytes, Number, Bytes, Number, Number, Number, Number, Number,
+        ],
         read: "SELECT key, key, id, account, email, role, password, factor_key_id, factor_sealed, factor_step, invitation, \
-               invited_until, last_sign_in_at, created_at, updated_at FROM users WHERE key > ?1 ORDER BY key LIMIT ?2",
+               invited_until, last_sign_in_at, created_at, updated_at, factor_reset_at FROM users WHERE key > ?1 ORDER BY key LIMIT ?2",
         write: "INSERT INTO users (key, id, account, email, role, password, factor_key_id, factor_sealed, factor_step, \
-                invitation, invited_until, last_sign_in_at, created_at, updated_at) OVERRIDING SYSTEM VALUE SELECT * FROM \
+                invitation, invited_until, last_sign_in_at, created_at, updated_at, factor_reset_at) OVERRIDING SYSTEM VALUE SELECT * FROM \
                 unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[], \
-                $9::bigint[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])",
+                $9::bigint[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])",
     },
     Table {
         name: "portal_links",

@@ -51,6 +51,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/0012_id_offsets.sql"),
         minimum: 0,
     },
+    Migration {
+        name: "0014_memberships",
+        sql: include_str!("../../../migrations/postgres/0014_memberships.sql"),
+        minimum: 0,
+    },
 ];
 
 /// Stands between two steps of a migration's file, on a line of its own.

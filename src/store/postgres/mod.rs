@@ -24,6 +24,7 @@ mod import;
 mod intake;
 mod log;
 mod maintain;
+mod memberships;
 mod migrate;
 mod node;
 mod notice;

@@ -1,7 +1,7 @@
 //! People: users, what they sign in with, their sessions; and the links by which others come into an account's pages.
 //!
 //! Nodes keep nothing of this in memory: a session that was ended is ended everywhere. Locks are taken in the order account,
-//! users by their keys, sessions: whoever holds a user's row may end their sessions, and nobody opens one meanwhile.
+//! address, users by their keys, sessions: whoever holds a user's row may end their sessions, and nobody opens one meanwhile.
 
 use std::time::Duration;
 
@@ -9,12 +9,14 @@ use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
 use super::admin::{account, count, keep_effect, lock_account, offset};
+use super::memberships::check_recipe;
 use super::{Store, corrupt, execute, get, one, row, rows, snapshot, text, time, when};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId, UserId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
+use crate::domain::time::Timestamp;
 use crate::domain::user::{Color, Email, PortalLink, Role, User};
 use crate::store::shared::{Deed, words};
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
@@ -26,14 +28,17 @@ use crate::store::{
 const STEP: i64 = 500;
 
 /// A user's columns, without what they sign in with.
-const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
-                       u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.last_sign_in_at, u.created_at, \
-                       u.updated_at, a.id AS account_id";
+pub(super) const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
+                       u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.factor_reset_at, \
+                       u.last_sign_in_at, u.created_at, u.updated_at, a.id AS account_id";
 
 /// A server of the last version does not know of users when it deletes an account.
-const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
+pub(super) const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
 
-const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
+/// Columns of what a user signs in with.
+pub(super) const SIGN_IN: &str = "u.password, u.factor_key_id, u.factor_sealed";
+
+pub(super) const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
 
 impl Store {
     pub async fn create_user(
@@ -49,6 +54,9 @@ impl Store {
             None => None,
         };
         let id = UserId::from_random(self.shared.random.array());
+        if let Some(password) = &new.password {
+            check_recipe(&tx, &new.email, id, password).await?;
+        }
         let token = new.password.is_none().then(|| self.draw_token());
         let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, updated_at) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT DO NOTHING";
@@ -59,7 +67,7 @@ impl Store {
             &new.role.name(),
             &new.password.map(|PasswordHash(hash)| hash),
             &token.as_ref().map(hash_of),
-            &token.as_ref().map(|_| now.plus(INVITATION_LIFE).as_millis()),
+            &token.as_ref().map(|_| invitation_end(now, new.invited_until)),
             &now.as_millis(),
         ];
         if execute(&tx, sql, parameters).await? == 0 {
@@ -77,6 +85,7 @@ impl Store {
         &self,
         owner: Option<AccountId>,
         id: UserId,
+        until: Option<Timestamp>,
         keep: Option<Keep<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let now = self.now();
@@ -86,7 +95,7 @@ impl Store {
         let token = self.draw_token();
         let sql = "UPDATE users SET invitation = $3, invited_until = $4, updated_at = $5 WHERE id = $1 \
                    AND account IS NOT DISTINCT FROM $2";
-        let until = now.plus(INVITATION_LIFE).as_millis();
+        let until = invitation_end(now, until);
         if execute(&tx, sql, &[&id.0, &account, &hash_of(&token), &until, &now.as_millis()]).await? == 0 {
             return Err(StoreError::NotFound);
         }
@@ -148,21 +157,44 @@ impl Store {
         Ok(())
     }
 
-    pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
-        let db = self.client().await?;
-        let sql = format!(
-            "SELECT {COLUMNS}, u.password, u.factor_key_id, u.factor_sealed FROM {FROM} WHERE u.email = $1 AND {THERE} \
-                     ORDER BY joined DESC, u.key LIMIT 1"
-        );
-        let Some(found) = row(&db, &sql, &[&email.as_str()]).await? else { return Ok(None) };
-        let user = user_from_row(&found)?;
-        let sealed = match get::<Option<String>>(&found, "factor_key_id")? {
-            Some(key_id) => Some(SealedSecret { key_id, bytes: get(&found, "factor_sealed")? }),
+    pub async fn reset_second_factor(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let account = key_of(&tx, owner).await?;
+        let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, factor_reset_at = $3, updated_at = $3 \
+                   WHERE id = $1 AND account IS NOT DISTINCT FROM $2 AND factor_sealed IS NOT NULL RETURNING key";
+        let key: i64 = get(&one(&tx, sql, &[&id.0, &account, &now.as_millis()]).await?, "key")?;
+        end_sessions(&tx, &[key], None).await?;
+        let user = by_id(&tx, id).await?;
+        self.audit(&tx, &Deed::of_user(&user, Action::UserFactorReset), now).await?;
+        tx.commit().await?;
+        Ok(user)
+    }
+
+    pub async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
+        let sql = format!("SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.id = $1 AND {THERE}");
+        let found = row(&self.client().await?, &sql, &[&id.0]).await?;
+        found.map(|found| self.credentials_from_row(&found)).transpose()
+    }
+
+    pub async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        confirm(&tx, user, proof, session).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    pub(super) fn credentials_from_row(&self, row: &Row) -> Result<Credentials, StoreError> {
+        let user = user_from_row(row)?;
+        let sealed = match get::<Option<String>>(row, "factor_key_id")? {
+            Some(key_id) => Some(SealedSecret { key_id, bytes: get(row, "factor_sealed")? }),
             None => None,
         };
         let second_factor = self.shared.open_factor(sealed.as_ref(), user.id);
-        let password = get::<Option<String>>(&found, "password")?.map(PasswordHash);
-        Ok(Some(Credentials { user, password, second_factor }))
+        let password = get::<Option<String>>(row, "password")?.map(PasswordHash);
+        Ok(Credentials { user, password, second_factor })
     }
 
     pub async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError> {
@@ -180,9 +212,7 @@ impl Store {
         let found = one(&tx, sql, &[&user.0, &now.as_millis(), &hash, &step]).await?;
         let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
         let token = self.draw_token();
-        let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at) VALUES ($1, $2, $3, $4)";
-        let expires_at = now.plus(lives).as_millis();
-        execute(&tx, sql, &[&hash_of(&token), &key, &now.as_millis(), &expires_at]).await?;
+        add_session(&tx, key, &token, (now, now.plus(lives)), false).await?;
         self.audit(&tx, &Deed::of(account.map(AccountKey), Action::UserSignedIn, user), now).await?;
         tx.commit().await?;
         Ok(token)
@@ -193,7 +223,7 @@ impl Store {
         let db = self.client().await?;
         let sql = format!(
             "SELECT {COLUMNS}, s.seen_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
-             WHERE s.token = $1 AND s.expires_at > $2 AND s.seen_at > $3 AND {THERE}"
+             WHERE s.token = $1 AND NOT s.offered AND s.expires_at > $2 AND s.seen_at > $3 AND {THERE}"
         );
         let found = row(&db, &sql, &[&token, &now.as_millis(), &now.minus(idle).as_millis()]).await?;
         let Some(found) = found else { return Ok(None) };
@@ -224,18 +254,12 @@ impl Store {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let hash = match proof {
-            Proof::Password(PasswordHash(hash), _) => Some(hash),
-            Proof::Trusted => None,
-        };
-        let sql =
-            "SELECT key, account FROM users WHERE id = $1 AND ($2::text IS NULL OR password = $2::text) FOR UPDATE";
-        let found = one(&tx, sql, &[&user.0, &hash]).await?;
-        // Whoever ends sessions has the user's row: from here on it stays.
-        let token = session.as_bytes().as_slice();
-        one(&tx, "SELECT owner FROM sessions WHERE token = $1", &[&token]).await?;
+        if let SignInChange::Password(password) = &change {
+            let email = by_id(&tx, user).await?.email;
+            check_recipe(&tx, &email, user, password).await?;
+        }
+        let (key, account) = confirm(&tx, user, proof, session).await?;
         let mut stays = Some(session);
-        let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
         let deed = |action| Deed::of(account.map(AccountKey), action, user);
         let at = now.as_millis();
         let deed = match change {
@@ -246,8 +270,8 @@ impl Store {
             }
             SignInChange::SecondFactor(secret, step) => {
                 let sealed = self.shared.keyring().seal(&secret, user.0, self.shared.random.array());
-                let sql = "UPDATE users SET factor_key_id = $2, factor_sealed = $3, factor_step = $4, updated_at = $5 \
-                           WHERE key = $1";
+                let sql = "UPDATE users SET factor_key_id = $2, factor_sealed = $3, factor_step = $4, \
+                           factor_reset_at = NULL, updated_at = $5 WHERE key = $1";
                 execute(&tx, sql, &[&key, &sealed.key_id, &sealed.bytes, &step, &at]).await?;
                 deed(Action::UserUpdated).with_fields(&["two_factor"])
             }
@@ -255,6 +279,10 @@ impl Store {
                 let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, updated_at = $2 WHERE key = $1";
                 execute(&tx, sql, &[&key, &at]).await?;
                 deed(Action::UserUpdated).with_fields(&["two_factor"])
+            }
+            SignInChange::Told => {
+                execute(&tx, "UPDATE users SET factor_reset_at = NULL WHERE key = $1", &[&key]).await?;
+                return Ok(tx.commit().await?);
             }
             SignInChange::Sessions => {
                 stays = None;
@@ -275,20 +303,19 @@ impl Store {
         row(&self.client().await?, &sql, parameters).await?.as_ref().map(user_from_row).transpose()
     }
 
-    pub async fn join(&self, token: KeyHash, password: PasswordHash) -> Result<User, StoreError> {
+    pub async fn join(&self, token: KeyHash, password: PasswordHash, step: Option<i64>) -> Result<User, StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let sql = "UPDATE users SET password = $3, invitation = NULL, invited_until = NULL, factor_key_id = NULL, \
-                   factor_sealed = NULL, updated_at = $2 WHERE invitation = $1 AND invited_until > $2 RETURNING key, id";
-        // Of two who join with one address at once, the second waits at the index, and is refused by it.
-        let joined = "SELECT 1 AS taken FROM users i JOIN users o ON o.email = i.email AND o.password IS NOT NULL AND o.key <> i.key \
-                     WHERE i.invitation = $1";
-        if row(&tx, joined, &[&token.as_bytes().as_slice()]).await?.is_some() {
-            return Err(StoreError::Exists);
-        }
+        let sql = "UPDATE users SET password = $3, invitation = NULL, invited_until = NULL, updated_at = $2 \
+                   WHERE invitation = $1 AND invited_until > $2 RETURNING key, id";
+        let invited =
+            one(&tx, "SELECT id, email FROM users WHERE invitation = $1", &[&token.as_bytes().as_slice()]).await?;
+        let email = Email::parse(get(&invited, "email")?).ok_or_else(|| corrupt("email"))?;
+        check_recipe(&tx, &email, UserId(get(&invited, "id")?), &password).await?;
         let found = one(&tx, sql, &[&token.as_bytes().as_slice(), &now.as_millis(), &password.0]).await?;
         let (key, id): (i64, _) = (get(&found, "key")?, get(&found, "id")?);
+        take_step(&tx, key, step).await?;
         end_sessions(&tx, &[key], None).await?;
         let user = by_id(&tx, UserId(id)).await?;
         self.audit(&tx, &Deed::of_user(&user, Action::UserJoined), now).await?;
@@ -374,7 +401,7 @@ impl Store {
         Ok(stale.len() as u64)
     }
 
-    fn draw_token(&self) -> PlainKey {
+    pub(super) fn draw_token(&self) -> PlainKey {
         PlainKey::from_random("", self.shared.random.array())
     }
 }
@@ -390,6 +417,56 @@ pub(super) async fn forget(tx: &impl GenericClient, account: AccountKey) -> Resu
     end_sessions(tx, &users, None).await?;
     execute(tx, "DELETE FROM portal_links WHERE account = $1", &[&account.0]).await?;
     Ok(())
+}
+
+/// Adds a session that begins and ends at these times.
+pub(super) async fn add_session(
+    tx: &Transaction<'_>,
+    user: i64,
+    token: &PlainKey,
+    (from, to): (Timestamp, Timestamp),
+    offered: bool,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at, offered) VALUES ($1, $2, $3, $4, $5)";
+    execute(tx, sql, &[&hash_of(token), &user, &from.as_millis(), &to.as_millis(), &offered]).await?;
+    Ok(())
+}
+
+/// When an invitation that is made now ends.
+fn invitation_end(now: Timestamp, until: Option<Timestamp>) -> i64 {
+    let end = now.plus(INVITATION_LIFE);
+    until.map_or(end, |until| until.min(end)).as_millis()
+}
+
+/// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step is taken.
+/// The user's row stays until the transaction ends. Returns its key, and its account's.
+async fn confirm(
+    tx: &Transaction<'_>,
+    user: UserId,
+    proof: Proof,
+    session: KeyHash,
+) -> Result<(i64, Option<i64>), StoreError> {
+    let (hash, step) = match proof {
+        Proof::Password(PasswordHash(hash), step) => (Some(hash), Some(step)),
+        Proof::Trusted => (None, None),
+    };
+    let sql = "SELECT key, account FROM users WHERE id = $1 AND ($2::text IS NULL OR password = $2::text) FOR UPDATE";
+    let found = one(tx, sql, &[&user.0, &hash]).await?;
+    let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
+    // Whoever ends sessions has the user's row: from here on it stays.
+    let token = session.as_bytes().as_slice();
+    one(tx, "SELECT owner FROM sessions WHERE token = $1 AND owner = $2 AND NOT offered", &[&token, &key]).await?;
+    if let Some(step) = step {
+        take_step(tx, key, step).await?;
+    }
+    Ok((key, account))
+}
+
+/// Takes a time step of the user's second factor, once; without a step the user must have no second factor.
+pub(super) async fn take_step(tx: &Transaction<'_>, user: i64, step: Option<i64>) -> Result<(), StoreError> {
+    let sql = "UPDATE users SET factor_step = coalesce($2::bigint, factor_step) WHERE key = $1 \
+               AND (factor_sealed IS NULL) = ($2::bigint IS NULL) AND ($2::bigint IS NULL OR factor_step < $2::bigint)";
+    if execute(tx, sql, &[&user, &step]).await? == 0 { Err(StoreError::NotFound) } else { Ok(()) }
 }
 
 /// What the database keeps of a token.
@@ -447,7 +524,7 @@ async fn end_sessions(tx: &impl GenericClient, users: &[i64], stays: Option<KeyH
     Ok(())
 }
 
-fn user_from_row(row: &Row) -> Result<User, StoreError> {
+pub(super) fn user_from_row(row: &Row) -> Result<User, StoreError> {
     let account = match get::<Option<i64>>(row, "account")? {
         Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
         None => None,
@@ -460,6 +537,7 @@ fn user_from_row(row: &Row) -> Result<User, StoreError> {
         joined: get(row, "joined")?,
         two_factor: get(row, "two_factor")?,
         invited_until: time(row, "invited_until")?,
+        factor_reset_at: time(row, "factor_reset_at")?,
         last_sign_in_at: time(row, "last_sign_in_at")?,
         created_at: when(row, "created_at")?,
         updated_at: when(row, "updated_at")?,

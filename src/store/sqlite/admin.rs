@@ -119,6 +119,13 @@ impl Store {
         self.writer
             .write(move |tx| {
                 let account = new.account.map(|id| account(tx.db, id).map(|found| (id, found.key))).transpose()?;
+                if let Some((_, key)) = account {
+                    let limit = tx.shared.max_api_keys;
+                    let existing = count(tx.db, "SELECT COUNT(*) FROM api_keys WHERE account = ?1", [key.0])?;
+                    if existing >= u64::from(limit) {
+                        return Err(StoreError::KeyLimitReached(limit));
+                    }
+                }
                 let key = PlainKey::from_random(&prefix, tx.shared.random.array());
                 let id = ApiKeyId::from_random(tx.shared.random.array());
                 tx.db
@@ -167,15 +174,24 @@ impl Store {
     }
 
     /// Revokes a key of an account, or an operator's.
-    pub async fn delete_api_key(&self, account_id: Option<AccountId>, id: ApiKeyId) -> Result<(), StoreError> {
+    pub async fn delete_api_key(
+        &self,
+        account_id: Option<AccountId>,
+        id: ApiKeyId,
+        by: Permissions,
+    ) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let key = account_id.map(|id| account(tx.db, id)).transpose()?.map(|account| account.key);
-                let sql = "DELETE FROM api_keys WHERE id = ?1 AND account IS ?2";
-                if tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), key.map(|key| key.0)])? == 0 {
+                let (_, found) = api_key(tx.db, id)?.ok_or(StoreError::NotFound)?;
+                if found.account.map(|(_, account)| account) != key {
                     return Err(StoreError::NotFound);
                 }
+                if !by.covers(found.permissions) {
+                    return Err(StoreError::AllowsMore);
+                }
+                tx.db.prepare_cached("DELETE FROM api_keys WHERE id = ?1")?.execute([id.0.as_bytes()])?;
                 tx.book.touch_api_key(id);
                 tx.audit(&origin, &Deed::of(key, Action::ApiKeyRevoked, id))
             })

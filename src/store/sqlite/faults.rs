@@ -47,6 +47,7 @@ impl Fixture {
             environment: Environment::Development,
             policy: DeliveryPolicy::default(),
             max_endpoints: 50,
+            max_api_keys: 100,
             max_in_flight_per_endpoint: 64,
             serves: true,
             clock: Arc::new(SystemClock),

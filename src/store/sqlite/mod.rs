@@ -23,6 +23,7 @@ mod intake;
 mod lists;
 mod log;
 mod maintain;
+mod memberships;
 mod newest;
 mod notice;
 mod open;

@@ -44,6 +44,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/sqlite/0012_id_offsets.sql"),
         minimum: 0,
     },
+    Migration {
+        name: "0014_memberships",
+        sql: include_str!("../../../migrations/sqlite/0014_memberships.sql"),
+        minimum: 0,
+    },
 ];
 
 impl Migration {

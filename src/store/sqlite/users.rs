@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::admin::{account, count, sql_offset};
 use super::book::{time, uuid};
+use super::memberships::check_recipe;
 use super::writer::Tx;
 use super::{Store, parsed};
 use crate::domain::account::{KeyHash, PlainKey};
@@ -15,7 +16,7 @@ use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Color, Email, PortalLink, Role, User};
-use crate::store::shared::{Deed, words};
+use crate::store::shared::{Deed, Shared, words};
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
     Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, StoreError, WithToken,
@@ -25,14 +26,17 @@ use crate::store::{
 const STEP: i64 = 500;
 
 /// A user's columns, without what they sign in with.
-const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
-                       u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.last_sign_in_at, u.created_at, \
-                       u.updated_at, a.id AS account_id";
+pub(super) const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
+                       u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.factor_reset_at, \
+                       u.last_sign_in_at, u.created_at, u.updated_at, a.id AS account_id";
 
 /// A server of the last version does not know of users when it deletes an account.
-const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
+pub(super) const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
 
-const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
+/// Columns of what a user signs in with.
+pub(super) const SIGN_IN: &str = "u.password, u.factor_key_id, u.factor_sealed";
+
+pub(super) const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
 
 impl Store {
     /// Makes a user. Without a password they are invited: the token of the invitation is in this answer only.
@@ -46,6 +50,9 @@ impl Store {
             .write(move |tx| {
                 let account = key_of(tx.db, new.account)?;
                 let id = UserId::from_random(tx.shared.random.array());
+                if let Some(password) = &new.password {
+                    check_recipe(tx.db, &new.email, id, password)?;
+                }
                 let token = new.password.is_none().then(|| draw_token(tx));
                 let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, \
                            updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT DO NOTHING";
@@ -56,7 +63,7 @@ impl Store {
                     new.role.name(),
                     new.password.map(|PasswordHash(hash)| hash),
                     token.as_ref().map(|token| *KeyHash::of(token.reveal()).as_bytes()),
-                    token.as_ref().map(|_| tx.now.plus(INVITATION_LIFE).as_millis()),
+                    token.as_ref().map(|_| invitation_end(tx.now, new.invited_until)),
                     tx.now.as_millis(),
                 ])?;
                 if added == 0 {
@@ -76,6 +83,7 @@ impl Store {
         &self,
         owner: Option<AccountId>,
         id: UserId,
+        until: Option<Timestamp>,
         keep: Option<Keep<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let origin = self.origin.clone();
@@ -87,7 +95,7 @@ impl Store {
                 tx.db.prepare_cached(sql)?.execute(params![
                     id.0.as_bytes(),
                     KeyHash::of(token.reveal()).as_bytes(),
-                    tx.now.plus(INVITATION_LIFE).as_millis(),
+                    invitation_end(tx.now, until),
                     tx.now.as_millis(),
                 ])?;
                 let invited = WithToken { resource: by_id(tx.db, id)?, token: Some(token) };
@@ -148,29 +156,39 @@ impl Store {
             .await
     }
 
-    /// What somebody with this address signs in with.
-    pub async fn credentials(&self, email: Email) -> Result<Option<Credentials>, StoreError> {
+    /// Turns off a user's second factor, ends all their sessions, and notes that the user has to be told.
+    pub async fn reset_second_factor(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                find(tx.db, owner, id)?;
+                let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, factor_reset_at = ?2, updated_at = ?2 \
+                           WHERE id = ?1 AND factor_sealed IS NOT NULL";
+                if tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), tx.now.as_millis()])? == 0 {
+                    return Err(StoreError::NotFound);
+                }
+                end_sessions(tx.db, id, None)?;
+                let user = by_id(tx.db, id)?;
+                tx.audit(&origin, &Deed::of_user(&user, Action::UserFactorReset))?;
+                Ok(user)
+            })
+            .await
+    }
+
+    /// What this user signs in with.
+    pub async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
         let shared = self.shared.clone();
         self.read(move |db| {
-            let sql = format!(
-                "SELECT {COLUMNS}, u.password, u.factor_key_id, u.factor_sealed FROM {FROM} WHERE u.email = ?1 AND {THERE} \
-                 ORDER BY joined DESC, u.key LIMIT 1"
-            );
-            let found = db
-                .prepare_cached(&sql)?
-                .query_row([email.as_str()], |row| {
-                    let sealed = match row.get::<_, Option<String>>("factor_key_id")? {
-                        Some(key_id) => Some(SealedSecret { key_id, bytes: row.get("factor_sealed")? }),
-                        None => None,
-                    };
-                    Ok((user_from_row(row)?, row.get::<_, Option<String>>("password")?, sealed))
-                })
-                .optional()?;
-            let Some((user, password, sealed)) = found else { return Ok(None) };
-            let second_factor = shared.open_factor(sealed.as_ref(), user.id);
-            Ok(Some(Credentials { user, password: password.map(PasswordHash), second_factor }))
+            let sql = format!("SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.id = ?1 AND {THERE}");
+            let found = db.prepare_cached(&sql)?.query_row([id.0.as_bytes()], credentials_from_row).optional()?;
+            Ok(found.map(|found| found.open(&shared)))
         })
         .await
+    }
+
+    /// Checks what a user has proved in this session, and takes the time step of the second factor.
+    pub async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
+        self.writer.write(move |tx| confirm(tx.db, user, proof, session)).await
     }
 
     /// Opens a session that lives for so long at most. A time step of the second factor is taken once.
@@ -190,14 +208,7 @@ impl Store {
                 if tx.db.prepare_cached(sql)?.execute(parameters)? == 0 {
                     return Err(StoreError::NotFound);
                 }
-                let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at) \
-                           SELECT ?2, key, ?3, ?4 FROM users WHERE id = ?1";
-                tx.db.prepare_cached(sql)?.execute(params![
-                    user.0.as_bytes(),
-                    KeyHash::of(token.reveal()).as_bytes(),
-                    tx.now.as_millis(),
-                    tx.now.plus(lives).as_millis(),
-                ])?;
+                add_session(tx, user, &token, lives, false)?;
                 tx.audit(&origin, &Deed::of_user(&by_id(tx.db, user)?, Action::UserSignedIn))?;
                 Ok(token)
             })
@@ -211,7 +222,7 @@ impl Store {
             .read(move |db| {
                 let sql = format!(
                     "SELECT {COLUMNS}, s.seen_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
-                     WHERE s.token = ?1 AND s.expires_at > ?2 AND s.seen_at > ?3 AND {THERE}"
+                     WHERE s.token = ?1 AND NOT s.offered AND s.expires_at > ?2 AND s.seen_at > ?3 AND {THERE}"
                 );
                 let mut statement = db.prepare_cached(&sql)?;
                 let parameters = params![token.as_bytes(), now.as_millis(), now.minus(idle).as_millis()];
@@ -258,21 +269,14 @@ impl Store {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
-                let hash = match proof {
-                    Proof::Password(PasswordHash(hash), _) => Some(hash),
-                    Proof::Trusted => None,
-                };
-                let sql = "SELECT 1 FROM users u JOIN sessions s ON s.owner = u.key \
-                           WHERE u.id = ?1 AND s.token = ?2 AND (?3 IS NULL OR u.password = ?3)";
-                let held = params![user.0.as_bytes(), session.as_bytes(), hash];
-                if !tx.db.prepare_cached(sql)?.exists(held)? {
-                    return Err(StoreError::NotFound);
-                }
+                confirm(tx.db, user, proof, session)?;
                 let found = by_id(tx.db, user)?;
                 let mut stays = Some(session);
                 let (id, now) = (user.0.as_bytes(), tx.now.as_millis());
                 let deed = match change {
-                    SignInChange::Password(PasswordHash(hash)) => {
+                    SignInChange::Password(password) => {
+                        check_recipe(tx.db, &found.email, user, &password)?;
+                        let PasswordHash(hash) = password;
                         let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at = ?3 WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, hash, now])?;
                         Deed::of_user(&found, Action::UserUpdated).with_fields(&["password"])
@@ -280,7 +284,7 @@ impl Store {
                     SignInChange::SecondFactor(secret, step) => {
                         let sealed = tx.shared.keyring().seal(&secret, user.0, tx.shared.random.array());
                         let sql = "UPDATE users SET factor_key_id = ?2, factor_sealed = ?3, factor_step = ?4, \
-                                   updated_at = ?5 WHERE id = ?1";
+                                   factor_reset_at = NULL, updated_at = ?5 WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, sealed.key_id, sealed.bytes, step, now])?;
                         Deed::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
                     }
@@ -289,6 +293,11 @@ impl Store {
                                    WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, now])?;
                         Deed::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
+                    }
+                    SignInChange::Told => {
+                        let sql = "UPDATE users SET factor_reset_at = NULL WHERE id = ?1";
+                        tx.db.prepare_cached(sql)?.execute([id])?;
+                        return Ok(());
                     }
                     SignInChange::Sessions => {
                         stays = None;
@@ -309,18 +318,15 @@ impl Store {
         self.read(move |db| invited(db, token, now)).await
     }
 
-    /// Takes an invitation, once: sets the password, removes a second factor, ends all sessions of the user.
-    pub async fn join(&self, token: KeyHash, password: PasswordHash) -> Result<User, StoreError> {
+    /// Takes an invitation, once: sets the password and ends all sessions of the user. A second factor stays.
+    pub async fn join(&self, token: KeyHash, password: PasswordHash, step: Option<i64>) -> Result<User, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let User { id, email, .. } = invited(tx.db, token, tx.now)?.ok_or(StoreError::NotFound)?;
-                let sql = "SELECT 1 FROM users WHERE email = ?1 AND password IS NOT NULL AND id <> ?2";
-                if tx.db.prepare_cached(sql)?.exists(params![email.as_str(), id.0.as_bytes()])? {
-                    return Err(StoreError::Exists);
-                }
-                let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, factor_key_id = NULL, \
-                           factor_sealed = NULL, updated_at = ?3 WHERE id = ?1";
+                check_recipe(tx.db, &email, id, &password)?;
+                take_step(tx.db, id, step)?;
+                let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at = ?3 WHERE id = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), password.0, tx.now.as_millis()])?;
                 end_sessions(tx.db, id, None)?;
                 let user = by_id(tx.db, id)?;
@@ -427,8 +433,55 @@ pub(super) fn reseal_factors(tx: &Tx<'_>, keyring: &Keyring) -> Result<u64, Stor
     Ok(stale.len() as u64)
 }
 
-fn draw_token(tx: &Tx<'_>) -> PlainKey {
+pub(super) fn draw_token(tx: &Tx<'_>) -> PlainKey {
     PlainKey::from_random("", tx.shared.random.array())
+}
+
+pub(super) fn add_session(
+    tx: &Tx<'_>,
+    user: UserId,
+    token: &PlainKey,
+    lives: Duration,
+    offered: bool,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at, offered) \
+               SELECT ?2, key, ?3, ?4, ?5 FROM users WHERE id = ?1";
+    tx.db.prepare_cached(sql)?.execute(params![
+        user.0.as_bytes(),
+        KeyHash::of(token.reveal()).as_bytes(),
+        tx.now.as_millis(),
+        tx.now.plus(lives).as_millis(),
+        offered,
+    ])?;
+    Ok(())
+}
+
+/// When an invitation that is made now ends.
+fn invitation_end(now: Timestamp, until: Option<Timestamp>) -> i64 {
+    let end = now.plus(INVITATION_LIFE);
+    until.map_or(end, |until| until.min(end)).as_millis()
+}
+
+/// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step is taken.
+fn confirm(db: &Connection, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
+    let sql = "SELECT 1 FROM users u JOIN sessions s ON s.owner = u.key \
+               WHERE u.id = ?1 AND s.token = ?2 AND NOT s.offered AND (?3 IS NULL OR u.password = ?3)";
+    let (hash, step) = match proof {
+        Proof::Password(PasswordHash(hash), step) => (Some(hash), Some(step)),
+        Proof::Trusted => (None, None),
+    };
+    if !db.prepare_cached(sql)?.exists(params![user.0.as_bytes(), session.as_bytes(), hash])? {
+        return Err(StoreError::NotFound);
+    }
+    step.map_or(Ok(()), |step| take_step(db, user, step))
+}
+
+/// Takes a time step of the user's second factor, once; without a step the user must have no second factor.
+pub(super) fn take_step(db: &Connection, user: UserId, step: Option<i64>) -> Result<(), StoreError> {
+    let sql = "UPDATE users SET factor_step = IFNULL(?2, factor_step) WHERE id = ?1 \
+               AND (factor_sealed IS NULL) = (?2 IS NULL) AND (?2 IS NULL OR factor_step < ?2)";
+    let taken = db.prepare_cached(sql)?.execute(params![user.0.as_bytes(), step])?;
+    if taken == 0 { Err(StoreError::NotFound) } else { Ok(()) }
 }
 
 /// The account's row; none of the operators'.
@@ -474,7 +527,29 @@ fn end_sessions(db: &Connection, user: UserId, stays: Option<KeyHash>) -> Result
     Ok(())
 }
 
-fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
+/// What a user signs in with, the second factor still sealed.
+pub(super) struct SealedCredentials {
+    user: User,
+    password: Option<String>,
+    factor: Option<SealedSecret>,
+}
+
+impl SealedCredentials {
+    pub(super) fn open(self, shared: &Shared) -> Credentials {
+        let second_factor = shared.open_factor(self.factor.as_ref(), self.user.id);
+        Credentials { user: self.user, password: self.password.map(PasswordHash), second_factor }
+    }
+}
+
+pub(super) fn credentials_from_row(row: &Row<'_>) -> rusqlite::Result<SealedCredentials> {
+    let factor = match row.get::<_, Option<String>>("factor_key_id")? {
+        Some(key_id) => Some(SealedSecret { key_id, bytes: row.get("factor_sealed")? }),
+        None => None,
+    };
+    Ok(SealedCredentials { user: user_from_row(row)?, password: row.get("password")?, factor })
+}
+
+pub(super) fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
     let account = match row.get::<_, Option<i64>>("account")? {
         Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
         None => None,
@@ -487,6 +562,7 @@ fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
         joined: row.get("joined")?,
         two_factor: row.get("two_factor")?,
         invited_until: time(row, "invited_until")?,
+        factor_reset_at: time(row, "factor_reset_at")?,
         last_sign_in_at: time(row, "last_sign_in_at")?,
         created_at: Timestamp::from_millis(row.get("created_at")?),
         updated_at: Timestamp::from_millis(row.get("updated_at")?),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::RequestPartsExt as _;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{OriginalUri, RawPathParams, Request};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, LOCATION, REFERRER_POLICY, SET_COOKIE, VARY,
@@ -42,6 +43,33 @@ const BY_ITSELF: &str = "x-live";
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'self'";
 
+/// Which sites may show a page in a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum FramedBy {
+    /// None.
+    Nobody,
+    /// These, and our own.
+    Sites(Vec<String>),
+    /// Every site: for the page of an expired portal link alone, which shows nothing of anybody's.
+    Anybody,
+}
+
+impl FramedBy {
+    /// The sites that may show a portal's pages.
+    pub fn of(portal: &Portal) -> Self {
+        let sites = portal.frame_origins();
+        if sites.is_empty() { Self::Nobody } else { Self::Sites(sites.to_vec()) }
+    }
+
+    fn sources(&self) -> String {
+        match self {
+            Self::Nobody => "'none'".to_owned(),
+            Self::Sites(sites) => format!("'self' {}", sites.join(" ")),
+            Self::Anybody => "*".to_owned(),
+        }
+    }
+}
+
 /// A request, as far as every page of whoever it is for needs it.
 pub(super) struct Arrival {
     pub tongue: Tongue,
@@ -60,6 +88,8 @@ pub(super) struct Arrival {
     /// The token of the session.
     pub token: String,
     pub visitor: Option<Visitor>,
+    /// Which sites may show the answer in a frame.
+    pub framed_by: FramedBy,
 }
 
 impl Arrival {
@@ -84,13 +114,16 @@ impl Arrival {
             address: address.path_and_query().map_or_else(String::new, |address| address.as_str().to_owned()),
             headers: parts.headers,
             method: parts.method,
-            params,
+            params: Vec::new(),
             query: pairs(query.as_bytes()),
             form: Vec::new(),
             body: Some(Mutex::new(body)),
             token,
             visitor: None,
+            framed_by: FramedBy::Nobody,
         };
+        let Some(params) = params else { return Err(Box::new(arrival.missing())) };
+        arrival.params = params;
         if !arrival.token.is_empty() {
             let touch = !arrival.headers.contains_key(BY_ITSELF);
             let visitor = dashboard.api.visitor(&arrival.token, touch).await;
@@ -133,6 +166,16 @@ impl Arrival {
         (is_right, sent)
     }
 
+    /// There is no such page.
+    pub fn missing(&self) -> Response<Body> {
+        let say = |text: &str| self.tongue.say(text);
+        let content = html! {
+            h1 { (say("There is no such page")) }
+            p { (say("It may have been deleted, or the address is not right.")) }
+        };
+        self.alone(404, &content)
+    }
+
     pub fn stale(&self) -> Markup {
         let say = |text: &str| self.tongue.say(text);
         html! {
@@ -141,8 +184,7 @@ impl Arrival {
         }
     }
 
-    /// A page for somebody who is not signed in. It shows nothing of anybody's, and so may stand in the frame that a portal's
-    /// pages stood in.
+    /// A page for somebody who is not signed in. It shows nothing of anybody's.
     pub fn alone(&self, status: u16, content: &Markup) -> Response<Body> {
         let title = if status < 400 { self.tongue.say("Sign in") } else { self.tongue.say("Not possible") };
         let frame = Frame {
@@ -161,7 +203,7 @@ impl Arrival {
             csrf: html! {},
             stamp: &STAMP,
         };
-        self.answer(status, frame::narrow(&frame, content), None)
+        self.answer(status, frame::narrow(&frame, content))
     }
 
     /// A refusal of the API's for somebody who is not signed in.
@@ -193,20 +235,15 @@ impl Arrival {
         self.headers.get("sec-fetch-dest").is_some_and(|value| value == "iframe" || value == "frame")
     }
 
-    /// A page, with what a browser may do with it. A portal says who may hold it in a frame.
-    pub fn answer(&self, status: u16, page: Markup, portal: Option<&Portal>) -> Response<Body> {
+    /// A page, with what a browser may do with it.
+    pub fn answer(&self, status: u16, page: Markup) -> Response<Body> {
+        assert!(self.framed_by != FramedBy::Anybody || self.visitor.is_none(), "a visitor's page stands in no frame");
         let mut response = Response::new(Body::from(page.into_string()));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        let holders = match portal {
-            None if self.address.starts_with("/portal/") => "*".to_owned(),
-            Some(portal) if !portal.frame_origins().is_empty() => {
-                format!("'self' {}", portal.frame_origins().join(" "))
-            }
-            _ => "'none'".to_owned(),
-        };
-        if let Ok(policy) = HeaderValue::try_from(format!("{POLICY}; frame-ancestors {holders}")) {
+        let policy = format!("{POLICY}; frame-ancestors {}", self.framed_by.sources());
+        if let Ok(policy) = HeaderValue::try_from(policy) {
             headers.insert(CONTENT_SECURITY_POLICY, policy);
         }
         self.seal(headers);
@@ -293,11 +330,14 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     pairs.find(|(known, _)| *known == name).map(|(_, value)| value)
 }
 
-/// The parts of the path.
-pub(super) async fn path_params(parts: &mut request::Parts) -> Vec<(String, String)> {
-    let params = parts.extract::<RawPathParams>().await;
-    let params = params.iter().flat_map(RawPathParams::iter);
-    params.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+/// The parts of the path; `None` where one cannot be decoded: such an address names no page.
+pub(super) async fn path_params(parts: &mut request::Parts) -> Option<Vec<(String, String)>> {
+    match parts.extract::<RawPathParams>().await {
+        Ok(params) => Some(params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()),
+        // The route has no parts.
+        Err(RawPathParamsRejection::MissingPathParams(_)) => Some(Vec::new()),
+        Err(_) => None,
+    }
 }
 
 fn pairs(text: &[u8]) -> Vec<(String, String)> {

@@ -16,7 +16,7 @@ const FILTERS: [&str; 7] = ["action", "actor_id", "resource_type", "resource_id"
 const MORE: [&str; 3] = ["actor_id", "resource_id", "account_id"];
 
 /// What can be done, by the names that the API has for it.
-const ACTIONS: [&str; 23] = [
+const ACTIONS: [&str; 24] = [
     "webhook.created",
     "webhook.updated",
     "webhook.deleted",
@@ -35,6 +35,7 @@ const ACTIONS: [&str; 23] = [
     "user.invited",
     "user.joined",
     "user.updated",
+    "user.two_factor_reset",
     "user.deleted",
     "user.signed_in",
     "user.signed_out_everywhere",
@@ -264,6 +265,7 @@ fn in_words(v: &Visit, action: &str) -> String {
         "user.joined" => v.say("Invitation accepted"),
         "user.updated" => v.say("User changed"),
         "user.deleted" => v.say("User deleted"),
+        "user.two_factor_reset" => v.say("Second factor turned off by somebody else"),
         "user.signed_in" => v.say("Signed in"),
         "user.signed_out_everywhere" => v.say("Signed out everywhere"),
         "portal_link.created" => v.say("Portal link created"),

@@ -8,7 +8,7 @@ use axum::response::Redirect;
 use maud::{Markup, html};
 
 use super::Dashboard;
-use super::arrival::{Arrival, csrf, path_params};
+use super::arrival::{Arrival, FramedBy, csrf, path_params};
 use super::frame::{self, Frame};
 use super::parts::{self, Kind};
 use super::visit::{Failure, Page, Place, Visit};
@@ -43,12 +43,12 @@ where
         Ok(Page::Leave) => arrival.leave(&dashboard),
         Ok(Page::Html { status, title, section, content }) => {
             let page = surroundings.framed(&arrival, &v, &title, section, &content);
-            arrival.answer(status, page, portal.as_ref())
+            arrival.answer(status, page)
         }
         Err(failure) => {
             let (title, content) = failure_page(v.tongue, &failure, surroundings.operator, &v.link(""));
             let page = surroundings.framed(&arrival, &v, &title, "", &content);
-            let mut response = arrival.answer(failure.status, page, portal.as_ref());
+            let mut response = arrival.answer(failure.status, page);
             if let Some(seconds) = failure.retry_after {
                 response.headers_mut().insert(RETRY_AFTER, seconds.into());
             }
@@ -62,8 +62,11 @@ async fn visit(dashboard: &Dashboard, arrival: &mut Arrival) -> Result<(Visit, O
     let mut portal = None;
     let (place, caller, account, prefix, token);
     if let Some(link) = arrival.param("token").map(str::to_owned) {
+        // A portal's pages are for whoever has the link: whoever has signed in besides is nobody here.
+        arrival.visitor = None;
         let found = dashboard.api.portal(&link).await.map_err(|error| Box::new(arrival.refusal(&error)))?;
         let Some(found) = found else {
+            arrival.framed_by = FramedBy::Anybody;
             let say = |text: &str| arrival.tongue.say(text);
             let content = html! {
                 h1 { (say("This link has expired")) }
@@ -73,8 +76,8 @@ async fn visit(dashboard: &Dashboard, arrival: &mut Arrival) -> Result<(Visit, O
         };
         (place, caller, account) = (Place::Portal, Some(found.caller()), found.account());
         (prefix, token) = (format!("/portal/{link}"), link);
+        arrival.framed_by = FramedBy::of(&found);
         portal = Some(found);
-        arrival.visitor = None;
     } else {
         let Some(visitor) = arrival.visitor.clone() else { return Err(Box::new(to_sign_in(arrival))) };
         let named = arrival.param("account").map(str::to_owned);
@@ -87,10 +90,7 @@ async fn visit(dashboard: &Dashboard, arrival: &mut Arrival) -> Result<(Visit, O
         token = arrival.token.clone();
     }
     // Somebody else's account is not there.
-    let Some(caller) = caller else {
-        let (_, content) = failure_page(arrival.tongue, &missing(), false, "/");
-        return Err(Box::new(arrival.alone(404, &content)));
-    };
+    let Some(caller) = caller else { return Err(Box::new(arrival.missing())) };
     let mut sent = String::new();
     if arrival.method == Method::POST {
         arrival.read_form().await?;
@@ -269,7 +269,7 @@ pub(super) fn home_of(visitor: &Visitor) -> String {
 pub(super) async fn theme(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
     let info = request.extensions().get::<RequestInfo>().cloned();
     let (mut parts, _) = request.into_parts();
-    let params = path_params(&mut parts).await;
+    let params = path_params(&mut parts).await.unwrap_or_default();
     let token = params.iter().find(|(name, _)| name == "token").map_or("", |(_, value)| value);
     let theme = match dashboard.api.portal(token).await {
         Ok(portal) => portal.as_ref().and_then(Portal::theme),
@@ -303,10 +303,7 @@ async fn export(dashboard: &Dashboard, request: Request, path: &str) -> Response
         Err(refused) => return *refused,
     };
     match visit(dashboard, &mut arrival).await {
-        Ok((visit, _)) if visit.place == Place::Account && name_of_account(&visit).await.is_err() => {
-            let (_, content) = failure_page(visit.tongue, &missing(), false, "/");
-            arrival.alone(404, &content)
-        }
+        Ok((visit, _)) if visit.place == Place::Account && name_of_account(&visit).await.is_err() => arrival.missing(),
         Ok((visit, _)) => visit.file(path).await,
         Err(refused) => *refused,
     }

@@ -6,7 +6,7 @@ use qrcode::render::svg;
 
 use super::parts::{self, Input, Kind};
 use super::visit::{Failure, Page, Visit};
-use crate::api::{SignInRefused, Visitor};
+use crate::api::{Confirmation, SignInRefused, Visitor};
 
 /// `GET /me`
 pub(super) async fn show(v: Visit) -> Result<Page, Failure> {
@@ -32,12 +32,14 @@ fn page(v: &Visit, told: Option<&str>, done: Option<&str>) -> Result<Markup, Fai
         (parts::head(&v.say("Your account"), Some(visitor.email()), html! {}))
         @if let Some(told) = told { (parts::notice(Kind::Bad, html! { (told) })) }
         @if let Some(done) = done { (parts::notice(Kind::Good, html! { (done) })) }
+        (news(v, &visitor))
         section.panel aria-labelledby="password" {
             h2 #password { (v.say("Password")) }
             form method="post" action="/me/password" data-submit-once {
                 (v.form_start())
                 input type="hidden" name="email" value=(visitor.email()) autocomplete="username";
                 (current(v, "current"))
+                @if visitor.two_factor() { (code(v, "current-code")) }
                 (parts::input(&Input { name: "password", label: &v.say("New password"), kind: "password", required: true,
                     hint: &v.say("At least 10 characters. Every other session ends."), autocomplete: "new-password",
                     ..Input::default() }))
@@ -51,6 +53,7 @@ fn page(v: &Visit, told: Option<&str>, done: Option<&str>) -> Result<Markup, Fai
                 form method="post" action="/me/two-factor/off" data-submit-once {
                     (v.form_start())
                     (current(v, "factor-current"))
+                    (code(v, "factor-code"))
                     (parts::submit(&v.say("Turn it off"), "danger"))
                 }
             } @else {
@@ -66,7 +69,38 @@ fn page(v: &Visit, told: Option<&str>, done: Option<&str>) -> Result<Markup, Fai
     })
 }
 
-fn current(v: &Visit, name: &str) -> Markup {
+/// What others did to how the visitor signs in.
+fn news(v: &Visit, visitor: &Visitor) -> Markup {
+    html! {
+        @if let Some(at) = visitor.factor_reset_at() {
+            (parts::notice(Kind::Warn, html! {
+                p { (v.say("Somebody else turned off your second factor:")) " " (parts::time(v, &at)) }
+                p { (v.say("If you did not ask for it, change your password and set up a second factor now. The audit log of your account says who it was.")) }
+                (parts::post(v, "/me/told", &v.say("I have read this"), ""))
+            }))
+        }
+        @if let Some((_, at)) = visitor.invited_until().filter(|(until, _)| *until > v.now) {
+            (parts::notice(Kind::Warn, html! {
+                p { (v.say("A link that sets a new password for you was made. It ends:")) " " (parts::until(v, &at)) }
+                p { (v.say("If you did not ask for it, sign out everywhere: the link is dead then.")) }
+            }))
+        }
+    }
+}
+
+/// The code of the visitor's second factor, which they give again.
+pub(super) fn code(v: &Visit, name: &str) -> Markup {
+    parts::input(&Input {
+        name,
+        label: &v.say("Code of your authenticator app"),
+        hint: &v.say("Each code serves once: wait for the next one if you have just used it."),
+        autocomplete: "one-time-code",
+        ..Input::default()
+    })
+}
+
+/// The visitor's password, which they give again.
+pub(super) fn current(v: &Visit, name: &str) -> Markup {
     parts::input(&Input {
         name,
         label: &v.say("Current password"),
@@ -78,15 +112,22 @@ fn current(v: &Visit, name: &str) -> Markup {
 
 /// `POST /me/password`
 pub(super) async fn change_password(v: Visit) -> Result<Page, Failure> {
-    let changed =
-        v.dashboard.api.change_password(&v.door, &visitor(&v)?, v.field("current"), v.field("password")).await;
+    let given = Confirmation { password: v.field("current"), code: v.field("current-code") };
+    let changed = v.dashboard.api.change_password(&v.door, &visitor(&v)?, given, v.field("password")).await;
     finish(&v, changed, "password")
 }
 
 /// `POST /me/two-factor/off`
 pub(super) async fn disable(v: Visit) -> Result<Page, Failure> {
-    let changed = v.dashboard.api.disable_two_factor(&v.door, &visitor(&v)?, v.field("factor-current")).await;
+    let given = Confirmation { password: v.field("factor-current"), code: v.field("factor-code") };
+    let changed = v.dashboard.api.disable_two_factor(&v.door, &visitor(&v)?, given).await;
     finish(&v, changed, "two-factor-off")
+}
+
+/// `POST /me/told`
+pub(super) async fn note_told(v: Visit) -> Result<Page, Failure> {
+    let noted = v.dashboard.api.note_told(&v.door, &visitor(&v)?).await;
+    finish(&v, noted, "")
 }
 
 fn finish(v: &Visit, changed: Result<(), SignInRefused>, done: &str) -> Result<Page, Failure> {
@@ -99,11 +140,10 @@ fn finish(v: &Visit, changed: Result<(), SignInRefused>, done: &str) -> Result<P
     }
 }
 
-fn told(v: &Visit, refused: SignInRefused) -> (u16, String) {
+/// Why it was refused, with the status of the page that says so.
+pub(super) fn told(v: &Visit, refused: SignInRefused) -> (u16, String) {
     match refused {
-        SignInRefused::Wrong | SignInRefused::Taken => {
-            (422, v.say("The password or the code is wrong. Nothing was changed."))
-        }
+        SignInRefused::Wrong => (422, v.say("The password or the code is wrong. Nothing was changed.")),
         SignInRefused::Password(least, most) => {
             (422, v.fill("A password has {least} to {most} characters.", &[("least", &least), ("most", &most)]))
         }
@@ -159,7 +199,7 @@ fn enrolment(v: &Visit, secret: Option<&str>, told: Option<&str>) -> Result<Mark
                 }
             }
         }
-        p.quiet { (v.say("If you lose the app, an owner of your account can make you a new invitation link: it sets a new password and turns the second factor off.")) }
+        p.quiet { (v.say("If you lose the app, another owner of your account can turn the second factor off, and so can whoever runs this server.")) }
     })
 }
 

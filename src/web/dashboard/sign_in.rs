@@ -9,7 +9,7 @@ use super::Dashboard;
 use super::arrival::{Arrival, next_of};
 use super::entrance::home_of;
 use super::parts::{self, Input, Kind};
-use crate::api::{SignInRefused, Typed};
+use crate::api::{Invited, Offer, Opened, SignInRefused, SignedIn, Typed};
 
 /// `GET /sign-in`
 pub(super) async fn ask(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
@@ -35,16 +35,8 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
     let email = arrival.field("email").to_owned();
     let typed = Typed { email: &email, password: arrival.field("password"), code: arrival.field("code") };
     match dashboard.api.sign_in(&arrival.door, typed).await {
-        Ok(token) => {
-            // Who signs in anew has done with the session before.
-            if let Some(before) = &arrival.visitor
-                && let Err(error) = dashboard.api.sign_out(before).await
-            {
-                return arrival.refusal(&error);
-            }
-            let next = next_of(arrival.field("next")).unwrap_or("/").to_owned();
-            arrival.welcome(&dashboard, &token, &next)
-        }
+        Ok(SignedIn::Opened(opened)) => enter(&dashboard, &arrival, &opened).await,
+        Ok(SignedIn::Choice(offers)) => arrival.alone(200, &choice(&arrival, &offers)),
         Err(SignInRefused::Refused(error)) if !arrival.is_browser() => arrival.refusal(&error),
         Err(SignInRefused::Refused(error)) => {
             let told = error.detail(arrival.tongue.0);
@@ -52,11 +44,96 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
             error.add_headers(response.headers_mut());
             response
         }
-        Err(SignInRefused::Wrong | SignInRefused::Password(..) | SignInRefused::Taken) => {
+        Err(SignInRefused::Wrong | SignInRefused::Password(..)) => {
             let told = arrival.tongue.say("The e-mail address, the password or the code is wrong.");
             arrival.alone(401, &form(&dashboard, &arrival, &email, Some(&told)))
         }
     }
+}
+
+/// Goes on with the session that was opened.
+async fn enter(dashboard: &Dashboard, arrival: &Arrival, opened: &Opened) -> Response<Body> {
+    // Who signs in anew has done with the session before.
+    if let Some(before) = &arrival.visitor
+        && let Err(error) = dashboard.api.sign_out(before).await
+    {
+        return arrival.refusal(&error);
+    }
+    let next = next_of(arrival.field("next")).unwrap_or("/");
+    arrival.welcome(dashboard, &opened.token, first_page(opened, next))
+}
+
+/// Which of several accounts somebody opens whose password opens them all.
+fn choice(arrival: &Arrival, offers: &[Offer]) -> Markup {
+    let say = |text: &str| arrival.tongue.say(text);
+    let next = next_of(arrival.field("next")).unwrap_or("");
+    html! {
+        h1 { (say("Choose an account")) }
+        p { (say("Your address and password open each of these. Choose within five minutes; to use another one later, sign in again.")) }
+        form method="post" action="/sign-in/choose" data-submit-once {
+            input type="hidden" name="next" value=(next);
+            @for offer in offers { input type="hidden" name="offer" value=(offer.token); }
+            ul.choices { @for offer in offers { li {
+                button.button type="submit" name="token" value=(offer.token) {
+                    @match &offer.account {
+                        Some((name, _)) => (name),
+                        None => (say("All accounts")),
+                    }
+                }
+                " " small { (role_name(&say, offer.role)) }
+                @if let Some((_, id)) = &offer.account { " " small.mono { (id) } }
+            } } }
+        }
+        p { a href="/sign-in" { (say("Sign in with another password")) } }
+    }
+}
+
+fn role_name(say: &impl Fn(&str) -> String, role: &str) -> String {
+    match role {
+        "owner" => say("Owner"),
+        "developer" => say("Developer"),
+        "viewer" => say("Viewer"),
+        _ => say("Operator"),
+    }
+}
+
+/// `POST /sign-in/choose`
+pub(super) async fn choose(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    let mut arrival = match Arrival::read(&dashboard, request).await {
+        Ok(arrival) => arrival,
+        Err(refused) => return *refused,
+    };
+    if let Err(refused) = arrival.read_form().await {
+        return *refused;
+    }
+    let offers: Vec<&str> =
+        arrival.form.iter().filter(|(name, _)| name == "offer").map(|(_, token)| token.as_str()).collect();
+    match dashboard.api.choose(&arrival.door, arrival.field("token"), &offers).await {
+        Ok(opened) => {
+            let home = match dashboard.api.visitor(&opened.token, false).await {
+                Ok(visitor) => visitor.as_ref().map(home_of).unwrap_or_default(),
+                Err(error) => return arrival.refusal(&error),
+            };
+            // Where they wanted to go may be in another of their accounts.
+            arrival.form.retain(|(name, next)| name != "next" || is_within(next, &home));
+            enter(&dashboard, &arrival, &opened).await
+        }
+        Err(SignInRefused::Refused(error)) => arrival.refusal(&error),
+        Err(SignInRefused::Wrong | SignInRefused::Password(..)) => {
+            let told = arrival.tongue.say("The five minutes for the choice are over. Sign in again.");
+            arrival.alone(401, &form(&dashboard, &arrival, "", Some(&told)))
+        }
+    }
+}
+
+/// Whether a page is one of an account's, or of nobody's in particular.
+fn is_within(page: &str, home: &str) -> bool {
+    !["/accounts/", "/operator"].iter().any(|start| page.starts_with(start)) || page.starts_with(home)
+}
+
+/// Where somebody goes who has signed in: what they have to be told comes first.
+fn first_page<'a>(opened: &Opened, next: &'a str) -> &'a str {
+    if opened.has_news { "/me" } else { next }
 }
 
 fn form(dashboard: &Dashboard, arrival: &Arrival, email: &str, told: Option<&str>) -> Markup {
@@ -106,17 +183,17 @@ pub(super) async fn join(State(dashboard): State<Dashboard>, request: Request) -
         let told = say("The two passwords differ.");
         return joining(&dashboard, &arrival, Some(&told)).await;
     }
-    match dashboard.api.join(&arrival.door, invitation(&arrival), arrival.field("password")).await {
-        Ok(token) => arrival.welcome(&dashboard, &token, "/"),
+    let (password, code) = (arrival.field("password"), arrival.field("code"));
+    match dashboard.api.join(&arrival.door, invitation(&arrival), password, code).await {
+        Ok(opened) => arrival.welcome(&dashboard, &opened.token, first_page(&opened, "/")),
         Err(SignInRefused::Password(least, most)) => {
             let told = password_rule(&arrival, least, most);
             joining(&dashboard, &arrival, Some(&told)).await
         }
-        Err(SignInRefused::Taken) => {
-            let told = say("Somebody signs in with this address already. Ask for an invitation to another one.");
+        Err(SignInRefused::Wrong) => {
+            let told = say("The code of your authenticator app is wrong. Nothing was changed.");
             joining(&dashboard, &arrival, Some(&told)).await
         }
-        Err(SignInRefused::Wrong) => joining(&dashboard, &arrival, None).await,
         Err(SignInRefused::Refused(error)) => arrival.refusal(&error),
     }
 }
@@ -132,8 +209,8 @@ fn invitation(arrival: &Arrival) -> &str {
 
 async fn joining(dashboard: &Dashboard, arrival: &Arrival, told: Option<&str>) -> Response<Body> {
     let say = |text: &str| arrival.tongue.say(text);
-    let email = match dashboard.api.invited(invitation(arrival)).await {
-        Ok(Some(email)) => email,
+    let Invited { email, two_factor } = match dashboard.api.invited(invitation(arrival)).await {
+        Ok(Some(invited)) => invited,
         Ok(None) => {
             let content = html! {
                 h1 { (say("This invitation cannot be used")) }
@@ -155,6 +232,11 @@ async fn joining(dashboard: &Dashboard, arrival: &Arrival, told: Option<&str>) -
                 autocomplete: "new-password", ..Input::default() }))
             (parts::input(&Input { name: "again", label: &say("The same again"), kind: "password", required: true,
                 autocomplete: "new-password", ..Input::default() }))
+            @if two_factor {
+                (parts::input(&Input { name: "code", label: &say("Code of your authenticator app"), required: true,
+                    hint: &say("The link replaces your password alone. If the app is lost, an owner of your account can turn it off."),
+                    autocomplete: "one-time-code", ..Input::default() }))
+            }
             (parts::submit(&say("Set the password and sign in"), "primary"))
         }
     };

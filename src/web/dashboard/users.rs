@@ -5,12 +5,14 @@ use std::future::{Ready, ready};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::asking::{listed, mendable, segment, status_of};
+use super::asking::{fault, listed, local, mendable, segment, status_of};
+use super::me;
 use super::parts::{
     Confirm, Input, Kind, button, confirm, copyable, crumbs, empty, facts, faults, head, input, none, notice, post,
     secret, select, status, submit, time, until,
 };
 use super::visit::{Doc, Failure, Item, Page, Visit};
+use crate::api::{Confirmation, SignInRefused, Visitor};
 
 const SECTION: &str = "users";
 
@@ -196,6 +198,14 @@ pub async fn set_role(v: Visit) -> Result<Page, Failure> {
 
 /// `POST /users/{id}/invitation`
 pub async fn invite_again(v: Visit) -> Result<Page, Failure> {
+    let found = v.get(&user(&v), &[]).await?;
+    let v = match found.item().text("status") {
+        "active" => match confirmed(v.clone()).await? {
+            Ok(v) => v,
+            Err((status, told)) => return refused_page(&v, status, told).await,
+        },
+        _ => v,
+    };
     match v.send("POST", &format!("{}/invitation", user(&v)), Value::Null).await {
         Ok(made) => Ok(shown_once(&v, &made)),
         Err(failure) => {
@@ -203,6 +213,41 @@ pub async fn invite_again(v: Visit) -> Result<Page, Failure> {
             Ok(page(&v, Some(&refused)).await?.with_status(status_of(&refused)))
         }
     }
+}
+
+/// `POST /users/{id}/two-factor`
+pub async fn reset_second_factor(v: Visit) -> Result<Page, Failure> {
+    let visitor = v.visitor().cloned().ok_or_else(|| Failure { status: 404, ..Failure::default() })?;
+    let (api, whose) = (&v.dashboard.api, (v.account(), v.param("id")));
+    match api.reset_second_factor(&v.door, &visitor, whose, given(&v, "factor-")).await {
+        Ok(()) => Ok(Page::Redirect(v.link(&format!("/users/{}", segment(v.param("id")))))),
+        Err(SignInRefused::Refused(error)) if matches!(error.status(), 403 | 404) => {
+            Err(Failure { status: error.status(), ..Failure::default() })
+        }
+        Err(refused) => {
+            let (status, told) = me::told(&v, refused);
+            refused_page(&v, status, told).await
+        }
+    }
+}
+
+/// What the visitor has typed to show who they are, in the fields whose names begin like this.
+fn given<'a>(v: &'a Visit, prefix: &str) -> Confirmation<'a> {
+    Confirmation { password: v.field(&format!("{prefix}current")), code: v.field(&format!("{prefix}code")) }
+}
+
+/// The visit of somebody who has given password and second factor again, or why that was refused.
+async fn confirmed(v: Visit) -> Result<Result<Visit, (u16, String)>, Failure> {
+    let visitor = v.visitor().cloned().ok_or_else(|| Failure { status: 404, ..Failure::default() })?;
+    match v.dashboard.api.confirm(&v.door, &visitor, given(&v, "link-")).await {
+        Ok(()) => Ok(Ok(Visit { caller: v.caller.clone().confirmed(), ..v })),
+        Err(refused) => Ok(Err(me::told(&v, refused))),
+    }
+}
+
+async fn refused_page(v: &Visit, status: u16, told: String) -> Result<Page, Failure> {
+    let refused = Failure { status, ..local(vec![fault("", told, None)]) };
+    Ok(page(v, Some(&refused)).await?.with_status(status_of(&refused)))
 }
 
 async fn page(v: &Visit, refused: Option<&Failure>) -> Result<Page, Failure> {
@@ -216,6 +261,7 @@ async fn page(v: &Visit, refused: Option<&Failure>) -> Result<Page, Failure> {
         @if v.may("users:write") {
             (role_form(v, shown, refused))
             (invitation(v, shown))
+            @if shown.flag("two_factor") && !is_visitor(v, shown) { (factor(v, shown)) }
             section.panel.danger-zone { div {
                 div {
                     h2 { (v.say("Delete this user")) }
@@ -268,16 +314,53 @@ fn role_form(v: &Visit, user: Item<'_>, refused: Option<&Failure>) -> Markup {
     } }
 }
 
+/// Whether this is who looks at the page.
+fn is_visitor(v: &Visit, user: Item<'_>) -> bool {
+    v.visitor().is_some_and(|visitor| visitor.id() == user.id())
+}
+
 fn invitation(v: &Visit, user: Item<'_>) -> Markup {
-    let about = if user.text("status") == "invited" {
-        v.say("For when the first one was lost or has expired. The link before this one is dead at once.")
+    let action = v.link(&format!("/users/{}/invitation", user.id()));
+    let make = v.say("Make a new link");
+    let content = if user.text("status") == "invited" {
+        html! {
+            p.muted { (v.say("For when the first one was lost or has expired. The link before this one is dead at once.")) }
+            div.buttons { (post(v, &action, &make, "")) }
+        }
+    } else if is_visitor(v, user) {
+        html! {
+            p.muted { (v.say("This is you. You change your own password under your account.")) }
+            div.buttons { (button("/me", &v.say("Your account"), "")) }
+        }
     } else {
-        v.say("For when the password or the second factor was lost. What they sign in with stays until they use the link; then the password is the new one, the second factor is off, and they are signed out everywhere else.")
+        html! {
+            p.muted { (v.say("For when the password was lost. What they sign in with stays until they use the link; then the password is the new one, and they are signed out everywhere else. A second factor stays, and they need its code.")) }
+            (confirmation(v, &action, "link-", &make, ""))
+        }
     };
     html! { section.panel {
         h2 { (v.say("New invitation link")) }
-        p.muted { (about) }
-        div.buttons { (post(v, &v.link(&format!("/users/{}/invitation", user.id())), &v.say("Make a new link"), "")) }
+        (content)
+    } }
+}
+
+fn factor(v: &Visit, user: Item<'_>) -> Markup {
+    let action = v.link(&format!("/users/{}/two-factor", user.id()));
+    html! { section.panel {
+        h2 { (v.say("Second factor")) }
+        p.muted { (v.say("For when their authenticator app was lost. They are signed out everywhere, sign in with their password alone, and are told that you turned it off.")) }
+        (confirmation(v, &action, "factor-", &v.say("Turn off their second factor"), "danger"))
+    } }
+}
+
+/// A form that asks the visitor who they are: their session alone may be in other hands.
+fn confirmation(v: &Visit, action: &str, prefix: &str, label: &str, class: &str) -> Markup {
+    let two_factor = v.visitor().is_some_and(Visitor::two_factor);
+    html! { form.form method="post" action=(action) data-submit-once {
+        (v.form_start())
+        (me::current(v, &format!("{prefix}current")))
+        @if two_factor { (me::code(v, &format!("{prefix}code"))) }
+        div.buttons { (submit(label, class)) }
     } }
 }
 

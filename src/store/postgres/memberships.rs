@@ -1,0 +1,103 @@
+//! One address in several accounts: the users that it has, and the sessions that one sign-in offers. `users` has the rest.
+
+use std::time::Duration;
+
+use deadpool_postgres::Transaction;
+
+use super::users::{COLUMNS, FROM, SIGN_IN, THERE, add_session, take_step, user_from_row};
+use super::{Store, execute, get, one, row, rows};
+use crate::domain::account::{KeyHash, PlainKey};
+use crate::domain::audit::Action;
+use crate::domain::id::{AccountKey, UserId};
+use crate::domain::user::{Email, User};
+use crate::store::shared::Deed;
+use crate::store::values::{MAX_OPENED, OFFER_LIFE};
+use crate::store::{Credentials, PasswordHash, Proof, StoreError};
+
+/// Tells the locks of addresses from other locks.
+const ADDRESS_LOCKS: i64 = 0x616c_6461_6264;
+
+impl Store {
+    pub async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
+        let sql = "SELECT password FROM users WHERE email = $1 AND password IS NOT NULL LIMIT 1";
+        let found = row(&self.client().await?, sql, &[&email.as_str()]).await?;
+        found.map(|found| get(&found, "password").map(PasswordHash)).transpose()
+    }
+
+    pub async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.email = $1 AND u.password = $2 AND {THERE} \
+             ORDER BY coalesce(u.last_sign_in_at, 0) DESC, u.key LIMIT {MAX_OPENED}"
+        );
+        let found = rows(&self.client().await?, &sql, &[&email.as_str(), &password.0]).await?;
+        found.iter().map(|found| self.credentials_from_row(found)).collect()
+    }
+
+    pub async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
+        let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.email = $1 AND {THERE} ORDER BY u.key");
+        rows(&self.client().await?, &sql, &[&email.as_str()]).await?.iter().map(user_from_row).collect()
+    }
+
+    pub async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
+        let now = self.now();
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let (hash, step) = match proof {
+            Proof::Password(PasswordHash(hash), step) => (Some(hash), Some(step)),
+            Proof::Trusted => (None, None),
+        };
+        let sql = "SELECT key FROM users WHERE id = $1 AND ($2::text IS NULL OR password = $2::text) FOR UPDATE";
+        let key: i64 = get(&one(&tx, sql, &[&user.0, &hash]).await?, "key")?;
+        if let Some(step) = step {
+            take_step(&tx, key, step).await?;
+        }
+        let token = self.draw_token();
+        add_session(&tx, key, &token, (now, now.plus(OFFER_LIFE)), true).await?;
+        tx.commit().await?;
+        Ok(token)
+    }
+
+    pub async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM {FROM} JOIN sessions s ON s.owner = u.key \
+             WHERE s.token = $1 AND s.offered AND s.expires_at > $2 AND {THERE}"
+        );
+        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
+        row(&self.client().await?, &sql, parameters).await?.as_ref().map(user_from_row).transpose()
+    }
+
+    pub async fn take_offer(&self, token: KeyHash, others: Vec<KeyHash>, lives: Duration) -> Result<(), StoreError> {
+        let (now, token) = (self.now(), token.as_bytes().as_slice());
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        // The user first: whoever ends their sessions at this moment is waited for.
+        let sql = "UPDATE users SET last_sign_in_at = $2 WHERE key = (SELECT owner FROM sessions WHERE token = $1) \
+                   RETURNING id, account";
+        let user = one(&tx, sql, &[&token, &now.as_millis()]).await?;
+        let sql = "UPDATE sessions SET offered = false, seen_at = $2, expires_at = $3 \
+                   WHERE token = $1 AND offered AND expires_at > $2 RETURNING owner";
+        one(&tx, sql, &[&token, &now.as_millis(), &now.plus(lives).as_millis()]).await?;
+        let others: Vec<Vec<u8>> = others.iter().map(|other| other.as_bytes().to_vec()).collect();
+        execute(&tx, "DELETE FROM sessions WHERE token = ANY($1) AND offered", &[&others]).await?;
+        let account = get::<Option<i64>>(&user, "account")?.map(AccountKey);
+        self.audit(&tx, &Deed::of(account, Action::UserSignedIn, UserId(get(&user, "id")?)), now).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them. Whoever
+/// sets a password of the address meanwhile waits until the transaction ends.
+pub(super) async fn check_recipe(
+    tx: &Transaction<'_>,
+    email: &Email,
+    user: UserId,
+    password: &PasswordHash,
+) -> Result<(), StoreError> {
+    let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, $2))";
+    execute(tx, sql, &[&email.as_str(), &ADDRESS_LOCKS]).await?;
+    let sql = "SELECT 1 FROM users WHERE email = $1 AND id <> $2 AND password IS NOT NULL \
+               AND left(password, length($3::text) + 1) <> $3::text || '$' LIMIT 1";
+    let other = row(tx, sql, &[&email.as_str(), &user.0, &password.recipe()]).await?;
+    if other.is_some() { Err(StoreError::OtherRecipe) } else { Ok(()) }
+}
