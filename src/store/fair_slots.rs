@@ -290,7 +290,9 @@ mod tests {
             tasks.push(wait(&slots, 'b').await);
         }
         assert_eq!(slots.acquire('c').await.err(), Some(Busy));
-        tasks.into_iter().for_each(|task| task.abort());
+        for task in tasks {
+            task.abort();
+        }
     }
 
     #[tokio::test(start_paused = true)]

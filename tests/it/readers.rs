@@ -62,7 +62,7 @@ async fn an_account_that_searches_all_the_time_holds_up_no_other_account_and_not
     eventually("searches that wait", || async { (app.metric("database_reads_waiting").await > 16).then_some(()) })
         .await;
     let mut times = Vec::new();
-    for round in 0..20 {
+    for round in 0..200 {
         let event = json!({ "event": EVENT, "data": {} });
         let publish = Call::new(app.address, "POST", "/v1/events").json(&event);
         for (call, status) in [
@@ -77,9 +77,9 @@ async fn an_account_that_searches_all_the_time_holds_up_no_other_account_and_not
         }
     }
     times.sort_unstable();
-    let slowest = times.last().expect("there are calls");
-    eprintln!("another account's calls took {:?} in the middle and {slowest:?} at most", times[times.len() / 2]);
-    assert!(*slowest < PROMPT, "{times:?}");
+    let of = |percent| times[(times.len() - 1) * percent / 100];
+    eprintln!("another account's calls: median {:?}, p99 {:?}, slowest {:?}", of(50), of(99), of(100));
+    assert!(of(100) < PROMPT, "{:?}", of(100));
     drop(clients);
     let left = Instant::now();
     eventually("idle readers", || async {
@@ -113,7 +113,8 @@ async fn a_search_whose_client_has_left_ends_long_before_its_timeout() {
         let left = Instant::now();
         search.abort();
         eventually("its end", || async { (waiting_for_locks(&observer).await == 0).then_some(()) }).await;
-        assert!(left.elapsed() < Duration::from_secs(1), "{:?}", left.elapsed());
+        // The search itself would be ended after 2 s.
+        assert!(left.elapsed() < Duration::from_millis(1_500), "{:?}", left.elapsed());
     }
     eventually("idle readers", || async { (app.metric("database_reads_in_use").await == 0).then_some(()) }).await;
     holder.batch_execute("ROLLBACK").await.expect("unlocked");
