@@ -6,6 +6,7 @@
 
 pub mod api;
 pub mod cli;
+mod client_socket;
 pub mod clock;
 pub mod config;
 pub mod domain;

@@ -56,8 +56,10 @@ metrics! {
     gauge backlog_measured_timestamp_seconds,
     /// Calls and deliveries that wait for a connection of PostgreSQL, or writes not yet committed to SQLite (4,096 at most).
     gauge database_calls_waiting,
-    /// Reads that wait for a connection: lists and charts on PostgreSQL, all reads on SQLite.
+    /// Reads of callers that wait for a connection of the database.
     gauge database_reads_waiting,
+    /// Connections of the database that reads of callers use.
+    gauge database_reads_in_use,
     /// Heartbeats and readings of changes that wait for one of the node's own connections; 0 on SQLite.
     gauge database_node_calls_waiting,
     /// Seconds since this node's view of accounts, endpoints and keys was last known to be current; 0 on SQLite.

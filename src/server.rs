@@ -1,7 +1,6 @@
 //! The HTTP server: connections in, bounded in number and time, and a stop that lets answers finish.
 
-use std::convert::Infallible;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,13 +9,14 @@ use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::api::Peer;
+use crate::client_socket::ClientSocket;
 
 /// Connections at once; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -73,14 +73,20 @@ pub async fn serve<F>(
         };
         // Small answers must not wait for more to come.
         let _ = stream.set_nodelay(true);
+        let (socket, presence) = ClientSocket::new(stream);
         let answer = answer.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let request = request.map(Body::new);
-            let answer = answer.clone();
+            let (answer, presence) = (answer.clone(), presence.clone());
             // Made within the block: one that comes from outside would lie in it twice.
-            async move { Ok::<_, Infallible>(answer(request, Peer(peer.ip())).await) }
+            async move {
+                // What only reads is of no use to a client that has left. What changes something is done to its end.
+                let reads = request.method() == Method::GET;
+                let answering = pin!(answer(request, Peer(peer.ip())));
+                if reads { presence.unless_left(answering).await } else { Ok(answering.await) }
+            }
         });
-        let wire = Wire { stream: TokioIo::new(stream), refusal: refusal.clone(), pending: Vec::new() };
+        let wire = Wire { stream: TokioIo::new(socket), refusal: refusal.clone(), pending: Vec::new() };
         let connection = graceful.watch(builder.serve_connection(wire, service));
         tokio::spawn(async move {
             // A client that breaks off is no event of ours.

@@ -130,6 +130,7 @@ pub async fn metrics(State(api): State<Api>) -> Response<Body> {
     let load = api.store.database_load();
     api.metrics.database_calls_waiting.set(load.calls_waiting as u64);
     api.metrics.database_reads_waiting.set(load.reads_waiting as u64);
+    api.metrics.database_reads_in_use.set(load.reads_in_use as u64);
     api.metrics.database_node_calls_waiting.set(load.node_calls_waiting as u64);
     api.metrics.view_age_seconds.set(load.view_age.as_secs());
     plain(200, api.metrics.render(), "text/plain; version=0.0.4; charset=utf-8")

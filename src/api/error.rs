@@ -6,6 +6,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::log_limit::LogLimit;
+
 /// A language that details are written in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Language {
@@ -41,6 +43,33 @@ impl Language {
 
 /// Seconds after which a search that was too slow may be tried again: other searches may have ended by then.
 const SEARCH_PAUSE: u32 = 5;
+
+/// Seconds after which a read may be tried again that found no connection: those before it have ended by then.
+const BUSY_PAUSE: u32 = 2;
+
+/// Whoever searches may repeat it all day.
+static SLOW_SEARCHES_LOGGED: LogLimit = LogLimit::new();
+
+/// Why a search was ended, and what helps.
+fn too_slow() -> Words {
+    let seconds = crate::store::SEARCH_TIMEOUT.as_secs();
+    Words::new(
+        format!(
+            "The search read for more than {seconds} seconds and was ended. Narrow it, for example by time with from and to."
+        ),
+        format!(
+            "La búsqueda leyó durante más de {seconds} segundos y se detuvo. Acótala, por ejemplo por fecha con from y to."
+        ),
+    )
+}
+
+/// Why a read was not begun, and what helps.
+fn busy() -> Words {
+    Words::new(
+        "Too many reads are waiting. Make fewer calls at a time, and try again soon.",
+        "Hay demasiadas lecturas en espera. Haz menos llamadas a la vez e inténtalo pronto de nuevo.",
+    )
+}
 
 macro_rules! codes {
     ($($variant:ident $status:literal $code:literal $en:literal $es:literal;)*) => {
@@ -148,7 +177,6 @@ codes! {
     HeadersTooLarge 431 "headers_too_large" "The request has too many headers, or too large ones." "La solicitud tiene demasiadas cabeceras, o demasiado grandes.";
     RateLimitExceeded 429 "rate_limit_exceeded" "Rate limit exceeded. Try again in {} seconds." "Límite de solicitudes superado. Inténtalo de nuevo en {} segundos.";
     InternalError 500 "internal_error" "An internal error occurred. It was logged with this request's id." "Ocurrió un error interno. Quedó registrado con el id de esta solicitud.";
-    SearchTooSlow 503 "search_too_slow" "The search read for more than {} seconds and was ended. Narrow it, for example by time with from and to." "La búsqueda leyó durante más de {} segundos y se detuvo. Acótala, por ejemplo por fecha con from y to.";
     Unavailable 503 "unavailable" "The service is temporarily unavailable. Try again soon." "El servicio no está disponible temporalmente. Inténtalo pronto de nuevo.";
 }
 
@@ -179,7 +207,6 @@ impl Code {
             Self::PortalPermissionInvalid => "api_keys:write",
             Self::EmailTaken => "ana@example.com",
             Self::RateLimitExceeded => "45",
-            Self::SearchTooSlow => "2",
             _ => "",
         };
         self.template(language).replace("{}", argument)
@@ -220,6 +247,8 @@ pub struct Fault {
     pub code: Code,
     /// What stands in the detail's place for a name or number.
     argument: Box<Words>,
+    /// The whole detail, where it is more exact than the code's own.
+    detail: Option<Box<Words>>,
     /// The field at fault, as a JSON pointer.
     pointer: Option<String>,
     /// The parameter of the query at fault.
@@ -231,7 +260,7 @@ pub struct Fault {
 impl Fault {
     /// A fault of the whole call.
     pub fn new(code: Code) -> Self {
-        Self { code, argument: Box::default(), pointer: None, parameter: None, meta: None }
+        Self { code, argument: Box::default(), detail: None, pointer: None, parameter: None, meta: None }
     }
 
     /// A fault of one field of the body.
@@ -260,6 +289,13 @@ impl Fault {
         self
     }
 
+    /// Says more exactly what the matter is than the code's own detail does. Nothing of it comes from a client.
+    #[must_use]
+    pub fn saying(mut self, detail: Words) -> Self {
+        self.detail = Some(Box::new(detail));
+        self
+    }
+
     /// Adds a value to `meta`.
     #[must_use]
     pub fn with_meta(mut self, name: &'static str, value: impl Into<Value>) -> Self {
@@ -279,7 +315,10 @@ impl Fault {
         FaultJson {
             status: self.code.status().to_string(),
             code: self.code.name(),
-            detail: self.code.template(language).replace("{}", self.argument.of(language)),
+            detail: match &self.detail {
+                Some(detail) => detail.of(language).to_owned(),
+                None => self.code.template(language).replace("{}", self.argument.of(language)),
+            },
             source: match (self.pointer.as_deref(), self.parameter) {
                 (None, None) => None,
                 (pointer, parameter) => Some(Source { pointer, parameter }),
@@ -424,9 +463,14 @@ impl From<crate::store::StoreError> for ApiError {
                 Self::from(Code::Unavailable).with_header("retry-after", 1)
             }
             E::TooSlow => {
-                tracing::warn!("a search was ended because it took too long");
-                let seconds = crate::store::SEARCH_TIMEOUT.as_secs();
-                Self::from(Fault::new(Code::SearchTooSlow).naming(seconds)).with_header("retry-after", SEARCH_PAUSE)
+                if let Some(suppressed) = SLOW_SEARCHES_LOGGED.admit() {
+                    tracing::warn!(suppressed, "a search was ended because it took too long");
+                }
+                Self::from(Fault::new(Code::Unavailable).saying(too_slow())).with_header("retry-after", SEARCH_PAUSE)
+            }
+            E::Busy => {
+                tracing::debug!("a read found no connection in time");
+                Self::from(Fault::new(Code::Unavailable).saying(busy())).with_header("retry-after", BUSY_PAUSE)
             }
             // The node has logged the reason when it stopped, and `/readyz` tells it.
             E::Outdated { .. } => Self::from(Code::Unavailable).with_header("retry-after", 1),
@@ -455,6 +499,21 @@ mod tests {
             ("es;q=abc", Language::English),
         ] {
             assert_eq!(Language::from_header(header), language, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_that_is_refused_or_ended_is_unavailable_and_says_what_helps() {
+        use crate::store::StoreError;
+        for (error, retry_after, words) in [
+            (StoreError::TooSlow, "5", ["2 seconds", "from and to", "2 segundos"]),
+            (StoreError::Busy, "2", ["fewer calls", "at a time", "menos llamadas"]),
+        ] {
+            let refused = ApiError::from(error);
+            assert_eq!((refused.status(), refused.is(Code::Unavailable)), (503, true));
+            assert_eq!(refused.headers, [("retry-after", retry_after.to_owned())]);
+            let details = [Language::English, Language::Spanish].map(|language| refused.detail(language)).join(" ");
+            assert!(words.iter().all(|word| details.contains(word)), "{details}");
         }
     }
 

@@ -18,11 +18,13 @@ macro_rules! on {
 }
 
 mod compatible;
+mod fair_slots;
 pub mod inbox;
 pub mod keys;
 mod notice;
 mod open;
 mod people;
+mod pings;
 mod postgres;
 mod shared;
 mod sqlite;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::inbox::Inbox;
 use super::keys::KeySource;
+use super::pings::Pings;
 use super::values::{Factor, OpenOptions, Target};
 use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditFilter, Origin};
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     pub max_api_keys: u32,
     pub max_in_flight_per_endpoint: usize,
     pub inbox: Option<Inbox>,
+    /// Whether the database answers.
+    pub pings: Pings,
     /// Wakes whoever carries out replays.
     pub replays: Notify,
     /// Where this process looks for the next delivery of endpoints that receive in order (PostgreSQL).
@@ -73,6 +76,7 @@ impl Shared {
             max_api_keys: options.max_api_keys,
             max_in_flight_per_endpoint: options.max_in_flight_per_endpoint,
             inbox: options.inbox,
+            pings: Pings::default(),
             replays: Notify::new(),
             fifo_heads: Mutex::default(),
             looked_at: Mutex::default(),

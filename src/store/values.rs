@@ -34,8 +34,10 @@ pub struct Backlog {
 pub struct DatabaseLoad {
     /// Calls and deliveries that wait for a connection (PostgreSQL), or writes that wait for their commit (SQLite).
     pub calls_waiting: usize,
-    /// Reads that wait for a connection: lists and charts, on SQLite all reads.
+    /// Reads of callers that wait for a connection.
     pub reads_waiting: usize,
+    /// Connections that reads of callers use, those included whose callers have gone and which are being ended.
+    pub reads_in_use: usize,
     /// The node's own work that waits for one of its own connections (PostgreSQL).
     pub node_calls_waiting: usize,
     /// How long ago the view was last known to be current.
@@ -87,6 +89,9 @@ pub enum StoreError {
     /// A search was ended because it read for longer than [`SEARCH_TIMEOUT`]. A narrower one may help.
     #[error("the search took too long")]
     TooSlow,
+    /// Too many reads wait for a connection, or this one has waited for too long. Fewer at a time may help.
+    #[error("too many reads are waiting")]
+    Busy,
     /// The database requires a later program than this one.
     #[error(
         "the database requires a program that knows version {minimum} of it, and this program knows versions up to \

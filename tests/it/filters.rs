@@ -235,7 +235,7 @@ async fn a_search_that_takes_too_long_is_ended_and_says_what_helps() {
     // Nothing ends sooner than what waits for a lock: it reads nothing at all.
     let holder = database::connect(&database::url(app.folder())).await;
     holder.batch_execute("BEGIN; LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE").await.expect("locked");
-    let late = app.get("/v1/webhooks/deliveries?q=nothing").await.refused(503, "search_too_slow", "");
+    let late = app.get("/v1/webhooks/deliveries?q=nothing").await.refused(503, "unavailable", "");
     assert_eq!(late.header("retry-after"), "5");
     let detail = late.json["errors"][0]["detail"].as_str().expect("text");
     assert!(detail.contains("2 seconds") && detail.contains("from and to"), "{detail}");

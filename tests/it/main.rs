@@ -40,6 +40,7 @@ mod overload;
 mod people;
 mod plans;
 mod privileges;
+mod readers;
 mod reference;
 mod replay;
 mod retention;

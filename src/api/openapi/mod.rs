@@ -291,10 +291,6 @@ fn codes(route: &Route) -> Vec<Code> {
     }
     if !route.description.filters.is_empty() {
         codes.push(Code::InvalidFilter);
-        // An export reads in small steps, each of which is quick.
-        if matches!(route.description.answer, Shape::Page(..)) {
-            codes.push(Code::SearchTooSlow);
-        }
     }
     codes.extend(route.description.errors);
     codes.sort_by_key(|code| (code.status(), Code::ALL.iter().position(|known| known == code)));

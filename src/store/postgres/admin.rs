@@ -39,7 +39,7 @@ impl Store {
 
     pub async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(id)).await?;
         let tx = client.transaction().await?;
         let found = lock_account(&tx, id).await?;
         let (fields, own) = (change.fields(), found.retention);
@@ -57,7 +57,7 @@ impl Store {
 
     pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(id)).await?;
         let tx = client.transaction().await?;
         let sql = "UPDATE accounts SET deleted_at = $2 WHERE id = $1 AND deleted_at IS NULL RETURNING key";
         let account = AccountKey(get(&one(&tx, sql, &[&id.0, &now.as_millis()]).await?, "key")?);
@@ -82,11 +82,11 @@ impl Store {
     }
 
     pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
-        account(&self.client().await?, id).await
+        account(&*self.client_for(Some(id)).await?, id).await
     }
 
     pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
-        let mut client = self.client().await?;
+        let mut client = self.client_for(None).await?;
         let db = super::snapshot(&mut client).await?;
         let total = count(&db, "SELECT count(*) AS total FROM accounts WHERE deleted_at IS NULL", &[]).await?;
         let sql = format!("{ACCOUNT_COLUMNS} WHERE deleted_at IS NULL ORDER BY key DESC LIMIT $1 OFFSET $2");
@@ -101,7 +101,7 @@ impl Store {
         keep: Option<Keep<WithKey>>,
     ) -> Result<WithKey, StoreError> {
         let (now, name) = (self.now(), new.name.map(text));
-        let mut client = self.client().await?;
+        let mut client = self.client_for(new.account).await?;
         let tx = client.transaction().await?;
         let account = match new.account {
             Some(id) => Some((id, lock_account(&tx, id).await?.key)),
@@ -155,7 +155,7 @@ impl Store {
     }
 
     pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
-        let mut client = self.client().await?;
+        let mut client = self.client_for(account_id).await?;
         let db = super::snapshot(&mut client).await?;
         let key = match account_id {
             Some(id) => Some(account(&db, id).await?.key.0),
@@ -178,7 +178,7 @@ impl Store {
         by: Permissions,
     ) -> Result<(), StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(account_id).await?;
         let tx = client.transaction().await?;
         let account = match account_id {
             Some(id) => Some(account(&tx, id).await?.key),

@@ -42,23 +42,28 @@ impl Store {
         filter: AuditFilter,
         page: Page,
     ) -> Result<Paged<AuditEntry>, StoreError> {
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let Some(account) = seen(&db, owner, &filter).await? else {
-            return Ok(Paged::exact(Vec::new(), 0));
-        };
-        let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
-        let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        let is_filtered = filter != AuditFilter::default();
-        let most = if is_filtered { format!("LIMIT {}", page.max_found()) } else { String::new() };
-        let sql = format!("SELECT count(*) AS found FROM (SELECT 1 FROM audit_log l WHERE {condition} {most}) AS f");
-        let found: i64 = get(&db.query_one(&sql, &parameters).await.map_err(search_failed)?, "found")?;
-        let found = u64::try_from(found).map_err(|_| corrupt("found"))?;
-        let (limit, offset) = (page.limit(), offset(page));
-        let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
-        let rows = db.query(&sql, &parameters).await.map_err(search_failed)?;
-        let items = rows.iter().map(entry_from_row).collect::<Result<_, _>>()?;
-        Ok(if is_filtered { Paged::found(items, found) } else { Paged::exact(items, found) })
+        let mut client = self.searcher(owner).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let Some(account) = seen(&db, owner, &filter).await? else {
+                return Ok(Paged::exact(Vec::new(), 0));
+            };
+            let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
+            let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+            let is_filtered = filter != AuditFilter::default();
+            let most = if is_filtered { format!("LIMIT {}", page.max_found()) } else { String::new() };
+            let sql =
+                format!("SELECT count(*) AS found FROM (SELECT 1 FROM audit_log l WHERE {condition} {most}) AS f");
+            let found: i64 = get(&db.query_one(&sql, &parameters).await.map_err(search_failed)?, "found")?;
+            let found = u64::try_from(found).map_err(|_| corrupt("found"))?;
+            let (limit, offset) = (page.limit(), offset(page));
+            let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
+            let rows = db.query(&sql, &parameters).await.map_err(search_failed)?;
+            let items = rows.iter().map(entry_from_row).collect::<Result<_, _>>()?;
+            Ok(if is_filtered { Paged::found(items, found) } else { Paged::exact(items, found) })
+        }
+        .await;
+        client.end(found)
     }
 
     pub async fn walk_audit_log(
@@ -67,18 +72,22 @@ impl Store {
         filter: AuditFilter,
         before: Option<i64>,
     ) -> Result<Stretch<AuditEntry>, StoreError> {
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let Some(account) = seen(&db, owner, &filter).await? else {
-            return Ok(Stretch { items: Vec::new(), next: None });
-        };
-        let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
-        let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
-        let before = before.unwrap_or(i64::MAX);
-        let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
-        let found = db.query(&sql, &parameters).await?;
-        let next = found.last().filter(|_| found.len() == STRETCH).map(|row| get(row, "key")).transpose()?;
-        Ok(Stretch { items: found.iter().map(entry_from_row).collect::<Result<_, _>>()?, next })
+        let mut client = self.reader(owner).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let Some(account) = seen(&db, owner, &filter).await? else {
+                return Ok(Stretch { items: Vec::new(), next: None });
+            };
+            let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
+            let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+            let before = before.unwrap_or(i64::MAX);
+            let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
+            let found = db.query(&sql, &parameters).await?;
+            let next = found.last().filter(|_| found.len() == STRETCH).map(|row| get(row, "key")).transpose()?;
+            Ok(Stretch { items: found.iter().map(entry_from_row).collect::<Result<_, _>>()?, next })
+        }
+        .await;
+        client.end(found)
     }
 
     pub async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {

@@ -21,19 +21,24 @@ impl Store {
         let from = self.positions.measure_from(&active, now);
         let keys: Vec<i64> = active.iter().map(|key| key.0).collect();
         let limit = i64::try_from(most).unwrap_or(i64::MAX);
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        db.batch_execute(BY_INDEX).await?;
-        let found = one(&db, BACKLOG, &[&keys, &from, &now.as_millis(), &limit]).await?;
-        let deliveries = usize::try_from(get::<i64>(&found, "deliveries")?).unwrap_or(0);
-        debug_assert!(deliveries <= most, "no more are counted than asked for");
-        Ok(Backlog { deliveries, oldest: time(&found, "oldest")? })
+        let mut client = self.reader(None).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            db.batch_execute(BY_INDEX).await?;
+            let found = one(&db, BACKLOG, &[&keys, &from, &now.as_millis(), &limit]).await?;
+            let deliveries = usize::try_from(get::<i64>(&found, "deliveries")?).unwrap_or(0);
+            debug_assert!(deliveries <= most, "no more are counted than asked for");
+            Ok(Backlog { deliveries, oldest: time(&found, "oldest")? })
+        }
+        .await;
+        client.end(found)
     }
 
     pub fn database_load(&self) -> DatabaseLoad {
         DatabaseLoad {
-            calls_waiting: self.pool.status().waiting,
-            reads_waiting: self.reads.status().waiting,
+            calls_waiting: self.pool.status().waiting + self.reads.calls_waiting(),
+            reads_waiting: self.reads.waiting(),
+            reads_in_use: self.reads.in_use(),
             node_calls_waiting: self.follower.waiting(),
             view_age: self.seen.age(),
         }

@@ -29,10 +29,11 @@ use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Socket};
+use tokio_postgres::{CancelToken, Client, Config, NoTls, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::describe;
+use super::reads::READ_CONNECTIONS;
 use super::url::{PostgresUrl, Roots, Server, Tls};
 use crate::store::StoreError;
 use crate::store::values::SEARCH_TIMEOUT;
@@ -42,9 +43,6 @@ const CONNECTIONS: usize = 10;
 
 /// Connections with which it stays one of the nodes, whatever waits for the others. One more listens.
 const OWN_CONNECTIONS: usize = 3;
-
-/// Connections for lists and charts, whose statements end after [`SEARCH_TIMEOUT`].
-const READ_CONNECTIONS: usize = 6;
 
 /// How long a call waits for a connection of a pool: as long as a call may take.
 const POOL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -279,10 +277,20 @@ impl Connector {
         self.pool_of(OWN_CONNECTIONS, self.settings(BY_KEY))
     }
 
-    /// A pool for lists, whose statements are planned for what they find.
+    /// A pool for lists and searches, whose statements are planned for what they find, and end after [`SEARCH_TIMEOUT`].
     pub fn read_pool(self: &Arc<Self>) -> Result<Pool, deadpool_postgres::BuildError> {
         let timeout = SEARCH_TIMEOUT.as_millis().to_string();
         self.pool_of(READ_CONNECTIONS, self.settings(&[("statement_timeout", &timeout)]))
+    }
+
+    /// One connection that waits for no call.
+    pub fn ping_pool(self: &Arc<Self>) -> Result<Pool, deadpool_postgres::BuildError> {
+        self.pool_of(1, self.settings(BY_KEY))
+    }
+
+    /// Asks the server to end what runs on a connection.
+    pub async fn cancel(&self, token: &CancelToken) -> Result<(), tokio_postgres::Error> {
+        token.cancel_query(self.tls.clone()).await
     }
 
     fn pool_of(self: &Arc<Self>, size: usize, settings: String) -> Result<Pool, deadpool_postgres::BuildError> {

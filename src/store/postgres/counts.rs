@@ -49,24 +49,28 @@ impl Store {
         slot: Duration,
         from: Timestamp,
     ) -> Result<Vec<Count>, StoreError> {
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let account = account(&db, owner).await?.key;
-        let endpoint = match endpoint {
-            Some(id) => Some(find(&db, owner, id).await?.key.0),
-            None => None,
-        };
-        let sql = "SELECT slot, came, class, sum(attempts)::bigint AS attempts FROM attempt_counts WHERE account = $1 \
-                   AND length = $2 AND slot >= $3 AND ($4::bigint IS NULL OR endpoint = $4::bigint) \
-                   GROUP BY slot, came, class ORDER BY slot, came, class";
-        let mut counts = Vec::new();
-        for row in rows(&db, sql, &[&account.0, &millis(slot), &from.as_millis(), &endpoint]).await? {
-            // What only a newer server knows is not shown.
-            let Some(came) = Came::from_number(get(&row, "came")?) else { continue };
-            let attempts = u64::try_from(get::<i64>(&row, "attempts")?).map_err(|_| corrupt("attempts"))?;
-            counts.push(Count { slot: when(&row, "slot")?, came, class: whole(&row, "class")?, attempts });
+        let mut client = self.reader(Some(owner)).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let account = account(&db, owner).await?.key;
+            let endpoint = match endpoint {
+                Some(id) => Some(find(&db, owner, id).await?.key.0),
+                None => None,
+            };
+            let sql = "SELECT slot, came, class, sum(attempts)::bigint AS attempts FROM attempt_counts WHERE account = $1 \
+                       AND length = $2 AND slot >= $3 AND ($4::bigint IS NULL OR endpoint = $4::bigint) \
+                       GROUP BY slot, came, class ORDER BY slot, came, class";
+            let mut counts = Vec::new();
+            for row in rows(&db, sql, &[&account.0, &millis(slot), &from.as_millis(), &endpoint]).await? {
+                // What only a newer server knows is not shown.
+                let Some(came) = Came::from_number(get(&row, "came")?) else { continue };
+                let attempts = u64::try_from(get::<i64>(&row, "attempts")?).map_err(|_| corrupt("attempts"))?;
+                counts.push(Count { slot: when(&row, "slot")?, came, class: whole(&row, "class")?, attempts });
+            }
+            Ok(counts)
         }
-        Ok(counts)
+        .await;
+        client.end(found)
     }
 
     pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {

@@ -35,7 +35,7 @@ impl Store {
         keep: Option<Keep<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
         // Two that are made at once wait for each other here: the cap holds over all nodes.
         let account = lock_account(&tx, owner).await?;
@@ -53,14 +53,14 @@ impl Store {
     }
 
     pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
-        let db = self.client().await?;
-        let account = account(&db, owner).await?;
+        let db = self.client_for(Some(owner)).await?;
+        let account = account(&*db, owner).await?;
         let sql = format!("{COLUMNS} AND e.account = $1 ORDER BY e.key DESC");
-        rows(&db, &sql, &[&account.key.0]).await?.iter().map(endpoint_from_row).collect()
+        rows(&*db, &sql, &[&account.key.0]).await?.iter().map(endpoint_from_row).collect()
     }
 
     pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
-        find(&self.client().await?, owner, id).await
+        find(&*self.client_for(Some(owner)).await?, owner, id).await
     }
 
     pub async fn update_endpoint(
@@ -70,7 +70,7 @@ impl Store {
         change: EndpointChange,
     ) -> Result<Endpoint, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
         let deed = Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields());
@@ -108,7 +108,7 @@ impl Store {
 
     pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
         bury(&tx, endpoint.key, now).await?;
@@ -125,7 +125,7 @@ impl Store {
         keep: Option<Keep<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
         retire_secrets(&tx, endpoint.key, overlap, now).await?;

@@ -35,82 +35,103 @@ impl Store {
         id: EndpointId,
         page: Page,
     ) -> Result<Paged<Delivery>, StoreError> {
-        let mut client = self.reader().await?;
-        // One snapshot, so that the total and the page belong together.
-        let db = snapshot(&mut client).await?;
-        let endpoint = find(&db, owner, id).await?;
-        let total = counters::endpoint_total(&db, endpoint.account, endpoint.key).await?;
-        if page.is_past_the_end(total) {
-            return Ok(Paged::exact(Vec::new(), total));
+        let mut client = self.reader(Some(owner)).await?;
+        let found = async {
+            // One snapshot, so that the total and the page belong together.
+            let db = snapshot(&mut client).await?;
+            let endpoint = find(&db, owner, id).await?;
+            let total = counters::endpoint_total(&db, endpoint.account, endpoint.key).await?;
+            if page.is_past_the_end(total) {
+                return Ok(Paged::exact(Vec::new(), total));
+            }
+            let chosen = "SELECT * FROM deliveries WHERE endpoint = $1 ORDER BY id DESC LIMIT $2 OFFSET $3";
+            let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
+            let found = rows(&db, &sql, &[&endpoint.key.0, &i64::from(page.limit()), &offset(page)]).await?;
+            let times = self.shared.id_times();
+            Ok(Paged::exact(found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, total))
         }
-        let chosen = "SELECT * FROM deliveries WHERE endpoint = $1 ORDER BY id DESC LIMIT $2 OFFSET $3";
-        let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
-        let found = rows(&db, &sql, &[&endpoint.key.0, &i64::from(page.limit()), &offset(page)]).await?;
-        let times = self.shared.id_times();
-        Ok(Paged::exact(found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, total))
+        .await;
+        client.end(found)
     }
 
     pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let account = account(&db, owner).await?.key;
-        let total = counters::deliveries_total(&db, account).await?;
-        if page.is_past_the_end(total) {
-            return Ok(Paged::exact(Vec::new(), total));
+        let mut client = self.reader(Some(owner)).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let account = account(&db, owner).await?.key;
+            let total = counters::deliveries_total(&db, account).await?;
+            if page.is_past_the_end(total) {
+                return Ok(Paged::exact(Vec::new(), total));
+            }
+            let chosen = "SELECT * FROM deliveries WHERE account = $1 AND endpoint IN (SELECT key FROM endpoints \
+                          WHERE account = $1 AND deleted_at IS NULL) ORDER BY id DESC LIMIT $2 OFFSET $3";
+            let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
+            let found = rows(&db, &sql, &[&account.0, &i64::from(page.limit()), &offset(page)]).await?;
+            let times = self.shared.id_times();
+            Ok(Paged::exact(found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, total))
         }
-        let chosen = "SELECT * FROM deliveries WHERE account = $1 AND endpoint IN (SELECT key FROM endpoints \
-                      WHERE account = $1 AND deleted_at IS NULL) ORDER BY id DESC LIMIT $2 OFFSET $3";
-        let sql = format!("{} ORDER BY d.id DESC", shown(chosen));
-        let found = rows(&db, &sql, &[&account.0, &i64::from(page.limit()), &offset(page)]).await?;
-        let times = self.shared.id_times();
-        Ok(Paged::exact(found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, total))
+        .await;
+        client.end(found)
     }
 
     pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let delivery = find_delivery(&db, owner, id, &self.shared.id_times()).await?;
-        let account = account(&db, owner).await?.key;
-        let sql = "SELECT d.event, p.body FROM deliveries d LEFT JOIN payloads p ON p.account = d.account \
-                   AND p.event = d.event WHERE d.account = $1 AND d.id = $2";
-        let found = one(&db, sql, &[&account.0, &id.0]).await?;
-        let (event, body) = (EventId(get(&found, "event")?), get::<Option<Vec<u8>>>(&found, "body")?.map(Into::into));
-        Ok(DeliveryDetail { delivery, event, body, attempts: attempts_of(&db, account, id).await? })
+        let mut client = self.reader(Some(owner)).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let delivery = find_delivery(&db, owner, id, &self.shared.id_times()).await?;
+            let account = account(&db, owner).await?.key;
+            let sql = "SELECT d.event, p.body FROM deliveries d LEFT JOIN payloads p ON p.account = d.account \
+                       AND p.event = d.event WHERE d.account = $1 AND d.id = $2";
+            let found = one(&db, sql, &[&account.0, &id.0]).await?;
+            let (event, body) =
+                (EventId(get(&found, "event")?), get::<Option<Vec<u8>>>(&found, "body")?.map(Into::into));
+            Ok(DeliveryDetail { delivery, event, body, attempts: attempts_of(&db, account, id).await? })
+        }
+        .await;
+        client.end(found)
     }
 
     pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let key = account(&db, owner).await?.key.0;
-        let total = counters::events_total(&db, AccountKey(key)).await?;
-        if page.is_past_the_end(total) {
-            return Ok(Paged::exact(Vec::new(), total));
+        let mut client = self.reader(Some(owner)).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let key = account(&db, owner).await?.key.0;
+            let total = counters::events_total(&db, AccountKey(key)).await?;
+            if page.is_past_the_end(total) {
+                return Ok(Paged::exact(Vec::new(), total));
+            }
+            let sql =
+                format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.type <> $4 ORDER BY v.id DESC LIMIT $2 OFFSET $3");
+            let found = rows(&db, &sql, &[&key, &i64::from(page.limit()), &offset(page), &TEST_TYPE]).await?;
+            let times = self.shared.id_times();
+            Ok(Paged::exact(found.iter().map(|row| event_from_row(row, &times)).collect::<Result<_, _>>()?, total))
         }
-        let sql =
-            format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.type <> $4 ORDER BY v.id DESC LIMIT $2 OFFSET $3");
-        let found = rows(&db, &sql, &[&key, &i64::from(page.limit()), &offset(page), &TEST_TYPE]).await?;
-        let times = self.shared.id_times();
-        Ok(Paged::exact(found.iter().map(|row| event_from_row(row, &times)).collect::<Result<_, _>>()?, total))
+        .await;
+        client.end(found)
     }
 
     pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let key = account(&db, owner).await?.key.0;
-        let sql = format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.id = $2 AND v.type <> $3");
-        let times = self.shared.id_times();
-        let event = event_from_row(&one(&db, &sql, &[&key, &id.0, &TEST_TYPE]).await?, &times)?;
-        // Those of its acceptance are named by it; those of replays are found by the event.
-        let chosen = format!(
-            "SELECT * FROM (SELECT d.* FROM events v CROSS JOIN LATERAL unnest(v.deliveries) AS u(id) \
-             JOIN deliveries d ON d.account = v.account AND d.id = u.id WHERE v.account = $1 AND v.id = $2 UNION ALL \
-             SELECT * FROM deliveries WHERE event = $2 AND replay IS NOT NULL AND account = $1) AS all_of_it \
-             WHERE endpoint IN (SELECT key FROM endpoints WHERE account = $1 AND deleted_at IS NULL) \
-             ORDER BY id LIMIT {MAX_EVENT_DELIVERIES}"
-        );
-        let sql = format!("{} ORDER BY d.id", shown(&chosen));
-        let found = rows(&db, &sql, &[&key, &id.0]).await?;
-        Ok((event, found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?))
+        let mut client = self.reader(Some(owner)).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let key = account(&db, owner).await?.key.0;
+            let sql = format!("{EVENT_COLUMNS} WHERE v.account = $1 AND v.id = $2 AND v.type <> $3");
+            let times = self.shared.id_times();
+            let event = event_from_row(&one(&db, &sql, &[&key, &id.0, &TEST_TYPE]).await?, &times)?;
+            // Those of its acceptance are named by it; those of replays are found by the event.
+            let chosen = format!(
+                "SELECT * FROM (SELECT d.* FROM events v CROSS JOIN LATERAL unnest(v.deliveries) AS u(id) \
+                 JOIN deliveries d ON d.account = v.account AND d.id = u.id WHERE v.account = $1 AND v.id = $2 UNION ALL \
+                 SELECT * FROM deliveries WHERE event = $2 AND replay IS NOT NULL AND account = $1) AS all_of_it \
+                 WHERE endpoint IN (SELECT key FROM endpoints WHERE account = $1 AND deleted_at IS NULL) \
+                 ORDER BY id LIMIT {MAX_EVENT_DELIVERIES}"
+            );
+            let sql = format!("{} ORDER BY d.id", shown(&chosen));
+            let found = rows(&db, &sql, &[&key, &id.0]).await?;
+            Ok((event, found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?))
+        }
+        .await;
+        client.end(found)
     }
 }
 

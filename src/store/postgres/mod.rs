@@ -4,7 +4,7 @@
 //! `dispatch` many outcomes; `positions` is where its claims begin; `node` is this process among the others, and its
 //! leases; `follow` keeps the view after what others change; `partitions` has the days of the history, `counters` the
 //! totals. `open` starts it all: `url` reads the database's URL, `connect` makes connections, `require` refuses a
-//! database that cannot be used. The rest is called as in `sqlite/`: `admin`, `endpoints` and `users` by the API, `log`
+//! database that cannot be used; `reads` shares the connections among accounts. The rest is called as in `sqlite/`: `admin`, `endpoints` and `users` by the API, `log`
 //! and `search` by the lists, `counts` by the charts, `replay` by what is sent again, `maintain` by the housekeeping,
 //! `calls` by the API's door, `import` by the move from SQLite, `backlog` by the metrics.
 
@@ -32,6 +32,7 @@ mod open;
 mod partitions;
 mod positions;
 mod privileges;
+mod reads;
 mod replay;
 mod require;
 mod search;
@@ -65,9 +66,6 @@ pub use url::PostgresUrl;
 /// little longer than a statement may (`connect.rs`), so that most that are late are known not to have happened.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a database that can serve may take to say so.
-const PING_TIMEOUT: Duration = Duration::from_secs(2);
-
 /// How long after a batch of outcomes the next ones wait for others: a commit for each handful of them costs more than they do.
 pub(super) const SETTLE_WINDOW: Duration = Duration::from_millis(4);
 
@@ -84,8 +82,8 @@ pub struct Store {
     herald: herald::Herald,
     rooms: Rooms,
     positions: Arc<positions::Positions>,
-    /// For lists and charts: whoever reads much takes nothing from what is sent, and is ended after `SEARCH_TIMEOUT`.
-    reads: Pool,
+    /// Whoever reads much takes nothing from what is sent, nor from other accounts.
+    reads: reads::Reads,
     origin: Origin,
 }
 
@@ -139,9 +137,8 @@ impl Store {
 
     /// Whether the database answers, reads and writes, and this node may work on it.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let slow = |_| StoreError::Unavailable("it did not answer in time".into());
-        tokio::time::timeout(PING_TIMEOUT, async {
-            let db = self.client().await?;
+        let asked = async {
+            let db = self.ping_client().await?;
             let sql = "INSERT INTO settings (name, value) VALUES ('ping', 1) \
                        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
             execute(&db, sql, &[]).await?;
@@ -149,9 +146,8 @@ impl Store {
                 return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
             }
             Ok(())
-        })
-        .await
-        .map_err(slow)?
+        };
+        self.shared.pings.ask(asked).await
     }
 
     /// The answer kept under an idempotency key.
@@ -191,11 +187,6 @@ impl Store {
     /// Whether what is in memory under this lease may be sent. A command that is no node holds nothing, and may.
     pub fn holds(&self, lease: i64) -> bool {
         self.node.key() == 0 || self.node.lease() == Some(lease)
-    }
-
-    /// A connection for what is only read.
-    async fn reader(&self) -> Result<Object, StoreError> {
-        Ok(self.reads.get().await?)
     }
 
     /// A connection of the pool.

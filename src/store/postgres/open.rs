@@ -6,6 +6,7 @@ use super::connect::Connector;
 use super::follow::Follower;
 use super::node::Node;
 use super::positions::Positions;
+use super::reads::Reads;
 use super::target::Seen;
 use super::url::PostgresUrl;
 use super::{Store, admin, counters, follow, herald, ids, intake, migrate, node, partitions, require};
@@ -25,7 +26,7 @@ impl Store {
         let warnings = checked.map_err(|e| failed("cannot use", &e))?;
         let pool = connector.pool().map_err(|e| failed("cannot open", &e))?;
         let own = connector.own_pool().map_err(|e| failed("cannot open", &e))?;
-        let reads = connector.read_pool().map_err(|e| failed("cannot open", &e))?;
+        let reads = Reads::new(connector.clone()).map_err(|e| failed("cannot open", &e))?;
         migrate::prepare(&pool, &shown, options.serves).await?;
         let keyring = options.keys.load(&*options.random)?;
         let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;

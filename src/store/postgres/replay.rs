@@ -61,7 +61,7 @@ impl Store {
         keep: Option<Keep<Delivery>>,
     ) -> Result<Delivery, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
         // The lock first: of two retries, the second finds the delivery under way.
         let sql = "SELECT d.account, d.endpoint FROM deliveries d JOIN accounts a ON a.key = d.account \
@@ -110,7 +110,7 @@ impl Store {
         keep: Option<Keep<Replay>>,
     ) -> Result<Replay, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(owner)).await?;
         // Most replays are counted before they are answered; the rest of the others is counted by their first steps.
         let db = snapshot(&mut client).await?;
         let job = asked_for(&db, owner, endpoint, new, &self.shared.id_times()).await?;
@@ -162,12 +162,12 @@ impl Store {
     }
 
     pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
-        find_replay(&self.client().await?, owner, id).await
+        find_replay(&*self.client_for(Some(owner)).await?, owner, id).await
     }
 
     pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
         find_replay(&tx, owner, id).await?;
         let sql = "UPDATE replays SET status = $2::bigint, finished_at = $3 WHERE id = $1 AND finished_at IS NULL \
@@ -187,7 +187,7 @@ impl Store {
     }
 
     pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(owner)).await?;
         let db = snapshot(&mut client).await?;
         let endpoint = find(&db, owner, id).await?;
         let sql = "SELECT count(*) AS count, min(event) AS oldest FROM missed \

@@ -22,32 +22,36 @@ impl Store {
         if filter == DeliveryFilter::default() {
             return self.account_deliveries(owner, page).await;
         }
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let times = self.shared.id_times();
-        let condition = Condition::of(&db, owner, &filter, &times).await?;
-        let parameters: Vec<&(dyn ToSql + Sync)> =
-            condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-        // One look at each row for the total and for the page. The aggregate keeps the order of its input, because nothing
-        // stands between them. An offset that no page has would be too large for a place in an array.
-        let skipped = page.offset().min(MAX_PAGED_ROWS);
-        let sql = format!(
-            "SELECT count(*) AS found, (array_agg(id))[{}:{}] AS page FROM \
-             (SELECT id FROM deliveries WHERE {} ORDER BY id DESC LIMIT {}) AS newest",
-            skipped + 1,
-            skipped + u64::from(page.limit()),
-            condition.sql,
-            page.max_found()
-        );
-        // Not cached, either of them: filters are too many.
-        let counted = db.query_one(&sql, &parameters).await.map_err(search_failed)?;
-        let found = u64::try_from(get::<i64>(&counted, "found")?).map_err(|_| corrupt("found"))?;
-        let ids: Vec<i64> = get::<Option<_>>(&counted, "page")?.unwrap_or_default();
-        debug_assert!(ids.is_sorted_by(|a, b| a > b), "the newest first");
-        let chosen =
-            format!("SELECT * FROM deliveries WHERE account = {} AND {}", condition.account, one_of("id", &ids));
-        let shown = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &[]).await?;
-        Ok(Paged::found(shown.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, found))
+        let mut client = self.searcher(Some(owner)).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let times = self.shared.id_times();
+            let condition = Condition::of(&db, owner, &filter, &times).await?;
+            let parameters: Vec<&(dyn ToSql + Sync)> =
+                condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+            // One look at each row for the total and for the page. The aggregate keeps the order of its input, because nothing
+            // stands between them. An offset that no page has would be too large for a place in an array.
+            let skipped = page.offset().min(MAX_PAGED_ROWS);
+            let sql = format!(
+                "SELECT count(*) AS found, (array_agg(id))[{}:{}] AS page FROM \
+                 (SELECT id FROM deliveries WHERE {} ORDER BY id DESC LIMIT {}) AS newest",
+                skipped + 1,
+                skipped + u64::from(page.limit()),
+                condition.sql,
+                page.max_found()
+            );
+            // Not cached, either of them: filters are too many.
+            let counted = db.query_one(&sql, &parameters).await.map_err(search_failed)?;
+            let found = u64::try_from(get::<i64>(&counted, "found")?).map_err(|_| corrupt("found"))?;
+            let ids: Vec<i64> = get::<Option<_>>(&counted, "page")?.unwrap_or_default();
+            debug_assert!(ids.is_sorted_by(|a, b| a > b), "the newest first");
+            let chosen =
+                format!("SELECT * FROM deliveries WHERE account = {} AND {}", condition.account, one_of("id", &ids));
+            let shown = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &[]).await?;
+            Ok(Paged::found(shown.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, found))
+        }
+        .await;
+        client.end(found)
     }
 
     pub async fn walk_deliveries(
@@ -56,26 +60,33 @@ impl Store {
         filter: DeliveryFilter,
         before: Option<i64>,
     ) -> Result<Stretch<Delivery>, StoreError> {
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let times = self.shared.id_times();
-        let mut condition = Condition::of(&db, owner, &filter, &times).await?;
-        let (first, end) = filter.ids(&times);
-        let end = end.map_or(i64::MAX, |end| end.0).min(before.unwrap_or(i64::MAX));
-        let sql = "SELECT id FROM deliveries WHERE account = $1 AND endpoint = ANY($2) AND id >= $3 AND id < $4 \
-                   ORDER BY id DESC LIMIT $5";
-        let most = i64::try_from(STRETCH).unwrap_or(i64::MAX);
-        let parameters: super::Params<'_> =
-            &[&condition.account, &condition.endpoints, &first.map_or(0, |id| id.0), &end, &most];
-        let ids: Vec<i64> =
-            rows(&db, sql, parameters).await?.iter().map(|row| get(row, "id")).collect::<Result<_, _>>()?;
-        let next = ids.last().copied().filter(|_| ids.len() == STRETCH);
-        condition.and(&one_of("id", &ids));
-        let parameters: Vec<&(dyn ToSql + Sync)> =
-            condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-        let chosen = format!("SELECT * FROM deliveries WHERE {}", condition.sql);
-        let found = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &parameters).await?;
-        Ok(Stretch { items: found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?, next })
+        let mut client = self.reader(Some(owner)).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let times = self.shared.id_times();
+            let mut condition = Condition::of(&db, owner, &filter, &times).await?;
+            let (first, end) = filter.ids(&times);
+            let end = end.map_or(i64::MAX, |end| end.0).min(before.unwrap_or(i64::MAX));
+            let sql = "SELECT id FROM deliveries WHERE account = $1 AND endpoint = ANY($2) AND id >= $3 AND id < $4 \
+                       ORDER BY id DESC LIMIT $5";
+            let most = i64::try_from(STRETCH).unwrap_or(i64::MAX);
+            let parameters: super::Params<'_> =
+                &[&condition.account, &condition.endpoints, &first.map_or(0, |id| id.0), &end, &most];
+            let ids: Vec<i64> =
+                rows(&db, sql, parameters).await?.iter().map(|row| get(row, "id")).collect::<Result<_, _>>()?;
+            let next = ids.last().copied().filter(|_| ids.len() == STRETCH);
+            condition.and(&one_of("id", &ids));
+            let parameters: Vec<&(dyn ToSql + Sync)> =
+                condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+            let chosen = format!("SELECT * FROM deliveries WHERE {}", condition.sql);
+            let found = db.query(&format!("{} ORDER BY d.id DESC", shown(&chosen)), &parameters).await?;
+            Ok(Stretch {
+                items: found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?,
+                next,
+            })
+        }
+        .await;
+        client.end(found)
     }
 }
 

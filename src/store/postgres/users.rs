@@ -47,7 +47,7 @@ impl Store {
         keep: Option<Keep<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(new.account).await?;
         let tx = client.transaction().await?;
         let account = match new.account {
             Some(id) => Some(lock_account(&tx, id).await?.key.0),
@@ -89,7 +89,7 @@ impl Store {
         keep: Option<Keep<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(owner).await?;
         let tx = client.transaction().await?;
         let account = key_of(&tx, owner).await?;
         let token = self.draw_token();
@@ -107,27 +107,31 @@ impl Store {
     }
 
     pub async fn users(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<User>, StoreError> {
-        let mut client = self.reader().await?;
-        let db = snapshot(&mut client).await?;
-        let account = key_of(&db, owner).await?;
-        let sql = "SELECT count(*) AS total FROM users WHERE account IS NOT DISTINCT FROM $1";
-        let total = count(&db, sql, &[&account]).await?;
-        let sql = format!(
-            "SELECT {COLUMNS} FROM {FROM} WHERE u.account IS NOT DISTINCT FROM $1 ORDER BY u.key LIMIT $2 OFFSET $3"
-        );
-        let found = rows(&db, &sql, &[&account, &i64::from(page.limit()), &offset(page)]).await?;
-        Ok(Paged::exact(found.iter().map(user_from_row).collect::<Result<_, _>>()?, total))
+        let mut client = self.reader(owner).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let account = key_of(&db, owner).await?;
+            let sql = "SELECT count(*) AS total FROM users WHERE account IS NOT DISTINCT FROM $1";
+            let total = count(&db, sql, &[&account]).await?;
+            let sql = format!(
+                "SELECT {COLUMNS} FROM {FROM} WHERE u.account IS NOT DISTINCT FROM $1 ORDER BY u.key LIMIT $2 OFFSET $3"
+            );
+            let found = rows(&db, &sql, &[&account, &i64::from(page.limit()), &offset(page)]).await?;
+            Ok(Paged::exact(found.iter().map(user_from_row).collect::<Result<_, _>>()?, total))
+        }
+        .await;
+        client.end(found)
     }
 
     pub async fn user(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
-        let db = self.client().await?;
-        let account = key_of(&db, owner).await?;
-        find(&db, account, id).await
+        let db = self.client_for(owner).await?;
+        let account = key_of(&*db, owner).await?;
+        find(&*db, account, id).await
     }
 
     pub async fn update_user(&self, owner: Option<AccountId>, id: UserId, role: Role) -> Result<User, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(owner).await?;
         let tx = client.transaction().await?;
         let account = lock_owners(&tx, owner).await?;
         let user = find(&tx, account, id).await?;
@@ -144,7 +148,7 @@ impl Store {
 
     pub async fn delete_user(&self, owner: Option<AccountId>, id: UserId) -> Result<(), StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(owner).await?;
         let tx = client.transaction().await?;
         let account = lock_owners(&tx, owner).await?;
         let user = find(&tx, account, id).await?;
@@ -329,7 +333,7 @@ impl Store {
         keep: Option<Keep<WithToken<PortalLink>>>,
     ) -> Result<WithToken<PortalLink>, StoreError> {
         let now = self.now();
-        let mut client = self.client().await?;
+        let mut client = self.client_for(Some(new.account)).await?;
         let tx = client.transaction().await?;
         let account = lock_account(&tx, new.account).await?.key;
         let resource = PortalLink {

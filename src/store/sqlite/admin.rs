@@ -93,12 +93,12 @@ impl Store {
 
     /// One account.
     pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
-        self.read(move |db| account(db, id)).await
+        self.read(Some(id), move |db| account(db, id)).await
     }
 
     /// All accounts, newest first.
     pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
-        self.read(move |db| {
+        self.read(None, move |db| {
             let total = count(db, "SELECT COUNT(*) FROM accounts WHERE deleted_at IS NULL", [])?;
             let sql = "SELECT * FROM accounts WHERE deleted_at IS NULL ORDER BY key DESC LIMIT ?1 OFFSET ?2";
             let mut statement = db.prepare_cached(sql)?;
@@ -164,7 +164,7 @@ impl Store {
 
     /// Keys of an account, newest first; of no account, the operators'.
     pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
-        self.read(move |db| {
+        self.read(account_id, move |db| {
             let key = account_id.map(|id| account(db, id)).transpose()?.map(|account| account.key);
             let total = count(db, "SELECT COUNT(*) FROM api_keys WHERE account IS ?1", [key.map(|key| key.0)])?;
             let items = api_keys_where(db, key, Some(page))?.into_iter().map(|(_, key)| key).collect();

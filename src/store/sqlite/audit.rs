@@ -51,7 +51,7 @@ impl Store {
         filter: AuditFilter,
         page: Page,
     ) -> Result<Paged<AuditEntry>, StoreError> {
-        self.search(move |db| {
+        self.search(owner, move |db| {
             let snapshot = db.unchecked_transaction()?;
             let Some(account) = seen(&snapshot, owner, &filter)? else {
                 return Ok(Paged::exact(Vec::new(), 0));
@@ -78,7 +78,7 @@ impl Store {
         filter: AuditFilter,
         before: Option<i64>,
     ) -> Result<Stretch<AuditEntry>, StoreError> {
-        self.read(move |db| {
+        self.read(owner, move |db| {
             let snapshot = db.unchecked_transaction()?;
             let Some(account) = seen(&snapshot, owner, &filter)? else {
                 return Ok(Stretch { items: Vec::new(), next: None });

@@ -6,13 +6,13 @@ use rusqlite::params;
 
 use super::Store;
 use super::dispatch::next_due;
-use crate::store::{Backlog, DatabaseLoad, StoreError};
+use crate::store::{Backlog, DatabaseLoad, SEARCH_TIMEOUT, StoreError};
 
 impl Store {
     /// Deliveries of active endpoints that are due and wait in the database, of which `most` are counted.
     pub async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
         let (active, now) = (self.view.active_endpoints(), self.shared.clock.now());
-        self.search(move |db| {
+        self.read_in_background_within(SEARCH_TIMEOUT, move |db| {
             let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE endpoint = ?1 AND due_at IS NOT NULL \
                        AND due_at <= ?2 LIMIT ?3)";
             let mut count = db.prepare_cached(sql)?;
@@ -35,6 +35,7 @@ impl Store {
         DatabaseLoad {
             calls_waiting: self.writer.waiting(),
             reads_waiting: self.readers.waiting(),
+            reads_in_use: self.readers.in_use(),
             node_calls_waiting: 0,
             // The writer shows what it commits.
             view_age: Duration::ZERO,

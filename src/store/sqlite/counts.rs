@@ -51,7 +51,7 @@ impl Store {
         slot: Duration,
         from: Timestamp,
     ) -> Result<Vec<Count>, StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let account = account(&snapshot, owner)?.key;
             let endpoint = endpoint.map(|id| find(&snapshot, owner, id).map(|found| found.key.0)).transpose()?;

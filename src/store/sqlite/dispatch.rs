@@ -53,7 +53,7 @@ impl Store {
             while self.make_due_again().await? {}
         }
         let active = self.view.active_endpoints();
-        self.read(move |db| {
+        self.read_in_background(move |db| {
             let mut due = Vec::new();
             for endpoint in active {
                 if let Some(at) = next_due(db, endpoint)? {
@@ -72,7 +72,7 @@ impl Store {
     async fn make_due_again(&self) -> Result<bool, StoreError> {
         let now = self.shared.clock.now().as_millis();
         let late = self
-            .read(move |db| {
+            .read_in_background(move |db| {
                 let sql = "SELECT id FROM deliveries INDEXED BY deliveries_due WHERE due_at > ?1 \
                            AND (started_at IS NULL OR started_at > ?1) LIMIT ?2";
                 let mut statement = db.prepare_cached(sql)?;

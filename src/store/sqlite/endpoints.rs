@@ -51,7 +51,7 @@ impl Store {
 
     /// Every endpoint of the account, newest first.
     pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             let account = account(db, owner)?;
             let mut statement = db.prepare_cached(&format!("{COLUMNS} AND e.account = ?1 ORDER BY e.key DESC"))?;
             let rows = statement.query_map([account.key.0], endpoint_from_row)?;
@@ -62,7 +62,7 @@ impl Store {
 
     /// One endpoint of the account.
     pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
-        self.read(move |db| find(db, owner, id)).await
+        self.read(Some(owner), move |db| find(db, owner, id)).await
     }
 
     /// Changes an endpoint.

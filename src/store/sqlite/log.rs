@@ -29,7 +29,7 @@ impl Store {
         id: EndpointId,
         page: Page,
     ) -> Result<Paged<Delivery>, StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             // One snapshot, so that the total and the page belong together.
             let snapshot = db.unchecked_transaction()?;
             let endpoint = find(&snapshot, owner, id)?;
@@ -54,7 +54,7 @@ impl Store {
 
     /// Deliveries of all endpoints of an account.
     pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let account = account(&snapshot, owner)?.key;
             let total = deliveries_total(&snapshot, "account", account.0)?;
@@ -73,7 +73,7 @@ impl Store {
 
     /// One delivery of an account with all that is known of it.
     pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let delivery = find_delivery(&snapshot, owner, id)?;
             let sql =
@@ -88,7 +88,7 @@ impl Store {
 
     /// Events of an account.
     pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = account(&snapshot, owner)?.key.0;
             let sql = "SELECT events_total FROM accounts WHERE key = ?1";
@@ -110,7 +110,7 @@ impl Store {
 
     /// One event of an account, and its deliveries in the order of their ids.
     pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = account(&snapshot, owner)?.key.0;
             let sql = format!("{EVENT_COLUMNS} WHERE v.id = ?1 AND v.account = ?2 AND v.type <> ?3");

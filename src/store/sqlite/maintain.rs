@@ -41,7 +41,7 @@ impl Store {
         from: PurgePosition,
     ) -> Result<Option<PurgePosition>, StoreError> {
         // On a reader: most of what is looked at stays.
-        let (step, next) = self.read(move |db| what_is_old(db, keep, now, from)).await?;
+        let (step, next) = self.read_in_background(move |db| what_is_old(db, keep, now, from)).await?;
         let Some(step) = step else { return Ok(next) };
         match (self.writer.write(move |tx| purge_step(tx, &step)).await, next) {
             (Ok(()), next) => Ok(next),
@@ -53,7 +53,7 @@ impl Store {
 
     /// When the oldest event that is kept was accepted.
     pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.read(|db| {
+        self.read_in_background(|db| {
             let oldest = first(db, "SELECT id FROM events ORDER BY id LIMIT 1")?;
             let times = id_times::read(db)?;
             Ok(oldest.map(|id| times.of(id)))

@@ -19,7 +19,7 @@ use crate::store::{Credentials, PasswordHash, Proof, StoreError};
 impl Store {
     /// The hash of the password of whichever user with this address has one.
     pub async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
-        self.read(move |db| {
+        self.read_short(None, move |db| {
             let sql = "SELECT password FROM users WHERE email = ?1 AND password IS NOT NULL LIMIT 1";
             let found = db.prepare_cached(sql)?.query_row([email.as_str()], |row| row.get(0)).optional()?;
             Ok(found.map(PasswordHash))
@@ -30,7 +30,7 @@ impl Store {
     /// The users with this address and this password, those who signed in last first.
     pub async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
         let shared = self.shared.clone();
-        self.read(move |db| {
+        self.read_short(None, move |db| {
             let sql = format!(
                 "SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.email = ?1 AND u.password = ?2 AND {THERE} \
                  ORDER BY IFNULL(u.last_sign_in_at, 0) DESC, u.key LIMIT {MAX_OPENED}"
@@ -44,7 +44,7 @@ impl Store {
 
     /// The users of all accounts with this address.
     pub async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
-        self.read(move |db| {
+        self.read_short(None, move |db| {
             let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.email = ?1 AND {THERE} ORDER BY u.key");
             let mut statement = db.prepare_cached(&sql)?;
             let found = statement.query_map([email.as_str()], user_from_row)?;
@@ -74,7 +74,7 @@ impl Store {
     /// To whom a session is offered by this token.
     pub async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
         let now = self.shared.clock.now();
-        self.read(move |db| {
+        self.read_short(None, move |db| {
             let sql = format!(
                 "SELECT {COLUMNS} FROM {FROM} JOIN sessions s ON s.owner = u.key \
                  WHERE s.token = ?1 AND s.offered AND s.expires_at > ?2 AND {THERE}"

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior, params};
 
-use super::{BUSY_TIMEOUT, Readers, Store, admin, dispatch, export, peer, writer};
+use super::{BUSY_TIMEOUT, Store, admin, dispatch, export, peer, readers::Readers, writer};
 use crate::clock::Clock;
 use crate::domain::audit::Origin;
 use crate::store::compatible::{Fit, Versions};

@@ -105,7 +105,7 @@ impl Store {
     ) -> Result<Replay, StoreError> {
         // Most replays are counted before they are answered; the rest of the others is counted by their first steps.
         let (total, counted_to) = self
-            .read(move |db| {
+            .read(Some(owner), move |db| {
                 let snapshot = db.unchecked_transaction()?;
                 let job = asked_for(&snapshot, owner, endpoint, new)?;
                 let scan = scan(&snapshot, &job, job.first, SCAN_AT_ONCE, usize::MAX)?;
@@ -159,7 +159,7 @@ impl Store {
 
     /// One replay of the account.
     pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             find_replay(&snapshot, owner, id)
         })
@@ -198,7 +198,7 @@ impl Store {
 
     /// What the endpoint did not get because it was not active.
     pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let endpoint = find(&snapshot, owner, id)?;
             let (times, mut missed) = (id_times::read(&snapshot)?, Missed { count: 0, oldest_at: None });
@@ -225,7 +225,7 @@ impl Store {
     /// The unfinished replays, those of one endpoint beside each other and the oldest of them first.
     pub async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
         let view = self.view.clone();
-        self.read(move |db| {
+        self.read_in_background(move |db| {
             let sql = "SELECT r.key, r.endpoint, r.status FROM replays r JOIN endpoints e ON e.key = r.endpoint \
                        WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.endpoint, r.key";
             let mut statement = db.prepare_cached(sql)?;
@@ -242,7 +242,7 @@ impl Store {
     /// Goes on with an unfinished replay: counts its events, or makes deliveries of the next.
     pub async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
         let found = self
-            .read(move |db| {
+            .read_in_background(move |db| {
                 let snapshot = db.unchecked_transaction()?;
                 let Some(job) = job(&snapshot, key)? else { return Ok(None) };
                 if job.status == ReplayStatus::Pending {

@@ -30,7 +30,7 @@ impl Store {
         if filter == DeliveryFilter::default() {
             return self.account_deliveries(owner, page).await;
         }
-        self.search(move |db| {
+        self.search(Some(owner), move |db| {
             // One snapshot, so that the total and the page belong together.
             let snapshot = db.unchecked_transaction()?;
             let condition = Condition::of(&snapshot, owner, &filter)?;
@@ -52,7 +52,7 @@ impl Store {
         filter: DeliveryFilter,
         before: Option<i64>,
     ) -> Result<Stretch<Delivery>, StoreError> {
-        self.read(move |db| {
+        self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let condition = Condition::of(&snapshot, owner, &filter)?;
             let times = id_times::read(&snapshot)?;

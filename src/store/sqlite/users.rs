@@ -108,7 +108,7 @@ impl Store {
 
     /// Users of an account, the oldest first; of no account, the operators.
     pub async fn users(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<User>, StoreError> {
-        self.read(move |db| {
+        self.read(owner, move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = key_of(&snapshot, owner)?.map(|key| key.0);
             let total = count(&snapshot, "SELECT COUNT(*) FROM users WHERE account IS ?1", [key])?;
@@ -122,7 +122,7 @@ impl Store {
 
     /// One user of an account, or an operator.
     pub async fn user(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
-        self.read(move |db| find(db, owner, id)).await
+        self.read(owner, move |db| find(db, owner, id)).await
     }
 
     /// Gives a user another role. An account's last owner stays one.
@@ -178,7 +178,7 @@ impl Store {
     /// What this user signs in with.
     pub async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
         let shared = self.shared.clone();
-        self.read(move |db| {
+        self.read_short(None, move |db| {
             let sql = format!("SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.id = ?1 AND {THERE}");
             let found = db.prepare_cached(&sql)?.query_row([id.0.as_bytes()], credentials_from_row).optional()?;
             Ok(found.map(|found| found.open(&shared)))
@@ -219,7 +219,7 @@ impl Store {
     pub async fn session(&self, token: KeyHash, idle: Duration, touch: bool) -> Result<Option<User>, StoreError> {
         let now = self.shared.clock.now();
         let found = self
-            .read(move |db| {
+            .read_short(None, move |db| {
                 let sql = format!(
                     "SELECT {COLUMNS}, s.seen_at FROM {FROM} JOIN sessions s ON s.owner = u.key \
                      WHERE s.token = ?1 AND NOT s.offered AND s.expires_at > ?2 AND s.seen_at > ?3 AND {THERE}"
@@ -315,7 +315,7 @@ impl Store {
     /// Whom this invitation invites.
     pub async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
         let now = self.shared.clock.now();
-        self.read(move |db| invited(db, token, now)).await
+        self.read_short(None, move |db| invited(db, token, now)).await
     }
 
     /// Takes an invitation, once: sets the password and ends all sessions of the user. A second factor stays.
@@ -373,7 +373,7 @@ impl Store {
     /// The link of this token, if it has not ended.
     pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
         let now = self.shared.clock.now();
-        self.read(move |db| {
+        self.read_short(None, move |db| {
             let sql = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, a.id AS account_id \
                        FROM portal_links p JOIN accounts a ON a.key = p.account WHERE p.token = ?1 \
                        AND p.expires_at > ?2 AND a.deleted_at IS NULL";

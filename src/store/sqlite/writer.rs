@@ -153,6 +153,8 @@ impl Write for FreeLost {
 pub(super) struct Handle {
     queue: Arc<Sender<Box<dyn Write>>>,
     permits: Arc<Semaphore>,
+    /// A place in the queue that no other write takes.
+    ping: Arc<Semaphore>,
     /// Closed when the thread has ended.
     running: watch::Receiver<()>,
 }
@@ -174,7 +176,7 @@ impl Handle {
         &self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.enqueue(false, run).await
+        self.enqueue(&self.permits, false, run).await
     }
 
     /// The same for the hot path: for writes that touch endpoints and accounts through the book alone, and that refuse
@@ -183,22 +185,28 @@ impl Handle {
         &self,
         run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.enqueue(true, run).await
+        self.enqueue(&self.permits, true, run).await
+    }
+
+    /// Waits for a commit, with a place in the queue for this alone.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.enqueue(&self.ping, true, |_| Ok(())).await
     }
 
     async fn enqueue<T: Send + 'static>(
         &self,
+        permits: &Arc<Semaphore>,
         hot: bool,
         run: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let closed = || StoreError::Unavailable("the store is closed".into());
-        let permit = at_most(QUEUE_TIMEOUT, self.permits.clone().acquire_owned())
+        let permit = at_most(QUEUE_TIMEOUT, permits.clone().acquire_owned())
             .await
             .map_err(|_| StoreError::Unavailable("too many writes are waiting".into()))?
             .map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
         let task = Task { run: Some(run), hot, result: None, reply, _permit: permit };
-        // The permits are the bound of the queue.
+        // The permits are the bound of the queue, and one more for the question whether it answers.
         self.queue.send(Box::new(task)).map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
@@ -246,7 +254,8 @@ pub(super) fn start(
             thread.run(&writes);
         })
         .map_err(|e| StoreError::Unavailable(e.to_string()))?;
-    Ok(Handle { queue: Arc::new(queue), permits: Arc::new(Semaphore::new(QUEUE)), running })
+    let permits = Arc::new(Semaphore::new(QUEUE));
+    Ok(Handle { queue: Arc::new(queue), permits, ping: Arc::new(Semaphore::new(1)), running })
 }
 
 struct Writer {
