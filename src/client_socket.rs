@@ -42,6 +42,13 @@ impl ClientSocket {
         let write = Arc::new(write);
         (Self { read, write: write.clone() }, Presence(write))
     }
+
+    /// Makes the kernel forget what the client has not taken: the socket is reset when it is closed.
+    pub fn abandon(&self) {
+        let stream: &TcpStream = (*self.write).as_ref();
+        // A socket that cannot be set is closed all the same.
+        let _ = stream.set_zero_linger();
+    }
 }
 
 impl Presence {

@@ -61,6 +61,8 @@ pub struct Config {
     pub max_in_flight_per_endpoint: usize,
     /// `limits.max_body`, in bytes.
     pub max_body: usize,
+    /// `limits.connections_per_address`.
+    pub connections_per_address: usize,
     /// `rate_limits.<bucket>`.
     pub rate_limits: RateLimits,
     /// `retention.deliveries` and `retention.payloads`.
@@ -242,6 +244,7 @@ impl Reader {
         let max_in_flight = self.number("webhooks.max_in_flight", "1024", 1, 16_384);
         let per_endpoint = self.number("webhooks.max_in_flight_per_endpoint", "64", 1, 4_096);
         let max_body = self.number("limits.max_body", "262144", 1_024, 8 << 20);
+        let connections_per_address = self.number("limits.connections_per_address", "1024", 1, 1_000_000);
         let deliveries = self.retention("retention.deliveries", "30d");
         let payloads = self.retention("retention.payloads", "off");
         let audit_retention = self.retention("retention.audit_log", "365d");
@@ -279,6 +282,7 @@ impl Reader {
                 max_in_flight: usize::try_from(max_in_flight?).ok()?,
                 max_in_flight_per_endpoint: usize::try_from(per_endpoint?).ok()?,
                 max_body: usize::try_from(max_body?).ok()?,
+                connections_per_address: usize::try_from(connections_per_address?).ok()?,
                 rate_limits: rate_limits?,
                 retention: Retention { deliveries: deliveries?, payloads: payloads? },
                 audit_retention: audit_retention?,

@@ -9,6 +9,7 @@ pub mod cli;
 mod client_socket;
 pub mod clock;
 pub mod config;
+mod connections;
 pub mod domain;
 pub mod egress;
 pub mod engine;
@@ -22,6 +23,7 @@ mod telemetry;
 mod tls;
 mod waiting;
 pub mod web;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,7 @@ use domain::id::{AccountId, UserId};
 use egress::Egress;
 use engine::{Engine, HttpSender, Limits, Tally};
 use metrics::Metrics;
+use server::Manners;
 use store::inbox::{Inbox, Nudge};
 use store::{OpenError, OpenOptions, Store};
 
@@ -89,6 +92,7 @@ impl App {
             rate_limits: config.rate_limits.clone(),
             retention: config.retention,
             trusted_proxies: config.trusted_proxies.clone(),
+            requests_per_forwarded_address: config.connections_per_address,
             public_url: config.public_url.clone(),
             sessions: config.sessions,
             welcome,
@@ -129,8 +133,9 @@ impl App {
         let front = if config.roles.api { Front::whole(api.clone(), pages) } else { Front::health(api.clone()) };
         let answer = move |request, peer| front.answer(request, peer);
         let refusing = api.clone();
-        let refusal: server::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
-        let server = tokio::spawn(server::serve(listener, answer, Some(refusal), until(stopped), grace));
+        let refusal: wire::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
+        let manners = Manners::new(config.connections_per_address, config.trusted_proxies, refusal);
+        let server = tokio::spawn(server::serve(listener, answer, manners, until(stopped), grace));
         let engine_ended = async {
             match &mut delivering {
                 Some(delivering) => drop(delivering.await),

@@ -1,67 +1,106 @@
 //! The HTTP server: connections in, bounded in number and time, and a stop that lets answers finish.
 
+use std::io::Write as _;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::Body;
-use hyper::body::Incoming;
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use ipnet::IpNet;
+use tokio::net::{TcpListener, TcpStream};
 
-use crate::api::Peer;
-use crate::client_socket::ClientSocket;
+use crate::api::{Network, Peer, is_trusted};
+use crate::client_socket::{ClientLeft, ClientSocket};
+use crate::connections::{Connections, UnderWay};
+use crate::log_limit::LogLimit;
+use crate::wire::{Refusal, Timeouts, Wire};
 
-/// Connections at once; more wait to be accepted.
+/// Connections at once; the next one takes the place of one that only waits for a head.
 const MAX_CONNECTIONS: usize = 10_000;
 
 /// File descriptors that clients cannot take: 1,024 for attempts in flight, as many for kept connections to receivers,
 /// and the rest for look-ups, the database and the process itself.
 const RESERVED_FILES: u64 = 2_560;
 
-/// A request's head must have arrived within this time, which also closes idle connections.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// A head of some kilobytes needs seconds on the slowest network; a connection without a request may wait for the next one
+/// for as long as proxies keep theirs; and a client that takes no byte of its answer for so long has gone.
+const TIMEOUTS: Timeouts =
+    Timeouts { head: Duration::from_secs(10), idle: Duration::from_secs(60), write: Duration::from_secs(30) };
 
 /// Bytes that a request's head may have.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// Bytes of an answer that are handed to the connection at once. hyper copies them; the rest of a larger answer is not copied.
+const MAX_PIECE: usize = 32 * 1024;
+
 /// After an error of accepting (no file descriptors left), before the next try.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Serves until `stop` resolves, then finishes the requests under way within `grace`. `answer` answers each request, `refusal` what
-/// cannot be read as one.
+/// Whoever connects too often does not fill the log.
+static REFUSED_LOGGED: LogLimit = LogLimit::new();
+
+/// How a server treats those who connect.
+pub struct Manners {
+    /// Connections of one address.
+    pub connections_per_address: usize,
+    /// Proxies: their connections are not counted by their address.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Answers what cannot be read as a request, and whoever has too many connections.
+    pub refusal: Option<Refusal>,
+    timeouts: Timeouts,
+}
+
+impl Default for Manners {
+    /// For a server that only its own machine reaches.
+    fn default() -> Self {
+        Self {
+            connections_per_address: MAX_CONNECTIONS,
+            trusted_proxies: Vec::new(),
+            refusal: None,
+            timeouts: TIMEOUTS,
+        }
+    }
+}
+
+impl Manners {
+    /// With the usual timeouts.
+    pub fn new(connections_per_address: usize, trusted_proxies: Vec<IpNet>, refusal: Refusal) -> Self {
+        Self { connections_per_address, trusted_proxies, refusal: Some(refusal), timeouts: TIMEOUTS }
+    }
+}
+
+/// Serves until `stop` resolves, then finishes the requests under way within `grace`. `answer` answers each request.
 pub async fn serve<F>(
     listener: TcpListener,
     answer: impl Fn(Request<Body>, Peer) -> F + Clone + Send + 'static,
-    refusal: Option<Refusal>,
+    manners: Manners,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let connections = Arc::new(Semaphore::new(max_connections(open_files())));
+    let most = max_connections(open_files());
+    // Where there are few, one address leaves some to others.
+    let connections = Connections::new(most, manners.connections_per_address.min(most - most / 4));
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD).writev(false);
+    builder.timer(TokioTimer::new()).header_read_timeout(manners.timeouts.idle).max_buf_size(MAX_HEAD).writev(false);
     // A client that has said all that it has to say still hears the answer (RFC 9293, section 3.6); and nothing is read only
     // to see whether it is there.
     builder.half_close(true);
-    tokio::pin!(stop);
+    let mut stop = pin!(stop);
     loop {
-        let accepted = async {
-            let permit = connections.clone().acquire_owned().await;
-            (listener.accept().await, permit)
-        };
-        let (accepted, permit) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = &mut stop => break,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -71,11 +110,22 @@ pub async fn serve<F>(
                 continue;
             }
         };
+        let network = (!is_trusted(peer.ip(), &manners.trusted_proxies)).then(|| Network::of(peer.ip()));
+        let Some(entered) = connections.enter(network) else {
+            turn_away(stream, peer.ip(), manners.refusal.as_ref());
+            continue;
+        };
+        let entered = tokio::select! {
+            biased;
+            () = &mut stop => break,
+            entered = entered.admitted() => entered,
+        };
         // Small answers must not wait for more to come.
         let _ = stream.set_nodelay(true);
         let (socket, presence) = ClientSocket::new(stream);
-        let answer = answer.clone();
+        let (answer, activity) = (answer.clone(), entered.activity.clone());
         let service = service_fn(move |request: Request<Incoming>| {
+            let under_way = activity.begin();
             let request = request.map(Body::new);
             let (answer, presence) = (answer.clone(), presence.clone());
             // Made within the block: one that comes from outside would lie in it twice.
@@ -83,20 +133,97 @@ pub async fn serve<F>(
                 // What only reads is of no use to a client that has left. What changes something is done to its end.
                 let reads = request.method() == Method::GET;
                 let answering = pin!(answer(request, Peer(peer.ip())));
-                if reads { presence.unless_left(answering).await } else { Ok(answering.await) }
+                let response = if reads { presence.unless_left(answering).await? } else { answering.await };
+                Ok::<_, ClientLeft>(until_sent(response, under_way))
             }
         });
-        let wire = Wire { stream: TokioIo::new(socket), refusal: refusal.clone(), pending: Vec::new() };
+        let stream = TokioIo::new(socket);
+        // Without a reset the kernel would keep the answer, and ask the client for minutes whether it takes more.
+        let abandon = |stream: &TokioIo<ClientSocket>| stream.inner().abandon();
+        let times = (entered.activity.clone(), manners.timeouts);
+        let wire = Wire::new(stream, times, manners.refusal.clone(), abandon);
         let connection = graceful.watch(builder.serve_connection(wire, service));
         tokio::spawn(async move {
-            // A client that breaks off is no event of ours.
-            let _ = connection.await;
-            drop(permit);
+            let mut connection = pin!(connection);
+            loop {
+                tokio::select! {
+                    biased;
+                    // A client that breaks off is no event of ours.
+                    _ = &mut connection => break,
+                    () = entered.activity.asked_to_make_room() => {
+                        // A request may have come meanwhile.
+                        if entered.activity.is_waiting() {
+                            break;
+                        }
+                    }
+                }
+            }
         });
     }
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were cut off at the stop");
+    }
+}
+
+/// Tells somebody who has too many connections so, as far as it can be said without waiting.
+fn turn_away(stream: TcpStream, address: IpAddr, refusal: Option<&Refusal>) {
+    if let Some(suppressed) = REFUSED_LOGGED.admit() {
+        tracing::warn!(%address, suppressed, "refused a connection: its address has as many as it may have");
+    }
+    if let (Ok(mut stream), Some(refusal)) = (stream.into_std(), refusal) {
+        let _ = stream.write(&refusal(503));
+    }
+}
+
+/// An answer whose request is under way until the last of its body is sent.
+fn until_sent(response: Response<Body>, under_way: UnderWay) -> Response<Body> {
+    // A small one is handed to the connection at once.
+    if response.body().size_hint().exact().is_some_and(|bytes| bytes <= MAX_PIECE as u64) {
+        return response;
+    }
+    response.map(|body| Body::new(Sending { body, rest: Bytes::new(), _under_way: under_way }))
+}
+
+/// A body that goes out piece by piece: hyper copies each piece, and takes no more while the client has not taken these.
+struct Sending {
+    body: Body,
+    rest: Bytes,
+    _under_way: UnderWay,
+}
+
+impl HttpBody for Sending {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) => self.rest = data,
+                Some(Ok(Err(other))) => return Poll::Ready(Some(Ok(other))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        let piece = self.rest.len().min(MAX_PIECE);
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let (rest, of_body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(of_body.lower() + rest);
+        if let Some(upper) = of_body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }
 
@@ -118,96 +245,111 @@ fn open_files() -> u64 {
     u64::MAX
 }
 
-/// Writes a refusal, for a status, as a whole HTTP message.
-pub type Refusal = Arc<dyn Fn(u16) -> Vec<u8> + Send + Sync>;
-
-/// A connection on which what hyper answers by itself, to a request that it could not read, is said in our own words.
-///
-/// Such an answer is one short message without a body. Ours name their request, and those that carry a body do not end
-/// with an empty line.
-struct Wire<T> {
-    stream: T,
-    refusal: Option<Refusal>,
-    /// What is still to be written in place of what hyper has written.
-    pending: Vec<u8>,
-}
-
-impl<T: hyper::rt::Write + Unpin> Wire<T> {
-    /// The status of an answer of hyper's own.
-    fn own_answer(message: &[u8]) -> Option<u16> {
-        let status = message.strip_prefix(b"HTTP/1.")?.get(2..5)?;
-        let status = std::str::from_utf8(status).ok()?.parse().ok().filter(|status| (400..500).contains(status))?;
-        let names_request = || message.windows(12).any(|window| window.eq_ignore_ascii_case(b"x-request-id"));
-        (message.len() < 512 && message.ends_with(b"\r\n\r\n") && !names_request()).then_some(status)
-    }
-
-    fn write_pending(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        while !self.pending.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.pending))?;
-            if written == 0 {
-                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
-            }
-            self.pending.drain(..written);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: hyper::rt::Read + Unpin> hyper::rt::Read for Wire<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl<T: hyper::rt::Write + Unpin> hyper::rt::Write for Wire<T> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, message: &[u8]) -> Poll<std::io::Result<usize>> {
-        ready!(self.write_pending(context))?;
-        if let Some(refusal) = &self.refusal
-            && let Some(status) = Self::own_answer(message)
-        {
-            self.pending = refusal(status);
-            let _ = self.write_pending(context)?;
-            return Poll::Ready(Ok(message.len()));
-        }
-        Pin::new(&mut self.stream).poll_write(context, message)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        ready!(self.write_pending(context))?;
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        ready!(self.write_pending(context))?;
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        messages: &[std::io::IoSlice<'_>],
-    ) -> Poll<std::io::Result<usize>> {
-        match messages {
-            [message] => self.poll_write(context, message),
-            _ => {
-                ready!(self.write_pending(context))?;
-                Pin::new(&mut self.stream).poll_write_vectored(context, messages)
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::time::Instant;
+
     use super::*;
+
+    /// A server whose answers have so many bytes, and whose clients have little time.
+    async fn served(bytes: usize) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let short = Duration::from_millis(300);
+        let manners = Manners {
+            connections_per_address: 10,
+            trusted_proxies: Vec::new(),
+            refusal: None,
+            timeouts: Timeouts { head: short, idle: short * 4, write: short },
+        };
+        let answer = move |_: Request<Body>, _: Peer| async move { Response::new(Body::from(vec![b'x'; bytes])) };
+        let serving = serve(listener, answer, manners, std::future::pending(), Duration::ZERO);
+        (address, tokio::spawn(serving))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's client")]
+    async fn connect(address: std::net::SocketAddr) -> TcpStream {
+        TcpStream::connect(address).await.expect("connected")
+    }
+
+    /// Reads until the server closes; how long it took.
+    async fn closed(stream: &mut TcpStream) -> Duration {
+        let began = Instant::now();
+        let _ =
+            tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut Vec::new())).await.expect("closed");
+        began.elapsed()
+    }
+
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+
+    #[tokio::test]
+    async fn a_head_has_its_time_from_its_first_byte_and_an_idle_connection_has_more() {
+        let (address, serving) = served(1).await;
+        for first in [&b""[..], b"G"] {
+            let mut stream = connect(address).await;
+            stream.write_all(first).await.expect("written");
+            let took = closed(&mut stream).await;
+            assert!((250..1_000).contains(&took.as_millis()), "{first:?} {took:?}");
+        }
+        let mut idle = connect(address).await;
+        idle.write_all(GET).await.expect("written");
+        let took = closed(&mut idle).await;
+        assert!(took.as_millis() >= 1_100, "an idle connection was closed after {took:?}");
+        let mut second = connect(address).await;
+        second.write_all(GET).await.expect("written");
+        assert!(second.read(&mut [0; 1_000]).await.expect("an answer") > 0);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        second.write_all(b"G").await.expect("written");
+        let dripping = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if second.write_all(b"E").await.is_err() {
+                    return;
+                }
+            }
+        };
+        let began = Instant::now();
+        tokio::time::timeout(Duration::from_secs(20), dripping).await.expect("closed");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_reads_its_answer_is_closed_and_one_that_reads_slowly_is_not() {
+        const BYTES: usize = 32 << 20;
+        let (address, serving) = served(BYTES).await;
+        let (mut stalled, mut slow) = (connect(address).await, connect(address).await);
+        stalled.write_all(GET).await.expect("written");
+        slow.write_all(GET).await.expect("written");
+        let (mut read, mut buffer) = (0, vec![0; 1 << 20]);
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            read += slow.read(&mut buffer).await.expect("an answer");
+        }
+        let began = Instant::now();
+        let cut = tokio::time::timeout(Duration::from_secs(20), stalled.read_to_end(&mut Vec::new())).await;
+        assert!(cut.expect("closed").map_or(true, |read| read < BYTES), "it was cut off");
+        assert!(began.elapsed() < Duration::from_secs(1));
+        while read < BYTES {
+            let more = slow.read(&mut buffer).await.expect("an answer");
+            assert!(more > 0, "{read} of {BYTES}");
+            read += more;
+        }
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn one_address_has_as_many_connections_as_it_may_have() {
+        let (address, serving) = served(1).await;
+        let mut held = Vec::new();
+        for _ in 0..10 {
+            held.push(connect(address).await);
+        }
+        let took = closed(&mut connect(address).await).await;
+        assert!(took.as_millis() < 200, "the eleventh was closed after {took:?}");
+        serving.abort();
+    }
 
     #[test]
     fn clients_leave_descriptors_for_attempts_and_the_database() {

@@ -29,6 +29,9 @@ pub struct Caller {
     pub actor: Actor,
     /// What rate limits count their calls by.
     pub counted_as: Uuid,
+    /// The account whose keys, users and portal links share limits with them. An operator who looks at an account takes none of
+    /// its calls.
+    pub counted_with: Option<Uuid>,
     /// The key that they came with.
     key: Option<Arc<ApiKey>>,
     /// Whether they have given password and second factor for this very call: a person whose session may be in other hands.
@@ -42,6 +45,7 @@ impl Caller {
             permissions: key.permissions,
             actor: Actor::of_key(&key),
             counted_as: key.id.0,
+            counted_with: key.account.map(|(id, _)| id.0),
             key: Some(key),
             confirmed: false,
         }
@@ -54,6 +58,7 @@ impl Caller {
             permissions: user.role.permissions(),
             actor: Actor::of_user(user),
             counted_as: user.id.0,
+            counted_with: user.account.map(|(id, _)| id.0),
             key: None,
             confirmed: false,
         }
@@ -66,6 +71,7 @@ impl Caller {
             permissions: link.permissions,
             actor: Actor::PortalLink(link.id),
             counted_as: link.id.0,
+            counted_with: Some(link.account.0),
             key: None,
             confirmed: false,
         }

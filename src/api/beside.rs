@@ -139,7 +139,8 @@ pub async fn metrics(State(api): State<Api>) -> Response<Body> {
 /// `GET /openapi.json`: the document, made once.
 pub async fn openapi() -> Response<Body> {
     static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| super::openapi::document(&super::routes()).to_string().into());
-    plain(200, DOCUMENT.to_vec(), "application/json")
+    // Not copied: whoever does not read it costs no memory.
+    plain(200, DOCUMENT.clone(), "application/json")
 }
 
 /// No such path. Also what a page's own handler answers where there is none.
@@ -147,21 +148,23 @@ pub async fn not_found(Extension(info): Extension<RequestInfo>) -> Response<Body
     refuse(&Code::NotFound.into(), &info)
 }
 
-/// The whole answer, head and body, to what could not be read as a request.
+/// The whole answer, head and body, to what could not be read as a request, and to a connection that is one too many.
 pub fn unreadable(api: &Api, status: u16) -> Vec<u8> {
-    let code = match status {
-        414 => Code::UriTooLong,
-        431 => Code::HeadersTooLarge,
-        _ => Code::InvalidRequest,
+    let (code, error) = match status {
+        414 => (Code::UriTooLong, Code::UriTooLong.into()),
+        431 => (Code::HeadersTooLarge, Code::HeadersTooLarge.into()),
+        503 => (Code::Unavailable, ApiError::busy("your address has as many connections as it may have")),
+        _ => (Code::InvalidRequest, Code::InvalidRequest.into()),
     };
     let info = RequestInfo { id: api.request_ids.next(), language: Language::English };
-    let body = error_body(&code.into(), &info);
+    let body = error_body(&error, &info);
     api.metrics.http_requests_total.add(1);
     tracing::debug!(request_id = %info.id, status = code.status(), "a request could not be read");
     let reason = StatusCode::from_u16(code.status()).ok().and_then(|status| status.canonical_reason()).unwrap_or("");
+    let retry_after = if code == Code::Unavailable { "retry-after: 1\r\n" } else { "" };
     let mut answer = format!(
         "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
-         x-request-id: {}\r\nconnection: close\r\n\r\n",
+         x-request-id: {}\r\n{retry_after}connection: close\r\n\r\n",
         code.status(),
         body.len(),
         info.id
@@ -176,8 +179,8 @@ pub async fn method_not_allowed(Extension(info): Extension<RequestInfo>) -> Resp
     refuse(&Code::MethodNotAllowed.into(), &info)
 }
 
-fn plain(status: u16, text: impl Into<Vec<u8>>, content_type: &'static str) -> Response<Body> {
-    let mut response = respond(status, text.into(), "");
+fn plain(status: u16, text: impl Into<Bytes>, content_type: &'static str) -> Response<Body> {
+    let mut response = respond(status, text, "");
     response.headers_mut().remove(X_REQUEST_ID);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
@@ -222,6 +225,7 @@ mod tests {
             key_prefix: "mxcep_".into(),
             retention: crate::domain::retention::Retention::default(),
             trusted_proxies: Vec::new(),
+            requests_per_forwarded_address: 1,
             max_body: 1_024,
             rate_limits: RateLimits(foldhash::HashMap::default()),
             brand: "Aldaba".into(),

@@ -1,24 +1,21 @@
 //! The way of every `/v1` call through the door, in the order of refusal: 401, 429, 403, then the handler with its 404
 //! and the faults of the body.
 
-use std::time::Duration;
-
-use axum::body::Body;
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::body::{Body, HttpBody as _};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde_json::{Map, Value};
-use uuid::Uuid;
 
 use super::Api;
 use super::auth::{Caller, authenticate};
+use super::bodies::{BodyError, MAX_BATCH_BODY, Reservation, declared_length};
 use super::dispatch::{Found, Handler};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code, Fault, Words};
 use super::idempotency::{self, Mark};
-use super::large_bodies;
-use super::limits::{Bucket, RateLimit};
+use super::limits::Bucket;
 use super::origin::{self, Peer};
 use super::trace::carried;
 use crate::domain::audit::Origin;
@@ -26,16 +23,6 @@ use crate::domain::id::AccountId;
 use crate::domain::permission::Permission;
 use crate::domain::time::Timestamp;
 use crate::store::{Keep, KeepScope, KeptAnswer, Page, Store};
-use crate::waiting::at_most;
-
-/// A body must have arrived within this time.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A call is counted within this time, or refused for want of an answer.
-const LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Largest batch of events, in bytes.
-pub const MAX_BATCH_BODY: usize = 8 << 20;
 
 /// Which keys a route is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,8 +63,8 @@ pub struct Call {
     query: String,
     body: Result<Bytes, ApiError>,
     kept: Option<Kept>,
-    /// The share of the memory for large bodies that this one has, until the call is answered.
-    _large_body: Option<large_bodies::Share>,
+    /// The memory of the body, until the call is answered.
+    _memory: Option<Reservation<Option<AccountId>>>,
 }
 
 /// The idempotency key of a call.
@@ -99,10 +86,15 @@ pub struct Context {
 
 /// Brings a request to its handler, and the handler's answer back.
 pub async fn serve(api: Api, found: Found, context: Context, request: Request<Body>) -> Response<Body> {
-    let info = context.info.clone();
+    let (info, metrics) = (context.info.clone(), api.metrics.clone());
     match enter(api, found, context, request).await {
         Ok(response) => response,
-        Err(error) => refuse(&error, &info),
+        Err(error) => {
+            if error.is(Code::RateLimitExceeded) {
+                metrics.http_rate_limited_total.add(1);
+            }
+            refuse(&error, &info)
+        }
     }
 }
 
@@ -113,42 +105,67 @@ async fn enter(
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
     let now = api.clock.now();
+    let is_in_process = caller.is_some();
     let caller = match caller {
         Some(caller) => caller,
         None => caller_of(&api, request.headers(), now).await?,
     };
     api.key_uses.note(&caller, now);
-    let limited = || api.limit(caller.counted_as, door.bucket);
     let is_post = request.method() == Method::POST;
     let key = if is_post { idempotency::key(request.headers()) } else { Ok(None) };
-    // A replay costs nothing of the limit, so a call with a key is counted once it is known to be none.
-    let may_be_replay = matches!(key, Ok(Some(_))) && allowed(&caller, door).is_ok();
-    if !may_be_replay {
-        limited().await?;
-    }
-    allowed(&caller, door)?;
-    let key = key?;
-    let most = if door.batch { MAX_BATCH_BODY } else { api.settings.max_body };
+    let counted = api.count(&caller, door.bucket).await;
     let (parts, body) = request.into_parts();
-    let params = params.ok_or_else(|| ApiError::from(Code::NotFound))?;
-    let large_body = api.large_body_share(caller.account(), &parts.headers, most).await?;
-    let body = read_body(&parts.headers, body, most).await;
-    let mut mark = None;
-    let mut kept = None;
-    if let (Some(key), Ok(body)) = (key, &body) {
-        let scope = KeepScope { account: caller.account(), path: parts.uri.path().to_owned(), key };
-        let body_hash = idempotency::hash(body);
-        match replay(&api, &scope, body_hash, &mut mark).await {
-            Ok(Some(response)) => return Ok(response),
-            Ok(None) => limited().await?,
-            Err(error) => {
-                limited().await?;
-                return Err(error);
+    let mut scope = None;
+    if let (Ok(Some(key)), Ok(())) = (&key, allowed(&caller, door)) {
+        scope = Some(KeepScope { account: caller.account(), path: parts.uri.path().to_owned(), key: key.clone() });
+    }
+    let counted = match counted {
+        Ok(counted) => Ok(counted),
+        // A repeated answer costs nothing of the limit. No other body is read for a call that is past it.
+        Err(refused) if refused.is(Code::RateLimitExceeded) => match &scope {
+            Some(scope) if api.store.kept_answer(scope.clone()).await?.is_some() => {
+                api.count_repeated(&caller, door.bucket).await?;
+                Err(refused)
             }
+            _ => return Err(refused),
+        },
+        Err(error) => return Err(error),
+    };
+    allowed(&caller, door)?;
+    key?;
+    let params = params.ok_or_else(|| ApiError::from(Code::NotFound))?;
+    let most = if door.batch { MAX_BATCH_BODY } else { api.settings.max_body };
+    let (body, memory) = if is_in_process || body.is_end_stream() {
+        (body.collect().await.map(http_body_util::Collected::to_bytes).map_err(|_| BodyError::Broken), None)
+    } else {
+        match api.bodies.read(caller.account(), body, declared_length(&parts.headers), most).await {
+            Ok((body, memory)) => (Ok(body), Some(memory)),
+            Err(error) => (Err(error), None),
+        }
+    };
+    let body = match body {
+        Ok(body) if body.len() > most => Err(BodyError::TooLarge(most)),
+        Err(error @ BodyError::NoMemory) => return Err(error.into()),
+        body => body,
+    };
+    // Any other fault is kept until the handler asks for the body, because a 404 comes first.
+    let body = body.map_err(ApiError::from);
+    let (mut mark, mut kept) = (None, None);
+    if let (Some(scope), Ok(body)) = (scope, &body) {
+        let body_hash = idempotency::hash(body);
+        match (replay(&api, &scope, body_hash, &mut mark).await, counted) {
+            (Ok(Some(response)), Ok(counted)) => {
+                api.count_repeated(&caller, door.bucket).await?;
+                api.give_back(counted).await;
+                return Ok(response);
+            }
+            (Ok(Some(response)), Err(_)) => return Ok(response),
+            (_, Err(refused)) | (Err(refused), Ok(_)) => return Err(refused),
+            (Ok(None), Ok(_)) => {}
         }
         kept = Some(Kept { scope, body_hash });
-    } else if may_be_replay {
-        limited().await?;
+    } else {
+        counted?;
     }
     let query = parts.uri.query().unwrap_or("").to_owned();
     let call = Call {
@@ -161,7 +178,7 @@ async fn enter(
         query,
         body,
         kept: kept.clone(),
-        _large_body: large_body,
+        _memory: memory,
     };
     let answered = match (kept, mark) {
         (Some(kept), Some(mark)) => {
@@ -207,35 +224,6 @@ async fn caller_of(api: &Api, headers: &HeaderMap, now: Timestamp) -> Result<Cal
     authenticate(headers, api.store.view(), now)
 }
 
-impl Api {
-    /// Waits until there is memory for a body that may be larger than an ordinary one; `most` is what its route allows.
-    async fn large_body_share(
-        &self,
-        account: Option<AccountId>,
-        headers: &HeaderMap,
-        most: usize,
-    ) -> Result<Option<large_bodies::Share>, ApiError> {
-        // A body whose length is not declared may have all that is allowed.
-        let bytes = declared_length(headers).unwrap_or(most).min(most);
-        if most <= self.settings.max_body || bytes <= self.settings.max_body {
-            return Ok(None);
-        }
-        let share = self.large_bodies.share(account, bytes).await;
-        share.map(Some).ok_or_else(|| ApiError::from(Code::Unavailable).with_header("retry-after", 1))
-    }
-
-    /// Counts a call of whoever this is, or refuses it.
-    pub(super) async fn limit(&self, caller: Uuid, bucket: Bucket) -> Result<(), ApiError> {
-        // Of this moment: a body may have taken long to arrive.
-        let now = self.clock.now();
-        let ask =
-            |limit: RateLimit| Box::pin(self.store.take_calls(caller, bucket.name(), limit.calls, limit.window, now));
-        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take(caller, bucket, now, ask)).await;
-        let taken = taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))?;
-        taken.inspect_err(|_| self.metrics.http_rate_limited_total.add(1))
-    }
-}
-
 /// The answer that was kept for this key, or the mark that this call is the first.
 async fn replay(
     api: &Api,
@@ -268,27 +256,6 @@ fn allowed(caller: &Caller, door: Door) -> Result<(), ApiError> {
         For::Both => true,
     };
     if right_kind && caller.permissions.allows(door.permission) { Ok(()) } else { Err(Code::Forbidden.into()) }
-}
-
-fn declared_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-/// Reads a body up to a size. A fault is kept until the handler asks for the body, because a 404 comes first.
-async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, ApiError> {
-    let too_large = || ApiError::from(Fault::new(Code::BodyTooLarge).naming(most));
-    if declared_length(headers).is_some_and(|length| length > most) {
-        return Err(too_large());
-    }
-    let broken = |english: &str, spanish: &str| {
-        ApiError::from(Fault::new(Code::InvalidJson).because(&Words::new(english, spanish)))
-    };
-    match at_most(BODY_TIMEOUT, Limited::new(body, most).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
-        Ok(Err(_)) => Err(broken("it ended early", "terminó antes de tiempo")),
-        Err(_) => Err(broken("it did not arrive in time", "no llegó a tiempo")),
-    }
 }
 
 impl Call {

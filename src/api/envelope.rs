@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -126,7 +127,7 @@ impl Answer {
         let Content::File(media_type, name, body) = self.content else {
             return respond(self.status, self.into_body(request_id), request_id);
         };
-        let mut response = respond(self.status, Vec::new(), request_id);
+        let mut response = respond(self.status, Bytes::new(), request_id);
         *response.body_mut() = body;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -177,7 +178,8 @@ pub fn refuse(error: &ApiError, info: &RequestInfo) -> Response<Body> {
 }
 
 /// A response with JSON, or without a body where there is none.
-pub fn respond(status: u16, body: Vec<u8>, request_id: &str) -> Response<Body> {
+pub fn respond(status: u16, body: impl Into<Bytes>, request_id: &str) -> Response<Body> {
+    let body = body.into();
     let has_body = !body.is_empty();
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

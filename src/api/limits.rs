@@ -1,4 +1,4 @@
-//! Rate limits: fixed windows for each caller and bucket.
+//! Rate limits: fixed windows for each caller and bucket, for each account, and for repeated answers.
 
 use std::time::Duration;
 
@@ -6,9 +6,24 @@ use foldhash::HashMap;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use super::Api;
+use super::auth::Caller;
 use super::error::{ApiError, Code, Fault};
 use crate::domain::time::Timestamp;
 use crate::store::{RateWindow, StoreError};
+use crate::waiting::at_most;
+
+/// A call is counted within this time, or refused for want of an answer.
+const LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// All keys, users and portal links of an account together have so many times the limit of a bucket.
+const ACCOUNT_TIMES: u32 = 5;
+
+/// Repeated answers cost nothing of a bucket; an account has so many times its limit of them. Each costs a look into the store.
+const REPEATED_TIMES: u32 = 10;
+
+/// Tells windows of repeated answers from those of calls: ids are random, so that no other id is this one.
+const REPEATED: u128 = 0x5265_7065_6174_6564_2041_6e73_7765_7273;
 
 /// Windows that are remembered; beyond that those that are over are forgotten.
 const MAX_WINDOWS: usize = 65_536;
@@ -117,20 +132,19 @@ impl RateLimiter {
         Self { limits, windows: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// Counts a call, or refuses it. `ask` takes calls of the window that is open, or opens one.
-    pub async fn take<F>(
+    /// Counts a call of a window that has so many times the bucket's limit, or refuses it. `ask` takes calls of the window that
+    /// is open, or opens one. Returns when the window ends; `None` where there is no limit.
+    async fn take<F>(
         &self,
-        key: Uuid,
-        bucket: Bucket,
+        (key, bucket, times): (Uuid, Bucket, u32),
         now: Timestamp,
         ask: impl FnOnce(RateLimit) -> F,
-    ) -> Result<(), ApiError>
+    ) -> Result<Option<Timestamp>, ApiError>
     where
         F: Future<Output = Result<RateWindow, StoreError>>,
     {
-        let Some(limit) = self.limits.of(bucket) else { return Ok(()) };
-        let shard = usize::from(key.as_bytes()[0]) % SHARDS;
-        let mut windows = self.windows[shard].lock().await;
+        let Some(limit) = self.limits.of(bucket) else { return Ok(None) };
+        let mut windows = self.shard(key).lock().await;
         if windows.open.len() >= MAX_WINDOWS / SHARDS && now.since(windows.swept_at) >= SWEEP_EVERY {
             windows.open.retain(|_, window| window.ends_at > now);
             windows.swept_at = now;
@@ -141,17 +155,84 @@ impl RateLimiter {
         if let Some(window) = windows.open.get_mut(&(key, bucket)).filter(is_open) {
             if window.left > 0 {
                 window.left -= 1;
-                return Ok(());
+                return Ok(Some(window.ends_at));
             }
             if window.spent {
                 return Err(refusal(limit, window.ends_at, now));
             }
         }
-        let RateWindow { ends_at, granted } = ask(limit).await?;
+        let whole = RateLimit { calls: limit.calls.saturating_mul(times), window: limit.window };
+        let RateWindow { ends_at, granted } = ask(whole).await?;
         // Who was given nothing, or all of it, need not ask again.
-        let (left, spent) = (granted.saturating_sub(1), granted == 0 || granted >= limit.calls);
+        let (left, spent) = (granted.saturating_sub(1), granted == 0 || granted >= whole.calls);
         windows.open.insert((key, bucket), Window { ends_at, left, spent });
-        if granted == 0 { Err(refusal(limit, ends_at, now)) } else { Ok(()) }
+        if granted == 0 { Err(refusal(limit, ends_at, now)) } else { Ok(Some(ends_at)) }
+    }
+
+    /// Gives a call back to the window that it was counted in, if that is still open.
+    async fn give_back(&self, key: Uuid, bucket: Bucket, ends_at: Timestamp) {
+        let mut windows = self.shard(key).lock().await;
+        let window = windows.open.get_mut(&(key, bucket)).filter(|window| window.ends_at == ends_at);
+        if let Some(window) = window {
+            window.left = window.left.saturating_add(1);
+        }
+    }
+
+    fn shard(&self, key: Uuid) -> &Mutex<Windows> {
+        &self.windows[usize::from(key.as_bytes()[0]) % SHARDS]
+    }
+}
+
+/// The windows that a call was counted in.
+pub struct Counted {
+    bucket: Bucket,
+    windows: Vec<(Uuid, Timestamp)>,
+}
+
+impl Api {
+    /// Counts a try of somebody who has yet to sign in, or refuses it.
+    pub(super) async fn limit(&self, who: Uuid, bucket: Bucket) -> Result<(), ApiError> {
+        let taken = self.take((who, bucket, 1)).await;
+        taken.map(|_| ()).inspect_err(|_| self.metrics.http_rate_limited_total.add(1))
+    }
+
+    /// Counts a call of a caller and of their account, or refuses it.
+    pub(super) async fn count(&self, caller: &Caller, bucket: Bucket) -> Result<Counted, ApiError> {
+        let mut counted = Counted { bucket, windows: Vec::new() };
+        let Some(ends_at) = self.take((caller.counted_as, bucket, 1)).await? else { return Ok(counted) };
+        counted.windows.push((caller.counted_as, ends_at));
+        let Some(account) = caller.counted_with else { return Ok(counted) };
+        match self.take((account, bucket, ACCOUNT_TIMES)).await {
+            Ok(ends_at) => counted.windows.extend(ends_at.map(|ends_at| (account, ends_at))),
+            Err(refused) => {
+                self.give_back(counted).await;
+                return Err(refused);
+            }
+        }
+        Ok(counted)
+    }
+
+    /// Gives a call back, as if it had not been counted.
+    pub(super) async fn give_back(&self, counted: Counted) {
+        for (key, ends_at) in counted.windows {
+            self.limiter.give_back(key, counted.bucket, ends_at).await;
+        }
+    }
+
+    /// Counts a repeated answer, or refuses it.
+    pub(super) async fn count_repeated(&self, caller: &Caller, bucket: Bucket) -> Result<(), ApiError> {
+        let owner = caller.counted_with.unwrap_or(caller.counted_as);
+        let key = Uuid::from_u128(owner.as_u128() ^ REPEATED);
+        self.take((key, bucket, REPEATED_TIMES)).await.map(|_| ())
+    }
+
+    async fn take(&self, window: (Uuid, Bucket, u32)) -> Result<Option<Timestamp>, ApiError> {
+        let now = self.clock.now();
+        let (key, bucket, _) = window;
+        let ask =
+            |limit: RateLimit| Box::pin(self.store.take_calls(key, bucket.name(), limit.calls, limit.window, now));
+        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take(window, now, ask)).await;
+        taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))?
     }
 }
 
@@ -181,7 +262,7 @@ mod tests {
     async fn take(limiter: &RateLimiter, key: Uuid, bucket: Bucket, now: Timestamp) -> Result<(), ApiError> {
         let whole =
             |limit: RateLimit| async move { Ok(RateWindow { ends_at: now.plus(limit.window), granted: limit.calls }) };
-        limiter.take(key, bucket, now, whole).await
+        limiter.take((key, bucket, 1), now, whole).await.map(|_| ())
     }
 
     fn at(millis: i64) -> Timestamp {
@@ -213,6 +294,23 @@ mod tests {
         for _ in 0..10_000 {
             assert!(take(&limiter, key, Bucket::EventsCreate, at(0)).await.is_ok(), "a bucket that is off");
         }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_given_back_is_there_again_in_its_own_window_only() {
+        let (limiter, key) = (limiter(), Uuid::from_bytes([1; 16]));
+        let whole = |limit: RateLimit| async move {
+            Ok(RateWindow { ends_at: at(0).plus(limit.window), granted: limit.calls })
+        };
+        let first = limiter.take((key, Bucket::WebhooksList, 1), at(0), whole).await.expect("let through");
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(1)).await.is_ok());
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(2)).await.is_err());
+        let ends_at = first.expect("a window");
+        limiter.give_back(key, Bucket::WebhooksList, ends_at.plus(Duration::from_secs(1))).await;
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(3)).await.is_err(), "that was another window");
+        limiter.give_back(key, Bucket::WebhooksList, ends_at).await;
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(4)).await.is_ok());
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(5)).await.is_err());
     }
 
     #[tokio::test]

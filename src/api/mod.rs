@@ -7,6 +7,7 @@ mod accounts;
 mod audit;
 mod auth;
 mod beside;
+mod bodies;
 mod call;
 mod confirmation;
 mod deliveries;
@@ -16,10 +17,10 @@ mod error;
 mod event_types;
 mod events;
 mod export;
+mod forms;
 mod hashing;
 mod idempotency;
 mod inside;
-mod large_bodies;
 mod limits;
 mod memberships;
 pub mod openapi;
@@ -37,7 +38,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body as HttpBody;
-use axum::http::{Method, Request, Response};
+use axum::http::{HeaderMap, Method, Request, Response};
 use axum::routing::get;
 use tower_service::Service as _;
 
@@ -50,13 +51,13 @@ use crate::egress::Egress;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
 use crate::store::Store;
+use bodies::{BodyBudget, Bounds};
 use call::{Call, Context, Door, For};
 use dispatch::{Calls, Surface};
 use envelope::{Answer, refuse};
 use hashing::Hashing;
-use large_bodies::LargeBodies;
 use openapi::{Body, Description, calls};
-use slots::Slots;
+use slots::{Slot, Slots};
 
 pub use auth::Caller;
 pub use beside::{not_found, root, unreadable};
@@ -64,11 +65,12 @@ pub use confirmation::{Confirmation, Enrolment};
 pub use envelope::RequestInfo;
 pub use error::{ApiError, Code, Language};
 pub use event_types::Schemas;
+pub use forms::Form;
 pub use inside::{Asked, Inside};
 pub use limits::{Bucket, RateLimit, RateLimits};
 pub use memberships::{Offer, SignedIn, hash_for_address, hash_password};
 pub use openapi::Route;
-pub use origin::{Peer, base};
+pub use origin::{Network, Peer, base, is_trusted};
 pub use people::{Doorstep, Invited, Opened, Portal, Sessions, SignInRefused, Typed, Visitor};
 pub use trace::{Traced, current_request};
 
@@ -95,6 +97,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Whose word on where a request comes from is taken.
     pub trusted_proxies: Vec<ipnet::IpNet>,
+    /// Requests at once of each address that trusted proxies tell of.
+    pub requests_per_forwarded_address: usize,
     /// Test sends at once, in all and to one endpoint.
     pub max_tests: (usize, usize),
     /// How people reach the server, such as `https://hooks.example.com`; otherwise as the request says.
@@ -126,7 +130,9 @@ pub struct Parts {
     test_shares: Permits<AccountId>,
     exports: Slots<Option<AccountId>>,
     hashing: Hashing,
-    large_bodies: LargeBodies,
+    bodies: BodyBudget<Option<AccountId>>,
+    forms: BodyBudget<Option<Network>>,
+    forwarded: Slots<Network>,
 }
 
 impl std::ops::Deref for Api {
@@ -157,7 +163,9 @@ impl Api {
             test_shares: Permits::new(settings.max_tests.0),
             exports: Slots::default(),
             hashing: Hashing::default(),
-            large_bodies: LargeBodies::default(),
+            bodies: BodyBudget::new(Bounds::CALLS),
+            forms: BodyBudget::new(Bounds::FORMS),
+            forwarded: Slots::default(),
             store,
             egress,
             clock,
@@ -165,6 +173,22 @@ impl Api {
             metrics,
             settings,
         }))
+    }
+
+    /// A slot for a request that a trusted proxy has forwarded, counted by the address that it tells of. The connections of a
+    /// proxy carry many clients' requests, so that those are counted and not these.
+    fn forwarded_slot(&self, Peer(peer): Peer, headers: &HeaderMap) -> Result<Option<Slot<Network>>, ApiError> {
+        let trusted = &self.settings.trusted_proxies;
+        if !is_trusted(peer, trusted) {
+            return Ok(None);
+        }
+        let client = origin::client(peer, headers, trusted);
+        if is_trusted(client, trusted) {
+            return Ok(None);
+        }
+        let most = self.settings.requests_per_forwarded_address;
+        let slot = self.forwarded.take(Network::of(client), (usize::MAX, most));
+        slot.map(Some).ok_or_else(|| ApiError::busy("this address has as many requests under way as it may have"))
     }
 
     /// Writes down when keys were last used.
@@ -290,6 +314,10 @@ impl Front {
     }
 
     async fn routed(mut self, mut request: Request<HttpBody>, info: RequestInfo, peer: Peer) -> Response<HttpBody> {
+        let _slot = match self.api.forwarded_slot(peer, request.headers()) {
+            Ok(slot) => slot,
+            Err(refusal) => return refuse(&refusal, &info),
+        };
         match self.calls.find(request.method(), request.uri().path()) {
             Some(Ok(found)) => {
                 let context = Context { info, peer: Some(peer), caller: None };

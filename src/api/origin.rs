@@ -9,15 +9,36 @@ use ipnet::IpNet;
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
+/// Where one client comes from: an address, or the 64 bits of a network that one customer of IPv6 has at least (RFC 6177).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Network(IpAddr);
+
+impl Network {
+    /// The network of an address.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let bits = address.to_bits() & !u128::from(u64::MAX);
+                Self(IpAddr::V6(bits.into()))
+            }
+            address @ IpAddr::V4(_) => Self(address),
+        }
+    }
+}
+
+/// Whether an address is a proxy's whose word is taken.
+pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&address.to_canonical()))
+}
+
 /// The address of who asks. `X-Forwarded-For` is believed as far as the addresses from its end on are trusted proxies:
 /// what is further left may be written by anybody.
 pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
     let mut client = peer.to_canonical();
     let values = headers.get_all("x-forwarded-for").iter();
     let told: Vec<&[u8]> = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
     for address in told.into_iter().rev() {
-        if !is_trusted(client) {
+        if !is_trusted(client, trusted) {
             break;
         }
         match parse(address) {

@@ -121,6 +121,10 @@ impl Visitor {
         self.user.id.to_string()
     }
 
+    pub(super) fn account_id(&self) -> Option<AccountId> {
+        self.user.account.map(|(id, _)| id)
+    }
+
     /// Whether signing in takes a second factor.
     pub fn two_factor(&self) -> bool {
         self.user.two_factor

@@ -14,6 +14,7 @@ use super::Output;
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::secret::Secret;
 use crate::domain::sign::{Presented, verify_plain, verify_standard, verify_timestamped};
+use crate::server::Manners;
 
 /// A signature this much older or newer than now is stale, in seconds.
 const TOLERANCE_SECS: u64 = 300;
@@ -57,7 +58,7 @@ pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, outp
 /// Receives until `stop` resolves.
 pub(super) async fn serve(listener: TcpListener, receiver: Receiver, stop: impl Future<Output = ()>) {
     let answer = move |request, _| receive(receiver.clone(), request);
-    crate::server::serve(listener, answer, None, stop, Duration::from_secs(1)).await;
+    crate::server::serve(listener, answer, Manners::default(), stop, Duration::from_secs(1)).await;
 }
 
 async fn receive(receiver: Receiver, request: Request<Body>) -> Response<Body> {

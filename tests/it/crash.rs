@@ -82,6 +82,16 @@ impl Server {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).expect("it is there")
     }
 
+    /// Its resident memory, in MiB: now, and at most so far.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = self.kernel_says("status");
+        let of = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+            line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") / 1_024
+        };
+        (of("VmRSS:"), of("VmHWM:"))
+    }
+
     fn run(mut command: std::process::Command, settings: &[(&str, &str)]) -> Self {
         command.env("ALDABA_ENVIRONMENT", "development").envs(crate::app::without_limits());
         let mut child = command

@@ -3,11 +3,13 @@
 mod accounts;
 mod app;
 mod audit;
+mod bodies;
 mod browser;
 mod clock;
 mod cluster;
 mod command_line;
 mod connecting;
+mod connections;
 mod crash;
 mod dashboard;
 mod database;

@@ -107,16 +107,6 @@ async fn an_account_that_sends_large_batches_slowly_leaves_memory_to_another_one
     drop(stalled);
 }
 
-/// The resident memory of the server, in MiB: now, and at most so far.
-fn memory(server: &Server) -> (u64, u64) {
-    let status = server.kernel_says("status");
-    let of = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") / 1_024
-    };
-    (of("VmRSS:"), of("VmHWM:"))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long"]
 async fn many_large_batches_at_once_take_bounded_memory_and_hold_up_no_other_call() {
@@ -127,7 +117,7 @@ async fn many_large_batches_at_once_take_bounded_memory_and_hold_up_no_other_cal
     let key = Arc::new(printed(folder.path(), &["keys", "create", "--account", &account]));
     let event = json!({ "event": EVENT, "data": { "text": "x".repeat(250_000) } });
     let batch: Arc<str> = format!("{event}\n").repeat(33).into();
-    let (before, _) = memory(&server);
+    let (before, _) = server.memory();
     let ended = Arc::new(AtomicBool::new(false));
     let others = tokio::spawn({
         let (address, key, ended) = (server.address, key.clone(), ended.clone());
@@ -155,7 +145,7 @@ async fn many_large_batches_at_once_take_bounded_memory_and_hold_up_no_other_cal
     let answers = batches.join_all().await;
     ended.store(true, Ordering::SeqCst);
     let slowest = others.await.expect("no panic");
-    let (_, most) = memory(&server);
+    let (_, most) = server.memory();
     assert!(answers.iter().all(|status| [202, 503].contains(status)), "{answers:?}");
     let accepted = answers.iter().filter(|status| **status == 202).count();
     eprintln!("{accepted} of {BATCHES} accepted, {} MiB more, another publish waited {slowest:?}", most - before);

@@ -12,7 +12,8 @@ use std::sync::LazyLock;
 use axum::http::Method;
 use serde_json::{Map, Value, json};
 
-use super::call::{Door, For, MAX_BATCH_BODY};
+use super::bodies::MAX_BATCH_BODY;
+use super::call::{Door, For};
 use super::error::{Code, Language};
 use super::export::MAX_ROWS;
 use crate::table::Format;

@@ -2,7 +2,6 @@
 //! browser may do with the answer.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::RequestPartsExt as _;
 use axum::body::Body;
@@ -13,14 +12,13 @@ use axum::http::header::{
     X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderValue, Method, Response, StatusCode, request};
-use http_body_util::{BodyExt as _, Limited};
 use maud::{Markup, html};
 
 use super::Dashboard;
 use super::frame::{self, Frame};
 use super::parts::{self, Kind};
 use super::visit::short_hash;
-use crate::api::{ApiError, Doorstep, Peer, Portal, RequestInfo, Visitor};
+use crate::api::{Api, ApiError, Doorstep, Form, Peer, Portal, RequestInfo, Visitor};
 use crate::web::text::Tongue;
 use crate::web::{STAMP, language_asked, language_cookie, language_of};
 
@@ -32,9 +30,6 @@ const MAX_JSON_FORM: usize = 2 << 20;
 
 /// Fields that a form may have.
 const MAX_FIELDS: usize = 500;
-
-/// A form must have arrived within this time.
-const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What the script says when it looks again by itself.
 const BY_ITSELF: &str = "x-live";
@@ -85,11 +80,14 @@ pub(super) struct Arrival {
     pub form: Vec<(String, String)>,
     /// What is still to be read of the form. A body cannot be looked at from two threads, and behind a lock it need not be.
     body: Option<Mutex<Body>>,
+    /// The memory that the form takes.
+    memory: Option<Form>,
     /// The token of the session.
     pub token: String,
     pub visitor: Option<Visitor>,
     /// Which sites may show the answer in a frame.
     pub framed_by: FramedBy,
+    api: Api,
 }
 
 impl Arrival {
@@ -118,9 +116,11 @@ impl Arrival {
             query: pairs(query.as_bytes()),
             form: Vec::new(),
             body: Some(Mutex::new(body)),
+            memory: None,
             token,
             visitor: None,
             framed_by: FramedBy::Nobody,
+            api: dashboard.api.clone(),
         };
         let Some(params) = params else { return Err(Box::new(arrival.missing())) };
         arrival.params = params;
@@ -140,12 +140,14 @@ impl Arrival {
         let Some(body) = self.body.take().filter(|_| self.method == Method::POST) else { return Ok(()) };
         let most = if self.address.contains("/event-types/") { MAX_JSON_FORM } else { MAX_FORM };
         let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let collected = tokio::time::timeout(FORM_TIMEOUT, Limited::new(body, most).collect()).await;
-        let Ok(Ok(body)) = collected else {
+        let read = self.api.read_form((&self.door, self.visitor.as_ref()), &self.headers, body, most).await;
+        let form = read.map_err(|error| Box::new(self.refusal(&error)))?;
+        let Some(form) = form else {
             let text = self.tongue.say("What you sent is too large, or did not arrive.");
             return Err(Box::new(self.alone(413, &html! { h1 { (text) } })));
         };
-        self.form = url::form_urlencoded::parse(&body.to_bytes()).into_owned().take(MAX_FIELDS).collect();
+        self.form = url::form_urlencoded::parse(&form.bytes).into_owned().take(MAX_FIELDS).collect();
+        self.memory = Some(form);
         Ok(())
     }
 

@@ -1,0 +1,203 @@
+//! The connections that clients have: how many in all and from one address, and which one makes room for the next.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use foldhash::HashMap;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use crate::api::Network;
+
+/// After a connection was asked to make room, before the next one is asked.
+const EVICT_AGAIN: Duration = Duration::from_millis(20);
+
+/// What a connection does at the moment. Its task and the list of connections share it.
+#[derive(Default)]
+pub struct Activity {
+    /// Counts the beginnings and ends of requests: it is odd while one is under way.
+    requests: AtomicU64,
+    /// Whether bytes of an answer wait for the client.
+    is_writing: AtomicBool,
+    /// Told when it has to make room.
+    make_room: Notify,
+}
+
+impl Activity {
+    /// A request begins. It ends when what is returned is dropped.
+    pub fn begin(self: &Arc<Self>) -> UnderWay {
+        self.requests.fetch_add(1, Ordering::AcqRel);
+        UnderWay(self.clone())
+    }
+
+    /// How many requests have ended; `None` while one is under way.
+    pub fn ended(&self) -> Option<u64> {
+        let requests = self.requests.load(Ordering::Acquire);
+        requests.is_multiple_of(2).then_some(requests / 2)
+    }
+
+    /// Says whether bytes of an answer wait for the client.
+    pub fn set_writing(&self, is_writing: bool) {
+        if self.is_writing.load(Ordering::Relaxed) != is_writing {
+            self.is_writing.store(is_writing, Ordering::Release);
+        }
+    }
+
+    /// Whether nothing is under way: the next head, or the rest of one, has yet to come.
+    pub fn is_waiting(&self) -> bool {
+        self.ended().is_some() && !self.is_writing.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the connection has to make room for another one.
+    pub async fn asked_to_make_room(&self) {
+        self.make_room.notified().await;
+    }
+}
+
+/// A request that is under way.
+pub struct UnderWay(Arc<Activity>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.requests.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+/// All connections.
+#[derive(Clone)]
+pub struct Connections(Arc<Inner>);
+
+struct Inner {
+    permits: Arc<Semaphore>,
+    per_network: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    /// In the order in which they came.
+    connections: BTreeMap<u64, (Option<Network>, Arc<Activity>)>,
+    of_network: HashMap<Network, usize>,
+}
+
+impl Connections {
+    /// None yet; at most `most` in all and `per_network` of one network.
+    pub fn new(most: usize, per_network: usize) -> Self {
+        let permits = Arc::new(Semaphore::new(most));
+        Self(Arc::new(Inner { permits, per_network, open: Mutex::default() }))
+    }
+
+    /// Enters a connection; one without a network is not counted by it. `None` where its network has as many as it may have.
+    pub fn enter(&self, network: Option<Network>) -> Option<Entered> {
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(network) = network {
+            let count = open.of_network.entry(network).or_default();
+            if *count >= self.0.per_network {
+                return None;
+            }
+            *count += 1;
+        }
+        let id = open.next;
+        open.next += 1;
+        let activity = Arc::new(Activity::default());
+        open.connections.insert(id, (network, activity.clone()));
+        Some(Entered { connections: self.clone(), id, activity, permit: None })
+    }
+
+    /// Asks a connection that waits for a head to make room: the oldest of the network that has most, else the oldest of all.
+    fn ask_for_room(&self) {
+        let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let largest = open.of_network.iter().max_by_key(|(_, count)| **count).map(|(network, _)| *network);
+        let waiting = || open.connections.values().filter(|(_, activity)| activity.is_waiting());
+        let chosen = waiting().find(|(network, _)| *network == largest).or_else(|| waiting().next());
+        if let Some((_, activity)) = chosen {
+            activity.make_room.notify_one();
+        }
+    }
+}
+
+/// A connection that counts, until this is dropped.
+pub struct Entered {
+    connections: Connections,
+    id: u64,
+    /// What it does.
+    pub activity: Arc<Activity>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Entered {
+    /// Waits until there is room for it among all connections. Others that only wait for a head make room.
+    pub async fn admitted(mut self) -> Self {
+        let permits = self.connections.0.permits.clone();
+        // It must not be asked itself.
+        let busy = self.activity.begin();
+        while self.permit.is_none() {
+            self.permit = permits.clone().try_acquire_owned().ok();
+            if self.permit.is_none() {
+                self.connections.ask_for_room();
+                let acquired = tokio::time::timeout(EVICT_AGAIN, permits.clone().acquire_owned()).await;
+                self.permit = acquired.ok().and_then(Result::ok);
+            }
+        }
+        drop(busy);
+        self
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut open = self.connections.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((Some(network), _)) = open.connections.remove(&self.id) else { return };
+        match open.of_network.get_mut(&network) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(open.of_network.remove(&network)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+
+    fn enter(connections: &Connections, address: &str) -> Option<Entered> {
+        connections.enter(Some(Network::of(address.parse::<IpAddr>().expect("an address"))))
+    }
+
+    #[test]
+    fn a_network_has_its_number_and_one_customer_of_ipv6_is_one_network() {
+        let connections = Connections::new(100, 2);
+        let first = enter(&connections, "203.0.113.7").expect("room");
+        let _second = enter(&connections, "::ffff:203.0.113.7").expect("room");
+        assert!(enter(&connections, "203.0.113.7").is_none());
+        assert!(enter(&connections, "203.0.113.8").is_some());
+        drop(first);
+        assert!(enter(&connections, "203.0.113.7").is_some());
+        let _customer = ["2001:db8:0:1::1", "2001:db8:0:1::2"].map(|address| enter(&connections, address));
+        assert!(enter(&connections, "2001:db8:0:1:ffff::3").is_none());
+        assert!(enter(&connections, "2001:db8:0:2::1").is_some());
+        let _proxy: Vec<_> = (0..10).map(|_| connections.enter(None).expect("it is not counted")).collect();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_are_taken_the_oldest_of_the_greediest_network_that_only_waits_makes_room() {
+        let connections = Connections::new(4, 3);
+        let mut entered = Vec::new();
+        for address in ["203.0.113.1", "203.0.113.2", "203.0.113.2", "203.0.113.2"] {
+            entered.push(enter(&connections, address).expect("room").admitted().await);
+        }
+        let _busy = entered[1].activity.begin();
+        let asked = entered[2].activity.clone();
+        let evicted = entered.remove(2);
+        let leaving = tokio::spawn(async move {
+            asked.asked_to_make_room().await;
+            drop(evicted);
+        });
+        let next = enter(&connections, "203.0.113.9").expect("room").admitted().await;
+        leaving.await.expect("the oldest that waits was asked");
+        assert!(next.permit.is_some() && next.activity.is_waiting());
+    }
+}

@@ -1,0 +1,177 @@
+//! Connections that strangers hold: how many one address may have, and what is left for others.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::app::{App, Call, eventually};
+use crate::crash::Server;
+use crate::local_faults::connect;
+
+/// A connection that comes from another address of this machine.
+async fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{source}:0").parse().expect("an address")).expect("bound");
+    socket.connect(address).await.expect("connected")
+}
+
+/// Sends a request and reads all that comes until the server closes; nothing where it does not in time.
+async fn ask(mut stream: TcpStream, path: &str, more: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{more}\r\n");
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut text = String::new();
+    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_string(&mut text)).await;
+    text
+}
+
+/// How long `/healthz` takes for somebody with another address.
+async fn health(address: SocketAddr) -> Duration {
+    let began = Instant::now();
+    let answer = ask(connect_from("127.0.0.2", address).await, "/healthz", "").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?} after {:?}", began.elapsed());
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_a_bounded_number_of_connections_and_others_have_theirs() {
+    let app = App::with(&[("LIMITS__CONNECTIONS_PER_ADDRESS", "20")]).await;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(connect(app.address).await);
+    }
+    let refused = eventually("a refusal", || async {
+        let answer = ask(connect(app.address).await, "/healthz", "").await;
+        // A client that is still writing may find the connection reset.
+        answer.starts_with("HTTP/1.1 5").then_some(answer)
+    })
+    .await;
+    assert!(refused.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{refused}");
+    assert!(refused.contains("\r\nretry-after: ") && refused.contains("\r\nconnection: close\r\n"), "{refused}");
+    assert!(refused.contains("\"code\":\"unavailable\"") && refused.contains("x-request-id: "), "{refused}");
+    health(app.address).await;
+    held.truncate(10);
+    eventually("a place for another connection", || async {
+        let answer = ask(connect(app.address).await, "/healthz", "").await;
+        answer.starts_with("HTTP/1.1 200 ").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn behind_a_trusted_proxy_the_requests_of_each_forwarded_address_are_bounded() {
+    let settings = [("LIMITS__CONNECTIONS_PER_ADDRESS", "3"), ("TRUSTED_PROXIES", "127.0.0.1")];
+    let app = App::with(&settings).await;
+    let mut held = Vec::new();
+    for n in 0..4 {
+        let mut stream = connect(app.address).await;
+        let from = if n < 3 { "203.0.113.7" } else { "2001:db8:0:1::7" };
+        let request = format!(
+            "POST /v1/events HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {}\r\nx-forwarded-for: {from}\r\n\
+             content-length: 100\r\n\r\n",
+            app.key
+        );
+        stream.write_all(request.as_bytes()).await.expect("written");
+        held.push(stream);
+    }
+    let ask = |from: &str| {
+        let call = Call::new(app.address, "GET", "/healthz").header("x-forwarded-for", from);
+        call.send()
+    };
+    eventually("a refusal of the forwarded address", || async {
+        let answer = ask("203.0.113.7").await;
+        (answer.status == 503).then(|| answer.refused(503, "unavailable", ""))
+    })
+    .await;
+    ask("203.0.113.8").await.expect(200);
+    ask("2001:db8:0:1::8").await.expect(200);
+    for _ in 0..20 {
+        held.push(connect(app.address).await);
+    }
+    ask("203.0.113.8").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hundreds_of_heads_of_one_byte_leave_health_to_others() {
+    let app = App::with(&[("LIMITS__CONNECTIONS_PER_ADDRESS", "200")]).await;
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        let mut stream = connect(app.address).await;
+        let _ = stream.write_all(b"G").await;
+        held.push(stream);
+    }
+    let took = health(app.address).await;
+    assert!(took < Duration::from_secs(1), "{took:?}");
+}
+
+/// Opens connections from many addresses, each of which may have its share.
+async fn flood(address: SocketAddr, connections: usize, text: &'static str) -> Vec<TcpStream> {
+    let mut opening = tokio::task::JoinSet::new();
+    for n in 0..connections {
+        opening.spawn(async move {
+            let mut stream = connect_from(&format!("127.0.1.{}", n % 16 + 1), address).await;
+            let _ = stream.write_all(text.as_bytes()).await;
+            stream
+        });
+    }
+    opening.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
+async fn ten_thousand_heads_of_one_byte_leave_health_within_a_second_and_are_closed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), &[]);
+    let held = flood(server.address, 12_000, "G").await;
+    for _ in 0..20 {
+        let took = health(server.address).await;
+        assert!(took < Duration::from_secs(1), "{took:?}");
+    }
+    let began = Instant::now();
+    // Each has 10 s from its acceptance.
+    let closing = async {
+        for mut stream in held {
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(15), closing).await.expect("every connection is closed");
+    eprintln!("closed after {:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
+async fn clients_that_never_read_their_answers_leave_health_within_a_second_and_are_closed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(folder.path(), &[]);
+    let (before, _) = server.memory();
+    let mut held = Vec::new();
+    for mut stream in flood(server.address, 300, "").await {
+        held.push(tokio::spawn(async move {
+            let began = Instant::now();
+            let requests = "GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(10);
+            // It writes until the server closes.
+            while stream.write_all(requests.as_bytes()).await.is_ok() {
+                assert!(began.elapsed() < Duration::from_secs(90), "it was not closed");
+            }
+        }));
+    }
+    // The machine is busy until every client is stuck.
+    eventually("the clients to be stuck", || async {
+        let began = Instant::now();
+        let answer = ask(connect_from("127.0.0.2", server.address).await, "/healthz", "").await;
+        (answer.starts_with("HTTP/1.1 200 ") && began.elapsed() < Duration::from_millis(100)).then_some(())
+    })
+    .await;
+    for _ in 0..50 {
+        let took = health(server.address).await;
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let (_, most) = server.memory();
+    eprintln!("{} MiB more", most - before);
+    assert!(most - before < 100, "{before} MiB before and {most} at most");
+    for reader in held {
+        tokio::time::timeout(Duration::from_secs(60), reader).await.expect("closed in time").expect("no panic");
+    }
+}
