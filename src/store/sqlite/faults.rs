@@ -91,9 +91,27 @@ impl Fixture {
     }
 }
 
+/// Steps of SQLite's machine from the commit to the end of its statement, and a few more.
+const COMMIT_STEPS: i64 = 8;
+
 fn with_fuse(path: &Path, fuse: Fuse) -> Result<rusqlite::Connection, OpenError> {
     let mut connection = writer_connection(path).map_err(|e| OpenError(e.to_string()))?;
-    let blown = move || fuse.load(Ordering::SeqCst) >= 0 && fuse.fetch_sub(1, Ordering::SeqCst) == 0;
+    // A transaction that is being committed is not interrupted any more: SQLite would report a commit that has happened as
+    // interrupted. Nothing but this handler does that to a commit.
+    let committing = Arc::new(AtomicI64::new(0));
+    let begins = committing.clone();
+    let commits = move || {
+        begins.store(COMMIT_STEPS, Ordering::SeqCst);
+        false
+    };
+    connection.commit_hook(Some(commits)).expect("set");
+    let blown = move || {
+        if committing.load(Ordering::SeqCst) > 0 {
+            committing.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        fuse.load(Ordering::SeqCst) >= 0 && fuse.fetch_sub(1, Ordering::SeqCst) == 0
+    };
     connection.progress_handler(1, Some(blown)).expect("set");
     Ok(connection)
 }
