@@ -16,6 +16,7 @@ pub mod engine;
 mod log_limit;
 pub mod metrics;
 mod permits;
+mod private_files;
 mod server;
 pub mod store;
 mod table;

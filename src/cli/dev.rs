@@ -21,6 +21,7 @@ use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Email, Role};
+use crate::private_files;
 use crate::store::{NewApiKey, NewEndpoint, NewUser, Page, Store};
 
 /// Where everything is kept.
@@ -37,7 +38,7 @@ const DESCRIPTION: &str = "the receiver built into aldaba dev";
 
 pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) -> anyhow::Result<()> {
     let folder = Path::new(FOLDER);
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {FOLDER}"))?;
+    private_files::make_folder(folder).with_context(|| format!("cannot make the folder {FOLDER}"))?;
     let mut flags = vec![("environment", "development".to_owned()), ("listen", listen)];
     if settings.database_url.is_none() {
         flags.push(("database_url", format!("sqlite://{FOLDER}/aldaba.db")));
@@ -123,11 +124,9 @@ async fn account_and_key(store: &Store, file: &Path, prefix: String) -> anyhow::
     let permissions = Permissions::all();
     let new = NewApiKey { account: Some(account.id), name: Some("aldaba dev".into()), permissions, expires_at: None };
     let made = store.create_api_key(new, prefix, None).await?;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut kept = options.open(file).with_context(|| format!("cannot write {}", file.display()))?;
+    let written = || format!("cannot write {}", file.display());
+    private_files::make_private(file).with_context(written)?;
+    let mut kept = private_files::options().truncate(true).open(file).with_context(written)?;
     kept.write_all(made.key.reveal().as_bytes())?;
     Ok((account.id, made.key.reveal().to_owned()))
 }

@@ -41,6 +41,7 @@ mod operational;
 mod overload;
 mod people;
 mod plans;
+mod private_files;
 mod privileges;
 mod readers;
 mod reference;
