@@ -26,6 +26,7 @@ mod waiting;
 pub mod web;
 mod wire;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,7 @@ use api::{Api, Front};
 use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
 use domain::id::{AccountId, UserId};
+use domain::url::Environment;
 use egress::Egress;
 use engine::{Engine, HttpSender, Limits, Tally};
 use metrics::Metrics;
@@ -83,6 +85,7 @@ impl App {
     /// writes outcomes, and returns. Returns an error where a part has panicked without which nothing works.
     pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { store, config, egress, clock, random, nudges, welcome } = self;
+        warn_of_development(&config, &listener);
         let grace = config.timeout + GRACE;
         let metrics = Arc::new(Metrics::default());
         let settings = api::Settings {
@@ -191,6 +194,21 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
         clock,
         random: Arc::new(SystemRandom::default()),
         inbox,
+    }
+}
+
+/// In development a receiver may be any address of the private network: whoever reaches the server reaches these too.
+fn warn_of_development(config: &Config, listener: &TcpListener) {
+    let is_near = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+    if config.environment == Environment::Development
+        && let Ok(address) = listener.local_addr()
+        && !is_near(address)
+    {
+        tracing::warn!(
+            %address,
+            "environment is development, and other machines can reach this address: receivers may be private addresses, \
+             and cookies do not need TLS. Listen on 127.0.0.1, or set environment to production"
+        );
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
     }
     let config = settings.load(flags)?;
     let prefix = config.key_prefix.clone();
-    crate::telemetry::start(&config);
+    settings.start_telemetry(&config);
     let listener = super::bind(&config.listen).await?;
     let receiver_listener = super::bind("127.0.0.1:0").await?;
     let app = App::open(config).await?;
