@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::api::{Bucket, RateLimit, RateLimits, Sessions};
+use crate::domain::egress_rules::{EgressRules, Nat64Prefix};
 use crate::domain::retention::Retention;
 use crate::domain::retry::{MAX_STEPS, RetrySchedule};
 use crate::domain::transition::DeliveryPolicy;
@@ -77,6 +78,8 @@ pub struct Config {
     pub public_url: Option<String>,
     /// `sessions.idle_timeout` and `sessions.lifetime`.
     pub sessions: Sessions,
+    /// `egress.deny_networks`, `egress.allow_ports` and `egress.nat64_prefixes`.
+    pub egress_rules: EgressRules,
     /// `log.format`.
     pub log_format: LogFormat,
     /// `log.level`.
@@ -248,11 +251,8 @@ impl Reader {
         let deliveries = self.retention("retention.deliveries", "30d");
         let payloads = self.retention("retention.payloads", "off");
         let audit_retention = self.retention("retention.audit_log", "365d");
-        let proxy_rule = "networks or addresses, separated by commas, such as 10.0.0.0/8";
-        let trusted_proxies = self.take("trusted_proxies", "", proxy_rule, |text| {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            parts.map(|part| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
-        });
+        let trusted_proxies = self.networks("trusted_proxies");
+        let egress_rules = self.egress_rules();
         let dns_servers = self.dns_servers();
         let public_url = self.public_url();
         let sessions = self.sessions();
@@ -290,6 +290,7 @@ impl Reader {
                 dns_servers: dns_servers?,
                 public_url: public_url?,
                 sessions: sessions?,
+                egress_rules: egress_rules?,
                 log_format: log_format?,
                 log_level: log_level?,
             })
@@ -308,9 +309,28 @@ impl Reader {
             address.filter(|address: &SocketAddr| address.port() != 0)
         };
         self.take("egress.dns_servers", "", &rule, |text| {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            parts.map(parse).collect::<Option<Vec<_>>>().filter(|servers| servers.len() <= MAX_DNS_SERVERS)
+            list(text).map(parse).collect::<Option<Vec<_>>>().filter(|servers| servers.len() <= MAX_DNS_SERVERS)
         })
+    }
+
+    fn networks(&mut self, name: &str) -> Option<Vec<IpNet>> {
+        let rule = "networks or addresses, separated by commas, such as 10.0.0.0/8";
+        self.take(name, "", rule, |text| {
+            list(text).map(|part| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
+        })
+    }
+
+    fn egress_rules(&mut self) -> Option<EgressRules> {
+        let deny_networks = self.networks("egress.deny_networks");
+        let port_rule = "port numbers from 1 to 65535, separated by commas, such as 443,8443; empty allows all";
+        let allow_ports = self.take("egress.allow_ports", "", port_rule, |text| {
+            list(text).map(|part| part.parse().ok().filter(|port| *port > 0)).collect()
+        });
+        let prefix_rule =
+            "IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits, separated by commas, such as 2001:db8:64::/96";
+        let nat64_prefixes =
+            self.take("egress.nat64_prefixes", "", prefix_rule, |text| list(text).map(Nat64Prefix::parse).collect());
+        Some(EgressRules { deny_networks: deny_networks?, allow_ports: allow_ports?, nat64_prefixes: nat64_prefixes? })
     }
 
     fn public_url(&mut self) -> Option<Option<String>> {
@@ -446,6 +466,11 @@ fn flatten(prefix: &str, value: &toml::Value, flat: &mut Vec<(String, String)>) 
     }
 }
 
+/// The parts of a list, which commas separate.
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
 fn parse_listen(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':')?;
     (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| text.to_owned())
@@ -561,6 +586,9 @@ mod tests {
             ("ALDABA_PUBLIC_URL", "https://hooks.acme.example/path", "public_url"),
             ("ALDABA_SESSIONS__IDLE_TIMEOUT", "1s", "sessions.idle_timeout"),
             ("ALDABA_SESSIONS__LIFETIME", "forever", "sessions.lifetime"),
+            ("ALDABA_EGRESS__DENY_NETWORKS", "10.0.0.0/33", "egress.deny_networks"),
+            ("ALDABA_EGRESS__ALLOW_PORTS", "443,0", "egress.allow_ports"),
+            ("ALDABA_EGRESS__NAT64_PREFIXES", "2a00::/33", "egress.nat64_prefixes"),
             ("ALDABA_LOG__FORMAT", "xml", "log.format"),
             ("ALDABA_LOG__LEVEL", "loud", "log.level"),
         ] {

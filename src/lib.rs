@@ -72,7 +72,13 @@ impl App {
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
         let store = Store::open(open_options(&config, clock.clone(), true, inbox)).await?;
         let resolver = egress::resolver(config.dns_servers.clone());
-        let egress = Egress::new(config.environment, &config.brand, config.timeout, clock.clone(), resolver);
+        let egress = Egress::new(
+            (config.environment, config.egress_rules.clone()),
+            &config.brand,
+            config.timeout,
+            clock.clone(),
+            resolver,
+        );
         Ok(Self { store, config, egress, clock, random, nudges, welcome: None })
     }
 

@@ -219,7 +219,8 @@ mod tests {
         })
         .await;
         let (second, resolver) = (Duration::from_secs(1), resolver(Vec::new()));
-        let egress = Egress::new(Environment::Development, "Aldaba", second, clock.clone(), resolver);
+        let rules = (Environment::Development, crate::domain::egress_rules::EgressRules::default());
+        let egress = Egress::new(rules, "Aldaba", second, clock.clone(), resolver);
         let settings = Settings {
             environment: Environment::Development,
             key_prefix: "mxcep_".into(),

@@ -16,6 +16,7 @@ mod database;
 mod delivery;
 mod differential;
 mod dns;
+mod egress_rules;
 mod envelope;
 mod events;
 mod examples;

@@ -6,7 +6,7 @@ use super::{Body, Description, Kind, Tag, filters};
 use crate::api::error::Code;
 
 /// The faults of an endpoint's fields.
-const WEBHOOK_FAULTS: [Code; 14] = [
+const WEBHOOK_FAULTS: [Code; 15] = [
     Code::UrlRequired,
     Code::UrlInvalidType,
     Code::UrlTooLong,
@@ -21,6 +21,7 @@ const WEBHOOK_FAULTS: [Code; 14] = [
     Code::WebhookLimitReached,
     Code::UrlDnsFailed,
     Code::UrlSsrfBlocked,
+    Code::UrlPortBlocked,
 ];
 
 /// The faults of one published event.
@@ -95,6 +96,7 @@ pub const UPDATE_WEBHOOK: Description = Description {
         Code::NoValidFields,
         Code::UrlDnsFailed,
         Code::UrlSsrfBlocked,
+        Code::UrlPortBlocked,
     ],
     guide: Some("when-a-receiver-is-down"),
     related: &["get_webhook", "delete_webhook"],
