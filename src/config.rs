@@ -80,6 +80,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// `egress.deny_networks`, `egress.allow_ports` and `egress.nat64_prefixes`.
     pub egress_rules: EgressRules,
+    /// `metrics_listen`: where `/metrics` is served, if not beside the API.
+    pub metrics_listen: Option<String>,
     /// `log.format`.
     pub log_format: LogFormat,
     /// `log.level`.
@@ -254,6 +256,10 @@ impl Reader {
         let trusted_proxies = self.networks("trusted_proxies");
         let egress_rules = self.egress_rules();
         let dns_servers = self.dns_servers();
+        let metrics_rule = "HOST:PORT, such as 127.0.0.1:9100";
+        let metrics_listen = self.take("metrics_listen", "", metrics_rule, |text| {
+            if text.is_empty() { Some(None) } else { parse_listen(text).map(Some) }
+        });
         let public_url = self.public_url();
         let sessions = self.sessions();
         let rate_limits = self.rate_limits();
@@ -291,6 +297,7 @@ impl Reader {
                 public_url: public_url?,
                 sessions: sessions?,
                 egress_rules: egress_rules?,
+                metrics_listen: metrics_listen?,
                 log_format: log_format?,
                 log_level: log_level?,
             })
@@ -589,6 +596,7 @@ mod tests {
             ("ALDABA_EGRESS__DENY_NETWORKS", "10.0.0.0/33", "egress.deny_networks"),
             ("ALDABA_EGRESS__ALLOW_PORTS", "443,0", "egress.allow_ports"),
             ("ALDABA_EGRESS__NAT64_PREFIXES", "2a00::/33", "egress.nat64_prefixes"),
+            ("ALDABA_METRICS_LISTEN", "9100", "metrics_listen"),
             ("ALDABA_LOG__FORMAT", "xml", "log.format"),
             ("ALDABA_LOG__LEVEL", "loud", "log.level"),
         ] {

@@ -61,11 +61,13 @@ pub struct App {
     random: Arc<dyn Random>,
     nudges: tokio::sync::mpsc::UnboundedReceiver<Nudge>,
     welcome: Option<(AccountId, UserId)>,
+    metrics_listener: Option<TcpListener>,
 }
 
 impl App {
     /// Opens the database as the one server on it.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let metrics_listener = listen_for_metrics(config.metrics_listen.as_deref()).await?;
         let (inbox, nudges) = Inbox::new();
         let inbox = config.roles.delivery.then_some(inbox);
         let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
@@ -79,7 +81,7 @@ impl App {
             clock.clone(),
             resolver,
         );
-        Ok(Self { store, config, egress, clock, random, nudges, welcome: None })
+        Ok(Self { store, config, egress, clock, random, nudges, welcome: None, metrics_listener })
     }
 
     /// Lets whoever comes from this machine in as this user, without a password: for trying it.
@@ -87,10 +89,15 @@ impl App {
         Self { welcome: Some((account, user)), ..self }
     }
 
+    /// Where `/metrics` is served, if it has a listener of its own.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
     /// Serves and delivers until `stop` resolves; then stops accepting, lets what is under way finish within bounds,
     /// writes outcomes, and returns. Returns an error where a part has panicked without which nothing works.
     pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { store, config, egress, clock, random, nudges, welcome } = self;
+        let Self { store, config, egress, clock, random, nudges, welcome, metrics_listener } = self;
         warn_of_development(&config, &listener);
         let grace = config.timeout + GRACE;
         let metrics = Arc::new(Metrics::default());
@@ -106,6 +113,7 @@ impl App {
             public_url: config.public_url.clone(),
             sessions: config.sessions,
             welcome,
+            metrics_apart: metrics_listener.is_some(),
             max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
         };
         let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
@@ -144,6 +152,13 @@ impl App {
         let answer = move |request, peer| front.answer(request, peer);
         let refusing = api.clone();
         let refusal: wire::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
+        if let Some(listener) = metrics_listener {
+            let front = Front::metrics(api.clone());
+            let answer = move |request, peer| front.answer(request, peer);
+            let manners = Manners::new(config.connections_per_address, Vec::new(), refusal.clone());
+            let serving = server::serve(listener, answer, manners, until(stopped.clone()), Duration::ZERO);
+            beside.push(tokio::spawn(serving));
+        }
         let manners = Manners::new(config.connections_per_address, config.trusted_proxies, refusal);
         let server = tokio::spawn(server::serve(listener, answer, manners, until(stopped), grace));
         let engine_ended = async {
@@ -201,6 +216,14 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
         random: Arc::new(SystemRandom::default()),
         inbox,
     }
+}
+
+async fn listen_for_metrics(address: Option<&str>) -> Result<Option<TcpListener>, OpenError> {
+    let Some(address) = address else { return Ok(None) };
+    let failed = |error| OpenError(format!("cannot listen on {address}, which is the setting metrics_listen: {error}"));
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    tracing::info!("metrics are at http://{}/metrics", listener.local_addr().map_err(failed)?);
+    Ok(Some(listener))
 }
 
 /// In development a receiver may be any address of the private network: whoever reaches the server reaches these too.

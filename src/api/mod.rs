@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body as HttpBody;
-use axum::http::{HeaderMap, Method, Request, Response};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
 use axum::routing::get;
 use tower_service::Service as _;
 
@@ -107,6 +107,19 @@ pub struct Settings {
     pub sessions: Sessions,
     /// Who is signed in without a password when they come from this machine: `aldaba dev` only.
     pub welcome: Option<(AccountId, UserId)>,
+    /// Whether `/metrics` has a listener of its own, and is not served beside the API.
+    pub metrics_apart: bool,
+}
+
+/// For how long a browser that has seen the header speaks TLS only: a year.
+const HSTS: &str = "max-age=31536000";
+
+impl Settings {
+    /// `Strict-Transport-Security` (RFC 6797), where people reach the server over TLS.
+    fn hsts(&self) -> Option<HeaderValue> {
+        let is_https = self.public_url.as_deref().is_some_and(|url| url.starts_with("https://"));
+        is_https.then(|| HeaderValue::from_static(HSTS))
+    }
 }
 
 /// What every handler can reach. Clones share it.
@@ -296,11 +309,20 @@ impl Front {
         Self::of(Surface::default(), Router::new(), api)
     }
 
+    /// What the listener of `metrics_listen` serves.
+    pub fn metrics(api: Api) -> Self {
+        Self::with_fallbacks(Surface::default(), Router::new().route("/metrics", get(beside::metrics)), api)
+    }
+
     fn of(surface: Surface, router: Router<Api>, api: Api) -> Self {
+        let router = router.route("/healthz", get(beside::healthz)).route("/readyz", get(beside::readyz));
+        let metrics_apart = api.settings.metrics_apart;
+        let router = if metrics_apart { router } else { router.route("/metrics", get(beside::metrics)) };
+        Self::with_fallbacks(surface, router, api)
+    }
+
+    fn with_fallbacks(surface: Surface, router: Router<Api>, api: Api) -> Self {
         let router = router
-            .route("/healthz", get(beside::healthz))
-            .route("/readyz", get(beside::readyz))
-            .route("/metrics", get(beside::metrics))
             .fallback(beside::not_found)
             .method_not_allowed_fallback(beside::method_not_allowed)
             .with_state(api.clone());

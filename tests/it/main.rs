@@ -55,6 +55,7 @@ mod sessions;
 mod shares;
 mod simulation;
 mod store;
+mod surface;
 mod takeover;
 mod tidy;
 mod tools;
