@@ -281,6 +281,8 @@ fn surface() -> Surface {
         .call(DELETE, "/v1/accounts/{id}/users/{user_id}", (B::UsersWrite, P::UsersWrite, Both), users::delete, &calls::DELETE_USER)
         .call(POST, "/v1/accounts/{id}/users/{user_id}/invitation", (B::UsersWrite, P::UsersWrite, Both), users::invite_again, &calls::RENEW_INVITATION)
         .call(POST, "/v1/accounts/{id}/portal-links", (B::PortalLinks, P::PortalLinksCreate, Operator), portal::create, &calls::CREATE_PORTAL_LINK)
+        .call(GET, "/v1/accounts/{id}/portal-links", (B::PortalLinks, P::PortalLinksRead, Both), portal::list, &calls::LIST_PORTAL_LINKS)
+        .call(DELETE, "/v1/accounts/{id}/portal-links/{link_id}", (B::PortalLinks, P::PortalLinksDelete, Both), portal::delete, &calls::DELETE_PORTAL_LINK)
         .call(GET, "/v1/audit-log", (B::AuditRead, P::AuditRead, Both), audit::list, &calls::LIST_AUDIT_LOG)
         .call(GET, "/v1/audit-log/export", (B::AuditRead, P::AuditRead, Both), audit::export, &calls::EXPORT_AUDIT_LOG)
 }

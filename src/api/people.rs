@@ -338,6 +338,17 @@ impl Api {
         Ok(self.store.portal_link(hash).await?.map(Portal))
     }
 
+    /// The same for somebody who looks at a page. The first time is written down before they see anything.
+    pub async fn open_portal(&self, door: &Doorstep, token: &str) -> Result<Option<Portal>, ApiError> {
+        let (Some(hash), Some(portal)) = (token_hash(token), self.portal(token).await?) else { return Ok(None) };
+        if portal.0.opened_at.is_none() {
+            let Doorstep { info, address, .. } = door.clone();
+            let (actor, request) = (Actor::PortalLink(portal.0.id), Some(info.id.to_string()));
+            self.store.acting(Origin { actor, address, request }).open_portal_link(hash).await?;
+        }
+        Ok(Some(portal))
+    }
+
     /// The name under which the server delivers.
     pub fn brand(&self) -> &str {
         &self.settings.brand

@@ -42,6 +42,7 @@ mod operational;
 mod overload;
 mod people;
 mod plans;
+mod portal;
 mod private_files;
 mod privileges;
 mod readers;

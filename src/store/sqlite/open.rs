@@ -50,6 +50,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/sqlite/0014_memberships.sql"),
         minimum: 0,
     },
+    Migration {
+        name: "0015_portal_links",
+        sql: include_str!("../../../migrations/sqlite/0015_portal_links.sql"),
+        minimum: 0,
+    },
 ];
 
 impl Migration {
