@@ -33,10 +33,9 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
-use api::{Api, Front};
+use api::{Api, Front, Welcome};
 use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
-use domain::id::{AccountId, UserId};
 use domain::url::Environment;
 use egress::Egress;
 use engine::{Engine, HttpSender, Limits, Tally};
@@ -60,7 +59,7 @@ pub struct App {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     nudges: tokio::sync::mpsc::UnboundedReceiver<Nudge>,
-    welcome: Option<(AccountId, UserId)>,
+    welcome: Option<Welcome>,
     metrics_listener: Option<TcpListener>,
 }
 
@@ -84,9 +83,9 @@ impl App {
         Ok(Self { store, config, egress, clock, random, nudges, welcome: None, metrics_listener })
     }
 
-    /// Lets whoever comes from this machine in as this user, without a password: for trying it.
-    pub(crate) fn welcoming(self, account: AccountId, user: UserId) -> Self {
-        Self { welcome: Some((account, user)), ..self }
+    /// Lets whoever has a link in as its user, without a password: for trying it.
+    pub(crate) fn welcoming(self, welcome: Welcome) -> Self {
+        Self { welcome: Some(welcome), ..self }
     }
 
     /// Where `/metrics` is served, if it has a listener of its own.

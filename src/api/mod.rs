@@ -43,7 +43,7 @@ use axum::routing::get;
 use tower_service::Service as _;
 
 use crate::clock::{Clock, Random};
-use crate::domain::id::{AccountId, EndpointKey, UserId};
+use crate::domain::id::{AccountId, EndpointKey};
 use crate::domain::permission::Permission as P;
 use crate::domain::retention::Retention;
 use crate::domain::url::Environment;
@@ -71,7 +71,7 @@ pub use limits::{Bucket, RateLimit, RateLimits};
 pub use memberships::{Offer, SignedIn, hash_for_address, hash_password};
 pub use openapi::Route;
 pub use origin::{Network, Peer, base, is_trusted};
-pub use people::{Doorstep, Invited, Opened, Portal, Sessions, SignInRefused, Typed, Visitor};
+pub use people::{Doorstep, Invited, Opened, Portal, Sessions, SignInRefused, Typed, Visitor, Welcome};
 pub use trace::{Traced, current_request};
 
 /// The methods, as the surface below writes them.
@@ -105,8 +105,8 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// How long people stay signed in.
     pub sessions: Sessions,
-    /// Who is signed in without a password when they come from this machine: `aldaba dev` only.
-    pub welcome: Option<(AccountId, UserId)>,
+    /// Who is let in by a link without a password: `aldaba dev` only.
+    pub welcome: Option<Welcome>,
     /// Whether `/metrics` has a listener of its own, and is not served beside the API.
     pub metrics_apart: bool,
 }

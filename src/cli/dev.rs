@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::receiver::{self, Receiver};
 use super::serve::Signals;
-use super::{Output, SettingArgs};
+use super::{Output, SettingArgs, browser};
 use crate::App;
-use crate::clock::{Clock as _, SystemClock};
-use crate::domain::account::KeyHash;
+use crate::api::Welcome;
+use crate::clock::{Clock as _, Random, SystemClock, SystemRandom};
+use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::endpoint::EndpointChange;
 use crate::domain::endpoint::Ordering;
 use crate::domain::event::{NewEvent, message, validation_id};
@@ -54,17 +55,27 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
     let base = format!("http://{}", listener.local_addr()?);
     let receiver_url = format!("http://{}/webhook", receiver_listener.local_addr()?);
     let (account, key) = account_and_key(&store, &folder.join("dev-key"), prefix).await?;
-    let app = app.welcoming(account, user(&store, account).await?);
+    let random: &dyn Random = &SystemRandom::default();
+    let token = PlainKey::from_random("", random.array());
+    let user = user(&store, account).await?;
+    let app = app.welcoming(Welcome { account, user, token: KeyHash::of(token.reveal()) });
+    let sign_in = format!("{base}/sign-in/{}", token.reveal());
     let (endpoint, secret) = register(&store, account, &receiver_url).await?;
 
     // Whoever reads the line may send a signal at once.
     let signals = Signals::new()?;
     if output.json {
-        let shown =
-            json!({ "address": base, "api_key": key, "endpoint_id": endpoint.to_string(), "receiver": receiver_url });
+        let shown = json!({
+            "address": base,
+            "api_key": key,
+            "endpoint_id": endpoint.to_string(),
+            "receiver": receiver_url,
+            "sign_in": sign_in,
+        });
         println!("{shown}");
     } else {
-        print_start(&base, &key, endpoint, &receiver_url);
+        print_start(&base, &key, endpoint, &receiver_url, &sign_in);
+        browser::open(&sign_in, &folder.join("sign-in.html"));
     }
     let receiver = Receiver {
         secret: Arc::new(RwLock::new(Some(secret))),
@@ -86,18 +97,18 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
     Ok(())
 }
 
-fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str) {
+fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str, sign_in: &str) {
     println!("listening on {base}");
     println!("\n  Aldaba {} is running in development. Its data is in ./{FOLDER}/.\n", env!("CARGO_PKG_VERSION"));
     println!("  API key    {key}");
     println!("  endpoint   {endpoint}");
     println!("  receiver   {receiver_url}  (built in: it verifies and prints what arrives)");
-    println!("  dashboard  {base}");
+    println!("  dashboard  {sign_in}  (signs you in, until this stops; keep it to yourself)");
     println!("  reference  {base}/docs");
     println!("\n  Publishing {EVENT} …");
 }
 
-/// Who looks at the dashboard: an owner, whom this machine lets in without a password.
+/// Who looks at the dashboard: an owner, whom the link lets in without a password.
 async fn user(store: &Store, account: AccountId) -> anyhow::Result<UserId> {
     let email = Email::parse(EMAIL).context("the address of the first user")?;
     let known = store.users_with(email.clone()).await?;

@@ -1,6 +1,7 @@
 //! Commands: what a person types, and what is printed back.
 
 mod admin;
+mod browser;
 mod dev;
 mod files;
 mod receiver;

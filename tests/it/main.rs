@@ -14,6 +14,7 @@ mod crash;
 mod dashboard;
 mod database;
 mod delivery;
+mod dev;
 mod differential;
 mod dns;
 mod egress_rules;

@@ -249,11 +249,7 @@ pub(super) async fn home(State(dashboard): State<Dashboard>, request: Request) -
     if let Some(visitor) = &arrival.visitor {
         return arrival.redirect(&home_of(visitor));
     }
-    match dashboard.api.welcome(&arrival.door, &arrival.headers).await {
-        Ok(Some(token)) => arrival.welcome(&dashboard, &token, "/"),
-        Ok(None) => arrival.redirect("/sign-in"),
-        Err(error) => arrival.refusal(&error),
-    }
+    arrival.redirect("/sign-in")
 }
 
 /// The same page without a slash at its end.
