@@ -1,14 +1,16 @@
 //! Settings: a TOML file, over it the environment, over it flags. Read and checked once, at the start.
 
+mod egress;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::api::{Bucket, RateLimit, RateLimits, Sessions};
-use crate::domain::egress_rules::{EgressRules, Nat64Prefix};
+use crate::domain::egress_rules::EgressRules;
 use crate::domain::retention::Retention;
 use crate::domain::retry::{MAX_STEPS, RetrySchedule};
 use crate::domain::transition::DeliveryPolicy;
@@ -21,12 +23,6 @@ pub const DEFAULT_FILE: &str = "aldaba.toml";
 
 /// What environment variables begin with; `__` stands between the parts of a name.
 const ENV_PREFIX: &str = "ALDABA_";
-
-/// Name servers in `egress.dns_servers`: a look-up that no server answers asks each of them.
-const MAX_DNS_SERVERS: usize = 3;
-
-/// The port of a name server that is given without one (RFC 1035, section 4.2).
-const DNS_PORT: u16 = 53;
 
 /// What `database_url` may be.
 const DATABASE_RULE: &str = "sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS";
@@ -308,38 +304,6 @@ impl Reader {
         }
     }
 
-    fn dns_servers(&mut self) -> Option<Vec<SocketAddr>> {
-        let rule =
-            format!("up to {MAX_DNS_SERVERS} addresses, with or without a port, such as 192.0.2.53,[2001:db8::53]:53");
-        let parse = |text: &str| {
-            let address = text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, DNS_PORT)));
-            address.filter(|address: &SocketAddr| address.port() != 0)
-        };
-        self.take("egress.dns_servers", "", &rule, |text| {
-            list(text).map(parse).collect::<Option<Vec<_>>>().filter(|servers| servers.len() <= MAX_DNS_SERVERS)
-        })
-    }
-
-    fn networks(&mut self, name: &str) -> Option<Vec<IpNet>> {
-        let rule = "networks or addresses, separated by commas, such as 10.0.0.0/8";
-        self.take(name, "", rule, |text| {
-            list(text).map(|part| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
-        })
-    }
-
-    fn egress_rules(&mut self) -> Option<EgressRules> {
-        let deny_networks = self.networks("egress.deny_networks");
-        let port_rule = "port numbers from 1 to 65535, separated by commas, such as 443,8443; empty allows all";
-        let allow_ports = self.take("egress.allow_ports", "", port_rule, |text| {
-            list(text).map(|part| part.parse().ok().filter(|port| *port > 0)).collect()
-        });
-        let prefix_rule =
-            "IPv6 prefixes of 32, 40, 48, 56, 64 or 96 bits, separated by commas, such as 2001:db8:64::/96";
-        let nat64_prefixes =
-            self.take("egress.nat64_prefixes", "", prefix_rule, |text| list(text).map(Nat64Prefix::parse).collect());
-        Some(EgressRules { deny_networks: deny_networks?, allow_ports: allow_ports?, nat64_prefixes: nat64_prefixes? })
-    }
-
     fn public_url(&mut self) -> Option<Option<String>> {
         self.take("public_url", "", "an origin such as https://hooks.example.com", |text| {
             let origin = url::Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
@@ -471,11 +435,6 @@ fn flatten(prefix: &str, value: &toml::Value, flat: &mut Vec<(String, String)>) 
         }
         other => flat.push((prefix.to_owned(), text(other))),
     }
-}
-
-/// The parts of a list, which commas separate.
-fn list(text: &str) -> impl Iterator<Item = &str> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
 fn parse_listen(text: &str) -> Option<String> {

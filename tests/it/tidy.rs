@@ -53,6 +53,7 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("src/config.rs", &["crate::cli", "crate::engine", "crate::egress", "rusqlite", "tokio_postgres"]),
+    ("src/config", &["crate::cli", "crate::engine", "crate::egress", "rusqlite", "tokio_postgres"]),
     ("src/cli", &["rusqlite", "tokio_postgres"]),
 ];
 
