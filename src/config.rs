@@ -1,13 +1,16 @@
 //! Settings: a TOML file, over it the environment, over it flags. Read and checked once, at the start.
 
+mod egress;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use crate::api::{Bucket, RateLimit, RateLimits, Sessions};
+use crate::domain::egress_rules::EgressRules;
 use crate::domain::retention::Retention;
 use crate::domain::retry::{MAX_STEPS, RetrySchedule};
 use crate::domain::transition::DeliveryPolicy;
@@ -20,12 +23,6 @@ pub const DEFAULT_FILE: &str = "aldaba.toml";
 
 /// What environment variables begin with; `__` stands between the parts of a name.
 const ENV_PREFIX: &str = "ALDABA_";
-
-/// Name servers in `egress.dns_servers`: a look-up that no server answers asks each of them.
-const MAX_DNS_SERVERS: usize = 3;
-
-/// The port of a name server that is given without one (RFC 1035, section 4.2).
-const DNS_PORT: u16 = 53;
 
 /// What `database_url` may be.
 const DATABASE_RULE: &str = "sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT/NAME?PARAMETERS";
@@ -77,6 +74,10 @@ pub struct Config {
     pub public_url: Option<String>,
     /// `sessions.idle_timeout` and `sessions.lifetime`.
     pub sessions: Sessions,
+    /// `egress.deny_networks`, `egress.allow_ports` and `egress.nat64_prefixes`.
+    pub egress_rules: EgressRules,
+    /// `metrics_listen`: where `/metrics` is served, if not beside the API.
+    pub metrics_listen: Option<String>,
     /// `log.format`.
     pub log_format: LogFormat,
     /// `log.level`.
@@ -248,12 +249,13 @@ impl Reader {
         let deliveries = self.retention("retention.deliveries", "30d");
         let payloads = self.retention("retention.payloads", "off");
         let audit_retention = self.retention("retention.audit_log", "365d");
-        let proxy_rule = "networks or addresses, separated by commas, such as 10.0.0.0/8";
-        let trusted_proxies = self.take("trusted_proxies", "", proxy_rule, |text| {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            parts.map(|part| part.parse().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).ok()).collect()
-        });
+        let trusted_proxies = self.networks("trusted_proxies");
+        let egress_rules = self.egress_rules();
         let dns_servers = self.dns_servers();
+        let metrics_rule = "HOST:PORT, such as 127.0.0.1:9100";
+        let metrics_listen = self.take("metrics_listen", "", metrics_rule, |text| {
+            if text.is_empty() { Some(None) } else { parse_listen(text).map(Some) }
+        });
         let public_url = self.public_url();
         let sessions = self.sessions();
         let rate_limits = self.rate_limits();
@@ -290,6 +292,8 @@ impl Reader {
                 dns_servers: dns_servers?,
                 public_url: public_url?,
                 sessions: sessions?,
+                egress_rules: egress_rules?,
+                metrics_listen: metrics_listen?,
                 log_format: log_format?,
                 log_level: log_level?,
             })
@@ -298,19 +302,6 @@ impl Reader {
             Some(config) if errors.0.is_empty() => Ok(config),
             _ => Err(errors),
         }
-    }
-
-    fn dns_servers(&mut self) -> Option<Vec<SocketAddr>> {
-        let rule =
-            format!("up to {MAX_DNS_SERVERS} addresses, with or without a port, such as 192.0.2.53,[2001:db8::53]:53");
-        let parse = |text: &str| {
-            let address = text.parse().ok().or_else(|| Some(SocketAddr::new(text.parse().ok()?, DNS_PORT)));
-            address.filter(|address: &SocketAddr| address.port() != 0)
-        };
-        self.take("egress.dns_servers", "", &rule, |text| {
-            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            parts.map(parse).collect::<Option<Vec<_>>>().filter(|servers| servers.len() <= MAX_DNS_SERVERS)
-        })
     }
 
     fn public_url(&mut self) -> Option<Option<String>> {
@@ -561,6 +552,10 @@ mod tests {
             ("ALDABA_PUBLIC_URL", "https://hooks.acme.example/path", "public_url"),
             ("ALDABA_SESSIONS__IDLE_TIMEOUT", "1s", "sessions.idle_timeout"),
             ("ALDABA_SESSIONS__LIFETIME", "forever", "sessions.lifetime"),
+            ("ALDABA_EGRESS__DENY_NETWORKS", "10.0.0.0/33", "egress.deny_networks"),
+            ("ALDABA_EGRESS__ALLOW_PORTS", "443,0", "egress.allow_ports"),
+            ("ALDABA_EGRESS__NAT64_PREFIXES", "2a00::/33", "egress.nat64_prefixes"),
+            ("ALDABA_METRICS_LISTEN", "9100", "metrics_listen"),
             ("ALDABA_LOG__FORMAT", "xml", "log.format"),
             ("ALDABA_LOG__LEVEL", "loud", "log.level"),
         ] {

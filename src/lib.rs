@@ -16,6 +16,7 @@ pub mod engine;
 mod log_limit;
 pub mod metrics;
 mod permits;
+mod private_files;
 mod server;
 pub mod store;
 mod table;
@@ -25,16 +26,17 @@ mod waiting;
 pub mod web;
 mod wire;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
-use api::{Api, Front};
+use api::{Api, Front, Welcome};
 use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
-use domain::id::{AccountId, UserId};
+use domain::url::Environment;
 use egress::Egress;
 use engine::{Engine, HttpSender, Limits, Tally};
 use metrics::Metrics;
@@ -57,31 +59,45 @@ pub struct App {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     nudges: tokio::sync::mpsc::UnboundedReceiver<Nudge>,
-    welcome: Option<(AccountId, UserId)>,
+    welcome: Option<Welcome>,
+    metrics_listener: Option<TcpListener>,
 }
 
 impl App {
     /// Opens the database as the one server on it.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let metrics_listener = listen_for_metrics(config.metrics_listen.as_deref()).await?;
         let (inbox, nudges) = Inbox::new();
         let inbox = config.roles.delivery.then_some(inbox);
         let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
         let store = Store::open(open_options(&config, clock.clone(), true, inbox)).await?;
         let resolver = egress::resolver(config.dns_servers.clone());
-        let egress = Egress::new(config.environment, &config.brand, config.timeout, clock.clone(), resolver);
-        Ok(Self { store, config, egress, clock, random, nudges, welcome: None })
+        let egress = Egress::new(
+            (config.environment, config.egress_rules.clone()),
+            &config.brand,
+            config.timeout,
+            clock.clone(),
+            resolver,
+        );
+        Ok(Self { store, config, egress, clock, random, nudges, welcome: None, metrics_listener })
     }
 
-    /// Lets whoever comes from this machine in as this user, without a password: for trying it.
-    pub(crate) fn welcoming(self, account: AccountId, user: UserId) -> Self {
-        Self { welcome: Some((account, user)), ..self }
+    /// Lets whoever has a link in as its user, without a password: for trying it.
+    pub(crate) fn welcoming(self, welcome: Welcome) -> Self {
+        Self { welcome: Some(welcome), ..self }
+    }
+
+    /// Where `/metrics` is served, if it has a listener of its own.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
     /// Serves and delivers until `stop` resolves; then stops accepting, lets what is under way finish within bounds,
     /// writes outcomes, and returns. Returns an error where a part has panicked without which nothing works.
     pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { store, config, egress, clock, random, nudges, welcome } = self;
+        let Self { store, config, egress, clock, random, nudges, welcome, metrics_listener } = self;
+        warn_of_development(&config, &listener);
         let grace = config.timeout + GRACE;
         let metrics = Arc::new(Metrics::default());
         let settings = api::Settings {
@@ -96,6 +112,7 @@ impl App {
             public_url: config.public_url.clone(),
             sessions: config.sessions,
             welcome,
+            metrics_apart: metrics_listener.is_some(),
             max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
         };
         let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
@@ -134,6 +151,13 @@ impl App {
         let answer = move |request, peer| front.answer(request, peer);
         let refusing = api.clone();
         let refusal: wire::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
+        if let Some(listener) = metrics_listener {
+            let front = Front::metrics(api.clone());
+            let answer = move |request, peer| front.answer(request, peer);
+            let manners = Manners::new(config.connections_per_address, Vec::new(), refusal.clone());
+            let serving = server::serve(listener, answer, manners, until(stopped.clone()), Duration::ZERO);
+            beside.push(tokio::spawn(serving));
+        }
         let manners = Manners::new(config.connections_per_address, config.trusted_proxies, refusal);
         let server = tokio::spawn(server::serve(listener, answer, manners, until(stopped), grace));
         let engine_ended = async {
@@ -190,6 +214,29 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
         clock,
         random: Arc::new(SystemRandom::default()),
         inbox,
+    }
+}
+
+async fn listen_for_metrics(address: Option<&str>) -> Result<Option<TcpListener>, OpenError> {
+    let Some(address) = address else { return Ok(None) };
+    let failed = |error| OpenError(format!("cannot listen on {address}, which is the setting metrics_listen: {error}"));
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    tracing::info!("metrics are at http://{}/metrics", listener.local_addr().map_err(failed)?);
+    Ok(Some(listener))
+}
+
+/// In development a receiver may be any address of the private network: whoever reaches the server reaches these too.
+fn warn_of_development(config: &Config, listener: &TcpListener) {
+    let is_near = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+    if config.environment == Environment::Development
+        && let Ok(address) = listener.local_addr()
+        && !is_near(address)
+    {
+        tracing::warn!(
+            %address,
+            "environment is development, and other machines can reach this address: receivers may be private addresses, \
+             and cookies do not need TLS. Listen on 127.0.0.1, or set environment to production"
+        );
     }
 }
 

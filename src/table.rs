@@ -139,13 +139,34 @@ fn csv_writer() -> Box<csv::Writer<Vec<u8>>> {
     Box::new(csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(Vec::new()))
 }
 
-/// Text that no spreadsheet runs: one that begins like a formula gets an apostrophe before it (OWASP, CSV Injection).
+/// What a formula begins with, in full width too: spreadsheets of some languages take both for the same.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
+
+/// Text that no spreadsheet runs: where a cell begins like a formula, an apostrophe stands before it (OWASP, CSV
+/// Injection). A spreadsheet that takes `;` or a tab for what separates cells sees one begin after each of them, and
+/// after each end of a line; spaces and quotes before a formula do not keep it from being one.
 fn inert(text: &str) -> Cow<'_, str> {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) {
-        Cow::Owned(format!("'{text}"))
-    } else {
-        Cow::Borrowed(text)
+    let begins_apart = text.starts_with(['\t', '\r', '\n']);
+    if !begins_apart && !text.contains(FORMULA) {
+        return Cow::Borrowed(text);
     }
+    let mut inert = String::with_capacity(text.len() + 2);
+    if begins_apart {
+        inert.push('\'');
+    }
+    let mut cell_begins = true;
+    for character in text.chars() {
+        if cell_begins && FORMULA.contains(&character) {
+            inert.push('\'');
+        }
+        cell_begins = match character {
+            ';' | '\t' | '\r' | '\n' => true,
+            '"' => cell_begins,
+            other => cell_begins && other.is_whitespace(),
+        };
+        inert.push(character);
+    }
+    Cow::Owned(inert)
 }
 
 /// Where an archive's bytes wait to be taken.
@@ -257,11 +278,23 @@ mod tests {
 
     #[test]
     fn what_a_spreadsheet_would_run_is_text() {
-        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1"] {
+        for text in ["=1+1", "+1", "-1", "@SUM(A1)", "＝1", "＋1", "－1", "＠SUM(A1)", "\ta", "\ra", "\na"] {
             assert_eq!(inert(text), format!("'{text}"));
         }
-        for text in ["", "1=1", "http://a/?b=c", "'=1"] {
+        for text in ["", "1=1", "http://a/?b=c", "'=1", "a;b", "a; b=c", "a b-c", "\"a\"=1"] {
             assert_eq!(inert(text), text);
+        }
+        for (text, expected) in [
+            ("a;=1+1", "a;'=1+1"),
+            ("a\t@SUM(A1)", "a\t'@SUM(A1)"),
+            ("a\r\n-1;+2", "a\r\n'-1;'+2"),
+            ("a;＝1", "a;'＝1"),
+            ("a; \"=1\"", "a; \"'=1\""),
+            (" =1", " '=1"),
+            ("\"\"=1", "\"\"'=1"),
+            ("\t=1", "'\t'=1"),
+        ] {
+            assert_eq!(inert(text), expected);
         }
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE};
+use axum::http::header::{ACCEPT_LANGUAGE, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, Response, StatusCode};
 
 use super::Api;
@@ -52,6 +52,11 @@ where
             && let Ok(id) = HeaderValue::from_str(&info.id)
         {
             response.headers_mut().insert(X_REQUEST_ID, id);
+        }
+        // A browser takes an answer for what its type says.
+        response.headers_mut().entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
+        if let Some(hsts) = api.settings.hsts() {
+            response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
         }
         api.metrics.http_requests_total.add(1);
         let status = response.status().as_u16();
@@ -164,7 +169,7 @@ pub fn unreadable(api: &Api, status: u16) -> Vec<u8> {
     let retry_after = if code == Code::Unavailable { "retry-after: 1\r\n" } else { "" };
     let mut answer = format!(
         "HTTP/1.1 {} {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\ncache-control: no-store\r\n\
-         x-request-id: {}\r\n{retry_after}connection: close\r\n\r\n",
+         x-content-type-options: nosniff\r\nx-request-id: {}\r\n{retry_after}connection: close\r\n\r\n",
         code.status(),
         body.len(),
         info.id
@@ -219,7 +224,8 @@ mod tests {
         })
         .await;
         let (second, resolver) = (Duration::from_secs(1), resolver(Vec::new()));
-        let egress = Egress::new(Environment::Development, "Aldaba", second, clock.clone(), resolver);
+        let rules = (Environment::Development, crate::domain::egress_rules::EgressRules::default());
+        let egress = Egress::new(rules, "Aldaba", second, clock.clone(), resolver);
         let settings = Settings {
             environment: Environment::Development,
             key_prefix: "mxcep_".into(),
@@ -232,6 +238,7 @@ mod tests {
             public_url: None,
             sessions: crate::api::Sessions { idle: Duration::from_secs(60), lifetime: Duration::from_secs(60) },
             welcome: None,
+            metrics_apart: false,
             max_tests: (1, 1),
         };
         Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)

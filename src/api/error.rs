@@ -109,6 +109,7 @@ codes! {
     InvalidIdempotencyKey 400 "invalid_idempotency_key" "The Idempotency-Key header must have 1 to 255 letters, digits, hyphens or underscores." "La cabecera Idempotency-Key debe tener de 1 a 255 letras, dígitos, guiones o guiones bajos.";
     UrlDnsFailed 400 "url_dns_failed" "The host {} could not be resolved." "No se pudo resolver el host {}.";
     UrlSsrfBlocked 400 "url_ssrf_blocked" "The host {} is or resolves to a private, local or reserved address, to which nothing is sent." "El host {} es o resuelve a una dirección privada, local o reservada, a la que no se envía nada.";
+    UrlPortBlocked 400 "url_port_blocked" "This server sends nothing to port {}." "Este servidor no envía nada al puerto {}.";
     Unauthorized 401 "unauthorized" "Invalid or missing authentication credentials." "Credenciales de autenticación inválidas o ausentes.";
     Forbidden 403 "forbidden" "You do not have permission to access this resource." "No tienes permiso para acceder a este recurso.";
     NotFound 404 "not_found" "The requested resource does not exist." "El recurso solicitado no existe.";
@@ -189,6 +190,7 @@ impl Code {
                 words("it ends early at line 1 column 12", "termina antes de tiempo en la línea 1, columna 12")
             }
             Self::UrlDnsFailed | Self::UrlSsrfBlocked => "hooks.example.com",
+            Self::UrlPortBlocked => "22",
             Self::EventTypeExists => "order.shipped",
             Self::BodyTooLarge => "262144",
             Self::UnsupportedMediaType => "application/json",

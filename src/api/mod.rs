@@ -38,12 +38,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body as HttpBody;
-use axum::http::{HeaderMap, Method, Request, Response};
+use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
 use axum::routing::get;
 use tower_service::Service as _;
 
 use crate::clock::{Clock, Random};
-use crate::domain::id::{AccountId, EndpointKey, UserId};
+use crate::domain::id::{AccountId, EndpointKey};
 use crate::domain::permission::Permission as P;
 use crate::domain::retention::Retention;
 use crate::domain::url::Environment;
@@ -71,7 +71,7 @@ pub use limits::{Bucket, RateLimit, RateLimits};
 pub use memberships::{Offer, SignedIn, hash_for_address, hash_password};
 pub use openapi::Route;
 pub use origin::{Network, Peer, base, is_trusted};
-pub use people::{Doorstep, Invited, Opened, Portal, Sessions, SignInRefused, Typed, Visitor};
+pub use people::{Doorstep, Invited, Opened, Portal, Sessions, SignInRefused, Typed, Visitor, Welcome};
 pub use trace::{Traced, current_request};
 
 /// The methods, as the surface below writes them.
@@ -105,8 +105,21 @@ pub struct Settings {
     pub public_url: Option<String>,
     /// How long people stay signed in.
     pub sessions: Sessions,
-    /// Who is signed in without a password when they come from this machine: `aldaba dev` only.
-    pub welcome: Option<(AccountId, UserId)>,
+    /// Who is let in by a link without a password: `aldaba dev` only.
+    pub welcome: Option<Welcome>,
+    /// Whether `/metrics` has a listener of its own, and is not served beside the API.
+    pub metrics_apart: bool,
+}
+
+/// For how long a browser that has seen the header speaks TLS only: a year.
+const HSTS: &str = "max-age=31536000";
+
+impl Settings {
+    /// `Strict-Transport-Security` (RFC 6797), where people reach the server over TLS.
+    fn hsts(&self) -> Option<HeaderValue> {
+        let is_https = self.public_url.as_deref().is_some_and(|url| url.starts_with("https://"));
+        is_https.then(|| HeaderValue::from_static(HSTS))
+    }
 }
 
 /// What every handler can reach. Clones share it.
@@ -268,6 +281,8 @@ fn surface() -> Surface {
         .call(DELETE, "/v1/accounts/{id}/users/{user_id}", (B::UsersWrite, P::UsersWrite, Both), users::delete, &calls::DELETE_USER)
         .call(POST, "/v1/accounts/{id}/users/{user_id}/invitation", (B::UsersWrite, P::UsersWrite, Both), users::invite_again, &calls::RENEW_INVITATION)
         .call(POST, "/v1/accounts/{id}/portal-links", (B::PortalLinks, P::PortalLinksCreate, Operator), portal::create, &calls::CREATE_PORTAL_LINK)
+        .call(GET, "/v1/accounts/{id}/portal-links", (B::PortalLinks, P::PortalLinksRead, Both), portal::list, &calls::LIST_PORTAL_LINKS)
+        .call(DELETE, "/v1/accounts/{id}/portal-links/{link_id}", (B::PortalLinks, P::PortalLinksDelete, Both), portal::delete, &calls::DELETE_PORTAL_LINK)
         .call(GET, "/v1/audit-log", (B::AuditRead, P::AuditRead, Both), audit::list, &calls::LIST_AUDIT_LOG)
         .call(GET, "/v1/audit-log/export", (B::AuditRead, P::AuditRead, Both), audit::export, &calls::EXPORT_AUDIT_LOG)
 }
@@ -296,11 +311,20 @@ impl Front {
         Self::of(Surface::default(), Router::new(), api)
     }
 
+    /// What the listener of `metrics_listen` serves.
+    pub fn metrics(api: Api) -> Self {
+        Self::with_fallbacks(Surface::default(), Router::new().route("/metrics", get(beside::metrics)), api)
+    }
+
     fn of(surface: Surface, router: Router<Api>, api: Api) -> Self {
+        let router = router.route("/healthz", get(beside::healthz)).route("/readyz", get(beside::readyz));
+        let metrics_apart = api.settings.metrics_apart;
+        let router = if metrics_apart { router } else { router.route("/metrics", get(beside::metrics)) };
+        Self::with_fallbacks(surface, router, api)
+    }
+
+    fn with_fallbacks(surface: Surface, router: Router<Api>, api: Api) -> Self {
         let router = router
-            .route("/healthz", get(beside::healthz))
-            .route("/readyz", get(beside::readyz))
-            .route("/metrics", get(beside::metrics))
             .fallback(beside::not_found)
             .method_not_allowed_fallback(beside::method_not_allowed)
             .with_state(api.clone());

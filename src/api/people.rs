@@ -24,7 +24,7 @@ use super::memberships::{SignedIn, hash_with};
 use super::origin::{self, Peer};
 use crate::domain::account::KeyHash;
 use crate::domain::audit::{Actor, Origin};
-use crate::domain::id::AccountId;
+use crate::domain::id::{AccountId, UserId};
 use crate::domain::secret::Secret;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, PortalLink, User};
 use crate::store::{Credentials, Factor, PasswordHash, Proof, SignInChange, Store, StoreError};
@@ -32,9 +32,16 @@ use crate::store::{Credentials, Factor, PasswordHash, Proof, SignInChange, Store
 /// Longest token that is looked up.
 const MAX_TOKEN_LEN: usize = 128;
 
-/// What proxies add to the requests that they pass on.
-const PASSED_ON: [&str; 7] =
-    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-server", "x-real-ip"];
+/// Who is let in by a link, without a password, as long as the process lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Welcome {
+    /// Their account.
+    pub account: AccountId,
+    /// Who they are.
+    pub user: UserId,
+    /// The hash of what the link ends with.
+    pub token: KeyHash,
+}
 
 /// How long people stay signed in.
 #[derive(Clone, Copy, Debug)]
@@ -251,20 +258,13 @@ impl Api {
         self.open(door, let_in).await
     }
 
-    /// Signs in whoever comes from this machine to a server that was started to be tried.
-    pub async fn welcome(&self, door: &Doorstep, headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-        let Some((account, user)) = self.settings.welcome else { return Ok(None) };
-        // The name in `Host` is one that nobody else's page can have: no site reaches this by pointing its name here.
-        let host = door.host.as_str();
-        let name = host.rsplit_once(':').map_or(host, |(name, port)| if port.ends_with(']') { host } else { name });
-        let is_local = matches!(name, "localhost" | "127.0.0.1" | "[::1]");
-        let is_near = door.address.is_some_and(|address| address.is_loopback());
-        // Whoever comes through a proxy on this machine may come from anywhere.
-        let is_passed_on = PASSED_ON.into_iter().any(|name| headers.contains_key(name));
-        if !is_local || !is_near || is_passed_on {
+    /// Signs in whoever has the link that a server prints which was started to be tried.
+    pub async fn welcome(&self, door: &Doorstep, token: &str) -> Result<Option<String>, ApiError> {
+        let Some(welcome) = self.settings.welcome else { return Ok(None) };
+        if !token_hash(token).is_some_and(|given| is_same(&given, &welcome.token)) {
             return Ok(None);
         }
-        let user = match self.store.user(Some(account), user).await {
+        let user = match self.store.user(Some(welcome.account), welcome.user).await {
             Ok(user) => user,
             Err(StoreError::NotFound) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -273,7 +273,7 @@ impl Api {
         Ok(Some(token.reveal().to_owned()))
     }
 
-    /// Whether somebody from this machine may come in without a password.
+    /// Whether there is a link that lets somebody in without a password.
     pub fn welcomes(&self) -> bool {
         self.settings.welcome.is_some()
     }
@@ -336,6 +336,17 @@ impl Api {
     pub async fn portal(&self, token: &str) -> Result<Option<Portal>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
         Ok(self.store.portal_link(hash).await?.map(Portal))
+    }
+
+    /// The same for somebody who looks at a page. The first time is written down before they see anything.
+    pub async fn open_portal(&self, door: &Doorstep, token: &str) -> Result<Option<Portal>, ApiError> {
+        let (Some(hash), Some(portal)) = (token_hash(token), self.portal(token).await?) else { return Ok(None) };
+        if portal.0.opened_at.is_none() {
+            let Doorstep { info, address, .. } = door.clone();
+            let (actor, request) = (Actor::PortalLink(portal.0.id), Some(info.id.to_string()));
+            self.store.acting(Origin { actor, address, request }).open_portal_link(hash).await?;
+        }
+        Ok(Some(portal))
     }
 
     /// The name under which the server delivers.
@@ -412,6 +423,11 @@ pub(super) fn counted(kind: &str, text: &str) -> Uuid {
 
 pub(super) fn token_hash(token: &str) -> Option<KeyHash> {
     (!token.is_empty() && token.len() <= MAX_TOKEN_LEN).then(|| KeyHash::of(token))
+}
+
+/// Compares in a time that does not depend on where they differ.
+fn is_same(left: &KeyHash, right: &KeyHash) -> bool {
+    left.as_bytes().iter().zip(right.as_bytes()).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 pub(super) fn totp_secret(secret: &Secret) -> Option<totp_rs::Secret> {

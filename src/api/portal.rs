@@ -1,5 +1,5 @@
 //! `/v1/accounts/{id}/portal-links`: a short-lived way into one account's pages, which an operator hands to a customer or shows
-//! in a frame.
+//! in a frame; the account and the operator see which there are, and end them.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::openapi::schemas::PermissionNames;
+use crate::domain::id::PortalLinkId;
 use crate::domain::permission::{Permission as P, Permissions};
 use crate::domain::user::{Color, PortalLink, parse_origin};
 use crate::store::{NewPortalLink, WithToken};
@@ -66,6 +67,9 @@ pub(super) struct PortalLinkAttributes {
     /// After this it is dead.
     #[schema(format = DateTime)]
     expires_at: String,
+    /// When it was first opened; `null` before that.
+    #[schema(required, format = DateTime)]
+    opened_at: Option<String>,
 }
 
 fn resource(link: &PortalLink, url: Option<String>) -> Resource<PortalLinkAttributes> {
@@ -80,6 +84,7 @@ fn resource(link: &PortalLink, url: Option<String>) -> Resource<PortalLinkAttrib
             color: link.color.map(|color| color.to_string()),
             frame_origins: link.frame_origins.clone(),
             expires_at: time(link.expires_at),
+            opened_at: link.opened_at.map(time),
         },
     }
 }
@@ -110,6 +115,22 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let made = call.store().create_portal_link(new, keep).await?;
     let url = made.token.as_ref().map(|token| format!("{}/portal/{}", call.base(), token.reveal()));
     Ok(Answer::new(201, &resource(&made.resource, url)))
+}
+
+/// `GET /v1/accounts/{id}/portal-links`
+pub async fn list(call: Call) -> Result<Answer, ApiError> {
+    let account = find(&call).await?;
+    let page = call.page();
+    let found = call.api.store.portal_links(account.id, page).await?;
+    Ok(Answer::page(&found, page, |link| resource(link, None)))
+}
+
+/// `DELETE /v1/accounts/{id}/portal-links/{link_id}`
+pub async fn delete(call: Call) -> Result<Answer, ApiError> {
+    let account = find(&call).await?;
+    let id = call.param("link_id", PortalLinkId::parse)?;
+    call.store().delete_portal_link(account.id, id).await?;
+    Ok(Answer::no_content())
 }
 
 fn read_allowed(body: &Map<String, Value>) -> Result<Permissions, Vec<Fault>> {

@@ -29,7 +29,7 @@ impl Traced {
 }
 
 /// Where a part of the path is a key: whoever reads the log must not come in by it.
-const WITH_KEY: [&str; 2] = ["/portal/", "/join/"];
+const WITH_KEY: [&str; 3] = ["/portal/", "/join/", "/sign-in/"];
 
 /// A path as the log may say it.
 fn told(path: &str) -> String {
@@ -68,5 +68,7 @@ mod tests {
         assert_eq!(told("/v1/webhooks/1"), "/v1/webhooks/1");
         assert_eq!(told("/portal/0123abcd/deliveries/7"), "/portal/…/deliveries/7");
         assert_eq!(told("/join/0123abcd"), "/join/…");
+        assert_eq!(told("/sign-in/0123abcd"), "/sign-in/…");
+        assert_eq!(told("/sign-in"), "/sign-in");
     }
 }

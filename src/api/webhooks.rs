@@ -356,6 +356,7 @@ async fn check_address(call: &Call, url: &ReceiverUrl) -> Result<(), ApiError> {
         let (code, host) = match error {
             GuardError::Unresolved { host } => (Code::UrlDnsFailed, host),
             GuardError::Blocked { host } => (Code::UrlSsrfBlocked, host),
+            GuardError::Port { port } => return Fault::of_field(Code::UrlPortBlocked, "url").naming(port).into(),
             GuardError::NotHttps { .. } => return Fault::of_field(Code::UrlNotHttps, "url").into(),
             // Nobody's log is to be filled by whoever asks too often.
             GuardError::ShareUsedUp => return ApiError::busy("too many look-ups of this account are under way"),

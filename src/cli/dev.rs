@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::receiver::{self, Receiver};
 use super::serve::Signals;
-use super::{Output, SettingArgs};
+use super::{Output, SettingArgs, browser};
 use crate::App;
-use crate::clock::{Clock as _, SystemClock};
-use crate::domain::account::KeyHash;
+use crate::api::Welcome;
+use crate::clock::{Clock as _, Random, SystemClock, SystemRandom};
+use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::endpoint::EndpointChange;
 use crate::domain::endpoint::Ordering;
 use crate::domain::event::{NewEvent, message, validation_id};
@@ -21,6 +22,7 @@ use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Email, Role};
+use crate::private_files;
 use crate::store::{NewApiKey, NewEndpoint, NewUser, Page, Store};
 
 /// Where everything is kept.
@@ -37,14 +39,14 @@ const DESCRIPTION: &str = "the receiver built into aldaba dev";
 
 pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) -> anyhow::Result<()> {
     let folder = Path::new(FOLDER);
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {FOLDER}"))?;
+    private_files::make_folder(folder).with_context(|| format!("cannot make the folder {FOLDER}"))?;
     let mut flags = vec![("environment", "development".to_owned()), ("listen", listen)];
     if settings.database_url.is_none() {
         flags.push(("database_url", format!("sqlite://{FOLDER}/aldaba.db")));
     }
     let config = settings.load(flags)?;
     let prefix = config.key_prefix.clone();
-    crate::telemetry::start(&config);
+    settings.start_telemetry(&config);
     let listener = super::bind(&config.listen).await?;
     let receiver_listener = super::bind("127.0.0.1:0").await?;
     let app = App::open(config).await?;
@@ -53,17 +55,27 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
     let base = format!("http://{}", listener.local_addr()?);
     let receiver_url = format!("http://{}/webhook", receiver_listener.local_addr()?);
     let (account, key) = account_and_key(&store, &folder.join("dev-key"), prefix).await?;
-    let app = app.welcoming(account, user(&store, account).await?);
+    let random: &dyn Random = &SystemRandom::default();
+    let token = PlainKey::from_random("", random.array());
+    let user = user(&store, account).await?;
+    let app = app.welcoming(Welcome { account, user, token: KeyHash::of(token.reveal()) });
+    let sign_in = format!("{base}/sign-in/{}", token.reveal());
     let (endpoint, secret) = register(&store, account, &receiver_url).await?;
 
     // Whoever reads the line may send a signal at once.
     let signals = Signals::new()?;
     if output.json {
-        let shown =
-            json!({ "address": base, "api_key": key, "endpoint_id": endpoint.to_string(), "receiver": receiver_url });
+        let shown = json!({
+            "address": base,
+            "api_key": key,
+            "endpoint_id": endpoint.to_string(),
+            "receiver": receiver_url,
+            "sign_in": sign_in,
+        });
         println!("{shown}");
     } else {
-        print_start(&base, &key, endpoint, &receiver_url);
+        print_start(&base, &key, endpoint, &receiver_url, &sign_in);
+        browser::open(&sign_in, &folder.join("sign-in.html"));
     }
     let receiver = Receiver {
         secret: Arc::new(RwLock::new(Some(secret))),
@@ -85,18 +97,18 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
     Ok(())
 }
 
-fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str) {
+fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str, sign_in: &str) {
     println!("listening on {base}");
     println!("\n  Aldaba {} is running in development. Its data is in ./{FOLDER}/.\n", env!("CARGO_PKG_VERSION"));
     println!("  API key    {key}");
     println!("  endpoint   {endpoint}");
     println!("  receiver   {receiver_url}  (built in: it verifies and prints what arrives)");
-    println!("  dashboard  {base}");
+    println!("  dashboard  {sign_in}  (signs you in, until this stops; keep it to yourself)");
     println!("  reference  {base}/docs");
     println!("\n  Publishing {EVENT} …");
 }
 
-/// Who looks at the dashboard: an owner, whom this machine lets in without a password.
+/// Who looks at the dashboard: an owner, whom the link lets in without a password.
 async fn user(store: &Store, account: AccountId) -> anyhow::Result<UserId> {
     let email = Email::parse(EMAIL).context("the address of the first user")?;
     let known = store.users_with(email.clone()).await?;
@@ -123,11 +135,9 @@ async fn account_and_key(store: &Store, file: &Path, prefix: String) -> anyhow::
     let permissions = Permissions::all();
     let new = NewApiKey { account: Some(account.id), name: Some("aldaba dev".into()), permissions, expires_at: None };
     let made = store.create_api_key(new, prefix, None).await?;
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut kept = options.open(file).with_context(|| format!("cannot write {}", file.display()))?;
+    let written = || format!("cannot write {}", file.display());
+    private_files::make_private(file).with_context(written)?;
+    let mut kept = private_files::options().truncate(true).open(file).with_context(written)?;
     kept.write_all(made.key.reveal().as_bytes())?;
     Ok((account.id, made.key.reveal().to_owned()))
 }

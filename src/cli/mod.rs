@@ -1,6 +1,7 @@
 //! Commands: what a person types, and what is printed back.
 
 mod admin;
+mod browser;
 mod dev;
 mod files;
 mod receiver;
@@ -288,15 +289,37 @@ impl SettingArgs {
         Ok(Config::load(self.config.as_deref(), std::env::vars(), database.into_iter().chain(more))?)
     }
 
+    /// Starts logging, and tells what it is that the command line should not have said.
+    fn start_telemetry(&self, config: &Config) {
+        crate::telemetry::start(config);
+        if self.database_url.as_deref().is_some_and(has_password) {
+            tracing::warn!(
+                "--database-url has a password, which every user of this machine can read in the list of processes: \
+                 set ALDABA_DATABASE_URL, or database_url in the settings file"
+            );
+        }
+    }
+
     /// The database, for a command beside the server.
     async fn open(&self) -> anyhow::Result<Store> {
         let config = self.load([])?;
-        crate::telemetry::start(&config);
+        self.start_telemetry(&config);
         let store = Store::open(crate::open_options(&config, Arc::new(SharedClock::default()), false, None)).await?;
         let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
         let actor = Actor::CommandLine(user.unwrap_or_else(|| "unknown".to_owned()));
         Ok(store.acting(Origin { actor, ..Origin::default() }))
     }
+}
+
+/// Whether the URL of a PostgreSQL database has a password, in its authority or as a parameter.
+fn has_password(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
+    let query = rest.split_once('?').map_or("", |(_, query)| query);
+    let in_query =
+        url::form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "password" && !value.is_empty());
+    scheme.starts_with("postgres")
+        && (user.split_once(':').is_some_and(|(_, password)| !password.is_empty()) || in_query)
 }
 
 /// Runs the command line and tells the shell how it ended: 0, or 1 with one clear line on standard error.
@@ -323,7 +346,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 
 async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
     match command {
-        Command::Serve { listen } => serve::serve(settings.load(listen.map(|listen| ("listen", listen)))?).await,
+        Command::Serve { listen } => serve::serve(&settings, listen).await,
         Command::Dev { listen, output } => dev::dev(&settings, listen, output).await,
         Command::Accounts { command: AccountsCommand::Create { name, output } } => {
             admin::create_account(&settings.open().await?, name, output).await

@@ -1,10 +1,11 @@
 //! `aldaba serve`.
 
+use super::SettingArgs;
 use crate::App;
-use crate::config::Config;
 
-pub(super) async fn serve(config: Config) -> anyhow::Result<()> {
-    crate::telemetry::start(&config);
+pub(super) async fn serve(settings: &SettingArgs, listen: Option<String>) -> anyhow::Result<()> {
+    let config = settings.load(listen.map(|listen| ("listen", listen)))?;
+    settings.start_telemetry(&config);
     let listener = super::bind(&config.listen).await?;
     let app = App::open(config).await?;
     // Whoever reads the line may send a signal at once.

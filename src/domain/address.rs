@@ -43,13 +43,37 @@ const SPECIAL_V6: &[(Ipv6Addr, u32)] = &[
 
 /// Whether a receiver may live at `address`.
 ///
-/// An IPv6 address that carries an IPv4 one (mapped, compatible, NAT64, 6to4, Teredo) is never public: a
-/// translator on the way could deliver it to the address inside, and no receiver is published under such a form.
+/// An IPv6 address that carries an IPv4 one (mapped, compatible, NAT64, 6to4, Teredo) is never public: a translator
+/// on the way could deliver it to the address inside, and no receiver is published under such a form. An ISATAP
+/// address lies in an ordinary network: there the address inside decides.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => !SPECIAL_V4.iter().any(|range| in_v4(v4, *range)),
-        IpAddr::V6(v6) => in_v6(v6, GLOBAL_UNICAST) && !SPECIAL_V6.iter().any(|range| in_v6(v6, *range)),
+        IpAddr::V6(v6) => {
+            in_v6(v6, GLOBAL_UNICAST)
+                && !SPECIAL_V6.iter().any(|range| in_v6(v6, *range))
+                && isatap(v6).is_none_or(|v4| is_public(v4.into()))
+        }
     }
+}
+
+/// The IPv4 address that an IPv6 address carries by a form that everybody knows: mapped, compatible, NAT64, 6to4 or
+/// ISATAP.
+pub fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let bits = address.to_bits();
+    let at = |shift: u32| Some(Ipv4Addr::from_bits(u32::try_from(bits >> shift & 0xffff_ffff).expect("32 bits")));
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => at(0),
+        [0x2002, ..] => at(80),
+        _ => isatap(address),
+    }
+}
+
+/// The address inside an ISATAP address, in any network: the interface identifier is `0:5efe` and the IPv4 address
+/// (RFC 5214, section 6.1). The bits for universal and group are not looked at.
+fn isatap(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [.., high, low, first, last] = address.segments();
+    (high & !0x0300 == 0 && low == 0x5efe).then(|| Ipv4Addr::from_bits(u32::from(first) << 16 | u32::from(last)))
 }
 
 fn in_v4(address: Ipv4Addr, (network, bits): (Ipv4Addr, u32)) -> bool {
@@ -170,6 +194,19 @@ mod tests {
         ] {
             assert!(!public(text), "{text}");
         }
+    }
+
+    #[test]
+    fn the_address_inside_an_isatap_address_decides() {
+        for inside in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "192.168.1.1"] {
+            for network in ["2001:4860::", "2a00:1450:4003:800:"] {
+                for identifier in ["0:5efe", "200:5efe", "100:5efe"] {
+                    assert!(!public(&format!("{network}{identifier}:{inside}")), "{network} {identifier} {inside}");
+                }
+            }
+        }
+        assert!(public("2001:4860::5efe:8.8.8.8") && public("2001:4860::200:5efe:8.8.8.8"));
+        assert!(public("2001:4860::5efd:10.0.0.1") && public("2001:4860::400:5efe:10.0.0.1"));
     }
 
     proptest! {

@@ -63,6 +63,8 @@ actions! {
     UserSignedIn = "user.signed_in" on "user",
     UserSignedOut = "user.signed_out_everywhere" on "user",
     PortalLinkCreated = "portal_link.created" on "portal_link",
+    PortalLinkOpened = "portal_link.opened" on "portal_link",
+    PortalLinkRevoked = "portal_link.revoked" on "portal_link",
     SecretsRekeyed = "secrets.rekeyed" on "master_key",
 }
 

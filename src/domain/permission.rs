@@ -39,6 +39,8 @@ permissions! {
     UsersRead = "users:read",
     UsersWrite = "users:write",
     PortalLinksCreate = "portal_links:create",
+    PortalLinksRead = "portal_links:read",
+    PortalLinksDelete = "portal_links:delete",
     All = "*",
 }
 

@@ -139,6 +139,8 @@ pub struct PortalLink {
     pub frame_origins: Vec<String>,
     /// After this it is dead.
     pub expires_at: Timestamp,
+    /// When it was first opened.
+    pub opened_at: Option<Timestamp>,
 }
 
 /// A colour, `#rrggbb`.

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use super::deadline::within;
 use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
 use super::guard::{self, Asker, Begun, GuardError, Resolver};
+use crate::domain::egress_rules::EgressRules;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
 /// While other addresses are left, one that does not answer is given up after this long.
@@ -72,6 +73,7 @@ impl Driver {
 
 pub(super) struct Connector {
     environment: Environment,
+    rules: EgressRules,
     resolver: Arc<dyn Resolver>,
     tls: TlsConnector,
     /// When receivers were reached.
@@ -92,9 +94,9 @@ pub(super) enum ConnectError {
 }
 
 impl Connector {
-    pub fn new(environment: Environment, resolver: Arc<dyn Resolver>) -> Self {
+    pub fn new(environment: Environment, rules: EgressRules, resolver: Arc<dyn Resolver>) -> Self {
         let tls = TlsConnector::from(Arc::new(tls_config()));
-        Self { environment, resolver, tls, reached: Reached::default() }
+        Self { environment, rules, resolver, tls, reached: Reached::default() }
     }
 
     /// The addresses that a connection may go to. `begun` is called when a look-up begins.
@@ -104,7 +106,7 @@ impl Connector {
         asker: Asker,
         begun: Begun<'_>,
     ) -> Result<Vec<SocketAddr>, GuardError> {
-        guard::addresses(url, self.environment, &*self.resolver, (asker, begun)).await
+        guard::addresses(url, self.environment, &self.rules, &*self.resolver, (asker, begun)).await
     }
 
     pub async fn connect(&self, url: &ReceiverUrl, asker: Asker, begun: Begun<'_>) -> Result<Connection, ConnectError> {

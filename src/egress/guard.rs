@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 
 use super::fault::LocalFault;
-use crate::domain::address::is_public;
+use crate::domain::egress_rules::EgressRules;
 use crate::domain::id::{AccountId, AccountKey};
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
@@ -33,6 +33,12 @@ pub enum GuardError {
     /// The account has as many look-ups under way as its share allows.
     #[error("too many look-ups of this account are under way")]
     ShareUsedUp,
+    /// The operator allows other ports only.
+    #[error("this server sends nothing to port {port}")]
+    Port {
+        /// The port of the URL.
+        port: u16,
+    },
     /// This machine could not look the name up.
     #[error(transparent)]
     Local(#[from] LocalFault),
@@ -75,10 +81,14 @@ pub trait Resolver: Send + Sync + 'static {
 pub(super) async fn addresses(
     url: &ReceiverUrl,
     environment: Environment,
+    rules: &EgressRules,
     resolver: &dyn Resolver,
     (asker, begun): (Asker, Begun<'_>),
 ) -> Result<Vec<SocketAddr>, GuardError> {
     let guarded = environment == Environment::Production;
+    if !rules.allows_port(url.port) {
+        return Err(GuardError::Port { port: url.port });
+    }
     let blocked = || GuardError::Blocked { host: url.host.to_string() };
     if guarded && !url.https {
         return Err(GuardError::NotHttps { host: url.host.to_string() });
@@ -104,7 +114,8 @@ pub(super) async fn addresses(
         return Err(GuardError::Unresolved { host: url.host.to_string() });
     }
     // One bad address is enough: a name that leads inside even sometimes is no receiver.
-    if guarded && !found.iter().copied().all(is_public) {
+    let is_bad = |address: IpAddr| rules.denies(address) || guarded && !rules.is_public(address);
+    if found.iter().copied().any(is_bad) {
         return Err(blocked());
     }
     Ok(found.into_iter().map(|address| SocketAddr::new(address, url.port)).collect())
@@ -128,7 +139,7 @@ mod tests {
     async fn check(url: &str, environment: Environment, resolves_to: &[&str]) -> Result<Vec<SocketAddr>, GuardError> {
         let url = ReceiverUrl::parse(url, environment).expect("a URL");
         let found = resolves_to.iter().map(|address| address.parse().expect("an address")).collect();
-        addresses(&url, environment, &Fixed(found), (ASKER, &|| {})).await
+        addresses(&url, environment, &EgressRules::default(), &Fixed(found), (ASKER, &|| {})).await
     }
 
     #[tokio::test]
@@ -163,7 +174,7 @@ mod tests {
     async fn in_production_plain_http_leads_nowhere() {
         let url = ReceiverUrl::parse("http://shop.example/", Environment::Development).expect("a URL");
         let resolver = Fixed(vec!["1.1.1.1".parse().expect("an address")]);
-        let found = addresses(&url, Environment::Production, &resolver, (ASKER, &|| {})).await;
+        let found = addresses(&url, Environment::Production, &EgressRules::default(), &resolver, (ASKER, &|| {})).await;
         assert_eq!(found, Err(GuardError::NotHttps { host: "shop.example".into() }));
     }
 

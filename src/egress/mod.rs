@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::domain::egress_rules::EgressRules;
 use crate::domain::id::AccountId;
 use crate::domain::url::{Environment, ReceiverUrl};
 
@@ -40,16 +41,17 @@ struct Inner {
 }
 
 impl Egress {
-    /// `timeout` bounds a whole attempt, from resolving the name to the last byte that is read.
+    /// Receivers may be where `environment` and the operator's rules say. `timeout` bounds a whole attempt, from
+    /// resolving the name to the last byte that is read.
     pub fn new(
-        environment: Environment,
+        (environment, rules): (Environment, EgressRules),
         brand: &str,
         timeout: Duration,
         clock: Arc<dyn Clock>,
         resolver: Arc<dyn Resolver>,
     ) -> Self {
         Self(Arc::new(Inner {
-            connector: connector::Connector::new(environment, resolver),
+            connector: connector::Connector::new(environment, rules, resolver),
             pool: pool::Pool::default(),
             clock,
             timeout,

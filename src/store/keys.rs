@@ -2,15 +2,20 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use zeroize::Zeroizing;
 
 use super::OpenError;
 use crate::clock::Random;
 use crate::domain::secret::Keyring;
+use crate::private_files;
 
 /// A 32-byte master key that wipes itself.
 pub type MasterKeyBytes = Zeroizing<[u8; 32]>;
+
+/// How often this process has written a key file: each writing has a file of its own until it is put into place.
+static WRITTEN: AtomicU32 = AtomicU32::new(0);
 
 /// Where the master keys come from.
 #[derive(Clone)]
@@ -50,6 +55,7 @@ impl KeySource {
                 if !path.exists() {
                     self.write(&[Zeroizing::new(random.array())], first)?;
                 }
+                private_files::close_to_others(path);
                 let keys = self.read()?;
                 let previous: Vec<[u8; 32]> = keys[1..].iter().map(|key| **key).collect();
                 Ok(Keyring::new(&keys[0], &previous))
@@ -101,13 +107,15 @@ impl KeySource {
             text.push_str(&Zeroizing::new(hex::encode(**key)));
             text.push('\n');
         }
-        let partial = path.with_extension(format!("master-key.{}", std::process::id()));
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let partial = path.with_extension(format!("master-key.{}-{number}", std::process::id()));
         let written = (|| {
-            let mut options = std::fs::OpenOptions::new();
-            options.write(true).create(true).truncate(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            let mut file = options.open(&partial)?;
+            // One that a crash has left; or one that somebody else has put there, to read the key.
+            match std::fs::remove_file(&partial) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = private_files::options().create_new(true).open(&partial)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             put(&partial, path)?;

@@ -7,7 +7,7 @@ use super::{
     Which, WithToken, postgres,
 };
 use crate::domain::account::{KeyHash, PlainKey};
-use crate::domain::id::{AccountId, EndpointId, UserId};
+use crate::domain::id::{AccountId, EndpointId, PortalLinkId, UserId};
 use crate::domain::statistics::{Count, Counted};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, PortalLink, Role, User};
@@ -160,6 +160,21 @@ impl Store {
     /// The link of this token, if it has not ended.
     pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
         on!(self, portal_link(token))
+    }
+
+    /// The links into an account's pages that have not ended, those that live longest first.
+    pub async fn portal_links(&self, account: AccountId, page: Page) -> Result<Paged<PortalLink>, StoreError> {
+        on!(self, portal_links(account, page))
+    }
+
+    /// Writes down that a link is opened, and that in the audit log, where it was not before.
+    pub async fn open_portal_link(&self, token: KeyHash) -> Result<(), StoreError> {
+        on!(self, open_portal_link(token))
+    }
+
+    /// Ends a link of the account before its time.
+    pub async fn delete_portal_link(&self, account: AccountId, id: PortalLinkId) -> Result<(), StoreError> {
+        on!(self, delete_portal_link(account, id))
     }
 
     /// Forgets a step of sessions and portal links that have ended. Returns whether there may be more.

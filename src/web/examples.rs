@@ -25,6 +25,8 @@ pub const ACCOUNT_ID: &str = "3d6f0a3e-5f0c-4a57-9d0e-2f6b1f7c9a10";
 pub const KEY_ID: &str = "c1a4b8de-77f2-4b63-8a4b-0e5d9b2c6f31";
 /// A user.
 pub const USER_ID: &str = "a41c7b90-2d35-4f6e-8c11-9b0d5e7f3a26";
+/// An id of a portal link.
+pub const LINK_ID: &str = "e2f8c1d7-90ab-4e53-b6c4-1d7a3f5b8092";
 /// An event type.
 pub const EVENT_TYPE: &str = "order.shipped";
 
@@ -47,7 +49,7 @@ impl<'a> Example<'a> {
             _ => ENDPOINT_ID,
         };
         let path = call.path.replace("{id}", id).replace("{key_id}", KEY_ID).replace("{user_id}", USER_ID);
-        let path = path.replace("{name}", EVENT_TYPE);
+        let path = path.replace("{link_id}", LINK_ID).replace("{name}", EVENT_TYPE);
         let given = call.parameters.iter().filter_map(|p| Some(format!("{}={}", p.name, p.example?)));
         let query = given.collect::<Vec<_>>().join("&");
         let query = if query.is_empty() { query } else { format!("?{query}") };

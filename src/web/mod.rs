@@ -26,7 +26,8 @@ use crate::api::{self, Api, Language};
 use text::Tongue;
 
 pub use examples::{
-    ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, LANGUAGES, REPLAY_ID, USER_ID,
+    ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, LANGUAGES, LINK_ID, REPLAY_ID,
+    USER_ID,
 };
 pub use guides::GUIDES;
 pub use reading::{Call, call, groups};

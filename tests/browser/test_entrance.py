@@ -158,7 +158,7 @@ def test_who_tries_too_often_is_told_to_wait(browse, tmp_path):
         strict.stop()
 
 
-def test_aldaba_dev_lets_its_own_machine_in_without_a_password(browse, tmp_path):
+def test_the_link_of_aldaba_dev_lets_in_without_a_password(browse, tmp_path):
     base = f"http://127.0.0.1:{free_port()}"
     dev = subprocess.Popen([PROGRAM, "dev", "--listen", base.removeprefix("http://")], cwd=tmp_path,
                            stdout=(tmp_path / "out").open("wb"), stderr=subprocess.STDOUT)
@@ -166,6 +166,8 @@ def test_aldaba_dev_lets_its_own_machine_in_without_a_password(browse, tmp_path)
         eventually(lambda: "dashboard" in (tmp_path / "out").read_text(), "aldaba dev")
         page = browse(base=base)
         page.goto("/")
+        expect(heading(page)).to_have_text("Sign in")
+        page.goto(re.search(r"dashboard +(\S+)", (tmp_path / "out").read_text())[1])
         expect(heading(page)).to_have_text("Overview")
         expect(page.locator("#deliveries tbody tr")).to_have_count(1)
     finally:

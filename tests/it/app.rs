@@ -31,6 +31,8 @@ pub const EVENT: &str = "validation.completed";
 /// A running server.
 pub struct App {
     pub address: SocketAddr,
+    /// Where `/metrics` is, where it has a listener of its own.
+    pub metrics: Option<SocketAddr>,
     pub store: Store,
     pub account: AccountId,
     /// A key of the account that may do everything.
@@ -69,7 +71,7 @@ impl App {
             }
         })
         .await;
-        let store = app.store.clone();
+        let (store, metrics) = (app.store.clone(), app.metrics_address());
         let account = store.create_account("tests".into(), None).await.expect("an account").id;
         let key = key(&store, Some(account), &[Permission::All]).await;
         let operator = super::app::key(&store, None, &[Permission::All]).await;
@@ -79,7 +81,7 @@ impl App {
         let running = tokio::spawn(app.run(listener, async move {
             let _ = stopped.await;
         }));
-        Self { address, store, account, key, operator, folder, stop: Some(stop), running }
+        Self { address, metrics, store, account, key, operator, folder, stop: Some(stop), running }
     }
 
     /// Asks the server to stop, waits for it, and gives the folder of its database.

@@ -246,6 +246,42 @@ async fn the_first_event_of_dev_is_found_by_its_validation() {
     dev.wait().expect("gone");
 }
 
+#[test]
+fn a_password_on_the_command_line_is_warned_of_and_not_repeated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let warning = "--database-url has a password";
+    let told = |url: &str| {
+        let mut command = aldaba(folder.path(), &["accounts", "list", "--database-url", url]);
+        command.env("ALDABA_SECRETS__MASTER_KEY", database::MASTER_KEY);
+        String::from_utf8_lossy(&command.output().expect("it runs").stderr).into_owned()
+    };
+    // Nothing listens there: the warning comes first.
+    for url in [
+        "postgres://aldaba:hunter2@127.0.0.1:1/aldaba?connect_timeout=1",
+        "postgresql://aldaba@127.0.0.1:1/aldaba?connect_timeout=1&password=hunter2",
+    ] {
+        let text = told(url);
+        assert!(text.contains("WARN") && text.contains(warning) && !text.contains("hunter2"), "{text}");
+    }
+    for url in ["postgres://aldaba@127.0.0.1:1/aldaba?connect_timeout=1", "sqlite://a:b@c.db"] {
+        assert!(!told(url).contains(warning), "{url}");
+    }
+}
+
+#[test]
+fn a_server_in_development_that_others_can_reach_warns() {
+    let warning = "environment is development, and other machines can reach this address";
+    for (listen, environment, warns) in
+        [("0.0.0.0:0", "development", true), ("127.0.0.1:0", "development", false), ("0.0.0.0:0", "production", false)]
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = [("ALDABA_LISTEN", listen), ("ALDABA_ENVIRONMENT", environment)];
+        let (status, logs) = Server::start_with(folder.path(), &settings).terminate_with_logs();
+        assert!(status.success());
+        assert_eq!(logs.contains(warning), warns, "{listen} {environment}: {logs}");
+    }
+}
+
 #[tokio::test]
 async fn sigterm_ends_with_0_and_a_second_one_at_once() {
     let folder = tempfile::tempdir().expect("a folder");

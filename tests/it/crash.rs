@@ -27,6 +27,11 @@ impl Server {
         Self::run(aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]), settings)
     }
 
+    /// The same where the settings say where it listens.
+    pub fn start_with(folder: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::run(aldaba(folder, &["serve"]), settings)
+    }
+
     /// The same where the master key is in a file beside the database.
     pub fn start_without_key(folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]);

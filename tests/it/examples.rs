@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use aldaba::web::{
-    self, ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, REPLAY_ID, USER_ID,
+    self, ACCOUNT_ID, BASE, DELIVERY_ID, ENDPOINT_ID, EVENT_ID, EVENT_TYPE, Example, KEY_ID, LINK_ID, REPLAY_ID,
+    USER_ID,
 };
 use serde_json::{Map, Value, json};
 
@@ -16,7 +17,6 @@ use crate::app::{App, Receiver};
 /// The receiver's address in the examples, and what the built-in answers are masked with.
 const RECEIVER: &str = "https://example.com/webhooks";
 const AUDIT_ID: &str = "b7a5e3c9-4d1f-4c86-9a02-7e5d3b1f8c64";
-const LINK_ID: &str = "e2f8c1d7-90ab-4e53-b6c4-1d7a3f5b8092";
 const TIME: &str = "2026-05-01T05:14:38Z";
 const SECONDS: &str = "1777612478";
 const REQUEST: &str = "c4d5e6f7a8b9";
@@ -75,7 +75,15 @@ impl Scene {
             let new = json!({ "email": "ana@example.com", "role": "developer" });
             user = app.post(&format!("{account}/users"), new).await.expect(201).id();
         }
+        let mut link = String::new();
+        if call.group == "Portal links" && call.id != "create_portal_link" {
+            let new = json!({ "permissions": ["webhooks:read", "webhooks:update"], "brand": "Example",
+                              "color": "#0b5cad", "frame_origins": ["https://app.example.com"] });
+            let made = app.call("POST", &format!("{account}/portal-links")).bearer(&app.operator).json(&new);
+            link = made.send().await.expect(201).id();
+        }
         let names = [
+            (LINK_ID, link),
             (USER_ID, user),
             (BASE, format!("http://{}", app.address)),
             (RECEIVER, receiver.url()),

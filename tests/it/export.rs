@@ -13,6 +13,9 @@ use crate::database;
 
 const ALL: &str = "/v1/webhooks/deliveries/export";
 
+/// Formulas that a spreadsheet finds which takes something else than a comma for what separates cells.
+const APART: &str = "a;=1;\"+2\"\t-3\r\n＠4";
+
 /// What Python finds in a file: a list of rows, each a list of cells.
 fn read(format: &str, file: &[u8]) -> Vec<Vec<Value>> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python/bin/python");
@@ -62,8 +65,15 @@ async fn grow(app: &App, more: u32) {
 async fn both_files_say_what_the_list_says_and_run_nothing() {
     let app = App::start().await;
     let receiver = Receiver::start().await;
-    let hostile =
-        ["=1+cmd|' /C calc'!A0", "@SUM(1)", "a \"quoted\", ñ\r\nsecond line", "\u{1}<b>&amp;</b>]]>", " lead"];
+    let hostile = [
+        "=1+cmd|' /C calc'!A0",
+        "@SUM(1)",
+        "＝1",
+        "a \"quoted\", ñ\r\nsecond line",
+        "\u{1}<b>&amp;</b>]]>",
+        " lead",
+        APART,
+    ];
     receiver.script(hostile.map(|text| Reply::Full(200, vec![], text.to_owned())));
     receiver.script([Reply::Status(500)]);
     let (id, _) = app.endpoint(&receiver.url()).await;
@@ -102,7 +112,8 @@ async fn both_files_say_what_the_list_says_and_run_nothing() {
                 let expected = match (format, value) {
                     ("csv", Value::Null) => json!(""),
                     ("csv", Value::Number(number)) => json!(number.to_string()),
-                    ("csv", Value::String(text)) if text.starts_with(['=', '@']) => json!(format!("'{text}")),
+                    ("csv", Value::String(text)) if text == APART => json!("a;'=1;\"'+2\"\t'-3\r\n'＠4"),
+                    ("csv", Value::String(text)) if text.starts_with(['=', '@', '＝']) => json!(format!("'{text}")),
                     ("xlsx", Value::String(text)) => json!(text.replace('\u{1}', "\u{fffd}")),
                     _ => value.clone(),
                 };

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aldaba::domain::egress_rules::EgressRules;
 use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::egress::{Asker, AttemptEnd, Begun, Egress, Lookup, Resolver, StoredTarget};
@@ -192,7 +193,8 @@ async fn the_wait_for_a_look_ups_permit_is_not_timed_against_the_receiver() {
     let job = f.jobs(1).await.remove(0).job;
     let (timeout, wait) = (Duration::from_secs(1), Duration::from_secs(2));
     let resolver = Arc::new(WaitsForPermit(wait));
-    let egress = Egress::new(Environment::Development, "Aldaba", timeout, f.clock.clone(), resolver);
+    let egress =
+        Egress::new((Environment::Development, EgressRules::default()), "Aldaba", timeout, f.clock.clone(), resolver);
     let row = StoredTarget { store: &f.store, job: &job, held_when_paused: true };
     let AttemptEnd::Outcome(outcome) = egress.attempt(&job, &row).await else { panic!("it was made") };
     assert_eq!((outcome.http_status, outcome.error), (Some(200), None));

@@ -12,6 +12,19 @@ use crate::command_line::printed;
 /// The document that the server serves.
 pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| aldaba::api::openapi::document(&aldaba::api::routes()));
 
+/// Headers of any answer of any server, which the reference does not list with each call.
+const USUAL_HEADERS: [&str; 9] = [
+    "content-type",
+    "content-length",
+    "transfer-encoding",
+    "cache-control",
+    "date",
+    "connection",
+    "vary",
+    "x-content-type-options",
+    "strict-transport-security",
+];
+
 /// The operation that serves a path; parts that are written out win over parts that are named.
 fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let parts: Vec<&str> = path.split(['?']).next().unwrap_or("").split('/').collect();
@@ -51,9 +64,7 @@ pub fn check(method: &str, path: &str, answer: &Answer) {
         assert!(!with_status.is_empty(), "{shown} with {code}, which the reference does not list");
     }
     for name in answer.headers.keys().map(axum::http::HeaderName::as_str) {
-        let usual =
-            ["content-type", "content-length", "transfer-encoding", "cache-control", "date", "connection", "vary"]
-                .contains(&name);
+        let usual = USUAL_HEADERS.contains(&name);
         let listed = response["headers"].as_object().expect("headers").keys().any(|k| k.eq_ignore_ascii_case(name));
         assert!(usual || listed, "{shown} with the header {name}, which the reference does not list");
     }

@@ -26,6 +26,7 @@ const WALLS: &[(&str, &[&str])] = &[
     ("src/clock.rs", &["crate::api", "crate::cli", "crate::config", "crate::egress", "crate::engine", "crate::store"]),
     ("src/metrics.rs", &["crate::"]),
     ("src/permits.rs", &["crate::"]),
+    ("src/private_files.rs", &["crate::"]),
     ("src/table.rs", &["crate::"]),
     ("src/waiting.rs", &["crate::"]),
     ("src/store", &["crate::api", "crate::cli", "crate::config", "crate::egress", "crate::engine", "axum", "hyper"]),
@@ -52,6 +53,7 @@ const WALLS: &[(&str, &[&str])] = &[
         ],
     ),
     ("src/config.rs", &["crate::cli", "crate::engine", "crate::egress", "rusqlite", "tokio_postgres"]),
+    ("src/config", &["crate::cli", "crate::engine", "crate::egress", "rusqlite", "tokio_postgres"]),
     ("src/cli", &["rusqlite", "tokio_postgres"]),
 ];
 

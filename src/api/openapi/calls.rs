@@ -6,7 +6,7 @@ use super::{Body, Description, Kind, Tag, filters};
 use crate::api::error::Code;
 
 /// The faults of an endpoint's fields.
-const WEBHOOK_FAULTS: [Code; 14] = [
+const WEBHOOK_FAULTS: [Code; 15] = [
     Code::UrlRequired,
     Code::UrlInvalidType,
     Code::UrlTooLong,
@@ -21,6 +21,7 @@ const WEBHOOK_FAULTS: [Code; 14] = [
     Code::WebhookLimitReached,
     Code::UrlDnsFailed,
     Code::UrlSsrfBlocked,
+    Code::UrlPortBlocked,
 ];
 
 /// The faults of one published event.
@@ -95,6 +96,7 @@ pub const UPDATE_WEBHOOK: Description = Description {
         Code::NoValidFields,
         Code::UrlDnsFailed,
         Code::UrlSsrfBlocked,
+        Code::UrlPortBlocked,
     ],
     guide: Some("when-a-receiver-is-down"),
     related: &["get_webhook", "delete_webhook"],
@@ -582,7 +584,29 @@ pub const CREATE_PORTAL_LINK: Description = Description {
         Code::FrameOriginsInvalid,
     ],
     guide: Some("dashboard"),
-    related: &["get_account", "invite_user"],
+    related: &["list_portal_links", "delete_portal_link"],
+    ..Description::BLANK
+};
+
+pub const LIST_PORTAL_LINKS: Description = Description {
+    id: "list_portal_links",
+    tag: Tag::PortalLinks,
+    title: "List portal links",
+    about: "The links into the account's pages that have not expired, without their addresses: what each allows, until when, and when it was first opened. Those that live longest come first.",
+    answer: Page(Kind::PortalLink, "A page of portal links."),
+    guide: Some("dashboard"),
+    related: &["delete_portal_link", "create_portal_link"],
+    ..Description::BLANK
+};
+
+pub const DELETE_PORTAL_LINK: Description = Description {
+    id: "delete_portal_link",
+    tag: Tag::PortalLinks,
+    title: "Revoke a portal link",
+    about: "Ends a link before its time. Whoever has it open sees nothing more from their next click on.",
+    status: 204,
+    answer: Nothing("The link is revoked."),
+    related: &["list_portal_links", "create_portal_link"],
     ..Description::BLANK
 };
 
@@ -590,7 +614,7 @@ pub const LIST_AUDIT_LOG: Description = Description {
     id: "list_audit_log",
     tag: Tag::AuditLog,
     title: "List the audit log",
-    about: "Every change of endpoints, secrets, replays, event types, accounts, keys and users, and every sign-in, newest first: who made it, to what, when, from where, and in which request. A change and its entry are one commit. An account's key sees what concerns its account, an operator's key everything. Secrets, keys and the values of fields are never in it. Publishing and test sends are in the lists of events and deliveries instead.",
+    about: "Every change of endpoints, secrets, replays, event types, accounts, keys, users and portal links, every sign-in and the first opening of each portal link, newest first: who made it, to what, when, from where, and in which request. A change and its entry are one commit. An account's key sees what concerns its account, an operator's key everything. Secrets, keys and the values of fields are never in it. Publishing and test sends are in the lists of events and deliveries instead.",
     answer: Page(Kind::AuditEntry, "A page of the log."),
     filters: filters::AUDIT_LOG,
     related: &["export_audit_log", "list_api_keys"],

@@ -89,12 +89,12 @@ const TABLES: &[Table] = &[
     },
     Table {
         name: "portal_links",
-        kinds: &[Bytes, Id, Number, Text, Text, Text, Text, Number],
+        kinds: &[Bytes, Id, Number, Text, Text, Text, Text, Number, Number],
         read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY token) AS place, token, id, account, permissions, brand, \
-               color, frame_origins, expires_at FROM portal_links) WHERE place > ?1 ORDER BY place LIMIT ?2",
-        write: "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at) \
-                SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], \
-                $8::bigint[])",
+               color, frame_origins, expires_at, opened_at FROM portal_links) WHERE place > ?1 ORDER BY place LIMIT ?2",
+        write: "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at, \
+                opened_at) SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], \
+                $8::bigint[], $9::bigint[])",
     },
     Table {
         name: "event_types",

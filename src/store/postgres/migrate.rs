@@ -56,6 +56,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/0014_memberships.sql"),
         minimum: 0,
     },
+    Migration {
+        name: "0015_portal_links",
+        sql: include_str!("../../../migrations/postgres/0015_portal_links.sql"),
+        minimum: 0,
+    },
 ];
 
 /// Stands between two steps of a migration's file, on a line of its own.

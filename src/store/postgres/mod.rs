@@ -30,6 +30,7 @@ mod node;
 mod notice;
 mod open;
 mod partitions;
+mod portal;
 mod positions;
 mod privileges;
 mod reads;

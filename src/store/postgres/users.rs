@@ -14,11 +14,10 @@ use super::{Store, corrupt, execute, get, one, row, rows, snapshot, text, time, 
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId, UserId};
-use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Color, Email, PortalLink, Role, User};
-use crate::store::shared::{Deed, words};
+use crate::domain::user::{Email, PortalLink, Role, User};
+use crate::store::shared::Deed;
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
     Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, StoreError, WithToken,
@@ -344,6 +343,7 @@ impl Store {
             color: new.color,
             frame_origins: new.frame_origins,
             expires_at: now.plus(new.lives),
+            opened_at: None,
         };
         let token = self.draw_token();
         let sql = "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at) \
@@ -364,14 +364,6 @@ impl Store {
         keep_effect(&tx, keep, &made, now).await?;
         tx.commit().await?;
         Ok(made)
-    }
-
-    pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
-        let sql = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, a.id AS account_id \
-                   FROM portal_links p JOIN accounts a ON a.key = p.account WHERE p.token = $1 AND p.expires_at > $2 \
-                   AND a.deleted_at IS NULL";
-        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
-        row(&self.client().await?, sql, parameters).await?.as_ref().map(portal_link_from_row).transpose()
     }
 
     pub async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
@@ -545,18 +537,5 @@ pub(super) fn user_from_row(row: &Row) -> Result<User, StoreError> {
         last_sign_in_at: time(row, "last_sign_in_at")?,
         created_at: when(row, "created_at")?,
         updated_at: when(row, "updated_at")?,
-    })
-}
-
-fn portal_link_from_row(row: &Row) -> Result<PortalLink, StoreError> {
-    let color = get::<Option<&str>>(row, "color")?;
-    Ok(PortalLink {
-        id: PortalLinkId(get(row, "id")?),
-        account: AccountId(get(row, "account_id")?),
-        permissions: Permissions::from_column(get(row, "permissions")?),
-        brand: get(row, "brand")?,
-        color: color.map(|text| Color::parse(text).ok_or_else(|| corrupt("color"))).transpose()?,
-        frame_origins: words(get(row, "frame_origins")?),
-        expires_at: when(row, "expires_at")?,
     })
 }

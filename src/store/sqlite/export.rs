@@ -28,6 +28,7 @@ impl Export {
             return Err(OpenError(format!("there is no database {shown}")));
         }
         let failed = |error: rusqlite::Error| OpenError(format!("cannot open the database {shown}: {error}"));
+        open::make_files_private(path).map_err(|e| OpenError(format!("cannot open the database {shown}: {e}")))?;
         let lock = peer::take_lock(path)?;
         let mut db = open::writer_connection(path).map_err(failed)?;
         open::migrate(&mut db, clock)?;

@@ -28,6 +28,7 @@ mod newest;
 mod notice;
 mod open;
 mod peer;
+mod portal;
 mod queue;
 mod readers;
 mod replay;

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavio
 use super::{BUSY_TIMEOUT, Store, admin, dispatch, export, peer, readers::Readers, writer};
 use crate::clock::Clock;
 use crate::domain::audit::Origin;
+use crate::private_files::{close_to_others, make_private, warn_of_open_folder};
 use crate::store::compatible::{Fit, Versions};
 use crate::store::shared::Shared;
 use crate::store::view::View;
@@ -49,6 +50,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/sqlite/0014_memberships.sql"),
         minimum: 0,
     },
+    Migration {
+        name: "0015_portal_links",
+        sql: include_str!("../../../migrations/sqlite/0015_portal_links.sql"),
+        minimum: 0,
+    },
 ];
 
 impl Migration {
@@ -84,6 +90,7 @@ impl Store {
         let shown = path.display().to_string();
         let failed =
             |what: &str, error: &dyn std::fmt::Display| OpenError(format!("{what} the database {shown}: {error}"));
+        make_files_private(path).map_err(|e| failed("cannot open", &e))?;
         let lock = options.inbox.as_ref().map(|_| peer::take_lock(path)).transpose()?;
         let mut connection = connect(path)?;
         let alone = if lock.is_none() { lock_to_migrate(&connection, path)? } else { None };
@@ -102,6 +109,18 @@ impl Store {
             .map_err(|e| failed("cannot read", &e))?;
         Ok(Self { writer, readers: Readers::new(path), view, shared, origin: Origin::default() })
     }
+}
+
+/// Before SQLite opens the file: it gives the log and the shared memory the mode that the file has.
+pub(super) fn make_files_private(path: &Path) -> std::io::Result<()> {
+    warn_of_open_folder(path);
+    make_private(path)?;
+    for beside in ["-wal", "-shm", "-journal", ".lock"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(beside);
+        close_to_others(Path::new(&name));
+    }
+    Ok(())
 }
 
 pub(super) fn writer_connection(path: &Path) -> rusqlite::Result<Connection> {

@@ -24,9 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// One server for one file: a second one would void the leases of the first.
 pub(super) fn take_lock(database: &Path) -> Result<std::fs::File, OpenError> {
     let shown = database.display();
-    let file = std::fs::OpenOptions::new()
+    // Whoever can open this file can hold its lock, and keep the server from starting.
+    let file = crate::private_files::options()
         .read(true)
-        .write(true)
         .create(true)
         .truncate(false)
         .open(lock_path(database))

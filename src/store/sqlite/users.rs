@@ -12,11 +12,10 @@ use super::{Store, parsed};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId, UserId};
-use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Color, Email, PortalLink, Role, User};
-use crate::store::shared::{Deed, Shared, words};
+use crate::domain::user::{Email, PortalLink, Role, User};
+use crate::store::shared::{Deed, Shared};
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
     Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, StoreError, WithToken,
@@ -361,26 +360,22 @@ impl Store {
                     expires_at.as_millis(),
                 ])?;
                 let NewPortalLink { account: owner, permissions, brand, color, frame_origins, .. } = new;
-                let resource = PortalLink { id, account: owner, permissions, brand, color, frame_origins, expires_at };
+                let resource = PortalLink {
+                    id,
+                    account: owner,
+                    permissions,
+                    brand,
+                    color,
+                    frame_origins,
+                    expires_at,
+                    opened_at: None,
+                };
                 let made = WithToken { resource, token: Some(token) };
                 tx.audit(&origin, &Deed::of(account.key, Action::PortalLinkCreated, id))?;
                 tx.keep(keep, &made)?;
                 Ok(made)
             })
             .await
-    }
-
-    /// The link of this token, if it has not ended.
-    pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
-        let now = self.shared.clock.now();
-        self.read_short(None, move |db| {
-            let sql = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, a.id AS account_id \
-                       FROM portal_links p JOIN accounts a ON a.key = p.account WHERE p.token = ?1 \
-                       AND p.expires_at > ?2 AND a.deleted_at IS NULL";
-            let parameters = params![token.as_bytes(), now.as_millis()];
-            Ok(db.prepare_cached(sql)?.query_row(parameters, portal_link_from_row).optional()?)
-        })
-        .await
     }
 
     /// Forgets a step of sessions and portal links that have ended. Returns whether there may be more.
@@ -566,19 +561,5 @@ pub(super) fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
         last_sign_in_at: time(row, "last_sign_in_at")?,
         created_at: Timestamp::from_millis(row.get("created_at")?),
         updated_at: Timestamp::from_millis(row.get("updated_at")?),
-    })
-}
-
-fn portal_link_from_row(row: &Row<'_>) -> rusqlite::Result<PortalLink> {
-    Ok(PortalLink {
-        id: PortalLinkId(uuid(row, "id")?),
-        account: AccountId(uuid(row, "account_id")?),
-        permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
-        brand: row.get("brand")?,
-        color: parsed(row, "color", |text: Option<String>| {
-            text.map_or(Some(None), |text| Color::parse(&text).map(Some))
-        })?,
-        frame_origins: words(&row.get::<_, String>("frame_origins")?),
-        expires_at: Timestamp::from_millis(row.get("expires_at")?),
     })
 }

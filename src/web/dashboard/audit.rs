@@ -16,7 +16,7 @@ const FILTERS: [&str; 7] = ["action", "actor_id", "resource_type", "resource_id"
 const MORE: [&str; 3] = ["actor_id", "resource_id", "account_id"];
 
 /// What can be done, by the names that the API has for it.
-const ACTIONS: [&str; 24] = [
+const ACTIONS: [&str; 26] = [
     "webhook.created",
     "webhook.updated",
     "webhook.deleted",
@@ -40,6 +40,8 @@ const ACTIONS: [&str; 24] = [
     "user.signed_in",
     "user.signed_out_everywhere",
     "portal_link.created",
+    "portal_link.opened",
+    "portal_link.revoked",
     "secrets.rekeyed",
 ];
 
@@ -269,6 +271,8 @@ fn in_words(v: &Visit, action: &str) -> String {
         "user.signed_in" => v.say("Signed in"),
         "user.signed_out_everywhere" => v.say("Signed out everywhere"),
         "portal_link.created" => v.say("Portal link created"),
+        "portal_link.opened" => v.say("Portal link opened"),
+        "portal_link.revoked" => v.say("Portal link revoked"),
         "secrets.rekeyed" => v.say("Secrets encrypted with another key"),
         other => other.to_owned(),
     }

@@ -64,7 +64,8 @@ async fn visit(dashboard: &Dashboard, arrival: &mut Arrival) -> Result<(Visit, O
     if let Some(link) = arrival.param("token").map(str::to_owned) {
         // A portal's pages are for whoever has the link: whoever has signed in besides is nobody here.
         arrival.visitor = None;
-        let found = dashboard.api.portal(&link).await.map_err(|error| Box::new(arrival.refusal(&error)))?;
+        let found =
+            dashboard.api.open_portal(&arrival.door, &link).await.map_err(|error| Box::new(arrival.refusal(&error)))?;
         let Some(found) = found else {
             arrival.framed_by = FramedBy::Anybody;
             let say = |text: &str| arrival.tongue.say(text);
@@ -248,11 +249,7 @@ pub(super) async fn home(State(dashboard): State<Dashboard>, request: Request) -
     if let Some(visitor) = &arrival.visitor {
         return arrival.redirect(&home_of(visitor));
     }
-    match dashboard.api.welcome(&arrival.door, &arrival.headers).await {
-        Ok(Some(token)) => arrival.welcome(&dashboard, &token, "/"),
-        Ok(None) => arrival.redirect("/sign-in"),
-        Err(error) => arrival.refusal(&error),
-    }
+    arrival.redirect("/sign-in")
 }
 
 /// The same page without a slash at its end.

@@ -98,6 +98,7 @@ pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
         .route("/", get(entrance::home))
         .route("/sign-in", get(sign_in::ask).post(sign_in::sign_in))
         .route("/sign-in/choose", post(sign_in::choose))
+        .route("/sign-in/{token}", get(sign_in::by_link))
         .route("/join/{invitation}", get(sign_in::invited).post(sign_in::join))
         .route("/sign-out", act(me::sign_out))
         .route("/me", look(me::show))

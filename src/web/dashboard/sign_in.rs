@@ -23,6 +23,27 @@ pub(super) async fn ask(State(dashboard): State<Dashboard>, request: Request) ->
     arrival.alone(200, &form(&dashboard, &arrival, "", None))
 }
 
+/// `GET /sign-in/{token}`: the link that `aldaba dev` prints.
+pub(super) async fn by_link(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
+    let arrival = match Arrival::read(&dashboard, request).await {
+        Ok(arrival) => arrival,
+        Err(refused) => return *refused,
+    };
+    match dashboard.api.welcome(&arrival.door, arrival.param("token").unwrap_or("")).await {
+        Ok(Some(token)) => arrival.welcome(&dashboard, &token, "/"),
+        Ok(None) => {
+            let say = |text: &str| arrival.tongue.say(text);
+            let content = html! {
+                h1 { (say("This sign-in link cannot be used")) }
+                p { (say("A sign-in link holds until the server that printed it stops. Open its newest one.")) }
+                p { a href="/sign-in" { (say("Sign in")) } }
+            };
+            arrival.alone(404, &content)
+        }
+        Err(error) => arrival.refusal(&error),
+    }
+}
+
 /// `POST /sign-in`
 pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
     let mut arrival = match Arrival::read(&dashboard, request).await {
@@ -155,7 +176,7 @@ fn form(dashboard: &Dashboard, arrival: &Arrival, email: &str, told: Option<&str
         }
         p.quiet { (say("Forgotten your password? An owner of your account can make you a new invitation link.")) }
         @if dashboard.api.welcomes() {
-            p { a href="/" { (say("This server runs for trying it: come in without a password")) } }
+            p { (say("This server runs for trying it: the sign-in link that it has printed needs no password.")) }
         }
     }
 }

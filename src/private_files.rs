@@ -1,0 +1,83 @@
+//! Files that only their owner may read and write (0600), and folders that only their owner may enter (0700).
+//!
+//! Modes are set by path: a process that closes any handle of an SQLite file loses its locks on that file. Where the
+//! system has no modes, nothing is done.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+/// What group and others may do.
+#[cfg(unix)]
+const OTHERS: u32 = 0o077;
+
+/// Makes the file where it is missing, and takes the rights of group and others away where it has some. Where that is
+/// not allowed, a warning says so.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    match options().create_new(true).open(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            close_to_others(path);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// How a file that is private is opened to be written; one that is made has the mode 0600.
+pub fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Takes the rights of group and others on a file away. What is not there needs nothing.
+#[cfg(unix)]
+pub fn close_to_others(path: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let Ok(found) = std::fs::metadata(path) else { return };
+    let mode = found.permissions().mode();
+    if !found.is_file() || mode & OTHERS == 0 {
+        return;
+    }
+    let file = path.display();
+    match std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode & 0o600)) {
+        Ok(()) => tracing::debug!(%file, "other users could open this file: its mode is 0600 now"),
+        Err(error) => {
+            tracing::warn!(%file, %error, "other users can open this file and its mode cannot be set: make it 0600");
+        }
+    }
+}
+
+/// Takes the rights of group and others on a file away.
+#[cfg(not(unix))]
+pub fn close_to_others(_: &Path) {}
+
+/// Makes a folder of our own, where it is missing.
+pub fn make_folder(path: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Says in the log where others could put files of theirs into the folder of `file`, or remove ours.
+#[cfg(unix)]
+pub fn warn_of_open_folder(file: &Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let open = std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o022 != 0);
+    if open {
+        let folder = folder.display();
+        tracing::warn!(%folder, "other users can write to the folder of the database: set its mode to 0700");
+    }
+}
+
+/// Says in the log where others could put files of theirs into the folder of `file`.
+#[cfg(not(unix))]
+pub fn warn_of_open_folder(_: &Path) {}

@@ -1,0 +1,105 @@
+//! Portal links after they were made: what opens an account's pages, when it was first opened, and its end before its
+//! time.
+
+use rusqlite::{OptionalExtension as _, Row, params};
+
+use super::admin::{account, count, sql_offset};
+use super::book::{time, uuid};
+use super::{Store, parsed};
+use crate::domain::account::KeyHash;
+use crate::domain::audit::Action;
+use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
+use crate::domain::permission::Permissions;
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Color, PortalLink};
+use crate::store::shared::{Deed, words};
+use crate::store::{Page, Paged, StoreError};
+
+/// The columns of a link, and its account where that is there.
+const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \
+                     a.id AS account_id \
+                     FROM portal_links p JOIN accounts a ON a.key = p.account AND a.deleted_at IS NULL";
+
+impl Store {
+    /// The link of this token, if it has not ended.
+    pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
+        let now = self.shared.clock.now();
+        self.read_short(None, move |db| {
+            let sql = format!("{LINKS} WHERE p.token = ?1 AND p.expires_at > ?2");
+            let parameters = params![token.as_bytes(), now.as_millis()];
+            Ok(db.prepare_cached(&sql)?.query_row(parameters, from_row).optional()?)
+        })
+        .await
+    }
+
+    /// The links into an account's pages that have not ended.
+    pub async fn portal_links(&self, owner: AccountId, page: Page) -> Result<Paged<PortalLink>, StoreError> {
+        let now = self.shared.clock.now().as_millis();
+        self.read(Some(owner), move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let key = account(&snapshot, owner)?.key.0;
+            let sql = "SELECT COUNT(*) FROM portal_links WHERE account = ?1 AND expires_at > ?2";
+            let total = count(&snapshot, sql, [key, now])?;
+            let sql = format!(
+                "{LINKS} WHERE p.account = ?1 AND p.expires_at > ?2 ORDER BY p.expires_at DESC, p.id LIMIT ?3 OFFSET ?4"
+            );
+            let mut statement = snapshot.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![key, now, page.limit(), sql_offset(page)], from_row)?;
+            Ok(Paged::exact(rows.collect::<Result<_, _>>()?, total))
+        })
+        .await
+    }
+
+    /// Writes down that a link is opened, where it was not before.
+    pub async fn open_portal_link(&self, token: KeyHash) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let sql = "UPDATE portal_links SET opened_at = ?2 WHERE token = ?1 AND opened_at IS NULL \
+                           RETURNING id, account";
+                let opened = tx
+                    .db
+                    .prepare_cached(sql)?
+                    .query_row(params![token.as_bytes(), tx.now.as_millis()], |row| {
+                        Ok((PortalLinkId(uuid(row, "id")?), AccountKey(row.get("account")?)))
+                    })
+                    .optional()?;
+                match opened {
+                    Some((id, account)) => tx.audit(&origin, &Deed::of(account, Action::PortalLinkOpened, id)),
+                    None => Ok(()),
+                }
+            })
+            .await
+    }
+
+    /// Ends a link of the account before its time.
+    pub async fn delete_portal_link(&self, owner: AccountId, id: PortalLinkId) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let account = account(tx.db, owner)?.key;
+                let sql = "DELETE FROM portal_links WHERE account = ?1 AND id = ?2 AND expires_at > ?3";
+                let parameters = params![account.0, id.0.as_bytes(), tx.now.as_millis()];
+                if tx.db.prepare_cached(sql)?.execute(parameters)? == 0 {
+                    return Err(StoreError::NotFound);
+                }
+                tx.audit(&origin, &Deed::of(account, Action::PortalLinkRevoked, id))
+            })
+            .await
+    }
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<PortalLink> {
+    Ok(PortalLink {
+        id: PortalLinkId(uuid(row, "id")?),
+        account: AccountId(uuid(row, "account_id")?),
+        permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
+        brand: row.get("brand")?,
+        color: parsed(row, "color", |text: Option<String>| {
+            text.map_or(Some(None), |text| Color::parse(&text).map(Some))
+        })?,
+        frame_origins: words(&row.get::<_, String>("frame_origins")?),
+        expires_at: Timestamp::from_millis(row.get("expires_at")?),
+        opened_at: time(row, "opened_at")?,
+    })
+}

@@ -1,0 +1,59 @@
+//! Where requests go by the operator's own rules: networks, ports and translators, looked at on create and at each
+//! attempt.
+
+use serde_json::json;
+
+use crate::app::{App, EVENT, Receiver};
+
+#[tokio::test]
+async fn in_production_an_address_inside_another_decides() {
+    let settings = [("ENVIRONMENT", "production"), ("EGRESS__NAT64_PREFIXES", "2a00:1:2:3::/96, 2a00:5::/32")];
+    let app = App::with(&settings).await;
+    let create = |url: String| app.post("/v1/webhooks", json!({ "url": url, "events": [EVENT] }));
+    for inside in [
+        // ISATAP in an ordinary network.
+        "2001:4860::5efe:10.0.0.1",
+        "2001:4860::200:5efe:127.0.0.1",
+        // The operator's own translators.
+        "2a00:1:2:3::10.0.0.1",
+        "2a00:1:2:3::169.254.169.254",
+        "2a00:5:a00:1::",
+    ] {
+        create(format!("https://[{inside}]/")).await.refused(400, "url_ssrf_blocked", "/data/attributes/url");
+    }
+    for public in ["2001:4860::5efe:8.8.8.8", "2a00:1:2:3::8.8.8.8", "2a00:5:808:808::", "2001:4860::a00:1"] {
+        create(format!("https://[{public}]/")).await.expect(201);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_network_that_the_operator_denies() {
+    let app = App::with(&[("ENVIRONMENT", "production"), ("EGRESS__DENY_NETWORKS", "1.2.3.0/24,2a00:9::/32")]).await;
+    let create = |url: &str| app.post("/v1/webhooks", json!({ "url": url, "events": [EVENT] }));
+    for denied in ["https://1.2.3.4/", "https://[2a00:9::1]/", "https://[2001:4860::5efe:1.2.3.4]/"] {
+        create(denied).await.refused(400, "url_ssrf_blocked", "/data/attributes/url");
+    }
+    create("https://1.2.4.4/").await.expect(201);
+}
+
+#[tokio::test]
+async fn rules_that_came_after_an_endpoint_hold_at_its_next_attempt_in_development_too() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    let test = format!("/v1/webhooks/{id}/test");
+    let app = app.restart(&[("EGRESS__DENY_NETWORKS", "127.0.0.0/8")]).await;
+    let told = app.call("POST", &test).send().await.expect(200);
+    assert_eq!(told.attribute("delivered"), false);
+    assert!(told.attribute("error").as_str().expect("text").contains("to which nothing is sent"), "{}", told.json);
+    let app = app.restart(&[("EGRESS__ALLOW_PORTS", "443,8443")]).await;
+    let told = app.call("POST", &test).send().await.expect(200);
+    let expected = format!("this server sends nothing to port {}", receiver.address.port());
+    assert_eq!(told.attribute("error"), &json!(expected));
+    let refused = app.post("/v1/webhooks", json!({ "url": receiver.url(), "events": [EVENT] })).await;
+    refused.refused(400, "url_port_blocked", "/data/attributes/url");
+    assert_eq!(receiver.received().len(), 0);
+    let app = app.restart(&[("EGRESS__ALLOW_PORTS", &receiver.address.port().to_string())]).await;
+    let told = app.call("POST", &test).send().await.expect(200);
+    assert_eq!(told.attribute("delivered"), true);
+}
