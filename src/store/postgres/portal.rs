@@ -28,15 +28,19 @@ impl Store {
     pub async fn portal_links(&self, owner: AccountId, page: Page) -> Result<Paged<PortalLink>, StoreError> {
         let now = self.now().as_millis();
         let mut client = self.reader(Some(owner)).await?;
-        let db = snapshot(&mut client).await?;
-        let key = account(&db, owner).await?.key.0;
-        let sql = "SELECT count(*) AS total FROM portal_links WHERE account = $1 AND expires_at > $2";
-        let total = count(&db, sql, &[&key, &now]).await?;
-        let sql = format!(
-            "{LINKS} WHERE p.account = $1 AND p.expires_at > $2 ORDER BY p.expires_at DESC, p.id LIMIT $3 OFFSET $4"
-        );
-        let found = rows(&db, &sql, &[&key, &now, &i64::from(page.limit()), &offset(page)]).await?;
-        Ok(Paged::exact(found.iter().map(from_row).collect::<Result<_, _>>()?, total))
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let key = account(&db, owner).await?.key.0;
+            let sql = "SELECT count(*) AS total FROM portal_links WHERE account = $1 AND expires_at > $2";
+            let total = count(&db, sql, &[&key, &now]).await?;
+            let sql = format!(
+                "{LINKS} WHERE p.account = $1 AND p.expires_at > $2 ORDER BY p.expires_at DESC, p.id LIMIT $3 OFFSET $4"
+            );
+            let found = rows(&db, &sql, &[&key, &now, &i64::from(page.limit()), &offset(page)]).await?;
+            Ok(Paged::exact(found.iter().map(from_row).collect::<Result<_, _>>()?, total))
+        }
+        .await;
+        client.end(found)
     }
 
     pub async fn open_portal_link(&self, token: KeyHash) -> Result<(), StoreError> {
