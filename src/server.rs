@@ -40,6 +40,10 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Bytes of an answer that are handed to the connection at once. hyper copies them; the rest of a larger answer is not copied.
 const MAX_PIECE: usize = 32 * 1024;
 
+/// Pieces that one connection sends before others have their turn. The kernel may take megabytes at once, and hundreds of clients
+/// that ask for large answers would hold up everybody else for seconds.
+const PIECES_AT_ONCE: u8 = 8;
+
 /// After an error of accepting (no file descriptors left), before the next try.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
@@ -182,13 +186,15 @@ fn until_sent(response: Response<Body>, under_way: UnderWay) -> Response<Body> {
     if response.body().size_hint().exact().is_some_and(|bytes| bytes <= MAX_PIECE as u64) {
         return response;
     }
-    response.map(|body| Body::new(Sending { body, rest: Bytes::new(), _under_way: under_way }))
+    response.map(|body| Body::new(Sending { body, rest: Bytes::new(), sent: 0, _under_way: under_way }))
 }
 
 /// A body that goes out piece by piece: hyper copies each piece, and takes no more while the client has not taken these.
 struct Sending {
     body: Body,
     rest: Bytes,
+    /// Pieces since others had their turn.
+    sent: u8,
     _under_way: UnderWay,
 }
 
@@ -200,6 +206,11 @@ impl HttpBody for Sending {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.sent == PIECES_AT_ONCE {
+            self.sent = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if self.rest.is_empty() {
             match ready!(Pin::new(&mut self.body).poll_frame(context)).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.rest = data,
@@ -208,6 +219,7 @@ impl HttpBody for Sending {
                 None => return Poll::Ready(None),
             }
         }
+        self.sent += 1;
         let piece = self.rest.len().min(MAX_PIECE);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(piece)))))
     }
