@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 /// The shortest time between two lines of one place.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Lets one line a second pass. Each place that logs has its own.
+/// Lets one line a second pass, or one in another interval. Each place that logs has its own.
 #[derive(Debug)]
-pub struct LogLimit(Mutex<State>);
+pub struct LogLimit {
+    interval: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Debug)]
 struct State {
@@ -19,7 +22,12 @@ struct State {
 impl LogLimit {
     /// A limit that nothing has passed yet.
     pub const fn new() -> Self {
-        Self(Mutex::new(State { last: None, suppressed: 0 }))
+        Self::every(INTERVAL)
+    }
+
+    /// The same with so long between two lines: for what stays wrong until somebody changes a setting.
+    pub const fn every(interval: Duration) -> Self {
+        Self { interval, state: Mutex::new(State { last: None, suppressed: 0 }) }
     }
 
     /// Whether a line may be written now; with it, how many were suppressed since the last one.
@@ -27,9 +35,14 @@ impl LogLimit {
         self.admit_at(Instant::now())
     }
 
+    /// Counts a line that is not written for another reason.
+    pub fn suppress(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).suppressed += 1;
+    }
+
     fn admit_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now.saturating_duration_since(last) < INTERVAL) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.last.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
             state.suppressed += 1;
             return None;
         }

@@ -19,7 +19,7 @@ pub(super) struct AuditAttributes {
     /// The account that it concerns; `null` for what is the operator's.
     #[schema(required, format = "uuid")]
     account_id: Option<String>,
-    /// `api_key` of the account, `operator_key`, `command_line` or `system`.
+    /// `api_key`, `user`, `portal_link`, `operator_key`, `operator_user`, `command_line`, `anonymous` or `system`.
     actor_type: String,
     /// The id of the API key; `null` where the actor has none. An account is told of its own keys only.
     #[schema(required)]

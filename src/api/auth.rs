@@ -93,7 +93,7 @@ impl Caller {
     pub(super) fn may_replace_password_of(&self, user: UserId) -> bool {
         match &self.actor {
             Actor::User(id, _) | Actor::OperatorUser(id, _) => self.confirmed && *id != user,
-            Actor::PortalLink(_) => false,
+            Actor::PortalLink(_) | Actor::Anonymous => false,
             Actor::ApiKey(..) | Actor::OperatorKey(..) | Actor::CommandLine(_) | Actor::System => true,
         }
     }

@@ -7,6 +7,7 @@ use super::Api;
 use super::error::{ApiError, Code};
 use super::limits::Bucket;
 use super::people::{Doorstep, SignInRefused, Visitor, counted, totp, totp_secret};
+use super::tries::Guess;
 use crate::domain::id::UserId;
 use crate::domain::secret::Secret;
 use crate::store::{Proof, SignInChange};
@@ -145,7 +146,7 @@ impl Api {
         }
         let right = self.is_password(door, given.password, hash.clone()).await?;
         let (Some(known), Some(hash)) = (known.filter(|_| right), hash) else { return Err(SignInRefused::Wrong) };
-        let step = self.second_step(&known, given.code)?;
+        let step = self.guessed_step(&known, given.code, Guess::Session).await?;
         Ok(Proof::Password(hash, step))
     }
 }

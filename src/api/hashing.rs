@@ -53,7 +53,7 @@ impl Hashing {
     ) -> Result<T, ApiError> {
         let refused = || ApiError::busy("too many passwords of your network are being checked");
         let _line = self.lines.take(network(from, LINE), (PLACES, OF_LINE)).ok_or_else(refused)?;
-        let site = network(from, SITE);
+        let site = site(from);
         let _site = self.sites.try_take(site).ok_or_else(refused)?;
         let turn = self.turns.take(site).await;
         let worked = tokio::task::spawn_blocking(move || {
@@ -63,6 +63,11 @@ impl Hashing {
         });
         worked.await.map_err(|_| Code::InternalError.into())
     }
+}
+
+/// The network of an address that one customer has at most.
+pub(super) fn site(address: Option<IpAddr>) -> Option<IpNet> {
+    network(address, SITE)
 }
 
 /// The network of an address, by the length of its prefix in IPv4 and in IPv6.

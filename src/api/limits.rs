@@ -144,6 +144,21 @@ impl RateLimiter {
         F: Future<Output = Result<RateWindow, StoreError>>,
     {
         let Some(limit) = self.limits.of(bucket) else { return Ok(None) };
+        let whole = RateLimit { calls: limit.calls.saturating_mul(times), window: limit.window };
+        self.take_of((limit, whole), (key, bucket), now, ask).await.map(Some)
+    }
+
+    /// Counts a call of a window with the limit `whole`, or refuses it by naming `limit`. Returns when the window ends.
+    async fn take_of<F>(
+        &self,
+        (limit, whole): (RateLimit, RateLimit),
+        (key, bucket): (Uuid, Bucket),
+        now: Timestamp,
+        ask: impl FnOnce(RateLimit) -> F,
+    ) -> Result<Timestamp, ApiError>
+    where
+        F: Future<Output = Result<RateWindow, StoreError>>,
+    {
         let mut windows = self.shard(key).lock().await;
         if windows.open.len() >= MAX_WINDOWS / SHARDS && now.since(windows.swept_at) >= SWEEP_EVERY {
             windows.open.retain(|_, window| window.ends_at > now);
@@ -155,18 +170,17 @@ impl RateLimiter {
         if let Some(window) = windows.open.get_mut(&(key, bucket)).filter(is_open) {
             if window.left > 0 {
                 window.left -= 1;
-                return Ok(Some(window.ends_at));
+                return Ok(window.ends_at);
             }
             if window.spent {
                 return Err(refusal(limit, window.ends_at, now));
             }
         }
-        let whole = RateLimit { calls: limit.calls.saturating_mul(times), window: limit.window };
         let RateWindow { ends_at, granted } = ask(whole).await?;
         // Who was given nothing, or all of it, need not ask again.
         let (left, spent) = (granted.saturating_sub(1), granted == 0 || granted >= whole.calls);
         windows.open.insert((key, bucket), Window { ends_at, left, spent });
-        if granted == 0 { Err(refusal(limit, ends_at, now)) } else { Ok(Some(ends_at)) }
+        if granted == 0 { Err(refusal(limit, ends_at, now)) } else { Ok(ends_at) }
     }
 
     /// Gives a call back to the window that it was counted in, if that is still open.
@@ -198,18 +212,40 @@ impl Api {
 
     /// Counts a call of a caller and of their account, or refuses it.
     pub(super) async fn count(&self, caller: &Caller, bucket: Bucket) -> Result<Counted, ApiError> {
+        let account = caller.counted_with.map(|account| (account, ACCOUNT_TIMES));
+        self.count_in(bucket, [(caller.counted_as, 1)].into_iter().chain(account)).await
+    }
+
+    /// Counts a call in each of these windows, which have so many times the bucket's limit, or in none of them.
+    pub(super) async fn count_in(
+        &self,
+        bucket: Bucket,
+        windows: impl IntoIterator<Item = (Uuid, u32)>,
+    ) -> Result<Counted, ApiError> {
         let mut counted = Counted { bucket, windows: Vec::new() };
-        let Some(ends_at) = self.take((caller.counted_as, bucket, 1)).await? else { return Ok(counted) };
-        counted.windows.push((caller.counted_as, ends_at));
-        let Some(account) = caller.counted_with else { return Ok(counted) };
-        match self.take((account, bucket, ACCOUNT_TIMES)).await {
-            Ok(ends_at) => counted.windows.extend(ends_at.map(|ends_at| (account, ends_at))),
-            Err(refused) => {
-                self.give_back(counted).await;
-                return Err(refused);
+        for (key, times) in windows {
+            match self.take((key, bucket, times)).await {
+                Ok(ends_at) => counted.windows.extend(ends_at.map(|ends_at| (key, ends_at))),
+                Err(refused) => {
+                    self.give_back(counted).await;
+                    return Err(refused);
+                }
             }
         }
         Ok(counted)
+    }
+
+    /// Counts something in a window whose limit no setting changes; `None` where the limit is reached.
+    pub(super) async fn count_fixed(&self, key: Uuid, limit: RateLimit) -> Result<Option<Counted>, ApiError> {
+        let (now, bucket) = (self.clock.now(), Bucket::Login);
+        let ask =
+            |limit: RateLimit| Box::pin(self.store.take_calls(key, bucket.name(), limit.calls, limit.window, now));
+        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take_of((limit, limit), (key, bucket), now, ask)).await;
+        match taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))? {
+            Ok(ends_at) => Ok(Some(Counted { bucket, windows: vec![(key, ends_at)] })),
+            Err(refused) if refused.status() == 429 => Ok(None),
+            Err(failed) => Err(failed),
+        }
     }
 
     /// Gives a call back, as if it had not been counted.

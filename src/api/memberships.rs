@@ -10,8 +10,10 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use zeroize::Zeroizing;
 
 use super::Api;
+use super::device::Device;
 use super::error::{ApiError, Code};
 use super::people::{Doorstep, NOBODY, Opened, SignInRefused, Typed, token_hash};
+use super::tries::{Guess, Opens};
 use crate::clock::Random;
 use crate::domain::account::KeyHash;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, User};
@@ -63,12 +65,14 @@ fn salt_of(hash: &PasswordHash) -> Option<[u8; SALT]> {
 }
 
 impl Api {
-    /// The users whom these words let in, each with what was proved. It takes one hash, whoever they are and however many.
+    /// The users whom these words let in, each with what was proved. It takes one hash, whoever they are and however
+    /// many. Users whose password was right and whose code was not are added to `wrong_code`.
     pub(super) async fn let_in(
         &self,
         door: &Doorstep,
         email: Option<Email>,
-        typed: &Typed<'_>,
+        (typed, device, opens): (&Typed<'_>, Option<&Device>, &Opens),
+        wrong_code: &mut Vec<User>,
     ) -> Result<Vec<(User, Proof)>, SignInRefused> {
         if typed.password.chars().count() > MAX_PASSWORD_CHARS {
             return Ok(Vec::new());
@@ -85,12 +89,18 @@ impl Api {
         let Some(email) = email else { return Ok(Vec::new()) };
         let (mut let_in, mut failed) = (Vec::new(), None);
         for known in self.store.opened_by(email, hash.clone()).await? {
-            match self.second_step(&known, typed.code) {
+            if !opens.allows(known.user.id) {
+                continue;
+            }
+            match self.guessed_step(&known, typed.code, Guess::SignIn(device)).await {
                 Ok(step) => let_in.push((known.user, Proof::Password(hash.clone(), step))),
                 // The code of another account's second factor, or none.
-                Err(SignInRefused::Wrong) => {}
+                Err(SignInRefused::Wrong) => wrong_code.push(known.user),
                 Err(refused) => failed = Some(refused),
             }
+        }
+        if let_in.is_empty() && wrong_code.is_empty() {
+            self.guess_for_nobody(door, typed.code).await?;
         }
         failed.filter(|_| let_in.is_empty()).map_or(Ok(let_in), Err)
     }
@@ -100,12 +110,14 @@ impl Api {
         &self,
         door: &Doorstep,
         mut let_in: Vec<(User, Proof)>,
+        device: Option<Device>,
     ) -> Result<SignedIn, SignInRefused> {
         if let_in.len() <= 1 {
             let (user, proof) = let_in.pop().ok_or(SignInRefused::Wrong)?;
             let token = self.acting(door, &user).sign_in(user.id, proof, self.settings.sessions.lifetime).await?;
             let has_news = user.factor_reset_at.is_some();
-            return Ok(SignedIn::Opened(Opened { token: token.reveal().to_owned(), has_news }));
+            let device = self.known_device(device, user.id);
+            return Ok(SignedIn::Opened(Opened { token: token.reveal().to_owned(), device, has_news }));
         }
         let mut offers = Vec::new();
         for (user, proof) in let_in {
@@ -125,13 +137,20 @@ impl Api {
     }
 
     /// Opens the account that was chosen among these offers.
-    pub async fn choose(&self, door: &Doorstep, token: &str, offers: &[&str]) -> Result<Opened, SignInRefused> {
+    pub async fn choose(
+        &self,
+        door: &Doorstep,
+        token: &str,
+        offers: &[&str],
+        device: &str,
+    ) -> Result<Opened, SignInRefused> {
         let hash = token_hash(token).ok_or(SignInRefused::Wrong)?;
         let user = self.store.offered(hash).await?.ok_or(SignInRefused::Wrong)?;
         let others: Vec<KeyHash> = offers.iter().take(MAX_OFFERS).filter_map(|offer| token_hash(offer)).collect();
         let others = others.into_iter().filter(|other| *other != hash).collect();
         self.acting(door, &user).take_offer(hash, others, self.settings.sessions.lifetime).await?;
-        Ok(Opened { token: token.to_owned(), has_news: user.factor_reset_at.is_some() })
+        let device = self.known_device(Device::parse(device), user.id);
+        Ok(Opened { token: token.to_owned(), device, has_news: user.factor_reset_at.is_some() })
     }
 
     /// Sets a password by a step that is repeated when it finds that the password must be hashed otherwise.

@@ -11,6 +11,7 @@ mod bodies;
 mod call;
 mod confirmation;
 mod deliveries;
+mod device;
 mod dispatch;
 mod envelope;
 mod error;
@@ -31,6 +32,7 @@ mod replays;
 mod slots;
 mod statistics;
 mod trace;
+mod tries;
 mod users;
 mod webhooks;
 
@@ -40,6 +42,7 @@ use axum::Router;
 use axum::body::Body as HttpBody;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response};
 use axum::routing::get;
+use tokio::sync::Semaphore;
 use tower_service::Service as _;
 
 use crate::clock::{Clock, Random};
@@ -62,6 +65,7 @@ use slots::{Slot, Slots};
 pub use auth::Caller;
 pub use beside::{not_found, root, unreadable};
 pub use confirmation::{Confirmation, Enrolment};
+pub use device::KNOWN_DEVICE_SECONDS;
 pub use envelope::RequestInfo;
 pub use error::{ApiError, Code, Language};
 pub use event_types::Schemas;
@@ -145,6 +149,7 @@ pub struct Parts {
     hashing: Hashing,
     bodies: BodyBudget<Option<AccountId>>,
     forms: BodyBudget<Option<Network>>,
+    notes: Arc<Semaphore>,
     forwarded: Slots<Network>,
 }
 
@@ -178,6 +183,7 @@ impl Api {
             hashing: Hashing::default(),
             bodies: BodyBudget::new(Bounds::CALLS),
             forms: BodyBudget::new(Bounds::FORMS),
+            notes: Arc::new(Semaphore::new(tries::MAX_NOTES)),
             forwarded: Slots::default(),
             store,
             egress,
@@ -193,6 +199,7 @@ impl Api {
     fn forwarded_slot(&self, Peer(peer): Peer, headers: &HeaderMap) -> Result<Option<Slot<Network>>, ApiError> {
         let trusted = &self.settings.trusted_proxies;
         if !is_trusted(peer, trusted) {
+            origin::warn_of_forwarded(peer, headers);
             return Ok(None);
         }
         let client = origin::client(peer, headers, trusted);

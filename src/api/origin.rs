@@ -1,9 +1,16 @@
 //! Where a request comes from: the address of its connection, or the one that a trusted proxy tells of.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use ipnet::IpNet;
+
+use crate::log_limit::LogLimit;
+
+/// Anybody can send the header, and a proxy that nobody has named sends it with every request: one line a minute is
+/// enough.
+static UNTRUSTED_LOGGED: LogLimit = LogLimit::every(Duration::from_secs(60));
 
 /// The other end of a request's connection.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +54,19 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         }
     }
     client
+}
+
+/// Warns where somebody who is not trusted says whom a request comes from: it may be a proxy that the settings do not
+/// name, and then all of its clients are counted as one.
+pub fn warn_of_forwarded(peer: IpAddr, headers: &HeaderMap) {
+    if headers.contains_key("x-forwarded-for")
+        && let Some(suppressed) = UNTRUSTED_LOGGED.admit()
+    {
+        tracing::warn!(
+            %peer, suppressed,
+            "X-Forwarded-For is not believed, because the sender is not in trusted_proxies; if it is your proxy, name it there"
+        );
+    }
 }
 
 /// The server's own address as the client knows it, from `Host`: over TLS everywhere but on this machine.

@@ -17,11 +17,13 @@ use zeroize::Zeroizing;
 
 use super::Api;
 use super::auth::Caller;
+use super::device::Device;
 use super::envelope::{RequestInfo, refuse};
 use super::error::{ApiError, Code};
 use super::limits::Bucket;
 use super::memberships::{SignedIn, hash_with};
 use super::origin::{self, Peer};
+use super::tries::Guess;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::{AccountId, UserId};
@@ -195,6 +197,8 @@ impl Portal {
 pub struct Opened {
     /// Its token.
     pub token: String,
+    /// The cookie by which the device is known from now on.
+    pub device: String,
     /// Whether the user has to be told first that somebody else turned off their second factor.
     pub has_news: bool,
 }
@@ -219,6 +223,8 @@ pub struct Typed<'a> {
     pub password: &'a str,
     /// The code of their second factor, or nothing.
     pub code: &'a str,
+    /// The cookie of their device, or nothing.
+    pub device: &'a str,
 }
 
 impl Api {
@@ -252,10 +258,21 @@ impl Api {
     /// Signs in: a session, or a choice where the password opens several accounts. Whoever is not let in learns nothing of why, not
     /// even by how long it took.
     pub async fn sign_in(&self, door: &Doorstep, typed: Typed<'_>) -> Result<SignedIn, SignInRefused> {
-        let email = Email::parse(typed.email);
-        self.limit_sign_in(door, email.as_ref().map_or("", Email::as_str)).await?;
-        let let_in = self.let_in(door, email, &typed).await?;
-        self.open(door, let_in).await
+        let (email, device) = (Email::parse(typed.email), Device::parse(typed.device));
+        let (counted, opens) = self.count_sign_in(door, email.as_ref(), device.as_ref()).await?;
+        let mut wrong_code = Vec::new();
+        let with = (&typed, device.as_ref(), &opens);
+        let let_in = self.let_in(door, email.clone(), with, &mut wrong_code).await;
+        let signed_in = match let_in {
+            Ok(let_in) => self.open(door, let_in, device).await,
+            Err(refused) => Err(refused),
+        };
+        if matches!(signed_in, Err(SignInRefused::Wrong)) {
+            self.note_wrong(door, email, wrong_code);
+        } else {
+            self.give_back(counted).await;
+        }
+        signed_in
     }
 
     /// Signs in whoever has the link that a server prints which was started to be tried.
@@ -314,22 +331,25 @@ impl Api {
         door: &Doorstep,
         token: &str,
         password: &str,
-        code: &str,
+        (code, device): (&str, &str),
     ) -> Result<Opened, SignInRefused> {
-        self.limit_sign_in(door, "").await?;
+        self.limit(counted("address", &network(door.address)), Bucket::Login).await?;
         let hash = token_hash(token).ok_or(SignInRefused::Wrong)?;
         let invited = self.store.invited(hash).await?.ok_or(SignInRefused::Wrong)?;
-        if invited.two_factor {
-            // A code has six digits: who has the link does not try them all.
-            self.limit(counted("user", invited.email.as_str()), Bucket::Login).await?;
-        }
         let known = self.store.credentials_of(invited.id).await?.ok_or(SignInRefused::Wrong)?;
-        let step = self.second_step(&known, code)?;
+        let step = match self.guessed_step(&known, code, Guess::Link).await {
+            Err(SignInRefused::Wrong) => {
+                self.note_wrong(door, None, vec![known.user]);
+                return Err(SignInRefused::Wrong);
+            }
+            step => step?,
+        };
         let store = self.acting(door, &invited);
         let user =
             self.set_password(door, &invited.email, password, |password| store.join(hash, password, step)).await?;
         let token = store.sign_in(user.id, Proof::Trusted, self.settings.sessions.lifetime).await?;
-        Ok(Opened { token: token.reveal().to_owned(), has_news: user.factor_reset_at.is_some() })
+        let device = self.known_device(Device::parse(device), user.id);
+        Ok(Opened { token: token.reveal().to_owned(), device, has_news: user.factor_reset_at.is_some() })
     }
 
     /// What a portal link opens, if it has not expired.
@@ -390,12 +410,6 @@ impl Api {
         i64::try_from(step).ok()
     }
 
-    /// Counts a try, by where it comes from and by whom it is for.
-    async fn limit_sign_in(&self, door: &Doorstep, email: &str) -> Result<(), ApiError> {
-        self.limit(counted("address", &network(door.address)), Bucket::Login).await?;
-        if email.is_empty() { Ok(()) } else { self.limit(counted("user", email), Bucket::Login).await }
-    }
-
     pub(super) fn acting(&self, door: &Doorstep, user: &User) -> Store {
         let Doorstep { info, address, .. } = door.clone();
         self.store.acting(Origin { actor: Actor::of_user(user), address, request: Some(info.id.to_string()) })
@@ -403,7 +417,7 @@ impl Api {
 }
 
 /// What tries are counted by: an address, or the network that one IPv6 customer has (RFC 6177).
-fn network(address: Option<IpAddr>) -> String {
+pub(super) fn network(address: Option<IpAddr>) -> String {
     match address {
         Some(IpAddr::V6(address)) => {
             let [a, b, c, d, ..] = address.segments();

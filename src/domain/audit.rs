@@ -61,6 +61,7 @@ actions! {
     UserFactorReset = "user.two_factor_reset" on "user",
     UserDeleted = "user.deleted" on "user",
     UserSignedIn = "user.signed_in" on "user",
+    UserSignInFailed = "user.sign_in_failed" on "user",
     UserSignedOut = "user.signed_out_everywhere" on "user",
     PortalLinkCreated = "portal_link.created" on "portal_link",
     PortalLinkOpened = "portal_link.opened" on "portal_link",
@@ -90,6 +91,8 @@ pub enum Actor {
     PortalLink(PortalLinkId),
     /// Somebody at the machine, by the name of their user there.
     CommandLine(String),
+    /// Somebody who tries to sign in. Who it is nobody knows: it may be the user, or somebody who guesses.
+    Anonymous,
     /// The server itself.
     #[default]
     System,
@@ -108,7 +111,7 @@ impl Actor {
         if user.account.is_some() { Self::User(user.id, email) } else { Self::OperatorUser(user.id, email) }
     }
 
-    /// `api_key`, `operator_key`, `user`, `operator_user`, `portal_link`, `command_line` or `system`.
+    /// `api_key`, `operator_key`, `user`, `operator_user`, `portal_link`, `command_line`, `anonymous` or `system`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::ApiKey(..) => "api_key",
@@ -117,6 +120,7 @@ impl Actor {
             Self::OperatorUser(..) => "operator_user",
             Self::PortalLink(_) => "portal_link",
             Self::CommandLine(_) => "command_line",
+            Self::Anonymous => "anonymous",
             Self::System => "system",
         }
     }
@@ -127,7 +131,7 @@ impl Actor {
             Self::ApiKey(id, _) | Self::OperatorKey(id, _) => Some(id.to_string()),
             Self::User(id, _) | Self::OperatorUser(id, _) => Some(id.to_string()),
             Self::PortalLink(id) => Some(id.to_string()),
-            Self::CommandLine(_) | Self::System => None,
+            Self::CommandLine(_) | Self::Anonymous | Self::System => None,
         }
     }
 
@@ -136,7 +140,7 @@ impl Actor {
         match self {
             Self::ApiKey(_, name) | Self::OperatorKey(_, name) | Self::CommandLine(name) => Some(name),
             Self::User(_, email) | Self::OperatorUser(_, email) => Some(email),
-            Self::PortalLink(_) | Self::System => None,
+            Self::PortalLink(_) | Self::Anonymous | Self::System => None,
         }
     }
 }
@@ -179,7 +183,7 @@ impl AuditEntry {
     /// As an account sees it: who of the operator's people it was, and where they were, is not its business.
     #[must_use]
     pub fn for_account(self) -> Self {
-        if matches!(self.actor.0.as_str(), "api_key" | "user" | "portal_link") {
+        if matches!(self.actor.0.as_str(), "api_key" | "user" | "portal_link" | "anonymous") {
             return self;
         }
         Self { actor: (self.actor.0, None, None), address: None, ..self }

@@ -97,6 +97,8 @@ pub enum OpenError {
 struct MasterKey {
     id: String,
     key: LessSafeKey,
+    /// Signs what a client keeps for us: a key of its own, derived from the master key.
+    signer: hmac::Key,
 }
 
 /// The master keys: the first seals, all of them open.
@@ -107,7 +109,10 @@ impl Keyring {
     pub fn new(current: &[u8; 32], previous: &[[u8; 32]]) -> Self {
         let keys = std::iter::once(current).chain(previous).filter_map(|bytes| {
             let id = key_id(bytes);
-            UnboundKey::new(&CHACHA20_POLY1305, bytes).ok().map(|key| MasterKey { id, key: LessSafeKey::new(key) })
+            let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, bytes), b"aldaba device cookies");
+            let signer = hmac::Key::new(hmac::HMAC_SHA256, derived.as_ref());
+            let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, bytes).ok()?);
+            Some(MasterKey { id, key, signer })
         });
         Self(keys.collect())
     }
@@ -130,6 +135,17 @@ impl Keyring {
         bytes.extend_from_slice(&text);
         bytes.extend_from_slice(tag.as_ref());
         SealedSecret { key_id: master.id.clone(), bytes }
+    }
+
+    /// Signs what a client keeps for us (HMAC-SHA256).
+    pub fn sign(&self, text: &[u8]) -> [u8; 32] {
+        let signature = hmac::sign(&self.0[0].signer, text);
+        signature.as_ref().try_into().expect("HMAC-SHA256 gives 32 bytes")
+    }
+
+    /// Whether one of these keys has signed it, in a time that does not depend on where signatures differ.
+    pub fn is_signed(&self, text: &[u8], signature: &[u8]) -> bool {
+        self.0.iter().any(|master| hmac::verify(&master.signer, text, signature).is_ok())
     }
 
     /// Decrypts a secret of this owner.
@@ -197,6 +213,16 @@ mod tests {
         assert_eq!(both.open(&sealed, ENDPOINT), Ok(secret));
         let other = Keyring::new(&[2; 32], &[]);
         assert_eq!(other.open(&sealed, ENDPOINT), Err(OpenError::UnknownKey(sealed.key_id.clone())));
+    }
+
+    #[test]
+    fn a_signature_holds_for_its_text_under_this_key_and_those_before() {
+        let old = Keyring::new(&[1; 32], &[]);
+        let signature = old.sign(b"a text");
+        assert!(old.is_signed(b"a text", &signature) && !old.is_signed(b"another", &signature));
+        assert!(Keyring::new(&[2; 32], &[[1; 32]]).is_signed(b"a text", &signature));
+        assert!(!Keyring::new(&[2; 32], &[]).is_signed(b"a text", &signature));
+        assert!(!old.is_signed(b"a text", &signature[..31]) && !old.is_signed(b"a text", b""));
     }
 
     #[test]

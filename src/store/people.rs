@@ -1,5 +1,6 @@
 //! The store, as far as people are concerned: users and what they sign in with, portal links, and the counts that charts show.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
@@ -8,6 +9,7 @@ use super::{
 };
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::id::{AccountId, EndpointId, PortalLinkId, UserId};
+use crate::domain::secret::Keyring;
 use crate::domain::statistics::{Count, Counted};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, PortalLink, Role, User};
@@ -89,6 +91,19 @@ impl Store {
     /// The users of all accounts with this address: for whoever runs the server.
     pub async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
         on!(self, users_with(email))
+    }
+
+    /// Writes down that somebody tried to sign in as this user and these were wrong. The caller bounds how often.
+    pub async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
+        on!(self, note_failed_sign_in(user, wrong))
+    }
+
+    /// The master keys: they sign what a browser keeps for us.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        match &self.0 {
+            Which::Sqlite(store) => store.keyring(),
+            Which::Postgres(store) => store.keyring(),
+        }
     }
 
     /// Offers a session to somebody whose password opens several accounts, as [`Store::sign_in`] opens one. Until it is taken it

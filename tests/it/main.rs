@@ -61,5 +61,6 @@ mod surface;
 mod takeover;
 mod tidy;
 mod tools;
+mod tries;
 mod verify;
 mod webhooks;

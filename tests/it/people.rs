@@ -200,7 +200,10 @@ async fn who_guesses_learns_nothing_and_is_stopped() {
     }
     assert!(pages.windows(2).all(|pair| pair[0] == pair[1]), "the same answer whatever is wrong");
     Browser::new(&app).sign_in("owner@example.com", PASSWORD, "").await.expect(200);
-    Browser::new(&app).sign_in("someone@example.com", "x", "").await.expect(401);
+    // A right one is not counted.
+    for email in ["someone@example.com", "somebody@example.com"] {
+        Browser::new(&app).sign_in(email, "x", "").await.expect(401);
+    }
     let stopped = Browser::new(&app).sign_in("else@example.com", "x", "").await.expect(429).answer;
     let wait: u64 = stopped.header("retry-after").parse().expect("seconds");
     assert!((1..=60).contains(&wait), "by address");
@@ -209,23 +212,6 @@ async fn who_guesses_learns_nothing_and_is_stopped() {
     let program = Call::new(app.address, "POST", "/sign-in").body("email=a%40b.example&password=x").send().await;
     let program = program.refused(429, "rate_limit_exceeded", "");
     assert!(program.json["meta"]["retry_after"].is_u64(), "a program is told in the envelope");
-}
-
-#[tokio::test]
-async fn a_user_is_limited_whatever_address_the_tries_come_from() {
-    let app = App::with(&[("RATE_LIMITS__RATE_LIMITED_LOGIN", "3/60s"), ("TRUSTED_PROXIES", "127.0.0.1")]).await;
-    let attempt = |address: String, email: &'static str| {
-        Call::new(app.address, "POST", "/sign-in")
-            .header("x-forwarded-for", &address)
-            .header("accept", "text/html")
-            .body(format!("email={email}&password=x"))
-            .send()
-    };
-    for n in 1..=3 {
-        attempt(format!("203.0.113.{n}"), "ana@example.com").await.expect(401);
-    }
-    attempt("203.0.113.9".into(), "ana@example.com").await.expect(429);
-    attempt("203.0.113.9".into(), "eva@example.com").await.expect(401);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! One address in several accounts: the users that it has, and the sessions that one sign-in offers. `users` has the rest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Transaction;
@@ -9,6 +10,7 @@ use super::{Store, execute, get, one, row, rows};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountKey, UserId};
+use crate::domain::secret::Keyring;
 use crate::domain::user::{Email, User};
 use crate::store::shared::Deed;
 use crate::store::values::{MAX_OPENED, OFFER_LIFE};
@@ -36,6 +38,19 @@ impl Store {
     pub async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.email = $1 AND {THERE} ORDER BY u.key");
         rows(&self.client().await?, &sql, &[&email.as_str()]).await?.iter().map(user_from_row).collect()
+    }
+
+    pub async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
+        let deed = Deed::of_user(&user, Action::UserSignInFailed).with_fields(&[wrong]);
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        self.audit(&tx, &deed, self.now()).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.shared.keyring()
     }
 
     pub async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {

@@ -1,5 +1,6 @@
 //! One address in several accounts: the users that it has, and the sessions that one sign-in offers. `users` has the rest.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -11,6 +12,7 @@ use super::users::{
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::UserId;
+use crate::domain::secret::Keyring;
 use crate::domain::user::{Email, User};
 use crate::store::shared::Deed;
 use crate::store::values::{MAX_OPENED, OFFER_LIFE};
@@ -51,6 +53,16 @@ impl Store {
             Ok(found.collect::<Result<_, _>>()?)
         })
         .await
+    }
+
+    pub async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
+        let origin = self.origin.clone();
+        let deed = Deed::of_user(&user, Action::UserSignInFailed).with_fields(&[wrong]);
+        self.writer.write(move |tx| tx.audit(&origin, &deed)).await
+    }
+
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.shared.keyring()
     }
 
     /// Offers a session to somebody whose password opens several accounts.

@@ -18,7 +18,7 @@ use super::Dashboard;
 use super::frame::{self, Frame};
 use super::parts::{self, Kind};
 use super::visit::short_hash;
-use crate::api::{Api, ApiError, Doorstep, Form, Peer, Portal, RequestInfo, Visitor};
+use crate::api::{Api, ApiError, Doorstep, Form, KNOWN_DEVICE_SECONDS, Opened, Peer, Portal, RequestInfo, Visitor};
 use crate::web::text::Tongue;
 use crate::web::{STAMP, language_asked, language_cookie, language_of};
 
@@ -84,6 +84,8 @@ pub(super) struct Arrival {
     memory: Option<Form>,
     /// The token of the session.
     pub token: String,
+    /// The cookie of the device, or nothing.
+    pub device: String,
     pub visitor: Option<Visitor>,
     /// Which sites may show the answer in a frame.
     pub framed_by: FramedBy,
@@ -105,6 +107,7 @@ impl Arrival {
         let door = dashboard.api.door(&info, &parts.headers, parts.extensions.get::<Peer>().copied());
         let params = path_params(&mut parts).await;
         let token = cookie(&parts.headers, cookie_name(dashboard)).unwrap_or("").to_owned();
+        let device = cookie(&parts.headers, device_cookie(dashboard)).unwrap_or("").to_owned();
         let mut arrival = Self {
             tongue,
             asked,
@@ -118,6 +121,7 @@ impl Arrival {
             body: Some(Mutex::new(body)),
             memory: None,
             token,
+            device,
             visitor: None,
             framed_by: FramedBy::Nobody,
             api: dashboard.api.clone(),
@@ -278,7 +282,7 @@ impl Arrival {
     /// The way out: the session has ended.
     pub fn leave(&self, dashboard: &Dashboard) -> Response<Body> {
         let mut response = self.redirect("/sign-in");
-        if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, "", 0)) {
+        if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, cookie_name(dashboard), "", 0)) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
         response
@@ -288,7 +292,17 @@ impl Arrival {
     pub fn welcome(&self, dashboard: &Dashboard, token: &str, to: &str) -> Response<Body> {
         let mut response = self.redirect(to);
         let seconds = dashboard.api.sessions().lifetime.as_secs();
-        if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, token, seconds)) {
+        if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, cookie_name(dashboard), token, seconds)) {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
+    }
+
+    /// The same for somebody who has proved who they are: their device is known from now on.
+    pub fn welcome_with_device(&self, dashboard: &Dashboard, opened: &Opened, to: &str) -> Response<Body> {
+        let mut response = self.welcome(dashboard, &opened.token, to);
+        let cookie = set_cookie(dashboard, device_cookie(dashboard), &opened.device, KNOWN_DEVICE_SECONDS);
+        if let Ok(cookie) = HeaderValue::try_from(cookie) {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
         response
@@ -321,9 +335,14 @@ fn cookie_name(dashboard: &Dashboard) -> &'static str {
     if dashboard.api.is_secure() { "__Host-aldaba_session" } else { "aldaba_session" }
 }
 
-fn set_cookie(dashboard: &Dashboard, token: &str, seconds: u64) -> String {
+/// The same for the cookie by which a device is known.
+fn device_cookie(dashboard: &Dashboard) -> &'static str {
+    if dashboard.api.is_secure() { "__Host-aldaba_device" } else { "aldaba_device" }
+}
+
+fn set_cookie(dashboard: &Dashboard, name: &str, value: &str, seconds: u64) -> String {
     let secure = if dashboard.api.is_secure() { "; Secure" } else { "" };
-    format!("{}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}", cookie_name(dashboard))
+    format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

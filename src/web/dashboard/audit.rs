@@ -16,7 +16,7 @@ const FILTERS: [&str; 7] = ["action", "actor_id", "resource_type", "resource_id"
 const MORE: [&str; 3] = ["actor_id", "resource_id", "account_id"];
 
 /// What can be done, by the names that the API has for it.
-const ACTIONS: [&str; 26] = [
+const ACTIONS: [&str; 27] = [
     "webhook.created",
     "webhook.updated",
     "webhook.deleted",
@@ -38,6 +38,7 @@ const ACTIONS: [&str; 26] = [
     "user.two_factor_reset",
     "user.deleted",
     "user.signed_in",
+    "user.sign_in_failed",
     "user.signed_out_everywhere",
     "portal_link.created",
     "portal_link.opened",
@@ -179,6 +180,7 @@ fn who(v: &Visit, entry: Item<'_>) -> Markup {
         "operator_user" => v.say("Operator"),
         "portal_link" => v.say("Portal link"),
         "command_line" => v.say("Command line"),
+        "anonymous" => v.say("Somebody who had not signed in"),
         "system" => v.say("The server itself"),
         other => other.to_owned(),
     };
@@ -269,6 +271,7 @@ fn in_words(v: &Visit, action: &str) -> String {
         "user.deleted" => v.say("User deleted"),
         "user.two_factor_reset" => v.say("Second factor turned off by somebody else"),
         "user.signed_in" => v.say("Signed in"),
+        "user.sign_in_failed" => v.say("Sign-in failed"),
         "user.signed_out_everywhere" => v.say("Signed out everywhere"),
         "portal_link.created" => v.say("Portal link created"),
         "portal_link.opened" => v.say("Portal link opened"),

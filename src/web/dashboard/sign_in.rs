@@ -54,7 +54,8 @@ pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request
         return *refused;
     }
     let email = arrival.field("email").to_owned();
-    let typed = Typed { email: &email, password: arrival.field("password"), code: arrival.field("code") };
+    let (password, code) = (arrival.field("password"), arrival.field("code"));
+    let typed = Typed { email: &email, password, code, device: &arrival.device };
     match dashboard.api.sign_in(&arrival.door, typed).await {
         Ok(SignedIn::Opened(opened)) => enter(&dashboard, &arrival, &opened).await,
         Ok(SignedIn::Choice(offers)) => arrival.alone(200, &choice(&arrival, &offers)),
@@ -81,7 +82,7 @@ async fn enter(dashboard: &Dashboard, arrival: &Arrival, opened: &Opened) -> Res
         return arrival.refusal(&error);
     }
     let next = next_of(arrival.field("next")).unwrap_or("/");
-    arrival.welcome(dashboard, &opened.token, first_page(opened, next))
+    arrival.welcome_with_device(dashboard, opened, first_page(opened, next))
 }
 
 /// Which of several accounts somebody opens whose password opens them all.
@@ -129,7 +130,7 @@ pub(super) async fn choose(State(dashboard): State<Dashboard>, request: Request)
     }
     let offers: Vec<&str> =
         arrival.form.iter().filter(|(name, _)| name == "offer").map(|(_, token)| token.as_str()).collect();
-    match dashboard.api.choose(&arrival.door, arrival.field("token"), &offers).await {
+    match dashboard.api.choose(&arrival.door, arrival.field("token"), &offers, &arrival.device).await {
         Ok(opened) => {
             let home = match dashboard.api.visitor(&opened.token, false).await {
                 Ok(visitor) => visitor.as_ref().map(home_of).unwrap_or_default(),
@@ -205,8 +206,8 @@ pub(super) async fn join(State(dashboard): State<Dashboard>, request: Request) -
         return joining(&dashboard, &arrival, Some(&told)).await;
     }
     let (password, code) = (arrival.field("password"), arrival.field("code"));
-    match dashboard.api.join(&arrival.door, invitation(&arrival), password, code).await {
-        Ok(opened) => arrival.welcome(&dashboard, &opened.token, first_page(&opened, "/")),
+    match dashboard.api.join(&arrival.door, invitation(&arrival), password, (code, &arrival.device)).await {
+        Ok(opened) => arrival.welcome_with_device(&dashboard, &opened, first_page(&opened, "/")),
         Err(SignInRefused::Password(least, most)) => {
             let told = password_rule(&arrival, least, most);
             joining(&dashboard, &arrival, Some(&told)).await
