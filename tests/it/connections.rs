@@ -76,20 +76,20 @@ async fn behind_a_trusted_proxy_the_requests_of_each_forwarded_address_are_bound
         }
     };
     let ask = |from: &str| Call::new(app.address, "GET", "/healthz").header("x-forwarded-for", from).send();
-    let mut held = vec![hold("2001:db8:0:1::7").await];
+    let mut streams = vec![hold("2001:db8:0:1::7").await];
     let refused = loop {
-        held.push(hold("203.0.113.7").await);
+        streams.push(hold("203.0.113.7").await);
         let answer = ask("203.0.113.7").await;
         if answer.status != 200 {
             break answer;
         }
-        assert!(held.len() < 500, "no address is refused");
+        assert!(streams.len() < 500, "no address is refused");
     };
     assert!(refused.refused(503, "unavailable", "").json["errors"][0]["meta"]["reason"].is_string());
     ask("203.0.113.8").await.expect(200);
     ask("2001:db8:0:1::8").await.expect(200);
     for _ in 0..20 {
-        held.push(connect(app.address).await);
+        streams.push(connect(app.address).await);
     }
     ask("203.0.113.8").await.expect(200);
 }
