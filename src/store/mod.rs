@@ -20,6 +20,7 @@ macro_rules! on {
 mod compatible;
 mod fair_slots;
 pub mod inbox;
+mod intake_shares;
 pub mod keys;
 mod notice;
 mod open;

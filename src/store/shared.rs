@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::inbox::Inbox;
+use super::intake_shares::IntakeShares;
 use super::keys::KeySource;
 use super::pings::Pings;
 use super::values::{Factor, OpenOptions, Target};
@@ -34,6 +35,8 @@ pub(super) struct Shared {
     pub inbox: Option<Inbox>,
     /// Whether the database answers.
     pub pings: Pings,
+    /// Events of each account that are being written.
+    pub(super) intake_shares: IntakeShares,
     /// Wakes whoever carries out replays.
     pub replays: Notify,
     /// Where this process looks for the next delivery of endpoints that receive in order (PostgreSQL).
@@ -77,6 +80,7 @@ impl Shared {
             max_in_flight_per_endpoint: options.max_in_flight_per_endpoint,
             inbox: options.inbox,
             pings: Pings::default(),
+            intake_shares: IntakeShares::default(),
             replays: Notify::new(),
             fifo_heads: Mutex::default(),
             looked_at: Mutex::default(),

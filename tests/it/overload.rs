@@ -47,6 +47,44 @@ async fn endpoints_that_begin_to_hang_while_they_are_busy_do_not_stop_another_on
     assert_eq!(app.metric("attempts_failed_total").await, 0, "the others still hang");
 }
 
+/// The writer served calls in the order in which they came, whoever made them: another account waited behind all of these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_publishes_many_batches_at_once_lets_others_publish() {
+    const AT_ONCE: usize = 40;
+    let app = App::with(&[NEVER, ("WEBHOOKS__MAX_IN_FLIGHT", "64"), ("RATE_LIMITS__EVENTS_CREATE", "off")]).await;
+    let receiver = Receiver::start().await;
+    receiver.always(Reply::Hang);
+    for _ in 0..20 {
+        app.endpoint(&receiver.url()).await;
+    }
+    let (_, other) = app.stranger().await;
+    let events: Vec<_> = (0..1_000).map(|n| json!({ "event": EVENT, "data": { "n": n } })).collect();
+    let batch = Arc::new(json!({ "events": events }));
+    let batches = || Call::new(app.address, "POST", "/v1/events/batch").bearer(&app.key).json(&batch);
+    batches().send().await.expect(202);
+    let mut attack = tokio::task::JoinSet::new();
+    let begun = Arc::new(tokio::sync::Semaphore::new(0));
+    for _ in 0..AT_ONCE {
+        let (call, begun) = (batches(), begun.clone());
+        attack.spawn(async move {
+            begun.add_permits(1);
+            call.send().await.status
+        });
+    }
+    let _all = begun.acquire_many(u32::try_from(AT_ONCE).expect("some")).await.expect("open");
+    for n in 0..3 {
+        let event = json!({ "event": EVENT, "data": { "n": n } });
+        let publish = Call::new(app.address, "POST", "/v1/events").bearer(&other).json(&event).send();
+        let answer =
+            tokio::time::timeout(Duration::from_secs(4), publish).await.expect("it waits for one batch or two");
+        answer.expect(202);
+        app.get("/readyz").await.expect(200);
+    }
+    // The account's own calls wait for each other, and are told when that takes too long.
+    let statuses = attack.join_all().await;
+    assert!(statuses.iter().all(|status| [202, 503].contains(status)), "{statuses:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_endpoints_with_large_bodies_leave_memory_to_another_account_whose_events_stay_in_order() {
     const SLOW: usize = 150;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use deadpool_postgres::Pool;
 use foldhash::{HashMap, HashSet};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -52,7 +52,8 @@ impl Store {
     ) -> Result<Vec<Event>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let closed = || StoreError::Unavailable("the store is closed".into());
-        self.intake.0.send(Request { events, keep, reply }).await.map_err(|_| closed())?;
+        let share = self.shared.intake_shares.take(&events).await?;
+        self.intake.0.send(Request { events, keep, reply, share }).await.map_err(|_| closed())?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -108,6 +109,8 @@ struct Request {
     events: Vec<NewEvent>,
     keep: Option<Keep<Vec<Event>>>,
     reply: Reply,
+    /// Given back when the request has been answered.
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl Request {
@@ -354,7 +357,7 @@ impl Writer {
         let mut write = Write { lease: lease.unwrap_or(0), now, planned_at, ..Write::default() };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
         let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
-        for Request { events, keep, reply } in batch {
+        for Request { events, keep, reply, share } in batch {
             // Nobody waits for it any longer: it was answered, and may have come again.
             if reply.is_closed() {
                 continue;
@@ -377,6 +380,7 @@ impl Writer {
                 due: BTreeSet::new(),
                 keyed: keep.is_some(),
                 reply,
+                share,
             };
             for event in events {
                 self.plan_event(event, fan_out, lease.is_some(), &mut ids, &mut write, &mut plan);
@@ -496,12 +500,13 @@ struct Planned {
     /// Whether its answer is kept.
     keyed: bool,
     reply: Reply,
+    share: Option<OwnedSemaphorePermit>,
 }
 
 impl Planned {
     /// The request as it came. None with a key is planned by what is known.
     fn again(self) -> Request {
-        Request { events: self.events, keep: None, reply: self.reply }
+        Request { events: self.events, keep: None, reply: self.reply, share: self.share }
     }
 }
 

@@ -24,8 +24,11 @@ impl Store {
         events: Vec<NewEvent>,
         keep: Option<Keep<Vec<Event>>>,
     ) -> Result<Vec<Event>, StoreError> {
+        let share = self.shared.intake_shares.take(&events).await?;
         self.writer
             .write_hot(move |tx| {
+                // The next call of the account may wait for the writer when this one has run.
+                let _share = share;
                 // What can be refused comes before the first write.
                 for event in &events {
                     tx.book.account_key(event.account).ok_or(StoreError::NotFound)?;
