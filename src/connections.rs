@@ -1,27 +1,43 @@
 //! The connections that clients have: how many in all and from one address, and which one makes room for the next.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::HashMap;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::api::Network;
 
 /// After a connection was asked to make room, before the next one is asked.
 const EVICT_AGAIN: Duration = Duration::from_millis(20);
 
+/// A client that has taken no byte of its answer for this long makes room for the next one. While there is room, it has the
+/// server's whole write timeout.
+const STALLED_AFTER: Duration = Duration::from_secs(2);
+
 /// What a connection does at the moment. Its task and the list of connections share it.
-#[derive(Default)]
 pub struct Activity {
+    opened: Instant,
     /// Counts the beginnings and ends of requests: it is odd while one is under way.
     requests: AtomicU64,
-    /// Whether bytes of an answer wait for the client.
-    is_writing: AtomicBool,
+    /// Since when bytes of an answer wait for the client: milliseconds after `opened`, and one more; 0 while none wait.
+    writing_since: AtomicU64,
     /// Told when it has to make room.
     make_room: Notify,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            opened: Instant::now(),
+            requests: AtomicU64::new(0),
+            writing_since: AtomicU64::new(0),
+            make_room: Notify::new(),
+        }
+    }
 }
 
 impl Activity {
@@ -39,14 +55,30 @@ impl Activity {
 
     /// Says whether bytes of an answer wait for the client.
     pub fn set_writing(&self, is_writing: bool) {
-        if self.is_writing.load(Ordering::Relaxed) != is_writing {
-            self.is_writing.store(is_writing, Ordering::Release);
+        if (self.writing_since.load(Ordering::Relaxed) != 0) != is_writing {
+            let since = if is_writing { self.age_ms() + 1 } else { 0 };
+            self.writing_since.store(since, Ordering::Release);
         }
     }
 
     /// Whether nothing is under way: the next head, or the rest of one, has yet to come.
     pub fn is_waiting(&self) -> bool {
-        self.ended().is_some() && !self.is_writing.load(Ordering::Acquire)
+        self.ended().is_some() && self.writing_since.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether the client has taken no byte of its answer for a while.
+    fn is_stalled(&self) -> bool {
+        let since = self.writing_since.load(Ordering::Acquire);
+        since != 0 && Duration::from_millis((self.age_ms() + 1).saturating_sub(since)) >= STALLED_AFTER
+    }
+
+    /// Whether the connection may be closed for the next one.
+    pub fn may_make_room(&self) -> bool {
+        self.is_waiting() || self.is_stalled()
+    }
+
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).expect("less than 500 million years")
     }
 
     /// Resolves when the connection has to make room for another one.
@@ -106,13 +138,16 @@ impl Connections {
         Some(Entered { connections: self.clone(), id, activity, permit: None })
     }
 
-    /// Asks a connection that waits for a head to make room: the oldest of the network that has most, else the oldest of all.
+    /// Asks a connection that waits for a head to make room: the oldest of the network that has most, else the oldest of all. Where
+    /// none waits, the same among those whose client takes nothing of its answer.
     fn ask_for_room(&self) {
         let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
         let largest = open.of_network.iter().max_by_key(|(_, count)| **count).map(|(network, _)| *network);
-        let waiting = || open.connections.values().filter(|(_, activity)| activity.is_waiting());
-        let chosen = waiting().find(|(network, _)| *network == largest).or_else(|| waiting().next());
-        if let Some((_, activity)) = chosen {
+        let oldest = |may: fn(&Activity) -> bool| {
+            let those = || open.connections.values().filter(|(_, activity)| may(activity));
+            those().find(|(network, _)| *network == largest).or_else(|| those().next())
+        };
+        if let Some((_, activity)) = oldest(Activity::is_waiting).or_else(|| oldest(Activity::is_stalled)) {
             activity.make_room.notify_one();
         }
     }
@@ -199,5 +234,25 @@ mod tests {
         let next = enter(&connections, "203.0.113.9").expect("room").admitted().await;
         leaving.await.expect("the oldest that waits was asked");
         assert!(next.permit.is_some() && next.activity.is_waiting());
+    }
+
+    /// Clients that never read held all connections until the write timeout.
+    #[tokio::test(start_paused = true)]
+    async fn where_no_connection_waits_one_whose_client_takes_nothing_makes_room_after_a_while() {
+        let connections = Connections::new(2, 2);
+        let busy = enter(&connections, "203.0.113.1").expect("room").admitted().await;
+        let _under_way = busy.activity.begin();
+        let stalled = enter(&connections, "203.0.113.2").expect("room").admitted().await;
+        stalled.activity.set_writing(true);
+        let asked = stalled.activity.clone();
+        let leaving = tokio::spawn(async move {
+            asked.asked_to_make_room().await;
+            assert!(asked.may_make_room());
+            drop(stalled);
+        });
+        let began = Instant::now();
+        let _next = enter(&connections, "203.0.113.9").expect("room").admitted().await;
+        assert!((STALLED_AFTER..STALLED_AFTER * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+        leaving.await.expect("it was asked");
     }
 }

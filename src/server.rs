@@ -155,8 +155,8 @@ pub async fn serve<F>(
                     // A client that breaks off is no event of ours.
                     _ = &mut connection => break,
                     () = entered.activity.asked_to_make_room() => {
-                        // A request may have come meanwhile.
-                        if entered.activity.is_waiting() {
+                        // A request, or a client that reads on, may have come meanwhile.
+                        if entered.activity.may_make_room() {
                             break;
                         }
                     }

@@ -100,6 +100,15 @@ impl<T> Wire<T> {
     }
 }
 
+impl<T> Drop for Wire<T> {
+    /// Of a connection that is closed while its client takes nothing, nothing is kept.
+    fn drop(&mut self) {
+        if self.write_timer.is_some() {
+            (self.abandon)(&self.stream);
+        }
+    }
+}
+
 impl<T: hyper::rt::Write + Unpin> Wire<T> {
     /// The status of an answer of hyper's own.
     fn own_answer(message: &[u8]) -> Option<u16> {

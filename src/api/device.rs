@@ -22,7 +22,7 @@ pub(super) const NUMBER_BYTES: usize = 16;
 /// Bytes of a signature: HMAC-SHA256.
 const SIGNATURE_BYTES: usize = 32;
 
-/// That somebody has signed in on this device: the day, and the signature of [`signed_text`].
+/// That somebody has signed in on this device: the day, and the signature of `Device::signed_text`.
 #[derive(Clone, PartialEq, Eq)]
 struct Mark {
     day: i64,
