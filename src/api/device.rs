@@ -61,6 +61,11 @@ impl Device {
         hex::encode(self.number) + &marks.collect::<String>()
     }
 
+    /// Its number.
+    pub fn bytes(&self) -> [u8; NUMBER_BYTES] {
+        self.number
+    }
+
     /// What its tries are counted by.
     pub fn number(&self) -> String {
         hex::encode(self.number)

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::device::NUMBER_BYTES;
 use super::error::{ApiError, Code};
-use super::slots::Slots;
-use crate::permits::Permits;
+use super::slots::{Slot, Slots};
+use crate::permits::{Permit, Permits};
 
 /// Passwords that are hashed at once: each takes 19 MiB and some 20 ms of a core, which belong to the deliveries.
 const AT_ONCE: usize = 2;
@@ -18,6 +19,10 @@ const WAITING: usize = 32;
 
 /// Passwords that have a place in all.
 const PLACES: usize = AT_ONCE + WAITING;
+
+/// Places of their own for devices that somebody has signed in with, of which each device has one: many networks together
+/// can take all the others.
+const PLACES_OF_KNOWN: usize = 4;
 
 /// Passwords of one line (an IPv4 address, an IPv6 /64) that are hashed or wait: an office that comes to work.
 const OF_LINE: usize = 8;
@@ -36,32 +41,71 @@ pub(super) struct Hashing {
     /// Whose passwords are hashed or wait.
     sites: Permits<Option<IpNet>>,
     lines: Slots<Option<IpNet>>,
+    known: Slots<[u8; NUMBER_BYTES]>,
+}
+
+/// The right to have a password hashed, or to wait for it. It is given back when it is dropped.
+pub(super) struct Place {
+    site: Option<IpNet>,
+    _taken: Taken,
+}
+
+enum Taken {
+    OfNetwork { _line: Slot<Option<IpNet>>, _site: Permit<Option<IpNet>> },
+    OfDevice { _device: Slot<[u8; NUMBER_BYTES]> },
 }
 
 impl Default for Hashing {
     fn default() -> Self {
-        Self { turns: Permits::new(AT_ONCE), sites: Permits::new(PLACES), lines: Slots::default() }
+        Self {
+            turns: Permits::new(AT_ONCE),
+            sites: Permits::new(PLACES),
+            lines: Slots::default(),
+            known: Slots::default(),
+        }
     }
 }
 
 impl Hashing {
+    /// A place for somebody who comes from this address.
+    pub fn place(&self, from: Option<IpAddr>) -> Result<Place, ApiError> {
+        let refused = || ApiError::busy("too many passwords of your network are being checked");
+        let line = self.lines.take(network(from, LINE), (PLACES, OF_LINE)).ok_or_else(refused)?;
+        let site = site(from);
+        let of_site = self.sites.try_take(site).ok_or_else(refused)?;
+        Ok(Place { site, _taken: Taken::OfNetwork { _line: line, _site: of_site } })
+    }
+
+    /// A place for a device that somebody has signed in with.
+    pub fn place_of_known(&self, from: Option<IpAddr>, device: [u8; NUMBER_BYTES]) -> Option<Place> {
+        let of_device = self.known.take(device, (PLACES_OF_KNOWN, 1))?;
+        Some(Place { site: site(from), _taken: Taken::OfDevice { _device: of_device } })
+    }
+
     /// Runs this where it holds up nobody, for somebody who comes from this address.
     pub async fn run<T: Send + 'static>(
         &self,
         from: Option<IpAddr>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let refused = || ApiError::busy("too many passwords of your network are being checked");
-        let _line = self.lines.take(network(from, LINE), (PLACES, OF_LINE)).ok_or_else(refused)?;
-        let site = site(from);
-        let _site = self.sites.try_take(site).ok_or_else(refused)?;
-        let turn = self.turns.take(site).await;
+        self.run_in(self.place(from)?, work).await
+    }
+
+    /// Runs this in a place.
+    pub async fn run_in<T: Send + 'static>(
+        &self,
+        place: Place,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let turn = self.turns.take(place.site).await;
         let worked = tokio::task::spawn_blocking(move || {
             let worked = work();
             drop(turn);
             worked
         });
-        worked.await.map_err(|_| Code::InternalError.into())
+        let worked = worked.await.map_err(|_| Code::InternalError.into());
+        drop(place);
+        worked
     }
 }
 
@@ -113,6 +157,9 @@ mod tests {
             tokio::task::yield_now().await;
             refused = all.iter().filter(|one| one.is_finished()).count();
         }
+        let device = [7; NUMBER_BYTES];
+        let known = hashing.place_of_known(None, device);
+        assert!(known.is_some() && hashing.place_of_known(None, device).is_none(), "a known device has one place");
         let other = begin("192.0.2.1".into());
         for _ in 0..100 {
             tokio::task::yield_now().await;

@@ -83,8 +83,8 @@ impl Api {
         };
         let like = like.unwrap_or_else(|| NOBODY.clone());
         let (password, salt) = (Zeroizing::new(typed.password.to_owned()), salt_of(&like));
-        let hashed =
-            self.hashing.run(door.address(), move || salt.and_then(|salt| hash_with(&password, &salt))).await?;
+        let place = self.place(door, email.as_ref(), device).await?;
+        let hashed = self.hashing.run_in(place, move || salt.and_then(|salt| hash_with(&password, &salt))).await?;
         let hash = hashed.ok_or_else(|| ApiError::from(Code::InternalError))?;
         let Some(email) = email else { return Ok(Vec::new()) };
         let (mut let_in, mut failed) = (Vec::new(), None);

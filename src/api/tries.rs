@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Api;
 use super::device::{Device, NUMBER_BYTES};
 use super::error::ApiError;
-use super::hashing;
+use super::hashing::{self, Place};
 use super::limits::{Bucket, Counted, RateLimit};
 use super::people::{Doorstep, SignInRefused, counted, network};
 use crate::domain::audit::{Actor, Origin};
@@ -159,6 +159,25 @@ impl Api {
     async fn known_at(&self, email: &Email, device: &Device) -> Result<Vec<UserId>, ApiError> {
         let users = self.store.users_with(email.clone()).await?;
         Ok(users.into_iter().map(|user| user.id).filter(|id| self.knows(device, *id)).collect())
+    }
+
+    /// A place to check a password in, for whoever comes from there: where their network has none, one of those for devices that a
+    /// user with the address has signed in with.
+    pub(super) async fn place(
+        &self,
+        door: &Doorstep,
+        email: Option<&Email>,
+        device: Option<&Device>,
+    ) -> Result<Place, ApiError> {
+        let refused = match self.hashing.place(door.address()) {
+            Ok(place) => return Ok(place),
+            Err(refused) => refused,
+        };
+        let (Some(email), Some(device)) = (email, device) else { return Err(refused) };
+        if self.known_at(email, device).await?.is_empty() {
+            return Err(refused);
+        }
+        self.hashing.place_of_known(door.address(), device.bytes()).ok_or(refused)
     }
 
     /// Writes down a wrong try, after the answer: how long the answer takes must not tell whether somebody has the
