@@ -308,7 +308,13 @@ impl Store {
         events: Vec<NewEvent>,
         keep: Option<Keep<Vec<Event>>>,
     ) -> Result<Vec<Event>, StoreError> {
-        on!(self, accept(events, keep))
+        match &self.0 {
+            Which::Sqlite(store) => store.accept(events, keep).await,
+            Which::Postgres(store) => {
+                store.check_admitted()?;
+                store.accept(events, keep).await
+            }
+        }
     }
 
     /// Writes a test delivery of the endpoint, leased to the caller. `message` is its body.

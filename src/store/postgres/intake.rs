@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{self, AtomicBool};
 
 use bytes::Bytes;
 use deadpool_postgres::Pool;
@@ -20,7 +21,7 @@ use super::ids::Ids;
 use super::node::Node;
 use super::target::Seen;
 use super::write::{DeliveryRow, EventRow, Write};
-use super::{Rooms, Store, get, parsed, rows};
+use super::{CALL_TIMEOUT, Rooms, Store, get, parsed, rows};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
@@ -53,8 +54,23 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         let closed = || StoreError::Unavailable("the store is closed".into());
         let share = self.shared.intake_shares.take(&events).await?;
-        self.intake.0.send(Request { events, keep, reply, share }).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        let begin = Arc::new(Begin::default());
+        let request = Request { events, keep, reply, begin: Some(begin.clone()), share };
+        let asked = async {
+            self.intake.0.send(request).await.map_err(|_| closed())?;
+            Ok(answer)
+        };
+        let mut answer = super::in_time(asked).await?;
+        let answered = match tokio::time::timeout(CALL_TIMEOUT, &mut answer).await {
+            Ok(answered) => answered,
+            Err(_) if begin.is_first() => {
+                super::connect::suspect();
+                return Err(StoreError::Unavailable("it did not answer in time".into()));
+            }
+            // What is being written ends in its own time, and its caller is told what became of it.
+            Err(_) => answer.await,
+        };
+        answered.map_err(|_| closed())?
     }
 
     pub async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
@@ -105,10 +121,24 @@ impl Store {
     }
 }
 
+/// Which comes first: the writer begins with a request, or its caller gives it up. A request that was given up is never written,
+/// so that its caller may publish again.
+#[derive(Default)]
+struct Begin(AtomicBool);
+
+impl Begin {
+    /// Whether nobody was here before.
+    fn is_first(&self) -> bool {
+        !self.0.swap(true, atomic::Ordering::AcqRel)
+    }
+}
+
 struct Request {
     events: Vec<NewEvent>,
     keep: Option<Keep<Vec<Event>>>,
     reply: Reply,
+    /// None where the writer has begun with it.
+    begin: Option<Arc<Begin>>,
     /// Given back when the request has been answered.
     share: Option<OwnedSemaphorePermit>,
 }
@@ -357,9 +387,9 @@ impl Writer {
         let mut write = Write { lease: lease.unwrap_or(0), now, planned_at, ..Write::default() };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
         let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
-        for Request { events, keep, reply, share } in batch {
+        for Request { events, keep, reply, begin, share } in batch {
             // Nobody waits for it any longer: it was answered, and may have come again.
-            if reply.is_closed() {
+            if reply.is_closed() || begin.is_some_and(|begin| !begin.is_first()) {
                 continue;
             }
             let scope = keep.as_ref().map(|keep| &keep.scope);
@@ -506,7 +536,7 @@ struct Planned {
 impl Planned {
     /// The request as it came. None with a key is planned by what is known.
     fn again(self) -> Request {
-        Request { events: self.events, keep: None, reply: self.reply, share: self.share }
+        Request { events: self.events, keep: None, reply: self.reply, begin: None, share: self.share }
     }
 }
 
