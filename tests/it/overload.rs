@@ -139,7 +139,8 @@ async fn slow_endpoints_with_large_bodies_leave_memory_to_another_account_whose_
     })
     .await;
     let arrived = numbers(&other);
-    let late = arrived.windows(2).filter(|pair| pair[1] + 8 < pair[0]).count();
+    // Many are sent at the same time, so that one may come somewhat later than those after it.
+    let late = (0_u64..).zip(&arrived).filter(|(place, number)| *place > *number + 32).count();
     assert_eq!(late, 0, "none passes those that were accepted long before it: {arrived:?}");
     assert_eq!(app.metric("attempts_failed_total").await, 0, "the others are still under way");
 }
