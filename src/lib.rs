@@ -98,6 +98,7 @@ impl App {
     pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), RunError> {
         let Self { store, config, egress, clock, random, nudges, welcome, metrics_listener } = self;
         warn_of_development(&config, &listener);
+        warn_without_public_url(&config);
         let grace = config.timeout + GRACE;
         let metrics = Arc::new(Metrics::default());
         let settings = api::Settings {
@@ -236,6 +237,16 @@ fn warn_of_development(config: &Config, listener: &TcpListener) {
             %address,
             "environment is development, and other machines can reach this address: receivers may be private addresses, \
              and cookies do not need TLS. Listen on 127.0.0.1, or set environment to production"
+        );
+    }
+}
+
+/// Without `public_url` links to the dashboard and the portal have the host that the request named.
+fn warn_without_public_url(config: &Config) {
+    if config.environment == Environment::Production && config.roles.api && config.public_url.is_none() {
+        tracing::warn!(
+            "public_url is not set: links in invitations and to the portal are made from the Host header of the request. \
+             Set it to the origin at which people reach this server, such as https://hooks.example.com"
         );
     }
 }

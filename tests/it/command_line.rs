@@ -282,6 +282,22 @@ fn a_server_in_development_that_others_can_reach_warns() {
     }
 }
 
+#[test]
+fn a_server_in_production_whose_links_would_name_any_host_warns() {
+    let warning = "public_url is not set";
+    let own = ("ALDABA_PUBLIC_URL", "https://hooks.acme.example");
+    for (settings, warns) in [
+        (vec![("ALDABA_ENVIRONMENT", "production")], true),
+        (vec![("ALDABA_ENVIRONMENT", "production"), own], false),
+        (vec![("ALDABA_ENVIRONMENT", "development")], false),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (status, logs) = Server::start(folder.path(), &settings).terminate_with_logs();
+        assert!(status.success());
+        assert_eq!(logs.contains(warning), warns, "{settings:?}: {logs}");
+    }
+}
+
 #[tokio::test]
 async fn sigterm_ends_with_0_and_a_second_one_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
