@@ -395,8 +395,13 @@ impl Reader {
         for bucket in Bucket::ALL {
             let name = format!("rate_limits.{}", bucket.name());
             let rule = "CALLS/WINDOW such as 600/60s with a window of 1s to 1d, or off";
-            // Nobody types faster, and a guesser gets nowhere.
-            let default = if *bucket == Bucket::Login { "10/60s" } else { "600/60s" };
+            let default = match bucket {
+                // Nobody types faster, and a guesser gets nowhere.
+                Bucket::Login => "10/60s",
+                // KiB: 100 GiB a day.
+                Bucket::EventsStorage => "104857600/1d",
+                _ => "600/60s",
+            };
             let limit = self.take(&name, default, rule, parse_rate_limit);
             limits.0.insert(*bucket, limit?);
         }

@@ -14,9 +14,14 @@ use super::event_types::no_object;
 use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
+use crate::store::Keep;
 
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;
+
+/// What an event takes in the database beside its body, and each of its deliveries with its indexes and first attempts, in KiB:
+/// measured as 0.5 to 1.
+const KIB_PER_ROW: usize = 1;
 
 /// Something that happened in an account.
 #[derive(Serialize, ToSchema)]
@@ -72,8 +77,7 @@ pub async fn publish(call: Call) -> Result<Answer, ApiError> {
         Ok(event) => event,
     };
     let keep = call.keep(|accepted: &Vec<Event>| one(accepted));
-    let accepted = call.api.store.accept(vec![event], keep).await?;
-    count(&call, &accepted);
+    let accepted = accept(&call, vec![event], keep).await?;
     Ok(one(&accepted))
 }
 
@@ -99,8 +103,7 @@ pub async fn publish_batch(call: Call) -> Result<Answer, ApiError> {
         Ok(events) => events,
     };
     let keep = call.keep(|accepted: &Vec<Event>| many(accepted));
-    let accepted = call.api.store.accept(events, keep).await?;
-    count(&call, &accepted);
+    let accepted = accept(&call, events, keep).await?;
     Ok(many(&accepted))
 }
 
@@ -152,6 +155,29 @@ pub async fn read_one(call: Call) -> Result<Answer, ApiError> {
     let found: Vec<_> = found.iter().map(|delivery| deliveries::resource(delivery, true)).collect();
     let relationships = serde_json::json!({ "deliveries": { "data": found } });
     Ok(Answer::new(200, &WithDeliveries { event: resource(&event), relationships }))
+}
+
+/// Stores events, as far as their accounts may still store some.
+async fn accept(call: &Call, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, ApiError> {
+    let mut stored: Vec<(AccountId, usize)> = Vec::with_capacity(1);
+    for event in &events {
+        match stored.iter_mut().find(|(account, _)| *account == event.account) {
+            Some((_, bytes)) => *bytes += event.body.len(),
+            None => stored.push((event.account, event.body.len())),
+        }
+    }
+    for (account, _) in &stored {
+        call.api.count_storage(*account).await?;
+    }
+    let accepted = call.api.store.accept(events, keep).await?;
+    count(call, &accepted);
+    for (account, bytes) in stored {
+        let of_account = accepted.iter().filter(|event| event.account.0 == account);
+        let rows: usize = of_account.map(|event| 1 + event.deliveries as usize).sum();
+        let kib = bytes.div_ceil(1024) + rows * KIB_PER_ROW;
+        call.api.charge_storage(account, u32::try_from(kib).unwrap_or(u32::MAX)).await;
+    }
+    Ok(accepted)
 }
 
 fn count(call: &Call, accepted: &[Event]) {

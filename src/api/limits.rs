@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::Api;
 use super::auth::Caller;
 use super::error::{ApiError, Code, Fault};
+use crate::domain::id::AccountId;
 use crate::domain::time::Timestamp;
 use crate::store::{RateWindow, StoreError};
 use crate::waiting::at_most;
@@ -68,6 +69,7 @@ buckets! {
     DeliveriesRetry = "deliveries_retry",
     EventsCreate = "events_create",
     EventsRead = "events_read",
+    EventsStorage = "events_storage",
     EventTypesRead = "event_types_read",
     EventTypesWrite = "event_types_write",
     AccountsRead = "accounts_read",
@@ -81,7 +83,7 @@ buckets! {
     Login = "rate_limited_login",
 }
 
-/// How many calls in how long.
+/// How many calls in how long; of [`Bucket::EventsStorage`] how many KiB.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RateLimit {
     /// Calls in one window, at least 1.
@@ -90,18 +92,13 @@ pub struct RateLimit {
     pub window: Duration,
 }
 
-impl RateLimit {
-    /// What a bucket has that the settings do not name.
-    pub const DEFAULT: Self = Self { calls: 600, window: Duration::from_secs(60) };
-}
-
-/// The limit of every bucket; `None` is off.
+/// The limit of every bucket; `None`, and what is missing, is off.
 #[derive(Clone, Debug)]
 pub struct RateLimits(pub HashMap<Bucket, Option<RateLimit>>);
 
 impl RateLimits {
     fn of(&self, bucket: Bucket) -> Option<RateLimit> {
-        self.0.get(&bucket).copied().unwrap_or(Some(RateLimit::DEFAULT))
+        self.0.get(&bucket).copied().flatten()
     }
 }
 
@@ -133,28 +130,31 @@ impl RateLimiter {
     }
 
     /// Counts a call of a window that has so many times the bucket's limit, or refuses it. `ask` takes calls of the window that
-    /// is open, or opens one. Returns when the window ends; `None` where there is no limit.
+    /// is open, or opens one: at least as many as it is told. Returns when the window ends; `None` where there is no limit.
     async fn take<F>(
         &self,
         (key, bucket, times): (Uuid, Bucket, u32),
+        weight: u32,
         now: Timestamp,
-        ask: impl FnOnce(RateLimit) -> F,
+        ask: impl FnOnce(RateLimit, u32) -> F,
     ) -> Result<Option<Timestamp>, ApiError>
     where
         F: Future<Output = Result<RateWindow, StoreError>>,
     {
         let Some(limit) = self.limits.of(bucket) else { return Ok(None) };
         let whole = RateLimit { calls: limit.calls.saturating_mul(times), window: limit.window };
-        self.take_of((limit, whole), (key, bucket), now, ask).await.map(Some)
+        self.take_of((limit, whole), (key, bucket), weight, now, ask).await.map(Some)
     }
 
-    /// Counts a call of a window with the limit `whole`, or refuses it by naming `limit`. Returns when the window ends.
+    /// Counts a call of a window with the limit `whole`, or refuses it by naming `limit`. A call counts as `weight` calls; one
+    /// that is heavier than what is left takes what is left. Returns when the window ends.
     async fn take_of<F>(
         &self,
         (limit, whole): (RateLimit, RateLimit),
         (key, bucket): (Uuid, Bucket),
+        weight: u32,
         now: Timestamp,
-        ask: impl FnOnce(RateLimit) -> F,
+        ask: impl FnOnce(RateLimit, u32) -> F,
     ) -> Result<Timestamp, ApiError>
     where
         F: Future<Output = Result<RateWindow, StoreError>>,
@@ -167,18 +167,20 @@ impl RateLimiter {
         // A window that ends much later than a whole one from now was opened by a clock that has since gone back.
         let latest = now.plus(limit.window).plus(SLACK);
         let is_open = |window: &&mut Window| window.ends_at > now && window.ends_at <= latest;
+        let mut needed = weight;
         if let Some(window) = windows.open.get_mut(&(key, bucket)).filter(is_open) {
-            if window.left > 0 {
-                window.left -= 1;
+            if window.left >= weight || (window.left > 0 && window.spent) {
+                window.left = window.left.saturating_sub(weight);
                 return Ok(window.ends_at);
             }
             if window.spent {
                 return Err(refusal(limit, window.ends_at, now));
             }
+            needed -= window.left;
         }
-        let RateWindow { ends_at, granted } = ask(whole).await?;
-        // Who was given nothing, or all of it, need not ask again.
-        let (left, spent) = (granted.saturating_sub(1), granted == 0 || granted >= whole.calls);
+        let RateWindow { ends_at, granted } = ask(whole, needed).await?;
+        // Who was given less than asked for, or all of it, need not ask again.
+        let (left, spent) = (granted.saturating_sub(needed), granted < needed || granted >= whole.calls);
         windows.open.insert((key, bucket), Window { ends_at, left, spent });
         if granted == 0 { Err(refusal(limit, ends_at, now)) } else { Ok(ends_at) }
     }
@@ -206,7 +208,7 @@ pub struct Counted {
 impl Api {
     /// Counts a try of somebody who has yet to sign in, or refuses it.
     pub(super) async fn limit(&self, who: Uuid, bucket: Bucket) -> Result<(), ApiError> {
-        let taken = self.take((who, bucket, 1)).await;
+        let taken = self.take((who, bucket, 1), 1).await;
         taken.map(|_| ()).inspect_err(|_| self.metrics.http_rate_limited_total.add(1))
     }
 
@@ -224,7 +226,7 @@ impl Api {
     ) -> Result<Counted, ApiError> {
         let mut counted = Counted { bucket, windows: Vec::new() };
         for (key, times) in windows {
-            match self.take((key, bucket, times)).await {
+            match self.take((key, bucket, times), 1).await {
                 Ok(ends_at) => counted.windows.extend(ends_at.map(|ends_at| (key, ends_at))),
                 Err(refused) => {
                     self.give_back(counted).await;
@@ -238,9 +240,8 @@ impl Api {
     /// Counts something in a window whose limit no setting changes; `None` where the limit is reached.
     pub(super) async fn count_fixed(&self, key: Uuid, limit: RateLimit) -> Result<Option<Counted>, ApiError> {
         let (now, bucket) = (self.clock.now(), Bucket::Login);
-        let ask =
-            |limit: RateLimit| Box::pin(self.store.take_calls(key, bucket.name(), limit.calls, limit.window, now));
-        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take_of((limit, limit), (key, bucket), now, ask)).await;
+        let ask = |limit, least| Box::pin(self.ask((key, bucket), limit, least, now));
+        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take_of((limit, limit), (key, bucket), 1, now, ask)).await;
         match taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))? {
             Ok(ends_at) => Ok(Some(Counted { bucket, windows: vec![(key, ends_at)] })),
             Err(refused) if refused.status() == 429 => Ok(None),
@@ -259,16 +260,40 @@ impl Api {
     pub(super) async fn count_repeated(&self, caller: &Caller, bucket: Bucket) -> Result<(), ApiError> {
         let owner = caller.counted_with.unwrap_or(caller.counted_as);
         let key = Uuid::from_u128(owner.as_u128() ^ REPEATED);
-        self.take((key, bucket, REPEATED_TIMES)).await.map(|_| ())
+        self.take((key, bucket, REPEATED_TIMES), 1).await.map(|_| ())
     }
 
-    async fn take(&self, window: (Uuid, Bucket, u32)) -> Result<Option<Timestamp>, ApiError> {
+    /// Refuses to store events of an account that has stored all that it may in this window. Otherwise it counts the first
+    /// KiB of them: what they take in all is known when they are written.
+    pub(super) async fn count_storage(&self, account: AccountId) -> Result<(), ApiError> {
+        self.take((account.0, Bucket::EventsStorage, 1), 1).await.map(|_| ())
+    }
+
+    /// Counts what events have taken of the storage of their account, beyond the first KiB. A batch may go beyond the limit by
+    /// what it takes itself: it is written already.
+    pub(super) async fn charge_storage(&self, account: AccountId, kib: u32) {
+        if kib > 1 {
+            // The window is spent, or the store cannot be asked: the next publish is refused, or sees to it.
+            let _ = self.take((account.0, Bucket::EventsStorage, 1), kib - 1).await;
+        }
+    }
+
+    async fn take(&self, window: (Uuid, Bucket, u32), weight: u32) -> Result<Option<Timestamp>, ApiError> {
         let now = self.clock.now();
         let (key, bucket, _) = window;
-        let ask =
-            |limit: RateLimit| Box::pin(self.store.take_calls(key, bucket.name(), limit.calls, limit.window, now));
-        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take(window, now, ask)).await;
+        let ask = |limit, least| Box::pin(self.ask((key, bucket), limit, least, now));
+        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take(window, weight, now, ask)).await;
         taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))?
+    }
+
+    async fn ask(
+        &self,
+        (key, bucket): (Uuid, Bucket),
+        limit: RateLimit,
+        least: u32,
+        now: Timestamp,
+    ) -> Result<RateWindow, StoreError> {
+        self.store.take_calls((key, bucket.name()), (limit.calls, least), limit.window, now).await
     }
 }
 
@@ -296,9 +321,19 @@ mod tests {
 
     /// The only node there is.
     async fn take(limiter: &RateLimiter, key: Uuid, bucket: Bucket, now: Timestamp) -> Result<(), ApiError> {
-        let whole =
-            |limit: RateLimit| async move { Ok(RateWindow { ends_at: now.plus(limit.window), granted: limit.calls }) };
-        limiter.take((key, bucket, 1), now, whole).await.map(|_| ())
+        take_heavy(limiter, (key, bucket), 1, now).await
+    }
+
+    async fn take_heavy(
+        limiter: &RateLimiter,
+        (key, bucket): (Uuid, Bucket),
+        weight: u32,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let whole = |limit: RateLimit, _| async move {
+            Ok(RateWindow { ends_at: now.plus(limit.window), granted: limit.calls })
+        };
+        limiter.take((key, bucket, 1), weight, now, whole).await.map(|_| ())
     }
 
     fn at(millis: i64) -> Timestamp {
@@ -320,6 +355,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_call_that_is_heavier_than_what_is_left_takes_what_is_left() {
+        let (limiter, key) = (limiter(), (Uuid::from_bytes([1; 16]), Bucket::WebhooksList));
+        take_heavy(&limiter, key, 1, at(0)).await.expect("1 of 2");
+        take_heavy(&limiter, key, 5, at(1)).await.expect("the other one, and no more");
+        assert!(take_heavy(&limiter, key, 1, at(2)).await.is_err());
+        take_heavy(&limiter, key, 5, at(60_000)).await.expect("the next window");
+        assert!(take_heavy(&limiter, key, 1, at(60_001)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_left_is_used_up_before_more_is_asked_for() {
+        let (limiter, key) = (limiter(), (Uuid::from_bytes([1; 16]), Bucket::WebhooksList, 10));
+        let granting = |granted: u32| {
+            move |_: RateLimit, least: u32| async move {
+                assert!(least <= granted, "asked for {least}");
+                Ok(RateWindow { ends_at: at(60_000), granted })
+            }
+        };
+        limiter.take(key, 1, at(0), granting(3)).await.expect("2 are left");
+        limiter.take(key, 6, at(0), granting(4)).await.expect("2 and 4 of those that were granted");
+        limiter.take(key, 4, at(0), granting(4)).await.expect("none was left");
+    }
+
+    #[tokio::test]
     async fn keys_and_buckets_do_not_share_a_window() {
         let (limiter, key) = (limiter(), Uuid::from_bytes([1; 16]));
         for _ in 0..2 {
@@ -335,10 +394,10 @@ mod tests {
     #[tokio::test]
     async fn a_call_that_is_given_back_is_there_again_in_its_own_window_only() {
         let (limiter, key) = (limiter(), Uuid::from_bytes([1; 16]));
-        let whole = |limit: RateLimit| async move {
+        let whole = |limit: RateLimit, _| async move {
             Ok(RateWindow { ends_at: at(0).plus(limit.window), granted: limit.calls })
         };
-        let first = limiter.take((key, Bucket::WebhooksList, 1), at(0), whole).await.expect("let through");
+        let first = limiter.take((key, Bucket::WebhooksList, 1), 1, at(0), whole).await.expect("let through");
         assert!(take(&limiter, key, Bucket::WebhooksList, at(1)).await.is_ok());
         assert!(take(&limiter, key, Bucket::WebhooksList, at(2)).await.is_err());
         let ends_at = first.expect("a window");

@@ -484,19 +484,21 @@ impl Store {
         }
     }
 
-    /// Takes calls of a caller's window in a bucket of rate limits, which all nodes share; opens one where none is open.
+    /// Takes calls of a caller's window in a bucket of rate limits, which all nodes share; opens one where none is open. It takes
+    /// at least `least` calls, or what is left of `limit`.
     pub async fn take_calls(
         &self,
-        key: Uuid,
-        bucket: &'static str,
-        limit: u32,
+        (key, bucket): (Uuid, &'static str),
+        (limit, least): (u32, u32),
         length: Duration,
         now: Timestamp,
     ) -> Result<RateWindow, StoreError> {
         match &self.0 {
             // There is no other node.
             Which::Sqlite(_) => Ok(RateWindow { ends_at: now.plus(length), granted: limit }),
-            Which::Postgres(store) => postgres::in_time(store.take_calls(key, bucket, limit, length, now)).await,
+            Which::Postgres(store) => {
+                postgres::in_time(store.take_calls((key, bucket), (limit, least), length, now)).await
+            }
         }
     }
 

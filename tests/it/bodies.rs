@@ -109,6 +109,35 @@ async fn repeated_answers_have_a_limit_of_their_own() {
 }
 
 #[tokio::test]
+async fn an_account_that_has_stored_what_it_may_in_a_window_publishes_no_more_of_it() {
+    let app = App::with(&[("RATE_LIMITS__EVENTS_STORAGE", "40/60s")]).await;
+    for endpoint in ["a", "b", "c"] {
+        app.endpoint(&format!("http://127.0.0.1:9/{endpoint}")).await;
+    }
+    // Each takes 1 KiB for the body, 1 for its row and 3 for its deliveries.
+    let batch = json!({ "events": vec![json!({ "event": EVENT, "data": {} }); 6] });
+    app.post("/v1/events", json!({ "event": EVENT, "data": {} })).await.expect(202);
+    app.post("/v1/events/batch", batch.clone()).await.expect(202);
+    app.post("/v1/events/batch", batch.clone()).await.expect(202);
+    let refused = app.post("/v1/events", json!({ "event": EVENT, "data": {} })).await;
+    let refused = refused.refused(429, "rate_limit_exceeded", "");
+    assert_eq!(refused.header("x-ratelimit-limit"), "40");
+    assert!((1..=60).contains(&refused.header("retry-after").parse::<u32>().expect("seconds")));
+    app.post("/v1/events/batch", batch.clone()).await.refused(429, "rate_limit_exceeded", "");
+    assert_eq!(app.get("/v1/events").await.expect(200).json["meta"]["pagination"]["total"], 13);
+    // By an operator's key it is the account's all the same; another account has its own.
+    let mut event = json!({ "event": EVENT, "data": {}, "account_id": app.account.0.to_string() });
+    let operator = |event: &serde_json::Value| app.call("POST", "/v1/events").bearer(&app.operator).json(event).send();
+    operator(&event).await.refused(429, "rate_limit_exceeded", "");
+    let (stranger, key) = app.stranger().await;
+    app.call("POST", "/v1/events/batch").bearer(&key).json(&batch).send().await.expect(202);
+    event["account_id"] = json!(stranger.0.to_string());
+    operator(&event).await.expect(202);
+    // What is stored already can still be read, and its endpoints changed.
+    app.get("/v1/webhooks/deliveries").await.expect(200);
+}
+
+#[tokio::test]
 async fn the_keys_of_an_account_have_five_times_the_limit_of_a_bucket_together() {
     let app = App::with(&[("RATE_LIMITS__WEBHOOKS_LIST", "2/60s")]).await;
     let list = |key: String| async move { Call::new(app.address, "GET", "/v1/webhooks").bearer(&key).send().await };

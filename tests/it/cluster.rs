@@ -250,6 +250,17 @@ async fn a_rate_limit_holds_over_all_nodes() {
 }
 
 #[tokio::test]
+async fn what_an_account_may_store_holds_over_all_nodes() {
+    let Some((first, second)) = two(&[("RATE_LIMITS__EVENTS_STORAGE", "30/60s")]).await else { return };
+    let batch = json!({ "events": vec![json!({ "event": EVENT, "data": {} }); 20] });
+    first.post("/v1/events/batch", batch.clone()).await.expect(202);
+    second.post("/v1/events/batch", batch.clone()).await.expect(202);
+    for node in [&first, &second] {
+        node.post("/v1/events/batch", batch.clone()).await.refused(429, "rate_limit_exceeded", "");
+    }
+}
+
+#[tokio::test]
 async fn an_idempotency_key_has_one_effect_over_all_nodes() {
     let Some((first, second)) = two(&[]).await else { return };
     for round in 0..10 {

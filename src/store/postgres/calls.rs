@@ -72,13 +72,12 @@ impl Store {
     /// Takes calls of the window that is open over all nodes, or opens one.
     pub async fn take_calls(
         &self,
-        key: Uuid,
-        bucket: &'static str,
-        limit: u32,
+        (key, bucket): (Uuid, &'static str),
+        (limit, least): (u32, u32),
         length: Duration,
         now: Timestamp,
     ) -> Result<RateWindow, StoreError> {
-        let part = i64::from((limit / PARTS).max(1));
+        let part = i64::from((limit / PARTS).max(least).max(1));
         let (now_ms, ends) = (now.as_millis(), now.plus(length).as_millis());
         // A window that ends a minute later than a whole one from now was opened by a clock that has since gone back.
         let sql = "INSERT INTO rate_windows AS w (key, bucket, ends_at, calls) VALUES ($1, $2, $3, least($4::bigint, $5::bigint)) \
