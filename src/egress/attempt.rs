@@ -48,6 +48,7 @@ const HEADERS: usize = 16;
 pub(super) struct BrandHeaders {
     event: HeaderName,
     delivery_id: HeaderName,
+    /// Time of the attempt as ISO 8601; the signatures' headers have the same time in Unix seconds.
     timestamp: HeaderName,
 }
 
@@ -203,7 +204,7 @@ impl Egress {
             ("x-webhook-signature-timestamped", format!("t={seconds},v1={MASK}")),
             (names.event.as_str(), event_type.to_owned()),
             (names.delivery_id.as_str(), delivery.to_string()),
-            (names.timestamp.as_str(), seconds.to_string()),
+            (names.timestamp.as_str(), at.to_string()),
             ("webhook-id", delivery.to_string()),
             ("webhook-timestamp", seconds.to_string()),
             ("webhook-signature", format!("v1,{MASK}")),
@@ -341,7 +342,7 @@ impl Egress {
         headers.insert(X_WEBHOOK_SIGNATURE_TIMESTAMPED, HeaderValue::try_from(signed.timestamped)?);
         headers.insert(&self.0.headers.event, HeaderValue::from_str(&job.event_type)?);
         headers.insert(&self.0.headers.delivery_id, id.clone());
-        headers.insert(&self.0.headers.timestamp, time.clone());
+        headers.insert(&self.0.headers.timestamp, HeaderValue::try_from(now.to_string())?);
         headers.insert(WEBHOOK_ID, id);
         headers.insert(WEBHOOK_TIMESTAMP, time);
         headers.insert(WEBHOOK_SIGNATURE, HeaderValue::try_from(signed.standard)?);

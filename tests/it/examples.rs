@@ -138,7 +138,7 @@ fn mask(name: &str, value: &Value, kind: &Value) -> Value {
                     json!(DELIVERY_ID)
                 }
                 ("id", "webhook_replay") => json!(REPLAY_ID),
-                ("webhook-timestamp" | "x-aldaba-timestamp", _) => json!(SECONDS),
+                ("webhook-timestamp", _) => json!(SECONDS),
                 ("x-webhook-signature-timestamped", _) => json!(format!("t={SECONDS},v1=***")),
                 ("request_body", _) => {
                     let mut message: Value = serde_json::from_str(text).expect("JSON");

@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use aldaba::domain::time::Timestamp;
 use axum::http::HeaderMap;
 use serde_json::json;
 
@@ -58,9 +59,12 @@ async fn the_request_has_every_header_of_the_contract() {
     let id = request.header("x-veriko-delivery-id");
     assert!(id.parse::<i64>().is_ok_and(|id| id > 0), "{id}");
     assert_eq!(request.header("webhook-id"), id);
+    let seconds = request.header("webhook-timestamp");
+    assert!(request.header("x-webhook-signature-timestamped").starts_with(&format!("t={seconds},v1=")));
     let time = request.header("x-veriko-timestamp");
-    assert_eq!(request.header("webhook-timestamp"), time);
-    assert!(request.header("x-webhook-signature-timestamped").starts_with(&format!("t={time},v1=")));
+    assert!(time.len() == 20 && time.ends_with('Z'), "{time}");
+    let parsed = Timestamp::parse(time).expect("ISO 8601");
+    assert_eq!(parsed.as_secs().to_string(), seconds, "both are the time of this attempt");
     assert_signed(&request, &secret);
     let body: serde_json::Value = serde_json::from_slice(&request.body).expect("JSON");
     assert_eq!(body["event"], "validation.completed");
