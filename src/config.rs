@@ -32,6 +32,8 @@ const DATABASE_RULE: &str = "sqlite://PATH or postgres://USER:PASSWORD@HOST:PORT
 pub struct Config {
     /// `listen`: where the API is served.
     pub listen: String,
+    /// Whether nothing sets `listen`.
+    pub listen_is_default: bool,
     /// `database_url`: the file of the embedded store, or a PostgreSQL server.
     pub database: Database,
     /// `roles`: what this process does.
@@ -135,7 +137,20 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Self, ConfigError> {
+        Self::load_over([], file, environment, flags)
+    }
+
+    /// The same for a command that has `defaults` of its own: everything else is read over them.
+    pub fn load_over(
+        defaults: impl IntoIterator<Item = (&'static str, String)>,
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Self, ConfigError> {
         let mut reader = Reader::default();
+        for (name, value) in defaults {
+            reader.add(name.to_owned(), value, "default");
+        }
         let default = Path::new(DEFAULT_FILE);
         match file {
             Some(path) => reader.add_file(path)?,
@@ -219,6 +234,7 @@ impl Reader {
     }
 
     fn finish(mut self) -> Result<Config, ConfigError> {
+        let listen_is_default = !self.written.contains_key("listen");
         let listen = self.take("listen", "127.0.0.1:8080", "HOST:PORT, such as 127.0.0.1:8080", parse_listen);
         let database = self.take_or_tell("database_url", "sqlite://aldaba.db", DATABASE_RULE, Database::parse);
         let environment = self.take("environment", "production", "production or development", |text| match text {
@@ -271,6 +287,7 @@ impl Reader {
         let config = (|| {
             Some(Config {
                 listen: listen?,
+                listen_is_default,
                 database: database?,
                 roles: roles?,
                 environment: environment?,

@@ -1,4 +1,5 @@
-//! `aldaba dev`: everything at once, ready to try, with its data in `./aldaba-data/`.
+//! `aldaba dev`: everything at once, ready to try. Its files are in `./aldaba-data/`, its data too unless a setting names another
+//! database.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::sync::{Arc, RwLock};
 
 use anyhow::Context as _;
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use super::receiver::{self, Receiver};
 use super::serve::Signals;
@@ -13,6 +15,7 @@ use super::{Output, SettingArgs, browser};
 use crate::App;
 use crate::api::Welcome;
 use crate::clock::{Clock as _, Random, SystemClock, SystemRandom};
+use crate::config::Config;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::endpoint::EndpointChange;
 use crate::domain::endpoint::Ordering;
@@ -23,10 +26,16 @@ use crate::domain::secret::Secret;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Email, Role};
 use crate::private_files;
-use crate::store::{NewApiKey, NewEndpoint, NewUser, Page, Store};
+use crate::store::{Database, NewApiKey, NewEndpoint, NewUser, Page, Store};
 
 /// Where everything is kept.
 const FOLDER: &str = "aldaba-data";
+
+/// The database, where no setting names one.
+const DATABASE_URL: &str = "sqlite://aldaba-data/aldaba.db";
+
+/// The name of the account that it makes.
+const ACCOUNT: &str = "dev";
 
 /// What the first event is about.
 const EVENT: &str = "validation.completed";
@@ -37,17 +46,17 @@ const EMAIL: &str = "dev@localhost";
 /// How the built-in receiver's endpoint is known again.
 const DESCRIPTION: &str = "the receiver built into aldaba dev";
 
-pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) -> anyhow::Result<()> {
+pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: Output) -> anyhow::Result<()> {
     let folder = Path::new(FOLDER);
     private_files::make_folder(folder).with_context(|| format!("cannot make the folder {FOLDER}"))?;
-    let mut flags = vec![("environment", "development".to_owned()), ("listen", listen)];
-    if settings.database_url.is_none() {
-        flags.push(("database_url", format!("sqlite://{FOLDER}/aldaba.db")));
-    }
-    let config = settings.load(flags)?;
+    let listen = listen.map(|listen| ("listen", listen));
+    let environment = ("environment", "development".to_owned());
+    let config =
+        settings.load_over([("database_url", DATABASE_URL.to_owned())], std::iter::once(environment).chain(listen))?;
     let prefix = config.key_prefix.clone();
+    let data = (Database::parse(DATABASE_URL) != Ok(config.database.clone())).then(|| config.database.to_string());
     settings.start_telemetry(&config);
-    let listener = super::bind(&config.listen).await?;
+    let listener = bind(&config).await?;
     let receiver_listener = super::bind("127.0.0.1:0").await?;
     let app = App::open(config).await?;
     let store = app.store.clone();
@@ -74,7 +83,7 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
         });
         println!("{shown}");
     } else {
-        print_start(&base, &key, endpoint, &receiver_url, &sign_in);
+        print_start(&base, &key, endpoint, &receiver_url, &sign_in, data.as_deref());
         browser::open(&sign_in, &folder.join("sign-in.html"));
     }
     let receiver = Receiver {
@@ -97,9 +106,26 @@ pub(super) async fn dev(settings: &SettingArgs, listen: String, output: Output) 
     Ok(())
 }
 
-fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str, sign_in: &str) {
+/// Listens where the settings say. Where they say nothing and the usual port is taken, on a free one.
+async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+    let is_taken = |error: &anyhow::Error| {
+        let error = error.downcast_ref::<std::io::Error>();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+    };
+    match super::bind(&config.listen).await {
+        Err(error) if config.listen_is_default && is_taken(&error) => {
+            eprintln!("{} is taken by another program: listening on a free port instead", config.listen);
+            super::bind("127.0.0.1:0").await
+        }
+        bound => bound,
+    }
+}
+
+/// `database` is where its data is, if not in [`FOLDER`].
+fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str, sign_in: &str, database: Option<&str>) {
     println!("listening on {base}");
-    println!("\n  Aldaba {} is running in development. Its data is in ./{FOLDER}/.\n", env!("CARGO_PKG_VERSION"));
+    let data = database.map_or_else(|| format!("./{FOLDER}/"), str::to_owned);
+    println!("\n  Aldaba {} is running in development. Its data is in {data}.\n", env!("CARGO_PKG_VERSION"));
     println!("  API key    {key}");
     println!("  endpoint   {endpoint}");
     println!("  receiver   {receiver_url}  (built in: it verifies and prints what arrives)");
@@ -128,9 +154,11 @@ async fn account_and_key(store: &Store, file: &Path, prefix: String) -> anyhow::
     {
         return Ok((account, key.trim().to_owned()));
     }
-    let account = match store.accounts(Page { page: 1, per_page: 1 }).await?.items.pop() {
+    // A database that the settings name may have other accounts, whose receivers want no event of ours.
+    let newest = store.accounts(Page { page: 1, per_page: 100 }).await?.items;
+    let account = match newest.into_iter().find(|account| account.name == ACCOUNT) {
         Some(account) => account,
-        None => store.create_account("dev".into(), None).await?,
+        None => store.create_account(ACCOUNT.into(), None).await?,
     };
     let permissions = Permissions::all();
     let new = NewApiKey { account: Some(account.id), name: Some("aldaba dev".into()), permissions, expires_at: None };

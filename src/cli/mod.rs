@@ -50,9 +50,9 @@ enum Command {
     },
     /// Try it: a server in development with an account, a key and a receiver that shows what arrives
     Dev {
-        /// Where to listen
-        #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
-        listen: String,
+        /// Where to listen; without it, the setting `listen`, else 127.0.0.1:8080 or a free port where that one is taken
+        #[arg(long, value_name = "HOST:PORT")]
+        listen: Option<String>,
         #[command(flatten)]
         output: Output,
     },
@@ -284,9 +284,19 @@ impl Output {
 }
 
 impl SettingArgs {
-    fn load(&self, more: impl IntoIterator<Item = (&'static str, String)>) -> anyhow::Result<Config> {
+    fn load(&self, flags: impl IntoIterator<Item = (&'static str, String)>) -> anyhow::Result<Config> {
+        self.load_over([], flags)
+    }
+
+    /// The settings of a command that has defaults of its own.
+    fn load_over(
+        &self,
+        defaults: impl IntoIterator<Item = (&'static str, String)>,
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> anyhow::Result<Config> {
         let database = self.database_url.clone().map(|url| ("database_url", url));
-        Ok(Config::load(self.config.as_deref(), std::env::vars(), database.into_iter().chain(more))?)
+        let flags = database.into_iter().chain(flags);
+        Ok(Config::load_over(defaults, self.config.as_deref(), std::env::vars(), flags)?)
     }
 
     /// Starts logging, and tells what it is that the command line should not have said.

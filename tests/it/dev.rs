@@ -1,4 +1,5 @@
-//! `aldaba dev` lets in who has the link that it prints, and nobody else: not even who seems to come from this machine.
+//! `aldaba dev` reads the settings, and lets in who has the link that it prints, and nobody else: not even who seems to come from
+//! this machine.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
@@ -9,6 +10,8 @@ use std::thread::JoinHandle;
 use serde_json::Value;
 
 use crate::app::Call;
+use crate::command_line::printed;
+use crate::database;
 
 /// A server for trying it. It is killed when this is dropped.
 struct Dev {
@@ -22,15 +25,11 @@ struct Dev {
 
 impl Dev {
     fn start(folder: &Path) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_aldaba"))
-            .args(["dev", "--json", "--listen", "127.0.0.1:0"])
-            .env("ALDABA_LOG__LEVEL", "trace")
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        Self::with(folder, &["--listen", "127.0.0.1:0"], &[("ALDABA_LOG__LEVEL", "trace")])
+    }
+
+    fn with(folder: &Path, args: &[&str], settings: &[(&str, &str)]) -> Self {
+        let mut child = command(folder, &[&["--json"], args].concat(), settings).spawn().expect("it starts");
         let mut first = String::new();
         let mut printed = BufReader::new(child.stdout.take().expect("a pipe"));
         printed.read_line(&mut first).expect("a line");
@@ -63,6 +62,83 @@ impl Drop for Dev {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn command(folder: &Path, args: &[&str], settings: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aldaba"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ALDABA_")) {
+        command.env_remove(name);
+    }
+    command.arg("dev").args(args).envs(settings.iter().copied()).current_dir(folder);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn dev_listens_where_the_settings_say_and_the_command_line_wins() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("aldaba.toml"), "listen = \"127.0.0.3:0\"\n").expect("written");
+    let environment = [("ALDABA_LISTEN", "127.0.0.2:0")];
+    let flag = ["--listen", "127.0.0.1:0"];
+    for (args, settings, expected) in
+        [(&[][..], &[][..], "127.0.0.3"), (&[], &environment, "127.0.0.2"), (&flag, &environment, "127.0.0.1")]
+    {
+        assert_eq!(Dev::with(folder.path(), args, settings).address.ip().to_string(), expected);
+    }
+}
+
+#[tokio::test]
+async fn dev_takes_a_free_port_where_the_usual_one_is_taken_but_not_where_a_setting_names_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Where another program has it, that is as good.
+    let _taken = std::net::TcpListener::bind("127.0.0.1:8080");
+    let dev = Dev::with(folder.path(), &[], &[]);
+    assert_ne!(dev.address.port(), 8080);
+    dev.open("/healthz").send().await.expect(200);
+    let told = dev.stop();
+    assert!(told.contains("127.0.0.1:8080 is taken") && told.contains("a free port"), "{told}");
+    let set = [("ALDABA_LISTEN", "127.0.0.1:8080")];
+    let refused = command(folder.path(), &[], &set).output().expect("it ends");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("cannot listen on 127.0.0.1:8080"), "{told}");
+}
+
+#[test]
+fn dev_uses_the_database_of_the_settings_and_leaves_the_accounts_in_it_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    printed(folder.path(), &["accounts", "create", "Acme"]);
+    let settings: Vec<_> =
+        database::settings(folder.path()).into_iter().map(|(name, value)| (format!("ALDABA_{name}"), value)).collect();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    for _ in 0..2 {
+        drop(Dev::with(folder.path(), &["--listen", "127.0.0.1:0"], &settings));
+    }
+    assert!(!folder.path().join("aldaba-data/aldaba.db").exists());
+    let listed: Value = serde_json::from_str(&printed(folder.path(), &["accounts", "list", "--json"])).expect("JSON");
+    let mut names: Vec<_> = listed.as_array().expect("a list").iter().map(|account| &account["name"]).collect();
+    names.sort_by_key(ToString::to_string);
+    assert_eq!(names, ["Acme", "dev"]);
+}
+
+#[test]
+fn the_guide_shows_every_line_that_dev_prints_at_its_start() {
+    let labels = |text: &str| -> Vec<String> {
+        let lines = text.lines().skip_while(|line| !line.starts_with("listening on "));
+        let lines = lines.take_while(|line| !line.starts_with("  Publishing"));
+        lines.filter_map(|line| Some(line.strip_prefix("  ")?.split_once("  ")?.0.to_owned())).collect()
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut child = command(folder.path(), &["--listen", "127.0.0.1:0"], &[]).spawn().expect("it starts");
+    let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
+    let start: Vec<_> = lines.take_while(|line| !line.starts_with("  Publishing")).collect();
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    let printed = labels(&start.join("\n"));
+    assert!(printed.contains(&"dashboard".to_owned()), "{start:?}");
+    for guide in ["quick-start.md", "es/quick-start.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides").join(guide);
+        assert_eq!(labels(&std::fs::read_to_string(path).expect("a guide")), printed, "{guide}");
     }
 }
 
