@@ -39,8 +39,19 @@ pub struct Example<'a> {
 }
 
 impl<'a> Example<'a> {
-    /// The example of a call.
+    /// The first example of a call: without a body where the call needs none.
     pub fn of(call: &'a Call) -> Self {
+        let body = call.body.as_ref().filter(|body| body.required);
+        Self::with_body(call, body.map(|body| body.example))
+    }
+
+    /// The second example of a call whose body is optional: what it shows, and the call with the body.
+    pub fn with_options(call: &'a Call) -> Option<(&'static str, Self)> {
+        let body = call.body.as_ref()?;
+        Some((body.example_title?, Self::with_body(call, Some(body.example))))
+    }
+
+    fn with_body(call: &'a Call, body: Option<&'a Value>) -> Self {
         let id = match call.group {
             "Events" => EVENT_ID,
             "Accounts" | "API keys" | "Users" | "Portal links" => ACCOUNT_ID,
@@ -56,7 +67,7 @@ impl<'a> Example<'a> {
         Self {
             method: &call.method,
             url: format!("{BASE}{path}{query}"),
-            body: call.body.as_ref().map(|body| body.example),
+            body,
             has_answer: call.answer.is_some() || call.is_file,
         }
     }

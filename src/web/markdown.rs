@@ -54,6 +54,12 @@ pub fn call(call: &Call, tongue: Tongue) -> String {
     for (name, language) in LANGUAGES {
         let _ = writeln!(text, "{name}:\n\n```{language}\n{}\n```\n", example.in_language(name));
     }
+    if let Some((about, second)) = Example::with_options(call) {
+        let _ = writeln!(text, "{}\n", say(about));
+        for (name, language) in LANGUAGES {
+            let _ = writeln!(text, "{name}:\n\n```{language}\n{}\n```\n", second.in_language(name));
+        }
+    }
     section(&mut text, &format!("{} {}", say("Response"), call.success.0));
     let _ = writeln!(text, "{}\n", say(call.success.1));
     if let Some((name, is_list, below)) = &call.answer {

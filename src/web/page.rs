@@ -239,7 +239,7 @@ fn related(call: &Call, tongue: Tongue) -> Markup {
 
 /// The second column: the request in every language, and the answer.
 fn shown(call: &Call, tongue: Tongue) -> Markup {
-    let example = Example::of(call);
+    let (example, second) = (Example::of(call), Example::with_options(call));
     html! { div.shown {
         section.tabs aria-label=(tongue.say("Request")) {
             h2 id="request" { (tongue.say("Request")) }
@@ -248,7 +248,13 @@ fn shown(call: &Call, tongue: Tongue) -> Markup {
                 label for={ "in-" (slug(name)) } { (name) }
             }
             @for (name, language) in LANGUAGES {
-                div class={ "panel for-" (slug(name)) } { (highlight::code(&example.in_language(name), language)) }
+                div class={ "panel for-" (slug(name)) } {
+                    (highlight::code(&example.in_language(name), language))
+                    @if let Some((about, second)) = &second {
+                        p { (sentence(tongue, about)) }
+                        (highlight::code(&second.in_language(name), language))
+                    }
+                }
             }
         }
         @if let Some(example) = call.example {

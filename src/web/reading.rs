@@ -90,6 +90,8 @@ pub struct RequestBody {
     pub fields: Vec<Field>,
     /// An example.
     pub example: &'static Value,
+    /// What the example shows, where the call has another one without a body.
+    pub example_title: Option<&'static str>,
 }
 
 /// A field, with those below it.
@@ -210,7 +212,8 @@ impl RequestBody {
             required: body["required"] == true,
             about: text(&schema["description"]),
             fields: fields(schema),
-            example: &content["example"],
+            example: content.get("example").unwrap_or(&content["examples"]["with"]["value"]),
+            example_title: content["examples"]["with"]["summary"].as_str(),
         })
     }
 }

@@ -99,8 +99,8 @@ impl Scene {
     }
 
     /// The example with the names of this scene.
-    fn script(&self, call: &web::Call, language: &str) -> String {
-        let text = Example::of(call).in_language(language);
+    fn script(&self, example: &Example<'_>, language: &str) -> String {
+        let text = example.in_language(language);
         self.names.iter().fold(text, |text, (name, here)| text.replace(name, here))
     }
 }
@@ -188,10 +188,13 @@ async fn every_example_in(language: &'static str) {
     let update = std::env::var_os("UPDATE_ANSWERS").is_some();
     let known: Value = serde_json::from_str(&std::fs::read_to_string(answers_file()).expect("the file")).expect("JSON");
     let given = Mutex::new(Map::new());
-    for call in web::groups().iter().flat_map(|group| group.calls.iter().copied()) {
+    let calls: Vec<_> = web::groups().iter().flat_map(|group| group.calls.iter().copied()).collect();
+    let second = |call| Example::with_options(call).map(|(_, example)| (call, example));
+    let examples = calls.iter().map(|call| (*call, Example::of(call)));
+    for (call, example) in examples.chain(calls.iter().filter_map(|call| second(*call))) {
         let scene = Scene::for_call(call).await;
         let key = if call.audience == "operator" { &scene.app.operator } else { &scene.app.key };
-        let (script, key) = (scene.script(call, language), key.clone());
+        let (script, key) = (scene.script(&example, language), key.clone());
         let printed = tokio::task::spawn_blocking(move || run(language, &script, &key)).await.expect("no panic");
         if call.is_file {
             let names = if call.group == "Audit log" {
@@ -223,6 +226,20 @@ async fn every_example_in(language: &'static str) {
         let given = Value::Object(given.into_inner().expect("no panic"));
         std::fs::write(answers_file(), format!("{given:#}\n")).expect("written");
     }
+}
+
+/// Whoever rotates because a secret has leaked copies the first example: after it no older secret signs.
+#[test]
+fn the_first_example_of_a_rotation_has_no_overlap_and_the_second_one_has() {
+    let call = web::call("regenerate_secret").expect("the call");
+    let (_, second) = Example::with_options(call).expect("a second example");
+    for (language, _) in web::LANGUAGES {
+        assert!(!Example::of(call).in_language(language).contains("overlap_seconds"), "{language}");
+        assert!(second.in_language(language).contains("overlap_seconds"), "{language}");
+    }
+    let body = &crate::reference::DOCUMENT["paths"][call.path]["post"]["requestBody"];
+    let first = body["content"]["application/json"]["examples"].as_object().and_then(|all| all.values().next());
+    assert_eq!(first.expect("an example")["value"], json!({}), "what a client made from the document begins with");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -119,7 +119,11 @@ pub const REGENERATE_SECRET: Description = Description {
     tag: Tag::Webhooks,
     title: "Regenerate webhook signing secret",
     about: "Rotates the HMAC-SHA256 signing secret for the endpoint. The new secret is returned exactly once in this response: the previous one is invalidated immediately. Store it securely.\n\nWith `overlap_seconds` the previous secret lives on beside the new one for that long: the signature headers that can hold several then carry both, so that a receiver can be changed over without losing a delivery. At most 4 older secrets live on.",
-    body: Body::Optional("RegenerateSecret", r#"{"overlap_seconds":86400}"#),
+    body: Body::Optional(
+        "RegenerateSecret",
+        r#"{"overlap_seconds":86400}"#,
+        "With an overlap: for a day the previous secret signs beside the new one.",
+    ),
     answer: One(Kind::WebhookEndpoint, "New signing secret generated. It is in this answer only."),
     errors: &[Code::OverlapInvalid],
     guide: Some("rotate-a-secret"),

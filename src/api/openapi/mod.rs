@@ -147,15 +147,16 @@ impl Tag {
     }
 }
 
-/// The body that a call takes. The texts are the name of its schema and an example.
+/// The body that a call takes. The texts are the name of its schema and an example; of an optional one, what the example with
+/// the body shows comes third.
 #[derive(Clone, Copy, Debug)]
 pub enum Body {
     /// A call without one.
     None,
     /// JSON.
     Json(&'static str, &'static str),
-    /// JSON, or nothing.
-    Optional(&'static str, &'static str),
+    /// JSON, or nothing. The first example of the call is without it.
+    Optional(&'static str, &'static str, &'static str),
     /// JSON or NDJSON, as large as a batch.
     Batch(&'static str, &'static str),
     /// None is needed; a JSON object is taken and ignored.
@@ -371,17 +372,21 @@ fn filter((name, about): &(&str, &str)) -> Value {
 }
 
 fn request_body(body: &Body) -> Option<Value> {
-    let content = |name: &str, example: &str| {
-        let example: Value = serde_json::from_str(example).unwrap_or_default();
-        json!({ "schema": { "$ref": format!("#/components/schemas/{name}") }, "example": example })
-    };
+    let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let parsed = |example: &str| serde_json::from_str::<Value>(example).unwrap_or_default();
+    let content = |name: &str, example: &str| json!({ "schema": schema(name), "example": parsed(example) });
     match *body {
         Body::None | Body::Ignored => None,
         Body::Json(name, example) => {
             Some(json!({ "required": true, "content": { "application/json": content(name, example) } }))
         }
-        Body::Optional(name, example) => {
-            Some(json!({ "required": false, "content": { "application/json": content(name, example) } }))
+        Body::Optional(name, example, about) => {
+            let examples = json!({
+                "without": { "summary": "Without options", "value": {} },
+                "with": { "summary": about, "value": parsed(example) },
+            });
+            let content = json!({ "schema": schema(name), "examples": examples });
+            Some(json!({ "required": false, "content": { "application/json": content } }))
         }
         Body::Batch(name, example) => Some(json!({
             "required": true,
@@ -524,7 +529,8 @@ mod tests {
             let body = &operation["requestBody"]["content"]["application/json"];
             if let Some(name) = body["schema"]["$ref"].as_str().and_then(|name| name.rsplit('/').next()) {
                 assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
-                assert!(body["example"].is_object(), "{}: the example is JSON", route.description.id);
+                let example = body.get("example").unwrap_or(&body["examples"]["with"]["value"]);
+                assert!(example.is_object(), "{}: the example is JSON", route.description.id);
             }
         }
     }
