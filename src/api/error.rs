@@ -195,7 +195,7 @@ impl Code {
             Self::BodyTooLarge => "262144",
             Self::UnsupportedMediaType => "application/json",
             Self::EventInvalid | Self::EventTypeUnknown => "order.lost",
-            Self::NoValidFields => "url, events, description, status",
+            Self::NoValidFields => "url, events, description, status, ordering",
             Self::WebhookLimitReached => "50",
             Self::ReplayLimitReached => "10",
             Self::ApiKeyLimitReached => "100",

@@ -1,6 +1,6 @@
 //! The reference against the server: every answer that any test of this suite gets is held against the OpenAPI document.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use jsonschema::Validator;
@@ -120,4 +120,30 @@ async fn the_document_is_served_as_it_is_made() {
     assert_eq!(served.json["openapi"], "3.1.0");
     let printed = printed(app.folder(), &["openapi"]);
     assert_eq!(serde_json::from_str::<Value>(&printed).expect("JSON"), *DOCUMENT);
+}
+
+#[tokio::test]
+async fn a_change_of_nothing_is_told_every_field_that_can_be_changed() {
+    let app = App::start().await;
+    let (endpoint, _) = app.endpoint("http://127.0.0.1:9/").await;
+    let new = json!({ "email": "ana@example.com", "role": "developer" });
+    let user = app.post(&format!("/v1/accounts/{}/users", app.account), new).await.expect(201).id();
+    let groups = aldaba::web::groups();
+    let changes = groups.iter().flat_map(|group| &group.calls).filter(|call| call.method == "PUT");
+    for call in changes {
+        let id = if call.group == "Webhooks" { endpoint.clone() } else { app.account.to_string() };
+        let path = call.path.replace("{id}", &id).replace("{user_id}", &user).replace("{name}", "validation.completed");
+        let key = if call.audience == "operator" { &app.operator } else { &app.key };
+        let refused = app.call("PUT", &path).bearer(key).json(&json!({})).send().await;
+        let refused = refused.refused(422, "no_valid_fields", "");
+        let detail = refused.json["errors"][0]["detail"].as_str().expect("a detail");
+        let told = detail.trim_end_matches('.').rsplit_once(" of ").expect("a list").1.split(", ");
+        let told: BTreeSet<&str> = told.collect();
+        let fields = &call.body.as_ref().expect("a body").fields;
+        assert_eq!(told, fields.iter().map(|field| field.name).collect(), "{}", call.id);
+        if call.id == "update_webhook" {
+            let shown = call.errors.iter().find(|(_, code, _)| *code == "no_valid_fields").expect("the code");
+            assert_eq!(shown.2, detail, "the reference's example");
+        }
+    }
 }
