@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::account::ApiKey;
-use super::filter::{list, optional, read};
+use super::filter::{Parameter, list, optional, read, set};
 use super::id::{AccountId, ApiKeyId, AuditId, PortalLinkId, UserId};
 use super::time::Timestamp;
 use super::user::User;
@@ -210,14 +210,20 @@ pub struct AuditFilter {
 }
 
 impl AuditFilter {
-    /// The parameters that are filters.
-    pub const NAMES: [&str; 7] = ["action", "actor_id", "resource_type", "resource_id", "account_id", "from", "to"];
+    /// Every parameter that is a filter, with the field that it fills.
+    const PARAMETERS: [Parameter<Self>; 7] = [
+        ("action", |filter, values| set(&mut filter.actions, list(values, MAX_VALUES, Action::parse))),
+        ("actor_id", |filter, values| set(&mut filter.actors, list(values, MAX_VALUES, id))),
+        ("resource_type", |filter, values| set(&mut filter.resource_types, list(values, MAX_VALUES, resource_type))),
+        ("resource_id", |filter, values| set(&mut filter.resources, list(values, MAX_VALUES, id))),
+        ("account_id", |filter, values| set(&mut filter.account, optional(values, AccountId::parse))),
+        ("from", |filter, values| set(&mut filter.from, optional(values, Timestamp::parse_start))),
+        ("to", |filter, values| set(&mut filter.to, optional(values, Timestamp::parse_end))),
+    ];
 
     /// Reads the parameters of a request; where values cannot be read, the names of their parameters.
     pub fn read(parameters: &[(String, String)]) -> Result<Self, Vec<&'static str>> {
-        let mut filter = Self::default();
-        read(&Self::NAMES, parameters, |name, values| filter.take(name, values))?;
-        Ok(filter)
+        read(&Self::PARAMETERS, parameters)
     }
 
     /// The account whose entries somebody sees, who may be an operator: `Some(None)` are all of them, `None` are none.
@@ -227,20 +233,12 @@ impl AuditFilter {
             owner => Some(owner.or(self.account)),
         }
     }
+}
 
-    fn take(&mut self, name: &str, values: &[&str]) -> Option<()> {
-        let last = values.last().copied();
-        let id = |text: &str| (text.chars().count() <= MAX_ID_CHARS && !text.contains('\0')).then(|| text.to_owned());
-        let kind = |text: &str| Action::ALL.iter().map(|action| action.resource()).find(|kind| *kind == text);
-        match name {
-            "action" => self.actions = list(values, MAX_VALUES, Action::parse)?,
-            "actor_id" => self.actors = list(values, MAX_VALUES, id)?,
-            "resource_type" => self.resource_types = list(values, MAX_VALUES, kind)?,
-            "resource_id" => self.resources = list(values, MAX_VALUES, id)?,
-            "account_id" => self.account = optional(last, AccountId::parse)?,
-            "from" => self.from = optional(last, Timestamp::parse_start)?,
-            _ => self.to = optional(last, Timestamp::parse_end)?,
-        }
-        Some(())
-    }
+fn id(text: &str) -> Option<String> {
+    (text.chars().count() <= MAX_ID_CHARS && !text.contains('\0')).then(|| text.to_owned())
+}
+
+fn resource_type(text: &str) -> Option<&'static str> {
+    Action::ALL.iter().map(|action| action.resource()).find(|kind| *kind == text)
 }

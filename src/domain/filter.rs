@@ -53,45 +53,29 @@ pub struct DeliveryFilter {
 }
 
 impl DeliveryFilter {
-    /// The parameters that are filters.
-    pub const NAMES: [&str; 10] = [
-        "endpoint_id",
-        "status",
-        "event_type",
-        "response_status",
-        "validation_id",
-        "from",
-        "to",
-        "min_attempt",
-        "min_response_time_ms",
-        "q",
+    /// Every parameter that is a filter, with the field that it fills.
+    const PARAMETERS: [Parameter<Self>; 10] = [
+        ("endpoint_id", |filter, values| set(&mut filter.endpoints, list(values, MAX_ENDPOINTS, EndpointId::parse))),
+        ("status", |filter, values| set(&mut filter.statuses, list(values, MAX_VALUES, DeliveryStatus::parse))),
+        ("event_type", |filter, values| set(&mut filter.event_types, list(values, MAX_VALUES, type_name))),
+        ("response_status", |filter, values| {
+            set(&mut filter.responses, list(values, MAX_VALUES, ResponseFilter::parse))
+        }),
+        ("validation_id", |filter, values| set(&mut filter.validations, list(values, MAX_VALUES, parse_hyphenated))),
+        ("from", |filter, values| set(&mut filter.from, optional(values, Timestamp::parse_start))),
+        ("to", |filter, values| set(&mut filter.to, optional(values, Timestamp::parse_end))),
+        ("min_attempt", |filter, values| set(&mut filter.min_attempt, optional(values, number))),
+        ("min_response_time_ms", |filter, values| set(&mut filter.min_response_time_ms, optional(values, number))),
+        ("q", |filter, values| set(&mut filter.search, optional(values, |text| Some(search_text(text))))),
     ];
+
+    /// The parameters that are filters.
+    pub const NAMES: [&str; 10] = names(&Self::PARAMETERS);
 
     /// Reads the parameters of a request; others are none of its business. Where values cannot be read, the names of their
     /// parameters, in the order of [`Self::NAMES`].
     pub fn read(parameters: &[(String, String)]) -> Result<Self, Vec<&'static str>> {
-        let mut filter = Self::default();
-        read(&Self::NAMES, parameters, |name, values| filter.take(name, values))?;
-        Ok(filter)
-    }
-
-    fn take(&mut self, name: &str, values: &[&str]) -> Option<()> {
-        let last = values.last().copied();
-        match name {
-            "endpoint_id" => self.endpoints = list(values, MAX_ENDPOINTS, EndpointId::parse)?,
-            "status" => self.statuses = list(values, MAX_VALUES, DeliveryStatus::parse)?,
-            "event_type" => {
-                self.event_types = list(values, MAX_VALUES, |name| is_type_name(name).then(|| name.to_owned()))?;
-            }
-            "response_status" => self.responses = list(values, MAX_VALUES, ResponseFilter::parse)?,
-            "validation_id" => self.validations = list(values, MAX_VALUES, parse_hyphenated)?,
-            "from" => self.from = optional(last, Timestamp::parse_start)?,
-            "to" => self.to = optional(last, Timestamp::parse_end)?,
-            "min_attempt" => self.min_attempt = optional(last, number)?,
-            "min_response_time_ms" => self.min_response_time_ms = optional(last, number)?,
-            _ => self.search = last.map(|text| text.chars().take(MAX_SEARCH_CHARS).collect::<String>().to_lowercase()),
-        }
-        Some(())
+        read(&Self::PARAMETERS, parameters)
     }
 
     /// The ids that deliveries made between `from` and `to` can have: from the first, and before the second.
@@ -145,19 +129,41 @@ impl ResponseFilter {
     }
 }
 
-/// Takes each of these parameters with its values, without those that are empty. Where some cannot be read, their names.
-pub(super) fn read(
-    names: &[&'static str],
+/// A parameter that is a filter: its name, and what puts its values into the filter (`None` where one cannot be read).
+pub(super) type Parameter<F> = (&'static str, fn(&mut F, &[&str]) -> Option<()>);
+
+/// The names of these parameters.
+pub(super) const fn names<F, const N: usize>(parameters: &[Parameter<F>; N]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut index = 0;
+    while index < N {
+        names[index] = parameters[index].0;
+        index += 1;
+    }
+    names
+}
+
+/// Reads a filter from a request's parameters, without values that are empty. Where some cannot be read, their names.
+pub(super) fn read<F: Default>(
+    known: &[Parameter<F>],
     parameters: &[(String, String)],
-    mut take: impl FnMut(&'static str, &[&str]) -> Option<()>,
-) -> Result<(), Vec<&'static str>> {
-    let unreadable = names.iter().copied().filter(|name| {
-        let values = parameters.iter().filter(|(known, _)| known == name).map(|(_, value)| value.trim());
+) -> Result<F, Vec<&'static str>> {
+    let mut filter = F::default();
+    let mut unreadable = Vec::new();
+    for (name, fill) in known {
+        let values = parameters.iter().filter(|(given, _)| given == name).map(|(_, value)| value.trim());
         let values: Vec<&str> = values.filter(|value| !value.is_empty()).collect();
-        take(name, &values).is_none()
-    });
-    let unreadable: Vec<_> = unreadable.collect();
-    if unreadable.is_empty() { Ok(()) } else { Err(unreadable) }
+        if fill(&mut filter, &values).is_none() {
+            unreadable.push(*name);
+        }
+    }
+    if unreadable.is_empty() { Ok(filter) } else { Err(unreadable) }
+}
+
+/// Fills a field with what was read, if it could be read.
+pub(super) fn set<T>(field: &mut T, read: Option<T>) -> Option<()> {
+    *field = read?;
+    Some(())
 }
 
 /// Values separated by commas; `None` when one cannot be read, or there are too many.
@@ -167,8 +173,17 @@ pub(super) fn list<T>(values: &[&str], most: usize, parse: impl Fn(&str) -> Opti
     (parsed.len() <= most).then_some(parsed)
 }
 
-pub(super) fn optional<T>(value: Option<&str>, parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
-    value.map_or(Some(None), |value| parse(value).map(Some))
+/// The last value, if there is one; `None` when it cannot be read.
+pub(super) fn optional<T>(values: &[&str], parse: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    values.last().map_or(Some(None), |value| parse(value).map(Some))
+}
+
+fn type_name(text: &str) -> Option<String> {
+    is_type_name(text).then(|| text.to_owned())
+}
+
+fn search_text(text: &str) -> String {
+    text.chars().take(MAX_SEARCH_CHARS).collect::<String>().to_lowercase()
 }
 
 /// Digits and nothing else.
@@ -201,6 +216,19 @@ mod tests {
         assert_eq!(filter.statuses, statuses);
         assert_eq!(filter.responses, [ResponseFilter::None, ResponseFilter::Exact(503), ResponseFilter::Class(2)]);
         assert_eq!((filter.min_attempt, filter.search.as_deref()), (Some(3), Some("ñandú 100%")));
+    }
+
+    #[test]
+    fn a_parameter_fills_its_own_field_and_only_q_is_searched_for() {
+        let uuid = "8b7967bd-c278-46ca-8bbb-33e3131a6239";
+        let values = [uuid, "failed", "test", "503", uuid, "2026-05-01", "2026-05-01", "2", "10", "text"];
+        let mut seen = Vec::new();
+        for (name, value) in DeliveryFilter::NAMES.into_iter().zip(values) {
+            let filter = read(&[(name, value)]).expect("readable");
+            assert_eq!(filter.search.is_some(), name == "q", "{name}");
+            assert!(filter != DeliveryFilter::default() && !seen.contains(&filter), "{name}");
+            seen.push(filter);
+        }
     }
 
     #[test]
