@@ -127,7 +127,7 @@ fn every_code_that_the_api_can_answer_is_met_in_a_test() {
     let tests: String =
         files("tests/it", "rs").iter().filter(|path| !path.ends_with("tidy.rs")).map(|p| read(p)).collect();
     for code in aldaba::api::Code::ALL {
-        // A panic cannot be asked for over HTTP: what answers it is in `api::pages`, and tested there.
+        // A panic cannot be asked for over HTTP: what answers it is tested in `src/api`.
         if code.name() == "internal_error" {
             continue;
         }
@@ -158,4 +158,46 @@ fn migrations_are_twins() {
         names
     };
     assert_eq!(names("sqlite"), names("postgres"));
+}
+
+/// What is not ours is named too.
+const FOREIGN: [&str; 3] = ["std", "tokio", "aldaba"];
+
+/// Whether there is a module `first` in which something begins with `last`: documents may shorten the name of a test.
+fn is_named(first: &str, last: &str, sources: &[(PathBuf, String)]) -> bool {
+    let is_part = |path: &Path, name: &str| path.iter().any(|part| Path::new(part).file_stem() == Some(name.as_ref()));
+    sources.iter().filter(|(path, _)| is_part(path, first)).any(|(path, text)| {
+        let kinds = ["fn", "mod", "struct", "enum", "const", "static", "trait", "type"];
+        is_part(path, last) || kinds.iter().any(|kind| text.contains(&format!("{kind} {last}")))
+    })
+}
+
+#[test]
+fn files_and_modules_that_comments_and_documents_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let listed = ["src", "tests", "bench", "examples"].iter().flat_map(|root| files(root, "rs"));
+    let sources: Vec<(PathBuf, String)> = listed.map(|path| (path.clone(), read(&path))).collect();
+    let documents: Vec<PathBuf> =
+        [files("docs", "md"), vec![root.join("README.md"), root.join("ARCHITECTURE.md")]].concat();
+    let known: Vec<&PathBuf> = sources.iter().map(|(path, _)| path).chain(&documents).collect();
+    let comments = sources.iter().map(|(path, text)| {
+        (path.clone(), text.lines().map(str::trim).filter(|line| line.starts_with("//")).collect::<Vec<_>>().join("\n"))
+    });
+    let texts = documents.iter().filter(|path| !path.to_string_lossy().contains("/guides/"));
+    let texts = texts.map(|path| (path.clone(), read(path)));
+    for (path, text) in comments.chain(texts) {
+        let words = text.split(|c: char| !(c.is_alphanumeric() || "_./-".contains(c)));
+        for word in words.filter(|word| word.ends_with(".rs") || word.ends_with(".md")) {
+            let word = word.trim_start_matches(['.', '/']);
+            assert!(known.iter().any(|path| path.ends_with(word)), "{}: there is no {word}", path.display());
+        }
+        for quoted in text.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let name = quoted.trim_start_matches("crate::").trim_end_matches(['…', '*', '(', ')']);
+            let is_name = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_:".contains(&b));
+            let Some((first, last)) = name.split_once("::").filter(|_| is_name) else { continue };
+            let last = last.rsplit("::").next().unwrap_or(last);
+            let exists = FOREIGN.contains(&first) || is_named(first, last, &sources);
+            assert!(exists, "{}: there is no {quoted}", path.display());
+        }
+    }
 }
