@@ -101,21 +101,7 @@ impl App {
         warn_without_public_url(&config);
         let grace = config.timeout + GRACE;
         let metrics = Arc::new(Metrics::default());
-        let settings = api::Settings {
-            environment: config.environment,
-            brand: config.brand.clone(),
-            key_prefix: config.key_prefix.clone(),
-            max_body: config.max_body,
-            rate_limits: config.rate_limits.clone(),
-            retention: config.retention,
-            trusted_proxies: config.trusted_proxies.clone(),
-            requests_per_forwarded_address: config.connections_per_address,
-            public_url: config.public_url.clone(),
-            sessions: config.sessions,
-            welcome,
-            metrics_apart: metrics_listener.is_some(),
-            max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
-        };
+        let settings = api_settings(&config, welcome, metrics_listener.is_some());
         let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
         let tally = Arc::new(Tally::default());
         let engine = Engine {
@@ -215,6 +201,25 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
         clock,
         random: Arc::new(SystemRandom::default()),
         inbox,
+    }
+}
+
+/// The part of the settings that the API reads.
+fn api_settings(config: &Config, welcome: Option<Welcome>, metrics_apart: bool) -> api::Settings {
+    api::Settings {
+        environment: config.environment,
+        brand: config.brand.clone(),
+        key_prefix: config.key_prefix.clone(),
+        max_body: config.max_body,
+        rate_limits: config.rate_limits.clone(),
+        retention: config.retention,
+        trusted_proxies: config.trusted_proxies.clone(),
+        requests_per_forwarded_address: config.connections_per_address,
+        public_url: config.public_url.clone(),
+        sessions: config.sessions,
+        welcome,
+        metrics_apart,
+        max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::attempts::{AttemptContext, Attempted, Attempts};
@@ -133,13 +134,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         // Nobody waits for its next attempt any more. Attempts in flight hold the only other senders to the settler: it ends
         // when they have, or are cut off.
         drop((ended, attempts));
-        let cut_off = in_flight.finish(self.grace).await;
-        if cut_off > 0 {
-            tracing::warn!(attempts = cut_off, "attempts were cut off; they are made again after the next start");
-        }
-        if tokio::time::timeout(self.grace, settler).await.is_err() {
-            tracing::error!("some outcomes could not be written before the stop; their deliveries are attempted again");
-        }
+        finish(in_flight, settler, self.grace).await;
     }
 
     fn spawn_claim(&self, endpoint: EndpointKey, limit: usize, reports: &mpsc::UnboundedSender<Report>) {
@@ -163,6 +158,17 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
             let found = found.inspect_err(|error| tracing::error!(%error, "due deliveries could not be looked up"));
             let _ = reports.send(Report::Rescanned(found.ok()));
         });
+    }
+}
+
+/// Lets attempts in flight end, and what they came to be written, within `grace` each.
+async fn finish<T: Sender>(in_flight: Attempts<T>, settler: JoinHandle<()>, grace: Duration) {
+    let cut_off = in_flight.finish(grace).await;
+    if cut_off > 0 {
+        tracing::warn!(attempts = cut_off, "attempts were cut off; they are made again after the next start");
+    }
+    if tokio::time::timeout(grace, settler).await.is_err() {
+        tracing::error!("some outcomes could not be written before the stop; their deliveries are attempted again");
     }
 }
 

@@ -161,23 +161,28 @@ fn pick(random: &SeededRandom, bound: usize) -> usize {
     usize::try_from(random.below(bound as u64)).expect("small")
 }
 
+/// Makes an endpoint, and says what the store has answered.
+async fn make_endpoint(side: &mut Side, random: &SeededRandom, n: u64) -> String {
+    let url = ReceiverUrl::parse(&format!("http://127.0.0.1:9/{n}"), Environment::Development).expect("a URL");
+    let count = 1 + pick(random, 3);
+    let events = TYPES.iter().take(count).map(|name| (*name).to_owned()).collect();
+    let new = NewEndpoint { url, events, description: Some(format!("number {n}")), ordering: Ordering::None };
+    match side.store.create_endpoint(side.account, new, None).await {
+        Ok(made) => {
+            side.endpoints.push((made.resource.id, made.resource.key));
+            format!("made {}", made.resource.url)
+        }
+        Err(error) => format!("{error}"),
+    }
+}
+
 /// One operation on one side; it says what the store has answered.
 async fn act(side: &mut Side, seed: u64) -> String {
     let random = SeededRandom::new(seed);
     let endpoint = side.endpoints.len().checked_sub(1).map(|last| pick(&random, last + 1));
     let (operation, n) = (random.below(17), random.next() % 1_000_000);
     let Some(endpoint) = endpoint.filter(|_| operation > 0) else {
-        let url = ReceiverUrl::parse(&format!("http://127.0.0.1:9/{n}"), Environment::Development).expect("a URL");
-        let count = 1 + pick(&random, 3);
-        let events = TYPES.iter().take(count).map(|name| (*name).to_owned()).collect();
-        let new = NewEndpoint { url, events, description: Some(format!("number {n}")), ordering: Ordering::None };
-        return match side.store.create_endpoint(side.account, new, None).await {
-            Ok(made) => {
-                side.endpoints.push((made.resource.id, made.resource.key));
-                format!("made {}", made.resource.url)
-            }
-            Err(error) => format!("{error}"),
-        };
+        return make_endpoint(side, &random, n).await;
     };
     let id = side.endpoints[endpoint].0;
     let name = |error: StoreError| error.to_string();
