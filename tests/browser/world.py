@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = os.environ.get("PROGRAM", str(ROOT / "target/release/aldaba"))
+PROGRAM = os.environ.get("PROGRAM", str(ROOT / "target/debug/aldaba"))
 PASSWORD = "correct horse battery"
 COOKIE = "aldaba_session"
 
