@@ -23,7 +23,8 @@ macro_rules! metrics {
                 $(
                     let help = concat!($($help),*).trim();
                     let (name, kind, value) = (stringify!($name), stringify!($kind), self.$name.get());
-                    let _ = writeln!(text, "# HELP aldaba_{name} {help}\n# TYPE aldaba_{name} {kind}\naldaba_{name} {value}");
+                    let _ = writeln!(text, "# HELP aldaba_{name} {help}\n# TYPE aldaba_{name} {kind}\naldaba_{name} \
+                                            {value}");
                 )*
                 text
             }
@@ -54,7 +55,8 @@ metrics! {
     gauge oldest_due_seconds,
     /// When these two were last measured, in seconds since 1970; 0 if never, as on a node that does not deliver.
     gauge backlog_measured_timestamp_seconds,
-    /// Calls and deliveries that wait for a connection of PostgreSQL, or writes not yet committed to SQLite (4,096 at most).
+    /// Calls and deliveries that wait for a connection of PostgreSQL, or writes not yet committed to SQLite (4,096 at
+    /// most).
     gauge database_calls_waiting,
     /// Reads of callers that wait for a connection of the database.
     gauge database_reads_waiting,
@@ -72,7 +74,8 @@ metrics! {
     gauge outcomes_set_aside,
     /// Age in seconds of the oldest outcome that is not written and not set aside; 0 where there is none.
     gauge oldest_unwritten_outcome_seconds,
-    /// Seconds since the oldest day of the history that is kept began (on SQLite, since its oldest event); 0 if there is none.
+    /// Seconds since the oldest day of the history that is kept began (on SQLite, since its oldest event); 0 if there
+    /// is none.
     gauge retention_oldest_day_seconds,
     /// When the last round of housekeeping ended in which nothing failed, in seconds since 1970; 0 if there was none.
     gauge housekeeping_last_success_timestamp_seconds,

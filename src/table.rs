@@ -1,4 +1,5 @@
-//! Rows as a file for spreadsheets, written piece by piece: CSV (RFC 4180), or XLSX (ECMA-376, one sheet in a ZIP archive).
+//! Rows as a file for spreadsheets, written piece by piece: CSV (RFC 4180), or XLSX (ECMA-376, one sheet in a ZIP
+//! archive).
 //!
 //! Text stays text: what a spreadsheet would run as a formula is escaped in CSV, and XLSX says of each cell what it is.
 
@@ -194,19 +195,42 @@ impl Write for Sink {
 const PARTS: [(&str, &str); 4] = [
     (
         "[Content_Types].xml",
-        r#"<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"><Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Default Extension="xml" ContentType="application/xml"/><Override PartName="/xl/workbook.xml" ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"/><Override PartName="/xl/worksheets/sheet1.xml" ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/></Types>"#,
+        concat!(
+            r#"<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">"#,
+            r#"<Default Extension="rels""#,
+            r#" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>"#,
+            r#"<Default Extension="xml" ContentType="application/xml"/><Override PartName="/xl/workbook.xml""#,
+            r#" ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.sheet.main+xml"/>"#,
+            r#"<Override PartName="/xl/worksheets/sheet1.xml""#,
+            r#" ContentType="application/vnd.openxmlformats-officedocument.spreadsheetml.worksheet+xml"/>"#,
+            "</Types>",
+        ),
     ),
     (
         "_rels/.rels",
-        r#"<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" Target="xl/workbook.xml"/></Relationships>"#,
+        concat!(
+            r#"<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">"#,
+            r#"<Relationship Id="rId1""#,
+            r#" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument""#,
+            r#" Target="xl/workbook.xml"/></Relationships>"#,
+        ),
     ),
     (
         "xl/workbook.xml",
-        r#"<workbook xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"><sheets><sheet name="Export" sheetId="1" r:id="rId1"/></sheets></workbook>"#,
+        concat!(
+            r#"<workbook xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main""#,
+            r#" xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"><sheets>"#,
+            r#"<sheet name="Export" sheetId="1" r:id="rId1"/></sheets></workbook>"#,
+        ),
     ),
     (
         "xl/_rels/workbook.xml.rels",
-        r#"<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet" Target="worksheets/sheet1.xml"/></Relationships>"#,
+        concat!(
+            r#"<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">"#,
+            r#"<Relationship Id="rId1""#,
+            r#" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet""#,
+            r#" Target="worksheets/sheet1.xml"/></Relationships>"#,
+        ),
     ),
 ];
 
@@ -228,7 +252,8 @@ fn xlsx(columns: &[(&str, u16)]) -> io::Result<Table> {
     write!(archive, "{DECLARATION}<worksheet xmlns=\"http://schemas.openxmlformats.org/spreadsheetml/2006/main\">")?;
     // The first row stays in sight.
     archive.write_all(
-        b"<sheetViews><sheetView workbookViewId=\"0\"><pane ySplit=\"1\" topLeftCell=\"A2\" state=\"frozen\"/></sheetView>\
+        b"<sheetViews><sheetView workbookViewId=\"0\"><pane ySplit=\"1\" topLeftCell=\"A2\" \
+          state=\"frozen\"/></sheetView>\
           </sheetViews><cols>",
     )?;
     for (number, (_, width)) in (1..).zip(columns) {

@@ -60,7 +60,8 @@ impl Figure {
             Unit::MiB => "MiB",
             Unit::Percent => "percent_of_a_core",
         };
-        json!({ "scenario": self.scenario, "name": self.name, "unit": unit, "median": self.median(), "rounds": self.rounds })
+        let (scenario, name, median, rounds) = (self.scenario, &self.name, self.median(), &self.rounds);
+        json!({ "scenario": scenario, "name": name, "unit": unit, "median": median, "rounds": rounds })
     }
 }
 

@@ -50,8 +50,8 @@ pub fn sent_at(body: &[u8]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_sub(OFFSET)
 }
 
-/// Requests that publish an event of each type. They share all that is the same, so that many of them are in the processor's
-/// caches as one is.
+/// Requests that publish an event of each type. They share all that is the same, so that many of them are in the
+/// processor's caches as one is.
 pub fn publish_each(key: &str, event_types: &[String]) -> anyhow::Result<Vec<Message>> {
     let events: Vec<String> = event_types.iter().map(|event_type| event(event_type)).collect();
     let first = request("POST", "/v1/events", key, "")?;

@@ -64,7 +64,8 @@ fn options() -> anyhow::Result<Options> {
 
 fn main() -> anyhow::Result<()> {
     let options = options()?;
-    // The table of open files grows now, and not while something is measured: with several threads that takes milliseconds.
+    // The table of open files grows now, and not while something is measured: with several threads that takes
+    // milliseconds.
     let _ = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), OPEN_FILES - 1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let figures = runtime.block_on(async {

@@ -1,7 +1,8 @@
 //! The machine's memory, as it is where a server has run for long: what programs do not use is full of pages of files.
 //!
-//! A virtual machine may have given its host what is free, and get it back page by page when it is written to, which takes
-//! microseconds each time. A file that only grows pays for that, and one that takes the place of a deleted one does not.
+//! A virtual machine may have given its host what is free, and get it back page by page when it is written to, which
+//! takes microseconds each time. A file that only grows pays for that, and one that takes the place of a deleted one
+//! does not.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -12,8 +13,8 @@ use anyhow::Context as _;
 /// Less than this is always free.
 const LITTLE: u64 = 256 << 20;
 
-/// A file of holes. The system keeps in memory what was read of it until somebody needs the place; closed, it would all be
-/// free again.
+/// A file of holes. The system keeps in memory what was read of it until somebody needs the place; closed, it would all
+/// be free again.
 static HOLES: Mutex<Option<File>> = Mutex::new(None);
 
 /// Fills what is free, where the system tells how much that is (Linux: `proc_meminfo(5)`).

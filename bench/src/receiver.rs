@@ -1,4 +1,5 @@
-//! The receiver: it answers at once, or is sick in one of the usual ways; it counts, and tells how long deliveries took.
+//! The receiver: it answers at once, or is sick in one of the usual ways; it counts, and tells how long deliveries
+//! took.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

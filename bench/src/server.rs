@@ -215,8 +215,8 @@ impl Drop for Server {
     }
 }
 
-/// The folder of the socket of a PostgreSQL cluster (`scripts/with-postgres`), on which all servers of this run have their
-/// databases; without one they are files of SQLite.
+/// The folder of the socket of a PostgreSQL cluster (`scripts/with-postgres`), on which all servers of this run have
+/// their databases; without one they are files of SQLite.
 pub fn cluster() -> Option<PathBuf> {
     std::env::var_os("TEST_POSTGRES").map(PathBuf::from)
 }

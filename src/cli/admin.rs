@@ -60,7 +60,10 @@ pub(super) fn new_key(
         .map(|when| {
             let at = parse_duration(when).map(|duration| now.plus(duration)).or_else(|| Timestamp::parse(when));
             at.filter(|at| *at > now).with_context(|| {
-                format!("--expires {when} is no time in the future; allowed: a duration such as 90d, or an ISO 8601 date-time")
+                format!(
+                    "--expires {when} is no time in the future; allowed: a duration such as 90d, or an ISO 8601 \
+                         date-time"
+                )
             })
         })
         .transpose()?;

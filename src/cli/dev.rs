@@ -1,5 +1,5 @@
-//! `aldaba dev`: everything at once, ready to try. Its files are in `./aldaba-data/`, its data too unless a setting names another
-//! database.
+//! `aldaba dev`: everything at once, ready to try. Its files are in `./aldaba-data/`, its data too unless a setting
+//! names another database.
 
 use std::io::Write as _;
 use std::path::Path;

@@ -6,9 +6,9 @@ const MOST: u64 = 65_536;
 
 /// Lets this process open as many files as the system allows it, and makes room for them at once.
 ///
-/// A system's first limit is often 1,024 (`RLIMIT_NOFILE`, `getrlimit(2)`), although more is allowed to who asks. And where a
-/// process has several threads, Linux holds up whoever opens a file for ten milliseconds and more each time its table of
-/// them has to grow, at 256, 512, 1,024 and so on; so it grows before there are threads.
+/// A system's first limit is often 1,024 (`RLIMIT_NOFILE`, `getrlimit(2)`), although more is allowed to who asks. And
+/// where a process has several threads, Linux holds up whoever opens a file for ten milliseconds and more each time its
+/// table of them has to grow, at 256, 512, 1,024 and so on; so it grows before there are threads.
 #[cfg(unix)]
 pub(super) fn make_room() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

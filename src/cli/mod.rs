@@ -50,7 +50,8 @@ enum Command {
     },
     /// Try it: a server in development with an account, a key and a receiver that shows what arrives
     Dev {
-        /// Where to listen; without it, the setting `listen`, else 127.0.0.1:8080 or a free port where that one is taken
+        /// Where to listen; without it, the setting `listen`, else 127.0.0.1:8080 or a free port where that one is
+        /// taken
         #[arg(long, value_name = "HOST:PORT")]
         listen: Option<String>,
         #[command(flatten)]
@@ -81,7 +82,8 @@ enum Command {
         /// Where to listen
         #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9090")]
         listen: String,
-        /// The endpoint's signing secret; without it nothing is verified. Better in the environment than on a command line
+        /// The endpoint's signing secret; without it nothing is verified. Better in the environment than on a command
+        /// line
         #[arg(long, env = "WEBHOOK_SECRET", hide_env_values = true, value_name = "SECRET")]
         secret: Option<String>,
         /// Answer with this status
@@ -95,7 +97,8 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Move everything from an SQLite database into the PostgreSQL database of the settings; no server may run on either
+    /// Move everything from an SQLite database into the PostgreSQL database of the settings; no server may run on
+    /// either
     Import {
         /// Where it comes from, such as `sqlite://aldaba.db`
         #[arg(long, value_name = "URL")]

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// IPv4 that is not public: the IANA special-purpose registry (RFC 6890 and its updates), multicast (RFC 5771) and
-/// the reserved class E (RFC 1112). Entries that the registry calls globally reachable are anycast services, not receivers.
+/// the reserved class E (RFC 1112). Entries that the registry calls globally reachable are anycast services, not
+/// receivers.
 #[expect(clippy::ip_constant, reason = "the table reads as the registry does")]
 const SPECIAL_V4: &[(Ipv4Addr, u32)] = &[
     (Ipv4Addr::new(0, 0, 0, 0), 8),       // this network

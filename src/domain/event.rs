@@ -30,8 +30,8 @@ pub const INITIAL_TYPES: &[(&str, &str)] = &[
 
 macro_rules! operational {
     ($($variant:ident = $name:literal),* $(,)?) => {
-        /// What the server itself tells of an account's endpoints. Such types are in no catalog: they can be subscribed to,
-        /// and nobody publishes them.
+        /// What the server itself tells of an account's endpoints. Such types are in no catalog: they can be subscribed
+        /// to, and nobody publishes them.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum Operational {
             $(#[doc = concat!("`", $name, "`")] $variant),*
@@ -157,7 +157,10 @@ mod tests {
         let text = std::str::from_utf8(&body).expect("text");
         assert_eq!(
             text,
-            r#"{"event":"a.b","timestamp":"1970-01-01T00:00:00Z","data":{"n": 1.0},"meta":{"datetime":{"timezone":"UTC","format":"ISO 8601"}}}"#
+            concat!(
+                r#"{"event":"a.b","timestamp":"1970-01-01T00:00:00Z","data":{"n": 1.0},"#,
+                r#""meta":{"datetime":{"timezone":"UTC","format":"ISO 8601"}}}"#
+            )
         );
     }
 }

@@ -48,7 +48,8 @@ pub struct DeliveryFilter {
     pub min_attempt: Option<u32>,
     /// With a latest attempt that took this long or longer, in milliseconds.
     pub min_response_time_ms: Option<u32>,
-    /// With this text, in lowercase, in an id, the endpoint's URL or description, the event's type or the answer's status.
+    /// With this text, in lowercase, in an id, the endpoint's URL or description, the event's type or the answer's
+    /// status.
     pub search: Option<String>,
 }
 
@@ -72,8 +73,8 @@ impl DeliveryFilter {
     /// The parameters that are filters.
     pub const NAMES: [&str; 10] = names(&Self::PARAMETERS);
 
-    /// Reads the parameters of a request; others are none of its business. Where values cannot be read, the names of their
-    /// parameters, in the order of [`Self::NAMES`].
+    /// Reads the parameters of a request; others are none of its business. Where values cannot be read, the names of
+    /// their parameters, in the order of [`Self::NAMES`].
     pub fn read(parameters: &[(String, String)]) -> Result<Self, Vec<&'static str>> {
         read(&Self::PARAMETERS, parameters)
     }

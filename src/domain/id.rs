@@ -1,5 +1,5 @@
-//! Identifiers. Random UUIDs name what people make; time-ordered integers name what happens. `id_times` tells the time of
-//! such an integer.
+//! Identifiers. Random UUIDs name what people make; time-ordered integers name what happens. `id_times` tells the time
+//! of such an integer.
 
 use std::fmt;
 

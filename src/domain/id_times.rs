@@ -1,21 +1,21 @@
 //! When a time-ordered id was made. The id tells it, as long as the clock was right when it was made.
 //!
-//! Ids never go back. After a clock that was ahead has been set right, new ids go on after the greatest one, and so they
-//! are ahead of the time. An offset says by how much, from which id on. Times never fall from one id to the next, so that a
-//! span of time is a span of ids.
+//! Ids never go back. After a clock that was ahead has been set right, new ids go on after the greatest one, and so
+//! they are ahead of the time. An offset says by how much, from which id on. Times never fall from one id to the next,
+//! so that a span of time is a span of ids.
 
 use std::time::Duration;
 
 use super::id::{clock_of, first_at_clock};
 use super::time::Timestamp;
 
-/// By how much the greatest id may be ahead of the clock without an offset. Time servers step a clock by less than this;
-/// times within the tolerance are wrong by as much, and only until the clock has caught up.
+/// By how much the greatest id may be ahead of the clock without an offset. Time servers step a clock by less than
+/// this; times within the tolerance are wrong by as much, and only until the clock has caught up.
 pub const TOLERANCE: Duration = Duration::from_secs(60);
 
-/// The least distance, in lengths of a history, at which a history without anything before it is taken for one that was made
-/// by a clock that was ahead. A clock that is behind shows the same picture; at this distance a mistake concerns a hundredth
-/// of the distance.
+/// The least distance, in lengths of a history, at which a history without anything before it is taken for one that was
+/// made by a clock that was ahead. A clock that is behind shows the same picture; at this distance a mistake concerns a
+/// hundredth of the distance.
 const FAR: u32 = 100;
 
 /// 2026-01-01: this program did not exist before. A clock that shows an earlier time is behind.
@@ -105,11 +105,11 @@ impl IdTimes {
         self.of(last).since(now)
     }
 
-    /// The times from here on, where a clock was ahead that made the ids from `ahead.first` on, and is right now. `None`
-    /// where it may as well be the clock of now that is behind: then times stand still until it has caught up.
+    /// The times from here on, where a clock was ahead that made the ids from `ahead.first` on, and is right now.
+    /// `None` where it may as well be the clock of now that is behind: then times stand still until it has caught up.
     ///
-    /// It was ahead where, moved back, the ids have room between those before them and now. Ids that a right clock has made
-    /// follow each other without such a gap.
+    /// It was ahead where, moved back, the ids have room between those before them and now. Ids that a right clock has
+    /// made follow each other without such a gap.
     pub fn set_right(&self, ahead: MadeAhead, now: Timestamp) -> Option<Self> {
         debug_assert!(ahead.before < ahead.first && ahead.first <= ahead.last, "{ahead:?}");
         let (first, last) = (self.of(ahead.first), self.of(ahead.last));

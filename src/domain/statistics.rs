@@ -8,15 +8,15 @@ use std::time::Duration;
 use super::id::EndpointKey;
 use super::time::Timestamp;
 
-/// The lengths of the slots in which attempts are counted, and how long each is kept: short ones for the chart of an hour,
-/// longer ones for all others, so that no chart is made of many rows.
+/// The lengths of the slots in which attempts are counted, and how long each is kept: short ones for the chart of an
+/// hour, longer ones for all others, so that no chart is made of many rows.
 pub const SLOTS: [(Duration, Duration); 2] = [
     (Duration::from_secs(300), Duration::from_secs(2 * 3_600)),
     (Duration::from_secs(1_800), Duration::from_secs(8 * 86_400)),
 ];
 
-/// Upper ends of the classes of response times, in milliseconds; the last class is open. Each is about a third longer than the
-/// one before, so a percentile that is read from them is wrong by less than that.
+/// Upper ends of the classes of response times, in milliseconds; the last class is open. Each is about a third longer
+/// than the one before, so a percentile that is read from them is wrong by less than that.
 const CLASSES: [u32; 32] = [
     1, 2, 3, 4, 5, 7, 10, 13, 18, 24, 32, 42, 56, 75, 100, 133, 178, 237, 316, 422, 562, 750, 1_000, 1_333, 1_778,
     2_371, 3_162, 4_217, 5_623, 7_499, 10_000, 30_000,
@@ -166,8 +166,8 @@ impl Latencies {
         *self.0.entry(class).or_default() += attempts;
     }
 
-    /// The time within which `share` of the attempts were answered, in milliseconds; `None` where there were none. Within
-    /// its class it is taken to be spread evenly.
+    /// The time within which `share` of the attempts were answered, in milliseconds; `None` where there were none.
+    /// Within its class it is taken to be spread evenly.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub fn percentile(&self, share: f64) -> Option<u64> {
         let total: u64 = self.0.values().sum();

@@ -234,7 +234,11 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_outcome()(status in proptest::option::of(100u16..600), broken in any::<bool>(), wait in proptest::option::of(any::<u64>())) -> Outcome {
+        fn any_outcome()(
+            status in proptest::option::of(100u16..600),
+            broken in any::<bool>(),
+            wait in proptest::option::of(any::<u64>()),
+        ) -> Outcome {
             Outcome {
                 http_status: status,
                 error: (broken || status.is_none()).then(|| "broken".to_owned()),
@@ -246,11 +250,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_transition_is_whole(outcome in any_outcome(), failures in 0u32..20, before in 0u32..40, paused in any::<bool>(), jitter in -1.0f64..1.0) {
+        fn a_transition_is_whole(
+            outcome in any_outcome(),
+            failures in 0u32..20,
+            before in 0u32..40,
+            paused in any::<bool>(),
+            jitter in -1.0f64..1.0,
+        ) {
             let status = if paused { EndpointStatus::Disabled } else { EndpointStatus::Active };
             let health = EndpointHealth { status, consecutive_failures: before, failing_since: None };
             let now = Timestamp::from_millis(5_000);
-            let next = transition(DeliveryKind::Event, failures, health, &outcome, &DeliveryPolicy::default(), now, jitter);
+            let policy = DeliveryPolicy::default();
+            let next = transition(DeliveryKind::Event, failures, health, &outcome, &policy, now, jitter);
             prop_assert_ne!(next.status, DeliveryStatus::Pending);
             prop_assert_eq!(next.status == DeliveryStatus::Retrying, next.next_retry_at.is_some());
             prop_assert!(next.next_retry_at.is_none_or(|at| at > now));

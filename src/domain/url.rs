@@ -85,7 +85,8 @@ impl ReceiverUrl {
         if text.chars().count() > MAX_URL_CHARS {
             return Err(UrlError::TooLong);
         }
-        // The standard's parser mends what it reads (drops tabs, adds slashes); a receiver's URL is taken as it is or not at all.
+        // The standard's parser mends what it reads (drops tabs, adds slashes); a receiver's URL is taken as it is or
+        // not at all.
         let has_slashes = text.split_once(':').is_some_and(|(_, rest)| rest.starts_with("//"));
         if !has_slashes || text.chars().any(|c| c.is_whitespace() || c.is_control() || c == '\\') {
             return Err(UrlError::InvalidFormat);
@@ -214,7 +215,11 @@ mod tests {
         }
 
         #[test]
-        fn a_parsed_url_parses_again_to_itself(host in "[a-z]{1,10}(\\.[a-z]{1,5}){1,3}", port in 1u16.., path in "[a-zA-Z0-9/._~%-]{0,40}") {
+        fn a_parsed_url_parses_again_to_itself(
+            host in "[a-z]{1,10}(\\.[a-z]{1,5}){1,3}",
+            port in 1u16..,
+            path in "[a-zA-Z0-9/._~%-]{0,40}",
+        ) {
             let url = ReceiverUrl::parse(&format!("https://{host}:{port}/{path}"), Production).expect("a URL");
             prop_assert_eq!(ReceiverUrl::parse(url.as_str(), Production).expect("a URL"), url);
         }

@@ -155,8 +155,8 @@ impl Color {
         Some(Self(bytes))
     }
 
-    /// The nearest shade of this colour that can be read on white (or, with `dark`, on near black): a contrast of at least
-    /// 4.5 to 1 (WCAG 2.2, success criterion 1.4.3).
+    /// The nearest shade of this colour that can be read on white (or, with `dark`, on near black): a contrast of at
+    /// least 4.5 to 1 (WCAG 2.2, success criterion 1.4.3).
     #[must_use]
     pub fn readable(self, dark: bool) -> Self {
         let ground = if dark { Self([0x1e, 0x1b, 0x16]) } else { Self([0xff, 0xff, 0xff]) };

@@ -64,7 +64,9 @@ async fn a_deleted_account_takes_its_keys_endpoints_and_events_with_it() {
 async fn a_key_is_shown_once_and_listed_by_its_hint() {
     let app = App::start().await;
     let path = format!("/v1/accounts/{}/api-keys", app.account);
-    let body = json!({ "permissions": ["webhooks:read", "events:create"], "name": "ci", "expires_at": "2099-01-01T00:00:00Z" });
+    let body = json!({
+        "permissions": ["webhooks:read", "events:create"], "name": "ci", "expires_at": "2099-01-01T00:00:00Z",
+    });
     let made = app.call("POST", &path).bearer(&app.operator).json(&body).send().await.expect(201);
     let key = made.attribute("key").as_str().expect("a key").to_owned();
     assert!(key.len() == 70 && key.starts_with("mxcep_"));

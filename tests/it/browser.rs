@@ -1,4 +1,5 @@
-//! A person's browser, as far as the tests need one: it keeps cookies, follows redirects, and sends the forms of a page.
+//! A person's browser, as far as the tests need one: it keeps cookies, follows redirects, and sends the forms of a
+//! page.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

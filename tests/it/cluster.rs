@@ -1,5 +1,5 @@
-//! Many nodes on one PostgreSQL: what must hold for all of them together, and what happens when one dies or the database
-//! goes away. On SQLite there is one server, and nothing to see here.
+//! Many nodes on one PostgreSQL: what must hold for all of them together, and what happens when one dies or the
+//! database goes away. On SQLite there is one server, and nothing to see here.
 
 use std::collections::HashMap;
 use std::sync::Arc;

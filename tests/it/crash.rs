@@ -234,8 +234,8 @@ async fn nothing_that_was_accepted_is_lost_in_twenty_crashes() {
     let recent = number("SELECT COUNT(*) FROM recent_deliveries");
     assert_eq!(number(listed) + recent, deliveries, "what is listed is as it is in its row");
     assert_eq!(number("SELECT COUNT(*) FROM delivery_lists") + recent, deliveries, "and nothing else is");
-    let unnoted = "SELECT COUNT(*) FROM deliveries WHERE lease IS NOT NULL AND id NOT IN (SELECT id FROM listed_leases) \
-                   AND id NOT IN (SELECT id FROM recent_deliveries)";
+    let unnoted = "SELECT COUNT(*) FROM deliveries WHERE lease IS NOT NULL AND id NOT IN (SELECT id \
+                   FROM listed_leases) AND id NOT IN (SELECT id FROM recent_deliveries)";
     assert_eq!(number(unnoted), 0, "a start finds all that is leased");
 }
 

@@ -1,4 +1,5 @@
-//! The dashboard: every page that leads from another is there, small, closed to strangers, and shows what is hostile as text.
+//! The dashboard: every page that leads from another is there, small, closed to strangers, and shows what is hostile as
+//! text.
 
 use std::collections::{BTreeSet, VecDeque};
 

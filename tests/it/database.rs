@@ -1,5 +1,5 @@
-//! The database of a test: a file in its folder, or a database of its own in the cluster whose socket is in the folder that
-//! `TEST_POSTGRES` names (`scripts/with-postgres` starts one). The same tests run on both.
+//! The database of a test: a file in its folder, or a database of its own in the cluster whose socket is in the folder
+//! that `TEST_POSTGRES` names (`scripts/with-postgres` starts one). The same tests run on both.
 
 use std::path::{Path, PathBuf};
 
@@ -203,8 +203,8 @@ pub async fn destroy(folder: &Path) {
     }
 }
 
-/// Writes deliveries like the one with this id, with ids right below it: its `first`-th predecessor up to the `last`-th. On
-/// SQLite the delivery must be listed, and so are those.
+/// Writes deliveries like the one with this id, with ids right below it: its `first`-th predecessor up to the
+/// `last`-th. On SQLite the delivery must be listed, and so are those.
 pub async fn add_deliveries(folder: &Path, like: &str, (first, last): (u32, u32), status: i64) {
     let count = last + 1 - first;
     if is_postgres() {

@@ -1,5 +1,5 @@
-//! `aldaba dev` reads the settings, and lets in who has the link that it prints, and nobody else: not even who seems to come from
-//! this machine.
+//! `aldaba dev` reads the settings, and lets in who has the link that it prints, and nobody else: not even who seems to
+//! come from this machine.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;

@@ -53,7 +53,8 @@ impl Scene {
             }
         }
         if call.group == "Event types" && call.id != "create_event_type" {
-            let new = json!({ "name": EVENT_TYPE, "description": "An order has left the warehouse.", "example": { "order": "A-1042" } });
+            let new = json!({ "name": EVENT_TYPE, "description": "An order has left the \
+                                                                  warehouse.", "example": { "order": "A-1042" } });
             app.call("POST", "/v1/event-types").bearer(&app.operator).json(&new).send().await.expect(201);
         }
         let mut replay = String::new();

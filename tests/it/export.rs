@@ -25,8 +25,9 @@ fn read(format: &str, file: &[u8]) -> Vec<Vec<Value>> {
                   print(json.dumps(list(csv.reader(text, strict=True))))"
         }
         _ => {
-            "import io, json, sys, openpyxl; book = openpyxl.load_workbook(io.BytesIO(sys.stdin.buffer.read()), read_only=True); \
-              print(json.dumps([[cell for cell in row] for row in book.active.iter_rows(values_only=True)]))"
+            "import io, json, sys, openpyxl; book = openpyxl.load_workbook(io.BytesIO(sys.stdin.buffer.read()), \
+              read_only=True); print(json.dumps([[cell for cell in row] for row in \
+              book.active.iter_rows(values_only=True)]))"
         }
     };
     let mut child = Command::new(python)
@@ -54,9 +55,9 @@ async fn grow(app: &App, more: u32) {
     let (account, of_account) =
         if database::is_postgres() { ("account, type,", "d.account, d.type,") } else { ("", "") };
     let sql = format!(
-        "INSERT INTO deliveries (id, {account} endpoint, event, status, attempt, response_status, response_time_ms, response_body) \
-         SELECT d.id + n.i, {of_account} d.endpoint, d.event, 2, 1, 200, 7, 'This is what the receiver has answered with, number ' || n.i \
-         FROM (SELECT * FROM deliveries ORDER BY id DESC LIMIT 1) d, ({numbers}) n"
+        "INSERT INTO deliveries (id, {account} endpoint, event, status, attempt, response_status, response_time_ms, \
+         response_body) SELECT d.id + n.i, {of_account} d.endpoint, d.event, 2, 1, 200, 7, 'This is what the receiver \
+         has answered with, number ' || n.i FROM (SELECT * FROM deliveries ORDER BY id DESC LIMIT 1) d, ({numbers}) n"
     );
     database::execute(app.folder(), &sql).await;
 }

@@ -20,7 +20,8 @@ impl Pair {
         let pair = Self { folder: tempfile::tempdir().expect("a folder") };
         pair.run("chmod 755 .; [ $(id -u) != 0 ] || chown postgres .");
         pair.run(
-            "as initdb -D one -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null; as mkdir socket-one socket-two",
+            "as initdb -D one -U postgres -A trust -E UTF8 --locale=C --no-sync >/dev/null; as mkdir socket-one \
+             socket-two",
         );
         pair.run(&start("one"));
         pair.run("as pg_basebackup -h $PWD/socket-one -U postgres -D two -R -X stream -c fast --no-sync");
@@ -76,8 +77,8 @@ impl Drop for Pair {
 
 fn start(name: &str) -> String {
     format!(
-        "as pg_ctl -D {name} -l {name}/log -w start -o \"-c listen_addresses= -c unix_socket_directories=$PWD/socket-{name} \
-         -c max_connections=100 -c fsync=off\" >/dev/null"
+        "as pg_ctl -D {name} -l {name}/log -w start -o \"-c listen_addresses= -c \
+         unix_socket_directories=$PWD/socket-{name} -c max_connections=100 -c fsync=off\" >/dev/null"
     )
 }
 
@@ -180,8 +181,9 @@ async fn while_the_disk_is_full_calls_are_refused_and_what_was_accepted_is_deliv
     let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS \
                 $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$; \
                 CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON events FOR EACH ROW EXECUTE FUNCTION full_disk(); \
-                CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON attempts FOR EACH ROW EXECUTE FUNCTION full_disk(); \
-                CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON settings FOR EACH ROW EXECUTE FUNCTION full_disk();";
+                CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON attempts \
+                FOR EACH ROW EXECUTE FUNCTION full_disk(); CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE \
+                ON settings FOR EACH ROW EXECUTE FUNCTION full_disk();";
     database::connect(&database::url(app.folder())).await.batch_execute(full).await.expect("full");
     let refused = app.post("/v1/events", json!({ "event": EVENT, "data": { "n": 1 } })).await;
     assert_eq!(refused.refused(503, "unavailable", "").header("retry-after"), "1");

@@ -1,4 +1,5 @@
-//! Faults of the database and of the process: what cannot be written holds up nothing else, and what has died is not kept.
+//! Faults of the database and of the process: what cannot be written holds up nothing else, and what has died is not
+//! kept.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,5 @@
-//! What a node knows of the database's history, and what it reads anew when that may be another one. Only PostgreSQL has more
-//! than one node.
+//! What a node knows of the database's history, and what it reads anew when that may be another one. Only PostgreSQL
+//! has more than one node.
 
 use aldaba::domain::id::{AccountId, ApiKeyId};
 use aldaba::domain::permission::Permission;
@@ -20,7 +20,8 @@ async fn cut_listener(app: &App) {
     eventually("the node to listen again", || async { listener().await.filter(|pid| *pid != before) }).await;
 }
 
-/// Makes a key and deletes it behind the node's back: whoever reads everything anew finds it gone, and nobody else does.
+/// Makes a key and deletes it behind the node's back: whoever reads everything anew finds it gone, and nobody else
+/// does.
 async fn forgotten_key(app: &App) -> String {
     let key = app.key_for(&[Permission::WebhooksRead]).await;
     assert_eq!(status(app, &key).await, 200);

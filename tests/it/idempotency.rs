@@ -164,7 +164,8 @@ async fn a_client_that_goes_away_and_comes_back_has_its_effect_once() {
     let path = format!("/v1/webhooks/{id}/test");
     let mut stream = tokio::net::TcpStream::connect(app.address).await.expect("connected");
     let head = format!(
-        "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\nidempotency-key: gone\r\ncontent-length: 0\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\nidempotency-key: gone\r\ncontent-length: \
+         0\r\n\r\n",
         app.key
     );
     stream.write_all(head.as_bytes()).await.expect("sent");

@@ -133,7 +133,10 @@ async fn a_replay_that_is_cancelled_takes_from_the_totals_what_it_had_made() {
     }
     let total = |f: &Fixture| {
         let (store, account) = (f.store.clone(), f.account);
-        async move { store.endpoint_deliveries(account, id, ALL).await.map(|listed| (listed.total, listed.items.len())) }
+        async move {
+            let listed = store.endpoint_deliveries(account, id, ALL).await;
+            listed.map(|listed| (listed.total, listed.items.len()))
+        }
     };
     assert_eq!(total(&f).await, Ok((6, 6)));
     f.store.cancel_replay(f.account, replay.id).await.expect("cancelled");

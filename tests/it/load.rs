@@ -20,8 +20,8 @@ const DAY_MS: i64 = 86_400_000;
 /// Rows of each old day.
 const ROWS: i64 = 2_000;
 
-/// The longest that accepting may take while a day is dropped, on a machine that is busy with other tests: a drop holds up
-/// statements for at most some 150 ms.
+/// The longest that accepting may take while a day is dropped, on a machine that is busy with other tests: a drop holds
+/// up statements for at most some 150 ms.
 const STALL: Duration = Duration::from_millis(900);
 
 fn day_of(time: Timestamp) -> i64 {
@@ -60,8 +60,9 @@ async fn old_day(f: &Fixture, day: i64) {
 /// The old days that have a partition.
 async fn days_before(f: &Fixture, day: i64) -> i64 {
     let sql = format!(
-        "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'events'::regclass \
-         AND CASE WHEN c.relname ~ '^events_[0-9]+$' THEN substr(c.relname, 8)::bigint < {day} END"
+        "SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
+         WHERE i.inhparent = 'events'::regclass AND CASE WHEN c.relname ~ '^events_[0-9]+$' THEN substr(c.relname, \
+         8)::bigint < {day} END"
     );
     database::number(f.folder(), &sql).await
 }

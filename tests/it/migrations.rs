@@ -25,12 +25,12 @@ async fn a_database_of_the_first_version_is_brought_to_this_one() {
     let old = rusqlite::Connection::open(folder.path().join("aldaba.db")).expect("opens");
     old.execute_batch(first).expect("the first version");
     old.execute_batch(
-        "INSERT INTO accounts (key, id, name, created_at, updated_at) VALUES (1, X'00000000000040008000000000000000', 'old', 0, 0); \
-         INSERT INTO endpoints (key, id, account, url, events, consecutive_failures, failing_since, last_delivery_at, \
-         deliveries_total, created_at, updated_at) VALUES (1, X'00000000000040008000000000000000', 1, 'https://a.example', 'a', 3, 5, 6, 7, 0, 0); \
-         INSERT INTO events (id, account, type, occurred_at, deliveries) VALUES (1, 1, 'a', 0, 3); \
-         INSERT INTO deliveries (id, endpoint, event, status, lease) VALUES (2, 1, 1, 2, NULL), (3, 1, 1, 0, 1), (4, 1, 1, 3, NULL); \
-         PRAGMA user_version = 1",
+        "INSERT INTO accounts (key, id, name, created_at, updated_at) VALUES (1, X'00000000000040008000000000000000', \
+         'old', 0, 0); INSERT INTO endpoints (key, id, account, url, events, consecutive_failures, failing_since, \
+         last_delivery_at, deliveries_total, created_at, updated_at) VALUES (1, X'00000000000040008000000000000000', \
+         1, 'https://a.example', 'a', 3, 5, 6, 7, 0, 0); INSERT INTO events (id, account, type, occurred_at, \
+         deliveries) VALUES (1, 1, 'a', 0, 3); INSERT INTO deliveries (id, endpoint, event, status, lease) \
+         VALUES (2, 1, 1, 2, NULL), (3, 1, 1, 0, 1), (4, 1, 1, 3, NULL); PRAGMA user_version = 1",
     )
     .expect("rows");
     drop(old);

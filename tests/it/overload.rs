@@ -47,15 +47,16 @@ async fn endpoints_that_begin_to_hang_while_they_are_busy_do_not_stop_another_on
     assert_eq!(app.metric("attempts_failed_total").await, 0, "the others still hang");
 }
 
-/// Events whose write took long were answered 503 and stored all the same: who published them again published them twice.
+/// Events whose write took long were answered 503 and stored all the same: who published them again published them
+/// twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_were_refused_because_they_waited_too_long_are_not_stored_and_others_are_answered() {
     if !database::is_postgres() {
         return;
     }
     let app = App::start().await;
-    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; END $$; \
-                CREATE TRIGGER slow AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION slow()";
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(3); RETURN NULL; \
+                END $$; CREATE TRIGGER slow AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION slow()";
     database::execute(app.folder(), slow).await;
     // The first is written alone, the others together after it, or after those: 3, 6 and 9 s.
     let mut calls = tokio::task::JoinSet::new();
@@ -74,7 +75,8 @@ async fn events_that_were_refused_because_they_waited_too_long_are_not_stored_an
     assert!(accepted >= 2, "what the writer had begun with is answered");
 }
 
-/// The writer served calls in the order in which they came, whoever made them: another account waited behind all of these.
+/// The writer served calls in the order in which they came, whoever made them: another account waited behind all of
+/// these.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_that_publishes_many_batches_at_once_lets_others_publish() {
     const AT_ONCE: usize = 40;

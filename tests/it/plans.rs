@@ -1,4 +1,5 @@
-//! What statements of the hot path read on PostgreSQL, whatever their plans were made for: rows that they name, and no others.
+//! What statements of the hot path read on PostgreSQL, whatever their plans were made for: rows that they name, and no
+//! others.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -58,7 +59,8 @@ async fn an_outcome_is_written_without_reading_all_that_is_under_way() {
     let (endpoint, _) = app.endpoint(&receiver.url()).await;
     delivered_once(&app, &endpoint, &receiver).await;
     let others = "INSERT INTO queue (account, delivery, endpoint, event, size, lease) \
-                  SELECT 0, n, 0, n, 0, (SELECT max(key) FROM nodes) FROM generate_series(1, 20000) AS n ON CONFLICT DO NOTHING";
+                  SELECT 0, n, 0, n, 0, (SELECT max(key) FROM nodes) FROM generate_series(1, 20000) AS n \
+                  ON CONFLICT DO NOTHING";
     let gone = "DELETE FROM queue WHERE delivery < 20000";
     for sql in ["ALTER TABLE queue SET (autovacuum_enabled = off)", others, gone, "VACUUM ANALYZE queue", others] {
         database::execute(app.folder(), sql).await;
@@ -93,8 +95,8 @@ async fn an_outcome_of_a_replay_reads_nothing_of_what_others_have_missed() {
         app.publish(json!({ "n": n })).await;
     }
     app.put(&path, json!({ "status": "active" })).await.expect(200);
-    let others = "INSERT INTO missed (account, endpoint, type, event) SELECT 0, n % 50, 'a.b', n FROM generate_series(1, 20000) AS n; \
-                  ANALYZE missed";
+    let others = "INSERT INTO missed (account, endpoint, type, event) SELECT 0, n % 50, 'a.b', n \
+                  FROM generate_series(1, 20000) AS n; ANALYZE missed";
     database::execute(app.folder(), others).await;
     let replay = app.replay(&endpoint, json!({ "from": "2020-01-01T00:00:00Z", "status": "missed" })).await;
     receiver.wait_for(20).await;

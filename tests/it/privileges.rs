@@ -1,4 +1,5 @@
-//! What a database role may do is looked at before a server starts, and what it lacks is named. Only PostgreSQL has roles.
+//! What a database role may do is looked at before a server starts, and what it lacks is named. Only PostgreSQL has
+//! roles.
 
 use aldaba::config::Config;
 
@@ -20,8 +21,8 @@ impl Limited {
         let role = &limited.role;
         limited
             .execute(&format!(
-                "CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}; \
-                 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
+                "CREATE ROLE {role} LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE \
+                 ON ALL TABLES IN SCHEMA public TO {role}; GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
             ))
             .await;
         limited

@@ -15,7 +15,8 @@ const CLIENTS: usize = 64;
 /// Deliveries that each search reads.
 const ROWS: u32 = 200_000;
 
-/// How long a call of another account may take meanwhile. A call that waits for all searches takes several times as long.
+/// How long a call of another account may take meanwhile. A call that waits for all searches takes several times as
+/// long.
 const PROMPT: Duration = Duration::from_secs(2);
 
 /// A search that finds nothing reads every delivery of the account.

@@ -1,4 +1,5 @@
-//! The reference against the server: every answer that any test of this suite gets is held against the OpenAPI document.
+//! The reference against the server: every answer that any test of this suite gets is held against the OpenAPI
+//! document.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, Mutex};

@@ -201,8 +201,8 @@ async fn a_body_that_is_gone_is_shown_as_none_and_its_delivery_cannot_be_retried
     assert_eq!(shown.attribute("status"), "success", "a refused retry leaves it as it was");
 }
 
-/// Old deliveries of the fixture's account, made beside the store: so many that a paused endpoint holds, then so many that
-/// have succeeded.
+/// Old deliveries of the fixture's account, made beside the store: so many that a paused endpoint holds, then so many
+/// that have succeeded.
 async fn old_rows(f: &Fixture, held: u32, finished: u32) {
     let first = IdTimes::default().first_at(f.clock.now());
     let account = "(SELECT key FROM accounts)";
@@ -265,7 +265,8 @@ async fn a_round_goes_on_behind_what_a_paused_endpoint_holds() {
     let positions =
         crate::fixture::purge(&f.store, Retention { deliveries: Some(DAY), payloads: None }, f.clock.now()).await;
     assert!(positions.windows(2).all(|pair| pair[0] < pair[1]), "no row is looked at twice: {positions:?}");
-    // Three looks of 2,000 rows and four steps of 500 that go, for deliveries and for events; then bodies, 500 at a time.
+    // Three looks of 2,000 rows and four steps of 500 that go, for deliveries and for events; then bodies, 500 at a
+    // time.
     assert!(positions.len() <= 2 * (3 + 5) + 18, "{}: {positions:?}", positions.len());
     let left = |sql| crate::database::number(f.folder(), sql);
     assert_eq!(left("SELECT count(*) FROM deliveries").await, 6_000, "what is held stays");

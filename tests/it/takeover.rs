@@ -12,13 +12,13 @@ async fn a_node_starts_and_takes_over_however_much_a_dead_one_left() {
         return;
     }
     let app = App::start().await;
-    // A node that is dead, and a database that takes 0.3 ms and more for each of its leases: 4.5 s and more for all of them,
-    // which is as long as a statement may take, and less than a second for a step.
-    let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.0003); RETURN NEW; END $$; \
-               CREATE TRIGGER slow BEFORE UPDATE ON queue FOR EACH ROW WHEN (OLD.lease = 777) EXECUTE FUNCTION slow(); \
-               INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES (777, 0, true); \
-               INSERT INTO queue (account, delivery, endpoint, event, size, lease) \
-               SELECT 0, n, 0, n, 0, 777 FROM generate_series(1, 15000) AS n";
+    // A node that is dead, and a database that takes 0.3 ms and more for each of its leases: 4.5 s and more for all of
+    // them, which is as long as a statement may take, and less than a second for a step.
+    let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.0003); RETURN \
+               NEW; END $$; CREATE TRIGGER slow BEFORE UPDATE ON queue \
+               FOR EACH ROW WHEN (OLD.lease = 777) EXECUTE FUNCTION slow(); INSERT INTO nodes (key, seen_at, delivers) \
+               OVERRIDING SYSTEM VALUE VALUES (777, 0, true); INSERT INTO queue (account, delivery, endpoint, event, \
+               size, lease) SELECT 0, n, 0, n, 0, 777 FROM generate_series(1, 15000) AS n";
     database::execute(app.folder(), sql).await;
     let _second = app.another(&[]).await;
     let left = "SELECT count(*) FROM queue WHERE lease = 777";
@@ -28,7 +28,8 @@ async fn a_node_starts_and_takes_over_however_much_a_dead_one_left() {
     assert_eq!(database::number(app.folder(), due).await, 15_000);
 }
 
-/// A step of a fixed size that the database could not end within the timeout of a statement (4.5 s) was tried again and again.
+/// A step of a fixed size that the database could not end within the timeout of a statement (4.5 s) was tried again and
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_does_not_end_in_time_is_followed_by_smaller_ones() {
     if !database::is_postgres() {
@@ -36,9 +37,9 @@ async fn a_step_that_does_not_end_in_time_is_followed_by_smaller_ones() {
     }
     let app = App::start().await;
     // 10 s for a step of 1,000, and 5 s for one of 500.
-    let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END $$; \
-               CREATE TRIGGER slow BEFORE UPDATE ON queue FOR EACH ROW WHEN (OLD.lease = 779) EXECUTE FUNCTION slow(); \
-               INSERT INTO queue (account, delivery, endpoint, event, size, lease) \
+    let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.01); RETURN NEW; \
+               END $$; CREATE TRIGGER slow BEFORE UPDATE ON queue FOR EACH ROW WHEN (OLD.lease = 779) EXECUTE FUNCTION \
+               slow(); INSERT INTO queue (account, delivery, endpoint, event, size, lease) \
                SELECT 0, n, 0, n, 0, 779 FROM generate_series(1, 1100) AS n; \
                INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES (779, 0, true)";
     database::execute(app.folder(), sql).await;
@@ -79,7 +80,8 @@ async fn a_lease_is_never_given_again_though_the_database_forgot_it() {
     assert!(!f.store.holds(lease));
 }
 
-/// A clock that stands still and a sequence that was set back: what a failover that lost commits looks like within a moment.
+/// A clock that stands still and a sequence that was set back: what a failover that lost commits looks like within a
+/// moment.
 #[tokio::test]
 async fn ids_do_not_repeat_though_their_sequence_was_set_back() {
     if !database::is_postgres() {

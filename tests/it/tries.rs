@@ -1,4 +1,5 @@
-//! Tries to sign in: what wrong ones cost and leave, whom they keep out, and how many codes of a second factor can be guessed.
+//! Tries to sign in: what wrong ones cost and leave, whom they keep out, and how many codes of a second factor can be
+//! guessed.
 
 use std::collections::BTreeSet;
 

@@ -35,8 +35,9 @@ const TYPE: &str = "CASE mix % 7 WHEN 1 THEN 'validation.failed' WHEN 4 THEN 'bi
 
 const IS_ABOUT_VALIDATION: &str = "mix % 7 < 4 AND mix % 5 <> 2";
 
-/// Of a hundred deliveries 5 have failed, 1 is retried tomorrow, and 1 is pending without a due time: nothing is sent. (A pending
-/// delivery that is due tomorrow was accepted by a clock that was ahead: the server makes it due when it starts.)
+/// Of a hundred deliveries 5 have failed, 1 is retried tomorrow, and 1 is pending without a due time: nothing is sent.
+/// (A pending delivery that is due tomorrow was accepted by a clock that was ahead: the server makes it due when it
+/// starts.)
 const STATUS: &str = "CASE WHEN mix % 100 < 5 THEN 3 WHEN mix % 100 = 5 THEN 1 WHEN mix % 100 = 6 THEN 0 ELSE 2 END";
 
 const ATTEMPT: &str = "CASE WHEN mix % 100 < 5 THEN 3 WHEN mix % 100 = 5 THEN 2 WHEN mix % 100 = 6 THEN 0 \
@@ -129,7 +130,10 @@ pub async fn server(past: Past, settings: Settings) -> anyhow::Result<(Server, V
 /// The text of a body, of an event of this `type`.
 fn body() -> String {
     format!(
-        r#"'{{"event":"' || type || '","timestamp":"2026-01-01T00:00:00Z","data":{{"padding":"{}"}},"meta":{{"datetime":{{"timezone":"UTC","format":"ISO 8601"}}}}}}'"#,
+        concat!(
+            r#"'{{"event":"' || type || '","timestamp":"2026-01-01T00:00:00Z","data":{{"padding":"{}"}},"#,
+            r#""meta":{{"datetime":{{"timezone":"UTC","format":"ISO 8601"}}}}}}'"#
+        ),
         "x".repeat(BODY_BYTES - 160)
     )
 }

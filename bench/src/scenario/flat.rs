@@ -1,4 +1,5 @@
-//! Flat: every figure again, on a database without a log and on one whose log is long. Both begin with the same accounts.
+//! Flat: every figure again, on a database without a log and on one whose log is long. Both begin with the same
+//! accounts.
 
 use std::time::Duration;
 

@@ -43,8 +43,8 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     ])
 }
 
-/// How long it is from a publish to its receipt by the healthy quarter. The endpoints, and what the sick ones have not taken, are gone
-/// afterwards.
+/// How long it is from a publish to its receipt by the healthy quarter. The endpoints, and what the sick ones have not
+/// taken, are gone afterwards.
 pub async fn healthy_p99(server: &Server, plan: Plan, sick: Sick, time: Duration) -> anyhow::Result<f64> {
     let healthy = Receiver::start(Mode::Healthy, Keep::Times).await?;
     let [half, quarter] = sick.unwrap_or([Mode::Healthy; 2]);

@@ -19,7 +19,8 @@ const RATE: u32 = 1_000;
 /// How long these are measured.
 pub const TIME: Duration = Duration::from_secs(10);
 
-/// Measures on this server, for so long at the first rate and for half of it at the second; the figures belong to `scenario`.
+/// Measures on this server, for so long at the first rate and for half of it at the second; the figures belong to
+/// `scenario`.
 pub async fn run(server: &Server, plan: Plan, scenario: &'static str, time: Duration) -> anyhow::Result<Vec<Figure>> {
     let time = if plan.quick { Duration::from_secs(1) } else { time };
     let mut figures = Vec::new();

@@ -30,9 +30,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// How often a round takes what is measured within seconds. A guest of a shared machine differs by half from one second to the
-    /// next, and its disk stops for tens of milliseconds every ten seconds or so: the median of many short turns says more than
-    /// that of a few long ones.
+    /// How often a round takes what is measured within seconds. A guest of a shared machine differs by half from one
+    /// second to the next, and its disk stops for tens of milliseconds every ten seconds or so: the median of many
+    /// short turns says more than that of a few long ones.
     fn turns(self) -> usize {
         if self.quick { 1 } else { 3 }
     }
@@ -68,8 +68,8 @@ const NAMES: &[&str] = &[
 /// Scenarios that are run once, because one round takes minutes.
 const ONCE: &[&str] = &["backlog", "flat", "log", "idle"];
 
-/// Those that come to a rate within seconds: they take turns in a round. Where the floor is asked for, it is measured again before
-/// each of them: every share is a share of it.
+/// Those that come to a rate within seconds: they take turns in a round. Where the floor is asked for, it is measured
+/// again before each of them: every share is a share of it.
 const RATES: &[&str] =
     &["http", "accept", "batch", "deliver", "deliver-1000", "fan-out-4", "fan-out-50", "nodes-2", "nodes-4"];
 

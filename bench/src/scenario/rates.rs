@@ -121,8 +121,8 @@ pub async fn deliver_to_many(server: &Server, plan: Plan, events: usize) -> anyh
     Crowd::of(server, plan).await?.deliver(server, plan, events).await
 }
 
-/// Deliveries by several nodes on one database, each of which accepts its part of the events. What arrives is counted one by
-/// one: nothing is lost, and no attempt is made twice.
+/// Deliveries by several nodes on one database, each of which accepts its part of the events. What arrives is counted
+/// one by one: nothing is lost, and no attempt is made twice.
 pub async fn nodes(events: usize, nodes: usize) -> anyhow::Result<Rate> {
     let receiver = Receiver::start(Mode::Healthy, Keep::Ids).await?;
     let first = server()?;
