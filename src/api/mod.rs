@@ -9,6 +9,7 @@ mod auth;
 mod beside;
 mod bodies;
 mod call;
+mod code;
 mod confirmation;
 mod deliveries;
 mod device;
