@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::duration::parse_duration;
 use super::table::{MAX_RETRY_DELAY, Setting, Value};
-use super::{Config, ConfigError, LogFormat, Roles};
+use super::values::{Config, ConfigError, LogFormat, Roles};
 use crate::api::{Bucket, RateLimit, RateLimits, Sessions};
 use crate::domain::retention::Retention;
 use crate::domain::retry::RetrySchedule;
@@ -17,7 +17,7 @@ use crate::store::Database;
 use crate::store::keys::{KeySource, parse_master_key};
 
 /// A setting as it was written, and where.
-struct Written {
+struct RawSetting {
     text: String,
     place: String,
 }
@@ -25,13 +25,13 @@ struct Written {
 /// What the sources say, the later one in place of the earlier one, and the faults that were found so far.
 #[derive(Default)]
 pub(super) struct Reader {
-    written: BTreeMap<String, Written>,
+    written: BTreeMap<String, RawSetting>,
     errors: Vec<String>,
 }
 
 impl Reader {
     pub(super) fn add(&mut self, name: String, text: String, place: &str) {
-        self.written.insert(name, Written { text, place: place.to_owned() });
+        self.written.insert(name, RawSetting { text, place: place.to_owned() });
     }
 
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {

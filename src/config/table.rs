@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::ENV_PREFIX;
 use super::duration::show_duration;
 use crate::api::Bucket;
 use crate::domain::retry::MAX_STEPS;
+
+/// The beginning of environment variables that are settings; `__` stands between the parts of a name.
+pub(super) const ENV_PREFIX: &str = "ALDABA_";
 
 /// Name servers in `egress.dns_servers`: a lookup that no server answers asks each of them.
 pub(super) const MAX_DNS_SERVERS: usize = 3;
