@@ -108,6 +108,11 @@ enum Command {
     },
     /// Print the OpenAPI 3.1 document of the API
     Openapi,
+    /// Print every setting with its values, its default and its meaning
+    Settings {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Look after the master key that encrypts signing secrets
     Secrets {
         #[command(subcommand)]
@@ -396,6 +401,10 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
         }
         Command::Openapi => {
             println!("{:#}", crate::api::openapi::document(&crate::api::routes()));
+            Ok(())
+        }
+        Command::Settings { output } => {
+            output.print(&crate::config::settings_json(), crate::config::settings_page().trim_end());
             Ok(())
         }
         Command::Secrets { command: SecretsCommand::Rekey { output } } => {

@@ -165,6 +165,19 @@ async fn with_an_endpoint(folder: &Path, key: &str) {
 }
 
 #[test]
+fn the_page_of_settings_is_what_the_program_prints() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/settings.md");
+    let page = std::fs::read_to_string(page).expect("a page");
+    assert!(printed(folder.path(), &["settings"]) == page.trim(), "run: cargo run -- settings > docs/settings.md");
+    let table: Value = serde_json::from_str(&printed(folder.path(), &["settings", "--json"])).expect("JSON");
+    let names = table.as_array().expect("a list").iter().map(|row| row["name"].as_str().expect("a name"));
+    for name in names {
+        assert!(page.contains(&format!("| `{name}` |")), "{name}");
+    }
+}
+
+#[test]
 fn wrong_settings_and_arguments_stop_with_one_clear_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let with = |name: &str, value: &str| {

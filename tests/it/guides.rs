@@ -102,12 +102,17 @@ fn programs(folder: &Path) -> String {
 }
 
 async fn runs(slug: &str) {
+    session(slug, &text_of(&format!("{slug}.md"))).await;
+}
+
+/// Runs the blocks of a text as one session beside a server of its own.
+async fn session(name: &str, text: &str) {
     let app = App::with(&[("WEBHOOKS__RETRY_SCHEDULE", "300ms,600ms")]).await;
     let folder = tempfile::tempdir().expect("a folder");
     let path = programs(folder.path());
     let work = folder.path().join("work");
     std::fs::create_dir(&work).expect("a folder");
-    let script = script(&blocks(&text_of(&format!("{slug}.md"))), &format!("http://{}", app.address));
+    let script = script(&blocks(text), &format!("http://{}", app.address));
     std::fs::write(folder.path().join("session.sh"), script).expect("written");
     let log = std::fs::File::create(folder.path().join("log")).expect("a file");
     let mut command = tokio::process::Command::new("bash");
@@ -121,7 +126,7 @@ async fn runs(slug: &str) {
     let log = std::fs::read(folder.path().join("log")).expect("a log");
     let log = String::from_utf8_lossy(&log);
     let status = ended.unwrap_or_else(|_| panic!("it takes too long:\n{log}")).expect("bash runs");
-    assert!(status.success(), "{slug}:\n{log}");
+    assert!(status.success(), "{name}:\n{log}");
 }
 
 macro_rules! guides_run {
@@ -155,6 +160,50 @@ guides_run! {
     the_guide_signatures_runs "signatures"
     the_guide_rate_limits_runs "rate-limits"
     the_guide_guarantees_runs "guarantees"
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_readme_runs() {
+    let text = std::fs::read_to_string(root().join("README.md")).expect("the README");
+    session("README", &text).await;
+}
+
+/// Every file in these folders that ends in `.md`.
+fn pages(folder: &str) -> Vec<PathBuf> {
+    let entries =
+        std::fs::read_dir(root().join(folder)).expect("a folder").map(|entry| entry.expect("an entry").path());
+    entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+}
+
+/// The anchor that a heading gets.
+fn anchor(heading: &str) -> String {
+    let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    heading.to_lowercase().chars().filter(kept).collect::<String>().trim().replace(' ', "-")
+}
+
+#[test]
+fn every_link_between_the_documents_leads_to_a_file_and_a_heading() {
+    for page in ["", "docs", "docs/decisions", "docs/guides", "docs/guides/es", "bench"].into_iter().flat_map(pages) {
+        let text = std::fs::read_to_string(&page).expect("a page");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next()) {
+            if link.contains("://") || link.starts_with('/') {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            // Both languages of a guide have one address, and the drawing stands beside the English one.
+            let is_spanish = page.parent().is_some_and(|folder| folder.ends_with("es"));
+            let path =
+                if is_spanish && path == "life-of-a-delivery.svg" { format!("../{path}") } else { path.to_owned() };
+            let target = if path.is_empty() { page.clone() } else { page.with_file_name(path) };
+            assert!(target.exists(), "{}: {link}", page.display());
+            if !heading.is_empty() {
+                let target = std::fs::read_to_string(&target).expect("a page");
+                let headings =
+                    target.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#'));
+                assert!(headings.map(anchor).any(|found| found == heading), "{}: {link}", page.display());
+            }
+        }
+    }
 }
 
 #[test]

@@ -52,7 +52,6 @@ const WALLS: &[(&str, &[&str])] = &[
             "tokio_postgres",
         ],
     ),
-    ("src/config.rs", &["crate::cli", "crate::engine", "crate::egress", "rusqlite", "tokio_postgres"]),
     ("src/config", &["crate::cli", "crate::engine", "crate::egress", "rusqlite", "tokio_postgres"]),
     ("src/cli", &["rusqlite", "tokio_postgres"]),
 ];

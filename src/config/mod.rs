@@ -1,0 +1,191 @@
+//! Settings: a TOML file, over it the environment, over it flags. They are read and checked once, at the start. `table`
+//! has every setting with its default and bounds, `reader` checks them, `values` has the checked ones.
+
+mod duration;
+mod egress;
+mod reader;
+mod table;
+mod values;
+
+use std::path::Path;
+
+pub use duration::parse_duration;
+pub use values::{Config, ConfigError, LogFormat, Roles};
+
+pub(crate) use table::{json as settings_json, markdown as settings_page};
+
+use reader::Reader;
+use table::ENV_PREFIX;
+
+/// The file that is read when no other is named.
+pub const DEFAULT_FILE: &str = "aldaba.toml";
+
+impl Config {
+    /// Reads the file (`file`, else [`DEFAULT_FILE`] if it is there), then `environment`, then `flags`.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Self, ConfigError> {
+        Self::load_over([], file, environment, flags)
+    }
+
+    /// The same for a command that has `defaults` of its own: everything else is read over them.
+    pub fn load_over(
+        defaults: impl IntoIterator<Item = (&'static str, String)>,
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut reader = Reader::default();
+        for (name, value) in defaults {
+            reader.add(name.to_owned(), value, "default");
+        }
+        let default = Path::new(DEFAULT_FILE);
+        match file {
+            Some(path) => reader.add_file(path)?,
+            None if default.exists() => reader.add_file(default)?,
+            None => {}
+        }
+        for (name, value) in environment {
+            if let Some(path) = name.strip_prefix(ENV_PREFIX) {
+                reader.add(path.to_ascii_lowercase().replace("__", "."), value, &name);
+            }
+        }
+        for (name, value) in flags {
+            reader.add(name.to_owned(), value, &format!("--{}", name.replace('_', "-")));
+        }
+        reader.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::api::{Bucket, RateLimit};
+    use crate::domain::transition::DeliveryPolicy;
+    use crate::domain::url::Environment;
+    use crate::store::Database;
+
+    fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
+        let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        Config::load(Some(Path::new("/dev/null")), pairs, []).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn without_settings_the_defaults_of_the_contract_hold() {
+        let config = load(&[]).expect("defaults are valid");
+        assert_eq!(config.listen, "127.0.0.1:8080");
+        assert_eq!(config.database, Database::Sqlite("aldaba.db".into()));
+        assert_eq!(config.environment, Environment::Production);
+        assert_eq!(config.policy, DeliveryPolicy::default());
+        assert_eq!((config.timeout, config.max_endpoints), (Duration::from_secs(10), 50));
+        assert_eq!(config.max_api_keys, 100);
+        assert_eq!((config.max_in_flight, config.max_in_flight_per_endpoint), (1024, 64));
+        assert_eq!(config.retention.deliveries, Some(Duration::from_secs(30 * 86_400)));
+        for (bucket, calls) in [(Bucket::EventsCreate, 600), (Bucket::Login, 10), (Bucket::EventsStorage, 100 << 20)] {
+            assert_eq!(config.rate_limits.0[&bucket].map(|limit| limit.calls), Some(calls), "{}", bucket.name());
+        }
+    }
+
+    #[test]
+    fn every_setting_of_the_table_is_read_and_takes_its_default() {
+        let rows = table::SETTINGS.iter().filter(|setting| setting.name != table::ANY_BUCKET);
+        let written: Vec<_> = rows.map(|setting| (setting.variable(), setting.default)).collect();
+        let written: Vec<_> = written.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        assert_eq!(load(&written).err(), None);
+    }
+
+    #[test]
+    fn the_environment_is_read_with_double_underscores_and_commas() {
+        let config = load(&[
+            ("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "1s, 5s,1m"),
+            ("ALDABA_RATE_LIMITS__EVENTS_CREATE", "off"),
+            ("ALDABA_RATE_LIMITS__WEBHOOKS_LIST", "3/60s"),
+            ("ALDABA_EGRESS__DNS_SERVERS", "192.0.2.53, 2001:db8::53,[2001:db8::54]:5353"),
+            ("PATH", "/bin"),
+        ])
+        .expect("valid settings");
+        let servers: Vec<_> = config.dns_servers.iter().map(ToString::to_string).collect();
+        assert_eq!(servers, ["192.0.2.53:53", "[2001:db8::53]:53", "[2001:db8::54]:5353"]);
+        assert_eq!(config.policy.schedule.delays(), [1, 5, 60].map(Duration::from_secs));
+        assert_eq!(config.rate_limits.0[&Bucket::EventsCreate], None);
+        let limit = RateLimit { calls: 3, window: Duration::from_secs(60) };
+        assert_eq!(config.rate_limits.0[&Bucket::WebhooksList], Some(limit));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_what_is_allowed_and_never_with_its_value() {
+        for (name, value, setting) in [
+            ("ALDABA_LISTEN", "8080", "listen"),
+            ("ALDABA_DATABASE_URL", "mysql://x", "database_url"),
+            ("ALDABA_ENVIRONMENT", "staging", "environment"),
+            ("ALDABA_ROLES", "api,sender", "roles"),
+            ("ALDABA_BRAND", "My Brand", "brand"),
+            ("ALDABA_API_KEYS__PREFIX", "A-", "api_keys.prefix"),
+            ("ALDABA_API_KEYS__MAX_PER_ACCOUNT", "0", "api_keys.max_per_account"),
+            ("ALDABA_SECRETS__MASTER_KEY", "abc123secret", "secrets.master_key"),
+            ("ALDABA_WEBHOOKS__TIMEOUT", "10", "webhooks.timeout"),
+            ("ALDABA_WEBHOOKS__TIMEOUT", "0s", "webhooks.timeout"),
+            ("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "1s,soon", "webhooks.retry_schedule"),
+            ("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "1s,,2s", "webhooks.retry_schedule"),
+            ("ALDABA_WEBHOOKS__MAX_ENDPOINTS", "0", "webhooks.max_endpoints"),
+            ("ALDABA_WEBHOOKS__MAX_IN_FLIGHT", "-1", "webhooks.max_in_flight"),
+            ("ALDABA_WEBHOOKS__AUTO_DISABLE_THRESHOLD", "many", "webhooks.auto_disable_threshold"),
+            ("ALDABA_RATE_LIMITS__EVENTS_CREATE", "fast", "rate_limits.events_create"),
+            ("ALDABA_RETENTION__DELIVERIES", "1s", "retention.deliveries"),
+            ("ALDABA_EGRESS__DNS_SERVERS", "ns1.acme.example", "egress.dns_servers"),
+            ("ALDABA_EGRESS__DNS_SERVERS", "192.0.2.1,192.0.2.2,192.0.2.3,192.0.2.4", "egress.dns_servers"),
+            ("ALDABA_PUBLIC_URL", "hooks.acme.example", "public_url"),
+            ("ALDABA_PUBLIC_URL", "https://hooks.acme.example/path", "public_url"),
+            ("ALDABA_SESSIONS__IDLE_TIMEOUT", "1s", "sessions.idle_timeout"),
+            ("ALDABA_SESSIONS__LIFETIME", "forever", "sessions.lifetime"),
+            ("ALDABA_EGRESS__DENY_NETWORKS", "10.0.0.0/33", "egress.deny_networks"),
+            ("ALDABA_EGRESS__ALLOW_PORTS", "443,0", "egress.allow_ports"),
+            ("ALDABA_EGRESS__NAT64_PREFIXES", "2a00::/33", "egress.nat64_prefixes"),
+            ("ALDABA_METRICS_LISTEN", "9100", "metrics_listen"),
+            ("ALDABA_LOG__FORMAT", "xml", "log.format"),
+            ("ALDABA_LOG__LEVEL", "loud", "log.level"),
+        ] {
+            let error = load(&[(name, value)]).err().unwrap_or_default();
+            assert!(error.contains(&format!("setting {setting} ({name})")), "{error}");
+            assert!(error.contains("allowed: "), "{error}");
+            assert!(value.len() < 8 || !error.contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn roles_and_a_master_key_go_with_the_database() {
+        let postgres = ("ALDABA_DATABASE_URL", "postgres://aldaba:hidden@db.example/aldaba");
+        let key = ("ALDABA_SECRETS__MASTER_KEY", "1111111111111111111111111111111111111111111111111111111111111111");
+        let config = load(&[postgres, key, ("ALDABA_ROLES", "delivery")]).expect("valid settings");
+        assert_eq!(config.roles, Roles { api: false, delivery: true });
+        assert!(!format!("{:?}", config.database).contains("hidden"));
+        let error = load(&[postgres]).err().unwrap_or_default();
+        assert!(error.contains("setting secrets.master_key is missing") && !error.contains("hidden"), "{error}");
+        let standby =
+            ("ALDABA_DATABASE_URL", "postgres://aldaba:hidden@db.example/aldaba?target_session_attrs=standby");
+        let error = load(&[standby, key]).err().unwrap_or_default();
+        assert!(error.contains("target_session_attrs must be read-write") && !error.contains("hidden"), "{error}");
+        let error = load(&[("ALDABA_ROLES", "api")]).err().unwrap_or_default();
+        assert!(error.contains("setting roles must be api,delivery with SQLite"), "{error}");
+    }
+
+    #[test]
+    fn an_unknown_setting_stops_the_start() {
+        let error = load(&[("ALDABA_WEBHOOKS__RETRIES", "3")]).err().unwrap_or_default();
+        assert!(error.contains("setting webhooks.retries (ALDABA_WEBHOOKS__RETRIES) is unknown"), "{error}");
+        let error = load(&[("ALDABA_RATE_LIMITS__NOPE", "off")]).err().unwrap_or_default();
+        assert!(error.contains("the buckets are webhooks_list"), "{error}");
+        let error = load(&[("ALDABA_RATE_LIMITS__<BUCKET>", "off")]).err().unwrap_or_default();
+        assert!(error.contains("setting rate_limits.<bucket> (ALDABA_RATE_LIMITS__<BUCKET>) is unknown"), "{error}");
+    }
+
+    #[test]
+    fn all_wrong_settings_are_told_at_once() {
+        let error = load(&[("ALDABA_LISTEN", "x"), ("ALDABA_BRAND", "")]).err().unwrap_or_default();
+        assert_eq!(error.lines().count(), 2, "{error}");
+    }
+}

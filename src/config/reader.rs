@@ -1,0 +1,311 @@
+//! Takes settings out of their sources and checks them. Defaults and bounds come from the table. Faults are collected,
+//! so that one start tells all of them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::duration::parse_duration;
+use super::table::{MAX_RETRY_DELAY, Setting, Value};
+use super::values::{Config, ConfigError, LogFormat, Roles};
+use crate::api::{Bucket, RateLimit, RateLimits, Sessions};
+use crate::domain::retention::Retention;
+use crate::domain::retry::RetrySchedule;
+use crate::domain::transition::DeliveryPolicy;
+use crate::domain::url::Environment;
+use crate::store::Database;
+use crate::store::keys::{KeySource, parse_master_key};
+
+/// A setting as it was written, and where.
+struct RawSetting {
+    text: String,
+    place: String,
+}
+
+/// What the sources say, the later one in place of the earlier one, and the faults that were found so far.
+#[derive(Default)]
+pub(super) struct Reader {
+    written: BTreeMap<String, RawSetting>,
+    errors: Vec<String>,
+}
+
+impl Reader {
+    pub(super) fn add(&mut self, name: String, text: String, place: &str) {
+        self.written.insert(name, RawSetting { text, place: place.to_owned() });
+    }
+
+    pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
+        let shown = path.display();
+        let fail = |what: String| ConfigError(vec![format!("settings file {shown}: {what}")]);
+        let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+        // The parser's message quotes the line at fault, which may hold a secret: only its place is told.
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            fail(format!("line {line} is not valid TOML: {}", error.message()))
+        })?;
+        let mut flat = Vec::new();
+        flatten("", &toml::Value::Table(table), &mut flat);
+        for (name, text) in flat {
+            self.add(name, text, &shown.to_string());
+        }
+        Ok(())
+    }
+
+    /// Takes the setting `name`, which has the row `setting` in the table. `parse` refuses with a reason, which must
+    /// not hold the value. A fault is noted and gives `None`.
+    fn take_checked<T>(
+        &mut self,
+        name: &str,
+        setting: &Setting,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let Some(written) = self.written.remove(name) else {
+            return Some(parse(setting.default).expect("a default of the table is valid"));
+        };
+        match parse(written.text.trim()) {
+            Ok(value) => Some(value),
+            Err(reason) => {
+                let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
+                let (place, allowed) = (written.place, setting.value.allowed());
+                // The value itself may be a secret, or a URL that carries one.
+                self.errors.push(format!("setting {name} ({place}) is not valid{reason}; allowed: {allowed}"));
+                None
+            }
+        }
+    }
+
+    /// Takes a setting of the table. After a fault the default stands in, so that the other settings are checked too.
+    pub(super) fn take<T>(&mut self, name: &str, parse: impl Fn(&str) -> Option<T>) -> T {
+        self.take_row(name, Setting::named(name), parse)
+    }
+
+    fn take_row<T>(&mut self, name: &str, setting: &Setting, parse: impl Fn(&str) -> Option<T>) -> T {
+        self.take_checked(name, setting, |text| parse(text).ok_or_else(String::new))
+            .unwrap_or_else(|| parse(setting.default).expect("a default of the table is valid"))
+    }
+
+    fn number<T: TryFrom<u64>>(&mut self, name: &str) -> T {
+        let Value::Number { least, most } = Setting::named(name).value else { unreachable!("{name} is a number") };
+        self.take(name, |text| {
+            let number = text.parse().ok().filter(|number| (least..=most).contains(number))?;
+            Some(T::try_from(number).ok().expect("the type holds the bounds of the table"))
+        })
+    }
+
+    fn duration(&mut self, name: &str) -> Duration {
+        let Value::Duration { least, most } = Setting::named(name).value else { unreachable!("{name} is a duration") };
+        self.take(name, |text| parse_duration(text).filter(|duration| (least..=most).contains(duration)))
+    }
+
+    fn duration_or_off(&mut self, name: &str) -> Option<Duration> {
+        let Value::DurationOrOff { least, most } = Setting::named(name).value else {
+            unreachable!("{name} is a duration or off")
+        };
+        self.take(name, |text| match text {
+            "off" => Some(None),
+            text => parse_duration(text).filter(|duration| (least..=most).contains(duration)).map(Some),
+        })
+    }
+
+    /// Every setting, or all faults.
+    pub(super) fn finish(mut self) -> Result<Config, ConfigError> {
+        let row = Setting::named("database_url");
+        let database = self.take_checked(row.name, row, Database::parse);
+        let keys = self.keys(database.as_ref());
+        let roles = self.roles(database.as_ref());
+        let config = Config {
+            listen_is_default: !self.written.contains_key("listen"),
+            listen: self.take("listen", parse_listen),
+            // What stands in for a fault is never used: the faults are returned.
+            database: database.unwrap_or_else(|| Database::Sqlite(PathBuf::new())),
+            keys: keys.unwrap_or_else(|| KeySource::File(PathBuf::new())),
+            roles,
+            environment: self.environment(),
+            brand: self.brand(),
+            key_prefix: self.key_prefix(),
+            policy: self.policy(),
+            timeout: self.duration("webhooks.timeout"),
+            max_api_keys: self.number("api_keys.max_per_account"),
+            max_endpoints: self.number("webhooks.max_endpoints"),
+            max_in_flight: self.number("webhooks.max_in_flight"),
+            max_in_flight_per_endpoint: self.number("webhooks.max_in_flight_per_endpoint"),
+            max_body: self.number("limits.max_body"),
+            connections_per_address: self.number("limits.connections_per_address"),
+            rate_limits: self.rate_limits(),
+            retention: Retention {
+                deliveries: self.duration_or_off("retention.deliveries"),
+                payloads: self.duration_or_off("retention.payloads"),
+            },
+            audit_retention: self.duration_or_off("retention.audit_log"),
+            trusted_proxies: self.networks("trusted_proxies"),
+            dns_servers: self.dns_servers(),
+            public_url: self.public_url(),
+            sessions: Sessions {
+                idle: self.duration("sessions.idle_timeout"),
+                lifetime: self.duration("sessions.lifetime"),
+            },
+            egress_rules: self.egress_rules(),
+            metrics_listen: self.take("metrics_listen", |text| optional(text, parse_listen)),
+            log_format: self.log_format(),
+            log_level: self.take("log.level", |text| text.parse().ok()),
+        };
+        self.refuse_unknown();
+        if self.errors.is_empty() { Ok(config) } else { Err(ConfigError(self.errors)) }
+    }
+
+    fn environment(&mut self) -> Environment {
+        self.take("environment", |text| match text {
+            "production" => Some(Environment::Production),
+            "development" => Some(Environment::Development),
+            _ => None,
+        })
+    }
+
+    fn brand(&mut self) -> String {
+        self.take("brand", |text| {
+            let valid = (1..=32).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+            valid.then(|| text.to_owned())
+        })
+    }
+
+    fn key_prefix(&mut self) -> String {
+        self.take("api_keys.prefix", |text| {
+            let valid = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+            ((1..=16).contains(&text.len()) && text.bytes().all(valid)).then(|| text.to_owned())
+        })
+    }
+
+    fn public_url(&mut self) -> Option<String> {
+        let parse_origin = |text: &str| {
+            let origin = url::Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
+            let is_http = text.starts_with("https://") || text.starts_with("http://");
+            origin.filter(|origin| is_http && text.trim_end_matches('/') == origin)
+        };
+        self.take("public_url", |text| optional(text, parse_origin))
+    }
+
+    fn keys(&mut self, database: Option<&Database>) -> Option<KeySource> {
+        let errors_before = self.errors.len();
+        let current = self.take("secrets.master_key", |text| optional(text, parse_master_key));
+        let previous: Vec<_> =
+            self.take("secrets.previous_master_keys", |text| list(text).map(parse_master_key).collect());
+        if self.errors.len() > errors_before {
+            return None;
+        }
+        match (current, database?) {
+            (Some(current), _) => Some(KeySource::Given { current, previous }),
+            (None, _) if !previous.is_empty() => {
+                let fault = "setting secrets.previous_master_keys needs secrets.master_key beside it";
+                self.errors.push(fault.to_owned());
+                None
+            }
+            (None, Database::Sqlite(path)) => Some(KeySource::beside(path)),
+            // A file beside one node would be unknown to the others.
+            (None, _) => {
+                let allowed = Setting::named("secrets.master_key").value.allowed();
+                let fault =
+                    format!("setting secrets.master_key is missing; with PostgreSQL it must be given: {allowed}");
+                self.errors.push(fault);
+                None
+            }
+        }
+    }
+
+    fn roles(&mut self, database: Option<&Database>) -> Roles {
+        let roles = self.take("roles", Roles::parse);
+        if matches!(database, Some(Database::Sqlite(_))) && !(roles.api && roles.delivery) {
+            let fault = "setting roles must be api,delivery with SQLite: there is one process, which does everything";
+            self.errors.push(fault.to_owned());
+        }
+        roles
+    }
+
+    fn policy(&mut self) -> DeliveryPolicy {
+        let schedule = self.take("webhooks.retry_schedule", |text| {
+            // Not `list`: a gap between two commas is a mistake and no shorter schedule.
+            let parts = text.split(',').map(str::trim).filter(|_| !text.is_empty());
+            let parse = |part| parse_duration(part).filter(|delay| *delay <= MAX_RETRY_DELAY);
+            RetrySchedule::new(parts.map(parse).collect::<Option<_>>()?)
+        });
+        DeliveryPolicy {
+            schedule,
+            auto_disable_threshold: self.number("webhooks.auto_disable_threshold"),
+            auto_disable_after: self.duration("webhooks.auto_disable_after"),
+        }
+    }
+
+    fn rate_limits(&mut self) -> RateLimits {
+        let limit_of = |bucket: &Bucket| {
+            let name = format!("rate_limits.{}", bucket.name());
+            (*bucket, self.take_row(&name, Setting::of_bucket(&name), parse_rate_limit))
+        };
+        RateLimits(Bucket::ALL.iter().map(limit_of).collect())
+    }
+
+    fn log_format(&mut self) -> LogFormat {
+        self.take("log.format", |text| match text {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        })
+    }
+
+    fn refuse_unknown(&mut self) {
+        for (name, written) in std::mem::take(&mut self.written) {
+            let mut error = format!("setting {name} ({}) is unknown", written.place);
+            if name.starts_with("rate_limits.") {
+                let names: Vec<_> = Bucket::ALL.iter().map(|bucket| bucket.name()).collect();
+                error = format!("{error}; the buckets are {}", names.join(", "));
+            } else {
+                error.push_str("; `aldaba settings` lists all of them");
+            }
+            self.errors.push(error);
+        }
+    }
+}
+
+/// Turns tables into dotted names and lists into text with commas.
+fn flatten(prefix: &str, value: &toml::Value, flat: &mut Vec<(String, String)>) {
+    let text = |value: &toml::Value| match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                flatten(&name, value, flat);
+            }
+        }
+        toml::Value::Array(list) => {
+            flat.push((prefix.to_owned(), list.iter().map(text).collect::<Vec<_>>().join(",")));
+        }
+        other => flat.push((prefix.to_owned(), text(other))),
+    }
+}
+
+/// A setting that may be empty, which means none.
+fn optional<T>(text: &str, parse: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if text.is_empty() { Some(None) } else { parse(text).map(Some) }
+}
+
+/// The parts of a list, which commas separate.
+pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn parse_listen(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':')?;
+    (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| text.to_owned())
+}
+
+fn parse_rate_limit(text: &str) -> Option<Option<RateLimit>> {
+    if text == "off" {
+        return Some(None);
+    }
+    let (calls, window) = text.split_once('/')?;
+    let calls = calls.trim().parse().ok().filter(|calls| *calls >= 1)?;
+    let range = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    let window = parse_duration(window.trim()).filter(|window| range.contains(window))?;
+    Some(Some(RateLimit { calls, window }))
+}

@@ -1,0 +1,110 @@
+//! The settings after they were read and checked.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::api::{RateLimits, Sessions};
+use crate::domain::egress_rules::EgressRules;
+use crate::domain::retention::Retention;
+use crate::domain::transition::DeliveryPolicy;
+use crate::domain::url::Environment;
+use crate::store::Database;
+use crate::store::keys::KeySource;
+
+/// Every setting, checked.
+#[derive(Clone)]
+pub struct Config {
+    /// `listen`: where the API is served.
+    pub listen: String,
+    /// Whether nothing sets `listen`.
+    pub listen_is_default: bool,
+    /// `database_url`: the file of the embedded store, or a PostgreSQL server.
+    pub database: Database,
+    /// `roles`: what this process does.
+    pub roles: Roles,
+    /// `environment`.
+    pub environment: Environment,
+    /// `brand`: in the names of delivery headers.
+    pub brand: String,
+    /// `api_keys.prefix`.
+    pub key_prefix: String,
+    /// `secrets.master_key`, or the file beside the database.
+    pub keys: KeySource,
+    /// `webhooks.retry_schedule`, `webhooks.auto_disable_threshold`, `webhooks.auto_disable_after`.
+    pub policy: DeliveryPolicy,
+    /// `webhooks.timeout`: of a whole attempt.
+    pub timeout: Duration,
+    /// `api_keys.max_per_account`.
+    pub max_api_keys: u32,
+    /// `webhooks.max_endpoints`: of one account.
+    pub max_endpoints: u32,
+    /// `webhooks.max_in_flight`.
+    pub max_in_flight: usize,
+    /// `webhooks.max_in_flight_per_endpoint`.
+    pub max_in_flight_per_endpoint: usize,
+    /// `limits.max_body`, in bytes.
+    pub max_body: usize,
+    /// `limits.connections_per_address`.
+    pub connections_per_address: usize,
+    /// `rate_limits.<bucket>`.
+    pub rate_limits: RateLimits,
+    /// `retention.deliveries` and `retention.payloads`.
+    pub retention: Retention,
+    /// `retention.audit_log`; `None` keeps it for ever.
+    pub audit_retention: Option<Duration>,
+    /// `trusted_proxies`: whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// `egress.dns_servers`: who is asked for receivers' addresses; none are those of the system.
+    pub dns_servers: Vec<SocketAddr>,
+    /// `public_url`: how people reach this server.
+    pub public_url: Option<String>,
+    /// `sessions.idle_timeout` and `sessions.lifetime`.
+    pub sessions: Sessions,
+    /// `egress.deny_networks`, `egress.allow_ports` and `egress.nat64_prefixes`.
+    pub egress_rules: EgressRules,
+    /// `metrics_listen`: where `/metrics` is served, if not beside the API.
+    pub metrics_listen: Option<String>,
+    /// `log.format`.
+    pub log_format: LogFormat,
+    /// `log.level`.
+    pub log_level: tracing::Level,
+}
+
+/// What a process does of what there is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Roles {
+    /// `api`: it answers calls.
+    pub api: bool,
+    /// `delivery`: it sends.
+    pub delivery: bool,
+}
+
+impl Roles {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut roles = Self { api: false, delivery: false };
+        for role in text.split(',').map(str::trim) {
+            match role {
+                "api" => roles.api = true,
+                "delivery" => roles.delivery = true,
+                _ => return None,
+            }
+        }
+        Some(roles)
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines, one object a line.
+    Json,
+}
+
+/// What is wrong with the settings: one line for each.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigError(pub Vec<String>);
