@@ -18,6 +18,7 @@ macro_rules! on {
 }
 
 mod compatible;
+mod contract;
 mod fair_slots;
 pub mod inbox;
 mod intake_shares;
@@ -54,6 +55,7 @@ use crate::domain::time::Timestamp;
 use inbox::Leased;
 use keys::KeySource;
 
+pub use contract::{Dispatch, Health};
 pub use open::{Database, PostgresUrl};
 pub use values::*;
 pub use view::{EventTypes, View};
@@ -156,19 +158,6 @@ impl Store {
     /// [`SEARCH_TIMEOUT`].
     pub async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
         on!(self, backlog(most))
-    }
-
-    /// Resolves when what writes has panicked: nothing can be accepted any more, and the process had better end.
-    pub async fn failed(&self) {
-        match &self.0 {
-            Which::Sqlite(store) => store.failed().await,
-            Which::Postgres(store) => store.failed().await,
-        }
-    }
-
-    /// Whether the database answers, reads and writes.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        on!(self, ping())
     }
 
     /// The answer kept under an idempotency key.
@@ -327,38 +316,9 @@ impl Store {
         on!(self, keep_answer(scope, kept))
     }
 
-    /// Leases deliveries of an endpoint that are due, the longest waiting first, as far as there is room in memory.
-    pub async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
-        on!(self, claim(endpoint, limit))
-    }
-
-    /// When each active endpoint's next delivery that waits in the store is due.
-    pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
-        on!(self, due_endpoints())
-    }
-
-    /// Writes outcomes, as `transition` decides. Each is written only if its lease still stands.
-    pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
-        on!(self, settle(settlements))
-    }
-
-    /// The same for outcomes that could not be written before: should they fail again, no other write fails with them.
-    pub async fn settle_isolated(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
-        match &self.0 {
-            Which::Sqlite(store) => store.settle_isolated(settlements).await,
-            // Each batch is a transaction of its own.
-            Which::Postgres(store) => postgres::in_time(store.settle(settlements)).await,
-        }
-    }
-
     /// Writes the outcome of a test, and keeps the call's answer in the same commit.
     pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
         on!(self, settle_test(settlement, keep))
-    }
-
-    /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
-    pub async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
-        on!(self, release(deliveries))
     }
 
     /// Deliveries of one endpoint.
@@ -497,15 +457,6 @@ impl Store {
             // There is no other node.
             Which::Sqlite(_) => Ok(RateWindow { ends_at: now.plus(length), granted: limit }),
             Which::Postgres(store) => postgres::in_time(store.take_calls(key, bucket, limit, length, now)).await,
-        }
-    }
-
-    /// How long after some outcomes were written the next ones wait for others: not at all where all writes share their commits
-    /// anyway.
-    pub fn settle_window(&self) -> Duration {
-        match &self.0 {
-            Which::Sqlite(_) => Duration::ZERO,
-            Which::Postgres(_) => postgres::SETTLE_WINDOW,
         }
     }
 

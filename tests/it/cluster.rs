@@ -10,7 +10,7 @@ use aldaba::clock::{Clock, SystemClock};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::Environment;
-use aldaba::store::{Keep, KeepScope, KeptAnswer, OpenOptions, Store, StoreError, Unattempted};
+use aldaba::store::{Dispatch, Isolation, Keep, KeepScope, KeptAnswer, OpenOptions, Store, StoreError, Unattempted};
 use serde_json::json;
 
 use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
@@ -484,7 +484,7 @@ async fn what_was_leased_before_a_node_was_given_up_is_not_sent_under_its_next_l
     // As others do who have not heard of it for long.
     database::execute(f.folder(), "DELETE FROM nodes").await;
     eventually("the node to notice", || async { (!f.store.holds(jobs[0].job.lease)).then_some(()) }).await;
-    let late = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("answered");
+    let late = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("answered");
     assert_eq!(late, [aldaba::store::Settled::LeaseLost]);
     f.store.release(vec![Unattempted::of(&jobs[0].job)]).await.expect("answered");
     let again = eventually("it to be due", || async {

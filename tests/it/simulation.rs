@@ -13,10 +13,10 @@ use aldaba::domain::id::{DeliveryId, EndpointKey};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::{DeliveryPolicy, Verdict, classify, transition};
 use aldaba::egress::{AttemptEnd, LocalFault};
-use aldaba::engine::{Dispatch, Engine, Limits, Sender};
+use aldaba::engine::{Engine, Limits, Sender};
 use aldaba::metrics::Metrics;
 use aldaba::store::inbox::{Inbox, Leased, Nudge, Room};
-use aldaba::store::{Claimed, Isolation, Settled, Settlement, StoreError, Unattempted};
+use aldaba::store::{Claimed, Dispatch, Health, Isolation, Settled, Settlement, StoreError, Unattempted};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -139,6 +139,16 @@ fn index(id: DeliveryId) -> usize {
     usize::try_from(id.0).expect("positive")
 }
 
+impl Health for SimStore {
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.world.step().await
+    }
+
+    async fn failed(&self) {
+        std::future::pending().await
+    }
+}
+
 impl Dispatch for SimStore {
     async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         self.world.step().await?;
@@ -169,6 +179,10 @@ impl Dispatch for SimStore {
         self.world.step().await?;
         let disk = self.world.disk();
         Ok(disk.due.iter().filter_map(|(endpoint, due)| Some((*endpoint, due.first()?.0))).collect())
+    }
+
+    fn settle_window(&self) -> Duration {
+        Duration::ZERO
     }
 
     async fn settle(&self, batch: Arc<Vec<Settlement>>, _: Isolation) -> Result<Vec<Settled>, StoreError> {
@@ -207,10 +221,6 @@ impl Dispatch for SimStore {
             }
         });
         Ok(settled.collect())
-    }
-
-    async fn takes_writes(&self) -> bool {
-        self.world.step().await.is_ok()
     }
 
     async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {

@@ -12,7 +12,7 @@ use aldaba::domain::id::{AccountId, DeliveryId, EndpointKey};
 use aldaba::domain::replay::ReplayStatus;
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::{Leased, Nudge};
-use aldaba::store::{Page, Settled, Step, StoreError, Unattempted};
+use aldaba::store::{Dispatch, Isolation, Page, Settled, Step, StoreError, Unattempted};
 
 use crate::database;
 use crate::fixture::{ALL, Fixture, event, everything, list, minute, purge_before, settlement};
@@ -27,9 +27,9 @@ async fn an_accepted_event_is_leased_and_handed_over_in_memory() {
     assert!(jobs.iter().all(|leased| leased.job.endpoint == key && leased.job.attempts_made == 0));
     let claimed = f.store.claim(key, 10).await.expect("claimed");
     assert!(claimed.jobs.is_empty(), "what is leased is not claimed");
-    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("settled");
     assert_eq!(settled, [Settled::Done]);
-    let again = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("answered");
+    let again = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("answered");
     assert_eq!(again, [Settled::LeaseLost], "an outcome is written once");
 }
 
@@ -54,7 +54,7 @@ async fn a_failed_delivery_is_due_again_at_its_time_and_not_before() {
     let (id, key) = f.endpoint().await;
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let jobs = f.jobs(1).await;
-    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 500)])).await.expect("settled");
+    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 500)]), Isolation::Shared).await.expect("settled");
     let due = f.clock.now().plus(Duration::from_secs(30));
     assert_eq!(settled, [Settled::RetryAt(due)]);
     let early = f.store.claim(key, 10).await.expect("claimed");
@@ -66,7 +66,7 @@ async fn a_failed_delivery_is_due_again_at_its_time_and_not_before() {
     assert_eq!(claimed[0].job.body, jobs[0].job.body, "the same bytes");
     let endpoint = f.store.endpoint(f.account, id).await.expect("read");
     assert_eq!(endpoint.health.consecutive_failures, 1);
-    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)]), Isolation::Shared).await.expect("settled");
     let endpoint = f.store.endpoint(f.account, id).await.expect("read");
     assert_eq!(endpoint.health.consecutive_failures, 0);
     let listed = f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed");
@@ -95,7 +95,7 @@ async fn a_start_voids_the_leases_of_whoever_came_before() {
     // Leased when it was listed; leased again after that; and not listed at all.
     f.store.accept(vec![f.event(1), f.event(2)], None).await.expect("accepted");
     let mut before = f.jobs(2).await;
-    f.store.settle(Arc::new(vec![settlement(&before.remove(0), 503)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![settlement(&before.remove(0), 503)]), Isolation::Shared).await.expect("settled");
     list(&f.store).await;
     f.clock.advance(Duration::from_secs(60));
     before.extend(f.store.claim(key, 10).await.expect("claimed").jobs);
@@ -103,7 +103,7 @@ async fn a_start_voids_the_leases_of_whoever_came_before() {
     before.extend(f.jobs(1).await);
     let Fixture { store, .. } = &f.restarted().await;
     let late = before.iter().map(|leased| settlement(leased, 200)).collect();
-    let late = store.settle(Arc::new(late)).await.expect("answered");
+    let late = store.settle(Arc::new(late), Isolation::Shared).await.expect("answered");
     assert_eq!(late, [Settled::LeaseLost; 3], "no outcome by one whose lease has gone");
     assert_eq!(store.claim(key, 10).await.expect("claimed").jobs.len(), 3);
 }
@@ -149,7 +149,7 @@ async fn what_is_in_memory_stands_in_every_list_at_its_place() {
     let jobs = f.jobs(12).await;
     // Every third has its outcome; the others are in memory.
     let settled: Vec<_> = jobs.iter().step_by(3).map(|leased| settlement(leased, 200)).collect();
-    f.store.settle(Arc::new(settled.clone())).await.expect("written");
+    f.store.settle(Arc::new(settled.clone()), Isolation::Shared).await.expect("written");
     let done: Vec<DeliveryId> = settled.iter().map(|settlement| settlement.delivery).collect();
     let newest_first = |keep: &dyn Fn(&Leased) -> bool| {
         let mut ids: Vec<_> = jobs.iter().filter(|leased| keep(leased)).map(|leased| leased.job.id).collect();
@@ -194,7 +194,7 @@ async fn what_is_old_goes_and_totals_follow() {
     let jobs = f.jobs(600).await;
     // One stays open: it is kept however old it gets.
     let done = jobs[..599].iter().map(|leased| settlement(leased, 200)).collect();
-    f.store.settle(Arc::new(done)).await.expect("settled");
+    f.store.settle(Arc::new(done), Isolation::Shared).await.expect("settled");
     f.clock.advance(Duration::from_secs(3_600));
     f.store.accept(vec![f.event(601)], None).await.expect("accepted");
     let cutoff = f.clock.now().minus(Duration::from_secs(60));
@@ -216,7 +216,7 @@ async fn a_deleted_endpoint_is_gone_at_once_and_purged_in_steps() {
     f.store.delete_endpoint(f.account, id).await.expect("deleted");
     assert_eq!(f.store.endpoint(f.account, id).await.err(), Some(StoreError::NotFound));
     assert!(f.store.view().target(key).is_none());
-    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("answered");
+    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("answered");
     assert_eq!(settled, [Settled::LeaseLost]);
     let mut steps = 0;
     while f.store.purge_deleted().await.expect("purged") {
@@ -237,7 +237,7 @@ async fn carry_out(f: &Fixture, key: EndpointKey, replay: i64) -> Vec<DeliveryId
         assert!(claimed.jobs.len() <= 256, "no more wait than the window has room for");
         sent.extend(claimed.jobs.iter().map(|leased| leased.job.id));
         let done = claimed.jobs.iter().map(|leased| settlement(leased, 200)).collect();
-        f.store.settle(Arc::new(done)).await.expect("settled");
+        f.store.settle(Arc::new(done), Isolation::Shared).await.expect("settled");
         if steps == [Step::Finished, Step::Finished] {
             return sent;
         }
@@ -293,7 +293,7 @@ async fn a_cancelled_replay_leaves_nothing_behind_that_is_sent_later() {
     f.store.cancel_replay(f.account, asked.id).await.expect("cancelled");
     assert_eq!(total().await, 60, "what waits in the store is gone");
     assert!(f.store.view().is_cancelled(open), "what is in memory is stopped before it is sent");
-    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)]), Isolation::Shared).await.expect("settled");
     f.store
         .release(claimed[1..50].iter().map(|leased| Unattempted::of(&leased.job)).collect())
         .await
@@ -317,7 +317,10 @@ async fn what_is_new_is_claimed_before_what_is_replayed() {
     let beside = f.beside().await;
     beside.accept((0..20).map(|n| f.event(n)).collect(), None).await.expect("accepted");
     let old = f.store.claim(key, 256).await.expect("claimed").jobs;
-    f.store.settle(Arc::new(old.iter().map(|leased| settlement(leased, 200)).collect())).await.expect("settled");
+    f.store
+        .settle(Arc::new(old.iter().map(|leased| settlement(leased, 200)).collect()), Isolation::Shared)
+        .await
+        .expect("settled");
     f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");
     let open = f.store.open_replays().await.expect("listed")[0].key;
     assert_eq!(f.store.replay_step(open).await.expect("a step"), Step::Made(20));
@@ -335,7 +338,10 @@ async fn an_event_stays_as_long_as_the_delivery_that_a_replay_made_of_it() {
     let (id, key) = f.endpoint().await;
     f.store.accept((0..10).map(|n| f.event(n)).collect(), None).await.expect("accepted");
     let jobs = f.jobs(10).await;
-    f.store.settle(Arc::new(jobs.iter().map(|leased| settlement(leased, 200)).collect())).await.expect("settled");
+    f.store
+        .settle(Arc::new(jobs.iter().map(|leased| settlement(leased, 200)).collect()), Isolation::Shared)
+        .await
+        .expect("settled");
     drop(jobs);
     f.clock.advance(Duration::from_secs(3_600));
     f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");

@@ -20,13 +20,17 @@ use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::inbox::{Leased, Place};
-use crate::store::{Claimed, Keep, Settled, Settlement, StoreError, Unattempted};
+use crate::store::{Claimed, Dispatch, Isolation, Keep, Settled, Settlement, StoreError, Unattempted};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
 const LATE: Duration = Duration::from_secs(3_600);
+
+/// How long after a batch of outcomes the next outcomes wait for others: a commit for each handful of them costs more than
+/// the wait.
+const SETTLE_WINDOW: Duration = Duration::from_millis(4);
 
 /// Deliveries in one claim.
 const MAX_CLAIM: usize = 256;
@@ -63,8 +67,8 @@ enum Healthy {
     Whatever,
 }
 
-impl Store {
-    pub async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+impl Dispatch for Store {
+    async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         let limit = limit.min(MAX_CLAIM);
         let Some(inbox) = &self.shared.inbox else { return Ok(Claimed::default()) };
         // What is held stays where it is until its endpoint is active again, which nudges the engine.
@@ -103,22 +107,7 @@ impl Store {
         Ok(Claimed { jobs, next_due })
     }
 
-    /// When the endpoint's next delivery is due. With it, the last change: those that were claimed are not older.
-    async fn next_due(
-        &self,
-        tx: &Transaction<'_>,
-        endpoint: EndpointKey,
-        from: i64,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let began = Instant::now();
-        let sql = "SELECT s.value, (SELECT due_at FROM queue WHERE endpoint = $1 AND due_at >= $2 \
-                   ORDER BY due_at LIMIT 1) AS due_at FROM settings s WHERE s.name = 'generation'";
-        let found = one(tx, sql, &[&endpoint.0, &from]).await?;
-        self.seen.found(get(&found, "value")?, began);
-        time(&found, "due_at")
-    }
-
-    pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+    async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
         let active = self.view.active_endpoints();
         let now = self.now();
         let from = self.positions.look_from(&active, now);
@@ -134,11 +123,70 @@ impl Store {
         Ok(due.into_iter().collect())
     }
 
-    pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+    fn settle_window(&self) -> Duration {
+        SETTLE_WINDOW
+    }
+
+    async fn settle(
+        &self,
+        settlements: Arc<Vec<Settlement>>,
+        isolation: Isolation,
+    ) -> Result<Vec<Settled>, StoreError> {
+        // Differs by necessity: each batch is a transaction of its own, and fails alone. An outdated node begins no batch,
+        // but ends what it has begun, as far as its lease stands.
+        if isolation == Isolation::Shared {
+            self.check_admitted()?;
+        }
         match self.settle_delivered(&settlements).await? {
             Some(settled) => Ok(settled),
             None => self.settle_batch(&settlements, None).await,
         }
+    }
+
+    async fn release(&self, mut deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
+        deliveries.sort_unstable_by_key(|row| row.delivery);
+        let db = self.client().await?;
+        let owners = self.owners(&db, deliveries.iter().map(|row| row.endpoint)).await?;
+        deliveries.retain(|row| owners.contains_key(&row.endpoint));
+        let parameters: super::Params<'_> = &[
+            &column(&deliveries, |row| owners[&row.endpoint].0),
+            &column(&deliveries, |row| row.delivery.0),
+            &column(&deliveries, |row| row.lease),
+            &self.now().as_millis(),
+        ];
+        let released = rows(&db, RELEASE, parameters).await?;
+        drop(db);
+        let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
+        for row in &released {
+            endpoints.insert(EndpointKey(get(row, "endpoint")?));
+            replays.extend(get::<Option<i64>>(row, "replay")?);
+        }
+        super::replay::take_back(&self.pool, &self.shared, replays).await?;
+        for endpoint in endpoints {
+            // It may have become active again while its deliveries were on their way back. A little later: what made this
+            // one come back may still be so.
+            if self.view.target(endpoint).is_some_and(|target| target.active) {
+                self.nudge(endpoint, self.now().plus(AGAIN));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// When the endpoint's next delivery is due. With it, the last change: those that were claimed are not older.
+    async fn next_due(
+        &self,
+        tx: &Transaction<'_>,
+        endpoint: EndpointKey,
+        from: i64,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let began = Instant::now();
+        let sql = "SELECT s.value, (SELECT due_at FROM queue WHERE endpoint = $1 AND due_at >= $2 \
+                   ORDER BY due_at LIMIT 1) AS due_at FROM settings s WHERE s.name = 'generation'";
+        let found = one(tx, sql, &[&endpoint.0, &from]).await?;
+        self.seen.found(get(&found, "value")?, began);
+        time(&found, "due_at")
     }
 
     pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
@@ -459,35 +507,6 @@ impl Store {
             jobs.push(Leased { job, place });
         }
         Ok(jobs)
-    }
-
-    pub async fn release(&self, mut deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
-        deliveries.sort_unstable_by_key(|row| row.delivery);
-        let db = self.client().await?;
-        let owners = self.owners(&db, deliveries.iter().map(|row| row.endpoint)).await?;
-        deliveries.retain(|row| owners.contains_key(&row.endpoint));
-        let parameters: super::Params<'_> = &[
-            &column(&deliveries, |row| owners[&row.endpoint].0),
-            &column(&deliveries, |row| row.delivery.0),
-            &column(&deliveries, |row| row.lease),
-            &self.now().as_millis(),
-        ];
-        let released = rows(&db, RELEASE, parameters).await?;
-        drop(db);
-        let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
-        for row in &released {
-            endpoints.insert(EndpointKey(get(row, "endpoint")?));
-            replays.extend(get::<Option<i64>>(row, "replay")?);
-        }
-        super::replay::take_back(&self.pool, &self.shared, replays).await?;
-        for endpoint in endpoints {
-            // It may have become active again while its deliveries were on their way back. A little later: what made this
-            // one come back may still be so.
-            if self.view.target(endpoint).is_some_and(|target| target.active) {
-                self.nudge(endpoint, self.now().plus(AGAIN));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -56,7 +56,7 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 use super::inbox::{Inbox, Nudge, Room};
 use super::shared::Shared;
 use super::view::View;
-use super::{KeepScope, KeptAnswer, StoreError};
+use super::{Health, KeepScope, KeptAnswer, StoreError};
 use crate::domain::audit::Origin;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
@@ -66,9 +66,6 @@ pub use url::PostgresUrl;
 /// How long a call may take, the wait for a connection included: whoever asks gets an answer, whatever the network does. A
 /// little longer than a statement may (`connect.rs`), so that most that are late are known not to have happened.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long after a batch of outcomes the next ones wait for others: a commit for each handful of them costs more than they do.
-pub(super) const SETTLE_WINDOW: Duration = Duration::from_millis(4);
 
 /// The store on PostgreSQL. Clones share it.
 #[derive(Clone)]
@@ -104,6 +101,27 @@ pub(super) fn in_time<T>(
     }
 }
 
+impl Health for Store {
+    async fn ping(&self) -> Result<(), StoreError> {
+        let asked = async {
+            let db = self.ping_client().await?;
+            let sql = "INSERT INTO settings (name, value) VALUES ('ping', 1) \
+                       ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+            execute(&db, sql, &[]).await?;
+            // Differs by necessity: a node that has lost its leases may not work on the database either.
+            if self.node.key() != 0 && self.node.lease().is_none() {
+                return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
+            }
+            Ok(())
+        };
+        self.shared.pings.ask(asked).await
+    }
+
+    async fn failed(&self) {
+        self.intake.ended().await;
+    }
+}
+
 impl Store {
     /// The same store in somebody's hands.
     #[must_use]
@@ -126,29 +144,9 @@ impl Store {
         self.node.share().nodes
     }
 
-    /// Resolves when nothing can be accepted any more, because the task that writes events has panicked.
-    pub async fn failed(&self) {
-        self.intake.ended().await;
-    }
-
     /// Whether the database still admits this program: a migration may have raised the version that it requires.
     pub fn check_admitted(&self) -> Result<(), StoreError> {
         self.node.check_admitted()
-    }
-
-    /// Whether the database answers, reads and writes, and this node may work on it.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        let asked = async {
-            let db = self.ping_client().await?;
-            let sql = "INSERT INTO settings (name, value) VALUES ('ping', 1) \
-                       ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-            execute(&db, sql, &[]).await?;
-            if self.node.key() != 0 && self.node.lease().is_none() {
-                return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
-            }
-            Ok(())
-        };
-        self.shared.pings.ask(asked).await
     }
 
     /// The answer kept under an idempotency key.

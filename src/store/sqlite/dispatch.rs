@@ -21,7 +21,7 @@ use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
 use crate::store::inbox::{Leased, Names, Place};
-use crate::store::{Claimed, Keep, Settled, Settlement, StoreError, Unattempted};
+use crate::store::{Claimed, Dispatch, Isolation, Keep, Settled, Settlement, StoreError, Unattempted};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -38,17 +38,14 @@ const DUE_AGAIN_AT_ONCE: usize = 500;
 /// Deliveries in one claim.
 pub const MAX_CLAIM: usize = 256;
 
-impl Store {
-    /// Leases deliveries of an endpoint that are due, the longest waiting first, as far as there is room in memory.
-    pub async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+impl Dispatch for Store {
+    async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         self.writer.write_hot(move |tx| claim(tx, endpoint, limit.min(MAX_CLAIM))).await
     }
 
-    /// When each active endpoint's next delivery that waits in the store is due.
-    ///
-    /// What became due by a clock that was ahead is due at once: after a start, and where the clock was set back since the
-    /// last call.
-    pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+    async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+        // What became due by a clock that was ahead is due at once: after a start, and where the clock was set back since
+        // the last call.
         if self.shared.was_set_back() {
             while self.make_due_again().await? {}
         }
@@ -65,6 +62,28 @@ impl Store {
         .await
     }
 
+    fn settle_window(&self) -> Duration {
+        // Differs by necessity: all writes share their commits anyway.
+        Duration::ZERO
+    }
+
+    async fn settle(
+        &self,
+        settlements: Arc<Vec<Settlement>>,
+        isolation: Isolation,
+    ) -> Result<Vec<Settled>, StoreError> {
+        match isolation {
+            Isolation::Shared => self.writer.write_hot(move |tx| settle(tx, &settlements)).await,
+            Isolation::Savepoint => self.writer.write(move |tx| settle(tx, &settlements)).await,
+        }
+    }
+
+    async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
+        self.writer.write_hot(move |tx| release(tx, deliveries.iter().map(|row| row.delivery))).await
+    }
+}
+
+impl Store {
     /// Makes a step of what is due too late because the clock was set back due now. Returns whether there may be more.
     ///
     /// Such a delivery was last attempted in the future, or was due at once in the future. One whose last attempt was in the
@@ -95,16 +114,6 @@ impl Store {
         Ok(i64::try_from(late.len()).is_ok_and(|found| found == DUE_AGAIN))
     }
 
-    /// Writes outcomes, as `transition` decides. Each is written only if its lease still stands.
-    pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
-        self.writer.write_hot(move |tx| settle(tx, &settlements)).await
-    }
-
-    /// The same in a savepoint: it fails alone.
-    pub async fn settle_isolated(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
-        self.writer.write(move |tx| settle(tx, &settlements)).await
-    }
-
     /// Writes the outcome of a test, and keeps the call's answer in the same commit.
     pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
         self.writer
@@ -115,11 +124,6 @@ impl Store {
                 Ok(())
             })
             .await
-    }
-
-    /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
-    pub async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
-        self.writer.write_hot(move |tx| release(tx, deliveries.iter().map(|row| row.delivery))).await
     }
 }
 

@@ -19,7 +19,7 @@ use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::store::inbox::{Inbox, Leased, Nudge};
 use crate::store::keys::KeySource;
-use crate::store::{Database, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError};
+use crate::store::{Database, Dispatch, Isolation, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError};
 
 const EVENT: &str = "validation.completed";
 
@@ -157,7 +157,7 @@ async fn whatever_statement_is_interrupted_what_was_refused_is_not_there_and_wha
             writes.spawn(async move { store.accept(vec![event], None).await.map(|events| events.len()) });
         }
         let store = f.store.clone();
-        let settled = store.settle(outcomes.clone());
+        let settled = store.settle(outcomes.clone(), Isolation::Shared);
         let (settled, answers) = tokio::join!(settled, writes.join_all());
         let blown = f.fuse.swap(-1, Ordering::SeqCst) < 0;
         for answer in answers {
@@ -168,7 +168,7 @@ async fn whatever_statement_is_interrupted_what_was_refused_is_not_there_and_wha
             }
         }
         if settled.is_err() {
-            f.store.settle(outcomes).await.expect("the next try succeeds");
+            f.store.settle(outcomes, Isolation::Shared).await.expect("the next try succeeds");
         }
         drop(settlements);
         assert_eq!(f.events().await, accepted as u64, "after {} steps", fuse * spacing);

@@ -43,7 +43,7 @@ use std::time::Duration;
 use super::inbox::Inbox;
 use super::shared::Shared;
 use super::view::View;
-use super::{KeepScope, KeptAnswer, StoreError};
+use super::{Health, KeepScope, KeptAnswer, StoreError};
 use crate::domain::audit::Origin;
 
 pub(super) use export::Export;
@@ -64,6 +64,20 @@ pub struct Store {
     origin: Origin,
 }
 
+impl Health for Store {
+    async fn ping(&self) -> Result<(), StoreError> {
+        let asked = async {
+            self.ping_reader().await?;
+            self.writer.ping().await
+        };
+        self.shared.pings.ask(asked).await
+    }
+
+    async fn failed(&self) {
+        self.writer.ended().await;
+    }
+}
+
 impl Store {
     /// The same store in somebody's hands.
     #[must_use]
@@ -79,20 +93,6 @@ impl Store {
     /// Deliveries leased to this process and still in memory.
     pub fn held(&self) -> usize {
         self.shared.inbox.as_ref().map_or(0, Inbox::held)
-    }
-
-    /// Resolves when nothing can be written any more, because the writer has panicked.
-    pub async fn failed(&self) {
-        self.writer.ended().await;
-    }
-
-    /// Whether the database answers, reads and writes.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        let asked = async {
-            self.ping_reader().await?;
-            self.writer.ping().await
-        };
-        self.shared.pings.ask(asked).await
     }
 
     /// The answer kept under an idempotency key.
