@@ -55,7 +55,7 @@ use crate::domain::time::Timestamp;
 use inbox::Leased;
 use keys::KeySource;
 
-pub use contract::{Dispatch, Health};
+pub use contract::{Dispatch, Health, Intake, ReplayWork, Replays};
 pub use open::{Database, PostgresUrl};
 pub use values::*;
 pub use view::{EventTypes, View};
@@ -288,37 +288,9 @@ impl Store {
         on!(self, rotate_secret(owner, id, overlap, keep))
     }
 
-    /// Accepts events, all or none: when this returns they are on disk, each with a delivery for every active
-    /// endpoint that subscribes to it.
-    ///
-    /// An unknown account is [`StoreError::NotFound`]; a type that has left the catalog [`StoreError::UnknownType`].
-    pub async fn accept(
-        &self,
-        events: Vec<NewEvent>,
-        keep: Option<Keep<Vec<Event>>>,
-    ) -> Result<Vec<Event>, StoreError> {
-        match &self.0 {
-            Which::Sqlite(store) => store.accept(events, keep).await,
-            Which::Postgres(store) => {
-                store.check_admitted()?;
-                store.accept(events, keep).await
-            }
-        }
-    }
-
-    /// Writes a test delivery of the endpoint, leased to the caller. `message` is its body.
-    pub async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
-        on!(self, open_test(owner, id, message))
-    }
-
     /// Keeps the answer of a call that changed nothing.
     pub async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
         on!(self, keep_answer(scope, kept))
-    }
-
-    /// Writes the outcome of a test, and keeps the call's answer in the same commit.
-    pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
-        on!(self, settle_test(settlement, keep))
     }
 
     /// Deliveries of one endpoint.
@@ -370,53 +342,6 @@ impl Store {
         before: Option<i64>,
     ) -> Result<Stretch<Delivery>, StoreError> {
         on!(self, walk_deliveries(owner, filter, before))
-    }
-
-    /// Makes a delivery due that has succeeded or failed, with its schedule begun afresh.
-    pub async fn retry(
-        &self,
-        owner: AccountId,
-        id: DeliveryId,
-        keep: Option<Keep<Delivery>>,
-    ) -> Result<Delivery, StoreError> {
-        on!(self, retry(owner, id, keep))
-    }
-
-    /// Writes a replay down. Its first deliveries are made by [`Store::replay_step`].
-    pub async fn create_replay(
-        &self,
-        owner: AccountId,
-        endpoint: EndpointId,
-        new: NewReplay,
-        keep: Option<Keep<Replay>>,
-    ) -> Result<Replay, StoreError> {
-        on!(self, create_replay(owner, endpoint, new, keep))
-    }
-
-    /// One replay of the account.
-    pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
-        on!(self, replay(owner, id))
-    }
-
-    /// Stops a replay. What it made and nobody has begun to send goes, from memory too; one that is finished stays as it
-    /// is.
-    pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
-        on!(self, cancel_replay(owner, id))
-    }
-
-    /// What the endpoint did not get because it was not active.
-    pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
-        on!(self, missed(owner, id))
-    }
-
-    /// The unfinished replays, those of one endpoint beside each other and the oldest of them first.
-    pub async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
-        on!(self, open_replays())
-    }
-
-    /// Goes on with an unfinished replay: counts its events, or makes deliveries of the next.
-    pub async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
-        on!(self, replay_step(key))
     }
 
     /// Whose a mark of [`Store::begin_call`] is, drawn anew; `None` where there are no other processes to be told.
@@ -514,14 +439,6 @@ impl Store {
         let mut found: Stretch<AuditEntry> = on!(self, walk_audit_log(owner, filter, before))?;
         found.items = found.items.into_iter().map(|entry| seen_by(owner, entry)).collect();
         Ok(found)
-    }
-
-    /// Resolves when a replay may have been asked for since the last time.
-    pub async fn replay_wanted(&self) {
-        match &self.0 {
-            Which::Sqlite(store) => store.replay_wanted().await,
-            Which::Postgres(store) => store.replay_wanted().await,
-        }
     }
 
     /// Removes a step of what deleted endpoints and accounts left behind. Returns whether there may be more.

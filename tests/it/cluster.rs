@@ -10,7 +10,9 @@ use aldaba::clock::{Clock, SystemClock};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::Environment;
-use aldaba::store::{Dispatch, Isolation, Keep, KeepScope, KeptAnswer, OpenOptions, Store, StoreError, Unattempted};
+use aldaba::store::{
+    Dispatch, Intake, Isolation, Keep, KeepScope, KeptAnswer, OpenOptions, Store, StoreError, Unattempted,
+};
 use serde_json::json;
 
 use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};

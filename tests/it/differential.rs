@@ -17,7 +17,9 @@ use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased};
 use aldaba::store::keys::KeySource;
-use aldaba::store::{Database, Dispatch, Isolation, NewEndpoint, OpenOptions, Page, Store, StoreError, Unattempted};
+use aldaba::store::{
+    Database, Dispatch, Isolation, NewEndpoint, OpenOptions, Page, ReplayWork, Replays, Store, StoreError, Unattempted,
+};
 
 use crate::database;
 use crate::fixture::{minute, purge_before, settlement};

@@ -6,7 +6,7 @@ use aldaba::domain::delivery::DeliveryStatus;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::EndpointId;
 use aldaba::domain::time::Timestamp;
-use aldaba::store::{Dispatch, Isolation, MAX_PAGED_ROWS, Page, Settlement, Store};
+use aldaba::store::{Dispatch, Intake, Isolation, MAX_PAGED_ROWS, Page, ReplayWork, Replays, Settlement, Store};
 
 use crate::app::eventually;
 use crate::database;

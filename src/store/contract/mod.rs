@@ -105,7 +105,11 @@ macro_rules! on_postgres {
 }
 
 mod dispatch;
+mod intake;
+mod replays;
 mod state;
 
 pub use dispatch::Dispatch;
+pub use intake::Intake;
+pub use replays::{ReplayWork, Replays};
 pub use state::Health;

@@ -189,11 +189,6 @@ impl Store {
         time(&found, "due_at")
     }
 
-    pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
-        self.settle_batch(&[settlement], keep).await?;
-        Ok(())
-    }
-
     /// Settles in one statement what was delivered to endpoints that have not failed of late, of which there is nothing to tell.
     /// `None` where there is more to it; then nothing was written.
     async fn settle_delivered(&self, settlements: &[Settlement]) -> Result<Option<Vec<Settled>>, StoreError> {
@@ -218,7 +213,7 @@ impl Store {
         Ok(Some(settled_of(settlements, &written, &held)))
     }
 
-    async fn settle_batch(
+    pub(super) async fn settle_batch(
         &self,
         settlements: &[Settlement],
         keep: Option<Keep<()>>,

@@ -30,7 +30,7 @@ use crate::domain::time::Timestamp;
 use crate::store::inbox::{Leased, Nudge, Place};
 use crate::store::shared::Shared;
 use crate::store::view::View;
-use crate::store::{Keep, KeepScope, StoreError};
+use crate::store::{Intake, Keep, KeepScope, Settlement, StoreError};
 
 /// Requests that may wait.
 const QUEUE: usize = 4_096;
@@ -45,12 +45,8 @@ const MAX_ROWS: usize = 20_000;
 /// Accounts and types whose subscribers are known.
 const MAX_KNOWN: usize = 10_000;
 
-impl Store {
-    pub async fn accept(
-        &self,
-        events: Vec<NewEvent>,
-        keep: Option<Keep<Vec<Event>>>,
-    ) -> Result<Vec<Event>, StoreError> {
+impl Intake for Store {
+    async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let closed = || StoreError::Unavailable("the store is closed".into());
         let share = self.shared.intake_shares.take(&events).await?;
@@ -73,7 +69,7 @@ impl Store {
         answered.map_err(|_| closed())?
     }
 
-    pub async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
+    async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
         let now = self.now();
         let db = self.client().await?;
         let endpoint = find(&db, owner, id).await?;
@@ -118,6 +114,11 @@ impl Store {
             body: message,
         };
         Ok(Leased { job, place })
+    }
+
+    async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
+        self.settle_batch(&[settlement], keep).await?;
+        Ok(())
     }
 }
 

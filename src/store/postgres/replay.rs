@@ -24,7 +24,7 @@ use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::store::inbox::Nudge;
 use crate::store::shared::{Deed, Shared, words};
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
-use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
+use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
 
 /// Events that one step looks at.
 const SCAN: i64 = 1_000;
@@ -53,8 +53,8 @@ struct Scan {
     up_to: Option<i64>,
 }
 
-impl Store {
-    pub async fn retry(
+impl Replays for Store {
+    async fn retry(
         &self,
         owner: AccountId,
         id: DeliveryId,
@@ -102,7 +102,7 @@ impl Store {
         Ok(delivery)
     }
 
-    pub async fn create_replay(
+    async fn create_replay(
         &self,
         owner: AccountId,
         endpoint: EndpointId,
@@ -161,11 +161,11 @@ impl Store {
         Ok(replay)
     }
 
-    pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
+    async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
         find_replay(&*self.client_for(Some(owner)).await?, owner, id).await
     }
 
-    pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
+    async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
@@ -186,7 +186,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
+    async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
         let mut client = self.client_for(Some(owner)).await?;
         let db = snapshot(&mut client).await?;
         let endpoint = find(&db, owner, id).await?;
@@ -199,12 +199,14 @@ impl Store {
             oldest_at: oldest.map(|id| self.shared.id_times().of(id)),
         })
     }
+}
 
-    pub async fn replay_wanted(&self) {
+impl ReplayWork for Store {
+    async fn replay_wanted(&self) {
         self.shared.replays.notified().await;
     }
 
-    pub async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
+    async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
         let sql = "SELECT r.key, r.endpoint, r.status FROM replays r JOIN endpoints e ON e.key = r.endpoint \
                    WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.endpoint, r.key";
         let mut open = Vec::new();
@@ -217,7 +219,7 @@ impl Store {
         Ok(open)
     }
 
-    pub async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
+    async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
         let mut client = self.client().await?;
         let db = snapshot(&mut client).await?;
         let Some(job) = job(&db, key).await? else { return Ok(Step::Finished) };
@@ -239,7 +241,9 @@ impl Store {
         }
         self.advance(&mut client, &job, &scan).await
     }
+}
 
+impl Store {
     /// Writes deliveries of what was found, and how far the job has come.
     async fn advance(&self, client: &mut Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
         let now = self.now();

@@ -21,7 +21,7 @@ use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
 use crate::store::inbox::{Leased, Names, Place};
-use crate::store::{Claimed, Dispatch, Isolation, Keep, Settled, Settlement, StoreError, Unattempted};
+use crate::store::{Claimed, Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -112,18 +112,6 @@ impl Store {
             self.writer.write(write).await?;
         }
         Ok(i64::try_from(late.len()).is_ok_and(|found| found == DUE_AGAIN))
-    }
-
-    /// Writes the outcome of a test, and keeps the call's answer in the same commit.
-    pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
-        self.writer
-            .write(move |tx| {
-                // The book is not rolled back with a savepoint: what can fail comes first.
-                tx.keep(keep, &())?;
-                settle(tx, &[settlement])?;
-                Ok(())
-            })
-            .await
     }
 }
 
@@ -313,7 +301,7 @@ fn find_due(
     Ok(false)
 }
 
-fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
     tx.size.rows += settlements.len();
     let mut healths: HashMap<EndpointKey, EndpointHealth> = HashMap::default();
     let mut settled = Vec::with_capacity(settlements.len());

@@ -19,7 +19,9 @@ use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::store::inbox::{Inbox, Leased, Nudge};
 use crate::store::keys::KeySource;
-use crate::store::{Database, Dispatch, Isolation, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError};
+use crate::store::{
+    Database, Dispatch, Intake, Isolation, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError,
+};
 
 const EVENT: &str = "validation.completed";
 

@@ -6,24 +6,17 @@ use bytes::Bytes;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
 
 use super::Store;
+use super::dispatch::settle;
 use super::endpoints::find;
 use super::writer::Tx;
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::store::inbox::{Leased, Place};
-use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
+use crate::store::{Intake, Keep, KeepScope, KeptAnswer, Settlement, StoreError};
 
-impl Store {
-    /// Accepts events, all or none: when this returns they are on disk, each with a delivery for every active
-    /// endpoint that subscribes to it.
-    ///
-    /// An unknown account is [`StoreError::NotFound`]; a type that has left the catalog [`StoreError::UnknownType`].
-    pub async fn accept(
-        &self,
-        events: Vec<NewEvent>,
-        keep: Option<Keep<Vec<Event>>>,
-    ) -> Result<Vec<Event>, StoreError> {
+impl Intake for Store {
+    async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError> {
         let share = self.shared.intake_shares.take(&events).await?;
         self.writer
             .write_hot(move |tx| {
@@ -53,8 +46,7 @@ impl Store {
             .await
     }
 
-    /// Writes a test delivery of the endpoint, leased to the caller. `message` is its body.
-    pub async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
+    async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
         self.writer
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
@@ -81,6 +73,19 @@ impl Store {
             .await
     }
 
+    async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                // The book is not rolled back with a savepoint: what can fail comes first.
+                tx.keep(keep, &())?;
+                settle(tx, &[settlement])?;
+                Ok(())
+            })
+            .await
+    }
+}
+
+impl Store {
     /// Keeps the answer of a call that changed nothing.
     pub async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
         self.writer.write(move |tx| tx.keep_answer(&scope, &kept)).await

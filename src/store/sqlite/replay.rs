@@ -21,7 +21,7 @@ use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
 use crate::store::shared::{Deed, words};
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
-use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
+use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
 
 /// Events that one step looks at.
 const SCAN: usize = 1_000;
@@ -57,9 +57,8 @@ struct Candidate {
     deliveries: i64,
 }
 
-impl Store {
-    /// Makes a delivery due that has succeeded or failed, with its schedule begun afresh.
-    pub async fn retry(
+impl Replays for Store {
+    async fn retry(
         &self,
         owner: AccountId,
         id: DeliveryId,
@@ -95,8 +94,7 @@ impl Store {
             .await
     }
 
-    /// Writes a replay down. Its first deliveries are made by [`Store::replay_step`].
-    pub async fn create_replay(
+    async fn create_replay(
         &self,
         owner: AccountId,
         endpoint: EndpointId,
@@ -157,8 +155,7 @@ impl Store {
         Ok(made)
     }
 
-    /// One replay of the account.
-    pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
+    async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             find_replay(&snapshot, owner, id)
@@ -166,9 +163,7 @@ impl Store {
         .await
     }
 
-    /// Stops a replay. What it made and nobody has begun to send goes, from memory too; one that is finished stays as it
-    /// is.
-    pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
+    async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -196,8 +191,7 @@ impl Store {
             .await
     }
 
-    /// What the endpoint did not get because it was not active.
-    pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
+    async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let endpoint = find(&snapshot, owner, id)?;
@@ -216,14 +210,14 @@ impl Store {
         })
         .await
     }
+}
 
-    /// Resolves when a replay has been asked for since the last time.
-    pub async fn replay_wanted(&self) {
+impl ReplayWork for Store {
+    async fn replay_wanted(&self) {
         self.shared.replays.notified().await;
     }
 
-    /// The unfinished replays, those of one endpoint beside each other and the oldest of them first.
-    pub async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
+    async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
         let view = self.view.clone();
         self.read_in_background(move |db| {
             let sql = "SELECT r.key, r.endpoint, r.status FROM replays r JOIN endpoints e ON e.key = r.endpoint \
@@ -239,8 +233,7 @@ impl Store {
         .await
     }
 
-    /// Goes on with an unfinished replay: counts its events, or makes deliveries of the next.
-    pub async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
+    async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
         let found = self
             .read_in_background(move |db| {
                 let snapshot = db.unchecked_transaction()?;
