@@ -55,7 +55,7 @@ use crate::domain::time::Timestamp;
 use inbox::Leased;
 use keys::KeySource;
 
-pub use contract::{Dispatch, Health, Intake, ReplayWork, Replays};
+pub use contract::{AuditLog, Dispatch, Health, Intake, Log, ReplayWork, Replays, Search, Statistics};
 pub use open::{Database, PostgresUrl};
 pub use values::*;
 pub use view::{EventTypes, View};
@@ -293,57 +293,6 @@ impl Store {
         on!(self, keep_answer(scope, kept))
     }
 
-    /// Deliveries of one endpoint.
-    pub async fn endpoint_deliveries(
-        &self,
-        owner: AccountId,
-        id: EndpointId,
-        page: Page,
-    ) -> Result<Paged<Delivery>, StoreError> {
-        on!(self, endpoint_deliveries(owner, id, page))
-    }
-
-    /// Deliveries of all endpoints of an account.
-    pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
-        on!(self, account_deliveries(owner, page))
-    }
-
-    /// One delivery of an account with all that is known of it.
-    pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
-        on!(self, delivery(owner, id))
-    }
-
-    /// Events of an account.
-    pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
-        on!(self, events(owner, page))
-    }
-
-    /// One event of an account, and its deliveries in the order of their ids.
-    pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
-        on!(self, event(owner, id))
-    }
-
-    /// Deliveries of all endpoints of an account that the filter takes, newest first.
-    pub async fn find_deliveries(
-        &self,
-        owner: AccountId,
-        filter: DeliveryFilter,
-        page: Page,
-    ) -> Result<Paged<Delivery>, StoreError> {
-        on!(self, find_deliveries(owner, filter, page))
-    }
-
-    /// The deliveries that the filter takes among the next that are older than `before`, newest first: a bounded stretch,
-    /// in which there may be none.
-    pub async fn walk_deliveries(
-        &self,
-        owner: AccountId,
-        filter: DeliveryFilter,
-        before: Option<i64>,
-    ) -> Result<Stretch<Delivery>, StoreError> {
-        on!(self, walk_deliveries(owner, filter, before))
-    }
-
     /// Whose a mark of [`Store::begin_call`] is, drawn anew; `None` where there are no other processes to be told.
     pub fn draw_holder(&self) -> Option<Uuid> {
         match &self.0 {
@@ -417,30 +366,6 @@ impl Store {
         }
     }
 
-    /// Entries of the audit log, newest first: an account's own, or for an operator all.
-    pub async fn audit_log(
-        &self,
-        owner: Option<AccountId>,
-        filter: AuditFilter,
-        page: Page,
-    ) -> Result<Paged<AuditEntry>, StoreError> {
-        let mut found: Paged<AuditEntry> = on!(self, audit_log(owner, filter, page))?;
-        found.items = found.items.into_iter().map(|entry| seen_by(owner, entry)).collect();
-        Ok(found)
-    }
-
-    /// The next of them that are older than `before`: a bounded stretch.
-    pub async fn walk_audit_log(
-        &self,
-        owner: Option<AccountId>,
-        filter: AuditFilter,
-        before: Option<i64>,
-    ) -> Result<Stretch<AuditEntry>, StoreError> {
-        let mut found: Stretch<AuditEntry> = on!(self, walk_audit_log(owner, filter, before))?;
-        found.items = found.items.into_iter().map(|entry| seen_by(owner, entry)).collect();
-        Ok(found)
-    }
-
     /// Removes a step of what deleted endpoints and accounts left behind. Returns whether there may be more.
     pub async fn purge_deleted(&self) -> Result<bool, StoreError> {
         on!(self, purge_deleted())
@@ -497,9 +422,4 @@ impl Store {
     pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
         on!(self, purge_kept_answers())
     }
-}
-
-/// An entry as its account sees it, or as an operator does.
-fn seen_by(owner: Option<AccountId>, entry: AuditEntry) -> AuditEntry {
-    if owner.is_some() { entry.for_account() } else { entry }
 }

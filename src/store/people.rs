@@ -197,22 +197,6 @@ impl Store {
         on!(self, purge_sessions(idle))
     }
 
-    /// Adds to the counts of attempts.
-    pub async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
-        on!(self, count_attempts(counts))
-    }
-
-    /// The counts of an account's attempts, or of one endpoint's, in slots of `slot` from `from` on.
-    pub async fn attempt_counts(
-        &self,
-        owner: AccountId,
-        endpoint: Option<EndpointId>,
-        slot: Duration,
-        from: Timestamp,
-    ) -> Result<Vec<Count>, StoreError> {
-        on!(self, attempt_counts(owner, endpoint, slot, from))
-    }
-
     /// Forgets a step of counts that no chart shows any more. Returns whether there may be more.
     pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
         on!(self, purge_attempt_counts(now))

@@ -18,7 +18,8 @@ use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased};
 use aldaba::store::keys::KeySource;
 use aldaba::store::{
-    Database, Dispatch, Isolation, NewEndpoint, OpenOptions, Page, ReplayWork, Replays, Store, StoreError, Unattempted,
+    Database, Dispatch, Isolation, Log, NewEndpoint, OpenOptions, Page, ReplayWork, Replays, Search, Store, StoreError,
+    Unattempted,
 };
 
 use crate::database;

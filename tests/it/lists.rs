@@ -6,7 +6,9 @@ use aldaba::domain::delivery::DeliveryStatus;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::EndpointId;
 use aldaba::domain::time::Timestamp;
-use aldaba::store::{Dispatch, Intake, Isolation, MAX_PAGED_ROWS, Page, ReplayWork, Replays, Settlement, Store};
+use aldaba::store::{
+    Dispatch, Intake, Isolation, Log, MAX_PAGED_ROWS, Page, ReplayWork, Replays, Search, Settlement, Store,
+};
 
 use crate::app::eventually;
 use crate::database;

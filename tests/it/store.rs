@@ -12,7 +12,9 @@ use aldaba::domain::id::{AccountId, DeliveryId, EndpointKey};
 use aldaba::domain::replay::ReplayStatus;
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::{Leased, Nudge};
-use aldaba::store::{Dispatch, Intake, Isolation, Page, ReplayWork, Replays, Settled, Step, StoreError, Unattempted};
+use aldaba::store::{
+    Dispatch, Intake, Isolation, Log, Page, ReplayWork, Replays, Search, Settled, Step, StoreError, Unattempted,
+};
 
 use crate::database;
 use crate::fixture::{ALL, Fixture, event, everything, list, minute, purge_before, settlement};

@@ -106,10 +106,12 @@ macro_rules! on_postgres {
 
 mod dispatch;
 mod intake;
+mod log;
 mod replays;
 mod state;
 
 pub use dispatch::Dispatch;
 pub use intake::Intake;
+pub use log::{AuditLog, Log, Search, Statistics};
 pub use replays::{ReplayWork, Replays};
 pub use state::Health;

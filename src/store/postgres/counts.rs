@@ -8,14 +8,13 @@ use super::{Store, column, corrupt, execute, get, rows, snapshot, when, whole};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::{Statistics, StoreError};
 
 /// Rows that one step removes.
 const STEP: i64 = 500;
 
-impl Store {
-    /// Those of endpoints that have gone are not counted any more.
-    pub async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
+impl Statistics for Store {
+    async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
         let mut counted = Vec::with_capacity(counts.len() * SLOTS.len());
         for (what, attempts) in counts {
             let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
@@ -42,7 +41,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn attempt_counts(
+    async fn attempt_counts(
         &self,
         owner: AccountId,
         endpoint: Option<EndpointId>,
@@ -72,7 +71,9 @@ impl Store {
         .await;
         client.end(found)
     }
+}
 
+impl Store {
     pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);

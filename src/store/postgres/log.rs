@@ -9,7 +9,7 @@ use super::{Store, counters, get, maybe_whole, one, parsed, rows, snapshot, time
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
-use crate::store::{Page, Paged, StoreError};
+use crate::store::{Log, Page, Paged, StoreError};
 
 /// What a delivery shows, of rows `d` that a query chooses.
 const SHOWN: &str = "SELECT d.id, d.status, d.attempt, d.response_status, d.response_time_ms, d.response_body, \
@@ -28,8 +28,8 @@ pub(super) fn shown(chosen: &str) -> String {
     format!("{SHOWN} ({chosen}) {JOINED}")
 }
 
-impl Store {
-    pub async fn endpoint_deliveries(
+impl Log for Store {
+    async fn endpoint_deliveries(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -54,7 +54,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
+    async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
         let mut client = self.reader(Some(owner)).await?;
         let found = async {
             let db = snapshot(&mut client).await?;
@@ -74,7 +74,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
+    async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
         let mut client = self.reader(Some(owner)).await?;
         let found = async {
             let db = snapshot(&mut client).await?;
@@ -91,7 +91,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
+    async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
         let mut client = self.reader(Some(owner)).await?;
         let found = async {
             let db = snapshot(&mut client).await?;
@@ -110,7 +110,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
+    async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
         let mut client = self.reader(Some(owner)).await?;
         let found = async {
             let db = snapshot(&mut client).await?;

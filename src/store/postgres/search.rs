@@ -10,10 +10,10 @@ use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId, IdTimes};
 use crate::store::values::STRETCH;
-use crate::store::{MAX_PAGED_ROWS, Page, Paged, StoreError, Stretch};
+use crate::store::{MAX_PAGED_ROWS, Page, Paged, Search, StoreError, Stretch};
 
-impl Store {
-    pub async fn find_deliveries(
+impl Search for Store {
+    async fn find_deliveries(
         &self,
         owner: AccountId,
         filter: DeliveryFilter,
@@ -54,7 +54,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn walk_deliveries(
+    async fn walk_deliveries(
         &self,
         owner: AccountId,
         filter: DeliveryFilter,

@@ -10,14 +10,13 @@ use super::endpoints::find;
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::{Statistics, StoreError};
 
 /// Rows that one step removes.
 const STEP: i64 = 500;
 
-impl Store {
-    /// Adds to the counts of attempts. Those of endpoints that have gone are not counted any more.
-    pub async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
+impl Statistics for Store {
+    async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
         self.writer
             .write_hot(move |tx| {
                 let mut rows = Vec::with_capacity(counts.len() * SLOTS.len());
@@ -43,8 +42,7 @@ impl Store {
             .await
     }
 
-    /// The counts of an account's attempts, or of one endpoint's, in slots of `slot` from `from` on.
-    pub async fn attempt_counts(
+    async fn attempt_counts(
         &self,
         owner: AccountId,
         endpoint: Option<EndpointId>,
@@ -71,7 +69,9 @@ impl Store {
         })
         .await
     }
+}
 
+impl Store {
     /// Forgets a step of counts that no chart shows any more. Returns whether there may be more.
     pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
         self.writer

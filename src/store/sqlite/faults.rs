@@ -20,7 +20,7 @@ use crate::domain::url::{Environment, ReceiverUrl};
 use crate::store::inbox::{Inbox, Leased, Nudge};
 use crate::store::keys::KeySource;
 use crate::store::{
-    Database, Dispatch, Intake, Isolation, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError,
+    Database, Dispatch, Intake, Isolation, Log, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError,
 };
 
 const EVENT: &str = "validation.completed";

@@ -12,16 +12,15 @@ use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId};
 use crate::store::values::STRETCH;
-use crate::store::{Page, Paged, StoreError, Stretch};
+use crate::store::{Page, Paged, Search, StoreError, Stretch};
 
 /// A validation's id as text, as it is shown.
 const VALIDATION: &str = "lower(substr(hex(e.validation_id), 1, 8) || '-' || substr(hex(e.validation_id), 9, 4) || '-' \
                           || substr(hex(e.validation_id), 13, 4) || '-' || substr(hex(e.validation_id), 17, 4) || '-' \
                           || substr(hex(e.validation_id), 21))";
 
-impl Store {
-    /// Deliveries of all endpoints of an account that the filter takes, newest first.
-    pub async fn find_deliveries(
+impl Search for Store {
+    async fn find_deliveries(
         &self,
         owner: AccountId,
         filter: DeliveryFilter,
@@ -45,8 +44,7 @@ impl Store {
         .await
     }
 
-    /// The deliveries that the filter takes among the next that are older than `before`.
-    pub async fn walk_deliveries(
+    async fn walk_deliveries(
         &self,
         owner: AccountId,
         filter: DeliveryFilter,
