@@ -55,7 +55,9 @@ use crate::domain::time::Timestamp;
 use inbox::Leased;
 use keys::KeySource;
 
-pub use contract::{AuditLog, Dispatch, Health, Intake, Log, ReplayWork, Replays, Search, Statistics};
+pub use contract::{
+    Accounts, AuditLog, Catalog, Dispatch, Endpoints, Health, Intake, Log, ReplayWork, Replays, Search, Statistics,
+};
 pub use open::{Database, PostgresUrl};
 pub use values::*;
 pub use view::{EventTypes, View};
@@ -163,129 +165,6 @@ impl Store {
     /// The answer kept under an idempotency key.
     pub async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
         on!(self, kept_answer(scope))
-    }
-
-    /// Makes an account.
-    pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
-        on!(self, create_account(name, keep))
-    }
-
-    /// Changes an account.
-    pub async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
-        on!(self, update_account(id, change))
-    }
-
-    /// Deletes an account, its keys, users, portal links and endpoints at once, and the rest of what it owned in the background.
-    pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
-        on!(self, delete_account(id))
-    }
-
-    /// One account.
-    pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
-        on!(self, account(id))
-    }
-
-    /// All accounts, newest first.
-    pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
-        on!(self, accounts(page))
-    }
-
-    /// Makes an API key; the key itself is in this answer only. An account that has as many as it may have gets none:
-    /// [`StoreError::KeyLimitReached`].
-    pub async fn create_api_key(
-        &self,
-        new: NewApiKey,
-        prefix: String,
-        keep: Option<Keep<WithKey>>,
-    ) -> Result<WithKey, StoreError> {
-        on!(self, create_api_key(new, prefix, keep))
-    }
-
-    /// Keys of an account, newest first; of no account, the operators'.
-    pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
-        on!(self, api_keys(account_id, page))
-    }
-
-    /// Revokes a key of an account, or an operator's, for somebody who may do this much. A key that may do more stays:
-    /// [`StoreError::AllowsMore`].
-    pub async fn delete_api_key(
-        &self,
-        account_id: Option<AccountId>,
-        id: ApiKeyId,
-        by: Permissions,
-    ) -> Result<(), StoreError> {
-        on!(self, delete_api_key(account_id, id, by))
-    }
-
-    /// Notes when keys were last used.
-    pub async fn record_key_use(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
-        on!(self, record_key_use(uses))
-    }
-
-    /// Adds a type to the catalog.
-    pub async fn create_event_type(
-        &self,
-        new: EventType,
-        keep: Option<Keep<EventType>>,
-    ) -> Result<EventType, StoreError> {
-        on!(self, create_event_type(new, keep))
-    }
-
-    /// Replaces a type's description, schema and example.
-    pub async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
-        on!(self, update_event_type(entry))
-    }
-
-    /// Takes a type out of the catalog; who subscribes to it stays subscribed.
-    pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
-        on!(self, delete_event_type(name))
-    }
-
-    /// Registers an endpoint. Its secret is in this answer only.
-    pub async fn create_endpoint(
-        &self,
-        owner: AccountId,
-        new: NewEndpoint,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
-    ) -> Result<WithSecret<Endpoint>, StoreError> {
-        on!(self, create_endpoint(owner, new, keep))
-    }
-
-    /// Every endpoint of the account, newest first.
-    pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
-        on!(self, endpoints(owner))
-    }
-
-    /// One endpoint of the account.
-    pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
-        on!(self, endpoint(owner, id))
-    }
-
-    /// Changes an endpoint.
-    pub async fn update_endpoint(
-        &self,
-        owner: AccountId,
-        id: EndpointId,
-        change: EndpointChange,
-    ) -> Result<Endpoint, StoreError> {
-        on!(self, update_endpoint(owner, id, change))
-    }
-
-    /// Deletes an endpoint at once, and its history in the background.
-    pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
-        on!(self, delete_endpoint(owner, id))
-    }
-
-    /// Replaces the signing secret. Without an overlap every older secret is dead with the commit; with one, the
-    /// secret until now signs beside the new one for that long.
-    pub async fn rotate_secret(
-        &self,
-        owner: AccountId,
-        id: EndpointId,
-        overlap: Duration,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
-    ) -> Result<WithSecret<Endpoint>, StoreError> {
-        on!(self, rotate_secret(owner, id, overlap, keep))
     }
 
     /// Keeps the answer of a call that changed nothing.

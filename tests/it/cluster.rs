@@ -11,7 +11,7 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::Environment;
 use aldaba::store::{
-    Dispatch, Intake, Isolation, Keep, KeepScope, KeptAnswer, OpenOptions, Store, StoreError, Unattempted,
+    Accounts, Dispatch, Intake, Isolation, Keep, KeepScope, KeptAnswer, OpenOptions, Store, StoreError, Unattempted,
 };
 use serde_json::json;
 

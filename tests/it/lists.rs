@@ -7,7 +7,7 @@ use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::EndpointId;
 use aldaba::domain::time::Timestamp;
 use aldaba::store::{
-    Dispatch, Intake, Isolation, Log, MAX_PAGED_ROWS, Page, ReplayWork, Replays, Search, Settlement, Store,
+    Dispatch, Endpoints, Intake, Isolation, Log, MAX_PAGED_ROWS, Page, ReplayWork, Replays, Search, Settlement, Store,
 };
 
 use crate::app::eventually;

@@ -12,7 +12,9 @@ use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, IdTimes};
 use aldaba::domain::permission::Permission;
 use aldaba::domain::retention::Retention;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::store::{Dispatch, Intake, Isolation, Log, NewEndpoint, Replays, StoreError, Unattempted};
+use aldaba::store::{
+    Accounts, Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, Replays, StoreError, Unattempted,
+};
 use serde_json::json;
 
 use crate::app::{App, Call, EVENT, Receiver};

@@ -104,12 +104,14 @@ macro_rules! on_postgres {
     };
 }
 
+mod catalog;
 mod dispatch;
 mod intake;
 mod log;
 mod replays;
 mod state;
 
+pub use catalog::{Accounts, Catalog, Endpoints};
 pub use dispatch::Dispatch;
 pub use intake::Intake;
 pub use log::{AuditLog, Log, Search, Statistics};

@@ -17,13 +17,15 @@ use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::store::shared::Deed;
 use crate::store::view::EventTypes;
-use crate::store::{Keep, KeepScope, KeptAnswer, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+use crate::store::{
+    Accounts, Catalog, Keep, KeepScope, KeptAnswer, NewApiKey, OpenError, Page, Paged, StoreError, WithKey,
+};
 
 /// How long the answer to a change waits for this node's own view.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl Store {
-    pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+impl Accounts for Store {
+    async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
         let (id, name, now) = (AccountId::from_random(self.shared.random.array()), text(name), self.now());
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -37,7 +39,7 @@ impl Store {
         Ok(account)
     }
 
-    pub async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
+    async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(id)).await?;
         let tx = client.transaction().await?;
@@ -55,7 +57,7 @@ impl Store {
         Ok(changed)
     }
 
-    pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
+    async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(id)).await?;
         let tx = client.transaction().await?;
@@ -81,11 +83,11 @@ impl Store {
         self.commit(tx).await
     }
 
-    pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
+    async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
         account(&*self.client_for(Some(id)).await?, id).await
     }
 
-    pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
+    async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
         let mut client = self.client_for(None).await?;
         let db = super::snapshot(&mut client).await?;
         let total = count(&db, "SELECT count(*) AS total FROM accounts WHERE deleted_at IS NULL", &[]).await?;
@@ -94,7 +96,7 @@ impl Store {
         Ok(Paged::exact(found.iter().map(account_from_row).collect::<Result<_, _>>()?, total))
     }
 
-    pub async fn create_api_key(
+    async fn create_api_key(
         &self,
         new: NewApiKey,
         prefix: String,
@@ -154,7 +156,7 @@ impl Store {
         Ok(made)
     }
 
-    pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
+    async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
         let mut client = self.client_for(account_id).await?;
         let db = super::snapshot(&mut client).await?;
         let key = match account_id {
@@ -171,7 +173,7 @@ impl Store {
         Ok(Paged::exact(items, total))
     }
 
-    pub async fn delete_api_key(
+    async fn delete_api_key(
         &self,
         account_id: Option<AccountId>,
         id: ApiKeyId,
@@ -195,7 +197,7 @@ impl Store {
         self.commit(tx).await
     }
 
-    pub async fn record_key_use(&self, mut uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
+    async fn record_key_use(&self, mut uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
         // In one order everywhere, so that two nodes never wait for each other.
         uses.sort_unstable();
         let (ids, times): (Vec<_>, Vec<_>) = uses.into_iter().map(|(id, at)| (id.0, at.as_millis())).unzip();
@@ -204,12 +206,10 @@ impl Store {
         execute(&self.client().await?, sql, &[&ids, &times]).await?;
         Ok(())
     }
+}
 
-    pub async fn create_event_type(
-        &self,
-        new: EventType,
-        keep: Option<Keep<EventType>>,
-    ) -> Result<EventType, StoreError> {
+impl Catalog for Store {
+    async fn create_event_type(&self, new: EventType, keep: Option<Keep<EventType>>) -> Result<EventType, StoreError> {
         let now = self.now();
         let new = EventType { description: new.description.map(text), created_at: now, updated_at: now, ..new };
         let mut client = self.client().await?;
@@ -227,7 +227,7 @@ impl Store {
         Ok(new)
     }
 
-    pub async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
+    async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
         let now = self.now();
         let entry = EventType { description: entry.description.map(text), updated_at: now, ..entry };
         let mut client = self.client().await?;
@@ -244,7 +244,7 @@ impl Store {
         Ok(entry)
     }
 
-    pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
+    async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
         let (now, name) = (self.now(), text(name));
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -255,7 +255,9 @@ impl Store {
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await
     }
+}
 
+impl Store {
     /// Commits, and brings this node's own view up to what was committed.
     pub(super) async fn commit(&self, tx: Transaction<'_>) -> Result<(), StoreError> {
         tx.commit().await?;

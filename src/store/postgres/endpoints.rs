@@ -16,7 +16,7 @@ use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
 use crate::store::notice::About;
 use crate::store::shared::{Deed, words};
-use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
+use crate::store::{Endpoints, Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, e.status, e.consecutive_failures, \
@@ -27,8 +27,8 @@ const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.descrip
                        WHERE c.account = e.account AND c.endpoint = e.key AND c.seq > (SELECT value FROM settings WHERE name = 'counters_folded_to'))) AS last_delivery_at \
                        FROM endpoints e WHERE e.deleted_at IS NULL";
 
-impl Store {
-    pub async fn create_endpoint(
+impl Endpoints for Store {
+    async fn create_endpoint(
         &self,
         owner: AccountId,
         new: NewEndpoint,
@@ -52,18 +52,18 @@ impl Store {
         Ok(made)
     }
 
-    pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
+    async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
         let db = self.client_for(Some(owner)).await?;
         let account = account(&*db, owner).await?;
         let sql = format!("{COLUMNS} AND e.account = $1 ORDER BY e.key DESC");
         rows(&*db, &sql, &[&account.key.0]).await?.iter().map(endpoint_from_row).collect()
     }
 
-    pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+    async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
         find(&*self.client_for(Some(owner)).await?, owner, id).await
     }
 
-    pub async fn update_endpoint(
+    async fn update_endpoint(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -106,7 +106,7 @@ impl Store {
         Ok(changed)
     }
 
-    pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
+    async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
@@ -117,7 +117,7 @@ impl Store {
         self.commit(tx).await
     }
 
-    pub async fn rotate_secret(
+    async fn rotate_secret(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -142,7 +142,9 @@ impl Store {
         self.after(&mut client, told, now).await;
         Ok(rotated)
     }
+}
 
+impl Store {
     /// Seals every secret with the current master key. Returns how many were sealed anew.
     pub async fn rekey(&self) -> Result<u64, OpenError> {
         self.reseal_secrets().await.map_err(|error| OpenError(format!("cannot rekey: {error}")))

@@ -17,11 +17,10 @@ use crate::domain::time::Timestamp;
 use crate::store::shared::Deed;
 use crate::store::sqlite::writer::Tx;
 use crate::store::view::EventTypes;
-use crate::store::{Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
 
-impl Store {
-    /// Makes an account.
-    pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+impl Accounts for Store {
+    async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -39,8 +38,7 @@ impl Store {
             .await
     }
 
-    /// Changes an account.
-    pub async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
+    async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -62,8 +60,7 @@ impl Store {
             .await
     }
 
-    /// Deletes an account, its keys, users and endpoints at once, and the rest of what it owned in the background.
-    pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
+    async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -91,13 +88,11 @@ impl Store {
             .await
     }
 
-    /// One account.
-    pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
+    async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
         self.read(Some(id), move |db| account(db, id)).await
     }
 
-    /// All accounts, newest first.
-    pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
+    async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
         self.read(None, move |db| {
             let total = count(db, "SELECT COUNT(*) FROM accounts WHERE deleted_at IS NULL", [])?;
             let sql = "SELECT * FROM accounts WHERE deleted_at IS NULL ORDER BY key DESC LIMIT ?1 OFFSET ?2";
@@ -108,8 +103,7 @@ impl Store {
         .await
     }
 
-    /// Makes an API key; the key itself is in this answer only.
-    pub async fn create_api_key(
+    async fn create_api_key(
         &self,
         new: NewApiKey,
         prefix: String,
@@ -162,8 +156,7 @@ impl Store {
             .await
     }
 
-    /// Keys of an account, newest first; of no account, the operators'.
-    pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
+    async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
         self.read(account_id, move |db| {
             let key = account_id.map(|id| account(db, id)).transpose()?.map(|account| account.key);
             let total = count(db, "SELECT COUNT(*) FROM api_keys WHERE account IS ?1", [key.map(|key| key.0)])?;
@@ -173,8 +166,7 @@ impl Store {
         .await
     }
 
-    /// Revokes a key of an account, or an operator's.
-    pub async fn delete_api_key(
+    async fn delete_api_key(
         &self,
         account_id: Option<AccountId>,
         id: ApiKeyId,
@@ -198,8 +190,7 @@ impl Store {
             .await
     }
 
-    /// Notes when keys were last used.
-    pub async fn record_key_use(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
+    async fn record_key_use(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
         self.writer
             .write(move |tx| {
                 for (id, at) in uses {
@@ -210,13 +201,10 @@ impl Store {
             })
             .await
     }
+}
 
-    /// Adds a type to the catalog.
-    pub async fn create_event_type(
-        &self,
-        new: EventType,
-        keep: Option<Keep<EventType>>,
-    ) -> Result<EventType, StoreError> {
+impl Catalog for Store {
+    async fn create_event_type(&self, new: EventType, keep: Option<Keep<EventType>>) -> Result<EventType, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -241,8 +229,7 @@ impl Store {
             .await
     }
 
-    /// Replaces a type's description, schema and example.
-    pub async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
+    async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -266,8 +253,7 @@ impl Store {
             .await
     }
 
-    /// Takes a type out of the catalog; who subscribes to it stays subscribed.
-    pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
+    async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {

@@ -16,16 +16,15 @@ use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
 use crate::store::notice::About;
 use crate::store::shared::{Deed, words};
-use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
+use crate::store::{Endpoints, Keep, NewEndpoint, OpenError, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
                        ORDER BY version DESC LIMIT 1) AS hint FROM endpoints e \
                        JOIN endpoint_totals c ON c.endpoint = e.key WHERE e.deleted_at IS NULL";
 
-impl Store {
-    /// Registers an endpoint. Its secret is in this answer only.
-    pub async fn create_endpoint(
+impl Endpoints for Store {
+    async fn create_endpoint(
         &self,
         owner: AccountId,
         new: NewEndpoint,
@@ -49,8 +48,7 @@ impl Store {
             .await
     }
 
-    /// Every endpoint of the account, newest first.
-    pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
+    async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
         self.read(Some(owner), move |db| {
             let account = account(db, owner)?;
             let mut statement = db.prepare_cached(&format!("{COLUMNS} AND e.account = ?1 ORDER BY e.key DESC"))?;
@@ -60,13 +58,11 @@ impl Store {
         .await
     }
 
-    /// One endpoint of the account.
-    pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+    async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
         self.read(Some(owner), move |db| find(db, owner, id)).await
     }
 
-    /// Changes an endpoint.
-    pub async fn update_endpoint(
+    async fn update_endpoint(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -115,8 +111,7 @@ impl Store {
             .await
     }
 
-    /// Deletes an endpoint at once, and its history in the background.
-    pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
+    async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -127,9 +122,7 @@ impl Store {
             .await
     }
 
-    /// Replaces the signing secret. Without an overlap every older secret is dead with the commit; with one, the
-    /// secret until now signs beside the new one for that long.
-    pub async fn rotate_secret(
+    async fn rotate_secret(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -153,7 +146,9 @@ impl Store {
             })
             .await
     }
+}
 
+impl Store {
     /// Seals every secret with the current master key. Returns how many were sealed anew.
     pub async fn reseal_secrets(&self) -> Result<u64, StoreError> {
         self.shared.reload_keyring();

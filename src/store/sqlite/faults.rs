@@ -20,7 +20,8 @@ use crate::domain::url::{Environment, ReceiverUrl};
 use crate::store::inbox::{Inbox, Leased, Nudge};
 use crate::store::keys::KeySource;
 use crate::store::{
-    Database, Dispatch, Intake, Isolation, Log, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError,
+    Accounts, Database, Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, OpenError, OpenOptions, Page,
+    Settlement, StoreError,
 };
 
 const EVENT: &str = "validation.completed";
