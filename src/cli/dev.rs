@@ -23,7 +23,9 @@ use crate::domain::secret::Secret;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Email, Role};
 use crate::private_files;
-use crate::store::{Accounts, Endpoints, Intake, Log, NewApiKey, NewEndpoint, NewUser, Page, Store};
+use crate::store::{
+    Accounts, Endpoints, Intake, Log, Memberships, NewApiKey, NewEndpoint, NewUser, Page, Store, Users,
+};
 
 /// Where everything is kept.
 const FOLDER: &str = "aldaba-data";

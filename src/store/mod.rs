@@ -56,7 +56,8 @@ use inbox::Leased;
 use keys::KeySource;
 
 pub use contract::{
-    Accounts, AuditLog, Catalog, Dispatch, Endpoints, Health, Intake, Log, ReplayWork, Replays, Search, Statistics,
+    Accounts, AuditLog, Catalog, Dispatch, Endpoints, Health, Intake, Log, Memberships, PortalLinks, ReplayWork,
+    Replays, Search, SignIn, Statistics, Users,
 };
 pub use open::{Database, PostgresUrl};
 pub use values::*;

@@ -108,6 +108,7 @@ mod catalog;
 mod dispatch;
 mod intake;
 mod log;
+mod people;
 mod replays;
 mod state;
 
@@ -115,5 +116,6 @@ pub use catalog::{Accounts, Catalog, Endpoints};
 pub use dispatch::Dispatch;
 pub use intake::Intake;
 pub use log::{AuditLog, Log, Search, Statistics};
+pub use people::{Memberships, PortalLinks, SignIn, Users};
 pub use replays::{ReplayWork, Replays};
 pub use state::Health;

@@ -16,11 +16,10 @@ use crate::domain::secret::Keyring;
 use crate::domain::user::{Email, User};
 use crate::store::shared::Deed;
 use crate::store::values::{MAX_OPENED, OFFER_LIFE};
-use crate::store::{Credentials, PasswordHash, Proof, StoreError};
+use crate::store::{Credentials, Memberships, PasswordHash, Proof, StoreError};
 
-impl Store {
-    /// The hash of the password of whichever user with this address has one.
-    pub async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
+impl Memberships for Store {
+    async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
         self.read_short(None, move |db| {
             let sql = "SELECT password FROM users WHERE email = ?1 AND password IS NOT NULL LIMIT 1";
             let found = db.prepare_cached(sql)?.query_row([email.as_str()], |row| row.get(0)).optional()?;
@@ -29,8 +28,7 @@ impl Store {
         .await
     }
 
-    /// The users with this address and this password, those who signed in last first.
-    pub async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
+    async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
         let shared = self.shared.clone();
         self.read_short(None, move |db| {
             let sql = format!(
@@ -44,8 +42,7 @@ impl Store {
         .await
     }
 
-    /// The users of all accounts with this address.
-    pub async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
+    async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
         self.read_short(None, move |db| {
             let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.email = ?1 AND {THERE} ORDER BY u.key");
             let mut statement = db.prepare_cached(&sql)?;
@@ -55,18 +52,13 @@ impl Store {
         .await
     }
 
-    pub async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
+    async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         let deed = Deed::of_user(&user, Action::UserSignInFailed).with_fields(&[wrong]);
         self.writer.write(move |tx| tx.audit(&origin, &deed)).await
     }
 
-    pub fn keyring(&self) -> Arc<Keyring> {
-        self.shared.keyring()
-    }
-
-    /// Offers a session to somebody whose password opens several accounts.
-    pub async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
+    async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
         self.writer
             .write(move |tx| {
                 let token = draw_token(tx);
@@ -83,8 +75,7 @@ impl Store {
             .await
     }
 
-    /// To whom a session is offered by this token.
-    pub async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+    async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
         let now = self.shared.clock.now();
         self.read_short(None, move |db| {
             let sql = format!(
@@ -97,8 +88,7 @@ impl Store {
         .await
     }
 
-    /// Takes a session that was offered, and withdraws the others.
-    pub async fn take_offer(&self, token: KeyHash, others: Vec<KeyHash>, lives: Duration) -> Result<(), StoreError> {
+    async fn take_offer(&self, token: KeyHash, others: Vec<KeyHash>, lives: Duration) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -121,6 +111,12 @@ impl Store {
                 tx.audit(&origin, &Deed::of_user(&user, Action::UserSignedIn))
             })
             .await
+    }
+}
+
+impl Store {
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.shared.keyring()
     }
 }
 
