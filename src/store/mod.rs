@@ -56,8 +56,8 @@ use inbox::Leased;
 use keys::KeySource;
 
 pub use contract::{
-    Accounts, AuditLog, Catalog, Dispatch, Endpoints, Health, Intake, Log, Memberships, PortalLinks, ReplayWork,
-    Replays, Search, SignIn, Statistics, Users,
+    Accounts, AuditLog, Catalog, Dispatch, Endpoints, Health, Housekeeping, Intake, Log, Memberships, PortalLinks,
+    ReplayWork, Replays, Search, SignIn, Statistics, Users,
 };
 pub use open::{Database, PostgresUrl};
 pub use values::*;
@@ -244,62 +244,5 @@ impl Store {
             Which::Sqlite(_) => Err(OpenError("cannot import: database_url must be a PostgreSQL database".into())),
             Which::Postgres(store) => store.import(source, keys, clock, told).await,
         }
-    }
-
-    /// Removes a step of what deleted endpoints and accounts left behind. Returns whether there may be more.
-    pub async fn purge_deleted(&self) -> Result<bool, StoreError> {
-        on!(self, purge_deleted())
-    }
-
-    /// Makes room for what comes: the partitions of the days ahead, where there are days (PostgreSQL).
-    pub async fn make_days(&self, now: Timestamp) -> Result<(), StoreError> {
-        match &self.0 {
-            Which::Sqlite(_) => Ok(()),
-            Which::Postgres(store) => postgres::in_time(store.make_days(now)).await,
-        }
-    }
-
-    /// Begins a round of retention: drops the days that no account keeps, where there are days. A day that cannot be dropped
-    /// does not stop the others. Returns where the removal by rows begins; `None` where another process does it.
-    pub async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
-        match &self.0 {
-            Which::Sqlite(store) => store.begin_purge().await.map(Some),
-            // A day of many rows takes longer than a call may.
-            Which::Postgres(store) => store.begin_purge(keep, now).await,
-        }
-    }
-
-    /// Removes a step of what accounts need not keep any longer: finished deliveries, their events, bodies. A step looks at a
-    /// bounded number of rows, and none is looked at twice in a round. Returns where the next step goes on, or `None` at the
-    /// end. An error is that of the account at `from`, or of the whole database: whoever goes on behind that account misses
-    /// no other.
-    pub async fn purge_old(
-        &self,
-        keep: Retention,
-        now: Timestamp,
-        from: PurgePosition,
-    ) -> Result<Option<PurgePosition>, StoreError> {
-        on!(self, purge_old(keep, now, from))
-    }
-
-    /// When the oldest part of the history that is kept began: its oldest day, or its oldest event; `None` if there is none.
-    pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
-        on!(self, oldest_kept())
-    }
-
-    /// Forgets a step of replays that were finished, and of events that were missed, before anything that is kept. Returns whether
-    /// there may be more.
-    pub async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
-        on!(self, purge_old_replays(keep, now))
-    }
-
-    /// Removes a step of the audit log from before `cutoff`. Returns whether there may be more.
-    pub async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
-        on!(self, purge_audit_log(cutoff))
-    }
-
-    /// Forgets a step of kept answers whose time is over. Returns whether there may be more.
-    pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
-        on!(self, purge_kept_answers())
     }
 }

@@ -22,14 +22,4 @@ impl Store {
             Which::Postgres(store) => store.keyring(),
         }
     }
-
-    /// Forgets a step of sessions and portal links that have ended. Returns whether there may be more.
-    pub async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
-        on!(self, purge_sessions(idle))
-    }
-
-    /// Forgets a step of counts that no chart shows any more. Returns whether there may be more.
-    pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
-        on!(self, purge_attempt_counts(now))
-    }
 }

@@ -7,7 +7,7 @@ use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{DeliveryId, EndpointId, EventId};
 use aldaba::domain::replay::{NewReplay, Selection};
 use aldaba::domain::time::Timestamp;
-use aldaba::store::{Dispatch, Intake, Isolation, Log, ReplayWork, Replays, Search, Settlement, Step};
+use aldaba::store::{Dispatch, Housekeeping, Intake, Isolation, Log, ReplayWork, Replays, Search, Settlement, Step};
 
 use crate::database;
 use crate::fixture::{ALL, Fixture, minute, purge, settlement};

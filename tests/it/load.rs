@@ -8,7 +8,7 @@ use aldaba::clock::Clock as _;
 use aldaba::domain::retention::Retention;
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::Nudge;
-use aldaba::store::{Dispatch, Intake, Isolation, Log};
+use aldaba::store::{Dispatch, Housekeeping, Intake, Isolation, Log};
 
 use crate::app::eventually;
 use crate::database;

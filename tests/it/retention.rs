@@ -13,7 +13,7 @@ use aldaba::domain::permission::Permission;
 use aldaba::domain::retention::Retention;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::{
-    Accounts, Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, Replays, StoreError, Unattempted,
+    Accounts, Dispatch, Endpoints, Housekeeping, Intake, Isolation, Log, NewEndpoint, Replays, StoreError, Unattempted,
 };
 use serde_json::json;
 

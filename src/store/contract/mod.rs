@@ -106,6 +106,7 @@ macro_rules! on_postgres {
 
 mod catalog;
 mod dispatch;
+mod housekeeping;
 mod intake;
 mod log;
 mod people;
@@ -114,6 +115,7 @@ mod state;
 
 pub use catalog::{Accounts, Catalog, Endpoints};
 pub use dispatch::Dispatch;
+pub use housekeeping::Housekeeping;
 pub use intake::Intake;
 pub use log::{AuditLog, Log, Search, Statistics};
 pub use people::{Memberships, PortalLinks, SignIn, Users};

@@ -13,9 +13,6 @@ use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, entry_seen_by, wo
 use crate::store::values::STRETCH;
 use crate::store::{AuditLog, Page, Paged, StoreError, Stretch};
 
-/// Rows that one step removes.
-const STEP: i64 = 500;
-
 const COLUMNS: &str = "SELECT l.key, l.id, l.action, l.actor, l.actor_id, l.actor_name, l.resource, l.resource_id, \
                        l.fields, l.address, l.request, l.created_at, a.id AS account_id FROM audit_log l \
                        LEFT JOIN accounts a ON a.key = l.account";
@@ -90,14 +87,6 @@ impl Store {
         parameters.extend(texts.iter().map(|value| value as &(dyn ToSql + Sync)));
         execute(tx, &sql, &parameters).await?;
         Ok(())
-    }
-
-    pub async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
-        if !self.tidies_up() {
-            return Ok(false);
-        }
-        let sql = "DELETE FROM audit_log WHERE key IN (SELECT key FROM audit_log WHERE created_at < $1 LIMIT $2)";
-        Ok(execute(&self.client().await?, sql, &[&cutoff.as_millis(), &STEP]).await? > 0)
     }
 }
 

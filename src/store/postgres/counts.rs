@@ -10,9 +10,6 @@ use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
 use crate::domain::time::Timestamp;
 use crate::store::{Statistics, StoreError};
 
-/// Rows that one step removes.
-const STEP: i64 = 500;
-
 impl Statistics for Store {
     async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
         let mut counted = Vec::with_capacity(counts.len() * SLOTS.len());
@@ -70,22 +67,5 @@ impl Statistics for Store {
         }
         .await;
         client.end(found)
-    }
-}
-
-impl Store {
-    pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
-        if !self.tidies_up() {
-            return Ok(false);
-        }
-        let db = self.client().await?;
-        let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
-                   (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
-                   WHERE length = $1 AND slot < $2 LIMIT $3)";
-        let mut gone = 0;
-        for (length, kept) in SLOTS {
-            gone += execute(&db, sql, &[&millis(length), &now.minus(kept).as_millis(), &STEP]).await?;
-        }
-        Ok(gone > 0)
     }
 }

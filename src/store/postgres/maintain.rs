@@ -11,9 +11,10 @@ use super::{Store, execute, get, row, rows};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::AccountKey;
 use crate::domain::retention::{OwnRetention, Retention};
+use crate::domain::statistics::{SLOTS, millis};
 use crate::domain::time::Timestamp;
 use crate::store::values::{KEPT_ANSWER_TTL, cut};
-use crate::store::{PurgePart, PurgePosition, PurgeRound, StoreError};
+use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
@@ -30,12 +31,8 @@ const SETTLING: Duration = Duration::from_secs(30);
 /// A retention shorter than this is kept to the row; a longer one by days, up to one more.
 const EXACT: Duration = Duration::from_secs(2 * 86_400);
 
-impl Store {
-    pub(super) fn tidies_up(&self) -> bool {
-        self.shared.inbox.is_none() || self.node.is_first()
-    }
-
-    pub async fn purge_deleted(&self) -> Result<bool, StoreError> {
+impl Housekeeping for Store {
+    async fn purge_deleted(&self) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
@@ -65,23 +62,21 @@ impl Store {
         failed
     }
 
-    /// Makes the partitions of the next days.
-    pub async fn make_days(&self, now: Timestamp) -> Result<(), StoreError> {
+    async fn make_days(&self, now: Timestamp) -> Result<(), StoreError> {
         if !self.tidies_up() {
             return Ok(());
         }
         create(&self.pool, self.shared.id_times().first_at(now)).await
     }
 
-    /// When the oldest day that is kept began.
-    pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
+    async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
         let times = self.shared.id_times();
         Ok(days(&self.client().await?).await?.first().map(|day| times.of(day.first_id())))
     }
 
-    /// Drops the days that no account keeps. The rows of every account are looked at where some of them must go sooner; else
-    /// of those alone that keep them for a time of their own.
-    pub async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
+    async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
+        // Differs by necessity: the rows of every account are looked at only where some of them must go sooner than whole
+        // days. Else the removal by rows looks at accounts that keep them for a time of their own.
         if !self.tidies_up() {
             return Ok(None);
         }
@@ -126,7 +121,7 @@ impl Store {
         Ok(Some(PurgeRound { position: PurgePosition::start(everybody), failed_days }))
     }
 
-    pub async fn purge_old(
+    async fn purge_old(
         &self,
         keep: Retention,
         now: Timestamp,
@@ -159,7 +154,7 @@ impl Store {
         Ok(next)
     }
 
-    pub async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
+    async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
@@ -174,7 +169,7 @@ impl Store {
         Ok(missed + replays > 0)
     }
 
-    pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+    async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
@@ -194,6 +189,50 @@ impl Store {
                    (SELECT owner, path, key FROM kept_answers WHERE created_at < $1 LIMIT $2)";
         let more = execute(&db, sql, &[&old, &STEP]).await? > 0;
         if more { Ok(true) } else { done.into_iter().collect::<Result<(), _>>().map(|()| false) }
+    }
+
+    async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let sql = "DELETE FROM audit_log WHERE key IN (SELECT key FROM audit_log WHERE created_at < $1 LIMIT $2)";
+        Ok(execute(&self.client().await?, sql, &[&cutoff.as_millis(), &STEP]).await? > 0)
+    }
+
+    async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let (db, now) = (self.client().await?, self.now());
+        // One that somebody ends at this moment is passed by.
+        let sql = "WITH old AS MATERIALIZED (SELECT token FROM sessions WHERE expires_at <= $1 OR seen_at <= $2 LIMIT $3 \
+                   FOR UPDATE SKIP LOCKED) DELETE FROM sessions s USING old o WHERE s.token = o.token";
+        let sessions = execute(&db, sql, &[&now.as_millis(), &now.minus(idle).as_millis(), &STEP]).await?;
+        let sql = "WITH old AS MATERIALIZED (SELECT token FROM portal_links WHERE expires_at <= $1 LIMIT $2 \
+                   FOR UPDATE SKIP LOCKED) DELETE FROM portal_links p USING old o WHERE p.token = o.token";
+        let links = execute(&db, sql, &[&now.as_millis(), &STEP]).await?;
+        Ok(sessions + links > 0)
+    }
+
+    async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let db = self.client().await?;
+        let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
+                   (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
+                   WHERE length = $1 AND slot < $2 LIMIT $3)";
+        let mut gone = 0;
+        for (length, kept) in SLOTS {
+            gone += execute(&db, sql, &[&millis(length), &now.minus(kept).as_millis(), &STEP]).await?;
+        }
+        Ok(gone > 0)
+    }
+}
+
+impl Store {
+    fn tidies_up(&self) -> bool {
+        self.shared.inbox.is_none() || self.node.is_first()
     }
 
     /// Removes what cancelled replays have left in the queue.

@@ -23,9 +23,6 @@ use crate::store::{
     Credentials, Keep, NewUser, Page, Paged, PasswordHash, Proof, SignIn, SignInChange, StoreError, Users, WithToken,
 };
 
-/// Rows that one step removes.
-const STEP: i64 = 500;
-
 /// A user's columns, without what they sign in with.
 pub(super) const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
                        u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.factor_reset_at, \
@@ -328,21 +325,6 @@ impl Store {
         let second_factor = self.shared.open_factor(sealed.as_ref(), user.id);
         let password = get::<Option<String>>(row, "password")?.map(PasswordHash);
         Ok(Credentials { user, password, second_factor })
-    }
-
-    pub async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
-        if !self.tidies_up() {
-            return Ok(false);
-        }
-        let (db, now) = (self.client().await?, self.now());
-        // One that somebody ends at this moment is passed by.
-        let sql = "WITH old AS MATERIALIZED (SELECT token FROM sessions WHERE expires_at <= $1 OR seen_at <= $2 LIMIT $3 \
-                   FOR UPDATE SKIP LOCKED) DELETE FROM sessions s USING old o WHERE s.token = o.token";
-        let sessions = execute(&db, sql, &[&now.as_millis(), &now.minus(idle).as_millis(), &STEP]).await?;
-        let sql = "WITH old AS MATERIALIZED (SELECT token FROM portal_links WHERE expires_at <= $1 LIMIT $2 \
-                   FOR UPDATE SKIP LOCKED) DELETE FROM portal_links p USING old o WHERE p.token = o.token";
-        let links = execute(&db, sql, &[&now.as_millis(), &STEP]).await?;
-        Ok(sessions + links > 0)
     }
 
     /// Seals second factors with the current master key. Returns how many were sealed anew.

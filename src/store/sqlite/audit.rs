@@ -13,9 +13,6 @@ use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, entry_seen_by, wo
 use crate::store::values::STRETCH;
 use crate::store::{AuditLog, Page, Paged, StoreError, Stretch};
 
-/// Rows that one step removes.
-const STEP: i64 = 500;
-
 const COLUMNS: &str = "SELECT l.*, a.id AS account_id FROM audit_log l LEFT JOIN accounts a ON a.key = l.account";
 
 impl Tx<'_> {
@@ -92,18 +89,6 @@ impl AuditLog for Store {
             Ok(Stretch { items, next })
         })
         .await
-    }
-}
-
-impl Store {
-    pub async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
-        self.writer
-            .write(move |tx| {
-                let sql = "DELETE FROM audit_log WHERE key IN \
-                           (SELECT key FROM audit_log WHERE created_at < ?1 LIMIT ?2)";
-                Ok(tx.db.prepare_cached(sql)?.execute(params![cutoff.as_millis(), STEP])? > 0)
-            })
-            .await
     }
 }
 

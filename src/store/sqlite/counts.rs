@@ -12,9 +12,6 @@ use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
 use crate::domain::time::Timestamp;
 use crate::store::{Statistics, StoreError};
 
-/// Rows that one step removes.
-const STEP: i64 = 500;
-
 impl Statistics for Store {
     async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
         self.writer
@@ -68,24 +65,5 @@ impl Statistics for Store {
             Ok(counts)
         })
         .await
-    }
-}
-
-impl Store {
-    /// Forgets a step of counts that no chart shows any more. Returns whether there may be more.
-    pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
-        self.writer
-            .write(move |tx| {
-                let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
-                           (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
-                           WHERE length = ?1 AND slot < ?2 LIMIT ?3)";
-                let mut gone = 0;
-                for (length, kept) in SLOTS {
-                    let before = now.minus(kept).as_millis();
-                    gone += tx.db.prepare_cached(sql)?.execute(params![millis(length), before, STEP])?;
-                }
-                Ok(gone > 0)
-            })
-            .await
     }
 }

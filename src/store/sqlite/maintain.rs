@@ -1,5 +1,7 @@
 //! Housekeeping: what is old or deleted goes in small steps.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 
 use super::admin::own_retention;
@@ -9,9 +11,10 @@ use super::{Store, id_times};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use crate::domain::retention::{OwnRetention, Retention};
+use crate::domain::statistics::{SLOTS, millis};
 use crate::domain::time::Timestamp;
 use crate::store::values::{KEPT_ANSWER_TTL, cut};
-use crate::store::{PurgePart, PurgePosition, PurgeRound, StoreError};
+use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
@@ -22,19 +25,23 @@ const LOOK: i64 = 2_000;
 /// Accounts that one step looks at.
 const ACCOUNTS: i64 = 100;
 
-impl Store {
-    /// Removes a step of what deleted endpoints and accounts left behind. Returns whether there may be more.
-    pub async fn purge_deleted(&self) -> Result<bool, StoreError> {
+impl Housekeeping for Store {
+    async fn purge_deleted(&self) -> Result<bool, StoreError> {
         self.writer.write(purge_deleted).await
     }
 
-    /// Begins a round of retention. What there is to remove is looked for in the lists.
-    pub async fn begin_purge(&self) -> Result<PurgeRound, StoreError> {
-        self.writer.write(list_recent).await?;
-        Ok(PurgeRound { position: PurgePosition::start(true), failed_days: 0 })
+    async fn make_days(&self, _: Timestamp) -> Result<(), StoreError> {
+        // Differs by necessity: the history has no partitions.
+        Ok(())
     }
 
-    pub async fn purge_old(
+    async fn begin_purge(&self, _: Retention, _: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
+        // Differs by necessity: there are no days to drop. What there is to remove is looked for in the lists.
+        self.writer.write(list_recent).await?;
+        Ok(Some(PurgeRound { position: PurgePosition::start(true), failed_days: 0 }))
+    }
+
+    async fn purge_old(
         &self,
         keep: Retention,
         now: Timestamp,
@@ -51,8 +58,7 @@ impl Store {
         }
     }
 
-    /// When the oldest event that is kept was accepted.
-    pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
+    async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
         self.read_in_background(|db| {
             let oldest = first(db, "SELECT id FROM events ORDER BY id LIMIT 1")?;
             let times = id_times::read(db)?;
@@ -61,8 +67,7 @@ impl Store {
         .await
     }
 
-    /// Forgets a step of replays that were finished, and of events that were missed, before anything that is kept.
-    pub async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
+    async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
         self.writer
             .write(move |tx| {
                 let sql =
@@ -83,14 +88,55 @@ impl Store {
             .await
     }
 
-    /// Forgets a step of kept answers whose time is over. Returns whether there may be more.
-    pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+    async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
         self.writer
             .write(|tx| {
                 let sql = "DELETE FROM kept_answers WHERE (owner, path, key) IN \
                            (SELECT owner, path, key FROM kept_answers WHERE created_at < ?1 LIMIT ?2)";
                 let before = tx.now.minus(KEPT_ANSWER_TTL).as_millis();
                 Ok(tx.db.prepare_cached(sql)?.execute(params![before, STEP])? > 0)
+            })
+            .await
+    }
+
+    async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let sql = "DELETE FROM audit_log WHERE key IN \
+                           (SELECT key FROM audit_log WHERE created_at < ?1 LIMIT ?2)";
+                Ok(tx.db.prepare_cached(sql)?.execute(params![cutoff.as_millis(), STEP])? > 0)
+            })
+            .await
+    }
+
+    async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let now = tx.now.as_millis();
+                let sql = "DELETE FROM sessions WHERE token IN \
+                           (SELECT token FROM sessions WHERE expires_at <= ?1 OR seen_at <= ?2 LIMIT ?3)";
+                let unused = tx.now.minus(idle).as_millis();
+                let sessions = tx.db.prepare_cached(sql)?.execute(params![now, unused, STEP])?;
+                let sql = "DELETE FROM portal_links WHERE token IN \
+                           (SELECT token FROM portal_links WHERE expires_at <= ?1 LIMIT ?2)";
+                let links = tx.db.prepare_cached(sql)?.execute(params![now, STEP])?;
+                Ok(sessions + links > 0)
+            })
+            .await
+    }
+
+    async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
+                           (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
+                           WHERE length = ?1 AND slot < ?2 LIMIT ?3)";
+                let mut gone = 0;
+                for (length, kept) in SLOTS {
+                    let before = now.minus(kept).as_millis();
+                    gone += tx.db.prepare_cached(sql)?.execute(params![millis(length), before, STEP])?;
+                }
+                Ok(gone > 0)
             })
             .await
     }

@@ -21,9 +21,6 @@ use crate::store::{
     Credentials, Keep, NewUser, Page, Paged, PasswordHash, Proof, SignIn, SignInChange, StoreError, Users, WithToken,
 };
 
-/// Rows that one step removes.
-const STEP: i64 = 500;
-
 /// A user's columns, without what they sign in with.
 pub(super) const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
                        u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.factor_reset_at, \
@@ -318,25 +315,6 @@ impl SignIn for Store {
                 let user = by_id(tx.db, id)?;
                 tx.audit(&origin, &Deed::of_user(&user, Action::UserJoined))?;
                 Ok(user)
-            })
-            .await
-    }
-}
-
-impl Store {
-    /// Forgets a step of sessions and portal links that have ended. Returns whether there may be more.
-    pub async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
-        self.writer
-            .write(move |tx| {
-                let now = tx.now.as_millis();
-                let sql = "DELETE FROM sessions WHERE token IN \
-                           (SELECT token FROM sessions WHERE expires_at <= ?1 OR seen_at <= ?2 LIMIT ?3)";
-                let unused = tx.now.minus(idle).as_millis();
-                let sessions = tx.db.prepare_cached(sql)?.execute(params![now, unused, STEP])?;
-                let sql = "DELETE FROM portal_links WHERE token IN \
-                           (SELECT token FROM portal_links WHERE expires_at <= ?1 LIMIT ?2)";
-                let links = tx.db.prepare_cached(sql)?.execute(params![now, STEP])?;
-                Ok(sessions + links > 0)
             })
             .await
     }
