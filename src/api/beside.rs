@@ -19,7 +19,7 @@ use super::envelope::{RequestInfo, X_REQUEST_ID, error_body, refuse, respond};
 use super::error::{ApiError, Code, Fault, Language};
 use super::trace::{Traced, within};
 use crate::log_limit::LogLimit;
-use crate::store::{Health, StoreError};
+use crate::store::{Figures, Health, StoreError};
 
 /// A full disk answers every call with 503: each is counted, and not each is logged.
 static SERVER_ERRORS_LOGGED: LogLimit = LogLimit::new();

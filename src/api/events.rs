@@ -14,7 +14,7 @@ use super::event_types::no_object;
 use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
-use crate::store::{Intake, Log};
+use crate::store::{Intake, Log, Snapshot};
 
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;

@@ -10,7 +10,7 @@ use super::Api;
 use super::auth::Caller;
 use super::error::{ApiError, Code, Fault};
 use crate::domain::time::Timestamp;
-use crate::store::{RateWindow, StoreError};
+use crate::store::{Calls, RateWindow, StoreError};
 use crate::waiting::at_most;
 
 /// A call is counted within this time, or refused for want of an answer.

@@ -24,7 +24,7 @@ use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Email, Role};
 use crate::private_files;
 use crate::store::{
-    Accounts, Endpoints, Intake, Log, Memberships, NewApiKey, NewEndpoint, NewUser, Page, Store, Users,
+    Accounts, Endpoints, Intake, Log, Memberships, NewApiKey, NewEndpoint, NewUser, Page, Snapshot, Store, Users,
 };
 
 /// Where everything is kept.

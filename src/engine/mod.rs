@@ -24,7 +24,7 @@ use crate::clock::{Clock, Random};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::egress::{AttemptEnd, Egress, StoredTarget};
 use crate::metrics::Metrics;
-use crate::store::Store;
+use crate::store::Snapshot;
 
 pub use backlog::measure_backlog;
 pub use maintain::{Keep, close_idle, maintain};
@@ -39,14 +39,14 @@ pub trait Sender: Clone + Send + Sync + 'static {
 
 /// Attempts over HTTP, each with the endpoint's row as it is in that moment.
 #[derive(Clone)]
-pub struct HttpSender {
+pub struct HttpSender<S> {
     /// The way out.
     pub egress: Egress,
     /// Where the rows are.
-    pub store: Store,
+    pub store: S,
 }
 
-impl Sender for HttpSender {
+impl<S: Snapshot> Sender for HttpSender<S> {
     async fn send(&self, job: &Job) -> AttemptEnd {
         let view = self.store.view();
         if matches!(job.kind, DeliveryKind::Replay(replay) if job.attempts_made == 0 && view.is_cancelled(replay)) {

@@ -11,7 +11,8 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::Environment;
 use aldaba::store::{
-    Accounts, Dispatch, Intake, Isolation, Keep, KeepScope, KeptAnswer, OpenOptions, Store, StoreError, Unattempted,
+    Accounts, Dispatch, Intake, Isolation, Keep, KeepScope, KeptAnswer, Lifecycle, OpenOptions, Snapshot, Store,
+    StoreError, Unattempted,
 };
 use serde_json::json;
 

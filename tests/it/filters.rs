@@ -10,7 +10,7 @@ use aldaba::domain::event::NewEvent;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::EndpointId;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::store::{Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, Page, Search};
+use aldaba::store::{Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, Page, Search, Snapshot};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver, eventually};

@@ -17,7 +17,8 @@ use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased, Nudge};
 use aldaba::store::{
-    Accounts, Endpoints, Housekeeping, NewEndpoint, OpenError, OpenOptions, Page, PurgePosition, Settlement, Store,
+    Accounts, Endpoints, Housekeeping, Lifecycle, NewEndpoint, OpenError, OpenOptions, Page, PurgePosition, Settlement,
+    Store,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 

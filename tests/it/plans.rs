@@ -9,7 +9,7 @@ use aldaba::domain::id::EndpointId;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::Leased;
-use aldaba::store::{Backlog, Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, Settled, Unattempted};
+use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Isolation, Log, NewEndpoint, Settled, Unattempted};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver, eventually};

@@ -1,7 +1,7 @@
 //! What a database role may do is looked at before a server starts, and what it lacks is named. Only PostgreSQL has roles.
 
 use aldaba::config::Config;
-use aldaba::store::Health;
+use aldaba::store::{Health, Lifecycle};
 
 use crate::app::{App, config};
 use crate::command_line::aldaba;

@@ -10,8 +10,8 @@ use aldaba::domain::secret::Secret;
 use aldaba::domain::statistics::{Came, Counted, SLOTS};
 use aldaba::domain::user::{Email, Role, User};
 use aldaba::store::{
-    Accounts, Endpoints, Factor, Housekeeping, INVITATION_LIFE, Memberships, NewPortalLink, NewUser, PasswordHash,
-    PortalLinks, Proof, SignIn, SignInChange, Statistics, StoreError, Users, WithToken,
+    Accounts, Endpoints, Factor, Housekeeping, INVITATION_LIFE, Lifecycle, Memberships, NewPortalLink, NewUser,
+    PasswordHash, PortalLinks, Proof, SignIn, SignInChange, Statistics, StoreError, Users, WithToken,
 };
 
 use crate::fixture::Fixture;

@@ -3,7 +3,7 @@
 use crate::app::{App, eventually};
 use crate::database;
 use crate::fixture::Fixture;
-use aldaba::store::Intake;
+use aldaba::store::{Intake, Snapshot};
 
 /// One statement freed all leases, and a start waited for it: with more than it could free within its timeout no node
 /// started.

@@ -104,6 +104,7 @@ macro_rules! on_postgres {
     };
 }
 
+mod calls;
 mod catalog;
 mod dispatch;
 mod housekeeping;
@@ -113,6 +114,7 @@ mod people;
 mod replays;
 mod state;
 
+pub use calls::Calls;
 pub use catalog::{Accounts, Catalog, Endpoints};
 pub use dispatch::Dispatch;
 pub use housekeeping::Housekeeping;
@@ -120,4 +122,4 @@ pub use intake::Intake;
 pub use log::{AuditLog, Log, Search, Statistics};
 pub use people::{Memberships, PortalLinks, SignIn, Users};
 pub use replays::{ReplayWork, Replays};
-pub use state::Health;
+pub use state::{Figures, Health, Lifecycle, Snapshot};

@@ -5,8 +5,9 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use tokio_postgres::Row;
 
+use super::calls::owner;
 use super::follow::{Change, write_change};
-use super::{Store, corrupt, execute, get, maybe_whole, number, one, owner, row, rows, text, time, when};
+use super::{Store, corrupt, execute, get, maybe_whole, number, one, row, rows, text, time, when};
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
@@ -268,10 +269,6 @@ impl Store {
         }
         Ok(())
     }
-
-    pub async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
-        write_answer(&self.client().await?, &scope, &kept, self.now()).await
-    }
 }
 
 /// The catalog of a new database.
@@ -424,7 +421,7 @@ pub(super) async fn keep_effect<T>(
     }
 }
 
-async fn write_answer(
+pub(super) async fn write_answer(
     db: &impl GenericClient,
     scope: &KeepScope,
     kept: &KeptAnswer,

@@ -1,4 +1,4 @@
-//! The API's door over all nodes: calls under way with an idempotency key, and the windows of rate limits.
+//! What API calls share over all nodes: kept answers, calls under way with an idempotency key, and the windows of rate limits.
 
 use std::time::Duration;
 
@@ -6,9 +6,10 @@ use deadpool_postgres::GenericClient;
 use foldhash::HashSet;
 use uuid::Uuid;
 
-use super::{Store, column, execute, get, owner, rows};
+use super::admin::write_answer;
+use super::{Store, column, corrupt, execute, get, row, rows, whole};
 use crate::domain::time::Timestamp;
-use crate::store::{CALL_LIFE, KeepScope, RateWindow, StoreError};
+use crate::store::{CALL_LIFE, Calls, KeepScope, KeptAnswer, RateWindow, StoreError};
 
 /// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and so
 /// that large limits do not cost a question for each call.
@@ -32,16 +33,32 @@ pub(super) async fn kept(db: &impl GenericClient, scopes: &[KeepScope]) -> Resul
     Ok(taken)
 }
 
-impl Store {
-    /// A name for one call.
-    pub fn draw_holder(&self) -> Uuid {
-        uuid::Builder::from_random_bytes(self.shared.random.array()).into_uuid()
+impl Calls for Store {
+    async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
+        let db = self.client().await?;
+        let sql = "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = $1 AND path = $2 AND key = $3";
+        let found = row(&db, sql, &[&owner(&scope), &scope.path, &scope.key]).await?;
+        let Some(found) = found else { return Ok(None) };
+        let hash: Vec<u8> = get(&found, "body_hash")?;
+        Ok(Some(KeptAnswer {
+            body_hash: hash.try_into().map_err(|_| corrupt("body_hash"))?,
+            status: whole(&found, "status")?,
+            request_id: get(&found, "request_id")?,
+            answer: get(&found, "answer")?,
+        }))
     }
 
-    /// Marks a call as under way; `false` where it is so on some node already. The mark of a node that was removed is void;
-    /// a process that is no node leaves marks that only run out.
-    pub async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError> {
+    async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
+        write_answer(&self.client().await?, &scope, &kept, self.now()).await
+    }
+
+    fn draw_holder(&self) -> Option<Uuid> {
+        Some(uuid::Builder::from_random_bytes(self.shared.random.array()).into_uuid())
+    }
+
+    async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError> {
         let now = self.now();
+        // The mark of a node that was removed is void. A process that is no node leaves marks that only run out.
         let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at, node) \
                    VALUES ($1, $2, $3, $4, $5, $7) ON CONFLICT (owner, path, key) DO UPDATE SET \
                    holder = excluded.holder, expires_at = excluded.expires_at, node = excluded.node \
@@ -54,8 +71,7 @@ impl Store {
         Ok(begun > 0)
     }
 
-    /// These calls are answered.
-    pub async fn end_calls(&self, calls: &[(KeepScope, Uuid)]) -> Result<(), StoreError> {
+    async fn end_calls(&self, calls: &[(KeepScope, Uuid)]) -> Result<(), StoreError> {
         let sql = "DELETE FROM calls_in_flight c \
                    USING unnest($1::bytea[], $2::text[], $3::text[], $4::uuid[]) AS e(owner, path, key, holder) \
                    WHERE c.owner = e.owner AND c.path = e.path AND c.key = e.key AND c.holder = e.holder";
@@ -69,8 +85,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes calls of the window that is open over all nodes, or opens one.
-    pub async fn take_calls(
+    async fn take_calls(
         &self,
         key: Uuid,
         bucket: &'static str,
@@ -97,4 +112,9 @@ impl Store {
             granted: u32::try_from(granted).unwrap_or(0),
         })
     }
+}
+
+/// Whose answers these are, as a column.
+pub(super) fn owner(scope: &KeepScope) -> Vec<u8> {
+    scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
 }

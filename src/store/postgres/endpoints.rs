@@ -16,7 +16,7 @@ use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
 use crate::store::notice::About;
 use crate::store::shared::{Deed, words};
-use crate::store::{Endpoints, Keep, NewEndpoint, OpenError, StoreError, WithSecret};
+use crate::store::{Endpoints, Keep, NewEndpoint, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, e.status, e.consecutive_failures, \
@@ -146,11 +146,7 @@ impl Endpoints for Store {
 
 impl Store {
     /// Seals every secret with the current master key. Returns how many were sealed anew.
-    pub async fn rekey(&self) -> Result<u64, OpenError> {
-        self.reseal_secrets().await.map_err(|error| OpenError(format!("cannot rekey: {error}")))
-    }
-
-    async fn reseal_secrets(&self) -> Result<u64, StoreError> {
+    pub(super) async fn reseal_secrets(&self) -> Result<u64, StoreError> {
         let keyring = self.shared.keyring();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;

@@ -243,38 +243,36 @@ const TABLES: &[Table] = &[
 /// In `settings`: 0 while a move is under way, 1 when it is done; and the position of each table.
 const STATE: &str = "import";
 
-impl Store {
-    /// Moves everything that the file at `source` holds here, or goes on with it. Returns how many rows that were. `told` is
-    /// told of each table and how many of its rows were moved.
-    pub async fn import(
-        &self,
-        source: &Path,
-        keys: &KeySource,
-        clock: &dyn Clock,
-        mut told: impl FnMut(&str, usize),
-    ) -> Result<usize, OpenError> {
-        let failed =
-            |error: StoreError| OpenError(format!("the import was interrupted: {error}; run it again to go on"));
-        self.begin_import().await?;
-        let export = Export::open(source, clock)?;
-        let old = keys.load(&*self.shared.random)?;
-        let mut moved = 0;
-        for table in TABLES {
-            let mut of_table = 0;
-            loop {
-                let rows = self.import_step(table, &export, &old).await.map_err(failed)?;
-                if rows == 0 {
-                    break;
-                }
-                of_table += rows;
-                told(table.name, of_table);
+/// See [`Lifecycle::import`](crate::store::Lifecycle::import).
+pub(super) async fn import(
+    store: &Store,
+    source: &Path,
+    keys: &KeySource,
+    clock: &dyn Clock,
+    mut told: impl FnMut(&str, usize) + Send,
+) -> Result<usize, OpenError> {
+    let failed = |error: StoreError| OpenError(format!("the import was interrupted: {error}; run it again to go on"));
+    store.begin_import().await?;
+    let export = Export::open(source, clock)?;
+    let old = keys.load(&*store.shared.random)?;
+    let mut moved = 0;
+    for table in TABLES {
+        let mut of_table = 0;
+        loop {
+            let rows = store.import_step(table, &export, &old).await.map_err(failed)?;
+            if rows == 0 {
+                break;
             }
-            moved += of_table;
+            of_table += rows;
+            told(table.name, of_table);
         }
-        self.end_import().await.map_err(failed)?;
-        Ok(moved)
+        moved += of_table;
     }
+    store.end_import().await.map_err(failed)?;
+    Ok(moved)
+}
 
+impl Store {
     /// Only an empty database takes in another, or one that has begun to.
     async fn begin_import(&self) -> Result<(), OpenError> {
         let failed = |error: StoreError| OpenError(format!("cannot import: {error}"));

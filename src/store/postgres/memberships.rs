@@ -1,6 +1,5 @@
 //! One address in several accounts: the users that it has, and the sessions that one sign-in offers. `users` has the rest.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_postgres::Transaction;
@@ -10,7 +9,6 @@ use super::{Store, execute, get, one, row, rows};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountKey, UserId};
-use crate::domain::secret::Keyring;
 use crate::domain::user::{Email, User};
 use crate::store::shared::Deed;
 use crate::store::values::{MAX_OPENED, OFFER_LIFE};
@@ -94,12 +92,6 @@ impl Memberships for Store {
         self.audit(&tx, &Deed::of(account, Action::UserSignedIn, UserId(get(&user, "id")?)), now).await?;
         tx.commit().await?;
         Ok(())
-    }
-}
-
-impl Store {
-    pub fn keyring(&self) -> Arc<Keyring> {
-        self.shared.keyring()
     }
 }
 

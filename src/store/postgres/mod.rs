@@ -44,6 +44,7 @@ mod users;
 mod write;
 
 use std::error::Error as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,10 +54,12 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
-use super::inbox::{Inbox, Nudge, Room};
+use super::inbox::{Nudge, Room};
+use super::keys::KeySource;
 use super::shared::Shared;
 use super::view::View;
-use super::{Health, KeepScope, KeptAnswer, StoreError};
+use super::{Health, Lifecycle, OpenError, StoreError};
+use crate::clock::Clock;
 use crate::domain::audit::Origin;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
@@ -122,60 +125,8 @@ impl Health for Store {
     }
 }
 
-impl Store {
-    /// The same store in somebody's hands.
-    #[must_use]
-    pub fn acting(&self, origin: Origin) -> Self {
-        Self { origin, ..self.clone() }
-    }
-
-    /// What this node knows: see `follow`.
-    pub fn view(&self) -> &View {
-        &self.view
-    }
-
-    /// Deliveries leased to this process and still in memory.
-    pub fn held(&self) -> usize {
-        self.shared.inbox.as_ref().map_or(0, Inbox::held)
-    }
-
-    /// Nodes that deliver.
-    pub fn nodes(&self) -> usize {
-        self.node.share().nodes
-    }
-
-    /// Whether the database still admits this program: a migration may have raised the version that it requires.
-    pub fn check_admitted(&self) -> Result<(), StoreError> {
-        self.node.check_admitted()
-    }
-
-    /// The answer kept under an idempotency key.
-    pub async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
-        let db = self.client().await?;
-        let sql = "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = $1 AND path = $2 AND key = $3";
-        let found = row(&db, sql, &[&owner(&scope), &scope.path, &scope.key]).await?;
-        let Some(found) = found else { return Ok(None) };
-        let hash: Vec<u8> = get(&found, "body_hash")?;
-        Ok(Some(KeptAnswer {
-            body_hash: hash.try_into().map_err(|_| corrupt("body_hash"))?,
-            status: whole(&found, "status")?,
-            request_id: get(&found, "request_id")?,
-            answer: get(&found, "answer")?,
-        }))
-    }
-
-    /// Brings the view up to what was committed before this call.
-    pub async fn refresh(&self) -> Result<(), StoreError> {
-        self.follower.refresh().await
-    }
-
-    /// Whether the view has not been looked after for longer than it should.
-    pub fn is_stale(&self) -> bool {
-        self.follower.is_stale()
-    }
-
-    /// Leaves the nodes.
-    pub async fn leave(&self) -> Result<(), StoreError> {
+impl Lifecycle for Store {
+    async fn close(&self) -> Result<(), StoreError> {
         // Below the minimum version the node has left already, and writes nothing more.
         if self.check_admitted().is_err() {
             return Ok(());
@@ -183,9 +134,32 @@ impl Store {
         self.node.leave(&self.pool, &self.shared).await
     }
 
-    /// Whether what is in memory under this lease may be sent. A command that is no node holds nothing, and may.
-    pub fn holds(&self, lease: i64) -> bool {
-        self.node.key() == 0 || self.node.lease() == Some(lease)
+    async fn rekey(&self) -> Result<u64, OpenError> {
+        // Differs by necessity: all nodes have the same key, which their operator has set before.
+        self.reseal_secrets().await.map_err(|error| OpenError(format!("cannot rekey: {error}")))
+    }
+
+    async fn import(
+        &self,
+        source: &Path,
+        keys: &KeySource,
+        clock: &dyn Clock,
+        told: impl FnMut(&str, usize) + Send,
+    ) -> Result<usize, OpenError> {
+        import::import(self, source, keys, clock, told).await
+    }
+}
+
+impl Store {
+    /// The same store in somebody's hands.
+    #[must_use]
+    pub fn acting(&self, origin: Origin) -> Self {
+        Self { origin, ..self.clone() }
+    }
+
+    /// Whether the database still admits this program: a migration may have raised the version that it requires.
+    pub fn check_admitted(&self) -> Result<(), StoreError> {
+        self.node.check_admitted()
     }
 
     /// A connection of the pool.
@@ -224,11 +198,6 @@ impl Rooms {
     fn forget(&self, endpoint: EndpointKey) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&endpoint);
     }
-}
-
-/// Whose answers these are, as a column.
-fn owner(scope: &KeepScope) -> Vec<u8> {
-    scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
 }
 
 /// Text from outside as PostgreSQL can hold it: without NUL.

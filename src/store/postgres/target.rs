@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Store;
+use super::{Store, in_time};
 use crate::domain::id::EndpointKey;
-use crate::store::{StoreError, Target};
+use crate::domain::secret::Keyring;
+use crate::store::{Snapshot, StoreError, Target, View};
 
 /// How old the view may be for an attempt that asks for nothing.
 const RECENT: Duration = Duration::from_millis(10);
@@ -22,9 +23,30 @@ const RECENT: Duration = Duration::from_millis(10);
 /// And for one that has asked, as it may take a while to hear. An attempt may begin 100 ms before its request is written.
 const FRESH: Duration = Duration::from_millis(70);
 
-impl Store {
-    /// The endpoint's row as it is now; `None` when it is deleted. A node that has lost its leases gets none.
-    pub async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError> {
+impl Snapshot for Store {
+    fn view(&self) -> &View {
+        &self.view
+    }
+
+    async fn refresh(&self) -> Result<(), StoreError> {
+        self.follower.refresh().await
+    }
+
+    async fn refresh_stale(&self) -> Result<(), StoreError> {
+        if self.follower.is_stale() { in_time(self.follower.refresh()).await } else { Ok(()) }
+    }
+
+    fn holds(&self, lease: i64) -> bool {
+        // A command that is no node holds nothing, and may send.
+        self.node.key() == 0 || self.node.lease() == Some(lease)
+    }
+
+    fn keyring(&self) -> Arc<Keyring> {
+        self.shared.keyring()
+    }
+
+    async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError> {
+        // Differs by necessity: a node that has lost its leases gets no endpoint.
         if self.node.key() != 0 && self.node.lease().is_none() {
             return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
         }

@@ -7,8 +7,9 @@ use deadpool_postgres::{GenericClient, Pool};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
+use super::calls::owner;
 use super::turn::Heads;
-use super::{column, owner, turn};
+use super::{column, turn};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;

@@ -409,7 +409,7 @@ impl Tx<'_> {
 
     /// Refuses when an answer is kept under this key.
     pub fn is_free(&self, scope: &crate::store::KeepScope) -> Result<(), StoreError> {
-        if super::intake::kept_answer(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
+        if super::calls::kept_answer(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
     }
 
     /// Keeps an answer that has no effect beside it.
@@ -425,7 +425,7 @@ impl Tx<'_> {
                  created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
-                super::intake::owner(scope),
+                super::calls::owner(scope),
                 scope.path,
                 scope.key,
                 kept.body_hash,

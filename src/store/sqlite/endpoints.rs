@@ -16,7 +16,7 @@ use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
 use crate::store::notice::About;
 use crate::store::shared::{Deed, words};
-use crate::store::{Endpoints, Keep, NewEndpoint, OpenError, StoreError, WithSecret};
+use crate::store::{Endpoints, Keep, NewEndpoint, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
@@ -150,7 +150,7 @@ impl Endpoints for Store {
 
 impl Store {
     /// Seals every secret with the current master key. Returns how many were sealed anew.
-    pub async fn reseal_secrets(&self) -> Result<u64, StoreError> {
+    pub(super) async fn reseal_secrets(&self) -> Result<u64, StoreError> {
         self.shared.reload_keyring();
         let origin = self.origin.clone();
         self.writer
@@ -180,15 +180,6 @@ impl Store {
                 Ok(resealed)
             })
             .await
-    }
-
-    /// Rotates the master key: makes a new one where this program keeps it, and seals every secret anew.
-    pub async fn rekey(&self) -> Result<u64, OpenError> {
-        let source = &self.shared.key_source;
-        source.rotate_file(Some(zeroize::Zeroizing::new(self.shared.random.array())))?;
-        let resealed = self.reseal_secrets().await.map_err(|e| OpenError(format!("cannot rekey: {e}")))?;
-        source.rotate_file(None)?;
-        Ok(resealed)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+use rusqlite::{CachedStatement, Connection, params};
 
 use super::Store;
 use super::dispatch::settle;
@@ -13,7 +13,7 @@ use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::store::inbox::{Leased, Place};
-use crate::store::{Intake, Keep, KeepScope, KeptAnswer, Settlement, StoreError};
+use crate::store::{Intake, Keep, Settlement, StoreError};
 
 impl Intake for Store {
     async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError> {
@@ -82,13 +82,6 @@ impl Intake for Store {
                 Ok(())
             })
             .await
-    }
-}
-
-impl Store {
-    /// Keeps the answer of a call that changed nothing.
-    pub async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
-        self.writer.write(move |tx| tx.keep_answer(&scope, &kept)).await
     }
 }
 
@@ -198,26 +191,4 @@ pub(super) fn insert_delivery(
     tx.book.came(1);
     tx.size.rows += 1;
     Ok(())
-}
-
-/// Whose answers these are, as a column.
-pub(super) fn owner(scope: &KeepScope) -> Vec<u8> {
-    scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
-}
-
-pub(super) fn kept_answer(db: &Connection, scope: &KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
-    let sql =
-        "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = ?1 AND path = ?2 AND key = ?3";
-    let found = db
-        .prepare_cached(sql)?
-        .query_row(params![owner(scope), scope.path, scope.key], |row| {
-            Ok(KeptAnswer {
-                body_hash: row.get("body_hash")?,
-                status: row.get("status")?,
-                request_id: row.get("request_id")?,
-                answer: row.get("answer")?,
-            })
-        })
-        .optional()?;
-    Ok(found)
 }

@@ -1,6 +1,5 @@
 //! One address in several accounts: the users that it has, and the sessions that one sign-in offers. `users` has the rest.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -12,7 +11,6 @@ use super::users::{
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::UserId;
-use crate::domain::secret::Keyring;
 use crate::domain::user::{Email, User};
 use crate::store::shared::Deed;
 use crate::store::values::{MAX_OPENED, OFFER_LIFE};
@@ -111,12 +109,6 @@ impl Memberships for Store {
                 tx.audit(&origin, &Deed::of_user(&user, Action::UserSignedIn))
             })
             .await
-    }
-}
-
-impl Store {
-    pub fn keyring(&self) -> Arc<Keyring> {
-        self.shared.keyring()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! All writes go through `writer`, which commits many at a time; reads have connections of their own (`readers`). Where a
 //! method lives tells who calls it: `admin`, `endpoints` and `users` the API, `intake` publishing, `dispatch` the engine,
-//! `log` and `search` the lists, which `lists` writes and `newest` merges, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping,
+//! `log` and `search` the lists, which `lists` writes and `newest` merges, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping, `calls` idempotency keys,
 //! `checkpoint` SQLite's own log, `id_times` what a wrong clock has made, `export` the move to PostgreSQL, `backlog` the
 //! metrics.
 
@@ -10,6 +10,7 @@ mod admin;
 mod audit;
 mod backlog;
 mod book;
+mod calls;
 mod checkpoint;
 mod counts;
 mod dispatch;
@@ -37,14 +38,18 @@ mod turn;
 mod users;
 mod writer;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::inbox::Inbox;
+use super::keys::KeySource;
 use super::shared::Shared;
 use super::view::View;
-use super::{Health, KeepScope, KeptAnswer, StoreError};
+use super::{Health, Lifecycle, OpenError, Snapshot, StoreError, Target};
+use crate::clock::Clock;
 use crate::domain::audit::Origin;
+use crate::domain::id::EndpointKey;
+use crate::domain::secret::Keyring;
 
 pub(super) use export::Export;
 
@@ -78,26 +83,64 @@ impl Health for Store {
     }
 }
 
+impl Snapshot for Store {
+    fn view(&self) -> &View {
+        &self.view
+    }
+
+    async fn refresh(&self) -> Result<(), StoreError> {
+        // Differs by necessity: the writer shows what it commits, in this and the next two methods.
+        Ok(())
+    }
+
+    async fn refresh_stale(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError> {
+        Ok(self.view.target(endpoint))
+    }
+
+    fn holds(&self, _: i64) -> bool {
+        // Differs by necessity: there is no other process to take a lease over.
+        true
+    }
+
+    fn keyring(&self) -> Arc<Keyring> {
+        self.shared.keyring()
+    }
+}
+
+impl Lifecycle for Store {
+    async fn close(&self) -> Result<(), StoreError> {
+        // Differs by necessity: the next start voids the leases.
+        Ok(())
+    }
+
+    async fn rekey(&self) -> Result<u64, OpenError> {
+        let source = &self.shared.key_source;
+        source.rotate_file(Some(zeroize::Zeroizing::new(self.shared.random.array())))?;
+        let resealed = self.reseal_secrets().await.map_err(|e| OpenError(format!("cannot rekey: {e}")))?;
+        source.rotate_file(None)?;
+        Ok(resealed)
+    }
+
+    async fn import(
+        &self,
+        _: &Path,
+        _: &KeySource,
+        _: &dyn Clock,
+        _: impl FnMut(&str, usize) + Send,
+    ) -> Result<usize, OpenError> {
+        Err(OpenError("cannot import: database_url must be a PostgreSQL database".into()))
+    }
+}
+
 impl Store {
     /// The same store in somebody's hands.
     #[must_use]
     pub fn acting(&self, origin: Origin) -> Self {
         Self { origin, ..self.clone() }
-    }
-
-    /// What attempts and authentication look at: as fresh as the last commit.
-    pub fn view(&self) -> &View {
-        &self.view
-    }
-
-    /// Deliveries leased to this process and still in memory.
-    pub fn held(&self) -> usize {
-        self.shared.inbox.as_ref().map_or(0, Inbox::held)
-    }
-
-    /// The answer kept under an idempotency key.
-    pub async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
-        self.read_short(scope.account, move |db| intake::kept_answer(db, &scope)).await
     }
 }
 
