@@ -27,32 +27,23 @@ pub use values::*;
 pub use view::{EventTypes, View};
 
 /// Where everything is kept. Clones share it.
-#[derive(Clone)]
-pub struct Store(Which);
-
-#[derive(Clone)]
-enum Which {
-    Sqlite(sqlite::Store),
-    Postgres(postgres::Store),
-}
+pub type Store = AnyStore<sqlite::Store, postgres::Store>;
 
 impl Store {
     /// Opens the database, brings it to this program's version and starts what works on it.
     pub async fn open(options: OpenOptions) -> Result<Self, OpenError> {
         match options.database.clone() {
-            Database::Sqlite(path) => sqlite::Store::open(&path, options).map(|store| Self(Which::Sqlite(store))),
-            Database::Postgres(url) => {
-                postgres::Store::open(url, options).await.map(|store| Self(Which::Postgres(store)))
-            }
+            Database::Sqlite(path) => sqlite::Store::open(&path, options).map(Self::Sqlite),
+            Database::Postgres(url) => postgres::Store::open(url, options).await.map(Self::Postgres),
         }
     }
 
     /// The same store in somebody's hands: the audit log says of changes that are made through it that they made them.
     #[must_use]
     pub fn acting(&self, origin: Origin) -> Self {
-        Self(match &self.0 {
-            Which::Sqlite(store) => Which::Sqlite(store.acting(origin)),
-            Which::Postgres(store) => Which::Postgres(store.acting(origin)),
-        })
+        match self {
+            Self::Sqlite(store) => Self::Sqlite(store.acting(origin)),
+            Self::Postgres(store) => Self::Postgres(store.acting(origin)),
+        }
     }
 }

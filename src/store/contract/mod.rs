@@ -1,16 +1,15 @@
 //! What the rest of the program may ask of a store: one trait for each role of a caller.
 //!
 //! A method is declared once, here, and its promise is written here, once. `sqlite::Store` and `postgres::Store`
-//! implement the traits. `role!` makes the trait and its implementation for [`Store`](super::Store) from one
-//! declaration, so that a method that a store lacks does not compile. `tests/it/` holds both stores to the promises.
+//! implement the traits. `role!` makes the trait and its implementation for [`AnyStore`] from one declaration, so that a
+//! method that a store lacks does not compile. `tests/it/` holds both stores to the promises.
 
-/// Declares a role: a trait, and its implementation for [`Store`](super::Store), which forwards to the store that is
-/// open.
+/// Declares a role: a trait, and its implementation for [`AnyStore`], which forwards to the store that is open.
 ///
 /// On PostgreSQL a call is refused where the database requires a later program, and it ends after a bounded time
-/// (`postgres::in_time`). A declaration makes exceptions: with `#[postgres(unchecked)]` an outdated program may call
-/// the method, with `#[postgres(unbounded)]` the method bounds its time itself, or may take as long as it needs. A
-/// method that is not `async` asks no database and is forwarded as it is.
+/// ([`Remote`]). A declaration makes exceptions: with `#[postgres(unchecked)]` an outdated program may call the method,
+/// with `#[postgres(unbounded)]` the method bounds its time itself, or may take as long as it needs. A method that is not
+/// `async` asks no database and is forwarded as it is.
 macro_rules! role {
     ($(#[doc = $doc:literal])* pub trait $Role:ident $(: $Super:ident)? { $($methods:tt)* }) => {
         $(#[doc = $doc])*
@@ -18,7 +17,7 @@ macro_rules! role {
             declare! { $($methods)* }
         }
 
-        impl $Role for $crate::store::Store {
+        impl<S: $Role, P: $Role + $crate::store::contract::Remote> $Role for $crate::store::contract::AnyStore<S, P> {
             forward! { $($methods)* }
         }
     };
@@ -48,7 +47,7 @@ macro_rules! declare {
     };
 }
 
-/// The methods of a role's implementation for [`Store`](super::Store).
+/// The methods of a role's implementation for [`AnyStore`].
 macro_rules! forward {
     () => {};
     (
@@ -58,10 +57,10 @@ macro_rules! forward {
         $($rest:tt)*
     ) => {
         async fn $name(&self $(, $argument: $type)*) -> $output {
-            match &self.0 {
-                $crate::store::Which::Sqlite(store) => store.$name($($argument),*).await,
-                $crate::store::Which::Postgres(store) => {
-                    on_postgres!(($($($exception),+)?) store, store.$name($($argument),*))
+            match self {
+                Self::Sqlite(store) => store.$name($($argument),*).await,
+                Self::Postgres(store) => {
+                    on_postgres!(($($($exception),+)?) P, store, store.$name($($argument),*))
                 }
             }
         }
@@ -73,9 +72,9 @@ macro_rules! forward {
         $($rest:tt)*
     ) => {
         fn $name(&self $(, $argument: $type)*) -> $output {
-            match &self.0 {
-                $crate::store::Which::Sqlite(store) => store.$name($($argument),*),
-                $crate::store::Which::Postgres(store) => store.$name($($argument),*),
+            match self {
+                Self::Sqlite(store) => store.$name($($argument),*),
+                Self::Postgres(store) => store.$name($($argument),*),
             }
         }
         forward! { $($rest)* }
@@ -84,26 +83,27 @@ macro_rules! forward {
 
 /// A call of the store on PostgreSQL, with the exceptions of its declaration.
 macro_rules! on_postgres {
-    (() $store:ident, $call:expr) => {
+    (() $Remote:ident, $store:ident, $call:expr) => {
         match $store.check_admitted() {
-            Ok(()) => $crate::store::postgres::in_time($call).await,
+            Ok(()) => $Remote::in_time($call).await,
             Err(error) => Err(error),
         }
     };
-    ((unchecked) $store:ident, $call:expr) => {
-        $crate::store::postgres::in_time($call).await
+    ((unchecked) $Remote:ident, $store:ident, $call:expr) => {
+        $Remote::in_time($call).await
     };
-    ((unbounded) $store:ident, $call:expr) => {
+    ((unbounded) $Remote:ident, $store:ident, $call:expr) => {
         match $store.check_admitted() {
             Ok(()) => $call.await,
             Err(error) => Err(error),
         }
     };
-    ((unchecked, unbounded) $store:ident, $call:expr) => {
+    ((unchecked, unbounded) $Remote:ident, $store:ident, $call:expr) => {
         $call.await
     };
 }
 
+mod any_store;
 mod calls;
 mod catalog;
 mod dispatch;
@@ -114,6 +114,7 @@ mod people;
 mod replays;
 mod state;
 
+pub use any_store::{AnyStore, Remote};
 pub use calls::Calls;
 pub use catalog::{Accounts, Catalog, Endpoints};
 pub use dispatch::Dispatch;

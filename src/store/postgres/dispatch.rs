@@ -135,7 +135,7 @@ impl Dispatch for Store {
         // Differs by necessity: each batch is a transaction of its own, and fails alone. An outdated node begins no batch,
         // but ends what it has begun, as far as its lease stands.
         if isolation == Isolation::Shared {
-            self.check_admitted()?;
+            self.node.check_admitted()?;
         }
         match self.settle_delivered(&settlements).await? {
             Some(settled) => Ok(settled),

@@ -58,7 +58,7 @@ use super::inbox::{Nudge, Room};
 use super::keys::KeySource;
 use super::shared::Shared;
 use super::view::View;
-use super::{Health, Lifecycle, OpenError, StoreError};
+use super::{Health, Lifecycle, OpenError, Remote, StoreError};
 use crate::clock::Clock;
 use crate::domain::audit::Origin;
 use crate::domain::id::EndpointKey;
@@ -88,11 +88,8 @@ pub struct Store {
     origin: Origin,
 }
 
-/// An end for a call over the network. It is in a box from the beginning: what calls a store that may be another has no room
-/// for it.
-pub(super) fn in_time<T>(
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> impl Future<Output = Result<T, StoreError>> {
+/// An end for a call over the network. See [`Remote::in_time`].
+fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>) -> impl Future<Output = Result<T, StoreError>> {
     let call = Box::pin(call);
     async {
         let late = |_| {
@@ -101,6 +98,18 @@ pub(super) fn in_time<T>(
             StoreError::Unavailable("it did not answer in time".into())
         };
         tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(late)?
+    }
+}
+
+impl Remote for Store {
+    fn check_admitted(&self) -> Result<(), StoreError> {
+        self.node.check_admitted()
+    }
+
+    fn in_time<T>(
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> impl Future<Output = Result<T, StoreError>> + Send {
+        in_time(call)
     }
 }
 
@@ -128,7 +137,7 @@ impl Health for Store {
 impl Lifecycle for Store {
     async fn close(&self) -> Result<(), StoreError> {
         // Below the minimum version the node has left already, and writes nothing more.
-        if self.check_admitted().is_err() {
+        if self.node.check_admitted().is_err() {
             return Ok(());
         }
         self.node.leave(&self.pool, &self.shared).await
@@ -155,11 +164,6 @@ impl Store {
     #[must_use]
     pub fn acting(&self, origin: Origin) -> Self {
         Self { origin, ..self.clone() }
-    }
-
-    /// Whether the database still admits this program: a migration may have raised the version that it requires.
-    pub fn check_admitted(&self) -> Result<(), StoreError> {
-        self.node.check_admitted()
     }
 
     /// A connection of the pool.
