@@ -1,8 +1,8 @@
 //! Everything that is kept: the only floor that knows SQL.
 //!
-//! [`Store`] is one of two: `sqlite/`, embedded, or `postgres/`, which many nodes share. `values` goes in and out, `view` is
-//! what was last committed, `inbox` is the way to the engine. What is decided, `domain` decides; what is sent, the engine
-//! sends. `contract` declares what both can do, and says what each method promises.
+//! [`Store`] is one of two: `sqlite/`, embedded, or `postgres/`, which many nodes share. `values` goes in and out,
+//! `view` is what was last committed, `inbox` is the way to the engine. What is decided, `domain` decides; what is
+//! sent, the engine sends. `contract` declares what both can do, and says what each method promises.
 
 mod compatible;
 mod contract;

@@ -1,15 +1,15 @@
 //! What the rest of the program may ask of a store: one trait for each role of a caller.
 //!
 //! A method is declared once, here, and its promise is written here, once. `sqlite::Store` and `postgres::Store`
-//! implement the traits. `role!` makes the trait and its implementation for [`AnyStore`] from one declaration, so that a
-//! method that a store lacks does not compile. `tests/it/` holds both stores to the promises.
+//! implement the traits. `role!` makes the trait and its implementation for [`AnyStore`] from one declaration, so that
+//! a method that a store lacks does not compile. `tests/it/` holds both stores to the promises.
 
 /// Declares a role: a trait, and its implementation for [`AnyStore`], which forwards to the store that is open.
 ///
 /// On PostgreSQL a call is refused where the database requires a later program, and it ends after a bounded time
 /// ([`Remote`]). A declaration makes exceptions: with `#[postgres(unchecked)]` an outdated program may call the method,
-/// with `#[postgres(unbounded)]` the method bounds its time itself, or may take as long as it needs. A method that is not
-/// `async` asks no database and is forwarded as it is.
+/// with `#[postgres(unbounded)]` the method bounds its time itself, or may take as long as it needs. A method that is
+/// not `async` asks no database and is forwarded as it is.
 macro_rules! role {
     ($(#[doc = $doc:literal])* pub trait $Role:ident $(: $Super:ident)? { $($methods:tt)* }) => {
         $(#[doc = $doc])*

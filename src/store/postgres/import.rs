@@ -16,7 +16,7 @@ use super::{Store, execute, get, one, row};
 use crate::clock::Clock;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::store::keys::KeySource;
-use crate::store::sqlite::Export;
+use crate::store::sqlite::export::Export;
 use crate::store::{OpenError, StoreError};
 
 /// Rows in one commit.

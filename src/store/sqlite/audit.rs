@@ -3,9 +3,9 @@
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::Store;
-use super::admin::{account, count, sql_offset};
-use super::book::uuid;
-use super::writer::Tx;
+use super::catalog_rows::account;
+use super::columns::{count, sql_offset, uuid};
+use super::tx::Tx;
 use crate::domain::audit::{AuditEntry, AuditFilter, Origin};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;

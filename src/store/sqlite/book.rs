@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::{admin, lists, parsed};
+use super::columns::{health, parsed, time, uuid};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
@@ -169,7 +169,7 @@ impl Book {
 
     /// Reads how far the lists go.
     pub fn read_recent(&mut self, db: &Connection) -> Result<(), StoreError> {
-        let (listed_to, recent) = lists::recent(db)?;
+        let (listed_to, recent) = recent(db)?;
         self.listed_to = listed_to;
         self.recent = usize::try_from(recent).unwrap_or(0);
         Ok(())
@@ -239,7 +239,7 @@ impl Book {
                 }
                 Touched::ApiKey(id) => self.refresh_api_key(db, id)?,
                 Touched::EventTypes => {
-                    self.types = Arc::new(admin::event_types(db)?);
+                    self.types = Arc::new(super::catalog_rows::event_types(db)?);
                     self.changes.push(Change::EventTypes(self.types.clone()));
                 }
             }
@@ -330,9 +330,9 @@ impl Book {
         }
         self.load_endpoints(db, shared, None)?;
         self.read_recent(db)?;
-        let keys = admin::api_keys(db)?;
+        let keys = super::catalog_rows::api_keys(db)?;
         self.key_hashes = keys.iter().map(|(hash, key)| (key.id, *hash)).collect();
-        self.types = Arc::new(admin::event_types(db)?);
+        self.types = Arc::new(super::catalog_rows::event_types(db)?);
         Ok(keys)
     }
 
@@ -364,7 +364,7 @@ impl Book {
     }
 
     fn refresh_api_key(&mut self, db: &Connection, id: ApiKeyId) -> Result<(), StoreError> {
-        let found = admin::api_key(db, id)?;
+        let found = super::catalog_rows::api_key(db, id)?;
         if let Some((hash, key)) = found {
             self.key_hashes.insert(id, hash);
             self.changes.push(Change::ApiKey(hash, Some(Arc::new(key))));
@@ -495,18 +495,8 @@ fn secrets_of(db: &Connection, key: EndpointKey) -> rusqlite::Result<Vec<(Sealed
     rows.collect()
 }
 
-pub(super) fn health(row: &Row<'_>) -> rusqlite::Result<EndpointHealth> {
-    Ok(EndpointHealth {
-        status: parsed(row, "status", EndpointStatus::from_column)?,
-        consecutive_failures: row.get("consecutive_failures")?,
-        failing_since: time(row, "failing_since")?,
-    })
-}
-
-pub(super) fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
-}
-
-pub(super) fn uuid(row: &Row<'_>, column: &str) -> rusqlite::Result<uuid::Uuid> {
-    parsed(row, column, |bytes: Vec<u8>| uuid::Uuid::from_slice(&bytes).ok())
+/// The newest delivery that is listed, and how many are newer.
+fn recent(db: &Connection) -> rusqlite::Result<(i64, i64)> {
+    let sql = "SELECT value, (SELECT COUNT(*) FROM recent_deliveries) FROM settings WHERE name = 'listed_to'";
+    db.prepare_cached(sql)?.query_row([], |row| row.try_into())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::Store;
-use super::admin::account;
+use super::catalog_rows::account;
 use super::endpoints::find;
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
 
-use super::admin::account;
-use super::book::{health, time, uuid};
-use super::writer::Tx;
-use super::{Store, parsed};
+use super::Store;
+use super::catalog_rows::account;
+use super::columns::{health, parsed, time, uuid};
+use super::tx::Tx;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, Ordering};

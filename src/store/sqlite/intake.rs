@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{CachedStatement, Connection, params};
+use rusqlite::params;
 
 use super::Store;
 use super::dispatch::settle;
 use super::endpoints::find;
-use super::writer::Tx;
+use super::tx::{Tx, insert_delivery, insert_event};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
-use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
+use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
 use crate::store::inbox::{Leased, Place};
 use crate::store::{Intake, Keep, Settlement, StoreError};
 
@@ -137,58 +137,4 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
         occurred_at: new.occurred_at,
         deliveries,
     })
-}
-
-/// The statements that write events and deliveries. They are looked up once for all writes of a transaction.
-pub(super) struct Inserts<'a> {
-    event: CachedStatement<'a>,
-    payload: CachedStatement<'a>,
-    delivery: CachedStatement<'a>,
-}
-
-impl<'a> Inserts<'a> {
-    pub fn prepare(db: &'a Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            event: db.prepare_cached(
-                "INSERT INTO events (id, account, type, occurred_at, validation_id, deliveries) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?,
-            payload: db.prepare_cached("INSERT INTO payloads (event, body) VALUES (?1, ?2)")?,
-            delivery: db.prepare_cached(
-                "INSERT INTO deliveries (id, endpoint, event, due_at, lease) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?,
-        })
-    }
-}
-
-#[expect(clippy::too_many_arguments, reason = "they are the columns of one row")]
-pub(super) fn insert_event(
-    tx: &mut Tx<'_>,
-    id: EventId,
-    account: AccountKey,
-    event_type: &str,
-    occurred_at: i64,
-    validation: Option<[u8; 16]>,
-    deliveries: u32,
-    body: &[u8],
-) -> Result<(), StoreError> {
-    tx.inserts.event.execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries])?;
-    tx.inserts.payload.execute(params![id.0, body])?;
-    tx.size.bytes += body.len();
-    tx.size.rows += 1;
-    Ok(())
-}
-
-pub(super) fn insert_delivery(
-    tx: &mut Tx<'_>,
-    id: DeliveryId,
-    endpoint: EndpointKey,
-    event: EventId,
-    leased: bool,
-) -> Result<(), StoreError> {
-    let (due_at, lease) = if leased { (None, Some(tx.lease)) } else { (Some(tx.now.as_millis()), None) };
-    tx.inserts.delivery.execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
-    tx.book.came(1);
-    tx.size.rows += 1;
-    Ok(())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -66,12 +66,6 @@ impl Tx<'_> {
         }
         Ok(())
     }
-}
-
-/// The newest delivery that is listed, and how many are newer.
-pub(super) fn recent(db: &Connection) -> rusqlite::Result<(i64, i64)> {
-    let sql = "SELECT value, (SELECT COUNT(*) FROM recent_deliveries) FROM settings WHERE name = 'listed_to'";
-    db.prepare_cached(sql)?.query_row([], |row| row.try_into())
 }
 
 /// Frees all that is leased. Returns how many that were.

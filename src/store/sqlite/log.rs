@@ -2,11 +2,11 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::admin::{account, sql_offset};
-use super::book::{time, uuid};
+use super::catalog_rows::account;
+use super::columns::{parsed, sql_offset, time, uuid};
 use super::endpoints::find;
 use super::newest::{Wanted, newest_ids};
-use super::{Store, id_times, parsed};
+use super::{Store, id_times};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};

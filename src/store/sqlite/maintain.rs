@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::admin::own_retention;
+use super::catalog_rows::own_retention;
 use super::lists::list_recent;
-use super::writer::Tx;
+use super::tx::Tx;
 use super::{Store, id_times};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, params};
 
 use super::Store;
 use super::users::{
@@ -110,17 +110,4 @@ impl Memberships for Store {
             })
             .await
     }
-}
-
-/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them.
-pub(super) fn check_recipe(
-    db: &Connection,
-    email: &Email,
-    user: UserId,
-    password: &PasswordHash,
-) -> Result<(), StoreError> {
-    let sql = "SELECT 1 FROM users WHERE email = ?1 AND id <> ?2 AND password IS NOT NULL \
-               AND substr(password, 1, length(?3) + 1) <> ?3 || '$'";
-    let parameters = params![email.as_str(), user.0.as_bytes(), password.recipe()];
-    if db.prepare_cached(sql)?.exists(parameters)? { Err(StoreError::OtherRecipe) } else { Ok(()) }
 }

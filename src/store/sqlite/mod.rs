@@ -1,30 +1,40 @@
 //! The embedded store: one file, one writer thread, a few readers.
 //!
-//! All writes go through `writer`, which commits many at a time; reads have connections of their own (`readers`). Where a
-//! method lives tells who calls it: `admin`, `endpoints` and `users` the API, `intake` publishing, `dispatch` the engine,
-//! `log` and `search` the lists, which `lists` writes and `newest` merges, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping, `calls` idempotency keys,
-//! `checkpoint` SQLite's own log, `id_times` what a wrong clock has made, `export` the move to PostgreSQL, `backlog` the
-//! metrics.
+//! All writes go through `writer`, which commits many at a time: `queue` and `group_commit` gather them, `tx` is what a
+//! write sees, `book` what the writer knows without asking, `leases` and `lists` what it looks after by itself. Reads
+//! have connections of their own (`readers`). `checkpoint` looks after SQLite's own log.
+//!
+//! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
+//! `endpoints`, `intake`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `users` and here. What
+//! several of them use is in files below them: `catalog_rows` and `columns` read rows, `newest` merges lists, `notice`
+//! writes operational events, `turn` is the order of deliveries, `id_times` the times of ids.
+//!
+//! `open` opens the store (`connection`, `migrate`, `peer`), `export` reads it for its move to PostgreSQL.
 
 mod admin;
 mod audit;
 mod backlog;
 mod book;
 mod calls;
+mod catalog_rows;
 mod checkpoint;
+mod columns;
+mod connection;
 mod counts;
 mod dispatch;
 mod endpoints;
-mod export;
+pub(super) mod export;
 #[cfg(test)]
 mod faults;
 mod group_commit;
 mod id_times;
 mod intake;
+mod leases;
 mod lists;
 mod log;
 mod maintain;
 mod memberships;
+mod migrate;
 mod newest;
 mod notice;
 mod open;
@@ -35,12 +45,12 @@ mod readers;
 mod replay;
 mod search;
 mod turn;
+mod tx;
 mod users;
 mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::keys::KeySource;
 use super::shared::Shared;
@@ -50,14 +60,6 @@ use crate::clock::Clock;
 use crate::domain::audit::Origin;
 use crate::domain::id::EndpointKey;
 use crate::domain::secret::Keyring;
-
-pub(super) use export::Export;
-
-/// How long a statement waits for another process (the command line beside the server) to finish its write.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a call waits for a place in the writer's queue.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The embedded store. Clones share it.
 #[derive(Clone)]
@@ -142,32 +144,4 @@ impl Store {
     pub fn acting(&self, origin: Origin) -> Self {
         Self { origin, ..self.clone() }
     }
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::Error as E;
-        match error {
-            E::QueryReturnedNoRows => Self::NotFound,
-            // Only what `readers` has ended is interrupted.
-            E::SqliteFailure(code, _) if code.code == rusqlite::ErrorCode::OperationInterrupted => Self::TooSlow,
-            E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) => {
-                Self::Corrupt(error.to_string())
-            }
-            other => Self::Unavailable(other.to_string()),
-        }
-    }
-}
-
-/// Reads a column through `parse`; what it refuses is named as corrupt.
-fn parsed<T, C: rusqlite::types::FromSql>(
-    row: &rusqlite::Row<'_>,
-    column: &str,
-    parse: impl FnOnce(C) -> Option<T>,
-) -> rusqlite::Result<T> {
-    let index = row.as_ref().column_index(column)?;
-    let kind = row.get_ref(index)?.data_type();
-    parse(row.get(index)?).ok_or_else(|| {
-        rusqlite::Error::FromSqlConversionFailure(index, kind, format!("{column} holds an impossible value").into())
-    })
 }

@@ -2,8 +2,7 @@
 
 use rusqlite::params;
 
-use super::intake::{insert_delivery, insert_event};
-use super::writer::Tx;
+use super::tx::{Tx, insert_delivery, insert_event};
 use crate::domain::delivery::Outcome;
 use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
@@ -92,7 +91,7 @@ impl Tx<'_> {
             Ok(About {
                 account: AccountKey(row.get("account")?),
                 key,
-                id: EndpointId(super::book::uuid(row, "id")?),
+                id: EndpointId(super::columns::uuid(row, "id")?),
                 url: row.get("url")?,
             })
         })?)

@@ -2,10 +2,10 @@
 
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::admin::{account, count, sql_offset};
-use super::book::{time, uuid};
+use super::Store;
+use super::catalog_rows::account;
+use super::columns::{count, parsed, sql_offset, time, uuid};
 use super::users::draw_token;
-use super::{Store, parsed};
 use crate::domain::account::KeyHash;
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId};

@@ -6,14 +6,15 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::admin::account;
-use super::book::{EndpointRow, time, uuid};
-use super::dispatch::take_back;
+use super::book::EndpointRow;
+use super::catalog_rows::account;
+use super::columns::{parsed, time, uuid};
 use super::endpoints::find;
+use super::leases::take_back;
 use super::log::find_delivery;
 use super::turn::pass_turn;
-use super::writer::Tx;
-use super::{Store, id_times, parsed};
+use super::tx::Tx;
+use super::{Store, id_times};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};

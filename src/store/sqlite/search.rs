@@ -3,8 +3,8 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::admin::account;
-use super::book::uuid;
+use super::catalog_rows::account;
+use super::columns::uuid;
 use super::log::{DELIVERY_COLUMNS, deliveries_of, delivery_from_row};
 use super::newest::{Wanted, newest_ids};
 use super::{Store, id_times};

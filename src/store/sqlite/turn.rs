@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;

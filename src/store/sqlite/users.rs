@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::admin::{account, count, sql_offset};
-use super::book::{time, uuid};
-use super::memberships::check_recipe;
-use super::writer::Tx;
-use super::{Store, parsed};
+use super::Store;
+use super::catalog_rows::account;
+use super::columns::{count, parsed, sql_offset, time, uuid};
+use super::tx::Tx;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, UserId};
@@ -486,4 +485,17 @@ pub(super) fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
         created_at: Timestamp::from_millis(row.get("created_at")?),
         updated_at: Timestamp::from_millis(row.get("updated_at")?),
     })
+}
+
+/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them.
+pub(super) fn check_recipe(
+    db: &Connection,
+    email: &Email,
+    user: UserId,
+    password: &PasswordHash,
+) -> Result<(), StoreError> {
+    let sql = "SELECT 1 FROM users WHERE email = ?1 AND id <> ?2 AND password IS NOT NULL \
+               AND substr(password, 1, length(?3) + 1) <> ?3 || '$'";
+    let parameters = params![email.as_str(), user.0.as_bytes(), password.recipe()];
+    if db.prepare_cached(sql)?.exists(parameters)? { Err(StoreError::OtherRecipe) } else { Ok(()) }
 }

@@ -12,15 +12,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::book::Book;
 use super::checkpoint::Checkpoints;
 use super::group_commit::GroupCommit;
-use super::intake::Inserts;
 use super::lists::{is_to_be_listed, is_to_be_listed_beside, list_recent};
 use super::queue::{Next, Receiver, Sender, queue};
-use super::{QUEUE_TIMEOUT, dispatch, id_times, peer};
+use super::tx::{AfterCommit, Inserts, Size, Tx};
+use super::{id_times, peer};
 use crate::domain::id::{DeliveryId, EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
 use crate::log_limit::LogLimit;
 use crate::store::StoreError;
-use crate::store::inbox::{Leased, Nudge};
+use crate::store::inbox::Nudge;
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::waiting::at_most;
@@ -34,60 +34,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is looked for leases that memory does not hold.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a write sees: the connection inside the transaction, and what waits for its commit. All writes of a transaction
-/// share it.
-pub(super) struct Tx<'a> {
-    pub db: &'a Connection,
-    pub inserts: Inserts<'a>,
-    pub book: &'a mut Book,
-    pub shared: &'a Shared,
-    pub ids: &'a mut IdSequence,
-    /// The time of this transaction.
-    pub now: Timestamp,
-    /// The lease of this process; 0 in one that does not deliver.
-    pub lease: i64,
-    pub after: &'a mut AfterCommit,
-    /// What has been written.
-    pub size: &'a mut Size,
-}
-
-/// Bytes of bodies in one transaction: more is cut between two writes. One call stays one commit, so that a batch may come
-/// to as much again. It is a quarter of the log from which on writers wait for a checkpoint.
-const MAX_TRANSACTION_BYTES: usize = 8 << 20;
-
-/// Rows of events, deliveries and outcomes in one transaction, cut in the same way: so many take some 50 ms.
-const MAX_TRANSACTION_ROWS: usize = 8_192;
-
-/// How much a transaction has written.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Size {
-    pub bytes: usize,
-    pub rows: usize,
-}
-
-impl Size {
-    fn is_full(self) -> bool {
-        self.bytes >= MAX_TRANSACTION_BYTES || self.rows >= MAX_TRANSACTION_ROWS
-    }
-}
-
-/// What happens after the commit, and does not happen without it.
-#[derive(Default)]
-pub(super) struct AfterCommit {
-    pub jobs: Vec<Leased>,
-    pub due: Vec<(EndpointKey, Timestamp)>,
-}
-
-impl AfterCommit {
-    fn mark(&self) -> (usize, usize) {
-        (self.jobs.len(), self.due.len())
-    }
-
-    fn rewind(&mut self, (jobs, due): (usize, usize)) {
-        self.jobs.truncate(jobs);
-        self.due.truncate(due);
-    }
-}
+/// How long a call waits for a place in the writer's queue.
+pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 trait Write: Send {
     /// Whether it touches endpoints and accounts through the book alone, and refuses before it has written anything.
@@ -140,7 +88,7 @@ impl Write for FreeLost {
     }
 
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        dispatch::free_lost(tx, &self.0)
+        super::leases::free_lost(tx, &self.0)
     }
 
     fn answer(self: Box<Self>, _: Result<(), StoreError>) {
@@ -344,7 +292,7 @@ impl Writer {
     fn sweep(&mut self) {
         self.swept = Instant::now();
         let Some(inbox) = &self.shared.inbox else { return };
-        match dispatch::lost_leases(&self.db, self.lease, inbox.names()) {
+        match super::leases::lost_leases(&self.db, self.lease, inbox.names()) {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => self.commit(vec![Box::new(FreeLost(lost))]),
             Err(error) => tracing::warn!(%error, "it could not be looked for lost leases"),
