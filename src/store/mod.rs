@@ -6,6 +6,7 @@
 
 mod compatible;
 mod contract;
+mod errors;
 mod fair_slots;
 pub mod inbox;
 mod intake_shares;
@@ -14,6 +15,7 @@ mod notice;
 mod open;
 mod pings;
 mod postgres;
+mod postgres_url;
 mod shared;
 mod sqlite;
 mod values;
@@ -22,6 +24,7 @@ mod view;
 use crate::domain::audit::Origin;
 
 pub use contract::*;
+pub use errors::*;
 pub use open::{Database, PostgresUrl};
 pub use values::*;
 pub use view::{EventTypes, View};

@@ -4,8 +4,9 @@ use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::admin::{account, offset};
-use super::{Store, corrupt, execute, get, search_failed, snapshot, text, when};
+use super::Store;
+use super::catalog_rows::account;
+use super::sql::{corrupt, execute, get, offset, search_failed, snapshot, text, when};
 use crate::domain::audit::{AuditEntry, AuditFilter};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;

@@ -1,6 +1,7 @@
 //! Figures for operators: what is due, and what waits for the database.
 
-use super::{Store, get, one, snapshot, time};
+use super::Store;
+use super::sql::{get, one, snapshot, time};
 use crate::store::inbox::Inbox;
 use crate::store::{Backlog, DatabaseLoad, Figures, StoreError};
 

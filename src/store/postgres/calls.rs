@@ -2,36 +2,17 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::GenericClient;
-use foldhash::HashSet;
 use uuid::Uuid;
 
-use super::admin::write_answer;
-use super::{Store, column, corrupt, execute, get, row, rows, whole};
+use super::Store;
+use super::kept_answers::{kept, owner, write_answer};
+use super::sql::{column, corrupt, execute, get, row, whole};
 use crate::domain::time::Timestamp;
 use crate::store::{CALL_LIFE, Calls, KeepScope, KeptAnswer, RateWindow, StoreError};
 
 /// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and so
 /// that large limits do not cost a question for each call.
 const PARTS: u32 = 500;
-
-/// Those of the scopes in which an answer is kept.
-pub(super) async fn kept(db: &impl GenericClient, scopes: &[KeepScope]) -> Result<HashSet<KeepScope>, StoreError> {
-    let mut taken = HashSet::default();
-    if scopes.is_empty() {
-        return Ok(taken);
-    }
-    let owners: Vec<_> = scopes.iter().map(owner).collect();
-    let paths: Vec<_> = scopes.iter().map(|scope| scope.path.as_str()).collect();
-    let keys: Vec<_> = scopes.iter().map(|scope| scope.key.as_str()).collect();
-    let sql = "SELECT s.place FROM unnest($1::bytea[], $2::text[], $3::text[]) WITH ORDINALITY AS s(owner, path, key, place) \
-               JOIN kept_answers k ON k.owner = s.owner AND k.path = s.path AND k.key = s.key";
-    for row in rows(db, sql, &[&owners, &paths, &keys]).await? {
-        let place = usize::try_from(get::<i64>(&row, "place")? - 1).unwrap_or(usize::MAX);
-        taken.extend(scopes.get(place).cloned());
-    }
-    Ok(taken)
-}
 
 impl Calls for Store {
     async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
@@ -65,7 +46,7 @@ impl Calls for Store {
                    WHERE c.expires_at < $6 OR (c.node <> 0 AND \
                    NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = c.node AND n.seen_at >= 0))";
         let (ends, node) = (now.plus(CALL_LIFE).as_millis(), self.node.lease().unwrap_or(0));
-        let parameters: super::Params<'_> =
+        let parameters: super::sql::Params<'_> =
             &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis(), &node];
         let begun = execute(&self.client().await?, sql, parameters).await?;
         Ok(begun > 0)
@@ -75,7 +56,7 @@ impl Calls for Store {
         let sql = "DELETE FROM calls_in_flight c \
                    USING unnest($1::bytea[], $2::text[], $3::text[], $4::uuid[]) AS e(owner, path, key, holder) \
                    WHERE c.owner = e.owner AND c.path = e.path AND c.key = e.key AND c.holder = e.holder";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &column(calls, |(scope, _)| owner(scope)),
             &column(calls, |(scope, _)| scope.path.as_str()),
             &column(calls, |(scope, _)| scope.key.as_str()),
@@ -102,8 +83,8 @@ impl Calls for Store {
                    calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN least($4::bigint, $5::bigint) ELSE w.calls + $4 END \
                    RETURNING ends_at, calls";
         let limit = i64::from(limit);
-        let parameters: super::Params<'_> = &[&key, &bucket, &ends, &part, &limit, &now_ms];
-        let window = super::one(&self.client().await?, sql, parameters).await?;
+        let parameters: super::sql::Params<'_> = &[&key, &bucket, &ends, &part, &limit, &now_ms];
+        let window = super::sql::one(&self.client().await?, sql, parameters).await?;
         // What was counted before this call is within the limit; of what this call has added, so much is.
         let counted: i64 = get(&window, "calls")?;
         let granted = (limit - (counted - part)).clamp(0, part);
@@ -112,9 +93,4 @@ impl Calls for Store {
             granted: u32::try_from(granted).unwrap_or(0),
         })
     }
-}
-
-/// Whose answers these are, as a column.
-pub(super) fn owner(scope: &KeepScope) -> Vec<u8> {
-    scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
 }

@@ -20,8 +20,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
-    ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime,
-    Timeouts,
+    ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, QueueMode, RecyclingMethod,
+    Runtime, Timeouts,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, oneshot};
@@ -32,10 +32,9 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Config, NoTls, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::describe;
-use super::reads::READ_CONNECTIONS;
-use super::url::{PostgresUrl, Roots, Server, Tls};
+use super::sql::describe;
 use crate::store::StoreError;
+use crate::store::postgres_url::{PostgresUrl, Roots, Server, Tls};
 use crate::store::values::SEARCH_TIMEOUT;
 
 /// Connections of one node for calls and deliveries.
@@ -43,6 +42,15 @@ const CONNECTIONS: usize = 10;
 
 /// Connections with which it stays one of the nodes, whatever waits for the others. One more listens.
 const OWN_CONNECTIONS: usize = 3;
+
+/// Connections for pages of lists, single resources and charts; and how many of them one account may use.
+pub(super) const LIST_CONNECTIONS: (usize, usize) = (3, 2);
+
+/// The same for searches, which may read every row of an account.
+pub(super) const SEARCH_CONNECTIONS: (usize, usize) = (3, 2);
+
+/// Connections of the pool for lists and searches.
+const READ_CONNECTIONS: usize = LIST_CONNECTIONS.0 + SEARCH_CONNECTIONS.0;
 
 /// How long a call waits for a connection of a pool: as long as a call may take.
 const POOL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -455,6 +463,23 @@ impl AsyncWrite for Failed {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        connect::suspect_after(&error);
+        Self::Unavailable(describe(&error))
+    }
+}
+
+impl From<PoolError> for StoreError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error.into(),
+            PoolError::Timeout(_) => Self::Unavailable("too many calls wait for a connection".into()),
+            other => Self::Unavailable(other.to_string()),
+        }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::admin::account;
+use super::Store;
+use super::catalog_rows::account;
 use super::endpoints::find;
-use super::{Store, column, corrupt, execute, get, rows, snapshot, when, whole};
+use super::sql::{column, corrupt, execute, get, rows, snapshot, when, whole};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
 use crate::domain::time::Timestamp;
@@ -26,7 +27,7 @@ impl Statistics for Store {
                    ORDER BY e.account, n.length, n.slot, n.endpoint, n.came, n.class \
                    ON CONFLICT (account, length, slot, endpoint, came, class) \
                    DO UPDATE SET attempts = c.attempts + excluded.attempts";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &column(&counted, |(what, ..)| what.endpoint.0),
             &column(&counted, |(_, length, ..)| *length),
             &column(&counted, |(_, _, slot, _)| slot.as_millis()),

@@ -8,11 +8,12 @@ use deadpool_postgres::{GenericClient, Transaction};
 use foldhash::HashMap;
 use tokio::time::Instant;
 
-use super::admin::keep_effect;
+use super::Store;
 use super::endpoints::health;
 use super::follow::{Change, write_change};
+use super::kept_answers::keep_effect;
 use super::notice::{Failure, Paused, Told, notices_of};
-use super::{Store, column, execute, get, maybe_whole, number, one, row, rows, text, time, whole};
+use super::sql::{column, execute, get, maybe_whole, number, one, row, rows, span, text, time, whole};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
@@ -38,6 +39,7 @@ const MAX_CLAIM: usize = 256;
 /// What a replay has made and nobody has begun to send; and everything else, which goes before it.
 const REPLAYED: &str = "replay IS NOT NULL AND attempt = 0 \
                         AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.key = queue.replay AND r.status = 3)";
+
 const FRESH: &str = "(replay IS NULL OR attempt > 0)";
 
 /// A row of the queue that was chosen, and its place in memory.
@@ -148,7 +150,7 @@ impl Dispatch for Store {
         let db = self.client().await?;
         let owners = self.owners(&db, deliveries.iter().map(|row| row.endpoint)).await?;
         deliveries.retain(|row| owners.contains_key(&row.endpoint));
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &column(&deliveries, |row| owners[&row.endpoint].0),
             &column(&deliveries, |row| row.delivery.0),
             &column(&deliveries, |row| row.lease),
@@ -161,7 +163,7 @@ impl Dispatch for Store {
             endpoints.insert(EndpointKey(get(row, "endpoint")?));
             replays.extend(get::<Option<i64>>(row, "replay")?);
         }
-        super::replay::take_back(&self.pool, &self.shared, replays).await?;
+        super::cancellation::take_back(&self.pool, &self.shared, replays).await?;
         for endpoint in endpoints {
             // It may have become active again while its deliveries were on their way back. A little later: what made this
             // one come back may still be so.
@@ -327,7 +329,7 @@ impl Store {
         let sql = "SELECT q.delivery FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS s(delivery, account, lease) \
                    CROSS JOIN LATERAL (SELECT delivery, lease FROM queue WHERE account = s.account AND delivery = s.delivery \
                    LIMIT 1 FOR UPDATE) AS q WHERE q.lease = s.lease";
-        let parameters: super::Params<'_> =
+        let parameters: super::sql::Params<'_> =
             &[&column(&named, |row| row.0), &column(&named, |row| row.1), &column(&named, |row| row.2)];
         rows(tx, sql, parameters).await?.iter().map(|row| get(row, "delivery")).collect()
     }
@@ -356,7 +358,7 @@ impl Store {
         }
         let outcomes = || sorted.iter().map(|row| &row.settlement.outcome);
         let (first, end) = span(sorted.iter().map(|row| row.settlement.delivery.0));
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &column(&sorted, |row| row.account.0),
             &column(&sorted, |row| row.settlement.delivery.0),
             &column(&sorted, |row| i16::try_from(row.status.to_column()).unwrap_or(0)),
@@ -441,7 +443,7 @@ impl Store {
                        updated_at = CASE WHEN $5 THEN $6 ELSE updated_at END WHERE key = $1";
             let failures = i32::try_from(health.consecutive_failures).unwrap_or(i32::MAX);
             let since = health.failing_since.map(Timestamp::as_millis);
-            let parameters: super::Params<'_> =
+            let parameters: super::sql::Params<'_> =
                 &[&key.0, &health.status.to_column(), &failures, &since, &changed, &now.as_millis()];
             execute(tx, sql, parameters).await?;
             if changed {
@@ -470,7 +472,7 @@ impl Store {
                    CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id \
                    AND id >= $4 AND id < $5 LIMIT 1) AS d CROSS JOIN LATERAL (SELECT body FROM payloads \
                    WHERE account = c.account AND event = c.event AND event >= $6 AND event < $7 LIMIT 1) AS p";
-        let parameters: super::Params<'_> =
+        let parameters: super::sql::Params<'_> =
             &[&accounts, &deliveries, &events, &first_delivery, &end_delivery, &first_event, &end_event];
         let mut bodies = HashMap::default();
         for row in rows(tx, sql, parameters).await? {
@@ -530,11 +532,6 @@ fn settled_of(settlements: &[Settlement], written: &[Written<'_>], held: &BTreeS
         _ => Settled::LeaseLost,
     };
     settlements.iter().map(settled).collect()
-}
-
-/// From the first of the ids to the first after the last of them.
-pub(super) fn span(ids: impl Iterator<Item = i64> + Clone) -> (i64, i64) {
-    (ids.clone().min().unwrap_or(0), ids.max().map_or(0, |last| last.saturating_add(1)))
 }
 
 fn is_late(delivery: DeliveryId, times: &IdTimes, now: Timestamp) -> bool {

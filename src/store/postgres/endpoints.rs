@@ -5,9 +5,11 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::admin::{account, count, keep_effect, lock_account};
+use super::Store;
+use super::catalog_rows::{account, lock_account};
 use super::follow::{Change, write_change};
-use super::{Store, execute, get, one, parsed, rows, text, time, when, whole};
+use super::kept_answers::keep_effect;
+use super::sql::{count, execute, get, one, parsed, rows, text, time, when, whole};
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointHealth, EndpointStatus, Ordering};
@@ -84,7 +86,7 @@ impl Endpoints for Store {
         let description = change.description.unwrap_or(endpoint.description).map(text);
         let key = endpoint.key;
         let ordering = change.ordering.unwrap_or(endpoint.ordering);
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &key.0,
             &url,
             &events.join(" "),
@@ -182,7 +184,7 @@ impl Store {
                    VALUES ($1, $2, $3, $4, $5, $6, $6, $7::bigint) RETURNING key";
         let (url, events, description) = (new.url.as_str(), new.events.join(" "), new.description.map(text));
         let ordering = new.ordering.to_column();
-        let parameters: super::Params<'_> =
+        let parameters: super::sql::Params<'_> =
             &[&id.0, &account.key.0, &url, &events, &description, &now.as_millis(), &ordering];
         let key = EndpointKey(get(&one(tx, sql, parameters).await?, "key")?);
         subscribe(tx, account.key, key, &new.events).await?;

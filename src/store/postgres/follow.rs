@@ -22,8 +22,9 @@ use uuid::Uuid;
 
 use super::connect::{Connector, Health, health};
 use super::positions::Positions;
-use super::target::Seen;
-use super::{Rooms, admin, corrupt, execute, get, one, parsed, rows, time};
+use super::rooms::Rooms;
+use super::seen::Seen;
+use super::sql::{corrupt, execute, get, one, parsed, rows, time};
 use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointStatus;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
@@ -264,12 +265,12 @@ impl Follower {
         let began = Instant::now();
         (known.generation, known.latest) = (None, None);
         // What is committed in between is read again with its change.
-        let first = super::in_time(latest_change(db)).await?;
+        let first = super::time_limit::in_time(latest_change(db)).await?;
         self.shared.reload_keyring();
         let mut keys = Vec::new();
         let mut after = ApiKeyId(Uuid::nil());
         loop {
-            let piece = super::in_time(admin::api_keys_after(db, after, PIECE)).await?;
+            let piece = super::time_limit::in_time(super::catalog_rows::api_keys_after(db, after, PIECE)).await?;
             let Some((_, last)) = piece.last() else { break };
             after = last.id;
             keys.extend(piece);
@@ -278,7 +279,7 @@ impl Follower {
         let sql = "SELECT key, id FROM accounts WHERE deleted_at IS NULL AND key > $1 ORDER BY key LIMIT $2";
         let mut after = 0i64;
         loop {
-            let piece = super::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
+            let piece = super::time_limit::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
             let Some(last) = piece.last() else { break };
             after = get(last, "key")?;
             for row in &piece {
@@ -289,23 +290,23 @@ impl Follower {
         let sql = "SELECT key FROM endpoints WHERE deleted_at IS NULL AND key > $1 ORDER BY key LIMIT $2";
         let mut after = 0i64;
         loop {
-            let piece = super::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
+            let piece = super::time_limit::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
             let piece: Vec<i64> = piece.iter().map(|row| get(row, "key")).collect::<Result<_, _>>()?;
             let Some(last) = piece.last() else { break };
             after = *last;
-            endpoints.extend(super::in_time(load_endpoints(db, &self.shared, &piece)).await?);
+            endpoints.extend(super::time_limit::in_time(load_endpoints(db, &self.shared, &piece)).await?);
         }
         // An import has written them, and has then had everything read.
-        self.shared.set_id_times(super::in_time(super::ids::read_times(db)).await?);
+        self.shared.set_id_times(super::time_limit::in_time(super::ids::read_times(db)).await?);
         self.view.show(Whole {
             endpoints,
-            types: Arc::new(super::in_time(admin::event_types(db)).await?),
+            types: Arc::new(super::time_limit::in_time(super::catalog_rows::event_types(db)).await?),
             accounts: accounts.values().copied().collect(),
             keys: keys.iter().map(|(hash, key)| (*hash, Arc::new(key.clone()))).collect(),
         });
         known.hashes = keys.into_iter().map(|(hash, key)| (key.id, hash)).collect();
         known.accounts = accounts;
-        known.latest = Some(super::in_time(latest_change(db)).await?);
+        known.latest = Some(super::time_limit::in_time(latest_change(db)).await?);
         known.generation = Some(first.generation);
         self.positions.forget_all();
         if let Some(inbox) = &self.shared.inbox {
@@ -331,7 +332,7 @@ impl Follower {
             }
         }
         for id in keys {
-            match admin::find_api_key(db, id).await? {
+            match super::catalog_rows::find_api_key(db, id).await? {
                 Some((hash, key)) => {
                     known.hashes.insert(id, hash);
                     self.view.show_key(hash, Some(Arc::new(key)));
@@ -344,7 +345,7 @@ impl Follower {
             }
         }
         if types {
-            self.view.show_types(Arc::new(admin::event_types(db).await?));
+            self.view.show_types(Arc::new(super::catalog_rows::event_types(db).await?));
         }
         if !accounts.is_empty() {
             self.apply_accounts(db, known, accounts.into_iter().collect()).await?;
@@ -400,7 +401,7 @@ impl Follower {
 pub(super) async fn keep_up(follower: Weak<Follower>) {
     loop {
         let Some(follower) = follower.upgrade() else { return };
-        let looked = super::in_time(follower.refresh()).await;
+        let looked = super::time_limit::in_time(follower.refresh()).await;
         if let Err(error) = &looked {
             tracing::warn!(%error, "the database could not be asked for changes");
         }
@@ -504,6 +505,7 @@ async fn load_endpoints(
 }
 
 const SECRETS: &str = "SELECT endpoint, key_id, sealed, expires_at FROM endpoint_secrets";
+
 const ENDPOINTS: &str = "SELECT key, id, account, url, status, version FROM endpoints WHERE deleted_at IS NULL";
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use tokio::sync::mpsc;
 
-use super::execute;
+use super::sql::execute;
 use crate::domain::id::EndpointKey;
 
 /// How long words are gathered.
@@ -46,7 +46,7 @@ pub(super) fn start(pool: Pool) -> Herald {
             while let Ok(more) = said.try_recv() {
                 endpoints.insert(more);
             }
-            let told = super::in_time(async {
+            let told = super::time_limit::in_time(async {
                 let text = write(&endpoints);
                 execute(&pool.get().await?, "SELECT pg_notify('aldaba', $1)", &[&text]).await
             });

@@ -6,13 +6,15 @@
 
 use std::path::Path;
 
+use Kind::{Bytes, Number, Text, Uuid as Id};
 use deadpool_postgres::Transaction;
 use rusqlite::types::Value;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::Store;
 use super::partitions::{Day, create_days};
-use super::{Store, execute, get, one, row};
+use super::sql::{execute, get, one, row};
 use crate::clock::Clock;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::store::keys::KeySource;
@@ -30,8 +32,6 @@ enum Kind {
     Bytes,
     Uuid,
 }
-
-use Kind::{Bytes, Number, Text, Uuid as Id};
 
 /// What is moved of a table: where its rows come from, and how they are written. A `read` gives a position and then the
 /// columns; a `write` takes them as arrays.
@@ -396,7 +396,7 @@ fn array<'a>(kind: Kind, values: impl Iterator<Item = &'a Value>) -> Result<Box<
     };
     let texts = |value: &Value| match value {
         Value::Null => Ok(None),
-        Value::Text(text) => Ok(Some(super::text(text.clone()))),
+        Value::Text(text) => Ok(Some(super::sql::text(text.clone()))),
         _ => Err(corrupt()),
     };
     let bytes = |value: &Value| match value {

@@ -3,9 +3,10 @@
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
-use super::admin::{account, offset};
+use super::catalog_rows::account;
 use super::endpoints::find;
-use super::{Store, counters, get, maybe_whole, one, parsed, rows, snapshot, time, when, whole};
+use super::sql::{get, maybe_whole, offset, one, parsed, rows, snapshot, time, when, whole};
+use super::{Store, counters};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
@@ -14,6 +15,7 @@ use crate::store::{Log, Page, Paged, StoreError};
 /// What a delivery shows, of rows `d` that a query chooses.
 const SHOWN: &str = "SELECT d.id, d.status, d.attempt, d.response_status, d.response_time_ms, d.response_body, \
                      d.error_message, d.type, d.validation_id, n.id AS endpoint_id, n.url, q.due_at FROM";
+
 const JOINED: &str = "AS d JOIN endpoints n ON n.key = d.endpoint LEFT JOIN queue q ON d.status = 1 \
                       AND q.account = d.account AND q.delivery = d.id";
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
 
-use super::admin::own_retention;
+use super::Store;
+use super::catalog_rows::own_retention;
 use super::partitions::{Day, Dropped, Dropping, OpenDays, create, days, days_with_bodies};
-use super::{Store, execute, get, row, rows};
+use super::sql::{execute, get, row, rows};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::AccountKey;
 use crate::domain::retention::{OwnRetention, Retention};
@@ -240,7 +241,7 @@ impl Store {
         let sql = "SELECT DISTINCT q.replay FROM queue q JOIN replays r ON r.key = q.replay \
                    WHERE q.attempt = 0 AND q.lease IS NULL AND r.status = 3";
         let left = rows(db, sql, &[]).await?.iter().map(|row| get(row, "replay")).collect::<Result<_, _>>()?;
-        super::replay::take_back(&self.pool, &self.shared, left).await
+        super::cancellation::take_back(&self.pool, &self.shared, left).await
     }
 }
 
@@ -389,7 +390,7 @@ async fn purge_events(db: &mut Object, at: PurgePosition, end: i64) -> Result<Op
 async fn look(
     db: &impl GenericClient,
     sql: &str,
-    parameters: super::Params<'_>,
+    parameters: super::sql::Params<'_>,
 ) -> Result<(Vec<i64>, Option<i64>), StoreError> {
     let mut looked_at = Vec::new();
     for row in rows(db, sql, parameters).await? {
@@ -415,6 +416,6 @@ async fn purge_payloads(db: &mut Object, account: i64, gone: i64, end: i64) -> R
     Ok(Some(last))
 }
 
-async fn ids(db: &impl GenericClient, sql: &str, parameters: super::Params<'_>) -> Result<Vec<i64>, StoreError> {
+async fn ids(db: &impl GenericClient, sql: &str, parameters: super::sql::Params<'_>) -> Result<Vec<i64>, StoreError> {
     rows(db, sql, parameters).await?.iter().map(|row| get(row, "id")).collect()
 }

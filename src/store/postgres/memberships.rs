@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Transaction;
-
+use super::Store;
+use super::sql::{execute, get, one, row, rows};
 use super::users::{COLUMNS, FROM, SIGN_IN, THERE, add_session, take_step, user_from_row};
-use super::{Store, execute, get, one, row, rows};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountKey, UserId};
@@ -13,9 +12,6 @@ use crate::domain::user::{Email, User};
 use crate::store::shared::Deed;
 use crate::store::values::{MAX_OPENED, OFFER_LIFE};
 use crate::store::{Credentials, Memberships, PasswordHash, Proof, StoreError};
-
-/// Tells the locks of addresses from other locks.
-const ADDRESS_LOCKS: i64 = 0x616c_6461_6264;
 
 impl Memberships for Store {
     async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
@@ -71,7 +67,7 @@ impl Memberships for Store {
             "SELECT {COLUMNS} FROM {FROM} JOIN sessions s ON s.owner = u.key \
              WHERE s.token = $1 AND s.offered AND s.expires_at > $2 AND {THERE}"
         );
-        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
+        let parameters: super::sql::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
         row(&self.client().await?, &sql, parameters).await?.as_ref().map(user_from_row).transpose()
     }
 
@@ -93,20 +89,4 @@ impl Memberships for Store {
         tx.commit().await?;
         Ok(())
     }
-}
-
-/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them. Whoever
-/// sets a password of the address meanwhile waits until the transaction ends.
-pub(super) async fn check_recipe(
-    tx: &Transaction<'_>,
-    email: &Email,
-    user: UserId,
-    password: &PasswordHash,
-) -> Result<(), StoreError> {
-    let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, $2))";
-    execute(tx, sql, &[&email.as_str(), &ADDRESS_LOCKS]).await?;
-    let sql = "SELECT 1 FROM users WHERE email = $1 AND id <> $2 AND password IS NOT NULL \
-               AND left(password, length($3::text) + 1) <> $3::text || '$' LIMIT 1";
-    let other = row(tx, sql, &[&email.as_str(), &user.0, &password.recipe()]).await?;
-    if other.is_some() { Err(StoreError::OtherRecipe) } else { Ok(()) }
 }

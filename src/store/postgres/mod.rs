@@ -1,31 +1,44 @@
 //! The store that many nodes share: PostgreSQL.
 //!
-//! Any node does anything: nothing here is true only in memory. `intake` commits many events at a time (`write`) and
-//! `dispatch` many outcomes; `positions` is where its claims begin; `node` is this process among the others, and its
-//! leases; `follow` keeps the view after what others change; `partitions` has the days of the history, `counters` the
-//! totals. `open` starts it all: `url` reads the database's URL, `connect` makes connections, `require` refuses a
-//! database that cannot be used; `reads` shares the connections among accounts. The rest is called as in `sqlite/`: `admin`, `endpoints` and `users` by the API, `log`
-//! and `search` by the lists, `counts` by the charts, `replay` by what is sent again, `maintain` by the housekeeping,
-//! `calls` by the API's door, `import` by the move from SQLite, `backlog` by the metrics.
+//! Any node does anything: nothing here is true only in memory. `event_writer` commits many events at a time (`write`),
+//! and `dispatch` many outcomes; `positions` is where its claims begin. `node` is this process among the others, and
+//! its leases; `herald` tells the others what is due. `follow` keeps the view after what others change, `seen` knows
+//! how new it is. `partitions` has the days of the history, `counters` the totals.
+//!
+//! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
+//! `endpoints`, `intake`, `lifecycle`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `target`,
+//! `users` and here. What several of them use is in files below them: `sql` runs statements and reads columns,
+//! `catalog_rows` reads rows, `kept_answers` keeps answers, `notice` writes operational events, `turn` is the order of
+//! deliveries.
+//!
+//! `open` starts it all: `connect` makes connections, `require` and `privileges` refuse a database that cannot be used,
+//! `migrate` runs `migrations`. `reads` shares the connections among accounts. `import` moves data from SQLite.
 
 mod admin;
 mod audit;
 mod backlog;
 mod calls;
+mod cancellation;
+mod catalog_rows;
 mod connect;
 mod counters;
 mod counts;
 mod dispatch;
 mod endpoints;
+mod event_writer;
 mod follow;
 mod herald;
 mod ids;
 mod import;
 mod intake;
+mod kept_answers;
+mod lease;
+mod lifecycle;
 mod log;
 mod maintain;
 mod memberships;
 mod migrate;
+mod migrations;
 mod node;
 mod notice;
 mod open;
@@ -36,39 +49,30 @@ mod privileges;
 mod reads;
 mod replay;
 mod require;
+mod rooms;
 mod search;
+mod seen;
+mod sql;
 mod target;
+mod time_limit;
 mod turn;
-mod url;
 mod users;
 mod write;
 
-use std::error::Error as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-use deadpool_postgres::{GenericClient, Object, Pool, PoolError, Transaction};
-use foldhash::HashMap;
-use tokio_postgres::Row;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{FromSql, ToSql, Type};
+use deadpool_postgres::{Object, Pool};
 
-use super::inbox::{Nudge, Room};
-use super::keys::KeySource;
+use self::rooms::Rooms;
+use self::sql::execute;
+use self::time_limit::in_time;
+use super::inbox::Nudge;
 use super::shared::Shared;
 use super::view::View;
-use super::{Health, Lifecycle, OpenError, Remote, StoreError};
-use crate::clock::Clock;
+use super::{Health, Remote, StoreError};
 use crate::domain::audit::Origin;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
-
-pub use url::PostgresUrl;
-
-/// How long a call may take, the wait for a connection included: whoever asks gets an answer, whatever the network does. A
-/// little longer than a statement may (`connect.rs`), so that most that are late are known not to have happened.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The store on PostgreSQL. Clones share it.
 #[derive(Clone)]
@@ -78,27 +82,14 @@ pub struct Store {
     shared: Arc<Shared>,
     node: Arc<node::Node>,
     follower: Arc<follow::Follower>,
-    seen: Arc<target::Seen>,
-    intake: intake::Handle,
+    seen: Arc<seen::Seen>,
+    intake: event_writer::Handle,
     herald: herald::Herald,
     rooms: Rooms,
     positions: Arc<positions::Positions>,
     /// Whoever reads much takes nothing from what is sent, nor from other accounts.
     reads: reads::Reads,
     origin: Origin,
-}
-
-/// An end for a call over the network. See [`Remote::in_time`].
-fn in_time<T>(call: impl Future<Output = Result<T, StoreError>>) -> impl Future<Output = Result<T, StoreError>> {
-    let call = Box::pin(call);
-    async {
-        let late = |_| {
-            // The server may have stopped answering on connections that still stand.
-            connect::suspect();
-            StoreError::Unavailable("it did not answer in time".into())
-        };
-        tokio::time::timeout(CALL_TIMEOUT, call).await.map_err(late)?
-    }
 }
 
 impl Remote for Store {
@@ -134,31 +125,6 @@ impl Health for Store {
     }
 }
 
-impl Lifecycle for Store {
-    async fn close(&self) -> Result<(), StoreError> {
-        // Below the minimum version the node has left already, and writes nothing more.
-        if self.node.check_admitted().is_err() {
-            return Ok(());
-        }
-        self.node.leave(&self.pool, &self.shared).await
-    }
-
-    async fn rekey(&self) -> Result<u64, OpenError> {
-        // Differs by necessity: all nodes have the same key, which their operator has set before.
-        self.reseal_secrets().await.map_err(|error| OpenError(format!("cannot rekey: {error}")))
-    }
-
-    async fn import(
-        &self,
-        source: &Path,
-        keys: &KeySource,
-        clock: &dyn Clock,
-        told: impl FnMut(&str, usize) + Send,
-    ) -> Result<usize, OpenError> {
-        import::import(self, source, keys, clock, told).await
-    }
-}
-
 impl Store {
     /// The same store in somebody's hands.
     #[must_use]
@@ -187,131 +153,5 @@ impl Store {
     /// Whether this process may have requests in flight to the endpoint.
     fn serves(&self, endpoint: EndpointKey) -> bool {
         self.shared.inbox.is_some() && self.node.share().of(self.shared.max_in_flight_per_endpoint, endpoint) > 0
-    }
-}
-
-/// What each endpoint holds of this node's memory.
-#[derive(Clone, Default)]
-struct Rooms(Arc<Mutex<HashMap<EndpointKey, Arc<Room>>>>);
-
-impl Rooms {
-    fn of(&self, endpoint: EndpointKey) -> Arc<Room> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(endpoint).or_default().clone()
-    }
-
-    fn forget(&self, endpoint: EndpointKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&endpoint);
-    }
-}
-
-/// Text from outside as PostgreSQL can hold it: without NUL.
-fn text(value: String) -> String {
-    if value.contains('\0') { value.replace('\0', "\u{fffd}") } else { value }
-}
-
-/// One column of many rows, as an array.
-fn column<T, V>(rows: impl IntoIterator<Item = T>, value: impl FnMut(T) -> V) -> Vec<V> {
-    rows.into_iter().map(value).collect()
-}
-
-type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
-
-async fn rows(db: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
-    let statement = db.prepare_cached(sql).await?;
-    Ok(db.query(&statement, params).await?)
-}
-
-async fn row(db: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<Option<Row>, StoreError> {
-    let statement = db.prepare_cached(sql).await?;
-    Ok(db.query_opt(&statement, params).await?)
-}
-
-/// The one row of a query that has one.
-async fn one(db: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<Row, StoreError> {
-    row(db, sql, params).await?.ok_or(StoreError::NotFound)
-}
-
-async fn execute(db: &impl GenericClient, sql: &str, params: Params<'_>) -> Result<u64, StoreError> {
-    let statement = db.prepare_cached(sql).await?;
-    Ok(db.execute(&statement, params).await?)
-}
-
-/// A transaction in which everything is read from one snapshot.
-async fn snapshot(client: &mut Object) -> Result<Transaction<'_>, StoreError> {
-    let level = tokio_postgres::IsolationLevel::RepeatableRead;
-    Ok(client.build_transaction().isolation_level(level).read_only(true).start().await?)
-}
-
-/// A column.
-fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, StoreError> {
-    row.try_get(column).map_err(|error| {
-        let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-        StoreError::Corrupt(format!("{column}: {reason}"))
-    })
-}
-
-/// A number of whatever width.
-fn number(row: &Row, column: &str) -> Result<Option<i64>, StoreError> {
-    let index = row.columns().iter().position(|known| known.name() == column).ok_or_else(|| corrupt(column))?;
-    match *row.columns()[index].type_() {
-        Type::INT2 => Ok(get::<Option<i16>>(row, column)?.map(i64::from)),
-        Type::INT4 => Ok(get::<Option<i32>>(row, column)?.map(i64::from)),
-        _ => get::<Option<i64>>(row, column),
-    }
-}
-
-/// A number that this program has a narrower type for.
-fn whole<T: TryFrom<i64>>(row: &Row, column: &str) -> Result<T, StoreError> {
-    maybe_whole(row, column)?.ok_or_else(|| corrupt(column))
-}
-
-fn maybe_whole<T: TryFrom<i64>>(row: &Row, column: &str) -> Result<Option<T>, StoreError> {
-    number(row, column)?.map(|value| T::try_from(value).map_err(|_| corrupt(column))).transpose()
-}
-
-/// Reads a number through `parse`.
-fn parsed<T>(row: &Row, column: &str, parse: impl FnOnce(i64) -> Option<T>) -> Result<T, StoreError> {
-    number(row, column)?.and_then(parse).ok_or_else(|| corrupt(column))
-}
-
-fn time(row: &Row, column: &str) -> Result<Option<Timestamp>, StoreError> {
-    Ok(number(row, column)?.map(Timestamp::from_millis))
-}
-
-fn when(row: &Row, column: &str) -> Result<Timestamp, StoreError> {
-    time(row, column)?.ok_or_else(|| corrupt(column))
-}
-
-fn corrupt(column: &str) -> StoreError {
-    StoreError::Corrupt(format!("{column} holds an impossible value"))
-}
-
-/// Why a search failed, which the database ends after `SEARCH_TIMEOUT`.
-fn search_failed(error: tokio_postgres::Error) -> StoreError {
-    if error.code() == Some(&SqlState::QUERY_CANCELED) { StoreError::TooSlow } else { error.into() }
-}
-
-impl From<tokio_postgres::Error> for StoreError {
-    fn from(error: tokio_postgres::Error) -> Self {
-        connect::suspect_after(&error);
-        Self::Unavailable(describe(&error))
-    }
-}
-
-/// An error for a log or an operator. The detail of a server's answer may hold values; its message does not.
-fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(answer) => format!("{} ({})", answer.message(), answer.code().code()),
-        None => error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
-    }
-}
-
-impl From<PoolError> for StoreError {
-    fn from(error: PoolError) -> Self {
-        match error {
-            PoolError::Backend(error) => error.into(),
-            PoolError::Timeout(_) => Self::Unavailable("too many calls wait for a connection".into()),
-            other => Self::Unavailable(other.to_string()),
-        }
     }
 }

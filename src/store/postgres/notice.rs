@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use deadpool_postgres::{Object, Transaction};
 use foldhash::HashMap;
 
-use super::dispatch::span;
 use super::ids::Ids;
+use super::sql::{get, parsed, rows, span};
 use super::write::{DeliveryRow, EventRow, Write};
-use super::{Store, get, parsed, rows, turn};
+use super::{Store, turn};
 use crate::domain::delivery::Outcome;
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Operational, message};

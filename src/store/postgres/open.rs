@@ -7,10 +7,11 @@ use super::follow::Follower;
 use super::node::Node;
 use super::positions::Positions;
 use super::reads::Reads;
-use super::target::Seen;
-use super::url::PostgresUrl;
-use super::{Store, admin, counters, follow, herald, ids, intake, migrate, node, partitions, require};
+use super::rooms::Rooms;
+use super::seen::Seen;
+use super::{Store, admin, counters, event_writer, follow, herald, ids, migrate, node, partitions, require};
 use crate::domain::audit::Origin;
+use crate::store::postgres_url::PostgresUrl;
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::store::{OpenError, OpenOptions};
@@ -34,7 +35,7 @@ impl Store {
         drop(db);
         let serves = options.serves;
         let shared = Arc::new(Shared::new(options, keyring));
-        let (view, rooms, positions) = (View::default(), super::Rooms::default(), Arc::<Positions>::default());
+        let (view, rooms, positions) = (View::default(), Rooms::default(), Arc::<Positions>::default());
         let (node, seen) = (Arc::new(Node::default()), Arc::new(Seen::default()));
         let memory = (rooms.clone(), positions.clone());
         let follower = Arc::new(Follower::new(own.clone(), view.clone(), shared.clone(), memory, seen.clone()));
@@ -50,7 +51,7 @@ impl Store {
         }
         follower.refresh().await.map_err(|e| failed("cannot read", &e))?;
         let herald = herald::start(own.clone());
-        let intake = intake::start(intake::Parts {
+        let intake = event_writer::start(event_writer::Parts {
             pool: pool.clone(),
             view: view.clone(),
             shared: shared.clone(),

@@ -2,9 +2,11 @@
 
 use tokio_postgres::Row;
 
-use super::admin::{account, count, keep_effect, lock_account, offset};
+use super::Store;
+use super::catalog_rows::{account, lock_account};
+use super::kept_answers::keep_effect;
+use super::sql::{corrupt, count, execute, get, offset, row, rows, snapshot, text, time, when};
 use super::users::hash_of;
-use super::{Store, corrupt, execute, get, row, rows, snapshot, text, time, when};
 use crate::domain::account::KeyHash;
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
@@ -41,7 +43,7 @@ impl PortalLinks for Store {
         let token = self.draw_token();
         let sql = "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &hash_of(&token),
             &resource.id.0,
             &account.0,
@@ -61,7 +63,7 @@ impl PortalLinks for Store {
 
     async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
         let sql = format!("{LINKS} WHERE p.token = $1 AND p.expires_at > $2");
-        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
+        let parameters: super::sql::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
         row(&self.client().await?, &sql, parameters).await?.as_ref().map(from_row).transpose()
     }
 

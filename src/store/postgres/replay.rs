@@ -3,26 +3,25 @@
 //! A step of a job looks for its next events, and then writes their deliveries and the job's new position in one commit, if
 //! the position is still the one that it started from: every node tries, one of them wins.
 
-use std::collections::BTreeSet;
-
-use deadpool_postgres::{GenericClient, Object, Pool, Transaction};
+use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 
-use super::admin::keep_effect;
+use super::cancellation::take_back_one;
 use super::endpoints::find;
 use super::follow::{Change, write_change};
 use super::ids::Ids;
+use super::kept_answers::keep_effect;
 use super::log::find_delivery;
 use super::notice::Told;
-use super::{Store, execute, get, number, one, parsed, row, rows, snapshot, time, turn, when};
+use super::sql::{execute, get, number, one, parsed, row, rows, snapshot, time, when};
+use super::{Store, turn};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
-use crate::store::inbox::Nudge;
-use crate::store::shared::{Deed, Shared, words};
+use crate::store::shared::{Deed, words};
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
 use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
 
@@ -136,7 +135,7 @@ impl Replays for Store {
         let sql = "INSERT INTO replays (id, account, endpoint, selection, status, from_at, to_at, first, last, position, \
                    total, created_at, finished_at) \
                    VALUES ($1, $2, $3, $4::bigint, $5::bigint, $6, $7, $8, $9, $10, $11, $12, $13)";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &id.0,
             &job.account,
             &job.endpoint.0,
@@ -280,7 +279,7 @@ impl Store {
                        SELECT $3, m.id, $4, m.event, length(p.body), CASE WHEN $8 THEN NULL ELSE $7::bigint END, $5, \
                        CASE WHEN $8 THEN $4 END, CASE WHEN $8 THEN nextval('turns') END FROM m CROSS JOIN LATERAL \
                        (SELECT body FROM payloads WHERE account = $3 AND event = m.event LIMIT 1) AS p";
-            let parameters: super::Params<'_> =
+            let parameters: super::sql::Params<'_> =
                 &[&ids, &events, &job.account, &job.endpoint.0, &job.key, &made, &now.as_millis(), &in_line];
             execute(&tx, sql, parameters).await?;
             if in_line {
@@ -292,7 +291,7 @@ impl Store {
             if finished { (ReplayStatus::Completed, Some(before + made)) } else { (job.status, None) };
         let sql = "UPDATE replays SET position = $2, made = $3, status = $4::bigint, \
                    total = coalesce($5::bigint, greatest(total, $3)), finished_at = $6 WHERE key = $1";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &job.key,
             &scan.up_to.unwrap_or(job.last.max(job.position)),
             &(before + made),
@@ -307,39 +306,6 @@ impl Store {
         }
         Ok(if finished { Step::Finished } else { Step::Made(made.unsigned_abs()) })
     }
-}
-
-/// Removes what cancelled replays have made and nobody has begun to send.
-pub(super) async fn take_back(pool: &Pool, shared: &Shared, replays: BTreeSet<i64>) -> Result<(), StoreError> {
-    for replay in replays {
-        let mut client = pool.get().await?;
-        let tx = client.transaction().await?;
-        let lines = take_back_one(&tx, replay).await?;
-        tx.commit().await?;
-        for endpoint in turn::pass_afterwards(&mut client, &shared.fifo_heads, &lines, shared.clock.now()).await? {
-            if let Some(inbox) = &shared.inbox {
-                inbox.send(Nudge::Due(endpoint, shared.clock.now()));
-            }
-        }
-    }
-    shared.replays.notify_one();
-    Ok(())
-}
-
-/// Returns the lines from which something was taken.
-async fn take_back_one(tx: &Transaction<'_>, replay: i64) -> Result<BTreeSet<i64>, StoreError> {
-    // The lock first: whether it is cancelled is known when whoever cancels it has committed.
-    execute(tx, "SELECT 1 FROM replays WHERE key = $1 FOR UPDATE", &[&replay]).await?;
-    let sql = "WITH back AS (DELETE FROM queue q USING replays r WHERE q.replay = $1 AND q.attempt = 0 \
-               AND q.lease IS NULL AND r.key = $1 AND r.status = $2::bigint RETURNING q.account, q.delivery, q.endpoint, q.turn), \
-               gone AS (DELETE FROM deliveries d USING back b WHERE d.account = b.account AND d.id = b.delivery), \
-               counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-               SELECT account, endpoint, 0, -count(*) FROM back GROUP BY account, endpoint \
-               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
-               made AS (UPDATE replays SET made = made - (SELECT count(*) FROM back) WHERE key = $1 \
-               AND EXISTS (SELECT 1 FROM back)) SELECT DISTINCT turn FROM back WHERE turn IS NOT NULL";
-    let lines = rows(tx, sql, &[&replay, &ReplayStatus::Cancelled.to_column()]).await?;
-    lines.iter().map(|row| get(row, "turn")).collect()
 }
 
 /// The endpoint's job as it would be now.
@@ -428,7 +394,7 @@ async fn candidates(
         let statuses: Vec<i16> = get(&row, "statuses")?;
         let statuses: Option<Vec<_>> =
             statuses.into_iter().map(|status| DeliveryStatus::from_column(status.into())).collect();
-        let statuses = statuses.ok_or_else(|| super::corrupt("status"))?;
+        let statuses = statuses.ok_or_else(|| super::sql::corrupt("status"))?;
         let takes = event_type != TEST_TYPE && job.selection.takes(job.types.contains(&event_type), &statuses);
         found.push((get(&row, "id")?, takes));
     }
@@ -463,7 +429,7 @@ async fn count(db: &Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
     };
     let sql = "UPDATE replays SET status = $2::bigint, position = $3, total = total + $4 \
                WHERE key = $1 AND position = $5 AND finished_at IS NULL";
-    let parameters: super::Params<'_> =
+    let parameters: super::sql::Params<'_> =
         &[&job.key, &status.to_column(), &position, &count_of(&scan.found), &job.position];
     execute(db, sql, parameters).await?;
     Ok(Step::Made(0))

@@ -8,9 +8,10 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::admin::{account, count, keep_effect, lock_account, offset};
-use super::memberships::check_recipe;
-use super::{Store, corrupt, execute, get, one, row, rows, snapshot, text, time, when};
+use super::Store;
+use super::catalog_rows::{account, lock_account};
+use super::kept_answers::keep_effect;
+use super::sql::{corrupt, count, execute, get, offset, one, row, rows, snapshot, text, time, when};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, UserId};
@@ -56,7 +57,7 @@ impl Users for Store {
         let token = new.password.is_none().then(|| self.draw_token());
         let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, updated_at) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT DO NOTHING";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &id.0,
             &account,
             &new.email.as_str(),
@@ -290,7 +291,7 @@ impl SignIn for Store {
 
     async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.invitation = $1 AND u.invited_until > $2 AND {THERE}");
-        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
+        let parameters: super::sql::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
         row(&self.client().await?, &sql, parameters).await?.as_ref().map(user_from_row).transpose()
     }
 
@@ -484,4 +485,23 @@ pub(super) fn user_from_row(row: &Row) -> Result<User, StoreError> {
         created_at: when(row, "created_at")?,
         updated_at: when(row, "updated_at")?,
     })
+}
+
+/// Tells the locks of addresses from other locks.
+pub(super) const ADDRESS_LOCKS: i64 = 0x616c_6461_6264;
+
+/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them. Whoever
+/// sets a password of the address meanwhile waits until the transaction ends.
+pub(super) async fn check_recipe(
+    tx: &Transaction<'_>,
+    email: &Email,
+    user: UserId,
+    password: &PasswordHash,
+) -> Result<(), StoreError> {
+    let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, $2))";
+    execute(tx, sql, &[&email.as_str(), &ADDRESS_LOCKS]).await?;
+    let sql = "SELECT 1 FROM users WHERE email = $1 AND id <> $2 AND password IS NOT NULL \
+               AND left(password, length($3::text) + 1) <> $3::text || '$' LIMIT 1";
+    let other = row(tx, sql, &[&email.as_str(), &user.0, &password.recipe()]).await?;
+    if other.is_some() { Err(StoreError::OtherRecipe) } else { Ok(()) }
 }

@@ -7,9 +7,10 @@ use deadpool_postgres::{GenericClient, Pool};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::calls::owner;
+use super::kept_answers::owner;
+use super::sql::column;
+use super::turn;
 use super::turn::Heads;
-use super::{column, turn};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;
