@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::store::OpenError;
 use crate::store::compatible::{Fit, Versions};
 
-/// One migration, as on PostgreSQL (`postgres/migrate.rs`); here it is one transaction with all that are due.
+/// One migration, as on PostgreSQL (`postgres/migrations.rs`); here it is one transaction with all that are due.
 struct Migration {
     name: &'static str,
     sql: &'static str,
