@@ -18,6 +18,7 @@ mod postgres;
 mod postgres_url;
 mod shared;
 mod sqlite;
+mod status;
 mod values;
 mod view;
 

@@ -21,6 +21,7 @@ use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::inbox::{Leased, Place};
+use crate::store::status::{is_open, literal};
 use crate::store::{Claimed, Dispatch, Isolation, Keep, Settled, Settlement, StoreError, Unattempted};
 
 /// After a delivery was given back, its endpoint is looked at again.
@@ -37,8 +38,12 @@ const SETTLE_WINDOW: Duration = Duration::from_millis(4);
 const MAX_CLAIM: usize = 256;
 
 /// What a replay has made and nobody has begun to send; and everything else, which goes before it.
-const REPLAYED: &str = "replay IS NOT NULL AND attempt = 0 \
-                        AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.key = queue.replay AND r.status = 3)";
+const REPLAYED: &str = concat!(
+    "replay IS NOT NULL AND attempt = 0 AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.key = queue.replay AND \
+     r.status = ",
+    literal!(ReplayStatus::Cancelled),
+    ")"
+);
 
 const FRESH: &str = "(replay IS NULL OR attempt > 0)";
 
@@ -81,7 +86,11 @@ impl Dispatch for Store {
         let span = (self.positions.claim_from(endpoint, now), now.as_millis());
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let sql = "SELECT 1 FROM endpoints WHERE key = $1 AND status = 0 AND deleted_at IS NULL";
+        let sql = concat!(
+            "SELECT 1 FROM endpoints WHERE key = $1 AND status = ",
+            literal!(EndpointStatus::Active),
+            " AND deleted_at IS NULL"
+        );
         if row(&tx, sql, &[&endpoint.0]).await?.is_none() {
             return Ok(Claimed::default());
         }
@@ -556,13 +565,17 @@ async fn drop_spent_bodies(
         return Ok(());
     }
     // One by one, by whole keys: see SETTLE.
-    let sql = "WITH s AS MATERIALIZED (SELECT s.account, d.event FROM unnest($1::bigint[], $2::bigint[]) AS s(account, id) \
-               CROSS JOIN LATERAL (SELECT event FROM deliveries WHERE account = s.account AND id = s.id LIMIT 1) AS d \
-               CROSS JOIN LATERAL (SELECT payloads_gone FROM accounts WHERE key = s.account LIMIT 1) AS a \
-               WHERE d.event <= a.payloads_gone) \
-               DELETE FROM payloads p USING s, events e WHERE e.account = s.account AND e.id = s.event \
-               AND p.account = s.account AND p.event = s.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = s.account AND q.delivery = ANY(e.deliveries)) \
-               AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.event = e.id AND o.replay IS NOT NULL AND o.status < 2)";
+    let sql = concat!(
+        "WITH s AS MATERIALIZED (SELECT s.account, d.event FROM unnest($1::bigint[], $2::bigint[]) AS s(account, id) \
+         CROSS JOIN LATERAL (SELECT event FROM deliveries WHERE account = s.account AND id = s.id LIMIT 1) AS d \
+         CROSS JOIN LATERAL (SELECT payloads_gone FROM accounts WHERE key = s.account LIMIT 1) AS a WHERE d.event <= \
+         a.payloads_gone) DELETE FROM payloads p USING s, events e WHERE e.account = s.account AND e.id = s.event \
+         AND p.account = s.account AND p.event = s.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = \
+         s.account AND q.delivery = ANY(e.deliveries)) AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.event = \
+         e.id AND o.replay IS NOT NULL AND ",
+        is_open!("o.status"),
+        ")"
+    );
     execute(tx, sql, &[&accounts, &ids]).await?;
     Ok(())
 }
@@ -637,7 +650,11 @@ async fn choose(
 async fn give_up(tx: &Transaction<'_>, account: i64, delivery: i64) -> Result<(), StoreError> {
     tracing::error!(delivery, "a delivery has no event any more and is given up");
     execute(tx, "DELETE FROM queue WHERE account = $1 AND delivery = $2", &[&account, &delivery]).await?;
-    let sql = "UPDATE deliveries SET status = 3, error_message = 'its event is gone' WHERE account = $1 AND id = $2";
+    let sql = concat!(
+        "UPDATE deliveries SET status = ",
+        literal!(DeliveryStatus::Failed),
+        ", error_message = 'its event is gone' WHERE account = $1 AND id = $2"
+    );
     execute(tx, sql, &[&account, &delivery]).await?;
     Ok(())
 }

@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::store::keys::KeySource;
 use crate::store::sqlite::export::Export;
+use crate::store::status::is_open;
 use crate::store::{OpenError, StoreError};
 
 /// Rows in one commit.
@@ -163,19 +164,21 @@ const TABLES: &[Table] = &[
                d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, d.failures, \
                iif(d.lease IS NULL, d.due_at, 0), length(p.body), d.turn FROM deliveries d JOIN events v ON v.id = d.event LEFT JOIN payloads p ON p.event = d.event \
                WHERE d.id > ?1 ORDER BY d.id LIMIT ?2",
-        write: "WITH d AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], \
-                $5::text[], $6::uuid[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], \
-                $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[]) AS t(account, id, endpoint, event, \
-                type, validation_id, status, attempt, started_at, response_status, response_time_ms, response_body, \
-                error_message, replay, failures, due_at, size, turn)), \
-                opened AS (INSERT INTO queue (account, delivery, endpoint, event, size, attempt, failures, due_at, replay, turn, place) \
-                SELECT account, id, endpoint, event, size, attempt, failures, due_at, replay, turn, \
-                CASE WHEN turn IS NOT NULL THEN id - 9223372036854775807 END FROM d \
-                WHERE status < 2) \
-                INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, status, attempt, started_at, \
-                response_status, response_time_ms, response_body, error_message, replay) SELECT account, id, endpoint, event, \
-                type, validation_id, status, attempt, started_at, response_status, response_time_ms, response_body, \
-                error_message, replay FROM d",
+        write: concat!(
+            "WITH d AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], \
+             $5::text[], $6::uuid[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+             $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[]) AS \
+             t(account, id, endpoint, event, type, validation_id, status, attempt, started_at, response_status, \
+             response_time_ms, response_body, error_message, replay, failures, due_at, size, turn)), opened AS \
+             (INSERT INTO queue (account, delivery, endpoint, event, size, attempt, failures, due_at, replay, turn, \
+             place) SELECT account, id, endpoint, event, size, attempt, failures, due_at, replay, turn, CASE WHEN \
+             turn IS NOT NULL THEN id - 9223372036854775807 END FROM d WHERE ",
+            is_open!("status"),
+            ") INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, status, attempt, \
+             started_at, response_status, response_time_ms, response_body, error_message, replay) SELECT account, \
+             id, endpoint, event, type, validation_id, status, attempt, started_at, response_status, \
+             response_time_ms, response_body, error_message, replay FROM d"
+        ),
     },
     Table {
         name: "attempts",

@@ -10,14 +10,18 @@ use super::{Store, counters};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
+use crate::store::status::literal;
 use crate::store::{Log, Page, Paged, StoreError};
 
 /// What a delivery shows, of rows `d` that a query chooses.
 const SHOWN: &str = "SELECT d.id, d.status, d.attempt, d.response_status, d.response_time_ms, d.response_body, \
                      d.error_message, d.type, d.validation_id, n.id AS endpoint_id, n.url, q.due_at FROM";
 
-const JOINED: &str = "AS d JOIN endpoints n ON n.key = d.endpoint LEFT JOIN queue q ON d.status = 1 \
-                      AND q.account = d.account AND q.delivery = d.id";
+const JOINED: &str = concat!(
+    "AS d JOIN endpoints n ON n.key = d.endpoint LEFT JOIN queue q ON d.status = ",
+    literal!(DeliveryStatus::Retrying),
+    " AND q.account = d.account AND q.delivery = d.id"
+);
 
 const EVENT_COLUMNS: &str = "SELECT v.id, v.account, v.type, v.occurred_at, cardinality(v.deliveries) AS deliveries, \
                              a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";

@@ -14,6 +14,7 @@ use crate::domain::id::AccountKey;
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::statistics::{SLOTS, millis};
 use crate::domain::time::Timestamp;
+use crate::store::status::{is_finished, is_open, literal};
 use crate::store::values::{KEPT_ANSWER_TTL, cut};
 use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
 
@@ -238,8 +239,11 @@ impl Store {
 
     /// Removes what cancelled replays have left in the queue.
     async fn take_back_cancelled(&self, db: &Object) -> Result<(), StoreError> {
-        let sql = "SELECT DISTINCT q.replay FROM queue q JOIN replays r ON r.key = q.replay \
-                   WHERE q.attempt = 0 AND q.lease IS NULL AND r.status = 3";
+        let sql = concat!(
+            "SELECT DISTINCT q.replay FROM queue q JOIN replays r ON r.key = q.replay WHERE q.attempt = 0 AND \
+             q.lease IS NULL AND r.status = ",
+            literal!(ReplayStatus::Cancelled)
+        );
         let left = rows(db, sql, &[]).await?.iter().map(|row| get(row, "replay")).collect::<Result<_, _>>()?;
         super::cancellation::take_back(&self.pool, &self.shared, left).await
     }
@@ -338,19 +342,24 @@ async fn purge_account_step(
 async fn purge_deliveries(db: &mut Object, at: PurgePosition, end: i64) -> Result<Option<i64>, StoreError> {
     let tx = db.transaction().await?;
     super::partitions::lock(&tx).await?;
-    let sql = "SELECT id, status > 1 AS goes FROM deliveries WHERE account = $1 AND id > $2 AND id < $3 \
-               ORDER BY id LIMIT $4";
+    let sql = concat!(
+        "SELECT id, ",
+        is_finished!("status"),
+        " AS goes FROM deliveries WHERE account = $1 AND id > $2 AND id < $3 ORDER BY id LIMIT $4"
+    );
     let (go, last) = look(&tx, sql, &[&at.account, &at.after, &end, &LOOK]).await?;
     if !go.is_empty() {
         // One that is being sent again at this moment is passed by, or found to be open.
-        let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE account = $1 AND id = ANY($2) \
-                   AND status > 1 ORDER BY id FOR UPDATE SKIP LOCKED), \
-                   a AS (DELETE FROM attempts a USING old o WHERE a.account = o.account AND a.delivery = o.id), \
-                   gone AS (DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id \
-                   RETURNING d.account, d.endpoint) \
-                   INSERT INTO counters AS c (account, endpoint, shard, total) \
-                   SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint ORDER BY account, endpoint \
-                   ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total";
+        let sql = concat!(
+            "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE account = $1 AND id = ANY($2) AND ",
+            is_finished!("status"),
+            " ORDER BY id FOR UPDATE SKIP LOCKED), a AS (DELETE FROM attempts a USING old o WHERE a.account = \
+             o.account AND a.delivery = o.id), gone AS (DELETE FROM deliveries d USING old o WHERE d.account = \
+             o.account AND d.id = o.id RETURNING d.account, d.endpoint) INSERT INTO counters AS c (account, \
+             endpoint, shard, total) SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint \
+             ORDER BY account, endpoint ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + \
+             excluded.total"
+        );
         execute(&tx, sql, &[&at.account, &go]).await?;
     }
     tx.commit().await?;
@@ -407,9 +416,14 @@ async fn purge_payloads(db: &mut Object, account: i64, gone: i64, end: i64) -> R
     let ids = ids(&tx, sql, &[&account, &gone, &end, &STEP]).await?;
     let Some(&last) = ids.last() else { return Ok(None) };
     // In a statement of its own: whoever sends one again holds its event, or is seen.
-    let sql = "DELETE FROM payloads p USING events e WHERE p.account = $1 AND p.event = ANY($2) AND e.account = $1 \
-               AND e.id = p.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = $1 AND q.delivery = ANY(e.deliveries)) \
-               AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL AND d.status < 2)";
+    let sql = concat!(
+        "DELETE FROM payloads p USING events e WHERE p.account = $1 AND p.event = ANY($2) AND e.account = $1 AND \
+         e.id = p.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = $1 AND q.delivery = \
+         ANY(e.deliveries)) AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL \
+         AND ",
+        is_open!("d.status"),
+        ")"
+    );
     execute(&tx, sql, &[&account, &ids]).await?;
     execute(&tx, "UPDATE accounts SET payloads_gone = $2 WHERE key = $1", &[&account, &last]).await?;
     tx.commit().await?;

@@ -22,6 +22,7 @@ use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::store::shared::{Deed, words};
+use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
 use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
 
@@ -72,8 +73,11 @@ impl Replays for Store {
         let sql = "SELECT 1 FROM deliveries d JOIN events e ON e.account = d.account AND e.id = d.event \
                    JOIN accounts a ON a.key = d.account WHERE d.id = $1 AND a.id = $2 FOR KEY SHARE OF e";
         one(&tx, sql, &[&id.0, &owner.0]).await?;
-        let sql = "UPDATE deliveries d SET status = 1 FROM accounts a WHERE a.key = d.account AND d.id = $1 AND a.id = $2 \
-                   RETURNING d.account, d.endpoint";
+        let sql = concat!(
+            "UPDATE deliveries d SET status = ",
+            literal!(DeliveryStatus::Retrying),
+            " FROM accounts a WHERE a.key = d.account AND d.id = $1 AND a.id = $2 RETURNING d.account, d.endpoint"
+        );
         let retried = one(&tx, sql, &[&id.0, &owner.0]).await?;
         let (account, endpoint): (i64, i64) = (get(&retried, "account")?, get(&retried, "endpoint")?);
         let sql = "INSERT INTO queue (account, delivery, endpoint, event, size, attempt, due_at, replay) \
@@ -83,7 +87,11 @@ impl Replays for Store {
             return Err(StoreError::PayloadGone);
         }
         let mut due = vec![EndpointKey(endpoint)];
-        let sql = "SELECT 1 FROM endpoints WHERE key = $1 AND ordering = 1 FOR NO KEY UPDATE";
+        let sql = concat!(
+            "SELECT 1 FROM endpoints WHERE key = $1 AND ordering = ",
+            literal!(Ordering::Fifo),
+            " FOR NO KEY UPDATE"
+        );
         if row(&tx, sql, &[&endpoint]).await?.is_some() {
             // It goes before those that wait.
             let sql =

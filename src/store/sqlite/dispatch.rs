@@ -18,6 +18,7 @@ use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
 use crate::store::inbox::{Leased, Place};
+use crate::store::status::literal;
 use crate::store::{Claimed, Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
 
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
@@ -139,9 +140,9 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
 }
 
 /// What a replay has made and nobody has begun to send; and everything else, which goes before it.
-const REPLAYED: &str = "d.replay IS NOT NULL AND d.status = 0";
+const REPLAYED: &str = concat!("d.replay IS NOT NULL AND d.status = ", literal!(DeliveryStatus::Pending));
 
-const FRESH: &str = "(d.replay IS NULL OR d.status <> 0)";
+const FRESH: &str = concat!("(d.replay IS NULL OR d.status <> ", literal!(DeliveryStatus::Pending), ")");
 
 /// Takes due deliveries of one of these kinds as far as there is room. Returns whether there was no room for one.
 fn find_due(

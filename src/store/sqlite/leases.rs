@@ -14,6 +14,7 @@ use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::inbox::Names;
+use crate::store::status::literal;
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -87,8 +88,11 @@ pub(super) fn take_back(tx: &mut Tx<'_>, replay: i64) -> Result<i64, StoreError>
 }
 
 fn remove_unsent(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
-    let sql = "DELETE FROM deliveries WHERE replay = ?1 AND status = 0 AND lease IS NULL \
-               AND (SELECT status FROM replays WHERE key = ?1) = ?2";
+    let sql = concat!(
+        "DELETE FROM deliveries WHERE replay = ?1 AND status = ",
+        literal!(DeliveryStatus::Pending),
+        " AND lease IS NULL AND (SELECT status FROM replays WHERE key = ?1) = ?2"
+    );
     let cancelled = ReplayStatus::Cancelled.to_column();
     let unsent = db.prepare_cached(sql)?.execute([replay, cancelled])?;
     let unsent = i64::try_from(unsent).unwrap_or(i64::MAX);
@@ -101,8 +105,11 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
     db.execute_batch("BEGIN IMMEDIATE")?;
     let freed = lists::void_leases(db, now)?;
     // A replay that was cancelled while its deliveries were in memory.
-    let sql = "SELECT DISTINCT r.key, r.endpoint FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = 0 \
-               WHERE r.status = ?1";
+    let sql = concat!(
+        "SELECT DISTINCT r.key, r.endpoint FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = ",
+        literal!(DeliveryStatus::Pending),
+        " WHERE r.status = ?1"
+    );
     let cancelled: Vec<(i64, i64)> = db
         .prepare(sql)?
         .query_map([ReplayStatus::Cancelled.to_column()], |row| Ok((row.get(0)?, row.get(1)?)))?

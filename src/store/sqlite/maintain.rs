@@ -13,6 +13,7 @@ use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::statistics::{SLOTS, millis};
 use crate::domain::time::Timestamp;
+use crate::store::status::{is_finished, is_open};
 use crate::store::values::{KEPT_ANSWER_TTL, cut};
 use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
 
@@ -254,8 +255,11 @@ fn old_of(
 fn old_deliveries(db: &Connection, from: PurgePosition, since: Timestamp) -> Result<Stretch, StoreError> {
     let (end, mut at) = (id_times::read(db)?.first_at(since), from);
     loop {
-        let sql = "SELECT id, status > 1 FROM delivery_lists WHERE endpoint = ?1 AND id > ?2 AND id < ?3 \
-                   ORDER BY id LIMIT ?4";
+        let sql = concat!(
+            "SELECT id, ",
+            is_finished!("status"),
+            " FROM delivery_lists WHERE endpoint = ?1 AND id > ?2 AND id < ?3 ORDER BY id LIMIT ?4"
+        );
         let (go, last) = look(db, sql, [at.endpoint, at.after, end, LOOK])?;
         if let Some(last) = last {
             return Ok(Some((Old::Deliveries(go), at.after(last))));
@@ -304,7 +308,8 @@ fn purge_step(tx: &mut Tx<'_>, step: &Old) -> Result<(), StoreError> {
     match step {
         Old::Deliveries(deliveries) => {
             for id in deliveries {
-                let sql = "DELETE FROM deliveries WHERE id = ?1 AND status > 1 RETURNING endpoint";
+                let sql =
+                    concat!("DELETE FROM deliveries WHERE id = ?1 AND ", is_finished!("status"), " RETURNING endpoint");
                 let endpoint: Option<i64> = first_of(tx.db, sql, *id)?;
                 if let Some(endpoint) = endpoint {
                     tx.db.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([id])?;
@@ -347,9 +352,14 @@ fn purge_step(tx: &mut Tx<'_>, step: &Old) -> Result<(), StoreError> {
 
 /// Removes an event's body. What is still to be sent keeps it.
 fn drop_body(db: &Connection, event: i64) -> Result<(), StoreError> {
-    let sql = "DELETE FROM payloads WHERE event = ?1 AND NOT EXISTS (SELECT 1 FROM events e JOIN deliveries d \
-               ON d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id WHERE e.id = ?1 AND d.status < 2) \
-               AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = ?1 AND d.replay IS NOT NULL AND d.status < 2)";
+    let sql = concat!(
+        "DELETE FROM payloads WHERE event = ?1 AND NOT EXISTS (SELECT 1 FROM events e JOIN deliveries d ON d.id > \
+         e.id AND d.id <= e.id + e.deliveries AND d.event = e.id WHERE e.id = ?1 AND ",
+        is_open!("d.status"),
+        ") AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = ?1 AND d.replay IS NOT NULL AND ",
+        is_open!("d.status"),
+        ")"
+    );
     db.prepare_cached(sql)?.execute([event])?;
     Ok(())
 }

@@ -21,6 +21,7 @@ use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
 use crate::store::shared::{Deed, words};
+use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
 use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
 
@@ -315,7 +316,8 @@ fn job(db: &Connection, key: i64) -> Result<Option<Job>, StoreError> {
 
 /// Deliveries of one replay that wait for their first attempt.
 fn unsent(db: &Connection, key: i64) -> rusqlite::Result<i64> {
-    let sql = "SELECT COUNT(*) FROM deliveries WHERE replay = ?1 AND status = 0";
+    let sql =
+        concat!("SELECT COUNT(*) FROM deliveries WHERE replay = ?1 AND status = ", literal!(DeliveryStatus::Pending));
     db.prepare_cached(sql)?.query_row([key], |row| row.get(0))
 }
 
@@ -327,8 +329,11 @@ fn open_of(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Vec<Repla
 
 /// Deliveries of the endpoint's replays that wait for their first attempt.
 fn waiting(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<usize> {
-    let sql = "SELECT COUNT(*) FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = 0 \
-               WHERE r.endpoint = ?1 AND r.finished_at IS NULL";
+    let sql = concat!(
+        "SELECT COUNT(*) FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = ",
+        literal!(DeliveryStatus::Pending),
+        " WHERE r.endpoint = ?1 AND r.finished_at IS NULL"
+    );
     let count: i64 = db.prepare_cached(sql)?.query_row([endpoint.0], |row| row.get(0))?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
@@ -438,9 +443,13 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
 
 /// One replay of the account; another account's does not exist.
 fn find_replay(db: &Connection, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
-    let sql = "SELECT r.*, e.id AS endpoint_id, r.made - (SELECT COUNT(*) FROM deliveries d WHERE d.replay = r.key \
-               AND d.status = 0) AS sent FROM replays r JOIN endpoints e ON e.key = r.endpoint WHERE r.id = ?1 \
-               AND e.deleted_at IS NULL AND e.account = (SELECT key FROM accounts WHERE id = ?2 AND deleted_at IS NULL)";
+    let sql = concat!(
+        "SELECT r.*, e.id AS endpoint_id, r.made - (SELECT COUNT(*) FROM deliveries d WHERE d.replay = r.key AND \
+         d.status = ",
+        literal!(DeliveryStatus::Pending),
+        ") AS sent FROM replays r JOIN endpoints e ON e.key = r.endpoint WHERE r.id = ?1 AND e.deleted_at IS NULL \
+         AND e.account = (SELECT key FROM accounts WHERE id = ?2 AND deleted_at IS NULL)"
+    );
     Ok(db.prepare_cached(sql)?.query_row(params![id.0.as_bytes(), owner.0.as_bytes()], replay_from_row)?)
 }
 
