@@ -8,7 +8,7 @@ use super::Store;
 use super::catalog_rows::{
     ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, event_types, lock_account,
 };
-use super::follow::{Change, write_change};
+use super::change_feed::{Change, write_change};
 use super::kept_answers::keep_effect;
 use super::sql::{count, execute, get, offset, one, row, rows, text, time};
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
@@ -265,8 +265,8 @@ impl Store {
     pub(super) async fn commit(&self, tx: Transaction<'_>) -> Result<(), StoreError> {
         tx.commit().await?;
         // It is committed whatever comes now: a view that is late is brought up to date when it is asked for.
-        if !matches!(tokio::time::timeout(REFRESH_TIMEOUT, self.follower.refresh()).await, Ok(Ok(()))) {
-            self.seen.doubt();
+        if !matches!(tokio::time::timeout(REFRESH_TIMEOUT, self.change_feed.refresh()).await, Ok(Ok(()))) {
+            self.freshness.doubt();
             tracing::warn!("the view of this node is late");
         }
         Ok(())

@@ -41,8 +41,8 @@ impl Figures for Store {
             calls_waiting: self.pool.status().waiting + self.reads.calls_waiting(),
             reads_waiting: self.reads.waiting(),
             reads_in_use: self.reads.in_use(),
-            node_calls_waiting: self.follower.waiting(),
-            view_age: self.seen.age(),
+            node_calls_waiting: self.change_feed.waiting(),
+            view_age: self.freshness.age(),
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use deadpool_postgres::{GenericClient, Pool, Transaction};
 
+use super::fifo;
 use super::sql::{execute, get, rows};
-use super::turn;
 use crate::domain::replay::ReplayStatus;
 use crate::store::StoreError;
 use crate::store::inbox::Nudge;
@@ -18,7 +18,7 @@ pub(super) async fn take_back(pool: &Pool, shared: &Shared, replays: BTreeSet<i6
         let tx = client.transaction().await?;
         let lines = take_back_one(&tx, replay).await?;
         tx.commit().await?;
-        for endpoint in turn::pass_afterwards(&mut client, &shared.fifo_heads, &lines, shared.clock.now()).await? {
+        for endpoint in fifo::pass_afterwards(&mut client, &shared.fifo_heads, &lines, shared.clock.now()).await? {
             if let Some(inbox) = &shared.inbox {
                 inbox.send(Nudge::Due(endpoint, shared.clock.now()));
             }

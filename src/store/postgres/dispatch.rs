@@ -9,10 +9,10 @@ use foldhash::HashMap;
 use tokio::time::Instant;
 
 use super::Store;
+use super::change_feed::{Change, write_change};
 use super::endpoints::health;
-use super::follow::{Change, write_change};
 use super::kept_answers::keep_effect;
-use super::notice::{Failure, Paused, Told, notices_of};
+use super::operational_events::{Failure, Paused, Told, operational_events_of};
 use super::sql::{column, execute, get, maybe_whole, number, one, row, rows, span, text, time, whole};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
@@ -196,7 +196,7 @@ impl Store {
         let sql = "SELECT s.value, (SELECT due_at FROM queue WHERE endpoint = $1 AND due_at >= $2 \
                    ORDER BY due_at LIMIT 1) AS due_at FROM settings s WHERE s.name = 'generation'";
         let found = one(tx, sql, &[&endpoint.0, &from]).await?;
-        self.seen.found(get(&found, "value")?, began);
+        self.freshness.found(get(&found, "value")?, began);
         time(&found, "due_at")
     }
 
@@ -428,7 +428,7 @@ impl Store {
         if failures.is_empty() && paused.is_empty() {
             return Ok(Told::default());
         }
-        let notices = notices_of(tx, &failures, &paused).await?;
+        let notices = operational_events_of(tx, &failures, &paused).await?;
         self.announce(tx, &notices, now).await
     }
 

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 
 use super::Store;
 use super::catalog_rows::{account, lock_account};
-use super::follow::{Change, write_change};
+use super::change_feed::{Change, write_change};
 use super::kept_answers::keep_effect;
 use super::sql::{count, execute, get, one, parsed, rows, text, time, when, whole};
 use crate::domain::account::Account;
@@ -16,7 +16,7 @@ use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointHealth, Endpoint
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
-use crate::store::notice::About;
+use crate::store::operational_events::About;
 use crate::store::shared::{Deed, words};
 use crate::store::{Endpoints, Keep, NewEndpoint, StoreError, WithSecret};
 

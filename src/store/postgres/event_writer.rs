@@ -14,11 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::herald::Herald;
+use super::freshness::Freshness;
 use super::ids::Ids;
 use super::node::Node;
+use super::notifier::Notifier;
 use super::rooms::Rooms;
-use super::seen::Seen;
 use super::sql::{get, parsed, rows};
 use super::write::{DeliveryRow, EventRow, Write};
 use crate::domain::delivery::{DeliveryKind, Job};
@@ -91,8 +91,8 @@ pub(super) struct Parts {
     pub shared: Arc<Shared>,
     pub node: Arc<Node>,
     pub rooms: Rooms,
-    pub herald: Herald,
-    pub seen: Arc<Seen>,
+    pub notifier: Notifier,
+    pub freshness: Arc<Freshness>,
 }
 
 /// Starts the writer.
@@ -151,7 +151,7 @@ impl Writer {
         let asked = Asked::of(&batch);
         let known = self.known.take();
         let batch = match &known {
-            Some(known) if known.suffices(&asked, self.parts.seen.generation()) => {
+            Some(known) if known.suffices(&asked, self.parts.freshness.generation()) => {
                 self.accept_by(batch, known, Some(known.generation)).await
             }
             _ => batch,
@@ -214,7 +214,7 @@ impl Writer {
             super::time_limit::in_time(write.run_in_its_day(&self.parts.pool, &self.parts.shared.fifo_heads)).await;
         match &written {
             Ok(written) => {
-                self.parts.seen.found(written.generation, began);
+                self.parts.freshness.found(written.generation, began);
                 if write.is_late(written.generation) {
                     return planned.into_iter().map(Planned::again).collect();
                 }
@@ -252,7 +252,7 @@ impl Writer {
         // What has no room here may have some elsewhere, where there is somebody.
         if self.parts.shared.inbox.is_none() || self.parts.node.share().nodes > 1 {
             for endpoint in due {
-                self.parts.herald.cry(endpoint);
+                self.parts.notifier.notify(endpoint);
             }
         }
     }

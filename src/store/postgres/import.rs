@@ -364,7 +364,7 @@ impl Store {
         // A number without a change: whoever follows reads everything.
         execute(&tx, "UPDATE settings SET value = value + 1 WHERE name = 'generation'", &[]).await?;
         // And one that says what history was read.
-        super::follow::write_change(&tx, super::follow::Change::EventTypes, self.now()).await?;
+        super::change_feed::write_change(&tx, super::change_feed::Change::EventTypes, self.now()).await?;
         self.commit(tx).await
     }
 }

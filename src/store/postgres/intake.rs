@@ -75,7 +75,7 @@ impl Intake for Store {
         drop(db);
         let began = Instant::now();
         let written = write.run_in_its_day(&self.pool, &self.shared.fifo_heads).await?;
-        self.seen.found(written.generation, began);
+        self.freshness.found(written.generation, began);
         let job = Job {
             id: DeliveryId(delivery),
             endpoint: endpoint.key,

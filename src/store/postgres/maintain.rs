@@ -182,7 +182,7 @@ impl Housekeeping for Store {
         let (windows, calls) =
             ("DELETE FROM rate_windows WHERE ends_at < $1", "DELETE FROM calls_in_flight WHERE expires_at < $1");
         let done = [
-            super::follow::forget_changes(&db, now).await,
+            super::change_feed::forget_changes(&db, now).await,
             execute(&db, windows, &[&old]).await.map(drop),
             execute(&db, calls, &[&now.as_millis()]).await.map(drop),
             self.take_back_cancelled(&db).await,

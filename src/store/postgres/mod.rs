@@ -2,14 +2,14 @@
 //!
 //! Any node does anything: nothing here is true only in memory. `event_writer` commits many events at a time (`write`),
 //! and `dispatch` many outcomes; `positions` is where its claims begin. `node` is this process among the others, and
-//! its leases; `herald` tells the others what is due. `follow` keeps the view after what others change, `seen` knows
-//! how new it is. `partitions` has the days of the history, `counters` the totals.
+//! its leases; `notifier` tells the others what is due. `change_feed` keeps the view after what others change,
+//! `freshness` knows how new it is. `partitions` has the days of the history, `counters` the totals.
 //!
 //! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
 //! `endpoints`, `intake`, `lifecycle`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `target`,
 //! `users` and here. What several of them use is in files below them: `sql` runs statements and reads columns,
-//! `catalog_rows` reads rows, `kept_answers` keeps answers, `notice` writes operational events, `turn` is the order of
-//! deliveries.
+//! `catalog_rows` reads rows, `kept_answers` keeps answers, `operational_events` writes operational events, `fifo` is
+//! the order of deliveries.
 //!
 //! `open` starts it all: `connect` makes connections, `require` and `privileges` refuse a database that cannot be used,
 //! `migrate` runs `migrations`. `reads` shares the connections among accounts. `import` moves data from SQLite.
@@ -20,14 +20,15 @@ mod backlog;
 mod calls;
 mod cancellation;
 mod catalog_rows;
+mod change_feed;
 mod connect;
 mod counters;
 mod counts;
 mod dispatch;
 mod endpoints;
 mod event_writer;
-mod follow;
-mod herald;
+mod fifo;
+mod freshness;
 mod ids;
 mod import;
 mod intake;
@@ -40,8 +41,9 @@ mod memberships;
 mod migrate;
 mod migrations;
 mod node;
-mod notice;
+mod notifier;
 mod open;
+mod operational_events;
 mod partitions;
 mod portal;
 mod positions;
@@ -51,11 +53,9 @@ mod replay;
 mod require;
 mod rooms;
 mod search;
-mod seen;
 mod sql;
 mod target;
 mod time_limit;
-mod turn;
 mod users;
 mod write;
 
@@ -81,10 +81,10 @@ pub struct Store {
     view: View,
     shared: Arc<Shared>,
     node: Arc<node::Node>,
-    follower: Arc<follow::Follower>,
-    seen: Arc<seen::Seen>,
+    change_feed: Arc<change_feed::ChangeFeed>,
+    freshness: Arc<freshness::Freshness>,
     intake: event_writer::Handle,
-    herald: herald::Herald,
+    notifier: notifier::Notifier,
     rooms: Rooms,
     positions: Arc<positions::Positions>,
     /// Whoever reads much takes nothing from what is sent, nor from other accounts.
@@ -146,7 +146,7 @@ impl Store {
         self.positions.lower(endpoint, at);
         match &self.shared.inbox {
             Some(inbox) if self.serves(endpoint) => inbox.send(Nudge::Due(endpoint, at)),
-            _ => self.herald.cry(endpoint),
+            _ => self.notifier.notify(endpoint),
         }
     }
 

@@ -15,7 +15,7 @@ use deadpool_postgres::Pool;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::follow::Follower;
+use super::change_feed::ChangeFeed;
 use super::ids::Given;
 use super::lease::LEASE;
 use super::migrate;
@@ -252,7 +252,7 @@ impl Node {
     async fn free_astray(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let Some(lease) = self.lease() else { return Ok(()) };
         let mut db = pool.get().await?;
-        for endpoint in super::turn::pass_stalled(&mut db, &shared.fifo_heads, shared.clock.now()).await? {
+        for endpoint in super::fifo::pass_stalled(&mut db, &shared.fifo_heads, shared.clock.now()).await? {
             if let Some(inbox) = &shared.inbox {
                 inbox.send(Nudge::Due(endpoint, shared.clock.now()));
             }
@@ -397,8 +397,8 @@ pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<i64, Sto
 }
 
 /// Keeps the node alive and the view up to date until the store is dropped.
-pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, follower: &Arc<Follower>) {
-    node.keep(tokio::spawn(super::follow::keep_up(Arc::downgrade(follower))));
+pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, change_feed: &Arc<ChangeFeed>) {
+    node.keep(tokio::spawn(super::change_feed::keep_up(Arc::downgrade(change_feed))));
     if node.key() != 0 {
         node.keep(tokio::spawn(live(pool.clone(), shared.clone(), Arc::downgrade(node))));
     }

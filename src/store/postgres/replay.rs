@@ -7,14 +7,14 @@ use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 
 use super::cancellation::take_back_one;
+use super::change_feed::{Change, write_change};
 use super::endpoints::find;
-use super::follow::{Change, write_change};
 use super::ids::Ids;
 use super::kept_answers::keep_effect;
 use super::log::find_delivery;
-use super::notice::Told;
+use super::operational_events::Told;
 use super::sql::{execute, get, number, one, parsed, row, rows, snapshot, time, when};
-use super::{Store, turn};
+use super::{Store, fifo};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
@@ -96,8 +96,8 @@ impl Replays for Store {
             // It goes before those that wait.
             let sql =
                 "UPDATE queue SET turn = endpoint, place = $3, due_at = NULL WHERE account = $1 AND delivery = $2";
-            execute(&tx, sql, &[&account, &id.0, &turn::FRONT]).await?;
-            due = turn::pass(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
+            execute(&tx, sql, &[&account, &id.0, &fifo::FRONT]).await?;
+            due = fifo::pass(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
         }
         let delivery = find_delivery(&tx, owner, id, &self.shared.id_times()).await?;
         self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
@@ -291,7 +291,7 @@ impl Store {
                 &[&ids, &events, &job.account, &job.endpoint.0, &job.key, &made, &now.as_millis(), &in_line];
             execute(&tx, sql, parameters).await?;
             if in_line {
-                turn::pass(&tx, &self.shared.fifo_heads, &[job.endpoint.0].into(), now).await?;
+                fifo::pass(&tx, &self.shared.fifo_heads, &[job.endpoint.0].into(), now).await?;
             }
         }
         let finished = scan.up_to.is_none() && unsent(&tx, job.key).await? == 0;

@@ -1,6 +1,6 @@
 //! An endpoint's row as it is now, for attempts that begin now.
 //!
-//! A view may be late. All that it shows has one number, that of the last change (`follow`): a statement that finds the view's
+//! A view may be late. All that it shows has one number, that of the last change (`change_feed`): a statement that finds the view's
 //! number in the database proves that everything in the view was current when the statement began. Whatever makes a
 //! delivery or claims it reads the number beside it, so that no attempt uses a view that is older than its delivery; and one that
 //! waited in memory uses no view that is older than [`RECENT`]. What was committed before (a rotation, a pause) holds
@@ -27,11 +27,11 @@ impl Snapshot for Store {
     }
 
     async fn refresh(&self) -> Result<(), StoreError> {
-        self.follower.refresh().await
+        self.change_feed.refresh().await
     }
 
     async fn refresh_stale(&self) -> Result<(), StoreError> {
-        if self.follower.is_stale() { in_time(self.follower.refresh()).await } else { Ok(()) }
+        if self.change_feed.is_stale() { in_time(self.change_feed.refresh()).await } else { Ok(()) }
     }
 
     fn holds(&self, lease: i64) -> bool {
@@ -49,8 +49,8 @@ impl Snapshot for Store {
             return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
         }
         let mut age = RECENT;
-        while !self.seen.is_within(age) {
-            self.follower.refresh().await?;
+        while !self.freshness.is_within(age) {
+            self.change_feed.refresh().await?;
             age = FRESH;
         }
         Ok(self.view.target(endpoint))

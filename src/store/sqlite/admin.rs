@@ -30,7 +30,7 @@ impl Accounts for Store {
                 let sql = "INSERT INTO accounts (id, name, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)";
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), name, tx.now.as_millis()])?;
                 let key = AccountKey(tx.db.last_insert_rowid());
-                tx.book.touch_account(key);
+                tx.cache.touch_account(key);
                 let retention = OwnRetention::default();
                 let account = Account { id, key, name, retention, created_at: tx.now, updated_at: tx.now };
                 tx.audit(&origin, &Deed::of(key, Action::AccountCreated, id))?;
@@ -69,7 +69,7 @@ impl Accounts for Store {
                 let account = account(tx.db, id)?;
                 for (_, key) in api_keys_where(tx.db, Some(account.key), None)? {
                     tx.db.execute("DELETE FROM api_keys WHERE id = ?1", [key.id.0.as_bytes()])?;
-                    tx.book.touch_api_key(key.id);
+                    tx.cache.touch_api_key(key.id);
                 }
                 let sql = "SELECT key FROM endpoints WHERE account = ?1 AND deleted_at IS NULL";
                 let keys: Vec<i64> = tx
@@ -83,7 +83,7 @@ impl Accounts for Store {
                 super::users::forget(tx.db, account.key)?;
                 let sql = "UPDATE accounts SET deleted_at = ?2 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![account.key.0, tx.now.as_millis()])?;
-                tx.book.touch_account(account.key);
+                tx.cache.touch_account(account.key);
                 // What the account's own log says goes with it.
                 tx.audit(&origin, &Deed::of(None, Action::AccountDeleted, id))
             })
@@ -139,7 +139,7 @@ impl Accounts for Store {
                         new.expires_at.map(Timestamp::as_millis),
                         tx.now.as_millis(),
                     ])?;
-                tx.book.touch_api_key(id);
+                tx.cache.touch_api_key(id);
                 let resource = ApiKey {
                     id,
                     account,
@@ -186,7 +186,7 @@ impl Accounts for Store {
                     return Err(StoreError::AllowsMore);
                 }
                 tx.db.prepare_cached("DELETE FROM api_keys WHERE id = ?1")?.execute([id.0.as_bytes()])?;
-                tx.book.touch_api_key(id);
+                tx.cache.touch_api_key(id);
                 tx.audit(&origin, &Deed::of(key, Action::ApiKeyRevoked, id))
             })
             .await
@@ -223,7 +223,7 @@ impl Catalog for Store {
                 if added == 0 {
                     return Err(StoreError::Exists);
                 }
-                tx.book.touch_event_types();
+                tx.cache.touch_event_types();
                 tx.audit(&origin, &Deed::of(None, Action::EventTypeCreated, &new.name))?;
                 tx.keep(keep, &new)?;
                 Ok(new)
@@ -248,7 +248,7 @@ impl Catalog for Store {
                 if changed == 0 {
                     return Err(StoreError::NotFound);
                 }
-                tx.book.touch_event_types();
+                tx.cache.touch_event_types();
                 tx.audit(&origin, &Deed::of(None, Action::EventTypeUpdated, &entry.name))?;
                 Ok(entry)
             })
@@ -262,7 +262,7 @@ impl Catalog for Store {
                 if tx.db.prepare_cached("DELETE FROM event_types WHERE name = ?1")?.execute([&name])? == 0 {
                     return Err(StoreError::NotFound);
                 }
-                tx.book.touch_event_types();
+                tx.cache.touch_event_types();
                 tx.audit(&origin, &Deed::of(None, Action::EventTypeDeleted, name))
             })
             .await

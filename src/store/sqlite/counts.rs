@@ -18,7 +18,7 @@ impl Statistics for Store {
             .write_hot(move |tx| {
                 let mut rows = Vec::with_capacity(counts.len() * SLOTS.len());
                 for (counted, attempts) in counts {
-                    let Some(endpoint) = tx.book.endpoint(counted.endpoint) else { continue };
+                    let Some(endpoint) = tx.cache.endpoint(counted.endpoint) else { continue };
                     let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
                     let Counted { endpoint: key, came, class, .. } = counted;
                     rows.extend(counted.slots().map(|(length, slot)| {

@@ -9,7 +9,7 @@ use rusqlite::{Connection, params};
 use super::Store;
 use super::leases::release;
 use super::maintain::drop_spent_body;
-use super::notice::Failure;
+use super::operational_events::Failure;
 use super::tx::Tx;
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
@@ -119,7 +119,7 @@ pub(super) fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Resu
 fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
     let Some(inbox) = &tx.shared.inbox else { return Ok(Claimed::default()) };
     // What is held stays where it is until its endpoint is active again, which nudges the engine.
-    let active = tx.book.endpoint(endpoint).filter(|row| row.can_receive());
+    let active = tx.cache.endpoint(endpoint).filter(|row| row.can_receive());
     let Some(held) = active.map(|row| row.held.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();
     let named = |place: Option<Place>, id| place.map(|place| place.named(inbox.names(), id));
@@ -196,8 +196,8 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
          WHERE id = ?1 AND lease = ?11",
     )?;
     for settlement in settlements {
-        // An endpoint that is not in the book is deleted, and so are its deliveries.
-        let Some(row) = tx.book.endpoint(settlement.endpoint) else {
+        // An endpoint that is not in the cache is deleted, and so are its deliveries.
+        let Some(row) = tx.cache.endpoint(settlement.endpoint) else {
             settled.push(Settled::LeaseLost);
             continue;
         };
@@ -251,13 +251,13 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         }
         healths.insert(settlement.endpoint, next.health);
         // A row has its last attempt alone, and is looked at until it is listed.
-        let in_its_row = settlement.attempts_made == 0 && !tx.book.is_listed(settlement.delivery);
+        let in_its_row = settlement.attempts_made == 0 && !tx.cache.is_listed(settlement.delivery);
         attempts.push((settlement.endpoint, next.health, outcome.started_at, in_its_row));
         settled.push(next.next_retry_at.map_or(Settled::Done, Settled::RetryAt));
     }
     tx.announce_outcomes(&failed, &paused)?;
     for (endpoint, health, at, in_its_row) in attempts {
-        tx.book.record_attempt(endpoint, health, at, in_its_row);
+        tx.cache.record_attempt(endpoint, health, at, in_its_row);
     }
     Ok(settled)
 }

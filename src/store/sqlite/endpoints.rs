@@ -14,7 +14,7 @@ use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, Ordering
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
-use crate::store::notice::About;
+use crate::store::operational_events::About;
 use crate::store::shared::{Deed, words};
 use crate::store::{Endpoints, Keep, NewEndpoint, StoreError, WithSecret};
 
@@ -97,7 +97,7 @@ impl Endpoints for Store {
                                WHERE endpoint = ?1";
                     tx.db.prepare_cached(sql)?.execute([endpoint.key.0])?;
                 }
-                tx.book.touch_endpoint(endpoint.key);
+                tx.cache.touch_endpoint(endpoint.key);
                 if status == EndpointStatus::Active {
                     // What was held goes on.
                     tx.after.due.push((endpoint.key, tx.now));
@@ -137,7 +137,7 @@ impl Endpoints for Store {
                 let secret = add_secret(tx, endpoint.key, id)?;
                 let sql = "UPDATE endpoints SET version = version + 1, updated_at = ?2 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![endpoint.key.0, tx.now.as_millis()])?;
-                tx.book.touch_endpoint(endpoint.key);
+                tx.cache.touch_endpoint(endpoint.key);
                 let rotated = WithSecret { resource: find(tx.db, owner, id)?, secret };
                 tx.audit(&origin, &Deed::of(endpoint.account, Action::SecretRegenerated, id))?;
                 tx.keep(keep, &rotated)?;
@@ -207,7 +207,7 @@ fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSe
     let key = EndpointKey(tx.db.last_insert_rowid());
     tx.db.prepare_cached("INSERT INTO endpoint_counters (endpoint) VALUES (?1)")?.execute([key.0])?;
     let secret = add_secret(tx, key, id)?;
-    tx.book.touch_endpoint(key);
+    tx.cache.touch_endpoint(key);
     Ok(WithSecret { resource: find(tx.db, account.id, id)?, secret })
 }
 
@@ -251,7 +251,7 @@ pub(super) fn bury(tx: &mut Tx<'_>, key: EndpointKey) -> Result<(), StoreError> 
     let sql = "UPDATE endpoints SET deleted_at = ?2, version = version + 1 WHERE key = ?1";
     tx.db.prepare_cached(sql)?.execute(params![key.0, tx.now.as_millis()])?;
     tx.db.prepare_cached("DELETE FROM endpoint_secrets WHERE endpoint = ?1")?.execute([key.0])?;
-    tx.book.touch_endpoint(key);
+    tx.cache.touch_endpoint(key);
     Ok(())
 }
 

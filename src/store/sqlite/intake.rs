@@ -24,8 +24,8 @@ impl Intake for Store {
                 let _share = share;
                 // What can be refused comes before the first write.
                 for event in &events {
-                    tx.book.account_key(event.account).ok_or(StoreError::NotFound)?;
-                    if !tx.book.has_type(&event.event_type) {
+                    tx.cache.account_key(event.account).ok_or(StoreError::NotFound)?;
+                    if !tx.cache.has_type(&event.event_type) {
                         return Err(StoreError::UnknownType(event.event_type.clone()));
                     }
                 }
@@ -37,9 +37,9 @@ impl Intake for Store {
                     accepted.push(accept_one(tx, event)?);
                 }
                 tx.keep(keep, &accepted)?;
-                // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
+                // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
                 for event in &accepted {
-                    tx.book.count_event(event.account.1);
+                    tx.cache.count_event(event.account.1);
                 }
                 Ok(accepted)
             })
@@ -76,7 +76,7 @@ impl Intake for Store {
     async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
         self.writer
             .write(move |tx| {
-                // The book is not rolled back with a savepoint: what can fail comes first.
+                // The cache is not rolled back with a savepoint: what can fail comes first.
                 tx.keep(keep, &())?;
                 settle(tx, &[settlement])?;
                 Ok(())
@@ -86,14 +86,14 @@ impl Intake for Store {
 }
 
 fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
-    let account = tx.book.account_key(new.account).ok_or(StoreError::NotFound)?;
-    let subscribers = tx.book.subscribers(account, &new.event_type).to_vec();
+    let account = tx.cache.account_key(new.account).ok_or(StoreError::NotFound)?;
+    let subscribers = tx.cache.subscribers(account, &new.event_type).to_vec();
     let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);
     let occurred_at = new.occurred_at.as_millis();
     insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, &new.body)?;
-    for endpoint in tx.book.paused_subscribers(account, &new.event_type) {
+    for endpoint in tx.cache.paused_subscribers(account, &new.event_type) {
         let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
         tx.db.prepare_cached(sql)?.execute(params![endpoint.0, new.event_type, id.0])?;
     }
@@ -103,7 +103,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
         // One that waits for its turn waits in the store.
-        let held = tx.book.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.held.clone());
+        let held = tx.cache.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.held.clone());
         let place = match (&body, held) {
             (Some((inbox, body)), Some(held)) => {
                 inbox.reserve_new(&held, body).map(|place| place.named(inbox.names(), delivery))

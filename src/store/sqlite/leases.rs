@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::book::EndpointRow;
-use super::lists;
-use super::turn::pass_turn;
+use super::delivery_index;
+use super::fifo::pass_turn;
 use super::tx::Tx;
+use super::writer_cache::EndpointRow;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
@@ -33,7 +33,7 @@ pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = Delivery
             replays.extend(row.get::<_, Option<i64>>(1)?.map(|replay| (replay, endpoint)));
             // It may have become active again while its deliveries were on their way back. A little later:
             // what made this one come back may still be so.
-            if tx.book.endpoint(endpoint).is_some_and(EndpointRow::can_receive) {
+            if tx.cache.endpoint(endpoint).is_some_and(EndpointRow::can_receive) {
                 tx.after.due.push((endpoint, tx.now.plus(AGAIN)));
             }
         }
@@ -48,7 +48,7 @@ pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = Delivery
         }
     }
     for (endpoint, count) in taken_back {
-        tx.book.gone(endpoint, count);
+        tx.cache.gone(endpoint, count);
     }
     Ok(())
 }
@@ -83,7 +83,7 @@ pub(super) fn take_back(tx: &mut Tx<'_>, replay: i64) -> Result<i64, StoreError>
         return Ok(0);
     }
     // What goes is counted as listed.
-    lists::list_recent(tx)?;
+    delivery_index::list_recent(tx)?;
     Ok(remove_unsent(tx.db, replay)?)
 }
 
@@ -103,7 +103,7 @@ fn remove_unsent(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
 /// Frees what an earlier process had leased when it ended, and takes a lease number of its own.
 pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
     db.execute_batch("BEGIN IMMEDIATE")?;
-    let freed = lists::void_leases(db, now)?;
+    let freed = delivery_index::void_leases(db, now)?;
     // A replay that was cancelled while its deliveries were in memory.
     let sql = concat!(
         "SELECT DISTINCT r.key, r.endpoint FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = ",
@@ -115,7 +115,7 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
         .query_map([ReplayStatus::Cancelled.to_column()], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     if !cancelled.is_empty() {
-        lists::write_lists(db)?;
+        delivery_index::write_lists(db)?;
     }
     for (replay, endpoint) in cancelled {
         let taken_back = remove_unsent(db, replay)?;

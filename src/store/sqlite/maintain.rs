@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::catalog_rows::own_retention;
-use super::lists::list_recent;
+use super::delivery_index::list_recent;
 use super::tx::Tx;
 use super::{Store, id_times};
 use crate::domain::event::TEST_TYPE;
@@ -343,9 +343,9 @@ fn purge_step(tx: &mut Tx<'_>, step: &Old) -> Result<(), StoreError> {
             tx.db.prepare_cached(sql)?.execute([account, last])?;
         }
     }
-    // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
+    // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
     for endpoint in gone {
-        tx.book.gone(endpoint, 1);
+        tx.cache.gone(endpoint, 1);
     }
     Ok(())
 }

@@ -1,53 +1,53 @@
 //! The embedded store: one file, one writer thread, a few readers.
 //!
 //! All writes go through `writer`, which commits many at a time: `queue` and `group_commit` gather them, `tx` is what a
-//! write sees, `book` what the writer knows without asking, `leases` and `lists` what it looks after by itself. Reads
-//! have connections of their own (`readers`). `checkpoint` looks after SQLite's own log.
+//! write sees, `writer_cache` what the writer knows without asking, `leases` and `delivery_index` what it looks after
+//! by itself. Reads have connections of their own (`readers`). `checkpoint` looks after SQLite's own log.
 //!
 //! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
 //! `endpoints`, `intake`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `users` and here. What
-//! several of them use is in files below them: `catalog_rows` and `columns` read rows, `newest` merges lists, `notice`
-//! writes operational events, `turn` is the order of deliveries, `id_times` the times of ids.
+//! several of them use is in files below them: `catalog_rows` and `columns` read rows, `newest` merges lists,
+//! `operational_events` writes operational events, `fifo` is the order of deliveries, `id_times` the times of ids.
 //!
 //! `open` opens the store (`connection`, `migrate`, `peer`), `export` reads it for its move to PostgreSQL.
 
 mod admin;
 mod audit;
 mod backlog;
-mod book;
 mod calls;
 mod catalog_rows;
 mod checkpoint;
 mod columns;
 mod connection;
 mod counts;
+mod delivery_index;
 mod dispatch;
 mod endpoints;
 pub(super) mod export;
 #[cfg(test)]
 mod faults;
+mod fifo;
 mod group_commit;
 mod id_times;
 mod intake;
 mod leases;
-mod lists;
 mod log;
 mod maintain;
 mod memberships;
 mod migrate;
 mod newest;
-mod notice;
 mod open;
+mod operational_events;
 mod peer;
 mod portal;
 mod queue;
 mod readers;
 mod replay;
 mod search;
-mod turn;
 mod tx;
 mod users;
 mod writer;
+mod writer_cache;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -6,14 +6,14 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::book::EndpointRow;
 use super::catalog_rows::account;
 use super::columns::{parsed, time, uuid};
 use super::endpoints::find;
+use super::fifo::pass_turn;
 use super::leases::take_back;
 use super::log::find_delivery;
-use super::turn::pass_turn;
 use super::tx::Tx;
+use super::writer_cache::EndpointRow;
 use super::{Store, id_times};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
@@ -185,9 +185,9 @@ impl Replays for Store {
                     tx.after.due.push((endpoint, tx.now));
                 }
                 tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
-                tx.book.gone(endpoint, unsent);
+                tx.cache.gone(endpoint, unsent);
                 // What is in memory comes back without an attempt: see `release`.
-                tx.book.cancel(key);
+                tx.cache.cancel(key);
                 Ok(())
             })
             .await
@@ -396,7 +396,7 @@ fn count(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
 
 /// Writes deliveries of what was found, and how far the job has come.
 fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
-    let active = tx.book.endpoint(job.endpoint).is_some_and(EndpointRow::can_receive);
+    let active = tx.cache.endpoint(job.endpoint).is_some_and(EndpointRow::can_receive);
     if !active && !scan.found.is_empty() {
         return Ok(Step::Waiting);
     }
@@ -433,8 +433,8 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
         total,
         finished.then(|| tx.now.as_millis()),
     ])?;
-    // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
-    tx.book.came(usize::try_from(made).unwrap_or(0));
+    // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
+    tx.cache.came(usize::try_from(made).unwrap_or(0));
     if made > 0 {
         tx.after.due.push((job.endpoint, tx.now));
     }

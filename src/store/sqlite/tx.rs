@@ -2,7 +2,7 @@
 
 use rusqlite::{CachedStatement, Connection, params};
 
-use super::book::Book;
+use super::writer_cache::WriterCache;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, EventId, IdSequence};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -14,7 +14,7 @@ use crate::store::shared::Shared;
 pub(super) struct Tx<'a> {
     pub db: &'a Connection,
     pub inserts: Inserts<'a>,
-    pub book: &'a mut Book,
+    pub cache: &'a mut WriterCache,
     pub shared: &'a Shared,
     pub ids: &'a mut IdSequence,
     /// The time of this transaction.
@@ -113,7 +113,7 @@ pub(super) fn insert_delivery(
 ) -> Result<(), StoreError> {
     let (due_at, lease) = if leased { (None, Some(tx.lease)) } else { (Some(tx.now.as_millis()), None) };
     tx.inserts.delivery.execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
-    tx.book.came(1);
+    tx.cache.came(1);
     tx.size.rows += 1;
     Ok(())
 }

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::book::Book;
 use super::checkpoint::Checkpoints;
+use super::delivery_index::{is_to_be_listed, is_to_be_listed_beside, list_recent};
 use super::group_commit::GroupCommit;
-use super::lists::{is_to_be_listed, is_to_be_listed_beside, list_recent};
 use super::queue::{Next, Receiver, Sender, queue};
 use super::tx::{AfterCommit, Inserts, Size, Tx};
+use super::writer_cache::WriterCache;
 use super::{id_times, peer};
 use crate::domain::id::{DeliveryId, EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
@@ -38,7 +38,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 trait Write: Send {
-    /// Whether it touches endpoints and accounts through the book alone, and refuses before it has written anything.
+    /// Whether it touches endpoints and accounts through the cache alone, and refuses before it has written anything.
     fn is_hot(&self) -> bool;
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
@@ -127,7 +127,7 @@ impl Handle {
         self.enqueue(&self.permits, false, run).await
     }
 
-    /// The same for the hot path: for writes that touch endpoints and accounts through the book alone, and that refuse
+    /// The same for the hot path: for writes that touch endpoints and accounts through the cache alone, and that refuse
     /// before they have written anything. One that fails later takes the whole transaction with it.
     pub async fn write_hot<T: Send + 'static>(
         &self,
@@ -171,8 +171,8 @@ pub(super) fn start(
 ) -> Result<Handle, StoreError> {
     // Before all that is read: what another process writes meanwhile is noticed.
     let data_version = data_version(&db)?;
-    let mut book = Book::new(view);
-    book.reload(&db, &shared)?;
+    let mut cache = WriterCache::new(view);
+    cache.reload(&db, &shared)?;
     let ids = IdSequence::after(last_id(&db)?, id_times::read(&db)?);
     let checkpoints = Checkpoints::start(path)?;
     let (queue, writes) = queue();
@@ -183,7 +183,7 @@ pub(super) fn start(
     let thread = Writer {
         path,
         db,
-        book,
+        cache,
         shared,
         ids,
         judged_ahead,
@@ -209,7 +209,7 @@ pub(super) fn start(
 struct Writer {
     path: PathBuf,
     db: Connection,
-    book: Book,
+    cache: WriterCache,
     shared: Arc<Shared>,
     ids: IdSequence,
     /// By how much the greatest id was ahead of the clock when it was last judged why.
@@ -218,7 +218,7 @@ struct Writer {
     /// Held while a server has the file.
     lock: Option<std::fs::File>,
     data_version: i64,
-    /// Whether the book may differ from what is committed: a transaction is under way, or has failed.
+    /// Whether the cache may differ from what is committed: a transaction is under way, or has failed.
     stale: bool,
     /// When what was recent was last listed.
     listed: Instant,
@@ -252,7 +252,7 @@ impl Writer {
                     if let Err(error) = self.notice_others() {
                         tracing::error!(%error, "the database could not be watched");
                     }
-                    if self.shared.inbox.is_some() && is_to_be_listed(self.book.recent(), self.listed.elapsed()) {
+                    if self.shared.inbox.is_some() && is_to_be_listed(self.cache.recent(), self.listed.elapsed()) {
                         self.commit(Vec::new());
                     }
                 }
@@ -272,7 +272,7 @@ impl Writer {
         }
         // The command line may have rotated the master key: nothing is sealed with the old one from here on.
         self.shared.reload_keyring();
-        self.book.reload(&self.db, &self.shared)?;
+        self.cache.reload(&self.db, &self.shared)?;
         self.ids = IdSequence::after(last_id(&self.db)?, id_times::read(&self.db)?);
         self.judged_ahead = Duration::ZERO;
         let generation = peer::generation(&self.db)?;
@@ -325,7 +325,7 @@ impl Writer {
                 let _ = self.db.execute_batch("ROLLBACK");
             }
         } else {
-            self.book.publish();
+            self.cache.publish();
         }
         // The error of one write is not that of the others, which may come again.
         let committed =
@@ -348,7 +348,7 @@ impl Writer {
         self.checkpoints.wrote(&self.db, size.bytes);
     }
 
-    /// Begins a transaction, with a book that shows what is committed.
+    /// Begins a transaction, with a cache that shows what is committed.
     fn begin(&mut self) -> Result<(), StoreError> {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         // Inside the lock nobody else can write any more: what is read now is the truth of this transaction.
@@ -391,7 +391,7 @@ impl Writer {
         let mut tx = Tx {
             db: &self.db,
             inserts: Inserts::prepare(&self.db)?,
-            book: &mut self.book,
+            cache: &mut self.cache,
             shared: &self.shared,
             ids: &mut self.ids,
             now: self.shared.clock.now(),
@@ -404,10 +404,10 @@ impl Writer {
             let hot = write.is_hot();
             // A savepoint keeps a copy of every page that is changed after it.
             if !hot {
-                tx.book.flush(tx.db)?;
+                tx.cache.flush(tx.db)?;
                 tx.db.prepare_cached("SAVEPOINT one")?.execute([])?;
             }
-            let (mark, changes, listed_to) = (tx.after.mark(), tx.db.total_changes(), tx.book.listed_to());
+            let (mark, changes, listed_to) = (tx.after.mark(), tx.db.total_changes(), tx.cache.listed_to());
             let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write.apply(&mut tx)));
             let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
             match result {
@@ -417,15 +417,15 @@ impl Writer {
                 Err(error) if tx.db.is_autocommit() => return Err(error),
                 Err(_) => {
                     tx.after.rewind(mark);
-                    tx.book.forget_touched();
+                    tx.cache.forget_touched();
                     if !hot {
                         tx.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
-                        if tx.book.listed_to() != listed_to {
-                            tx.book.read_recent(tx.db)?;
+                        if tx.cache.listed_to() != listed_to {
+                            tx.cache.read_recent(tx.db)?;
                         }
                     }
                 }
-                Ok(()) => tx.book.refresh_touched(tx.db, tx.shared)?,
+                Ok(()) => tx.cache.refresh_touched(tx.db, tx.shared)?,
             }
             debug_assert!(!tx.db.is_autocommit(), "every write of the batch is in its transaction");
             if !hot {
@@ -435,8 +435,8 @@ impl Writer {
                 batch.extend(waiting.next());
             }
         }
-        tx.book.flush(tx.db)?;
-        if is_to_be_listed_beside(tx.book.recent(), self.listed.elapsed()) {
+        tx.cache.flush(tx.db)?;
+        if is_to_be_listed_beside(tx.cache.recent(), self.listed.elapsed()) {
             // If it fails, it is tried again no sooner.
             self.listed = Instant::now();
             list_recent(&mut tx)?;

@@ -21,9 +21,9 @@ use tokio_postgres::{AsyncMessage, Row};
 use uuid::Uuid;
 
 use super::connect::{Connector, Health, health};
+use super::freshness::Freshness;
 use super::positions::Positions;
 use super::rooms::Rooms;
-use super::seen::Seen;
 use super::sql::{corrupt, execute, get, one, parsed, rows, time};
 use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointStatus;
@@ -119,14 +119,14 @@ pub(super) async fn forget_changes(db: &impl GenericClient, now: Timestamp) -> R
     Ok(())
 }
 
-pub(super) struct Follower {
+pub(super) struct ChangeFeed {
     pool: Pool,
     view: View,
     shared: Arc<Shared>,
     rooms: Rooms,
     positions: Arc<Positions>,
     known: Arc<AsyncMutex<Known>>,
-    seen: Arc<Seen>,
+    freshness: Arc<Freshness>,
     notified: Notify,
 }
 
@@ -169,16 +169,16 @@ impl Latest {
     }
 }
 
-impl Follower {
+impl ChangeFeed {
     /// Of a pool of its own, so that calls that wait for connections do not hold it up.
     pub fn new(
         pool: Pool,
         view: View,
         shared: Arc<Shared>,
         (rooms, positions): (Rooms, Arc<Positions>),
-        seen: Arc<Seen>,
+        freshness: Arc<Freshness>,
     ) -> Self {
-        Self { pool, view, shared, rooms, positions, seen, known: Arc::default(), notified: Notify::new() }
+        Self { pool, view, shared, rooms, positions, freshness, known: Arc::default(), notified: Notify::new() }
     }
 
     /// Work of the node itself that waits for a connection.
@@ -187,11 +187,11 @@ impl Follower {
     }
 
     pub fn is_stale(&self) -> bool {
-        !self.seen.is_within(STALE)
+        !self.freshness.is_within(STALE)
     }
 
     fn hear(&self, told: &str) {
-        let Some(due) = super::herald::read(told) else {
+        let Some(due) = super::notifier::read(told) else {
             self.notified.notify_one();
             return;
         };
@@ -208,18 +208,18 @@ impl Follower {
     pub async fn refresh(self: &Arc<Self>) -> Result<(), StoreError> {
         let asked = Instant::now();
         let mut known = self.known.clone().lock_owned().await;
-        if self.seen.is_since(asked) {
+        if self.freshness.is_since(asked) {
             return Ok(());
         }
         let began = Instant::now();
         let db = self.pool.get().await?;
         if let Some(generation) = self.read(&db, &mut known).await? {
-            self.seen.shows(generation, began);
+            self.freshness.shows(generation, began);
             return Ok(());
         }
         // In a task: whoever asks gives up in time, and the next one would begin anew.
-        let follower = self.clone();
-        let reading = tokio::spawn(async move { follower.read_all(&db, &mut known).await });
+        let change_feed = self.clone();
+        let reading = tokio::spawn(async move { change_feed.read_all(&db, &mut known).await });
         reading.await.map_err(|_| StoreError::Unavailable("reading everything was interrupted".into()))?
     }
 
@@ -239,7 +239,7 @@ impl Follower {
         match latest.compare(newest, &numbers) {
             History::Same => {}
             // Somebody else has changed the tables, and counted it. On one server numbers do not go back.
-            History::Unproven if !self.seen.is_doubted() => {}
+            History::Unproven if !self.freshness.is_doubted() => {}
             _ => return Ok(None),
         }
         if newest == last {
@@ -312,7 +312,7 @@ impl Follower {
         if let Some(inbox) = &self.shared.inbox {
             inbox.send(Nudge::Rescan);
         }
-        self.seen.shows(first.generation, began);
+        self.freshness.shows(first.generation, began);
         Ok(())
     }
 
@@ -398,44 +398,44 @@ impl Follower {
 }
 
 /// Looks until the store is dropped.
-pub(super) async fn keep_up(follower: Weak<Follower>) {
+pub(super) async fn keep_up(change_feed: Weak<ChangeFeed>) {
     loop {
-        let Some(follower) = follower.upgrade() else { return };
-        let looked = super::time_limit::in_time(follower.refresh()).await;
+        let Some(change_feed) = change_feed.upgrade() else { return };
+        let looked = super::time_limit::in_time(change_feed.refresh()).await;
         if let Err(error) = &looked {
             tracing::warn!(%error, "the database could not be asked for changes");
         }
         if looked.is_err() {
             tokio::time::sleep(AGAIN).await;
         } else {
-            let _ = tokio::time::timeout(EVERY, follower.notified.notified()).await;
+            let _ = tokio::time::timeout(EVERY, change_feed.notified.notified()).await;
         }
     }
 }
 
-/// Wakes the follower at every notification, on a connection that does nothing else. While there is none, changes are seen
+/// Wakes the change_feed at every notification, on a connection that does nothing else. While there is none, changes are seen
 /// a little later.
-pub(super) async fn listen(connector: Arc<Connector>, follower: Weak<Follower>) {
+pub(super) async fn listen(connector: Arc<Connector>, change_feed: Weak<ChangeFeed>) {
     loop {
-        if let Err(error) = listen_once(&connector, &follower).await {
+        if let Err(error) = listen_once(&connector, &change_feed).await {
             tracing::debug!(%error, "notifications are not heard");
         }
-        if follower.strong_count() == 0 {
+        if change_feed.strong_count() == 0 {
             return;
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-async fn listen_once(connector: &Connector, follower: &Weak<Follower>) -> Result<(), StoreError> {
+async fn listen_once(connector: &Connector, change_feed: &Weak<ChangeFeed>) -> Result<(), StoreError> {
     let (client, mut connection) = connector.connect().await?;
     let mut listening = false;
     let hear = async {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notification(told) = message?
-                && let Some(follower) = follower.upgrade()
+                && let Some(change_feed) = change_feed.upgrade()
             {
-                follower.hear(told.payload());
+                change_feed.hear(told.payload());
             }
         }
         Ok(())
@@ -454,8 +454,8 @@ async fn listen_once(connector: &Connector, follower: &Weak<Follower>) -> Result
         asked = ask => asked,
     };
     // A standby may have taken the place of what was connected, and may have known less. The next look tells.
-    if listening && let Some(follower) = follower.upgrade() {
-        follower.seen.doubt();
+    if listening && let Some(change_feed) = change_feed.upgrade() {
+        change_feed.freshness.doubt();
     }
     ended
 }

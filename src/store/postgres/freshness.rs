@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 /// How new the view of this node is.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct Freshness {
     /// The last change that the view shows.
     generation: AtomicI64,
     moments: Mutex<Moments>,
@@ -31,7 +31,7 @@ impl Moments {
     }
 }
 
-impl Seen {
+impl Freshness {
     pub fn generation(&self) -> i64 {
         self.generation.load(Ordering::Acquire)
     }
@@ -95,41 +95,41 @@ mod tests {
 
     #[test]
     fn a_view_is_as_new_as_the_last_statement_that_found_nothing_newer() {
-        let (seen, start) = (Seen::default(), Instant::now());
-        assert!(!seen.is_since(start), "nothing is known before the first look");
-        seen.shows(7, start);
-        seen.found(7, after(start, 5));
-        seen.found(7, after(start, 3));
-        assert!(seen.is_since(after(start, 5)) && !seen.is_since(after(start, 6)));
+        let (freshness, start) = (Freshness::default(), Instant::now());
+        assert!(!freshness.is_since(start), "nothing is known before the first look");
+        freshness.shows(7, start);
+        freshness.found(7, after(start, 5));
+        freshness.found(7, after(start, 3));
+        assert!(freshness.is_since(after(start, 5)) && !freshness.is_since(after(start, 6)));
     }
 
     #[test]
     fn a_view_that_is_late_is_not_current_again_before_it_was_read_anew() {
-        let (seen, start) = (Seen::default(), Instant::now());
-        seen.shows(7, start);
-        seen.found(8, after(start, 5));
+        let (freshness, start) = (Freshness::default(), Instant::now());
+        freshness.shows(7, start);
+        freshness.found(8, after(start, 5));
         // One that began before, and is heard later.
-        seen.found(7, after(start, 3));
-        assert!(!seen.is_since(start));
-        seen.shows(8, after(start, 6));
-        assert!(seen.is_since(after(start, 6)));
+        freshness.found(7, after(start, 3));
+        assert!(!freshness.is_since(start));
+        freshness.shows(8, after(start, 6));
+        assert!(freshness.is_since(after(start, 6)));
         // A straggler that saw what was before changes nothing.
-        seen.found(7, after(start, 4));
-        assert!(seen.is_since(after(start, 6)));
+        freshness.found(7, after(start, 4));
+        assert!(freshness.is_since(after(start, 6)));
     }
 
     #[test]
     fn a_view_that_is_doubted_is_believed_again_only_when_it_was_read_since() {
-        let (seen, start) = (Seen::default(), Instant::now());
-        seen.shows(7, start);
-        seen.doubt();
+        let (freshness, start) = (Freshness::default(), Instant::now());
+        freshness.shows(7, start);
+        freshness.doubt();
         let later = after(Instant::now(), 1);
         // The number is the same, and may be that of another change.
-        seen.found(7, later);
+        freshness.found(7, later);
         // This look had begun before.
-        seen.shows(7, start);
-        assert!(!seen.is_since(start) && seen.is_doubted());
-        seen.shows(7, later);
-        assert!(seen.is_since(later) && !seen.is_doubted());
+        freshness.shows(7, start);
+        assert!(!freshness.is_since(start) && freshness.is_doubted());
+        freshness.shows(7, later);
+        assert!(freshness.is_since(later) && !freshness.is_doubted());
     }
 }

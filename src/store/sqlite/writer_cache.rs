@@ -1,6 +1,6 @@
 //! What the writer knows by heart, and the part of it that others may look at.
 //!
-//! The [`Book`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open transaction
+//! The [`WriterCache`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open transaction
 //! sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
 
 use std::sync::Arc;
@@ -76,14 +76,14 @@ enum Change {
     Cancelled(i64),
 }
 
-pub(super) struct Book {
+pub(super) struct WriterCache {
     view: View,
     account_keys: HashMap<AccountId, AccountKey>,
     accounts: HashMap<AccountKey, AccountRow>,
     endpoints: HashMap<EndpointKey, EndpointRow>,
     key_hashes: HashMap<ApiKeyId, KeyHash>,
     types: Arc<EventTypes>,
-    /// The newest delivery that is listed, and how many are newer: see `lists`.
+    /// The newest delivery that is listed, and how many are newer: see `delivery_index`.
     listed_to: i64,
     recent: usize,
     dirty_endpoints: HashSet<EndpointKey>,
@@ -92,7 +92,7 @@ pub(super) struct Book {
     changes: Vec<Change>,
 }
 
-impl Book {
+impl WriterCache {
     pub fn new(view: View) -> Self {
         Self {
             view,
@@ -320,7 +320,7 @@ impl Book {
         Ok(())
     }
 
-    /// Fills an empty book; returns the API keys.
+    /// Fills an empty cache; returns the API keys.
     fn read_all(&mut self, db: &Connection, shared: &Shared) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
         let mut statement = db.prepare_cached("SELECT key, id FROM accounts WHERE deleted_at IS NULL")?;
         let rows = statement.query_map([], |row| Ok((AccountKey(row.get(0)?), AccountId(uuid(row, "id")?))))?;
@@ -453,7 +453,7 @@ fn forget(subscribers: &mut Subscribers, key: EndpointKey) -> Vec<String> {
     types
 }
 
-/// A row of the book before its secrets are opened.
+/// A row of the cache before its secrets are opened.
 struct StoredRow {
     endpoint: StoredEndpoint,
     events: Vec<String>,
