@@ -128,7 +128,7 @@ fn unready(reason: String, info: &RequestInfo) -> Response<Body> {
 
 /// `GET /metrics`: Prometheus text format. It waits for no database.
 pub async fn metrics(State(api): State<Api>) -> Response<Body> {
-    api.metrics.deliveries_in_memory.set(api.store.held() as u64);
+    api.metrics.deliveries_in_memory.set(api.store.in_memory() as u64);
     let oldest = api.metrics.oldest_unwritten().unwrap_or_default().as_secs();
     api.metrics.oldest_unwritten_outcome_seconds.set(oldest);
     api.metrics.nodes.set(api.store.nodes() as u64);

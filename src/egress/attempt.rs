@@ -92,12 +92,12 @@ impl<S: Snapshot> Row for StoredTarget<'_, S> {
     }
 
     async fn current(&self) -> Option<Arc<Target>> {
-        if !self.store.holds(self.job.lease) {
+        if !self.store.is_lease_valid(self.job.lease) {
             return None;
         }
         match self.store.target(self.job.endpoint).await {
             // Another node may have taken it over while the database was asked.
-            Ok(target) => self.unless_held(target).filter(|_| self.store.holds(self.job.lease)),
+            Ok(target) => self.unless_held(target).filter(|_| self.store.is_lease_valid(self.job.lease)),
             Err(error) => {
                 tracing::warn!(%error, "an endpoint could not be read: its delivery waits");
                 None

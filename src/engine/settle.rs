@@ -273,7 +273,7 @@ mod tests {
     use crate::clock::SeededRandom;
     use crate::domain::delivery::{DeliveryKind, Job};
     use crate::domain::id::DeliveryId;
-    use crate::store::inbox::Place;
+    use crate::store::inbox::MemoryPermit;
     use crate::store::{Claimed, Health};
     use std::sync::Mutex;
 
@@ -348,7 +348,7 @@ mod tests {
             endpoint_version: 0,
             retry_after_ms: None,
         };
-        Ended { leased: Leased { job, place: Place::unbounded() }, outcome: Some(outcome) }
+        Ended { leased: Leased { job, permit: MemoryPermit::unbounded() }, outcome: Some(outcome) }
     }
 
     fn start(disk: &Disk) -> (mpsc::UnboundedSender<Ended>, Arc<Metrics>, tokio::task::JoinHandle<()>) {

@@ -46,7 +46,7 @@ async fn a_batch_is_all_or_nothing() {
     assert_eq!(refused.err(), Some(StoreError::UnknownType("no.such".into())));
     assert_eq!(f.store.events(f.account, ALL).await.expect("listed").total, 0);
     assert_eq!(f.store.account_deliveries(f.account, ALL).await.expect("listed").total, 0);
-    assert_eq!(f.inbox.held(), 0, "nothing of it stays in memory");
+    assert_eq!(f.inbox.count(), 0, "nothing of it stays in memory");
     let stranger = AccountId::from_random([9; 16]);
     assert_eq!(f.store.accept(vec![event(stranger, 1)], None).await.err(), Some(StoreError::NotFound));
 }
@@ -126,16 +126,16 @@ async fn what_another_process_writes_is_noticed() {
 
 #[tokio::test]
 async fn what_finds_no_room_in_memory_is_left_in_the_store() {
-    use aldaba::store::inbox::{MAX_HELD_PER_ENDPOINT as MOST, MAX_NEW_PER_ENDPOINT as NEW};
+    use aldaba::store::inbox::{MAX_IN_MEMORY_PER_ENDPOINT as MOST, MAX_NEW_PER_ENDPOINT as NEW};
     let mut f = Fixture::new().await;
     let (_, key) = f.endpoint().await;
     let events = |from: usize, to: usize| (from..to).map(|n| f.event(u32::try_from(n).expect("small"))).collect();
     f.store.accept(events(0, 1_000), None).await.expect("accepted");
     f.store.accept(events(1_000, MOST + 6), None).await.expect("accepted");
     let new = f.jobs(NEW).await;
-    assert_eq!(f.inbox.held(), NEW, "what is new does not take all of an endpoint's room");
+    assert_eq!(f.inbox.count(), NEW, "what is new does not take all of an endpoint's room");
     let due = f.store.claim(key, MOST).await.expect("claimed");
-    assert_eq!(f.inbox.held(), MOST);
+    assert_eq!(f.inbox.count(), MOST);
     let full = f.store.claim(key, 10).await.expect("claimed");
     assert!(full.jobs.is_empty() && full.next_due.is_some(), "no room, and something is due");
     drop((new, due));

@@ -77,7 +77,7 @@ async fn a_lease_is_never_given_again_though_the_database_forgot_it() {
     database::execute(f.folder(), "DELETE FROM nodes; ALTER SEQUENCE nodes_key_seq RESTART").await;
     let sql = format!("SELECT count(*) FROM nodes WHERE key <> {lease}");
     eventually("another key", || async { (database::number(f.folder(), &sql).await == 1).then_some(()) }).await;
-    assert!(!f.store.holds(lease));
+    assert!(!f.store.is_lease_valid(lease));
 }
 
 /// A clock that stands still and a sequence that was set back: what a failover that lost commits looks like within a moment.

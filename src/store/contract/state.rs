@@ -28,7 +28,7 @@ role! {
         async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError>;
 
         /// Whether what is in memory under this lease may be sent.
-        fn holds(&self, lease: i64) -> bool;
+        fn is_lease_valid(&self, lease: i64) -> bool;
 
         /// The master keys: they sign what a browser keeps for this server.
         fn keyring(&self) -> Arc<Keyring>;
@@ -51,7 +51,7 @@ role! {
     /// Figures for operators.
     pub trait Figures {
         /// Deliveries leased to this process and still in memory.
-        fn held(&self) -> usize;
+        fn in_memory(&self) -> usize;
 
         /// Processes that deliver from this database, as far as this one knows.
         fn nodes(&self) -> usize;

@@ -46,8 +46,8 @@ impl Figures for Store {
         }
     }
 
-    fn held(&self) -> usize {
-        self.shared.inbox.as_ref().map_or(0, Inbox::held)
+    fn in_memory(&self) -> usize {
+        self.shared.inbox.as_ref().map_or(0, Inbox::count)
     }
 
     fn nodes(&self) -> usize {

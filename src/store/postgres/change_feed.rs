@@ -21,9 +21,9 @@ use tokio_postgres::{AsyncMessage, Row};
 use uuid::Uuid;
 
 use super::connect::{Connector, Health, health};
+use super::endpoint_memory::EndpointMemory;
 use super::freshness::Freshness;
 use super::positions::Positions;
-use super::rooms::Rooms;
 use super::sql::{corrupt, execute, get, one, parsed, rows, time};
 use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointStatus;
@@ -123,7 +123,7 @@ pub(super) struct ChangeFeed {
     pool: Pool,
     view: View,
     shared: Arc<Shared>,
-    rooms: Rooms,
+    endpoint_memory: EndpointMemory,
     positions: Arc<Positions>,
     known: Arc<AsyncMutex<Known>>,
     freshness: Arc<Freshness>,
@@ -175,10 +175,19 @@ impl ChangeFeed {
         pool: Pool,
         view: View,
         shared: Arc<Shared>,
-        (rooms, positions): (Rooms, Arc<Positions>),
+        (endpoint_memory, positions): (EndpointMemory, Arc<Positions>),
         freshness: Arc<Freshness>,
     ) -> Self {
-        Self { pool, view, shared, rooms, positions, freshness, known: Arc::default(), notified: Notify::new() }
+        Self {
+            pool,
+            view,
+            shared,
+            endpoint_memory,
+            positions,
+            freshness,
+            known: Arc::default(),
+            notified: Notify::new(),
+        }
     }
 
     /// Work of the node itself that waits for a connection.
@@ -384,7 +393,7 @@ impl ChangeFeed {
             let target = found.remove(&key);
             let active = target.as_ref().is_some_and(|target| target.active);
             if target.is_none() {
-                self.rooms.forget(key);
+                self.endpoint_memory.forget(key);
             }
             self.view.show_endpoint(key, target);
             self.positions.forget(key);

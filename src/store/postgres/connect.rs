@@ -135,7 +135,7 @@ impl From<ConnectError> for StoreError {
 
 /// Where the last connection was made.
 #[derive(Clone, Copy)]
-struct Place {
+struct CurrentHost {
     /// The index of the host.
     host: usize,
     /// When the node left another host for it.
@@ -146,7 +146,7 @@ struct Place {
 pub(super) struct Connector {
     url: Arc<PostgresUrl>,
     tls: MakeRustlsConnect,
-    place: Mutex<Place>,
+    current_host: Mutex<CurrentHost>,
     connecting: Semaphore,
     /// One look for another host at a time.
     looking: Arc<Semaphore>,
@@ -165,7 +165,7 @@ impl Connector {
         Ok(Arc::new(Self {
             url,
             tls: MakeRustlsConnect::new(tls),
-            place: Mutex::new(Place { host: 0, since: None }),
+            current_host: Mutex::new(CurrentHost { host: 0, since: None }),
             connecting: Semaphore::new(MAX_CONNECTING),
             looking: Arc::new(Semaphore::new(1)),
             told: Mutex::new(None),
@@ -180,7 +180,7 @@ impl Connector {
 
     async fn connect_with(&self, settings: &str) -> Result<(Client, Connection), ConnectError> {
         let mut failures = Vec::new();
-        for index in in_order(self.place().host, self.url.hosts.len()) {
+        for index in in_order(self.current_host().host, self.url.hosts.len()) {
             let server = &self.url.hosts[index];
             match self.connect_to(server, settings).await {
                 Ok(connected) => {
@@ -193,15 +193,15 @@ impl Connector {
         Err(ConnectError(failures))
     }
 
-    fn place(&self) -> Place {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current_host(&self) -> CurrentHost {
+        *self.current_host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers the host. Connections to the one before are dropped at their next use.
     fn connected_to(&self, host: usize) {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        if place.host != host {
-            *place = Place { host, since: Some(Instant::now()) };
+        let mut current = self.current_host.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.host != host {
+            *current = CurrentHost { host, since: Some(Instant::now()) };
             suspect();
             tracing::info!(host = %self.url.hosts[host], "the database's host changed");
         }
@@ -354,7 +354,7 @@ fn check_suspected(connector: Arc<Connector>) -> Hook {
         if suspected.is_none_or(|at| at < used) {
             return Box::pin(std::future::ready(Ok(())));
         }
-        if connector.place().since.is_some_and(|since| metrics.created < since) {
+        if connector.current_host().since.is_some_and(|since| metrics.created < since) {
             return Box::pin(std::future::ready(Err(HookError::message("the node has left its host"))));
         }
         // A call that ends while it checks takes its connection with it.

@@ -20,7 +20,7 @@ use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
-use crate::store::inbox::{Leased, Place};
+use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::status::{is_open, literal};
 use crate::store::{Claimed, Dispatch, Isolation, Keep, Settled, Settlement, StoreError, Unattempted};
 
@@ -55,7 +55,7 @@ struct Chosen {
     attempts_made: u32,
     failures: u32,
     replay: Option<i64>,
-    place: Place,
+    permit: MemoryPermit,
 }
 
 /// What becomes of one settlement's delivery.
@@ -81,7 +81,7 @@ impl Dispatch for Store {
         // What is held stays where it is until its endpoint is active again, which nudges the engine.
         let active = self.view.target(endpoint).filter(|target| target.active);
         let (Some(_), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
-        let held = self.rooms.of(endpoint);
+        let memory = self.endpoint_memory.of(endpoint);
         let now = self.now();
         let span = (self.positions.claim_from(endpoint, now), now.as_millis());
         let mut client = self.client().await?;
@@ -95,10 +95,10 @@ impl Dispatch for Store {
             return Ok(Claimed::default());
         }
         let mut chosen = Vec::new();
-        let room = |bytes| inbox.reserve(&held, bytes);
+        let room = |bytes| inbox.reserve(&memory, bytes);
         let full = choose(&tx, endpoint, FRESH, limit, span, room, &mut chosen).await?;
         if !full && chosen.len() < limit {
-            let room = |bytes| inbox.reserve_replayed(&held, bytes);
+            let room = |bytes| inbox.reserve_replayed(&memory, bytes);
             choose(&tx, endpoint, REPLAYED, limit - chosen.len(), span, room, &mut chosen).await?;
         }
         let mut jobs = Vec::new();
@@ -113,7 +113,7 @@ impl Dispatch for Store {
         }
         let next_due = self.next_due(&tx, endpoint, span.0).await?;
         tx.commit().await?;
-        held.note_stored(next_due.is_some_and(|at| at <= now));
+        memory.note_stored(next_due.is_some_and(|at| at <= now));
         self.positions.found(endpoint, next_due, now);
         Ok(Claimed { jobs, next_due })
     }
@@ -216,12 +216,12 @@ impl Store {
             written.push(Written { settlement, account, status, failures, next_retry_at: next.next_retry_at });
         }
         let mut client = self.client().await?;
-        let (held, lines) = self.write_outcomes(&client, &written, Healthy::Required).await?;
-        if held.is_empty() {
+        let (lease_valid, lines) = self.write_outcomes(&client, &written, Healthy::Required).await?;
+        if lease_valid.is_empty() {
             return Ok(None);
         }
         self.after(&mut client, Told { lines, ..Told::default() }, now).await;
-        Ok(Some(settled_of(settlements, &written, &held)))
+        Ok(Some(settled_of(settlements, &written, &lease_valid)))
     }
 
     pub(super) async fn settle_batch(
@@ -257,11 +257,11 @@ impl Store {
             let (status, failures, next_retry_at) = (next.status, next.failures, next.next_retry_at);
             written.push(Written { settlement, account, status, failures, next_retry_at });
         }
-        let (held, lines) = self.write_outcomes(&tx, &written, Healthy::Whatever).await?;
+        let (lease_valid, lines) = self.write_outcomes(&tx, &written, Healthy::Whatever).await?;
         let paused = self.write_healths(&tx, &before, &healths, now).await?;
-        let mut told = self.announce_outcomes(&tx, &written, &held, &paused, &healths, now).await?;
+        let mut told = self.announce_outcomes(&tx, &written, &lease_valid, &paused, &healths, now).await?;
         told.lines.extend(lines);
-        drop_spent_bodies(&tx, &written, &held, &self.shared.id_times(), now).await?;
+        drop_spent_bodies(&tx, &written, &lease_valid, &self.shared.id_times(), now).await?;
         if paused.is_empty() {
             tx.commit().await?;
         } else {
@@ -271,7 +271,7 @@ impl Store {
             self.commit(tx).await?;
         }
         self.after(&mut client, told, now).await;
-        Ok(settled_of(settlements, &written, &held))
+        Ok(settled_of(settlements, &written, &lease_valid))
     }
 
     /// Whose endpoints these are. One that is nowhere is deleted, and so are its deliveries.
@@ -387,15 +387,15 @@ impl Store {
             &first,
             &end,
         ];
-        let (mut held, mut lines) = (BTreeSet::new(), BTreeSet::new());
+        let (mut lease_valid, mut lines) = (BTreeSet::new(), BTreeSet::new());
         for row in rows(db, SETTLE, parameters).await? {
-            held.insert(get(&row, "delivery")?);
+            lease_valid.insert(get(&row, "delivery")?);
             lines.extend(number(&row, "turn")?);
         }
         if !replayed.0.is_empty() {
             execute(db, FORGET_MISSED, &[&replayed.0, &replayed.1]).await?;
         }
-        Ok((held, lines))
+        Ok((lease_valid, lines))
     }
 
     /// Tells those who want to know which deliveries failed for good, and which endpoints were paused.
@@ -403,7 +403,7 @@ impl Store {
         &self,
         tx: &Transaction<'_>,
         written: &[Written<'_>],
-        held: &BTreeSet<i64>,
+        lease_valid: &BTreeSet<i64>,
         paused: &[EndpointKey],
         healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
         now: Timestamp,
@@ -411,7 +411,7 @@ impl Store {
         let mut failures = Vec::new();
         for Written { settlement, account, status, .. } in written {
             let for_good = *status == DeliveryStatus::Failed && settlement.kind != DeliveryKind::Test;
-            if for_good && held.contains(&settlement.delivery.0) {
+            if for_good && lease_valid.contains(&settlement.delivery.0) {
                 let attempts = settlement.attempts_made.saturating_add(1);
                 let Settlement { delivery, endpoint, ref outcome, .. } = **settlement;
                 failures.push(Failure { account: *account, endpoint, delivery, attempts, outcome });
@@ -509,8 +509,8 @@ impl Store {
                 failures: row.failures,
                 body: body.into(),
             };
-            let place = row.place.named(self.node.names(), job.id);
-            jobs.push(Leased { job, place });
+            let permit = row.permit.named(self.node.in_memory(), job.id);
+            jobs.push(Leased { job, permit });
         }
         Ok(jobs)
     }
@@ -533,11 +533,11 @@ const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.place, r.lease \
                        AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay";
 
 /// What became of each, in the order of the settlements.
-fn settled_of(settlements: &[Settlement], written: &[Written<'_>], held: &BTreeSet<i64>) -> Vec<Settled> {
+fn settled_of(settlements: &[Settlement], written: &[Written<'_>], lease_valid: &BTreeSet<i64>) -> Vec<Settled> {
     let next: HashMap<i64, Option<Timestamp>> =
         written.iter().map(|row| (row.settlement.delivery.0, row.next_retry_at)).collect();
     let settled = |settlement: &Settlement| match next.get(&settlement.delivery.0) {
-        Some(next) if held.contains(&settlement.delivery.0) => next.map_or(Settled::Done, Settled::RetryAt),
+        Some(next) if lease_valid.contains(&settlement.delivery.0) => next.map_or(Settled::Done, Settled::RetryAt),
         _ => Settled::LeaseLost,
     };
     settlements.iter().map(settled).collect()
@@ -551,13 +551,13 @@ fn is_late(delivery: DeliveryId, times: &IdTimes, now: Timestamp) -> bool {
 async fn drop_spent_bodies(
     tx: &Transaction<'_>,
     written: &[Written<'_>],
-    held: &BTreeSet<i64>,
+    lease_valid: &BTreeSet<i64>,
     times: &IdTimes,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let late = |row: &&Written<'_>| {
         let id = row.settlement.delivery;
-        held.contains(&id.0) && !row.status.is_open() && is_late(id, times, now)
+        lease_valid.contains(&id.0) && !row.status.is_open() && is_late(id, times, now)
     };
     let (accounts, ids): (Vec<i64>, Vec<i64>) =
         written.iter().filter(late).map(|row| (row.account.0, row.settlement.delivery.0)).unzip();
@@ -623,7 +623,7 @@ async fn choose(
     kind: &str,
     limit: usize,
     (from, now): (i64, i64),
-    room: impl Fn(usize) -> Option<Place>,
+    room: impl Fn(usize) -> Option<MemoryPermit>,
     chosen: &mut Vec<Chosen>,
 ) -> Result<bool, StoreError> {
     let sql = format!(
@@ -632,7 +632,7 @@ async fn choose(
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     for row in rows(tx, &sql, &[&endpoint.0, &from, &now, &limit]).await? {
-        let Some(place) = room(whole(&row, "size")?) else { return Ok(true) };
+        let Some(permit) = room(whole(&row, "size")?) else { return Ok(true) };
         chosen.push(Chosen {
             account: get(&row, "account")?,
             delivery: get(&row, "delivery")?,
@@ -640,7 +640,7 @@ async fn choose(
             attempts_made: whole(&row, "attempt")?,
             failures: whole(&row, "failures")?,
             replay: maybe_whole(&row, "replay")?,
-            place,
+            permit,
         });
     }
     Ok(false)

@@ -14,11 +14,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::endpoint_memory::EndpointMemory;
 use super::freshness::Freshness;
 use super::ids::Ids;
 use super::node::Node;
 use super::notifier::Notifier;
-use super::rooms::Rooms;
 use super::sql::{get, parsed, rows};
 use super::write::{DeliveryRow, EventRow, Write};
 use crate::domain::delivery::{DeliveryKind, Job};
@@ -90,7 +90,7 @@ pub(super) struct Parts {
     pub view: View,
     pub shared: Arc<Shared>,
     pub node: Arc<Node>,
-    pub rooms: Rooms,
+    pub endpoint_memory: EndpointMemory,
     pub notifier: Notifier,
     pub freshness: Arc<Freshness>,
 }
@@ -371,27 +371,27 @@ impl Writer {
             let most = self.parts.shared.max_in_flight_per_endpoint;
             let known = self.parts.view.target(endpoint).is_some_and(|target| target.active)
                 && self.parts.node.share().of(most, endpoint) > 0;
-            let place = inbox
+            let permit = inbox
                 .filter(|_| known)
-                .and_then(|(inbox, body)| inbox.reserve_new(&self.parts.rooms.of(endpoint), body));
+                .and_then(|(inbox, body)| inbox.reserve_new(&self.parts.endpoint_memory.of(endpoint), body));
             write.deliveries.push(DeliveryRow {
                 account,
                 id: delivery,
                 endpoint,
                 event: id,
                 size,
-                leased: place.is_some(),
+                leased: permit.is_some(),
                 in_line,
             });
             deliveries.push(delivery);
-            let Some(place) = place else {
+            let Some(permit) = permit else {
                 // Whose turn it is shows when it is written.
                 if !in_line {
                     plan.due.insert(endpoint);
                 }
                 continue;
             };
-            let place = place.named(self.parts.node.names(), DeliveryId(delivery));
+            let permit = permit.named(self.parts.node.in_memory(), DeliveryId(delivery));
             let job = Job {
                 id: DeliveryId(delivery),
                 endpoint,
@@ -402,7 +402,7 @@ impl Writer {
                 failures: 0,
                 body: new.body.clone(),
             };
-            plan.jobs.push(Leased { job, place });
+            plan.jobs.push(Leased { job, permit });
         }
         for endpoint in fan_out.paused.get(&(new.account, new.event_type.clone())).into_iter().flatten() {
             write.missed.push((account, *endpoint, new.event_type.clone(), id));

@@ -15,7 +15,7 @@ use super::write::{DeliveryRow, EventRow, Write};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId};
-use crate::store::inbox::{Leased, Place};
+use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::{Intake, Keep, Settlement, StoreError};
 
 impl Intake for Store {
@@ -71,7 +71,7 @@ impl Intake for Store {
             in_line: false,
         };
         write.deliveries.push(row);
-        let place = Place::unbounded().named(self.node.names(), DeliveryId(delivery));
+        let permit = MemoryPermit::unbounded().named(self.node.in_memory(), DeliveryId(delivery));
         drop(db);
         let began = Instant::now();
         let written = write.run_in_its_day(&self.pool, &self.shared.fifo_heads).await?;
@@ -86,7 +86,7 @@ impl Intake for Store {
             failures: 0,
             body: message,
         };
-        Ok(Leased { job, place })
+        Ok(Leased { job, permit })
     }
 
     async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {

@@ -25,6 +25,7 @@ mod connect;
 mod counters;
 mod counts;
 mod dispatch;
+mod endpoint_memory;
 mod endpoints;
 mod event_writer;
 mod fifo;
@@ -51,7 +52,6 @@ mod privileges;
 mod reads;
 mod replay;
 mod require;
-mod rooms;
 mod search;
 mod sql;
 mod target;
@@ -63,7 +63,7 @@ use std::sync::Arc;
 
 use deadpool_postgres::{Object, Pool};
 
-use self::rooms::Rooms;
+use self::endpoint_memory::EndpointMemory;
 use self::sql::execute;
 use self::time_limit::in_time;
 use super::inbox::Nudge;
@@ -85,7 +85,7 @@ pub struct Store {
     freshness: Arc<freshness::Freshness>,
     intake: event_writer::Handle,
     notifier: notifier::Notifier,
-    rooms: Rooms,
+    endpoint_memory: EndpointMemory,
     positions: Arc<positions::Positions>,
     /// Whoever reads much takes nothing from what is sent, nor from other accounts.
     reads: reads::Reads,

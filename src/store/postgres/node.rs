@@ -22,7 +22,7 @@ use super::migrate;
 use super::sql::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::store::StoreError;
-use crate::store::inbox::{Names, Nudge, Share};
+use crate::store::inbox::{InMemoryDeliveries, Nudge, Share};
 use crate::store::shared::Shared;
 
 /// It stops sending so much earlier.
@@ -75,7 +75,7 @@ pub(super) struct Node {
     /// Whether it is the first of the nodes, which tidies up.
     first: AtomicBool,
     /// What is in the memory of this node.
-    names: Names,
+    in_memory: InMemoryDeliveries,
     /// Leased to this node and not in its memory, when it was last looked.
     astray: Mutex<BTreeSet<i64>>,
     /// How many deliver, and which of them this is.
@@ -139,8 +139,8 @@ impl Node {
     }
 
     /// What is in the memory of this node.
-    pub fn names(&self) -> &Names {
-        &self.names
+    pub fn in_memory(&self) -> &InMemoryDeliveries {
+        &self.in_memory
     }
 
     /// The ids that this process has given out.
@@ -260,13 +260,13 @@ impl Node {
         let mut astray = BTreeSet::new();
         for row in rows(&db, "SELECT delivery FROM queue WHERE lease = $1", &[&lease]).await? {
             let id: i64 = get(&row, "delivery")?;
-            if !self.names.contains(DeliveryId(id)) {
+            if !self.in_memory.contains(DeliveryId(id)) {
                 astray.insert(id);
             }
         }
         let before =
             std::mem::replace(&mut *self.astray.lock().unwrap_or_else(PoisonError::into_inner), astray.clone());
-        let still = |id: &&i64| before.contains(id) && !self.names.contains(DeliveryId(**id));
+        let still = |id: &&i64| before.contains(id) && !self.in_memory.contains(DeliveryId(**id));
         let lost: Vec<i64> = astray.iter().filter(still).copied().collect();
         if lost.is_empty() {
             return Ok(());

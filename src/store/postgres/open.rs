@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::change_feed::ChangeFeed;
 use super::connect::Connector;
+use super::endpoint_memory::EndpointMemory;
 use super::freshness::Freshness;
 use super::node::Node;
 use super::positions::Positions;
 use super::reads::Reads;
-use super::rooms::Rooms;
 use super::{Store, admin, change_feed, counters, event_writer, ids, migrate, node, notifier, partitions, require};
 use crate::domain::audit::Origin;
 use crate::store::postgres_url::PostgresUrl;
@@ -35,9 +35,10 @@ impl Store {
         drop(db);
         let serves = options.serves;
         let shared = Arc::new(Shared::new(options, keyring));
-        let (view, rooms, positions) = (View::default(), Rooms::default(), Arc::<Positions>::default());
+        let (view, endpoint_memory, positions) =
+            (View::default(), EndpointMemory::default(), Arc::<Positions>::default());
         let (node, freshness) = (Arc::new(Node::default()), Arc::new(Freshness::default()));
-        let memory = (rooms.clone(), positions.clone());
+        let memory = (endpoint_memory.clone(), positions.clone());
         let change_feed =
             Arc::new(ChangeFeed::new(own.clone(), view.clone(), shared.clone(), memory, freshness.clone()));
         node::follow_time(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
@@ -57,7 +58,7 @@ impl Store {
             view: view.clone(),
             shared: shared.clone(),
             node: node.clone(),
-            rooms: rooms.clone(),
+            endpoint_memory: endpoint_memory.clone(),
             notifier: notifier.clone(),
             freshness: freshness.clone(),
         });
@@ -71,6 +72,19 @@ impl Store {
             tracing::warn!("{warning}");
         }
         let origin = Origin::default();
-        Ok(Self { pool, view, shared, node, change_feed, freshness, intake, notifier, rooms, positions, reads, origin })
+        Ok(Self {
+            pool,
+            view,
+            shared,
+            node,
+            change_feed,
+            freshness,
+            intake,
+            notifier,
+            endpoint_memory,
+            positions,
+            reads,
+            origin,
+        })
     }
 }

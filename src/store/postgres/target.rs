@@ -34,7 +34,7 @@ impl Snapshot for Store {
         if self.change_feed.is_stale() { in_time(self.change_feed.refresh()).await } else { Ok(()) }
     }
 
-    fn holds(&self, lease: i64) -> bool {
+    fn is_lease_valid(&self, lease: i64) -> bool {
         // A command that is no node holds nothing, and may send.
         self.node.key() == 0 || self.node.lease() == Some(lease)
     }

@@ -17,7 +17,7 @@ use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
-use crate::store::inbox::{Leased, Place};
+use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::status::literal;
 use crate::store::{Claimed, Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
 
@@ -120,13 +120,13 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
     let Some(inbox) = &tx.shared.inbox else { return Ok(Claimed::default()) };
     // What is held stays where it is until its endpoint is active again, which nudges the engine.
     let active = tx.cache.endpoint(endpoint).filter(|row| row.can_receive());
-    let Some(held) = active.map(|row| row.held.clone()) else { return Ok(Claimed::default()) };
+    let Some(memory) = active.map(|row| row.memory.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();
-    let named = |place: Option<Place>, id| place.map(|place| place.named(inbox.names(), id));
-    let room = |id, bytes| named(inbox.reserve(&held, bytes), id);
+    let named = |permit: Option<MemoryPermit>, id| permit.map(|permit| permit.named(inbox.in_memory(), id));
+    let room = |id, bytes| named(inbox.reserve(&memory, bytes), id);
     let full = find_due(tx, endpoint, FRESH, limit, room, &mut jobs)?;
     if !full && jobs.len() < limit {
-        let room = |id, bytes| named(inbox.reserve_replayed(&held, bytes), id);
+        let room = |id, bytes| named(inbox.reserve_replayed(&memory, bytes), id);
         find_due(tx, endpoint, REPLAYED, limit - jobs.len(), room, &mut jobs)?;
     }
     let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
@@ -135,7 +135,7 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
         tx.note_lease(leased.job.id)?;
     }
     let next_due = next_due(tx.db, endpoint)?;
-    held.note_stored(next_due.is_some_and(|at| at <= tx.now));
+    memory.note_stored(next_due.is_some_and(|at| at <= tx.now));
     Ok(Claimed { jobs, next_due })
 }
 
@@ -150,7 +150,7 @@ fn find_due(
     endpoint: EndpointKey,
     kind: &str,
     limit: usize,
-    room: impl Fn(DeliveryId, usize) -> Option<Place>,
+    room: impl Fn(DeliveryId, usize) -> Option<MemoryPermit>,
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
@@ -162,7 +162,7 @@ fn find_due(
     let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), limit])?;
     while let Some(row) = rows.next()? {
         let (id, body) = (DeliveryId(row.get("id")?), row.get::<_, Vec<u8>>("body")?);
-        let Some(place) = room(id, body.len()) else { return Ok(true) };
+        let Some(permit) = room(id, body.len()) else { return Ok(true) };
         let event_type: Arc<str> = row.get::<_, String>("type")?.into();
         let kind = match row.get::<_, Option<i64>>("replay")? {
             _ if &*event_type == TEST_TYPE => DeliveryKind::Test,
@@ -179,7 +179,7 @@ fn find_due(
             failures: row.get("failures")?,
             body: body.into(),
         };
-        jobs.push(Leased { job, place });
+        jobs.push(Leased { job, permit });
     }
     Ok(false)
 }

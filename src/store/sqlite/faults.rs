@@ -85,8 +85,8 @@ impl Fixture {
     }
 
     async fn lost(&self) -> Vec<DeliveryId> {
-        let names = self.inbox.names().clone();
-        let find = move |tx: &mut super::tx::Tx<'_>| super::leases::lost_leases(tx.db, tx.lease, &names);
+        let in_memory = self.inbox.in_memory().clone();
+        let find = move |tx: &mut super::tx::Tx<'_>| super::leases::lost_leases(tx.db, tx.lease, &in_memory);
         self.store.writer.write(find).await.expect("looked")
     }
 }

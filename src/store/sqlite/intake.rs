@@ -12,7 +12,7 @@ use super::tx::{Tx, insert_delivery, insert_event};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
-use crate::store::inbox::{Leased, Place};
+use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::{Intake, Keep, Settlement, StoreError};
 
 impl Intake for Store {
@@ -64,11 +64,11 @@ impl Intake for Store {
                     failures: 0,
                     body: message,
                 };
-                let place = match &tx.shared.inbox {
-                    Some(inbox) => Place::unbounded().named(inbox.names(), delivery),
-                    None => Place::unbounded(),
+                let permit = match &tx.shared.inbox {
+                    Some(inbox) => MemoryPermit::unbounded().named(inbox.in_memory(), delivery),
+                    None => MemoryPermit::unbounded(),
                 };
-                Ok(Leased { job, place })
+                Ok(Leased { job, permit })
             })
             .await
     }
@@ -103,16 +103,16 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
         // One that waits for its turn waits in the store.
-        let held = tx.cache.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.held.clone());
-        let place = match (&body, held) {
-            (Some((inbox, body)), Some(held)) => {
-                inbox.reserve_new(&held, body).map(|place| place.named(inbox.names(), delivery))
+        let memory = tx.cache.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.memory.clone());
+        let permit = match (&body, memory) {
+            (Some((inbox, body)), Some(memory)) => {
+                inbox.reserve_new(&memory, body).map(|permit| permit.named(inbox.in_memory(), delivery))
             }
             _ => None,
         };
-        insert_delivery(tx, delivery, endpoint, id, place.is_some())?;
-        match place {
-            Some(place) => {
+        insert_delivery(tx, delivery, endpoint, id, permit.is_some())?;
+        match permit {
+            Some(permit) => {
                 let job = Job {
                     id: delivery,
                     endpoint,
@@ -123,7 +123,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
                     failures: 0,
                     body: new.body.clone(),
                 };
-                tx.after.jobs.push(Leased { job, place });
+                tx.after.jobs.push(Leased { job, permit });
             }
             None if tx.line_up(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
             None => {}

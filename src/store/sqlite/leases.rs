@@ -13,7 +13,7 @@ use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::inbox::Names;
+use crate::store::inbox::InMemoryDeliveries;
 use crate::store::status::literal;
 
 /// After a delivery was given back, its endpoint is looked at again.
@@ -55,7 +55,11 @@ pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = Delivery
 
 /// Deliveries that are leased to this process and that its memory does not hold. Outside of a transaction there are none,
 /// unless a write came to something of which its caller was told nothing.
-pub(super) fn lost_leases(db: &Connection, lease: i64, names: &Names) -> Result<Vec<DeliveryId>, StoreError> {
+pub(super) fn lost_leases(
+    db: &Connection,
+    lease: i64,
+    in_memory: &InMemoryDeliveries,
+) -> Result<Vec<DeliveryId>, StoreError> {
     let sql = "SELECT d.id FROM listed_leases l JOIN deliveries d ON d.id = l.id WHERE d.lease = ?1 \
                UNION ALL SELECT id FROM recent_deliveries WHERE lease = ?1";
     let mut lost = Vec::new();
@@ -63,7 +67,7 @@ pub(super) fn lost_leases(db: &Connection, lease: i64, names: &Names) -> Result<
     let mut rows = statement.query([lease])?;
     while let Some(row) = rows.next()? {
         let id = DeliveryId(row.get(0)?);
-        if !names.contains(id) {
+        if !in_memory.contains(id) {
             lost.push(id);
         }
     }

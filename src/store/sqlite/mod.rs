@@ -103,7 +103,7 @@ impl Snapshot for Store {
         Ok(self.view.target(endpoint))
     }
 
-    fn holds(&self, _: i64) -> bool {
+    fn is_lease_valid(&self, _: i64) -> bool {
         // Differs by necessity: there is no other process to take a lease over.
         true
     }

@@ -14,7 +14,7 @@ use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
-use crate::store::inbox::Room;
+use crate::store::inbox::MemoryUse;
 use crate::store::shared::{Shared, StoredEndpoint, words};
 use crate::store::view::{EventTypes, View, Whole};
 use crate::store::{StoreError, Target};
@@ -23,7 +23,7 @@ use crate::store::{StoreError, Target};
 pub(super) struct EndpointRow {
     pub account: AccountKey,
     pub health: EndpointHealth,
-    pub held: Arc<Room>,
+    pub memory: Arc<MemoryUse>,
     /// Whether what is accepted for it from here on waits for its turn.
     pub fifo: bool,
     /// Whether some of its deliveries do.
@@ -306,7 +306,7 @@ impl WriterCache {
         let keys = fresh.read_all(db, shared)?;
         for (key, row) in &mut fresh.endpoints {
             if let Some(before) = self.endpoints.get(key) {
-                row.held = before.held.clone();
+                row.memory = before.memory.clone();
             }
         }
         *self = fresh;
@@ -403,7 +403,7 @@ impl WriterCache {
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
             let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, in_line } = stored?;
-            let held = before.remove(&endpoint.key).map(|row| row.held).unwrap_or_default();
+            let memory = before.remove(&endpoint.key).map(|row| row.memory).unwrap_or_default();
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
             let shown = self.view.target(endpoint.key).filter(|target| target.version == endpoint.version);
             let target = match shown {
@@ -425,7 +425,7 @@ impl WriterCache {
             let row = EndpointRow {
                 account,
                 health,
-                held,
+                memory,
                 fifo,
                 in_line,
                 last_delivery_at,

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foldhash::HashMap;
 
 use crate::domain::id::EndpointKey;
-use crate::store::inbox::Room;
+use crate::store::inbox::MemoryUse;
 
 /// What each endpoint holds of this node's memory.
 #[derive(Clone, Default)]
-pub(super) struct Rooms(Arc<Mutex<HashMap<EndpointKey, Arc<Room>>>>);
+pub(super) struct EndpointMemory(Arc<Mutex<HashMap<EndpointKey, Arc<MemoryUse>>>>);
 
-impl Rooms {
-    pub fn of(&self, endpoint: EndpointKey) -> Arc<Room> {
+impl EndpointMemory {
+    pub fn of(&self, endpoint: EndpointKey) -> Arc<MemoryUse> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(endpoint).or_default().clone()
     }
 
