@@ -1,7 +1,7 @@
 //! The store that many nodes share: PostgreSQL.
 //!
 //! Any node does anything: nothing here is true only in memory. `event_writer` commits many events at a time (`write`),
-//! and `dispatch` many outcomes; `positions` is where its claims begin. `node` is this process among the others, and
+//! and `settle` many outcomes; `positions` is where its claims begin. `node` is this process among the others, and
 //! its leases; `notifier` tells the others what is due. `change_feed` keeps the view after what others change,
 //! `freshness` knows how new it is. `partitions` has the days of the history, `counters` the totals.
 //!
@@ -53,6 +53,7 @@ mod reads;
 mod replay;
 mod require;
 mod search;
+mod settle;
 mod sql;
 mod target;
 mod time_limit;
