@@ -42,7 +42,7 @@ use engine::{Engine, HttpSender, Limits, Tally};
 use metrics::Metrics;
 use server::Manners;
 use store::inbox::{Inbox, Nudge};
-use store::{OpenError, OpenOptions, Store};
+use store::{Health, Lifecycle, OpenError, OpenOptions, Store};
 
 /// Requests and attempts that are under way at the stop may take this much longer than an attempt's own timeout.
 const GRACE: Duration = Duration::from_secs(2);

@@ -18,7 +18,7 @@ use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::retention::MAX_DAYS;
 use crate::domain::time::Timestamp;
-use crate::store::{NewApiKey, Paged, WithKey};
+use crate::store::{Accounts, NewApiKey, Paged, WithKey};
 
 /// Seconds of a day.
 const DAY: u64 = 86_400;

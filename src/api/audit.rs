@@ -9,6 +9,7 @@ use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Words};
 use super::export;
 use crate::domain::audit::{AuditEntry, AuditFilter};
+use crate::store::AuditLog;
 use crate::table::Cell;
 
 /// An entry of the audit log.

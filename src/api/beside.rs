@@ -19,7 +19,7 @@ use super::envelope::{RequestInfo, X_REQUEST_ID, error_body, refuse, respond};
 use super::error::{ApiError, Code, Fault, Language};
 use super::trace::{Traced, within};
 use crate::log_limit::LogLimit;
-use crate::store::StoreError;
+use crate::store::{Figures, Health, StoreError};
 
 /// A full disk answers every call with 503: each is counted, and not each is logged.
 static SERVER_ERRORS_LOGGED: LogLimit = LogLimit::new();
@@ -128,7 +128,7 @@ fn unready(reason: String, info: &RequestInfo) -> Response<Body> {
 
 /// `GET /metrics`: Prometheus text format. It waits for no database.
 pub async fn metrics(State(api): State<Api>) -> Response<Body> {
-    api.metrics.deliveries_in_memory.set(api.store.held() as u64);
+    api.metrics.deliveries_in_memory.set(api.store.in_memory() as u64);
     let oldest = api.metrics.oldest_unwritten().unwrap_or_default().as_secs();
     api.metrics.oldest_unwritten_outcome_seconds.set(oldest);
     api.metrics.nodes.set(api.store.nodes() as u64);

@@ -22,7 +22,7 @@ use crate::domain::audit::Origin;
 use crate::domain::id::AccountId;
 use crate::domain::permission::Permission;
 use crate::domain::time::Timestamp;
-use crate::store::{Keep, KeepScope, KeptAnswer, Page, Store};
+use crate::store::{Calls, Keep, KeepScope, KeptAnswer, Page, Snapshot, Store};
 
 /// Which keys a route is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

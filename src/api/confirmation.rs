@@ -10,7 +10,7 @@ use super::people::{Doorstep, SignInRefused, Visitor, counted, totp, totp_secret
 use super::tries::Guess;
 use crate::domain::id::UserId;
 use crate::domain::secret::Secret;
-use crate::store::{Proof, SignInChange};
+use crate::store::{Proof, SignIn, SignInChange, Users};
 
 /// What somebody types who has signed in already.
 #[derive(Clone, Copy)]

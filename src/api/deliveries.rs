@@ -12,6 +12,7 @@ use super::openapi::schemas::{DeliveryStatusName, NullableHeaders};
 use crate::domain::delivery::{Attempt, Delivery};
 use crate::domain::filter::{DeliveryFilter, MAX_ENDPOINTS};
 use crate::domain::id::{DeliveryId, EndpointId};
+use crate::store::{Endpoints, Log, Replays, Search};
 use crate::table::Cell;
 
 /// An event on its way to one endpoint, showing the latest attempt.

@@ -12,7 +12,7 @@ use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::openapi::schemas::{NullableObject, NullableSchema};
 use crate::domain::event::{EventType, Operational, TEST_TYPE, is_type_name};
-use crate::store::{Paged, StoreError};
+use crate::store::{Catalog, Paged, Snapshot, StoreError};
 
 /// Deepest nesting of a schema or an example: readers of JSON that give up do so at some 100.
 const MAX_DEPTH: usize = 64;

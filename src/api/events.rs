@@ -14,7 +14,7 @@ use super::event_types::no_object;
 use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
-use crate::store::Keep;
+use crate::store::{Intake, Keep, Log, Snapshot};
 
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;

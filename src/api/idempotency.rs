@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::error::{ApiError, Code};
-use crate::store::{CALL_LIFE, KeepScope, Store, StoreError};
+use crate::store::{CALL_LIFE, Calls, KeepScope, Store, StoreError};
 
 /// The header of the request.
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");

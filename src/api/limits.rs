@@ -11,7 +11,7 @@ use super::auth::Caller;
 use super::error::{ApiError, Code, Fault};
 use crate::domain::id::AccountId;
 use crate::domain::time::Timestamp;
-use crate::store::{RateWindow, StoreError};
+use crate::store::{Calls, RateWindow, StoreError};
 use crate::waiting::at_most;
 
 /// A call is counted within this time, or refused for want of an answer.
@@ -293,7 +293,7 @@ impl Api {
         least: u32,
         now: Timestamp,
     ) -> Result<RateWindow, StoreError> {
-        self.store.take_calls((key, bucket.name()), (limit.calls, least), limit.window, now).await
+        self.store.take_calls(key, bucket.name(), limit.calls, least, limit.window, now).await
     }
 }
 

@@ -54,7 +54,7 @@ use crate::domain::url::Environment;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
-use crate::store::Store;
+use crate::store::{Accounts, Store};
 use bodies::{BodyBudget, Bounds};
 use call::{Call, Context, Door, For};
 use dispatch::{Calls, Surface};

@@ -29,7 +29,9 @@ use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::{AccountId, UserId};
 use crate::domain::secret::Secret;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, PortalLink, User};
-use crate::store::{Credentials, Factor, PasswordHash, Proof, SignInChange, Store, StoreError};
+use crate::store::{
+    Credentials, Factor, PasswordHash, PortalLinks, Proof, SignIn, SignInChange, Store, StoreError, Users,
+};
 
 /// Longest token that is looked up.
 const MAX_TOKEN_LEN: usize = 128;

@@ -15,7 +15,7 @@ use super::openapi::schemas::PermissionNames;
 use crate::domain::id::PortalLinkId;
 use crate::domain::permission::{Permission as P, Permissions};
 use crate::domain::user::{Color, PortalLink, parse_origin};
-use crate::store::{NewPortalLink, WithToken};
+use crate::store::{NewPortalLink, PortalLinks, WithToken};
 
 /// Seconds that a link may live: as long as somebody looks at a page; not a way to sign in.
 const LIVES: std::ops::RangeInclusive<u64> = 60..=86_400;

@@ -11,6 +11,7 @@ use super::openapi::schemas::{ReplayStatusName, SelectionName};
 use crate::domain::id::{EndpointId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, Selection};
 use crate::domain::time::Timestamp;
+use crate::store::{Accounts, Endpoints, Replays};
 
 /// A durable job that sends events of the past to an endpoint again.
 #[derive(Serialize, ToSchema)]

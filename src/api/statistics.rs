@@ -10,6 +10,7 @@ use super::openapi::schemas::PeriodName;
 use crate::domain::id::EndpointId;
 use crate::domain::statistics::{Latencies, Period, Step, chart};
 use crate::domain::time::Timestamp;
+use crate::store::Statistics;
 
 /// Attempts of an account, or of one endpoint, counted over a period.
 #[derive(Serialize, ToSchema)]

@@ -16,7 +16,7 @@ use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::UserId;
 use crate::domain::user::{Email, User};
 use crate::log_limit::LogLimit;
-use crate::store::{Credentials, Factor};
+use crate::store::{Credentials, Factor, Memberships, Snapshot};
 
 /// All networks together have so many times the limit of wrong tries for one address. A password that is not among the
 /// most common ones is not found by 100 tries a minute.

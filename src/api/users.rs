@@ -12,7 +12,7 @@ use super::openapi::schemas::{RoleName, UserStatusName};
 use crate::domain::account::Account;
 use crate::domain::id::UserId;
 use crate::domain::user::{Email, Role, User};
-use crate::store::{NewUser, StoreError, WithToken};
+use crate::store::{NewUser, StoreError, Users, WithToken};
 
 /// Somebody who may sign in to the account's dashboard.
 #[derive(Serialize, ToSchema)]

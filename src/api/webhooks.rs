@@ -17,7 +17,9 @@ use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
 use crate::domain::url::{ReceiverUrl, UrlError};
 use crate::egress::{AttemptEnd, GuardError, StoredTarget};
-use crate::store::{NewEndpoint, Settlement, StoreError, Unattempted, View, WithSecret};
+use crate::store::{
+    Dispatch, Endpoints, Intake, NewEndpoint, Settlement, Snapshot, StoreError, Unattempted, View, WithSecret,
+};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, ToSchema)]

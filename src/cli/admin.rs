@@ -15,7 +15,7 @@ use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::time::Timestamp;
 use crate::store::keys::KeySource;
-use crate::store::{Database, NewApiKey, Page, Store, StoreError};
+use crate::store::{Accounts, Database, Intake, Lifecycle, NewApiKey, Page, Snapshot, Store, StoreError};
 
 /// Rows that a listing prints.
 pub(super) const LISTED: Page = Page { page: 1, per_page: 100 };

@@ -26,7 +26,9 @@ use crate::domain::secret::Secret;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Email, Role};
 use crate::private_files;
-use crate::store::{Database, NewApiKey, NewEndpoint, NewUser, Page, Store};
+use crate::store::{
+    Accounts, Database, Endpoints, Intake, Log, Memberships, NewApiKey, NewEndpoint, NewUser, Page, Snapshot, Store, Users,
+};
 
 /// Where everything is kept.
 const FOLDER: &str = "aldaba-data";

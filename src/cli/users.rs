@@ -11,7 +11,7 @@ use super::{MaybeWhose, SettingArgs, UsersCommand, Whose};
 use crate::api::hash_for_address;
 use crate::clock::SystemRandom;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Role, User};
-use crate::store::{NewUser, PasswordHash, Store, StoreError, WithToken};
+use crate::store::{Memberships, NewUser, PasswordHash, Store, StoreError, Users, WithToken};
 
 pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow::Result<()> {
     let config = settings.load([])?;

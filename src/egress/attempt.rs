@@ -24,7 +24,7 @@ use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
 use crate::domain::url::Host;
-use crate::store::{Store, Target};
+use crate::store::{Snapshot, Target};
 
 /// Bytes of an answer's body that are read; the rest is left, and the connection closed.
 const MAX_ANSWER_BODY: usize = 16 * 1024;
@@ -72,33 +72,33 @@ pub trait Row: Sync {
 }
 
 /// The row as the store has it.
-pub struct StoredTarget<'a> {
+pub struct StoredTarget<'a, S> {
     /// The store.
-    pub store: &'a Store,
+    pub store: &'a S,
     /// What is to be sent.
     pub job: &'a Job,
     /// Whether nothing is sent while it is not active.
     pub held_when_paused: bool,
 }
 
-impl StoredTarget<'_> {
+impl<S> StoredTarget<'_, S> {
     fn unless_held(&self, target: Option<Arc<Target>>) -> Option<Arc<Target>> {
         target.filter(|target| target.active || !self.held_when_paused)
     }
 }
 
-impl Row for StoredTarget<'_> {
+impl<S: Snapshot> Row for StoredTarget<'_, S> {
     fn planned(&self) -> Option<Arc<Target>> {
         self.unless_held(self.store.view().target(self.job.endpoint))
     }
 
     async fn current(&self) -> Option<Arc<Target>> {
-        if !self.store.holds(self.job.lease) {
+        if !self.store.is_lease_valid(self.job.lease) {
             return None;
         }
         match self.store.target(self.job.endpoint).await {
             // Another node may have taken it over while the database was asked.
-            Ok(target) => self.unless_held(target).filter(|_| self.store.holds(self.job.lease)),
+            Ok(target) => self.unless_held(target).filter(|_| self.store.is_lease_valid(self.job.lease)),
             Err(error) => {
                 tracing::warn!(%error, "an endpoint could not be read: its delivery waits");
                 None

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::store::{Backlog, Store};
+use crate::store::{Backlog, Figures};
 
 /// Between two measurements: metrics are usually read every 15 to 60 s.
 const INTERVAL: Duration = Duration::from_secs(15);
@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(15);
 const MAX_COUNTED: usize = 100_000;
 
 /// Measures until it is dropped. What could not be measured stays as it was.
-pub async fn measure_backlog(store: Store, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) {
+pub async fn measure_backlog<S: Figures>(store: S, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) {
     let mut ticks = tokio::time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::domain::delivery::DeliveryKind;
 use crate::domain::time::Timestamp;
-use crate::store::inbox::{Leased, Pace, Room};
+use crate::store::inbox::{Leased, MemoryUse, Pace};
 
 /// Requests in flight to an endpoint that nothing is known about.
 const FIRST_LIMIT: f64 = 2.0;
@@ -73,7 +73,7 @@ pub(super) struct Lane {
     round: usize,
     pub standing: Standing,
     /// What its endpoint holds of the memory, once something of it was there.
-    room: Option<Arc<Room>>,
+    room: Option<Arc<MemoryUse>>,
     /// The ring in which its turn is awaited.
     pub queued: Option<Standing>,
     pub claiming: bool,
@@ -149,7 +149,7 @@ impl Lane {
 
     /// Puts a delivery to the others; `claimed` where a claim has brought it.
     pub fn push(&mut self, leased: Leased, claimed: bool) {
-        let room = leased.place.endpoint();
+        let room = leased.permit.endpoint();
         if !self.room.as_ref().is_some_and(|known| Arc::ptr_eq(known, room)) {
             self.room = Some(room.clone());
             self.note_pace();

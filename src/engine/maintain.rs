@@ -8,7 +8,7 @@ use crate::domain::retention::Retention;
 use crate::domain::time::Timestamp;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
-use crate::store::{PurgePosition, Store, StoreError};
+use crate::store::{Housekeeping, PurgePosition, StoreError};
 
 /// How often it is looked for work.
 const EVERY: Duration = Duration::from_secs(5);
@@ -43,7 +43,7 @@ pub async fn close_idle(egress: Egress) {
 }
 
 /// Runs until it is dropped. The first round of everything begins at once.
-pub async fn maintain(store: Store, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, keep: Keep) {
+pub async fn maintain<S: Housekeeping>(store: S, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, keep: Keep) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0u64.. {
@@ -69,7 +69,7 @@ pub async fn maintain(store: Store, clock: Arc<dyn Clock>, metrics: Arc<Metrics>
 
 /// One round of what is due by time. Each kind is tried, whatever became of the others. Returns how many failed, and whether
 /// the history is this process's work.
-async fn once(store: &Store, clock: &dyn Clock, keep: Keep) -> (u64, bool) {
+async fn once<S: Housekeeping>(store: &S, clock: &dyn Clock, keep: Keep) -> (u64, bool) {
     let now = clock.now();
     let mut failures = failed("the days ahead", store.make_days(now).await);
     failures += failed("kept answers", steps(|| store.purge_kept_answers()).await);
@@ -87,7 +87,7 @@ async fn once(store: &Store, clock: &dyn Clock, keep: Keep) -> (u64, bool) {
 
 /// Removes the history that is over: whole days, then the rest by rows. Returns how much failed; `None` where it is another
 /// process's work.
-async fn purge_history(store: &Store, keep: Retention, now: Timestamp) -> Option<u64> {
+async fn purge_history<S: Housekeeping>(store: &S, keep: Retention, now: Timestamp) -> Option<u64> {
     let (mut failures, mut position) = match store.begin_purge(keep, now).await {
         Ok(None) => return None,
         Ok(Some(round)) => (round.failed_days, Some(round.position)),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::metrics::Metrics;
-use crate::store::{Step, Store, StoreError};
+use crate::store::{ReplayWork, Step, StoreError};
 
 /// After a round that went on.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -13,7 +13,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 const WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Runs until it is dropped. A step is whole or not at all, so that nothing is lost with it.
-pub async fn replay(store: Store, metrics: Arc<Metrics>) {
+pub async fn replay<S: ReplayWork>(store: S, metrics: Arc<Metrics>) {
     let mut wait = WAIT.0;
     loop {
         let pause = match round(&store, &metrics).await {
@@ -49,7 +49,7 @@ enum Round {
     Waited,
 }
 
-async fn round(store: &Store, metrics: &Metrics) -> Result<Round, StoreError> {
+async fn round<S: ReplayWork>(store: &S, metrics: &Metrics) -> Result<Round, StoreError> {
     let mut round = Round::Idle;
     for replay in store.open_replays().await? {
         let step = if replay.ready { store.replay_step(replay.key).await } else { Ok(Step::Waiting) };

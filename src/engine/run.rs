@@ -10,12 +10,12 @@ use super::attempts::{AttemptContext, Attempted, Attempts};
 use super::faults::LocalFaults;
 use super::scheduler::Scheduler;
 use super::settle::{Ended, settle_all};
-use super::{Dispatch, Engine, Sender};
+use super::{Engine, Sender};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::log_limit::LogLimit;
-use crate::store::Claimed;
 use crate::store::inbox::Nudge;
+use crate::store::{Claimed, Dispatch};
 use crate::waiting::sleep_until;
 
 /// Everything that is due is looked up again this often, should a nudge ever be lost.

@@ -385,7 +385,7 @@ mod tests {
     use super::*;
     use crate::domain::delivery::{DeliveryKind, Job};
     use crate::domain::id::DeliveryId;
-    use crate::store::inbox::Place;
+    use crate::store::inbox::MemoryPermit;
 
     const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 };
 
@@ -424,7 +424,7 @@ mod tests {
                     failures: 0,
                     body: bytes::Bytes::new(),
                 },
-                place: Place::unbounded(),
+                permit: MemoryPermit::unbounded(),
             })
             .collect()
     }

@@ -12,7 +12,7 @@ use foldhash::HashMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Dispatch, Tally};
+use super::Tally;
 use crate::clock::Random;
 use crate::domain::delivery::Outcome;
 use crate::domain::id::EndpointKey;
@@ -21,7 +21,7 @@ use crate::domain::transition::{Verdict, classify};
 use crate::log_limit::LogLimit;
 use crate::metrics::Metrics;
 use crate::store::inbox::Leased;
-use crate::store::{Isolation, Settled, Settlement, StoreError, Unattempted};
+use crate::store::{Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
 use crate::waiting::sleep_until;
 
 /// Outcomes in one write.
@@ -228,7 +228,7 @@ impl<S: Dispatch> Settler<S> {
         let Some(mut row) = batch.pop() else { return };
         let others_succeed = row.failed_alone_after.is_some_and(|successes| successes < self.successes);
         let has_failed = row.failed_alone_after.is_some();
-        if others_succeed || has_failed && self.waiting.is_empty() && self.writer.store.takes_writes().await {
+        if others_succeed || has_failed && self.waiting.is_empty() && self.writer.store.ping().await.is_ok() {
             tracing::error!(
                 delivery = %row.leased.job.id,
                 "an outcome cannot be written and is set aside: it is tried again apart, and others go on"
@@ -273,8 +273,8 @@ mod tests {
     use crate::clock::SeededRandom;
     use crate::domain::delivery::{DeliveryKind, Job};
     use crate::domain::id::DeliveryId;
-    use crate::store::Claimed;
-    use crate::store::inbox::Place;
+    use crate::store::inbox::MemoryPermit;
+    use crate::store::{Claimed, Health};
     use std::sync::Mutex;
 
     /// A store in which some deliveries cannot be written, and sometimes none.
@@ -289,6 +289,16 @@ mod tests {
         writes: usize,
     }
 
+    impl Health for Disk {
+        async fn ping(&self) -> Result<(), StoreError> {
+            if self.0.lock().expect("no panic").is_down { Err(StoreError::Unavailable("no".into())) } else { Ok(()) }
+        }
+
+        async fn failed(&self) {
+            std::future::pending().await
+        }
+    }
+
     impl Dispatch for Disk {
         async fn claim(&self, _: EndpointKey, _: usize) -> Result<Claimed, StoreError> {
             Ok(Claimed::default())
@@ -296,6 +306,10 @@ mod tests {
 
         async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
             Ok(Vec::new())
+        }
+
+        fn settle_window(&self) -> Duration {
+            Duration::ZERO
         }
 
         async fn settle(&self, batch: Arc<Vec<Settlement>>, _: Isolation) -> Result<Vec<Settled>, StoreError> {
@@ -307,10 +321,6 @@ mod tests {
             }
             state.written.extend(batch.iter().map(|row| row.delivery.0));
             Ok(vec![Settled::Done; batch.len()])
-        }
-
-        async fn takes_writes(&self) -> bool {
-            !self.0.lock().expect("no panic").is_down
         }
 
         async fn release(&self, _: Vec<Unattempted>) -> Result<(), StoreError> {
@@ -338,7 +348,7 @@ mod tests {
             endpoint_version: 0,
             retry_after_ms: None,
         };
-        Ended { leased: Leased { job, place: Place::unbounded() }, outcome: Some(outcome) }
+        Ended { leased: Leased { job, permit: MemoryPermit::unbounded() }, outcome: Some(outcome) }
     }
 
     fn start(disk: &Disk) -> (mpsc::UnboundedSender<Ended>, Arc<Metrics>, tokio::task::JoinHandle<()>) {

@@ -10,7 +10,7 @@ use crate::domain::id::EndpointKey;
 use crate::domain::statistics::{Came, Counted};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify};
-use crate::store::{Settled, Settlement, Store};
+use crate::store::{Settled, Settlement, Statistics};
 
 /// How often it is written down, where it is one write.
 const EVERY: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ impl Tally {
 
     /// Writes down what was counted. What cannot be written is not counted: whether it was written is not known, and twice is
     /// worse than not at all.
-    async fn write(&self, store: &Store) {
+    async fn write<S: Statistics>(&self, store: &S) {
         let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         // Endpoint by endpoint, so that each write is to few pages of the table.
         let mut counts: Vec<_> = counts.into_iter().collect();
@@ -62,7 +62,7 @@ impl Tally {
     }
 
     /// Writes down what was counted, every few seconds and once more at the stop.
-    pub async fn keep_writing(&self, store: Store, stop: impl Future<Output = ()>) {
+    pub async fn keep_writing<S: Statistics>(&self, store: S, stop: impl Future<Output = ()>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);

@@ -1,7 +1,7 @@
 //! The way from the store to the engine: leased deliveries straight from memory, and nudges.
 //!
 //! Room is reserved *before* the write that leases a delivery, so that a commit never leases what memory has no
-//! place for; what finds no room is written unleased and claimed later.
+//! room for; what finds no room is written unleased and claimed later.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,21 +14,21 @@ use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 
 /// Deliveries that may be in memory at once, over all endpoints.
-pub const MAX_HELD: usize = 16_384;
+pub const MAX_IN_MEMORY: usize = 16_384;
 
 /// Bytes of bodies that may be in memory at once. A body is counted once, however many deliveries carry it.
-pub const MAX_HELD_BYTES: usize = 64 << 20;
+pub const MAX_BYTES_IN_MEMORY: usize = 64 << 20;
 
 /// Deliveries of one endpoint that may be in memory at once.
-pub const MAX_HELD_PER_ENDPOINT: usize = 1_024;
+pub const MAX_IN_MEMORY_PER_ENDPOINT: usize = 1_024;
 
-/// A delivery that is leased to this process, with its place in memory.
+/// A delivery that is leased to this process, with its memory.
 #[derive(Debug)]
 pub struct Leased {
     /// What to send.
     pub job: Job,
     /// Given back when the delivery is settled or released.
-    pub place: Place,
+    pub permit: MemoryPermit,
 }
 
 /// What wakes the engine.
@@ -74,7 +74,7 @@ const FEW: usize = 2;
 
 /// Deliveries of one endpoint that just-accepted events may take; what waits in the store has the rest, so that it is
 /// never starved by what is new.
-pub const MAX_NEW_PER_ENDPOINT: usize = MAX_HELD_PER_ENDPOINT / 4 * 3;
+pub const MAX_NEW_PER_ENDPOINT: usize = MAX_IN_MEMORY_PER_ENDPOINT / 4 * 3;
 
 /// What an endpoint's last answers tell of it. The room in memory that it may use depends on it, so that receivers that
 /// are slow, or new, do not take what those need that answer.
@@ -103,18 +103,18 @@ impl Pace {
 
 /// Counts what is in memory, in all or of one endpoint.
 #[derive(Debug, Default)]
-pub struct Room {
-    held: AtomicUsize,
+pub struct MemoryUse {
+    deliveries: AtomicUsize,
     bytes: AtomicUsize,
     pace: AtomicU8,
     /// Whether older deliveries of the endpoint are due in the store, as far as this process knows.
     stored: AtomicBool,
 }
 
-impl Room {
+impl MemoryUse {
     /// Deliveries in memory now.
-    pub fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    pub fn count(&self) -> usize {
+        self.deliveries.load(Ordering::Relaxed)
     }
 
     /// How promptly the endpoint answers.
@@ -139,11 +139,11 @@ impl Room {
 
     /// Counts one more; returns what was there before.
     fn add(&self, bytes: usize) -> (usize, usize) {
-        (self.held.fetch_add(1, Ordering::Relaxed), self.bytes.fetch_add(bytes, Ordering::Relaxed))
+        (self.deliveries.fetch_add(1, Ordering::Relaxed), self.bytes.fetch_add(bytes, Ordering::Relaxed))
     }
 
     fn remove(&self, bytes: usize) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.deliveries.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
@@ -152,8 +152,8 @@ impl Room {
 #[derive(Clone, Debug)]
 pub struct Inbox {
     nudges: mpsc::UnboundedSender<Nudge>,
-    room: Arc<Room>,
-    names: Names,
+    room: Arc<MemoryUse>,
+    in_memory: InMemoryDeliveries,
 }
 
 impl Inbox {
@@ -161,7 +161,7 @@ impl Inbox {
     /// come at most once for each endpoint and commit.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Nudge>) {
         let (nudges, receiver) = mpsc::unbounded_channel();
-        (Self { nudges, room: Arc::default(), names: Names::default() }, receiver)
+        (Self { nudges, room: Arc::default(), in_memory: InMemoryDeliveries::default() }, receiver)
     }
 
     /// A body of so many bytes, which deliveries may share.
@@ -169,45 +169,45 @@ impl Inbox {
         SharedBody(Arc::new(BodyBytes { room: self.room.clone(), bytes, is_counted: AtomicBool::new(false) }))
     }
 
-    /// Reserves a place for a delivery that was just accepted, if there is one and no older delivery of its endpoint
+    /// Reserves memory for a delivery that was just accepted, if there is room and no older delivery of its endpoint
     /// is due in the store.
-    pub fn reserve_new(&self, endpoint: &Arc<Room>, body: &SharedBody) -> Option<Place> {
+    pub fn reserve_new(&self, endpoint: &Arc<MemoryUse>, body: &SharedBody) -> Option<MemoryPermit> {
         if endpoint.stored.load(Ordering::Relaxed) {
             return None;
         }
-        let place = self.reserve_up_to(MAX_NEW_PER_ENDPOINT, endpoint, body.clone());
-        endpoint.note_stored(place.is_none());
-        place
+        let permit = self.reserve_up_to(MAX_NEW_PER_ENDPOINT, endpoint, body.clone());
+        endpoint.note_stored(permit.is_none());
+        permit
     }
 
-    /// Reserves a place for a delivery of `bytes` that waits in the store, if there is one.
-    pub fn reserve(&self, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
-        self.reserve_up_to(MAX_HELD_PER_ENDPOINT, endpoint, self.body(bytes))
+    /// Reserves memory for a delivery of `bytes` that waits in the store, if there is room.
+    pub fn reserve(&self, endpoint: &Arc<MemoryUse>, bytes: usize) -> Option<MemoryPermit> {
+        self.reserve_up_to(MAX_IN_MEMORY_PER_ENDPOINT, endpoint, self.body(bytes))
     }
 
-    /// Reserves a place for a delivery of `bytes` that a replay made, if there is one: in a quarter of what others may
+    /// Reserves memory for a delivery of `bytes` that a replay made, if there is room: in a quarter of what others may
     /// have, so that what is new finds room beside it.
-    pub fn reserve_replayed(&self, endpoint: &Arc<Room>, bytes: usize) -> Option<Place> {
-        let part = endpoint.bytes.load(Ordering::Relaxed) + bytes <= MAX_HELD_BYTES / SHARE / 4;
-        let few = endpoint.held() < FEW;
-        if part || few { self.reserve_up_to(MAX_HELD_PER_ENDPOINT / 4, endpoint, self.body(bytes)) } else { None }
+    pub fn reserve_replayed(&self, endpoint: &Arc<MemoryUse>, bytes: usize) -> Option<MemoryPermit> {
+        let part = endpoint.bytes.load(Ordering::Relaxed) + bytes <= MAX_BYTES_IN_MEMORY / SHARE / 4;
+        let few = endpoint.count() < FEW;
+        if part || few { self.reserve_up_to(MAX_IN_MEMORY_PER_ENDPOINT / 4, endpoint, self.body(bytes)) } else { None }
     }
 
-    fn reserve_up_to(&self, most: usize, endpoint: &Arc<Room>, body: SharedBody) -> Option<Place> {
+    fn reserve_up_to(&self, most: usize, endpoint: &Arc<MemoryUse>, body: SharedBody) -> Option<MemoryPermit> {
         let bytes = body.0.bytes;
-        let held = self.room.held.fetch_add(1, Ordering::Relaxed);
+        let in_memory = self.room.deliveries.fetch_add(1, Ordering::Relaxed);
         let (own, own_bytes) = endpoint.add(bytes);
-        let (held_bytes, more_bytes) = body.count();
-        // The place gives back everything when it is dropped here.
-        let place = Place { room: self.room.clone(), endpoint: endpoint.clone(), body, named: None };
+        let (bytes_in_memory, more_bytes) = body.count();
+        // The permit gives back everything when it is dropped here.
+        let permit = MemoryPermit { room: self.room.clone(), endpoint: endpoint.clone(), body, named: None };
         let answers = endpoint.pace();
-        let free = answers.part_of(MAX_HELD).saturating_sub(held);
-        let free_bytes = answers.part_of(MAX_HELD_BYTES).saturating_sub(held_bytes);
-        let share = free.saturating_sub(MAX_HELD / SHARE) / SHARE;
-        let share_bytes = free_bytes.saturating_sub(MAX_HELD_BYTES / SHARE) / SHARE;
+        let free = answers.part_of(MAX_IN_MEMORY).saturating_sub(in_memory);
+        let free_bytes = answers.part_of(MAX_BYTES_IN_MEMORY).saturating_sub(bytes_in_memory);
+        let share = free.saturating_sub(MAX_IN_MEMORY / SHARE) / SHARE;
+        let share_bytes = free_bytes.saturating_sub(MAX_BYTES_IN_MEMORY / SHARE) / SHARE;
         let within_share = own < share && own_bytes + bytes <= share_bytes;
-        (free > 0 && own < most && (held == 0 || more_bytes <= free_bytes) && (own < FEW || within_share))
-            .then_some(place)
+        (free > 0 && own < most && (in_memory == 0 || more_bytes <= free_bytes) && (own < FEW || within_share))
+            .then_some(permit)
     }
 
     /// Hands something to the engine; when the engine has stopped, it is dropped.
@@ -216,23 +216,23 @@ impl Inbox {
     }
 
     /// Deliveries in memory now.
-    pub fn held(&self) -> usize {
-        self.room.held()
+    pub fn count(&self) -> usize {
+        self.room.count()
     }
 
     /// Which deliveries are in memory, for a store whose leases belong to this inbox alone.
-    pub fn names(&self) -> &Names {
-        &self.names
+    pub fn in_memory(&self) -> &InMemoryDeliveries {
+        &self.in_memory
     }
 }
 
-/// The body of an event, counted in the room from the first delivery that finds a place until the last one is gone.
+/// The body of an event, counted in the room from the first delivery that finds room until the last one is gone.
 #[derive(Clone, Debug)]
 pub struct SharedBody(Arc<BodyBytes>);
 
 #[derive(Debug)]
 struct BodyBytes {
-    room: Arc<Room>,
+    room: Arc<MemoryUse>,
     bytes: usize,
     is_counted: AtomicBool,
 }
@@ -256,58 +256,58 @@ impl Drop for BodyBytes {
     }
 }
 
-/// A place in memory for one delivery.
+/// Memory for one delivery.
 #[derive(Debug)]
-pub struct Place {
-    room: Arc<Room>,
-    endpoint: Arc<Room>,
+pub struct MemoryPermit {
+    room: Arc<MemoryUse>,
+    endpoint: Arc<MemoryUse>,
     body: SharedBody,
     /// The delivery that it is for, where the store asks what is in memory.
-    named: Option<(Names, DeliveryId)>,
+    named: Option<(InMemoryDeliveries, DeliveryId)>,
 }
 
-/// The deliveries that are in memory, by name.
+/// The deliveries that are in memory, each with how many permits it has.
 #[derive(Clone, Debug, Default)]
-pub struct Names(Arc<Mutex<HashMap<DeliveryId, u32>>>);
+pub struct InMemoryDeliveries(Arc<Mutex<HashMap<DeliveryId, u32>>>);
 
-impl Names {
+impl InMemoryDeliveries {
     /// Whether the delivery is in memory, or about to be.
     pub fn contains(&self, id: DeliveryId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
     }
 }
 
-impl Place {
-    /// A place that no bound counts, for an engine without this store.
+impl MemoryPermit {
+    /// A permit that no bound counts, for an engine without this store.
     pub fn unbounded() -> Self {
-        let (room, endpoint) = <(Arc<Room>, Arc<Room>)>::default();
+        let (room, endpoint) = <(Arc<MemoryUse>, Arc<MemoryUse>)>::default();
         let body = SharedBody(Arc::new(BodyBytes { room: room.clone(), bytes: 0, is_counted: AtomicBool::new(false) }));
         Self { room, endpoint, body, named: None }
     }
 
     /// What its endpoint holds of this memory.
-    pub fn endpoint(&self) -> &Arc<Room> {
+    pub fn endpoint(&self) -> &Arc<MemoryUse> {
         &self.endpoint
     }
 
-    /// For this delivery, which is among the names for as long as the place is taken.
+    /// For this delivery, which is among those in memory for as long as the permit lives.
     #[must_use]
-    pub fn named(mut self, names: &Names, id: DeliveryId) -> Self {
-        *names.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(0) += 1;
-        self.named = Some((names.clone(), id));
+    pub fn named(mut self, in_memory: &InMemoryDeliveries, id: DeliveryId) -> Self {
+        *in_memory.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(0) += 1;
+        self.named = Some((in_memory.clone(), id));
         self
     }
 }
 
-impl Drop for Place {
+impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        self.room.held.fetch_sub(1, Ordering::Relaxed);
+        self.room.deliveries.fetch_sub(1, Ordering::Relaxed);
         self.endpoint.remove(self.body.0.bytes);
-        if let Some((names, id)) = self.named.take() {
-            let mut names = names.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match names.get_mut(&id) {
+        if let Some((in_memory, id)) = self.named.take() {
+            let mut in_memory = in_memory.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match in_memory.get_mut(&id) {
                 Some(count) if *count > 1 => *count -= 1,
-                _ => drop(names.remove(&id)),
+                _ => drop(in_memory.remove(&id)),
             }
         }
     }
@@ -320,20 +320,20 @@ mod tests {
     #[test]
     fn one_endpoint_cannot_take_all_the_room() {
         let (inbox, _engine) = Inbox::new();
-        let endpoint = Arc::new(Room::default());
+        let endpoint = Arc::new(MemoryUse::default());
         let new: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(10))).collect();
         assert_eq!(new.len(), MAX_NEW_PER_ENDPOINT);
         let due: Vec<_> = std::iter::from_fn(|| inbox.reserve(&endpoint, 10)).collect();
-        assert_eq!(new.len() + due.len(), MAX_HELD_PER_ENDPOINT, "what waits in the store has a part of its own");
+        assert_eq!(new.len() + due.len(), MAX_IN_MEMORY_PER_ENDPOINT, "what waits in the store has a part of its own");
         assert!(inbox.reserve(&Arc::default(), 10).is_some(), "another endpoint still has room");
         drop((new, due));
-        assert_eq!((inbox.held(), endpoint.held()), (0, 0));
+        assert_eq!((inbox.count(), endpoint.count()), (0, 0));
     }
 
     #[test]
     fn what_is_new_does_not_pass_what_waits_in_the_store() {
         let (inbox, _engine) = Inbox::new();
-        let endpoint = Arc::new(Room::default());
+        let endpoint = Arc::new(MemoryUse::default());
         let full: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(10))).collect();
         drop(full);
         assert!(inbox.reserve_new(&endpoint, &inbox.body(10)).is_none(), "one of them is in the store now");
@@ -344,12 +344,12 @@ mod tests {
     #[test]
     fn a_body_that_deliveries_share_is_counted_once() {
         let (inbox, _engine) = Inbox::new();
-        let body = inbox.body(MAX_HELD_BYTES / 4);
-        let endpoints: Vec<Arc<Room>> = (0..150).map(|_| Arc::default()).collect();
+        let body = inbox.body(MAX_BYTES_IN_MEMORY / 4);
+        let endpoints: Vec<Arc<MemoryUse>> = (0..150).map(|_| Arc::default()).collect();
         let places: Vec<_> = endpoints.iter().filter_map(|endpoint| inbox.reserve_new(endpoint, &body)).collect();
         assert_eq!(places.len(), 150);
         drop(body);
-        assert_eq!(inbox.room.bytes.load(Ordering::Relaxed), MAX_HELD_BYTES / 4);
+        assert_eq!(inbox.room.bytes.load(Ordering::Relaxed), MAX_BYTES_IN_MEMORY / 4);
         drop(places);
         assert_eq!(inbox.room.bytes.load(Ordering::Relaxed), 0);
     }
@@ -360,14 +360,14 @@ mod tests {
         let mut places = Vec::new();
         for pace in [Pace::Slow, Pace::Unknown] {
             for _ in 0..2_000 {
-                let endpoint = Arc::<Room>::default();
+                let endpoint = Arc::<MemoryUse>::default();
                 endpoint.note_pace(pace);
                 places.extend(std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(250_000))));
             }
         }
-        let another = Arc::<Room>::default();
+        let another = Arc::<MemoryUse>::default();
         assert!(inbox.reserve_new(&another, &inbox.body(250_000)).is_none());
-        let prompt = Arc::<Room>::default();
+        let prompt = Arc::<MemoryUse>::default();
         prompt.note_pace(Pace::Prompt);
         let found: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&prompt, &inbox.body(250_000))).collect();
         assert!(found.len() >= 2, "{}", found.len());
@@ -405,11 +405,11 @@ mod tests {
     fn bodies_are_counted_in_bytes() {
         let (inbox, _engine) = Inbox::new();
         let prompt = || {
-            let endpoint = Arc::<Room>::default();
+            let endpoint = Arc::<MemoryUse>::default();
             endpoint.note_pace(Pace::Prompt);
             endpoint
         };
-        let first = inbox.reserve(&prompt(), MAX_HELD_BYTES - 1);
+        let first = inbox.reserve(&prompt(), MAX_BYTES_IN_MEMORY - 1);
         assert!(first.is_some());
         assert!(inbox.reserve(&prompt(), 2).is_none());
         assert!(inbox.reserve(&prompt(), 1).is_some());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use super::postgres::PostgresUrl;
+pub use super::postgres_url::PostgresUrl;
 
 /// Which database, and where.
 #[derive(Clone, PartialEq)]

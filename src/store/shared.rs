@@ -12,8 +12,8 @@ use super::keys::KeySource;
 use super::pings::Pings;
 use super::values::{Factor, OpenOptions, Target};
 use crate::clock::{Clock, Random};
-use crate::domain::audit::{Action, AuditFilter, Origin};
-use crate::domain::id::{AccountKey, EndpointId, EndpointKey, IdTimes, TOLERANCE, UserId};
+use crate::domain::audit::{Action, AuditEntry, AuditFilter, Origin};
+use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey, IdTimes, TOLERANCE, UserId};
 use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
@@ -250,6 +250,11 @@ pub(super) fn audit_condition(
     parts.extend(filter.from.map(|from| format!("l.created_at >= {}", from.as_millis())));
     parts.extend(filter.to.map(|to| format!("l.created_at < {}", to.end_of_second().as_millis())));
     (parts.join(" AND "), texts)
+}
+
+/// An entry as its account sees it, or as an operator does.
+pub(super) fn entry_seen_by(owner: Option<AccountId>, entry: AuditEntry) -> AuditEntry {
+    if owner.is_some() { entry.for_account() } else { entry }
 }
 
 /// Names separated by spaces.

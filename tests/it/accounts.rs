@@ -1,6 +1,7 @@
 //! Accounts and API keys over the API.
 
 use aldaba::domain::permission::Permission;
+use aldaba::store::Housekeeping;
 use serde_json::{Value, json};
 
 use crate::app::{App, EVENT};

@@ -11,7 +11,7 @@ use aldaba::config::Config;
 use aldaba::domain::id::AccountId;
 use aldaba::domain::permission::{Permission, Permissions};
 use aldaba::domain::time::Timestamp;
-use aldaba::store::{NewApiKey, Store};
+use aldaba::store::{Accounts, NewApiKey, Store};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, Full};

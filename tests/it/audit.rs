@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use aldaba::domain::permission::Permission;
 use aldaba::domain::time::Timestamp;
+use aldaba::store::Housekeeping;
 use serde_json::{Value, json};
 
 use crate::app::{App, Call, EVENT, Receiver};

@@ -7,7 +7,7 @@ use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{DeliveryId, EndpointId, EventId};
 use aldaba::domain::replay::{NewReplay, Selection};
 use aldaba::domain::time::Timestamp;
-use aldaba::store::{Settlement, Step};
+use aldaba::store::{Dispatch, Housekeeping, Intake, Isolation, Log, ReplayWork, Replays, Search, Settlement, Step};
 
 use crate::database;
 use crate::fixture::{ALL, Fixture, minute, purge, settlement};
@@ -28,7 +28,7 @@ async fn deliver(f: &mut Fixture, n: u32) -> (DeliveryId, Timestamp) {
 
 async fn settle(f: &Fixture, mut settlement: Settlement) {
     settlement.outcome.started_at = f.clock.now();
-    f.store.settle(vec![settlement].into()).await.expect("settled");
+    f.store.settle(vec![settlement].into(), Isolation::Shared).await.expect("settled");
 }
 
 /// The account's deliveries, the newest first, and when each was made.

@@ -10,7 +10,10 @@ use aldaba::clock::{Clock, SystemClock};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::Environment;
-use aldaba::store::{Keep, KeepScope, KeptAnswer, OpenOptions, Store, StoreError, Unattempted};
+use aldaba::store::{
+    Accounts, Dispatch, Intake, Isolation, Keep, KeepScope, KeptAnswer, Lifecycle, OpenOptions, Snapshot, Store,
+    StoreError, Unattempted,
+};
 use serde_json::json;
 
 use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
@@ -491,11 +494,11 @@ async fn what_was_leased_before_a_node_was_given_up_is_not_sent_under_its_next_l
     f.endpoint().await;
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let jobs = f.jobs(1).await;
-    assert!(f.store.holds(jobs[0].job.lease));
+    assert!(f.store.is_lease_valid(jobs[0].job.lease));
     // As others do who have not heard of it for long.
     database::execute(f.folder(), "DELETE FROM nodes").await;
-    eventually("the node to notice", || async { (!f.store.holds(jobs[0].job.lease)).then_some(()) }).await;
-    let late = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("answered");
+    eventually("the node to notice", || async { (!f.store.is_lease_valid(jobs[0].job.lease)).then_some(()) }).await;
+    let late = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("answered");
     assert_eq!(late, [aldaba::store::Settled::LeaseLost]);
     f.store.release(vec![Unattempted::of(&jobs[0].job)]).await.expect("answered");
     let again = eventually("it to be due", || async {
@@ -503,7 +506,7 @@ async fn what_was_leased_before_a_node_was_given_up_is_not_sent_under_its_next_l
         claimed.jobs.into_iter().next()
     })
     .await;
-    assert!(again.job.id == jobs[0].job.id && f.store.holds(again.job.lease));
+    assert!(again.job.id == jobs[0].job.id && f.store.is_lease_valid(again.job.lease));
 }
 
 #[tokio::test]

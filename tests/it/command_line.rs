@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::app::{App, Call, EVENT, PATIENCE, Receiver, eventually};
 use crate::crash::Server;
 use crate::database;
+use aldaba::store::{Accounts, Endpoints};
 
 /// The program, in this folder, with nothing of our own environment that it would read.
 pub fn aldaba(folder: &Path, args: &[&str]) -> Command {

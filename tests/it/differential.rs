@@ -17,7 +17,10 @@ use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased};
 use aldaba::store::keys::KeySource;
-use aldaba::store::{Database, NewEndpoint, OpenOptions, Page, Store, StoreError, Unattempted};
+use aldaba::store::{
+    Accounts, Database, Dispatch, Endpoints, Housekeeping, Isolation, Lifecycle, Log, NewEndpoint, OpenOptions, Page,
+    ReplayWork, Replays, Search, Store, StoreError, Unattempted,
+};
 
 use crate::database;
 use crate::fixture::{minute, purge_before, settlement};
@@ -204,7 +207,7 @@ async fn act(side: &mut Side, seed: u64) -> String {
                 side.endpoints.iter().map(|(_, key)| (*key, statuses[pick(&random, statuses.len())])).collect();
             let settlements =
                 batch.iter().map(|leased| settlement(leased, of_endpoint[&leased.job.endpoint])).collect();
-            format!("{:?}", side.store.settle(Arc::new(settlements)).await.expect("settled"))
+            format!("{:?}", side.store.settle(Arc::new(settlements), Isolation::Shared).await.expect("settled"))
         }
         10 => {
             let status = if random.below(3) == 0 { Disabled } else { Active };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use aldaba::clock::{Clock, SystemClock};
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::Inbox;
-use aldaba::store::{OpenOptions, Store, StoreError};
+use aldaba::store::{Accounts, Health, Intake, OpenOptions, Store, StoreError};
 use serde_json::json;
 
 use crate::app::{App, Call, PATIENCE, Receiver, Reply, eventually};

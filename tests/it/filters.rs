@@ -10,7 +10,7 @@ use aldaba::domain::event::NewEvent;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::EndpointId;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::store::{NewEndpoint, Page};
+use aldaba::store::{Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, Page, Search, Snapshot};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver, eventually};
@@ -52,7 +52,7 @@ async fn scene(f: &mut Fixture) -> Vec<(EndpointId, Option<String>)> {
             if n % 7 == 6 {
                 continue;
             }
-            f.store.settle(Arc::new(vec![outcome])).await.expect("settled");
+            f.store.settle(Arc::new(vec![outcome]), Isolation::Shared).await.expect("settled");
         }
         if n == 9 {
             list(&f.store).await;
@@ -63,7 +63,10 @@ async fn scene(f: &mut Fixture) -> Vec<(EndpointId, Option<String>)> {
                 // While some are due in the store, what is accepted goes there too.
                 for (limit, status) in [(5, 500), (100, 200)] {
                     for leased in f.store.claim(endpoint, limit).await.expect("claimed").jobs {
-                        f.store.settle(Arc::new(vec![settlement(&leased, status)])).await.expect("settled");
+                        f.store
+                            .settle(Arc::new(vec![settlement(&leased, status)]), Isolation::Shared)
+                            .await
+                            .expect("settled");
                     }
                 }
             }

@@ -16,7 +16,10 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased, Nudge};
-use aldaba::store::{NewEndpoint, OpenError, OpenOptions, Page, PurgePosition, Settlement, Store};
+use aldaba::store::{
+    Accounts, Endpoints, Housekeeping, Lifecycle, NewEndpoint, OpenError, OpenOptions, Page, PurgePosition, Settlement,
+    Store,
+};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{EVENT, eventually};

@@ -3,6 +3,7 @@
 
 use aldaba::domain::id::{AccountId, ApiKeyId};
 use aldaba::domain::permission::Permission;
+use aldaba::store::{Housekeeping, Snapshot};
 
 use crate::app::{App, Call, Receiver, eventually};
 use crate::database;

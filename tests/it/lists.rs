@@ -6,7 +6,9 @@ use aldaba::domain::delivery::DeliveryStatus;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::EndpointId;
 use aldaba::domain::time::Timestamp;
-use aldaba::store::{MAX_PAGED_ROWS, Page, Settlement, Store};
+use aldaba::store::{
+    Dispatch, Endpoints, Intake, Isolation, Log, MAX_PAGED_ROWS, Page, ReplayWork, Replays, Search, Settlement, Store,
+};
 
 use crate::app::eventually;
 use crate::database;
@@ -52,7 +54,7 @@ async fn nothing_changes_for_a_reader_when_deliveries_are_listed() {
     f.store.accept((0..4).map(|n| f.event(n)).collect(), None).await.expect("accepted");
     let first = f.jobs(12).await;
     let early = first[..6].iter().map(|leased| at(settlement(leased, 200), 1)).collect();
-    f.store.settle(Arc::new(early)).await.expect("settled");
+    f.store.settle(Arc::new(early), Isolation::Shared).await.expect("settled");
     let before = told(&f, &f.store, &endpoints).await;
     list(&f.store).await;
     assert_eq!(told(&f, &f.store, &endpoints).await, before);
@@ -61,7 +63,7 @@ async fn nothing_changes_for_a_reader_when_deliveries_are_listed() {
     let second = f.jobs(9).await;
     let settled =
         [at(settlement(&first[6], 200), 5), at(settlement(&first[7], 503), 6), at(settlement(&second[1], 200), 7)];
-    f.store.settle(Arc::new(settled.to_vec())).await.expect("settled");
+    f.store.settle(Arc::new(settled.to_vec()), Isolation::Shared).await.expect("settled");
     f.store.retry(f.account, first[0].job.id, None).await.expect("due again");
     let before = told(&f, &f.store, &endpoints).await;
     assert_eq!(told(&f, &beside, &endpoints).await, before);
@@ -91,14 +93,14 @@ async fn a_restart_loses_no_count_that_was_not_written() {
     let endpoints = [f.endpoint().await.0];
     f.store.accept((0..5).map(|n| f.event(n)).collect(), None).await.expect("accepted");
     let jobs = f.jobs(5).await;
-    f.store.settle(Arc::new(vec![at(settlement(&jobs[0], 200), 9)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![at(settlement(&jobs[0], 200), 9)]), Isolation::Shared).await.expect("settled");
     let before = told(&f, &f.store, &endpoints).await;
     let mut f = f.restarted().await;
     assert_eq!(told(&f, &f.store, &endpoints).await, before);
     // An endpoint whose counters were not written has its failures counted all the same, and another last delivery.
     f.store.accept(vec![f.event(6)], None).await.expect("accepted");
     let later = f.jobs(1).await;
-    f.store.settle(Arc::new(vec![at(settlement(&later[0], 500), 4)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![at(settlement(&later[0], 500), 4)]), Isolation::Shared).await.expect("settled");
     let before = told(&f, &f.store, &endpoints).await;
     assert!(before[0].contains("consecutive_failures: 1"), "{}", before[0]);
     assert!(before[1].starts_with("6 "), "{}", before[1]);
@@ -112,10 +114,10 @@ async fn a_last_delivery_is_not_forgotten_when_the_clock_goes_back() {
     let (id, key) = f.endpoint().await;
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let first = f.jobs(1).await;
-    f.store.settle(Arc::new(vec![at(settlement(&first[0], 200), 100)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![at(settlement(&first[0], 200), 100)]), Isolation::Shared).await.expect("settled");
     f.store.retry(f.account, first[0].job.id, None).await.expect("due again");
     let again = f.store.claim(key, 1).await.expect("claimed").jobs;
-    f.store.settle(Arc::new(vec![at(settlement(&again[0], 200), 90)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![at(settlement(&again[0], 200), 90)]), Isolation::Shared).await.expect("settled");
     let last = f.store.endpoint(f.account, id).await.expect("read").last_delivery_at.expect("some");
     assert_eq!(last.as_millis(), 1_800_000_000_100);
 }
@@ -126,7 +128,7 @@ async fn a_replay_that_is_cancelled_takes_from_the_totals_what_it_had_made() {
     let (id, _) = f.endpoint().await;
     f.store.accept((0..3).map(|n| f.event(n)).collect(), None).await.expect("accepted");
     let done = f.jobs(3).await.iter().map(|leased| settlement(leased, 200)).collect();
-    f.store.settle(Arc::new(done)).await.expect("settled");
+    f.store.settle(Arc::new(done), Isolation::Shared).await.expect("settled");
     let replay = f.store.create_replay(f.account, id, everything(&f), None).await.expect("made");
     for open in f.store.open_replays().await.expect("listed") {
         f.store.replay_step(open.key).await.expect("stepped");
@@ -151,7 +153,7 @@ async fn with_one_delivery() -> (Fixture, EndpointId, String) {
     let (endpoint, _) = f.endpoint().await;
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let leased = f.jobs(1).await;
-    f.store.settle(Arc::new(vec![settlement(&leased[0], 200)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![settlement(&leased[0], 200)]), Isolation::Shared).await.expect("settled");
     list(&f.store).await;
     (f, endpoint, leased[0].job.id.to_string())
 }

@@ -8,6 +8,7 @@ use aldaba::clock::Clock as _;
 use aldaba::domain::retention::Retention;
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::Nudge;
+use aldaba::store::{Dispatch, Housekeeping, Intake, Isolation, Log};
 
 use crate::app::eventually;
 use crate::database;
@@ -110,7 +111,7 @@ async fn days_that_are_over_go_while_events_are_accepted_and_settled() {
             };
             let done: Vec<_> = jobs.iter().map(|leased| settlement(leased, 200)).collect();
             let count = done.len() as u64;
-            store.settle(Arc::new(done)).await.expect("settled");
+            store.settle(Arc::new(done), Isolation::Shared).await.expect("settled");
             counted.fetch_add(count, Ordering::Relaxed);
         }
     });

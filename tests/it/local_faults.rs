@@ -9,7 +9,7 @@ use aldaba::domain::egress_rules::EgressRules;
 use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::egress::{Asker, AttemptEnd, Begun, Egress, Lookup, Resolver, StoredTarget};
-use aldaba::store::NewEndpoint;
+use aldaba::store::{Endpoints, Intake, NewEndpoint};
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;

@@ -5,7 +5,7 @@ use aldaba::clock::SystemRandom;
 use aldaba::domain::account::KeyHash;
 use aldaba::domain::id::AccountId;
 use aldaba::domain::user::{Email, Role};
-use aldaba::store::{NewUser, OFFER_LIFE, Proof, StoreError};
+use aldaba::store::{Memberships, NewUser, OFFER_LIFE, Proof, SignIn, StoreError, Users};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call};

@@ -9,7 +9,7 @@ use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{AccountId, ReplayId};
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::Inbox;
-use aldaba::store::{Store, StoreError};
+use aldaba::store::{Accounts, Lifecycle, Log, Replays, Search, Snapshot, Store, StoreError};
 
 use crate::app::{App, Call, eventually};
 use crate::database;

@@ -10,7 +10,7 @@ use aldaba::domain::id::EndpointId;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::Leased;
-use aldaba::store::{Backlog, NewEndpoint, Settled, Unattempted};
+use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Isolation, Log, NewEndpoint, Settled, Unattempted};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver, eventually};
@@ -164,7 +164,7 @@ async fn no_commit_updates_a_counter_and_the_totals_are_exact_at_any_time() {
     for n in 1..=300 {
         f.store.accept(vec![f.event(n)], None).await.expect("accepted");
         let jobs = f.jobs(1).await;
-        f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+        f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("settled");
         if n % 20 == 0 {
             assert_totals(&f, endpoint, n.into()).await;
         }
@@ -272,7 +272,7 @@ async fn the_next_in_order_is_found_without_reading_all_that_went_before() {
         for n in 0..100 {
             let jobs = f.store.claim(endpoint, 1).await.expect("claimed").jobs;
             assert_eq!(jobs.len(), 1, "event {n} of batch {batch}");
-            f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+            f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("settled");
         }
     }
     // A look begins 300 places before the first one. A delivery leaves up to five entries in both indexes.
@@ -300,14 +300,14 @@ async fn an_outcome_opens_no_partitions_of_other_days() {
     for n in 0..8 {
         f.store.accept(vec![f.event(n)], None).await.expect("accepted");
         let jobs = f.jobs(1).await;
-        f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+        f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("settled");
     }
     f.store.accept(vec![f.event(8)], None).await.expect("accepted");
     let jobs = f.jobs(1).await;
     let locked = database::connect(&database::url(f.folder())).await;
     locked.batch_execute("BEGIN; SELECT 1 FROM queue FOR UPDATE").await.expect("locked");
     let (store, outcome) = (f.store.clone(), settlement(&jobs[0], 200));
-    let settling = tokio::spawn(async move { store.settle(Arc::new(vec![outcome])).await });
+    let settling = tokio::spawn(async move { store.settle(Arc::new(vec![outcome]), Isolation::Shared).await });
     let opened = "SELECT coalesce((SELECT count(DISTINCT i.indexrelid) \
                   FILTER (WHERE t.relname LIKE 'deliveries!_%' ESCAPE '!') FROM pg_stat_activity a \
                   JOIN pg_locks l ON l.pid = a.pid LEFT JOIN pg_index i ON i.indexrelid = l.relation \
@@ -353,7 +353,7 @@ async fn accepting_settling_and_claiming_take_as_long_while_a_snapshot_is_held()
         let jobs = f.store.claim(endpoint, 1).await.expect("claimed").jobs;
         claiming.push(began.elapsed());
         let began = Instant::now();
-        f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+        f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("settled");
         settling.push(began.elapsed());
         f.clock.advance(Duration::from_millis(3));
     }

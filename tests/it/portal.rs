@@ -1,6 +1,7 @@
 //! Portal links after they were made: who has come by them is written down, and they can be ended before their time.
 
 use aldaba::domain::permission::Permission as P;
+use aldaba::store::Accounts;
 use serde_json::{Value, json};
 
 use crate::app::{App, Call, key};

@@ -2,6 +2,7 @@
 //! roles.
 
 use aldaba::config::Config;
+use aldaba::store::{Health, Lifecycle};
 
 use crate::app::{App, config};
 use crate::command_line::aldaba;

@@ -12,7 +12,9 @@ use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, IdTimes};
 use aldaba::domain::permission::Permission;
 use aldaba::domain::retention::Retention;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::store::{NewEndpoint, StoreError, Unattempted};
+use aldaba::store::{
+    Accounts, Dispatch, Endpoints, Housekeeping, Intake, Isolation, Log, NewEndpoint, Replays, StoreError, Unattempted,
+};
 use serde_json::json;
 
 use crate::app::{App, Call, EVENT, Receiver};
@@ -37,7 +39,7 @@ async fn history(f: &mut Fixture, account: AccountId, days: u32) {
         let event = NewEvent { account, ..f.event(day) };
         f.store.accept(vec![event], None).await.expect("accepted");
         let jobs = f.jobs(1).await;
-        f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+        f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("settled");
         f.clock.advance(DAY);
     }
 }
@@ -105,7 +107,7 @@ async fn what_is_still_to_be_sent_keeps_its_body_and_what_has_none_is_not_sent_a
     let (id, key) = f.endpoint().await;
     f.store.accept(vec![f.event(1), f.event(2)], None).await.expect("accepted");
     let jobs = f.jobs(2).await;
-    f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("settled");
     f.store.release(vec![Unattempted::of(&jobs[1].job)]).await.expect("released");
     let (sent, open): (DeliveryId, DeliveryId) = (jobs[0].job.id, jobs[1].job.id);
     drop(jobs);
@@ -116,7 +118,7 @@ async fn what_is_still_to_be_sent_keeps_its_body_and_what_has_none_is_not_sent_a
     assert!(matches!(f.store.retry(f.account, sent, None).await, Err(StoreError::PayloadGone)));
     let claimed = f.store.claim(key, 10).await.expect("claimed").jobs;
     assert_eq!(claimed.iter().map(|leased| leased.job.id).collect::<Vec<_>>(), [open]);
-    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)]), Isolation::Shared).await.expect("settled");
     drop(claimed);
     let ended = f.store.delivery(f.account, open).await.expect("read");
     assert!(ended.body.is_none(), "a body that was kept for one delivery alone goes with its end");
@@ -356,7 +358,7 @@ async fn the_file_is_bounded_by_what_is_kept() {
             f.store.accept((0..500).map(|n| f.event(n)).collect(), None).await.expect("accepted");
             let jobs = f.jobs(500).await;
             let done = jobs.iter().map(|leased| settlement(leased, 200)).collect();
-            f.store.settle(Arc::new(done)).await.expect("settled");
+            f.store.settle(Arc::new(done), Isolation::Shared).await.expect("settled");
         }
         f.clock.advance(DAY);
         purge(&f, Retention { deliveries: Some(DAY), payloads: None }).await;

@@ -8,7 +8,7 @@ use aldaba::domain::id::UserId;
 use aldaba::domain::permission::{Permission, Permissions};
 use aldaba::domain::secret::Secret;
 use aldaba::domain::time::Timestamp;
-use aldaba::store::{Proof, SignInChange};
+use aldaba::store::{Proof, SignIn, SignInChange};
 use serde_json::{Value, json};
 
 use crate::app::{App, key_until};

@@ -10,7 +10,8 @@ use aldaba::domain::secret::Secret;
 use aldaba::domain::statistics::{Came, Counted, SLOTS};
 use aldaba::domain::user::{Email, Role, User};
 use aldaba::store::{
-    Factor, INVITATION_LIFE, NewPortalLink, NewUser, PasswordHash, Proof, SignInChange, StoreError, WithToken,
+    Accounts, Endpoints, Factor, Housekeeping, INVITATION_LIFE, Lifecycle, Memberships, NewPortalLink, NewUser,
+    PasswordHash, PortalLinks, Proof, SignIn, SignInChange, Statistics, StoreError, Users, WithToken,
 };
 
 use crate::fixture::Fixture;

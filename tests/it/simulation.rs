@@ -13,10 +13,10 @@ use aldaba::domain::id::{DeliveryId, EndpointKey};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::{DeliveryPolicy, Verdict, classify, transition};
 use aldaba::egress::{AttemptEnd, LocalFault};
-use aldaba::engine::{Dispatch, Engine, Limits, Sender};
+use aldaba::engine::{Engine, Limits, Sender};
 use aldaba::metrics::Metrics;
-use aldaba::store::inbox::{Inbox, Leased, Nudge, Room};
-use aldaba::store::{Claimed, Isolation, Settled, Settlement, StoreError, Unattempted};
+use aldaba::store::inbox::{Inbox, Leased, MemoryUse, Nudge};
+use aldaba::store::{Claimed, Dispatch, Health, Isolation, Settled, Settlement, StoreError, Unattempted};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -49,7 +49,7 @@ struct Disk {
     rows: Vec<Row>,
     due: BTreeMap<EndpointKey, BTreeSet<(Timestamp, usize)>>,
     health: BTreeMap<EndpointKey, EndpointHealth>,
-    held: BTreeMap<EndpointKey, Arc<Room>>,
+    memory: BTreeMap<EndpointKey, Arc<MemoryUse>>,
     incarnation: u64,
     errors: u64,
     in_flight: BTreeMap<EndpointKey, usize>,
@@ -96,10 +96,10 @@ impl SimStore {
         for _ in 0..count {
             let endpoint = EndpointKey(self.world.random.below(ENDPOINTS.cast_unsigned()).cast_signed());
             let index = disk.rows.len();
-            let held = disk.held.entry(endpoint).or_default().clone();
+            let memory = disk.memory.entry(endpoint).or_default().clone();
             let active = disk.health.entry(endpoint).or_insert(EndpointHealth::NEW).status == EndpointStatus::Active;
-            let place = if active { self.inbox.reserve_new(&held, &self.inbox.body(1)) } else { None };
-            let leased = place.is_some();
+            let permit = if active { self.inbox.reserve_new(&memory, &self.inbox.body(1)) } else { None };
+            let leased = permit.is_some();
             disk.rows.push(Row {
                 endpoint,
                 status: DeliveryStatus::Pending,
@@ -109,8 +109,8 @@ impl SimStore {
                 lease: leased.then_some(self.incarnation),
                 not_before: now,
             });
-            match place {
-                Some(place) => jobs.push(Leased { job: job(&disk.rows[index], index), place }),
+            match permit {
+                Some(permit) => jobs.push(Leased { job: job(&disk.rows[index], index), permit }),
                 None => {
                     disk.due.entry(endpoint).or_default().insert((now, index));
                     self.inbox.send(Nudge::Due(endpoint, now));
@@ -139,6 +139,16 @@ fn index(id: DeliveryId) -> usize {
     usize::try_from(id.0).expect("positive")
 }
 
+impl Health for SimStore {
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.world.step().await
+    }
+
+    async fn failed(&self) {
+        std::future::pending().await
+    }
+}
+
 impl Dispatch for SimStore {
     async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         self.world.step().await?;
@@ -147,21 +157,21 @@ impl Dispatch for SimStore {
         if disk.incarnation != self.incarnation || disk.health[&endpoint].status != EndpointStatus::Active {
             return Ok(Claimed::default());
         }
-        let held = disk.held.entry(endpoint).or_default().clone();
+        let memory = disk.memory.entry(endpoint).or_default().clone();
         let due: Vec<_> =
             disk.due.entry(endpoint).or_default().range(..=(now, usize::MAX)).take(limit).copied().collect();
         let mut claimed = Claimed::default();
         for (at, index) in due {
-            let Some(place) = self.inbox.reserve(&held, 1) else { break };
+            let Some(permit) = self.inbox.reserve(&memory, 1) else { break };
             disk.due.entry(endpoint).or_default().remove(&(at, index));
             let row = &mut disk.rows[index];
             assert!(row.lease.is_none(), "a leased delivery was claimed");
             row.lease = Some(self.incarnation);
             row.due_at = None;
-            claimed.jobs.push(Leased { job: job(row, index), place });
+            claimed.jobs.push(Leased { job: job(row, index), permit });
         }
         claimed.next_due = disk.due[&endpoint].first().map(|(at, _)| *at);
-        held.note_stored(claimed.next_due.is_some_and(|at| at <= now));
+        memory.note_stored(claimed.next_due.is_some_and(|at| at <= now));
         Ok(claimed)
     }
 
@@ -169,6 +179,10 @@ impl Dispatch for SimStore {
         self.world.step().await?;
         let disk = self.world.disk();
         Ok(disk.due.iter().filter_map(|(endpoint, due)| Some((*endpoint, due.first()?.0))).collect())
+    }
+
+    fn settle_window(&self) -> Duration {
+        Duration::ZERO
     }
 
     async fn settle(&self, batch: Arc<Vec<Settlement>>, _: Isolation) -> Result<Vec<Settled>, StoreError> {
@@ -207,10 +221,6 @@ impl Dispatch for SimStore {
             }
         });
         Ok(settled.collect())
-    }
-
-    async fn takes_writes(&self) -> bool {
-        self.world.step().await.is_ok()
     }
 
     async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
@@ -315,7 +325,7 @@ fn engine(world: &World) -> (SimStore, impl Future<Output = ()> + Send + use<>) 
         disk.incarnation += 1;
         let disk = &mut *disk;
         disk.in_flight.clear();
-        disk.held.clear();
+        disk.memory.clear();
         // A start voids the leases of whoever came before.
         let now = world.clock.now();
         for (index, row) in disk.rows.iter_mut().enumerate() {
@@ -347,7 +357,7 @@ async fn live(seed: u64) -> (u64, u64) {
             rows: Vec::new(),
             due: BTreeMap::new(),
             health: (0..ENDPOINTS).map(|key| (EndpointKey(key), EndpointHealth::NEW)).collect(),
-            held: BTreeMap::new(),
+            memory: BTreeMap::new(),
             incarnation: 0,
             errors: 0,
             in_flight: BTreeMap::new(),

@@ -12,7 +12,10 @@ use aldaba::domain::id::{AccountId, DeliveryId, EndpointKey};
 use aldaba::domain::replay::ReplayStatus;
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::{Leased, Nudge};
-use aldaba::store::{Page, Settled, Step, StoreError, Unattempted};
+use aldaba::store::{
+    Dispatch, Endpoints, Housekeeping, Intake, Isolation, Log, Page, ReplayWork, Replays, Search, Settled, Snapshot,
+    Step, StoreError, Unattempted,
+};
 
 use crate::database;
 use crate::fixture::{ALL, Fixture, event, everything, list, minute, purge_before, settlement};
@@ -27,9 +30,9 @@ async fn an_accepted_event_is_leased_and_handed_over_in_memory() {
     assert!(jobs.iter().all(|leased| leased.job.endpoint == key && leased.job.attempts_made == 0));
     let claimed = f.store.claim(key, 10).await.expect("claimed");
     assert!(claimed.jobs.is_empty(), "what is leased is not claimed");
-    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("settled");
+    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("settled");
     assert_eq!(settled, [Settled::Done]);
-    let again = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("answered");
+    let again = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("answered");
     assert_eq!(again, [Settled::LeaseLost], "an outcome is written once");
 }
 
@@ -43,7 +46,7 @@ async fn a_batch_is_all_or_nothing() {
     assert_eq!(refused.err(), Some(StoreError::UnknownType("no.such".into())));
     assert_eq!(f.store.events(f.account, ALL).await.expect("listed").total, 0);
     assert_eq!(f.store.account_deliveries(f.account, ALL).await.expect("listed").total, 0);
-    assert_eq!(f.inbox.held(), 0, "nothing of it stays in memory");
+    assert_eq!(f.inbox.count(), 0, "nothing of it stays in memory");
     let stranger = AccountId::from_random([9; 16]);
     assert_eq!(f.store.accept(vec![event(stranger, 1)], None).await.err(), Some(StoreError::NotFound));
 }
@@ -54,7 +57,7 @@ async fn a_failed_delivery_is_due_again_at_its_time_and_not_before() {
     let (id, key) = f.endpoint().await;
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let jobs = f.jobs(1).await;
-    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 500)])).await.expect("settled");
+    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 500)]), Isolation::Shared).await.expect("settled");
     let due = f.clock.now().plus(Duration::from_secs(30));
     assert_eq!(settled, [Settled::RetryAt(due)]);
     let early = f.store.claim(key, 10).await.expect("claimed");
@@ -66,7 +69,7 @@ async fn a_failed_delivery_is_due_again_at_its_time_and_not_before() {
     assert_eq!(claimed[0].job.body, jobs[0].job.body, "the same bytes");
     let endpoint = f.store.endpoint(f.account, id).await.expect("read");
     assert_eq!(endpoint.health.consecutive_failures, 1);
-    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)]), Isolation::Shared).await.expect("settled");
     let endpoint = f.store.endpoint(f.account, id).await.expect("read");
     assert_eq!(endpoint.health.consecutive_failures, 0);
     let listed = f.store.endpoint_deliveries(f.account, id, ALL).await.expect("listed");
@@ -95,7 +98,7 @@ async fn a_start_voids_the_leases_of_whoever_came_before() {
     // Leased when it was listed; leased again after that; and not listed at all.
     f.store.accept(vec![f.event(1), f.event(2)], None).await.expect("accepted");
     let mut before = f.jobs(2).await;
-    f.store.settle(Arc::new(vec![settlement(&before.remove(0), 503)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![settlement(&before.remove(0), 503)]), Isolation::Shared).await.expect("settled");
     list(&f.store).await;
     f.clock.advance(Duration::from_secs(60));
     before.extend(f.store.claim(key, 10).await.expect("claimed").jobs);
@@ -103,7 +106,7 @@ async fn a_start_voids_the_leases_of_whoever_came_before() {
     before.extend(f.jobs(1).await);
     let Fixture { store, .. } = &f.restarted().await;
     let late = before.iter().map(|leased| settlement(leased, 200)).collect();
-    let late = store.settle(Arc::new(late)).await.expect("answered");
+    let late = store.settle(Arc::new(late), Isolation::Shared).await.expect("answered");
     assert_eq!(late, [Settled::LeaseLost; 3], "no outcome by one whose lease has gone");
     assert_eq!(store.claim(key, 10).await.expect("claimed").jobs.len(), 3);
 }
@@ -123,16 +126,16 @@ async fn what_another_process_writes_is_noticed() {
 
 #[tokio::test]
 async fn what_finds_no_room_in_memory_is_left_in_the_store() {
-    use aldaba::store::inbox::{MAX_HELD_PER_ENDPOINT as MOST, MAX_NEW_PER_ENDPOINT as NEW};
+    use aldaba::store::inbox::{MAX_IN_MEMORY_PER_ENDPOINT as MOST, MAX_NEW_PER_ENDPOINT as NEW};
     let mut f = Fixture::new().await;
     let (_, key) = f.endpoint().await;
     let events = |from: usize, to: usize| (from..to).map(|n| f.event(u32::try_from(n).expect("small"))).collect();
     f.store.accept(events(0, 1_000), None).await.expect("accepted");
     f.store.accept(events(1_000, MOST + 6), None).await.expect("accepted");
     let new = f.jobs(NEW).await;
-    assert_eq!(f.inbox.held(), NEW, "what is new does not take all of an endpoint's room");
+    assert_eq!(f.inbox.count(), NEW, "what is new does not take all of an endpoint's room");
     let due = f.store.claim(key, MOST).await.expect("claimed");
-    assert_eq!(f.inbox.held(), MOST);
+    assert_eq!(f.inbox.count(), MOST);
     let full = f.store.claim(key, 10).await.expect("claimed");
     assert!(full.jobs.is_empty() && full.next_due.is_some(), "no room, and something is due");
     drop((new, due));
@@ -149,7 +152,7 @@ async fn what_is_in_memory_stands_in_every_list_at_its_place() {
     let jobs = f.jobs(12).await;
     // Every third has its outcome; the others are in memory.
     let settled: Vec<_> = jobs.iter().step_by(3).map(|leased| settlement(leased, 200)).collect();
-    f.store.settle(Arc::new(settled.clone())).await.expect("written");
+    f.store.settle(Arc::new(settled.clone()), Isolation::Shared).await.expect("written");
     let done: Vec<DeliveryId> = settled.iter().map(|settlement| settlement.delivery).collect();
     let newest_first = |keep: &dyn Fn(&Leased) -> bool| {
         let mut ids: Vec<_> = jobs.iter().filter(|leased| keep(leased)).map(|leased| leased.job.id).collect();
@@ -194,7 +197,7 @@ async fn what_is_old_goes_and_totals_follow() {
     let jobs = f.jobs(600).await;
     // One stays open: it is kept however old it gets.
     let done = jobs[..599].iter().map(|leased| settlement(leased, 200)).collect();
-    f.store.settle(Arc::new(done)).await.expect("settled");
+    f.store.settle(Arc::new(done), Isolation::Shared).await.expect("settled");
     f.clock.advance(Duration::from_secs(3_600));
     f.store.accept(vec![f.event(601)], None).await.expect("accepted");
     let cutoff = f.clock.now().minus(Duration::from_secs(60));
@@ -216,7 +219,7 @@ async fn a_deleted_endpoint_is_gone_at_once_and_purged_in_steps() {
     f.store.delete_endpoint(f.account, id).await.expect("deleted");
     assert_eq!(f.store.endpoint(f.account, id).await.err(), Some(StoreError::NotFound));
     assert!(f.store.view().target(key).is_none());
-    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)])).await.expect("answered");
+    let settled = f.store.settle(Arc::new(vec![settlement(&jobs[0], 200)]), Isolation::Shared).await.expect("answered");
     assert_eq!(settled, [Settled::LeaseLost]);
     let mut steps = 0;
     while f.store.purge_deleted().await.expect("purged") {
@@ -237,7 +240,7 @@ async fn carry_out(f: &Fixture, key: EndpointKey, replay: i64) -> Vec<DeliveryId
         assert!(claimed.jobs.len() <= 256, "no more wait than the window has room for");
         sent.extend(claimed.jobs.iter().map(|leased| leased.job.id));
         let done = claimed.jobs.iter().map(|leased| settlement(leased, 200)).collect();
-        f.store.settle(Arc::new(done)).await.expect("settled");
+        f.store.settle(Arc::new(done), Isolation::Shared).await.expect("settled");
         if steps == [Step::Finished, Step::Finished] {
             return sent;
         }
@@ -293,7 +296,7 @@ async fn a_cancelled_replay_leaves_nothing_behind_that_is_sent_later() {
     f.store.cancel_replay(f.account, asked.id).await.expect("cancelled");
     assert_eq!(total().await, 60, "what waits in the store is gone");
     assert!(f.store.view().is_cancelled(open), "what is in memory is stopped before it is sent");
-    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)])).await.expect("settled");
+    f.store.settle(Arc::new(vec![settlement(&claimed[0], 200)]), Isolation::Shared).await.expect("settled");
     f.store
         .release(claimed[1..50].iter().map(|leased| Unattempted::of(&leased.job)).collect())
         .await
@@ -317,7 +320,10 @@ async fn what_is_new_is_claimed_before_what_is_replayed() {
     let beside = f.beside().await;
     beside.accept((0..20).map(|n| f.event(n)).collect(), None).await.expect("accepted");
     let old = f.store.claim(key, 256).await.expect("claimed").jobs;
-    f.store.settle(Arc::new(old.iter().map(|leased| settlement(leased, 200)).collect())).await.expect("settled");
+    f.store
+        .settle(Arc::new(old.iter().map(|leased| settlement(leased, 200)).collect()), Isolation::Shared)
+        .await
+        .expect("settled");
     f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");
     let open = f.store.open_replays().await.expect("listed")[0].key;
     assert_eq!(f.store.replay_step(open).await.expect("a step"), Step::Made(20));
@@ -335,7 +341,10 @@ async fn an_event_stays_as_long_as_the_delivery_that_a_replay_made_of_it() {
     let (id, key) = f.endpoint().await;
     f.store.accept((0..10).map(|n| f.event(n)).collect(), None).await.expect("accepted");
     let jobs = f.jobs(10).await;
-    f.store.settle(Arc::new(jobs.iter().map(|leased| settlement(leased, 200)).collect())).await.expect("settled");
+    f.store
+        .settle(Arc::new(jobs.iter().map(|leased| settlement(leased, 200)).collect()), Isolation::Shared)
+        .await
+        .expect("settled");
     drop(jobs);
     f.clock.advance(Duration::from_secs(3_600));
     f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");

@@ -3,6 +3,7 @@
 use crate::app::{App, eventually};
 use crate::database;
 use crate::fixture::Fixture;
+use aldaba::store::{Intake, Snapshot};
 
 /// One statement freed all leases, and a start waited for it: with more than it could free within its timeout no node
 /// started.
@@ -77,7 +78,7 @@ async fn a_lease_is_never_given_again_though_the_database_forgot_it() {
     database::execute(f.folder(), "DELETE FROM nodes; ALTER SEQUENCE nodes_key_seq RESTART").await;
     let sql = format!("SELECT count(*) FROM nodes WHERE key <> {lease}");
     eventually("another key", || async { (database::number(f.folder(), &sql).await == 1).then_some(()) }).await;
-    assert!(!f.store.holds(lease));
+    assert!(!f.store.is_lease_valid(lease));
 }
 
 /// A clock that stands still and a sequence that was set back: what a failover that lost commits looks like within a

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use aldaba::domain::account::KeyHash;
 use aldaba::domain::id::AccountId;
+use aldaba::store::SignIn;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 

@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object, Transaction};
-use tokio_postgres::Row;
 
-use super::follow::{Change, write_change};
-use super::{Store, corrupt, execute, get, maybe_whole, number, one, owner, row, rows, text, time, when};
+use super::Store;
+use super::catalog_rows::{
+    ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, event_types, lock_account,
+};
+use super::change_feed::{Change, write_change};
+use super::kept_answers::keep_effect;
+use super::sql::{count, execute, get, offset, one, row, rows, text, time};
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
 use crate::domain::audit::Action;
-use crate::domain::event::{EventType, INITIAL_TYPES};
+use crate::domain::event::EventType;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::retention::OwnRetention;
@@ -17,13 +21,13 @@ use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::store::shared::Deed;
 use crate::store::view::EventTypes;
-use crate::store::{Keep, KeepScope, KeptAnswer, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
 
 /// How long the answer to a change waits for this node's own view.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
-impl Store {
-    pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+impl Accounts for Store {
+    async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
         let (id, name, now) = (AccountId::from_random(self.shared.random.array()), text(name), self.now());
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -37,7 +41,7 @@ impl Store {
         Ok(account)
     }
 
-    pub async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
+    async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(id)).await?;
         let tx = client.transaction().await?;
@@ -55,7 +59,7 @@ impl Store {
         Ok(changed)
     }
 
-    pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
+    async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(id)).await?;
         let tx = client.transaction().await?;
@@ -81,20 +85,20 @@ impl Store {
         self.commit(tx).await
     }
 
-    pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
+    async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
         account(&*self.client_for(Some(id)).await?, id).await
     }
 
-    pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
+    async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
         let mut client = self.client_for(None).await?;
-        let db = super::snapshot(&mut client).await?;
+        let db = super::sql::snapshot(&mut client).await?;
         let total = count(&db, "SELECT count(*) AS total FROM accounts WHERE deleted_at IS NULL", &[]).await?;
         let sql = format!("{ACCOUNT_COLUMNS} WHERE deleted_at IS NULL ORDER BY key DESC LIMIT $1 OFFSET $2");
         let found = rows(&db, &sql, &[&i64::from(page.limit()), &offset(page)]).await?;
         Ok(Paged::exact(found.iter().map(account_from_row).collect::<Result<_, _>>()?, total))
     }
 
-    pub async fn create_api_key(
+    async fn create_api_key(
         &self,
         new: NewApiKey,
         prefix: String,
@@ -154,9 +158,9 @@ impl Store {
         Ok(made)
     }
 
-    pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
+    async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
         let mut client = self.client_for(account_id).await?;
-        let db = super::snapshot(&mut client).await?;
+        let db = super::sql::snapshot(&mut client).await?;
         let key = match account_id {
             Some(id) => Some(account(&db, id).await?.key.0),
             None => None,
@@ -171,7 +175,7 @@ impl Store {
         Ok(Paged::exact(items, total))
     }
 
-    pub async fn delete_api_key(
+    async fn delete_api_key(
         &self,
         account_id: Option<AccountId>,
         id: ApiKeyId,
@@ -195,7 +199,7 @@ impl Store {
         self.commit(tx).await
     }
 
-    pub async fn record_key_use(&self, mut uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
+    async fn record_key_use(&self, mut uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
         // In one order everywhere, so that two nodes never wait for each other.
         uses.sort_unstable();
         let (ids, times): (Vec<_>, Vec<_>) = uses.into_iter().map(|(id, at)| (id.0, at.as_millis())).unzip();
@@ -204,19 +208,18 @@ impl Store {
         execute(&self.client().await?, sql, &[&ids, &times]).await?;
         Ok(())
     }
+}
 
-    pub async fn create_event_type(
-        &self,
-        new: EventType,
-        keep: Option<Keep<EventType>>,
-    ) -> Result<EventType, StoreError> {
+impl Catalog for Store {
+    async fn create_event_type(&self, new: EventType, keep: Option<Keep<EventType>>) -> Result<EventType, StoreError> {
         let now = self.now();
         let new = EventType { description: new.description.map(text), created_at: now, updated_at: now, ..new };
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let sql = "INSERT INTO event_types (name, description, schema, example, created_at, updated_at) \
                    VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (name) DO NOTHING";
-        let parameters: super::Params<'_> = &[&new.name, &new.description, &new.schema, &new.example, &now.as_millis()];
+        let parameters: super::sql::Params<'_> =
+            &[&new.name, &new.description, &new.schema, &new.example, &now.as_millis()];
         if execute(&tx, sql, parameters).await? == 0 {
             return Err(StoreError::Exists);
         }
@@ -227,13 +230,13 @@ impl Store {
         Ok(new)
     }
 
-    pub async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
+    async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
         let now = self.now();
         let entry = EventType { description: entry.description.map(text), updated_at: now, ..entry };
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let sql = "UPDATE event_types SET description = $2, schema = $3, example = $4, updated_at = $5 WHERE name = $1";
-        let parameters: super::Params<'_> =
+        let parameters: super::sql::Params<'_> =
             &[&entry.name, &entry.description, &entry.schema, &entry.example, &now.as_millis()];
         if execute(&tx, sql, parameters).await? == 0 {
             return Err(StoreError::NotFound);
@@ -244,7 +247,7 @@ impl Store {
         Ok(entry)
     }
 
-    pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
+    async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
         let (now, name) = (self.now(), text(name));
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -255,31 +258,19 @@ impl Store {
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await
     }
+}
 
+impl Store {
     /// Commits, and brings this node's own view up to what was committed.
     pub(super) async fn commit(&self, tx: Transaction<'_>) -> Result<(), StoreError> {
         tx.commit().await?;
         // It is committed whatever comes now: a view that is late is brought up to date when it is asked for.
-        if !matches!(tokio::time::timeout(REFRESH_TIMEOUT, self.follower.refresh()).await, Ok(Ok(()))) {
-            self.seen.doubt();
+        if !matches!(tokio::time::timeout(REFRESH_TIMEOUT, self.change_feed.refresh()).await, Ok(Ok(()))) {
+            self.freshness.doubt();
             tracing::warn!("the view of this node is late");
         }
         Ok(())
     }
-
-    pub async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
-        write_answer(&self.client().await?, &scope, &kept, self.now()).await
-    }
-}
-
-/// The catalog of a new database.
-pub(super) async fn add_initial_event_types(db: &impl GenericClient) -> Result<(), StoreError> {
-    let sql = "INSERT INTO event_types (name, description, created_at, updated_at) SELECT $1, $2, now_ms, now_ms \
-               FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS now_ms) AS t";
-    for (name, description) in INITIAL_TYPES {
-        execute(db, sql, &[&name, &description]).await?;
-    }
-    Ok(())
 }
 
 /// Refuses to start with a master key that cannot open what is stored.
@@ -302,144 +293,6 @@ pub(super) async fn check_master_keys(db: &Object, keyring: &Keyring) -> Result<
     })
 }
 
-const ACCOUNT_COLUMNS: &str =
-    "SELECT id, key, name, retention_deliveries, retention_payloads, created_at, updated_at FROM accounts";
-
-pub(super) async fn account(db: &impl GenericClient, id: AccountId) -> Result<Account, StoreError> {
-    let sql = format!("{ACCOUNT_COLUMNS} WHERE id = $1 AND deleted_at IS NULL");
-    account_from_row(&one(db, &sql, &[&id.0]).await?)
-}
-
-/// The account, which stays until the transaction ends: what is made in it now is not left behind by its deletion.
-pub(super) async fn lock_account(tx: &Transaction<'_>, id: AccountId) -> Result<Account, StoreError> {
-    let sql = format!("{ACCOUNT_COLUMNS} WHERE id = $1 AND deleted_at IS NULL FOR UPDATE");
-    account_from_row(&one(tx, &sql, &[&id.0]).await?)
-}
-
-fn account_from_row(row: &Row) -> Result<Account, StoreError> {
-    Ok(Account {
-        id: AccountId(get(row, "id")?),
-        key: AccountKey(get(row, "key")?),
-        name: get(row, "name")?,
-        retention: own_retention(row)?,
-        created_at: when(row, "created_at")?,
-        updated_at: when(row, "updated_at")?,
-    })
-}
-
-/// How long an account's history is kept, where it is not as long as the settings say.
-pub(super) fn own_retention(row: &Row) -> Result<OwnRetention, StoreError> {
-    let read = |column| {
-        Ok::<_, StoreError>(number(row, column)?.map(|keep| Duration::from_millis(keep.max(0).unsigned_abs())))
-    };
-    Ok(OwnRetention { deliveries: read("retention_deliveries")?, payloads: read("retention_payloads")? })
-}
-
 fn millis(keep: Duration) -> i64 {
     i64::try_from(keep.as_millis()).unwrap_or(i64::MAX)
-}
-
-const API_KEY_COLUMNS: &str = "SELECT k.id, k.account, k.hash, k.name, k.permissions, k.hint, k.expires_at, \
-                               k.last_used_at, k.created_at, a.id AS account_id FROM api_keys k \
-                               LEFT JOIN accounts a ON a.key = k.account";
-
-/// The next keys after one, by their ids, each with its hash.
-pub(super) async fn api_keys_after(
-    db: &impl GenericClient,
-    after: ApiKeyId,
-    most: i64,
-) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
-    let sql = format!("{API_KEY_COLUMNS} WHERE k.id > $1 ORDER BY k.id LIMIT $2");
-    rows(db, &sql, &[&after.0, &most]).await?.iter().map(api_key_from_row).collect()
-}
-
-pub(super) async fn find_api_key(
-    db: &impl GenericClient,
-    id: ApiKeyId,
-) -> Result<Option<(KeyHash, ApiKey)>, StoreError> {
-    let sql = format!("{API_KEY_COLUMNS} WHERE k.id = $1");
-    row(db, &sql, &[&id.0]).await?.as_ref().map(api_key_from_row).transpose()
-}
-
-fn api_key_from_row(row: &Row) -> Result<(KeyHash, ApiKey), StoreError> {
-    let account = match get::<Option<i64>>(row, "account")? {
-        Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
-        None => None,
-    };
-    let key = ApiKey {
-        id: ApiKeyId(get(row, "id")?),
-        account,
-        name: get(row, "name")?,
-        permissions: Permissions::from_column(get(row, "permissions")?),
-        hint: get(row, "hint")?,
-        expires_at: time(row, "expires_at")?,
-        last_used_at: time(row, "last_used_at")?,
-        created_at: when(row, "created_at")?,
-    };
-    let hash: Vec<u8> = get(row, "hash")?;
-    Ok((KeyHash::from_bytes(hash.try_into().map_err(|_| corrupt("hash"))?), key))
-}
-
-pub(super) async fn event_types(db: &impl GenericClient) -> Result<EventTypes, StoreError> {
-    let sql = "SELECT name, description, schema, example, created_at, updated_at FROM event_types";
-    let mut types = EventTypes::default();
-    for row in rows(db, sql, &[]).await? {
-        let entry = EventType {
-            name: get(&row, "name")?,
-            description: get(&row, "description")?,
-            schema: get(&row, "schema")?,
-            example: get(&row, "example")?,
-            created_at: when(&row, "created_at")?,
-            updated_at: when(&row, "updated_at")?,
-        };
-        types.insert(entry.name.clone(), entry);
-    }
-    Ok(types)
-}
-
-/// A page's offset as SQL takes it.
-pub(super) fn offset(page: Page) -> i64 {
-    i64::try_from(page.offset()).unwrap_or(i64::MAX)
-}
-
-/// The number in the column `total`.
-pub(super) async fn count(db: &impl GenericClient, sql: &str, params: super::Params<'_>) -> Result<u64, StoreError> {
-    Ok(maybe_whole::<i64>(&one(db, sql, params).await?, "total")?.unwrap_or(0).max(0).unsigned_abs())
-}
-
-/// Keeps an answer in this transaction, when it was asked for.
-pub(super) async fn keep_effect<T>(
-    db: &impl GenericClient,
-    keep: Option<Keep<T>>,
-    effect: &T,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    // The future must not hold what is not shared between threads: the answer is written before anything is awaited.
-    let kept = keep.map(|Keep { scope, render }| (scope, render(effect)));
-    match kept {
-        Some((scope, kept)) => write_answer(db, &scope, &kept, now).await,
-        None => Ok(()),
-    }
-}
-
-async fn write_answer(
-    db: &impl GenericClient,
-    scope: &KeepScope,
-    kept: &KeptAnswer,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let sql = "INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (owner, path, key) DO NOTHING";
-    let parameters: super::Params<'_> = &[
-        &owner(scope),
-        &scope.path,
-        &scope.key,
-        &kept.body_hash.as_slice(),
-        &i32::from(kept.status),
-        &kept.request_id,
-        &kept.answer,
-        &now.as_millis(),
-    ];
-    // Another call with this key has had its effect: this one must have none.
-    if execute(db, sql, parameters).await? == 0 { Err(StoreError::KeyTaken) } else { Ok(()) }
 }

@@ -4,39 +4,22 @@ use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::admin::{account, offset};
-use super::{Store, corrupt, execute, get, search_failed, snapshot, text, when};
+use super::Store;
+use super::catalog_rows::account;
+use super::sql::{corrupt, execute, get, offset, search_failed, snapshot, text, when};
 use crate::domain::audit::{AuditEntry, AuditFilter};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
-use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, words};
+use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, entry_seen_by, words};
 use crate::store::values::STRETCH;
-use crate::store::{Page, Paged, StoreError, Stretch};
-
-/// Rows that one step removes.
-const STEP: i64 = 500;
+use crate::store::{AuditLog, Page, Paged, StoreError, Stretch};
 
 const COLUMNS: &str = "SELECT l.key, l.id, l.action, l.actor, l.actor_id, l.actor_name, l.resource, l.resource_id, \
                        l.fields, l.address, l.request, l.created_at, a.id AS account_id FROM audit_log l \
                        LEFT JOIN accounts a ON a.key = l.account";
 
-impl Store {
-    /// Writes down who makes this change.
-    pub(super) async fn audit(&self, tx: &Transaction<'_>, deed: &Deed, now: Timestamp) -> Result<(), StoreError> {
-        let id = AuditId::from_random(self.shared.random.array());
-        let texts = deed.texts(&self.origin).map(|value| value.map(text));
-        let (account, now) = (deed.account.map(|account| account.0), now.as_millis());
-        let sql = format!(
-            "INSERT INTO audit_log (id, account, created_at, {AUDIT_TEXTS}) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-        );
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id.0, &account, &now];
-        parameters.extend(texts.iter().map(|value| value as &(dyn ToSql + Sync)));
-        execute(tx, &sql, &parameters).await?;
-        Ok(())
-    }
-
-    pub async fn audit_log(
+impl AuditLog for Store {
+    async fn audit_log(
         &self,
         owner: Option<AccountId>,
         filter: AuditFilter,
@@ -59,14 +42,14 @@ impl Store {
             let (limit, offset) = (page.limit(), offset(page));
             let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
             let rows = db.query(&sql, &parameters).await.map_err(search_failed)?;
-            let items = rows.iter().map(entry_from_row).collect::<Result<_, _>>()?;
+            let items = rows.iter().map(|row| entry_from_row(row, owner)).collect::<Result<_, _>>()?;
             Ok(if is_filtered { Paged::found(items, found) } else { Paged::exact(items, found) })
         }
         .await;
         client.end(found)
     }
 
-    pub async fn walk_audit_log(
+    async fn walk_audit_log(
         &self,
         owner: Option<AccountId>,
         filter: AuditFilter,
@@ -84,18 +67,27 @@ impl Store {
             let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
             let found = db.query(&sql, &parameters).await?;
             let next = found.last().filter(|_| found.len() == STRETCH).map(|row| get(row, "key")).transpose()?;
-            Ok(Stretch { items: found.iter().map(entry_from_row).collect::<Result<_, _>>()?, next })
+            Ok(Stretch { items: found.iter().map(|row| entry_from_row(row, owner)).collect::<Result<_, _>>()?, next })
         }
         .await;
         client.end(found)
     }
+}
 
-    pub async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
-        if !self.tidies_up() {
-            return Ok(false);
-        }
-        let sql = "DELETE FROM audit_log WHERE key IN (SELECT key FROM audit_log WHERE created_at < $1 LIMIT $2)";
-        Ok(execute(&self.client().await?, sql, &[&cutoff.as_millis(), &STEP]).await? > 0)
+impl Store {
+    /// Writes down who makes this change.
+    pub(super) async fn audit(&self, tx: &Transaction<'_>, deed: &Deed, now: Timestamp) -> Result<(), StoreError> {
+        let id = AuditId::from_random(self.shared.random.array());
+        let texts = deed.texts(&self.origin).map(|value| value.map(text));
+        let (account, now) = (deed.account.map(|account| account.0), now.as_millis());
+        let sql = format!(
+            "INSERT INTO audit_log (id, account, created_at, {AUDIT_TEXTS}) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+        );
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id.0, &account, &now];
+        parameters.extend(texts.iter().map(|value| value as &(dyn ToSql + Sync)));
+        execute(tx, &sql, &parameters).await?;
+        Ok(())
     }
 }
 
@@ -114,8 +106,9 @@ async fn seen(
     }
 }
 
-fn entry_from_row(row: &Row) -> Result<AuditEntry, StoreError> {
-    Ok(AuditEntry {
+/// An entry as `owner` sees it.
+fn entry_from_row(row: &Row, owner: Option<AccountId>) -> Result<AuditEntry, StoreError> {
+    let entry = AuditEntry {
         id: AuditId(get(row, "id")?),
         account: get::<Option<_>>(row, "account_id")?.map(AccountId),
         action: get(row, "action")?,
@@ -125,5 +118,6 @@ fn entry_from_row(row: &Row) -> Result<AuditEntry, StoreError> {
         address: get(row, "address")?,
         request: get(row, "request")?,
         created_at: when(row, "created_at")?,
-    })
+    };
+    Ok(entry_seen_by(owner, entry))
 }

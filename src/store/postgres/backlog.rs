@@ -1,7 +1,9 @@
 //! Figures for operators: what is due, and what waits for the database.
 
-use super::{Store, get, one, snapshot, time};
-use crate::store::{Backlog, DatabaseLoad, StoreError};
+use super::Store;
+use super::sql::{get, one, snapshot, time};
+use crate::store::inbox::Inbox;
+use crate::store::{Backlog, DatabaseLoad, Figures, StoreError};
 
 /// The plan does not depend on the table's statistics: the index of what is due, endpoint by endpoint.
 const BY_INDEX: &str = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan";
@@ -14,8 +16,8 @@ const BACKLOG: &str = "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[]
      (SELECT min(q.due_at) FROM e CROSS JOIN LATERAL (SELECT due_at FROM queue WHERE endpoint = e.key \
      AND due_at >= e.first AND due_at <= $3 ORDER BY due_at LIMIT 1) AS q) AS oldest";
 
-impl Store {
-    pub async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
+impl Figures for Store {
+    async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
         let (active, now) = (self.view.active_endpoints(), self.now());
         // Entries of claimed deliveries stay in the index as long as somebody holds an old snapshot: see `positions`.
         let from = self.positions.measure_from(&active, now);
@@ -34,13 +36,21 @@ impl Store {
         client.end(found)
     }
 
-    pub fn database_load(&self) -> DatabaseLoad {
+    fn database_load(&self) -> DatabaseLoad {
         DatabaseLoad {
             calls_waiting: self.pool.status().waiting + self.reads.calls_waiting(),
             reads_waiting: self.reads.waiting(),
             reads_in_use: self.reads.in_use(),
-            node_calls_waiting: self.follower.waiting(),
-            view_age: self.seen.age(),
+            node_calls_waiting: self.change_feed.waiting(),
+            view_age: self.freshness.age(),
         }
+    }
+
+    fn in_memory(&self) -> usize {
+        self.shared.inbox.as_ref().map_or(0, Inbox::count)
+    }
+
+    fn nodes(&self) -> usize {
+        self.node.share().nodes
     }
 }

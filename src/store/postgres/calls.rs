@@ -1,65 +1,62 @@
-//! The API's door over all nodes: calls under way with an idempotency key, and the windows of rate limits.
+//! What API calls share over all nodes: kept answers, calls under way with an idempotency key, and the windows of rate limits.
 
 use std::time::Duration;
 
-use deadpool_postgres::GenericClient;
-use foldhash::HashSet;
 use uuid::Uuid;
 
-use super::{Store, column, execute, get, owner, rows};
+use super::Store;
+use super::kept_answers::{kept, owner, write_answer};
+use super::sql::{column, corrupt, execute, get, row, whole};
 use crate::domain::time::Timestamp;
-use crate::store::{CALL_LIFE, KeepScope, RateWindow, StoreError};
+use crate::store::{CALL_LIFE, Calls, KeepScope, KeptAnswer, RateWindow, StoreError};
 
 /// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and so
 /// that large limits do not cost a question for each call.
 const PARTS: u32 = 500;
 
-/// Those of the scopes in which an answer is kept.
-pub(super) async fn kept(db: &impl GenericClient, scopes: &[KeepScope]) -> Result<HashSet<KeepScope>, StoreError> {
-    let mut taken = HashSet::default();
-    if scopes.is_empty() {
-        return Ok(taken);
-    }
-    let owners: Vec<_> = scopes.iter().map(owner).collect();
-    let paths: Vec<_> = scopes.iter().map(|scope| scope.path.as_str()).collect();
-    let keys: Vec<_> = scopes.iter().map(|scope| scope.key.as_str()).collect();
-    let sql = "SELECT s.place FROM unnest($1::bytea[], $2::text[], $3::text[]) WITH ORDINALITY AS s(owner, path, key, place) \
-               JOIN kept_answers k ON k.owner = s.owner AND k.path = s.path AND k.key = s.key";
-    for row in rows(db, sql, &[&owners, &paths, &keys]).await? {
-        let place = usize::try_from(get::<i64>(&row, "place")? - 1).unwrap_or(usize::MAX);
-        taken.extend(scopes.get(place).cloned());
-    }
-    Ok(taken)
-}
-
-impl Store {
-    /// A name for one call.
-    pub fn draw_holder(&self) -> Uuid {
-        uuid::Builder::from_random_bytes(self.shared.random.array()).into_uuid()
+impl Calls for Store {
+    async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
+        let db = self.client().await?;
+        let sql = "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = $1 AND path = $2 AND key = $3";
+        let found = row(&db, sql, &[&owner(&scope), &scope.path, &scope.key]).await?;
+        let Some(found) = found else { return Ok(None) };
+        let hash: Vec<u8> = get(&found, "body_hash")?;
+        Ok(Some(KeptAnswer {
+            body_hash: hash.try_into().map_err(|_| corrupt("body_hash"))?,
+            status: whole(&found, "status")?,
+            request_id: get(&found, "request_id")?,
+            answer: get(&found, "answer")?,
+        }))
     }
 
-    /// Marks a call as under way; `false` where it is so on some node already. The mark of a node that was removed is void;
-    /// a process that is no node leaves marks that only run out.
-    pub async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError> {
+    async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
+        write_answer(&self.client().await?, &scope, &kept, self.now()).await
+    }
+
+    fn draw_holder(&self) -> Option<Uuid> {
+        Some(uuid::Builder::from_random_bytes(self.shared.random.array()).into_uuid())
+    }
+
+    async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError> {
         let now = self.now();
+        // The mark of a node that was removed is void. A process that is no node leaves marks that only run out.
         let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at, node) \
                    VALUES ($1, $2, $3, $4, $5, $7) ON CONFLICT (owner, path, key) DO UPDATE SET \
                    holder = excluded.holder, expires_at = excluded.expires_at, node = excluded.node \
                    WHERE c.expires_at < $6 OR (c.node <> 0 AND \
                    NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = c.node AND n.seen_at >= 0))";
         let (ends, node) = (now.plus(CALL_LIFE).as_millis(), self.node.lease().unwrap_or(0));
-        let parameters: super::Params<'_> =
+        let parameters: super::sql::Params<'_> =
             &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis(), &node];
         let begun = execute(&self.client().await?, sql, parameters).await?;
         Ok(begun > 0)
     }
 
-    /// These calls are answered.
-    pub async fn end_calls(&self, calls: &[(KeepScope, Uuid)]) -> Result<(), StoreError> {
+    async fn end_calls(&self, calls: &[(KeepScope, Uuid)]) -> Result<(), StoreError> {
         let sql = "DELETE FROM calls_in_flight c \
                    USING unnest($1::bytea[], $2::text[], $3::text[], $4::uuid[]) AS e(owner, path, key, holder) \
                    WHERE c.owner = e.owner AND c.path = e.path AND c.key = e.key AND c.holder = e.holder";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &column(calls, |(scope, _)| owner(scope)),
             &column(calls, |(scope, _)| scope.path.as_str()),
             &column(calls, |(scope, _)| scope.key.as_str()),
@@ -69,11 +66,12 @@ impl Store {
         Ok(())
     }
 
-    /// Takes calls of the window that is open over all nodes, or opens one.
-    pub async fn take_calls(
+    async fn take_calls(
         &self,
-        (key, bucket): (Uuid, &'static str),
-        (limit, least): (u32, u32),
+        key: Uuid,
+        bucket: &'static str,
+        limit: u32,
+        least: u32,
         length: Duration,
         now: Timestamp,
     ) -> Result<RateWindow, StoreError> {
@@ -86,8 +84,8 @@ impl Store {
                    calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN least($4::bigint, $5::bigint) ELSE w.calls + $4 END \
                    RETURNING ends_at, calls";
         let limit = i64::from(limit);
-        let parameters: super::Params<'_> = &[&key, &bucket, &ends, &part, &limit, &now_ms];
-        let window = super::one(&self.client().await?, sql, parameters).await?;
+        let parameters: super::sql::Params<'_> = &[&key, &bucket, &ends, &part, &limit, &now_ms];
+        let window = super::sql::one(&self.client().await?, sql, parameters).await?;
         // What was counted before this call is within the limit; of what this call has added, so much is.
         let counted: i64 = get(&window, "calls")?;
         let granted = (limit - (counted - part)).clamp(0, part);

@@ -20,8 +20,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
-    ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime,
-    Timeouts,
+    ClientWrapper, Connect, Hook, HookError, Manager, ManagerConfig, Pool, PoolError, QueueMode, RecyclingMethod,
+    Runtime, Timeouts,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, oneshot};
@@ -32,10 +32,9 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Client, Config, NoTls, SimpleQueryMessage, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::describe;
-use super::reads::READ_CONNECTIONS;
-use super::url::{PostgresUrl, Roots, Server, Tls};
+use super::sql::describe;
 use crate::store::StoreError;
+use crate::store::postgres_url::{PostgresUrl, Roots, Server, Tls};
 use crate::store::values::SEARCH_TIMEOUT;
 
 /// Connections of one node for calls and deliveries.
@@ -43,6 +42,15 @@ const CONNECTIONS: usize = 10;
 
 /// Connections with which it stays one of the nodes, whatever waits for the others. One more listens.
 const OWN_CONNECTIONS: usize = 3;
+
+/// Connections for pages of lists, single resources and charts; and how many of them one account may use.
+pub(super) const LIST_CONNECTIONS: (usize, usize) = (3, 2);
+
+/// The same for searches, which may read every row of an account.
+pub(super) const SEARCH_CONNECTIONS: (usize, usize) = (3, 2);
+
+/// Connections of the pool for lists and searches.
+const READ_CONNECTIONS: usize = LIST_CONNECTIONS.0 + SEARCH_CONNECTIONS.0;
 
 /// How long a call waits for a connection of a pool: as long as a call may take.
 const POOL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -127,7 +135,7 @@ impl From<ConnectError> for StoreError {
 
 /// Where the last connection was made.
 #[derive(Clone, Copy)]
-struct Place {
+struct CurrentHost {
     /// The index of the host.
     host: usize,
     /// When the node left another host for it.
@@ -138,7 +146,7 @@ struct Place {
 pub(super) struct Connector {
     url: Arc<PostgresUrl>,
     tls: MakeRustlsConnect,
-    place: Mutex<Place>,
+    current_host: Mutex<CurrentHost>,
     connecting: Semaphore,
     /// One look for another host at a time.
     looking: Arc<Semaphore>,
@@ -157,7 +165,7 @@ impl Connector {
         Ok(Arc::new(Self {
             url,
             tls: MakeRustlsConnect::new(tls),
-            place: Mutex::new(Place { host: 0, since: None }),
+            current_host: Mutex::new(CurrentHost { host: 0, since: None }),
             connecting: Semaphore::new(MAX_CONNECTING),
             looking: Arc::new(Semaphore::new(1)),
             told: Mutex::new(None),
@@ -172,7 +180,7 @@ impl Connector {
 
     async fn connect_with(&self, settings: &str) -> Result<(Client, Connection), ConnectError> {
         let mut failures = Vec::new();
-        for index in in_order(self.place().host, self.url.hosts.len()) {
+        for index in in_order(self.current_host().host, self.url.hosts.len()) {
             let server = &self.url.hosts[index];
             match self.connect_to(server, settings).await {
                 Ok(connected) => {
@@ -185,15 +193,15 @@ impl Connector {
         Err(ConnectError(failures))
     }
 
-    fn place(&self) -> Place {
-        *self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current_host(&self) -> CurrentHost {
+        *self.current_host.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers the host. Connections to the one before are dropped at their next use.
     fn connected_to(&self, host: usize) {
-        let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
-        if place.host != host {
-            *place = Place { host, since: Some(Instant::now()) };
+        let mut current = self.current_host.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.host != host {
+            *current = CurrentHost { host, since: Some(Instant::now()) };
             suspect();
             tracing::info!(host = %self.url.hosts[host], "the database's host changed");
         }
@@ -346,7 +354,7 @@ fn check_suspected(connector: Arc<Connector>) -> Hook {
         if suspected.is_none_or(|at| at < used) {
             return Box::pin(std::future::ready(Ok(())));
         }
-        if connector.place().since.is_some_and(|since| metrics.created < since) {
+        if connector.current_host().since.is_some_and(|since| metrics.created < since) {
             return Box::pin(std::future::ready(Err(HookError::message("the node has left its host"))));
         }
         // A call that ends while it checks takes its connection with it.
@@ -455,6 +463,23 @@ impl AsyncWrite for Failed {
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        connect::suspect_after(&error);
+        Self::Unavailable(describe(&error))
+    }
+}
+
+impl From<PoolError> for StoreError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => error.into(),
+            PoolError::Timeout(_) => Self::Unavailable("too many calls wait for a connection".into()),
+            other => Self::Unavailable(other.to_string()),
+        }
     }
 }
 

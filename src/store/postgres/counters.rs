@@ -13,9 +13,8 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Pool};
 use tokio::time::Instant;
 
-use super::admin::count;
 use super::node::Node;
-use super::{execute, get, one};
+use super::sql::{count, execute, get, one};
 use crate::domain::id::{AccountKey, EndpointKey};
 use crate::store::StoreError;
 
@@ -142,7 +141,7 @@ impl Folder {
 async fn fold_after(pool: &Pool, from: i64) -> Result<Option<i64>, StoreError> {
     let mut last = from;
     for _ in 0..MAX_FOLD_BATCHES {
-        let (folded, up_to) = super::in_time(fold_batch(pool, last)).await?;
+        let (folded, up_to) = super::time_limit::in_time(fold_batch(pool, last)).await?;
         last = last.max(up_to);
         if folded < FOLD_BATCH {
             return Ok(Some(last));

@@ -2,20 +2,17 @@
 
 use std::time::Duration;
 
-use super::admin::account;
+use super::Store;
+use super::catalog_rows::account;
 use super::endpoints::find;
-use super::{Store, column, corrupt, execute, get, rows, snapshot, when, whole};
+use super::sql::{column, corrupt, execute, get, rows, snapshot, when, whole};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::{Statistics, StoreError};
 
-/// Rows that one step removes.
-const STEP: i64 = 500;
-
-impl Store {
-    /// Those of endpoints that have gone are not counted any more.
-    pub async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
+impl Statistics for Store {
+    async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
         let mut counted = Vec::with_capacity(counts.len() * SLOTS.len());
         for (what, attempts) in counts {
             let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
@@ -30,7 +27,7 @@ impl Store {
                    ORDER BY e.account, n.length, n.slot, n.endpoint, n.came, n.class \
                    ON CONFLICT (account, length, slot, endpoint, came, class) \
                    DO UPDATE SET attempts = c.attempts + excluded.attempts";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &column(&counted, |(what, ..)| what.endpoint.0),
             &column(&counted, |(_, length, ..)| *length),
             &column(&counted, |(_, _, slot, _)| slot.as_millis()),
@@ -42,7 +39,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn attempt_counts(
+    async fn attempt_counts(
         &self,
         owner: AccountId,
         endpoint: Option<EndpointId>,
@@ -71,20 +68,5 @@ impl Store {
         }
         .await;
         client.end(found)
-    }
-
-    pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
-        if !self.tidies_up() {
-            return Ok(false);
-        }
-        let db = self.client().await?;
-        let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
-                   (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
-                   WHERE length = $1 AND slot < $2 LIMIT $3)";
-        let mut gone = 0;
-        for (length, kept) in SLOTS {
-            gone += execute(&db, sql, &[&millis(length), &now.minus(kept).as_millis(), &STEP]).await?;
-        }
-        Ok(gone > 0)
     }
 }

@@ -1,6 +1,7 @@
-//! What the engine asks: deliveries that are due, and outcomes written down. All of it is guarded by the lease.
+//! What the engine asks: deliveries that are due, and those that it gives back. `settle` writes outcomes. All of it is
+//! guarded by the lease.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,32 +9,34 @@ use deadpool_postgres::{GenericClient, Transaction};
 use foldhash::HashMap;
 use tokio::time::Instant;
 
-use super::admin::keep_effect;
-use super::endpoints::health;
-use super::follow::{Change, write_change};
-use super::notice::{Failure, Paused, Told, notices_of};
-use super::{Store, column, execute, get, maybe_whole, number, one, row, rows, text, time, whole};
+use super::Store;
+use super::sql::{column, execute, get, maybe_whole, one, row, rows, span, time, whole};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
-use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
+use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
-use crate::domain::transition::{Verdict, classify, transition};
-use crate::store::inbox::{Leased, Place};
-use crate::store::{Claimed, Keep, Settled, Settlement, StoreError, Unattempted};
+use crate::store::inbox::{Leased, MemoryPermit};
+use crate::store::status::literal;
+use crate::store::{Claimed, Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
-const LATE: Duration = Duration::from_secs(3_600);
+/// How long after a batch of outcomes the next outcomes wait for others: a commit for each handful of them costs more
+/// than the wait.
+const SETTLE_WINDOW: Duration = Duration::from_millis(4);
 
 /// Deliveries in one claim.
 const MAX_CLAIM: usize = 256;
 
 /// What a replay has made and nobody has begun to send; and everything else, which goes before it.
-const REPLAYED: &str = "replay IS NOT NULL AND attempt = 0 \
-                        AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.key = queue.replay AND r.status = 3)";
+const REPLAYED: &str = concat!(
+    "replay IS NOT NULL AND attempt = 0 AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.key = queue.replay AND \
+     r.status = ",
+    literal!(ReplayStatus::Cancelled),
+    ")"
+);
+
 const FRESH: &str = "(replay IS NULL OR attempt > 0)";
 
 /// A row of the queue that was chosen, and its place in memory.
@@ -44,46 +47,34 @@ struct Chosen {
     attempts_made: u32,
     failures: u32,
     replay: Option<i64>,
-    place: Place,
+    permit: MemoryPermit,
 }
 
-/// What becomes of one settlement's delivery.
-struct Written<'a> {
-    settlement: &'a Settlement,
-    account: AccountKey,
-    status: DeliveryStatus,
-    failures: u32,
-    next_retry_at: Option<Timestamp>,
-}
-
-/// Whether outcomes are written only when none of their endpoints has failures to be forgotten.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Healthy {
-    Required,
-    Whatever,
-}
-
-impl Store {
-    pub async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+impl Dispatch for Store {
+    async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         let limit = limit.min(MAX_CLAIM);
         let Some(inbox) = &self.shared.inbox else { return Ok(Claimed::default()) };
         // What is held stays where it is until its endpoint is active again, which nudges the engine.
         let active = self.view.target(endpoint).filter(|target| target.active);
         let (Some(_), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
-        let held = self.rooms.of(endpoint);
+        let memory = self.endpoint_memory.of(endpoint);
         let now = self.now();
         let span = (self.positions.claim_from(endpoint, now), now.as_millis());
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let sql = "SELECT 1 FROM endpoints WHERE key = $1 AND status = 0 AND deleted_at IS NULL";
+        let sql = concat!(
+            "SELECT 1 FROM endpoints WHERE key = $1 AND status = ",
+            literal!(EndpointStatus::Active),
+            " AND deleted_at IS NULL"
+        );
         if row(&tx, sql, &[&endpoint.0]).await?.is_none() {
             return Ok(Claimed::default());
         }
         let mut chosen = Vec::new();
-        let room = |bytes| inbox.reserve(&held, bytes);
+        let room = |bytes| inbox.reserve(&memory, bytes);
         let full = choose(&tx, endpoint, FRESH, limit, span, room, &mut chosen).await?;
         if !full && chosen.len() < limit {
-            let room = |bytes| inbox.reserve_replayed(&held, bytes);
+            let room = |bytes| inbox.reserve_replayed(&memory, bytes);
             choose(&tx, endpoint, REPLAYED, limit - chosen.len(), span, room, &mut chosen).await?;
         }
         let mut jobs = Vec::new();
@@ -98,27 +89,12 @@ impl Store {
         }
         let next_due = self.next_due(&tx, endpoint, span.0).await?;
         tx.commit().await?;
-        held.note_stored(next_due.is_some_and(|at| at <= now));
+        memory.note_stored(next_due.is_some_and(|at| at <= now));
         self.positions.found(endpoint, next_due, now);
         Ok(Claimed { jobs, next_due })
     }
 
-    /// When the endpoint's next delivery is due. With it, the last change: those that were claimed are not older.
-    async fn next_due(
-        &self,
-        tx: &Transaction<'_>,
-        endpoint: EndpointKey,
-        from: i64,
-    ) -> Result<Option<Timestamp>, StoreError> {
-        let began = Instant::now();
-        let sql = "SELECT s.value, (SELECT due_at FROM queue WHERE endpoint = $1 AND due_at >= $2 \
-                   ORDER BY due_at LIMIT 1) AS due_at FROM settings s WHERE s.name = 'generation'";
-        let found = one(tx, sql, &[&endpoint.0, &from]).await?;
-        self.seen.found(get(&found, "value")?, began);
-        time(&found, "due_at")
-    }
-
-    pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+    async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
         let active = self.view.active_endpoints();
         let now = self.now();
         let from = self.positions.look_from(&active, now);
@@ -134,278 +110,70 @@ impl Store {
         Ok(due.into_iter().collect())
     }
 
-    pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
+    fn settle_window(&self) -> Duration {
+        SETTLE_WINDOW
+    }
+
+    async fn settle(
+        &self,
+        settlements: Arc<Vec<Settlement>>,
+        isolation: Isolation,
+    ) -> Result<Vec<Settled>, StoreError> {
+        // Differs by necessity: each batch is a transaction of its own, and fails alone. An outdated node begins no batch,
+        // but ends what it has begun, as far as its lease stands.
+        if isolation == Isolation::Shared {
+            self.node.check_admitted()?;
+        }
         match self.settle_delivered(&settlements).await? {
             Some(settled) => Ok(settled),
             None => self.settle_batch(&settlements, None).await,
         }
     }
 
-    pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
-        self.settle_batch(&[settlement], keep).await?;
+    async fn release(&self, mut deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
+        deliveries.sort_unstable_by_key(|row| row.delivery);
+        let db = self.client().await?;
+        let owners = self.owners(&db, deliveries.iter().map(|row| row.endpoint)).await?;
+        deliveries.retain(|row| owners.contains_key(&row.endpoint));
+        let parameters: super::sql::Params<'_> = &[
+            &column(&deliveries, |row| owners[&row.endpoint].0),
+            &column(&deliveries, |row| row.delivery.0),
+            &column(&deliveries, |row| row.lease),
+            &self.now().as_millis(),
+        ];
+        let released = rows(&db, RELEASE, parameters).await?;
+        drop(db);
+        let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
+        for row in &released {
+            endpoints.insert(EndpointKey(get(row, "endpoint")?));
+            replays.extend(get::<Option<i64>>(row, "replay")?);
+        }
+        super::cancellation::take_back(&self.pool, &self.shared, replays).await?;
+        for endpoint in endpoints {
+            // It may have become active again while its deliveries were on their way back. A little later: what made this
+            // one come back may still be so.
+            if self.view.target(endpoint).is_some_and(|target| target.active) {
+                self.nudge(endpoint, self.now().plus(AGAIN));
+            }
+        }
         Ok(())
     }
+}
 
-    /// Settles in one statement what was delivered to endpoints that have not failed of late, of which there is nothing to tell.
-    /// `None` where there is more to it; then nothing was written.
-    async fn settle_delivered(&self, settlements: &[Settlement]) -> Result<Option<Vec<Settled>>, StoreError> {
-        let (now, times) = (self.now(), self.shared.id_times());
-        let mut written = Vec::with_capacity(settlements.len());
-        for settlement in settlements {
-            let Settlement { delivery, endpoint, kind, failures, outcome, jitter, .. } = settlement;
-            let plain = classify(outcome) == Verdict::Delivered
-                && *kind == DeliveryKind::Event
-                && !is_late(*delivery, &times, now);
-            let (true, Some(target)) = (plain, self.view.target(*endpoint)) else { return Ok(None) };
-            let next = transition(*kind, *failures, EndpointHealth::NEW, outcome, &self.shared.policy, now, *jitter);
-            let (account, status, failures) = (target.account, next.status, next.failures);
-            written.push(Written { settlement, account, status, failures, next_retry_at: next.next_retry_at });
-        }
-        let mut client = self.client().await?;
-        let (held, lines) = self.write_outcomes(&client, &written, Healthy::Required).await?;
-        if held.is_empty() {
-            return Ok(None);
-        }
-        self.after(&mut client, Told { lines, ..Told::default() }, now).await;
-        Ok(Some(settled_of(settlements, &written, &held)))
-    }
-
-    async fn settle_batch(
-        &self,
-        settlements: &[Settlement],
-        keep: Option<Keep<()>>,
-    ) -> Result<Vec<Settled>, StoreError> {
-        let now = self.now();
-        let mut client = self.client().await?;
-        let tx = client.transaction().await?;
-        let owners = self.owners(&tx, settlements.iter().map(|row| row.endpoint)).await?;
-        keep_effect(&tx, keep, &(), now).await?;
-        let mut healths = self.lock_healths(&tx, settlements).await?;
-        let before: HashMap<EndpointKey, EndpointHealth> =
-            healths.iter().map(|(key, (health, _))| (*key, *health)).collect();
-        // Where a health may change, only outcomes that will be written may change it.
-        let guarded = if healths.is_empty() { None } else { Some(self.lock_leased(&tx, settlements, &owners).await?) };
-        let mut written = Vec::with_capacity(settlements.len());
-        for settlement in settlements {
-            let Some(account) = owners.get(&settlement.endpoint).copied() else { continue };
-            if guarded.as_ref().is_some_and(|leased| !leased.contains(&settlement.delivery.0)) {
-                continue;
-            }
-            let Settlement { endpoint, kind, failures, outcome, jitter, .. } = settlement;
-            let (known, version) = healths.get(endpoint).copied().unwrap_or((EndpointHealth::NEW, i64::MIN));
-            let next = transition(*kind, *failures, known, outcome, &self.shared.policy, now, *jitter);
-            // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.
-            if outcome.endpoint_version >= version
-                && let Some(entry) = healths.get_mut(endpoint)
-            {
-                entry.0 = next.health;
-            }
-            let (status, failures, next_retry_at) = (next.status, next.failures, next.next_retry_at);
-            written.push(Written { settlement, account, status, failures, next_retry_at });
-        }
-        let (held, lines) = self.write_outcomes(&tx, &written, Healthy::Whatever).await?;
-        let paused = self.write_healths(&tx, &before, &healths, now).await?;
-        let mut told = self.announce_outcomes(&tx, &written, &held, &paused, &healths, now).await?;
-        told.lines.extend(lines);
-        drop_spent_bodies(&tx, &written, &held, &self.shared.id_times(), now).await?;
-        if paused.is_empty() {
-            tx.commit().await?;
-        } else {
-            for key in paused {
-                write_change(&tx, Change::Endpoint(key), now).await?;
-            }
-            self.commit(tx).await?;
-        }
-        self.after(&mut client, told, now).await;
-        Ok(settled_of(settlements, &written, &held))
-    }
-
-    /// Whose endpoints these are. One that is nowhere is deleted, and so are its deliveries.
-    async fn owners(
-        &self,
-        db: &impl GenericClient,
-        endpoints: impl Iterator<Item = EndpointKey>,
-    ) -> Result<HashMap<EndpointKey, AccountKey>, StoreError> {
-        let (mut owners, mut unknown) = (HashMap::default(), Vec::new());
-        for endpoint in endpoints {
-            match self.view.target(endpoint) {
-                Some(target) => _ = owners.insert(endpoint, target.account),
-                None => unknown.push(endpoint.0),
-            }
-        }
-        if !unknown.is_empty() {
-            for row in
-                rows(db, "SELECT key, account FROM endpoints WHERE key = ANY($1) AND deleted_at IS NULL", &[&unknown])
-                    .await?
-            {
-                owners.insert(EndpointKey(get(&row, "key")?), AccountKey(get(&row, "account")?));
-            }
-        }
-        Ok(owners)
-    }
-
-    /// The health of every endpoint that this batch may change, until the transaction ends: those with a failure, and those
-    /// with a success after failures. With each, the version that it has now.
-    async fn lock_healths(
+impl Store {
+    /// When the endpoint's next delivery is due. With it, the last change: those that were claimed are not older.
+    async fn next_due(
         &self,
         tx: &Transaction<'_>,
-        settlements: &[Settlement],
-    ) -> Result<HashMap<EndpointKey, (EndpointHealth, i64)>, StoreError> {
-        let mut failing: BTreeMap<i64, bool> = BTreeMap::new();
-        for settlement in settlements {
-            *failing.entry(settlement.endpoint.0).or_default() |= classify(&settlement.outcome) != Verdict::Delivered;
-        }
-        let (keys, failing): (Vec<i64>, Vec<bool>) = failing.into_iter().unzip();
-        let sql = "SELECT e.key, e.status, e.consecutive_failures, e.failing_since, e.version \
-                   FROM unnest($1::bigint[], $2::boolean[]) AS w(key, failing) JOIN endpoints e ON e.key = w.key \
-                   WHERE e.deleted_at IS NULL AND (w.failing OR e.consecutive_failures > 0) ORDER BY e.key FOR UPDATE OF e";
-        let mut healths = HashMap::default();
-        for row in rows(tx, sql, &[&keys, &failing]).await? {
-            healths.insert(EndpointKey(get(&row, "key")?), (health(&row)?, get(&row, "version")?));
-        }
-        Ok(healths)
-    }
-
-    /// Those deliveries of the batch whose leases still stand, until the transaction ends.
-    async fn lock_leased(
-        &self,
-        tx: &Transaction<'_>,
-        settlements: &[Settlement],
-        owners: &HashMap<EndpointKey, AccountKey>,
-    ) -> Result<BTreeSet<i64>, StoreError> {
-        let mut named: Vec<(i64, i64, i64)> = settlements
-            .iter()
-            .filter_map(|settlement| {
-                Some((settlement.delivery.0, owners.get(&settlement.endpoint)?.0, settlement.lease))
-            })
-            .collect();
-        named.sort_unstable();
-        // One by one, in the order of the ids, each by its whole key: see SETTLE.
-        let sql = "SELECT q.delivery FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS s(delivery, account, lease) \
-                   CROSS JOIN LATERAL (SELECT delivery, lease FROM queue WHERE account = s.account AND delivery = s.delivery \
-                   LIMIT 1 FOR UPDATE) AS q WHERE q.lease = s.lease";
-        let parameters: super::Params<'_> =
-            &[&column(&named, |row| row.0), &column(&named, |row| row.1), &column(&named, |row| row.2)];
-        rows(tx, sql, parameters).await?.iter().map(|row| get(row, "delivery")).collect()
-    }
-
-    /// Writes what came of attempts whose leases still stand, and returns their deliveries, and the lines that they have left.
-    async fn write_outcomes(
-        &self,
-        db: &impl GenericClient,
-        rows_of: &[Written<'_>],
-        healthy: Healthy,
-    ) -> Result<(BTreeSet<i64>, BTreeSet<i64>), StoreError> {
-        // In the order of the ids: two batches that touch the same rows never wait for each other in a circle.
-        let mut sorted: Vec<&Written<'_>> = rows_of.iter().collect();
-        sorted.sort_unstable_by_key(|row| row.settlement.delivery);
-        let mut last = BTreeMap::<(i64, i64), i64>::new();
-        // Whole keys of first attempts of replayed deliveries: accounts and deliveries.
-        let mut replayed: (Vec<i64>, Vec<i64>) = Default::default();
-        for row in &sorted {
-            let at = row.settlement.outcome.started_at.as_millis();
-            let entry = last.entry((row.account.0, row.settlement.endpoint.0)).or_insert(at);
-            *entry = at.max(*entry);
-            if matches!(row.settlement.kind, DeliveryKind::Replay(_)) && row.settlement.attempts_made == 0 {
-                replayed.0.push(row.account.0);
-                replayed.1.push(row.settlement.delivery.0);
-            }
-        }
-        let outcomes = || sorted.iter().map(|row| &row.settlement.outcome);
-        let (first, end) = span(sorted.iter().map(|row| row.settlement.delivery.0));
-        let parameters: super::Params<'_> = &[
-            &column(&sorted, |row| row.account.0),
-            &column(&sorted, |row| row.settlement.delivery.0),
-            &column(&sorted, |row| i16::try_from(row.status.to_column()).unwrap_or(0)),
-            &column(&sorted, |row| i32::try_from(row.settlement.attempts_made.saturating_add(1)).unwrap_or(i32::MAX)),
-            &column(&sorted, |row| i32::try_from(row.failures).unwrap_or(i32::MAX)),
-            &column(&sorted, |row| row.next_retry_at.map(Timestamp::as_millis)),
-            &column(outcomes(), |outcome| outcome.started_at.as_millis()),
-            &column(outcomes(), |outcome| outcome.http_status.map(i32::from)),
-            &column(outcomes(), |outcome| i64::from(outcome.duration_ms)),
-            &column(outcomes(), |outcome| outcome.body.clone().map(text)),
-            &column(outcomes(), |outcome| outcome.error.clone().map(text)),
-            &column(&sorted, |row| row.settlement.lease),
-            &column(last.keys(), |key| key.0),
-            &column(last.keys(), |key| key.1),
-            &column(last.values(), |at| *at),
-            &(healthy == Healthy::Required),
-            &first,
-            &end,
-        ];
-        let (mut held, mut lines) = (BTreeSet::new(), BTreeSet::new());
-        for row in rows(db, SETTLE, parameters).await? {
-            held.insert(get(&row, "delivery")?);
-            lines.extend(number(&row, "turn")?);
-        }
-        if !replayed.0.is_empty() {
-            execute(db, FORGET_MISSED, &[&replayed.0, &replayed.1]).await?;
-        }
-        Ok((held, lines))
-    }
-
-    /// Tells those who want to know which deliveries failed for good, and which endpoints were paused.
-    async fn announce_outcomes(
-        &self,
-        tx: &Transaction<'_>,
-        written: &[Written<'_>],
-        held: &BTreeSet<i64>,
-        paused: &[EndpointKey],
-        healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
-        now: Timestamp,
-    ) -> Result<Told, StoreError> {
-        let mut failures = Vec::new();
-        for Written { settlement, account, status, .. } in written {
-            let for_good = *status == DeliveryStatus::Failed && settlement.kind != DeliveryKind::Test;
-            if for_good && held.contains(&settlement.delivery.0) {
-                let attempts = settlement.attempts_made.saturating_add(1);
-                let Settlement { delivery, endpoint, ref outcome, .. } = **settlement;
-                failures.push(Failure { account: *account, endpoint, delivery, attempts, outcome });
-            }
-        }
-        let last = |key: &EndpointKey| written.iter().rev().find(|row| row.settlement.endpoint == *key);
-        let pause = |key: &EndpointKey| {
-            let row = last(key)?;
-            let failures = healths.get(key).map_or(0, |(health, _)| health.consecutive_failures);
-            let outcome = Some(&row.settlement.outcome);
-            Some(Paused { account: row.account, endpoint: *key, failures, outcome })
-        };
-        let paused: Vec<Paused<'_>> = paused.iter().filter_map(pause).collect();
-        if failures.is_empty() && paused.is_empty() {
-            return Ok(Told::default());
-        }
-        let notices = notices_of(tx, &failures, &paused).await?;
-        self.announce(tx, &notices, now).await
-    }
-
-    /// Writes what has changed of the healths. Returns the endpoints that have been paused with it.
-    async fn write_healths(
-        &self,
-        tx: &Transaction<'_>,
-        before: &HashMap<EndpointKey, EndpointHealth>,
-        healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
-        now: Timestamp,
-    ) -> Result<Vec<EndpointKey>, StoreError> {
-        let mut paused = Vec::new();
-        for (key, (health, _)) in healths {
-            let was = before.get(key);
-            if was == Some(health) {
-                continue;
-            }
-            let changed = was.is_some_and(|was| was.status != health.status);
-            let sql = "UPDATE endpoints SET status = $2::bigint, consecutive_failures = $3, failing_since = $4, \
-                       version = version + CASE WHEN $5 THEN 1 ELSE 0 END, \
-                       updated_at = CASE WHEN $5 THEN $6 ELSE updated_at END WHERE key = $1";
-            let failures = i32::try_from(health.consecutive_failures).unwrap_or(i32::MAX);
-            let since = health.failing_since.map(Timestamp::as_millis);
-            let parameters: super::Params<'_> =
-                &[&key.0, &health.status.to_column(), &failures, &since, &changed, &now.as_millis()];
-            execute(tx, sql, parameters).await?;
-            if changed {
-                paused.push(*key);
-            }
-        }
-        Ok(paused)
+        endpoint: EndpointKey,
+        from: i64,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let began = Instant::now();
+        let sql = "SELECT s.value, (SELECT due_at FROM queue WHERE endpoint = $1 AND due_at >= $2 \
+                   ORDER BY due_at LIMIT 1) AS due_at FROM settings s WHERE s.name = 'generation'";
+        let found = one(tx, sql, &[&endpoint.0, &from]).await?;
+        self.freshness.found(get(&found, "value")?, began);
+        time(&found, "due_at")
     }
 
     /// Reads the bodies of what was chosen. One that has none can never be sent: it stops nobody behind it.
@@ -427,7 +195,7 @@ impl Store {
                    CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id \
                    AND id >= $4 AND id < $5 LIMIT 1) AS d CROSS JOIN LATERAL (SELECT body FROM payloads \
                    WHERE account = c.account AND event = c.event AND event >= $6 AND event < $7 LIMIT 1) AS p";
-        let parameters: super::Params<'_> =
+        let parameters: super::sql::Params<'_> =
             &[&accounts, &deliveries, &events, &first_delivery, &end_delivery, &first_event, &end_event];
         let mut bodies = HashMap::default();
         for row in rows(tx, sql, parameters).await? {
@@ -455,49 +223,12 @@ impl Store {
                 failures: row.failures,
                 body: body.into(),
             };
-            let place = row.place.named(self.node.names(), job.id);
-            jobs.push(Leased { job, place });
+            let permit = row.permit.named(self.node.in_memory(), job.id);
+            jobs.push(Leased { job, permit });
         }
         Ok(jobs)
     }
-
-    pub async fn release(&self, mut deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
-        deliveries.sort_unstable_by_key(|row| row.delivery);
-        let db = self.client().await?;
-        let owners = self.owners(&db, deliveries.iter().map(|row| row.endpoint)).await?;
-        deliveries.retain(|row| owners.contains_key(&row.endpoint));
-        let parameters: super::Params<'_> = &[
-            &column(&deliveries, |row| owners[&row.endpoint].0),
-            &column(&deliveries, |row| row.delivery.0),
-            &column(&deliveries, |row| row.lease),
-            &self.now().as_millis(),
-        ];
-        let released = rows(&db, RELEASE, parameters).await?;
-        drop(db);
-        let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
-        for row in &released {
-            endpoints.insert(EndpointKey(get(row, "endpoint")?));
-            replays.extend(get::<Option<i64>>(row, "replay")?);
-        }
-        super::replay::take_back(&self.pool, &self.shared, replays).await?;
-        for endpoint in endpoints {
-            // It may have become active again while its deliveries were on their way back. A little later: what made this
-            // one come back may still be so.
-            if self.view.target(endpoint).is_some_and(|target| target.active) {
-                self.nudge(endpoint, self.now().plus(AGAIN));
-            }
-        }
-        Ok(())
-    }
 }
-
-/// What was missed is missed no more when a replay has sent it. One by one, by whole keys, and then by the places of the
-/// rows: a planner that joined the two tables read everything that anybody ever missed.
-const FORGET_MISSED: &str = "DELETE FROM missed WHERE ctid = ANY (ARRAY(SELECT m.place \
-                             FROM unnest($1::bigint[], $2::bigint[]) AS s(account, delivery) CROSS JOIN LATERAL \
-                             (SELECT endpoint, type, event FROM deliveries WHERE account = s.account AND id = s.delivery \
-                             LIMIT 1) AS d CROSS JOIN LATERAL (SELECT ctid AS place FROM missed WHERE account = s.account \
-                             AND endpoint = d.endpoint AND type = d.type AND event = d.event LIMIT 1) AS m))";
 
 /// Gives leased rows of the queue back. Found as those of [`SETTLE`] are.
 const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.place, r.lease \
@@ -507,90 +238,6 @@ const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.place, r.lease \
                        UPDATE queue q SET lease = NULL, due_at = $4 FROM r WHERE q.ctid = r.place \
                        AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay";
 
-/// What became of each, in the order of the settlements.
-fn settled_of(settlements: &[Settlement], written: &[Written<'_>], held: &BTreeSet<i64>) -> Vec<Settled> {
-    let next: HashMap<i64, Option<Timestamp>> =
-        written.iter().map(|row| (row.settlement.delivery.0, row.next_retry_at)).collect();
-    let settled = |settlement: &Settlement| match next.get(&settlement.delivery.0) {
-        Some(next) if held.contains(&settlement.delivery.0) => next.map_or(Settled::Done, Settled::RetryAt),
-        _ => Settled::LeaseLost,
-    };
-    settlements.iter().map(settled).collect()
-}
-
-/// From the first of the ids to the first after the last of them.
-pub(super) fn span(ids: impl Iterator<Item = i64> + Clone) -> (i64, i64) {
-    (ids.clone().min().unwrap_or(0), ids.max().map_or(0, |last| last.saturating_add(1)))
-}
-
-fn is_late(delivery: DeliveryId, times: &IdTimes, now: Timestamp) -> bool {
-    now.since(times.of(delivery.0)) >= LATE
-}
-
-/// What has come to an end long after it was accepted may have outlived the time of its body, which was kept for it alone.
-async fn drop_spent_bodies(
-    tx: &Transaction<'_>,
-    written: &[Written<'_>],
-    held: &BTreeSet<i64>,
-    times: &IdTimes,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    let late = |row: &&Written<'_>| {
-        let id = row.settlement.delivery;
-        held.contains(&id.0) && !row.status.is_open() && is_late(id, times, now)
-    };
-    let (accounts, ids): (Vec<i64>, Vec<i64>) =
-        written.iter().filter(late).map(|row| (row.account.0, row.settlement.delivery.0)).unzip();
-    if ids.is_empty() {
-        return Ok(());
-    }
-    // One by one, by whole keys: see SETTLE.
-    let sql = "WITH s AS MATERIALIZED (SELECT s.account, d.event FROM unnest($1::bigint[], $2::bigint[]) AS s(account, id) \
-               CROSS JOIN LATERAL (SELECT event FROM deliveries WHERE account = s.account AND id = s.id LIMIT 1) AS d \
-               CROSS JOIN LATERAL (SELECT payloads_gone FROM accounts WHERE key = s.account LIMIT 1) AS a \
-               WHERE d.event <= a.payloads_gone) \
-               DELETE FROM payloads p USING s, events e WHERE e.account = s.account AND e.id = s.event \
-               AND p.account = s.account AND p.event = s.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = s.account AND q.delivery = ANY(e.deliveries)) \
-               AND NOT EXISTS (SELECT 1 FROM deliveries o WHERE o.event = e.id AND o.replay IS NOT NULL AND o.status < 2)";
-    execute(tx, sql, &[&accounts, &ids]).await?;
-    Ok(())
-}
-
-/// The queue first: what it says of the lease decides about everything else. Its rows are found one by one, by their whole
-/// keys, and then named by their places: a planner that joined them read, when it was told that there are few, all that the
-/// index of leases still held of rows long gone. What became of a lease meanwhile is asked in a way that cannot use that index.
-/// The limits limit nothing: with them nobody expects more than one row, and deliveries are looked up by their keys too.
-/// From `$17` to `$18` are the ids of the batch: the database opens the partitions of these days and no others.
-const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT t.*, q.place, q.turn FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], \
-                      $4::integer[], $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], \
-                      $11::text[], $12::bigint[]) \
-                      AS t(account, id, status, attempt, failures, due_at, started_at, response_status, response_time_ms, \
-                      response_body, error_message, lease) CROSS JOIN LATERAL (SELECT ctid AS place, lease, turn FROM queue \
-                      WHERE account = t.account AND delivery = t.id LIMIT 1) AS q WHERE q.lease = t.lease \
-                      AND (NOT $16 OR NOT EXISTS (SELECT 1 FROM unnest($14::bigint[]) AS w(key) \
-                      JOIN endpoints e ON e.key = w.key WHERE e.consecutive_failures > 0)) LIMIT cardinality($2::bigint[])), \
-                      gone AS (DELETE FROM queue q USING i WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease \
-                      AND i.due_at IS NULL RETURNING i.*), \
-                      waiting AS (UPDATE queue q SET lease = NULL, due_at = i.due_at, attempt = i.attempt, \
-                      failures = i.failures FROM i WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease \
-                      AND i.due_at IS NOT NULL RETURNING i.*), \
-                      held AS MATERIALIZED (SELECT * FROM (SELECT * FROM gone UNION ALL SELECT * FROM waiting) AS w \
-                      LIMIT cardinality($2::bigint[])), \
-                      earlier AS (INSERT INTO attempts (account, delivery, attempt, started_at, response_status, \
-                      response_time_ms, response_body, error_message) SELECT d.account, d.id, d.attempt, d.started_at, \
-                      d.response_status, d.response_time_ms, d.response_body, d.error_message FROM held h \
-                      JOIN deliveries d ON d.account = h.account AND d.id = h.id AND d.id >= $17::bigint \
-                      AND d.id < $18::bigint WHERE h.attempt > 1 AND d.started_at IS NOT NULL ON CONFLICT DO NOTHING), \
-                      outcome AS (UPDATE deliveries d SET status = h.status, attempt = h.attempt, \
-                      started_at = h.started_at, response_status = h.response_status, \
-                      response_time_ms = h.response_time_ms, response_body = h.response_body, \
-                      error_message = h.error_message FROM held h WHERE d.account = h.account AND d.id = h.id \
-                      AND d.id >= $17::bigint AND d.id < $18::bigint), \
-                      counted AS (INSERT INTO counter_deltas (account, endpoint, total, last_delivery_at) \
-                      SELECT account, endpoint, 0, at FROM unnest($13::bigint[], $14::bigint[], $15::bigint[]) \
-                      AS l(account, endpoint, at)) \
-                      SELECT id AS delivery, CASE WHEN due_at IS NULL THEN turn END AS turn FROM held";
-
 /// Chooses deliveries of one kind that became due within the span and that nobody else is choosing, as far as there is
 /// room. Returns whether there was no room for one.
 async fn choose(
@@ -599,7 +246,7 @@ async fn choose(
     kind: &str,
     limit: usize,
     (from, now): (i64, i64),
-    room: impl Fn(usize) -> Option<Place>,
+    room: impl Fn(usize) -> Option<MemoryPermit>,
     chosen: &mut Vec<Chosen>,
 ) -> Result<bool, StoreError> {
     let sql = format!(
@@ -608,7 +255,7 @@ async fn choose(
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     for row in rows(tx, &sql, &[&endpoint.0, &from, &now, &limit]).await? {
-        let Some(place) = room(whole(&row, "size")?) else { return Ok(true) };
+        let Some(permit) = room(whole(&row, "size")?) else { return Ok(true) };
         chosen.push(Chosen {
             account: get(&row, "account")?,
             delivery: get(&row, "delivery")?,
@@ -616,7 +263,7 @@ async fn choose(
             attempts_made: whole(&row, "attempt")?,
             failures: whole(&row, "failures")?,
             replay: maybe_whole(&row, "replay")?,
-            place,
+            permit,
         });
     }
     Ok(false)
@@ -626,7 +273,11 @@ async fn choose(
 async fn give_up(tx: &Transaction<'_>, account: i64, delivery: i64) -> Result<(), StoreError> {
     tracing::error!(delivery, "a delivery has no event any more and is given up");
     execute(tx, "DELETE FROM queue WHERE account = $1 AND delivery = $2", &[&account, &delivery]).await?;
-    let sql = "UPDATE deliveries SET status = 3, error_message = 'its event is gone' WHERE account = $1 AND id = $2";
+    let sql = concat!(
+        "UPDATE deliveries SET status = ",
+        literal!(DeliveryStatus::Failed),
+        ", error_message = 'its event is gone' WHERE account = $1 AND id = $2"
+    );
     execute(tx, sql, &[&account, &delivery]).await?;
     Ok(())
 }

@@ -5,18 +5,20 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::admin::{account, count, keep_effect, lock_account};
-use super::follow::{Change, write_change};
-use super::{Store, execute, get, one, parsed, rows, text, time, when, whole};
+use super::Store;
+use super::catalog_rows::{account, lock_account};
+use super::change_feed::{Change, write_change};
+use super::kept_answers::keep_effect;
+use super::sql::{count, execute, get, one, parsed, rows, text, time, when, whole};
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
-use crate::store::notice::About;
+use crate::store::operational_events::About;
 use crate::store::shared::{Deed, words};
-use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
+use crate::store::{Endpoints, Keep, NewEndpoint, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, e.status, e.consecutive_failures, \
@@ -27,8 +29,8 @@ const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.descrip
                        WHERE c.account = e.account AND c.endpoint = e.key AND c.seq > (SELECT value FROM settings WHERE name = 'counters_folded_to'))) AS last_delivery_at \
                        FROM endpoints e WHERE e.deleted_at IS NULL";
 
-impl Store {
-    pub async fn create_endpoint(
+impl Endpoints for Store {
+    async fn create_endpoint(
         &self,
         owner: AccountId,
         new: NewEndpoint,
@@ -52,18 +54,18 @@ impl Store {
         Ok(made)
     }
 
-    pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
+    async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
         let db = self.client_for(Some(owner)).await?;
         let account = account(&*db, owner).await?;
         let sql = format!("{COLUMNS} AND e.account = $1 ORDER BY e.key DESC");
         rows(&*db, &sql, &[&account.key.0]).await?.iter().map(endpoint_from_row).collect()
     }
 
-    pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+    async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
         find(&*self.client_for(Some(owner)).await?, owner, id).await
     }
 
-    pub async fn update_endpoint(
+    async fn update_endpoint(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -84,7 +86,7 @@ impl Store {
         let description = change.description.unwrap_or(endpoint.description).map(text);
         let key = endpoint.key;
         let ordering = change.ordering.unwrap_or(endpoint.ordering);
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &key.0,
             &url,
             &events.join(" "),
@@ -106,7 +108,7 @@ impl Store {
         Ok(changed)
     }
 
-    pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
+    async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
@@ -117,7 +119,7 @@ impl Store {
         self.commit(tx).await
     }
 
-    pub async fn rotate_secret(
+    async fn rotate_secret(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -142,13 +144,11 @@ impl Store {
         self.after(&mut client, told, now).await;
         Ok(rotated)
     }
+}
 
+impl Store {
     /// Seals every secret with the current master key. Returns how many were sealed anew.
-    pub async fn rekey(&self) -> Result<u64, OpenError> {
-        self.reseal_secrets().await.map_err(|error| OpenError(format!("cannot rekey: {error}")))
-    }
-
-    async fn reseal_secrets(&self) -> Result<u64, StoreError> {
+    pub(super) async fn reseal_secrets(&self) -> Result<u64, StoreError> {
         let keyring = self.shared.keyring();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -184,7 +184,7 @@ impl Store {
                    VALUES ($1, $2, $3, $4, $5, $6, $6, $7::bigint) RETURNING key";
         let (url, events, description) = (new.url.as_str(), new.events.join(" "), new.description.map(text));
         let ordering = new.ordering.to_column();
-        let parameters: super::Params<'_> =
+        let parameters: super::sql::Params<'_> =
             &[&id.0, &account.key.0, &url, &events, &description, &now.as_millis(), &ordering];
         let key = EndpointKey(get(&one(tx, sql, parameters).await?, "key")?);
         subscribe(tx, account.key, key, &new.events).await?;

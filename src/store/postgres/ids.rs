@@ -19,7 +19,7 @@ use std::time::Duration;
 use deadpool_postgres::GenericClient;
 use tokio::time::Instant;
 
-use super::{get, rows};
+use super::sql::{get, rows};
 use crate::domain::id::{IdTimes, Offset};
 use crate::store::StoreError;
 

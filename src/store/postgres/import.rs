@@ -6,17 +6,20 @@
 
 use std::path::Path;
 
+use Kind::{Bytes, Number, Text, Uuid as Id};
 use deadpool_postgres::Transaction;
 use rusqlite::types::Value;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::Store;
 use super::partitions::{Day, create_days};
-use super::{Store, execute, get, one, row};
+use super::sql::{execute, get, one, row};
 use crate::clock::Clock;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::store::keys::KeySource;
-use crate::store::sqlite::Export;
+use crate::store::sqlite::export::Export;
+use crate::store::status::is_open;
 use crate::store::{OpenError, StoreError};
 
 /// Rows in one commit.
@@ -30,8 +33,6 @@ enum Kind {
     Bytes,
     Uuid,
 }
-
-use Kind::{Bytes, Number, Text, Uuid as Id};
 
 /// What is moved of a table: where its rows come from, and how they are written. A `read` gives a position and then the
 /// columns; a `write` takes them as arrays.
@@ -163,19 +164,21 @@ const TABLES: &[Table] = &[
                d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, d.failures, \
                iif(d.lease IS NULL, d.due_at, 0), length(p.body), d.turn FROM deliveries d JOIN events v ON v.id = d.event LEFT JOIN payloads p ON p.event = d.event \
                WHERE d.id > ?1 ORDER BY d.id LIMIT ?2",
-        write: "WITH d AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], \
-                $5::text[], $6::uuid[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::text[], \
-                $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[]) AS t(account, id, endpoint, event, \
-                type, validation_id, status, attempt, started_at, response_status, response_time_ms, response_body, \
-                error_message, replay, failures, due_at, size, turn)), \
-                opened AS (INSERT INTO queue (account, delivery, endpoint, event, size, attempt, failures, due_at, replay, turn, place) \
-                SELECT account, id, endpoint, event, size, attempt, failures, due_at, replay, turn, \
-                CASE WHEN turn IS NOT NULL THEN id - 9223372036854775807 END FROM d \
-                WHERE status < 2) \
-                INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, status, attempt, started_at, \
-                response_status, response_time_ms, response_body, error_message, replay) SELECT account, id, endpoint, event, \
-                type, validation_id, status, attempt, started_at, response_status, response_time_ms, response_body, \
-                error_message, replay FROM d",
+        write: concat!(
+            "WITH d AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], \
+             $5::text[], $6::uuid[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+             $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[]) AS \
+             t(account, id, endpoint, event, type, validation_id, status, attempt, started_at, response_status, \
+             response_time_ms, response_body, error_message, replay, failures, due_at, size, turn)), opened AS \
+             (INSERT INTO queue (account, delivery, endpoint, event, size, attempt, failures, due_at, replay, turn, \
+             place) SELECT account, id, endpoint, event, size, attempt, failures, due_at, replay, turn, CASE WHEN \
+             turn IS NOT NULL THEN id - 9223372036854775807 END FROM d WHERE ",
+            is_open!("status"),
+            ") INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, status, attempt, \
+             started_at, response_status, response_time_ms, response_body, error_message, replay) SELECT account, \
+             id, endpoint, event, type, validation_id, status, attempt, started_at, response_status, \
+             response_time_ms, response_body, error_message, replay FROM d"
+        ),
     },
     Table {
         name: "attempts",
@@ -243,38 +246,36 @@ const TABLES: &[Table] = &[
 /// In `settings`: 0 while a move is under way, 1 when it is done; and the position of each table.
 const STATE: &str = "import";
 
-impl Store {
-    /// Moves everything that the file at `source` holds here, or goes on with it. Returns how many rows that were. `told` is
-    /// told of each table and how many of its rows were moved.
-    pub async fn import(
-        &self,
-        source: &Path,
-        keys: &KeySource,
-        clock: &dyn Clock,
-        mut told: impl FnMut(&str, usize),
-    ) -> Result<usize, OpenError> {
-        let failed =
-            |error: StoreError| OpenError(format!("the import was interrupted: {error}; run it again to go on"));
-        self.begin_import().await?;
-        let export = Export::open(source, clock)?;
-        let old = keys.load(&*self.shared.random)?;
-        let mut moved = 0;
-        for table in TABLES {
-            let mut of_table = 0;
-            loop {
-                let rows = self.import_step(table, &export, &old).await.map_err(failed)?;
-                if rows == 0 {
-                    break;
-                }
-                of_table += rows;
-                told(table.name, of_table);
+/// See [`Lifecycle::import`](crate::store::Lifecycle::import).
+pub(super) async fn import(
+    store: &Store,
+    source: &Path,
+    keys: &KeySource,
+    clock: &dyn Clock,
+    mut told: impl FnMut(&str, usize) + Send,
+) -> Result<usize, OpenError> {
+    let failed = |error: StoreError| OpenError(format!("the import was interrupted: {error}; run it again to go on"));
+    store.begin_import().await?;
+    let export = Export::open(source, clock)?;
+    let old = keys.load(&*store.shared.random)?;
+    let mut moved = 0;
+    for table in TABLES {
+        let mut of_table = 0;
+        loop {
+            let rows = store.import_step(table, &export, &old).await.map_err(failed)?;
+            if rows == 0 {
+                break;
             }
-            moved += of_table;
+            of_table += rows;
+            told(table.name, of_table);
         }
-        self.end_import().await.map_err(failed)?;
-        Ok(moved)
+        moved += of_table;
     }
+    store.end_import().await.map_err(failed)?;
+    Ok(moved)
+}
 
+impl Store {
     /// Only an empty database takes in another, or one that has begun to.
     async fn begin_import(&self) -> Result<(), OpenError> {
         let failed = |error: StoreError| OpenError(format!("cannot import: {error}"));
@@ -363,7 +364,7 @@ impl Store {
         // A number without a change: whoever follows reads everything.
         execute(&tx, "UPDATE settings SET value = value + 1 WHERE name = 'generation'", &[]).await?;
         // And one that says what history was read.
-        super::follow::write_change(&tx, super::follow::Change::EventTypes, self.now()).await?;
+        super::change_feed::write_change(&tx, super::change_feed::Change::EventTypes, self.now()).await?;
         self.commit(tx).await
     }
 }
@@ -398,7 +399,7 @@ fn array<'a>(kind: Kind, values: impl Iterator<Item = &'a Value>) -> Result<Box<
     };
     let texts = |value: &Value| match value {
         Value::Null => Ok(None),
-        Value::Text(text) => Ok(Some(super::text(text.clone()))),
+        Value::Text(text) => Ok(Some(super::sql::text(text.clone()))),
         _ => Err(corrupt()),
     };
     let bytes = |value: &Value| match value {

@@ -3,19 +3,25 @@
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
-use super::admin::{account, offset};
+use super::catalog_rows::account;
 use super::endpoints::find;
-use super::{Store, counters, get, maybe_whole, one, parsed, rows, snapshot, time, when, whole};
+use super::sql::{get, maybe_whole, offset, one, parsed, rows, snapshot, time, when, whole};
+use super::{Store, counters};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
-use crate::store::{Page, Paged, StoreError};
+use crate::store::status::literal;
+use crate::store::{Log, Page, Paged, StoreError};
 
 /// What a delivery shows, of rows `d` that a query chooses.
 const SHOWN: &str = "SELECT d.id, d.status, d.attempt, d.response_status, d.response_time_ms, d.response_body, \
                      d.error_message, d.type, d.validation_id, n.id AS endpoint_id, n.url, q.due_at FROM";
-const JOINED: &str = "AS d JOIN endpoints n ON n.key = d.endpoint LEFT JOIN queue q ON d.status = 1 \
-                      AND q.account = d.account AND q.delivery = d.id";
+
+const JOINED: &str = concat!(
+    "AS d JOIN endpoints n ON n.key = d.endpoint LEFT JOIN queue q ON d.status = ",
+    literal!(DeliveryStatus::Retrying),
+    " AND q.account = d.account AND q.delivery = d.id"
+);
 
 const EVENT_COLUMNS: &str = "SELECT v.id, v.account, v.type, v.occurred_at, cardinality(v.deliveries) AS deliveries, \
                              a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
@@ -28,8 +34,8 @@ pub(super) fn shown(chosen: &str) -> String {
     format!("{SHOWN} ({chosen}) {JOINED}")
 }
 
-impl Store {
-    pub async fn endpoint_deliveries(
+impl Log for Store {
+    async fn endpoint_deliveries(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -54,7 +60,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
+    async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
         let mut client = self.reader(Some(owner)).await?;
         let found = async {
             let db = snapshot(&mut client).await?;
@@ -74,7 +80,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
+    async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
         let mut client = self.reader(Some(owner)).await?;
         let found = async {
             let db = snapshot(&mut client).await?;
@@ -91,7 +97,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
+    async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
         let mut client = self.reader(Some(owner)).await?;
         let found = async {
             let db = snapshot(&mut client).await?;
@@ -110,7 +116,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
+    async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
         let mut client = self.reader(Some(owner)).await?;
         let found = async {
             let db = snapshot(&mut client).await?;

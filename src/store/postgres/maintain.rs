@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
 
-use super::admin::own_retention;
+use super::Store;
+use super::catalog_rows::own_retention;
 use super::partitions::{Day, Dropped, Dropping, OpenDays, create, days, days_with_bodies};
-use super::{Store, execute, get, row, rows};
+use super::sql::{execute, get, row, rows};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::AccountKey;
 use crate::domain::retention::{OwnRetention, Retention};
+use crate::domain::statistics::{SLOTS, millis};
 use crate::domain::time::Timestamp;
+use crate::store::status::{is_finished, is_open, literal};
 use crate::store::values::{KEPT_ANSWER_TTL, cut};
-use crate::store::{PurgePart, PurgePosition, PurgeRound, StoreError};
+use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
@@ -30,12 +33,8 @@ const SETTLING: Duration = Duration::from_secs(30);
 /// A retention shorter than this is kept to the row; a longer one by days, up to one more.
 const EXACT: Duration = Duration::from_secs(2 * 86_400);
 
-impl Store {
-    pub(super) fn tidies_up(&self) -> bool {
-        self.shared.inbox.is_none() || self.node.is_first()
-    }
-
-    pub async fn purge_deleted(&self) -> Result<bool, StoreError> {
+impl Housekeeping for Store {
+    async fn purge_deleted(&self) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
@@ -65,23 +64,21 @@ impl Store {
         failed
     }
 
-    /// Makes the partitions of the next days.
-    pub async fn make_days(&self, now: Timestamp) -> Result<(), StoreError> {
+    async fn make_days(&self, now: Timestamp) -> Result<(), StoreError> {
         if !self.tidies_up() {
             return Ok(());
         }
         create(&self.pool, self.shared.id_times().first_at(now)).await
     }
 
-    /// When the oldest day that is kept began.
-    pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
+    async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
         let times = self.shared.id_times();
         Ok(days(&self.client().await?).await?.first().map(|day| times.of(day.first_id())))
     }
 
-    /// Drops the days that no account keeps. The rows of every account are looked at where some of them must go sooner; else
-    /// of those alone that keep them for a time of their own.
-    pub async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
+    async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
+        // Differs by necessity: the rows of every account are looked at only where some of them must go sooner than whole
+        // days. Else the removal by rows looks at accounts that keep them for a time of their own.
         if !self.tidies_up() {
             return Ok(None);
         }
@@ -126,7 +123,7 @@ impl Store {
         Ok(Some(PurgeRound { position: PurgePosition::start(everybody), failed_days }))
     }
 
-    pub async fn purge_old(
+    async fn purge_old(
         &self,
         keep: Retention,
         now: Timestamp,
@@ -159,7 +156,7 @@ impl Store {
         Ok(next)
     }
 
-    pub async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
+    async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
@@ -174,7 +171,7 @@ impl Store {
         Ok(missed + replays > 0)
     }
 
-    pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+    async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
@@ -185,7 +182,7 @@ impl Store {
         let (windows, calls) =
             ("DELETE FROM rate_windows WHERE ends_at < $1", "DELETE FROM calls_in_flight WHERE expires_at < $1");
         let done = [
-            super::follow::forget_changes(&db, now).await,
+            super::change_feed::forget_changes(&db, now).await,
             execute(&db, windows, &[&old]).await.map(drop),
             execute(&db, calls, &[&now.as_millis()]).await.map(drop),
             self.take_back_cancelled(&db).await,
@@ -196,12 +193,59 @@ impl Store {
         if more { Ok(true) } else { done.into_iter().collect::<Result<(), _>>().map(|()| false) }
     }
 
+    async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let sql = "DELETE FROM audit_log WHERE key IN (SELECT key FROM audit_log WHERE created_at < $1 LIMIT $2)";
+        Ok(execute(&self.client().await?, sql, &[&cutoff.as_millis(), &STEP]).await? > 0)
+    }
+
+    async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let (db, now) = (self.client().await?, self.now());
+        // One that somebody ends at this moment is passed by.
+        let sql = "WITH old AS MATERIALIZED (SELECT token FROM sessions WHERE expires_at <= $1 OR seen_at <= $2 LIMIT $3 \
+                   FOR UPDATE SKIP LOCKED) DELETE FROM sessions s USING old o WHERE s.token = o.token";
+        let sessions = execute(&db, sql, &[&now.as_millis(), &now.minus(idle).as_millis(), &STEP]).await?;
+        let sql = "WITH old AS MATERIALIZED (SELECT token FROM portal_links WHERE expires_at <= $1 LIMIT $2 \
+                   FOR UPDATE SKIP LOCKED) DELETE FROM portal_links p USING old o WHERE p.token = o.token";
+        let links = execute(&db, sql, &[&now.as_millis(), &STEP]).await?;
+        Ok(sessions + links > 0)
+    }
+
+    async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
+        if !self.tidies_up() {
+            return Ok(false);
+        }
+        let db = self.client().await?;
+        let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
+                   (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
+                   WHERE length = $1 AND slot < $2 LIMIT $3)";
+        let mut gone = 0;
+        for (length, kept) in SLOTS {
+            gone += execute(&db, sql, &[&millis(length), &now.minus(kept).as_millis(), &STEP]).await?;
+        }
+        Ok(gone > 0)
+    }
+}
+
+impl Store {
+    fn tidies_up(&self) -> bool {
+        self.shared.inbox.is_none() || self.node.is_first()
+    }
+
     /// Removes what cancelled replays have left in the queue.
     async fn take_back_cancelled(&self, db: &Object) -> Result<(), StoreError> {
-        let sql = "SELECT DISTINCT q.replay FROM queue q JOIN replays r ON r.key = q.replay \
-                   WHERE q.attempt = 0 AND q.lease IS NULL AND r.status = 3";
+        let sql = concat!(
+            "SELECT DISTINCT q.replay FROM queue q JOIN replays r ON r.key = q.replay WHERE q.attempt = 0 AND \
+             q.lease IS NULL AND r.status = ",
+            literal!(ReplayStatus::Cancelled)
+        );
         let left = rows(db, sql, &[]).await?.iter().map(|row| get(row, "replay")).collect::<Result<_, _>>()?;
-        super::replay::take_back(&self.pool, &self.shared, left).await
+        super::cancellation::take_back(&self.pool, &self.shared, left).await
     }
 }
 
@@ -298,19 +342,24 @@ async fn purge_account_step(
 async fn purge_deliveries(db: &mut Object, at: PurgePosition, end: i64) -> Result<Option<i64>, StoreError> {
     let tx = db.transaction().await?;
     super::partitions::lock(&tx).await?;
-    let sql = "SELECT id, status > 1 AS goes FROM deliveries WHERE account = $1 AND id > $2 AND id < $3 \
-               ORDER BY id LIMIT $4";
+    let sql = concat!(
+        "SELECT id, ",
+        is_finished!("status"),
+        " AS goes FROM deliveries WHERE account = $1 AND id > $2 AND id < $3 ORDER BY id LIMIT $4"
+    );
     let (go, last) = look(&tx, sql, &[&at.account, &at.after, &end, &LOOK]).await?;
     if !go.is_empty() {
         // One that is being sent again at this moment is passed by, or found to be open.
-        let sql = "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE account = $1 AND id = ANY($2) \
-                   AND status > 1 ORDER BY id FOR UPDATE SKIP LOCKED), \
-                   a AS (DELETE FROM attempts a USING old o WHERE a.account = o.account AND a.delivery = o.id), \
-                   gone AS (DELETE FROM deliveries d USING old o WHERE d.account = o.account AND d.id = o.id \
-                   RETURNING d.account, d.endpoint) \
-                   INSERT INTO counters AS c (account, endpoint, shard, total) \
-                   SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint ORDER BY account, endpoint \
-                   ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total";
+        let sql = concat!(
+            "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE account = $1 AND id = ANY($2) AND ",
+            is_finished!("status"),
+            " ORDER BY id FOR UPDATE SKIP LOCKED), a AS (DELETE FROM attempts a USING old o WHERE a.account = \
+             o.account AND a.delivery = o.id), gone AS (DELETE FROM deliveries d USING old o WHERE d.account = \
+             o.account AND d.id = o.id RETURNING d.account, d.endpoint) INSERT INTO counters AS c (account, \
+             endpoint, shard, total) SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint \
+             ORDER BY account, endpoint ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + \
+             excluded.total"
+        );
         execute(&tx, sql, &[&at.account, &go]).await?;
     }
     tx.commit().await?;
@@ -350,7 +399,7 @@ async fn purge_events(db: &mut Object, at: PurgePosition, end: i64) -> Result<Op
 async fn look(
     db: &impl GenericClient,
     sql: &str,
-    parameters: super::Params<'_>,
+    parameters: super::sql::Params<'_>,
 ) -> Result<(Vec<i64>, Option<i64>), StoreError> {
     let mut looked_at = Vec::new();
     for row in rows(db, sql, parameters).await? {
@@ -367,15 +416,20 @@ async fn purge_payloads(db: &mut Object, account: i64, gone: i64, end: i64) -> R
     let ids = ids(&tx, sql, &[&account, &gone, &end, &STEP]).await?;
     let Some(&last) = ids.last() else { return Ok(None) };
     // In a statement of its own: whoever sends one again holds its event, or is seen.
-    let sql = "DELETE FROM payloads p USING events e WHERE p.account = $1 AND p.event = ANY($2) AND e.account = $1 \
-               AND e.id = p.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = $1 AND q.delivery = ANY(e.deliveries)) \
-               AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL AND d.status < 2)";
+    let sql = concat!(
+        "DELETE FROM payloads p USING events e WHERE p.account = $1 AND p.event = ANY($2) AND e.account = $1 AND \
+         e.id = p.event AND NOT EXISTS (SELECT 1 FROM queue q WHERE q.account = $1 AND q.delivery = \
+         ANY(e.deliveries)) AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL \
+         AND ",
+        is_open!("d.status"),
+        ")"
+    );
     execute(&tx, sql, &[&account, &ids]).await?;
     execute(&tx, "UPDATE accounts SET payloads_gone = $2 WHERE key = $1", &[&account, &last]).await?;
     tx.commit().await?;
     Ok(Some(last))
 }
 
-async fn ids(db: &impl GenericClient, sql: &str, parameters: super::Params<'_>) -> Result<Vec<i64>, StoreError> {
+async fn ids(db: &impl GenericClient, sql: &str, parameters: super::sql::Params<'_>) -> Result<Vec<i64>, StoreError> {
     rows(db, sql, parameters).await?.iter().map(|row| get(row, "id")).collect()
 }

@@ -1,32 +1,26 @@
 //! One address in several accounts: the users that it has, and the sessions that one sign-in offers. `users` has the rest.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::Transaction;
-
+use super::Store;
+use super::sql::{execute, get, one, row, rows};
 use super::users::{COLUMNS, FROM, SIGN_IN, THERE, add_session, take_step, user_from_row};
-use super::{Store, execute, get, one, row, rows};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountKey, UserId};
-use crate::domain::secret::Keyring;
 use crate::domain::user::{Email, User};
 use crate::store::shared::Deed;
 use crate::store::values::{MAX_OPENED, OFFER_LIFE};
-use crate::store::{Credentials, PasswordHash, Proof, StoreError};
+use crate::store::{Credentials, Memberships, PasswordHash, Proof, StoreError};
 
-/// Tells the locks of addresses from other locks.
-const ADDRESS_LOCKS: i64 = 0x616c_6461_6264;
-
-impl Store {
-    pub async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
+impl Memberships for Store {
+    async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
         let sql = "SELECT password FROM users WHERE email = $1 AND password IS NOT NULL LIMIT 1";
         let found = row(&self.client().await?, sql, &[&email.as_str()]).await?;
         found.map(|found| get(&found, "password").map(PasswordHash)).transpose()
     }
 
-    pub async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
+    async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.email = $1 AND u.password = $2 AND {THERE} \
              ORDER BY coalesce(u.last_sign_in_at, 0) DESC, u.key LIMIT {MAX_OPENED}"
@@ -35,12 +29,12 @@ impl Store {
         found.iter().map(|found| self.credentials_from_row(found)).collect()
     }
 
-    pub async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
+    async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.email = $1 AND {THERE} ORDER BY u.key");
         rows(&self.client().await?, &sql, &[&email.as_str()]).await?.iter().map(user_from_row).collect()
     }
 
-    pub async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
+    async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
         let deed = Deed::of_user(&user, Action::UserSignInFailed).with_fields(&[wrong]);
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -49,11 +43,7 @@ impl Store {
         Ok(())
     }
 
-    pub fn keyring(&self) -> Arc<Keyring> {
-        self.shared.keyring()
-    }
-
-    pub async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
+    async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -72,16 +62,16 @@ impl Store {
         Ok(token)
     }
 
-    pub async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+    async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM {FROM} JOIN sessions s ON s.owner = u.key \
              WHERE s.token = $1 AND s.offered AND s.expires_at > $2 AND {THERE}"
         );
-        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
+        let parameters: super::sql::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
         row(&self.client().await?, &sql, parameters).await?.as_ref().map(user_from_row).transpose()
     }
 
-    pub async fn take_offer(&self, token: KeyHash, others: Vec<KeyHash>, lives: Duration) -> Result<(), StoreError> {
+    async fn take_offer(&self, token: KeyHash, others: Vec<KeyHash>, lives: Duration) -> Result<(), StoreError> {
         let (now, token) = (self.now(), token.as_bytes().as_slice());
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -99,20 +89,4 @@ impl Store {
         tx.commit().await?;
         Ok(())
     }
-}
-
-/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them. Whoever
-/// sets a password of the address meanwhile waits until the transaction ends.
-pub(super) async fn check_recipe(
-    tx: &Transaction<'_>,
-    email: &Email,
-    user: UserId,
-    password: &PasswordHash,
-) -> Result<(), StoreError> {
-    let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, $2))";
-    execute(tx, sql, &[&email.as_str(), &ADDRESS_LOCKS]).await?;
-    let sql = "SELECT 1 FROM users WHERE email = $1 AND id <> $2 AND password IS NOT NULL \
-               AND left(password, length($3::text) + 1) <> $3::text || '$' LIMIT 1";
-    let other = row(tx, sql, &[&email.as_str(), &user.0, &password.recipe()]).await?;
-    if other.is_some() { Err(StoreError::OtherRecipe) } else { Ok(()) }
 }

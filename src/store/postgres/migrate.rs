@@ -9,62 +9,11 @@ use deadpool_postgres::{GenericClient, Object, Pool};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 
-use super::{admin, get, one, privileges, row};
+use super::migrations::{MIGRATIONS, Migration, Step, newest, newest_of, step};
+use super::privileges;
+use super::sql::{get, one, row};
 use crate::store::compatible::{Fit, Versions};
 use crate::store::{OpenError, StoreError};
-
-/// One migration. Its file has one step or several: a line `-- step` stands between two.
-///
-/// A step is one transaction. A step that begins with `CREATE INDEX CONCURRENTLY` is that one statement, and runs outside
-/// of a transaction. The version is written with the last step. Each step of a migration with several can be run again,
-/// because an interrupted migration starts at its first step; an index that was left half built is dropped and built anew.
-pub(super) struct Migration {
-    name: &'static str,
-    pub sql: &'static str,
-    /// The oldest program that may work on the database from then on; 0 where the migration changes nothing about that.
-    minimum: i64,
-}
-
-/// Twins of SQLite's, of the same names. Forward only; the number in the name is the version.
-pub(super) const MIGRATIONS: &[Migration] = &[
-    Migration { name: "0001_initial", sql: include_str!("../../../migrations/postgres/0001_initial.sql"), minimum: 0 },
-    Migration { name: "0002_replay", sql: include_str!("../../../migrations/postgres/0002_replay.sql"), minimum: 0 },
-    Migration { name: "0003_log", sql: include_str!("../../../migrations/postgres/0003_log.sql"), minimum: 0 },
-    Migration { name: "0004_people", sql: include_str!("../../../migrations/postgres/0004_people.sql"), minimum: 0 },
-    Migration { name: "0005_leased", sql: include_str!("../../../migrations/postgres/0005_leased.sql"), minimum: 0 },
-    Migration {
-        name: "0006_counters",
-        sql: include_str!("../../../migrations/postgres/0006_counters.sql"),
-        minimum: 0,
-    },
-    Migration { name: "0007_events", sql: include_str!("../../../migrations/postgres/0007_events.sql"), minimum: 0 },
-    Migration { name: "0008_lists", sql: include_str!("../../../migrations/postgres/0008_lists.sql"), minimum: 0 },
-    Migration { name: "0009_days", sql: include_str!("../../../migrations/postgres/0009_days.sql"), minimum: 0 },
-    Migration { name: "0010_counts", sql: include_str!("../../../migrations/postgres/0010_counts.sql"), minimum: 0 },
-    Migration {
-        name: "0011_compatible",
-        sql: include_str!("../../../migrations/postgres/0011_compatible.sql"),
-        minimum: 0,
-    },
-    Migration {
-        name: "0012_id_offsets",
-        sql: include_str!("../../../migrations/postgres/0012_id_offsets.sql"),
-        minimum: 0,
-    },
-    Migration {
-        name: "0014_memberships",
-        sql: include_str!("../../../migrations/postgres/0014_memberships.sql"),
-        minimum: 0,
-    },
-    Migration {
-        name: "0015_portal_links",
-        sql: include_str!("../../../migrations/postgres/0015_portal_links.sql"),
-        minimum: 0,
-    },
-];
-
-/// Stands between two steps of a migration's file, on a line of its own.
-const STEP: &str = "-- step";
 
 /// The key of the lock under which one process migrates.
 const MIGRATION_LOCK: i64 = 0x616c_6461_6261;
@@ -75,11 +24,13 @@ const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 /// How long every [`LONG_TRY`]th try waits: PostgreSQL cancels an autovacuum that stands in the way only for those that have
 /// waited for `deadlock_timeout`, one second by default.
 const LONG_LOCK_TIMEOUT: Duration = Duration::from_millis(1_200);
+
 const LONG_TRY: u32 = 5;
 
 /// The first pause between two tries; it doubles up to [`LONGEST_PAUSE`]. A step then holds others up for less than a tenth
 /// of the time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a step is tried before the migration gives up. Whoever holds a lock for longer will not be waited out.
@@ -96,61 +47,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(2 * 3_600);
 const LOCK_POLL: Duration = Duration::from_millis(250);
 
 /// After the minimum was raised, before the first step: by then nodes below it have seen it or lost their lease.
-const NODES_STOP: Duration = super::node::LEASE;
-
-/// What a step of a migration is.
-#[derive(PartialEq, Debug)]
-enum Step<'a> {
-    Transaction(&'a str),
-    /// Builds the index of this name beside writers.
-    Index {
-        name: &'a str,
-        sql: &'a str,
-    },
-}
-
-impl Migration {
-    fn version(&self) -> i64 {
-        self.name[..4].parse().expect("a migration's name begins with its number")
-    }
-
-    fn steps(&self) -> Vec<Step<'static>> {
-        let mut steps = vec![];
-        let mut rest = self.sql;
-        while !rest.is_empty() {
-            let end = rest.match_indices(STEP).map(|(at, _)| at).find(|at| is_a_line(rest, *at)).unwrap_or(rest.len());
-            steps.push(step(&rest[..end]));
-            rest = rest.get(end + STEP.len()..).unwrap_or("");
-        }
-        steps
-    }
-}
-
-/// Whether the step's mark at this place is a line of its own.
-fn is_a_line(text: &str, at: usize) -> bool {
-    let after = text[at + STEP.len()..].chars().next();
-    (at == 0 || text[..at].ends_with('\n')) && after.is_none_or(|next| next == '\n')
-}
-
-fn step(sql: &str) -> Step<'_> {
-    let statement = sql.lines().find(|line| !line.is_empty() && !line.starts_with("--")).unwrap_or("");
-    let index = ["CREATE INDEX CONCURRENTLY ", "CREATE UNIQUE INDEX CONCURRENTLY "]
-        .iter()
-        .find_map(|begin| statement.strip_prefix(begin));
-    match index.and_then(|rest| rest.split_whitespace().next()) {
-        Some(name) => Step::Index { name, sql },
-        None => Step::Transaction(sql),
-    }
-}
-
-/// This program's own version.
-pub(super) fn newest() -> i64 {
-    newest_of(MIGRATIONS)
-}
-
-fn newest_of(migrations: &[Migration]) -> i64 {
-    migrations.last().map_or(0, Migration::version)
-}
+const NODES_STOP: Duration = super::lease::LEASE;
 
 /// The oldest program that may work on the database.
 pub(super) async fn minimum(db: &impl GenericClient) -> Result<i64, StoreError> {
@@ -243,7 +140,7 @@ async fn create(db: &mut Object, migrations: &[Migration]) -> Result<(), OpenErr
     let failed = |error: tokio_postgres::Error| explained("the first migration", error);
     let tx = db.transaction().await.map_err(failed)?;
     create_tables(&tx, migrations).await.map_err(failed)?;
-    admin::add_initial_event_types(&tx).await.map_err(cannot)?;
+    super::catalog_rows::add_initial_event_types(&tx).await.map_err(cannot)?;
     tx.commit().await.map_err(failed)
 }
 

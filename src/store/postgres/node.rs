@@ -15,16 +15,15 @@ use deadpool_postgres::Pool;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::follow::Follower;
+use super::change_feed::ChangeFeed;
 use super::ids::Given;
-use super::{execute, get, migrate, one, rows};
+use super::lease::LEASE;
+use super::migrate;
+use super::sql::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::store::StoreError;
-use crate::store::inbox::{Names, Nudge, Share};
+use crate::store::inbox::{InMemoryDeliveries, Nudge, Share};
 use crate::store::shared::Shared;
-
-/// A node that was not heard of for this long has lost its leases.
-pub(super) const LEASE: Duration = Duration::from_secs(10);
 
 /// It stops sending so much earlier.
 const MARGIN: Duration = Duration::from_secs(3);
@@ -76,7 +75,7 @@ pub(super) struct Node {
     /// Whether it is the first of the nodes, which tidies up.
     first: AtomicBool,
     /// What is in the memory of this node.
-    names: Names,
+    in_memory: InMemoryDeliveries,
     /// Leased to this node and not in its memory, when it was last looked.
     astray: Mutex<BTreeSet<i64>>,
     /// How many deliver, and which of them this is.
@@ -123,7 +122,7 @@ impl Node {
 
     /// Whether the database admits this program, as of the last heartbeat.
     pub fn check_admitted(&self) -> Result<(), StoreError> {
-        let (own, minimum) = (migrate::newest(), self.minimum.load(Ordering::Relaxed));
+        let (own, minimum) = (super::migrations::newest(), self.minimum.load(Ordering::Relaxed));
         if own < minimum { Err(StoreError::Outdated { own, minimum }) } else { Ok(()) }
     }
 
@@ -140,8 +139,8 @@ impl Node {
     }
 
     /// What is in the memory of this node.
-    pub fn names(&self) -> &Names {
-        &self.names
+    pub fn in_memory(&self) -> &InMemoryDeliveries {
+        &self.in_memory
     }
 
     /// The ids that this process has given out.
@@ -233,7 +232,7 @@ impl Node {
                    coalesce(min(key), 0) AS first FROM nodes WHERE delivers AND seen_at >= 0";
         let found = one(db, sql, &[&self.key()]).await?;
         self.first.store(get::<i64>(&found, "first")? == self.key(), Ordering::Relaxed);
-        let share = Share { nodes: super::whole(&found, "nodes")?, index: super::whole(&found, "before")? };
+        let share = Share { nodes: super::sql::whole(&found, "nodes")?, index: super::sql::whole(&found, "before")? };
         let before = self.share.lock().unwrap_or_else(PoisonError::into_inner).replace(share);
         if let Some(inbox) = &shared.inbox
             && before != Some(share)
@@ -253,7 +252,7 @@ impl Node {
     async fn free_astray(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let Some(lease) = self.lease() else { return Ok(()) };
         let mut db = pool.get().await?;
-        for endpoint in super::turn::pass_stalled(&mut db, &shared.fifo_heads, shared.clock.now()).await? {
+        for endpoint in super::fifo::pass_stalled(&mut db, &shared.fifo_heads, shared.clock.now()).await? {
             if let Some(inbox) = &shared.inbox {
                 inbox.send(Nudge::Due(endpoint, shared.clock.now()));
             }
@@ -261,13 +260,13 @@ impl Node {
         let mut astray = BTreeSet::new();
         for row in rows(&db, "SELECT delivery FROM queue WHERE lease = $1", &[&lease]).await? {
             let id: i64 = get(&row, "delivery")?;
-            if !self.names.contains(DeliveryId(id)) {
+            if !self.in_memory.contains(DeliveryId(id)) {
                 astray.insert(id);
             }
         }
         let before =
             std::mem::replace(&mut *self.astray.lock().unwrap_or_else(PoisonError::into_inner), astray.clone());
-        let still = |id: &&i64| before.contains(id) && !self.names.contains(DeliveryId(**id));
+        let still = |id: &&i64| before.contains(id) && !self.in_memory.contains(DeliveryId(**id));
         let lost: Vec<i64> = astray.iter().filter(still).copied().collect();
         if lost.is_empty() {
             return Ok(());
@@ -351,7 +350,7 @@ async fn free_step(pool: &Pool, shared: &Shared, key: i64, step: i64) -> Result<
         endpoints.insert(EndpointKey(get(row, "endpoint")?));
         replays.extend(get::<Option<i64>>(row, "replay")?);
     }
-    super::replay::take_back(pool, shared, replays).await?;
+    super::cancellation::take_back(pool, shared, replays).await?;
     if let Some(inbox) = &shared.inbox {
         for endpoint in endpoints {
             inbox.send(Nudge::Due(endpoint, shared.clock.now()));
@@ -398,8 +397,8 @@ pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<i64, Sto
 }
 
 /// Keeps the node alive and the view up to date until the store is dropped.
-pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, follower: &Arc<Follower>) {
-    node.keep(tokio::spawn(super::follow::keep_up(Arc::downgrade(follower))));
+pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, change_feed: &Arc<ChangeFeed>) {
+    node.keep(tokio::spawn(super::change_feed::keep_up(Arc::downgrade(change_feed))));
     if node.key() != 0 {
         node.keep(tokio::spawn(live(pool.clone(), shared.clone(), Arc::downgrade(node))));
     }
@@ -423,7 +422,7 @@ async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
             }
             Ok(())
         };
-        let beaten = super::in_time(beating).await;
+        let beaten = super::time_limit::in_time(beating).await;
         if let Err(error) = &beaten {
             tracing::warn!(%error, "the database could not be told that this node is alive");
         }
@@ -436,13 +435,13 @@ async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
                 }
                 node.take_over(&pool, &shared, FREEING).await
             };
-            if let Err(error) = super::in_time(taking_over).await {
+            if let Err(error) = super::time_limit::in_time(taking_over).await {
                 tracing::warn!(%error, "what dead nodes left could not be taken over, and is tried again");
             }
         }
         if beaten.is_ok()
             && beat % SWEEP_EVERY == SWEEP_EVERY - 1
-            && let Err(error) = super::in_time(node.free_astray(&pool, &shared)).await
+            && let Err(error) = super::time_limit::in_time(node.free_astray(&pool, &shared)).await
         {
             tracing::warn!(%error, "what a lost write leased could not be looked for, and is tried again");
         }

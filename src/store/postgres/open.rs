@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use super::change_feed::ChangeFeed;
 use super::connect::Connector;
-use super::follow::Follower;
+use super::endpoint_memory::EndpointMemory;
+use super::freshness::Freshness;
 use super::node::Node;
 use super::positions::Positions;
 use super::reads::Reads;
-use super::target::Seen;
-use super::url::PostgresUrl;
-use super::{Store, admin, counters, follow, herald, ids, intake, migrate, node, partitions, require};
+use super::{Store, admin, change_feed, counters, event_writer, ids, migrate, node, notifier, partitions, require};
 use crate::domain::audit::Origin;
+use crate::store::postgres_url::PostgresUrl;
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::store::{OpenError, OpenOptions};
@@ -34,10 +35,12 @@ impl Store {
         drop(db);
         let serves = options.serves;
         let shared = Arc::new(Shared::new(options, keyring));
-        let (view, rooms, positions) = (View::default(), super::Rooms::default(), Arc::<Positions>::default());
-        let (node, seen) = (Arc::new(Node::default()), Arc::new(Seen::default()));
-        let memory = (rooms.clone(), positions.clone());
-        let follower = Arc::new(Follower::new(own.clone(), view.clone(), shared.clone(), memory, seen.clone()));
+        let (view, endpoint_memory, positions) =
+            (View::default(), EndpointMemory::default(), Arc::<Positions>::default());
+        let (node, freshness) = (Arc::new(Node::default()), Arc::new(Freshness::default()));
+        let memory = (endpoint_memory.clone(), positions.clone());
+        let change_feed =
+            Arc::new(ChangeFeed::new(own.clone(), view.clone(), shared.clone(), memory, freshness.clone()));
         node::follow_time(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
         let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;
         shared.set_id_times(ids::read_times(&db).await.map_err(|e| failed("cannot read", &e))?);
@@ -48,27 +51,40 @@ impl Store {
             partitions::create(&pool, first_id).await.map_err(|e| failed("cannot use", &e))?;
             node.join(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
         }
-        follower.refresh().await.map_err(|e| failed("cannot read", &e))?;
-        let herald = herald::start(own.clone());
-        let intake = intake::start(intake::Parts {
+        change_feed.refresh().await.map_err(|e| failed("cannot read", &e))?;
+        let notifier = notifier::start(own.clone());
+        let intake = event_writer::start(event_writer::Parts {
             pool: pool.clone(),
             view: view.clone(),
             shared: shared.clone(),
             node: node.clone(),
-            rooms: rooms.clone(),
-            herald: herald.clone(),
-            seen: seen.clone(),
+            endpoint_memory: endpoint_memory.clone(),
+            notifier: notifier.clone(),
+            freshness: freshness.clone(),
         });
-        node::start(&own, &shared, &node, &follower);
+        node::start(&own, &shared, &node, &change_feed);
         if serves {
             node.keep(tokio::spawn(counters::fold_on(pool.clone(), Arc::downgrade(&node))));
         }
-        node.keep(tokio::spawn(follow::listen(connector, Arc::downgrade(&follower))));
+        node.keep(tokio::spawn(change_feed::listen(connector, Arc::downgrade(&change_feed))));
         // A command beside the server would tell it each time.
         for warning in warnings.iter().filter(|_| serves) {
             tracing::warn!("{warning}");
         }
         let origin = Origin::default();
-        Ok(Self { pool, view, shared, node, follower, seen, intake, herald, rooms, positions, reads, origin })
+        Ok(Self {
+            pool,
+            view,
+            shared,
+            node,
+            change_feed,
+            freshness,
+            intake,
+            notifier,
+            endpoint_memory,
+            positions,
+            reads,
+            origin,
+        })
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Pool, Transaction};
 use tokio_postgres::error::SqlState;
 
-use super::{execute, get, rows};
+use super::sql::{execute, get, rows};
 use crate::clock::Random;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{clock_of, first_at_clock};
@@ -56,6 +56,7 @@ const ROUND_TRIES: u32 = 100;
 /// The pause between two tries, and what is added at random so that no rhythm of others meets all tries. A table is locked
 /// for at most a quarter of the time. Both stay below `idle_in_transaction_session_timeout` (`open.rs`).
 const LOCK_PAUSE: Duration = Duration::from_millis(150);
+
 const LOCK_PAUSE_RANDOM: Duration = Duration::from_millis(150);
 
 /// Rows of `missed` that one statement deletes when their day goes.

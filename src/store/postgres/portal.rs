@@ -1,31 +1,73 @@
-//! Portal links after they were made: what opens an account's pages, when it was first opened, and its end before its
-//! time.
+//! Portal links: they open an account's pages to somebody who is no user.
 
 use tokio_postgres::Row;
 
-use super::admin::{account, count, lock_account, offset};
-use super::{Store, corrupt, execute, get, row, rows, snapshot, time, when};
+use super::Store;
+use super::catalog_rows::{account, lock_account};
+use super::kept_answers::keep_effect;
+use super::sql::{corrupt, count, execute, get, offset, row, rows, snapshot, text, time, when};
+use super::users::hash_of;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
 use crate::domain::permission::Permissions;
 use crate::domain::user::{Color, PortalLink};
 use crate::store::shared::{Deed, words};
-use crate::store::{Page, Paged, StoreError};
+use crate::store::{Keep, NewPortalLink, Page, Paged, PortalLinks, StoreError, WithToken};
 
 /// The columns of a link, and its account where that is there.
 const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \
                      a.id AS account_id \
                      FROM portal_links p JOIN accounts a ON a.key = p.account AND a.deleted_at IS NULL";
 
-impl Store {
-    pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
+impl PortalLinks for Store {
+    async fn create_portal_link(
+        &self,
+        new: NewPortalLink,
+        keep: Option<Keep<WithToken<PortalLink>>>,
+    ) -> Result<WithToken<PortalLink>, StoreError> {
+        let now = self.now();
+        let mut client = self.client_for(Some(new.account)).await?;
+        let tx = client.transaction().await?;
+        let account = lock_account(&tx, new.account).await?.key;
+        let resource = PortalLink {
+            id: PortalLinkId::from_random(self.shared.random.array()),
+            account: new.account,
+            permissions: new.permissions,
+            brand: new.brand.map(text),
+            color: new.color,
+            frame_origins: new.frame_origins,
+            expires_at: now.plus(new.lives),
+            opened_at: None,
+        };
+        let token = self.draw_token();
+        let sql = "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at) \
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+        let parameters: super::sql::Params<'_> = &[
+            &hash_of(&token),
+            &resource.id.0,
+            &account.0,
+            &resource.permissions.to_column(),
+            &resource.brand,
+            &resource.color.map(|color| color.to_string()),
+            &resource.frame_origins.join(" "),
+            &resource.expires_at.as_millis(),
+        ];
+        execute(&tx, sql, parameters).await?;
+        let made = WithToken { resource, token: Some(token) };
+        self.audit(&tx, &Deed::of(account, Action::PortalLinkCreated, made.resource.id), now).await?;
+        keep_effect(&tx, keep, &made, now).await?;
+        tx.commit().await?;
+        Ok(made)
+    }
+
+    async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
         let sql = format!("{LINKS} WHERE p.token = $1 AND p.expires_at > $2");
-        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
+        let parameters: super::sql::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
         row(&self.client().await?, &sql, parameters).await?.as_ref().map(from_row).transpose()
     }
 
-    pub async fn portal_links(&self, owner: AccountId, page: Page) -> Result<Paged<PortalLink>, StoreError> {
+    async fn portal_links(&self, owner: AccountId, page: Page) -> Result<Paged<PortalLink>, StoreError> {
         let now = self.now().as_millis();
         let mut client = self.reader(Some(owner)).await?;
         let found = async {
@@ -43,7 +85,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn open_portal_link(&self, token: KeyHash) -> Result<(), StoreError> {
+    async fn open_portal_link(&self, token: KeyHash) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -57,7 +99,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn delete_portal_link(&self, owner: AccountId, id: PortalLinkId) -> Result<(), StoreError> {
+    async fn delete_portal_link(&self, owner: AccountId, id: PortalLinkId) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;

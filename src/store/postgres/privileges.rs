@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use deadpool_postgres::GenericClient;
 
-use super::migrate::{MIGRATIONS, Migration};
-use super::{get, one, rows};
+use super::migrations::{MIGRATIONS, Migration};
+use super::sql::{get, one, rows};
 use crate::store::{OpenError, StoreError};
 
 /// What is done with rows of every table.

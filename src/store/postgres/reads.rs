@@ -12,19 +12,10 @@ use deadpool_postgres::{Object, Pool};
 use tokio::runtime::Handle;
 
 use super::Store;
-use super::connect::Connector;
+use super::connect::{Connector, LIST_CONNECTIONS, SEARCH_CONNECTIONS};
 use crate::domain::id::AccountId;
 use crate::store::fair_slots::{Bounds, FairSlots, READ_PATIENCE, Slot};
 use crate::store::{SEARCH_TIMEOUT, StoreError};
-
-/// Connections for pages of lists, single resources and charts; and how many of them one account may use.
-const LIST_CONNECTIONS: (usize, usize) = (3, 2);
-
-/// The same for searches, which may read every row of an account.
-const SEARCH_CONNECTIONS: (usize, usize) = (3, 2);
-
-/// Connections of the pool for lists and searches.
-pub(super) const READ_CONNECTIONS: usize = LIST_CONNECTIONS.0 + SEARCH_CONNECTIONS.0;
 
 /// Connections of the main pool that calls of accounts may use; and how many of them one account may use. Such a call may
 /// wait for a lock.

@@ -3,28 +3,28 @@
 //! A step of a job looks for its next events, and then writes their deliveries and the job's new position in one commit, if
 //! the position is still the one that it started from: every node tries, one of them wins.
 
-use std::collections::BTreeSet;
-
-use deadpool_postgres::{GenericClient, Object, Pool, Transaction};
+use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 
-use super::admin::keep_effect;
+use super::cancellation::take_back_one;
+use super::change_feed::{Change, write_change};
 use super::endpoints::find;
-use super::follow::{Change, write_change};
 use super::ids::Ids;
+use super::kept_answers::keep_effect;
 use super::log::find_delivery;
-use super::notice::Told;
-use super::{Store, execute, get, number, one, parsed, row, rows, snapshot, time, turn, when};
+use super::operational_events::Told;
+use super::sql::{execute, get, number, one, parsed, row, rows, snapshot, time, when};
+use super::{Store, fifo};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
-use crate::store::inbox::Nudge;
-use crate::store::shared::{Deed, Shared, words};
+use crate::store::shared::{Deed, words};
+use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
-use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
+use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
 
 /// Events that one step looks at.
 const SCAN: i64 = 1_000;
@@ -53,8 +53,8 @@ struct Scan {
     up_to: Option<i64>,
 }
 
-impl Store {
-    pub async fn retry(
+impl Replays for Store {
+    async fn retry(
         &self,
         owner: AccountId,
         id: DeliveryId,
@@ -73,8 +73,11 @@ impl Store {
         let sql = "SELECT 1 FROM deliveries d JOIN events e ON e.account = d.account AND e.id = d.event \
                    JOIN accounts a ON a.key = d.account WHERE d.id = $1 AND a.id = $2 FOR KEY SHARE OF e";
         one(&tx, sql, &[&id.0, &owner.0]).await?;
-        let sql = "UPDATE deliveries d SET status = 1 FROM accounts a WHERE a.key = d.account AND d.id = $1 AND a.id = $2 \
-                   RETURNING d.account, d.endpoint";
+        let sql = concat!(
+            "UPDATE deliveries d SET status = ",
+            literal!(DeliveryStatus::Retrying),
+            " FROM accounts a WHERE a.key = d.account AND d.id = $1 AND a.id = $2 RETURNING d.account, d.endpoint"
+        );
         let retried = one(&tx, sql, &[&id.0, &owner.0]).await?;
         let (account, endpoint): (i64, i64) = (get(&retried, "account")?, get(&retried, "endpoint")?);
         let sql = "INSERT INTO queue (account, delivery, endpoint, event, size, attempt, due_at, replay) \
@@ -84,13 +87,17 @@ impl Store {
             return Err(StoreError::PayloadGone);
         }
         let mut due = vec![EndpointKey(endpoint)];
-        let sql = "SELECT 1 FROM endpoints WHERE key = $1 AND ordering = 1 FOR NO KEY UPDATE";
+        let sql = concat!(
+            "SELECT 1 FROM endpoints WHERE key = $1 AND ordering = ",
+            literal!(Ordering::Fifo),
+            " FOR NO KEY UPDATE"
+        );
         if row(&tx, sql, &[&endpoint]).await?.is_some() {
             // It goes before those that wait.
             let sql =
                 "UPDATE queue SET turn = endpoint, place = $3, due_at = NULL WHERE account = $1 AND delivery = $2";
-            execute(&tx, sql, &[&account, &id.0, &turn::FRONT]).await?;
-            due = turn::pass(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
+            execute(&tx, sql, &[&account, &id.0, &fifo::FRONT]).await?;
+            due = fifo::pass(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
         }
         let delivery = find_delivery(&tx, owner, id, &self.shared.id_times()).await?;
         self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
@@ -102,7 +109,7 @@ impl Store {
         Ok(delivery)
     }
 
-    pub async fn create_replay(
+    async fn create_replay(
         &self,
         owner: AccountId,
         endpoint: EndpointId,
@@ -136,7 +143,7 @@ impl Store {
         let sql = "INSERT INTO replays (id, account, endpoint, selection, status, from_at, to_at, first, last, position, \
                    total, created_at, finished_at) \
                    VALUES ($1, $2, $3, $4::bigint, $5::bigint, $6, $7, $8, $9, $10, $11, $12, $13)";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &id.0,
             &job.account,
             &job.endpoint.0,
@@ -161,11 +168,11 @@ impl Store {
         Ok(replay)
     }
 
-    pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
+    async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
         find_replay(&*self.client_for(Some(owner)).await?, owner, id).await
     }
 
-    pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
+    async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
@@ -186,7 +193,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
+    async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
         let mut client = self.client_for(Some(owner)).await?;
         let db = snapshot(&mut client).await?;
         let endpoint = find(&db, owner, id).await?;
@@ -199,12 +206,14 @@ impl Store {
             oldest_at: oldest.map(|id| self.shared.id_times().of(id)),
         })
     }
+}
 
-    pub async fn replay_wanted(&self) {
+impl ReplayWork for Store {
+    async fn replay_wanted(&self) {
         self.shared.replays.notified().await;
     }
 
-    pub async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
+    async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
         let sql = "SELECT r.key, r.endpoint, r.status FROM replays r JOIN endpoints e ON e.key = r.endpoint \
                    WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.endpoint, r.key";
         let mut open = Vec::new();
@@ -217,7 +226,7 @@ impl Store {
         Ok(open)
     }
 
-    pub async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
+    async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
         let mut client = self.client().await?;
         let db = snapshot(&mut client).await?;
         let Some(job) = job(&db, key).await? else { return Ok(Step::Finished) };
@@ -239,7 +248,9 @@ impl Store {
         }
         self.advance(&mut client, &job, &scan).await
     }
+}
 
+impl Store {
     /// Writes deliveries of what was found, and how far the job has come.
     async fn advance(&self, client: &mut Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
         let now = self.now();
@@ -276,11 +287,11 @@ impl Store {
                        SELECT $3, m.id, $4, m.event, length(p.body), CASE WHEN $8 THEN NULL ELSE $7::bigint END, $5, \
                        CASE WHEN $8 THEN $4 END, CASE WHEN $8 THEN nextval('turns') END FROM m CROSS JOIN LATERAL \
                        (SELECT body FROM payloads WHERE account = $3 AND event = m.event LIMIT 1) AS p";
-            let parameters: super::Params<'_> =
+            let parameters: super::sql::Params<'_> =
                 &[&ids, &events, &job.account, &job.endpoint.0, &job.key, &made, &now.as_millis(), &in_line];
             execute(&tx, sql, parameters).await?;
             if in_line {
-                turn::pass(&tx, &self.shared.fifo_heads, &[job.endpoint.0].into(), now).await?;
+                fifo::pass(&tx, &self.shared.fifo_heads, &[job.endpoint.0].into(), now).await?;
             }
         }
         let finished = scan.up_to.is_none() && unsent(&tx, job.key).await? == 0;
@@ -288,7 +299,7 @@ impl Store {
             if finished { (ReplayStatus::Completed, Some(before + made)) } else { (job.status, None) };
         let sql = "UPDATE replays SET position = $2, made = $3, status = $4::bigint, \
                    total = coalesce($5::bigint, greatest(total, $3)), finished_at = $6 WHERE key = $1";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &job.key,
             &scan.up_to.unwrap_or(job.last.max(job.position)),
             &(before + made),
@@ -303,39 +314,6 @@ impl Store {
         }
         Ok(if finished { Step::Finished } else { Step::Made(made.unsigned_abs()) })
     }
-}
-
-/// Removes what cancelled replays have made and nobody has begun to send.
-pub(super) async fn take_back(pool: &Pool, shared: &Shared, replays: BTreeSet<i64>) -> Result<(), StoreError> {
-    for replay in replays {
-        let mut client = pool.get().await?;
-        let tx = client.transaction().await?;
-        let lines = take_back_one(&tx, replay).await?;
-        tx.commit().await?;
-        for endpoint in turn::pass_afterwards(&mut client, &shared.fifo_heads, &lines, shared.clock.now()).await? {
-            if let Some(inbox) = &shared.inbox {
-                inbox.send(Nudge::Due(endpoint, shared.clock.now()));
-            }
-        }
-    }
-    shared.replays.notify_one();
-    Ok(())
-}
-
-/// Returns the lines from which something was taken.
-async fn take_back_one(tx: &Transaction<'_>, replay: i64) -> Result<BTreeSet<i64>, StoreError> {
-    // The lock first: whether it is cancelled is known when whoever cancels it has committed.
-    execute(tx, "SELECT 1 FROM replays WHERE key = $1 FOR UPDATE", &[&replay]).await?;
-    let sql = "WITH back AS (DELETE FROM queue q USING replays r WHERE q.replay = $1 AND q.attempt = 0 \
-               AND q.lease IS NULL AND r.key = $1 AND r.status = $2::bigint RETURNING q.account, q.delivery, q.endpoint, q.turn), \
-               gone AS (DELETE FROM deliveries d USING back b WHERE d.account = b.account AND d.id = b.delivery), \
-               counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-               SELECT account, endpoint, 0, -count(*) FROM back GROUP BY account, endpoint \
-               ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
-               made AS (UPDATE replays SET made = made - (SELECT count(*) FROM back) WHERE key = $1 \
-               AND EXISTS (SELECT 1 FROM back)) SELECT DISTINCT turn FROM back WHERE turn IS NOT NULL";
-    let lines = rows(tx, sql, &[&replay, &ReplayStatus::Cancelled.to_column()]).await?;
-    lines.iter().map(|row| get(row, "turn")).collect()
 }
 
 /// The endpoint's job as it would be now.
@@ -424,7 +402,7 @@ async fn candidates(
         let statuses: Vec<i16> = get(&row, "statuses")?;
         let statuses: Option<Vec<_>> =
             statuses.into_iter().map(|status| DeliveryStatus::from_column(status.into())).collect();
-        let statuses = statuses.ok_or_else(|| super::corrupt("status"))?;
+        let statuses = statuses.ok_or_else(|| super::sql::corrupt("status"))?;
         let takes = event_type != TEST_TYPE && job.selection.takes(job.types.contains(&event_type), &statuses);
         found.push((get(&row, "id")?, takes));
     }
@@ -459,7 +437,7 @@ async fn count(db: &Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
     };
     let sql = "UPDATE replays SET status = $2::bigint, position = $3, total = total + $4 \
                WHERE key = $1 AND position = $5 AND finished_at IS NULL";
-    let parameters: super::Params<'_> =
+    let parameters: super::sql::Params<'_> =
         &[&job.key, &status.to_column(), &position, &count_of(&scan.found), &job.position];
     execute(db, sql, parameters).await?;
     Ok(Step::Made(0))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_postgres::{AsyncMessage, Client};
 
 use super::connect::{Connection, Connector};
-use super::describe;
+use super::sql::describe;
 use crate::clock::Random;
 
 /// The one encoding that holds everything that a receiver may answer.

@@ -3,17 +3,18 @@
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
-use super::admin::account;
+use super::Store;
+use super::catalog_rows::account;
 use super::log::{delivery_from_row, shown};
-use super::{Store, column, corrupt, get, rows, search_failed, snapshot, text};
+use super::sql::{column, corrupt, get, rows, search_failed, snapshot, text};
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId, IdTimes};
 use crate::store::values::STRETCH;
-use crate::store::{MAX_PAGED_ROWS, Page, Paged, StoreError, Stretch};
+use crate::store::{MAX_PAGED_ROWS, Page, Paged, Search, StoreError, Stretch};
 
-impl Store {
-    pub async fn find_deliveries(
+impl Search for Store {
+    async fn find_deliveries(
         &self,
         owner: AccountId,
         filter: DeliveryFilter,
@@ -54,7 +55,7 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn walk_deliveries(
+    async fn walk_deliveries(
         &self,
         owner: AccountId,
         filter: DeliveryFilter,
@@ -70,7 +71,7 @@ impl Store {
             let sql = "SELECT id FROM deliveries WHERE account = $1 AND endpoint = ANY($2) AND id >= $3 AND id < $4 \
                        ORDER BY id DESC LIMIT $5";
             let most = i64::try_from(STRETCH).unwrap_or(i64::MAX);
-            let parameters: super::Params<'_> =
+            let parameters: super::sql::Params<'_> =
                 &[&condition.account, &condition.endpoints, &first.map_or(0, |id| id.0), &end, &most];
             let ids: Vec<i64> =
                 rows(&db, sql, parameters).await?.iter().map(|row| get(row, "id")).collect::<Result<_, _>>()?;

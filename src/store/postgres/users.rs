@@ -1,4 +1,4 @@
-//! People: users, what they sign in with, their sessions; and the links by which others come into an account's pages.
+//! People: users, what they sign in with, and their sessions.
 //!
 //! Nodes keep nothing of this in memory: a session that was ended is ended everywhere. Locks are taken in the order account,
 //! address, users by their keys, sessions: whoever holds a user's row may end their sessions, and nobody opens one meanwhile.
@@ -8,23 +8,21 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::admin::{account, count, keep_effect, lock_account, offset};
-use super::memberships::check_recipe;
-use super::{Store, corrupt, execute, get, one, row, rows, snapshot, text, time, when};
+use super::Store;
+use super::catalog_rows::{account, lock_account};
+use super::kept_answers::keep_effect;
+use super::sql::{corrupt, count, execute, get, offset, one, row, rows, snapshot, text, time, when};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
-use crate::domain::id::{AccountId, AccountKey, PortalLinkId, UserId};
+use crate::domain::id::{AccountId, AccountKey, UserId};
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Email, PortalLink, Role, User};
+use crate::domain::user::{Email, Role, User};
 use crate::store::shared::Deed;
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
-    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, StoreError, WithToken,
+    Credentials, Keep, NewUser, Page, Paged, PasswordHash, Proof, SignIn, SignInChange, StoreError, Users, WithToken,
 };
-
-/// Rows that one step removes.
-const STEP: i64 = 500;
 
 /// A user's columns, without what they sign in with.
 pub(super) const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
@@ -39,8 +37,8 @@ pub(super) const SIGN_IN: &str = "u.password, u.factor_key_id, u.factor_sealed";
 
 pub(super) const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
 
-impl Store {
-    pub async fn create_user(
+impl Users for Store {
+    async fn create_user(
         &self,
         new: NewUser,
         keep: Option<Keep<WithToken<User>>>,
@@ -59,7 +57,7 @@ impl Store {
         let token = new.password.is_none().then(|| self.draw_token());
         let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, updated_at) \
                    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT DO NOTHING";
-        let parameters: super::Params<'_> = &[
+        let parameters: super::sql::Params<'_> = &[
             &id.0,
             &account,
             &new.email.as_str(),
@@ -80,7 +78,7 @@ impl Store {
         Ok(made)
     }
 
-    pub async fn invite_user(
+    async fn invite_user(
         &self,
         owner: Option<AccountId>,
         id: UserId,
@@ -105,7 +103,7 @@ impl Store {
         Ok(invited)
     }
 
-    pub async fn users(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<User>, StoreError> {
+    async fn users(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<User>, StoreError> {
         let mut client = self.reader(owner).await?;
         let found = async {
             let db = snapshot(&mut client).await?;
@@ -122,13 +120,13 @@ impl Store {
         client.end(found)
     }
 
-    pub async fn user(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+    async fn user(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
         let db = self.client_for(owner).await?;
         let account = key_of(&*db, owner).await?;
         find(&*db, account, id).await
     }
 
-    pub async fn update_user(&self, owner: Option<AccountId>, id: UserId, role: Role) -> Result<User, StoreError> {
+    async fn update_user(&self, owner: Option<AccountId>, id: UserId, role: Role) -> Result<User, StoreError> {
         let now = self.now();
         let mut client = self.client_for(owner).await?;
         let tx = client.transaction().await?;
@@ -145,7 +143,7 @@ impl Store {
         Ok(changed)
     }
 
-    pub async fn delete_user(&self, owner: Option<AccountId>, id: UserId) -> Result<(), StoreError> {
+    async fn delete_user(&self, owner: Option<AccountId>, id: UserId) -> Result<(), StoreError> {
         let now = self.now();
         let mut client = self.client_for(owner).await?;
         let tx = client.transaction().await?;
@@ -160,7 +158,7 @@ impl Store {
         Ok(())
     }
 
-    pub async fn reset_second_factor(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+    async fn reset_second_factor(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -174,14 +172,16 @@ impl Store {
         tx.commit().await?;
         Ok(user)
     }
+}
 
-    pub async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
+impl SignIn for Store {
+    async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
         let sql = format!("SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.id = $1 AND {THERE}");
         let found = row(&self.client().await?, &sql, &[&id.0]).await?;
         found.map(|found| self.credentials_from_row(&found)).transpose()
     }
 
-    pub async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
+    async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         confirm(&tx, user, proof, session).await?;
@@ -189,18 +189,7 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn credentials_from_row(&self, row: &Row) -> Result<Credentials, StoreError> {
-        let user = user_from_row(row)?;
-        let sealed = match get::<Option<String>>(row, "factor_key_id")? {
-            Some(key_id) => Some(SealedSecret { key_id, bytes: get(row, "factor_sealed")? }),
-            None => None,
-        };
-        let second_factor = self.shared.open_factor(sealed.as_ref(), user.id);
-        let password = get::<Option<String>>(row, "password")?.map(PasswordHash);
-        Ok(Credentials { user, password, second_factor })
-    }
-
-    pub async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError> {
+    async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -221,7 +210,7 @@ impl Store {
         Ok(token)
     }
 
-    pub async fn session(&self, token: KeyHash, idle: Duration, touch: bool) -> Result<Option<User>, StoreError> {
+    async fn session(&self, token: KeyHash, idle: Duration, touch: bool) -> Result<Option<User>, StoreError> {
         let (now, token) = (self.now(), token.as_bytes().as_slice());
         let db = self.client().await?;
         let sql = format!(
@@ -241,13 +230,13 @@ impl Store {
         Ok((touched > 0).then_some(user))
     }
 
-    pub async fn sign_out(&self, token: KeyHash) -> Result<(), StoreError> {
+    async fn sign_out(&self, token: KeyHash) -> Result<(), StoreError> {
         let sql = "DELETE FROM sessions WHERE token = $1";
         execute(&self.client().await?, sql, &[&token.as_bytes().as_slice()]).await?;
         Ok(())
     }
 
-    pub async fn change_sign_in(
+    async fn change_sign_in(
         &self,
         user: UserId,
         change: SignInChange,
@@ -300,13 +289,13 @@ impl Store {
         Ok(())
     }
 
-    pub async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+    async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.invitation = $1 AND u.invited_until > $2 AND {THERE}");
-        let parameters: super::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
+        let parameters: super::sql::Params<'_> = &[&token.as_bytes().as_slice(), &self.now().as_millis()];
         row(&self.client().await?, &sql, parameters).await?.as_ref().map(user_from_row).transpose()
     }
 
-    pub async fn join(&self, token: KeyHash, password: PasswordHash, step: Option<i64>) -> Result<User, StoreError> {
+    async fn join(&self, token: KeyHash, password: PasswordHash, step: Option<i64>) -> Result<User, StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
@@ -325,60 +314,18 @@ impl Store {
         tx.commit().await?;
         Ok(user)
     }
+}
 
-    pub async fn create_portal_link(
-        &self,
-        new: NewPortalLink,
-        keep: Option<Keep<WithToken<PortalLink>>>,
-    ) -> Result<WithToken<PortalLink>, StoreError> {
-        let now = self.now();
-        let mut client = self.client_for(Some(new.account)).await?;
-        let tx = client.transaction().await?;
-        let account = lock_account(&tx, new.account).await?.key;
-        let resource = PortalLink {
-            id: PortalLinkId::from_random(self.shared.random.array()),
-            account: new.account,
-            permissions: new.permissions,
-            brand: new.brand.map(text),
-            color: new.color,
-            frame_origins: new.frame_origins,
-            expires_at: now.plus(new.lives),
-            opened_at: None,
+impl Store {
+    pub(super) fn credentials_from_row(&self, row: &Row) -> Result<Credentials, StoreError> {
+        let user = user_from_row(row)?;
+        let sealed = match get::<Option<String>>(row, "factor_key_id")? {
+            Some(key_id) => Some(SealedSecret { key_id, bytes: get(row, "factor_sealed")? }),
+            None => None,
         };
-        let token = self.draw_token();
-        let sql = "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-        let parameters: super::Params<'_> = &[
-            &hash_of(&token),
-            &resource.id.0,
-            &account.0,
-            &resource.permissions.to_column(),
-            &resource.brand,
-            &resource.color.map(|color| color.to_string()),
-            &resource.frame_origins.join(" "),
-            &resource.expires_at.as_millis(),
-        ];
-        execute(&tx, sql, parameters).await?;
-        let made = WithToken { resource, token: Some(token) };
-        self.audit(&tx, &Deed::of(account, Action::PortalLinkCreated, made.resource.id), now).await?;
-        keep_effect(&tx, keep, &made, now).await?;
-        tx.commit().await?;
-        Ok(made)
-    }
-
-    pub async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
-        if !self.tidies_up() {
-            return Ok(false);
-        }
-        let (db, now) = (self.client().await?, self.now());
-        // One that somebody ends at this moment is passed by.
-        let sql = "WITH old AS MATERIALIZED (SELECT token FROM sessions WHERE expires_at <= $1 OR seen_at <= $2 LIMIT $3 \
-                   FOR UPDATE SKIP LOCKED) DELETE FROM sessions s USING old o WHERE s.token = o.token";
-        let sessions = execute(&db, sql, &[&now.as_millis(), &now.minus(idle).as_millis(), &STEP]).await?;
-        let sql = "WITH old AS MATERIALIZED (SELECT token FROM portal_links WHERE expires_at <= $1 LIMIT $2 \
-                   FOR UPDATE SKIP LOCKED) DELETE FROM portal_links p USING old o WHERE p.token = o.token";
-        let links = execute(&db, sql, &[&now.as_millis(), &STEP]).await?;
-        Ok(sessions + links > 0)
+        let second_factor = self.shared.open_factor(sealed.as_ref(), user.id);
+        let password = get::<Option<String>>(row, "password")?.map(PasswordHash);
+        Ok(Credentials { user, password, second_factor })
     }
 
     /// Seals second factors with the current master key. Returns how many were sealed anew.
@@ -466,7 +413,7 @@ pub(super) async fn take_step(tx: &Transaction<'_>, user: i64, step: Option<i64>
 }
 
 /// What the database keeps of a token.
-fn hash_of(token: &PlainKey) -> Vec<u8> {
+pub(super) fn hash_of(token: &PlainKey) -> Vec<u8> {
     KeyHash::of(token.reveal()).as_bytes().to_vec()
 }
 
@@ -538,4 +485,23 @@ pub(super) fn user_from_row(row: &Row) -> Result<User, StoreError> {
         created_at: when(row, "created_at")?,
         updated_at: when(row, "updated_at")?,
     })
+}
+
+/// Tells the locks of addresses from other locks.
+pub(super) const ADDRESS_LOCKS: i64 = 0x616c_6461_6264;
+
+/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them. Whoever
+/// sets a password of the address meanwhile waits until the transaction ends.
+pub(super) async fn check_recipe(
+    tx: &Transaction<'_>,
+    email: &Email,
+    user: UserId,
+    password: &PasswordHash,
+) -> Result<(), StoreError> {
+    let sql = "SELECT pg_advisory_xact_lock(hashtextextended($1, $2))";
+    execute(tx, sql, &[&email.as_str(), &ADDRESS_LOCKS]).await?;
+    let sql = "SELECT 1 FROM users WHERE email = $1 AND id <> $2 AND password IS NOT NULL \
+               AND left(password, length($3::text) + 1) <> $3::text || '$' LIMIT 1";
+    let other = row(tx, sql, &[&email.as_str(), &user.0, &password.recipe()]).await?;
+    if other.is_some() { Err(StoreError::OtherRecipe) } else { Ok(()) }
 }

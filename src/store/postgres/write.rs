@@ -7,8 +7,10 @@ use deadpool_postgres::{GenericClient, Pool};
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::turn::Heads;
-use super::{column, owner, turn};
+use super::fifo;
+use super::fifo::Heads;
+use super::kept_answers::owner;
+use super::sql::column;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;
@@ -107,7 +109,7 @@ impl Write {
             return Ok(self.run(&db).await.map(|generation| Written { generation, due: Vec::new() }));
         }
         let tx = db.transaction().await?;
-        turn::lock(&tx, &lines).await?;
+        fifo::lock(&tx, &lines).await?;
         let generation = match self.run(&tx).await {
             Ok(generation) => generation,
             Err(error) => return Ok(Err(error)),
@@ -115,7 +117,7 @@ impl Write {
         if self.is_late(generation) {
             return Ok(Ok(Written { generation, due: Vec::new() }));
         }
-        let due = turn::pass(&tx, heads, &lines, self.now).await?;
+        let due = fifo::pass(&tx, heads, &lines, self.now).await?;
         tx.commit().await?;
         Ok(Ok(Written { generation, due }))
     }

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use super::Store;
-use super::book::{time, uuid};
+use super::catalog_rows::{
+    API_KEY_COLUMNS, account, account_from_row, api_key, api_key_from_row, api_keys, event_types,
+};
+use super::columns::{count, sql_offset, uuid};
+use super::tx::Tx;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
@@ -15,13 +19,10 @@ use crate::domain::retention::OwnRetention;
 use crate::domain::secret::Keyring;
 use crate::domain::time::Timestamp;
 use crate::store::shared::Deed;
-use crate::store::sqlite::writer::Tx;
-use crate::store::view::EventTypes;
-use crate::store::{Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
 
-impl Store {
-    /// Makes an account.
-    pub async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+impl Accounts for Store {
+    async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -29,7 +30,7 @@ impl Store {
                 let sql = "INSERT INTO accounts (id, name, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)";
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), name, tx.now.as_millis()])?;
                 let key = AccountKey(tx.db.last_insert_rowid());
-                tx.book.touch_account(key);
+                tx.cache.touch_account(key);
                 let retention = OwnRetention::default();
                 let account = Account { id, key, name, retention, created_at: tx.now, updated_at: tx.now };
                 tx.audit(&origin, &Deed::of(key, Action::AccountCreated, id))?;
@@ -39,8 +40,7 @@ impl Store {
             .await
     }
 
-    /// Changes an account.
-    pub async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
+    async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -62,15 +62,14 @@ impl Store {
             .await
     }
 
-    /// Deletes an account, its keys, users and endpoints at once, and the rest of what it owned in the background.
-    pub async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
+    async fn delete_account(&self, id: AccountId) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let account = account(tx.db, id)?;
                 for (_, key) in api_keys_where(tx.db, Some(account.key), None)? {
                     tx.db.execute("DELETE FROM api_keys WHERE id = ?1", [key.id.0.as_bytes()])?;
-                    tx.book.touch_api_key(key.id);
+                    tx.cache.touch_api_key(key.id);
                 }
                 let sql = "SELECT key FROM endpoints WHERE account = ?1 AND deleted_at IS NULL";
                 let keys: Vec<i64> = tx
@@ -84,20 +83,18 @@ impl Store {
                 super::users::forget(tx.db, account.key)?;
                 let sql = "UPDATE accounts SET deleted_at = ?2 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![account.key.0, tx.now.as_millis()])?;
-                tx.book.touch_account(account.key);
+                tx.cache.touch_account(account.key);
                 // What the account's own log says goes with it.
                 tx.audit(&origin, &Deed::of(None, Action::AccountDeleted, id))
             })
             .await
     }
 
-    /// One account.
-    pub async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
+    async fn account(&self, id: AccountId) -> Result<Account, StoreError> {
         self.read(Some(id), move |db| account(db, id)).await
     }
 
-    /// All accounts, newest first.
-    pub async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
+    async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
         self.read(None, move |db| {
             let total = count(db, "SELECT COUNT(*) FROM accounts WHERE deleted_at IS NULL", [])?;
             let sql = "SELECT * FROM accounts WHERE deleted_at IS NULL ORDER BY key DESC LIMIT ?1 OFFSET ?2";
@@ -108,8 +105,7 @@ impl Store {
         .await
     }
 
-    /// Makes an API key; the key itself is in this answer only.
-    pub async fn create_api_key(
+    async fn create_api_key(
         &self,
         new: NewApiKey,
         prefix: String,
@@ -143,7 +139,7 @@ impl Store {
                         new.expires_at.map(Timestamp::as_millis),
                         tx.now.as_millis(),
                     ])?;
-                tx.book.touch_api_key(id);
+                tx.cache.touch_api_key(id);
                 let resource = ApiKey {
                     id,
                     account,
@@ -162,8 +158,7 @@ impl Store {
             .await
     }
 
-    /// Keys of an account, newest first; of no account, the operators'.
-    pub async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
+    async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
         self.read(account_id, move |db| {
             let key = account_id.map(|id| account(db, id)).transpose()?.map(|account| account.key);
             let total = count(db, "SELECT COUNT(*) FROM api_keys WHERE account IS ?1", [key.map(|key| key.0)])?;
@@ -173,8 +168,7 @@ impl Store {
         .await
     }
 
-    /// Revokes a key of an account, or an operator's.
-    pub async fn delete_api_key(
+    async fn delete_api_key(
         &self,
         account_id: Option<AccountId>,
         id: ApiKeyId,
@@ -192,14 +186,13 @@ impl Store {
                     return Err(StoreError::AllowsMore);
                 }
                 tx.db.prepare_cached("DELETE FROM api_keys WHERE id = ?1")?.execute([id.0.as_bytes()])?;
-                tx.book.touch_api_key(id);
+                tx.cache.touch_api_key(id);
                 tx.audit(&origin, &Deed::of(key, Action::ApiKeyRevoked, id))
             })
             .await
     }
 
-    /// Notes when keys were last used.
-    pub async fn record_key_use(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
+    async fn record_key_use(&self, uses: Vec<(ApiKeyId, Timestamp)>) -> Result<(), StoreError> {
         self.writer
             .write(move |tx| {
                 for (id, at) in uses {
@@ -210,13 +203,10 @@ impl Store {
             })
             .await
     }
+}
 
-    /// Adds a type to the catalog.
-    pub async fn create_event_type(
-        &self,
-        new: EventType,
-        keep: Option<Keep<EventType>>,
-    ) -> Result<EventType, StoreError> {
+impl Catalog for Store {
+    async fn create_event_type(&self, new: EventType, keep: Option<Keep<EventType>>) -> Result<EventType, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -233,7 +223,7 @@ impl Store {
                 if added == 0 {
                     return Err(StoreError::Exists);
                 }
-                tx.book.touch_event_types();
+                tx.cache.touch_event_types();
                 tx.audit(&origin, &Deed::of(None, Action::EventTypeCreated, &new.name))?;
                 tx.keep(keep, &new)?;
                 Ok(new)
@@ -241,8 +231,7 @@ impl Store {
             .await
     }
 
-    /// Replaces a type's description, schema and example.
-    pub async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
+    async fn update_event_type(&self, entry: EventType) -> Result<EventType, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -259,22 +248,21 @@ impl Store {
                 if changed == 0 {
                     return Err(StoreError::NotFound);
                 }
-                tx.book.touch_event_types();
+                tx.cache.touch_event_types();
                 tx.audit(&origin, &Deed::of(None, Action::EventTypeUpdated, &entry.name))?;
                 Ok(entry)
             })
             .await
     }
 
-    /// Takes a type out of the catalog; who subscribes to it stays subscribed.
-    pub async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
+    async fn delete_event_type(&self, name: String) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 if tx.db.prepare_cached("DELETE FROM event_types WHERE name = ?1")?.execute([&name])? == 0 {
                     return Err(StoreError::NotFound);
                 }
-                tx.book.touch_event_types();
+                tx.cache.touch_event_types();
                 tx.audit(&origin, &Deed::of(None, Action::EventTypeDeleted, name))
             })
             .await
@@ -313,49 +301,8 @@ pub(super) fn check_master_keys(db: &Connection, keyring: &Keyring) -> Result<()
     })
 }
 
-pub(super) fn account(db: &Connection, id: AccountId) -> Result<Account, StoreError> {
-    let sql = "SELECT * FROM accounts WHERE id = ?1 AND deleted_at IS NULL";
-    Ok(db.prepare_cached(sql)?.query_row([id.0.as_bytes()], account_from_row)?)
-}
-
-fn account_from_row(row: &Row<'_>) -> rusqlite::Result<Account> {
-    Ok(Account {
-        id: AccountId(uuid(row, "id")?),
-        key: AccountKey(row.get("key")?),
-        name: row.get("name")?,
-        retention: own_retention(row)?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-        updated_at: Timestamp::from_millis(row.get("updated_at")?),
-    })
-}
-
-/// How long an account's history is kept, where it is not as long as the settings say.
-pub(super) fn own_retention(row: &Row<'_>) -> rusqlite::Result<OwnRetention> {
-    let read = |column| {
-        let keep: Option<i64> = row.get(column)?;
-        Ok::<_, rusqlite::Error>(keep.map(|keep| Duration::from_millis(keep.max(0).unsigned_abs())))
-    };
-    Ok(OwnRetention { deliveries: read("retention_deliveries")?, payloads: read("retention_payloads")? })
-}
-
 fn millis(keep: Duration) -> i64 {
     i64::try_from(keep.as_millis()).unwrap_or(i64::MAX)
-}
-
-const API_KEY_COLUMNS: &str =
-    "SELECT k.*, a.id AS account_id FROM api_keys k LEFT JOIN accounts a ON a.key = k.account";
-
-/// Every key, with its hash.
-pub(super) fn api_keys(db: &Connection) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
-    let mut statement = db.prepare_cached(API_KEY_COLUMNS)?;
-    let rows = statement.query_map([], api_key_from_row)?;
-    Ok(rows.collect::<Result<_, _>>()?)
-}
-
-pub(super) fn api_key(db: &Connection, id: ApiKeyId) -> Result<Option<(KeyHash, ApiKey)>, StoreError> {
-    let mut statement = db.prepare_cached(&format!("{API_KEY_COLUMNS} WHERE k.id = ?1"))?;
-    let mut rows = statement.query_map([id.0.as_bytes()], api_key_from_row)?;
-    Ok(rows.next().transpose()?)
 }
 
 fn api_keys_where(
@@ -370,50 +317,6 @@ fn api_keys_where(
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn api_key_from_row(row: &Row<'_>) -> rusqlite::Result<(KeyHash, ApiKey)> {
-    let account = match row.get::<_, Option<i64>>("account")? {
-        Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
-        None => None,
-    };
-    let key = ApiKey {
-        id: ApiKeyId(uuid(row, "id")?),
-        account,
-        name: row.get("name")?,
-        permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
-        hint: row.get("hint")?,
-        expires_at: time(row, "expires_at")?,
-        last_used_at: time(row, "last_used_at")?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-    };
-    Ok((KeyHash::from_bytes(row.get("hash")?), key))
-}
-
-pub(super) fn event_types(db: &Connection) -> Result<EventTypes, StoreError> {
-    let mut statement = db.prepare_cached("SELECT * FROM event_types")?;
-    let rows = statement.query_map([], |row| {
-        Ok(EventType {
-            name: row.get("name")?,
-            description: row.get("description")?,
-            schema: row.get("schema")?,
-            example: row.get("example")?,
-            created_at: Timestamp::from_millis(row.get("created_at")?),
-            updated_at: Timestamp::from_millis(row.get("updated_at")?),
-        })
-    })?;
-    let entries: Vec<EventType> = rows.collect::<Result<_, _>>()?;
-    Ok(entries.into_iter().map(|entry| (entry.name.clone(), entry)).collect())
-}
-
-/// A page's offset as SQL takes it.
-pub(super) fn sql_offset(page: Page) -> i64 {
-    i64::try_from(page.offset()).unwrap_or(i64::MAX)
-}
-
-pub(super) fn count(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<u64, StoreError> {
-    let total: i64 = db.prepare_cached(sql)?.query_row(params, |row| row.get(0))?;
-    Ok(u64::try_from(total).unwrap_or(0))
-}
-
 impl Tx<'_> {
     /// Keeps an answer in this transaction, when it was asked for.
     pub fn keep<T>(&self, keep: Option<Keep<T>>, effect: &T) -> Result<(), StoreError> {
@@ -423,7 +326,7 @@ impl Tx<'_> {
 
     /// Refuses when an answer is kept under this key.
     pub fn is_free(&self, scope: &crate::store::KeepScope) -> Result<(), StoreError> {
-        if super::intake::kept_answer(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
+        if super::calls::kept_answer(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
     }
 
     /// Keeps an answer that has no effect beside it.
@@ -439,7 +342,7 @@ impl Tx<'_> {
                  created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             )?
             .execute(params![
-                super::intake::owner(scope),
+                super::calls::owner(scope),
                 scope.path,
                 scope.key,
                 kept.body_hash,

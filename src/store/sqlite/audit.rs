@@ -3,18 +3,15 @@
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::Store;
-use super::admin::{account, count, sql_offset};
-use super::book::uuid;
-use super::writer::Tx;
+use super::catalog_rows::account;
+use super::columns::{count, sql_offset, uuid};
+use super::tx::Tx;
 use crate::domain::audit::{AuditEntry, AuditFilter, Origin};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
-use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, words};
+use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, entry_seen_by, words};
 use crate::store::values::STRETCH;
-use crate::store::{Page, Paged, StoreError, Stretch};
-
-/// Rows that one step removes.
-const STEP: i64 = 500;
+use crate::store::{AuditLog, Page, Paged, StoreError, Stretch};
 
 const COLUMNS: &str = "SELECT l.*, a.id AS account_id FROM audit_log l LEFT JOIN accounts a ON a.key = l.account";
 
@@ -44,8 +41,8 @@ impl Tx<'_> {
     }
 }
 
-impl Store {
-    pub async fn audit_log(
+impl AuditLog for Store {
+    async fn audit_log(
         &self,
         owner: Option<AccountId>,
         filter: AuditFilter,
@@ -64,15 +61,14 @@ impl Store {
             let (limit, offset) = (page.limit(), sql_offset(page));
             let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
             let mut statement = snapshot.prepare(&sql)?;
-            let rows =
-                statement.query_map(params_from_iter(&texts), |row| entry_from_row(row).map(|(_, entry)| entry))?;
-            let items = rows.collect::<Result<_, _>>()?;
+            let rows = statement.query_map(params_from_iter(&texts), |row| entry_from_row(row, owner))?;
+            let items = rows.map(|row| row.map(|(_, entry)| entry)).collect::<Result<_, _>>()?;
             Ok(if is_filtered { Paged::found(items, found) } else { Paged::exact(items, found) })
         })
         .await
     }
 
-    pub async fn walk_audit_log(
+    async fn walk_audit_log(
         &self,
         owner: Option<AccountId>,
         filter: AuditFilter,
@@ -87,22 +83,12 @@ impl Store {
             let before = before.unwrap_or(i64::MAX);
             let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
             let mut statement = snapshot.prepare(&sql)?;
-            let rows = statement.query_map(params_from_iter(&texts), entry_from_row)?;
+            let rows = statement.query_map(params_from_iter(&texts), |row| entry_from_row(row, owner))?;
             let (keys, items): (Vec<i64>, Vec<AuditEntry>) = rows.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
             let next = keys.last().copied().filter(|_| keys.len() == STRETCH);
             Ok(Stretch { items, next })
         })
         .await
-    }
-
-    pub async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
-        self.writer
-            .write(move |tx| {
-                let sql = "DELETE FROM audit_log WHERE key IN \
-                           (SELECT key FROM audit_log WHERE created_at < ?1 LIMIT ?2)";
-                Ok(tx.db.prepare_cached(sql)?.execute(params![cutoff.as_millis(), STEP])? > 0)
-            })
-            .await
     }
 }
 
@@ -120,7 +106,8 @@ fn seen(
     }
 }
 
-fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<(i64, AuditEntry)> {
+/// An entry as `owner` sees it, and its key.
+fn entry_from_row(row: &Row<'_>, owner: Option<AccountId>) -> rusqlite::Result<(i64, AuditEntry)> {
     let account = match row.get::<_, Option<Vec<u8>>>("account_id")? {
         Some(_) => Some(AccountId(uuid(row, "account_id")?)),
         None => None,
@@ -136,5 +123,5 @@ fn entry_from_row(row: &Row<'_>) -> rusqlite::Result<(i64, AuditEntry)> {
         request: row.get("request")?,
         created_at: Timestamp::from_millis(row.get("created_at")?),
     };
-    Ok((row.get("key")?, entry))
+    Ok((row.get("key")?, entry_seen_by(owner, entry)))
 }

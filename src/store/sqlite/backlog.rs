@@ -6,11 +6,11 @@ use rusqlite::params;
 
 use super::Store;
 use super::dispatch::next_due;
-use crate::store::{Backlog, DatabaseLoad, SEARCH_TIMEOUT, StoreError};
+use crate::store::inbox::Inbox;
+use crate::store::{Backlog, DatabaseLoad, Figures, SEARCH_TIMEOUT, StoreError};
 
-impl Store {
-    /// Deliveries of active endpoints that are due and wait in the database, of which `most` are counted.
-    pub async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
+impl Figures for Store {
+    async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
         let (active, now) = (self.view.active_endpoints(), self.shared.clock.now());
         self.read_in_background_within(SEARCH_TIMEOUT, move |db| {
             let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE endpoint = ?1 AND due_at IS NOT NULL \
@@ -30,8 +30,7 @@ impl Store {
         .await
     }
 
-    /// What waits for the database now.
-    pub fn database_load(&self) -> DatabaseLoad {
+    fn database_load(&self) -> DatabaseLoad {
         DatabaseLoad {
             calls_waiting: self.writer.waiting(),
             reads_waiting: self.readers.waiting(),
@@ -40,5 +39,13 @@ impl Store {
             // The writer shows what it commits.
             view_age: Duration::ZERO,
         }
+    }
+
+    fn in_memory(&self) -> usize {
+        self.shared.inbox.as_ref().map_or(0, Inbox::count)
+    }
+
+    fn nodes(&self) -> usize {
+        1
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::connection::KEPT_BYTES;
 use crate::store::StoreError;
 
 /// Transactions after which the log is moved. While it is synced, commits wait for the same disk: 6 ms with 100, which is what
@@ -24,9 +25,6 @@ const EVERY_BYTES: usize = 8 << 20;
 
 /// An idle log is moved after this long, and cut where it is longer than [`KEPT_BYTES`].
 const IDLE: Duration = Duration::from_secs(2);
-
-/// Bytes that the log's file keeps when it begins anew: as many as it has where writers wait for it to begin anew.
-pub(super) const KEPT_BYTES: i64 = 32 << 20;
 
 /// Pages of the log (4 KiB each) from which on it is to begin anew.
 const ANEW_PAGES: i64 = 1_024;
@@ -56,7 +54,7 @@ impl Checkpoints {
     /// Starts the checkpointer.
     pub fn start(path: &Path) -> Result<Self, StoreError> {
         let unavailable = |e: std::io::Error| StoreError::Unavailable(e.to_string());
-        let connection = super::open::checkpointer(path)?;
+        let connection = super::connection::checkpointer(path)?;
         let file = ManuallyDrop::new(File::open(path).map_err(unavailable)?);
         let nearly = Arc::<AtomicBool>::default();
         let (wake, woken) = sync_channel(1);
@@ -93,9 +91,9 @@ impl Checkpoints {
 
     /// Readers who begin from here on do not need the log any more.
     fn wait_for_readers(&mut self, connection: &Connection) {
-        let restarted = connection.busy_timeout(super::open::CHECKPOINT_TIMEOUT).is_ok()
+        let restarted = connection.busy_timeout(super::connection::CHECKPOINT_TIMEOUT).is_ok()
             && checkpoint(connection, "RESTART").is_some_and(|(log, moved)| log == moved);
-        if let Err(error) = connection.busy_timeout(super::BUSY_TIMEOUT) {
+        if let Err(error) = connection.busy_timeout(super::connection::BUSY_TIMEOUT) {
             tracing::error!(%error, "the writer's connection could not be set");
         }
         if !restarted {

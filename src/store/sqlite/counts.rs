@@ -5,24 +5,20 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::Store;
-use super::admin::account;
+use super::catalog_rows::account;
 use super::endpoints::find;
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::{Statistics, StoreError};
 
-/// Rows that one step removes.
-const STEP: i64 = 500;
-
-impl Store {
-    /// Adds to the counts of attempts. Those of endpoints that have gone are not counted any more.
-    pub async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
+impl Statistics for Store {
+    async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
         self.writer
             .write_hot(move |tx| {
                 let mut rows = Vec::with_capacity(counts.len() * SLOTS.len());
                 for (counted, attempts) in counts {
-                    let Some(endpoint) = tx.book.endpoint(counted.endpoint) else { continue };
+                    let Some(endpoint) = tx.cache.endpoint(counted.endpoint) else { continue };
                     let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
                     let Counted { endpoint: key, came, class, .. } = counted;
                     rows.extend(counted.slots().map(|(length, slot)| {
@@ -43,8 +39,7 @@ impl Store {
             .await
     }
 
-    /// The counts of an account's attempts, or of one endpoint's, in slots of `slot` from `from` on.
-    pub async fn attempt_counts(
+    async fn attempt_counts(
         &self,
         owner: AccountId,
         endpoint: Option<EndpointId>,
@@ -70,22 +65,5 @@ impl Store {
             Ok(counts)
         })
         .await
-    }
-
-    /// Forgets a step of counts that no chart shows any more. Returns whether there may be more.
-    pub async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
-        self.writer
-            .write(move |tx| {
-                let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
-                           (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
-                           WHERE length = ?1 AND slot < ?2 LIMIT ?3)";
-                let mut gone = 0;
-                for (length, kept) in SLOTS {
-                    let before = now.minus(kept).as_millis();
-                    gone += tx.db.prepare_cached(sql)?.execute(params![millis(length), before, STEP])?;
-                }
-                Ok(gone > 0)
-            })
-            .await
     }
 }

@@ -1,30 +1,25 @@
 //! What the engine asks: deliveries that are due, and outcomes written down. All of it is guarded by the lease.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
 use rusqlite::{Connection, params};
 
-use super::book::EndpointRow;
+use super::Store;
+use super::leases::release;
 use super::maintain::drop_spent_body;
-use super::notice::Failure;
-use super::turn::pass_turn;
-use super::writer::Tx;
-use super::{Store, lists};
+use super::operational_events::Failure;
+use super::tx::Tx;
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
-use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
-use crate::store::inbox::{Leased, Names, Place};
-use crate::store::{Claimed, Keep, Settled, Settlement, StoreError, Unattempted};
-
-/// After a delivery was given back, its endpoint is looked at again.
-const AGAIN: Duration = Duration::from_secs(1);
+use crate::store::inbox::{Leased, MemoryPermit};
+use crate::store::status::literal;
+use crate::store::{Claimed, Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
 
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
 const LATE: Duration = Duration::from_secs(3_600);
@@ -38,17 +33,14 @@ const DUE_AGAIN_AT_ONCE: usize = 500;
 /// Deliveries in one claim.
 pub const MAX_CLAIM: usize = 256;
 
-impl Store {
-    /// Leases deliveries of an endpoint that are due, the longest waiting first, as far as there is room in memory.
-    pub async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
+impl Dispatch for Store {
+    async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         self.writer.write_hot(move |tx| claim(tx, endpoint, limit.min(MAX_CLAIM))).await
     }
 
-    /// When each active endpoint's next delivery that waits in the store is due.
-    ///
-    /// What became due by a clock that was ahead is due at once: after a start, and where the clock was set back since the
-    /// last call.
-    pub async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+    async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
+        // What became due by a clock that was ahead is due at once: after a start, and where the clock was set back since
+        // the last call.
         if self.shared.was_set_back() {
             while self.make_due_again().await? {}
         }
@@ -65,6 +57,28 @@ impl Store {
         .await
     }
 
+    fn settle_window(&self) -> Duration {
+        // Differs by necessity: all writes share their commits anyway.
+        Duration::ZERO
+    }
+
+    async fn settle(
+        &self,
+        settlements: Arc<Vec<Settlement>>,
+        isolation: Isolation,
+    ) -> Result<Vec<Settled>, StoreError> {
+        match isolation {
+            Isolation::Shared => self.writer.write_hot(move |tx| settle(tx, &settlements)).await,
+            Isolation::Savepoint => self.writer.write(move |tx| settle(tx, &settlements)).await,
+        }
+    }
+
+    async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
+        self.writer.write_hot(move |tx| release(tx, deliveries.iter().map(|row| row.delivery))).await
+    }
+}
+
+impl Store {
     /// Makes a step of what is due too late because the clock was set back due now. Returns whether there may be more.
     ///
     /// Such a delivery was last attempted in the future, or was due at once in the future. One whose last attempt was in the
@@ -94,146 +108,6 @@ impl Store {
         }
         Ok(i64::try_from(late.len()).is_ok_and(|found| found == DUE_AGAIN))
     }
-
-    /// Writes outcomes, as `transition` decides. Each is written only if its lease still stands.
-    pub async fn settle(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
-        self.writer.write_hot(move |tx| settle(tx, &settlements)).await
-    }
-
-    /// The same in a savepoint: it fails alone.
-    pub async fn settle_isolated(&self, settlements: Arc<Vec<Settlement>>) -> Result<Vec<Settled>, StoreError> {
-        self.writer.write(move |tx| settle(tx, &settlements)).await
-    }
-
-    /// Writes the outcome of a test, and keeps the call's answer in the same commit.
-    pub async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
-        self.writer
-            .write(move |tx| {
-                // The book is not rolled back with a savepoint: what can fail comes first.
-                tx.keep(keep, &())?;
-                settle(tx, &[settlement])?;
-                Ok(())
-            })
-            .await
-    }
-
-    /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
-    pub async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
-        self.writer.write_hot(move |tx| release(tx, deliveries.iter().map(|row| row.delivery))).await
-    }
-}
-
-fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = DeliveryId>) -> Result<(), StoreError> {
-    let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 \
-               RETURNING endpoint, replay";
-    let mut replays = BTreeSet::new();
-    for id in deliveries {
-        let mut statement = tx.db.prepare_cached(sql)?;
-        let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
-        while let Some(row) = rows.next()? {
-            tx.forget_lease(id)?;
-            let endpoint = EndpointKey(row.get(0)?);
-            replays.extend(row.get::<_, Option<i64>>(1)?.map(|replay| (replay, endpoint)));
-            // It may have become active again while its deliveries were on their way back. A little later:
-            // what made this one come back may still be so.
-            if tx.book.endpoint(endpoint).is_some_and(EndpointRow::can_receive) {
-                tx.after.due.push((endpoint, tx.now.plus(AGAIN)));
-            }
-        }
-    }
-    let mut taken_back = Vec::new();
-    for (replay, endpoint) in replays {
-        taken_back.push((endpoint, take_back(tx, replay)?));
-    }
-    for (endpoint, _) in &taken_back {
-        if pass_turn(tx.db, *endpoint, tx.now)? {
-            tx.after.due.push((*endpoint, tx.now));
-        }
-    }
-    for (endpoint, count) in taken_back {
-        tx.book.gone(endpoint, count);
-    }
-    Ok(())
-}
-
-/// Deliveries that are leased to this process and that its memory does not hold. Outside of a transaction there are none,
-/// unless a write came to something of which its caller was told nothing.
-pub(super) fn lost_leases(db: &Connection, lease: i64, names: &Names) -> Result<Vec<DeliveryId>, StoreError> {
-    let sql = "SELECT d.id FROM listed_leases l JOIN deliveries d ON d.id = l.id WHERE d.lease = ?1 \
-               UNION ALL SELECT id FROM recent_deliveries WHERE lease = ?1";
-    let mut lost = Vec::new();
-    let mut statement = db.prepare_cached(sql)?;
-    let mut rows = statement.query([lease])?;
-    while let Some(row) = rows.next()? {
-        let id = DeliveryId(row.get(0)?);
-        if !names.contains(id) {
-            lost.push(id);
-        }
-    }
-    Ok(lost)
-}
-
-/// Makes lost deliveries due again.
-pub(super) fn free_lost(tx: &mut Tx<'_>, lost: &[DeliveryId]) -> Result<(), StoreError> {
-    tracing::warn!(deliveries = lost.len(), "leased deliveries were not in memory: they are due again");
-    release(tx, lost.iter().copied())
-}
-
-/// Removes what a replay has made and nobody has begun to send, if it was cancelled. Returns how many that were.
-pub(super) fn take_back(tx: &mut Tx<'_>, replay: i64) -> Result<i64, StoreError> {
-    let sql = "SELECT 1 FROM replays WHERE key = ?1 AND status = ?2";
-    if !tx.db.prepare_cached(sql)?.exists([replay, ReplayStatus::Cancelled.to_column()])? {
-        return Ok(0);
-    }
-    // What goes is counted as listed.
-    lists::list_recent(tx)?;
-    Ok(remove_unsent(tx.db, replay)?)
-}
-
-fn remove_unsent(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
-    let sql = "DELETE FROM deliveries WHERE replay = ?1 AND status = 0 AND lease IS NULL \
-               AND (SELECT status FROM replays WHERE key = ?1) = ?2";
-    let cancelled = ReplayStatus::Cancelled.to_column();
-    let unsent = db.prepare_cached(sql)?.execute([replay, cancelled])?;
-    let unsent = i64::try_from(unsent).unwrap_or(i64::MAX);
-    db.prepare_cached("UPDATE replays SET made = made - ?2 WHERE key = ?1")?.execute([replay, unsent])?;
-    Ok(unsent)
-}
-
-/// Frees what an earlier process had leased when it ended, and takes a lease number of its own.
-pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
-    db.execute_batch("BEGIN IMMEDIATE")?;
-    let freed = lists::void_leases(db, now)?;
-    // A replay that was cancelled while its deliveries were in memory.
-    let sql = "SELECT DISTINCT r.key, r.endpoint FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = 0 \
-               WHERE r.status = ?1";
-    let cancelled: Vec<(i64, i64)> = db
-        .prepare(sql)?
-        .query_map([ReplayStatus::Cancelled.to_column()], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<Result<_, _>>()?;
-    if !cancelled.is_empty() {
-        lists::write_lists(db)?;
-    }
-    for (replay, endpoint) in cancelled {
-        let taken_back = remove_unsent(db, replay)?;
-        let sql = "UPDATE endpoint_counters SET deliveries_total = deliveries_total - ?2 WHERE endpoint = ?1";
-        db.execute(sql, [endpoint, taken_back])?;
-    }
-    let lines: Vec<i64> = db
-        .prepare("SELECT DISTINCT turn FROM deliveries WHERE turn IS NOT NULL")?
-        .query_map([], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    for endpoint in lines {
-        pass_turn(db, EndpointKey(endpoint), now)?;
-    }
-    let sql = "INSERT INTO settings (name, value) VALUES ('lease', 1) \
-               ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
-    let lease = db.query_row(sql, [], |row| row.get(0))?;
-    db.execute_batch("COMMIT")?;
-    if freed > 0 {
-        tracing::info!(deliveries = freed, "took over deliveries that an earlier process had not finished");
-    }
-    Ok(lease)
 }
 
 pub(super) fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Option<Timestamp>> {
@@ -245,14 +119,14 @@ pub(super) fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Resu
 fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
     let Some(inbox) = &tx.shared.inbox else { return Ok(Claimed::default()) };
     // What is held stays where it is until its endpoint is active again, which nudges the engine.
-    let active = tx.book.endpoint(endpoint).filter(|row| row.can_receive());
-    let Some(held) = active.map(|row| row.held.clone()) else { return Ok(Claimed::default()) };
+    let active = tx.cache.endpoint(endpoint).filter(|row| row.can_receive());
+    let Some(memory) = active.map(|row| row.memory.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();
-    let named = |place: Option<Place>, id| place.map(|place| place.named(inbox.names(), id));
-    let room = |id, bytes| named(inbox.reserve(&held, bytes), id);
+    let named = |permit: Option<MemoryPermit>, id| permit.map(|permit| permit.named(inbox.in_memory(), id));
+    let room = |id, bytes| named(inbox.reserve(&memory, bytes), id);
     let full = find_due(tx, endpoint, FRESH, limit, room, &mut jobs)?;
     if !full && jobs.len() < limit {
-        let room = |id, bytes| named(inbox.reserve_replayed(&held, bytes), id);
+        let room = |id, bytes| named(inbox.reserve_replayed(&memory, bytes), id);
         find_due(tx, endpoint, REPLAYED, limit - jobs.len(), room, &mut jobs)?;
     }
     let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
@@ -261,13 +135,14 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
         tx.note_lease(leased.job.id)?;
     }
     let next_due = next_due(tx.db, endpoint)?;
-    held.note_stored(next_due.is_some_and(|at| at <= tx.now));
+    memory.note_stored(next_due.is_some_and(|at| at <= tx.now));
     Ok(Claimed { jobs, next_due })
 }
 
 /// What a replay has made and nobody has begun to send; and everything else, which goes before it.
-const REPLAYED: &str = "d.replay IS NOT NULL AND d.status = 0";
-const FRESH: &str = "(d.replay IS NULL OR d.status <> 0)";
+const REPLAYED: &str = concat!("d.replay IS NOT NULL AND d.status = ", literal!(DeliveryStatus::Pending));
+
+const FRESH: &str = concat!("(d.replay IS NULL OR d.status <> ", literal!(DeliveryStatus::Pending), ")");
 
 /// Takes due deliveries of one of these kinds as far as there is room. Returns whether there was no room for one.
 fn find_due(
@@ -275,7 +150,7 @@ fn find_due(
     endpoint: EndpointKey,
     kind: &str,
     limit: usize,
-    room: impl Fn(DeliveryId, usize) -> Option<Place>,
+    room: impl Fn(DeliveryId, usize) -> Option<MemoryPermit>,
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
@@ -287,7 +162,7 @@ fn find_due(
     let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), limit])?;
     while let Some(row) = rows.next()? {
         let (id, body) = (DeliveryId(row.get("id")?), row.get::<_, Vec<u8>>("body")?);
-        let Some(place) = room(id, body.len()) else { return Ok(true) };
+        let Some(permit) = room(id, body.len()) else { return Ok(true) };
         let event_type: Arc<str> = row.get::<_, String>("type")?.into();
         let kind = match row.get::<_, Option<i64>>("replay")? {
             _ if &*event_type == TEST_TYPE => DeliveryKind::Test,
@@ -304,12 +179,12 @@ fn find_due(
             failures: row.get("failures")?,
             body: body.into(),
         };
-        jobs.push(Leased { job, place });
+        jobs.push(Leased { job, permit });
     }
     Ok(false)
 }
 
-fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
+pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, StoreError> {
     tx.size.rows += settlements.len();
     let mut healths: HashMap<EndpointKey, EndpointHealth> = HashMap::default();
     let mut settled = Vec::with_capacity(settlements.len());
@@ -321,8 +196,8 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
          WHERE id = ?1 AND lease = ?11",
     )?;
     for settlement in settlements {
-        // An endpoint that is not in the book is deleted, and so are its deliveries.
-        let Some(row) = tx.book.endpoint(settlement.endpoint) else {
+        // An endpoint that is not in the cache is deleted, and so are its deliveries.
+        let Some(row) = tx.cache.endpoint(settlement.endpoint) else {
             settled.push(Settled::LeaseLost);
             continue;
         };
@@ -376,13 +251,13 @@ fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<Settled>, S
         }
         healths.insert(settlement.endpoint, next.health);
         // A row has its last attempt alone, and is looked at until it is listed.
-        let in_its_row = settlement.attempts_made == 0 && !tx.book.is_listed(settlement.delivery);
+        let in_its_row = settlement.attempts_made == 0 && !tx.cache.is_listed(settlement.delivery);
         attempts.push((settlement.endpoint, next.health, outcome.started_at, in_its_row));
         settled.push(next.next_retry_at.map_or(Settled::Done, Settled::RetryAt));
     }
     tx.announce_outcomes(&failed, &paused)?;
     for (endpoint, health, at, in_its_row) in attempts {
-        tx.book.record_attempt(endpoint, health, at, in_its_row);
+        tx.cache.record_attempt(endpoint, health, at, in_its_row);
     }
     Ok(settled)
 }

@@ -4,28 +4,27 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
 
-use super::admin::account;
-use super::book::{health, time, uuid};
-use super::writer::Tx;
-use super::{Store, parsed};
+use super::Store;
+use super::catalog_rows::account;
+use super::columns::{health, parsed, time, uuid};
+use super::tx::Tx;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, Ordering};
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::time::Timestamp;
-use crate::store::notice::About;
+use crate::store::operational_events::About;
 use crate::store::shared::{Deed, words};
-use crate::store::{Keep, NewEndpoint, OpenError, StoreError, WithSecret};
+use crate::store::{Endpoints, Keep, NewEndpoint, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
                        ORDER BY version DESC LIMIT 1) AS hint FROM endpoints e \
                        JOIN endpoint_totals c ON c.endpoint = e.key WHERE e.deleted_at IS NULL";
 
-impl Store {
-    /// Registers an endpoint. Its secret is in this answer only.
-    pub async fn create_endpoint(
+impl Endpoints for Store {
+    async fn create_endpoint(
         &self,
         owner: AccountId,
         new: NewEndpoint,
@@ -49,8 +48,7 @@ impl Store {
             .await
     }
 
-    /// Every endpoint of the account, newest first.
-    pub async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
+    async fn endpoints(&self, owner: AccountId) -> Result<Vec<Endpoint>, StoreError> {
         self.read(Some(owner), move |db| {
             let account = account(db, owner)?;
             let mut statement = db.prepare_cached(&format!("{COLUMNS} AND e.account = ?1 ORDER BY e.key DESC"))?;
@@ -60,13 +58,11 @@ impl Store {
         .await
     }
 
-    /// One endpoint of the account.
-    pub async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
+    async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError> {
         self.read(Some(owner), move |db| find(db, owner, id)).await
     }
 
-    /// Changes an endpoint.
-    pub async fn update_endpoint(
+    async fn update_endpoint(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -101,7 +97,7 @@ impl Store {
                                WHERE endpoint = ?1";
                     tx.db.prepare_cached(sql)?.execute([endpoint.key.0])?;
                 }
-                tx.book.touch_endpoint(endpoint.key);
+                tx.cache.touch_endpoint(endpoint.key);
                 if status == EndpointStatus::Active {
                     // What was held goes on.
                     tx.after.due.push((endpoint.key, tx.now));
@@ -115,8 +111,7 @@ impl Store {
             .await
     }
 
-    /// Deletes an endpoint at once, and its history in the background.
-    pub async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
+    async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -127,9 +122,7 @@ impl Store {
             .await
     }
 
-    /// Replaces the signing secret. Without an overlap every older secret is dead with the commit; with one, the
-    /// secret until now signs beside the new one for that long.
-    pub async fn rotate_secret(
+    async fn rotate_secret(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -144,7 +137,7 @@ impl Store {
                 let secret = add_secret(tx, endpoint.key, id)?;
                 let sql = "UPDATE endpoints SET version = version + 1, updated_at = ?2 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![endpoint.key.0, tx.now.as_millis()])?;
-                tx.book.touch_endpoint(endpoint.key);
+                tx.cache.touch_endpoint(endpoint.key);
                 let rotated = WithSecret { resource: find(tx.db, owner, id)?, secret };
                 tx.audit(&origin, &Deed::of(endpoint.account, Action::SecretRegenerated, id))?;
                 tx.keep(keep, &rotated)?;
@@ -153,9 +146,11 @@ impl Store {
             })
             .await
     }
+}
 
+impl Store {
     /// Seals every secret with the current master key. Returns how many were sealed anew.
-    pub async fn reseal_secrets(&self) -> Result<u64, StoreError> {
+    pub(super) async fn reseal_secrets(&self) -> Result<u64, StoreError> {
         self.shared.reload_keyring();
         let origin = self.origin.clone();
         self.writer
@@ -186,15 +181,6 @@ impl Store {
             })
             .await
     }
-
-    /// Rotates the master key: makes a new one where this program keeps it, and seals every secret anew.
-    pub async fn rekey(&self) -> Result<u64, OpenError> {
-        let source = &self.shared.key_source;
-        source.rotate_file(Some(zeroize::Zeroizing::new(self.shared.random.array())))?;
-        let resealed = self.reseal_secrets().await.map_err(|e| OpenError(format!("cannot rekey: {e}")))?;
-        source.rotate_file(None)?;
-        Ok(resealed)
-    }
 }
 
 /// The endpoint, for an operational event.
@@ -221,7 +207,7 @@ fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSe
     let key = EndpointKey(tx.db.last_insert_rowid());
     tx.db.prepare_cached("INSERT INTO endpoint_counters (endpoint) VALUES (?1)")?.execute([key.0])?;
     let secret = add_secret(tx, key, id)?;
-    tx.book.touch_endpoint(key);
+    tx.cache.touch_endpoint(key);
     Ok(WithSecret { resource: find(tx.db, account.id, id)?, secret })
 }
 
@@ -265,7 +251,7 @@ pub(super) fn bury(tx: &mut Tx<'_>, key: EndpointKey) -> Result<(), StoreError> 
     let sql = "UPDATE endpoints SET deleted_at = ?2, version = version + 1 WHERE key = ?1";
     tx.db.prepare_cached(sql)?.execute(params![key.0, tx.now.as_millis()])?;
     tx.db.prepare_cached("DELETE FROM endpoint_secrets WHERE endpoint = ?1")?.execute([key.0])?;
-    tx.book.touch_endpoint(key);
+    tx.cache.touch_endpoint(key);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::{open, peer};
+use super::peer;
 use crate::clock::Clock;
 use crate::store::{OpenError, StoreError};
 
@@ -28,10 +28,11 @@ impl Export {
             return Err(OpenError(format!("there is no database {shown}")));
         }
         let failed = |error: rusqlite::Error| OpenError(format!("cannot open the database {shown}: {error}"));
-        open::make_files_private(path).map_err(|e| OpenError(format!("cannot open the database {shown}: {e}")))?;
+        super::connection::make_files_private(path)
+            .map_err(|e| OpenError(format!("cannot open the database {shown}: {e}")))?;
         let lock = peer::take_lock(path)?;
-        let mut db = open::writer_connection(path).map_err(failed)?;
-        open::migrate(&mut db, clock)?;
+        let mut db = super::connection::writer_connection(path).map_err(failed)?;
+        super::migrate::migrate(&mut db, clock)?;
         let sql = "INSERT INTO settings (name, value) VALUES (?1, 1) ON CONFLICT (name) DO NOTHING";
         db.execute(sql, [MOVED]).map_err(failed)?;
         Ok(Self { db: Mutex::new(db), _lock: lock })

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::open::writer_connection;
-use super::{Store, dispatch};
+use super::Store;
+use super::connection::writer_connection;
 use crate::clock::{SeededRandom, SystemClock};
 use crate::domain::delivery::Outcome;
 use crate::domain::endpoint;
@@ -19,7 +19,7 @@ use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::store::inbox::{Inbox, Leased, Nudge};
 use crate::store::keys::KeySource;
-use crate::store::{Database, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError};
+use crate::store::{Database, Isolation, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError};
 
 const EVENT: &str = "validation.completed";
 
@@ -85,8 +85,8 @@ impl Fixture {
     }
 
     async fn lost(&self) -> Vec<DeliveryId> {
-        let names = self.inbox.names().clone();
-        let find = move |tx: &mut super::writer::Tx<'_>| dispatch::lost_leases(tx.db, tx.lease, &names);
+        let in_memory = self.inbox.in_memory().clone();
+        let find = move |tx: &mut super::tx::Tx<'_>| super::leases::lost_leases(tx.db, tx.lease, &in_memory);
         self.store.writer.write(find).await.expect("looked")
     }
 }
@@ -157,7 +157,7 @@ async fn whatever_statement_is_interrupted_what_was_refused_is_not_there_and_wha
             writes.spawn(async move { store.accept(vec![event], None).await.map(|events| events.len()) });
         }
         let store = f.store.clone();
-        let settled = store.settle(outcomes.clone());
+        let settled = store.settle(outcomes.clone(), Isolation::Shared);
         let (settled, answers) = tokio::join!(settled, writes.join_all());
         let blown = f.fuse.swap(-1, Ordering::SeqCst) < 0;
         for answer in answers {
@@ -168,7 +168,7 @@ async fn whatever_statement_is_interrupted_what_was_refused_is_not_there_and_wha
             }
         }
         if settled.is_err() {
-            f.store.settle(outcomes).await.expect("the next try succeeds");
+            f.store.settle(outcomes, Isolation::Shared).await.expect("the next try succeeds");
         }
         drop(settlements);
         assert_eq!(f.events().await, accepted as u64, "after {} steps", fuse * spacing);
@@ -193,7 +193,7 @@ async fn while_there_is_no_room_what_is_refused_is_not_there() {
     let limit = move |pages: i64| {
         let store = store.clone();
         async move {
-            let set = move |tx: &mut super::writer::Tx<'_>| {
+            let set = move |tx: &mut super::tx::Tx<'_>| {
                 let used: i64 = tx.db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
                 let most = if pages < 0 { 1 << 30 } else { used + pages };
                 Ok(tx.db.query_row(&format!("PRAGMA max_page_count = {most}"), [], |row| row.get::<_, i64>(0))?)

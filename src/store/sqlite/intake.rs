@@ -3,27 +3,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+use rusqlite::params;
 
 use super::Store;
+use super::dispatch::settle;
 use super::endpoints::find;
-use super::writer::Tx;
+use super::tx::{Tx, insert_delivery, insert_event};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
-use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
-use crate::store::inbox::{Leased, Place};
-use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
+use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
+use crate::store::inbox::{Leased, MemoryPermit};
+use crate::store::{Intake, Keep, Settlement, StoreError};
 
-impl Store {
-    /// Accepts events, all or none: when this returns they are on disk, each with a delivery for every active
-    /// endpoint that subscribes to it.
-    ///
-    /// An unknown account is [`StoreError::NotFound`]; a type that has left the catalog [`StoreError::UnknownType`].
-    pub async fn accept(
-        &self,
-        events: Vec<NewEvent>,
-        keep: Option<Keep<Vec<Event>>>,
-    ) -> Result<Vec<Event>, StoreError> {
+impl Intake for Store {
+    async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError> {
         let share = self.shared.intake_shares.take(&events).await?;
         self.writer
             .write_hot(move |tx| {
@@ -31,8 +24,8 @@ impl Store {
                 let _share = share;
                 // What can be refused comes before the first write.
                 for event in &events {
-                    tx.book.account_key(event.account).ok_or(StoreError::NotFound)?;
-                    if !tx.book.has_type(&event.event_type) {
+                    tx.cache.account_key(event.account).ok_or(StoreError::NotFound)?;
+                    if !tx.cache.has_type(&event.event_type) {
                         return Err(StoreError::UnknownType(event.event_type.clone()));
                     }
                 }
@@ -44,17 +37,16 @@ impl Store {
                     accepted.push(accept_one(tx, event)?);
                 }
                 tx.keep(keep, &accepted)?;
-                // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
+                // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
                 for event in &accepted {
-                    tx.book.count_event(event.account.1);
+                    tx.cache.count_event(event.account.1);
                 }
                 Ok(accepted)
             })
             .await
     }
 
-    /// Writes a test delivery of the endpoint, leased to the caller. `message` is its body.
-    pub async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
+    async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
         self.writer
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
@@ -72,30 +64,36 @@ impl Store {
                     failures: 0,
                     body: message,
                 };
-                let place = match &tx.shared.inbox {
-                    Some(inbox) => Place::unbounded().named(inbox.names(), delivery),
-                    None => Place::unbounded(),
+                let permit = match &tx.shared.inbox {
+                    Some(inbox) => MemoryPermit::unbounded().named(inbox.in_memory(), delivery),
+                    None => MemoryPermit::unbounded(),
                 };
-                Ok(Leased { job, place })
+                Ok(Leased { job, permit })
             })
             .await
     }
 
-    /// Keeps the answer of a call that changed nothing.
-    pub async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
-        self.writer.write(move |tx| tx.keep_answer(&scope, &kept)).await
+    async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| {
+                // The cache is not rolled back with a savepoint: what can fail comes first.
+                tx.keep(keep, &())?;
+                settle(tx, &[settlement])?;
+                Ok(())
+            })
+            .await
     }
 }
 
 fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
-    let account = tx.book.account_key(new.account).ok_or(StoreError::NotFound)?;
-    let subscribers = tx.book.subscribers(account, &new.event_type).to_vec();
+    let account = tx.cache.account_key(new.account).ok_or(StoreError::NotFound)?;
+    let subscribers = tx.cache.subscribers(account, &new.event_type).to_vec();
     let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);
     let occurred_at = new.occurred_at.as_millis();
     insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, &new.body)?;
-    for endpoint in tx.book.paused_subscribers(account, &new.event_type) {
+    for endpoint in tx.cache.paused_subscribers(account, &new.event_type) {
         let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
         tx.db.prepare_cached(sql)?.execute(params![endpoint.0, new.event_type, id.0])?;
     }
@@ -105,16 +103,16 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
         // One that waits for its turn waits in the store.
-        let held = tx.book.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.held.clone());
-        let place = match (&body, held) {
-            (Some((inbox, body)), Some(held)) => {
-                inbox.reserve_new(&held, body).map(|place| place.named(inbox.names(), delivery))
+        let memory = tx.cache.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.memory.clone());
+        let permit = match (&body, memory) {
+            (Some((inbox, body)), Some(memory)) => {
+                inbox.reserve_new(&memory, body).map(|permit| permit.named(inbox.in_memory(), delivery))
             }
             _ => None,
         };
-        insert_delivery(tx, delivery, endpoint, id, place.is_some())?;
-        match place {
-            Some(place) => {
+        insert_delivery(tx, delivery, endpoint, id, permit.is_some())?;
+        match permit {
+            Some(permit) => {
                 let job = Job {
                     id: delivery,
                     endpoint,
@@ -125,7 +123,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
                     failures: 0,
                     body: new.body.clone(),
                 };
-                tx.after.jobs.push(Leased { job, place });
+                tx.after.jobs.push(Leased { job, permit });
             }
             None if tx.line_up(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
             None => {}
@@ -139,80 +137,4 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
         occurred_at: new.occurred_at,
         deliveries,
     })
-}
-
-/// The statements that write events and deliveries. They are looked up once for all writes of a transaction.
-pub(super) struct Inserts<'a> {
-    event: CachedStatement<'a>,
-    payload: CachedStatement<'a>,
-    delivery: CachedStatement<'a>,
-}
-
-impl<'a> Inserts<'a> {
-    pub fn prepare(db: &'a Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            event: db.prepare_cached(
-                "INSERT INTO events (id, account, type, occurred_at, validation_id, deliveries) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            )?,
-            payload: db.prepare_cached("INSERT INTO payloads (event, body) VALUES (?1, ?2)")?,
-            delivery: db.prepare_cached(
-                "INSERT INTO deliveries (id, endpoint, event, due_at, lease) VALUES (?1, ?2, ?3, ?4, ?5)",
-            )?,
-        })
-    }
-}
-
-#[expect(clippy::too_many_arguments, reason = "they are the columns of one row")]
-pub(super) fn insert_event(
-    tx: &mut Tx<'_>,
-    id: EventId,
-    account: AccountKey,
-    event_type: &str,
-    occurred_at: i64,
-    validation: Option<[u8; 16]>,
-    deliveries: u32,
-    body: &[u8],
-) -> Result<(), StoreError> {
-    tx.inserts.event.execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries])?;
-    tx.inserts.payload.execute(params![id.0, body])?;
-    tx.size.bytes += body.len();
-    tx.size.rows += 1;
-    Ok(())
-}
-
-pub(super) fn insert_delivery(
-    tx: &mut Tx<'_>,
-    id: DeliveryId,
-    endpoint: EndpointKey,
-    event: EventId,
-    leased: bool,
-) -> Result<(), StoreError> {
-    let (due_at, lease) = if leased { (None, Some(tx.lease)) } else { (Some(tx.now.as_millis()), None) };
-    tx.inserts.delivery.execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
-    tx.book.came(1);
-    tx.size.rows += 1;
-    Ok(())
-}
-
-/// Whose answers these are, as a column.
-pub(super) fn owner(scope: &KeepScope) -> Vec<u8> {
-    scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
-}
-
-pub(super) fn kept_answer(db: &Connection, scope: &KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
-    let sql =
-        "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = ?1 AND path = ?2 AND key = ?3";
-    let found = db
-        .prepare_cached(sql)?
-        .query_row(params![owner(scope), scope.path, scope.key], |row| {
-            Ok(KeptAnswer {
-                body_hash: row.get("body_hash")?,
-                status: row.get("status")?,
-                request_id: row.get("request_id")?,
-                answer: row.get("answer")?,
-            })
-        })
-        .optional()?;
-    Ok(found)
 }

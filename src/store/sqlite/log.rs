@@ -2,16 +2,16 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::admin::{account, sql_offset};
-use super::book::{time, uuid};
+use super::catalog_rows::account;
+use super::columns::{parsed, sql_offset, time, uuid};
 use super::endpoints::find;
 use super::newest::{Wanted, newest_ids};
-use super::{Store, id_times, parsed};
+use super::{Store, id_times};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
 use crate::domain::time::Timestamp;
-use crate::store::{Page, Paged, StoreError};
+use crate::store::{Log, Page, Paged, StoreError};
 
 pub(super) const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id FROM deliveries d \
                                 JOIN endpoints n ON n.key = d.endpoint JOIN events e ON e.id = d.event";
@@ -21,9 +21,8 @@ const EVENT_COLUMNS: &str = "SELECT v.*, a.id AS account_id FROM events v JOIN a
 /// Deliveries of one event that are shown with it.
 const MAX_EVENT_DELIVERIES: u32 = 1_000;
 
-impl Store {
-    /// Deliveries of one endpoint.
-    pub async fn endpoint_deliveries(
+impl Log for Store {
+    async fn endpoint_deliveries(
         &self,
         owner: AccountId,
         id: EndpointId,
@@ -52,8 +51,7 @@ impl Store {
         .await
     }
 
-    /// Deliveries of all endpoints of an account.
-    pub async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
+    async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError> {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let account = account(&snapshot, owner)?.key;
@@ -71,8 +69,7 @@ impl Store {
         .await
     }
 
-    /// One delivery of an account with all that is known of it.
-    pub async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
+    async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError> {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let delivery = find_delivery(&snapshot, owner, id)?;
@@ -86,8 +83,7 @@ impl Store {
         .await
     }
 
-    /// Events of an account.
-    pub async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
+    async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError> {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = account(&snapshot, owner)?.key.0;
@@ -108,8 +104,7 @@ impl Store {
         .await
     }
 
-    /// One event of an account, and its deliveries in the order of their ids.
-    pub async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
+    async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError> {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = account(&snapshot, owner)?.key.0;

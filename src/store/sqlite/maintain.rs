@@ -1,17 +1,21 @@
 //! Housekeeping: what is old or deleted goes in small steps.
 
+use std::time::Duration;
+
 use rusqlite::{Connection, params};
 
-use super::admin::own_retention;
-use super::lists::list_recent;
-use super::writer::Tx;
+use super::catalog_rows::own_retention;
+use super::delivery_index::list_recent;
+use super::tx::Tx;
 use super::{Store, id_times};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use crate::domain::retention::{OwnRetention, Retention};
+use crate::domain::statistics::{SLOTS, millis};
 use crate::domain::time::Timestamp;
+use crate::store::status::{is_finished, is_open};
 use crate::store::values::{KEPT_ANSWER_TTL, cut};
-use crate::store::{PurgePart, PurgePosition, PurgeRound, StoreError};
+use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
@@ -22,19 +26,23 @@ const LOOK: i64 = 2_000;
 /// Accounts that one step looks at.
 const ACCOUNTS: i64 = 100;
 
-impl Store {
-    /// Removes a step of what deleted endpoints and accounts left behind. Returns whether there may be more.
-    pub async fn purge_deleted(&self) -> Result<bool, StoreError> {
+impl Housekeeping for Store {
+    async fn purge_deleted(&self) -> Result<bool, StoreError> {
         self.writer.write(purge_deleted).await
     }
 
-    /// Begins a round of retention. What there is to remove is looked for in the lists.
-    pub async fn begin_purge(&self) -> Result<PurgeRound, StoreError> {
-        self.writer.write(list_recent).await?;
-        Ok(PurgeRound { position: PurgePosition::start(true), failed_days: 0 })
+    async fn make_days(&self, _: Timestamp) -> Result<(), StoreError> {
+        // Differs by necessity: the history has no partitions.
+        Ok(())
     }
 
-    pub async fn purge_old(
+    async fn begin_purge(&self, _: Retention, _: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
+        // Differs by necessity: there are no days to drop. What there is to remove is looked for in the lists.
+        self.writer.write(list_recent).await?;
+        Ok(Some(PurgeRound { position: PurgePosition::start(true), failed_days: 0 }))
+    }
+
+    async fn purge_old(
         &self,
         keep: Retention,
         now: Timestamp,
@@ -51,8 +59,7 @@ impl Store {
         }
     }
 
-    /// When the oldest event that is kept was accepted.
-    pub async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
+    async fn oldest_kept(&self) -> Result<Option<Timestamp>, StoreError> {
         self.read_in_background(|db| {
             let oldest = first(db, "SELECT id FROM events ORDER BY id LIMIT 1")?;
             let times = id_times::read(db)?;
@@ -61,8 +68,7 @@ impl Store {
         .await
     }
 
-    /// Forgets a step of replays that were finished, and of events that were missed, before anything that is kept.
-    pub async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
+    async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
         self.writer
             .write(move |tx| {
                 let sql =
@@ -83,14 +89,55 @@ impl Store {
             .await
     }
 
-    /// Forgets a step of kept answers whose time is over. Returns whether there may be more.
-    pub async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+    async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
         self.writer
             .write(|tx| {
                 let sql = "DELETE FROM kept_answers WHERE (owner, path, key) IN \
                            (SELECT owner, path, key FROM kept_answers WHERE created_at < ?1 LIMIT ?2)";
                 let before = tx.now.minus(KEPT_ANSWER_TTL).as_millis();
                 Ok(tx.db.prepare_cached(sql)?.execute(params![before, STEP])? > 0)
+            })
+            .await
+    }
+
+    async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let sql = "DELETE FROM audit_log WHERE key IN \
+                           (SELECT key FROM audit_log WHERE created_at < ?1 LIMIT ?2)";
+                Ok(tx.db.prepare_cached(sql)?.execute(params![cutoff.as_millis(), STEP])? > 0)
+            })
+            .await
+    }
+
+    async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let now = tx.now.as_millis();
+                let sql = "DELETE FROM sessions WHERE token IN \
+                           (SELECT token FROM sessions WHERE expires_at <= ?1 OR seen_at <= ?2 LIMIT ?3)";
+                let unused = tx.now.minus(idle).as_millis();
+                let sessions = tx.db.prepare_cached(sql)?.execute(params![now, unused, STEP])?;
+                let sql = "DELETE FROM portal_links WHERE token IN \
+                           (SELECT token FROM portal_links WHERE expires_at <= ?1 LIMIT ?2)";
+                let links = tx.db.prepare_cached(sql)?.execute(params![now, STEP])?;
+                Ok(sessions + links > 0)
+            })
+            .await
+    }
+
+    async fn purge_attempt_counts(&self, now: Timestamp) -> Result<bool, StoreError> {
+        self.writer
+            .write(move |tx| {
+                let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
+                           (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
+                           WHERE length = ?1 AND slot < ?2 LIMIT ?3)";
+                let mut gone = 0;
+                for (length, kept) in SLOTS {
+                    let before = now.minus(kept).as_millis();
+                    gone += tx.db.prepare_cached(sql)?.execute(params![millis(length), before, STEP])?;
+                }
+                Ok(gone > 0)
             })
             .await
     }
@@ -208,8 +255,11 @@ fn old_of(
 fn old_deliveries(db: &Connection, from: PurgePosition, since: Timestamp) -> Result<Stretch, StoreError> {
     let (end, mut at) = (id_times::read(db)?.first_at(since), from);
     loop {
-        let sql = "SELECT id, status > 1 FROM delivery_lists WHERE endpoint = ?1 AND id > ?2 AND id < ?3 \
-                   ORDER BY id LIMIT ?4";
+        let sql = concat!(
+            "SELECT id, ",
+            is_finished!("status"),
+            " FROM delivery_lists WHERE endpoint = ?1 AND id > ?2 AND id < ?3 ORDER BY id LIMIT ?4"
+        );
         let (go, last) = look(db, sql, [at.endpoint, at.after, end, LOOK])?;
         if let Some(last) = last {
             return Ok(Some((Old::Deliveries(go), at.after(last))));
@@ -258,7 +308,8 @@ fn purge_step(tx: &mut Tx<'_>, step: &Old) -> Result<(), StoreError> {
     match step {
         Old::Deliveries(deliveries) => {
             for id in deliveries {
-                let sql = "DELETE FROM deliveries WHERE id = ?1 AND status > 1 RETURNING endpoint";
+                let sql =
+                    concat!("DELETE FROM deliveries WHERE id = ?1 AND ", is_finished!("status"), " RETURNING endpoint");
                 let endpoint: Option<i64> = first_of(tx.db, sql, *id)?;
                 if let Some(endpoint) = endpoint {
                     tx.db.prepare_cached("DELETE FROM attempts WHERE delivery = ?1")?.execute([id])?;
@@ -292,18 +343,23 @@ fn purge_step(tx: &mut Tx<'_>, step: &Old) -> Result<(), StoreError> {
             tx.db.prepare_cached(sql)?.execute([account, last])?;
         }
     }
-    // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
+    // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
     for endpoint in gone {
-        tx.book.gone(endpoint, 1);
+        tx.cache.gone(endpoint, 1);
     }
     Ok(())
 }
 
 /// Removes an event's body. What is still to be sent keeps it.
 fn drop_body(db: &Connection, event: i64) -> Result<(), StoreError> {
-    let sql = "DELETE FROM payloads WHERE event = ?1 AND NOT EXISTS (SELECT 1 FROM events e JOIN deliveries d \
-               ON d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id WHERE e.id = ?1 AND d.status < 2) \
-               AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = ?1 AND d.replay IS NOT NULL AND d.status < 2)";
+    let sql = concat!(
+        "DELETE FROM payloads WHERE event = ?1 AND NOT EXISTS (SELECT 1 FROM events e JOIN deliveries d ON d.id > \
+         e.id AND d.id <= e.id + e.deliveries AND d.event = e.id WHERE e.id = ?1 AND ",
+        is_open!("d.status"),
+        ") AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = ?1 AND d.replay IS NOT NULL AND ",
+        is_open!("d.status"),
+        ")"
+    );
     db.prepare_cached(sql)?.execute([event])?;
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! One address in several accounts: the users that it has, and the sessions that one sign-in offers. `users` has the rest.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, params};
 
 use super::Store;
 use super::users::{
@@ -12,15 +11,13 @@ use super::users::{
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::UserId;
-use crate::domain::secret::Keyring;
 use crate::domain::user::{Email, User};
 use crate::store::shared::Deed;
 use crate::store::values::{MAX_OPENED, OFFER_LIFE};
-use crate::store::{Credentials, PasswordHash, Proof, StoreError};
+use crate::store::{Credentials, Memberships, PasswordHash, Proof, StoreError};
 
-impl Store {
-    /// The hash of the password of whichever user with this address has one.
-    pub async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
+impl Memberships for Store {
+    async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
         self.read_short(None, move |db| {
             let sql = "SELECT password FROM users WHERE email = ?1 AND password IS NOT NULL LIMIT 1";
             let found = db.prepare_cached(sql)?.query_row([email.as_str()], |row| row.get(0)).optional()?;
@@ -29,8 +26,7 @@ impl Store {
         .await
     }
 
-    /// The users with this address and this password, those who signed in last first.
-    pub async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
+    async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
         let shared = self.shared.clone();
         self.read_short(None, move |db| {
             let sql = format!(
@@ -44,8 +40,7 @@ impl Store {
         .await
     }
 
-    /// The users of all accounts with this address.
-    pub async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
+    async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError> {
         self.read_short(None, move |db| {
             let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.email = ?1 AND {THERE} ORDER BY u.key");
             let mut statement = db.prepare_cached(&sql)?;
@@ -55,18 +50,13 @@ impl Store {
         .await
     }
 
-    pub async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
+    async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         let deed = Deed::of_user(&user, Action::UserSignInFailed).with_fields(&[wrong]);
         self.writer.write(move |tx| tx.audit(&origin, &deed)).await
     }
 
-    pub fn keyring(&self) -> Arc<Keyring> {
-        self.shared.keyring()
-    }
-
-    /// Offers a session to somebody whose password opens several accounts.
-    pub async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
+    async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
         self.writer
             .write(move |tx| {
                 let token = draw_token(tx);
@@ -83,8 +73,7 @@ impl Store {
             .await
     }
 
-    /// To whom a session is offered by this token.
-    pub async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+    async fn offered(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
         let now = self.shared.clock.now();
         self.read_short(None, move |db| {
             let sql = format!(
@@ -97,8 +86,7 @@ impl Store {
         .await
     }
 
-    /// Takes a session that was offered, and withdraws the others.
-    pub async fn take_offer(&self, token: KeyHash, others: Vec<KeyHash>, lives: Duration) -> Result<(), StoreError> {
+    async fn take_offer(&self, token: KeyHash, others: Vec<KeyHash>, lives: Duration) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -122,17 +110,4 @@ impl Store {
             })
             .await
     }
-}
-
-/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them.
-pub(super) fn check_recipe(
-    db: &Connection,
-    email: &Email,
-    user: UserId,
-    password: &PasswordHash,
-) -> Result<(), StoreError> {
-    let sql = "SELECT 1 FROM users WHERE email = ?1 AND id <> ?2 AND password IS NOT NULL \
-               AND substr(password, 1, length(?3) + 1) <> ?3 || '$'";
-    let parameters = params![email.as_str(), user.0.as_bytes(), password.recipe()];
-    if db.prepare_cached(sql)?.exists(parameters)? { Err(StoreError::OtherRecipe) } else { Ok(()) }
 }

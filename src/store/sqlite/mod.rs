@@ -1,58 +1,65 @@
 //! The embedded store: one file, one writer thread, a few readers.
 //!
-//! All writes go through `writer`, which commits many at a time; reads have connections of their own (`readers`). Where a
-//! method lives tells who calls it: `admin`, `endpoints` and `users` the API, `intake` publishing, `dispatch` the engine,
-//! `log` and `search` the lists, which `lists` writes and `newest` merges, `counts` the charts, `replay` what is sent again, `maintain` the housekeeping,
-//! `checkpoint` SQLite's own log, `id_times` what a wrong clock has made, `export` the move to PostgreSQL, `backlog` the
-//! metrics.
+//! All writes go through `writer`, which commits many at a time: `queue` and `group_commit` gather them, `tx` is what a
+//! write sees, `writer_cache` what the writer knows without asking, `leases` and `delivery_index` what it looks after
+//! by itself. Reads have connections of their own (`readers`). `checkpoint` looks after SQLite's own log.
+//!
+//! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
+//! `endpoints`, `intake`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `users` and here. What
+//! several of them use is in files below them: `catalog_rows` and `columns` read rows, `newest` merges lists,
+//! `operational_events` writes operational events, `fifo` is the order of deliveries, `id_times` the times of ids.
+//!
+//! `open` opens the store (`connection`, `migrate`, `peer`), `export` reads it for its move to PostgreSQL.
 
 mod admin;
 mod audit;
 mod backlog;
-mod book;
+mod calls;
+mod catalog_rows;
 mod checkpoint;
+mod columns;
+mod connection;
 mod counts;
+mod delivery_index;
 mod dispatch;
 mod endpoints;
-mod export;
+pub(super) mod export;
 #[cfg(test)]
 mod faults;
+mod fifo;
 mod group_commit;
 mod id_times;
 mod intake;
-mod lists;
+mod leases;
 mod log;
 mod maintain;
 mod memberships;
+mod migrate;
 mod newest;
-mod notice;
 mod open;
+mod operational_events;
 mod peer;
 mod portal;
 mod queue;
 mod readers;
 mod replay;
 mod search;
-mod turn;
+mod tx;
 mod users;
 mod writer;
+mod writer_cache;
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::inbox::Inbox;
+use super::keys::KeySource;
 use super::shared::Shared;
 use super::view::View;
-use super::{KeepScope, KeptAnswer, StoreError};
+use super::{Health, Lifecycle, OpenError, Snapshot, StoreError, Target};
+use crate::clock::Clock;
 use crate::domain::audit::Origin;
-
-pub(super) use export::Export;
-
-/// How long a statement waits for another process (the command line beside the server) to finish its write.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How long a call waits for a place in the writer's queue.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::domain::id::EndpointKey;
+use crate::domain::secret::Keyring;
 
 /// The embedded store. Clones share it.
 #[derive(Clone)]
@@ -64,30 +71,8 @@ pub struct Store {
     origin: Origin,
 }
 
-impl Store {
-    /// The same store in somebody's hands.
-    #[must_use]
-    pub fn acting(&self, origin: Origin) -> Self {
-        Self { origin, ..self.clone() }
-    }
-
-    /// What attempts and authentication look at: as fresh as the last commit.
-    pub fn view(&self) -> &View {
-        &self.view
-    }
-
-    /// Deliveries leased to this process and still in memory.
-    pub fn held(&self) -> usize {
-        self.shared.inbox.as_ref().map_or(0, Inbox::held)
-    }
-
-    /// Resolves when nothing can be written any more, because the writer has panicked.
-    pub async fn failed(&self) {
-        self.writer.ended().await;
-    }
-
-    /// Whether the database answers, reads and writes.
-    pub async fn ping(&self) -> Result<(), StoreError> {
+impl Health for Store {
+    async fn ping(&self) -> Result<(), StoreError> {
         let asked = async {
             self.ping_reader().await?;
             self.writer.ping().await
@@ -95,36 +80,68 @@ impl Store {
         self.shared.pings.ask(asked).await
     }
 
-    /// The answer kept under an idempotency key.
-    pub async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
-        self.read_short(scope.account, move |db| intake::kept_answer(db, &scope)).await
+    async fn failed(&self) {
+        self.writer.ended().await;
     }
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::Error as E;
-        match error {
-            E::QueryReturnedNoRows => Self::NotFound,
-            // Only what `readers` has ended is interrupted.
-            E::SqliteFailure(code, _) if code.code == rusqlite::ErrorCode::OperationInterrupted => Self::TooSlow,
-            E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) => {
-                Self::Corrupt(error.to_string())
-            }
-            other => Self::Unavailable(other.to_string()),
-        }
+impl Snapshot for Store {
+    fn view(&self) -> &View {
+        &self.view
+    }
+
+    async fn refresh(&self) -> Result<(), StoreError> {
+        // Differs by necessity: the writer shows what it commits, in this and the next two methods.
+        Ok(())
+    }
+
+    async fn refresh_stale(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError> {
+        Ok(self.view.target(endpoint))
+    }
+
+    fn is_lease_valid(&self, _: i64) -> bool {
+        // Differs by necessity: there is no other process to take a lease over.
+        true
+    }
+
+    fn keyring(&self) -> Arc<Keyring> {
+        self.shared.keyring()
     }
 }
 
-/// Reads a column through `parse`; what it refuses is named as corrupt.
-fn parsed<T, C: rusqlite::types::FromSql>(
-    row: &rusqlite::Row<'_>,
-    column: &str,
-    parse: impl FnOnce(C) -> Option<T>,
-) -> rusqlite::Result<T> {
-    let index = row.as_ref().column_index(column)?;
-    let kind = row.get_ref(index)?.data_type();
-    parse(row.get(index)?).ok_or_else(|| {
-        rusqlite::Error::FromSqlConversionFailure(index, kind, format!("{column} holds an impossible value").into())
-    })
+impl Lifecycle for Store {
+    async fn close(&self) -> Result<(), StoreError> {
+        // Differs by necessity: the next start voids the leases.
+        Ok(())
+    }
+
+    async fn rekey(&self) -> Result<u64, OpenError> {
+        let source = &self.shared.key_source;
+        source.rotate_file(Some(zeroize::Zeroizing::new(self.shared.random.array())))?;
+        let resealed = self.reseal_secrets().await.map_err(|e| OpenError(format!("cannot rekey: {e}")))?;
+        source.rotate_file(None)?;
+        Ok(resealed)
+    }
+
+    async fn import(
+        &self,
+        _: &Path,
+        _: &KeySource,
+        _: &dyn Clock,
+        _: impl FnMut(&str, usize) + Send,
+    ) -> Result<usize, OpenError> {
+        Err(OpenError("cannot import: database_url must be a PostgreSQL database".into()))
+    }
+}
+
+impl Store {
+    /// The same store in somebody's hands.
+    #[must_use]
+    pub fn acting(&self, origin: Origin) -> Self {
+        Self { origin, ..self.clone() }
+    }
 }

@@ -151,7 +151,7 @@ mod tests {
     fn lists(endpoints: i64, deliveries: i64) -> Connection {
         let mut db = Connection::open_in_memory().expect("opens");
         let clock = ManualClock::at(Timestamp::from_millis(0));
-        super::super::open::migrate(&mut db, &clock).expect("migrated");
+        super::super::migrate::migrate(&mut db, &clock).expect("migrated");
         let sql = format!(
             "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {}) \
              INSERT INTO delivery_lists SELECT n % {endpoints}, n, n, n % 2, 1, 200, 3 FROM n",

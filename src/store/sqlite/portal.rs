@@ -1,11 +1,11 @@
-//! Portal links after they were made: what opens an account's pages, when it was first opened, and its end before its
-//! time.
+//! Portal links: they open an account's pages to somebody who is no user.
 
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::admin::{account, count, sql_offset};
-use super::book::{time, uuid};
-use super::{Store, parsed};
+use super::Store;
+use super::catalog_rows::account;
+use super::columns::{count, parsed, sql_offset, time, uuid};
+use super::users::draw_token;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
@@ -13,16 +13,57 @@ use crate::domain::permission::Permissions;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Color, PortalLink};
 use crate::store::shared::{Deed, words};
-use crate::store::{Page, Paged, StoreError};
+use crate::store::{Keep, NewPortalLink, Page, Paged, PortalLinks, StoreError, WithToken};
 
 /// The columns of a link, and its account where that is there.
 const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \
                      a.id AS account_id \
                      FROM portal_links p JOIN accounts a ON a.key = p.account AND a.deleted_at IS NULL";
 
-impl Store {
-    /// The link of this token, if it has not ended.
-    pub async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
+impl PortalLinks for Store {
+    async fn create_portal_link(
+        &self,
+        new: NewPortalLink,
+        keep: Option<Keep<WithToken<PortalLink>>>,
+    ) -> Result<WithToken<PortalLink>, StoreError> {
+        let origin = self.origin.clone();
+        self.writer
+            .write(move |tx| {
+                let account = account(tx.db, new.account)?;
+                let id = PortalLinkId::from_random(tx.shared.random.array());
+                let (token, expires_at) = (draw_token(tx), tx.now.plus(new.lives));
+                let sql = "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, \
+                           expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+                tx.db.prepare_cached(sql)?.execute(params![
+                    KeyHash::of(token.reveal()).as_bytes(),
+                    id.0.as_bytes(),
+                    account.key.0,
+                    new.permissions.to_column(),
+                    new.brand,
+                    new.color.map(|color| color.to_string()),
+                    new.frame_origins.join(" "),
+                    expires_at.as_millis(),
+                ])?;
+                let NewPortalLink { account: owner, permissions, brand, color, frame_origins, .. } = new;
+                let resource = PortalLink {
+                    id,
+                    account: owner,
+                    permissions,
+                    brand,
+                    color,
+                    frame_origins,
+                    expires_at,
+                    opened_at: None,
+                };
+                let made = WithToken { resource, token: Some(token) };
+                tx.audit(&origin, &Deed::of(account.key, Action::PortalLinkCreated, id))?;
+                tx.keep(keep, &made)?;
+                Ok(made)
+            })
+            .await
+    }
+
+    async fn portal_link(&self, token: KeyHash) -> Result<Option<PortalLink>, StoreError> {
         let now = self.shared.clock.now();
         self.read_short(None, move |db| {
             let sql = format!("{LINKS} WHERE p.token = ?1 AND p.expires_at > ?2");
@@ -32,8 +73,7 @@ impl Store {
         .await
     }
 
-    /// The links into an account's pages that have not ended.
-    pub async fn portal_links(&self, owner: AccountId, page: Page) -> Result<Paged<PortalLink>, StoreError> {
+    async fn portal_links(&self, owner: AccountId, page: Page) -> Result<Paged<PortalLink>, StoreError> {
         let now = self.shared.clock.now().as_millis();
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
@@ -50,8 +90,7 @@ impl Store {
         .await
     }
 
-    /// Writes down that a link is opened, where it was not before.
-    pub async fn open_portal_link(&self, token: KeyHash) -> Result<(), StoreError> {
+    async fn open_portal_link(&self, token: KeyHash) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -72,8 +111,7 @@ impl Store {
             .await
     }
 
-    /// Ends a link of the account before its time.
-    pub async fn delete_portal_link(&self, owner: AccountId, id: PortalLinkId) -> Result<(), StoreError> {
+    async fn delete_portal_link(&self, owner: AccountId, id: PortalLinkId) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {

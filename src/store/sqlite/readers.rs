@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::{Store, open};
+use super::Store;
 use crate::domain::id::AccountId;
 use crate::store::fair_slots::{Bounds, FairSlots, READ_PATIENCE};
 use crate::store::{SEARCH_TIMEOUT, StoreError};
@@ -190,7 +190,7 @@ impl Lane {
         let taken = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut connection = match taken {
             Some(connection) => connection,
-            None => open::reader(&self.path)?,
+            None => super::connection::reader(&self.path)?,
         };
         let answer = within(limit, gone, &mut connection, query);
         // An open transaction would keep the log from being cut.
@@ -238,7 +238,7 @@ mod tests {
 
     fn lane(folder: &Path, timeout: Duration) -> Lane {
         let path: Arc<Path> = folder.join("aldaba.db").into();
-        drop(open::writer_connection(&path).expect("a file"));
+        drop(super::connection::writer_connection(&path).expect("a file"));
         Lane::new(&path, (2, 1), timeout, READ_PATIENCE)
     }
 

@@ -6,22 +6,24 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::admin::account;
-use super::book::{EndpointRow, time, uuid};
-use super::dispatch::take_back;
+use super::catalog_rows::account;
+use super::columns::{parsed, time, uuid};
 use super::endpoints::find;
+use super::fifo::pass_turn;
+use super::leases::take_back;
 use super::log::find_delivery;
-use super::turn::pass_turn;
-use super::writer::Tx;
-use super::{Store, id_times, parsed};
+use super::tx::Tx;
+use super::writer_cache::EndpointRow;
+use super::{Store, id_times};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
 use crate::store::shared::{Deed, words};
+use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
-use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
+use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
 
 /// Events that one step looks at.
 const SCAN: usize = 1_000;
@@ -57,9 +59,8 @@ struct Candidate {
     deliveries: i64,
 }
 
-impl Store {
-    /// Makes a delivery due that has succeeded or failed, with its schedule begun afresh.
-    pub async fn retry(
+impl Replays for Store {
+    async fn retry(
         &self,
         owner: AccountId,
         id: DeliveryId,
@@ -95,8 +96,7 @@ impl Store {
             .await
     }
 
-    /// Writes a replay down. Its first deliveries are made by [`Store::replay_step`].
-    pub async fn create_replay(
+    async fn create_replay(
         &self,
         owner: AccountId,
         endpoint: EndpointId,
@@ -157,8 +157,7 @@ impl Store {
         Ok(made)
     }
 
-    /// One replay of the account.
-    pub async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
+    async fn replay(&self, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             find_replay(&snapshot, owner, id)
@@ -166,9 +165,7 @@ impl Store {
         .await
     }
 
-    /// Stops a replay. What it made and nobody has begun to send goes, from memory too; one that is finished stays as it
-    /// is.
-    pub async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
+    async fn cancel_replay(&self, owner: AccountId, id: ReplayId) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -188,16 +185,15 @@ impl Store {
                     tx.after.due.push((endpoint, tx.now));
                 }
                 tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
-                tx.book.gone(endpoint, unsent);
+                tx.cache.gone(endpoint, unsent);
                 // What is in memory comes back without an attempt: see `release`.
-                tx.book.cancel(key);
+                tx.cache.cancel(key);
                 Ok(())
             })
             .await
     }
 
-    /// What the endpoint did not get because it was not active.
-    pub async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
+    async fn missed(&self, owner: AccountId, id: EndpointId) -> Result<Missed, StoreError> {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let endpoint = find(&snapshot, owner, id)?;
@@ -216,14 +212,14 @@ impl Store {
         })
         .await
     }
+}
 
-    /// Resolves when a replay has been asked for since the last time.
-    pub async fn replay_wanted(&self) {
+impl ReplayWork for Store {
+    async fn replay_wanted(&self) {
         self.shared.replays.notified().await;
     }
 
-    /// The unfinished replays, those of one endpoint beside each other and the oldest of them first.
-    pub async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
+    async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
         let view = self.view.clone();
         self.read_in_background(move |db| {
             let sql = "SELECT r.key, r.endpoint, r.status FROM replays r JOIN endpoints e ON e.key = r.endpoint \
@@ -239,8 +235,7 @@ impl Store {
         .await
     }
 
-    /// Goes on with an unfinished replay: counts its events, or makes deliveries of the next.
-    pub async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
+    async fn replay_step(&self, key: i64) -> Result<Step, StoreError> {
         let found = self
             .read_in_background(move |db| {
                 let snapshot = db.unchecked_transaction()?;
@@ -321,7 +316,8 @@ fn job(db: &Connection, key: i64) -> Result<Option<Job>, StoreError> {
 
 /// Deliveries of one replay that wait for their first attempt.
 fn unsent(db: &Connection, key: i64) -> rusqlite::Result<i64> {
-    let sql = "SELECT COUNT(*) FROM deliveries WHERE replay = ?1 AND status = 0";
+    let sql =
+        concat!("SELECT COUNT(*) FROM deliveries WHERE replay = ?1 AND status = ", literal!(DeliveryStatus::Pending));
     db.prepare_cached(sql)?.query_row([key], |row| row.get(0))
 }
 
@@ -333,8 +329,11 @@ fn open_of(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Vec<Repla
 
 /// Deliveries of the endpoint's replays that wait for their first attempt.
 fn waiting(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<usize> {
-    let sql = "SELECT COUNT(*) FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = 0 \
-               WHERE r.endpoint = ?1 AND r.finished_at IS NULL";
+    let sql = concat!(
+        "SELECT COUNT(*) FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = ",
+        literal!(DeliveryStatus::Pending),
+        " WHERE r.endpoint = ?1 AND r.finished_at IS NULL"
+    );
     let count: i64 = db.prepare_cached(sql)?.query_row([endpoint.0], |row| row.get(0))?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
@@ -397,7 +396,7 @@ fn count(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
 
 /// Writes deliveries of what was found, and how far the job has come.
 fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
-    let active = tx.book.endpoint(job.endpoint).is_some_and(EndpointRow::can_receive);
+    let active = tx.cache.endpoint(job.endpoint).is_some_and(EndpointRow::can_receive);
     if !active && !scan.found.is_empty() {
         return Ok(Step::Waiting);
     }
@@ -434,8 +433,8 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
         total,
         finished.then(|| tx.now.as_millis()),
     ])?;
-    // The book is not rolled back with a savepoint: it is told when nothing can fail any more.
-    tx.book.came(usize::try_from(made).unwrap_or(0));
+    // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
+    tx.cache.came(usize::try_from(made).unwrap_or(0));
     if made > 0 {
         tx.after.due.push((job.endpoint, tx.now));
     }
@@ -444,9 +443,13 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
 
 /// One replay of the account; another account's does not exist.
 fn find_replay(db: &Connection, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
-    let sql = "SELECT r.*, e.id AS endpoint_id, r.made - (SELECT COUNT(*) FROM deliveries d WHERE d.replay = r.key \
-               AND d.status = 0) AS sent FROM replays r JOIN endpoints e ON e.key = r.endpoint WHERE r.id = ?1 \
-               AND e.deleted_at IS NULL AND e.account = (SELECT key FROM accounts WHERE id = ?2 AND deleted_at IS NULL)";
+    let sql = concat!(
+        "SELECT r.*, e.id AS endpoint_id, r.made - (SELECT COUNT(*) FROM deliveries d WHERE d.replay = r.key AND \
+         d.status = ",
+        literal!(DeliveryStatus::Pending),
+        ") AS sent FROM replays r JOIN endpoints e ON e.key = r.endpoint WHERE r.id = ?1 AND e.deleted_at IS NULL \
+         AND e.account = (SELECT key FROM accounts WHERE id = ?2 AND deleted_at IS NULL)"
+    );
     Ok(db.prepare_cached(sql)?.query_row(params![id.0.as_bytes(), owner.0.as_bytes()], replay_from_row)?)
 }
 

@@ -3,8 +3,8 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::admin::account;
-use super::book::uuid;
+use super::catalog_rows::account;
+use super::columns::uuid;
 use super::log::{DELIVERY_COLUMNS, deliveries_of, delivery_from_row};
 use super::newest::{Wanted, newest_ids};
 use super::{Store, id_times};
@@ -12,16 +12,15 @@ use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId};
 use crate::store::values::STRETCH;
-use crate::store::{Page, Paged, StoreError, Stretch};
+use crate::store::{Page, Paged, Search, StoreError, Stretch};
 
 /// A validation's id as text, as it is shown.
 const VALIDATION: &str = "lower(substr(hex(e.validation_id), 1, 8) || '-' || substr(hex(e.validation_id), 9, 4) || '-' \
                           || substr(hex(e.validation_id), 13, 4) || '-' || substr(hex(e.validation_id), 17, 4) || '-' \
                           || substr(hex(e.validation_id), 21))";
 
-impl Store {
-    /// Deliveries of all endpoints of an account that the filter takes, newest first.
-    pub async fn find_deliveries(
+impl Search for Store {
+    async fn find_deliveries(
         &self,
         owner: AccountId,
         filter: DeliveryFilter,
@@ -45,8 +44,7 @@ impl Store {
         .await
     }
 
-    /// The deliveries that the filter takes among the next that are older than `before`.
-    pub async fn walk_deliveries(
+    async fn walk_deliveries(
         &self,
         owner: AccountId,
         filter: DeliveryFilter,

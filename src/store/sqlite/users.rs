@@ -1,28 +1,24 @@
-//! People: users, what they sign in with, their sessions; and the links by which others come into an account's pages.
+//! People: users, what they sign in with, and their sessions.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::admin::{account, count, sql_offset};
-use super::book::{time, uuid};
-use super::memberships::check_recipe;
-use super::writer::Tx;
-use super::{Store, parsed};
+use super::Store;
+use super::catalog_rows::account;
+use super::columns::{count, parsed, sql_offset, time, uuid};
+use super::tx::Tx;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
-use crate::domain::id::{AccountId, AccountKey, PortalLinkId, UserId};
+use crate::domain::id::{AccountId, AccountKey, UserId};
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Email, PortalLink, Role, User};
+use crate::domain::user::{Email, Role, User};
 use crate::store::shared::{Deed, Shared};
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
-    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, StoreError, WithToken,
+    Credentials, Keep, NewUser, Page, Paged, PasswordHash, Proof, SignIn, SignInChange, StoreError, Users, WithToken,
 };
-
-/// Rows that one step removes.
-const STEP: i64 = 500;
 
 /// A user's columns, without what they sign in with.
 pub(super) const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
@@ -37,9 +33,8 @@ pub(super) const SIGN_IN: &str = "u.password, u.factor_key_id, u.factor_sealed";
 
 pub(super) const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
 
-impl Store {
-    /// Makes a user. Without a password they are invited: the token of the invitation is in this answer only.
-    pub async fn create_user(
+impl Users for Store {
+    async fn create_user(
         &self,
         new: NewUser,
         keep: Option<Keep<WithToken<User>>>,
@@ -77,8 +72,7 @@ impl Store {
             .await
     }
 
-    /// Invites a user again, who may have joined long ago: whoever has the token sets a new password.
-    pub async fn invite_user(
+    async fn invite_user(
         &self,
         owner: Option<AccountId>,
         id: UserId,
@@ -105,8 +99,7 @@ impl Store {
             .await
     }
 
-    /// Users of an account, the oldest first; of no account, the operators.
-    pub async fn users(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<User>, StoreError> {
+    async fn users(&self, owner: Option<AccountId>, page: Page) -> Result<Paged<User>, StoreError> {
         self.read(owner, move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = key_of(&snapshot, owner)?.map(|key| key.0);
@@ -119,13 +112,11 @@ impl Store {
         .await
     }
 
-    /// One user of an account, or an operator.
-    pub async fn user(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+    async fn user(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
         self.read(owner, move |db| find(db, owner, id)).await
     }
 
-    /// Gives a user another role. An account's last owner stays one.
-    pub async fn update_user(&self, owner: Option<AccountId>, id: UserId, role: Role) -> Result<User, StoreError> {
+    async fn update_user(&self, owner: Option<AccountId>, id: UserId, role: Role) -> Result<User, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -141,8 +132,7 @@ impl Store {
             .await
     }
 
-    /// Deletes a user, and ends their sessions. An account's last owner stays.
-    pub async fn delete_user(&self, owner: Option<AccountId>, id: UserId) -> Result<(), StoreError> {
+    async fn delete_user(&self, owner: Option<AccountId>, id: UserId) -> Result<(), StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -155,8 +145,7 @@ impl Store {
             .await
     }
 
-    /// Turns off a user's second factor, ends all their sessions, and notes that the user has to be told.
-    pub async fn reset_second_factor(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
+    async fn reset_second_factor(&self, owner: Option<AccountId>, id: UserId) -> Result<User, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -173,9 +162,10 @@ impl Store {
             })
             .await
     }
+}
 
-    /// What this user signs in with.
-    pub async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
+impl SignIn for Store {
+    async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
         let shared = self.shared.clone();
         self.read_short(None, move |db| {
             let sql = format!("SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.id = ?1 AND {THERE}");
@@ -185,13 +175,11 @@ impl Store {
         .await
     }
 
-    /// Checks what a user has proved in this session, and takes the time step of the second factor.
-    pub async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
+    async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
         self.writer.write(move |tx| confirm(tx.db, user, proof, session)).await
     }
 
-    /// Opens a session that lives for so long at most. A time step of the second factor is taken once.
-    pub async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError> {
+    async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -214,8 +202,7 @@ impl Store {
             .await
     }
 
-    /// Whose session this token is, if it has not ended and was used within the last `idle`. With `touch` it is used now.
-    pub async fn session(&self, token: KeyHash, idle: Duration, touch: bool) -> Result<Option<User>, StoreError> {
+    async fn session(&self, token: KeyHash, idle: Duration, touch: bool) -> Result<Option<User>, StoreError> {
         let now = self.shared.clock.now();
         let found = self
             .read_short(None, move |db| {
@@ -247,8 +234,7 @@ impl Store {
         Ok((touched > 0).then_some(user))
     }
 
-    /// Ends a session.
-    pub async fn sign_out(&self, token: KeyHash) -> Result<(), StoreError> {
+    async fn sign_out(&self, token: KeyHash) -> Result<(), StoreError> {
         self.writer
             .write(move |tx| {
                 tx.db.prepare_cached("DELETE FROM sessions WHERE token = ?1")?.execute([token.as_bytes()])?;
@@ -257,8 +243,7 @@ impl Store {
             .await
     }
 
-    /// Changes what a user signs in with, and ends all their sessions but `stays`.
-    pub async fn change_sign_in(
+    async fn change_sign_in(
         &self,
         user: UserId,
         change: SignInChange,
@@ -311,14 +296,12 @@ impl Store {
             .await
     }
 
-    /// Whom this invitation invites.
-    pub async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
+    async fn invited(&self, token: KeyHash) -> Result<Option<User>, StoreError> {
         let now = self.shared.clock.now();
         self.read_short(None, move |db| invited(db, token, now)).await
     }
 
-    /// Takes an invitation, once: sets the password and ends all sessions of the user. A second factor stays.
-    pub async fn join(&self, token: KeyHash, password: PasswordHash, step: Option<i64>) -> Result<User, StoreError> {
+    async fn join(&self, token: KeyHash, password: PasswordHash, step: Option<i64>) -> Result<User, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -331,66 +314,6 @@ impl Store {
                 let user = by_id(tx.db, id)?;
                 tx.audit(&origin, &Deed::of_user(&user, Action::UserJoined))?;
                 Ok(user)
-            })
-            .await
-    }
-
-    /// Makes a link into an account's pages; its token is in this answer only.
-    pub async fn create_portal_link(
-        &self,
-        new: NewPortalLink,
-        keep: Option<Keep<WithToken<PortalLink>>>,
-    ) -> Result<WithToken<PortalLink>, StoreError> {
-        let origin = self.origin.clone();
-        self.writer
-            .write(move |tx| {
-                let account = account(tx.db, new.account)?;
-                let id = PortalLinkId::from_random(tx.shared.random.array());
-                let (token, expires_at) = (draw_token(tx), tx.now.plus(new.lives));
-                let sql = "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, \
-                           expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-                tx.db.prepare_cached(sql)?.execute(params![
-                    KeyHash::of(token.reveal()).as_bytes(),
-                    id.0.as_bytes(),
-                    account.key.0,
-                    new.permissions.to_column(),
-                    new.brand,
-                    new.color.map(|color| color.to_string()),
-                    new.frame_origins.join(" "),
-                    expires_at.as_millis(),
-                ])?;
-                let NewPortalLink { account: owner, permissions, brand, color, frame_origins, .. } = new;
-                let resource = PortalLink {
-                    id,
-                    account: owner,
-                    permissions,
-                    brand,
-                    color,
-                    frame_origins,
-                    expires_at,
-                    opened_at: None,
-                };
-                let made = WithToken { resource, token: Some(token) };
-                tx.audit(&origin, &Deed::of(account.key, Action::PortalLinkCreated, id))?;
-                tx.keep(keep, &made)?;
-                Ok(made)
-            })
-            .await
-    }
-
-    /// Forgets a step of sessions and portal links that have ended. Returns whether there may be more.
-    pub async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError> {
-        self.writer
-            .write(move |tx| {
-                let now = tx.now.as_millis();
-                let sql = "DELETE FROM sessions WHERE token IN \
-                           (SELECT token FROM sessions WHERE expires_at <= ?1 OR seen_at <= ?2 LIMIT ?3)";
-                let unused = tx.now.minus(idle).as_millis();
-                let sessions = tx.db.prepare_cached(sql)?.execute(params![now, unused, STEP])?;
-                let sql = "DELETE FROM portal_links WHERE token IN \
-                           (SELECT token FROM portal_links WHERE expires_at <= ?1 LIMIT ?2)";
-                let links = tx.db.prepare_cached(sql)?.execute(params![now, STEP])?;
-                Ok(sessions + links > 0)
             })
             .await
     }
@@ -562,4 +485,17 @@ pub(super) fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
         created_at: Timestamp::from_millis(row.get("created_at")?),
         updated_at: Timestamp::from_millis(row.get("updated_at")?),
     })
+}
+
+/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them.
+pub(super) fn check_recipe(
+    db: &Connection,
+    email: &Email,
+    user: UserId,
+    password: &PasswordHash,
+) -> Result<(), StoreError> {
+    let sql = "SELECT 1 FROM users WHERE email = ?1 AND id <> ?2 AND password IS NOT NULL \
+               AND substr(password, 1, length(?3) + 1) <> ?3 || '$'";
+    let parameters = params![email.as_str(), user.0.as_bytes(), password.recipe()];
+    if db.prepare_cached(sql)?.exists(parameters)? { Err(StoreError::OtherRecipe) } else { Ok(()) }
 }

@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
-use super::book::Book;
 use super::checkpoint::Checkpoints;
+use super::delivery_index::{is_to_be_listed, is_to_be_listed_beside, list_recent};
 use super::group_commit::GroupCommit;
-use super::intake::Inserts;
-use super::lists::{is_to_be_listed, is_to_be_listed_beside, list_recent};
 use super::queue::{Next, Receiver, Sender, queue};
-use super::{QUEUE_TIMEOUT, dispatch, id_times, peer};
+use super::tx::{AfterCommit, Inserts, Size, Tx};
+use super::writer_cache::WriterCache;
+use super::{id_times, peer};
 use crate::domain::id::{DeliveryId, EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
 use crate::log_limit::LogLimit;
 use crate::store::StoreError;
-use crate::store::inbox::{Leased, Nudge};
+use crate::store::inbox::Nudge;
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::waiting::at_most;
@@ -34,63 +34,11 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is looked for leases that memory does not hold.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What a write sees: the connection inside the transaction, and what waits for its commit. All writes of a transaction
-/// share it.
-pub(super) struct Tx<'a> {
-    pub db: &'a Connection,
-    pub inserts: Inserts<'a>,
-    pub book: &'a mut Book,
-    pub shared: &'a Shared,
-    pub ids: &'a mut IdSequence,
-    /// The time of this transaction.
-    pub now: Timestamp,
-    /// The lease of this process; 0 in one that does not deliver.
-    pub lease: i64,
-    pub after: &'a mut AfterCommit,
-    /// What has been written.
-    pub size: &'a mut Size,
-}
-
-/// Bytes of bodies in one transaction: more is cut between two writes. One call stays one commit, so that a batch may come
-/// to as much again. It is a quarter of the log from which on writers wait for a checkpoint.
-const MAX_TRANSACTION_BYTES: usize = 8 << 20;
-
-/// Rows of events, deliveries and outcomes in one transaction, cut in the same way: so many take some 50 ms.
-const MAX_TRANSACTION_ROWS: usize = 8_192;
-
-/// How much a transaction has written.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Size {
-    pub bytes: usize,
-    pub rows: usize,
-}
-
-impl Size {
-    fn is_full(self) -> bool {
-        self.bytes >= MAX_TRANSACTION_BYTES || self.rows >= MAX_TRANSACTION_ROWS
-    }
-}
-
-/// What happens after the commit, and does not happen without it.
-#[derive(Default)]
-pub(super) struct AfterCommit {
-    pub jobs: Vec<Leased>,
-    pub due: Vec<(EndpointKey, Timestamp)>,
-}
-
-impl AfterCommit {
-    fn mark(&self) -> (usize, usize) {
-        (self.jobs.len(), self.due.len())
-    }
-
-    fn rewind(&mut self, (jobs, due): (usize, usize)) {
-        self.jobs.truncate(jobs);
-        self.due.truncate(due);
-    }
-}
+/// How long a call waits for a place in the writer's queue.
+pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 trait Write: Send {
-    /// Whether it touches endpoints and accounts through the book alone, and refuses before it has written anything.
+    /// Whether it touches endpoints and accounts through the cache alone, and refuses before it has written anything.
     fn is_hot(&self) -> bool;
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError>;
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
@@ -140,7 +88,7 @@ impl Write for FreeLost {
     }
 
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), StoreError> {
-        dispatch::free_lost(tx, &self.0)
+        super::leases::free_lost(tx, &self.0)
     }
 
     fn answer(self: Box<Self>, _: Result<(), StoreError>) {
@@ -179,7 +127,7 @@ impl Handle {
         self.enqueue(&self.permits, false, run).await
     }
 
-    /// The same for the hot path: for writes that touch endpoints and accounts through the book alone, and that refuse
+    /// The same for the hot path: for writes that touch endpoints and accounts through the cache alone, and that refuse
     /// before they have written anything. One that fails later takes the whole transaction with it.
     pub async fn write_hot<T: Send + 'static>(
         &self,
@@ -223,8 +171,8 @@ pub(super) fn start(
 ) -> Result<Handle, StoreError> {
     // Before all that is read: what another process writes meanwhile is noticed.
     let data_version = data_version(&db)?;
-    let mut book = Book::new(view);
-    book.reload(&db, &shared)?;
+    let mut cache = WriterCache::new(view);
+    cache.reload(&db, &shared)?;
     let ids = IdSequence::after(last_id(&db)?, id_times::read(&db)?);
     let checkpoints = Checkpoints::start(path)?;
     let (queue, writes) = queue();
@@ -235,7 +183,7 @@ pub(super) fn start(
     let thread = Writer {
         path,
         db,
-        book,
+        cache,
         shared,
         ids,
         judged_ahead,
@@ -261,7 +209,7 @@ pub(super) fn start(
 struct Writer {
     path: PathBuf,
     db: Connection,
-    book: Book,
+    cache: WriterCache,
     shared: Arc<Shared>,
     ids: IdSequence,
     /// By how much the greatest id was ahead of the clock when it was last judged why.
@@ -270,7 +218,7 @@ struct Writer {
     /// Held while a server has the file.
     lock: Option<std::fs::File>,
     data_version: i64,
-    /// Whether the book may differ from what is committed: a transaction is under way, or has failed.
+    /// Whether the cache may differ from what is committed: a transaction is under way, or has failed.
     stale: bool,
     /// When what was recent was last listed.
     listed: Instant,
@@ -304,7 +252,7 @@ impl Writer {
                     if let Err(error) = self.notice_others() {
                         tracing::error!(%error, "the database could not be watched");
                     }
-                    if self.shared.inbox.is_some() && is_to_be_listed(self.book.recent(), self.listed.elapsed()) {
+                    if self.shared.inbox.is_some() && is_to_be_listed(self.cache.recent(), self.listed.elapsed()) {
                         self.commit(Vec::new());
                     }
                 }
@@ -324,7 +272,7 @@ impl Writer {
         }
         // The command line may have rotated the master key: nothing is sealed with the old one from here on.
         self.shared.reload_keyring();
-        self.book.reload(&self.db, &self.shared)?;
+        self.cache.reload(&self.db, &self.shared)?;
         self.ids = IdSequence::after(last_id(&self.db)?, id_times::read(&self.db)?);
         self.judged_ahead = Duration::ZERO;
         let generation = peer::generation(&self.db)?;
@@ -344,7 +292,7 @@ impl Writer {
     fn sweep(&mut self) {
         self.swept = Instant::now();
         let Some(inbox) = &self.shared.inbox else { return };
-        match dispatch::lost_leases(&self.db, self.lease, inbox.names()) {
+        match super::leases::lost_leases(&self.db, self.lease, inbox.in_memory()) {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => self.commit(vec![Box::new(FreeLost(lost))]),
             Err(error) => tracing::warn!(%error, "it could not be looked for lost leases"),
@@ -377,7 +325,7 @@ impl Writer {
                 let _ = self.db.execute_batch("ROLLBACK");
             }
         } else {
-            self.book.publish();
+            self.cache.publish();
         }
         // The error of one write is not that of the others, which may come again.
         let committed =
@@ -400,7 +348,7 @@ impl Writer {
         self.checkpoints.wrote(&self.db, size.bytes);
     }
 
-    /// Begins a transaction, with a book that shows what is committed.
+    /// Begins a transaction, with a cache that shows what is committed.
     fn begin(&mut self) -> Result<(), StoreError> {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         // Inside the lock nobody else can write any more: what is read now is the truth of this transaction.
@@ -443,7 +391,7 @@ impl Writer {
         let mut tx = Tx {
             db: &self.db,
             inserts: Inserts::prepare(&self.db)?,
-            book: &mut self.book,
+            cache: &mut self.cache,
             shared: &self.shared,
             ids: &mut self.ids,
             now: self.shared.clock.now(),
@@ -456,10 +404,10 @@ impl Writer {
             let hot = write.is_hot();
             // A savepoint keeps a copy of every page that is changed after it.
             if !hot {
-                tx.book.flush(tx.db)?;
+                tx.cache.flush(tx.db)?;
                 tx.db.prepare_cached("SAVEPOINT one")?.execute([])?;
             }
-            let (mark, changes, listed_to) = (tx.after.mark(), tx.db.total_changes(), tx.book.listed_to());
+            let (mark, changes, listed_to) = (tx.after.mark(), tx.db.total_changes(), tx.cache.listed_to());
             let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write.apply(&mut tx)));
             let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
             match result {
@@ -469,15 +417,15 @@ impl Writer {
                 Err(error) if tx.db.is_autocommit() => return Err(error),
                 Err(_) => {
                     tx.after.rewind(mark);
-                    tx.book.forget_touched();
+                    tx.cache.forget_touched();
                     if !hot {
                         tx.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
-                        if tx.book.listed_to() != listed_to {
-                            tx.book.read_recent(tx.db)?;
+                        if tx.cache.listed_to() != listed_to {
+                            tx.cache.read_recent(tx.db)?;
                         }
                     }
                 }
-                Ok(()) => tx.book.refresh_touched(tx.db, tx.shared)?,
+                Ok(()) => tx.cache.refresh_touched(tx.db, tx.shared)?,
             }
             debug_assert!(!tx.db.is_autocommit(), "every write of the batch is in its transaction");
             if !hot {
@@ -487,8 +435,8 @@ impl Writer {
                 batch.extend(waiting.next());
             }
         }
-        tx.book.flush(tx.db)?;
-        if is_to_be_listed_beside(tx.book.recent(), self.listed.elapsed()) {
+        tx.cache.flush(tx.db)?;
+        if is_to_be_listed_beside(tx.cache.recent(), self.listed.elapsed()) {
             // If it fails, it is tried again no sooner.
             self.listed = Instant::now();
             list_recent(&mut tx)?;

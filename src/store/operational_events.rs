@@ -9,7 +9,7 @@ use crate::domain::event::Operational;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 
 /// An operational event before it is written.
-pub(super) struct Notice {
+pub(super) struct OperationalEvent {
     pub account: AccountKey,
     pub about: EndpointKey,
     pub kind: Operational,
@@ -36,16 +36,16 @@ pub(super) struct FailedDelivery<'a> {
 
 impl About {
     /// Something about the endpoint, with `more` beside what it is.
-    fn notice(&self, kind: Operational, more: Value) -> Notice {
+    fn notice(&self, kind: Operational, more: Value) -> OperationalEvent {
         let mut data = json!({ "endpoint_id": self.id.to_string(), "url": self.url });
         if let (Some(data), Value::Object(more)) = (data.as_object_mut(), more) {
             data.extend(more);
         }
-        Notice { account: self.account, about: self.key, kind, data: data.to_string() }
+        OperationalEvent { account: self.account, about: self.key, kind, data: data.to_string() }
     }
 
     /// The owner changed its status, if it did.
-    pub fn status(&self, before: EndpointStatus, after: EndpointStatus) -> Option<Notice> {
+    pub fn status(&self, before: EndpointStatus, after: EndpointStatus) -> Option<OperationalEvent> {
         let kind = match after {
             _ if before == after => return None,
             EndpointStatus::Active => Operational::EndpointEnabled,
@@ -56,7 +56,7 @@ impl About {
     }
 
     /// It failed too often, or asked to be left alone.
-    pub fn auto_disabled(&self, failures: u32, outcome: Option<&Outcome>) -> Notice {
+    pub fn auto_disabled(&self, failures: u32, outcome: Option<&Outcome>) -> OperationalEvent {
         let more = json!({
             "consecutive_failures": failures,
             "response_status": outcome.and_then(|outcome| outcome.http_status),
@@ -66,12 +66,12 @@ impl About {
     }
 
     /// It has a new secret, which ends in these characters.
-    pub fn rotated(&self, hint: &str) -> Notice {
+    pub fn rotated(&self, hint: &str) -> OperationalEvent {
         self.notice(Operational::SecretRotated, json!({ "secret_hint": hint }))
     }
 
     /// A delivery to it is out of attempts. Of one that itself told of such things, nothing is told.
-    pub fn failed(&self, delivery: &FailedDelivery<'_>) -> Option<Notice> {
+    pub fn failed(&self, delivery: &FailedDelivery<'_>) -> Option<OperationalEvent> {
         if Operational::parse(delivery.event_type).is_some() {
             return None;
         }

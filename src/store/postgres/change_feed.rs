@@ -21,9 +21,10 @@ use tokio_postgres::{AsyncMessage, Row};
 use uuid::Uuid;
 
 use super::connect::{Connector, Health, health};
+use super::endpoint_memory::EndpointMemory;
+use super::freshness::Freshness;
 use super::positions::Positions;
-use super::target::Seen;
-use super::{Rooms, admin, corrupt, execute, get, one, parsed, rows, time};
+use super::sql::{corrupt, execute, get, one, parsed, rows, time};
 use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointStatus;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
@@ -118,14 +119,14 @@ pub(super) async fn forget_changes(db: &impl GenericClient, now: Timestamp) -> R
     Ok(())
 }
 
-pub(super) struct Follower {
+pub(super) struct ChangeFeed {
     pool: Pool,
     view: View,
     shared: Arc<Shared>,
-    rooms: Rooms,
+    endpoint_memory: EndpointMemory,
     positions: Arc<Positions>,
     known: Arc<AsyncMutex<Known>>,
-    seen: Arc<Seen>,
+    freshness: Arc<Freshness>,
     notified: Notify,
 }
 
@@ -168,16 +169,25 @@ impl Latest {
     }
 }
 
-impl Follower {
+impl ChangeFeed {
     /// Of a pool of its own, so that calls that wait for connections do not hold it up.
     pub fn new(
         pool: Pool,
         view: View,
         shared: Arc<Shared>,
-        (rooms, positions): (Rooms, Arc<Positions>),
-        seen: Arc<Seen>,
+        (endpoint_memory, positions): (EndpointMemory, Arc<Positions>),
+        freshness: Arc<Freshness>,
     ) -> Self {
-        Self { pool, view, shared, rooms, positions, seen, known: Arc::default(), notified: Notify::new() }
+        Self {
+            pool,
+            view,
+            shared,
+            endpoint_memory,
+            positions,
+            freshness,
+            known: Arc::default(),
+            notified: Notify::new(),
+        }
     }
 
     /// Work of the node itself that waits for a connection.
@@ -186,11 +196,11 @@ impl Follower {
     }
 
     pub fn is_stale(&self) -> bool {
-        !self.seen.is_within(STALE)
+        !self.freshness.is_within(STALE)
     }
 
     fn hear(&self, told: &str) {
-        let Some(due) = super::herald::read(told) else {
+        let Some(due) = super::notifier::read(told) else {
             self.notified.notify_one();
             return;
         };
@@ -207,18 +217,18 @@ impl Follower {
     pub async fn refresh(self: &Arc<Self>) -> Result<(), StoreError> {
         let asked = Instant::now();
         let mut known = self.known.clone().lock_owned().await;
-        if self.seen.is_since(asked) {
+        if self.freshness.is_since(asked) {
             return Ok(());
         }
         let began = Instant::now();
         let db = self.pool.get().await?;
         if let Some(generation) = self.read(&db, &mut known).await? {
-            self.seen.shows(generation, began);
+            self.freshness.shows(generation, began);
             return Ok(());
         }
         // In a task: whoever asks gives up in time, and the next one would begin anew.
-        let follower = self.clone();
-        let reading = tokio::spawn(async move { follower.read_all(&db, &mut known).await });
+        let change_feed = self.clone();
+        let reading = tokio::spawn(async move { change_feed.read_all(&db, &mut known).await });
         reading.await.map_err(|_| StoreError::Unavailable("reading everything was interrupted".into()))?
     }
 
@@ -238,7 +248,7 @@ impl Follower {
         match latest.compare(newest, &numbers) {
             History::Same => {}
             // Somebody else has changed the tables, and counted it. On one server numbers do not go back.
-            History::Unproven if !self.seen.is_doubted() => {}
+            History::Unproven if !self.freshness.is_doubted() => {}
             _ => return Ok(None),
         }
         if newest == last {
@@ -264,12 +274,12 @@ impl Follower {
         let began = Instant::now();
         (known.generation, known.latest) = (None, None);
         // What is committed in between is read again with its change.
-        let first = super::in_time(latest_change(db)).await?;
+        let first = super::time_limit::in_time(latest_change(db)).await?;
         self.shared.reload_keyring();
         let mut keys = Vec::new();
         let mut after = ApiKeyId(Uuid::nil());
         loop {
-            let piece = super::in_time(admin::api_keys_after(db, after, PIECE)).await?;
+            let piece = super::time_limit::in_time(super::catalog_rows::api_keys_after(db, after, PIECE)).await?;
             let Some((_, last)) = piece.last() else { break };
             after = last.id;
             keys.extend(piece);
@@ -278,7 +288,7 @@ impl Follower {
         let sql = "SELECT key, id FROM accounts WHERE deleted_at IS NULL AND key > $1 ORDER BY key LIMIT $2";
         let mut after = 0i64;
         loop {
-            let piece = super::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
+            let piece = super::time_limit::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
             let Some(last) = piece.last() else { break };
             after = get(last, "key")?;
             for row in &piece {
@@ -289,29 +299,29 @@ impl Follower {
         let sql = "SELECT key FROM endpoints WHERE deleted_at IS NULL AND key > $1 ORDER BY key LIMIT $2";
         let mut after = 0i64;
         loop {
-            let piece = super::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
+            let piece = super::time_limit::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
             let piece: Vec<i64> = piece.iter().map(|row| get(row, "key")).collect::<Result<_, _>>()?;
             let Some(last) = piece.last() else { break };
             after = *last;
-            endpoints.extend(super::in_time(load_endpoints(db, &self.shared, &piece)).await?);
+            endpoints.extend(super::time_limit::in_time(load_endpoints(db, &self.shared, &piece)).await?);
         }
         // An import has written them, and has then had everything read.
-        self.shared.set_id_times(super::in_time(super::ids::read_times(db)).await?);
+        self.shared.set_id_times(super::time_limit::in_time(super::ids::read_times(db)).await?);
         self.view.show(Whole {
             endpoints,
-            types: Arc::new(super::in_time(admin::event_types(db)).await?),
+            types: Arc::new(super::time_limit::in_time(super::catalog_rows::event_types(db)).await?),
             accounts: accounts.values().copied().collect(),
             keys: keys.iter().map(|(hash, key)| (*hash, Arc::new(key.clone()))).collect(),
         });
         known.hashes = keys.into_iter().map(|(hash, key)| (key.id, hash)).collect();
         known.accounts = accounts;
-        known.latest = Some(super::in_time(latest_change(db)).await?);
+        known.latest = Some(super::time_limit::in_time(latest_change(db)).await?);
         known.generation = Some(first.generation);
         self.positions.forget_all();
         if let Some(inbox) = &self.shared.inbox {
             inbox.send(Nudge::Rescan);
         }
-        self.seen.shows(first.generation, began);
+        self.freshness.shows(first.generation, began);
         Ok(())
     }
 
@@ -331,7 +341,7 @@ impl Follower {
             }
         }
         for id in keys {
-            match admin::find_api_key(db, id).await? {
+            match super::catalog_rows::find_api_key(db, id).await? {
                 Some((hash, key)) => {
                     known.hashes.insert(id, hash);
                     self.view.show_key(hash, Some(Arc::new(key)));
@@ -344,7 +354,7 @@ impl Follower {
             }
         }
         if types {
-            self.view.show_types(Arc::new(admin::event_types(db).await?));
+            self.view.show_types(Arc::new(super::catalog_rows::event_types(db).await?));
         }
         if !accounts.is_empty() {
             self.apply_accounts(db, known, accounts.into_iter().collect()).await?;
@@ -383,7 +393,7 @@ impl Follower {
             let target = found.remove(&key);
             let active = target.as_ref().is_some_and(|target| target.active);
             if target.is_none() {
-                self.rooms.forget(key);
+                self.endpoint_memory.forget(key);
             }
             self.view.show_endpoint(key, target);
             self.positions.forget(key);
@@ -397,44 +407,44 @@ impl Follower {
 }
 
 /// Looks until the store is dropped.
-pub(super) async fn keep_up(follower: Weak<Follower>) {
+pub(super) async fn keep_up(change_feed: Weak<ChangeFeed>) {
     loop {
-        let Some(follower) = follower.upgrade() else { return };
-        let looked = super::in_time(follower.refresh()).await;
+        let Some(change_feed) = change_feed.upgrade() else { return };
+        let looked = super::time_limit::in_time(change_feed.refresh()).await;
         if let Err(error) = &looked {
             tracing::warn!(%error, "the database could not be asked for changes");
         }
         if looked.is_err() {
             tokio::time::sleep(AGAIN).await;
         } else {
-            let _ = tokio::time::timeout(EVERY, follower.notified.notified()).await;
+            let _ = tokio::time::timeout(EVERY, change_feed.notified.notified()).await;
         }
     }
 }
 
-/// Wakes the follower at every notification, on a connection that does nothing else. While there is none, changes are seen
+/// Wakes the change_feed at every notification, on a connection that does nothing else. While there is none, changes are seen
 /// a little later.
-pub(super) async fn listen(connector: Arc<Connector>, follower: Weak<Follower>) {
+pub(super) async fn listen(connector: Arc<Connector>, change_feed: Weak<ChangeFeed>) {
     loop {
-        if let Err(error) = listen_once(&connector, &follower).await {
+        if let Err(error) = listen_once(&connector, &change_feed).await {
             tracing::debug!(%error, "notifications are not heard");
         }
-        if follower.strong_count() == 0 {
+        if change_feed.strong_count() == 0 {
             return;
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-async fn listen_once(connector: &Connector, follower: &Weak<Follower>) -> Result<(), StoreError> {
+async fn listen_once(connector: &Connector, change_feed: &Weak<ChangeFeed>) -> Result<(), StoreError> {
     let (client, mut connection) = connector.connect().await?;
     let mut listening = false;
     let hear = async {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notification(told) = message?
-                && let Some(follower) = follower.upgrade()
+                && let Some(change_feed) = change_feed.upgrade()
             {
-                follower.hear(told.payload());
+                change_feed.hear(told.payload());
             }
         }
         Ok(())
@@ -453,8 +463,8 @@ async fn listen_once(connector: &Connector, follower: &Weak<Follower>) -> Result
         asked = ask => asked,
     };
     // A standby may have taken the place of what was connected, and may have known less. The next look tells.
-    if listening && let Some(follower) = follower.upgrade() {
-        follower.seen.doubt();
+    if listening && let Some(change_feed) = change_feed.upgrade() {
+        change_feed.freshness.doubt();
     }
     ended
 }
@@ -504,6 +514,7 @@ async fn load_endpoints(
 }
 
 const SECRETS: &str = "SELECT endpoint, key_id, sealed, expires_at FROM endpoint_secrets";
+
 const ENDPOINTS: &str = "SELECT key, id, account, url, status, version FROM endpoints WHERE deleted_at IS NULL";
 
 #[cfg(test)]

@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use deadpool_postgres::{Object, Transaction};
 use foldhash::HashMap;
 
-use super::dispatch::span;
 use super::ids::Ids;
+use super::sql::{get, parsed, rows, span};
 use super::write::{DeliveryRow, EventRow, Write};
-use super::{Store, get, parsed, rows, turn};
+use super::{Store, fifo};
 use crate::domain::delivery::Outcome;
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
-use crate::store::notice::{About, FailedDelivery, Notice};
+use crate::store::operational_events::{About, FailedDelivery, OperationalEvent};
 
 /// A delivery that failed for good, and after how many attempts.
 pub(super) struct Failure<'a> {
@@ -46,12 +46,12 @@ impl Store {
     pub(super) async fn announce(
         &self,
         tx: &Transaction<'_>,
-        notices: &[Notice],
+        notices: &[OperationalEvent],
         now: Timestamp,
     ) -> Result<Told, StoreError> {
         let mut told = Told::default();
         let subscribers = subscribers(tx, notices).await?;
-        let heard = |notice: &Notice| -> Vec<&Subscriber> {
+        let heard = |notice: &OperationalEvent| -> Vec<&Subscriber> {
             let known = subscribers.get(&(notice.account, notice.kind.name())).into_iter().flatten();
             known.filter(|subscriber| subscriber.endpoint != notice.about).collect()
         };
@@ -64,7 +64,7 @@ impl Store {
         let first = self.shared.id_times().first_at(now);
         let mut ids = Ids::default().reserve(tx, count, first, self.node.given()).await?.into_iter();
         let mut write = Write { now, ..Write::default() };
-        for (Notice { account, kind, data, .. }, heard) in planned {
+        for (OperationalEvent { account, kind, data, .. }, heard) in planned {
             let (account, event_type) = (*account, kind.name());
             let Some(event) = ids.next() else { break };
             let body = message(event_type, now, data);
@@ -99,7 +99,7 @@ impl Store {
     /// Nudges those who were told of something, now that it is committed.
     pub(super) async fn after(&self, db: &mut Object, told: Told, now: Timestamp) {
         let passed =
-            turn::pass_afterwards(db, &self.shared.fifo_heads, &told.lines, now).await.unwrap_or_else(|error| {
+            fifo::pass_afterwards(db, &self.shared.fifo_heads, &told.lines, now).await.unwrap_or_else(|error| {
                 tracing::warn!(%error, "a turn could not be passed on, and is passed on later");
                 Vec::new()
             });
@@ -111,11 +111,11 @@ impl Store {
 
 /// What outcomes have to tell: of deliveries that failed for good, and of endpoints that were paused by them. Nothing where
 /// nobody of their accounts wants to know.
-pub(super) async fn notices_of(
+pub(super) async fn operational_events_of(
     tx: &Transaction<'_>,
     failures: &[Failure<'_>],
     paused: &[Paused<'_>],
-) -> Result<Vec<Notice>, StoreError> {
+) -> Result<Vec<OperationalEvent>, StoreError> {
     let accounts: BTreeSet<i64> =
         failures.iter().map(|failure| failure.account.0).chain(paused.iter().map(|paused| paused.account.0)).collect();
     let accounts: Vec<i64> = accounts.into_iter().collect();
@@ -180,7 +180,7 @@ struct Subscriber {
 /// Who subscribes to what these tell, by account and type.
 async fn subscribers(
     tx: &Transaction<'_>,
-    notices: &[Notice],
+    notices: &[OperationalEvent],
 ) -> Result<HashMap<(AccountKey, &'static str), Vec<Subscriber>>, StoreError> {
     let asked: BTreeSet<(i64, &'static str)> =
         notices.iter().map(|notice| (notice.account.0, notice.kind.name())).collect();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Object};
 use tokio::time::Instant;
 
-use super::{execute, get, rows};
+use super::sql::{execute, get, rows};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;

@@ -1,6 +1,6 @@
 //! What the writer knows by heart, and the part of it that others may look at.
 //!
-//! The [`Book`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open transaction
+//! The [`WriterCache`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open transaction
 //! sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
 
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::{admin, lists, parsed};
+use super::columns::{health, parsed, time, uuid};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
-use crate::store::inbox::Room;
+use crate::store::inbox::MemoryUse;
 use crate::store::shared::{Shared, StoredEndpoint, words};
 use crate::store::view::{EventTypes, View, Whole};
 use crate::store::{StoreError, Target};
@@ -23,7 +23,7 @@ use crate::store::{StoreError, Target};
 pub(super) struct EndpointRow {
     pub account: AccountKey,
     pub health: EndpointHealth,
-    pub held: Arc<Room>,
+    pub memory: Arc<MemoryUse>,
     /// Whether what is accepted for it from here on waits for its turn.
     pub fifo: bool,
     /// Whether some of its deliveries do.
@@ -76,14 +76,14 @@ enum Change {
     Cancelled(i64),
 }
 
-pub(super) struct Book {
+pub(super) struct WriterCache {
     view: View,
     account_keys: HashMap<AccountId, AccountKey>,
     accounts: HashMap<AccountKey, AccountRow>,
     endpoints: HashMap<EndpointKey, EndpointRow>,
     key_hashes: HashMap<ApiKeyId, KeyHash>,
     types: Arc<EventTypes>,
-    /// The newest delivery that is listed, and how many are newer: see `lists`.
+    /// The newest delivery that is listed, and how many are newer: see `delivery_index`.
     listed_to: i64,
     recent: usize,
     dirty_endpoints: HashSet<EndpointKey>,
@@ -92,7 +92,7 @@ pub(super) struct Book {
     changes: Vec<Change>,
 }
 
-impl Book {
+impl WriterCache {
     pub fn new(view: View) -> Self {
         Self {
             view,
@@ -169,7 +169,7 @@ impl Book {
 
     /// Reads how far the lists go.
     pub fn read_recent(&mut self, db: &Connection) -> Result<(), StoreError> {
-        let (listed_to, recent) = lists::recent(db)?;
+        let (listed_to, recent) = recent(db)?;
         self.listed_to = listed_to;
         self.recent = usize::try_from(recent).unwrap_or(0);
         Ok(())
@@ -239,7 +239,7 @@ impl Book {
                 }
                 Touched::ApiKey(id) => self.refresh_api_key(db, id)?,
                 Touched::EventTypes => {
-                    self.types = Arc::new(admin::event_types(db)?);
+                    self.types = Arc::new(super::catalog_rows::event_types(db)?);
                     self.changes.push(Change::EventTypes(self.types.clone()));
                 }
             }
@@ -306,7 +306,7 @@ impl Book {
         let keys = fresh.read_all(db, shared)?;
         for (key, row) in &mut fresh.endpoints {
             if let Some(before) = self.endpoints.get(key) {
-                row.held = before.held.clone();
+                row.memory = before.memory.clone();
             }
         }
         *self = fresh;
@@ -320,7 +320,7 @@ impl Book {
         Ok(())
     }
 
-    /// Fills an empty book; returns the API keys.
+    /// Fills an empty cache; returns the API keys.
     fn read_all(&mut self, db: &Connection, shared: &Shared) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
         let mut statement = db.prepare_cached("SELECT key, id FROM accounts WHERE deleted_at IS NULL")?;
         let rows = statement.query_map([], |row| Ok((AccountKey(row.get(0)?), AccountId(uuid(row, "id")?))))?;
@@ -330,9 +330,9 @@ impl Book {
         }
         self.load_endpoints(db, shared, None)?;
         self.read_recent(db)?;
-        let keys = admin::api_keys(db)?;
+        let keys = super::catalog_rows::api_keys(db)?;
         self.key_hashes = keys.iter().map(|(hash, key)| (key.id, *hash)).collect();
-        self.types = Arc::new(admin::event_types(db)?);
+        self.types = Arc::new(super::catalog_rows::event_types(db)?);
         Ok(keys)
     }
 
@@ -364,7 +364,7 @@ impl Book {
     }
 
     fn refresh_api_key(&mut self, db: &Connection, id: ApiKeyId) -> Result<(), StoreError> {
-        let found = admin::api_key(db, id)?;
+        let found = super::catalog_rows::api_key(db, id)?;
         if let Some((hash, key)) = found {
             self.key_hashes.insert(id, hash);
             self.changes.push(Change::ApiKey(hash, Some(Arc::new(key))));
@@ -403,7 +403,7 @@ impl Book {
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
             let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, in_line } = stored?;
-            let held = before.remove(&endpoint.key).map(|row| row.held).unwrap_or_default();
+            let memory = before.remove(&endpoint.key).map(|row| row.memory).unwrap_or_default();
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
             let shown = self.view.target(endpoint.key).filter(|target| target.version == endpoint.version);
             let target = match shown {
@@ -425,7 +425,7 @@ impl Book {
             let row = EndpointRow {
                 account,
                 health,
-                held,
+                memory,
                 fifo,
                 in_line,
                 last_delivery_at,
@@ -453,7 +453,7 @@ fn forget(subscribers: &mut Subscribers, key: EndpointKey) -> Vec<String> {
     types
 }
 
-/// A row of the book before its secrets are opened.
+/// A row of the cache before its secrets are opened.
 struct StoredRow {
     endpoint: StoredEndpoint,
     events: Vec<String>,
@@ -495,18 +495,8 @@ fn secrets_of(db: &Connection, key: EndpointKey) -> rusqlite::Result<Vec<(Sealed
     rows.collect()
 }
 
-pub(super) fn health(row: &Row<'_>) -> rusqlite::Result<EndpointHealth> {
-    Ok(EndpointHealth {
-        status: parsed(row, "status", EndpointStatus::from_column)?,
-        consecutive_failures: row.get("consecutive_failures")?,
-        failing_since: time(row, "failing_since")?,
-    })
-}
-
-pub(super) fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
-}
-
-pub(super) fn uuid(row: &Row<'_>, column: &str) -> rusqlite::Result<uuid::Uuid> {
-    parsed(row, column, |bytes: Vec<u8>| uuid::Uuid::from_slice(&bytes).ok())
+/// The newest delivery that is listed, and how many are newer.
+fn recent(db: &Connection) -> rusqlite::Result<(i64, i64)> {
+    let sql = "SELECT value, (SELECT COUNT(*) FROM recent_deliveries) FROM settings WHERE name = 'listed_to'";
+    db.prepare_cached(sql)?.query_row([], |row| row.try_into())
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -42,7 +42,7 @@ pub(super) fn is_to_be_listed_beside(recent: usize, since: Duration) -> bool {
 impl Tx<'_> {
     /// A delivery is leased that may be listed.
     pub fn note_lease(&self, delivery: DeliveryId) -> Result<(), StoreError> {
-        if self.book.is_listed(delivery) {
+        if self.cache.is_listed(delivery) {
             self.db.prepare_cached("INSERT OR IGNORE INTO listed_leases (id) VALUES (?1)")?.execute([delivery.0])?;
         }
         Ok(())
@@ -50,7 +50,7 @@ impl Tx<'_> {
 
     /// It is leased no more.
     pub fn forget_lease(&self, delivery: DeliveryId) -> Result<(), StoreError> {
-        if self.book.is_listed(delivery) {
+        if self.cache.is_listed(delivery) {
             self.db.prepare_cached("DELETE FROM listed_leases WHERE id = ?1")?.execute([delivery.0])?;
         }
         Ok(())
@@ -58,7 +58,7 @@ impl Tx<'_> {
 
     /// A delivery has changed that may be listed.
     pub fn relist(&self, delivery: DeliveryId, endpoint: EndpointKey) -> Result<(), StoreError> {
-        if self.book.is_listed(delivery) {
+        if self.cache.is_listed(delivery) {
             let sql = "UPDATE delivery_lists SET (status, attempt, response_status, response_time_ms) = \
                        (SELECT status, attempt, response_status, response_time_ms FROM deliveries WHERE id = ?2) \
                        WHERE endpoint = ?1 AND id = ?2";
@@ -66,12 +66,6 @@ impl Tx<'_> {
         }
         Ok(())
     }
-}
-
-/// The newest delivery that is listed, and how many are newer.
-pub(super) fn recent(db: &Connection) -> rusqlite::Result<(i64, i64)> {
-    let sql = "SELECT value, (SELECT COUNT(*) FROM recent_deliveries) FROM settings WHERE name = 'listed_to'";
-    db.prepare_cached(sql)?.query_row([], |row| row.try_into())
 }
 
 /// Frees all that is leased. Returns how many that were.
@@ -88,7 +82,7 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<u
 /// Lists what is recent.
 pub(super) fn list_recent(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     write_lists(tx.db)?;
-    tx.book.read_recent(tx.db)
+    tx.cache.read_recent(tx.db)
 }
 
 /// What the lists and counters take from the row of a recent delivery.

@@ -2,13 +2,12 @@
 
 use rusqlite::params;
 
-use super::intake::{insert_delivery, insert_event};
-use super::writer::Tx;
+use super::tx::{Tx, insert_delivery, insert_event};
 use crate::domain::delivery::Outcome;
 use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::store::StoreError;
-use crate::store::notice::{About, FailedDelivery, Notice};
+use crate::store::operational_events::{About, FailedDelivery, OperationalEvent};
 
 /// A delivery that failed for good, and after how many attempts.
 pub(super) struct Failure {
@@ -19,15 +18,15 @@ pub(super) struct Failure {
 }
 
 impl Tx<'_> {
-    /// Writes an operational event to those who subscribe to it. The last thing that a transaction does: the book is told
+    /// Writes an operational event to those who subscribe to it. The last thing that a transaction does: the cache is told
     /// of it.
-    pub fn announce(&mut self, notice: &Notice) -> Result<(), StoreError> {
+    pub fn announce(&mut self, notice: &OperationalEvent) -> Result<(), StoreError> {
         let others = |endpoints: &[EndpointKey]| -> Vec<EndpointKey> {
             endpoints.iter().copied().filter(|endpoint| *endpoint != notice.about).collect()
         };
         let kind = notice.kind.name();
-        let subscribers = others(self.book.subscribers(notice.account, kind));
-        let paused = others(self.book.paused_subscribers(notice.account, kind));
+        let subscribers = others(self.cache.subscribers(notice.account, kind));
+        let paused = others(self.cache.paused_subscribers(notice.account, kind));
         if subscribers.is_empty() && paused.is_empty() {
             return Ok(());
         }
@@ -45,7 +44,7 @@ impl Tx<'_> {
                 self.after.due.push((endpoint, self.now));
             }
         }
-        self.book.count_event(notice.account);
+        self.cache.count_event(notice.account);
         Ok(())
     }
 
@@ -78,10 +77,10 @@ impl Tx<'_> {
 
     /// Whether somebody of the endpoint's account wants to know.
     fn is_heard(&self, endpoint: EndpointKey, kind: Operational) -> bool {
-        self.book.endpoint(endpoint).is_some_and(|row| {
+        self.cache.endpoint(endpoint).is_some_and(|row| {
             let account = row.account;
-            let subscribers = self.book.subscribers(account, kind.name());
-            !subscribers.is_empty() || !self.book.paused_subscribers(account, kind.name()).is_empty()
+            let subscribers = self.cache.subscribers(account, kind.name());
+            !subscribers.is_empty() || !self.cache.paused_subscribers(account, kind.name()).is_empty()
         })
     }
 
@@ -92,7 +91,7 @@ impl Tx<'_> {
             Ok(About {
                 account: AccountKey(row.get("account")?),
                 key,
-                id: EndpointId(super::book::uuid(row, "id")?),
+                id: EndpointId(super::columns::uuid(row, "id")?),
                 url: row.get("url")?,
             })
         })?)

@@ -10,7 +10,7 @@ use std::time::Duration;
 use deadpool_postgres::Pool;
 use tokio::sync::mpsc;
 
-use super::execute;
+use super::sql::execute;
 use crate::domain::id::EndpointKey;
 
 /// How long words are gathered.
@@ -25,19 +25,19 @@ const QUEUE: usize = 4_096;
 /// What stands before the endpoints in a notification.
 const DUE: &str = "due ";
 
-/// The way to the herald, who ends with the last of these.
+/// The way to the notifier, who ends with the last of these.
 #[derive(Clone)]
-pub(super) struct Herald(mpsc::Sender<EndpointKey>);
+pub(super) struct Notifier(mpsc::Sender<EndpointKey>);
 
-impl Herald {
+impl Notifier {
     /// The endpoint has deliveries that are due.
-    pub fn cry(&self, endpoint: EndpointKey) {
+    pub fn notify(&self, endpoint: EndpointKey) {
         let _ = self.0.try_send(endpoint);
     }
 }
 
-/// Starts the herald.
-pub(super) fn start(pool: Pool) -> Herald {
+/// Starts the notifier.
+pub(super) fn start(pool: Pool) -> Notifier {
     let (words, mut said) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
         while let Some(first) = said.recv().await {
@@ -46,7 +46,7 @@ pub(super) fn start(pool: Pool) -> Herald {
             while let Ok(more) = said.try_recv() {
                 endpoints.insert(more);
             }
-            let told = super::in_time(async {
+            let told = super::time_limit::in_time(async {
                 let text = write(&endpoints);
                 execute(&pool.get().await?, "SELECT pg_notify('aldaba', $1)", &[&text]).await
             });
@@ -55,7 +55,7 @@ pub(super) fn start(pool: Pool) -> Herald {
             }
         }
     });
-    Herald(words)
+    Notifier(words)
 }
 
 fn write(endpoints: &BTreeSet<EndpointKey>) -> String {

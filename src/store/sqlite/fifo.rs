@@ -3,7 +3,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::writer::Tx;
+use super::tx::Tx;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
@@ -11,7 +11,7 @@ use crate::store::StoreError;
 impl Tx<'_> {
     /// Puts an open delivery that is due into its endpoint's line, where there is one. Returns whether it is its turn.
     pub fn line_up(&self, delivery: DeliveryId, endpoint: EndpointKey) -> Result<bool, StoreError> {
-        if !self.book.endpoint(endpoint).is_some_and(|row| row.fifo) {
+        if !self.cache.endpoint(endpoint).is_some_and(|row| row.fifo) {
             return Ok(true);
         }
         let sql = "SELECT 1 FROM deliveries WHERE turn = ?1 LIMIT 1";

@@ -1,0 +1,27 @@
+//! What takes events in: publishing, and the test of an endpoint.
+
+use bytes::Bytes;
+
+use crate::domain::event::{Event, NewEvent};
+use crate::domain::id::{AccountId, EndpointId};
+use crate::store::inbox::Leased;
+use crate::store::{Keep, Settlement, StoreError};
+
+role! {
+    /// Takes events in.
+    pub trait Intake {
+        /// Accepts events, all or none. When it returns they are on disk, each with a delivery for every active
+        /// endpoint that subscribes to it.
+        ///
+        /// An unknown account is [`StoreError::NotFound`]; a type that has left the catalog
+        /// [`StoreError::UnknownType`].
+        #[postgres(unbounded)]
+        async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError>;
+
+        /// Writes a test delivery of the endpoint, leased to the caller. `message` is its body.
+        async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError>;
+
+        /// Writes the outcome of a test, and keeps the call's answer in the same commit.
+        async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError>;
+    }
+}

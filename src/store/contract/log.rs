@@ -1,0 +1,97 @@
+//! What is read of the past: deliveries, events, the audit log, and the counts that charts show.
+
+use std::time::Duration;
+
+use crate::domain::audit::{AuditEntry, AuditFilter};
+use crate::domain::delivery::{Delivery, DeliveryDetail};
+use crate::domain::event::Event;
+use crate::domain::filter::DeliveryFilter;
+use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
+use crate::domain::statistics::{Count, Counted};
+use crate::domain::time::Timestamp;
+use crate::store::{Page, Paged, StoreError, Stretch};
+
+role! {
+    /// Deliveries and events, newest first.
+    pub trait Log {
+        /// Deliveries of one endpoint.
+        async fn endpoint_deliveries(
+            &self,
+            owner: AccountId,
+            id: EndpointId,
+            page: Page,
+        ) -> Result<Paged<Delivery>, StoreError>;
+
+        /// Deliveries of all endpoints of an account.
+        async fn account_deliveries(&self, owner: AccountId, page: Page) -> Result<Paged<Delivery>, StoreError>;
+
+        /// One delivery of an account, with its body and every attempt.
+        async fn delivery(&self, owner: AccountId, id: DeliveryId) -> Result<DeliveryDetail, StoreError>;
+
+        /// Events of an account.
+        async fn events(&self, owner: AccountId, page: Page) -> Result<Paged<Event>, StoreError>;
+
+        /// One event of an account, and its deliveries in the order of their ids.
+        async fn event(&self, owner: AccountId, id: EventId) -> Result<(Event, Vec<Delivery>), StoreError>;
+    }
+}
+
+role! {
+    /// Filtered lists of deliveries.
+    pub trait Search {
+        /// Deliveries of all endpoints of an account that match the filter, newest first.
+        async fn find_deliveries(
+            &self,
+            owner: AccountId,
+            filter: DeliveryFilter,
+            page: Page,
+        ) -> Result<Paged<Delivery>, StoreError>;
+
+        /// The deliveries that match the filter among the next that are older than `before`, newest first: a bounded
+        /// stretch, in which there may be none.
+        async fn walk_deliveries(
+            &self,
+            owner: AccountId,
+            filter: DeliveryFilter,
+            before: Option<i64>,
+        ) -> Result<Stretch<Delivery>, StoreError>;
+    }
+}
+
+role! {
+    /// The audit log.
+    pub trait AuditLog {
+        /// Entries of the audit log, newest first: an account's own as accounts may see them, or for an operator all.
+        async fn audit_log(
+            &self,
+            owner: Option<AccountId>,
+            filter: AuditFilter,
+            page: Page,
+        ) -> Result<Paged<AuditEntry>, StoreError>;
+
+        /// The next of these entries that are older than `before`: a bounded stretch.
+        async fn walk_audit_log(
+            &self,
+            owner: Option<AccountId>,
+            filter: AuditFilter,
+            before: Option<i64>,
+        ) -> Result<Stretch<AuditEntry>, StoreError>;
+    }
+}
+
+role! {
+    /// Attempts, counted for the charts.
+    pub trait Statistics {
+        /// Adds to the counts of attempts. Attempts at endpoints that are deleted are not counted.
+        async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError>;
+
+        /// The counts of an account's attempts, or of one endpoint's, in slots of `slot` from `from` on.
+        async fn attempt_counts(
+            &self,
+            owner: AccountId,
+            endpoint: Option<EndpointId>,
+            slot: Duration,
+            from: Timestamp,
+        ) -> Result<Vec<Count>, StoreError>;
+    }
+}

@@ -1,0 +1,530 @@
+//! The task that writes events: event, payload, fan-out and kept answer in one commit, for many requests at once.
+//!
+//! The writer takes what has gathered, reads who subscribes, and writes everything in one statement. There is no timer: the
+//! batch grows with the load. There is one writer for each node: two of them made twice the commits of half the size, and
+//! were slower by half.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic};
+
+use deadpool_postgres::Pool;
+use foldhash::{HashMap, HashSet};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::endpoint_memory::EndpointMemory;
+use super::freshness::Freshness;
+use super::ids::Ids;
+use super::node::Node;
+use super::notifier::Notifier;
+use super::sql::{get, parsed, rows};
+use super::write::{DeliveryRow, EventRow, Write};
+use crate::domain::delivery::{DeliveryKind, Job};
+use crate::domain::endpoint::{EndpointStatus, Ordering};
+use crate::domain::event::{Event, NewEvent};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, EventId};
+use crate::domain::time::Timestamp;
+use crate::store::inbox::{Leased, Nudge};
+use crate::store::shared::Shared;
+use crate::store::view::View;
+use crate::store::{Keep, KeepScope, StoreError};
+
+/// Requests that may wait.
+const QUEUE: usize = 4_096;
+
+/// Requests, and bytes of bodies, in one commit.
+const MAX_BATCH: usize = 512;
+
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// Events and deliveries in one commit; a single request may come to more.
+const MAX_ROWS: usize = 20_000;
+
+/// Accounts and types whose subscribers are known.
+const MAX_KNOWN: usize = 10_000;
+
+/// Which comes first: the writer begins with a request, or its caller gives it up. A request that was given up is never written,
+/// so that its caller may publish again.
+#[derive(Default)]
+pub(super) struct Begin(AtomicBool);
+
+impl Begin {
+    /// Whether nobody was here before.
+    pub fn is_first(&self) -> bool {
+        !self.0.swap(true, atomic::Ordering::AcqRel)
+    }
+}
+
+pub(super) struct Request {
+    pub events: Vec<NewEvent>,
+    pub keep: Option<Keep<Vec<Event>>>,
+    pub reply: Reply,
+    /// None where the writer has begun with it.
+    pub begin: Option<Arc<Begin>>,
+    /// Given back when the request has been answered.
+    pub share: Option<OwnedSemaphorePermit>,
+}
+
+impl Request {
+    fn bytes(&self) -> usize {
+        self.events.iter().map(|event| event.body.len()).sum()
+    }
+}
+
+/// The way to the writer, which ends with the last of the handles.
+#[derive(Clone)]
+pub(super) struct Handle(pub mpsc::Sender<Request>);
+
+impl Handle {
+    /// Resolves when the writer has ended although there are handles: it has panicked.
+    pub async fn ended(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// What the writer works with.
+pub(super) struct Parts {
+    pub pool: Pool,
+    pub view: View,
+    pub shared: Arc<Shared>,
+    pub node: Arc<Node>,
+    pub endpoint_memory: EndpointMemory,
+    pub notifier: Notifier,
+    pub freshness: Arc<Freshness>,
+}
+
+/// Starts the writer.
+pub(super) fn start(parts: Parts) -> Handle {
+    let (queue, requests) = mpsc::channel(QUEUE);
+    let writer = Writer { parts, ids: Ids::default(), known: None };
+    tokio::spawn(writer.run(Waiting { requests, next: None }));
+    Handle(queue)
+}
+
+struct Waiting {
+    requests: mpsc::Receiver<Request>,
+    /// One that did not fit into the last batch.
+    next: Option<Request>,
+}
+
+impl Waiting {
+    /// The next batch; `None` when the store is closed.
+    async fn batch(&mut self) -> Option<Vec<Request>> {
+        let first = match self.next.take() {
+            Some(next) => next,
+            None => self.requests.recv().await?,
+        };
+        let mut bytes = first.bytes();
+        let mut batch = vec![first];
+        while batch.len() < MAX_BATCH
+            && let Ok(next) = self.requests.try_recv()
+        {
+            bytes += next.bytes();
+            if bytes > MAX_BATCH_BYTES {
+                self.next = Some(next);
+                break;
+            }
+            batch.push(next);
+        }
+        Some(batch)
+    }
+}
+
+struct Writer {
+    parts: Parts,
+    ids: Ids,
+    /// Who subscribed when it was last read.
+    known: Option<FanOut>,
+}
+
+impl Writer {
+    async fn run(mut self, mut waiting: Waiting) {
+        while let Some(batch) = waiting.batch().await {
+            self.accept(batch).await;
+        }
+    }
+
+    /// Accepts a batch by what is known of its subscribers, and reads them where that is no longer, or never was, enough.
+    async fn accept(&mut self, batch: Vec<Request>) {
+        let asked = Asked::of(&batch);
+        let known = self.known.take();
+        let batch = match &known {
+            Some(known) if known.suffices(&asked, self.parts.freshness.generation()) => {
+                self.accept_by(batch, known, Some(known.generation)).await
+            }
+            _ => batch,
+        };
+        if batch.is_empty() {
+            self.known = known;
+            return;
+        }
+        match super::time_limit::in_time(self.read(&asked)).await {
+            Ok(mut fan_out) => {
+                self.accept_by(batch, &fan_out, None).await;
+                fan_out.taken.clear();
+                self.known = Some(fan_out.with(known));
+            }
+            Err(error) => {
+                for request in batch {
+                    let _ = request.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Accepts a batch, in as many commits as its fan-out needs. Returns those for which it was planned at a change that is no
+    /// longer the last.
+    async fn accept_by(&mut self, batch: Vec<Request>, fan_out: &FanOut, planned_at: Option<i64>) -> Vec<Request> {
+        let (mut part, mut again) = (Vec::new(), Vec::new());
+        let mut rows = 0;
+        for request in batch {
+            let more = fan_out.rows_of(&request.events);
+            if rows + more > MAX_ROWS && !part.is_empty() {
+                again.extend(self.accept_part(std::mem::take(&mut part), fan_out, rows, planned_at).await);
+                rows = 0;
+            }
+            rows += more;
+            part.push(request);
+        }
+        again.extend(self.accept_part(part, fan_out, rows, planned_at).await);
+        again
+    }
+
+    /// Writes requests in one commit and answers each of them, or returns them.
+    async fn accept_part(
+        &mut self,
+        part: Vec<Request>,
+        fan_out: &FanOut,
+        rows: usize,
+        planned_at: Option<i64>,
+    ) -> Vec<Request> {
+        let (planned, refused) = match super::time_limit::in_time(self.reserve(rows)).await {
+            Ok(ids) => self.plan(part, fan_out, ids, planned_at),
+            Err(error) => (None, part.into_iter().map(|request| (request.reply, error.clone())).collect()),
+        };
+        for (reply, error) in refused {
+            // A caller that has gone away no longer wants to know.
+            let _ = reply.send(Err(error));
+        }
+        let Some((write, planned)) = planned else { return Vec::new() };
+        let began = Instant::now();
+        let written =
+            super::time_limit::in_time(write.run_in_its_day(&self.parts.pool, &self.parts.shared.fifo_heads)).await;
+        match &written {
+            Ok(written) => {
+                self.parts.freshness.found(written.generation, began);
+                if write.is_late(written.generation) {
+                    return planned.into_iter().map(Planned::again).collect();
+                }
+                self.hand_over(Vec::new(), written.due.iter().copied().collect(), write.now);
+            }
+            Err(error) => tracing::error!(%error, requests = planned.len(), "events could not be accepted"),
+        }
+        for Planned { accepted, jobs, due, keyed, reply, .. } in planned {
+            let answer = match &written {
+                Ok(_) => {
+                    self.hand_over(jobs, due, write.now);
+                    Ok(accepted)
+                }
+                // The database does not say whose key was taken in this very moment. The others may come again.
+                Err(StoreError::KeyTaken) if !keyed => {
+                    Err(StoreError::Unavailable("another request of the same commit was refused".into()))
+                }
+                Err(error) => Err(error.clone()),
+            };
+            let _ = reply.send(answer);
+        }
+        Vec::new()
+    }
+
+    /// Tells the engine of what was accepted.
+    fn hand_over(&self, jobs: Vec<Leased>, due: BTreeSet<EndpointKey>, now: Timestamp) {
+        if let Some(inbox) = &self.parts.shared.inbox {
+            if !jobs.is_empty() {
+                inbox.send(Nudge::Jobs(jobs));
+            }
+            for endpoint in &due {
+                inbox.send(Nudge::Due(*endpoint, now));
+            }
+        }
+        // What has no room here may have some elsewhere, where there is somebody.
+        if self.parts.shared.inbox.is_none() || self.parts.node.share().nodes > 1 {
+            for endpoint in due {
+                self.parts.notifier.notify(endpoint);
+            }
+        }
+    }
+
+    /// Ids for so many rows.
+    async fn reserve(&mut self, rows: usize) -> Result<Vec<i64>, StoreError> {
+        let db = self.parts.pool.get().await?;
+        let shared = &self.parts.shared;
+        self.ids.reserve(&db, rows, shared.id_times().first_at(shared.clock.now()), self.parts.node.given()).await
+    }
+
+    /// Reads who subscribes to what the batch holds.
+    async fn read(&self, asked: &Asked) -> Result<FanOut, StoreError> {
+        let (accounts, types): (Vec<Uuid>, Vec<&str>) =
+            asked.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
+        let db = self.parts.pool.get().await?;
+        let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, e.ordering \
+                   FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[]) AS w(id, type) \
+                   LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL LEFT JOIN event_types t ON t.name = w.type \
+                   LEFT JOIN subscriptions s ON s.account = a.key AND s.type = w.type \
+                   LEFT JOIN endpoints e ON e.key = s.endpoint AND e.deleted_at IS NULL \
+                   WHERE g.name = 'generation' ORDER BY e.key";
+        let mut fan_out = FanOut::default();
+        for row in rows(&db, sql, &[&accounts, &types]).await? {
+            fan_out.generation = get(&row, "value")?;
+            let whose: (_, String) = (AccountId(get(&row, "id")?), get(&row, "type")?);
+            if let Some(account) = get(&row, "account")? {
+                fan_out.accounts.insert(whose.0, AccountKey(account));
+            }
+            if get(&row, "known")? {
+                fan_out.types.insert(whose.1.clone());
+            }
+            let Some(key) = get::<Option<i64>>(&row, "key")?.map(EndpointKey) else { continue };
+            let active = parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
+            let subscribers = if active { &mut fan_out.active } else { &mut fan_out.paused };
+            subscribers.entry(whose).or_default().push(key);
+            if parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo {
+                fan_out.fifo.insert(key);
+            }
+        }
+        fan_out.asked = asked.events.iter().cloned().collect();
+        fan_out.taken = super::kept_answers::kept(&db, &asked.scopes).await?;
+        Ok(fan_out)
+    }
+
+    /// Decides what is written for each request, and which are refused.
+    #[expect(clippy::type_complexity, reason = "two lists of what becomes of the requests")]
+    fn plan(
+        &self,
+        batch: Vec<Request>,
+        fan_out: &FanOut,
+        ids: Vec<i64>,
+        planned_at: Option<i64>,
+    ) -> (Option<(Write, Vec<Planned>)>, Vec<(Reply, StoreError)>) {
+        let lease = self.parts.node.lease();
+        let now = self.parts.shared.clock.now();
+        let mut write = Write { lease: lease.unwrap_or(0), now, planned_at, ..Write::default() };
+        let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
+        let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
+        for Request { events, keep, reply, begin, share } in batch {
+            // Nobody waits for it any longer: it was answered, and may have come again.
+            if reply.is_closed() || begin.is_some_and(|begin| !begin.is_first()) {
+                continue;
+            }
+            let scope = keep.as_ref().map(|keep| &keep.scope);
+            if let Some(error) = fan_out.refusal(&events, scope) {
+                refused.push((reply, error));
+                continue;
+            }
+            if let Some(scope) = scope
+                && !scopes.insert(scope.clone())
+            {
+                refused.push((reply, StoreError::KeyTaken));
+                continue;
+            }
+            let mut plan = Planned {
+                events: if planned_at.is_some() { events.clone() } else { Vec::new() },
+                accepted: Vec::with_capacity(events.len()),
+                jobs: Vec::new(),
+                due: BTreeSet::new(),
+                keyed: keep.is_some(),
+                reply,
+                share,
+            };
+            for event in events {
+                self.plan_event(event, fan_out, lease.is_some(), &mut ids, &mut write, &mut plan);
+            }
+            if let Some(Keep { scope, render }) = keep {
+                write.kept.push((scope, render(&plan.accepted)));
+            }
+            planned.push(plan);
+        }
+        ((!planned.is_empty()).then_some((write, planned)), refused)
+    }
+
+    fn plan_event(
+        &self,
+        new: NewEvent,
+        fan_out: &FanOut,
+        may_lease: bool,
+        ids: &mut impl Iterator<Item = i64>,
+        write: &mut Write,
+        plan: &mut Planned,
+    ) {
+        let Some(account) = fan_out.accounts.get(&new.account).copied() else { return };
+        let Some(id) = ids.next() else { return };
+        let size = i32::try_from(new.body.len()).unwrap_or(i32::MAX);
+        let event_type: Arc<str> = new.event_type.as_str().into();
+        let mut deliveries = Vec::new();
+        let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
+        // Every event has been given as many ids as it has subscribers.
+        for (endpoint, delivery) in fan_out.subscribers(&new).iter().copied().zip(ids) {
+            // One that waits for its turn waits in the store.
+            let in_line = fan_out.fifo.contains(&endpoint);
+            let inbox = body.as_ref().filter(|_| may_lease && !in_line);
+            let most = self.parts.shared.max_in_flight_per_endpoint;
+            let known = self.parts.view.target(endpoint).is_some_and(|target| target.active)
+                && self.parts.node.share().of(most, endpoint) > 0;
+            let permit = inbox
+                .filter(|_| known)
+                .and_then(|(inbox, body)| inbox.reserve_new(&self.parts.endpoint_memory.of(endpoint), body));
+            write.deliveries.push(DeliveryRow {
+                account,
+                id: delivery,
+                endpoint,
+                event: id,
+                size,
+                leased: permit.is_some(),
+                in_line,
+            });
+            deliveries.push(delivery);
+            let Some(permit) = permit else {
+                // Whose turn it is shows when it is written.
+                if !in_line {
+                    plan.due.insert(endpoint);
+                }
+                continue;
+            };
+            let permit = permit.named(self.parts.node.in_memory(), DeliveryId(delivery));
+            let job = Job {
+                id: DeliveryId(delivery),
+                endpoint,
+                lease: write.lease,
+                kind: DeliveryKind::Event,
+                event_type: event_type.clone(),
+                attempts_made: 0,
+                failures: 0,
+                body: new.body.clone(),
+            };
+            plan.jobs.push(Leased { job, permit });
+        }
+        for endpoint in fan_out.paused.get(&(new.account, new.event_type.clone())).into_iter().flatten() {
+            write.missed.push((account, *endpoint, new.event_type.clone(), id));
+        }
+        plan.accepted.push(Event {
+            id: EventId(id),
+            created_at: self.parts.shared.id_times().of(id),
+            account: (new.account, account),
+            event_type: new.event_type.clone(),
+            occurred_at: new.occurred_at,
+            deliveries: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
+        });
+        write.events.push(EventRow {
+            account,
+            id,
+            event_type: new.event_type,
+            occurred_at: new.occurred_at.as_millis(),
+            validation: new.validation_id,
+            deliveries,
+            body: new.body,
+        });
+    }
+}
+
+/// What must be known before a batch can be planned.
+struct Asked {
+    /// Accounts and types of events.
+    events: BTreeSet<(AccountId, String)>,
+    scopes: Vec<KeepScope>,
+}
+
+impl Asked {
+    fn of(batch: &[Request]) -> Self {
+        let all = batch.iter().flat_map(|request| &request.events);
+        let events = all.map(|event| (event.account, event.event_type.clone())).collect();
+        Self { events, scopes: batch.iter().filter_map(|request| Some(request.keep.as_ref()?.scope.clone())).collect() }
+    }
+}
+
+pub(super) type Reply = oneshot::Sender<Result<Vec<Event>, StoreError>>;
+
+/// A request on its way through a batch.
+struct Planned {
+    /// What was asked for, where it may have to be planned again.
+    events: Vec<NewEvent>,
+    accepted: Vec<Event>,
+    jobs: Vec<Leased>,
+    /// Endpoints with deliveries for which there was no room in memory.
+    due: BTreeSet<EndpointKey>,
+    /// Whether its answer is kept.
+    keyed: bool,
+    reply: Reply,
+    share: Option<OwnedSemaphorePermit>,
+}
+
+impl Planned {
+    /// The request as it came. None with a key is planned by what is known.
+    fn again(self) -> Request {
+        Request { events: self.events, keep: None, reply: self.reply, begin: None, share: self.share }
+    }
+}
+
+/// Who subscribes, by account and type; and what refuses a request.
+#[derive(Default)]
+struct FanOut {
+    /// The last change when this was read.
+    generation: i64,
+    accounts: HashMap<AccountId, AccountKey>,
+    types: HashSet<String>,
+    active: HashMap<(AccountId, String), Vec<EndpointKey>>,
+    paused: HashMap<(AccountId, String), Vec<EndpointKey>>,
+    taken: HashSet<KeepScope>,
+    /// Endpoints whose deliveries wait for their turn.
+    fifo: HashSet<EndpointKey>,
+    /// For whom it was read.
+    asked: HashSet<(AccountId, String)>,
+}
+
+impl FanOut {
+    /// Whether a batch can be planned by this while that is the last change. A batch with keys asks for them anyway, and what
+    /// is refused is refused by what was read for it.
+    fn suffices(&self, asked: &Asked, generation: i64) -> bool {
+        let known = |(account, name): &(AccountId, String)| {
+            self.accounts.contains_key(account)
+                && self.types.contains(name)
+                && self.asked.contains(&(*account, name.clone()))
+        };
+        self.generation == generation && asked.scopes.is_empty() && asked.events.iter().all(known)
+    }
+
+    /// This, and what was known before, where that still holds.
+    fn with(mut self, known: Option<Self>) -> Self {
+        if let Some(known) = known.filter(|known| known.generation == self.generation && known.asked.len() < MAX_KNOWN)
+        {
+            self.accounts.extend(known.accounts);
+            self.types.extend(known.types);
+            self.active.extend(known.active);
+            self.paused.extend(known.paused);
+            self.fifo.extend(known.fifo);
+            self.asked.extend(known.asked);
+        }
+        self
+    }
+
+    fn subscribers(&self, event: &NewEvent) -> &[EndpointKey] {
+        self.active.get(&(event.account, event.event_type.clone())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Events and deliveries that these come to.
+    fn rows_of(&self, events: &[NewEvent]) -> usize {
+        events.iter().map(|event| 1 + self.subscribers(event).len()).sum()
+    }
+
+    fn refusal(&self, events: &[NewEvent], scope: Option<&KeepScope>) -> Option<StoreError> {
+        for event in events {
+            if !self.accounts.contains_key(&event.account) {
+                return Some(StoreError::NotFound);
+            }
+            if !self.types.contains(&event.event_type) {
+                return Some(StoreError::UnknownType(event.event_type.clone()));
+            }
+        }
+        scope.filter(|scope| self.taken.contains(scope)).map(|_| StoreError::KeyTaken)
+    }
+}

@@ -1,0 +1,144 @@
+//! Leases of deliveries: given back, found again where memory has lost them, and voided at the start.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use rusqlite::{Connection, params};
+
+use super::delivery_index;
+use super::fifo::pass_turn;
+use super::tx::Tx;
+use super::writer_cache::EndpointRow;
+use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::replay::ReplayStatus;
+use crate::domain::time::Timestamp;
+use crate::store::StoreError;
+use crate::store::inbox::InMemoryDeliveries;
+use crate::store::status::literal;
+
+/// After a delivery was given back, its endpoint is looked at again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Gives back deliveries that are leased to this process.
+pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = DeliveryId>) -> Result<(), StoreError> {
+    let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 \
+               RETURNING endpoint, replay";
+    let mut replays = BTreeSet::new();
+    for id in deliveries {
+        let mut statement = tx.db.prepare_cached(sql)?;
+        let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
+        while let Some(row) = rows.next()? {
+            tx.forget_lease(id)?;
+            let endpoint = EndpointKey(row.get(0)?);
+            replays.extend(row.get::<_, Option<i64>>(1)?.map(|replay| (replay, endpoint)));
+            // It may have become active again while its deliveries were on their way back. A little later:
+            // what made this one come back may still be so.
+            if tx.cache.endpoint(endpoint).is_some_and(EndpointRow::can_receive) {
+                tx.after.due.push((endpoint, tx.now.plus(AGAIN)));
+            }
+        }
+    }
+    let mut taken_back = Vec::new();
+    for (replay, endpoint) in replays {
+        taken_back.push((endpoint, take_back(tx, replay)?));
+    }
+    for (endpoint, _) in &taken_back {
+        if pass_turn(tx.db, *endpoint, tx.now)? {
+            tx.after.due.push((*endpoint, tx.now));
+        }
+    }
+    for (endpoint, count) in taken_back {
+        tx.cache.gone(endpoint, count);
+    }
+    Ok(())
+}
+
+/// Deliveries that are leased to this process and that its memory does not hold. Outside of a transaction there are none,
+/// unless a write came to something of which its caller was told nothing.
+pub(super) fn lost_leases(
+    db: &Connection,
+    lease: i64,
+    in_memory: &InMemoryDeliveries,
+) -> Result<Vec<DeliveryId>, StoreError> {
+    let sql = "SELECT d.id FROM listed_leases l JOIN deliveries d ON d.id = l.id WHERE d.lease = ?1 \
+               UNION ALL SELECT id FROM recent_deliveries WHERE lease = ?1";
+    let mut lost = Vec::new();
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query([lease])?;
+    while let Some(row) = rows.next()? {
+        let id = DeliveryId(row.get(0)?);
+        if !in_memory.contains(id) {
+            lost.push(id);
+        }
+    }
+    Ok(lost)
+}
+
+/// Makes lost deliveries due again.
+pub(super) fn free_lost(tx: &mut Tx<'_>, lost: &[DeliveryId]) -> Result<(), StoreError> {
+    tracing::warn!(deliveries = lost.len(), "leased deliveries were not in memory: they are due again");
+    release(tx, lost.iter().copied())
+}
+
+/// Removes what a replay has made and nobody has begun to send, if it was cancelled. Returns how many that were.
+pub(super) fn take_back(tx: &mut Tx<'_>, replay: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT 1 FROM replays WHERE key = ?1 AND status = ?2";
+    if !tx.db.prepare_cached(sql)?.exists([replay, ReplayStatus::Cancelled.to_column()])? {
+        return Ok(0);
+    }
+    // What goes is counted as listed.
+    delivery_index::list_recent(tx)?;
+    Ok(remove_unsent(tx.db, replay)?)
+}
+
+fn remove_unsent(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
+    let sql = concat!(
+        "DELETE FROM deliveries WHERE replay = ?1 AND status = ",
+        literal!(DeliveryStatus::Pending),
+        " AND lease IS NULL AND (SELECT status FROM replays WHERE key = ?1) = ?2"
+    );
+    let cancelled = ReplayStatus::Cancelled.to_column();
+    let unsent = db.prepare_cached(sql)?.execute([replay, cancelled])?;
+    let unsent = i64::try_from(unsent).unwrap_or(i64::MAX);
+    db.prepare_cached("UPDATE replays SET made = made - ?2 WHERE key = ?1")?.execute([replay, unsent])?;
+    Ok(unsent)
+}
+
+/// Frees what an earlier process had leased when it ended, and takes a lease number of its own.
+pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i64> {
+    db.execute_batch("BEGIN IMMEDIATE")?;
+    let freed = delivery_index::void_leases(db, now)?;
+    // A replay that was cancelled while its deliveries were in memory.
+    let sql = concat!(
+        "SELECT DISTINCT r.key, r.endpoint FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = ",
+        literal!(DeliveryStatus::Pending),
+        " WHERE r.status = ?1"
+    );
+    let cancelled: Vec<(i64, i64)> = db
+        .prepare(sql)?
+        .query_map([ReplayStatus::Cancelled.to_column()], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<_, _>>()?;
+    if !cancelled.is_empty() {
+        delivery_index::write_lists(db)?;
+    }
+    for (replay, endpoint) in cancelled {
+        let taken_back = remove_unsent(db, replay)?;
+        let sql = "UPDATE endpoint_counters SET deliveries_total = deliveries_total - ?2 WHERE endpoint = ?1";
+        db.execute(sql, [endpoint, taken_back])?;
+    }
+    let lines: Vec<i64> = db
+        .prepare("SELECT DISTINCT turn FROM deliveries WHERE turn IS NOT NULL")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for endpoint in lines {
+        pass_turn(db, EndpointKey(endpoint), now)?;
+    }
+    let sql = "INSERT INTO settings (name, value) VALUES ('lease', 1) \
+               ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";
+    let lease = db.query_row(sql, [], |row| row.get(0))?;
+    db.execute_batch("COMMIT")?;
+    if freed > 0 {
+        tracing::info!(deliveries = freed, "took over deliveries that an earlier process had not finished");
+    }
+    Ok(lease)
+}
