@@ -17,7 +17,7 @@ use super::tries::{Guess, Opens};
 use crate::clock::Random;
 use crate::domain::account::KeyHash;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, User};
-use crate::store::{Accounts, Memberships, PasswordHash, Proof, Store, StoreError};
+use crate::store::{Accounts, Memberships, PasswordHash, Proof, SignIn, Store, StoreError};
 
 /// Bytes of a salt (RFC 9106, section 3.1, recommends 16).
 const SALT: usize = 16;

@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::domain::audit::{Actor, Origin};
-use crate::store::Store;
+use crate::store::{Lifecycle, Store};
 
 /// A webhook sender: it takes your events, signs them, delivers them, and never loses one.
 #[derive(Parser)]

@@ -18,8 +18,8 @@ use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased};
 use aldaba::store::keys::KeySource;
 use aldaba::store::{
-    Accounts, Database, Dispatch, Endpoints, Housekeeping, Isolation, Lifecycle, Log, NewEndpoint, OpenOptions, Page,
-    ReplayWork, Replays, Search, Store, StoreError, Unattempted,
+    Accounts, Database, Dispatch, Endpoints, Housekeeping, Intake, Isolation, Lifecycle, Log, NewEndpoint, OpenOptions,
+    Page, ReplayWork, Replays, Search, Store, StoreError, Unattempted,
 };
 
 use crate::database;

@@ -11,7 +11,7 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::keys::KeySource;
-use aldaba::store::{Accounts, Database, Lifecycle, NewEndpoint, OpenOptions, Page, Store};
+use aldaba::store::{Accounts, Database, Endpoints, Intake, Lifecycle, Log, NewEndpoint, OpenOptions, Page, Store};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call, EVENT, Receiver, Reply};

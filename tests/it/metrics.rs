@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
-use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Snapshot, Store, Unattempted};
+use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Snapshot, Store, Unattempted};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver, Reply, eventually};

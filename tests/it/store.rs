@@ -13,8 +13,8 @@ use aldaba::domain::replay::ReplayStatus;
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::{Leased, Nudge};
 use aldaba::store::{
-    Dispatch, Endpoints, Housekeeping, Intake, Isolation, Log, Page, ReplayWork, Replays, Search, Settled, Snapshot,
-    Step, StoreError, Unattempted,
+    Accounts, Dispatch, Endpoints, Housekeeping, Intake, Isolation, Log, Page, ReplayWork, Replays, Search, Settled,
+    Snapshot, Step, StoreError, Unattempted,
 };
 
 use crate::database;

@@ -6,11 +6,11 @@ use deadpool_postgres::{GenericClient, Object, Transaction};
 
 use super::Store;
 use super::catalog_rows::{
-    ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, event_types, lock_account,
+    ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, lock_account,
 };
 use super::change_feed::{Change, write_change};
 use super::kept_answers::keep_effect;
-use super::sql::{count, execute, get, offset, one, row, rows, text, time};
+use super::sql::{count, execute, get, offset, one, rows, text};
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::EventType;
@@ -20,7 +20,6 @@ use crate::domain::retention::OwnRetention;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::store::shared::Deed;
-use crate::store::view::EventTypes;
 use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
 
 /// How long the answer to a change waits for this node's own view.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Store;
-use super::kept_answers::{kept, owner, write_answer};
+use super::kept_answers::{owner, write_answer};
 use super::sql::{column, corrupt, execute, get, row, whole};
 use crate::domain::time::Timestamp;
 use crate::store::{CALL_LIFE, Calls, KeepScope, KeptAnswer, RateWindow, StoreError};

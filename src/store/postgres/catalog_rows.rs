@@ -14,10 +14,10 @@ use crate::domain::retention::OwnRetention;
 use crate::store::StoreError;
 use crate::store::view::EventTypes;
 
-const ACCOUNT_COLUMNS: &str =
+pub(super) const ACCOUNT_COLUMNS: &str =
     "SELECT id, key, name, retention_deliveries, retention_payloads, created_at, updated_at FROM accounts";
 
-const API_KEY_COLUMNS: &str = "SELECT k.id, k.account, k.hash, k.name, k.permissions, k.hint, k.expires_at, \
+pub(super) const API_KEY_COLUMNS: &str = "SELECT k.id, k.account, k.hash, k.name, k.permissions, k.hint, k.expires_at, \
                                k.last_used_at, k.created_at, a.id AS account_id FROM api_keys k \
                                LEFT JOIN accounts a ON a.key = k.account";
 
@@ -42,7 +42,7 @@ pub(super) async fn lock_account(tx: &Transaction<'_>, id: AccountId) -> Result<
     account_from_row(&one(tx, &sql, &[&id.0]).await?)
 }
 
-fn account_from_row(row: &Row) -> Result<Account, StoreError> {
+pub(super) fn account_from_row(row: &Row) -> Result<Account, StoreError> {
     Ok(Account {
         id: AccountId(get(row, "id")?),
         key: AccountKey(get(row, "key")?),
@@ -79,7 +79,7 @@ pub(super) async fn find_api_key(
     row(db, &sql, &[&id.0]).await?.as_ref().map(api_key_from_row).transpose()
 }
 
-fn api_key_from_row(row: &Row) -> Result<(KeyHash, ApiKey), StoreError> {
+pub(super) fn api_key_from_row(row: &Row) -> Result<(KeyHash, ApiKey), StoreError> {
     let account = match get::<Option<i64>>(row, "account")? {
         Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
         None => None,

@@ -422,7 +422,7 @@ pub(super) async fn keep_up(change_feed: Weak<ChangeFeed>) {
     }
 }
 
-/// Wakes the change_feed at every notification, on a connection that does nothing else. While there is none, changes are seen
+/// Wakes the change feed at every notification, on a connection that does nothing else. While there is none, changes are seen
 /// a little later.
 pub(super) async fn listen(connector: Arc<Connector>, change_feed: Weak<ChangeFeed>) {
     loop {

@@ -468,7 +468,7 @@ impl AsyncWrite for Failed {
 
 impl From<tokio_postgres::Error> for StoreError {
     fn from(error: tokio_postgres::Error) -> Self {
-        connect::suspect_after(&error);
+        suspect_after(&error);
         Self::Unavailable(describe(&error))
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Store;
 use super::sql::{column, execute, get, maybe_whole, one, row, rows, span, time, whole};
-use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
+use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;

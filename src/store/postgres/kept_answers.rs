@@ -3,7 +3,7 @@
 use deadpool_postgres::GenericClient;
 use foldhash::HashSet;
 
-use super::sql::{execute, get, row, rows};
+use super::sql::{execute, get, rows};
 use crate::domain::time::Timestamp;
 use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
 

@@ -9,7 +9,7 @@ use deadpool_postgres::{GenericClient, Object, Pool};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 
-use super::migrations::{MIGRATIONS, Migration, Step, newest, newest_of, step};
+use super::migrations::{MIGRATIONS, Migration, Step, newest, newest_of};
 use super::privileges;
 use super::sql::{get, one, row};
 use crate::store::compatible::{Fit, Versions};

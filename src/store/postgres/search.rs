@@ -11,7 +11,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId, IdTimes};
 use crate::store::values::STRETCH;
-use crate::store::{MAX_PAGED_ROWS, Page, Paged, Search, StoreError, Stretch};
+use crate::store::{Log, MAX_PAGED_ROWS, Page, Paged, Search, StoreError, Stretch};
 
 impl Search for Store {
     async fn find_deliveries(

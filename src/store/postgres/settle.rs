@@ -12,7 +12,7 @@ use super::change_feed::{Change, write_change};
 use super::endpoints::health;
 use super::kept_answers::keep_effect;
 use super::operational_events::{Failure, Paused, Told, operational_events_of};
-use super::sql::{column, execute, get, number, row, rows, span, text};
+use super::sql::{column, execute, get, number, rows, span, text};
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};

@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 use super::Store;
 use super::catalog_rows::{account, lock_account};
 use super::kept_answers::keep_effect;
-use super::sql::{corrupt, count, execute, get, offset, one, row, rows, snapshot, text, time, when};
+use super::sql::{corrupt, count, execute, get, offset, one, row, rows, snapshot, time, when};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, UserId};

@@ -5,9 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::Store;
-use super::catalog_rows::{
-    API_KEY_COLUMNS, account, account_from_row, api_key, api_key_from_row, api_keys, event_types,
-};
+use super::catalog_rows::{API_KEY_COLUMNS, account, account_from_row, api_key, api_key_from_row};
 use super::columns::{count, sql_offset, uuid};
 use super::tx::Tx;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};

@@ -19,7 +19,7 @@ pub(super) fn account(db: &Connection, id: AccountId) -> Result<Account, StoreEr
     Ok(db.prepare_cached(sql)?.query_row([id.0.as_bytes()], account_from_row)?)
 }
 
-fn account_from_row(row: &Row<'_>) -> rusqlite::Result<Account> {
+pub(super) fn account_from_row(row: &Row<'_>) -> rusqlite::Result<Account> {
     Ok(Account {
         id: AccountId(uuid(row, "id")?),
         key: AccountKey(row.get("key")?),
@@ -39,7 +39,7 @@ pub(super) fn own_retention(row: &Row<'_>) -> rusqlite::Result<OwnRetention> {
     Ok(OwnRetention { deliveries: read("retention_deliveries")?, payloads: read("retention_payloads")? })
 }
 
-const API_KEY_COLUMNS: &str =
+pub(super) const API_KEY_COLUMNS: &str =
     "SELECT k.*, a.id AS account_id FROM api_keys k LEFT JOIN accounts a ON a.key = k.account";
 
 /// Every key, with its hash.
@@ -55,7 +55,7 @@ pub(super) fn api_key(db: &Connection, id: ApiKeyId) -> Result<Option<(KeyHash, 
     Ok(rows.next().transpose()?)
 }
 
-fn api_key_from_row(row: &Row<'_>) -> rusqlite::Result<(KeyHash, ApiKey)> {
+pub(super) fn api_key_from_row(row: &Row<'_>) -> rusqlite::Result<(KeyHash, ApiKey)> {
     let account = match row.get::<_, Option<i64>>("account")? {
         Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
         None => None,

@@ -19,7 +19,10 @@ use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::store::inbox::{Inbox, Leased, Nudge};
 use crate::store::keys::KeySource;
-use crate::store::{Database, Isolation, NewEndpoint, OpenError, OpenOptions, Page, Settlement, StoreError};
+use crate::store::{
+    Accounts, Database, Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, OpenError, OpenOptions, Page,
+    Settlement, StoreError,
+};
 
 const EVENT: &str = "validation.completed";
 

@@ -238,7 +238,7 @@ mod tests {
 
     fn lane(folder: &Path, timeout: Duration) -> Lane {
         let path: Arc<Path> = folder.join("aldaba.db").into();
-        drop(super::connection::writer_connection(&path).expect("a file"));
+        drop(super::super::connection::writer_connection(&path).expect("a file"));
         Lane::new(&path, (2, 1), timeout, READ_PATIENCE)
     }
 

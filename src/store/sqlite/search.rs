@@ -12,7 +12,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId};
 use crate::store::values::STRETCH;
-use crate::store::{Page, Paged, Search, StoreError, Stretch};
+use crate::store::{Log, Page, Paged, Search, StoreError, Stretch};
 
 /// A validation's id as text, as it is shown.
 const VALIDATION: &str = "lower(substr(hex(e.validation_id), 1, 8) || '-' || substr(hex(e.validation_id), 9, 4) || '-' \
