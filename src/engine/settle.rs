@@ -295,7 +295,7 @@ mod tests {
         }
 
         async fn failed(&self) {
-            std::future::pending().await;
+            std::future::pending::<()>().await;
         }
     }
 
