@@ -170,7 +170,8 @@ impl App {
         beside.iter().for_each(tokio::task::JoinHandle::abort);
         api.flush_key_uses().await;
         if let Err(error) = store.close().await {
-            tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over later");
+            tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over \
+                                    later");
         }
         failed.map_or(Ok(()), Err)
     }
@@ -240,8 +241,8 @@ fn warn_of_development(config: &Config, listener: &TcpListener) {
     {
         tracing::warn!(
             %address,
-            "environment is development, and other machines can reach this address: receivers may be private addresses, \
-             and cookies do not need TLS. Listen on 127.0.0.1, or set environment to production"
+            "environment is development, and other machines can reach this address: receivers may be private \
+             addresses, and cookies do not need TLS. Listen on 127.0.0.1, or set environment to production"
         );
     }
 }
@@ -250,8 +251,8 @@ fn warn_of_development(config: &Config, listener: &TcpListener) {
 fn warn_without_public_url(config: &Config) {
     if config.environment == Environment::Production && config.roles.api && config.public_url.is_none() {
         tracing::warn!(
-            "public_url is not set: links in invitations and to the portal are made from the Host header of the request. \
-             Set it to the origin at which people reach this server, such as https://hooks.example.com"
+            "public_url is not set: links in invitations and to the portal are made from the Host header of the \
+             request. Set it to the origin at which people reach this server, such as https://hooks.example.com"
         );
     }
 }

@@ -135,21 +135,12 @@ async fn enter(
     key?;
     let params = params.ok_or_else(|| ApiError::from(Code::NotFound))?;
     let most = if door.batch { MAX_BATCH_BODY } else { api.settings.max_body };
+    let declared = declared_length(&parts.headers);
     let (body, memory) = if is_in_process || body.is_end_stream() {
-        (body.collect().await.map(http_body_util::Collected::to_bytes).map_err(|_| BodyError::Broken), None)
+        (read_whole(body, most).await, None)
     } else {
-        match api.bodies.read(caller.account(), body, declared_length(&parts.headers), most).await {
-            Ok((body, memory)) => (Ok(body), Some(memory)),
-            Err(error) => (Err(error), None),
-        }
+        read_within_budget(&api, &caller, body, declared, most).await?
     };
-    let body = match body {
-        Ok(body) if body.len() > most => Err(BodyError::TooLarge(most)),
-        Err(error @ BodyError::NoMemory) => return Err(error.into()),
-        body => body,
-    };
-    // Any other fault is kept until the handler asks for the body, because a 404 comes first.
-    let body = body.map_err(ApiError::from);
     let (mut mark, mut kept) = (None, None);
     if let (Some(scope), Ok(body)) = (scope, &body) {
         let body_hash = idempotency::hash(body);
@@ -190,6 +181,31 @@ async fn enter(
         _ => handler(call).await,
     };
     answered.map(|answer| answer.into_response(&info.id))
+}
+
+/// A body or its fault, and the memory that is reserved for it.
+type ReadBody = (Result<Bytes, ApiError>, Option<Reservation<Option<AccountId>>>);
+
+/// Reads a body that is in memory already.
+async fn read_whole(body: Body, most: usize) -> Result<Bytes, ApiError> {
+    let body = body.collect().await.map_err(|_| BodyError::Broken)?.to_bytes();
+    if body.len() > most { Err(BodyError::TooLarge(most).into()) } else { Ok(body) }
+}
+
+/// Reads a body into memory that is reserved for the caller's account. Without memory the call is refused at once. Any
+/// other fault of the body is kept until the handler asks for the body, because a 404 comes first.
+async fn read_within_budget(
+    api: &Api,
+    caller: &Caller,
+    body: Body,
+    declared: Option<usize>,
+    most: usize,
+) -> Result<ReadBody, ApiError> {
+    match api.bodies.read(caller.account(), body, declared, most).await {
+        Ok((body, memory)) => Ok((Ok(body), Some(memory))),
+        Err(error @ BodyError::NoMemory) => Err(error.into()),
+        Err(error) => Ok((Err(error.into()), None)),
+    }
 }
 
 /// Runs the first call with an idempotency key to its end, and keeps its refusal; its success is kept with its effect.

@@ -11,12 +11,12 @@ use tokio::sync::oneshot;
 
 use crate::waiting::at_most;
 
-/// How long a read waits for a connection. A call of the store ends after 5 s on PostgreSQL, so that a search that has waited
-/// still has its 2 s.
+/// How long a read waits for a connection. A call of the store ends after 5 s on PostgreSQL, so that a search that has
+/// waited still has its 2 s.
 pub(super) const READ_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Reads of one kind that wait for a connection, in all and of one account: more than that many would be refused for their
-/// patience in any case if each took longer than some 20 ms.
+/// Reads of one kind that wait for a connection, in all and of one account: more than that many would be refused for
+/// their patience in any case if each took longer than some 20 ms.
 const MAX_WAITING_READS: (usize, usize) = (2_048, 256);
 
 /// How many slots there are, and who may wait for them.
@@ -82,7 +82,8 @@ impl<K: Copy + Eq + Hash> FairSlots<K> {
         Self(Arc::new(Inner { bounds, state: Mutex::new(state) }))
     }
 
-    /// A slot for this owner. It waits while the owner has its share, or all slots are taken. Owners are served in turn.
+    /// A slot for this owner. It waits while the owner has its share, or all slots are taken. Owners are served in
+    /// turn.
     pub async fn acquire(&self, owner: K) -> Result<Slot<K>, Busy>
     where
         K: Send + 'static,

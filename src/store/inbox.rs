@@ -57,8 +57,8 @@ impl Share {
     /// There is no other.
     pub const WHOLE: Self = Self { nodes: 1, index: 0 };
 
-    /// Requests that this process may have in flight to an endpoint, of those that all may have together. Where there are
-    /// fewer requests than processes, some have none; another endpoint begins with another process.
+    /// Requests that this process may have in flight to an endpoint, of those that all may have together. Where there
+    /// are fewer requests than processes, some have none; another endpoint begins with another process.
     pub fn of(self, most: usize, endpoint: EndpointKey) -> usize {
         let nodes = self.nodes.max(1);
         let first = usize::try_from(endpoint.0.unsigned_abs()).unwrap_or(0) % nodes;
@@ -131,8 +131,8 @@ impl MemoryUse {
         self.pace.store(pace as u8, Ordering::Relaxed);
     }
 
-    /// Notes whether deliveries of the endpoint are due in the store. What is accepted then goes to the store as well, so
-    /// that it does not pass them.
+    /// Notes whether deliveries of the endpoint are due in the store. What is accepted then goes to the store as well,
+    /// so that it does not pass them.
     pub fn note_stored(&self, stored: bool) {
         self.stored.store(stored, Ordering::Relaxed);
     }
@@ -238,7 +238,8 @@ struct BodyBytes {
 }
 
 impl SharedBody {
-    /// Counts the body, if it is not counted yet. Returns the bytes that were in memory before, and how many it has added.
+    /// Counts the body, if it is not counted yet. Returns the bytes that were in memory before, and how many it has
+    /// added.
     fn count(&self) -> (usize, usize) {
         let BodyBytes { room, bytes, is_counted } = &*self.0;
         if is_counted.swap(true, Ordering::Relaxed) {

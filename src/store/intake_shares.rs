@@ -1,5 +1,5 @@
-//! Events that are being written: each account has a share of them, so that an event of another account waits for a bounded
-//! number of events, however many calls one account makes at once.
+//! Events that are being written: each account has a share of them, so that an event of another account waits for a
+//! bounded number of events, however many calls one account makes at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,8 @@ use crate::waiting::at_most;
 /// Events of one account that wait for the writer or are being written: as many as the largest batch has.
 const MAX_EVENTS_PER_ACCOUNT: u32 = 1_000;
 
-/// How long a call waits for its account's share. On PostgreSQL a call ends after 5 s, of which some are left for the write.
+/// How long a call waits for its account's share. On PostgreSQL a call ends after 5 s, of which some are left for the
+/// write.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Accounts that are remembered although nothing of them is being written.
@@ -26,8 +27,8 @@ const MAX_IDLE_ACCOUNTS: usize = 1_024;
 pub(super) struct IntakeShares(Mutex<HashMap<AccountId, Arc<Semaphore>>>);
 
 impl IntakeShares {
-    /// A part of the account's share for these events, which are of one account. Calls of an account are served in the order in
-    /// which they came.
+    /// A part of the account's share for these events, which are of one account. Calls of an account are served in the
+    /// order in which they came.
     pub async fn take(&self, events: &[NewEvent]) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
         let Some(first) = events.first() else { return Ok(None) };
         let size = u32::try_from(events.len()).unwrap_or(u32::MAX).min(MAX_EVENTS_PER_ACCOUNT);

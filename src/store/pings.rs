@@ -1,5 +1,5 @@
-//! The question whether the database answers: one at a time, shared by all who ask meanwhile, so that whoever asks often
-//! costs the database no more than whoever asks once.
+//! The question whether the database answers: one at a time, shared by all who ask meanwhile, so that whoever asks
+//! often costs the database no more than whoever asks once.
 
 use std::time::Duration;
 

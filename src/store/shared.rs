@@ -88,7 +88,8 @@ impl Shared {
         }
     }
 
-    /// Whether the clock may have been set back since the last call by more than times may be wrong. At the first call it may.
+    /// Whether the clock may have been set back since the last call by more than times may be wrong. At the first call
+    /// it may.
     pub fn was_set_back(&self) -> bool {
         let (now, at) = (self.clock.now(), Instant::now());
         let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +125,8 @@ impl Shared {
             self.reload_keyring();
             opened = self.open_secrets(stored);
         }
-        // The address is checked again at each connection; a URL that was registered in development may not be valid in production.
+        // The address is checked again at each connection; a URL that was registered in development may not be valid in
+        // production.
         let url = ReceiverUrl::parse(&stored.url, self.environment)
             .or_else(|_| ReceiverUrl::parse(&stored.url, Environment::Development));
         match (opened, url) {
@@ -136,7 +138,8 @@ impl Shared {
                 signer: Signer::new(&secrets),
             }),
             (Err(error), _) => {
-                tracing::error!(endpoint = %stored.id, %error, "an endpoint's secret cannot be opened: its deliveries wait");
+                tracing::error!(endpoint = %stored.id, %error, "an endpoint's secret cannot be opened: its deliveries \
+                                                                wait");
                 None
             }
             (_, Err(error)) => {
@@ -225,8 +228,8 @@ impl Deed {
 pub(super) const AUDIT_TEXTS: &str =
     "action, actor, actor_id, actor_name, resource, resource_id, fields, address, request";
 
-/// Which entries of the audit log, as `l`, somebody may see and looks for: the condition, and the texts that it compares
-/// with. `place` writes the place of one of them, from 1.
+/// Which entries of the audit log, as `l`, somebody may see and looks for: the condition, and the texts that it
+/// compares with. `place` writes the place of one of them, from 1.
 pub(super) fn audit_condition(
     filter: &AuditFilter,
     account: Option<AccountKey>,

@@ -1,7 +1,7 @@
 //! Statuses as literals in SQL.
 //!
-//! They are no parameters of a statement: a partial index is used only where the condition that it repeats is a literal,
-//! and a plan is made for the literal. The literals are parts of a `concat!`.
+//! They are no parameters of a statement: a partial index is used only where the condition that it repeats is a
+//! literal, and a plan is made for the literal. The literals are parts of a `concat!`.
 
 /// The number that a column has for a value of the domain.
 macro_rules! literal {

@@ -19,8 +19,8 @@ use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Color, Email, Role, User};
 
-/// Deliveries that are due and wait in the database, in the memory of no process. What a paused endpoint holds is not due.
-/// Of an endpoint with FIFO order only the next delivery can be due.
+/// Deliveries that are due and wait in the database, in the memory of no process. What a paused endpoint holds is not
+/// due. Of an endpoint with FIFO order only the next delivery can be due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// How many, counted up to a bound.
@@ -136,7 +136,8 @@ pub struct NewUser {
 pub struct PasswordHash(pub String);
 
 impl PasswordHash {
-    /// Everything before the hash itself: the algorithm, its parameters and the salt. All users with one address have the same.
+    /// Everything before the hash itself: the algorithm, its parameters and the salt. All users with one address have
+    /// the same.
     pub fn recipe(&self) -> &str {
         self.0.rsplit_once('$').map_or("", |(recipe, _)| recipe)
     }
@@ -257,7 +258,8 @@ impl Page {
 pub const MAX_PAGED_ROWS: u64 = 100_000;
 
 /// How long a filtered list may search. A search that finds little reads every row of the account: 2 million in 0.7 s
-/// on PostgreSQL, 0.9 s on SQLite. Calls of the store end after 5 s, so that 3 s are left for the wait for a connection.
+/// on PostgreSQL, 0.9 s on SQLite. Calls of the store end after 5 s, so that 3 s are left for the wait for a
+/// connection.
 pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One page of a list, and how many rows the list has.
@@ -541,8 +543,8 @@ pub struct PurgeRound {
     pub failed_days: u64,
 }
 
-/// Rows that were looked at, in order, each with whether it may go: which to remove, at most `step`, and the last row that
-/// was looked at with them.
+/// Rows that were looked at, in order, each with whether it may go: which to remove, at most `step`, and the last row
+/// that was looked at with them.
 pub(super) fn cut(looked_at: impl IntoIterator<Item = (i64, bool)>, step: usize) -> (Vec<i64>, Option<i64>) {
     let (mut go, mut last) = (Vec::new(), None);
     for (id, goes) in looked_at {

@@ -1,7 +1,7 @@
 //! What was last committed, in memory: for authentication, for the catalog, and for planning attempts.
 //!
-//! With SQLite it is the truth of the moment. With PostgreSQL it follows the database (`postgres/change_feed.rs`), and what
-//! must be the truth asks the database first.
+//! With SQLite it is the truth of the moment. With PostgreSQL it follows the database (`postgres/change_feed.rs`), and
+//! what must be the truth asks the database first.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};

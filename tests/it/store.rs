@@ -397,7 +397,8 @@ async fn a_row_that_cannot_be_read_fails_its_own_claim_and_no_write_beside_it() 
             tokio::join!(f.store.claim(key, 10), f.store.accept(vec![f.event(2)], None), f.store.claim(key, 10));
         accepted.expect("accepted beside a claim that fails");
         for claim in [claimed, again] {
-            // On PostgreSQL the damaged row stops nobody behind it, and a claim passes by the rows that another one looks at.
+            // On PostgreSQL the damaged row stops nobody behind it, and a claim passes by the rows that another one
+            // looks at.
             let is_sound = |leased: &Leased| leased.job.body.windows(5).any(|part| part == b"\"n\":2");
             let passed = database::is_postgres() && matches!(&claim, Ok(claimed) if claimed.jobs.iter().all(is_sound));
             assert!(passed || matches!(claim, Err(StoreError::Corrupt(_))), "{claim:?}");

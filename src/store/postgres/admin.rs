@@ -167,7 +167,8 @@ impl Accounts for Store {
         let sql = "SELECT count(*) AS total FROM api_keys WHERE account IS NOT DISTINCT FROM $1";
         let total = count(&db, sql, &[&key]).await?;
         let sql = format!(
-            "{API_KEY_COLUMNS} WHERE k.account IS NOT DISTINCT FROM $1 ORDER BY k.created_at DESC, k.id LIMIT $2 OFFSET $3"
+            "{API_KEY_COLUMNS} WHERE k.account IS NOT DISTINCT FROM $1 ORDER BY k.created_at DESC, k.id \
+             LIMIT $2 OFFSET $3"
         );
         let found = rows(&db, &sql, &[&key, &i64::from(page.limit()), &offset(page)]).await?;
         let items = found.iter().map(|row| api_key_from_row(row).map(|(_, key)| key)).collect::<Result<_, _>>()?;

@@ -1,4 +1,5 @@
-//! What API calls share over all nodes: kept answers, calls under way with an idempotency key, and the windows of rate limits.
+//! What API calls share over all nodes: kept answers, calls under way with an idempotency key, and the windows of rate
+//! limits.
 
 use std::time::Duration;
 
@@ -10,14 +11,15 @@ use super::sql::{column, corrupt, execute, get, row, whole};
 use crate::domain::time::Timestamp;
 use crate::store::{CALL_LIFE, Calls, KeepScope, KeptAnswer, RateWindow, StoreError};
 
-/// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and so
-/// that large limits do not cost a question for each call.
+/// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and
+/// so that large limits do not cost a question for each call.
 const PARTS: u32 = 500;
 
 impl Calls for Store {
     async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
         let db = self.client().await?;
-        let sql = "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = $1 AND path = $2 AND key = $3";
+        let sql = "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = $1 AND path = $2 \
+                   AND key = $3";
         let found = row(&db, sql, &[&owner(&scope), &scope.path, &scope.key]).await?;
         let Some(found) = found else { return Ok(None) };
         let hash: Vec<u8> = get(&found, "body_hash")?;
@@ -78,11 +80,11 @@ impl Calls for Store {
         let part = i64::from((limit / PARTS).max(least).max(1));
         let (now_ms, ends) = (now.as_millis(), now.plus(length).as_millis());
         // A window that ends a minute later than a whole one from now was opened by a clock that has since gone back.
-        let sql = "INSERT INTO rate_windows AS w (key, bucket, ends_at, calls) VALUES ($1, $2, $3, least($4::bigint, $5::bigint)) \
-                   ON CONFLICT (key, bucket) DO UPDATE SET \
+        let sql = "INSERT INTO rate_windows AS w (key, bucket, ends_at, calls) \
+                   VALUES ($1, $2, $3, least($4::bigint, $5::bigint)) ON CONFLICT (key, bucket) DO UPDATE SET \
                    ends_at = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN $3 ELSE w.ends_at END, \
-                   calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN least($4::bigint, $5::bigint) ELSE w.calls + $4 END \
-                   RETURNING ends_at, calls";
+                   calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN least($4::bigint, $5::bigint) ELSE \
+                   w.calls + $4 END RETURNING ends_at, calls";
         let limit = i64::from(limit);
         let parameters: super::sql::Params<'_> = &[&key, &bucket, &ends, &part, &limit, &now_ms];
         let window = super::sql::one(&self.client().await?, sql, parameters).await?;

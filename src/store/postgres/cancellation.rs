@@ -33,10 +33,10 @@ pub(super) async fn take_back_one(tx: &Transaction<'_>, replay: i64) -> Result<B
     // The lock first: whether it is cancelled is known when whoever cancels it has committed.
     execute(tx, "SELECT 1 FROM replays WHERE key = $1 FOR UPDATE", &[&replay]).await?;
     let sql = "WITH back AS (DELETE FROM queue q USING replays r WHERE q.replay = $1 AND q.attempt = 0 \
-               AND q.lease IS NULL AND r.key = $1 AND r.status = $2::bigint RETURNING q.account, q.delivery, q.endpoint, q.turn), \
-               gone AS (DELETE FROM deliveries d USING back b WHERE d.account = b.account AND d.id = b.delivery), \
-               counted AS (INSERT INTO counters AS c (account, endpoint, shard, total) \
-               SELECT account, endpoint, 0, -count(*) FROM back GROUP BY account, endpoint \
+               AND q.lease IS NULL AND r.key = $1 AND r.status = $2::bigint \
+               RETURNING q.account, q.delivery, q.endpoint, q.turn), gone AS (DELETE FROM deliveries d USING back b \
+               WHERE d.account = b.account AND d.id = b.delivery), counted AS (INSERT INTO counters AS c (account, \
+               endpoint, shard, total) SELECT account, endpoint, 0, -count(*) FROM back GROUP BY account, endpoint \
                ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total), \
                made AS (UPDATE replays SET made = made - (SELECT count(*) FROM back) WHERE key = $1 \
                AND EXISTS (SELECT 1 FROM back)) SELECT DISTINCT turn FROM back WHERE turn IS NOT NULL";

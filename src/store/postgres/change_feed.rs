@@ -1,12 +1,14 @@
 //! The view of this node, kept after what is committed anywhere.
 //!
-//! Whoever changes an account, an endpoint, a key or a type writes a numbered change in the same transaction. The numbers
-//! come from one row, which is locked until the commit, so that they are in the order of the commits and without gaps. A
-//! node reads the changes after the last one that it knows: at a `NOTIFY`, every [`EVERY`], and before it relies on them.
+//! Whoever changes an account, an endpoint, a key or a type writes a numbered change in the same transaction. The
+//! numbers come from one row, which is locked until the commit, so that they are in the order of the commits and
+//! without gaps. A node reads the changes after the last one that it knows: at a `NOTIFY`, every [`EVERY`], and before
+//! it relies on them.
 //!
 //! A standby that has taken the primary's place may have lost changes, and numbers others like them. Each change has a
 //! random *nonce*. As long as the database has the change that the node read last, with its nonce, it has all that the
-//! view shows: changes are committed one after the other, and a standby has a prefix of them. Otherwise all is read anew.
+//! view shows: changes are committed one after the other, and a standby has a prefix of them. Otherwise all is read
+//! anew.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -51,12 +53,12 @@ const CHECK_LISTENING: Duration = Duration::from_secs(5);
 /// How long changes are kept for nodes that have not read them; who comes later reads everything.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// Changes that are kept however old they are. A node compares the last one that it read: where it is gone, everything is
-/// read. While some nodes have not read the latest, those before are needed too.
+/// Changes that are kept however old they are. A node compares the last one that it read: where it is gone, everything
+/// is read. While some nodes have not read the latest, those before are needed too.
 const KEPT_CHANGES: i64 = 100;
 
-/// Rows of one statement while everything is read: few enough for a statement's time, and to hold up nobody who needs the
-/// processor meanwhile.
+/// Rows of one statement while everything is read: few enough for a statement's time, and to hold up nobody who needs
+/// the processor meanwhile.
 const PIECE: i64 = 2_000;
 
 /// Endpoints whose secrets are opened before other tasks have their turn: some milliseconds.
@@ -77,7 +79,8 @@ pub(super) enum Change {
     MasterKeys,
 }
 
-/// Writes a change, in the transaction that makes it. It holds up the changes of others until the commit: it comes last.
+/// Writes a change, in the transaction that makes it. It holds up the changes of others until the commit: it comes
+/// last.
 pub(super) async fn write_change(db: &impl GenericClient, change: Change, now: Timestamp) -> Result<(), StoreError> {
     let (kind, key, id) = match change {
         Change::Endpoint(key) => (0i16, key.0, None),
@@ -89,8 +92,8 @@ pub(super) async fn write_change(db: &impl GenericClient, change: Change, now: T
         Change::MasterKeys => (6, 0, None),
     };
     let sql = "WITH next AS (UPDATE settings SET value = value + 1 WHERE name = 'generation' RETURNING value), \
-               told AS (INSERT INTO changes (generation, kind, key, id, made_at) SELECT value, $1, $2, $3, $4 FROM next) \
-               SELECT pg_notify('aldaba', '') FROM next";
+               told AS (INSERT INTO changes (generation, kind, key, id, made_at) SELECT value, $1, $2, $3, $4 \
+               FROM next) SELECT pg_notify('aldaba', '') FROM next";
     execute(db, sql, &[&kind, &key, &id, &now.as_millis()]).await?;
     Ok(())
 }
@@ -422,8 +425,8 @@ pub(super) async fn keep_up(change_feed: Weak<ChangeFeed>) {
     }
 }
 
-/// Wakes the change feed at every notification, on a connection that does nothing else. While there is none, changes are seen
-/// a little later.
+/// Wakes the change feed at every notification, on a connection that does nothing else. While there is none, changes
+/// are seen a little later.
 pub(super) async fn listen(connector: Arc<Connector>, change_feed: Weak<ChangeFeed>) {
     loop {
         if let Err(error) = listen_once(&connector, &change_feed).await {

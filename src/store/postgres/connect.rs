@@ -67,8 +67,8 @@ const MAX_ADDRESSES: usize = 8;
 /// has 5 s and may meet several dead connections.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often a node looks for another host at most, because its connections are silent: as often as calls end without an
-/// answer. In between, silent connections are used unchecked.
+/// How often a node looks for another host at most, because its connections are silent: as often as calls end without
+/// an answer. In between, silent connections are used unchecked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the log says at most that no host can be used: once for a few heartbeats, not once for each call.
@@ -285,7 +285,8 @@ impl Connector {
         self.pool_of(OWN_CONNECTIONS, self.settings(BY_KEY))
     }
 
-    /// A pool for lists and searches, whose statements are planned for what they find, and end after [`SEARCH_TIMEOUT`].
+    /// A pool for lists and searches, whose statements are planned for what they find, and end after
+    /// [`SEARCH_TIMEOUT`].
     pub fn read_pool(self: &Arc<Self>) -> Result<Pool, deadpool_postgres::BuildError> {
         let timeout = SEARCH_TIMEOUT.as_millis().to_string();
         self.pool_of(READ_CONNECTIONS, self.settings(&[("statement_timeout", &timeout)]))

@@ -54,9 +54,9 @@ impl Statistics for Store {
                 Some(id) => Some(find(&db, owner, id).await?.key.0),
                 None => None,
             };
-            let sql = "SELECT slot, came, class, sum(attempts)::bigint AS attempts FROM attempt_counts WHERE account = $1 \
-                       AND length = $2 AND slot >= $3 AND ($4::bigint IS NULL OR endpoint = $4::bigint) \
-                       GROUP BY slot, came, class ORDER BY slot, came, class";
+            let sql = "SELECT slot, came, class, sum(attempts)::bigint AS attempts FROM attempt_counts \
+                       WHERE account = $1 AND length = $2 AND slot >= $3 AND ($4::bigint IS NULL \
+                       OR endpoint = $4::bigint) GROUP BY slot, came, class ORDER BY slot, came, class";
             let mut counts = Vec::new();
             for row in rows(&db, sql, &[&account.0, &millis(slot), &from.as_millis(), &endpoint]).await? {
                 // What only a newer server knows is not shown.

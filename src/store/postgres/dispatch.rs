@@ -83,7 +83,8 @@ impl Dispatch for Store {
             let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
             let sql = "UPDATE queue SET lease = $3, due_at = NULL WHERE ctid = ANY (ARRAY(SELECT q.place \
                        FROM unnest($1::bigint[], $2::bigint[]) AS c(account, delivery) CROSS JOIN LATERAL \
-                       (SELECT ctid AS place FROM queue WHERE account = c.account AND delivery = c.delivery LIMIT 1) AS q))";
+                       (SELECT ctid AS place FROM queue WHERE account = c.account AND delivery = c.delivery \
+                       LIMIT 1) AS q))";
             execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
             jobs = self.load(&tx, endpoint, lease, chosen).await?;
         }
@@ -101,7 +102,8 @@ impl Dispatch for Store {
         let keys: Vec<i64> = active.iter().map(|key| key.0).collect();
         let db = self.client().await?;
         let sql = "SELECT e.key, q.due_at FROM unnest($1::bigint[], $2::bigint[]) AS e(key, first) CROSS JOIN LATERAL \
-                   (SELECT due_at FROM queue WHERE endpoint = e.key AND due_at >= e.first ORDER BY due_at LIMIT 1) AS q";
+                   (SELECT due_at FROM queue WHERE endpoint = e.key AND due_at >= e.first ORDER BY due_at \
+                   LIMIT 1) AS q";
         let mut due = HashMap::default();
         for row in rows(&db, sql, &[&keys, &from]).await? {
             due.insert(EndpointKey(get(&row, "key")?), Timestamp::from_millis(get(&row, "due_at")?));
@@ -119,8 +121,8 @@ impl Dispatch for Store {
         settlements: Arc<Vec<Settlement>>,
         isolation: Isolation,
     ) -> Result<Vec<Settled>, StoreError> {
-        // Differs by necessity: each batch is a transaction of its own, and fails alone. An outdated node begins no batch,
-        // but ends what it has begun, as far as its lease stands.
+        // Differs by necessity: each batch is a transaction of its own, and fails alone. An outdated node begins no
+        // batch, but ends what it has begun, as far as its lease stands.
         if isolation == Isolation::Shared {
             self.node.check_admitted()?;
         }
@@ -150,8 +152,8 @@ impl Dispatch for Store {
         }
         super::cancellation::take_back(&self.pool, &self.shared, replays).await?;
         for endpoint in endpoints {
-            // It may have become active again while its deliveries were on their way back. A little later: what made this
-            // one come back may still be so.
+            // It may have become active again while its deliveries were on their way back. A little later: what made
+            // this one come back may still be so.
             if self.view.target(endpoint).is_some_and(|target| target.active) {
                 self.nudge(endpoint, self.now().plus(AGAIN));
             }
@@ -187,12 +189,13 @@ impl Store {
         let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();
         let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
         let events: Vec<i64> = chosen.iter().map(|row| row.event).collect();
-        // One by one, by their whole keys. As a join, by a plan that was made while a new partition was small, each of them read
-        // all bodies of the account, until somebody had analysed the tables. The spans of the ids limit the partitions.
+        // One by one, by their whole keys. As a join, by a plan that was made while a new partition was small, each of
+        // them read all bodies of the account, until somebody had analysed the tables. The spans of the ids limit the
+        // partitions.
         let ((first_delivery, end_delivery), (first_event, end_event)) =
             (span(deliveries.iter().copied()), span(events.iter().copied()));
-        let sql = "SELECT c.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, event) \
-                   CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id \
+        let sql = "SELECT c.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, \
+                   event) CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id \
                    AND id >= $4 AND id < $5 LIMIT 1) AS d CROSS JOIN LATERAL (SELECT body FROM payloads \
                    WHERE account = c.account AND event = c.event AND event >= $6 AND event < $7 LIMIT 1) AS p";
         let parameters: super::sql::Params<'_> =

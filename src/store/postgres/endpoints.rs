@@ -21,13 +21,14 @@ use crate::store::shared::{Deed, words};
 use crate::store::{Endpoints, Keep, NewEndpoint, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
-const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, e.status, e.consecutive_failures, \
-                       e.failing_since, e.created_at, e.updated_at, (SELECT s.hint FROM endpoint_secrets s \
-                       WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, \
-                       greatest((SELECT max(c.last_delivery_at) FROM counters c WHERE c.account = e.account AND c.endpoint = e.key), \
-                       (SELECT max(c.last_delivery_at) FROM counter_deltas c \
-                       WHERE c.account = e.account AND c.endpoint = e.key AND c.seq > (SELECT value FROM settings WHERE name = 'counters_folded_to'))) AS last_delivery_at \
-                       FROM endpoints e WHERE e.deleted_at IS NULL";
+const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, e.status, \
+                       e.consecutive_failures, e.failing_since, e.created_at, e.updated_at, (SELECT s.hint \
+                       FROM endpoint_secrets s WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, \
+                       greatest((SELECT max(c.last_delivery_at) FROM counters c WHERE c.account = e.account \
+                       AND c.endpoint = e.key), (SELECT max(c.last_delivery_at) FROM counter_deltas c \
+                       WHERE c.account = e.account AND c.endpoint = e.key AND c.seq > (SELECT value FROM settings \
+                       WHERE name = 'counters_folded_to'))) AS last_delivery_at FROM endpoints e \
+                       WHERE e.deleted_at IS NULL";
 
 impl Endpoints for Store {
     async fn create_endpoint(
@@ -79,10 +80,10 @@ impl Endpoints for Store {
         let status = change.status.unwrap_or(endpoint.health.status);
         let cleared = change.status == Some(EndpointStatus::Active);
         let (url, events) = (change.url.unwrap_or(endpoint.url), change.events.unwrap_or(endpoint.events));
-        let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, ordering = $8::bigint, \
-                   consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
-                   failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, updated_at = $7 \
-                   WHERE key = $1";
+        let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, ordering = \
+                   $8::bigint, consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
+                   failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, updated_at = \
+                   $7 WHERE key = $1";
         let description = change.description.unwrap_or(endpoint.description).map(text);
         let key = endpoint.key;
         let ordering = change.ordering.unwrap_or(endpoint.ordering);
@@ -216,8 +217,8 @@ async fn subscribe(
 ) -> Result<(), StoreError> {
     let sql = "DELETE FROM subscriptions WHERE endpoint = $1 AND NOT (type = ANY($2))";
     execute(tx, sql, &[&key.0, &events]).await?;
-    let sql = "INSERT INTO subscriptions (account, type, endpoint) SELECT $1, type, $2 FROM unnest($3::text[]) AS t(type) \
-               ON CONFLICT DO NOTHING";
+    let sql = "INSERT INTO subscriptions (account, type, endpoint) SELECT $1, type, $2 \
+               FROM unnest($3::text[]) AS t(type) ON CONFLICT DO NOTHING";
     execute(tx, sql, &[&account.0, &key.0, &events]).await?;
     Ok(())
 }

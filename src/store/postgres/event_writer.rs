@@ -1,8 +1,8 @@
 //! The task that writes events: event, payload, fan-out and kept answer in one commit, for many requests at once.
 //!
-//! The writer takes what has gathered, reads who subscribes, and writes everything in one statement. There is no timer: the
-//! batch grows with the load. There is one writer for each node: two of them made twice the commits of half the size, and
-//! were slower by half.
+//! The writer takes what has gathered, reads who subscribes, and writes everything in one statement. There is no timer:
+//! the batch grows with the load. There is one writer for each node: two of them made twice the commits of half the
+//! size, and were slower by half.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -45,8 +45,8 @@ const MAX_ROWS: usize = 20_000;
 /// Accounts and types whose subscribers are known.
 const MAX_KNOWN: usize = 10_000;
 
-/// Which comes first: the writer begins with a request, or its caller gives it up. A request that was given up is never written,
-/// so that its caller may publish again.
+/// Which comes first: the writer begins with a request, or its caller gives it up. A request that was given up is never
+/// written, so that its caller may publish again.
 #[derive(Default)]
 pub(super) struct Begin(AtomicBool);
 
@@ -146,7 +146,8 @@ impl Writer {
         }
     }
 
-    /// Accepts a batch by what is known of its subscribers, and reads them where that is no longer, or never was, enough.
+    /// Accepts a batch by what is known of its subscribers, and reads them where that is no longer, or never was,
+    /// enough.
     async fn accept(&mut self, batch: Vec<Request>) {
         let asked = Asked::of(&batch);
         let known = self.known.take();
@@ -174,8 +175,8 @@ impl Writer {
         }
     }
 
-    /// Accepts a batch, in as many commits as its fan-out needs. Returns those for which it was planned at a change that is no
-    /// longer the last.
+    /// Accepts a batch, in as many commits as its fan-out needs. Returns those for which it was planned at a change
+    /// that is no longer the last.
     async fn accept_by(&mut self, batch: Vec<Request>, fan_out: &FanOut, planned_at: Option<i64>) -> Vec<Request> {
         let (mut part, mut again) = (Vec::new(), Vec::new());
         let mut rows = 0;
@@ -269,10 +270,10 @@ impl Writer {
         let (accounts, types): (Vec<Uuid>, Vec<&str>) =
             asked.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
         let db = self.parts.pool.get().await?;
-        let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, e.ordering \
-                   FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[]) AS w(id, type) \
-                   LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL LEFT JOIN event_types t ON t.name = w.type \
-                   LEFT JOIN subscriptions s ON s.account = a.key AND s.type = w.type \
+        let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, \
+                   e.ordering FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[]) AS w(id, type) \
+                   LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL LEFT JOIN event_types t \
+                   ON t.name = w.type LEFT JOIN subscriptions s ON s.account = a.key AND s.type = w.type \
                    LEFT JOIN endpoints e ON e.key = s.endpoint AND e.deleted_at IS NULL \
                    WHERE g.name = 'generation' ORDER BY e.key";
         let mut fan_out = FanOut::default();
@@ -482,8 +483,8 @@ struct FanOut {
 }
 
 impl FanOut {
-    /// Whether a batch can be planned by this while that is the last change. A batch with keys asks for them anyway, and what
-    /// is refused is refused by what was read for it.
+    /// Whether a batch can be planned by this while that is the last change. A batch with keys asks for them anyway,
+    /// and what is refused is refused by what was read for it.
     fn suffices(&self, asked: &Asked, generation: i64) -> bool {
         let known = |(account, name): &(AccountId, String)| {
             self.accounts.contains_key(account)

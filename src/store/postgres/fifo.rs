@@ -1,5 +1,6 @@
-//! Deliveries in the order of their acceptance. Of those that are in a line, one has its turn: it is due or leased, and the
-//! others are neither until it has come to an end. Whoever adds to a line or takes from it holds the endpoint's row.
+//! Deliveries in the order of their acceptance. Of those that are in a line, one has its turn: it is due or leased, and
+//! the others are neither until it has come to an end. Whoever adds to a line or takes from it holds the endpoint's
+//! row.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -85,8 +86,8 @@ fn with<T>(heads: &Heads, work: impl FnOnce(&mut FifoHeads) -> T) -> T {
     work(&mut heads.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// The same in a transaction of its own, for those that hold other rows: waiting for an endpoint's row beside them, two of
-/// them could wait for each other. Should it not come to it, [`pass_stalled`] makes up for it.
+/// The same in a transaction of its own, for those that hold other rows: waiting for an endpoint's row beside them, two
+/// of them could wait for each other. Should it not come to it, [`pass_stalled`] makes up for it.
 pub(super) async fn pass_afterwards(
     db: &mut Object,
     heads: &Heads,
@@ -110,8 +111,8 @@ pub(super) async fn pass_stalled(
 ) -> Result<Vec<EndpointKey>, StoreError> {
     let sql = "WITH RECURSIVE t AS (SELECT min(turn) AS turn FROM queue WHERE turn IS NOT NULL UNION ALL \
                SELECT (SELECT min(turn) FROM queue WHERE turn > t.turn) FROM t WHERE t.turn IS NOT NULL) \
-               SELECT t.turn FROM t WHERE t.turn IS NOT NULL AND NOT EXISTS (SELECT 1 FROM queue a WHERE a.turn = t.turn \
-               AND a.turn IS NOT NULL AND (a.due_at IS NOT NULL OR a.lease IS NOT NULL))";
+               SELECT t.turn FROM t WHERE t.turn IS NOT NULL AND NOT EXISTS (SELECT 1 FROM queue a \
+               WHERE a.turn = t.turn AND a.turn IS NOT NULL AND (a.due_at IS NOT NULL OR a.lease IS NOT NULL))";
     let stalled: BTreeSet<i64> =
         rows(&*db, sql, &[]).await?.iter().map(|row| get(row, "turn")).collect::<Result<_, _>>()?;
     // What is known of their places may be wrong: a database that has lost commits gives places out again.

@@ -1,16 +1,16 @@
 //! Ids that grow with time and never repeat, whoever gives them out.
 //!
-//! An id is a millisecond and 20 bits. The bits come from a sequence of the database, a block at a time: no two processes
-//! have the same block, and a block is used up or dropped long before the sequence has come round.
+//! An id is a millisecond and 20 bits. The bits come from a sequence of the database, a block at a time: no two
+//! processes have the same block, and a block is used up or dropped long before the sequence has come round.
 //!
-//! A failover to a standby that lost commits sets the sequence back, so that blocks are given out a second time. Their ids
-//! differ all the same, because their milliseconds do: a block of the old server is used for [`BLOCK_LIFE`] at most, and no
-//! process uses a block of another server than before until [`SERVER_PAUSE`] has passed ([`Given`]). Within that time the
-//! clock of the new server may even be behind that of the old one.
+//! A failover to a standby that lost commits sets the sequence back, so that blocks are given out a second time. Their
+//! ids differ all the same, because their milliseconds do: a block of the old server is used for [`BLOCK_LIFE`] at
+//! most, and no process uses a block of another server than before until [`SERVER_PAUSE`] has passed ([`Given`]).
+//! Within that time the clock of the new server may even be behind that of the old one.
 //!
-//! Times are those of the database's clock. Where that clock is set back, a process goes on after its own last id, so that
-//! its times stand still, until the clock has caught up or the process is started again. From then on ids follow the clock:
-//! what a clock ahead has made keeps its later ids and times. Only an import brings offsets ([`IdTimes`]).
+//! Times are those of the database's clock. Where that clock is set back, a process goes on after its own last id, so
+//! that its times stand still, until the clock has caught up or the process is started again. From then on ids follow
+//! the clock: what a clock ahead has made keeps its later ids and times. Only an import brings offsets ([`IdTimes`]).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -29,11 +29,12 @@ const BLOCK: i64 = 1_024;
 /// After so many ids the 20 bits come round.
 const ROUND: i64 = 1 << 20;
 
-/// How long a block may be used. A standby takes longer to be promoted, and a look-up four times a second costs nothing.
+/// How long a block may be used. A standby takes longer to be promoted, and a look-up four times a second costs
+/// nothing.
 const BLOCK_LIFE: Duration = Duration::from_millis(250);
 
-/// How long a process gives out no ids after its database was replaced by another server: the life of a block, and three
-/// quarters of a second by which the servers' clocks may differ. It is short beside the failover itself.
+/// How long a process gives out no ids after its database was replaced by another server: the life of a block, and
+/// three quarters of a second by which the servers' clocks may differ. It is short beside the failover itself.
 const SERVER_PAUSE: Duration = Duration::from_secs(1);
 
 /// What this process has given out, whichever part of it did.
@@ -44,8 +45,8 @@ pub(super) struct Given {
     server: Mutex<Option<Server>>,
 }
 
-/// The server that blocks come from, by the time at which it was started, and since when a process knows that it is this
-/// one; `None` where it never was another.
+/// The server that blocks come from, by the time at which it was started, and since when a process knows that it is
+/// this one; `None` where it never was another.
 #[derive(Clone, Copy, Debug)]
 struct Server {
     started_at: i64,
@@ -136,8 +137,8 @@ impl Ids {
         while i64::try_from(ids.len()).unwrap_or(i64::MAX) < count {
             let Some((first, end)) = self.left.front_mut() else { break };
             let bits = first.rem_euclid(ROUND);
-            // The clock was set back, the bits have come round, or another part of the process was faster: the millisecond
-            // after the last id is a new one.
+            // The clock was set back, the bits have come round, or another part of the process was faster: the
+            // millisecond after the last id is a new one.
             if moment | bits <= *last {
                 moment = (*last | (ROUND - 1)) + 1;
             }

@@ -1,8 +1,8 @@
 //! Moving an embedded installation here: `aldaba import`.
 //!
-//! Table after table, in steps; each step and the position that it came to are one commit, so that a move that is interrupted
-//! goes on where it was. Ids stay as they are. The secrets are opened with the keys of the old place and sealed with those of
-//! the new one. What was leased there is due here. Sessions stay behind: people sign in again.
+//! Table after table, in steps; each step and the position that it came to are one commit, so that a move that is
+//! interrupted goes on where it was. Ids stay as they are. The secrets are opened with the keys of the old place and
+//! sealed with those of the new one. What was leased there is due here. Sessions stay behind: people sign in again.
 
 use std::path::Path;
 
@@ -54,11 +54,12 @@ const TABLES: &[Table] = &[
     Table {
         name: "accounts",
         kinds: &[Number, Id, Text, Number, Number, Number, Number, Number, Number],
-        read: "SELECT key, key, id, name, created_at, updated_at, deleted_at, retention_deliveries, retention_payloads, \
-               payloads_gone FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
+        read: "SELECT key, key, id, name, created_at, updated_at, deleted_at, retention_deliveries, \
+               retention_payloads, payloads_gone FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
         write: "INSERT INTO accounts (key, id, name, created_at, updated_at, deleted_at, retention_deliveries, \
-                retention_payloads, payloads_gone) OVERRIDING SYSTEM VALUE SELECT * FROM unnest($1::bigint[], $2::uuid[], \
-                $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])",
+                retention_payloads, payloads_gone) OVERRIDING SYSTEM VALUE SELECT * \
+                FROM unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], \
+                $7::bigint[], $8::bigint[], $9::bigint[])",
     },
     Table {
         name: "events_total",
@@ -70,32 +71,35 @@ const TABLES: &[Table] = &[
     Table {
         name: "api_keys",
         kinds: &[Id, Number, Bytes, Text, Text, Text, Number, Number, Number],
-        read: "SELECT rowid, id, account, hash, name, permissions, hint, expires_at, last_used_at, created_at FROM api_keys \
-               WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
-        write: "INSERT INTO api_keys (id, account, hash, name, permissions, hint, expires_at, last_used_at, created_at) \
-                SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::bigint[], \
-                $8::bigint[], $9::bigint[])",
+        read: "SELECT rowid, id, account, hash, name, permissions, hint, expires_at, last_used_at, created_at \
+               FROM api_keys WHERE rowid > ?1 ORDER BY rowid LIMIT ?2",
+        write: "INSERT INTO api_keys (id, account, hash, name, permissions, hint, expires_at, last_used_at, \
+                created_at) SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::text[], $5::text[], \
+                $6::text[], $7::bigint[], $8::bigint[], $9::bigint[])",
     },
     Table {
         name: "users",
         kinds: &[
             Number, Id, Number, Text, Text, Text, Text, Bytes, Number, Bytes, Number, Number, Number, Number, Number,
         ],
-        read: "SELECT key, key, id, account, email, role, password, factor_key_id, factor_sealed, factor_step, invitation, \
-               invited_until, last_sign_in_at, created_at, updated_at, factor_reset_at FROM users WHERE key > ?1 ORDER BY key LIMIT ?2",
+        read: "SELECT key, key, id, account, email, role, password, factor_key_id, factor_sealed, factor_step, \
+               invitation, invited_until, last_sign_in_at, created_at, updated_at, factor_reset_at FROM users \
+               WHERE key > ?1 ORDER BY key LIMIT ?2",
         write: "INSERT INTO users (key, id, account, email, role, password, factor_key_id, factor_sealed, factor_step, \
-                invitation, invited_until, last_sign_in_at, created_at, updated_at, factor_reset_at) OVERRIDING SYSTEM VALUE SELECT * FROM \
-                unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bytea[], \
-                $9::bigint[], $10::bytea[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])",
+                invitation, invited_until, last_sign_in_at, created_at, updated_at, factor_reset_at) \
+                OVERRIDING SYSTEM VALUE SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], \
+                $5::text[], $6::text[], $7::text[], $8::bytea[], $9::bigint[], $10::bytea[], $11::bigint[], \
+                $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])",
     },
     Table {
         name: "portal_links",
         kinds: &[Bytes, Id, Number, Text, Text, Text, Text, Number, Number],
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY token) AS place, token, id, account, permissions, brand, \
-               color, frame_origins, expires_at, opened_at FROM portal_links) WHERE place > ?1 ORDER BY place LIMIT ?2",
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY token) AS place, token, id, account, permissions, \
+               brand, color, frame_origins, expires_at, opened_at FROM portal_links) WHERE place > ?1 ORDER BY place \
+               LIMIT ?2",
         write: "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at, \
-                opened_at) SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], \
-                $8::bigint[], $9::bigint[])",
+                opened_at) SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
+                $6::text[], $7::text[], $8::bigint[], $9::bigint[])",
     },
     Table {
         name: "event_types",
@@ -113,45 +117,46 @@ const TABLES: &[Table] = &[
             Number, Id, Number, Text, Text, Text, Number, Number, Number, Number, Number, Number, Number, Number,
             Number, Number,
         ],
-        read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
-               created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering FROM endpoints \
-               JOIN endpoint_totals ON endpoint = key WHERE key > ?1 ORDER BY key LIMIT ?2",
-        write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
-                $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], \
-                $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[]) AS t(key, id, account, url, events, description, \
-                status, version, consecutive_failures, failing_since, created_at, updated_at, deleted_at, total, \
-                last_delivery_at, ordering)), \
+        read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, \
+               failing_since, created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering \
+               FROM endpoints JOIN endpoint_totals ON endpoint = key WHERE key > ?1 ORDER BY key LIMIT ?2",
+        write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], \
+                $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+                $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[]) AS t(key, id, account, url, \
+                events, description, status, version, consecutive_failures, failing_since, created_at, updated_at, \
+                deleted_at, total, last_delivery_at, ordering)), \
                 counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
                 SELECT account, key, 0, total, last_delivery_at FROM e), \
-                subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key FROM e, \
-                unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
-                INSERT INTO endpoints (key, id, account, url, events, description, status, version, consecutive_failures, \
-                failing_since, created_at, updated_at, deleted_at, ordering) OVERRIDING SYSTEM VALUE SELECT key, id, account, \
-                url, events, description, status, version, consecutive_failures, failing_since, created_at, updated_at, \
-                deleted_at, ordering FROM e",
+                subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key \
+                FROM e, unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
+                INSERT INTO endpoints (key, id, account, url, events, description, status, version, \
+                consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering) \
+                OVERRIDING SYSTEM VALUE SELECT key, id, account, url, events, description, status, version, \
+                consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering FROM e",
     },
     Table {
         name: "endpoint_secrets",
         kinds: &[Number, Number, Text, Bytes, Text, Number],
         // The endpoint's id comes last, for the seal.
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY s.endpoint, s.version) AS place, s.endpoint, s.version, \
-               s.key_id, s.sealed, s.hint, s.expires_at, e.id FROM endpoint_secrets s JOIN endpoints e ON e.key = s.endpoint) \
-               WHERE place > ?1 ORDER BY place LIMIT ?2",
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY s.endpoint, s.version) AS place, s.endpoint, \
+               s.version, s.key_id, s.sealed, s.hint, s.expires_at, e.id FROM endpoint_secrets s JOIN endpoints e \
+               ON e.key = s.endpoint) WHERE place > ?1 ORDER BY place LIMIT ?2",
         write: "INSERT INTO endpoint_secrets (endpoint, version, key_id, sealed, hint, expires_at) SELECT * FROM \
                 unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::text[], $6::bigint[])",
     },
     Table {
         name: "events",
         kinds: &[Number, Number, Text, Number, Id, Number, Bytes],
-        read: "SELECT v.id, v.account, v.id, v.type, v.occurred_at, v.validation_id, v.deliveries, p.body FROM events v \
-               LEFT JOIN payloads p ON p.event = v.id WHERE v.id > ?1 ORDER BY v.id LIMIT ?2",
+        read: "SELECT v.id, v.account, v.id, v.type, v.occurred_at, v.validation_id, v.deliveries, p.body \
+               FROM events v LEFT JOIN payloads p ON p.event = v.id WHERE v.id > ?1 ORDER BY v.id LIMIT ?2",
         // The ids of an event's deliveries follow its own.
-        write: "WITH v AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], $5::uuid[], \
-                $6::bigint[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body)), \
-                bodies AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM v \
+        write: "WITH v AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
+                $5::uuid[], $6::bigint[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, \
+                body)), bodies AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM v \
                 WHERE body IS NOT NULL) \
-                INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) SELECT account, id, type, \
-                occurred_at, validation_id, ARRAY(SELECT generate_series(id + 1, id + deliveries)) FROM v",
+                INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
+                SELECT account, id, type, occurred_at, validation_id, ARRAY(SELECT generate_series(id + 1, id + \
+                deliveries)) FROM v",
     },
     Table {
         name: "deliveries",
@@ -160,10 +165,10 @@ const TABLES: &[Table] = &[
             Number, Number, Number, Number,
         ],
         // What was leased there is due here; what waits for its turn goes on waiting.
-        read: "SELECT d.id, v.account, d.id, d.endpoint, d.event, v.type, v.validation_id, d.status, d.attempt, d.started_at, \
-               d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, d.failures, \
-               iif(d.lease IS NULL, d.due_at, 0), length(p.body), d.turn FROM deliveries d JOIN events v ON v.id = d.event LEFT JOIN payloads p ON p.event = d.event \
-               WHERE d.id > ?1 ORDER BY d.id LIMIT ?2",
+        read: "SELECT d.id, v.account, d.id, d.endpoint, d.event, v.type, v.validation_id, d.status, d.attempt, \
+               d.started_at, d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, \
+               d.failures, iif(d.lease IS NULL, d.due_at, 0), length(p.body), d.turn FROM deliveries d JOIN events v \
+               ON v.id = d.event LEFT JOIN payloads p ON p.event = d.event WHERE d.id > ?1 ORDER BY d.id LIMIT ?2",
         write: concat!(
             "WITH d AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], \
              $5::text[], $6::uuid[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
@@ -184,13 +189,13 @@ const TABLES: &[Table] = &[
         name: "attempts",
         kinds: &[Number, Number, Number, Number, Number, Number, Text, Text],
         // Whole deliveries at a time: a position is a delivery.
-        read: "SELECT a.delivery, v.account, a.delivery, a.attempt, a.started_at, a.response_status, a.response_time_ms, \
-               a.response_body, a.error_message FROM attempts a JOIN deliveries d ON d.id = a.delivery \
-               JOIN events v ON v.id = d.event WHERE a.delivery IN (SELECT DISTINCT delivery FROM attempts \
-               WHERE delivery > ?1 ORDER BY delivery LIMIT ?2) ORDER BY a.delivery, a.attempt",
-        write: "INSERT INTO attempts (account, delivery, attempt, started_at, response_status, response_time_ms, response_body, \
-                error_message) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], \
-                $6::bigint[], $7::text[], $8::text[])",
+        read: "SELECT a.delivery, v.account, a.delivery, a.attempt, a.started_at, a.response_status, \
+               a.response_time_ms, a.response_body, a.error_message FROM attempts a JOIN deliveries d \
+               ON d.id = a.delivery JOIN events v ON v.id = d.event WHERE a.delivery IN (SELECT DISTINCT delivery \
+               FROM attempts WHERE delivery > ?1 ORDER BY delivery LIMIT ?2) ORDER BY a.delivery, a.attempt",
+        write: "INSERT INTO attempts (account, delivery, attempt, started_at, response_status, response_time_ms, \
+                response_body, error_message) SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], \
+                $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[])",
     },
     Table {
         name: "replays",
@@ -198,48 +203,53 @@ const TABLES: &[Table] = &[
             Number, Id, Number, Number, Number, Number, Number, Number, Number, Number, Number, Number, Number, Number,
             Number,
         ],
-        read: "SELECT r.key, r.key, r.id, e.account, r.endpoint, r.selection, r.status, r.from_at, r.to_at, r.first, r.last, \
-               r.position, r.total, r.made, r.created_at, r.finished_at FROM replays r JOIN endpoints e ON e.key = r.endpoint \
-               WHERE r.key > ?1 ORDER BY r.key LIMIT ?2",
-        write: "INSERT INTO replays (key, id, account, endpoint, selection, status, from_at, to_at, first, last, position, \
-                total, made, created_at, finished_at) OVERRIDING SYSTEM VALUE SELECT * FROM unnest($1::bigint[], $2::uuid[], \
-                $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[], \
-                $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[])",
+        read: "SELECT r.key, r.key, r.id, e.account, r.endpoint, r.selection, r.status, r.from_at, r.to_at, r.first, \
+               r.last, r.position, r.total, r.made, r.created_at, r.finished_at FROM replays r JOIN endpoints e \
+               ON e.key = r.endpoint WHERE r.key > ?1 ORDER BY r.key LIMIT ?2",
+        write: "INSERT INTO replays (key, id, account, endpoint, selection, status, from_at, to_at, first, last, \
+                position, total, made, created_at, finished_at) OVERRIDING SYSTEM VALUE SELECT * \
+                FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
+                $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], \
+                $14::bigint[], $15::bigint[])",
     },
     Table {
         name: "missed",
         kinds: &[Number, Number, Text, Number],
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY m.endpoint, m.type, m.event) AS place, e.account, m.endpoint, \
-               m.type, m.event FROM missed m JOIN endpoints e ON e.key = m.endpoint) WHERE place > ?1 ORDER BY place LIMIT ?2",
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY m.endpoint, m.type, m.event) AS place, e.account, \
+               m.endpoint, m.type, m.event FROM missed m JOIN endpoints e ON e.key = m.endpoint) WHERE place > ?1 \
+               ORDER BY place LIMIT ?2",
         write: "INSERT INTO missed (account, endpoint, type, event) SELECT * FROM unnest($1::bigint[], $2::bigint[], \
                 $3::text[], $4::bigint[])",
     },
     Table {
         name: "kept_answers",
         kinds: &[Bytes, Text, Text, Bytes, Number, Text, Bytes, Number],
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY owner, path, key) AS place, owner, path, key, body_hash, \
-               status, request_id, answer, created_at FROM kept_answers) WHERE place > ?1 ORDER BY place LIMIT ?2",
-        write: "INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) SELECT * FROM \
-                unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], $7::bytea[], $8::bigint[])",
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY owner, path, key) AS place, owner, path, key, \
+               body_hash, status, request_id, answer, created_at FROM kept_answers) WHERE place > ?1 ORDER BY place \
+               LIMIT ?2",
+        write: "INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
+                SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], \
+                $7::bytea[], $8::bigint[])",
     },
     Table {
         name: "attempt_counts",
         kinds: &[Number, Number, Number, Number, Number, Number, Number],
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY account, length, slot, endpoint, came, class) AS place, \
-               account, length, slot, endpoint, came, class, attempts FROM attempt_counts) WHERE place > ?1 \
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY account, length, slot, endpoint, came, class) AS \
+               place, account, length, slot, endpoint, came, class, attempts FROM attempt_counts) WHERE place > ?1 \
                ORDER BY place LIMIT ?2",
         write: "INSERT INTO attempt_counts (account, length, slot, endpoint, came, class, attempts) SELECT * FROM \
-                unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])",
+                unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
+                $7::bigint[])",
     },
     Table {
         name: "audit_log",
         kinds: &[Number, Id, Number, Text, Text, Text, Text, Text, Text, Text, Text, Text, Number],
-        read: "SELECT key, key, id, account, action, actor, actor_id, actor_name, resource, resource_id, fields, address, \
-               request, created_at FROM audit_log WHERE key > ?1 ORDER BY key LIMIT ?2",
-        write: "INSERT INTO audit_log (key, id, account, action, actor, actor_id, actor_name, resource, resource_id, fields, \
-                address, request, created_at) OVERRIDING SYSTEM VALUE SELECT * FROM unnest($1::bigint[], $2::uuid[], \
-                $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], \
-                $11::text[], $12::text[], $13::bigint[])",
+        read: "SELECT key, key, id, account, action, actor, actor_id, actor_name, resource, resource_id, fields, \
+               address, request, created_at FROM audit_log WHERE key > ?1 ORDER BY key LIMIT ?2",
+        write: "INSERT INTO audit_log (key, id, account, action, actor, actor_id, actor_name, resource, resource_id, \
+                fields, address, request, created_at) OVERRIDING SYSTEM VALUE SELECT * \
+                FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], \
+                $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bigint[])",
     },
 ];
 

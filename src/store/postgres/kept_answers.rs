@@ -53,8 +53,9 @@ pub(super) async fn kept(db: &impl GenericClient, scopes: &[KeepScope]) -> Resul
     let owners: Vec<_> = scopes.iter().map(owner).collect();
     let paths: Vec<_> = scopes.iter().map(|scope| scope.path.as_str()).collect();
     let keys: Vec<_> = scopes.iter().map(|scope| scope.key.as_str()).collect();
-    let sql = "SELECT s.place FROM unnest($1::bytea[], $2::text[], $3::text[]) WITH ORDINALITY AS s(owner, path, key, place) \
-               JOIN kept_answers k ON k.owner = s.owner AND k.path = s.path AND k.key = s.key";
+    let sql = "SELECT s.place FROM unnest($1::bytea[], $2::text[], $3::text[]) \
+               WITH ORDINALITY AS s(owner, path, key, place) JOIN kept_answers k ON k.owner = s.owner \
+               AND k.path = s.path AND k.key = s.key";
     for row in rows(db, sql, &[&owners, &paths, &keys]).await? {
         let place = usize::try_from(get::<i64>(&row, "place")? - 1).unwrap_or(usize::MAX);
         taken.extend(scopes.get(place).cloned());

@@ -127,10 +127,10 @@ impl Log for Store {
             // Those of its acceptance are named by it; those of replays are found by the event.
             let chosen = format!(
                 "SELECT * FROM (SELECT d.* FROM events v CROSS JOIN LATERAL unnest(v.deliveries) AS u(id) \
-                 JOIN deliveries d ON d.account = v.account AND d.id = u.id WHERE v.account = $1 AND v.id = $2 UNION ALL \
-                 SELECT * FROM deliveries WHERE event = $2 AND replay IS NOT NULL AND account = $1) AS all_of_it \
-                 WHERE endpoint IN (SELECT key FROM endpoints WHERE account = $1 AND deleted_at IS NULL) \
-                 ORDER BY id LIMIT {MAX_EVENT_DELIVERIES}"
+                 JOIN deliveries d ON d.account = v.account AND d.id = u.id WHERE v.account = $1 AND v.id = $2 \
+                 UNION ALL SELECT * FROM deliveries WHERE event = $2 AND replay IS NOT NULL \
+                 AND account = $1) AS all_of_it WHERE endpoint IN (SELECT key FROM endpoints WHERE account = $1 \
+                 AND deleted_at IS NULL) ORDER BY id LIMIT {MAX_EVENT_DELIVERIES}"
             );
             let sql = format!("{} ORDER BY d.id", shown(&chosen));
             let found = rows(&db, &sql, &[&key, &id.0]).await?;
@@ -156,10 +156,11 @@ pub(super) async fn find_delivery(
 
 /// The attempts of a delivery, the first one first: what `attempts` has, and the latest in its own row.
 async fn attempts_of(db: &impl GenericClient, account: AccountKey, id: DeliveryId) -> Result<Vec<Attempt>, StoreError> {
-    let sql = "SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message FROM attempts \
-               WHERE account = $1 AND delivery = $2 UNION ALL \
-               SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message FROM deliveries \
-               WHERE account = $1 AND id = $2 AND started_at IS NOT NULL ORDER BY attempt DESC LIMIT $3";
+    let sql = "SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message \
+               FROM attempts WHERE account = $1 AND delivery = $2 UNION ALL \
+               SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message \
+               FROM deliveries WHERE account = $1 AND id = $2 AND started_at IS NOT NULL ORDER BY attempt DESC \
+               LIMIT $3";
     let most = i64::try_from(SHOWN_ATTEMPTS).unwrap_or(i64::MAX);
     let mut attempts = Vec::new();
     for row in rows(db, sql, &[&account.0, &id.0, &most]).await? {

@@ -1,5 +1,5 @@
-//! Housekeeping: days that are over leave as whole partitions (`partitions`), what is deleted or must go sooner in small
-//! steps. Only the first of the nodes does it.
+//! Housekeeping: days that are over leave as whole partitions (`partitions`), what is deleted or must go sooner in
+//! small steps. Only the first of the nodes does it.
 
 use std::time::Duration;
 
@@ -77,8 +77,8 @@ impl Housekeeping for Store {
     }
 
     async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
-        // Differs by necessity: the rows of every account are looked at only where some of them must go sooner than whole
-        // days. Else the removal by rows looks at accounts that keep them for a time of their own.
+        // Differs by necessity: the rows of every account are looked at only where some of them must go sooner than
+        // whole days. Else the removal by rows looks at accounts that keep them for a time of their own.
         if !self.tidies_up() {
             return Ok(None);
         }
@@ -115,7 +115,8 @@ impl Housekeeping for Store {
                     Err(error) => {
                         failed_days += 1;
                         let day = day.number();
-                        tracing::warn!(%error, day, "a day of the history could not be dropped: a later round tries again");
+                        tracing::warn!(%error, day, "a day of the history could not be dropped: a later round tries \
+                                                     again");
                     }
                 }
             }
@@ -207,8 +208,8 @@ impl Housekeeping for Store {
         }
         let (db, now) = (self.client().await?, self.now());
         // One that somebody ends at this moment is passed by.
-        let sql = "WITH old AS MATERIALIZED (SELECT token FROM sessions WHERE expires_at <= $1 OR seen_at <= $2 LIMIT $3 \
-                   FOR UPDATE SKIP LOCKED) DELETE FROM sessions s USING old o WHERE s.token = o.token";
+        let sql = "WITH old AS MATERIALIZED (SELECT token FROM sessions WHERE expires_at <= $1 OR seen_at <= $2 \
+                   LIMIT $3 FOR UPDATE SKIP LOCKED) DELETE FROM sessions s USING old o WHERE s.token = o.token";
         let sessions = execute(&db, sql, &[&now.as_millis(), &now.minus(idle).as_millis(), &STEP]).await?;
         let sql = "WITH old AS MATERIALIZED (SELECT token FROM portal_links WHERE expires_at <= $1 LIMIT $2 \
                    FOR UPDATE SKIP LOCKED) DELETE FROM portal_links p USING old o WHERE p.token = o.token";
@@ -312,8 +313,8 @@ async fn purge_account(db: &Object, key: i64, settled: bool) -> Result<bool, Sto
     Ok(execute(db, "DELETE FROM accounts WHERE key = $1", &[&key]).await? > 0)
 }
 
-/// Removes a step of what an account need not keep: rows before the id `rows_end`, bodies after an event and before another.
-/// Returns where the account's next step goes on, or `None` where nothing more is to be looked at.
+/// Removes a step of what an account need not keep: rows before the id `rows_end`, bodies after an event and before
+/// another. Returns where the account's next step goes on, or `None` where nothing more is to be looked at.
 async fn purge_account_step(
     db: &mut Object,
     from: PurgePosition,

@@ -1,7 +1,8 @@
 //! Migrations: the database is brought to this program's version while other nodes work on it.
 //!
-//! A statement that waits for a strong lock makes everybody wait who comes after it. So each step waits for its locks for
-//! a moment only, and is tried again after a pause. Large indexes are built beside writers, outside of a transaction.
+//! A statement that waits for a strong lock makes everybody wait who comes after it. So each step waits for its locks
+//! for a moment only, and is tried again after a pause. Large indexes are built beside writers, outside of a
+//! transaction.
 
 use std::time::Duration;
 
@@ -21,14 +22,14 @@ const MIGRATION_LOCK: i64 = 0x616c_6461_6261;
 /// How long a step waits for a lock, and with it everybody who wants the table after it: less than anybody notices.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// How long every [`LONG_TRY`]th try waits: PostgreSQL cancels an autovacuum that stands in the way only for those that have
-/// waited for `deadlock_timeout`, one second by default.
+/// How long every [`LONG_TRY`]th try waits: PostgreSQL cancels an autovacuum that stands in the way only for those that
+/// have waited for `deadlock_timeout`, one second by default.
 const LONG_LOCK_TIMEOUT: Duration = Duration::from_millis(1_200);
 
 const LONG_TRY: u32 = 5;
 
-/// The first pause between two tries; it doubles up to [`LONGEST_PAUSE`]. A step then holds others up for less than a tenth
-/// of the time.
+/// The first pause between two tries; it doubles up to [`LONGEST_PAUSE`]. A step then holds others up for less than a
+/// tenth of the time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -36,7 +37,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How long a step is tried before the migration gives up. Whoever holds a lock for longer will not be waited out.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How long an index may take that is built beside writers. It holds up nobody; hundreds of millions of rows take an hour.
+/// How long an index may take that is built beside writers. It holds up nobody; hundreds of millions of rows take an
+/// hour.
 const INDEX_TIMEOUT: Duration = Duration::from_secs(2 * 3_600);
 
 /// How long to wait while another process migrates, which may build an index.
@@ -251,8 +253,8 @@ fn is_in_the_way(error: &tokio_postgres::Error) -> bool {
 fn explained(what: &str, error: tokio_postgres::Error) -> OpenError {
     let advice = match error.code() {
         Some(&SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::INVALID_SCHEMA_NAME) => {
-            ": the role lacks a privilege that migrations need. Run `aldaba migrate` as the role that owns the tables, or \
-             make the role their owner and GRANT USAGE, CREATE ON SCHEMA to it"
+            ": the role lacks a privilege that migrations need. Run `aldaba migrate` as the role that owns the tables, \
+             or make the role their owner and GRANT USAGE, CREATE ON SCHEMA to it"
         }
         _ => "",
     };

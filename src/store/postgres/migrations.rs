@@ -2,9 +2,10 @@
 
 /// One migration. Its file has one step or several: a line `-- step` stands between two.
 ///
-/// A step is one transaction. A step that begins with `CREATE INDEX CONCURRENTLY` is that one statement, and runs outside
-/// of a transaction. The version is written with the last step. Each step of a migration with several can be run again,
-/// because an interrupted migration starts at its first step; an index that was left half built is dropped and built anew.
+/// A step is one transaction. A step that begins with `CREATE INDEX CONCURRENTLY` is that one statement, and runs
+/// outside of a transaction. The version is written with the last step. Each step of a migration with several can be
+/// run again, because an interrupted migration starts at its first step; an index that was left half built is dropped
+/// and built anew.
 pub(super) struct Migration {
     pub name: &'static str,
     pub sql: &'static str,

@@ -1,8 +1,8 @@
-//! This process among the others: its lease, which is heard of once a second, and what became of those of nodes that are
-//! heard of no more.
+//! This process among the others: its lease, which is heard of once a second, and what became of those of nodes that
+//! are heard of no more.
 //!
-//! A node that was not heard of for [`LEASE`] is marked as dead: its row stays, with the negative time of its death, until
-//! what is leased to it was freed in steps. A lease of a node without a row is found once a minute.
+//! A node that was not heard of for [`LEASE`] is marked as dead: its row stays, with the negative time of its death,
+//! until what is leased to it was freed in steps. A lease of a node without a row is found once a minute.
 //!
 //! Time is the database's: nodes whose own clocks differ by minutes agree on who is there.
 
@@ -34,8 +34,8 @@ const BEAT: Duration = Duration::from_secs(1);
 /// Beats between two looks for nodes that died.
 const TAKE_OVER_EVERY: u64 = 2;
 
-/// Deliveries that one step of a take-over frees at most in a commit: some 10 ms. A step that fails is followed by one of half
-/// as many: a step has 4.5 s, however slow the database is.
+/// Deliveries that one step of a take-over frees at most in a commit: some 10 ms. A step that fails is followed by one
+/// of half as many: a step has 4.5 s, however slow the database is.
 const MAX_FREED_STEP: i64 = 1_000;
 
 /// How long the steps of one beat may take: the next beat is not late for them. More nodes free more.
@@ -44,8 +44,8 @@ const FREEING: Duration = Duration::from_millis(500);
 /// Dead nodes that one beat looks at.
 const DEAD_NODES: i64 = 20;
 
-/// Beats between two looks for leases of nodes that have no row: a program of an older version removed it, or a failover lost
-/// it.
+/// Beats between two looks for leases of nodes that have no row: a program of an older version removed it, or a
+/// failover lost it.
 const UNKNOWN_EVERY: u64 = 60;
 
 /// Leases of such nodes that one look marks.
@@ -87,8 +87,8 @@ pub(super) struct Node {
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
-/// How many deliveries the next step of a take-over frees: half as many after a step that failed, twice as many after one that
-/// ended, from 1 to [`MAX_FREED_STEP`].
+/// How many deliveries the next step of a take-over frees: half as many after a step that failed, twice as many after
+/// one that ended, from 1 to [`MAX_FREED_STEP`].
 struct FreedStep(AtomicI64);
 
 impl Default for FreedStep {
@@ -158,9 +158,9 @@ impl Node {
         self.first.load(Ordering::Relaxed)
     }
 
-    /// Becomes one of the nodes, with a lease that nobody has had before. Its key is random: a sequence would give a key again
-    /// after a failover that lost it. Of what dead nodes left it takes over one step at most, and starts if that fails: the
-    /// beats do the rest.
+    /// Becomes one of the nodes, with a lease that nobody has had before. Its key is random: a sequence would give a
+    /// key again after a failover that lost it. Of what dead nodes left it takes over one step at most, and starts if
+    /// that fails: the beats do the rest.
     pub async fn join(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let began = Instant::now();
         let db = pool.get().await?;
@@ -178,8 +178,8 @@ impl Node {
         Ok(())
     }
 
-    /// Gives everything back at once, so that others need not wait for the lease to run out. What is left when time is up,
-    /// others free.
+    /// Gives everything back at once, so that others need not wait for the lease to run out. What is left when time is
+    /// up, others free.
     pub async fn leave(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             task.abort();
@@ -247,8 +247,8 @@ impl Node {
         self.share.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Share::WHOLE)
     }
 
-    /// Frees what is leased to this node and not in its memory: a write whose answer was lost may have happened, however late.
-    /// What is found twice in a row is no write on its way.
+    /// Frees what is leased to this node and not in its memory: a write whose answer was lost may have happened,
+    /// however late. What is found twice in a row is no write on its way.
     async fn free_astray(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let Some(lease) = self.lease() else { return Ok(()) };
         let mut db = pool.get().await?;
@@ -284,7 +284,8 @@ impl Node {
         Ok(())
     }
 
-    /// Marks nodes as dead that were not heard of, and frees what is leased to dead ones: one step, and more until `time` is up.
+    /// Marks nodes as dead that were not heard of, and frees what is leased to dead ones: one step, and more until
+    /// `time` is up.
     async fn take_over(&self, pool: &Pool, shared: &Shared, time: Duration) -> Result<(), StoreError> {
         let (began, lease) = (Instant::now(), i64::try_from(LEASE.as_millis()).expect("some seconds"));
         let db = pool.get().await?;
@@ -307,8 +308,8 @@ impl Node {
                     break;
                 }
             }
-            // A write of the dead node ends within its timeout, which is shorter than a lease. Until then its row stays, so that
-            // what the write leases is found by the next step.
+            // A write of the dead node ends within its timeout, which is shorter than a lease. Until then its row
+            // stays, so that what the write leases is found by the next step.
             let sql = format!("DELETE FROM nodes WHERE key = $1 AND seen_at < 0 AND -seen_at < {NOW} - $2::bigint");
             execute(&pool.get().await?, &sql, &[&key, &lease]).await?;
         }
@@ -334,8 +335,9 @@ struct Freed {
 /// Frees a step of what is leased to a node that is marked as dead. Returns how many deliveries.
 async fn free_step(pool: &Pool, shared: &Shared, key: i64, step: i64) -> Result<i64, StoreError> {
     let db = pool.get().await?;
-    // Several nodes take over from one: each frees others. A row that is being written by the dead node is left for later.
-    // In the order of the leases: a plan that sorts nothing stops after a step, and does not read all that the index holds.
+    // Several nodes take over from one: each frees others. A row that is being written by the dead node is left for
+    // later. In the order of the leases: a plan that sorts nothing stops after a step, and does not read all that the
+    // index holds.
     let sql = "UPDATE queue SET lease = NULL, due_at = $2 WHERE ctid = ANY (ARRAY(SELECT ctid FROM queue \
                WHERE lease BETWEEN $1 AND $1 AND EXISTS (SELECT 1 FROM nodes WHERE key = $1 AND seen_at < 0) \
                ORDER BY lease LIMIT $3 FOR UPDATE SKIP LOCKED)) RETURNING endpoint, replay";

@@ -109,8 +109,8 @@ impl Store {
     }
 }
 
-/// What outcomes have to tell: of deliveries that failed for good, and of endpoints that were paused by them. Nothing where
-/// nobody of their accounts wants to know.
+/// What outcomes have to tell: of deliveries that failed for good, and of endpoints that were paused by them. Nothing
+/// where nobody of their accounts wants to know.
 pub(super) async fn operational_events_of(
     tx: &Transaction<'_>,
     failures: &[Failure<'_>],

@@ -1,8 +1,8 @@
 //! The history by days: events, payloads, deliveries and attempts are in the partition of the day in which the id that
 //! they begin with was made, so that old rows leave as whole tables.
 //!
-//! Partitions are made a week ahead. A writer that finds none for its row makes it (`create`). A day is dropped table by
-//! table (`drop_day`), each under the lock of one parent; `docs/decisions/0001-days.md` has the reasons.
+//! Partitions are made a week ahead. A writer that finds none for its row makes it (`create`). A day is dropped table
+//! by table (`drop_day`), each under the lock of one parent; `docs/decisions/0001-days.md` has the reasons.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,15 +25,15 @@ const PAYLOADS: &str = "payloads";
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Days for which there are partitions beforehand, today included. Where they cannot be made, `housekeeping_failures_total`
-/// tells it a week before a row finds no partition.
+/// Days for which there are partitions beforehand, today included. Where they cannot be made,
+/// `housekeeping_failures_total` tells it a week before a row finds no partition.
 const AHEAD: i64 = 8;
 
 /// The key of the lock under which one process removes rows or days.
 const REMOVING: i64 = 0x7061_7274;
 
-/// The key of the lock under which one process makes partitions. It is another one, so that a writer which needs a day does
-/// not wait while an old day is counted.
+/// The key of the lock under which one process makes partitions. It is another one, so that a writer which needs a day
+/// does not wait while an old day is counted.
 const MAKING: i64 = 0x6d61_6b65;
 
 /// The part of the counters in which dropped days are counted: apart from the one into which deltas are folded (-1), so
@@ -53,8 +53,8 @@ const LOCK_TRIES: u32 = 25;
 /// Tries in one round, for all of its days: where somebody holds a table for long (a dump), the next round tries again.
 const ROUND_TRIES: u32 = 100;
 
-/// The pause between two tries, and what is added at random so that no rhythm of others meets all tries. A table is locked
-/// for at most a quarter of the time. Both stay below `idle_in_transaction_session_timeout` (`open.rs`).
+/// The pause between two tries, and what is added at random so that no rhythm of others meets all tries. A table is
+/// locked for at most a quarter of the time. Both stay below `idle_in_transaction_session_timeout` (`open.rs`).
 const LOCK_PAUSE: Duration = Duration::from_millis(150);
 
 const LOCK_PAUSE_RANDOM: Duration = Duration::from_millis(150);
@@ -68,8 +68,8 @@ const WHOLE_TABLE: &str = "SET LOCAL statement_timeout = '10min'; SET LOCAL enab
 /// For statements that look up what they read (`BY_KEY` in `open.rs`).
 const KEYS_ONLY: &str = "SET LOCAL enable_seqscan = off";
 
-/// Deliveries that were closed and are open again, or that a replay made: what may come to need a day after the queue was
-/// read. The condition is that of the indexes `queue_again_event` and `queue_again_delivery`.
+/// Deliveries that were closed and are open again, or that a replay made: what may come to need a day after the queue
+/// was read. The condition is that of the indexes `queue_again_event` and `queue_again_delivery`.
 const AGAIN: &str = "(attempt > 0 OR replay IS NOT NULL)";
 
 /// A day of the history.
@@ -133,8 +133,8 @@ pub(super) async fn create_days(pool: &Pool, mut wanted: BTreeSet<Day>) -> Resul
         if !days(&tx).await?.contains(&day) {
             for table in TABLES {
                 let (name, first, end) = (day.partition(table), day.first_id(), day.end_id());
-                // Made beside its table and then attached, which stops nobody who reads or writes. An outcome is written
-                // into the page of its row, beside it.
+                // Made beside its table and then attached, which stops nobody who reads or writes. An outcome is
+                // written into the page of its row, beside it.
                 let sql = format!(
                     "CREATE TABLE {name} (LIKE {table} INCLUDING ALL) WITH (fillfactor = {filled}); \
                      ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({end})",
@@ -243,10 +243,11 @@ impl<'a> Dropping<'a> {
 
     /// Drops a day that nothing needs, and counts what has gone.
     ///
-    /// The bodies go first: without them no delivery of the day's events can be made or opened again, so that what is found
-    /// closed afterwards stays closed. Each table is a transaction of its own that locks one parent, so that it never waits
-    /// for somebody who waits for it. What is left after an interruption is a day without bodies, then one without
-    /// deliveries, and the next round goes on with it. The events' partitions are the list of the days and go last.
+    /// The bodies go first: without them no delivery of the day's events can be made or opened again, so that what is
+    /// found closed afterwards stays closed. Each table is a transaction of its own that locks one parent, so that it
+    /// never waits for somebody who waits for it. What is left after an interruption is a day without bodies, then one
+    /// without deliveries, and the next round goes on with it. The events' partitions are the list of the days and go
+    /// last.
     pub async fn drop_day(&mut self, day: Day) -> Result<Dropped, StoreError> {
         if self.open.needs(day) || has_later_deliveries(self.pool, day).await? {
             return Ok(Dropped::Needed);
@@ -288,13 +289,14 @@ impl<'a> Dropping<'a> {
         if self.open.needs_bodies(day) {
             return Ok(Dropped::Needed);
         }
-        // Whoever makes or opens a delivery of them holds their table until its commit: what was made is seen under the lock.
+        // Whoever makes or opens a delivery of them holds their table until its commit: what was made is seen under the
+        // lock.
         let unless = format!("SELECT 1 FROM queue WHERE event >= $1 AND event < $2 AND {AGAIN} LIMIT 1");
         self.remove(&Removal { table: PAYLOADS, day, unless: Some(unless), counted: None }).await
     }
 
-    /// Drops one table of a day in one transaction. It is counted before it is locked: nobody adds to a day that is over,
-    /// and whoever removes rows from it waits for [`lock`].
+    /// Drops one table of a day in one transaction. It is counted before it is locked: nobody adds to a day that is
+    /// over, and whoever removes rows from it waits for [`lock`].
     async fn remove(&mut self, removal: &Removal) -> Result<Dropped, StoreError> {
         let mut client = self.pool.get().await?;
         let tx = client.transaction().await?;

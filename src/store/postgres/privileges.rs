@@ -22,8 +22,8 @@ struct Relations {
     sequences: Vec<&'static str>,
 }
 
-/// Refuses a role that lacks a privilege, with the statements that grant it. Every node may be the one that tidies up, and
-/// so must be able to make and drop partitions, which is their owner's right alone; commands need not.
+/// Refuses a role that lacks a privilege, with the statements that grant it. Every node may be the one that tidies up,
+/// and so must be able to make and drop partitions, which is their owner's right alone; commands need not.
 pub(super) async fn check(db: &impl GenericClient, serves: bool) -> Result<(), OpenError> {
     let failed = |error: StoreError| OpenError(format!("cannot look up the privileges of the role: {error}"));
     let sql = "SELECT quote_ident(current_user) AS role, quote_ident(current_database()) AS name";
@@ -41,9 +41,9 @@ pub(super) async fn check(db: &impl GenericClient, serves: bool) -> Result<(), O
 
 fn refusal(role: &str, name: &str, missing: &[String]) -> String {
     let mut text = format!(
-        "the role {role} lacks privileges on the database {name}. Run these statements as a superuser or as the owner of \
-         the tables, and start again. Where several roles share the tables, make one role their owner and GRANT that \
-         role to the others instead of the statements with OWNER:\n"
+        "the role {role} lacks privileges on the database {name}. Run these statements as a superuser or as the owner \
+         of the tables, and start again. Where several roles share the tables, make one role their owner and GRANT \
+         that role to the others instead of the statements with OWNER:\n"
     );
     for statement in missing.iter().take(MAX_STATEMENTS) {
         text.push_str(&format!("{statement};\n"));

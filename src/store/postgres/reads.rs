@@ -1,8 +1,10 @@
-//! Connections for what callers ask: how many of them one account may use, and how a read ends when its caller has gone.
+//! Connections for what callers ask: how many of them one account may use, and how a read ends when its caller has
+//! gone.
 //!
-//! Accounts share the connections (`store/fair_slots.rs`): those for lists, those for searches, and the part of the main
-//! pool that calls of accounts may take. The rest of the main pool is for the engine, for publishing, and for reads that
-//! every call depends on, such as sessions and kept answers: none of them takes longer than some milliseconds.
+//! Accounts share the connections (`store/fair_slots.rs`): those for lists, those for searches, and the part of the
+//! main pool that calls of accounts may take. The rest of the main pool is for the engine, for publishing, and for
+//! reads that every call depends on, such as sessions and kept answers: none of them takes longer than some
+//! milliseconds.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -17,8 +19,8 @@ use crate::domain::id::AccountId;
 use crate::store::fair_slots::{Bounds, FairSlots, READ_PATIENCE, Slot};
 use crate::store::{SEARCH_TIMEOUT, StoreError};
 
-/// Connections of the main pool that calls of accounts may use; and how many of them one account may use. Such a call may
-/// wait for a lock.
+/// Connections of the main pool that calls of accounts may use; and how many of them one account may use. Such a call
+/// may wait for a lock.
 const CALL_CONNECTIONS: (usize, usize) = (6, 3);
 
 /// How long the server may take to accept that a statement is to be cancelled.
@@ -124,8 +126,8 @@ impl DerefMut for CallClient {
     }
 }
 
-/// A connection that reads, with its slot. Where it is dropped before [`Reading::end`], its caller has gone: the statement
-/// that may still run on it is cancelled, and the slot stays taken until it has ended.
+/// A connection that reads, with its slot. Where it is dropped before [`Reading::end`], its caller has gone: the
+/// statement that may still run on it is cancelled, and the slot stays taken until it has ended.
 pub(super) struct Reading {
     /// There until it is dropped.
     client: Option<(Object, Slot<Option<AccountId>>)>,

@@ -1,7 +1,7 @@
 //! Sending again: one delivery at once, or the events of a stretch of time as a durable job.
 //!
-//! A step of a job looks for its next events, and then writes their deliveries and the job's new position in one commit, if
-//! the position is still the one that it started from: every node tries, one of them wins.
+//! A step of a job looks for its next events, and then writes their deliveries and the job's new position in one
+//! commit, if the position is still the one that it started from: every node tries, one of them wins.
 
 use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
@@ -81,8 +81,9 @@ impl Replays for Store {
         let retried = one(&tx, sql, &[&id.0, &owner.0]).await?;
         let (account, endpoint): (i64, i64) = (get(&retried, "account")?, get(&retried, "endpoint")?);
         let sql = "INSERT INTO queue (account, delivery, endpoint, event, size, attempt, due_at, replay) \
-                   SELECT d.account, d.id, d.endpoint, d.event, length(p.body), d.attempt, $3, d.replay FROM deliveries d \
-                   JOIN payloads p ON p.account = d.account AND p.event = d.event WHERE d.account = $1 AND d.id = $2";
+                   SELECT d.account, d.id, d.endpoint, d.event, length(p.body), d.attempt, $3, d.replay \
+                   FROM deliveries d JOIN payloads p ON p.account = d.account AND p.event = d.event \
+                   WHERE d.account = $1 AND d.id = $2";
         if execute(&tx, sql, &[&account, &id.0, &now.as_millis()]).await? == 0 {
             return Err(StoreError::PayloadGone);
         }
@@ -140,8 +141,8 @@ impl Replays for Store {
             one(&tx, "SELECT coalesce(max(id), 0) AS id FROM events WHERE account = $1", &[&job.account]).await?;
         let last = job.last.min(get(&newest, "id")?);
         let id = ReplayId::from_random(self.shared.random.array());
-        let sql = "INSERT INTO replays (id, account, endpoint, selection, status, from_at, to_at, first, last, position, \
-                   total, created_at, finished_at) \
+        let sql = "INSERT INTO replays (id, account, endpoint, selection, status, from_at, to_at, first, last, \
+                   position, total, created_at, finished_at) \
                    VALUES ($1, $2, $3, $4::bigint, $5::bigint, $6, $7, $8, $9, $10, $11, $12, $13)";
         let parameters: super::sql::Params<'_> = &[
             &id.0,
@@ -269,7 +270,8 @@ impl Store {
         if !active && !scan.found.is_empty() {
             return Ok(Step::Waiting);
         }
-        // They may have come to something since they were found, or have left with their retention; from here on they stay.
+        // They may have come to something since they were found, or have left with their retention; from here on they
+        // stay.
         let sql = "SELECT 1 FROM events WHERE account = $1 AND id = ANY($2) ORDER BY id FOR KEY SHARE";
         execute(&tx, sql, &[&job.account, &scan.found]).await?;
         let candidates = candidates(&tx, job, "v.id = ANY($3)", &scan.found, i64::MAX).await?;
@@ -344,8 +346,8 @@ fn count_of<T>(found: &[T]) -> i64 {
 }
 
 async fn job(db: &impl GenericClient, key: i64) -> Result<Option<Job>, StoreError> {
-    let sql = "SELECT r.endpoint, r.account, r.selection, r.status, r.first, r.last, r.position, e.events FROM replays r \
-               JOIN endpoints e ON e.key = r.endpoint \
+    let sql = "SELECT r.endpoint, r.account, r.selection, r.status, r.first, r.last, r.position, e.events \
+               FROM replays r JOIN endpoints e ON e.key = r.endpoint \
                WHERE r.key = $1 AND r.finished_at IS NULL AND e.deleted_at IS NULL";
     let Some(row) = row(db, sql, &[&key]).await? else { return Ok(None) };
     Ok(Some(Job {
@@ -446,9 +448,10 @@ async fn count(db: &Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
 /// One replay of the account; another account's does not exist.
 async fn find_replay(db: &impl GenericClient, owner: AccountId, id: ReplayId) -> Result<Replay, StoreError> {
     let sql = "SELECT r.id, r.selection, r.status, r.from_at, r.to_at, r.total, r.created_at, r.finished_at, \
-               e.id AS endpoint_id, r.made - (SELECT count(*) FROM queue q WHERE q.replay = r.key AND q.attempt = 0) AS sent \
-               FROM replays r JOIN endpoints e ON e.key = r.endpoint WHERE r.id = $1 AND e.deleted_at IS NULL \
-               AND e.account = (SELECT key FROM accounts WHERE id = $2 AND deleted_at IS NULL)";
+               e.id AS endpoint_id, r.made - (SELECT count(*) FROM queue q WHERE q.replay = r.key \
+               AND q.attempt = 0) AS sent FROM replays r JOIN endpoints e ON e.key = r.endpoint WHERE r.id = $1 \
+               AND e.deleted_at IS NULL AND e.account = (SELECT key FROM accounts WHERE id = $2 \
+               AND deleted_at IS NULL)";
     replay_from_row(&one(db, sql, &[&id.0, &owner.0]).await?)
 }
 

@@ -30,8 +30,8 @@ impl Search for Store {
             let condition = Condition::of(&db, owner, &filter, &times).await?;
             let parameters: Vec<&(dyn ToSql + Sync)> =
                 condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
-            // One look at each row for the total and for the page. The aggregate keeps the order of its input, because nothing
-            // stands between them. An offset that no page has would be too large for a place in an array.
+            // One look at each row for the total and for the page. The aggregate keeps the order of its input, because
+            // nothing stands between them. An offset that no page has would be too large for a place in an array.
             let skipped = page.offset().min(MAX_PAGED_ROWS);
             let sql = format!(
                 "SELECT count(*) AS found, (array_agg(id))[{}:{}] AS page FROM \

@@ -44,9 +44,10 @@ enum Healthy {
 /// the rows: a planner that joined the two tables read everything that anybody ever missed.
 const FORGET_MISSED: &str = "DELETE FROM missed WHERE ctid = ANY (ARRAY(SELECT m.place \
                              FROM unnest($1::bigint[], $2::bigint[]) AS s(account, delivery) CROSS JOIN LATERAL \
-                             (SELECT endpoint, type, event FROM deliveries WHERE account = s.account AND id = s.delivery \
-                             LIMIT 1) AS d CROSS JOIN LATERAL (SELECT ctid AS place FROM missed WHERE account = s.account \
-                             AND endpoint = d.endpoint AND type = d.type AND event = d.event LIMIT 1) AS m))";
+                             (SELECT endpoint, type, event FROM deliveries WHERE account = s.account \
+                             AND id = s.delivery LIMIT 1) AS d CROSS JOIN LATERAL (SELECT ctid AS place FROM missed \
+                             WHERE account = s.account AND endpoint = d.endpoint AND type = d.type AND event = d.event \
+                             LIMIT 1) AS m))";
 
 /// What became of each, in the order of the settlements.
 fn settled_of(settlements: &[Settlement], written: &[Written<'_>], lease_valid: &BTreeSet<i64>) -> Vec<Settled> {
@@ -103,21 +104,21 @@ async fn drop_spent_bodies(
 /// cannot use that index. The limits limit nothing: with them nobody expects more than one row, and deliveries are
 /// looked up by their keys too. From `$17` to `$18` are the ids of the batch: the database opens the partitions of
 /// these days and no others.
-const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT t.*, q.place, q.turn FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], \
-                      $4::integer[], $5::integer[], $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], \
-                      $11::text[], $12::bigint[]) \
-                      AS t(account, id, status, attempt, failures, due_at, started_at, response_status, response_time_ms, \
-                      response_body, error_message, lease) CROSS JOIN LATERAL (SELECT ctid AS place, lease, turn FROM queue \
-                      WHERE account = t.account AND delivery = t.id LIMIT 1) AS q WHERE q.lease = t.lease \
-                      AND (NOT $16 OR NOT EXISTS (SELECT 1 FROM unnest($14::bigint[]) AS w(key) \
-                      JOIN endpoints e ON e.key = w.key WHERE e.consecutive_failures > 0)) LIMIT cardinality($2::bigint[])), \
-                      gone AS (DELETE FROM queue q USING i WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease \
-                      AND i.due_at IS NULL RETURNING i.*), \
-                      waiting AS (UPDATE queue q SET lease = NULL, due_at = i.due_at, attempt = i.attempt, \
-                      failures = i.failures FROM i WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease \
-                      AND i.due_at IS NOT NULL RETURNING i.*), \
-                      held AS MATERIALIZED (SELECT * FROM (SELECT * FROM gone UNION ALL SELECT * FROM waiting) AS w \
-                      LIMIT cardinality($2::bigint[])), \
+const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT t.*, q.place, q.turn \
+                      FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::integer[], $5::integer[], \
+                      $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], $11::text[], \
+                      $12::bigint[]) AS t(account, id, status, attempt, failures, due_at, started_at, response_status, \
+                      response_time_ms, response_body, error_message, lease) CROSS \
+                      JOIN LATERAL (SELECT ctid AS place, lease, turn FROM queue WHERE account = t.account \
+                      AND delivery = t.id LIMIT 1) AS q WHERE q.lease = t.lease AND (NOT $16 OR NOT EXISTS (SELECT 1 \
+                      FROM unnest($14::bigint[]) AS w(key) JOIN endpoints e ON e.key = w.key \
+                      WHERE e.consecutive_failures > 0)) LIMIT cardinality($2::bigint[])), gone AS (DELETE \
+                      FROM queue q USING i WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease \
+                      AND i.due_at IS NULL RETURNING i.*), waiting AS (UPDATE queue q \
+                      SET lease = NULL, due_at = i.due_at, attempt = i.attempt, failures = i.failures FROM i \
+                      WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease AND i.due_at IS NOT NULL \
+                      RETURNING i.*), held AS MATERIALIZED (SELECT * FROM (SELECT * FROM gone UNION ALL SELECT * \
+                      FROM waiting) AS w LIMIT cardinality($2::bigint[])), \
                       earlier AS (INSERT INTO attempts (account, delivery, attempt, started_at, response_status, \
                       response_time_ms, response_body, error_message) SELECT d.account, d.id, d.attempt, d.started_at, \
                       d.response_status, d.response_time_ms, d.response_body, d.error_message FROM held h \
@@ -249,7 +250,8 @@ impl Store {
         let (keys, failing): (Vec<i64>, Vec<bool>) = failing.into_iter().unzip();
         let sql = "SELECT e.key, e.status, e.consecutive_failures, e.failing_since, e.version \
                    FROM unnest($1::bigint[], $2::boolean[]) AS w(key, failing) JOIN endpoints e ON e.key = w.key \
-                   WHERE e.deleted_at IS NULL AND (w.failing OR e.consecutive_failures > 0) ORDER BY e.key FOR UPDATE OF e";
+                   WHERE e.deleted_at IS NULL AND (w.failing OR e.consecutive_failures > 0) ORDER BY e.key FOR \
+                   UPDATE OF e";
         let mut healths = HashMap::default();
         for row in rows(tx, sql, &[&keys, &failing]).await? {
             healths.insert(EndpointKey(get(&row, "key")?), (health(&row)?, get(&row, "version")?));
@@ -272,9 +274,9 @@ impl Store {
             .collect();
         named.sort_unstable();
         // One by one, in the order of the ids, each by its whole key: see SETTLE.
-        let sql = "SELECT q.delivery FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS s(delivery, account, lease) \
-                   CROSS JOIN LATERAL (SELECT delivery, lease FROM queue WHERE account = s.account AND delivery = s.delivery \
-                   LIMIT 1 FOR UPDATE) AS q WHERE q.lease = s.lease";
+        let sql = "SELECT q.delivery FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS s(delivery, account, \
+                   lease) CROSS JOIN LATERAL (SELECT delivery, lease FROM queue WHERE account = s.account \
+                   AND delivery = s.delivery LIMIT 1 FOR UPDATE) AS q WHERE q.lease = s.lease";
         let parameters: super::sql::Params<'_> =
             &[&column(&named, |row| row.0), &column(&named, |row| row.1), &column(&named, |row| row.2)];
         rows(tx, sql, parameters).await?.iter().map(|row| get(row, "delivery")).collect()

@@ -1,10 +1,10 @@
 //! An endpoint's row as it is now, for attempts that begin now.
 //!
-//! A view may be late. All that it shows has one number, that of the last change (`change_feed`): a statement that finds the view's
-//! number in the database proves that everything in the view was current when the statement began. Whatever makes a
-//! delivery or claims it reads the number beside it, so that no attempt uses a view that is older than its delivery; and one that
-//! waited in memory uses no view that is older than [`RECENT`]. What was committed before (a rotation, a pause) holds
-//! for it, on any node.
+//! A view may be late. All that it shows has one number, that of the last change (`change_feed`): a statement that
+//! finds the view's number in the database proves that everything in the view was current when the statement began.
+//! Whatever makes a delivery or claims it reads the number beside it, so that no attempt uses a view that is older than
+//! its delivery; and one that waited in memory uses no view that is older than [`RECENT`]. What was committed before (a
+//! rotation, a pause) holds for it, on any node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,8 @@ use crate::store::{Snapshot, StoreError, Target, View};
 /// How old the view may be for an attempt that asks for nothing.
 const RECENT: Duration = Duration::from_millis(10);
 
-/// And for one that has asked, as it may take a while to hear. An attempt may begin 100 ms before its request is written.
+/// And for one that has asked, as it may take a while to hear. An attempt may begin 100 ms before its request is
+/// written.
 const FRESH: Duration = Duration::from_millis(70);
 
 impl Snapshot for Store {

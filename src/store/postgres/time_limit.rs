@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::connect;
 use crate::store::StoreError;
 
-/// How long a call may take, the wait for a connection included: whoever asks gets an answer, whatever the network does. A
-/// little longer than a statement may (`connect.rs`), so that most that are late are known not to have happened.
+/// How long a call may take, the wait for a connection included: whoever asks gets an answer, whatever the network
+/// does. A little longer than a statement may (`connect.rs`), so that most that are late are known not to have
+/// happened.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An end for a call over the network. See [`Remote::in_time`].

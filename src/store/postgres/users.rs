@@ -1,7 +1,8 @@
 //! People: users, what they sign in with, and their sessions.
 //!
-//! Nodes keep nothing of this in memory: a session that was ended is ended everywhere. Locks are taken in the order account,
-//! address, users by their keys, sessions: whoever holds a user's row may end their sessions, and nobody opens one meanwhile.
+//! Nodes keep nothing of this in memory: a session that was ended is ended everywhere. Locks are taken in the order
+//! account, address, users by their keys, sessions: whoever holds a user's row may end their sessions, and nobody opens
+//! one meanwhile.
 
 use std::time::Duration;
 
@@ -55,8 +56,8 @@ impl Users for Store {
             check_recipe(&tx, &new.email, id, password).await?;
         }
         let token = new.password.is_none().then(|| self.draw_token());
-        let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, updated_at) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT DO NOTHING";
+        let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, \
+                   updated_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8) ON CONFLICT DO NOTHING";
         let parameters: super::sql::Params<'_> = &[
             &id.0,
             &account,
@@ -198,9 +199,10 @@ impl SignIn for Store {
             Proof::Password(PasswordHash(hash), step) => (Some(hash), step),
             Proof::Trusted => (None, None),
         };
-        let sql = "UPDATE users SET last_sign_in_at = $2, factor_step = coalesce($4::bigint, factor_step) WHERE id = $1 \
-                   AND ($3::text IS NULL OR password = $3::text AND (factor_sealed IS NULL) = ($4::bigint IS NULL)) \
-                   AND ($4::bigint IS NULL OR factor_step < $4::bigint) RETURNING key, account";
+        let sql = "UPDATE users SET last_sign_in_at = $2, factor_step = coalesce($4::bigint, factor_step) \
+                   WHERE id = $1 AND ($3::text IS NULL OR password = $3::text \
+                   AND (factor_sealed IS NULL) = ($4::bigint IS NULL)) AND ($4::bigint IS NULL \
+                   OR factor_step < $4::bigint) RETURNING key, account";
         let found = one(&tx, sql, &[&user.0, &now.as_millis(), &hash, &step]).await?;
         let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
         let token = self.draw_token();
@@ -256,7 +258,8 @@ impl SignIn for Store {
         let at = now.as_millis();
         let deed = match change {
             SignInChange::Password(PasswordHash(hash)) => {
-                let sql = "UPDATE users SET password = $2, invitation = NULL, invited_until = NULL, updated_at = $3 WHERE key = $1";
+                let sql = "UPDATE users SET password = $2, invitation = NULL, invited_until = NULL, updated_at = $3 \
+                           WHERE key = $1";
                 execute(&tx, sql, &[&key, &hash, &at]).await?;
                 deed(Action::UserUpdated).with_fields(&["password"])
             }
@@ -381,8 +384,8 @@ fn invitation_end(now: Timestamp, until: Option<Timestamp>) -> i64 {
     until.map_or(end, |until| until.min(end)).as_millis()
 }
 
-/// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step is taken.
-/// The user's row stays until the transaction ends. Returns its key, and its account's.
+/// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step
+/// is taken. The user's row stays until the transaction ends. Returns its key, and its account's.
 async fn confirm(
     tx: &Transaction<'_>,
     user: UserId,
@@ -490,8 +493,8 @@ pub(super) fn user_from_row(row: &Row) -> Result<User, StoreError> {
 /// Tells the locks of addresses from other locks.
 pub(super) const ADDRESS_LOCKS: i64 = 0x616c_6461_6264;
 
-/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them. Whoever
-/// sets a password of the address meanwhile waits until the transaction ends.
+/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of
+/// them. Whoever sets a password of the address meanwhile waits until the transaction ends.
 pub(super) async fn check_recipe(
     tx: &Transaction<'_>,
     email: &Email,

@@ -61,28 +61,28 @@ pub(super) struct Written {
 const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $31::bigint IS NULL OR $31 = value AS fits \
                      FROM settings WHERE name = 'generation'), \
                      e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
-                     $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, deliveries, body) \
-                     WHERE (SELECT fits FROM g)), \
-                     d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
-                     $12::integer[], $13::boolean[], $28::boolean[]) \
+                     $5::uuid[], $6::text[], $7::bytea[]) AS t(account, id, type, occurred_at, validation_id, \
+                     deliveries, body) WHERE (SELECT fits FROM g)), \
+                     d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], \
+                     $11::bigint[], $12::integer[], $13::boolean[], $28::boolean[]) \
                      AS t(account, id, endpoint, event, size, leased, in_line) WHERE (SELECT fits FROM g)), \
                      new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
                      SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[] FROM e), \
                      new_payloads AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM e), \
                      new_deliveries AS (INSERT INTO deliveries (account, id, endpoint, event, type, validation_id) \
-                     SELECT d.account, d.id, d.endpoint, d.event, e.type, e.validation_id FROM d JOIN e ON e.id = d.event), \
-                     queued AS (INSERT INTO queue (account, delivery, endpoint, event, size, due_at, lease, turn, place) \
-                     SELECT account, id, endpoint, event, size, CASE WHEN leased OR in_line THEN NULL ELSE $14::bigint END, \
-                     CASE WHEN leased THEN $15::bigint END, CASE WHEN in_line THEN endpoint END, \
-                     CASE WHEN in_line THEN nextval('turns') END FROM d), \
-                     counted AS (INSERT INTO counter_deltas (account, endpoint, total) SELECT t.account, t.endpoint, t.total \
-                     FROM unnest($16::bigint[], $29::bigint[], $30::bigint[]) AS t(account, endpoint, total) \
-                     WHERE (SELECT fits FROM g)), \
+                     SELECT d.account, d.id, d.endpoint, d.event, e.type, e.validation_id FROM d JOIN e \
+                     ON e.id = d.event), queued AS (INSERT INTO queue (account, delivery, endpoint, event, size, \
+                     due_at, lease, turn, place) SELECT account, id, endpoint, event, size, CASE WHEN leased \
+                     OR in_line THEN NULL ELSE $14::bigint END, CASE WHEN leased THEN $15::bigint END, CASE WHEN \
+                     in_line THEN endpoint END, CASE WHEN in_line THEN nextval('turns') END FROM d), \
+                     counted AS (INSERT INTO counter_deltas (account, endpoint, total) \
+                     SELECT t.account, t.endpoint, t.total FROM unnest($16::bigint[], $29::bigint[], $30::bigint[]) AS \
+                     t(account, endpoint, total) WHERE (SELECT fits FROM g)), \
                      missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM \
-                     unnest($17::bigint[], $18::bigint[], $19::text[], $20::bigint[]) AS t WHERE (SELECT fits FROM g)), \
-                     kept AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
-                     SELECT t.*, $14 FROM unnest($21::bytea[], $22::text[], $23::text[], $24::bytea[], \
-                     $25::integer[], $26::text[], $27::bytea[]) AS t WHERE (SELECT fits FROM g)) \
+                     unnest($17::bigint[], $18::bigint[], $19::text[], $20::bigint[]) AS t WHERE (SELECT fits \
+                     FROM g)), kept AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, \
+                     answer, created_at) SELECT t.*, $14 FROM unnest($21::bytea[], $22::text[], $23::text[], \
+                     $24::bytea[], $25::integer[], $26::text[], $27::bytea[]) AS t WHERE (SELECT fits FROM g)) \
                      SELECT generation FROM g";
 
 impl Write {

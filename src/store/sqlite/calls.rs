@@ -1,5 +1,5 @@
-//! Idempotency keys: the answers that are kept under them. Differs by necessity: calls and rate limits have no other node
-//! to agree with.
+//! Idempotency keys: the answers that are kept under them. Differs by necessity: calls and rate limits have no other
+//! node to agree with.
 
 use std::time::Duration;
 

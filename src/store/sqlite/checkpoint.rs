@@ -16,8 +16,8 @@ use rusqlite::Connection;
 use super::connection::KEPT_BYTES;
 use crate::store::StoreError;
 
-/// Transactions after which the log is moved. While it is synced, commits wait for the same disk: 6 ms with 100, which is what
-/// the 99th percentile of a 202 at half load is made of beside the machine's own stops, and 2.5 ms with 40.
+/// Transactions after which the log is moved. While it is synced, commits wait for the same disk: 6 ms with 100, which
+/// is what the 99th percentile of a 202 at half load is made of beside the machine's own stops, and 2.5 ms with 40.
 const EVERY: u32 = 40;
 
 /// Bytes of bodies after which the log is moved, however few transactions they came in.
@@ -29,8 +29,8 @@ const IDLE: Duration = Duration::from_secs(2);
 /// Pages of the log (4 KiB each) from which on it is to begin anew.
 const ANEW_PAGES: i64 = 1_024;
 
-/// Pages from which on writers wait for it, where one reader or another has always kept it from beginning anew: it cannot
-/// grow without end.
+/// Pages from which on writers wait for it, where one reader or another has always kept it from beginning anew: it
+/// cannot grow without end.
 const LIMIT_PAGES: i64 = 8_192;
 
 /// After writers have waited in vain, they are left alone for this long.

@@ -23,8 +23,8 @@ pub(super) fn writer_connection(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // After a commit in which pages of an index changed places, SQLite looks at every page that it has in memory: a larger
-    // cache costs more than it saves.
+    // After a commit in which pages of an index changed places, SQLite looks at every page that it has in memory: a
+    // larger cache costs more than it saves.
     connection.pragma_update(None, "cache_size", -8_192)?;
     // The checkpointer moves the log into the file from a connection of its own.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;

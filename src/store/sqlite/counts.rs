@@ -28,8 +28,8 @@ impl Statistics for Store {
                 // In the order of the table, so that each of its pages is changed once.
                 rows.sort_unstable();
                 let sql = "INSERT INTO attempt_counts (account, length, slot, endpoint, came, class, attempts) \
-                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (account, length, slot, endpoint, came, class) \
-                           DO UPDATE SET attempts = attempts + excluded.attempts";
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (account, length, slot, endpoint, came, \
+                           class) DO UPDATE SET attempts = attempts + excluded.attempts";
                 let mut statement = tx.db.prepare_cached(sql)?;
                 for row in rows {
                     statement.execute(row)?;

@@ -1,8 +1,8 @@
 //! The lists of endpoints' deliveries, their counters, and what is leased: written for many deliveries at once.
 //!
-//! A delivery is in its own row alone until it is *listed*: what is newer than `listed_to` is recent, and is found by looking
-//! through all that is. It is put into the lists with a few thousand others, in the order of the lists, so that those of one
-//! endpoint share a page that is written once.
+//! A delivery is in its own row alone until it is *listed*: what is newer than `listed_to` is recent, and is found by
+//! looking through all that is. It is put into the lists with a few thousand others, in the order of the lists, so that
+//! those of one endpoint share a page that is written once.
 
 use std::time::Duration;
 
@@ -13,23 +13,26 @@ use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 
-/// Recent deliveries that are listed together: listing so many takes a few milliseconds, and so does looking through them.
+/// Recent deliveries that are listed together: listing so many takes a few milliseconds, and so does looking through
+/// them.
 const TOGETHER: usize = 4_096;
 
-/// More are listed in parts, so that what is read of them is little even where a few transactions have brought millions.
+/// More are listed in parts, so that what is read of them is little even where a few transactions have brought
+/// millions.
 const PART: usize = 65_536;
 
 /// Fewer are listed once in this time: what readers have to look through is little unless much comes.
 const OFTEN_ENOUGH: Duration = Duration::from_secs(1);
 
-/// So few are listed sooner, with what is written anyway: who waits for that does not notice them. A thousand of two hundred endpoints
-/// take 3 ms.
+/// So few are listed sooner, with what is written anyway: who waits for that does not notice them. A thousand of two
+/// hundred endpoints take 3 ms.
 const FEW: usize = 256;
 
 /// How long after the last time.
 const SOON: Duration = Duration::from_millis(100);
 
-/// Whether so many recent deliveries are to be listed that long after the last time, in a transaction of their own if need be.
+/// Whether so many recent deliveries are to be listed that long after the last time, in a transaction of their own if
+/// need be.
 pub(super) fn is_to_be_listed(recent: usize, since: Duration) -> bool {
     recent >= TOGETHER || recent > 0 && since >= OFTEN_ENOUGH
 }

@@ -39,8 +39,8 @@ impl Dispatch for Store {
     }
 
     async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
-        // What became due by a clock that was ahead is due at once: after a start, and where the clock was set back since
-        // the last call.
+        // What became due by a clock that was ahead is due at once: after a start, and where the clock was set back
+        // since the last call.
         if self.shared.was_set_back() {
             while self.make_due_again().await? {}
         }
@@ -81,8 +81,8 @@ impl Dispatch for Store {
 impl Store {
     /// Makes a step of what is due too late because the clock was set back due now. Returns whether there may be more.
     ///
-    /// Such a delivery was last attempted in the future, or was due at once in the future. One whose last attempt was in the
-    /// past waits for its delay at most.
+    /// Such a delivery was last attempted in the future, or was due at once in the future. One whose last attempt was
+    /// in the past waits for its delay at most.
     async fn make_due_again(&self) -> Result<bool, StoreError> {
         let now = self.shared.clock.now().as_millis();
         let late = self
@@ -154,8 +154,8 @@ fn find_due(
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
-        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body FROM deliveries d JOIN events e ON e.id = d.event \
-         JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 AND {kind} \
+        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body FROM deliveries d JOIN events e \
+         ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 AND {kind} \
          ORDER BY d.due_at LIMIT ?3"
     ))?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -1,4 +1,5 @@
-//! Faults within SQLite's own calls: whatever statement they hit, what was refused is not there, and what was accepted is.
+//! Faults within SQLite's own calls: whatever statement they hit, what was refused is not there, and what was accepted
+//! is.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -99,8 +100,8 @@ const COMMIT_STEPS: i64 = 8;
 
 fn with_fuse(path: &Path, fuse: Fuse) -> Result<rusqlite::Connection, OpenError> {
     let mut connection = writer_connection(path).map_err(|e| OpenError(e.to_string()))?;
-    // A transaction that is being committed is not interrupted any more: SQLite would report a commit that has happened as
-    // interrupted. Nothing but this handler does that to a commit.
+    // A transaction that is being committed is not interrupted any more: SQLite would report a commit that has happened
+    // as interrupted. Nothing but this handler does that to a commit.
     let committing = Arc::new(AtomicI64::new(0));
     let begins = committing.clone();
     let commits = move || {

@@ -1,5 +1,5 @@
-//! Deliveries in the order of their acceptance. Of those that are in a line, one has its turn: it is due or leased, and the
-//! others are neither until it has come to an end.
+//! Deliveries in the order of their acceptance. Of those that are in a line, one has its turn: it is due or leased, and
+//! the others are neither until it has come to an end.
 
 use rusqlite::{Connection, params};
 
@@ -34,8 +34,8 @@ impl Tx<'_> {
 
 /// Gives the first in the line its turn, if nobody has it. Returns whether somebody got it.
 pub(super) fn pass_turn(db: &Connection, endpoint: EndpointKey, now: Timestamp) -> rusqlite::Result<bool> {
-    let sql = "UPDATE deliveries SET due_at = ?2 WHERE id = (SELECT id FROM deliveries WHERE turn = ?1 ORDER BY id LIMIT 1) \
-               AND NOT EXISTS (SELECT 1 FROM deliveries WHERE turn = ?1 AND turn IS NOT NULL \
+    let sql = "UPDATE deliveries SET due_at = ?2 WHERE id = (SELECT id FROM deliveries WHERE turn = ?1 ORDER BY id \
+               LIMIT 1) AND NOT EXISTS (SELECT 1 FROM deliveries WHERE turn = ?1 AND turn IS NOT NULL \
                AND (due_at IS NOT NULL OR lease IS NOT NULL))";
     Ok(db.prepare_cached(sql)?.execute(params![endpoint.0, now.as_millis()])? > 0)
 }

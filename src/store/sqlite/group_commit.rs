@@ -1,8 +1,8 @@
 //! Group commit: how long the writer gathers writes before it begins its next transaction.
 //!
-//! A commit costs a write and a flush of the disk, however little is in it. After a transaction of several writes the writer
-//! waits for as many again: callers who have just been answered send their next writes. A first write, and a write after a
-//! small transaction, is committed at once. `docs/decisions/0007-group-commit.md` has the figures.
+//! A commit costs a write and a flush of the disk, however little is in it. After a transaction of several writes the
+//! writer waits for as many again: callers who have just been answered send their next writes. A first write, and a
+//! write after a small transaction, is committed at once. `docs/decisions/0007-group-commit.md` has the figures.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ const MIN_WRITES: usize = 3;
 /// The writer waits for no more writes than this.
 const MAX_GATHERED_WRITES: usize = 24;
 
-/// A wait ends this long after the last transaction began for each write of that transaction, so that it dies out where fewer
-/// than 5,000 writes come in a second.
+/// A wait ends this long after the last transaction began for each write of that transaction, so that it dies out where
+/// fewer than 5,000 writes come in a second.
 const WAIT_PER_WRITE: Duration = Duration::from_micros(200);
 
 /// A wait ends this long after the last transaction began, however many writes that transaction had.
@@ -22,8 +22,8 @@ const MAX_WAIT: Duration = Duration::from_micros(2_500);
 /// A wait lasts this long after the end of the last transaction, however long that transaction took.
 const WAIT_AFTER_END: Duration = Duration::from_micros(300);
 
-/// A wait ends when no write has come for this long. Programs whose timers count milliseconds send bursts that are 1 ms apart:
-/// the writer still waits for the next burst.
+/// A wait ends when no write has come for this long. Programs whose timers count milliseconds send bursts that are 1 ms
+/// apart: the writer still waits for the next burst.
 const MAX_SILENCE: Duration = Duration::from_micros(1_200);
 
 /// The last transaction, which says what the writer waits for.

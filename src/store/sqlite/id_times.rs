@@ -15,15 +15,16 @@ pub(super) fn read(db: &Connection) -> rusqlite::Result<IdTimes> {
     Ok(IdTimes::new(rows.collect::<Result<_, _>>()?))
 }
 
-/// Decides what to do about ids that are ahead of the clock, and tells the operator. Returns the times from here on where
-/// they are others.
+/// Decides what to do about ids that are ahead of the clock, and tells the operator. Returns the times from here on
+/// where they are others.
 pub(super) fn set_right(db: &Connection, ids: &IdSequence, now: Timestamp) -> Result<Option<IdTimes>, StoreError> {
     let last = ids.times().of(ids.last());
     let ahead = made_ahead(db, ids, now)?;
     let Some(times) = ids.times().set_right(ahead, now) else {
         tracing::warn!(
             %now, newest = %last,
-            "the clock is behind the newest rows: new rows get their time until the clock has caught up. Check the clock"
+            "the clock is behind the newest rows: new rows get their time until the clock has caught up. Check the \
+             clock"
         );
         return Ok(None);
     };

@@ -53,8 +53,8 @@ pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = Delivery
     Ok(())
 }
 
-/// Deliveries that are leased to this process and that its memory does not hold. Outside of a transaction there are none,
-/// unless a write came to something of which its caller was told nothing.
+/// Deliveries that are leased to this process and that its memory does not hold. Outside of a transaction there are
+/// none, unless a write came to something of which its caller was told nothing.
 pub(super) fn lost_leases(
     db: &Connection,
     lease: i64,

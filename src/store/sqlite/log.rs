@@ -13,8 +13,9 @@ use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, 
 use crate::domain::time::Timestamp;
 use crate::store::{Log, Page, Paged, StoreError};
 
-pub(super) const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id FROM deliveries d \
-                                JOIN endpoints n ON n.key = d.endpoint JOIN events e ON e.id = d.event";
+pub(super) const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id \
+                                FROM deliveries d JOIN endpoints n ON n.key = d.endpoint JOIN events e \
+                                ON e.id = d.event";
 
 const EVENT_COLUMNS: &str = "SELECT v.*, a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
 

@@ -177,7 +177,8 @@ fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
                 return Ok(true);
             }
             let sql = "DELETE FROM attempt_counts WHERE (account, length, slot, endpoint, came, class) IN \
-                       (SELECT account, length, slot, endpoint, came, class FROM attempt_counts WHERE account = ?1 LIMIT ?2)";
+                       (SELECT account, length, slot, endpoint, came, class FROM attempt_counts WHERE account = ?1 \
+                       LIMIT ?2)";
             if tx.db.prepare_cached(sql)?.execute(params![account, STEP])? > 0 {
                 return Ok(true);
             }
@@ -275,7 +276,8 @@ fn old_deliveries(db: &Connection, from: PurgePosition, since: Timestamp) -> Res
 /// An account's events that no delivery is of.
 fn old_events(db: &Connection, at: PurgePosition, since: Timestamp) -> Result<Stretch, StoreError> {
     let sql = format!(
-        "SELECT e.id, {UNREFERRED} FROM events e WHERE e.account = ?1 AND e.id > ?2 AND e.id < ?3 ORDER BY e.id LIMIT ?4"
+        "SELECT e.id, {UNREFERRED} FROM events e WHERE e.account = ?1 AND e.id > ?2 AND e.id < ?3 ORDER BY e.id \
+         LIMIT ?4"
     );
     let (go, last) = look(db, &sql, [at.account, at.after, id_times::read(db)?.first_at(since), LOOK])?;
     Ok(last.map(|last| (Old::Events(go), at.after(last))))
@@ -291,8 +293,9 @@ fn old_payloads(db: &Connection, at: PurgePosition, gone: i64, since: Timestamp)
 
 /// That no delivery is of the event `e`: those of its acceptance follow it, those of replays are found by the event.
 const UNREFERRED: &str = "(NOT EXISTS \
-                          (SELECT 1 FROM deliveries d WHERE d.id > e.id AND d.id <= e.id + e.deliveries AND d.event = e.id) \
-                          AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id AND d.replay IS NOT NULL))";
+                          (SELECT 1 FROM deliveries d WHERE d.id > e.id AND d.id <= e.id + e.deliveries \
+                          AND d.event = e.id) AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = e.id \
+                          AND d.replay IS NOT NULL))";
 
 /// Looks at the next rows: which of them go, and the last that was looked at.
 fn look(db: &Connection, sql: &str, parameters: [i64; 4]) -> Result<(Vec<i64>, Option<i64>), StoreError> {
@@ -364,7 +367,8 @@ fn drop_body(db: &Connection, event: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// What has come to an end long after it was accepted may have outlived the time of its body, which was kept for it alone.
+/// What has come to an end long after it was accepted may have outlived the time of its body, which was kept for it
+/// alone.
 pub(super) fn drop_spent_body(db: &Connection, delivery: DeliveryId) -> Result<(), StoreError> {
     let sql = "SELECT d.event FROM deliveries d JOIN events e ON e.id = d.event JOIN accounts a ON a.key = e.account \
                WHERE d.id = ?1 AND d.event <= a.payloads_gone";

@@ -1,4 +1,5 @@
-//! One address in several accounts: the users that it has, and the sessions that one sign-in offers. `users` has the rest.
+//! One address in several accounts: the users that it has, and the sessions that one sign-in offers. `users` has the
+//! rest.
 
 use std::time::Duration;
 

@@ -82,8 +82,8 @@ fn is_current(connection: &Connection) -> Result<bool, OpenError> {
     Ok(versions(connection)?.admit(newest())? == Fit::Current)
 }
 
-/// No database is migrated beside a server: that of an older version would go on writing what it knows. One that is just
-/// starting, or another command, may be at it.
+/// No database is migrated beside a server: that of an older version would go on writing what it knows. One that is
+/// just starting, or another command, may be at it.
 pub(super) fn lock_to_migrate(connection: &Connection, path: &Path) -> Result<Option<std::fs::File>, OpenError> {
     let begin = Instant::now();
     while !is_current(connection)? {

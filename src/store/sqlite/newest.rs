@@ -10,8 +10,8 @@ use rusqlite::{Connection, Statement, params_from_iter};
 
 use crate::store::StoreError;
 
-/// Ids that the first read of an endpoint's list takes. Each further read takes twice as many: what is read and not used
-/// is less than what is used, and these few of each endpoint.
+/// Ids that the first read of an endpoint's list takes. Each further read takes twice as many: what is read and not
+/// used is less than what is used, and these few of each endpoint.
 const FIRST_READ: usize = 8;
 
 /// Ids that a read takes at most. A read costs one search in the index, and 256 ids cost far more than that.
@@ -44,8 +44,8 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// The ids of the newest `limit` deliveries that are wanted, the newest first. Where no condition rejects rows, about as many
-/// entries of the lists are read as ids are returned.
+/// The ids of the newest `limit` deliveries that are wanted, the newest first. Where no condition rejects rows, about
+/// as many entries of the lists are read as ids are returned.
 pub(super) fn newest_ids(db: &Connection, wanted: &Wanted<'_>, limit: usize) -> Result<Vec<i64>, StoreError> {
     // What is recent is newer than all that is listed.
     let mut found = recent_ids(db, wanted, limit)?;
@@ -147,7 +147,8 @@ mod tests {
     /// Instructions of SQLite's machine between two counts.
     const COUNTED: i32 = 100;
 
-    /// A database in which each of these endpoints has so many listed deliveries, all mixed: ids go from 1 without gaps.
+    /// A database in which each of these endpoints has so many listed deliveries, all mixed: ids go from 1 without
+    /// gaps.
     fn lists(endpoints: i64, deliveries: i64) -> Connection {
         let mut db = Connection::open_in_memory().expect("opens");
         let clock = ManualClock::at(Timestamp::from_millis(0));

@@ -18,8 +18,8 @@ pub(super) struct Failure {
 }
 
 impl Tx<'_> {
-    /// Writes an operational event to those who subscribe to it. The last thing that a transaction does: the cache is told
-    /// of it.
+    /// Writes an operational event to those who subscribe to it. The last thing that a transaction does: the cache is
+    /// told of it.
     pub fn announce(&mut self, notice: &OperationalEvent) -> Result<(), StoreError> {
         let others = |endpoints: &[EndpointKey]| -> Vec<EndpointKey> {
             endpoints.iter().copied().filter(|endpoint| *endpoint != notice.about).collect()

@@ -90,8 +90,8 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Takes what waits, in the order in which it came, as soon as `commits` waits for no more. Gives up after `idle` with
-    /// nothing.
+    /// Takes what waits, in the order in which it came, as soon as `commits` waits for no more. Gives up after `idle`
+    /// with nothing.
     pub fn next(&self, commits: &mut GroupCommit, idle: Duration) -> Next<T> {
         let mut state = self.0.sleep(self.0.lock(), 1, idle);
         if state.waiting.is_empty() {

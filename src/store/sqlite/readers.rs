@@ -32,8 +32,8 @@ const SEARCH_READERS: (usize, usize) = (4, 2);
 /// Connections for the engine and the housekeeping.
 const BACKGROUND_READERS: (usize, usize) = (3, 3);
 
-/// Longest read of the engine or the housekeeping, and longest wait for a connection. Some look through a whole index, and
-/// no caller waits for them.
+/// Longest read of the engine or the housekeeping, and longest wait for a connection. Some look through a whole index,
+/// and no caller waits for them.
 const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The connections of each kind. Clones share them.
@@ -150,8 +150,8 @@ impl Lane {
         Self { path: path.clone(), timeout, slots: FairSlots::new(bounds), idle: Arc::default() }
     }
 
-    /// Runs a read on a connection, away from the async threads. The connection is taken until the read has really ended,
-    /// which is soon after the caller has gone.
+    /// Runs a read on a connection, away from the async threads. The connection is taken until the read has really
+    /// ended, which is soon after the caller has gone.
     async fn read<T: Send + 'static>(
         &self,
         owner: Option<AccountId>,

@@ -1,8 +1,8 @@
 //! Sending again: one delivery at once, or the events of a stretch of time as a durable job.
 //!
-//! A step of a job looks for its next events on a reader, and then writes their deliveries and the job's new position in
-//! one commit, if the position is still the one that it started from. So each event of the job gets one delivery, whatever
-//! dies in between.
+//! A step of a job looks for its next events on a reader, and then writes their deliveries and the job's new position
+//! in one commit, if the position is still the one that it started from. So each event of the job gets one delivery,
+//! whatever dies in between.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -412,8 +412,8 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
         }
         let id = DeliveryId(tx.ids.next(tx.now));
         // Its body may have left with its retention since it was found.
-        let sql = "INSERT INTO deliveries (id, endpoint, event, due_at, replay) SELECT ?1, ?2, event, ?4, ?5 FROM payloads \
-                   WHERE event = ?3";
+        let sql = "INSERT INTO deliveries (id, endpoint, event, due_at, replay) SELECT ?1, ?2, event, ?4, ?5 \
+                   FROM payloads WHERE event = ?3";
         let parameters = params![id.0, job.endpoint.0, candidate.event, tx.now.as_millis(), job.key];
         let inserted = tx.db.prepare_cached(sql)?.execute(parameters)?;
         if inserted > 0 {

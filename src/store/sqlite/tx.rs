@@ -26,8 +26,8 @@ pub(super) struct Tx<'a> {
     pub size: &'a mut Size,
 }
 
-/// Bytes of bodies in one transaction: more is cut between two writes. One call stays one commit, so that a batch may come
-/// to as much again. It is a quarter of the log from which on writers wait for a checkpoint.
+/// Bytes of bodies in one transaction: more is cut between two writes. One call stays one commit, so that a batch may
+/// come to as much again. It is a quarter of the log from which on writers wait for a checkpoint.
 const MAX_TRANSACTION_BYTES: usize = 8 << 20;
 
 /// Rows of events, deliveries and outcomes in one transaction, cut in the same way: so many take some 50 ms.

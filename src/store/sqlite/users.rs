@@ -48,8 +48,8 @@ impl Users for Store {
                     check_recipe(tx.db, &new.email, id, password)?;
                 }
                 let token = new.password.is_none().then(|| draw_token(tx));
-                let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, created_at, \
-                           updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT DO NOTHING";
+                let sql = "INSERT INTO users (id, account, email, role, password, invitation, invited_until, \
+                           created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT DO NOTHING";
                 let added = tx.db.prepare_cached(sql)?.execute(params![
                     id.0.as_bytes(),
                     account.map(|key| key.0),
@@ -150,8 +150,8 @@ impl Users for Store {
         self.writer
             .write(move |tx| {
                 find(tx.db, owner, id)?;
-                let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, factor_reset_at = ?2, updated_at = ?2 \
-                           WHERE id = ?1 AND factor_sealed IS NOT NULL";
+                let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, factor_reset_at = ?2, \
+                           updated_at = ?2 WHERE id = ?1 AND factor_sealed IS NOT NULL";
                 if tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), tx.now.as_millis()])? == 0 {
                     return Err(StoreError::NotFound);
                 }
@@ -261,7 +261,8 @@ impl SignIn for Store {
                     SignInChange::Password(password) => {
                         check_recipe(tx.db, &found.email, user, &password)?;
                         let PasswordHash(hash) = password;
-                        let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at = ?3 WHERE id = ?1";
+                        let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at \
+                                   = ?3 WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, hash, now])?;
                         Deed::of_user(&found, Action::UserUpdated).with_fields(&["password"])
                     }
@@ -308,7 +309,8 @@ impl SignIn for Store {
                 let User { id, email, .. } = invited(tx.db, token, tx.now)?.ok_or(StoreError::NotFound)?;
                 check_recipe(tx.db, &email, id, &password)?;
                 take_step(tx.db, id, step)?;
-                let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at = ?3 WHERE id = ?1";
+                let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at = ?3 \
+                           WHERE id = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), password.0, tx.now.as_millis()])?;
                 end_sessions(tx.db, id, None)?;
                 let user = by_id(tx.db, id)?;
@@ -380,7 +382,8 @@ fn invitation_end(now: Timestamp, until: Option<Timestamp>) -> i64 {
     until.map_or(end, |until| until.min(end)).as_millis()
 }
 
-/// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step is taken.
+/// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step
+/// is taken.
 fn confirm(db: &Connection, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError> {
     let sql = "SELECT 1 FROM users u JOIN sessions s ON s.owner = u.key \
                WHERE u.id = ?1 AND s.token = ?2 AND NOT s.offered AND (?3 IS NULL OR u.password = ?3)";
@@ -487,7 +490,8 @@ pub(super) fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
     })
 }
 
-/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of them.
+/// Refuses a password that is hashed unlike those of other users with the address: a sign-in hashes once for all of
+/// them.
 pub(super) fn check_recipe(
     db: &Connection,
     email: &Email,

@@ -232,7 +232,8 @@ fn data_version(db: &Connection) -> rusqlite::Result<i64> {
     db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
-/// The greatest id in use, or once in use: events and deliveries share one sequence, and what is listed is never above what comes.
+/// The greatest id in use, or once in use: events and deliveries share one sequence, and what is listed is never above
+/// what comes.
 fn last_id(db: &Connection) -> rusqlite::Result<i64> {
     let sql = "SELECT MAX((SELECT IFNULL(MAX(id), 0) FROM events), (SELECT IFNULL(MAX(id), 0) FROM deliveries), value) \
                FROM settings WHERE name = 'listed_to'";
@@ -357,7 +358,8 @@ impl Writer {
         self.judge_clock()
     }
 
-    /// Sets the times of ids right where the greatest one is ahead of the clock: once each time that the clock is set back.
+    /// Sets the times of ids right where the greatest one is ahead of the clock: once each time that the clock is set
+    /// back.
     fn judge_clock(&mut self) -> Result<(), StoreError> {
         let (now, last) = (self.shared.clock.now(), self.ids.last());
         let ahead = self.ids.times().ahead(last, now);

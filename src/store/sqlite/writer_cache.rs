@@ -1,7 +1,7 @@
 //! What the writer knows by heart, and the part of it that others may look at.
 //!
-//! The [`WriterCache`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open transaction
-//! sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
+//! The [`WriterCache`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open
+//! transaction sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
 
 use std::sync::Arc;
 
@@ -175,7 +175,8 @@ impl WriterCache {
         Ok(())
     }
 
-    /// What an attempt did to its endpoint. Where `in_its_row`, that it was the last one is found in the delivery's row.
+    /// What an attempt did to its endpoint. Where `in_its_row`, that it was the last one is found in the delivery's
+    /// row.
     pub fn record_attempt(&mut self, key: EndpointKey, health: EndpointHealth, at: Timestamp, in_its_row: bool) {
         let Some(row) = self.endpoints.get_mut(&key) else { return };
         row.last_delivery_at = row.last_delivery_at.max(Some(at));
@@ -299,8 +300,8 @@ impl WriterCache {
         }
     }
 
-    /// Reads everything: at the start, after a rolled back transaction, and when another process has written. Where that
-    /// fails, all stays as it was.
+    /// Reads everything: at the start, after a rolled back transaction, and when another process has written. Where
+    /// that fails, all stays as it was.
     pub fn reload(&mut self, db: &Connection, shared: &Shared) -> Result<(), StoreError> {
         let mut fresh = Self::new(self.view.clone());
         let keys = fresh.read_all(db, shared)?;
