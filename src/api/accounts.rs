@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
+use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
 use super::openapi::schemas::PermissionNames;
 use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS};
 use crate::domain::id::{AccountId, ApiKeyId};
@@ -121,7 +122,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 
 /// `POST /v1/accounts`
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
-    let name = read_name(&call.json()?)?;
+    let NameAccount { name } = NameAccount::read(&call.json()?, &())?;
     let keep = call.keep(|account: &Account| Answer::new(201, &resource(account)));
     let account = call.store().create_account(name, keep).await?;
     Ok(Answer::new(201, &resource(&account)))
@@ -136,24 +137,9 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 /// `PUT /v1/accounts/{id}`
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    let body = call.json()?;
-    let mut faults = Vec::new();
-    let name = body.contains_key("name").then(|| read_name(&body).map_err(|fault| faults.push(fault)).ok()).flatten();
-    let mut retention = |field| match body.get(field).map(|value| read_days(value, field)) {
-        Some(Err(fault)) => {
-            faults.push(fault);
-            None
-        }
-        read => read.and_then(Result::ok),
-    };
-    let deliveries = retention("deliveries_retention_days");
-    let payloads = retention("payloads_retention_days");
-    ApiError::check(faults)?;
-    let change = AccountChange { name, deliveries, payloads };
-    if change.fields().is_empty() {
-        let fields = "name, deliveries_retention_days, payloads_retention_days";
-        return Err(Fault::new(Code::NoValidFields).naming(fields).into());
-    }
+    let UpdateAccount { name, deliveries_retention_days, payloads_retention_days } =
+        UpdateAccount::read_change(&call.json()?, &())?;
+    let change = AccountChange { name, deliveries: deliveries_retention_days, payloads: payloads_retention_days };
     // How long is kept is what the operator pays for.
     if call.caller.account().is_some() && (change.deliveries.is_some() || change.payloads.is_some()) {
         return Err(Code::Forbidden.into());
@@ -183,16 +169,7 @@ pub async fn list_keys(call: Call) -> Result<Answer, ApiError> {
 /// `POST /v1/accounts/{id}/api-keys`
 pub async fn create_key(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    let body = call.json()?;
-    let mut faults = Vec::new();
-    let name = match body.get("name") {
-        None | Some(Value::Null) => None,
-        Some(_) => read_name(&body).map_err(|fault| faults.push(fault)).ok(),
-    };
-    let permissions = read_permissions(&body).map_err(|mut found| faults.append(&mut found)).ok();
-    let expires_at = read_expiry(&body, call.api.clock.now()).map_err(|fault| faults.push(fault)).ok().flatten();
-    ApiError::check(faults)?;
-    let permissions = permissions.unwrap_or_default();
+    let CreateApiKey { name, permissions, expires_at } = CreateApiKey::read(&call.json()?, &call.api.clock.now())?;
     if !call.caller.permissions.covers(permissions) {
         return Err(Code::Forbidden.into());
     }
@@ -221,36 +198,72 @@ pub(super) async fn find(call: &Call) -> Result<Account, ApiError> {
     Ok(call.api.store.account(id).await?)
 }
 
-fn read_name(body: &Map<String, Value>) -> Result<String, Fault> {
-    match body.get("name") {
-        None | Some(Value::Null) => Err(Fault::of_field(Code::NameRequired, "name")),
-        Some(Value::String(name)) if (1..=MAX_NAME_CHARS).contains(&name.trim().chars().count()) => {
-            Ok(name.trim().to_owned())
-        }
-        Some(_) => Err(Fault::of_field(Code::NameInvalid, "name")),
-    }
+const NAME: Field<(), String> = Field {
+    about: "A name for people.",
+    shape: Shape::Text(NAME_LIMITS),
+    nullable: false,
+    codes: &[Code::NameInvalid],
+    read: |(), value| read_name(value),
+};
+
+/// The name of an account that has one: it cannot be removed.
+const NEW_NAME: Field<(), String> = Field {
+    codes: &[Code::NameRequired, Code::NameInvalid],
+    read: |(), value| if value.is_null() { Err(vec![Fault::new(Code::NameRequired)]) } else { read_name(value) },
+    ..NAME
+};
+
+const NAME_LIMITS: Text = Text { min: Some(1), max: Some(MAX_NAME_CHARS), ..Text::ANY };
+
+fn read_name(value: &Value) -> Result<String, Vec<Fault>> {
+    let name = value.as_str().map(str::trim).filter(|name| (1..=MAX_NAME_CHARS).contains(&name.chars().count()));
+    name.map(str::to_owned).ok_or_else(|| vec![Fault::new(Code::NameInvalid)])
 }
+
+/// A retention in days; `None` is what the settings say.
+const RETENTION: Field<(), Option<Duration>> = Field {
+    about: "Days for which its deliveries and events are kept; `null` is as long as the server's settings say.",
+    shape: Shape::Number(1, MAX_DAYS as u64),
+    nullable: true,
+    codes: &[Code::RetentionInvalid],
+    read: |(), value| {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let days = value.as_u64().filter(|days| (1..=u64::from(MAX_DAYS)).contains(days));
+        days.map(|days| Some(Duration::from_secs(days * DAY))).ok_or_else(|| vec![Fault::new(Code::RetentionInvalid)])
+    },
+};
 
 fn days(keep: Duration) -> u64 {
     keep.as_secs() / DAY
 }
 
-/// A retention in days; `None` is what the settings say.
-fn read_days(value: &Value, field: &'static str) -> Result<Option<Duration>, Fault> {
-    if value.is_null() {
-        return Ok(None);
+body! {
+    /// The account's name.
+    pub struct NameAccount(()) {
+        name: String = NAME.required(Code::NameRequired),
     }
-    let days = value.as_u64().filter(|days| (1..=u64::from(MAX_DAYS)).contains(days));
-    days.map(|days| Some(Duration::from_secs(days * DAY))).ok_or(Fault::of_field(Code::RetentionInvalid, field))
 }
 
-pub(super) fn read_permissions(body: &Map<String, Value>) -> Result<Permissions, Vec<Fault>> {
-    let field = |code| Fault::of_field(code, "permissions");
-    let list = match body.get("permissions") {
-        None | Some(Value::Null) => return Err(vec![field(Code::PermissionsRequired)]),
-        Some(Value::Array(list)) if list.is_empty() => return Err(vec![field(Code::PermissionsRequired)]),
-        Some(Value::Array(list)) => list,
-        Some(other) => return Err(vec![field(Code::PermissionInvalid).naming(other)]),
+body! {
+    /// What of the account is to be changed. Only an operator's key changes how long its history is kept.
+    pub struct UpdateAccount(()) {
+        name: Option<String> = NEW_NAME.change(),
+        deliveries_retention_days: Option<Option<Duration>> = RETENTION.change(),
+        payloads_retention_days: Option<Option<Duration>> = RETENTION
+            .about("Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is \
+                    as long as the server's settings say.")
+            .change(),
+    }
+}
+
+/// Permissions, of which the least is one.
+pub(super) fn read_permissions(value: &Value) -> Result<Permissions, Vec<Fault>> {
+    let list = match value {
+        Value::Array(list) if list.is_empty() => return Err(vec![Fault::new(Code::PermissionsRequired)]),
+        Value::Array(list) => list,
+        other => return Err(vec![Fault::new(Code::PermissionInvalid).naming(other)]),
     };
     let mut known = Vec::new();
     let mut faults = Vec::new();
@@ -260,19 +273,52 @@ pub(super) fn read_permissions(body: &Map<String, Value>) -> Result<Permissions,
             None => {
                 let shown = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
                 let shown: String = shown.chars().take(200).collect();
-                faults.push(field(Code::PermissionInvalid).naming(&shown).with_meta("permission", shown));
+                faults.push(Fault::new(Code::PermissionInvalid).naming(&shown).with_meta("permission", shown));
             }
         }
     }
     if faults.is_empty() { Ok(known.into_iter().collect()) } else { Err(faults) }
 }
 
-fn read_expiry(body: &Map<String, Value>, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
-    match body.get("expires_at") {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let at = value.as_str().and_then(Timestamp::parse).filter(|at| *at > now);
-            at.map(Some).ok_or_else(|| Fault::of_field(Code::ExpiresAtInvalid, "expires_at"))
-        }
+const PERMISSIONS: Field<Timestamp, Permissions> = Field {
+    about: "What it may do.",
+    shape: Shape::List(List {
+        items: &Shape::OneOf(|| Permission::ALL.iter().map(|permission| permission.name()).collect()),
+        min: Some(1),
+        max: None,
+    }),
+    nullable: false,
+    codes: &[Code::PermissionsRequired, Code::PermissionInvalid],
+    read: |_, value| read_permissions(value),
+};
+
+/// The name of a key, which it need not have.
+const KEY_NAME: Field<Timestamp, String> = Field {
+    about: NAME.about,
+    shape: NAME.shape,
+    nullable: true,
+    codes: NAME.codes,
+    read: |_, value| read_name(value),
+};
+
+/// When a key ends: after now, which is the context.
+const EXPIRES_AT: Field<Timestamp, Timestamp> = Field {
+    about: "After this it is refused: ISO 8601 in the future, with its offset. It never expires when this is not \
+            given.",
+    shape: Shape::Text(Text { format: Some("date-time"), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::ExpiresAtInvalid],
+    read: |now, value| {
+        let at = value.as_str().and_then(Timestamp::parse).filter(|at| at > now);
+        at.ok_or_else(|| vec![Fault::new(Code::ExpiresAtInvalid)])
+    },
+};
+
+body! {
+    /// A new API key. It can do no more than the key that makes it.
+    pub struct CreateApiKey(Timestamp) {
+        name: Option<String> = KEY_NAME.maybe(),
+        permissions: Permissions = PERMISSIONS.required(Code::PermissionsRequired),
+        expires_at: Option<Timestamp> = EXPIRES_AT.maybe(),
     }
 }

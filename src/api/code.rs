@@ -268,6 +268,11 @@ codes! {
 impl Code {
     /// The detail as it may read, for the reference.
     pub fn example(self, language: Language) -> String {
+        self.example_of(language, "name, description")
+    }
+
+    /// The same for a call whose body has these fields.
+    pub fn example_of(self, language: Language, fields: &str) -> String {
         let words = |english, spanish| if language == Language::English { english } else { spanish };
         let argument = match self {
             Self::InvalidJson => {
@@ -279,7 +284,7 @@ impl Code {
             Self::BodyTooLarge => "262144",
             Self::UnsupportedMediaType => "application/json",
             Self::EventInvalid | Self::EventTypeUnknown => "order.lost",
-            Self::NoValidFields => "url, events, description, status, ordering",
+            Self::NoValidFields => fields,
             Self::WebhookLimitReached => "50",
             Self::ReplayLimitReached => "10",
             Self::ApiKeyLimitReached => "100",

@@ -91,7 +91,7 @@ impl Fault {
 
     /// A fault of one field of the body.
     pub fn of_field(code: Code, field: &str) -> Self {
-        Self { pointer: Some(format!("/data/attributes/{field}")), ..Self::new(code) }
+        Self::new(code).in_field(field)
     }
 
     /// A fault of one parameter of the query.
@@ -127,6 +127,12 @@ impl Fault {
     pub fn with_meta(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.meta = Some((name, Box::new(value.into())));
         self
+    }
+
+    /// Says which field of the body is at fault.
+    #[must_use]
+    pub fn in_field(self, field: &str) -> Self {
+        Self { pointer: Some(format!("/data/attributes/{field}")), ..self }
     }
 
     /// Puts the field below another, for one event of a batch.

@@ -19,6 +19,7 @@ mod error;
 mod event_types;
 mod events;
 mod export;
+mod fields;
 mod forms;
 mod hashing;
 mod idempotency;
@@ -35,6 +36,7 @@ mod statistics;
 mod trace;
 mod tries;
 mod users;
+mod webhook_fields;
 mod webhooks;
 
 use std::sync::Arc;
@@ -63,6 +65,7 @@ use hashing::Hashing;
 use openapi::{Body, Description, calls};
 use slots::{Slot, Slots};
 
+pub(crate) use accounts::{CreateApiKey, NameAccount, UpdateAccount};
 pub use auth::Caller;
 pub use beside::{not_found, root, unreadable};
 pub use confirmation::{Confirmation, Enrolment};
@@ -70,6 +73,8 @@ pub use device::KNOWN_DEVICE_SECONDS;
 pub use envelope::RequestInfo;
 pub use error::{ApiError, Code, Language};
 pub use event_types::Schemas;
+pub(crate) use event_types::{CreateEventType, UpdateEventType};
+pub(crate) use fields::RequestBody;
 pub use forms::Form;
 pub use inside::{Asked, Inside};
 pub use limits::{Bucket, RateLimit, RateLimits};
@@ -77,7 +82,10 @@ pub use memberships::{Offer, SignedIn, hash_for_address, hash_password};
 pub use openapi::Route;
 pub use origin::{Network, Peer, base, is_trusted};
 pub use people::{Doorstep, Invited, Opened, Portal, Sessions, SignInRefused, Typed, Visitor, Welcome};
+pub(crate) use replays::ReplayEvents;
 pub use trace::{Traced, current_request};
+pub(crate) use users::{InviteUser, UpdateUser};
+pub(crate) use webhook_fields::{CreateWebhook, RegenerateSecret, UpdateWebhook};
 
 /// The methods, as the surface below writes them.
 const GET: Method = Method::GET;

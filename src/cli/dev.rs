@@ -27,7 +27,8 @@ use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Email, Role};
 use crate::private_files;
 use crate::store::{
-    Accounts, Database, Endpoints, Intake, Log, Memberships, NewApiKey, NewEndpoint, NewUser, Page, Snapshot, Store, Users,
+    Accounts, Database, Endpoints, Intake, Log, Memberships, NewApiKey, NewEndpoint, NewUser, Page, Snapshot, Store,
+    Users,
 };
 
 /// Where everything is kept.

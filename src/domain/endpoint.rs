@@ -110,6 +110,9 @@ pub enum Ordering {
 }
 
 impl Ordering {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::None, Self::Fifo];
+
     /// The name, as the API writes it.
     pub fn name(self) -> &'static str {
         match self {
@@ -120,7 +123,7 @@ impl Ordering {
 
     /// Reads a name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::None, Self::Fifo].into_iter().find(|ordering| ordering.name() == name)
+        Self::ALL.into_iter().find(|ordering| ordering.name() == name)
     }
 
     /// As a database column.
@@ -130,7 +133,7 @@ impl Ordering {
 
     /// From a database column.
     pub fn from_column(column: i64) -> Option<Self> {
-        [Self::None, Self::Fifo].into_iter().find(|ordering| ordering.to_column() == column)
+        Self::ALL.into_iter().find(|ordering| ordering.to_column() == column)
     }
 }
 

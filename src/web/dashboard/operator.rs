@@ -12,6 +12,7 @@ use super::parts::{
     Confirm, Input, button, code, confirm, copyable, crumbs, empty, facts, faults, head, input, submit, time,
 };
 use super::visit::{Doc, Failure, Item, Page, Visit};
+use crate::api::{NameAccount, RequestBody as _, UpdateAccount};
 
 pub use catalog::{type_create, type_delete, type_delete_ask, type_edit, type_new, type_update, types};
 
@@ -111,7 +112,7 @@ pub async fn account_create(v: Visit) -> Result<Page, Failure> {
     match v.send("POST", "/v1/accounts", json!({ "name": v.field("name") })).await {
         Ok(made) => Ok(Page::Redirect(format!("/accounts/{}", made.item().id()))),
         Err(failure) => {
-            let refused = mendable(failure, &["name"])?;
+            let refused = mendable(failure, NameAccount::NAMES)?;
             Ok(new_form(&v, Some(&refused)).with_status(status_of(&refused)))
         }
     }
@@ -142,7 +143,7 @@ fn name_field(v: &Visit, value: &str, refused: Option<&Failure>) -> Markup {
         value,
         error: refused.and_then(|failure| failure.of("name")),
         required: true,
-        max: Some(255),
+        max: NameAccount::max_chars("name"),
         ..Input::default()
     })
 }
@@ -160,7 +161,7 @@ pub async fn account_update(v: Visit) -> Result<Page, Failure> {
     match v.send("PUT", &account(&v), Value::Object(body)).await {
         Ok(_) => Ok(Page::Redirect(v.link(""))),
         Err(failure) => {
-            let refused = mendable(failure, &["name", RETENTIONS[0], RETENTIONS[1]])?;
+            let refused = mendable(failure, UpdateAccount::NAMES)?;
             let found = v.get(&account(&v), &[]).await?;
             Ok(settings(&v, &found, Some(&refused)).with_status(status_of(&refused)))
         }

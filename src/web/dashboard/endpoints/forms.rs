@@ -4,12 +4,10 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::{address, resource, secret, trail};
+use crate::api::{CreateWebhook, RequestBody as _, UpdateWebhook};
 use crate::web::dashboard::asking::{mendable, pages, status_of};
 use crate::web::dashboard::parts::{Input, button, crumbs, faults, head, input, select, submit};
 use crate::web::dashboard::visit::{Doc, Failure, Fault, Item, Page, Visit};
-
-/// The fields that a refusal can be about.
-const FIELDS: [&str; 4] = ["url", "events", "description", "ordering"];
 
 /// Types that the platform itself publishes. No catalog has them.
 const OPERATIONAL: [&str; 5] =
@@ -103,7 +101,7 @@ pub async fn create(v: Visit) -> Result<Page, Failure> {
     match v.send("POST", "/v1/webhooks", typed.body()).await {
         Ok(made) => Ok(secret::created(&v, made.item())),
         Err(failure) => {
-            let failure = mendable(failure, &FIELDS)?;
+            let failure = mendable(failure, CreateWebhook::NAMES)?;
             let catalog = catalog(&v).await?;
             Ok(new_page(&v, &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
         }
@@ -148,7 +146,7 @@ pub async fn update(v: Visit) -> Result<Page, Failure> {
     match v.send("PUT", &path, typed.body()).await {
         Ok(_) => Ok(Page::Redirect(address(&v, "?done=saved"))),
         Err(failure) => {
-            let failure = mendable(failure, &FIELDS)?;
+            let failure = mendable(failure, UpdateWebhook::NAMES)?;
             let doc = v.get(&path, &[]).await?;
             let catalog = catalog(&v).await?;
             Ok(edit_page(&v, doc.item(), &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
@@ -167,7 +165,7 @@ fn fields(v: &Visit, typed: &Typed, catalog: Option<Vec<Choice>>, failure: Optio
             error: error("url"),
             kind: "url",
             required: true,
-            max: Some(2048),
+            max: UpdateWebhook::max_chars("url"),
             ..Input::default()
         }))
         (types(v, typed, catalog, error("events")))
@@ -177,7 +175,7 @@ fn fields(v: &Visit, typed: &Typed, catalog: Option<Vec<Choice>>, failure: Optio
             value: &typed.description,
             hint: &v.say("For you and your colleagues. It is not sent."),
             error: error("description"),
-            max: Some(255),
+            max: UpdateWebhook::max_chars("description"),
             ..Input::default()
         }))
         (select(
