@@ -12,15 +12,14 @@ use super::fields::RequestBody as _;
 use super::openapi::schemas::{EndpointStatusName, OrderingName};
 use super::trace::carried;
 use super::webhook_fields::{CreateWebhook, EndpointContext, RegenerateSecret, UpdateWebhook};
-use crate::domain::endpoint::{Endpoint, EndpointChange, Ordering};
+use crate::domain::endpoint::{Endpoint, Ordering};
 use crate::domain::event::{TEST_TYPE, message};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::secret::Secret;
+use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::url::ReceiverUrl;
 use crate::egress::{AttemptEnd, GuardError, StoredTarget};
-use crate::store::{
-    Dispatch, Endpoints, Intake, NewEndpoint, Settlement, Snapshot, StoreError, Unattempted, WithSecret,
-};
+use crate::store::{Dispatch, Endpoints, Intake, Settlement, Snapshot, StoreError, Unattempted, WithSecret};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, ToSchema)]
@@ -72,10 +71,10 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
         r#type: "webhook_endpoint",
         id: endpoint.id.to_string(),
         attributes: Attributes {
-            url: endpoint.url.clone(),
-            events: endpoint.events.clone(),
-            description: endpoint.description.clone(),
-            ordering: (endpoint.ordering != Ordering::None).then(|| endpoint.ordering.name()),
+            url: endpoint.settings.url.clone(),
+            events: endpoint.settings.events.clone(),
+            description: endpoint.settings.description.clone(),
+            ordering: (endpoint.settings.ordering != Ordering::None).then(|| endpoint.settings.ordering.name()),
             status: endpoint.health.status.name(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -107,9 +106,9 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let CreateWebhook { url, events, description, ordering } =
         CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
     check_address(&call, &url).await?;
-    let new = NewEndpoint { url, events, description, ordering };
+    let settings = EndpointSettings { url: url.as_str().to_owned(), events, description, ordering };
     let keep = call.keep(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.store().create_endpoint(account, new, keep).await?;
+    let made = call.store().create_endpoint(account, settings, keep).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
 }
 
@@ -118,7 +117,7 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json()?;
     let UpdateWebhook { url, events, description, status, ordering } =
-        UpdateWebhook::read_change(&body, &context(&call, endpoint.events).await?)?;
+        UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
     if let Some(url) = &url {
         check_address(&call, url).await?;
     }

@@ -17,6 +17,7 @@ pub mod replay;
 pub mod retention;
 pub mod retry;
 pub mod secret;
+pub mod settings;
 pub mod sign;
 pub mod statistics;
 pub mod time;

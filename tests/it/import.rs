@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aldaba::clock::{Clock, ManualClock, SystemClock, SystemRandom};
-use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::event::Event;
+use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::keys::KeySource;
-use aldaba::store::{Accounts, Database, Endpoints, Intake, Lifecycle, Log, NewEndpoint, OpenOptions, Page, Store};
+use aldaba::store::{Accounts, Database, Endpoints, Intake, Lifecycle, Log, OpenOptions, Page, Store};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call, EVENT, Receiver, Reply};
@@ -147,7 +147,7 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     let source = open(Database::Sqlite(file.clone()), keys.clone()).await;
     let account = source.create_account("a".into(), None).await.expect("an account").id;
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-    let new = NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering: Ordering::None };
+    let new = EndpointSettings::new(&url, vec![EVENT.into()]);
     let endpoint = source.create_endpoint(account, new, None).await.expect("an endpoint").resource.id;
     let now = Timestamp::from_millis(1_800_000_000_000);
     for _ in 0..6 {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Snapshot, Store, Unattempted};
 use serde_json::json;

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use crate::domain::account::{Account, AccountChange, ApiKey};
-use crate::domain::endpoint::{Endpoint, EndpointChange};
+use crate::domain::endpoint::Endpoint;
 use crate::domain::event::EventType;
 use crate::domain::id::{AccountId, ApiKeyId, EndpointId};
 use crate::domain::permission::Permissions;
+use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
-use crate::store::{Keep, NewApiKey, NewEndpoint, Page, Paged, StoreError, WithKey, WithSecret};
+use crate::store::{Keep, NewApiKey, Page, Paged, StoreError, WithKey, WithSecret};
 
 role! {
     /// Accounts and API keys.
@@ -80,7 +81,7 @@ role! {
         async fn create_endpoint(
             &self,
             owner: AccountId,
-            new: NewEndpoint,
+            settings: EndpointSettings,
             keep: Option<Keep<WithSecret<Endpoint>>>,
         ) -> Result<WithSecret<Endpoint>, StoreError>;
 

@@ -1,0 +1,110 @@
+//! An endpoint's settings as columns of its row, the same in both stores.
+//!
+//! What SQL filters or joins by, and what programs before the migration `0016_settings` read, has a column of its own. All
+//! else is in the column `settings`, as JSON. A program keeps what it finds there and does not know: another program, of a later
+//! version, has written it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::StoreError;
+use super::shared::words;
+use crate::domain::endpoint::Ordering;
+use crate::domain::settings::EndpointSettings;
+
+/// The form of the column `settings`. A program that changes the meaning of what is there raises it, and with it the
+/// database's minimum version.
+const FORM: u32 = 1;
+
+/// The columns of `endpoints` that hold its settings.
+pub(super) struct SettingsColumns {
+    pub url: String,
+    pub events: String,
+    pub description: Option<String>,
+    pub ordering: i64,
+    /// JSON: see [`SettingsJson`].
+    pub settings: String,
+}
+
+/// What is in the column `settings`. An attribute that is not set is absent.
+#[derive(Serialize, Deserialize)]
+struct SettingsJson {
+    #[serde(default = "form")]
+    version: u32,
+    /// Attributes of later programs.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+fn form() -> u32 {
+    FORM
+}
+
+impl SettingsJson {
+    fn read(column: &str) -> Result<Self, StoreError> {
+        let corrupt = |reason: String| StoreError::Corrupt(format!("endpoints.settings: {reason}"));
+        let rest: Self = serde_json::from_str(column).map_err(|error| corrupt(error.to_string()))?;
+        if rest.version > FORM {
+            return Err(corrupt(format!("version {} is of a later program than this one", rest.version)));
+        }
+        Ok(rest)
+    }
+}
+
+impl SettingsColumns {
+    /// The columns of these settings, for a row whose column `settings` is `stored` now. A new row has `{}`.
+    pub fn of(settings: EndpointSettings, stored: &str) -> Result<Self, StoreError> {
+        let SettingsJson { unknown, .. } = SettingsJson::read(stored)?;
+        let EndpointSettings { url, events, description, ordering } = settings;
+        let rest = SettingsJson { version: FORM, unknown };
+        Ok(Self {
+            url,
+            events: events.join(" "),
+            description,
+            ordering: ordering.to_column(),
+            settings: serde_json::to_string(&rest).expect("strings and numbers are JSON"),
+        })
+    }
+
+    /// The settings in these columns.
+    pub fn read(self) -> Result<EndpointSettings, StoreError> {
+        SettingsJson::read(&self.settings)?;
+        let ordering = Ordering::from_column(self.ordering);
+        let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
+        let (url, events, description) = (self.url, words(&self.events), self.description);
+        Ok(EndpointSettings { url, events, description, ordering })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::url::{Environment, ReceiverUrl};
+
+    fn settings() -> EndpointSettings {
+        let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+        EndpointSettings { description: Some("a".into()), ..EndpointSettings::new(&url, vec!["b".into(), "c".into()]) }
+    }
+
+    #[test]
+    fn settings_are_read_as_they_were_written() {
+        let columns = SettingsColumns::of(settings(), "{}").expect("written");
+        assert_eq!(columns.read(), Ok(settings()));
+    }
+
+    #[test]
+    fn attributes_of_a_later_program_stay() {
+        let stored = r#"{"version":1,"sparkle":{"level":3}}"#;
+        let columns = SettingsColumns::of(settings(), stored).expect("written");
+        let kept: Value = serde_json::from_str(&columns.settings).expect("JSON");
+        assert_eq!(kept["sparkle"]["level"], 3);
+        assert_eq!(columns.read(), Ok(settings()));
+    }
+
+    #[test]
+    fn a_form_of_a_later_program_is_refused() {
+        let refused = SettingsColumns::of(settings(), r#"{"version":2}"#).err().expect("refused");
+        assert!(refused.to_string().contains("endpoints.settings: version 2"), "{refused}");
+        assert!(SettingsColumns::of(settings(), "nothing").is_err());
+    }
+}
