@@ -147,6 +147,9 @@ codes! {
     DescriptionTooLong 422 "webhook_description_too_long"
         "description must have at most 255 characters."
         "description debe tener como máximo 255 caracteres.";
+    MetadataInvalid 422 "webhook_metadata_invalid"
+        "metadata must be an object of up to 20 keys (1 to 64 letters, digits, hyphens or underscores) with strings of up to 512 characters, or null."
+        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con cadenas de hasta 512 caracteres, o null.";
     StatusInvalid 422 "webhook_status_invalid"
         "status must be active or disabled."
         "status debe ser active o disabled.";

@@ -21,6 +21,8 @@ pub enum Shape {
     List(List),
     /// Another body, by the name of its component.
     Body(&'static str),
+    /// An object of keys that the client chooses, each with a string.
+    Strings(Strings),
     /// A JSON object.
     Object,
     /// A JSON Schema.
@@ -54,6 +56,17 @@ pub struct List {
     pub min: Option<usize>,
     /// The greatest length.
     pub max: Option<usize>,
+}
+
+/// The limits of keys and their strings.
+#[derive(Clone, Copy, Debug)]
+pub struct Strings {
+    /// How many keys there can be.
+    pub max: usize,
+    /// A key.
+    pub key: Text,
+    /// The string of a key.
+    pub value: Text,
 }
 
 impl Shape {
@@ -98,6 +111,12 @@ impl Shape {
                 set("items", list.items.schema(false));
                 set("minItems", json!(list.min));
                 set("maxItems", json!(list.max));
+            }
+            Self::Strings(strings) => {
+                set("type", types(&["object"]));
+                set("maxProperties", json!(strings.max));
+                set("propertyNames", Self::Text(strings.key).schema(false));
+                set("additionalProperties", Self::Text(strings.value).schema(false));
             }
             Self::Body(name) => set("$ref", format!("#/components/schemas/{name}").into()),
             Self::Object => set("type", types(&["object"])),

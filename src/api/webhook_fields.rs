@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::error::{Code, Fault};
-use super::fields::{Field, List, Shape, Text, body};
+use super::fields::{Field, List, Shape, Strings, Text, body};
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
 use crate::domain::secret::MAX_OVERLAP_SECONDS;
+use crate::domain::settings::{MAX_METADATA_KEYS, MAX_METADATA_VALUE_CHARS, Metadata};
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
 use crate::store::EventTypes;
 
@@ -125,6 +126,27 @@ pub const ORDERING: EndpointField<Ordering> = Field {
     },
 };
 
+/// The client's own notes.
+pub const METADATA: EndpointField<Option<Metadata>> = Field {
+    about: "Your own notes: up to 20 keys of up to 64 letters, digits, hyphens and underscores, with strings of up to \
+            512 characters. They are not sent. `null` removes them.",
+    shape: Shape::Strings(Strings {
+        max: MAX_METADATA_KEYS,
+        key: Text { pattern: Some("^[A-Za-z0-9_-]{1,64}$"), ..Text::ANY },
+        value: Text { max: Some(MAX_METADATA_VALUE_CHARS), ..Text::ANY },
+    }),
+    nullable: true,
+    codes: &[Code::MetadataInvalid],
+    read: |_, value| {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let string = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+        let strings = value.as_object().and_then(|object| object.iter().map(string).collect());
+        strings.and_then(Metadata::parse).map(Some).ok_or_else(|| vec![Fault::new(Code::MetadataInvalid)])
+    },
+};
+
 body! {
     /// Registers a receiver.
     pub struct CreateWebhook(EndpointContext) {
@@ -132,6 +154,7 @@ body! {
         events: Vec<String> = EVENTS.required(Code::EventsRequired),
         description: Option<String> = DESCRIPTION.or_default(),
         ordering: Ordering = ORDERING.or_default(),
+        metadata: Option<Metadata> = METADATA.or_default(),
     }
 }
 
@@ -143,6 +166,7 @@ body! {
         description: Option<Option<String>> = DESCRIPTION.about("Free-form label; `null` removes it.").change(),
         status: Option<EndpointStatus> = STATUS.change(),
         ordering: Option<Ordering> = ORDERING.change(),
+        metadata: Option<Option<Metadata>> = METADATA.change(),
     }
 }
 

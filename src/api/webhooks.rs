@@ -1,5 +1,6 @@
 //! `/v1/webhooks`: endpoints, their secrets, test sends.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -37,6 +38,10 @@ pub(super) struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = OrderingName, inline)]
     ordering: Option<&'static str>,
+    /// Your own notes. Only present where they were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    metadata: Option<BTreeMap<String, String>>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform, after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
     status: &'static str,
@@ -75,6 +80,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             events: endpoint.settings.events.clone(),
             description: endpoint.settings.description.clone(),
             ordering: (endpoint.settings.ordering != Ordering::None).then(|| endpoint.settings.ordering.name()),
+            metadata: endpoint.settings.metadata.as_ref().map(|metadata| metadata.strings().clone()),
             status: endpoint.health.status.name(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -103,10 +109,10 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json()?;
-    let CreateWebhook { url, events, description, ordering } =
+    let CreateWebhook { url, events, description, ordering, metadata } =
         CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
     check_address(&call, &url).await?;
-    let settings = EndpointSettings { url: url.as_str().to_owned(), events, description, ordering };
+    let settings = EndpointSettings { url: url.as_str().to_owned(), events, description, ordering, metadata };
     let keep = call.keep(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
     let made = call.store().create_endpoint(account, settings, keep).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
@@ -116,13 +122,13 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json()?;
-    let UpdateWebhook { url, events, description, status, ordering } =
+    let UpdateWebhook { url, events, description, status, ordering, metadata } =
         UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
     if let Some(url) = &url {
         check_address(&call, url).await?;
     }
     let url = url.map(|url| url.as_str().to_owned());
-    let change = EndpointChange { url, events, description, status, ordering };
+    let change = EndpointChange { url, events, description, status, ordering, metadata };
     let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }

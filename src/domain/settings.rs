@@ -1,7 +1,18 @@
 //! What an owner can set of an endpoint. `settings!` makes the settings and their change from one list of attributes.
 
+use std::collections::BTreeMap;
+
 use super::endpoint::{EndpointStatus, Ordering};
 use super::url::ReceiverUrl;
+
+/// Most keys of metadata.
+pub const MAX_METADATA_KEYS: usize = 20;
+
+/// Longest key of metadata, in characters.
+pub const MAX_METADATA_KEY_CHARS: usize = 64;
+
+/// Longest string of metadata, in characters.
+pub const MAX_METADATA_VALUE_CHARS: usize = 512;
 
 /// A structure of attributes, and a structure of changes to them.
 macro_rules! settings {
@@ -56,13 +67,41 @@ settings! {
         description: Option<String>,
         /// In which order it gets its deliveries. A change holds for what is accepted from then on.
         ordering: Ordering,
+        /// The client's own notes.
+        metadata: Option<Metadata>,
     }
 }
 
 impl EndpointSettings {
     /// Settings with nothing but what an endpoint must have.
     pub fn new(url: &ReceiverUrl, events: Vec<String>) -> Self {
-        Self { url: url.as_str().to_owned(), events, description: None, ordering: Ordering::None }
+        Self { url: url.as_str().to_owned(), events, description: None, ordering: Ordering::None, metadata: None }
+    }
+}
+
+/// A client's own notes: keys and their strings.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Metadata(BTreeMap<String, String>);
+
+impl Metadata {
+    /// Keys are letters, digits, `_` and `-`. `None` where a key or a string is not allowed, or there are too many.
+    pub fn parse(strings: BTreeMap<String, String>) -> Option<Self> {
+        let is_key = |key: &str| {
+            (1..=MAX_METADATA_KEY_CHARS).contains(&key.len())
+                && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        };
+        let fits = |(key, value): (&String, &String)| is_key(key) && value.chars().count() <= MAX_METADATA_VALUE_CHARS;
+        (strings.len() <= MAX_METADATA_KEYS && strings.iter().all(fits)).then_some(Self(strings))
+    }
+
+    /// What was parsed before it was stored.
+    pub fn stored(strings: BTreeMap<String, String>) -> Self {
+        Self(strings)
+    }
+
+    /// The keys and their strings.
+    pub fn strings(&self) -> &BTreeMap<String, String> {
+        &self.0
     }
 }
 
@@ -70,6 +109,21 @@ impl EndpointSettings {
 mod tests {
     use super::*;
     use crate::domain::url::Environment;
+
+    #[test]
+    fn metadata_is_bounded() {
+        let read = |(key, value): (&str, &str)| Metadata::parse([(key.to_owned(), value.to_owned())].into());
+        let (key, value) = ("k".repeat(64), "ñ".repeat(512));
+        for good in [("Team-1_a", ""), (&key, "a\0b\n"), ("a", &value)] {
+            assert!(read(good).is_some(), "{good:?}");
+        }
+        let (key, value) = ("k".repeat(65), "ñ".repeat(513));
+        for bad in [("", "a"), ("a b", "a"), ("ñ", "a"), ("a.b", "a"), (&key, "a"), ("a", &value)] {
+            assert!(read(bad).is_none(), "{bad:?}");
+        }
+        let many = |count: usize| (0..count).map(|n| (n.to_string(), String::new())).collect();
+        assert!(Metadata::parse(many(20)).is_some() && Metadata::parse(many(21)).is_none());
+    }
 
     #[test]
     fn a_change_names_what_it_sets_and_leaves_the_rest() {

@@ -4,13 +4,15 @@
 //! else is in the column `settings`, as JSON. A program keeps what it finds there and does not know: another program, of a later
 //! version, has written it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::StoreError;
 use super::shared::words;
 use crate::domain::endpoint::Ordering;
-use crate::domain::settings::EndpointSettings;
+use crate::domain::settings::{EndpointSettings, Metadata};
 
 /// The form of the column `settings`. A program that changes the meaning of what is there raises it, and with it the
 /// database's minimum version.
@@ -31,6 +33,8 @@ pub(super) struct SettingsColumns {
 struct SettingsJson {
     #[serde(default = "form")]
     version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<BTreeMap<String, String>>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -55,8 +59,9 @@ impl SettingsColumns {
     /// The columns of these settings, for a row whose column `settings` is `stored` now. A new row has `{}`.
     pub fn of(settings: EndpointSettings, stored: &str) -> Result<Self, StoreError> {
         let SettingsJson { unknown, .. } = SettingsJson::read(stored)?;
-        let EndpointSettings { url, events, description, ordering } = settings;
-        let rest = SettingsJson { version: FORM, unknown };
+        let EndpointSettings { url, events, description, ordering, metadata } = settings;
+        let metadata = metadata.map(|metadata| metadata.strings().clone());
+        let rest = SettingsJson { version: FORM, metadata, unknown };
         Ok(Self {
             url,
             events: events.join(" "),
@@ -68,11 +73,11 @@ impl SettingsColumns {
 
     /// The settings in these columns.
     pub fn read(self) -> Result<EndpointSettings, StoreError> {
-        SettingsJson::read(&self.settings)?;
+        let SettingsJson { metadata, .. } = SettingsJson::read(&self.settings)?;
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
         let (url, events, description) = (self.url, words(&self.events), self.description);
-        Ok(EndpointSettings { url, events, description, ordering })
+        Ok(EndpointSettings { url, events, description, ordering, metadata: metadata.map(Metadata::stored) })
     }
 }
 
@@ -83,7 +88,9 @@ mod tests {
 
     fn settings() -> EndpointSettings {
         let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-        EndpointSettings { description: Some("a".into()), ..EndpointSettings::new(&url, vec!["b".into(), "c".into()]) }
+        let metadata = Metadata::parse([("team".to_owned(), "a\0b".to_owned())].into());
+        let description = Some("a".into());
+        EndpointSettings { description, metadata, ..EndpointSettings::new(&url, vec!["b".into(), "c".into()]) }
     }
 
     #[test]

@@ -67,7 +67,8 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     let mut endpoints = Vec::new();
     let mut secrets = Vec::new();
     for name in ["first", "second"] {
-        let body = json!({ "url": receiver.url(), "events": [EVENT], "description": name });
+        let body =
+            json!({ "url": receiver.url(), "events": [EVENT], "description": name, "metadata": { "name": name } });
         let made = call("POST", "/v1/webhooks", body).await.expect(201);
         endpoints.push(made.id());
         secrets.push(made.attribute("secret").as_str().expect("a secret").to_owned());

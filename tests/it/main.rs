@@ -18,6 +18,7 @@ mod dev;
 mod differential;
 mod dns;
 mod egress_rules;
+mod endpoint_settings;
 mod envelope;
 mod events;
 mod examples;

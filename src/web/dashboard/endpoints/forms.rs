@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::{address, resource, secret, trail};
 use crate::api::{CreateWebhook, RequestBody as _, UpdateWebhook};
 use crate::web::dashboard::asking::{mendable, pages, status_of};
-use crate::web::dashboard::parts::{Input, button, crumbs, faults, head, input, select, submit};
+use crate::web::dashboard::parts::{Input, area, button, crumbs, faults, head, input, select, submit};
 use crate::web::dashboard::visit::{Doc, Failure, Fault, Item, Page, Visit};
+use crate::web::dashboard::written;
 
 /// Types that the platform itself publishes. No catalog has them.
 const OPERATIONAL: [&str; 5] =
@@ -20,6 +21,7 @@ struct Typed {
     events: Vec<String>,
     description: String,
     ordering: String,
+    metadata: String,
 }
 
 impl Typed {
@@ -32,6 +34,7 @@ impl Typed {
             events: v.fields("events").into_iter().chain(written).map(str::to_owned).collect(),
             description: v.field("description").trim().to_owned(),
             ordering: v.field("ordering").to_owned(),
+            metadata: v.field("metadata").to_owned(),
         }
     }
 
@@ -42,13 +45,26 @@ impl Typed {
             events: endpoint.texts("events").into_iter().map(str::to_owned).collect(),
             description: endpoint.text("description").to_owned(),
             ordering: endpoint.text("ordering").to_owned(),
+            metadata: written::pretty(endpoint.value("metadata")),
         }
     }
 
-    fn body(&self) -> Value {
+    /// As the API takes it.
+    fn body(&self, v: &Visit) -> Result<Value, Failure> {
         let description = (!self.description.is_empty()).then_some(&self.description);
         let ordering: &str = if self.ordering.is_empty() { "none" } else { &self.ordering };
-        json!({ "url": self.url, "events": self.events, "description": description, "ordering": ordering })
+        let metadata = written::read_optional(v, "metadata", &self.metadata)?;
+        Ok(json!({
+            "url": self.url,
+            "events": self.events,
+            "description": description,
+            "ordering": ordering,
+            "metadata": metadata,
+        }))
+    }
+
+    async fn send(&self, v: &Visit, method: &str, path: &str) -> Result<Doc, Failure> {
+        v.send(method, path, self.body(v)?).await
     }
 }
 
@@ -98,7 +114,7 @@ fn new_page(v: &Visit, typed: &Typed, catalog: Option<Vec<Choice>>, failure: Opt
 /// The same, when it was sent.
 pub async fn create(v: Visit) -> Result<Page, Failure> {
     let typed = Typed::sent(&v);
-    match v.send("POST", "/v1/webhooks", typed.body()).await {
+    match typed.send(&v, "POST", "/v1/webhooks").await {
         Ok(made) => Ok(secret::created(&v, made.item())),
         Err(failure) => {
             let failure = mendable(failure, CreateWebhook::NAMES)?;
@@ -143,7 +159,7 @@ fn edit_page(
 pub async fn update(v: Visit) -> Result<Page, Failure> {
     let typed = Typed::sent(&v);
     let path = resource(&v, "");
-    match v.send("PUT", &path, typed.body()).await {
+    match typed.send(&v, "PUT", &path).await {
         Ok(_) => Ok(Page::Redirect(address(&v, "?done=saved"))),
         Err(failure) => {
             let failure = mendable(failure, UpdateWebhook::NAMES)?;
@@ -191,6 +207,17 @@ fn fields(v: &Visit, typed: &Typed, catalog: Option<Vec<Choice>>, failure: Optio
                 ("none", &v.say("In any order, as fast as possible (none)")),
                 ("fifo", &v.say("In order, one at a time (fifo)")),
             ],
+        ))
+        (area(
+            &Input {
+                name: "metadata",
+                label: &v.say("Metadata"),
+                value: &typed.metadata,
+                hint: &v.say("Your own notes as a JSON object, such as {\"team\": \"billing\"}. They are not sent."),
+                error: error("metadata"),
+                ..Input::default()
+            },
+            4,
         ))
     }
 }
