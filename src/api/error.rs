@@ -199,6 +199,12 @@ impl ApiError {
         Self { faults, headers: Vec::new() }
     }
 
+    /// Refuses filters that cannot be read. `allowed` says what a filter takes.
+    pub fn of_filters(names: Vec<&'static str>, allowed: fn(&str) -> Words) -> Self {
+        let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
+        Self::of(names.into_iter().map(fault).collect())
+    }
+
     /// A refusal for now. `meta.reason` says what there is too much of.
     pub fn busy(reason: impl Into<Value>) -> Self {
         Self::from(Fault::new(Code::Unavailable).with_meta("reason", reason)).with_header("retry-after", 1)
@@ -285,6 +291,7 @@ impl From<crate::store::StoreError> for ApiError {
                 Fault::new(Code::ReplayLimitReached).naming(ids.len()).with_meta("replays", ids).into()
             }
             E::LastOwner => Code::LastOwner.into(),
+            E::ExternalIdTaken => Fault::of_field(Code::ExternalIdTaken, "external_id").into(),
             E::UnderWay => Code::DeliveryUnderWay.into(),
             E::PayloadGone => Code::PayloadExpired.into(),
             E::UnknownType(name) => {

@@ -8,7 +8,8 @@ use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, RequestBody as _, Shape, Text, body};
 use super::openapi::schemas::{ReplayStatusName, SelectionName};
-use crate::domain::id::{EndpointId, ReplayId};
+use super::webhooks::endpoint_id;
+use crate::domain::id::ReplayId;
 use crate::domain::replay::{NewReplay, Replay, Selection};
 use crate::domain::time::Timestamp;
 use crate::store::{Accounts, Endpoints, Replays};
@@ -63,7 +64,7 @@ fn resource(replay: &Replay) -> Resource<Attributes> {
 
 /// `POST /v1/webhooks/{id}/replay`
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(&call).await?;
     let account = call.account()?;
     call.api.store.endpoint(account, id).await?;
     let body = call.json()?;
@@ -165,7 +166,7 @@ pub(super) struct MissedAttributes {
 
 /// `GET /v1/webhooks/{id}/missed`
 pub async fn missed(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(&call).await?;
     let missed = call.api.store.missed(call.account()?, id).await?;
     let attributes = MissedAttributes { count: missed.count, oldest_at: missed.oldest_at.map(time) };
     Ok(Answer::new(200, &Resource { r#type: "webhook_missed", id: id.to_string(), attributes }))

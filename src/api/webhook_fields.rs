@@ -8,6 +8,7 @@ use super::error::{Code, Fault};
 use super::fields::{Field, List, Shape, Strings, Text, body};
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
+use crate::domain::external_id::{EXTERNAL_ID_PATTERN, ExternalId, MAX_EXTERNAL_ID_CHARS};
 use crate::domain::secret::MAX_OVERLAP_SECONDS;
 use crate::domain::settings::{MAX_METADATA_KEYS, MAX_METADATA_VALUE_CHARS, Metadata};
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
@@ -147,6 +148,25 @@ pub const METADATA: EndpointField<Option<Metadata>> = Field {
     },
 };
 
+/// What stands after `/v1/webhooks/` and is no endpoint.
+const TAKEN_BY_PATHS: [&str; 4] = ["deliveries", "replays", "statistics", "filters"];
+
+/// The client's own name.
+pub const EXTERNAL_ID: EndpointField<Option<ExternalId>> = Field {
+    about: "Your own name for the endpoint, which no other endpoint of the account has. Every path that takes the \
+            endpoint's id takes it too. It is no UUID. `null` removes it.",
+    shape: Shape::Text(Text { pattern: Some(EXTERNAL_ID_PATTERN), max: Some(MAX_EXTERNAL_ID_CHARS), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::ExternalIdInvalid, Code::ExternalIdTaken],
+    read: |_, value| {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let text = value.as_str().filter(|text| !TAKEN_BY_PATHS.contains(text));
+        text.and_then(ExternalId::parse).map(Some).ok_or_else(|| vec![Fault::new(Code::ExternalIdInvalid)])
+    },
+};
+
 body! {
     /// Registers a receiver.
     pub struct CreateWebhook(EndpointContext) {
@@ -155,6 +175,7 @@ body! {
         description: Option<String> = DESCRIPTION.or_default(),
         ordering: Ordering = ORDERING.or_default(),
         metadata: Option<Metadata> = METADATA.or_default(),
+        external_id: Option<ExternalId> = EXTERNAL_ID.or_default(),
     }
 }
 
@@ -167,6 +188,7 @@ body! {
         status: Option<EndpointStatus> = STATUS.change(),
         ordering: Option<Ordering> = ORDERING.change(),
         metadata: Option<Option<Metadata>> = METADATA.change(),
+        external_id: Option<Option<ExternalId>> = EXTERNAL_ID.change(),
     }
 }
 

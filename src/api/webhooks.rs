@@ -8,16 +8,17 @@ use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
-use super::error::{ApiError, Code, Fault};
+use super::error::{ApiError, Code, Fault, Words};
 use super::fields::RequestBody as _;
 use super::openapi::schemas::{EndpointStatusName, OrderingName};
 use super::trace::carried;
 use super::webhook_fields::{CreateWebhook, EndpointContext, RegenerateSecret, UpdateWebhook};
 use crate::domain::endpoint::{Endpoint, Ordering};
 use crate::domain::event::{TEST_TYPE, message};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::secret::Secret;
-use crate::domain::settings::{EndpointChange, EndpointSettings};
+use crate::domain::settings::{EndpointChange, EndpointFilter, EndpointSettings};
 use crate::domain::url::ReceiverUrl;
 use crate::egress::{AttemptEnd, GuardError, StoredTarget};
 use crate::store::{Dispatch, Endpoints, Intake, Settlement, Snapshot, StoreError, Unattempted, WithSecret};
@@ -42,6 +43,10 @@ pub(super) struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     metadata: Option<BTreeMap<String, String>>,
+    /// Your own name for the endpoint. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    external_id: Option<String>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform, after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
     status: &'static str,
@@ -81,6 +86,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             description: endpoint.settings.description.clone(),
             ordering: (endpoint.settings.ordering != Ordering::None).then(|| endpoint.settings.ordering.name()),
             metadata: endpoint.settings.metadata.as_ref().map(|metadata| metadata.strings().clone()),
+            external_id: endpoint.settings.external_id.as_ref().map(ToString::to_string),
             status: endpoint.health.status.name(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -94,9 +100,22 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
 
 /// `GET /v1/webhooks`
 pub async fn list(call: Call) -> Result<Answer, ApiError> {
+    let filter = EndpointFilter::read(&call.query()).map_err(|names| ApiError::of_filters(names, allowed))?;
     let endpoints = call.api.store.endpoints(call.account()?).await?;
-    let resources: Vec<_> = endpoints.iter().map(|endpoint| resource(endpoint, None)).collect();
+    let shown = endpoints.iter().filter(|endpoint| filter.takes(&endpoint.settings));
+    let resources: Vec<_> = shown.map(|endpoint| resource(endpoint, None)).collect();
     Ok(Answer::new(200, &resources))
+}
+
+/// What a filter of the list takes.
+fn allowed(name: &str) -> Words {
+    match name {
+        "external_id" => Words::new("external_id takes an external id", "external_id admite un id externo"),
+        _ => Words::new(
+            "metadata.<key> takes a key of 1 to 64 letters, digits, hyphens or underscores",
+            "metadata.<key> admite una clave de 1 a 64 letras, dígitos, guiones o guiones bajos",
+        ),
+    }
 }
 
 /// `GET /v1/webhooks/{id}`
@@ -109,10 +128,11 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json()?;
-    let CreateWebhook { url, events, description, ordering, metadata } =
+    let CreateWebhook { url, events, description, ordering, metadata, external_id } =
         CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
     check_address(&call, &url).await?;
-    let settings = EndpointSettings { url: url.as_str().to_owned(), events, description, ordering, metadata };
+    let url = url.as_str().to_owned();
+    let settings = EndpointSettings { url, events, description, ordering, metadata, external_id };
     let keep = call.keep(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
     let made = call.store().create_endpoint(account, settings, keep).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
@@ -122,20 +142,20 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json()?;
-    let UpdateWebhook { url, events, description, status, ordering, metadata } =
+    let UpdateWebhook { url, events, description, status, ordering, metadata, external_id } =
         UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
     if let Some(url) = &url {
         check_address(&call, url).await?;
     }
     let url = url.map(|url| url.as_str().to_owned());
-    let change = EndpointChange { url, events, description, status, ordering, metadata };
+    let change = EndpointChange { url, events, description, status, ordering, metadata, external_id };
     let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }
 
 /// `DELETE /v1/webhooks/{id}`
 pub async fn delete(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(&call).await?;
     call.store().delete_endpoint(call.account()?, id).await?;
     Ok(Answer::no_content())
 }
@@ -230,9 +250,19 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
     Err(Code::Unavailable.into())
 }
 
+/// The id of the endpoint that the path names, by its id or by its external id.
+pub(super) async fn endpoint_id(call: &Call) -> Result<EndpointId, ApiError> {
+    let named = call.param("id", |text| Some(text.to_owned()))?;
+    if let Some(id) = EndpointId::parse(&named) {
+        return Ok(id);
+    }
+    let external_id = ExternalId::parse(&named).ok_or(Code::NotFound)?;
+    Ok(call.api.store.endpoint_named(call.account()?, external_id).await?)
+}
+
 /// The endpoint of the path, if it is the caller's.
 async fn find(call: &Call) -> Result<Endpoint, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(call).await?;
     Ok(call.api.store.endpoint(call.account()?, id).await?)
 }
 

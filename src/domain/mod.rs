@@ -9,6 +9,7 @@ pub mod delivery;
 pub mod egress_rules;
 pub mod endpoint;
 pub mod event;
+pub mod external_id;
 pub mod filter;
 pub mod id;
 mod id_times;

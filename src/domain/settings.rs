@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::endpoint::{EndpointStatus, Ordering};
+use super::external_id::ExternalId;
 use super::url::ReceiverUrl;
 
 /// Most keys of metadata.
@@ -69,14 +70,28 @@ settings! {
         ordering: Ordering,
         /// The client's own notes.
         metadata: Option<Metadata>,
+        /// The client's own name for it, which no other endpoint of the account has.
+        external_id: Option<ExternalId>,
     }
 }
 
 impl EndpointSettings {
     /// Settings with nothing but what an endpoint must have.
     pub fn new(url: &ReceiverUrl, events: Vec<String>) -> Self {
-        Self { url: url.as_str().to_owned(), events, description: None, ordering: Ordering::None, metadata: None }
+        Self {
+            url: url.as_str().to_owned(),
+            events,
+            description: None,
+            ordering: Ordering::None,
+            metadata: None,
+            external_id: None,
+        }
     }
+}
+
+fn is_metadata_key(key: &str) -> bool {
+    (1..=MAX_METADATA_KEY_CHARS).contains(&key.len())
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 /// A client's own notes: keys and their strings.
@@ -86,11 +101,9 @@ pub struct Metadata(BTreeMap<String, String>);
 impl Metadata {
     /// Keys are letters, digits, `_` and `-`. `None` where a key or a string is not allowed, or there are too many.
     pub fn parse(strings: BTreeMap<String, String>) -> Option<Self> {
-        let is_key = |key: &str| {
-            (1..=MAX_METADATA_KEY_CHARS).contains(&key.len())
-                && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        let fits = |(key, value): (&String, &String)| {
+            is_metadata_key(key) && value.chars().count() <= MAX_METADATA_VALUE_CHARS
         };
-        let fits = |(key, value): (&String, &String)| is_key(key) && value.chars().count() <= MAX_METADATA_VALUE_CHARS;
         (strings.len() <= MAX_METADATA_KEYS && strings.iter().all(fits)).then_some(Self(strings))
     }
 
@@ -102,6 +115,40 @@ impl Metadata {
     /// The keys and their strings.
     pub fn strings(&self) -> &BTreeMap<String, String> {
         &self.0
+    }
+}
+
+/// Which endpoints a list shows: those of which all holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EndpointFilter {
+    external_id: Option<ExternalId>,
+    metadata: Vec<(String, String)>,
+}
+
+impl EndpointFilter {
+    /// Reads the parameters of a request; others are none of its business. Where values cannot be read, the names of their
+    /// parameters.
+    pub fn read(parameters: &[(String, String)]) -> Result<Self, Vec<&'static str>> {
+        let mut filter = Self::default();
+        let mut unreadable = Vec::new();
+        for (name, value) in parameters {
+            if name == "external_id" && !value.is_empty() {
+                filter.external_id = ExternalId::parse(value);
+                unreadable.extend(filter.external_id.is_none().then_some("external_id"));
+            } else if let Some(key) = name.strip_prefix("metadata.") {
+                unreadable.extend((!is_metadata_key(key)).then_some("metadata"));
+                filter.metadata.push((key.to_owned(), value.clone()));
+            }
+        }
+        if unreadable.is_empty() { Ok(filter) } else { Err(unreadable) }
+    }
+
+    /// Whether an endpoint with these settings is shown.
+    pub fn takes(&self, settings: &EndpointSettings) -> bool {
+        let has = |(key, value): &(String, String)| {
+            settings.metadata.as_ref().and_then(|metadata| metadata.strings().get(key)) == Some(value)
+        };
+        (self.external_id.is_none() || self.external_id == settings.external_id) && self.metadata.iter().all(has)
     }
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use super::StoreError;
 use super::shared::words;
 use crate::domain::endpoint::Ordering;
+use crate::domain::external_id::ExternalId;
 use crate::domain::settings::{EndpointSettings, Metadata};
 
 /// The form of the column `settings`. A program that changes the meaning of what is there raises it, and with it the
@@ -24,6 +25,7 @@ pub(super) struct SettingsColumns {
     pub events: String,
     pub description: Option<String>,
     pub ordering: i64,
+    pub external_id: Option<String>,
     /// JSON: see [`SettingsJson`].
     pub settings: String,
 }
@@ -59,7 +61,7 @@ impl SettingsColumns {
     /// The columns of these settings, for a row whose column `settings` is `stored` now. A new row has `{}`.
     pub fn of(settings: EndpointSettings, stored: &str) -> Result<Self, StoreError> {
         let SettingsJson { unknown, .. } = SettingsJson::read(stored)?;
-        let EndpointSettings { url, events, description, ordering, metadata } = settings;
+        let EndpointSettings { url, events, description, ordering, metadata, external_id } = settings;
         let metadata = metadata.map(|metadata| metadata.strings().clone());
         let rest = SettingsJson { version: FORM, metadata, unknown };
         Ok(Self {
@@ -67,6 +69,7 @@ impl SettingsColumns {
             events: events.join(" "),
             description,
             ordering: ordering.to_column(),
+            external_id: external_id.map(|external_id| external_id.to_string()),
             settings: serde_json::to_string(&rest).expect("strings and numbers are JSON"),
         })
     }
@@ -77,7 +80,8 @@ impl SettingsColumns {
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
         let (url, events, description) = (self.url, words(&self.events), self.description);
-        Ok(EndpointSettings { url, events, description, ordering, metadata: metadata.map(Metadata::stored) })
+        let (metadata, external_id) = (metadata.map(Metadata::stored), self.external_id.map(ExternalId::stored));
+        Ok(EndpointSettings { url, events, description, ordering, metadata, external_id })
     }
 }
 
@@ -90,7 +94,13 @@ mod tests {
         let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
         let metadata = Metadata::parse([("team".to_owned(), "a\0b".to_owned())].into());
         let description = Some("a".into());
-        EndpointSettings { description, metadata, ..EndpointSettings::new(&url, vec!["b".into(), "c".into()]) }
+        let external_id = ExternalId::parse("d");
+        EndpointSettings {
+            description,
+            metadata,
+            external_id,
+            ..EndpointSettings::new(&url, vec!["b".into(), "c".into()])
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{App, EVENT};
+use crate::app::{App, EVENT, Receiver};
 use crate::browser::Browser;
 use crate::command_line::printed;
 use crate::database;
@@ -136,4 +136,131 @@ async fn metadata_is_written_and_shown_in_the_dashboard() {
     browser.submit(&page, &edit, &form("")).await.expect(200);
     let removed = app.get("/v1/webhooks").await.expect(200);
     assert!(removed.json["data"][0]["attributes"].get("metadata").is_none(), "an empty field removes it");
+}
+
+#[tokio::test]
+async fn every_path_takes_an_endpoints_external_id_and_answers_name_the_uuid() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let body = json!({ "url": receiver.url(), "events": [EVENT], "external_id": "shop:7.a_B-c" });
+    let made = app.post("/v1/webhooks", body).await.expect(201);
+    assert_eq!(made.attribute("external_id"), "shop:7.a_B-c");
+    let id = made.id();
+    assert!(uuid::Uuid::parse_str(&id).is_ok());
+    app.publish(json!({})).await;
+    app.delivery(&id, "success").await;
+    for path in ["/v1/webhooks/shop:7.a_B-c", "/v1/webhooks/shop%3A7.a_B-c"] {
+        let read = app.get(path).await.expect(200);
+        assert_eq!((read.id(), read.attribute("external_id")), (id.clone(), &json!("shop:7.a_B-c")));
+        let changed = app.put(path, json!({ "description": "a" })).await.expect(200);
+        assert_eq!((changed.id(), changed.attribute("external_id")), (id.clone(), &json!("shop:7.a_B-c")));
+        app.call("POST", &format!("{path}/regenerate-secret")).send().await.expect(200);
+        app.call("POST", &format!("{path}/test")).send().await.expect(200);
+        let listed = app.get(&format!("{path}/deliveries")).await.expect(200);
+        assert_eq!(listed.json["data"][0]["attributes"]["endpoint_id"], id.as_str());
+        app.get(&format!("{path}/deliveries/export")).await.expect(200);
+        let replay = app.post(&format!("{path}/replay"), json!({ "from": "2026-01-01" })).await.expect(202);
+        assert_eq!(replay.attribute("endpoint_id"), id.as_str());
+        assert_eq!(app.get(&format!("{path}/missed")).await.expect(200).id(), id);
+    }
+    app.get("/v1/webhooks/shop:7.a_b-c").await.refused(404, "not_found", "");
+    let (_, stranger) = app.stranger().await;
+    app.call("GET", "/v1/webhooks/shop:7.a_B-c").bearer(&stranger).send().await.refused(404, "not_found", "");
+    app.delete("/v1/webhooks/shop:7.a_B-c").await.expect(204);
+    app.get("/v1/webhooks/shop:7.a_B-c").await.refused(404, "not_found", "");
+    let body = json!({ "external_id": "shop:7.a_B-c" });
+    register(&app, body).await.expect(201);
+}
+
+#[tokio::test]
+async fn an_external_id_belongs_to_one_endpoint_of_an_account() {
+    let app = App::start().await;
+    let pointer = "/data/attributes/external_id";
+    let first = register(&app, json!({ "external_id": "a" })).await.expect(201);
+    register(&app, json!({ "external_id": "a" })).await.refused(422, "webhook_external_id_taken", pointer);
+    let second = register(&app, json!({ "external_id": "b" })).await.expect(201);
+    let path = format!("/v1/webhooks/{}", second.id());
+    let taken = app.put(&path, json!({ "external_id": "a", "description": "x" })).await;
+    taken.refused(422, "webhook_external_id_taken", pointer);
+    assert_eq!(app.get(&path).await.expect(200).attribute("description"), &Value::Null, "nothing was changed");
+    app.put(&path, json!({ "external_id": "b" })).await.expect(200);
+    let (_, stranger) = app.stranger().await;
+    let theirs = json!({ "url": "http://127.0.0.1:9/", "events": [EVENT], "external_id": "a" });
+    app.call("POST", "/v1/webhooks").bearer(&stranger).json(&theirs).send().await.expect(201);
+    let bare = app.put(&format!("/v1/webhooks/{}", first.id()), json!({ "external_id": null })).await.expect(200);
+    assert!(bare.json["data"]["attributes"].get("external_id").is_none());
+    app.put(&path, json!({ "external_id": "a" })).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_endpoints_that_ask_for_an_external_id_at_once_one_gets_it() {
+    let app = App::start().await;
+    let mut paths = Vec::new();
+    for _ in 0..5 {
+        paths.push(format!("/v1/webhooks/{}", app.endpoint("http://127.0.0.1:9/").await.0));
+    }
+    let asked =
+        paths.iter().map(|path| tokio::spawn(app.call("PUT", path).json(&json!({ "external_id": "a" })).send()));
+    let mut statuses = Vec::new();
+    for asked in asked.collect::<Vec<_>>() {
+        statuses.push(asked.await.expect("no panic").status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 422, 422, 422, 422]);
+}
+
+#[tokio::test]
+async fn an_external_id_that_is_not_allowed_is_refused() {
+    let app = App::start().await;
+    for wrong in [
+        json!(""),
+        json!(7),
+        json!(["a"]),
+        json!("-a"),
+        json!("a b"),
+        json!("a/b"),
+        json!("ñ"),
+        json!("a\u{0}"),
+        json!("a".repeat(256)),
+        json!("8b7967bd-c278-46ca-8bbb-33e3131a6239"),
+        json!("8b7967bdc27846ca8bbb33e3131a6239"),
+        json!("deliveries"),
+        json!("replays"),
+        json!("statistics"),
+        json!("filters"),
+    ] {
+        let refused = register(&app, json!({ "external_id": wrong })).await;
+        refused.refused(422, "webhook_external_id_invalid", "/data/attributes/external_id");
+    }
+}
+
+#[tokio::test]
+async fn endpoints_are_listed_by_their_external_id_and_their_metadata() {
+    let app = App::start().await;
+    let first = register(&app, json!({ "external_id": "a", "metadata": { "team": "x", "tier": "" } })).await.id();
+    let second = register(&app, json!({ "external_id": "b", "metadata": { "team": "x" } })).await.id();
+    register(&app, json!({})).await.expect(201);
+    let listed = |query: &'static str| {
+        let app = &app;
+        async move {
+            let found = app.get(&format!("/v1/webhooks?{query}")).await.expect(200);
+            let ids = found.json["data"].as_array().expect("a list").iter();
+            ids.map(|endpoint| endpoint["id"].as_str().expect("an id").to_owned()).collect::<Vec<_>>()
+        }
+    };
+    assert_eq!(listed("").await.len(), 3);
+    assert_eq!(listed("external_id=").await.len(), 3, "what is empty does not count");
+    assert_eq!(listed("external_id=a").await, [first.clone()]);
+    assert_eq!(listed("external_id=c").await, [""; 0]);
+    assert_eq!(listed("metadata.team=x").await, [second.clone(), first.clone()]);
+    assert_eq!(listed("metadata.team=x&metadata.tier=").await, [first.clone()]);
+    assert_eq!(listed("metadata.team=x&external_id=b").await, [second]);
+    assert_eq!(listed("metadata.team=y").await, [""; 0]);
+    assert_eq!(listed("metadata.Team=x").await, [""; 0]);
+    for (query, parameter) in
+        [("external_id=a%20b", "external_id"), ("metadata.a.b=x", "metadata"), ("metadata.=", "metadata")]
+    {
+        let refused = app.get(&format!("/v1/webhooks?{query}")).await.refused(422, "invalid_filter", "");
+        assert_eq!(refused.json["errors"][0]["source"]["parameter"], parameter);
+    }
 }

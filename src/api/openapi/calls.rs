@@ -19,6 +19,7 @@ pub const LIST_WEBHOOKS: Description = Description {
     title: "List webhook endpoints",
     about: "Every endpoint of the account with its status and subscribed events, newest first. Secrets are not shown, only their hints.",
     answer: List(Kind::WebhookEndpoint, "The endpoints."),
+    filters: filters::ENDPOINTS,
     related: &["create_webhook", "get_webhook", "list_deliveries"],
     ..Description::BLANK
 };

@@ -326,7 +326,7 @@ fn parameters(route: &Route) -> Vec<Value> {
                 ("Id of the delivery: a decimal integer.", false)
             }
             _ if route.path.starts_with("/v1/webhooks/replays/") => ("UUID of the replay.", true),
-            (Tag::Webhooks | Tag::Deliveries, _) => ("UUID of the webhook endpoint.", true),
+            (Tag::Webhooks | Tag::Deliveries, _) => ("UUID of the webhook endpoint, or its `external_id`.", false),
             (Tag::Events, _) => ("UUID of the event.", true),
             (Tag::EventTypes, _) => ("Name of the event type.", false),
             (_, "key_id") => ("UUID of the key, not the key.", true),

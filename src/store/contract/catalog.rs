@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::domain::account::{Account, AccountChange, ApiKey};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::event::EventType;
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, ApiKeyId, EndpointId};
 use crate::domain::permission::Permissions;
 use crate::domain::settings::{EndpointChange, EndpointSettings};
@@ -77,7 +78,8 @@ role! {
 role! {
     /// Webhook endpoints and their secrets.
     pub trait Endpoints {
-        /// Registers an endpoint. Its secret is in this answer only.
+        /// Registers an endpoint. Its secret is in this answer only. An external id that another endpoint of the account
+        /// has is [`StoreError::ExternalIdTaken`].
         async fn create_endpoint(
             &self,
             owner: AccountId,
@@ -91,7 +93,11 @@ role! {
         /// One endpoint of the account.
         async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError>;
 
-        /// Changes an endpoint.
+        /// The id of the account's endpoint that has this external id.
+        async fn endpoint_named(&self, owner: AccountId, name: ExternalId) -> Result<EndpointId, StoreError>;
+
+        /// Changes an endpoint. An external id that another endpoint of the account has is
+        /// [`StoreError::ExternalIdTaken`].
         async fn update_endpoint(
             &self,
             owner: AccountId,

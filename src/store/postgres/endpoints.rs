@@ -13,6 +13,7 @@ use super::sql::{count, execute, get, one, parsed, rows, text, time, when, whole
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointHealth, EndpointStatus};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings};
@@ -23,8 +24,8 @@ use crate::store::shared::Deed;
 use crate::store::{Endpoints, Keep, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
-const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, e.settings, \
-                       e.status, e.consecutive_failures, \
+const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, \
+                       e.settings, e.external_id, e.status, e.consecutive_failures, \
                        e.failing_since, e.created_at, e.updated_at, (SELECT s.hint FROM endpoint_secrets s \
                        WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, \
                        greatest((SELECT max(c.last_delivery_at) FROM counters c WHERE c.account = e.account AND c.endpoint = e.key), \
@@ -68,6 +69,13 @@ impl Endpoints for Store {
         find(&*self.client_for(Some(owner)).await?, owner, id).await
     }
 
+    async fn endpoint_named(&self, owner: AccountId, name: ExternalId) -> Result<EndpointId, StoreError> {
+        let db = self.client_for(Some(owner)).await?;
+        let sql = "SELECT e.id FROM endpoints e JOIN accounts a ON a.key = e.account WHERE a.id = $1 \
+                   AND a.deleted_at IS NULL AND e.external_id = $2 AND e.deleted_at IS NULL";
+        Ok(EndpointId(get(&one(&*db, sql, &[&owner.0, &name.as_str()]).await?, "id")?))
+    }
+
     async fn update_endpoint(
         &self,
         owner: AccountId,
@@ -87,7 +95,7 @@ impl Endpoints for Store {
         subscribe(&tx, endpoint.account, endpoint.key, &settings.events).await?;
         let columns = SettingsColumns::of(settings, &stored)?;
         let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, \
-                   ordering = $8::bigint, settings = $9, \
+                   ordering = $8::bigint, settings = $9, external_id = $10, \
                    consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
                    failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, updated_at = $7 \
                    WHERE key = $1";
@@ -102,8 +110,10 @@ impl Endpoints for Store {
             &now.as_millis(),
             &columns.ordering,
             &columns.settings,
+            &columns.external_id,
         ];
-        execute(&tx, sql, parameters).await?;
+        let statement = tx.prepare_cached(sql).await?;
+        tx.execute(&statement, parameters).await.map_err(taken)?;
         let changed = find(&tx, owner, id).await?;
         self.audit(&tx, &deed, now).await?;
         let notice = about(&changed).status(endpoint.health.status, status);
@@ -186,8 +196,8 @@ impl Store {
         now: Timestamp,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let id = EndpointId::from_random(self.shared.random.array());
-        let sql = "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, created_at, \
-                   updated_at) VALUES ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $8) RETURNING key";
+        let sql = "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, \
+                   created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $9, $9) RETURNING key";
         let events = settings.events.clone();
         let columns = SettingsColumns::of(settings, "{}")?;
         let parameters: super::sql::Params<'_> = &[
@@ -198,9 +208,11 @@ impl Store {
             &columns.description.map(text),
             &columns.ordering,
             &columns.settings,
+            &columns.external_id,
             &now.as_millis(),
         ];
-        let key = EndpointKey(get(&one(tx, sql, parameters).await?, "key")?);
+        let statement = tx.prepare_cached(sql).await?;
+        let key = EndpointKey(get(&tx.query_one(&statement, parameters).await.map_err(taken)?, "key")?);
         subscribe(tx, account.key, key, &events).await?;
         let secret = self.add_secret(tx, key, id).await?;
         Ok(WithSecret { resource: find(tx, account.id, id).await?, secret })
@@ -214,6 +226,12 @@ impl Store {
         execute(tx, sql, &[&key.0, &sealed.key_id, &sealed.bytes, &secret.hint()]).await?;
         Ok(secret)
     }
+}
+
+/// Why an endpoint was not written: another one of the account may have its external id.
+fn taken(error: tokio_postgres::Error) -> StoreError {
+    let constraint = error.as_db_error().and_then(tokio_postgres::error::DbError::constraint);
+    if constraint == Some("endpoints_external_id") { StoreError::ExternalIdTaken } else { error.into() }
 }
 
 /// The endpoint, for an operational event.
@@ -287,6 +305,7 @@ fn settings(row: &Row) -> Result<EndpointSettings, StoreError> {
         events: get(row, "events")?,
         description: get(row, "description")?,
         ordering: whole(row, "ordering")?,
+        external_id: get(row, "external_id")?,
         settings: get(row, "settings")?,
     };
     columns.read()

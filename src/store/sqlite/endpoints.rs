@@ -11,6 +11,7 @@ use super::tx::Tx;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointStatus};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings};
@@ -64,6 +65,16 @@ impl Endpoints for Store {
         self.read(Some(owner), move |db| find(db, owner, id)).await
     }
 
+    async fn endpoint_named(&self, owner: AccountId, name: ExternalId) -> Result<EndpointId, StoreError> {
+        self.read(Some(owner), move |db| {
+            let sql = "SELECT e.id FROM endpoints e JOIN accounts a ON a.key = e.account WHERE a.id = ?1 \
+                       AND a.deleted_at IS NULL AND e.external_id = ?2 AND e.deleted_at IS NULL";
+            let parameters = params![owner.0.as_bytes(), name.as_str()];
+            Ok(db.prepare_cached(sql)?.query_row(parameters, |row| Ok(EndpointId(uuid(row, "id")?)))?)
+        })
+        .await
+    }
+
     async fn update_endpoint(
         &self,
         owner: AccountId,
@@ -82,10 +93,11 @@ impl Endpoints for Store {
                 let status = named.unwrap_or(before);
                 let stored = stored_settings(tx.db, endpoint.key)?;
                 let columns = SettingsColumns::of(change.applied_to(endpoint.settings), &stored)?;
+                is_external_id_free(tx.db, endpoint.account, columns.external_id.as_deref(), Some(endpoint.key))?;
                 tx.db
                     .prepare_cached(
                         "UPDATE endpoints SET url = ?2, events = ?3, description = ?4, ordering = ?5, settings = ?6, \
-                         status = ?7, version = version + 1, updated_at = ?8 WHERE key = ?1",
+                         external_id = ?7, status = ?8, version = version + 1, updated_at = ?9 WHERE key = ?1",
                     )?
                     .execute(params![
                         endpoint.key.0,
@@ -94,6 +106,7 @@ impl Endpoints for Store {
                         columns.description,
                         columns.ordering,
                         columns.settings,
+                        columns.external_id,
                         status.to_column(),
                         tx.now.as_millis(),
                     ])?;
@@ -196,10 +209,11 @@ fn about(endpoint: &Endpoint) -> About {
 fn insert(tx: &mut Tx<'_>, account: &Account, settings: EndpointSettings) -> Result<WithSecret<Endpoint>, StoreError> {
     let id = EndpointId::from_random(tx.shared.random.array());
     let columns = SettingsColumns::of(settings, "{}")?;
+    is_external_id_free(tx.db, account.key, columns.external_id.as_deref(), None)?;
     tx.db
         .prepare_cached(
-            "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, created_at, updated_at) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8)",
+            "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, \
+             created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)",
         )?
         .execute(params![
             id.0.as_bytes(),
@@ -209,6 +223,7 @@ fn insert(tx: &mut Tx<'_>, account: &Account, settings: EndpointSettings) -> Res
             columns.description,
             columns.ordering,
             columns.settings,
+            columns.external_id,
             tx.now.as_millis(),
         ])?;
     let key = EndpointKey(tx.db.last_insert_rowid());
@@ -271,6 +286,19 @@ pub(super) fn find(db: &Connection, owner: AccountId, id: EndpointId) -> Result<
     Ok(found)
 }
 
+/// Refuses an external id that an endpoint of the account has, other than this one.
+fn is_external_id_free(
+    db: &Connection,
+    account: AccountKey,
+    external_id: Option<&str>,
+    own: Option<EndpointKey>,
+) -> Result<(), StoreError> {
+    let sql =
+        "SELECT 1 FROM endpoints WHERE account = ?1 AND external_id = ?2 AND deleted_at IS NULL AND key IS NOT ?3";
+    let is_taken = db.prepare_cached(sql)?.exists(params![account.0, external_id, own.map(|key| key.0)])?;
+    if is_taken { Err(StoreError::ExternalIdTaken) } else { Ok(()) }
+}
+
 fn stored_settings(db: &Connection, key: EndpointKey) -> Result<String, StoreError> {
     let sql = "SELECT settings FROM endpoints WHERE key = ?1";
     Ok(db.prepare_cached(sql)?.query_row([key.0], |row| row.get(0))?)
@@ -282,6 +310,7 @@ fn settings(row: &Row<'_>) -> rusqlite::Result<EndpointSettings> {
         events: row.get("events")?,
         description: row.get("description")?,
         ordering: row.get("ordering")?,
+        external_id: row.get("external_id")?,
         settings: row.get("settings")?,
     };
     let column = row.as_ref().column_index("settings")?;

@@ -308,6 +308,7 @@ fn known(v: &Visit, endpoint: Item<'_>, missed: Item<'_>) -> Markup {
         (&v.say("Ordering"), html! { (ordering) }),
         (&v.say("Description"), described(v, endpoint)),
         (&v.say("Metadata"), metadata(v, endpoint)),
+        (&v.say("External ID"), external_id(v, endpoint)),
         (&v.say("Signing secret"), code(endpoint.text("secret_hint"))),
         (&v.say("Created"), time(v, endpoint.text("created_at"))),
         (&v.say("Changed"), time(v, endpoint.text("updated_at"))),
@@ -329,6 +330,13 @@ fn metadata(v: &Visit, endpoint: Item<'_>) -> Markup {
             @for (key, value) in strings { (code(key)) ": " (value.as_str().unwrap_or_default()) br; }
         },
         _ => none(v),
+    }
+}
+
+fn external_id(v: &Visit, endpoint: Item<'_>) -> Markup {
+    match endpoint.text("external_id") {
+        "" => none(v),
+        text => code(text),
     }
 }
 

@@ -22,6 +22,7 @@ struct Typed {
     description: String,
     ordering: String,
     metadata: String,
+    external_id: String,
 }
 
 impl Typed {
@@ -35,6 +36,7 @@ impl Typed {
             description: v.field("description").trim().to_owned(),
             ordering: v.field("ordering").to_owned(),
             metadata: v.field("metadata").to_owned(),
+            external_id: v.field("external_id").trim().to_owned(),
         }
     }
 
@@ -46,20 +48,22 @@ impl Typed {
             description: endpoint.text("description").to_owned(),
             ordering: endpoint.text("ordering").to_owned(),
             metadata: written::pretty(endpoint.value("metadata")),
+            external_id: endpoint.text("external_id").to_owned(),
         }
     }
 
     /// As the API takes it.
     fn body(&self, v: &Visit) -> Result<Value, Failure> {
-        let description = (!self.description.is_empty()).then_some(&self.description);
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
         let ordering: &str = if self.ordering.is_empty() { "none" } else { &self.ordering };
         let metadata = written::read_optional(v, "metadata", &self.metadata)?;
         Ok(json!({
             "url": self.url,
             "events": self.events,
-            "description": description,
+            "description": given(&self.description),
             "ordering": ordering,
             "metadata": metadata,
+            "external_id": given(&self.external_id),
         }))
     }
 
@@ -219,6 +223,15 @@ fn fields(v: &Visit, typed: &Typed, catalog: Option<Vec<Choice>>, failure: Optio
             },
             4,
         ))
+        (input(&Input {
+            name: "external_id",
+            label: &v.say("External ID"),
+            value: &typed.external_id,
+            hint: &v.say("Your own name for the endpoint. The API takes it in place of the ID."),
+            error: error("external_id"),
+            max: UpdateWebhook::max_chars("external_id"),
+            ..Input::default()
+        }))
     }
 }
 
