@@ -5,3 +5,10 @@ ALTER TABLE endpoints ADD COLUMN IF NOT EXISTS external_id text;
 -- step
 CREATE UNIQUE INDEX CONCURRENTLY endpoints_external_id ON endpoints (account, external_id)
   WHERE external_id IS NOT NULL AND deleted_at IS NULL;
+-- step
+-- The same of an account, which the operator sets.
+ALTER TABLE accounts ADD COLUMN IF NOT EXISTS settings text NOT NULL DEFAULT '{}';
+ALTER TABLE accounts ADD COLUMN IF NOT EXISTS external_id text;
+-- step
+CREATE UNIQUE INDEX CONCURRENTLY accounts_external_id ON accounts (external_id)
+  WHERE external_id IS NOT NULL AND deleted_at IS NULL;

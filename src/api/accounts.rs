@@ -3,6 +3,7 @@
 //! An operator's key manages all of them. An account's own key sees and changes its own account only, and makes keys
 //! no stronger than itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -10,16 +11,19 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::call::Call;
+use super::client_fields::{EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_external_id, read_metadata};
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
 use super::openapi::schemas::PermissionNames;
-use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS};
+use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS, NewAccount};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::retention::MAX_DAYS;
+use crate::domain::settings::Metadata;
 use crate::domain::time::Timestamp;
-use crate::store::{Accounts, NewApiKey, Paged, WithKey};
+use crate::store::{Accounts, NewApiKey, Paged, StoreError, WithKey};
 
 /// Seconds of a day.
 const DAY: u64 = 86_400;
@@ -36,6 +40,14 @@ pub(super) struct AccountAttributes {
     /// Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is as long as the server's settings say.
     #[schema(required, minimum = 1, maximum = 3650)]
     payloads_retention_days: Option<u64>,
+    /// The operator's own notes. Only present where they were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    metadata: Option<BTreeMap<String, String>>,
+    /// The operator's own name for the account. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    external_id: Option<String>,
     /// When it was made.
     #[schema(format = DateTime)]
     created_at: String,
@@ -52,6 +64,8 @@ fn resource(account: &Account) -> Resource<AccountAttributes> {
             name: account.name.clone(),
             deliveries_retention_days: account.retention.deliveries.map(days),
             payloads_retention_days: account.retention.payloads.map(days),
+            metadata: account.metadata.as_ref().map(|metadata| metadata.strings().clone()),
+            external_id: account.external_id.as_ref().map(ToString::to_string),
             created_at: time(account.created_at),
             updated_at: time(account.updated_at),
         },
@@ -122,9 +136,10 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 
 /// `POST /v1/accounts`
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
-    let NameAccount { name } = NameAccount::read(&call.json()?, &())?;
+    let CreateAccount { name, metadata, external_id } = CreateAccount::read(&call.json()?, &())?;
+    let new = NewAccount { name, metadata, external_id };
     let keep = call.keep(|account: &Account| Answer::new(201, &resource(account)));
-    let account = call.store().create_account(name, keep).await?;
+    let account = call.store().create_account(new, keep).await.map_err(refused)?;
     Ok(Answer::new(201, &resource(&account)))
 }
 
@@ -137,20 +152,21 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 /// `PUT /v1/accounts/{id}`
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    let UpdateAccount { name, deliveries_retention_days, payloads_retention_days } =
+    let UpdateAccount { name, deliveries_retention_days, payloads_retention_days, metadata, external_id } =
         UpdateAccount::read_change(&call.json()?, &())?;
-    let change = AccountChange { name, deliveries: deliveries_retention_days, payloads: payloads_retention_days };
-    // How long is kept is what the operator pays for.
-    if call.caller.account().is_some() && (change.deliveries.is_some() || change.payloads.is_some()) {
+    let (deliveries, payloads) = (deliveries_retention_days, payloads_retention_days);
+    let change = AccountChange { name, deliveries, payloads, metadata, external_id };
+    // How long is kept is what the operator pays for, and the rest is how the operator finds the account.
+    if call.caller.account().is_some() && change.fields().iter().any(|field| *field != "name") {
         return Err(Code::Forbidden.into());
     }
-    let account = call.store().update_account(account.id, change).await?;
+    let account = call.store().update_account(account.id, change).await.map_err(refused)?;
     Ok(Answer::new(200, &resource(&account)))
 }
 
 /// `DELETE /v1/accounts/{id}`
 pub async fn delete(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", AccountId::parse)?;
+    let id = account_id(&call).await?;
     call.store().delete_account(id).await?;
     Ok(Answer::no_content())
 }
@@ -189,9 +205,27 @@ pub async fn delete_key(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::no_content())
 }
 
+/// The id of the account that the path names, by its id or by its external id.
+async fn account_id(call: &Call) -> Result<AccountId, ApiError> {
+    let named = call.param("id", |text| Some(text.to_owned()))?;
+    if let Some(id) = AccountId::parse(&named) {
+        return Ok(id);
+    }
+    let external_id = ExternalId::parse(&named).ok_or(Code::NotFound)?;
+    Ok(call.api.store.account_named(external_id).await?)
+}
+
+/// Why an account was not written.
+fn refused(error: StoreError) -> ApiError {
+    match error {
+        StoreError::ExternalIdTaken => Fault::of_field(Code::AccountExternalIdTaken, "external_id").into(),
+        other => other.into(),
+    }
+}
+
 /// The account of the path, if the caller may see it.
 pub(super) async fn find(call: &Call) -> Result<Account, ApiError> {
-    let id = call.param("id", AccountId::parse)?;
+    let id = account_id(call).await?;
     if call.caller.account().is_some_and(|own| own != id) {
         return Err(Code::NotFound.into());
     }
@@ -239,15 +273,35 @@ fn days(keep: Duration) -> u64 {
     keep.as_secs() / DAY
 }
 
+const METADATA: Field<(), Option<Metadata>> = Field {
+    about: "The operator's own notes: up to 20 keys of up to 64 letters, digits, hyphens and underscores, with strings of \
+            up to 512 characters. `null` removes them.",
+    shape: METADATA_SHAPE,
+    nullable: true,
+    codes: &[Code::AccountMetadataInvalid],
+    read: |(), value| read_metadata(value, Code::AccountMetadataInvalid),
+};
+
+const EXTERNAL_ID: Field<(), Option<ExternalId>> = Field {
+    about: "The operator's own name for the account, which no other account of the server has. Every path that takes the \
+            account's id takes it too, and so does an event's `account_id`. It is no UUID. `null` removes it.",
+    shape: EXTERNAL_ID_SHAPE,
+    nullable: true,
+    codes: &[Code::AccountExternalIdInvalid, Code::AccountExternalIdTaken],
+    read: |(), value| read_external_id(value, Code::AccountExternalIdInvalid),
+};
+
 body! {
-    /// The account's name.
-    pub struct NameAccount(()) {
+    /// A new account.
+    pub struct CreateAccount(()) {
         name: String = NAME.required(Code::NameRequired),
+        metadata: Option<Metadata> = METADATA.or_default(),
+        external_id: Option<ExternalId> = EXTERNAL_ID.or_default(),
     }
 }
 
 body! {
-    /// What of the account is to be changed. Only an operator's key changes how long its history is kept.
+    /// What of the account is to be changed. Only an operator's key changes more than its name.
     pub struct UpdateAccount(()) {
         name: Option<String> = NEW_NAME.change(),
         deliveries_retention_days: Option<Option<Duration>> = RETENTION.change(),
@@ -255,6 +309,8 @@ body! {
             .about("Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is \
                     as long as the server's settings say.")
             .change(),
+        metadata: Option<Option<Metadata>> = METADATA.change(),
+        external_id: Option<Option<ExternalId>> = EXTERNAL_ID.change(),
     }
 }
 

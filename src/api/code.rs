@@ -148,8 +148,10 @@ codes! {
         "description must have at most 255 characters."
         "description debe tener como máximo 255 caracteres.";
     MetadataInvalid 422 "webhook_metadata_invalid"
-        "metadata must be an object of up to 20 keys (1 to 64 letters, digits, hyphens or underscores) with strings of up to 512 characters, or null."
-        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con cadenas de hasta 512 caracteres, o null.";
+        "metadata must be an object of up to 20 keys (1 to 64 letters, digits, hyphens or underscores) with strings of \
+         up to 512 characters, or null."
+        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con cadenas \
+         de hasta 512 caracteres, o null.";
     ExternalIdInvalid 422 "webhook_external_id_invalid"
         "external_id must be 1 to 255 letters, digits, dots, underscores, colons or hyphens that begin with a letter or \
          digit, and neither a UUID nor one of deliveries, replays, statistics and filters; or null."
@@ -223,6 +225,19 @@ codes! {
     TypeExampleInvalid 422 "event_type_example_invalid"
         "example must be an object that matches schema, or null: {}."
         "example debe ser un objeto que cumpla schema, o null: {}.";
+    AccountMetadataInvalid 422 "account_metadata_invalid"
+        "metadata must be an object of up to 20 keys (1 to 64 letters, digits, hyphens or underscores) with strings of \
+         up to 512 characters, or null."
+        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con cadenas \
+         de hasta 512 caracteres, o null.";
+    AccountExternalIdInvalid 422 "account_external_id_invalid"
+        "external_id must be 1 to 255 letters, digits, dots, underscores, colons or hyphens that begin with a letter or \
+         digit, and no UUID; or null."
+        "external_id debe ser de 1 a 255 letras, dígitos, puntos, guiones bajos, dos puntos o guiones que empiecen por \
+         letra o dígito, y no un UUID; o null.";
+    AccountExternalIdTaken 422 "account_external_id_taken"
+        "Another account has this external_id."
+        "Otra cuenta tiene este external_id.";
     NameRequired 422 "name_required" "name is required." "name es obligatorio.";
     NameInvalid 422 "name_invalid"
         "name must be a string of 1 to 255 characters."

@@ -13,6 +13,7 @@ use super::error::{ApiError, Code, Fault};
 use super::event_types::no_object;
 use super::fields::{BodySchema, List, Property, Shape, Text};
 use crate::domain::event::{Event, NewEvent, message, validation_id};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::{Intake, Keep, Log, Snapshot};
@@ -69,7 +70,6 @@ struct Publish<'a> {
 /// What the reference shows of [`Publish`]. A handler reads it field by field: `data` goes on to the byte as it came.
 pub fn publish_event() -> BodySchema {
     let time = Shape::Text(Text { format: Some("date-time"), ..Text::ANY });
-    let uuid = Shape::Text(Text { format: Some("uuid"), ..Text::ANY });
     BodySchema {
         name: "PublishEvent",
         about: "Something that happened.",
@@ -98,9 +98,9 @@ pub fn publish_event() -> BodySchema {
             ),
             Property::new(
                 "account_id",
-                "The account that it happened in. Required with an operator key; otherwise the key's own, if it is \
-                 given.",
-                uuid,
+                "The account that it happened in, by its id or its `external_id`. Required with an operator key; \
+                 otherwise the key's own, if it is given.",
+                Shape::Text(Text::ANY),
                 false,
                 &[Code::NotFound, Code::EventAccountRequired],
             ),
@@ -312,7 +312,7 @@ fn read(call: &Call, body: &[u8]) -> Result<NewEvent, ReadError> {
 fn read_account(call: &Call, named: Option<&Value>) -> Result<Option<AccountId>, ApiError> {
     let named = match named {
         None | Some(Value::Null) => None,
-        Some(value) => Some(value.as_str().and_then(AccountId::parse).ok_or_else(|| ApiError::from(Code::NotFound))?),
+        Some(value) => Some(value.as_str().and_then(|text| account_named(call, text)).ok_or(Code::NotFound)?),
     };
     match (call.caller.account(), named) {
         (Some(own), Some(named)) if own != named => Err(Code::NotFound.into()),
@@ -320,6 +320,11 @@ fn read_account(call: &Call, named: Option<&Value>) -> Result<Option<AccountId>,
         (None, Some(named)) if !call.api.store.view().has_account(named) => Err(Code::NotFound.into()),
         (None, named) => Ok(named),
     }
+}
+
+/// The account with this id or external id. One with an id need not exist.
+fn account_named(call: &Call, text: &str) -> Option<AccountId> {
+    AccountId::parse(text).or_else(|| call.api.store.view().account_named(&ExternalId::parse(text)?))
 }
 
 fn validation_of(event_type: &str, data: &str) -> Option<uuid::Uuid> {

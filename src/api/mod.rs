@@ -9,6 +9,7 @@ mod auth;
 mod beside;
 mod bodies;
 mod call;
+mod client_fields;
 mod code;
 mod confirmation;
 mod deliveries;
@@ -65,7 +66,7 @@ use hashing::Hashing;
 use openapi::{Body, Description, calls};
 use slots::{Slot, Slots};
 
-pub(crate) use accounts::{CreateApiKey, NameAccount, UpdateAccount};
+pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount};
 pub use auth::Caller;
 pub use beside::{not_found, root, unreadable};
 pub use confirmation::{Confirmation, Enrolment};

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::client_fields::{EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_external_id, read_metadata};
 use super::error::{Code, Fault};
-use super::fields::{Field, List, Shape, Strings, Text, body};
+use super::fields::{Field, List, Shape, Text, body};
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
-use crate::domain::external_id::{EXTERNAL_ID_PATTERN, ExternalId, MAX_EXTERNAL_ID_CHARS};
+use crate::domain::external_id::ExternalId;
 use crate::domain::secret::MAX_OVERLAP_SECONDS;
-use crate::domain::settings::{MAX_METADATA_KEYS, MAX_METADATA_VALUE_CHARS, Metadata};
+use crate::domain::settings::Metadata;
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
 use crate::store::EventTypes;
 
@@ -131,21 +132,10 @@ pub const ORDERING: EndpointField<Ordering> = Field {
 pub const METADATA: EndpointField<Option<Metadata>> = Field {
     about: "Your own notes: up to 20 keys of up to 64 letters, digits, hyphens and underscores, with strings of up to \
             512 characters. They are not sent. `null` removes them.",
-    shape: Shape::Strings(Strings {
-        max: MAX_METADATA_KEYS,
-        key: Text { pattern: Some("^[A-Za-z0-9_-]{1,64}$"), ..Text::ANY },
-        value: Text { max: Some(MAX_METADATA_VALUE_CHARS), ..Text::ANY },
-    }),
+    shape: METADATA_SHAPE,
     nullable: true,
     codes: &[Code::MetadataInvalid],
-    read: |_, value| {
-        if value.is_null() {
-            return Ok(None);
-        }
-        let string = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
-        let strings = value.as_object().and_then(|object| object.iter().map(string).collect());
-        strings.and_then(Metadata::parse).map(Some).ok_or_else(|| vec![Fault::new(Code::MetadataInvalid)])
-    },
+    read: |_, value| read_metadata(value, Code::MetadataInvalid),
 };
 
 /// What stands after `/v1/webhooks/` and is no endpoint.
@@ -155,15 +145,12 @@ const TAKEN_BY_PATHS: [&str; 4] = ["deliveries", "replays", "statistics", "filte
 pub const EXTERNAL_ID: EndpointField<Option<ExternalId>> = Field {
     about: "Your own name for the endpoint, which no other endpoint of the account has. Every path that takes the \
             endpoint's id takes it too. It is no UUID. `null` removes it.",
-    shape: Shape::Text(Text { pattern: Some(EXTERNAL_ID_PATTERN), max: Some(MAX_EXTERNAL_ID_CHARS), ..Text::ANY }),
+    shape: EXTERNAL_ID_SHAPE,
     nullable: true,
     codes: &[Code::ExternalIdInvalid, Code::ExternalIdTaken],
-    read: |_, value| {
-        if value.is_null() {
-            return Ok(None);
-        }
-        let text = value.as_str().filter(|text| !TAKEN_BY_PATHS.contains(text));
-        text.and_then(ExternalId::parse).map(Some).ok_or_else(|| vec![Fault::new(Code::ExternalIdInvalid)])
+    read: |_, value| match value.as_str() {
+        Some(text) if TAKEN_BY_PATHS.contains(&text) => Err(vec![Fault::new(Code::ExternalIdInvalid)]),
+        _ => read_external_id(value, Code::ExternalIdInvalid),
     },
 };
 

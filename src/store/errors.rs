@@ -11,7 +11,7 @@ pub enum StoreError {
     /// A row with this name exists.
     #[error("already exists")]
     Exists,
-    /// Another endpoint of the account has this external id.
+    /// Another endpoint of the account, or another account, has this external id.
     #[error("the external id is taken")]
     ExternalIdTaken,
     /// The catalog does not have this event type.

@@ -1,4 +1,4 @@
-//! An endpoint's settings as columns of its row, the same in both stores.
+//! An endpoint's settings as columns of its row, and an account's, the same in both stores.
 //!
 //! What SQL filters or joins by, and what programs before the migration `0016_settings` read, has a column of its own. All
 //! else is in the column `settings`, as JSON. A program keeps what it finds there and does not know: another program, of a later
@@ -47,20 +47,36 @@ fn form() -> u32 {
 }
 
 impl SettingsJson {
-    fn read(column: &str) -> Result<Self, StoreError> {
-        let corrupt = |reason: String| StoreError::Corrupt(format!("endpoints.settings: {reason}"));
+    fn read(table: &str, column: &str) -> Result<Self, StoreError> {
+        let corrupt = |reason: String| StoreError::Corrupt(format!("{table}.settings: {reason}"));
         let rest: Self = serde_json::from_str(column).map_err(|error| corrupt(error.to_string()))?;
         if rest.version > FORM {
             return Err(corrupt(format!("version {} is of a later program than this one", rest.version)));
         }
         Ok(rest)
     }
+
+    fn column(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers are JSON")
+    }
+}
+
+/// The column `settings` of an account with this metadata, whose column is `stored` now. A new row has `{}`.
+pub(super) fn of_account(metadata: Option<Metadata>, stored: &str) -> Result<String, StoreError> {
+    let SettingsJson { unknown, .. } = SettingsJson::read("accounts", stored)?;
+    let metadata = metadata.map(|metadata| metadata.strings().clone());
+    Ok(SettingsJson { version: FORM, metadata, unknown }.column())
+}
+
+/// The metadata in the column `settings` of an account.
+pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreError> {
+    Ok(SettingsJson::read("accounts", column)?.metadata.map(Metadata::stored))
 }
 
 impl SettingsColumns {
     /// The columns of these settings, for a row whose column `settings` is `stored` now. A new row has `{}`.
     pub fn of(settings: EndpointSettings, stored: &str) -> Result<Self, StoreError> {
-        let SettingsJson { unknown, .. } = SettingsJson::read(stored)?;
+        let SettingsJson { unknown, .. } = SettingsJson::read("endpoints", stored)?;
         let EndpointSettings { url, events, description, ordering, metadata, external_id } = settings;
         let metadata = metadata.map(|metadata| metadata.strings().clone());
         let rest = SettingsJson { version: FORM, metadata, unknown };
@@ -70,13 +86,13 @@ impl SettingsColumns {
             description,
             ordering: ordering.to_column(),
             external_id: external_id.map(|external_id| external_id.to_string()),
-            settings: serde_json::to_string(&rest).expect("strings and numbers are JSON"),
+            settings: rest.column(),
         })
     }
 
     /// The settings in these columns.
     pub fn read(self) -> Result<EndpointSettings, StoreError> {
-        let SettingsJson { metadata, .. } = SettingsJson::read(&self.settings)?;
+        let SettingsJson { metadata, .. } = SettingsJson::read("endpoints", &self.settings)?;
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
         let (url, events, description) = (self.url, words(&self.events), self.description);

@@ -1,5 +1,6 @@
 //! Black-box tests: a real server or a real store, a fresh database, a real receiver.
 
+mod account_settings;
 mod accounts;
 mod app;
 mod audit;

@@ -3,7 +3,7 @@
 
 use super::Shape::{File, List, Nothing, One, Page};
 use super::{Body, Description, Kind, Tag, filters};
-use crate::api::accounts::{CreateApiKey, NameAccount, UpdateAccount};
+use crate::api::accounts::{CreateAccount, CreateApiKey, UpdateAccount};
 use crate::api::error::Code;
 use crate::api::event_types::{CreateEventType, UpdateEventType};
 use crate::api::events::{publish_event, publish_events};
@@ -352,7 +352,7 @@ pub const CREATE_ACCOUNT: Description = Description {
     tag: Tag::Accounts,
     title: "Create an account",
     about: "Makes an account: the owner of endpoints, events and keys. Usually one for each of your customers.",
-    body: Body::Json(NameAccount::schema, r#"{"name":"Acme"}"#),
+    body: Body::Json(CreateAccount::schema, r#"{"name":"Acme"}"#),
     status: 201,
     answer: One(Kind::Account, "The account is made."),
     guide: Some("production"),
@@ -374,7 +374,7 @@ pub const UPDATE_ACCOUNT: Description = Description {
     id: "update_account",
     tag: Tag::Accounts,
     title: "Update an account",
-    about: "Changes the account's name, and how long its history is kept. The fields that the body does not name stay. Retention is the operator's to change: an account's own key changes the name only. What is older than a new retention goes within some minutes.",
+    about: "Changes the account's name, and how long its history is kept. The fields that the body does not name stay. All but the name is the operator's to change: an account's own key changes the name only. What is older than a new retention goes within some minutes.",
     body: Body::Json(UpdateAccount::schema, r#"{"name":"Acme Inc."}"#),
     answer: One(Kind::Account, "The account as it is now."),
     errors: &[Code::NoValidFields],

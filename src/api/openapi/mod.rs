@@ -330,7 +330,7 @@ fn parameters(route: &Route) -> Vec<Value> {
             (Tag::Events, _) => ("UUID of the event.", true),
             (Tag::EventTypes, _) => ("Name of the event type.", false),
             (_, "key_id") => ("UUID of the key, not the key.", true),
-            _ => ("UUID of the account.", true),
+            _ => ("UUID of the account, or its `external_id`.", false),
         };
         let schema = if uuid { json!({ "type": "string", "format": "uuid" }) } else { json!({ "type": "string" }) };
         let parameter = json!({ "name": name, "in": "path", "required": true, "description": about, "schema": schema });

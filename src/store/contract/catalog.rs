@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::domain::account::{Account, AccountChange, ApiKey};
+use crate::domain::account::{Account, AccountChange, ApiKey, NewAccount};
 use crate::domain::endpoint::Endpoint;
 use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
@@ -15,10 +15,13 @@ use crate::store::{Keep, NewApiKey, Page, Paged, StoreError, WithKey, WithSecret
 role! {
     /// Accounts and API keys.
     pub trait Accounts {
-        /// Makes an account.
-        async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError>;
+        /// Makes an account. An external id that another account has is [`StoreError::ExternalIdTaken`].
+        async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError>;
 
-        /// Changes an account.
+        /// The id of the account that has this external id.
+        async fn account_named(&self, name: ExternalId) -> Result<AccountId, StoreError>;
+
+        /// Changes an account. An external id that another account has is [`StoreError::ExternalIdTaken`].
         async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError>;
 
         /// Deletes an account, its keys, users, portal links and endpoints at once, and the rest of what it owned in

@@ -53,12 +53,13 @@ const TABLES: &[Table] = &[
     },
     Table {
         name: "accounts",
-        kinds: &[Number, Id, Text, Number, Number, Number, Number, Number, Number],
+        kinds: &[Number, Id, Text, Number, Number, Number, Number, Number, Number, Text, Text],
         read: "SELECT key, key, id, name, created_at, updated_at, deleted_at, retention_deliveries, retention_payloads, \
-               payloads_gone FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
+               payloads_gone, settings, external_id FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
         write: "INSERT INTO accounts (key, id, name, created_at, updated_at, deleted_at, retention_deliveries, \
-                retention_payloads, payloads_gone) OVERRIDING SYSTEM VALUE SELECT * FROM unnest($1::bigint[], $2::uuid[], \
-                $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])",
+                retention_payloads, payloads_gone, settings, external_id) OVERRIDING SYSTEM VALUE SELECT * FROM \
+                unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
+                $8::bigint[], $9::bigint[], $10::text[], $11::text[])",
     },
     Table {
         name: "events_total",

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::Store;
 use super::catalog_rows::account;
-use super::columns::{health, time, uuid};
+use super::columns::{health, time, unreadable, uuid};
 use super::tx::Tx;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
@@ -313,10 +313,7 @@ fn settings(row: &Row<'_>) -> rusqlite::Result<EndpointSettings> {
         external_id: row.get("external_id")?,
         settings: row.get("settings")?,
     };
-    let column = row.as_ref().column_index("settings")?;
-    let corrupt =
-        |error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, Box::new(error));
-    columns.read().map_err(corrupt)
+    columns.read().map_err(unreadable)
 }
 
 fn endpoint_from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
