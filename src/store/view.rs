@@ -20,7 +20,7 @@ pub struct View {
     endpoints: Shared<HashMap<EndpointKey, Arc<Target>>>,
     keys: Shared<HashMap<KeyHash, Arc<ApiKey>>>,
     types: Shared<Arc<EventTypes>>,
-    accounts: Shared<Accounts>,
+    accounts: Shared<KnownAccounts>,
     cancelled: Shared<BTreeSet<i64>>,
 }
 
@@ -31,12 +31,12 @@ pub type EventTypes = HashMap<String, EventType>;
 
 /// The accounts that exist, and those that have an external id by theirs.
 #[derive(Default)]
-pub(super) struct Accounts {
+pub(super) struct KnownAccounts {
     external_ids: HashMap<AccountId, Option<ExternalId>>,
     by_external_id: HashMap<ExternalId, AccountId>,
 }
 
-impl Accounts {
+impl KnownAccounts {
     /// The account exists, with this external id.
     pub fn add(&mut self, id: AccountId, external_id: Option<ExternalId>) {
         self.remove(id);
@@ -65,7 +65,7 @@ pub(super) struct Whole {
     pub endpoints: HashMap<EndpointKey, Arc<Target>>,
     pub keys: HashMap<KeyHash, Arc<ApiKey>>,
     pub types: Arc<EventTypes>,
-    pub accounts: Accounts,
+    pub accounts: KnownAccounts,
 }
 
 impl View {

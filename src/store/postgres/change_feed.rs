@@ -35,7 +35,7 @@ use crate::store::StoreError;
 use crate::store::inbox::Nudge;
 use crate::store::shared::{Shared, StoredEndpoint};
 use crate::store::values::Target;
-use crate::store::view::{Accounts, View, Whole};
+use crate::store::view::{KnownAccounts, View, Whole};
 
 /// Between two looks, should no notification come.
 const EVERY: Duration = Duration::from_millis(250);
@@ -285,7 +285,7 @@ impl ChangeFeed {
             after = last.id;
             keys.extend(piece);
         }
-        let (mut accounts, mut shown) = (HashMap::default(), Accounts::default());
+        let (mut accounts, mut shown) = (HashMap::default(), KnownAccounts::default());
         let sql = "SELECT key, id, external_id FROM accounts WHERE deleted_at IS NULL AND key > $1 \
                    ORDER BY key LIMIT $2";
         let mut after = 0i64;

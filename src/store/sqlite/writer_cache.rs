@@ -17,7 +17,7 @@ use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
 use crate::store::inbox::MemoryUse;
 use crate::store::shared::{Shared, StoredEndpoint, words};
-use crate::store::view::{Accounts, EventTypes, View, Whole};
+use crate::store::view::{EventTypes, KnownAccounts, View, Whole};
 use crate::store::{StoreError, Target};
 
 /// An endpoint on the writer's thread.
@@ -315,7 +315,7 @@ impl WriterCache {
         }
         *self = fresh;
         let targets = self.endpoints.iter().filter_map(|(key, row)| Some((*key, row.target.clone()?)));
-        let mut accounts = Accounts::default();
+        let mut accounts = KnownAccounts::default();
         self.accounts.values().for_each(|row| accounts.add(row.id, row.external_id.clone()));
         self.view.show(Whole {
             endpoints: targets.collect(),
@@ -465,7 +465,7 @@ fn named_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Option<ExternalI
     Ok((AccountId(uuid(row, "id")?), external_id.map(ExternalId::stored)))
 }
 
-/// A row of the book before its secrets are opened.
+/// A row of the cache before its secrets are opened.
 struct StoredRow {
     endpoint: StoredEndpoint,
     events: Vec<String>,
