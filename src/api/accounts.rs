@@ -3,22 +3,27 @@
 //! An operator's key manages all of them. An account's own key sees and changes its own account only, and makes keys
 //! no stronger than itself.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::call::Call;
+use super::client_fields::{EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_external_id, read_metadata};
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
+use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
 use super::openapi::schemas::PermissionNames;
-use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS};
+use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS, NewAccount};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::retention::MAX_DAYS;
+use crate::domain::settings::Metadata;
 use crate::domain::time::Timestamp;
-use crate::store::{Accounts, NewApiKey, Paged, WithKey};
+use crate::store::{Accounts, NewApiKey, Paged, StoreError, WithKey};
 
 /// Seconds of a day.
 const DAY: u64 = 86_400;
@@ -35,6 +40,14 @@ pub(super) struct AccountAttributes {
     /// Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is as long as the server's settings say.
     #[schema(required, minimum = 1, maximum = 3650)]
     payloads_retention_days: Option<u64>,
+    /// The operator's own notes. Only present where they were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    metadata: Option<BTreeMap<String, String>>,
+    /// The operator's own name for the account. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    external_id: Option<String>,
     /// When it was made.
     #[schema(format = DateTime)]
     created_at: String,
@@ -51,6 +64,8 @@ fn resource(account: &Account) -> Resource<AccountAttributes> {
             name: account.name.clone(),
             deliveries_retention_days: account.retention.deliveries.map(days),
             payloads_retention_days: account.retention.payloads.map(days),
+            metadata: account.metadata.as_ref().map(|metadata| metadata.strings().clone()),
+            external_id: account.external_id.as_ref().map(ToString::to_string),
             created_at: time(account.created_at),
             updated_at: time(account.updated_at),
         },
@@ -121,9 +136,10 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 
 /// `POST /v1/accounts`
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
-    let name = read_name(&call.json()?)?;
+    let CreateAccount { name, metadata, external_id } = CreateAccount::read(&call.json()?, &())?;
+    let new = NewAccount { name, metadata, external_id };
     let keep = call.keep(|account: &Account| Answer::new(201, &resource(account)));
-    let account = call.store().create_account(name, keep).await?;
+    let account = call.store().create_account(new, keep).await.map_err(refused)?;
     Ok(Answer::new(201, &resource(&account)))
 }
 
@@ -136,35 +152,21 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 /// `PUT /v1/accounts/{id}`
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    let body = call.json()?;
-    let mut faults = Vec::new();
-    let name = body.contains_key("name").then(|| read_name(&body).map_err(|fault| faults.push(fault)).ok()).flatten();
-    let mut retention = |field| match body.get(field).map(|value| read_days(value, field)) {
-        Some(Err(fault)) => {
-            faults.push(fault);
-            None
-        }
-        read => read.and_then(Result::ok),
-    };
-    let deliveries = retention("deliveries_retention_days");
-    let payloads = retention("payloads_retention_days");
-    ApiError::check(faults)?;
-    let change = AccountChange { name, deliveries, payloads };
-    if change.fields().is_empty() {
-        let fields = "name, deliveries_retention_days, payloads_retention_days";
-        return Err(Fault::new(Code::NoValidFields).naming(fields).into());
-    }
-    // How long is kept is what the operator pays for.
-    if call.caller.account().is_some() && (change.deliveries.is_some() || change.payloads.is_some()) {
+    let UpdateAccount { name, deliveries_retention_days, payloads_retention_days, metadata, external_id } =
+        UpdateAccount::read_change(&call.json()?, &())?;
+    let (deliveries, payloads) = (deliveries_retention_days, payloads_retention_days);
+    let change = AccountChange { name, deliveries, payloads, metadata, external_id };
+    // How long is kept is what the operator pays for, and the rest is how the operator finds the account.
+    if call.caller.account().is_some() && change.fields().iter().any(|field| *field != "name") {
         return Err(Code::Forbidden.into());
     }
-    let account = call.store().update_account(account.id, change).await?;
+    let account = call.store().update_account(account.id, change).await.map_err(refused)?;
     Ok(Answer::new(200, &resource(&account)))
 }
 
 /// `DELETE /v1/accounts/{id}`
 pub async fn delete(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", AccountId::parse)?;
+    let id = account_id(&call).await?;
     call.store().delete_account(id).await?;
     Ok(Answer::no_content())
 }
@@ -183,16 +185,7 @@ pub async fn list_keys(call: Call) -> Result<Answer, ApiError> {
 /// `POST /v1/accounts/{id}/api-keys`
 pub async fn create_key(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    let body = call.json()?;
-    let mut faults = Vec::new();
-    let name = match body.get("name") {
-        None | Some(Value::Null) => None,
-        Some(_) => read_name(&body).map_err(|fault| faults.push(fault)).ok(),
-    };
-    let permissions = read_permissions(&body).map_err(|mut found| faults.append(&mut found)).ok();
-    let expires_at = read_expiry(&body, call.api.clock.now()).map_err(|fault| faults.push(fault)).ok().flatten();
-    ApiError::check(faults)?;
-    let permissions = permissions.unwrap_or_default();
+    let CreateApiKey { name, permissions, expires_at } = CreateApiKey::read(&call.json()?, &call.api.clock.now())?;
     if !call.caller.permissions.covers(permissions) {
         return Err(Code::Forbidden.into());
     }
@@ -212,45 +205,121 @@ pub async fn delete_key(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::no_content())
 }
 
+/// The id of the account that the path names, by its id or by its external id.
+async fn account_id(call: &Call) -> Result<AccountId, ApiError> {
+    let named = call.param("id", |text| Some(text.to_owned()))?;
+    if let Some(id) = AccountId::parse(&named) {
+        return Ok(id);
+    }
+    let external_id = ExternalId::parse(&named).ok_or(Code::NotFound)?;
+    Ok(call.api.store.account_named(external_id).await?)
+}
+
+/// Why an account was not written.
+fn refused(error: StoreError) -> ApiError {
+    match error {
+        StoreError::ExternalIdTaken => Fault::of_field(Code::AccountExternalIdTaken, "external_id").into(),
+        other => other.into(),
+    }
+}
+
 /// The account of the path, if the caller may see it.
 pub(super) async fn find(call: &Call) -> Result<Account, ApiError> {
-    let id = call.param("id", AccountId::parse)?;
+    let id = account_id(call).await?;
     if call.caller.account().is_some_and(|own| own != id) {
         return Err(Code::NotFound.into());
     }
     Ok(call.api.store.account(id).await?)
 }
 
-fn read_name(body: &Map<String, Value>) -> Result<String, Fault> {
-    match body.get("name") {
-        None | Some(Value::Null) => Err(Fault::of_field(Code::NameRequired, "name")),
-        Some(Value::String(name)) if (1..=MAX_NAME_CHARS).contains(&name.trim().chars().count()) => {
-            Ok(name.trim().to_owned())
-        }
-        Some(_) => Err(Fault::of_field(Code::NameInvalid, "name")),
-    }
+const NAME: Field<(), String> = Field {
+    about: "A name for people.",
+    shape: Shape::Text(NAME_LIMITS),
+    nullable: false,
+    codes: &[Code::NameInvalid],
+    read: |(), value| read_name(value),
+};
+
+/// The name of an account that has one: it cannot be removed.
+const NEW_NAME: Field<(), String> = Field {
+    codes: &[Code::NameRequired, Code::NameInvalid],
+    read: |(), value| if value.is_null() { Err(vec![Fault::new(Code::NameRequired)]) } else { read_name(value) },
+    ..NAME
+};
+
+const NAME_LIMITS: Text = Text { min: Some(1), max: Some(MAX_NAME_CHARS), ..Text::ANY };
+
+fn read_name(value: &Value) -> Result<String, Vec<Fault>> {
+    let name = value.as_str().map(str::trim).filter(|name| (1..=MAX_NAME_CHARS).contains(&name.chars().count()));
+    name.map(str::to_owned).ok_or_else(|| vec![Fault::new(Code::NameInvalid)])
 }
+
+/// A retention in days; `None` is what the settings say.
+const RETENTION: Field<(), Option<Duration>> = Field {
+    about: "Days for which its deliveries and events are kept; `null` is as long as the server's settings say.",
+    shape: Shape::Number(1, MAX_DAYS as u64),
+    nullable: true,
+    codes: &[Code::RetentionInvalid],
+    read: |(), value| {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let days = value.as_u64().filter(|days| (1..=u64::from(MAX_DAYS)).contains(days));
+        days.map(|days| Some(Duration::from_secs(days * DAY))).ok_or_else(|| vec![Fault::new(Code::RetentionInvalid)])
+    },
+};
 
 fn days(keep: Duration) -> u64 {
     keep.as_secs() / DAY
 }
 
-/// A retention in days; `None` is what the settings say.
-fn read_days(value: &Value, field: &'static str) -> Result<Option<Duration>, Fault> {
-    if value.is_null() {
-        return Ok(None);
+const METADATA: Field<(), Option<Metadata>> = Field {
+    about: "The operator's own notes: up to 20 keys of up to 64 letters, digits, hyphens and underscores, with strings of \
+            up to 512 characters. `null` removes them.",
+    shape: METADATA_SHAPE,
+    nullable: true,
+    codes: &[Code::AccountMetadataInvalid],
+    read: |(), value| read_metadata(value, Code::AccountMetadataInvalid),
+};
+
+const EXTERNAL_ID: Field<(), Option<ExternalId>> = Field {
+    about: "The operator's own name for the account, which no other account of the server has. Every path that takes the \
+            account's id takes it too, and so does an event's `account_id`. It is no UUID. `null` removes it.",
+    shape: EXTERNAL_ID_SHAPE,
+    nullable: true,
+    codes: &[Code::AccountExternalIdInvalid, Code::AccountExternalIdTaken],
+    read: |(), value| read_external_id(value, Code::AccountExternalIdInvalid),
+};
+
+body! {
+    /// A new account.
+    pub struct CreateAccount(()) {
+        name: String = NAME.required(Code::NameRequired),
+        metadata: Option<Metadata> = METADATA.or_default(),
+        external_id: Option<ExternalId> = EXTERNAL_ID.or_default(),
     }
-    let days = value.as_u64().filter(|days| (1..=u64::from(MAX_DAYS)).contains(days));
-    days.map(|days| Some(Duration::from_secs(days * DAY))).ok_or(Fault::of_field(Code::RetentionInvalid, field))
 }
 
-pub(super) fn read_permissions(body: &Map<String, Value>) -> Result<Permissions, Vec<Fault>> {
-    let field = |code| Fault::of_field(code, "permissions");
-    let list = match body.get("permissions") {
-        None | Some(Value::Null) => return Err(vec![field(Code::PermissionsRequired)]),
-        Some(Value::Array(list)) if list.is_empty() => return Err(vec![field(Code::PermissionsRequired)]),
-        Some(Value::Array(list)) => list,
-        Some(other) => return Err(vec![field(Code::PermissionInvalid).naming(other)]),
+body! {
+    /// What of the account is to be changed. Only an operator's key changes more than its name.
+    pub struct UpdateAccount(()) {
+        name: Option<String> = NEW_NAME.change(),
+        deliveries_retention_days: Option<Option<Duration>> = RETENTION.change(),
+        payloads_retention_days: Option<Option<Duration>> = RETENTION
+            .about("Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is \
+                    as long as the server's settings say.")
+            .change(),
+        metadata: Option<Option<Metadata>> = METADATA.change(),
+        external_id: Option<Option<ExternalId>> = EXTERNAL_ID.change(),
+    }
+}
+
+/// Permissions, of which the least is one.
+pub(super) fn read_permissions(value: &Value) -> Result<Permissions, Vec<Fault>> {
+    let list = match value {
+        Value::Array(list) if list.is_empty() => return Err(vec![Fault::new(Code::PermissionsRequired)]),
+        Value::Array(list) => list,
+        other => return Err(vec![Fault::new(Code::PermissionInvalid).naming(other)]),
     };
     let mut known = Vec::new();
     let mut faults = Vec::new();
@@ -260,19 +329,52 @@ pub(super) fn read_permissions(body: &Map<String, Value>) -> Result<Permissions,
             None => {
                 let shown = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
                 let shown: String = shown.chars().take(200).collect();
-                faults.push(field(Code::PermissionInvalid).naming(&shown).with_meta("permission", shown));
+                faults.push(Fault::new(Code::PermissionInvalid).naming(&shown).with_meta("permission", shown));
             }
         }
     }
     if faults.is_empty() { Ok(known.into_iter().collect()) } else { Err(faults) }
 }
 
-fn read_expiry(body: &Map<String, Value>, now: Timestamp) -> Result<Option<Timestamp>, Fault> {
-    match body.get("expires_at") {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let at = value.as_str().and_then(Timestamp::parse).filter(|at| *at > now);
-            at.map(Some).ok_or_else(|| Fault::of_field(Code::ExpiresAtInvalid, "expires_at"))
-        }
+const PERMISSIONS: Field<Timestamp, Permissions> = Field {
+    about: "What it may do.",
+    shape: Shape::List(List {
+        items: &Shape::OneOf(|| Permission::ALL.iter().map(|permission| permission.name()).collect()),
+        min: Some(1),
+        max: None,
+    }),
+    nullable: false,
+    codes: &[Code::PermissionsRequired, Code::PermissionInvalid],
+    read: |_, value| read_permissions(value),
+};
+
+/// The name of a key, which it need not have.
+const KEY_NAME: Field<Timestamp, String> = Field {
+    about: NAME.about,
+    shape: NAME.shape,
+    nullable: true,
+    codes: NAME.codes,
+    read: |_, value| read_name(value),
+};
+
+/// When a key ends: after now, which is the context.
+const EXPIRES_AT: Field<Timestamp, Timestamp> = Field {
+    about: "After this it is refused: ISO 8601 in the future, with its offset. It never expires when this is not \
+            given.",
+    shape: Shape::Text(Text { format: Some("date-time"), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::ExpiresAtInvalid],
+    read: |now, value| {
+        let at = value.as_str().and_then(Timestamp::parse).filter(|at| at > now);
+        at.ok_or_else(|| vec![Fault::new(Code::ExpiresAtInvalid)])
+    },
+};
+
+body! {
+    /// A new API key. It can do no more than the key that makes it.
+    pub struct CreateApiKey(Timestamp) {
+        name: Option<String> = KEY_NAME.maybe(),
+        permissions: Permissions = PERMISSIONS.required(Code::PermissionsRequired),
+        expires_at: Option<Timestamp> = EXPIRES_AT.maybe(),
     }
 }

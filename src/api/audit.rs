@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::call::Call;
-use super::deliveries::{self, unreadable};
+use super::deliveries;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Words};
 use super::export;
@@ -88,7 +88,7 @@ fn allowed(name: &str) -> Words {
 }
 
 fn filter(call: &Call) -> Result<AuditFilter, ApiError> {
-    AuditFilter::read(&call.query()).map_err(|names| unreadable(names, allowed))
+    AuditFilter::read(&call.query()).map_err(|names| ApiError::of_filters(names, allowed))
 }
 
 /// `GET /v1/audit-log`

@@ -147,6 +147,19 @@ codes! {
     DescriptionTooLong 422 "webhook_description_too_long"
         "description must have at most 255 characters."
         "description debe tener como máximo 255 caracteres.";
+    MetadataInvalid 422 "webhook_metadata_invalid"
+        "metadata must be an object of up to 20 keys (1 to 64 letters, digits, hyphens or underscores) with strings of \
+         up to 512 characters, or null."
+        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con cadenas \
+         de hasta 512 caracteres, o null.";
+    ExternalIdInvalid 422 "webhook_external_id_invalid"
+        "external_id must be 1 to 255 letters, digits, dots, underscores, colons or hyphens that begin with a letter or \
+         digit, and neither a UUID nor one of deliveries, replays, statistics and filters; or null."
+        "external_id debe ser de 1 a 255 letras, dígitos, puntos, guiones bajos, dos puntos o guiones que empiecen por \
+         letra o dígito, y no un UUID ni uno de deliveries, replays, statistics y filters; o null.";
+    ExternalIdTaken 422 "webhook_external_id_taken"
+        "Another endpoint of the account has this external_id."
+        "Otro endpoint de la cuenta tiene este external_id.";
     StatusInvalid 422 "webhook_status_invalid"
         "status must be active or disabled."
         "status debe ser active o disabled.";
@@ -212,6 +225,19 @@ codes! {
     TypeExampleInvalid 422 "event_type_example_invalid"
         "example must be an object that matches schema, or null: {}."
         "example debe ser un objeto que cumpla schema, o null: {}.";
+    AccountMetadataInvalid 422 "account_metadata_invalid"
+        "metadata must be an object of up to 20 keys (1 to 64 letters, digits, hyphens or underscores) with strings of \
+         up to 512 characters, or null."
+        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con cadenas \
+         de hasta 512 caracteres, o null.";
+    AccountExternalIdInvalid 422 "account_external_id_invalid"
+        "external_id must be 1 to 255 letters, digits, dots, underscores, colons or hyphens that begin with a letter or \
+         digit, and no UUID; or null."
+        "external_id debe ser de 1 a 255 letras, dígitos, puntos, guiones bajos, dos puntos o guiones que empiecen por \
+         letra o dígito, y no un UUID; o null.";
+    AccountExternalIdTaken 422 "account_external_id_taken"
+        "Another account has this external_id."
+        "Otra cuenta tiene este external_id.";
     NameRequired 422 "name_required" "name is required." "name es obligatorio.";
     NameInvalid 422 "name_invalid"
         "name must be a string of 1 to 255 characters."
@@ -268,6 +294,11 @@ codes! {
 impl Code {
     /// The detail as it may read, for the reference.
     pub fn example(self, language: Language) -> String {
+        self.example_of(language, "name, description")
+    }
+
+    /// The same for a call whose body has these fields.
+    pub fn example_of(self, language: Language, fields: &str) -> String {
         let words = |english, spanish| if language == Language::English { english } else { spanish };
         let argument = match self {
             Self::InvalidJson => {
@@ -279,7 +310,7 @@ impl Code {
             Self::BodyTooLarge => "262144",
             Self::UnsupportedMediaType => "application/json",
             Self::EventInvalid | Self::EventTypeUnknown => "order.lost",
-            Self::NoValidFields => "url, events, description, status, ordering",
+            Self::NoValidFields => fields,
             Self::WebhookLimitReached => "50",
             Self::ReplayLimitReached => "10",
             Self::ApiKeyLimitReached => "100",

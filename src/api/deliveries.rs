@@ -6,12 +6,13 @@ use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
-use super::error::{ApiError, Code, Fault, Words};
+use super::error::{ApiError, Words};
 use super::export;
 use super::openapi::schemas::{DeliveryStatusName, NullableHeaders};
+use super::webhooks::endpoint_id;
 use crate::domain::delivery::{Attempt, Delivery};
 use crate::domain::filter::{DeliveryFilter, MAX_ENDPOINTS};
-use crate::domain::id::{DeliveryId, EndpointId};
+use crate::domain::id::DeliveryId;
 use crate::store::{Endpoints, Log, Replays, Search};
 use crate::table::Cell;
 
@@ -128,7 +129,7 @@ fn attributes(delivery: &Delivery, with_url: bool) -> Attributes {
 
 /// `GET /v1/webhooks/{id}/deliveries`
 pub async fn of_endpoint(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(&call).await?;
     let page = call.page();
     let found = call.api.store.endpoint_deliveries(call.account()?, id, page).await?;
     Ok(Answer::page(&found, page, |delivery| resource(delivery, false)))
@@ -164,15 +165,9 @@ pub(super) fn allowed(name: &str) -> Words {
     }
 }
 
-/// Refuses filters that cannot be read, and tells what each takes.
-pub(super) fn unreadable(names: Vec<&'static str>, allowed: fn(&str) -> Words) -> ApiError {
-    let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
-    ApiError::of(names.into_iter().map(fault).collect())
-}
-
 /// The filters of a call.
 fn filter(call: &Call) -> Result<DeliveryFilter, ApiError> {
-    DeliveryFilter::read(&call.query()).map_err(|names| unreadable(names, allowed))
+    DeliveryFilter::read(&call.query()).map_err(|names| ApiError::of_filters(names, allowed))
 }
 
 /// `GET /v1/webhooks/deliveries`
@@ -185,7 +180,7 @@ pub async fn of_account(call: Call) -> Result<Answer, ApiError> {
 
 /// `GET /v1/webhooks/{id}/deliveries/export`
 pub async fn export_of_endpoint(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(&call).await?;
     call.api.store.endpoint(call.account()?, id).await?;
     export(&call, DeliveryFilter { endpoints: vec![id], ..DeliveryFilter::default() }).await
 }

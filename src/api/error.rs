@@ -91,7 +91,7 @@ impl Fault {
 
     /// A fault of one field of the body.
     pub fn of_field(code: Code, field: &str) -> Self {
-        Self { pointer: Some(format!("/data/attributes/{field}")), ..Self::new(code) }
+        Self::new(code).in_field(field)
     }
 
     /// A fault of one parameter of the query.
@@ -127,6 +127,12 @@ impl Fault {
     pub fn with_meta(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.meta = Some((name, Box::new(value.into())));
         self
+    }
+
+    /// Says which field of the body is at fault.
+    #[must_use]
+    pub fn in_field(self, field: &str) -> Self {
+        Self { pointer: Some(format!("/data/attributes/{field}")), ..self }
     }
 
     /// Puts the field below another, for one event of a batch.
@@ -191,6 +197,12 @@ impl ApiError {
     /// A refusal for these faults, of which there is at least one.
     pub fn of(faults: Vec<Fault>) -> Self {
         Self { faults, headers: Vec::new() }
+    }
+
+    /// Refuses filters that cannot be read. `allowed` says what a filter takes.
+    pub fn of_filters(names: Vec<&'static str>, allowed: fn(&str) -> Words) -> Self {
+        let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
+        Self::of(names.into_iter().map(fault).collect())
     }
 
     /// A refusal for now. `meta.reason` says what there is too much of.
@@ -279,6 +291,7 @@ impl From<crate::store::StoreError> for ApiError {
                 Fault::new(Code::ReplayLimitReached).naming(ids.len()).with_meta("replays", ids).into()
             }
             E::LastOwner => Code::LastOwner.into(),
+            E::ExternalIdTaken => Fault::of_field(Code::ExternalIdTaken, "external_id").into(),
             E::UnderWay => Code::DeliveryUnderWay.into(),
             E::PayloadGone => Code::PayloadExpired.into(),
             E::UnknownType(name) => {

@@ -10,8 +10,9 @@ use utoipa::ToSchema;
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
+use super::fields::{Field, Property, RequestBody as _, Shape, Slot, Text, body};
 use super::openapi::schemas::{NullableObject, NullableSchema};
-use crate::domain::event::{EventType, Operational, TEST_TYPE, is_type_name};
+use crate::domain::event::{EventType, MAX_TYPE_CHARS, Operational, TEST_TYPE, is_type_name};
 use crate::store::{Catalog, Paged, Snapshot, StoreError};
 
 /// Deepest nesting of a schema or an example: readers of JSON that give up do so at some 100.
@@ -75,30 +76,10 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 /// `POST /v1/event-types`
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let body = call.json()?;
-    let mut faults = Vec::new();
-    let name = match body.get("name") {
-        None | Some(Value::Null) => {
-            faults.push(Fault::of_field(Code::TypeNameRequired, "name"));
-            None
-        }
-        Some(value) => {
-            let name = value.as_str().filter(|name| is_type_name(name) && *name != TEST_TYPE);
-            if name.is_none() {
-                faults.push(Fault::of_field(Code::TypeNameInvalid, "name"));
-            }
-            name
-        }
-    };
-    let mut new = EventType {
-        name: name.unwrap_or_default().to_owned(),
-        description: None,
-        schema: None,
-        example: None,
-        created_at: call.api.clock.now(),
-        updated_at: call.api.clock.now(),
-    };
-    read_fields(&body, &mut new, &mut faults);
-    ApiError::check(faults)?;
+    let CreateEventType { name, description, schema, example } =
+        CreateEventType::read(&body, &TypeContext::of(&body, None))?;
+    let now = call.api.clock.now();
+    let new = EventType { name, description, schema, example, created_at: now, updated_at: now };
     let shown = new.name.clone();
     if Operational::parse(&shown).is_some() {
         return Err(Fault::of_field(Code::EventTypeExists, "name").naming(shown).into());
@@ -115,15 +96,16 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let name = call.param("name", |name| Some(name.to_owned()))?;
     call.api.store.refresh().await?;
-    let mut entry =
+    let entry =
         call.api.store.view().event_types().get(&name).cloned().ok_or_else(|| ApiError::from(Code::NotFound))?;
     let body = call.json()?;
-    if !["description", "schema", "example"].iter().any(|field| body.contains_key(*field)) {
-        return Err(Fault::new(Code::NoValidFields).naming("description, schema, example").into());
-    }
-    let mut faults = Vec::new();
-    read_fields(&body, &mut entry, &mut faults);
-    ApiError::check(faults)?;
+    let change = UpdateEventType::read_change(&body, &TypeContext::of(&body, Some(&entry)))?;
+    let entry = EventType {
+        description: change.description.unwrap_or(entry.description),
+        schema: change.schema.unwrap_or(entry.schema),
+        example: change.example.unwrap_or(entry.example),
+        ..entry
+    };
     let updated = call.store().update_event_type(entry).await?;
     Ok(Answer::new(200, &resource(&updated)))
 }
@@ -135,37 +117,123 @@ pub async fn delete(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::no_content())
 }
 
-fn read_fields(body: &Map<String, Value>, entry: &mut EventType, faults: &mut Vec<Fault>) {
-    match body.get("description") {
-        None => {}
-        Some(Value::Null) => entry.description = None,
-        Some(Value::String(text)) if text.chars().count() <= MAX_DESCRIPTION_CHARS => {
-            entry.description = Some(text.clone());
-        }
-        Some(_) => faults.push(Fault::of_field(Code::TypeDescriptionInvalid, "description")),
+/// What the fields of an event type are read with.
+#[derive(Default)]
+pub struct TypeContext {
+    /// The schema that the type will have, as far as the body's can be read.
+    schema: Option<String>,
+    /// The example that the type has.
+    example: Option<String>,
+}
+
+impl TypeContext {
+    fn of(body: &Map<String, Value>, entry: Option<&EventType>) -> Self {
+        let (schema, example) = entry.map(|entry| (entry.schema.clone(), entry.example.clone())).unwrap_or_default();
+        let named = body.get("schema").and_then(|schema| (SCHEMA.read)(&Self::default(), schema).ok());
+        Self { schema: named.unwrap_or(schema), example }
     }
-    match body.get("schema") {
-        None => {}
-        Some(Value::Null) => entry.schema = None,
-        Some(schema) if depth(schema) > MAX_DEPTH => {
-            faults.push(Fault::of_field(Code::TypeSchemaInvalid, "schema").because(&too_deep()));
+}
+
+const NAME: Field<TypeContext, String> = Field {
+    about: "The name: lowercase letters, digits and underscores in parts separated by dots. `test` is taken.",
+    shape: Shape::Text(Text { pattern: Some(NAME_PATTERN), max: Some(MAX_TYPE_CHARS), ..Text::ANY }),
+    nullable: false,
+    codes: &[Code::TypeNameInvalid],
+    read: |_, value| {
+        let name = value.as_str().filter(|name| is_type_name(name) && *name != TEST_TYPE);
+        name.map(str::to_owned).ok_or_else(|| vec![Fault::new(Code::TypeNameInvalid)])
+    },
+};
+
+const NAME_PATTERN: &str = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$";
+
+const DESCRIPTION: Field<TypeContext, Option<String>> = Field {
+    about: "What it means, for people.",
+    shape: Shape::Text(Text { max: Some(MAX_DESCRIPTION_CHARS), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::TypeDescriptionInvalid],
+    read: |_, value| match value {
+        Value::Null => Ok(None),
+        Value::String(text) if text.chars().count() <= MAX_DESCRIPTION_CHARS => Ok(Some(text.clone())),
+        _ => Err(vec![Fault::new(Code::TypeDescriptionInvalid)]),
+    },
+};
+
+/// A schema as JSON text.
+const SCHEMA: Field<TypeContext, Option<String>> = Field {
+    about: "JSON Schema that the `data` of its events must match, without references to other documents.",
+    shape: Shape::JsonSchema,
+    nullable: true,
+    codes: &[Code::TypeSchemaInvalid],
+    read: |_, value| {
+        if value.is_null() {
+            return Ok(None);
         }
-        Some(schema) => match compile(schema) {
-            Ok(_) => entry.schema = Some(schema.to_string()),
-            Err(reason) => faults.push(Fault::of_field(Code::TypeSchemaInvalid, "schema").because(&reason)),
-        },
-    }
-    match body.get("example") {
-        None => {}
-        Some(Value::Null) => entry.example = None,
-        Some(example) if depth(example) > MAX_DEPTH => {
-            faults.push(Fault::of_field(Code::TypeExampleInvalid, "example").because(&too_deep()));
-            return;
+        let compiled = if depth(value) > MAX_DEPTH { Err(too_deep()) } else { compile(value) };
+        match compiled {
+            Ok(_) => Ok(Some(value.to_string())),
+            Err(reason) => Err(vec![Fault::new(Code::TypeSchemaInvalid).because(&reason)]),
         }
-        Some(example) => entry.example = Some(example.to_string()),
+    },
+};
+
+/// An example as JSON text.
+const EXAMPLE: Field<TypeContext, Option<String>> = Field {
+    about: "An example of `data`, which must match the schema.",
+    shape: Shape::Object,
+    nullable: true,
+    codes: &[Code::TypeExampleInvalid],
+    read: |context, value| {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let checked = if depth(value) > MAX_DEPTH { Err(too_deep()) } else { context.check(value) };
+        match checked {
+            Ok(()) => Ok(Some(value.to_string())),
+            Err(reason) => Err(vec![Fault::new(Code::TypeExampleInvalid).because(&reason)]),
+        }
+    },
+};
+
+/// The example in a change: one that stays must match a new schema.
+struct ChangedExample;
+
+impl Slot<TypeContext> for ChangedExample {
+    type Value = Option<Option<String>>;
+
+    fn property(&self, name: &'static str) -> Property {
+        EXAMPLE.about("An example of `data`; `null` removes it.").change().property(name)
     }
-    if let Err(reason) = check_example(entry) {
-        faults.push(Fault::of_field(Code::TypeExampleInvalid, "example").because(&reason));
+
+    fn read(&self, context: &TypeContext, value: Option<&Value>) -> Result<Self::Value, Vec<Fault>> {
+        let stored = context.example.as_deref().and_then(|example| serde_json::from_str(example).ok());
+        match (value, stored) {
+            (None, Some(stored)) => (EXAMPLE.read)(context, &stored).map(|_| None),
+            (value, _) => EXAMPLE.change().read(context, value),
+        }
+    }
+}
+
+body! {
+    /// A new entry of the catalog.
+    pub struct CreateEventType(TypeContext) {
+        name: String = NAME.required(Code::TypeNameRequired),
+        description: Option<String> = DESCRIPTION.or_default(),
+        schema: Option<String> = SCHEMA.or_default(),
+        example: Option<String> = EXAMPLE.or_default(),
+    }
+}
+
+body! {
+    /// Changes what it names, and nothing else. At least one field.
+    pub struct UpdateEventType(TypeContext) {
+        description: Option<Option<String>> = DESCRIPTION
+            .about("What it means, for people; `null` removes it.")
+            .change(),
+        schema: Option<Option<String>> = SCHEMA
+            .about("JSON Schema that the `data` of its events must match; `null` removes it.")
+            .change(),
+        example: Option<Option<String>> = ChangedExample,
     }
 }
 
@@ -186,15 +254,16 @@ fn too_deep() -> Words {
     )
 }
 
-fn check_example(entry: &EventType) -> Result<(), Words> {
-    let Some(example) = &entry.example else { return Ok(()) };
-    let example: Value = serde_json::from_str(example).map_err(|_| unreadable())?;
-    if !example.is_object() {
-        return Err(no_object());
+impl TypeContext {
+    /// Whether an example is an object that matches the schema.
+    fn check(&self, example: &Value) -> Result<(), Words> {
+        if !example.is_object() {
+            return Err(no_object());
+        }
+        let Some(schema) = &self.schema else { return Ok(()) };
+        let schema = serde_json::from_str(schema).map_err(|_| unreadable_schema())?;
+        first_mismatch(&*compile(&schema)?, example)
     }
-    let Some(schema) = &entry.schema else { return Ok(()) };
-    let schema = serde_json::from_str(schema).map_err(|_| unreadable_schema())?;
-    first_mismatch(&*compile(&schema)?, &example)
 }
 
 /// What should be an object is none.

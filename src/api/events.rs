@@ -11,7 +11,9 @@ use super::deliveries;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::event_types::no_object;
+use super::fields::{BodySchema, List, Property, Shape, Text};
 use crate::domain::event::{Event, NewEvent, message, validation_id};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::{Intake, Keep, Log, Snapshot};
@@ -63,6 +65,61 @@ struct Publish<'a> {
     data: Option<&'a RawValue>,
     timestamp: Option<Value>,
     account_id: Option<Value>,
+}
+
+/// What the reference shows of [`Publish`]. A handler reads it field by field: `data` goes on to the byte as it came.
+pub fn publish_event() -> BodySchema {
+    let time = Shape::Text(Text { format: Some("date-time"), ..Text::ANY });
+    BodySchema {
+        name: "PublishEvent",
+        about: "Something that happened.",
+        properties: vec![
+            Property::new(
+                "event",
+                "An event type of the catalog.",
+                Shape::Text(Text::ANY),
+                true,
+                &[Code::EventTypeRequired, Code::EventTypeUnknown],
+            ),
+            Property::new(
+                "data",
+                "What receivers get as `data`, to the byte as it is sent. Where the event type has a schema, it must \
+                 match.",
+                Shape::Object,
+                true,
+                &[Code::EventDataRequired, Code::EventDataInvalid],
+            ),
+            Property::new(
+                "timestamp",
+                "When it happened: ISO 8601 with its offset. Now, when it is not given.",
+                time,
+                false,
+                &[Code::EventTimestampInvalid],
+            ),
+            Property::new(
+                "account_id",
+                "The account that it happened in, by its id or its `external_id`. Required with an operator key; \
+                 otherwise the key's own, if it is given.",
+                Shape::Text(Text::ANY),
+                false,
+                &[Code::NotFound, Code::EventAccountRequired],
+            ),
+        ],
+    }
+}
+
+/// What the reference shows of a batch.
+pub fn publish_events() -> BodySchema {
+    let events = Shape::List(List { items: &Shape::Body("PublishEvent"), min: Some(1), max: Some(MAX_EVENTS) });
+    let of_one = publish_event().properties.into_iter().flat_map(|property| property.codes);
+    let codes: Vec<_> =
+        [Code::BatchRequired, Code::BatchTooMany, Code::BatchInvalid].into_iter().chain(of_one).collect();
+    let about = "The events, each up to `limits.max_body` bytes.";
+    BodySchema {
+        name: "PublishEvents",
+        about: "Events that are accepted together, all or none.",
+        properties: vec![Property::new("events", about, events, true, &codes)],
+    }
 }
 
 /// `POST /v1/events`
@@ -255,7 +312,7 @@ fn read(call: &Call, body: &[u8]) -> Result<NewEvent, ReadError> {
 fn read_account(call: &Call, named: Option<&Value>) -> Result<Option<AccountId>, ApiError> {
     let named = match named {
         None | Some(Value::Null) => None,
-        Some(value) => Some(value.as_str().and_then(AccountId::parse).ok_or_else(|| ApiError::from(Code::NotFound))?),
+        Some(value) => Some(value.as_str().and_then(|text| account_named(call, text)).ok_or(Code::NotFound)?),
     };
     match (call.caller.account(), named) {
         (Some(own), Some(named)) if own != named => Err(Code::NotFound.into()),
@@ -263,6 +320,11 @@ fn read_account(call: &Call, named: Option<&Value>) -> Result<Option<AccountId>,
         (None, Some(named)) if !call.api.store.view().has_account(named) => Err(Code::NotFound.into()),
         (None, named) => Ok(named),
     }
+}
+
+/// The account with this id or external id. One with an id need not exist.
+fn account_named(call: &Call, text: &str) -> Option<AccountId> {
+    AccountId::parse(text).or_else(|| call.api.store.view().account_named(&ExternalId::parse(text)?))
 }
 
 fn validation_of(event_type: &str, data: &str) -> Option<uuid::Uuid> {

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::accounts::{find, read_permissions};
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
+use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
 use super::openapi::schemas::PermissionNames;
 use crate::domain::id::PortalLinkId;
 use crate::domain::permission::{Permission as P, Permissions};
@@ -92,21 +92,14 @@ fn resource(link: &PortalLink, url: Option<String>) -> Resource<PortalLinkAttrib
 /// `POST /v1/accounts/{id}/portal-links`
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    let body = call.json()?;
-    let mut faults = Vec::new();
-    let permissions = read_allowed(&body).map_err(|mut found| faults.append(&mut found)).ok();
-    let lives = read_lives(&body).map_err(|fault| faults.push(fault)).ok();
-    let brand = read_brand(&body).map_err(|fault| faults.push(fault)).ok();
-    let color = read_color(&body).map_err(|fault| faults.push(fault)).ok();
-    let frame_origins = read_origins(&body).map_err(|fault| faults.push(fault)).ok();
-    ApiError::check(faults)?;
+    let body = CreatePortalLink::read(&call.json()?, &())?;
     let new = NewPortalLink {
         account: account.id,
-        permissions: permissions.unwrap_or_default(),
-        brand: brand.flatten(),
-        color: color.flatten(),
-        frame_origins: frame_origins.unwrap_or_default(),
-        lives: lives.unwrap_or_default(),
+        permissions: body.permissions,
+        brand: body.brand,
+        color: body.color,
+        frame_origins: body.frame_origins.unwrap_or_default(),
+        lives: body.expires_in.unwrap_or(Duration::from_secs(LIVES_BY_DEFAULT)),
     };
     if !call.caller.permissions.covers(new.permissions) {
         return Err(Code::Forbidden.into());
@@ -133,62 +126,85 @@ pub async fn delete(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::no_content())
 }
 
-fn read_allowed(body: &Map<String, Value>) -> Result<Permissions, Vec<Fault>> {
-    let read = read_permissions(body)?;
-    let allowed: Permissions = ALLOWED.into_iter().collect();
-    let beyond = P::ALL.iter().filter(|permission| read.has(**permission) && !allowed.has(**permission));
-    let faults: Vec<_> = beyond
-        .map(|permission| {
-            let name = permission.name();
-            Fault::of_field(Code::PortalPermissionInvalid, "permissions").naming(name).with_meta("permission", name)
-        })
-        .collect();
-    if faults.is_empty() { Ok(read) } else { Err(faults) }
-}
+const PERMISSIONS: Field<(), Permissions> = Field {
+    about: "What it allows, at most what the key itself may do: of webhooks, events and event types, `accounts:read`, \
+            `api_keys:read` and `audit:read`.",
+    shape: Shape::List(List {
+        items: &Shape::OneOf(|| ALLOWED.map(|permission| permission.name()).to_vec()),
+        min: Some(1),
+        max: None,
+    }),
+    nullable: false,
+    codes: &[Code::PermissionsRequired, Code::PermissionInvalid, Code::PortalPermissionInvalid],
+    read: |(), value| {
+        let read = read_permissions(value)?;
+        let allowed: Permissions = ALLOWED.into_iter().collect();
+        let beyond = P::ALL.iter().filter(|permission| read.has(**permission) && !allowed.has(**permission));
+        let faults: Vec<_> = beyond
+            .map(|permission| {
+                let name = permission.name();
+                Fault::new(Code::PortalPermissionInvalid).naming(name).with_meta("permission", name)
+            })
+            .collect();
+        if faults.is_empty() { Ok(read) } else { Err(faults) }
+    },
+};
 
-fn read_lives(body: &Map<String, Value>) -> Result<Duration, Fault> {
-    let seconds = match body.get("expires_in") {
-        None | Some(Value::Null) => Some(LIVES_BY_DEFAULT),
-        Some(value) => value.as_u64().filter(|seconds| LIVES.contains(seconds)),
-    };
-    seconds.map(Duration::from_secs).ok_or_else(|| Fault::of_field(Code::ExpiresInInvalid, "expires_in"))
-}
+const EXPIRES_IN: Field<(), Duration> = Field {
+    about: "Seconds until it is dead.",
+    shape: Shape::Number(*LIVES.start(), *LIVES.end()),
+    nullable: true,
+    codes: &[Code::ExpiresInInvalid],
+    read: |(), value| {
+        let seconds = value.as_u64().filter(|seconds| LIVES.contains(seconds));
+        seconds.map(Duration::from_secs).ok_or_else(|| vec![Fault::new(Code::ExpiresInInvalid)])
+    },
+};
 
-fn read_brand(body: &Map<String, Value>) -> Result<Option<String>, Fault> {
-    match body.get("brand") {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let brand = value.as_str().map(str::trim);
-            let fits = |brand: &&str| {
-                (1..=MAX_BRAND_CHARS).contains(&brand.chars().count()) && !brand.chars().any(char::is_control)
-            };
-            let brand = brand.filter(fits).ok_or_else(|| Fault::of_field(Code::BrandInvalid, "brand"))?;
-            Ok(Some(brand.to_owned()))
-        }
-    }
-}
+const BRAND: Field<(), String> = Field {
+    about: "The name at the top of the pages, in place of ours.",
+    shape: Shape::Text(Text { min: Some(1), max: Some(MAX_BRAND_CHARS), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::BrandInvalid],
+    read: |(), value| {
+        let fits = |brand: &&str| {
+            (1..=MAX_BRAND_CHARS).contains(&brand.chars().count()) && !brand.chars().any(char::is_control)
+        };
+        let brand = value.as_str().map(str::trim).filter(fits);
+        brand.map(str::to_owned).ok_or_else(|| vec![Fault::new(Code::BrandInvalid)])
+    },
+};
 
-fn read_color(body: &Map<String, Value>) -> Result<Option<Color>, Fault> {
-    match body.get("color") {
-        None | Some(Value::Null) => Ok(None),
-        Some(value) => {
-            let color = value.as_str().and_then(Color::parse);
-            color.map(Some).ok_or_else(|| Fault::of_field(Code::ColorInvalid, "color"))
-        }
-    }
-}
+const COLOR: Field<(), Color> = Field {
+    about: "The colour of what can be pressed.",
+    shape: Shape::Text(Text { pattern: Some("^#[0-9A-Fa-f]{6}$"), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::ColorInvalid],
+    read: |(), value| value.as_str().and_then(Color::parse).ok_or_else(|| vec![Fault::new(Code::ColorInvalid)]),
+};
 
-fn read_origins(body: &Map<String, Value>) -> Result<Vec<String>, Fault> {
-    let wrong = || Fault::of_field(Code::FrameOriginsInvalid, "frame_origins");
-    match body.get("frame_origins") {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(list)) if list.len() <= MAX_ORIGINS => {
-            let origins = list.iter().map(|origin| origin.as_str().and_then(parse_origin).ok_or_else(wrong));
-            let mut origins = origins.collect::<Result<Vec<_>, _>>()?;
-            origins.sort_unstable();
-            origins.dedup();
-            Ok(origins)
-        }
-        Some(_) => Err(wrong()),
+const FRAME_ORIGINS: Field<(), Vec<String>> = Field {
+    about: "Sites that may show the pages in a frame, such as `https://app.example.com`. Without any no site may.",
+    shape: Shape::List(List { items: &Shape::Text(Text::ANY), min: None, max: Some(MAX_ORIGINS) }),
+    nullable: true,
+    codes: &[Code::FrameOriginsInvalid],
+    read: |(), value| {
+        let list = value.as_array().filter(|list| list.len() <= MAX_ORIGINS);
+        let origins = list.and_then(|list| list.iter().map(|origin| parse_origin(origin.as_str()?)).collect());
+        let mut origins: Vec<String> = origins.ok_or_else(|| vec![Fault::new(Code::FrameOriginsInvalid)])?;
+        origins.sort_unstable();
+        origins.dedup();
+        Ok(origins)
+    },
+};
+
+body! {
+    /// A way into the account's pages.
+    pub struct CreatePortalLink(()) {
+        permissions: Permissions = PERMISSIONS.required(Code::PermissionsRequired),
+        expires_in: Option<Duration> = EXPIRES_IN.maybe().shown(|| LIVES_BY_DEFAULT.into()),
+        brand: Option<String> = BRAND.maybe(),
+        color: Option<Color> = COLOR.maybe(),
+        frame_origins: Option<Vec<String>> = FRAME_ORIGINS.maybe(),
     }
 }

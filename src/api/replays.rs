@@ -1,14 +1,15 @@
 //! Replays: sending the events of a stretch of time to an endpoint again; and what an endpoint has missed.
 
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
+use super::fields::{Field, RequestBody as _, Shape, Text, body};
 use super::openapi::schemas::{ReplayStatusName, SelectionName};
-use crate::domain::id::{EndpointId, ReplayId};
+use super::webhooks::endpoint_id;
+use crate::domain::id::ReplayId;
 use crate::domain::replay::{NewReplay, Replay, Selection};
 use crate::domain::time::Timestamp;
 use crate::store::{Accounts, Endpoints, Replays};
@@ -63,38 +64,15 @@ fn resource(replay: &Replay) -> Resource<Attributes> {
 
 /// `POST /v1/webhooks/{id}/replay`
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(&call).await?;
     let account = call.account()?;
     call.api.store.endpoint(account, id).await?;
     let body = call.json()?;
     let now = call.api.clock.now();
-    let mut faults = Vec::new();
-    let from = match body.get("from") {
-        None | Some(Value::Null) => Err(Code::ReplayFromRequired),
-        Some(value) => {
-            let read = value.as_str().and_then(Timestamp::parse_start).filter(|from| *from <= now);
-            read.ok_or(Code::ReplayFromInvalid)
-        }
-    };
-    let from = from.map_err(|code| faults.push(Fault::of_field(code, "from"))).ok();
-    let to = match body.get("to") {
-        None | Some(Value::Null) => Some(now),
-        Some(value) => value.as_str().and_then(Timestamp::parse_end),
-    };
-    if to.is_none_or(|to| from.is_some_and(|from| body.contains_key("to") && to < from)) {
-        faults.push(Fault::of_field(Code::ReplayToInvalid, "to"));
-    }
-    let selection = match body.get("status") {
-        None | Some(Value::Null) => Some(Selection::Failed),
-        Some(value) => value.as_str().and_then(Selection::parse),
-    };
-    if selection.is_none() {
-        faults.push(Fault::of_field(Code::ReplayStatusInvalid, "status"));
-    }
-    ApiError::check(faults)?;
-    let (Some(from), Some(to), Some(selection)) = (from, to, selection) else {
-        return Err(Code::InternalError.into());
-    };
+    let context =
+        ReplayContext { now, from: body.get("from").and_then(|from| (FROM.read)(&ReplayContext::at(now), from).ok()) };
+    let ReplayEvents { from, to, status } = ReplayEvents::read(&body, &context)?;
+    let (to, selection) = (to.unwrap_or(now), status.unwrap_or(Selection::Failed));
     // What is older may be gone, or half of it: an event can be there whose deliveries are not.
     let own = call.api.store.account(account).await?.retention;
     let kept_since = call.api.settings.retention.of(own).since(now).1.unwrap_or(from);
@@ -102,6 +80,64 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let keep = call.keep(|replay: &Replay| Answer::new(202, &resource(replay)));
     let replay = call.store().create_replay(account, id, new, keep).await?;
     Ok(Answer::new(202, &resource(&replay)))
+}
+
+/// What the fields of a replay are read with.
+pub struct ReplayContext {
+    now: Timestamp,
+    /// `from`, where it can be read.
+    from: Option<Timestamp>,
+}
+
+impl ReplayContext {
+    fn at(now: Timestamp) -> Self {
+        Self { now, from: None }
+    }
+}
+
+const FROM: Field<ReplayContext, Timestamp> = Field {
+    about: "Events accepted at this time or later: an ISO 8601 date-time with its offset, or a date, which begins at \
+            midnight UTC.",
+    shape: Shape::Text(Text::ANY),
+    nullable: false,
+    codes: &[Code::ReplayFromInvalid],
+    read: |context, value| {
+        let from = value.as_str().and_then(Timestamp::parse_start).filter(|from| *from <= context.now);
+        from.ok_or_else(|| vec![Fault::new(Code::ReplayFromInvalid)])
+    },
+};
+
+const TO: Field<ReplayContext, Timestamp> = Field {
+    about: "Events accepted until the end of this second, or of this day. Now, when it is not given.",
+    shape: Shape::Text(Text::ANY),
+    nullable: true,
+    codes: &[Code::ReplayToInvalid],
+    read: |context, value| {
+        let to = value.as_str().and_then(Timestamp::parse_end);
+        let to = to.filter(|to| context.from.is_none_or(|from| *to >= from));
+        to.ok_or_else(|| vec![Fault::new(Code::ReplayToInvalid)])
+    },
+};
+
+const SELECTION: Field<ReplayContext, Selection> = Field {
+    about: "`failed`: tried in vain and not tried any more. `missed`: the endpoint subscribes to it and has no \
+            delivery of it. `all`: both, and those that were delivered.",
+    shape: Shape::OneOf(|| Selection::ALL.map(Selection::name).to_vec()),
+    nullable: true,
+    codes: &[Code::ReplayStatusInvalid],
+    read: |_, value| {
+        let selection = value.as_str().and_then(Selection::parse);
+        selection.ok_or_else(|| vec![Fault::new(Code::ReplayStatusInvalid)])
+    },
+};
+
+body! {
+    /// Which events to send again.
+    pub struct ReplayEvents(ReplayContext) {
+        from: Timestamp = FROM.required(Code::ReplayFromRequired),
+        to: Option<Timestamp> = TO.maybe(),
+        status: Option<Selection> = SELECTION.maybe().shown(|| Selection::Failed.name().into()),
+    }
 }
 
 /// `GET /v1/webhooks/replays/{id}`
@@ -130,7 +166,7 @@ pub(super) struct MissedAttributes {
 
 /// `GET /v1/webhooks/{id}/missed`
 pub async fn missed(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(&call).await?;
     let missed = call.api.store.missed(call.account()?, id).await?;
     let attributes = MissedAttributes { count: missed.count, oldest_at: missed.oldest_at.map(time) };
     Ok(Answer::new(200, &Resource { r#type: "webhook_missed", id: id.to_string(), attributes }))

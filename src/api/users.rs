@@ -1,17 +1,17 @@
 //! `/v1/accounts/{id}/users`: the people who may sign in to an account's dashboard.
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::accounts::find;
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
+use super::fields::{Field, RequestBody as _, Shape, Text, body};
 use super::openapi::schemas::{RoleName, UserStatusName};
 use crate::domain::account::Account;
 use crate::domain::id::UserId;
-use crate::domain::user::{Email, Role, User};
+use crate::domain::user::{Email, MAX_EMAIL_CHARS, Role, User};
 use crate::store::{NewUser, StoreError, Users, WithToken};
 
 /// Somebody who may sign in to the account's dashboard.
@@ -79,12 +79,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 /// `POST /v1/accounts/{id}/users`
 pub async fn invite(call: Call) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    let body = call.json()?;
-    let mut faults = Vec::new();
-    let email = read_email(&body).map_err(|fault| faults.push(fault)).ok();
-    let role = read_role(&body).map_err(|fault| faults.push(fault)).ok();
-    ApiError::check(faults)?;
-    let (Some(email), Some(role)) = (email, role) else { return Err(Code::InternalError.into()) };
+    let InviteUser { email, role } = InviteUser::read(&call.json()?, &())?;
     may_give(&call, role)?;
     let invited_until = call.caller.key_expires_at();
     let new = NewUser { account: Some(account.id), email: email.clone(), role, password: None, invited_until };
@@ -105,11 +100,7 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 /// `PUT /v1/accounts/{id}/users/{user_id}`
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let (account, user) = find_user(&call).await?;
-    let body = call.json()?;
-    if !body.contains_key("role") {
-        return Err(Fault::new(Code::NoValidFields).naming("role").into());
-    }
-    let role = read_role(&body)?;
+    let UpdateUser { role } = UpdateUser::read_change(&call.json()?, &())?;
     may_give(&call, role)?;
     may_give(&call, user.role)?;
     let user = call.store().update_user(Some(account.id), user.id, role).await?;
@@ -154,16 +145,39 @@ fn url(call: &Call, made: &WithToken<User>) -> Option<String> {
     made.token.as_ref().map(|token| format!("{}/join/{}", call.base(), token.reveal()))
 }
 
-fn read_email(body: &Map<String, Value>) -> Result<Email, Fault> {
-    match body.get("email") {
-        None | Some(Value::Null) => Err(Fault::of_field(Code::EmailRequired, "email")),
-        Some(value) => {
-            value.as_str().and_then(Email::parse).ok_or_else(|| Fault::of_field(Code::EmailInvalid, "email"))
-        }
+const EMAIL: Field<(), Email> = Field {
+    about: "Their address. One address has one user on a server.",
+    shape: Shape::Text(Text { format: Some("email"), max: Some(MAX_EMAIL_CHARS), ..Text::ANY }),
+    nullable: false,
+    codes: &[Code::EmailInvalid],
+    read: |(), value| value.as_str().and_then(Email::parse).ok_or_else(|| vec![Fault::new(Code::EmailInvalid)]),
+};
+
+const ROLE: Field<(), Role> = Field {
+    about: "What they may do: `owner` everything within the account, `developer` work with webhooks and events, \
+            `viewer` look.",
+    shape: Shape::OneOf(|| Role::OF_ACCOUNT.map(Role::name).to_vec()),
+    nullable: false,
+    codes: &[Code::RoleInvalid],
+    read: |(), value| {
+        let role = value.as_str().and_then(Role::parse).filter(|role| Role::OF_ACCOUNT.contains(role));
+        role.ok_or_else(|| vec![Fault::new(Code::RoleInvalid)])
+    },
+};
+
+body! {
+    /// Somebody who shall be able to sign in.
+    pub struct InviteUser(()) {
+        email: Email = EMAIL.required(Code::EmailRequired),
+        role: Role = ROLE.required(Code::RoleInvalid),
     }
 }
 
-fn read_role(body: &Map<String, Value>) -> Result<Role, Fault> {
-    let role = body.get("role").and_then(Value::as_str).and_then(Role::parse);
-    role.filter(|role| Role::OF_ACCOUNT.contains(role)).ok_or_else(|| Fault::of_field(Code::RoleInvalid, "role"))
+body! {
+    /// Another role.
+    pub struct UpdateUser(()) {
+        role: Role = ROLE
+            .about("What they may do from now on. The account's last owner stays one.")
+            .required(Code::RoleInvalid),
+    }
 }

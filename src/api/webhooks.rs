@@ -1,25 +1,27 @@
 //! `/v1/webhooks`: endpoints, their secrets, test sends.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
-use super::error::{ApiError, Code, Fault};
+use super::error::{ApiError, Code, Fault, Words};
+use super::fields::RequestBody as _;
 use super::openapi::schemas::{EndpointStatusName, OrderingName};
 use super::trace::carried;
-use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
-use crate::domain::event::{Operational, TEST_TYPE, message};
+use super::webhook_fields::{CreateWebhook, EndpointContext, RegenerateSecret, UpdateWebhook};
+use crate::domain::endpoint::{Endpoint, Ordering};
+use crate::domain::event::{TEST_TYPE, message};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EndpointId};
-use crate::domain::secret::{MAX_OVERLAP_SECONDS, Secret};
-use crate::domain::url::{ReceiverUrl, UrlError};
+use crate::domain::secret::Secret;
+use crate::domain::settings::{EndpointChange, EndpointFilter, EndpointSettings};
+use crate::domain::url::ReceiverUrl;
 use crate::egress::{AttemptEnd, GuardError, StoredTarget};
-use crate::store::{
-    Dispatch, Endpoints, Intake, NewEndpoint, Settlement, Snapshot, StoreError, Unattempted, View, WithSecret,
-};
+use crate::store::{Dispatch, Endpoints, Intake, Settlement, Snapshot, StoreError, Unattempted, WithSecret};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, ToSchema)]
@@ -37,6 +39,14 @@ pub(super) struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = OrderingName, inline)]
     ordering: Option<&'static str>,
+    /// Your own notes. Only present where they were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    metadata: Option<BTreeMap<String, String>>,
+    /// Your own name for the endpoint. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    external_id: Option<String>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform, after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
     status: &'static str,
@@ -71,10 +81,12 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
         r#type: "webhook_endpoint",
         id: endpoint.id.to_string(),
         attributes: Attributes {
-            url: endpoint.url.clone(),
-            events: endpoint.events.clone(),
-            description: endpoint.description.clone(),
-            ordering: (endpoint.ordering != Ordering::None).then(|| endpoint.ordering.name()),
+            url: endpoint.settings.url.clone(),
+            events: endpoint.settings.events.clone(),
+            description: endpoint.settings.description.clone(),
+            ordering: (endpoint.settings.ordering != Ordering::None).then(|| endpoint.settings.ordering.name()),
+            metadata: endpoint.settings.metadata.as_ref().map(|metadata| metadata.strings().clone()),
+            external_id: endpoint.settings.external_id.as_ref().map(ToString::to_string),
             status: endpoint.health.status.name(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -88,9 +100,22 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
 
 /// `GET /v1/webhooks`
 pub async fn list(call: Call) -> Result<Answer, ApiError> {
+    let filter = EndpointFilter::read(&call.query()).map_err(|names| ApiError::of_filters(names, allowed))?;
     let endpoints = call.api.store.endpoints(call.account()?).await?;
-    let resources: Vec<_> = endpoints.iter().map(|endpoint| resource(endpoint, None)).collect();
+    let shown = endpoints.iter().filter(|endpoint| filter.takes(&endpoint.settings));
+    let resources: Vec<_> = shown.map(|endpoint| resource(endpoint, None)).collect();
     Ok(Answer::new(200, &resources))
+}
+
+/// What a filter of the list takes.
+fn allowed(name: &str) -> Words {
+    match name {
+        "external_id" => Words::new("external_id takes an external id", "external_id admite un id externo"),
+        _ => Words::new(
+            "metadata.<key> takes a key of 1 to 64 letters, digits, hyphens or underscores",
+            "metadata.<key> admite una clave de 1 a 64 letras, dígitos, guiones o guiones bajos",
+        ),
+    }
 }
 
 /// `GET /v1/webhooks/{id}`
@@ -103,32 +128,13 @@ pub async fn read(call: Call) -> Result<Answer, ApiError> {
 pub async fn create(call: Call) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json()?;
-    let mut faults = Vec::new();
-    let url = match body.get("url") {
-        None | Some(Value::Null) => Err(vec![Fault::of_field(Code::UrlRequired, "url")]),
-        Some(Value::String(text)) if text.is_empty() => Err(vec![Fault::of_field(Code::UrlRequired, "url")]),
-        Some(value) => read_url(&call, value).map_err(|fault| vec![fault]),
-    };
-    let events = match body.get("events") {
-        None | Some(Value::Null) => Err(vec![Fault::of_field(Code::EventsRequired, "events")]),
-        Some(value) => {
-            call.api.store.refresh().await?;
-            read_events(call.api.store.view(), &[], value)
-        }
-    };
-    let description = read_description(&body).map(Option::flatten).map_err(|fault| vec![fault]);
-    let url = collect(url, &mut faults);
-    let events = collect(events, &mut faults);
-    let description = collect(description, &mut faults);
-    let ordering = collect(read_ordering(&body), &mut faults).flatten().unwrap_or_default();
-    ApiError::check(faults)?;
-    let (Some(url), Some(events), Some(description)) = (url, events, description) else {
-        return Err(Code::InternalError.into());
-    };
+    let CreateWebhook { url, events, description, ordering, metadata, external_id } =
+        CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
     check_address(&call, &url).await?;
-    let new = NewEndpoint { url, events, description, ordering };
+    let url = url.as_str().to_owned();
+    let settings = EndpointSettings { url, events, description, ordering, metadata, external_id };
     let keep = call.keep(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.store().create_endpoint(account, new, keep).await?;
+    let made = call.store().create_endpoint(account, settings, keep).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
 }
 
@@ -136,44 +142,20 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 pub async fn update(call: Call) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json()?;
-    let mut faults = Vec::new();
-    let url = match body.get("url") {
-        None => Ok(None),
-        Some(value) => read_url(&call, value).map(Some).map_err(|fault| vec![fault]),
-    };
-    call.api.store.refresh().await?;
-    let events =
-        body.get("events").map(|value| read_events(call.api.store.view(), &endpoint.events, value)).transpose();
-    let description = read_description(&body).map_err(|fault| vec![fault]);
-    let status = match body.get("status") {
-        None => Ok(None),
-        Some(value) => match value.as_str().and_then(EndpointStatus::parse_settable) {
-            Some(status) => Ok(Some(status)),
-            None => Err(vec![Fault::of_field(Code::StatusInvalid, "status")]),
-        },
-    };
-    let url = collect(url, &mut faults).flatten();
-    let change = EndpointChange {
-        url: url.as_ref().map(|url| url.as_str().to_owned()),
-        events: collect(events, &mut faults).flatten(),
-        description: collect(description, &mut faults).flatten(),
-        status: collect(status, &mut faults).flatten(),
-        ordering: collect(read_ordering(&body), &mut faults).flatten(),
-    };
-    ApiError::check(faults)?;
-    if change == EndpointChange::default() {
-        return Err(Fault::new(Code::NoValidFields).naming("url, events, description, status, ordering").into());
-    }
+    let UpdateWebhook { url, events, description, status, ordering, metadata, external_id } =
+        UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
     if let Some(url) = &url {
         check_address(&call, url).await?;
     }
+    let url = url.map(|url| url.as_str().to_owned());
+    let change = EndpointChange { url, events, description, status, ordering, metadata, external_id };
     let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }
 
 /// `DELETE /v1/webhooks/{id}`
 pub async fn delete(call: Call) -> Result<Answer, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(&call).await?;
     call.store().delete_endpoint(call.account()?, id).await?;
     Ok(Answer::no_content())
 }
@@ -182,14 +164,7 @@ pub async fn delete(call: Call) -> Result<Answer, ApiError> {
 pub async fn regenerate_secret(call: Call) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.optional_json()?;
-    let overlap = match body.get("overlap_seconds") {
-        None => 0,
-        Some(value) => value
-            .as_u64()
-            .and_then(|seconds| u32::try_from(seconds).ok())
-            .filter(|seconds| *seconds <= MAX_OVERLAP_SECONDS)
-            .ok_or_else(|| Fault::of_field(Code::OverlapInvalid, "overlap_seconds"))?,
-    };
+    let overlap = RegenerateSecret::read(&body, &())?.overlap_seconds;
     let overlap = Duration::from_secs(overlap.into());
     let keep = call.keep(|rotated: &WithSecret<Endpoint>| Answer::new(200, &resource(&rotated.resource, None)));
     let rotated = call.store().rotate_secret(call.account()?, endpoint.id, overlap, keep).await?;
@@ -275,81 +250,27 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
     Err(Code::Unavailable.into())
 }
 
+/// The id of the endpoint that the path names, by its id or by its external id.
+pub(super) async fn endpoint_id(call: &Call) -> Result<EndpointId, ApiError> {
+    let named = call.param("id", |text| Some(text.to_owned()))?;
+    if let Some(id) = EndpointId::parse(&named) {
+        return Ok(id);
+    }
+    let external_id = ExternalId::parse(&named).ok_or(Code::NotFound)?;
+    Ok(call.api.store.endpoint_named(call.account()?, external_id).await?)
+}
+
 /// The endpoint of the path, if it is the caller's.
 async fn find(call: &Call) -> Result<Endpoint, ApiError> {
-    let id = call.param("id", EndpointId::parse)?;
+    let id = endpoint_id(call).await?;
     Ok(call.api.store.endpoint(call.account()?, id).await?)
 }
 
-fn collect<T>(read: Result<T, Vec<Fault>>, faults: &mut Vec<Fault>) -> Option<T> {
-    read.map_err(|mut found| faults.append(&mut found)).ok()
-}
-
-fn read_url(call: &Call, value: &Value) -> Result<ReceiverUrl, Fault> {
-    let Some(text) = value.as_str() else { return Err(Fault::of_field(Code::UrlInvalidType, "url")) };
-    ReceiverUrl::parse(text, call.api.settings.environment).map_err(|error| {
-        let code = match error {
-            UrlError::Empty => Code::UrlEmpty,
-            UrlError::TooLong => Code::UrlTooLong,
-            UrlError::InvalidFormat => Code::UrlInvalidFormat,
-            UrlError::NotHttps => Code::UrlNotHttps,
-        };
-        Fault::of_field(code, "url")
-    })
-}
-
-/// Counted as sent, then without duplicates. A type that has left the catalog may stay where it was `subscribed`.
-fn read_events(view: &View, subscribed: &[String], value: &Value) -> Result<Vec<String>, Vec<Fault>> {
-    let field = |code| Fault::of_field(code, "events");
-    let Some(list) = value.as_array() else {
-        return Err(vec![field(Code::EventInvalid).naming(value)]);
-    };
-    if list.is_empty() {
-        return Err(vec![field(Code::EventsRequired)]);
-    }
-    if list.len() > MAX_EVENTS {
-        return Err(vec![field(Code::EventsTooMany)]);
-    }
-    let catalog = view.event_types();
-    let mut events: Vec<String> = Vec::new();
-    let mut faults = Vec::new();
-    for item in list {
-        match item.as_str() {
-            Some(name)
-                if catalog.contains_key(name)
-                    || Operational::parse(name).is_some()
-                    || subscribed.iter().any(|known| known == name) =>
-            {
-                if !events.iter().any(|known| known == name) {
-                    events.push(name.to_owned());
-                }
-            }
-            _ => {
-                let shown = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
-                let shown: String = shown.chars().take(200).collect();
-                faults.push(field(Code::EventInvalid).naming(&shown).with_meta("event", shown));
-            }
-        }
-    }
-    if faults.is_empty() { Ok(events) } else { Err(faults) }
-}
-
-fn read_ordering(body: &Map<String, Value>) -> Result<Option<Ordering>, Vec<Fault>> {
-    let Some(value) = body.get("ordering") else { return Ok(None) };
-    let ordering = value.as_str().and_then(Ordering::parse);
-    ordering.map(Some).ok_or_else(|| vec![Fault::of_field(Code::OrderingInvalid, "ordering")])
-}
-
-fn read_description(body: &Map<String, Value>) -> Result<Option<Option<String>>, Fault> {
-    match body.get("description") {
-        None => Ok(None),
-        Some(Value::Null) => Ok(Some(None)),
-        Some(Value::String(text)) if text.chars().count() > MAX_DESCRIPTION_CHARS => {
-            Err(Fault::of_field(Code::DescriptionTooLong, "description"))
-        }
-        Some(Value::String(text)) => Ok(Some(Some(text.clone()))),
-        Some(_) => Err(Fault::of_field(Code::DescriptionInvalidType, "description")),
-    }
+/// What the fields of an endpoint are read with that subscribes to these types now.
+async fn context(call: &Call, subscribed: Vec<String>) -> Result<EndpointContext, ApiError> {
+    call.api.store.refresh().await?;
+    let catalog = call.api.store.view().event_types();
+    Ok(EndpointContext { environment: call.api.settings.environment, catalog, subscribed })
 }
 
 /// The look at the network, when all else is right.

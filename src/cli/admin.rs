@@ -21,7 +21,7 @@ use crate::store::{Accounts, Database, Intake, Lifecycle, NewApiKey, Page, Snaps
 pub(super) const LISTED: Page = Page { page: 1, per_page: 100 };
 
 pub(super) async fn create_account(store: &Store, name: String, output: Output) -> anyhow::Result<()> {
-    let account = store.create_account(checked_name(&name)?, None).await?;
+    let account = store.create_account(checked_name(&name)?.into(), None).await?;
     output.print(&json!({ "id": account.id.to_string(), "name": account.name }), &account.id.to_string());
     Ok(())
 }

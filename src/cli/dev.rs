@@ -17,18 +17,16 @@ use crate::api::Welcome;
 use crate::clock::{Clock as _, Random, SystemClock, SystemRandom};
 use crate::config::Config;
 use crate::domain::account::{KeyHash, PlainKey};
-use crate::domain::endpoint::EndpointChange;
-use crate::domain::endpoint::Ordering;
 use crate::domain::event::{NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, EndpointId, UserId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
+use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Email, Role};
 use crate::private_files;
 use crate::store::{
-    Accounts, Database, Endpoints, Intake, Log, Memberships, NewApiKey, NewEndpoint, NewUser, Page, Snapshot, Store,
-    Users,
+    Accounts, Database, Endpoints, Intake, Log, Memberships, NewApiKey, NewUser, Page, Snapshot, Store, Users,
 };
 
 /// Where everything is kept.
@@ -176,19 +174,15 @@ async fn account_and_key(store: &Store, file: &Path, prefix: String) -> anyhow::
 /// Registers the receiver, or finds it from last time and gives it its new address and a new secret.
 async fn register(store: &Store, account: AccountId, url: &str) -> anyhow::Result<(EndpointId, Secret)> {
     let known = store.endpoints(account).await?;
-    if let Some(endpoint) = known.into_iter().find(|e| e.description.as_deref() == Some(DESCRIPTION)) {
+    if let Some(endpoint) = known.into_iter().find(|e| e.settings.description.as_deref() == Some(DESCRIPTION)) {
         let change = EndpointChange { url: Some(url.to_owned()), ..EndpointChange::default() };
         store.update_endpoint(account, endpoint.id, change).await?;
         let rotated = store.rotate_secret(account, endpoint.id, std::time::Duration::ZERO, None).await?;
         return Ok((endpoint.id, rotated.secret));
     }
     let url = ReceiverUrl::parse(url, Environment::Development)?;
-    let new = NewEndpoint {
-        url,
-        events: vec![EVENT.into()],
-        description: Some(DESCRIPTION.into()),
-        ordering: Ordering::None,
-    };
+    let new =
+        EndpointSettings { description: Some(DESCRIPTION.into()), ..EndpointSettings::new(&url, vec![EVENT.into()]) };
     let made = store.create_endpoint(account, new, None).await?;
     Ok((made.resource.id, made.secret))
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 use ring::digest;
 use zeroize::Zeroize;
 
+use super::external_id::ExternalId;
 use super::id::{AccountId, AccountKey, ApiKeyId};
 use super::permission::Permissions;
 use super::retention::OwnRetention;
+use super::settings::Metadata;
 use super::time::Timestamp;
 
 /// Longest name of an account or a key, in characters.
@@ -25,10 +27,39 @@ pub struct Account {
     pub name: String,
     /// How long its history is kept, where it is not as long as the settings say.
     pub retention: OwnRetention,
+    /// The operator's own notes.
+    pub metadata: Option<Metadata>,
+    /// The operator's own name for it, which no other account of the server has.
+    pub external_id: Option<ExternalId>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+/// An account about to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewAccount {
+    /// The label.
+    pub name: String,
+    /// The operator's own notes.
+    pub metadata: Option<Metadata>,
+    /// The operator's own name for it.
+    pub external_id: Option<ExternalId>,
+}
+
+impl From<String> for NewAccount {
+    /// With nothing but its name.
+    fn from(name: String) -> Self {
+        Self { name, metadata: None, external_id: None }
+    }
+}
+
+impl From<&str> for NewAccount {
+    /// With nothing but its name.
+    fn from(name: &str) -> Self {
+        name.to_owned().into()
+    }
 }
 
 /// What is to be changed of an account; `None` stays.
@@ -40,6 +71,10 @@ pub struct AccountChange {
     pub deliveries: Option<Option<Duration>>,
     /// Of bodies, likewise.
     pub payloads: Option<Option<Duration>>,
+    /// The operator's own notes.
+    pub metadata: Option<Option<Metadata>>,
+    /// The operator's own name for it.
+    pub external_id: Option<Option<ExternalId>>,
 }
 
 impl AccountChange {
@@ -49,6 +84,8 @@ impl AccountChange {
             ("name", self.name.is_some()),
             ("deliveries_retention_days", self.deliveries.is_some()),
             ("payloads_retention_days", self.payloads.is_some()),
+            ("metadata", self.metadata.is_some()),
+            ("external_id", self.external_id.is_some()),
         ];
         named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
     }

@@ -1,6 +1,7 @@
 //! Webhook endpoints: a receiver's URL, what it subscribes to, and how it is doing.
 
 use super::id::{AccountKey, EndpointId, EndpointKey};
+use super::settings::EndpointSettings;
 use super::time::Timestamp;
 
 /// Most event types that an endpoint can subscribe to, counted as sent.
@@ -79,14 +80,8 @@ pub struct Endpoint {
     pub key: EndpointKey,
     /// Its owner's row.
     pub account: AccountKey,
-    /// The receiver, as registered.
-    pub url: String,
-    /// Event types, distinct, in the order given.
-    pub events: Vec<String>,
-    /// A label for people.
-    pub description: Option<String>,
-    /// In which order it gets its deliveries.
-    pub ordering: Ordering,
+    /// What its owner has set.
+    pub settings: EndpointSettings,
     /// How it is doing.
     pub health: EndpointHealth,
     /// When the last attempt began, whatever came of it.
@@ -110,6 +105,9 @@ pub enum Ordering {
 }
 
 impl Ordering {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::None, Self::Fifo];
+
     /// The name, as the API writes it.
     pub fn name(self) -> &'static str {
         match self {
@@ -120,7 +118,7 @@ impl Ordering {
 
     /// Reads a name.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::None, Self::Fifo].into_iter().find(|ordering| ordering.name() == name)
+        Self::ALL.into_iter().find(|ordering| ordering.name() == name)
     }
 
     /// As a database column.
@@ -130,35 +128,6 @@ impl Ordering {
 
     /// From a database column.
     pub fn from_column(column: i64) -> Option<Self> {
-        [Self::None, Self::Fifo].into_iter().find(|ordering| ordering.to_column() == column)
-    }
-}
-
-/// What an owner changes; `None` stays as it is.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct EndpointChange {
-    /// The receiver.
-    pub url: Option<String>,
-    /// Event types.
-    pub events: Option<Vec<String>>,
-    /// The label; `Some(None)` removes it.
-    pub description: Option<Option<String>>,
-    /// `active` (which clears the failures) or `disabled`.
-    pub status: Option<EndpointStatus>,
-    /// Of what is accepted from here on.
-    pub ordering: Option<Ordering>,
-}
-
-impl EndpointChange {
-    /// The fields that it names.
-    pub fn fields(&self) -> Vec<&'static str> {
-        let named = [
-            ("url", self.url.is_some()),
-            ("events", self.events.is_some()),
-            ("description", self.description.is_some()),
-            ("status", self.status.is_some()),
-            ("ordering", self.ordering.is_some()),
-        ];
-        named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
+        Self::ALL.into_iter().find(|ordering| ordering.to_column() == column)
     }
 }

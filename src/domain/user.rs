@@ -7,7 +7,7 @@ use super::permission::{Permission, Permissions};
 use super::time::Timestamp;
 
 /// Longest address (RFC 5321, section 4.5.3.1.3, without the angle brackets).
-const MAX_EMAIL_CHARS: usize = 254;
+pub const MAX_EMAIL_CHARS: usize = 254;
 
 /// Fewest characters of a password (NIST SP 800-63B, section 5.1.1.2, asks for 8).
 pub const MIN_PASSWORD_CHARS: usize = 10;

@@ -11,6 +11,9 @@ pub enum StoreError {
     /// A row with this name exists.
     #[error("already exists")]
     Exists,
+    /// Another endpoint of the account, or another account, has this external id.
+    #[error("the external id is taken")]
+    ExternalIdTaken,
     /// The catalog does not have this event type.
     #[error("unknown event type {0}")]
     UnknownType(String),

@@ -16,6 +16,7 @@ mod operational_events;
 mod pings;
 mod postgres;
 mod postgres_url;
+mod settings;
 mod shared;
 mod sqlite;
 mod status;

@@ -9,7 +9,6 @@ use super::open::Database;
 use crate::clock::{Clock, Random};
 use crate::domain::account::{ApiKey, PlainKey};
 use crate::domain::delivery::{DeliveryKind, Job, Outcome};
-use crate::domain::endpoint::Ordering;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
@@ -332,19 +331,6 @@ pub struct Keep<T> {
     pub scope: KeepScope,
     /// Writes the answer from what the effect came to.
     pub render: Box<dyn FnOnce(&T) -> KeptAnswer + Send>,
-}
-
-/// A new endpoint, checked.
-#[derive(Clone, Debug)]
-pub struct NewEndpoint {
-    /// The receiver.
-    pub url: ReceiverUrl,
-    /// Distinct event types.
-    pub events: Vec<String>,
-    /// A label.
-    pub description: Option<String>,
-    /// In which order it gets its deliveries.
-    pub ordering: Ordering,
 }
 
 /// An endpoint together with a secret that its owner has not seen yet.

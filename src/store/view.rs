@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 
 use super::values::Target;
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::event::EventType;
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EndpointKey};
 
 /// What was last committed. Clones share it.
@@ -19,7 +20,7 @@ pub struct View {
     endpoints: Shared<HashMap<EndpointKey, Arc<Target>>>,
     keys: Shared<HashMap<KeyHash, Arc<ApiKey>>>,
     types: Shared<Arc<EventTypes>>,
-    accounts: Shared<HashSet<AccountId>>,
+    accounts: Shared<KnownAccounts>,
     cancelled: Shared<BTreeSet<i64>>,
 }
 
@@ -27,6 +28,33 @@ type Shared<T> = Arc<RwLock<T>>;
 
 /// The catalog by name.
 pub type EventTypes = HashMap<String, EventType>;
+
+/// The accounts that exist, and those that have an external id by theirs.
+#[derive(Default)]
+pub(super) struct KnownAccounts {
+    external_ids: HashMap<AccountId, Option<ExternalId>>,
+    by_external_id: HashMap<ExternalId, AccountId>,
+}
+
+impl KnownAccounts {
+    /// The account exists, with this external id.
+    pub fn add(&mut self, id: AccountId, external_id: Option<ExternalId>) {
+        self.remove(id);
+        if let Some(external_id) = &external_id {
+            self.by_external_id.insert(external_id.clone(), id);
+        }
+        self.external_ids.insert(id, external_id);
+    }
+
+    fn remove(&mut self, id: AccountId) {
+        // Another account may have the external id by now.
+        if let Some(Some(before)) = self.external_ids.remove(&id)
+            && self.by_external_id.get(&before) == Some(&id)
+        {
+            self.by_external_id.remove(&before);
+        }
+    }
+}
 
 /// Cancelled replays that are remembered: their deliveries that are in memory are gone long before as many have come.
 const MAX_CANCELLED: usize = 1_024;
@@ -37,7 +65,7 @@ pub(super) struct Whole {
     pub endpoints: HashMap<EndpointKey, Arc<Target>>,
     pub keys: HashMap<KeyHash, Arc<ApiKey>>,
     pub types: Arc<EventTypes>,
-    pub accounts: HashSet<AccountId>,
+    pub accounts: KnownAccounts,
 }
 
 impl View {
@@ -60,7 +88,12 @@ impl View {
 
     /// Whether the account exists.
     pub fn has_account(&self, id: AccountId) -> bool {
-        read(&self.accounts, |accounts| accounts.contains(&id))
+        read(&self.accounts, |accounts| accounts.external_ids.contains_key(&id))
+    }
+
+    /// The account with this external id.
+    pub fn account_named(&self, external_id: &ExternalId) -> Option<AccountId> {
+        read(&self.accounts, |accounts| accounts.by_external_id.get(external_id).copied())
     }
 
     /// Whether the replay was cancelled while this process runs.
@@ -87,8 +120,12 @@ impl View {
         });
     }
 
-    pub(super) fn show_account(&self, id: AccountId, exists: bool) {
-        change(&self.accounts, |accounts| if exists { accounts.insert(id) } else { accounts.remove(&id) });
+    pub(super) fn show_account(&self, id: AccountId, external_id: Option<ExternalId>) {
+        change(&self.accounts, |accounts| accounts.add(id, external_id));
+    }
+
+    pub(super) fn forget_account(&self, id: AccountId) {
+        change(&self.accounts, |accounts| accounts.remove(id));
     }
 
     pub(super) fn show_types(&self, types: Arc<EventTypes>) {
@@ -119,4 +156,26 @@ fn read<T, R>(shared: &Shared<T>, look: impl FnOnce(&T) -> R) -> R {
 
 fn change<T, R>(shared: &Shared<T>, change: impl FnOnce(&mut T) -> R) -> R {
     change(&mut shared.write().unwrap_or_else(PoisonError::into_inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_external_id_that_has_moved_on_is_that_of_its_new_account() {
+        let (first, second) = (AccountId::from_random([1; 16]), AccountId::from_random([2; 16]));
+        let name = ExternalId::parse("a").expect("an external id");
+        let view = View::default();
+        view.show_account(first, Some(name.clone()));
+        assert_eq!(view.account_named(&name), Some(first));
+        // Two changes that are read together come in any order.
+        view.show_account(second, Some(name.clone()));
+        view.show_account(first, None);
+        assert_eq!(view.account_named(&name), Some(second));
+        view.forget_account(first);
+        assert_eq!((view.account_named(&name), view.has_account(first)), (Some(second), false));
+        view.forget_account(second);
+        assert_eq!(view.account_named(&name), None);
+    }
 }

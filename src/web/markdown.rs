@@ -96,8 +96,8 @@ fn refusals(call: &Call, tongue: Tongue) -> String {
     section(&mut text, &say("Errors"));
     row(&mut text, &[&say("Status"), &say("Code"), &say("Detail")]);
     row(&mut text, &["---"; 3]);
-    for (status, code, detail) in &call.errors {
-        row(&mut text, &[&status.to_string(), &format!("`{code}`"), &tongue.detail(code, detail)]);
+    for (status, code) in &call.errors {
+        row(&mut text, &[&status.to_string(), &format!("`{code}`"), &tongue.detail(code, &call.body_fields())]);
     }
     text.push('\n');
     section(&mut text, &say("Response headers"));

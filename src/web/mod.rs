@@ -153,7 +153,7 @@ fn search_index(tongue: Tongue) -> Value {
     let mut found: Vec<Value> = Vec::new();
     for group in groups() {
         for call in group.calls {
-            let codes = call.errors.iter().map(|(_, code, _)| *code);
+            let codes = call.errors.iter().map(|(_, code)| *code);
             let names = call.answer.iter().flat_map(|(name, _, below)| {
                 std::iter::once(*name).chain(below.iter().flat_map(|f| f.fields.iter().map(|f| f.name)))
             });

@@ -193,10 +193,10 @@ fn errors(call: &Call, tongue: Tongue) -> Markup {
         (heading("errors", &tongue.say("Errors")))
         div.scroll { table {
             thead { tr { th { (tongue.say("Status")) } th { (tongue.say("Code")) } th { (tongue.say("Detail")) } } }
-            tbody { @for (status, code, detail) in &call.errors { tr {
+            tbody { @for (status, code) in &call.errors { tr {
                 td { (status) }
                 td { a href={ "/docs/guides/errors#" (code) } { code { (code) } } }
-                td { (tongue.detail(code, detail)) }
+                td { (tongue.detail(code, &call.body_fields())) }
             } } }
         } }
         @if let Some(example) = call.statuses.iter().find(|status| status.number == 429).and_then(|s| s.example) {

@@ -60,8 +60,8 @@ pub struct Call {
     pub example: Option<&'static Value>,
     /// Every status: number, meaning, the name of the body's schema, and response headers.
     pub statuses: Vec<Status>,
-    /// Every error code: status, code, detail.
-    pub errors: Vec<(u16, &'static str, &'static str)>,
+    /// Every error code after its status.
+    pub errors: Vec<(u16, &'static str)>,
 }
 
 /// A parameter outside the body.
@@ -156,7 +156,7 @@ impl Call {
         let content = &contents["application/json"];
         let errors = list(&operation["x-errors"]).map(|error| {
             let status = error["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
-            (status, text(&error["code"]), text(&error["detail"]))
+            (status, text(&error["code"]))
         });
         Self {
             id: text(&operation["operationId"]),
@@ -179,6 +179,12 @@ impl Call {
             statuses,
             errors: errors.collect(),
         }
+    }
+
+    /// The names of its body's fields.
+    pub fn body_fields(&self) -> String {
+        let fields = self.body.iter().flat_map(|body| &body.fields);
+        fields.map(|field| field.name).collect::<Vec<_>>().join(", ")
     }
 
     /// The address of its page, below the site's root and without the ending.
@@ -282,7 +288,7 @@ fn kind(schema: &'static Value) -> String {
 fn bounds(schema: &'static Value) -> Vec<String> {
     let mut bounds = Vec::new();
     let values = if schema.get("enum").is_some() { &schema["enum"] } else { &schema["items"]["enum"] };
-    bounds.extend(list(values).map(|value| text(value).to_owned()));
+    bounds.extend(list(values).filter_map(Value::as_str).map(str::to_owned));
     bounds.extend(schema["const"].as_str().map(str::to_owned));
     for (name, words) in [
         ("minimum", "≥"),

@@ -67,10 +67,10 @@ impl Tongue {
         paragraphs.collect::<Vec<_>>().join("\n\n")
     }
 
-    /// The detail of an error code as it may read.
-    pub fn detail(self, code: &str, english: &str) -> String {
+    /// The detail of an error code as it may read, of a call whose body has these fields.
+    pub fn detail(self, code: &str, fields: &str) -> String {
         let known = Code::ALL.iter().find(|known| known.name() == code);
-        known.map_or_else(|| english.to_owned(), |known| known.example(self.0))
+        known.map(|known| known.example_of(self.0, fields)).unwrap_or_default()
     }
 }
 

@@ -140,10 +140,10 @@ async fn given_keys_are_rotated_by_settings() {
 
 /// Registers an endpoint whose secret is sealed with this key.
 async fn with_an_endpoint(folder: &Path, key: &str) {
-    use aldaba::domain::endpoint::Ordering;
+    use aldaba::domain::settings::EndpointSettings;
     use aldaba::domain::url::{Environment, ReceiverUrl};
     use aldaba::store::keys::{KeySource, parse_master_key};
-    use aldaba::store::{NewEndpoint, OpenOptions, Store};
+    use aldaba::store::{OpenOptions, Store};
     let store = Store::open(OpenOptions {
         database: database::options(folder).0,
         keys: KeySource::Given { current: parse_master_key(key).expect("a key"), previous: vec![] },
@@ -161,7 +161,7 @@ async fn with_an_endpoint(folder: &Path, key: &str) {
     .expect("opens");
     let account = store.create_account("a".into(), None).await.expect("an account").id;
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-    let new = NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering: Ordering::None };
+    let new = EndpointSettings::new(&url, vec![EVENT.into()]);
     store.create_endpoint(account, new, None).await.expect("an endpoint");
 }
 

@@ -7,19 +7,19 @@ use std::time::Duration;
 use aldaba::clock::{ManualClock, SeededRandom, SystemRandom};
 use aldaba::domain::delivery::{Delivery, DeliveryStatus};
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
-use aldaba::domain::endpoint::{EndpointChange, Ordering};
 use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{AccountId, EndpointId, EndpointKey, EventId, ReplayId};
 use aldaba::domain::replay::{NewReplay, Selection};
+use aldaba::domain::settings::{EndpointChange, EndpointSettings};
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased};
 use aldaba::store::keys::KeySource;
 use aldaba::store::{
-    Accounts, Database, Dispatch, Endpoints, Housekeeping, Intake, Isolation, Lifecycle, Log, NewEndpoint, OpenOptions,
-    Page, ReplayWork, Replays, Search, Store, StoreError, Unattempted,
+    Accounts, Database, Dispatch, Endpoints, Housekeeping, Intake, Isolation, Lifecycle, Log, OpenOptions, Page,
+    ReplayWork, Replays, Search, Store, StoreError, Unattempted,
 };
 
 use crate::database;
@@ -127,11 +127,9 @@ impl Side {
         for endpoint in self.store.endpoints(self.account).await.expect("listed") {
             let missed = self.store.missed(self.account, endpoint.id).await.expect("counted");
             told += &format!(
-                "{} {} {:?} {:?} {:?} {:?} {missed:?}\n",
+                "{} {:?} {:?} {:?} {missed:?}\n",
                 self.number(endpoint.id),
-                endpoint.url,
-                endpoint.events,
-                endpoint.description,
+                endpoint.settings,
                 endpoint.health,
                 endpoint.last_delivery_at,
             );
@@ -169,11 +167,12 @@ async fn make_endpoint(side: &mut Side, random: &SeededRandom, n: u64) -> String
     let url = ReceiverUrl::parse(&format!("http://127.0.0.1:9/{n}"), Environment::Development).expect("a URL");
     let count = 1 + pick(random, 3);
     let events = TYPES.iter().take(count).map(|name| (*name).to_owned()).collect();
-    let new = NewEndpoint { url, events, description: Some(format!("number {n}")), ordering: Ordering::None };
+    let description = Some(format!("number {n}"));
+    let new = EndpointSettings { description, ..EndpointSettings::new(&url, events) };
     match side.store.create_endpoint(side.account, new, None).await {
         Ok(made) => {
             side.endpoints.push((made.resource.id, made.resource.key));
-            format!("made {}", made.resource.url)
+            format!("made {}", made.resource.settings.url)
         }
         Err(error) => format!("{error}"),
     }
@@ -214,7 +213,7 @@ async fn act(side: &mut Side, seed: u64) -> String {
             let events = (pick(&random, 4) == 0).then(|| vec![TYPES[pick(&random, 3)].to_owned()]);
             let change = EndpointChange { status: Some(status), events, ..EndpointChange::default() };
             let changed = side.store.update_endpoint(side.account, id, change).await;
-            changed.map_or_else(name, |endpoint| format!("{:?} {:?}", endpoint.health, endpoint.events))
+            changed.map_or_else(name, |endpoint| format!("{:?} {:?}", endpoint.health, endpoint.settings.events))
         }
         11 => {
             let ids = side.held.drain(..).map(|leased| Unattempted::of(&leased.job)).collect();

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use aldaba::clock::{Clock as _, SeededRandom};
 use aldaba::domain::delivery::Delivery;
-use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::event::NewEvent;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::EndpointId;
+use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::store::{Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, Page, Search, Snapshot};
+use aldaba::store::{Dispatch, Endpoints, Intake, Isolation, Log, Page, Search, Snapshot};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver, eventually};
@@ -29,9 +29,10 @@ async fn scene(f: &mut Fixture) -> Vec<(EndpointId, Option<String>)> {
     ] {
         let url = ReceiverUrl::parse(url, Environment::Development).expect("a URL");
         let events = vec![EVENT.to_owned(), "billing.payment_failed".into(), "validation.failed".into()];
-        let new = NewEndpoint { url, events, description: description.map(str::to_owned), ordering: Ordering::None };
+        let description = description.map(str::to_owned);
+        let new = EndpointSettings { description, ..EndpointSettings::new(&url, events) };
         let made = f.store.create_endpoint(f.account, new, None).await.expect("an endpoint").resource;
-        endpoints.push((made.id, made.description));
+        endpoints.push((made.id, made.settings.description));
     }
     for n in 0..20_u32 {
         let event_type = [EVENT, "billing.payment_failed", "validation.failed"][n as usize % 3];

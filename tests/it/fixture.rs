@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use aldaba::clock::{Clock as _, ManualClock, SeededRandom};
 use aldaba::domain::delivery::Outcome;
-use aldaba::domain::endpoint;
+
 use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::id::{AccountId, EndpointId, EndpointKey};
 use aldaba::domain::replay::{NewReplay, Selection};
 use aldaba::domain::retention::Retention;
+use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased, Nudge};
 use aldaba::store::{
-    Accounts, Endpoints, Housekeeping, Lifecycle, NewEndpoint, OpenError, OpenOptions, Page, PurgePosition, Settlement,
-    Store,
+    Accounts, Endpoints, Housekeeping, Lifecycle, OpenError, OpenOptions, Page, PurgePosition, Settlement, Store,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -95,8 +95,7 @@ impl Fixture {
 
     pub async fn endpoint(&self) -> (EndpointId, EndpointKey) {
         let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-        let new =
-            NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering: endpoint::Ordering::None };
+        let new = EndpointSettings::new(&url, vec![EVENT.into()]);
         let made = self.store.create_endpoint(self.account, new, None).await.expect("an endpoint").resource;
         (made.id, made.key)
     }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aldaba::clock::{Clock, ManualClock, SystemClock, SystemRandom};
-use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::event::Event;
+use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::keys::KeySource;
-use aldaba::store::{Accounts, Database, Endpoints, Intake, Lifecycle, Log, NewEndpoint, OpenOptions, Page, Store};
+use aldaba::store::{Accounts, Database, Endpoints, Intake, Lifecycle, Log, OpenOptions, Page, Store};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call, EVENT, Receiver, Reply};
@@ -67,7 +67,8 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     let mut endpoints = Vec::new();
     let mut secrets = Vec::new();
     for name in ["first", "second"] {
-        let body = json!({ "url": receiver.url(), "events": [EVENT], "description": name });
+        let body =
+            json!({ "url": receiver.url(), "events": [EVENT], "description": name, "metadata": { "name": name } });
         let made = call("POST", "/v1/webhooks", body).await.expect(201);
         endpoints.push(made.id());
         secrets.push(made.attribute("secret").as_str().expect("a secret").to_owned());
@@ -147,7 +148,7 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     let source = open(Database::Sqlite(file.clone()), keys.clone()).await;
     let account = source.create_account("a".into(), None).await.expect("an account").id;
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-    let new = NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering: Ordering::None };
+    let new = EndpointSettings::new(&url, vec![EVENT.into()]);
     let endpoint = source.create_endpoint(account, new, None).await.expect("an endpoint").resource.id;
     let now = Timestamp::from_millis(1_800_000_000_000);
     for _ in 0..6 {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aldaba::domain::egress_rules::EgressRules;
-use aldaba::domain::endpoint::Ordering;
+use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::egress::{Asker, AttemptEnd, Begun, Egress, Lookup, Resolver, StoredTarget};
-use aldaba::store::{Endpoints, Intake, NewEndpoint};
+use aldaba::store::{Endpoints, Intake};
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -187,7 +187,7 @@ async fn the_wait_for_a_look_ups_permit_is_not_timed_against_the_receiver() {
     let receiver = Receiver::start().await;
     let url = format!("http://localhost:{}/", receiver.address.port());
     let url = ReceiverUrl::parse(&url, Environment::Development).expect("a URL");
-    let new = NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering: Ordering::None };
+    let new = EndpointSettings::new(&url, vec![EVENT.into()]);
     f.store.create_endpoint(f.account, new, None).await.expect("an endpoint");
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let job = f.jobs(1).await.remove(0).job;

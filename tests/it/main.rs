@@ -1,5 +1,6 @@
 //! Black-box tests: a real server or a real store, a fresh database, a real receiver.
 
+mod account_settings;
 mod accounts;
 mod app;
 mod audit;
@@ -18,6 +19,7 @@ mod dev;
 mod differential;
 mod dns;
 mod egress_rules;
+mod endpoint_settings;
 mod envelope;
 mod events;
 mod examples;

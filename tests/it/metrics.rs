@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
+use aldaba::domain::settings::EndpointChange;
 use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Snapshot, Store, Unattempted};
 use serde_json::json;
 

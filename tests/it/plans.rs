@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use aldaba::domain::endpoint::Ordering;
 use aldaba::domain::id::EndpointId;
+use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::Leased;
-use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Isolation, Log, NewEndpoint, Settled, Unattempted};
+use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Isolation, Log, Settled, Unattempted};
 use serde_json::json;
 
 use crate::app::{App, EVENT, Receiver, eventually};
@@ -264,7 +265,7 @@ async fn the_next_in_order_is_found_without_reading_all_that_went_before() {
     let f = Fixture::new().await;
     let _held = hold_snapshot(f.folder()).await;
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-    let new = NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering: Ordering::Fifo };
+    let new = EndpointSettings { ordering: Ordering::Fifo, ..EndpointSettings::new(&url, vec![EVENT.into()]) };
     let endpoint = f.store.create_endpoint(f.account, new, None).await.expect("an endpoint").resource.key;
     for batch in 0..15 {
         let events = (0..100).map(|n| f.event(100 * batch + n)).collect();

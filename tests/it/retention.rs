@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use aldaba::clock::Clock as _;
 use aldaba::domain::account::AccountChange;
-use aldaba::domain::endpoint::{EndpointChange, EndpointStatus, Ordering};
+use aldaba::domain::endpoint::EndpointStatus;
 use aldaba::domain::event::NewEvent;
 use aldaba::domain::id::{AccountId, DeliveryId, EndpointId, IdTimes};
 use aldaba::domain::permission::Permission;
 use aldaba::domain::retention::Retention;
+use aldaba::domain::settings::{EndpointChange, EndpointSettings};
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::{
-    Accounts, Dispatch, Endpoints, Housekeeping, Intake, Isolation, Log, NewEndpoint, Replays, StoreError, Unattempted,
+    Accounts, Dispatch, Endpoints, Housekeeping, Intake, Isolation, Log, Replays, StoreError, Unattempted,
 };
 use serde_json::json;
 
@@ -29,7 +30,7 @@ async fn purge(f: &Fixture, keep: Retention) {
 /// An endpoint of the account.
 async fn endpoint(f: &Fixture, account: AccountId) -> EndpointId {
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-    let new = NewEndpoint { url, events: vec![EVENT.to_owned()], description: None, ordering: Ordering::None };
+    let new = EndpointSettings::new(&url, vec![EVENT.to_owned()]);
     f.store.create_endpoint(account, new, None).await.expect("an endpoint").resource.id
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use aldaba::clock::Clock as _;
 use aldaba::domain::delivery::{Delivery, DeliveryKind, DeliveryStatus};
-use aldaba::domain::endpoint::EndpointChange;
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{AccountId, DeliveryId, EndpointKey};
 use aldaba::domain::replay::ReplayStatus;
+use aldaba::domain::settings::EndpointChange;
 use aldaba::domain::time::Timestamp;
 use aldaba::store::inbox::{Leased, Nudge};
 use aldaba::store::{

@@ -1,39 +1,17 @@
 //! What the reference says of every call. What the router knows (method, path, permission, bucket, whose keys) is not
-//! said again here; errors that follow from it are added in `openapi`.
+//! said again here; errors that follow from it, or from the fields of the body, are added in `openapi`.
 
 use super::Shape::{File, List, Nothing, One, Page};
 use super::{Body, Description, Kind, Tag, filters};
+use crate::api::accounts::{CreateAccount, CreateApiKey, UpdateAccount};
 use crate::api::error::Code;
-
-/// The faults of an endpoint's fields.
-const WEBHOOK_FAULTS: [Code; 15] = [
-    Code::UrlRequired,
-    Code::UrlInvalidType,
-    Code::UrlTooLong,
-    Code::UrlInvalidFormat,
-    Code::UrlNotHttps,
-    Code::EventsRequired,
-    Code::EventsTooMany,
-    Code::EventInvalid,
-    Code::DescriptionInvalidType,
-    Code::DescriptionTooLong,
-    Code::OrderingInvalid,
-    Code::WebhookLimitReached,
-    Code::UrlDnsFailed,
-    Code::UrlSsrfBlocked,
-    Code::UrlPortBlocked,
-];
-
-/// The faults of one published event.
-const EVENT_FAULTS: &[Code] = &[
-    Code::NotFound,
-    Code::EventAccountRequired,
-    Code::EventTypeRequired,
-    Code::EventTypeUnknown,
-    Code::EventDataRequired,
-    Code::EventDataInvalid,
-    Code::EventTimestampInvalid,
-];
+use crate::api::event_types::{CreateEventType, UpdateEventType};
+use crate::api::events::{publish_event, publish_events};
+use crate::api::fields::RequestBody as _;
+use crate::api::portal::CreatePortalLink;
+use crate::api::replays::ReplayEvents;
+use crate::api::users::{InviteUser, UpdateUser};
+use crate::api::webhook_fields::{CreateWebhook, RegenerateSecret, UpdateWebhook};
 
 pub const LIST_WEBHOOKS: Description = Description {
     id: "list_webhooks",
@@ -41,6 +19,7 @@ pub const LIST_WEBHOOKS: Description = Description {
     title: "List webhook endpoints",
     about: "Every endpoint of the account with its status and subscribed events, newest first. Secrets are not shown, only their hints.",
     answer: List(Kind::WebhookEndpoint, "The endpoints."),
+    filters: filters::ENDPOINTS,
     related: &["create_webhook", "get_webhook", "list_deliveries"],
     ..Description::BLANK
 };
@@ -51,12 +30,12 @@ pub const CREATE_WEBHOOK: Description = Description {
     title: "Create a webhook endpoint",
     about: "Registers a receiver URL for up to 10 event types. The answer shows the HMAC-SHA256 signing secret exactly once: store it securely, later answers carry only its hint.\n\nThe host is resolved now and at every connection, and must not lead to a private, local or reserved address.",
     body: Body::Json(
-        "CreateWebhook",
+        CreateWebhook::schema,
         r#"{"url":"https://example.com/webhooks","events":["validation.completed"],"description":"Production"}"#,
     ),
     status: 201,
     answer: One(Kind::WebhookEndpoint, "The endpoint is registered. Its secret is in this answer only."),
-    errors: &WEBHOOK_FAULTS,
+    errors: &[Code::WebhookLimitReached],
     guide: Some("receive-and-verify"),
     related: &["test_webhook", "regenerate_secret", "list_event_types"],
     ..Description::BLANK
@@ -78,26 +57,9 @@ pub const UPDATE_WEBHOOK: Description = Description {
     tag: Tag::Webhooks,
     title: "Update a webhook endpoint",
     about: "Changes the fields that the body names; the others stay. `status: \"disabled\"` pauses the endpoint: its waiting deliveries are held, and events published meanwhile make none. `status: \"active\"` lets them go on and clears the failure counter.",
-    body: Body::Json("UpdateWebhook", r#"{"status":"disabled"}"#),
+    body: Body::Json(UpdateWebhook::schema, r#"{"status":"disabled"}"#),
     answer: One(Kind::WebhookEndpoint, "The endpoint as it is now."),
-    errors: &[
-        Code::UrlInvalidType,
-        Code::UrlEmpty,
-        Code::UrlTooLong,
-        Code::UrlInvalidFormat,
-        Code::UrlNotHttps,
-        Code::EventsRequired,
-        Code::EventsTooMany,
-        Code::EventInvalid,
-        Code::DescriptionInvalidType,
-        Code::DescriptionTooLong,
-        Code::StatusInvalid,
-        Code::OrderingInvalid,
-        Code::NoValidFields,
-        Code::UrlDnsFailed,
-        Code::UrlSsrfBlocked,
-        Code::UrlPortBlocked,
-    ],
+    errors: &[Code::NoValidFields],
     guide: Some("when-a-receiver-is-down"),
     related: &["get_webhook", "delete_webhook"],
     ..Description::BLANK
@@ -120,12 +82,11 @@ pub const REGENERATE_SECRET: Description = Description {
     title: "Regenerate webhook signing secret",
     about: "Rotates the HMAC-SHA256 signing secret for the endpoint. The new secret is returned exactly once in this response: the previous one is invalidated immediately. Store it securely.\n\nWith `overlap_seconds` the previous secret lives on beside the new one for that long: the signature headers that can hold several then carry both, so that a receiver can be changed over without losing a delivery. At most 4 older secrets live on.",
     body: Body::Optional(
-        "RegenerateSecret",
+        RegenerateSecret::schema,
         r#"{"overlap_seconds":86400}"#,
         "With an overlap: for a day the previous secret signs beside the new one.",
     ),
     answer: One(Kind::WebhookEndpoint, "New signing secret generated. It is in this answer only."),
-    errors: &[Code::OverlapInvalid],
     guide: Some("rotate-a-secret"),
     related: &["get_webhook", "test_webhook", "create_webhook"],
     ..Description::BLANK
@@ -217,16 +178,10 @@ pub const REPLAY: Description = Description {
     tag: Tag::Deliveries,
     title: "Replay events",
     about: "Sends the events of a stretch of time to the endpoint again, as a durable job that goes on after a restart. Each event of the job gets exactly one new delivery with a new id. New events go first; while the endpoint is not active the job waits.\n\nEvents older than the retention period are left out. An endpoint has at most 10 unfinished replays.",
-    body: Body::Json("ReplayEvents", r#"{"from":"2026-01-01T00:00:00Z","status":"all"}"#),
+    body: Body::Json(ReplayEvents::schema, r#"{"from":"2026-01-01T00:00:00Z","status":"all"}"#),
     status: 202,
     answer: One(Kind::WebhookReplay, "The job is on disk and begins."),
-    errors: &[
-        Code::ReplayFromRequired,
-        Code::ReplayFromInvalid,
-        Code::ReplayToInvalid,
-        Code::ReplayStatusInvalid,
-        Code::ReplayLimitReached,
-    ],
+    errors: &[Code::ReplayLimitReached],
     guide: Some("replay-after-an-outage"),
     related: &["get_replay", "cancel_replay", "get_missed", "retry_delivery"],
     ..Description::BLANK
@@ -284,12 +239,11 @@ pub const PUBLISH_EVENT: Description = Description {
     title: "Publish an event",
     about: "Accepts an event and makes one delivery for each active endpoint of the account that subscribes to its type. When the answer is 202, the event and its deliveries are on disk.\n\nSend an `Idempotency-Key`, so that a call whose answer was lost can be repeated safely.",
     body: Body::Json(
-        "PublishEvent",
+        publish_event,
         r#"{"event":"validation.completed","data":{"id":"7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa","result":"valid"}}"#,
     ),
     status: 202,
     answer: One(Kind::Event, "The event is accepted and on disk."),
-    errors: EVENT_FAULTS,
     guide: Some("idempotent-publishing"),
     related: &["publish_events", "get_event", "list_event_types"],
     ..Description::BLANK
@@ -301,23 +255,11 @@ pub const PUBLISH_EVENTS: Description = Description {
     title: "Publish a batch of events",
     about: "Accepts up to 1,000 events in one call and one commit, all or none. The body is a JSON object with `events`, or NDJSON (`Content-Type: application/x-ndjson`) with one event on each line; up to 8 MiB in all. Where one event is at fault the pointer begins with `/events/<index>`, and nothing is accepted.",
     body: Body::Batch(
-        "PublishEvents",
+        publish_events,
         r#"{"events":[{"event":"validation.completed","data":{"n":1}},{"event":"validation.failed","data":{"n":2}}]}"#,
     ),
     status: 202,
     answer: List(Kind::Event, "All events are accepted and on disk."),
-    errors: &[
-        Code::NotFound,
-        Code::BatchRequired,
-        Code::BatchTooMany,
-        Code::BatchInvalid,
-        Code::EventAccountRequired,
-        Code::EventTypeRequired,
-        Code::EventTypeUnknown,
-        Code::EventDataRequired,
-        Code::EventDataInvalid,
-        Code::EventTimestampInvalid,
-    ],
     guide: Some("idempotent-publishing"),
     related: &["publish_event", "list_events"],
     ..Description::BLANK
@@ -359,19 +301,12 @@ pub const CREATE_EVENT_TYPE: Description = Description {
     title: "Create an event type",
     about: "Adds a type to the catalog. With a JSON Schema, the `data` of its events is checked when they are published.",
     body: Body::Json(
-        "CreateEventType",
+        CreateEventType::schema,
         r#"{"name":"order.shipped","description":"An order has left the warehouse.","schema":{"type":"object","required":["order"],"properties":{"order":{"type":"string"}}},"example":{"order":"A-1042"}}"#,
     ),
     status: 201,
     answer: One(Kind::EventType, "The type is in the catalog."),
-    errors: &[
-        Code::TypeNameRequired,
-        Code::TypeNameInvalid,
-        Code::TypeDescriptionInvalid,
-        Code::TypeSchemaInvalid,
-        Code::TypeExampleInvalid,
-        Code::EventTypeExists,
-    ],
+    errors: &[Code::EventTypeExists],
     related: &["update_event_type", "list_event_types"],
     ..Description::BLANK
 };
@@ -381,9 +316,12 @@ pub const UPDATE_EVENT_TYPE: Description = Description {
     tag: Tag::EventTypes,
     title: "Update an event type",
     about: "Changes the description, schema or example of a type; what the body does not name stays. Events that were accepted before are not looked at again.",
-    body: Body::Json("UpdateEventType", r#"{"description":"An order has left the warehouse and is on its way."}"#),
+    body: Body::Json(
+        UpdateEventType::schema,
+        r#"{"description":"An order has left the warehouse and is on its way."}"#,
+    ),
     answer: One(Kind::EventType, "The type as it is now."),
-    errors: &[Code::TypeDescriptionInvalid, Code::TypeSchemaInvalid, Code::TypeExampleInvalid, Code::NoValidFields],
+    errors: &[Code::NoValidFields],
     related: &["list_event_types", "delete_event_type"],
     ..Description::BLANK
 };
@@ -414,10 +352,9 @@ pub const CREATE_ACCOUNT: Description = Description {
     tag: Tag::Accounts,
     title: "Create an account",
     about: "Makes an account: the owner of endpoints, events and keys. Usually one for each of your customers.",
-    body: Body::Json("NameAccount", r#"{"name":"Acme"}"#),
+    body: Body::Json(CreateAccount::schema, r#"{"name":"Acme"}"#),
     status: 201,
     answer: One(Kind::Account, "The account is made."),
-    errors: &[Code::NameRequired, Code::NameInvalid],
     guide: Some("production"),
     related: &["create_api_key", "list_accounts"],
     ..Description::BLANK
@@ -437,10 +374,10 @@ pub const UPDATE_ACCOUNT: Description = Description {
     id: "update_account",
     tag: Tag::Accounts,
     title: "Update an account",
-    about: "Changes the account's name, and how long its history is kept. The fields that the body does not name stay. Retention is the operator's to change: an account's own key changes the name only. What is older than a new retention goes within some minutes.",
-    body: Body::Json("UpdateAccount", r#"{"name":"Acme Inc."}"#),
+    about: "Changes the account's name, and how long its history is kept. The fields that the body does not name stay. All but the name is the operator's to change: an account's own key changes the name only. What is older than a new retention goes within some minutes.",
+    body: Body::Json(UpdateAccount::schema, r#"{"name":"Acme Inc."}"#),
     answer: One(Kind::Account, "The account as it is now."),
-    errors: &[Code::NoValidFields, Code::NameRequired, Code::NameInvalid, Code::RetentionInvalid],
+    errors: &[Code::NoValidFields],
     related: &["get_account"],
     ..Description::BLANK
 };
@@ -471,16 +408,10 @@ pub const CREATE_API_KEY: Description = Description {
     tag: Tag::ApiKeys,
     title: "Create an API key",
     about: "Makes a key that acts for the account. The answer shows the key exactly once; it is stored only as a hash. A key that is made with a key has no permission that its maker has not, and ends with its maker at the latest: a later or absent `expires_at` becomes the maker's. An account has at most 100 keys, or as many as the server's settings say.",
-    body: Body::Json("CreateApiKey", r#"{"name":"publisher","permissions":["events:create"]}"#),
+    body: Body::Json(CreateApiKey::schema, r#"{"name":"publisher","permissions":["events:create"]}"#),
     status: 201,
     answer: One(Kind::ApiKey, "The key is made. It is in this answer only."),
-    errors: &[
-        Code::NameInvalid,
-        Code::PermissionsRequired,
-        Code::PermissionInvalid,
-        Code::ExpiresAtInvalid,
-        Code::ApiKeyLimitReached,
-    ],
+    errors: &[Code::ApiKeyLimitReached],
     guide: Some("production"),
     related: &["delete_api_key", "list_api_keys"],
     ..Description::BLANK
@@ -513,10 +444,10 @@ pub const INVITE_USER: Description = Description {
     tag: Tag::Users,
     title: "Invite a user",
     about: "Makes a user and an invitation: an address where they set their password, shown in this answer only. It works once, for seven days. Send it to them; we send no mail.",
-    body: Body::Json("InviteUser", r#"{"email":"ana@example.com","role":"developer"}"#),
+    body: Body::Json(InviteUser::schema, r#"{"email":"ana@example.com","role":"developer"}"#),
     status: 201,
     answer: One(Kind::User, "The user is made. The invitation's address is in this answer only."),
-    errors: &[Code::EmailRequired, Code::EmailInvalid, Code::EmailTaken, Code::RoleInvalid],
+    errors: &[Code::EmailTaken],
     guide: Some("dashboard"),
     related: &["list_users", "renew_invitation"],
     ..Description::BLANK
@@ -537,9 +468,9 @@ pub const UPDATE_USER: Description = Description {
     tag: Tag::Users,
     title: "Change a user's role",
     about: "Gives a user another role, which holds from their next click on. The account's last owner stays one.",
-    body: Body::Json("UpdateUser", r#"{"role":"viewer"}"#),
+    body: Body::Json(UpdateUser::schema, r#"{"role":"viewer"}"#),
     answer: One(Kind::User, "The user with the new role."),
-    errors: &[Code::NoValidFields, Code::RoleInvalid, Code::LastOwner],
+    errors: &[Code::NoValidFields, Code::LastOwner],
     related: &["get_user", "delete_user"],
     ..Description::BLANK
 };
@@ -573,20 +504,11 @@ pub const CREATE_PORTAL_LINK: Description = Description {
     title: "Create a portal link",
     about: "Makes a short-lived address that opens the account's pages without a sign-in, with the permissions that you choose, under your name and in your colour. Hand it to a customer who is signed in with you, or show it in a frame of a site that `frame_origins` names. Whoever has the address is let in until it expires.",
     body: Body::Json(
-        "CreatePortalLink",
+        CreatePortalLink::schema,
         r##"{"permissions":["webhooks:read","webhooks:update"],"brand":"Example","color":"#0b5cad","frame_origins":["https://app.example.com"]}"##,
     ),
     status: 201,
     answer: One(Kind::PortalLink, "The address is in this answer only."),
-    errors: &[
-        Code::PermissionsRequired,
-        Code::PermissionInvalid,
-        Code::PortalPermissionInvalid,
-        Code::ExpiresInInvalid,
-        Code::BrandInvalid,
-        Code::ColorInvalid,
-        Code::FrameOriginsInvalid,
-    ],
     guide: Some("dashboard"),
     related: &["list_portal_links", "delete_portal_link"],
     ..Description::BLANK

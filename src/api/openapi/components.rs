@@ -3,29 +3,17 @@
 use serde_json::{Map, Value, json};
 use utoipa::PartialSchema;
 
-use super::{Kind, schemas};
+use super::{Kind, Route};
 use crate::api::error::Code;
 use crate::api::{accounts, audit, deliveries, event_types, events, portal, replays, statistics, users, webhooks};
 
 /// All of them, by name.
-pub(super) fn components() -> Map<String, Value> {
+pub(super) fn components(routes: &[Route]) -> Map<String, Value> {
     let mut components: Map<String, Value> =
         Kind::ALL.iter().map(|kind| (kind.names().0.to_owned(), kind.component())).collect();
+    let bodies = routes.iter().filter_map(|route| route.description.body.schema());
+    components.extend(bodies.map(|body| (body.name.to_owned(), body.component())));
     components.extend([
-        ("CreateWebhook".to_owned(), schema::<schemas::CreateWebhook>()),
-        ("UpdateWebhook".to_owned(), schema::<schemas::UpdateWebhook>()),
-        ("RegenerateSecret".to_owned(), schema::<schemas::RegenerateSecret>()),
-        ("ReplayEvents".to_owned(), schema::<schemas::ReplayEvents>()),
-        ("PublishEvent".to_owned(), schema::<schemas::PublishEvent>()),
-        ("PublishEvents".to_owned(), schema::<schemas::PublishEvents>()),
-        ("CreateEventType".to_owned(), schema::<schemas::CreateEventType>()),
-        ("UpdateEventType".to_owned(), schema::<schemas::UpdateEventType>()),
-        ("NameAccount".to_owned(), schema::<schemas::NameAccount>()),
-        ("UpdateAccount".to_owned(), schema::<schemas::UpdateAccount>()),
-        ("CreateApiKey".to_owned(), schema::<schemas::CreateApiKey>()),
-        ("InviteUser".to_owned(), schema::<schemas::InviteUser>()),
-        ("UpdateUser".to_owned(), schema::<schemas::UpdateUser>()),
-        ("CreatePortalLink".to_owned(), schema::<schemas::CreatePortalLink>()),
         ("Meta".to_owned(), meta(json!({}))),
         ("PageMeta".to_owned(), meta(json!({ "pagination": { "$ref": "#/components/schemas/Pagination" } }))),
         ("ErrorMeta".to_owned(), meta_of_errors()),

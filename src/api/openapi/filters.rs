@@ -29,6 +29,12 @@ pub const STATISTICS: &[(&str, &str)] = &[
     ("endpoint_id", "UUID of one endpoint; without it all of the account are counted."),
 ];
 
+/// Of the endpoints.
+pub const ENDPOINTS: &[(&str, &str)] = &[
+    ("external_id", "The endpoint that has this external id."),
+    ("metadata.<key>", "Those whose metadata has this string under the key. Of several keys all must hold."),
+];
+
 /// Of the audit log.
 pub const AUDIT_LOG: &[(&str, &str)] = &[
     ("action", "What was done, such as `webhook.updated`; several with commas."),

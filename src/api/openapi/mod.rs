@@ -16,6 +16,7 @@ use super::bodies::MAX_BATCH_BODY;
 use super::call::{Door, For};
 use super::error::{Code, Language};
 use super::export::MAX_ROWS;
+use super::fields::BodySchema;
 use crate::table::Format;
 
 /// What the server answered to each call's example, with ids, times and secrets replaced by fixed ones. The tests write
@@ -55,7 +56,7 @@ pub struct Description {
     pub answer: Shape,
     /// The filters that it takes, and what each is.
     pub filters: &'static [(&'static str, &'static str)],
-    /// Codes beside those that follow from the route.
+    /// Codes beside those that follow from the route and from the fields of the body.
     pub errors: &'static [Code],
     /// The guide that shows how to use it.
     pub guide: Option<&'static str>,
@@ -147,20 +148,30 @@ impl Tag {
     }
 }
 
-/// The body that a call takes. The texts are the name of its schema and an example; of an optional one, what the example with
-/// the body shows comes third.
+/// The body that a call takes: its fields, and an example as JSON text; of an optional one, what the example with the body
+/// shows comes third.
 #[derive(Clone, Copy, Debug)]
 pub enum Body {
     /// A call without one.
     None,
     /// JSON.
-    Json(&'static str, &'static str),
+    Json(fn() -> BodySchema, &'static str),
     /// JSON, or nothing. The first example of the call is without it.
-    Optional(&'static str, &'static str, &'static str),
+    Optional(fn() -> BodySchema, &'static str, &'static str),
     /// JSON or NDJSON, as large as a batch.
-    Batch(&'static str, &'static str),
+    Batch(fn() -> BodySchema, &'static str),
     /// None is needed; a JSON object is taken and ignored.
     Ignored,
+}
+
+impl Body {
+    /// Its fields, where it has some.
+    fn schema(self) -> Option<BodySchema> {
+        match self {
+            Self::Json(schema, _) | Self::Optional(schema, ..) | Self::Batch(schema, _) => Some(schema()),
+            Self::None | Self::Ignored => None,
+        }
+    }
 }
 
 /// What a success carries, and what it means.
@@ -239,7 +250,7 @@ pub fn document(routes: &[Route]) -> Value {
                 "scheme": "bearer",
                 "description": "An API key: a prefix (by default `mxcep_`) and 64 lowercase hex characters.",
             } },
-            "schemas": components::components(),
+            "schemas": components::components(routes),
         },
     })
 }
@@ -267,9 +278,15 @@ fn operation(route: &Route) -> Value {
     operation["responses"] = responses(route, &codes);
     operation["x-errors"] = codes
         .iter()
-        .map(|code| json!({ "status": code.status(), "code": code.name(), "detail": code.example(Language::English) }))
+        .map(|code| json!({ "status": code.status(), "code": code.name(), "detail": detail(route, *code) }))
         .collect();
     operation
+}
+
+/// The detail of a code as a call may answer it.
+fn detail(route: &Route, code: Code) -> String {
+    let fields = route.description.body.schema().map(|body| body.names()).unwrap_or_default();
+    code.example_of(Language::English, &fields)
 }
 
 /// Every code that a call can answer with, by status.
@@ -295,6 +312,7 @@ fn codes(route: &Route) -> Vec<Code> {
         codes.push(Code::InvalidFilter);
     }
     codes.extend(route.description.errors);
+    codes.extend(route.description.body.schema().into_iter().flat_map(|body| body.properties).flat_map(|p| p.codes));
     codes.sort_by_key(|code| (code.status(), Code::ALL.iter().position(|known| known == code)));
     codes.dedup();
     codes
@@ -308,11 +326,11 @@ fn parameters(route: &Route) -> Vec<Value> {
                 ("Id of the delivery: a decimal integer.", false)
             }
             _ if route.path.starts_with("/v1/webhooks/replays/") => ("UUID of the replay.", true),
-            (Tag::Webhooks | Tag::Deliveries, _) => ("UUID of the webhook endpoint.", true),
+            (Tag::Webhooks | Tag::Deliveries, _) => ("UUID of the webhook endpoint, or its `external_id`.", false),
             (Tag::Events, _) => ("UUID of the event.", true),
             (Tag::EventTypes, _) => ("Name of the event type.", false),
             (_, "key_id") => ("UUID of the key, not the key.", true),
-            _ => ("UUID of the account.", true),
+            _ => ("UUID of the account, or its `external_id`.", false),
         };
         let schema = if uuid { json!({ "type": "string", "format": "uuid" }) } else { json!({ "type": "string" }) };
         let parameter = json!({ "name": name, "in": "path", "required": true, "description": about, "schema": schema });
@@ -372,27 +390,28 @@ fn filter((name, about): &(&str, &str)) -> Value {
 }
 
 fn request_body(body: &Body) -> Option<Value> {
-    let schema = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+    let reference = |schema: fn() -> BodySchema| json!({ "$ref": format!("#/components/schemas/{}", schema().name) });
     let parsed = |example: &str| serde_json::from_str::<Value>(example).unwrap_or_default();
-    let content = |name: &str, example: &str| json!({ "schema": schema(name), "example": parsed(example) });
+    let content =
+        |schema: fn() -> BodySchema, example: &str| json!({ "schema": reference(schema), "example": parsed(example) });
     match *body {
         Body::None | Body::Ignored => None,
-        Body::Json(name, example) => {
-            Some(json!({ "required": true, "content": { "application/json": content(name, example) } }))
+        Body::Json(schema, example) => {
+            Some(json!({ "required": true, "content": { "application/json": content(schema, example) } }))
         }
-        Body::Optional(name, example, about) => {
+        Body::Optional(schema, example, about) => {
             let examples = json!({
                 "without": { "summary": "Without options", "value": {} },
                 "with": { "summary": about, "value": parsed(example) },
             });
-            let content = json!({ "schema": schema(name), "examples": examples });
+            let content = json!({ "schema": reference(schema), "examples": examples });
             Some(json!({ "required": false, "content": { "application/json": content } }))
         }
-        Body::Batch(name, example) => Some(json!({
+        Body::Batch(schema, example) => Some(json!({
             "required": true,
             "description": format!("Up to {} MiB.", MAX_BATCH_BODY >> 20),
             "content": {
-                "application/json": content(name, example),
+                "application/json": content(schema, example),
                 "application/x-ndjson": { "schema": {
                     "type": "string",
                     "description": "One event on each line, each a JSON object like the members of `events`.",
@@ -446,7 +465,7 @@ fn responses(route: &Route, codes: &[Code]) -> Value {
                 "x-codes": of_status.collect::<Vec<_>>(),
                 "content": { "application/json": {
                     "schema": { "$ref": "#/components/schemas/ErrorResponse" },
-                    "example": envelope(*code),
+                    "example": envelope(route, *code),
                 } },
             })
         });
@@ -455,8 +474,8 @@ fn responses(route: &Route, codes: &[Code]) -> Value {
 }
 
 /// An error's envelope as it would be answered.
-fn envelope(code: Code) -> Value {
-    let detail = code.example(Language::English);
+fn envelope(route: &Route, code: Code) -> Value {
+    let detail = detail(route, code);
     let mut meta = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "api_version": "v1",

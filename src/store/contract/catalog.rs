@@ -2,21 +2,26 @@
 
 use std::time::Duration;
 
-use crate::domain::account::{Account, AccountChange, ApiKey};
-use crate::domain::endpoint::{Endpoint, EndpointChange};
+use crate::domain::account::{Account, AccountChange, ApiKey, NewAccount};
+use crate::domain::endpoint::Endpoint;
 use crate::domain::event::EventType;
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, ApiKeyId, EndpointId};
 use crate::domain::permission::Permissions;
+use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
-use crate::store::{Keep, NewApiKey, NewEndpoint, Page, Paged, StoreError, WithKey, WithSecret};
+use crate::store::{Keep, NewApiKey, Page, Paged, StoreError, WithKey, WithSecret};
 
 role! {
     /// Accounts and API keys.
     pub trait Accounts {
-        /// Makes an account.
-        async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError>;
+        /// Makes an account. An external id that another account has is [`StoreError::ExternalIdTaken`].
+        async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError>;
 
-        /// Changes an account.
+        /// The id of the account that has this external id.
+        async fn account_named(&self, name: ExternalId) -> Result<AccountId, StoreError>;
+
+        /// Changes an account. An external id that another account has is [`StoreError::ExternalIdTaken`].
         async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError>;
 
         /// Deletes an account, its keys, users, portal links and endpoints at once, and the rest of what it owned in
@@ -76,11 +81,12 @@ role! {
 role! {
     /// Webhook endpoints and their secrets.
     pub trait Endpoints {
-        /// Registers an endpoint. Its secret is in this answer only.
+        /// Registers an endpoint. Its secret is in this answer only. An external id that another endpoint of the account
+        /// has is [`StoreError::ExternalIdTaken`].
         async fn create_endpoint(
             &self,
             owner: AccountId,
-            new: NewEndpoint,
+            settings: EndpointSettings,
             keep: Option<Keep<WithSecret<Endpoint>>>,
         ) -> Result<WithSecret<Endpoint>, StoreError>;
 
@@ -90,7 +96,11 @@ role! {
         /// One endpoint of the account.
         async fn endpoint(&self, owner: AccountId, id: EndpointId) -> Result<Endpoint, StoreError>;
 
-        /// Changes an endpoint.
+        /// The id of the account's endpoint that has this external id.
+        async fn endpoint_named(&self, owner: AccountId, name: ExternalId) -> Result<EndpointId, StoreError>;
+
+        /// Changes an endpoint. An external id that another endpoint of the account has is
+        /// [`StoreError::ExternalIdTaken`].
         async fn update_endpoint(
             &self,
             owner: AccountId,

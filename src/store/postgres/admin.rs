@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{GenericClient, Object, Transaction};
+use deadpool_postgres::{Object, Transaction};
 
 use super::Store;
 use super::catalog_rows::{
@@ -11,14 +11,15 @@ use super::catalog_rows::{
 use super::change_feed::{Change, write_change};
 use super::kept_answers::keep_effect;
 use super::sql::{count, execute, get, offset, one, rows, text};
-use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
+use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::EventType;
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointKey};
 use crate::domain::permission::Permissions;
-use crate::domain::retention::OwnRetention;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
+use crate::store::settings::of_account;
 use crate::store::shared::Deed;
 use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
 
@@ -26,18 +27,30 @@ use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, S
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Accounts for Store {
-    async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
-        let (id, name, now) = (AccountId::from_random(self.shared.random.array()), text(name), self.now());
+    async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+        let (id, name, now) = (AccountId::from_random(self.shared.random.array()), text(new.name), self.now());
+        let settings = of_account(new.metadata, "{}")?;
+        let external_id = new.external_id.as_ref().map(ExternalId::as_str);
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        let sql = "INSERT INTO accounts (id, name, created_at, updated_at) VALUES ($1, $2, $3, $3) RETURNING key";
-        let key = AccountKey(get(&one(&tx, sql, &[&id.0, &name, &now.as_millis()]).await?, "key")?);
-        let account = Account { id, key, name, retention: OwnRetention::default(), created_at: now, updated_at: now };
+        let sql = "INSERT INTO accounts (id, name, settings, external_id, created_at, updated_at) \
+                   VALUES ($1, $2, $3, $4, $5, $5)";
+        let statement = tx.prepare_cached(sql).await?;
+        let parameters: super::sql::Params<'_> = &[&id.0, &name, &settings, &external_id, &now.as_millis()];
+        tx.execute(&statement, parameters).await.map_err(taken)?;
+        let account = account(&tx, id).await?;
+        let key = account.key;
         self.audit(&tx, &Deed::of(key, Action::AccountCreated, id), now).await?;
         keep_effect(&tx, keep, &account, now).await?;
         write_change(&tx, Change::Account(key), now).await?;
         self.commit(tx).await?;
         Ok(account)
+    }
+
+    async fn account_named(&self, name: ExternalId) -> Result<AccountId, StoreError> {
+        let db = self.client_for(None).await?;
+        let sql = "SELECT id FROM accounts WHERE external_id = $1 AND deleted_at IS NULL";
+        Ok(AccountId(get(&one(&*db, sql, &[&name.as_str()]).await?, "id")?))
     }
 
     async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
@@ -49,12 +62,21 @@ impl Accounts for Store {
         let name = text(change.name.unwrap_or(found.name));
         let deliveries = change.deliveries.unwrap_or(own.deliveries).map(millis);
         let payloads = change.payloads.unwrap_or(own.payloads).map(millis);
-        let sql = "UPDATE accounts SET name = $2, retention_deliveries = $3, retention_payloads = $4, updated_at = $5 \
-                   WHERE key = $1";
-        execute(&tx, sql, &[&found.key.0, &name, &deliveries, &payloads, &now.as_millis()]).await?;
-        self.audit(&tx, &Deed::of(found.key, Action::AccountUpdated, id).with_fields(&fields), now).await?;
+        let key = found.key;
+        let stored = one(&tx, "SELECT settings FROM accounts WHERE key = $1", &[&key.0]).await?;
+        let settings = of_account(change.metadata.unwrap_or(found.metadata), get(&stored, "settings")?)?;
+        let external_id = change.external_id.unwrap_or(found.external_id);
+        let external_id = external_id.as_ref().map(ExternalId::as_str);
+        let sql = "UPDATE accounts SET name = $2, retention_deliveries = $3, retention_payloads = $4, settings = $5, \
+                   external_id = $6, updated_at = $7 WHERE key = $1";
+        let parameters: super::sql::Params<'_> =
+            &[&key.0, &name, &deliveries, &payloads, &settings, &external_id, &now.as_millis()];
+        let statement = tx.prepare_cached(sql).await?;
+        tx.execute(&statement, parameters).await.map_err(taken)?;
+        self.audit(&tx, &Deed::of(key, Action::AccountUpdated, id).with_fields(&fields), now).await?;
         let changed = account(&tx, id).await?;
-        tx.commit().await?;
+        write_change(&tx, Change::Account(key), now).await?;
+        self.commit(tx).await?;
         Ok(changed)
     }
 
@@ -271,6 +293,12 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Why an account was not written: another one may have its external id.
+fn taken(error: tokio_postgres::Error) -> StoreError {
+    let constraint = error.as_db_error().and_then(tokio_postgres::error::DbError::constraint);
+    if constraint == Some("accounts_external_id") { StoreError::ExternalIdTaken } else { error.into() }
 }
 
 /// Refuses to start with a master key that cannot open what is stored.

@@ -8,14 +8,16 @@ use tokio_postgres::Row;
 use super::sql::{corrupt, execute, get, number, one, row, rows, time, when};
 use crate::domain::account::{Account, ApiKey, KeyHash};
 use crate::domain::event::{EventType, INITIAL_TYPES};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::retention::OwnRetention;
 use crate::store::StoreError;
+use crate::store::settings::account_metadata;
 use crate::store::view::EventTypes;
 
-pub(super) const ACCOUNT_COLUMNS: &str =
-    "SELECT id, key, name, retention_deliveries, retention_payloads, created_at, updated_at FROM accounts";
+pub(super) const ACCOUNT_COLUMNS: &str = "SELECT id, key, name, retention_deliveries, retention_payloads, settings, \
+                                          external_id, created_at, updated_at FROM accounts";
 
 pub(super) const API_KEY_COLUMNS: &str = "SELECT k.id, k.account, k.hash, k.name, k.permissions, k.hint, k.expires_at, \
                                k.last_used_at, k.created_at, a.id AS account_id FROM api_keys k \
@@ -48,6 +50,8 @@ pub(super) fn account_from_row(row: &Row) -> Result<Account, StoreError> {
         key: AccountKey(get(row, "key")?),
         name: get(row, "name")?,
         retention: own_retention(row)?,
+        metadata: account_metadata(get(row, "settings")?)?,
+        external_id: get::<Option<String>>(row, "external_id")?.map(ExternalId::stored),
         created_at: when(row, "created_at")?,
         updated_at: when(row, "updated_at")?,
     })

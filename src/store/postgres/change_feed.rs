@@ -29,6 +29,7 @@ use super::positions::Positions;
 use super::sql::{corrupt, execute, get, one, parsed, rows, time};
 use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointStatus;
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
@@ -36,7 +37,7 @@ use crate::store::StoreError;
 use crate::store::inbox::Nudge;
 use crate::store::shared::{Shared, StoredEndpoint};
 use crate::store::values::Target;
-use crate::store::view::{View, Whole};
+use crate::store::view::{KnownAccounts, View, Whole};
 
 /// Between two looks, should no notification come.
 const EVERY: Duration = Duration::from_millis(250);
@@ -287,15 +288,18 @@ impl ChangeFeed {
             after = last.id;
             keys.extend(piece);
         }
-        let mut accounts = HashMap::default();
-        let sql = "SELECT key, id FROM accounts WHERE deleted_at IS NULL AND key > $1 ORDER BY key LIMIT $2";
+        let (mut accounts, mut shown) = (HashMap::default(), KnownAccounts::default());
+        let sql = "SELECT key, id, external_id FROM accounts WHERE deleted_at IS NULL AND key > $1 \
+                   ORDER BY key LIMIT $2";
         let mut after = 0i64;
         loop {
             let piece = super::time_limit::in_time(async { rows(db, sql, &[&after, &PIECE]).await }).await?;
             let Some(last) = piece.last() else { break };
             after = get(last, "key")?;
             for row in &piece {
-                accounts.insert(AccountKey(get(row, "key")?), AccountId(get(row, "id")?));
+                let (id, external_id) = named_account(row)?;
+                accounts.insert(AccountKey(get(row, "key")?), id);
+                shown.add(id, external_id);
             }
         }
         let mut endpoints = HashMap::default();
@@ -313,7 +317,7 @@ impl ChangeFeed {
         self.view.show(Whole {
             endpoints,
             types: Arc::new(super::time_limit::in_time(super::catalog_rows::event_types(db)).await?),
-            accounts: accounts.values().copied().collect(),
+            accounts: shown,
             keys: keys.iter().map(|(hash, key)| (*hash, Arc::new(key.clone()))).collect(),
         });
         known.hashes = keys.into_iter().map(|(hash, key)| (key.id, hash)).collect();
@@ -370,19 +374,19 @@ impl ChangeFeed {
 
     async fn apply_accounts(&self, db: &Object, known: &mut Known, keys: Vec<i64>) -> Result<(), StoreError> {
         let mut found = HashMap::default();
-        let sql = "SELECT key, id FROM accounts WHERE key = ANY($1) AND deleted_at IS NULL";
+        let sql = "SELECT key, id, external_id FROM accounts WHERE key = ANY($1) AND deleted_at IS NULL";
         for row in rows(db, sql, &[&keys]).await? {
-            found.insert(AccountKey(get(&row, "key")?), AccountId(get(&row, "id")?));
+            found.insert(AccountKey(get(&row, "key")?), named_account(&row)?);
         }
         for key in keys.into_iter().map(AccountKey) {
-            match found.get(&key) {
-                Some(id) => {
-                    known.accounts.insert(key, *id);
-                    self.view.show_account(*id, true);
+            match found.remove(&key) {
+                Some((id, external_id)) => {
+                    known.accounts.insert(key, id);
+                    self.view.show_account(id, external_id);
                 }
                 None => {
                     if let Some(id) = known.accounts.remove(&key) {
-                        self.view.show_account(id, false);
+                        self.view.forget_account(id);
                     }
                 }
             }
@@ -478,6 +482,11 @@ async fn latest_change(db: &impl GenericClient) -> Result<Latest, StoreError> {
                WHERE s.name = 'generation'";
     let found = one(db, sql, &[]).await?;
     Ok(Latest { generation: get(&found, "value")?, nonce: get(&found, "nonce")? })
+}
+
+fn named_account(row: &Row) -> Result<(AccountId, Option<ExternalId>), StoreError> {
+    let external_id: Option<String> = get(row, "external_id")?;
+    Ok((AccountId(get(row, "id")?), external_id.map(ExternalId::stored)))
 }
 
 /// Reads these endpoints with their secrets.

@@ -12,29 +12,32 @@ use super::kept_answers::keep_effect;
 use super::sql::{count, execute, get, one, parsed, rows, text, time, when, whole};
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
-use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointHealth, EndpointStatus, Ordering};
+use crate::domain::endpoint::{Endpoint, EndpointHealth, EndpointStatus};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
+use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
 use crate::store::operational_events::About;
-use crate::store::shared::{Deed, words};
-use crate::store::{Endpoints, Keep, NewEndpoint, StoreError, WithSecret};
+use crate::store::settings::SettingsColumns;
+use crate::store::shared::Deed;
+use crate::store::{Endpoints, Keep, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
-const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, e.status, \
-                       e.consecutive_failures, e.failing_since, e.created_at, e.updated_at, (SELECT s.hint \
-                       FROM endpoint_secrets s WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, \
-                       greatest((SELECT max(c.last_delivery_at) FROM counters c WHERE c.account = e.account \
-                       AND c.endpoint = e.key), (SELECT max(c.last_delivery_at) FROM counter_deltas c \
-                       WHERE c.account = e.account AND c.endpoint = e.key AND c.seq > (SELECT value FROM settings \
-                       WHERE name = 'counters_folded_to'))) AS last_delivery_at FROM endpoints e \
-                       WHERE e.deleted_at IS NULL";
+const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, \
+                       e.settings, e.external_id, e.status, e.consecutive_failures, \
+                       e.failing_since, e.created_at, e.updated_at, (SELECT s.hint FROM endpoint_secrets s \
+                       WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, \
+                       greatest((SELECT max(c.last_delivery_at) FROM counters c WHERE c.account = e.account AND c.endpoint = e.key), \
+                       (SELECT max(c.last_delivery_at) FROM counter_deltas c \
+                       WHERE c.account = e.account AND c.endpoint = e.key AND c.seq > (SELECT value FROM settings WHERE name = 'counters_folded_to'))) AS last_delivery_at \
+                       FROM endpoints e WHERE e.deleted_at IS NULL";
 
 impl Endpoints for Store {
     async fn create_endpoint(
         &self,
         owner: AccountId,
-        new: NewEndpoint,
+        settings: EndpointSettings,
         keep: Option<Keep<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let now = self.now();
@@ -47,7 +50,7 @@ impl Endpoints for Store {
         if count(&tx, sql, &[&account.key.0]).await? >= u64::from(limit) {
             return Err(StoreError::LimitReached(limit));
         }
-        let made = self.insert_endpoint(&tx, &account, new, now).await?;
+        let made = self.insert_endpoint(&tx, &account, settings, now).await?;
         self.audit(&tx, &Deed::of(account.key, Action::WebhookCreated, made.resource.id), now).await?;
         keep_effect(&tx, keep, &made, now).await?;
         write_change(&tx, Change::Endpoint(made.resource.key), now).await?;
@@ -66,6 +69,13 @@ impl Endpoints for Store {
         find(&*self.client_for(Some(owner)).await?, owner, id).await
     }
 
+    async fn endpoint_named(&self, owner: AccountId, name: ExternalId) -> Result<EndpointId, StoreError> {
+        let db = self.client_for(Some(owner)).await?;
+        let sql = "SELECT e.id FROM endpoints e JOIN accounts a ON a.key = e.account WHERE a.id = $1 \
+                   AND a.deleted_at IS NULL AND e.external_id = $2 AND e.deleted_at IS NULL";
+        Ok(EndpointId(get(&one(&*db, sql, &[&owner.0, &name.as_str()]).await?, "id")?))
+    }
+
     async fn update_endpoint(
         &self,
         owner: AccountId,
@@ -79,26 +89,31 @@ impl Endpoints for Store {
         let deed = Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields());
         let status = change.status.unwrap_or(endpoint.health.status);
         let cleared = change.status == Some(EndpointStatus::Active);
-        let (url, events) = (change.url.unwrap_or(endpoint.url), change.events.unwrap_or(endpoint.events));
-        let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, ordering = \
-                   $8::bigint, consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
-                   failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, updated_at = \
-                   $7 WHERE key = $1";
-        let description = change.description.unwrap_or(endpoint.description).map(text);
+        let stored: String =
+            get(&one(&tx, "SELECT settings FROM endpoints WHERE key = $1", &[&endpoint.key.0]).await?, "settings")?;
+        let settings = change.applied_to(endpoint.settings);
+        subscribe(&tx, endpoint.account, endpoint.key, &settings.events).await?;
+        let columns = SettingsColumns::of(settings, &stored)?;
+        let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, \
+                   ordering = $8::bigint, settings = $9, external_id = $10, \
+                   consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
+                   failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, updated_at = $7 \
+                   WHERE key = $1";
         let key = endpoint.key;
-        let ordering = change.ordering.unwrap_or(endpoint.ordering);
         let parameters: super::sql::Params<'_> = &[
             &key.0,
-            &url,
-            &events.join(" "),
-            &description,
+            &columns.url,
+            &columns.events,
+            &columns.description.map(text),
             &status.to_column(),
             &cleared,
             &now.as_millis(),
-            &ordering.to_column(),
+            &columns.ordering,
+            &columns.settings,
+            &columns.external_id,
         ];
-        execute(&tx, sql, parameters).await?;
-        subscribe(&tx, endpoint.account, key, &events).await?;
+        let statement = tx.prepare_cached(sql).await?;
+        tx.execute(&statement, parameters).await.map_err(taken)?;
         let changed = find(&tx, owner, id).await?;
         self.audit(&tx, &deed, now).await?;
         let notice = about(&changed).status(endpoint.health.status, status);
@@ -177,18 +192,28 @@ impl Store {
         &self,
         tx: &Transaction<'_>,
         account: &Account,
-        new: NewEndpoint,
+        settings: EndpointSettings,
         now: Timestamp,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let id = EndpointId::from_random(self.shared.random.array());
-        let sql = "INSERT INTO endpoints (id, account, url, events, description, created_at, updated_at, ordering) \
-                   VALUES ($1, $2, $3, $4, $5, $6, $6, $7::bigint) RETURNING key";
-        let (url, events, description) = (new.url.as_str(), new.events.join(" "), new.description.map(text));
-        let ordering = new.ordering.to_column();
-        let parameters: super::sql::Params<'_> =
-            &[&id.0, &account.key.0, &url, &events, &description, &now.as_millis(), &ordering];
-        let key = EndpointKey(get(&one(tx, sql, parameters).await?, "key")?);
-        subscribe(tx, account.key, key, &new.events).await?;
+        let sql = "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, \
+                   created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $9, $9) RETURNING key";
+        let events = settings.events.clone();
+        let columns = SettingsColumns::of(settings, "{}")?;
+        let parameters: super::sql::Params<'_> = &[
+            &id.0,
+            &account.key.0,
+            &columns.url,
+            &columns.events,
+            &columns.description.map(text),
+            &columns.ordering,
+            &columns.settings,
+            &columns.external_id,
+            &now.as_millis(),
+        ];
+        let statement = tx.prepare_cached(sql).await?;
+        let key = EndpointKey(get(&tx.query_one(&statement, parameters).await.map_err(taken)?, "key")?);
+        subscribe(tx, account.key, key, &events).await?;
         let secret = self.add_secret(tx, key, id).await?;
         Ok(WithSecret { resource: find(tx, account.id, id).await?, secret })
     }
@@ -203,9 +228,15 @@ impl Store {
     }
 }
 
+/// Why an endpoint was not written: another one of the account may have its external id.
+fn taken(error: tokio_postgres::Error) -> StoreError {
+    let constraint = error.as_db_error().and_then(tokio_postgres::error::DbError::constraint);
+    if constraint == Some("endpoints_external_id") { StoreError::ExternalIdTaken } else { error.into() }
+}
+
 /// The endpoint, for an operational event.
 fn about(endpoint: &Endpoint) -> About {
-    About { account: endpoint.account, key: endpoint.key, id: endpoint.id, url: endpoint.url.clone() }
+    About { account: endpoint.account, key: endpoint.key, id: endpoint.id, url: endpoint.settings.url.clone() }
 }
 
 /// The types that an endpoint subscribes to, from here on.
@@ -268,15 +299,24 @@ async fn find_locked(tx: &Transaction<'_>, owner: AccountId, id: EndpointId) -> 
     find(tx, owner, id).await
 }
 
+fn settings(row: &Row) -> Result<EndpointSettings, StoreError> {
+    let columns = SettingsColumns {
+        url: get(row, "url")?,
+        events: get(row, "events")?,
+        description: get(row, "description")?,
+        ordering: whole(row, "ordering")?,
+        external_id: get(row, "external_id")?,
+        settings: get(row, "settings")?,
+    };
+    columns.read()
+}
+
 fn endpoint_from_row(row: &Row) -> Result<Endpoint, StoreError> {
     Ok(Endpoint {
         id: EndpointId(get(row, "id")?),
         key: EndpointKey(get(row, "key")?),
         account: AccountKey(get(row, "account")?),
-        url: get(row, "url")?,
-        events: words(get(row, "events")?),
-        description: get(row, "description")?,
-        ordering: parsed(row, "ordering", Ordering::from_column)?,
+        settings: settings(row)?,
         health: health(row)?,
         last_delivery_at: time(row, "last_delivery_at")?,
         secret_hint: get(row, "hint")?,

@@ -49,6 +49,11 @@ pub(super) const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/postgres/0015_portal_links.sql"),
         minimum: 0,
     },
+    Migration {
+        name: "0016_settings",
+        sql: include_str!("../../../migrations/postgres/0016_settings.sql"),
+        minimum: 0,
+    },
 ];
 
 /// Stands between two steps of a migration's file, on a line of its own.

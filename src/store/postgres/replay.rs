@@ -200,7 +200,7 @@ impl Replays for Store {
         let endpoint = find(&db, owner, id).await?;
         let sql = "SELECT count(*) AS count, min(event) AS oldest FROM missed \
                    WHERE account = $1 AND endpoint = $2 AND type = ANY($3)";
-        let found = one(&db, sql, &[&endpoint.account.0, &endpoint.key.0, &endpoint.events]).await?;
+        let found = one(&db, sql, &[&endpoint.account.0, &endpoint.key.0, &endpoint.settings.events]).await?;
         let oldest: Option<i64> = get(&found, "oldest")?;
         Ok(Missed {
             count: get::<i64>(&found, "count")?.max(0).unsigned_abs(),
@@ -332,7 +332,7 @@ async fn asked_for(
         key: 0,
         endpoint: endpoint.key,
         account: endpoint.account.0,
-        types: endpoint.events,
+        types: endpoint.settings.events,
         selection: new.selection,
         status: ReplayStatus::Pending,
         first,

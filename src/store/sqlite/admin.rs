@@ -8,34 +8,47 @@ use super::Store;
 use super::catalog_rows::{API_KEY_COLUMNS, account, account_from_row, api_key, api_key_from_row};
 use super::columns::{count, sql_offset, uuid};
 use super::tx::Tx;
-use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, PlainKey};
+use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
-use crate::domain::retention::OwnRetention;
 use crate::domain::secret::Keyring;
 use crate::domain::time::Timestamp;
+use crate::store::settings::of_account;
 use crate::store::shared::Deed;
 use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
 
 impl Accounts for Store {
-    async fn create_account(&self, name: String, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+    async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
                 let id = AccountId::from_random(tx.shared.random.array());
-                let sql = "INSERT INTO accounts (id, name, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)";
-                tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), name, tx.now.as_millis()])?;
+                let external_id = new.external_id.as_ref().map(ExternalId::as_str);
+                is_external_id_free(tx.db, external_id, None)?;
+                let settings = of_account(new.metadata, "{}")?;
+                let sql = "INSERT INTO accounts (id, name, settings, external_id, created_at, updated_at) \
+                           VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
+                let now = tx.now.as_millis();
+                tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), new.name, settings, external_id, now])?;
                 let key = AccountKey(tx.db.last_insert_rowid());
                 tx.cache.touch_account(key);
-                let retention = OwnRetention::default();
-                let account = Account { id, key, name, retention, created_at: tx.now, updated_at: tx.now };
+                let account = account(tx.db, id)?;
                 tx.audit(&origin, &Deed::of(key, Action::AccountCreated, id))?;
                 tx.keep(keep, &account)?;
                 Ok(account)
             })
             .await
+    }
+
+    async fn account_named(&self, name: ExternalId) -> Result<AccountId, StoreError> {
+        self.read(None, move |db| {
+            let sql = "SELECT id FROM accounts WHERE external_id = ?1 AND deleted_at IS NULL";
+            Ok(db.prepare_cached(sql)?.query_row([name.as_str()], |row| Ok(AccountId(uuid(row, "id")?)))?)
+        })
+        .await
     }
 
     async fn update_account(&self, id: AccountId, change: AccountChange) -> Result<Account, StoreError> {
@@ -45,15 +58,23 @@ impl Accounts for Store {
                 let found = account(tx.db, id)?;
                 let fields = change.fields();
                 let own = found.retention;
+                let external_id = change.external_id.unwrap_or(found.external_id);
+                let external_id = external_id.as_ref().map(ExternalId::as_str);
+                is_external_id_free(tx.db, external_id, Some(found.key))?;
+                let sql = "SELECT settings FROM accounts WHERE key = ?1";
+                let stored: String = tx.db.prepare_cached(sql)?.query_row([found.key.0], |row| row.get(0))?;
                 let sql = "UPDATE accounts SET name = ?2, retention_deliveries = ?3, retention_payloads = ?4, \
-                           updated_at = ?5 WHERE key = ?1";
+                           settings = ?5, external_id = ?6, updated_at = ?7 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![
                     found.key.0,
                     change.name.unwrap_or(found.name),
                     change.deliveries.unwrap_or(own.deliveries).map(millis),
                     change.payloads.unwrap_or(own.payloads).map(millis),
+                    of_account(change.metadata.unwrap_or(found.metadata), &stored)?,
+                    external_id,
                     tx.now.as_millis(),
                 ])?;
+                tx.cache.touch_account(found.key);
                 tx.audit(&origin, &Deed::of(found.key, Action::AccountUpdated, id).with_fields(&fields))?;
                 account(tx.db, id)
             })
@@ -276,6 +297,13 @@ pub(super) fn add_initial_event_types(db: &Connection, now: Timestamp) -> rusqli
         )?;
     }
     Ok(())
+}
+
+/// Refuses an external id that an account has, other than this one.
+fn is_external_id_free(db: &Connection, external_id: Option<&str>, own: Option<AccountKey>) -> Result<(), StoreError> {
+    let sql = "SELECT 1 FROM accounts WHERE external_id = ?1 AND deleted_at IS NULL AND key IS NOT ?2";
+    let is_taken = db.prepare_cached(sql)?.exists(params![external_id, own.map(|key| key.0)])?;
+    if is_taken { Err(StoreError::ExternalIdTaken) } else { Ok(()) }
 }
 
 /// Refuses to start with a master key that cannot open what is stored.

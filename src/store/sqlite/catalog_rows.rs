@@ -4,14 +4,16 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row};
 
-use super::columns::{time, uuid};
+use super::columns::{time, unreadable, uuid};
 use crate::domain::account::{Account, ApiKey, KeyHash};
 use crate::domain::event::EventType;
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::retention::OwnRetention;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
+use crate::store::settings::account_metadata;
 use crate::store::view::EventTypes;
 
 pub(super) fn account(db: &Connection, id: AccountId) -> Result<Account, StoreError> {
@@ -25,6 +27,8 @@ pub(super) fn account_from_row(row: &Row<'_>) -> rusqlite::Result<Account> {
         key: AccountKey(row.get("key")?),
         name: row.get("name")?,
         retention: own_retention(row)?,
+        metadata: account_metadata(&row.get::<_, String>("settings")?).map_err(unreadable)?,
+        external_id: row.get::<_, Option<String>>("external_id")?.map(ExternalId::stored),
         created_at: Timestamp::from_millis(row.get("created_at")?),
         updated_at: Timestamp::from_millis(row.get("updated_at")?),
     })

@@ -34,6 +34,13 @@ pub(super) fn parsed<T, C: rusqlite::types::FromSql>(
     })
 }
 
+/// An error of a row that this program cannot read, where SQLite's own errors are returned.
+pub(super) fn unreadable(error: StoreError) -> rusqlite::Error {
+    let reason = if let StoreError::Corrupt(reason) = error { reason } else { error.to_string() };
+    // A column of no number: the reason names it.
+    rusqlite::Error::FromSqlConversionFailure(usize::MAX, rusqlite::types::Type::Text, reason.into())
+}
+
 pub(super) fn health(row: &Row<'_>) -> rusqlite::Result<EndpointHealth> {
     Ok(EndpointHealth {
         status: parsed(row, "status", EndpointStatus::from_column)?,

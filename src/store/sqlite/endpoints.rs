@@ -6,17 +6,20 @@ use rusqlite::{Connection, Row, params};
 
 use super::Store;
 use super::catalog_rows::account;
-use super::columns::{health, parsed, time, uuid};
+use super::columns::{health, time, unreadable, uuid};
 use super::tx::Tx;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
-use crate::domain::endpoint::{Endpoint, EndpointChange, EndpointStatus, Ordering};
+use crate::domain::endpoint::{Endpoint, EndpointStatus};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
+use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
 use crate::store::operational_events::About;
-use crate::store::shared::{Deed, words};
-use crate::store::{Endpoints, Keep, NewEndpoint, StoreError, WithSecret};
+use crate::store::settings::SettingsColumns;
+use crate::store::shared::Deed;
+use crate::store::{Endpoints, Keep, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
@@ -27,7 +30,7 @@ impl Endpoints for Store {
     async fn create_endpoint(
         &self,
         owner: AccountId,
-        new: NewEndpoint,
+        settings: EndpointSettings,
         keep: Option<Keep<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let origin = self.origin.clone();
@@ -40,7 +43,7 @@ impl Endpoints for Store {
                 if existing >= limit {
                     return Err(StoreError::LimitReached(limit));
                 }
-                let made = insert(tx, &account, new)?;
+                let made = insert(tx, &account, settings)?;
                 tx.audit(&origin, &Deed::of(account.key, Action::WebhookCreated, made.resource.id))?;
                 tx.keep(keep, &made)?;
                 Ok(made)
@@ -62,6 +65,16 @@ impl Endpoints for Store {
         self.read(Some(owner), move |db| find(db, owner, id)).await
     }
 
+    async fn endpoint_named(&self, owner: AccountId, name: ExternalId) -> Result<EndpointId, StoreError> {
+        self.read(Some(owner), move |db| {
+            let sql = "SELECT e.id FROM endpoints e JOIN accounts a ON a.key = e.account WHERE a.id = ?1 \
+                       AND a.deleted_at IS NULL AND e.external_id = ?2 AND e.deleted_at IS NULL";
+            let parameters = params![owner.0.as_bytes(), name.as_str()];
+            Ok(db.prepare_cached(sql)?.query_row(parameters, |row| Ok(EndpointId(uuid(row, "id")?)))?)
+        })
+        .await
+    }
+
     async fn update_endpoint(
         &self,
         owner: AccountId,
@@ -76,23 +89,28 @@ impl Endpoints for Store {
                     &origin,
                     &Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields()),
                 )?;
-                let status = change.status.unwrap_or(endpoint.health.status);
-                let description = change.description.unwrap_or(endpoint.description);
+                let (named, before) = (change.status, endpoint.health.status);
+                let status = named.unwrap_or(before);
+                let stored = stored_settings(tx.db, endpoint.key)?;
+                let columns = SettingsColumns::of(change.applied_to(endpoint.settings), &stored)?;
+                is_external_id_free(tx.db, endpoint.account, columns.external_id.as_deref(), Some(endpoint.key))?;
                 tx.db
                     .prepare_cached(
-                        "UPDATE endpoints SET url = ?2, events = ?3, description = ?4, status = ?5, ordering = ?7, \
-                         version = version + 1, updated_at = ?6 WHERE key = ?1",
+                        "UPDATE endpoints SET url = ?2, events = ?3, description = ?4, ordering = ?5, settings = ?6, \
+                         external_id = ?7, status = ?8, version = version + 1, updated_at = ?9 WHERE key = ?1",
                     )?
                     .execute(params![
                         endpoint.key.0,
-                        change.url.unwrap_or(endpoint.url),
-                        change.events.unwrap_or(endpoint.events).join(" "),
-                        description,
+                        columns.url,
+                        columns.events,
+                        columns.description,
+                        columns.ordering,
+                        columns.settings,
+                        columns.external_id,
                         status.to_column(),
                         tx.now.as_millis(),
-                        change.ordering.unwrap_or(endpoint.ordering).to_column(),
                     ])?;
-                if change.status == Some(EndpointStatus::Active) {
+                if named == Some(EndpointStatus::Active) {
                     let sql = "UPDATE endpoint_counters SET consecutive_failures = 0, failing_since = NULL \
                                WHERE endpoint = ?1";
                     tx.db.prepare_cached(sql)?.execute([endpoint.key.0])?;
@@ -103,7 +121,7 @@ impl Endpoints for Store {
                     tx.after.due.push((endpoint.key, tx.now));
                 }
                 let changed = find(tx.db, owner, id)?;
-                if let Some(notice) = about(&changed).status(endpoint.health.status, status) {
+                if let Some(notice) = about(&changed).status(before, status) {
                     tx.announce(&notice)?;
                 }
                 Ok(changed)
@@ -185,24 +203,28 @@ impl Store {
 
 /// The endpoint, for an operational event.
 fn about(endpoint: &Endpoint) -> About {
-    About { account: endpoint.account, key: endpoint.key, id: endpoint.id, url: endpoint.url.clone() }
+    About { account: endpoint.account, key: endpoint.key, id: endpoint.id, url: endpoint.settings.url.clone() }
 }
 
-fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSecret<Endpoint>, StoreError> {
+fn insert(tx: &mut Tx<'_>, account: &Account, settings: EndpointSettings) -> Result<WithSecret<Endpoint>, StoreError> {
     let id = EndpointId::from_random(tx.shared.random.array());
+    let columns = SettingsColumns::of(settings, "{}")?;
+    is_external_id_free(tx.db, account.key, columns.external_id.as_deref(), None)?;
     tx.db
         .prepare_cached(
-            "INSERT INTO endpoints (id, account, url, events, description, created_at, updated_at, ordering) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6, ?7)",
+            "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, \
+             created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)",
         )?
         .execute(params![
             id.0.as_bytes(),
             account.key.0,
-            new.url.as_str(),
-            new.events.join(" "),
-            new.description,
+            columns.url,
+            columns.events,
+            columns.description,
+            columns.ordering,
+            columns.settings,
+            columns.external_id,
             tx.now.as_millis(),
-            new.ordering.to_column(),
         ])?;
     let key = EndpointKey(tx.db.last_insert_rowid());
     tx.db.prepare_cached("INSERT INTO endpoint_counters (endpoint) VALUES (?1)")?.execute([key.0])?;
@@ -264,15 +286,42 @@ pub(super) fn find(db: &Connection, owner: AccountId, id: EndpointId) -> Result<
     Ok(found)
 }
 
+/// Refuses an external id that an endpoint of the account has, other than this one.
+fn is_external_id_free(
+    db: &Connection,
+    account: AccountKey,
+    external_id: Option<&str>,
+    own: Option<EndpointKey>,
+) -> Result<(), StoreError> {
+    let sql =
+        "SELECT 1 FROM endpoints WHERE account = ?1 AND external_id = ?2 AND deleted_at IS NULL AND key IS NOT ?3";
+    let is_taken = db.prepare_cached(sql)?.exists(params![account.0, external_id, own.map(|key| key.0)])?;
+    if is_taken { Err(StoreError::ExternalIdTaken) } else { Ok(()) }
+}
+
+fn stored_settings(db: &Connection, key: EndpointKey) -> Result<String, StoreError> {
+    let sql = "SELECT settings FROM endpoints WHERE key = ?1";
+    Ok(db.prepare_cached(sql)?.query_row([key.0], |row| row.get(0))?)
+}
+
+fn settings(row: &Row<'_>) -> rusqlite::Result<EndpointSettings> {
+    let columns = SettingsColumns {
+        url: row.get("url")?,
+        events: row.get("events")?,
+        description: row.get("description")?,
+        ordering: row.get("ordering")?,
+        external_id: row.get("external_id")?,
+        settings: row.get("settings")?,
+    };
+    columns.read().map_err(unreadable)
+}
+
 fn endpoint_from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
     Ok(Endpoint {
         id: EndpointId(uuid(row, "id")?),
         key: EndpointKey(row.get("key")?),
         account: AccountKey(row.get("account")?),
-        url: row.get("url")?,
-        events: words(&row.get::<_, String>("events")?),
-        description: row.get("description")?,
-        ordering: parsed(row, "ordering", Ordering::from_column)?,
+        settings: settings(row)?,
         health: health(row)?,
         last_delivery_at: time(row, "last_delivery_at")?,
         secret_hint: row.get("hint")?,

@@ -15,14 +15,15 @@ use crate::domain::delivery::Outcome;
 use crate::domain::endpoint;
 use crate::domain::event::{NewEvent, message};
 use crate::domain::id::{AccountId, DeliveryId, EndpointKey};
+use crate::domain::settings::EndpointSettings;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::store::inbox::{Inbox, Leased, Nudge};
 use crate::store::keys::KeySource;
 use crate::store::{
-    Accounts, Database, Dispatch, Endpoints, Intake, Isolation, Log, NewEndpoint, OpenError, OpenOptions, Page,
-    Settlement, StoreError,
+    Accounts, Database, Dispatch, Endpoints, Intake, Isolation, Log, OpenError, OpenOptions, Page, Settlement,
+    StoreError,
 };
 
 const EVENT: &str = "validation.completed";
@@ -62,7 +63,7 @@ impl Fixture {
         let store = Store::open_on(|path| with_fuse(path, armed), &path, options).expect("opens");
         let account = store.create_account("a".into(), None).await.expect("an account").id;
         let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-        let new = NewEndpoint { url, events: vec![EVENT.into()], description: None, ordering };
+        let new = EndpointSettings { ordering, ..EndpointSettings::new(&url, vec![EVENT.into()]) };
         store.create_endpoint(account, new, None).await.expect("an endpoint");
         Self { store, nudges, inbox, fuse, account, _folder: folder }
     }

@@ -51,6 +51,7 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../../migrations/sqlite/0015_portal_links.sql"),
         minimum: 0,
     },
+    Migration { name: "0016_settings", sql: include_str!("../../../migrations/sqlite/0016_settings.sql"), minimum: 0 },
 ];
 
 impl Migration {

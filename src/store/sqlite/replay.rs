@@ -198,7 +198,7 @@ impl Replays for Store {
             let snapshot = db.unchecked_transaction()?;
             let endpoint = find(&snapshot, owner, id)?;
             let (times, mut missed) = (id_times::read(&snapshot)?, Missed { count: 0, oldest_at: None });
-            for event_type in endpoint.events {
+            for event_type in endpoint.settings.events {
                 let sql = "SELECT COUNT(*), MIN(event) FROM missed WHERE endpoint = ?1 AND type = ?2";
                 let (count, oldest) =
                     snapshot.prepare_cached(sql)?.query_row(params![endpoint.key.0, event_type], |row| {
@@ -275,7 +275,7 @@ fn asked_for(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) 
         key: 0,
         endpoint: endpoint.key,
         account: endpoint.account.0,
-        types: endpoint.events,
+        types: endpoint.settings.events,
         selection: new.selection,
         status: ReplayStatus::Pending,
         first,

@@ -11,12 +11,13 @@ use rusqlite::{Connection, Row, params};
 use super::columns::{health, parsed, time, uuid};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
+use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
 use crate::store::inbox::MemoryUse;
 use crate::store::shared::{Shared, StoredEndpoint, words};
-use crate::store::view::{EventTypes, View, Whole};
+use crate::store::view::{EventTypes, KnownAccounts, View, Whole};
 use crate::store::{StoreError, Target};
 
 /// An endpoint on the writer's thread.
@@ -49,6 +50,7 @@ impl EndpointRow {
 
 struct AccountRow {
     id: AccountId,
+    external_id: Option<ExternalId>,
     events_added: i64,
     /// Active endpoints by event type.
     subscribers: Subscribers,
@@ -72,7 +74,8 @@ enum Change {
     Endpoint(EndpointKey, Option<Arc<Target>>),
     ApiKey(KeyHash, Option<Arc<ApiKey>>),
     EventTypes(Arc<EventTypes>),
-    Account(AccountId, bool),
+    Account(AccountId, Option<ExternalId>),
+    AccountGone(AccountId),
     Cancelled(i64),
 }
 
@@ -293,7 +296,8 @@ impl WriterCache {
             match change {
                 Change::Endpoint(key, target) => self.view.show_endpoint(key, target),
                 Change::ApiKey(hash, key) => self.view.show_key(hash, key),
-                Change::Account(id, exists) => self.view.show_account(id, exists),
+                Change::Account(id, external_id) => self.view.show_account(id, external_id),
+                Change::AccountGone(id) => self.view.forget_account(id),
                 Change::Cancelled(replay) => self.view.show_cancelled(replay),
                 Change::EventTypes(types) => self.view.show_types(types),
             }
@@ -312,22 +316,24 @@ impl WriterCache {
         }
         *self = fresh;
         let targets = self.endpoints.iter().filter_map(|(key, row)| Some((*key, row.target.clone()?)));
+        let mut accounts = KnownAccounts::default();
+        self.accounts.values().for_each(|row| accounts.add(row.id, row.external_id.clone()));
         self.view.show(Whole {
             endpoints: targets.collect(),
             keys: keys.into_iter().map(|(hash, key)| (hash, Arc::new(key))).collect(),
             types: self.types.clone(),
-            accounts: self.account_keys.keys().copied().collect(),
+            accounts,
         });
         Ok(())
     }
 
     /// Fills an empty cache; returns the API keys.
     fn read_all(&mut self, db: &Connection, shared: &Shared) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
-        let mut statement = db.prepare_cached("SELECT key, id FROM accounts WHERE deleted_at IS NULL")?;
-        let rows = statement.query_map([], |row| Ok((AccountKey(row.get(0)?), AccountId(uuid(row, "id")?))))?;
+        let mut statement = db.prepare_cached("SELECT key, id, external_id FROM accounts WHERE deleted_at IS NULL")?;
+        let rows = statement.query_map([], |row| Ok((AccountKey(row.get(0)?), named_account(row)?)))?;
         for row in rows {
-            let (key, id) = row?;
-            self.add_account(key, id);
+            let (key, (id, external_id)) = row?;
+            self.add_account(key, id, external_id);
         }
         self.load_endpoints(db, shared, None)?;
         self.read_recent(db)?;
@@ -337,27 +343,28 @@ impl WriterCache {
         Ok(keys)
     }
 
-    fn add_account(&mut self, key: AccountKey, id: AccountId) {
+    fn add_account(&mut self, key: AccountKey, id: AccountId, external_id: Option<ExternalId>) {
         self.account_keys.insert(id, key);
-        self.accounts.insert(
-            key,
-            AccountRow { id, events_added: 0, subscribers: HashMap::default(), paused: HashMap::default() },
-        );
+        let (subscribers, paused) = (HashMap::default(), HashMap::default());
+        self.accounts.insert(key, AccountRow { id, external_id, events_added: 0, subscribers, paused });
     }
 
     fn refresh_account(&mut self, db: &Connection, key: AccountKey) -> Result<(), StoreError> {
-        let mut statement = db.prepare_cached("SELECT id FROM accounts WHERE key = ?1 AND deleted_at IS NULL")?;
-        let found = statement.query_map([key.0], |row| Ok(AccountId(uuid(row, "id")?)))?.next().transpose()?;
+        let sql = "SELECT id, external_id FROM accounts WHERE key = ?1 AND deleted_at IS NULL";
+        let mut statement = db.prepare_cached(sql)?;
+        let found = statement.query_map([key.0], named_account)?.next().transpose()?;
         match found {
-            Some(id) if !self.accounts.contains_key(&key) => {
-                self.add_account(key, id);
-                self.changes.push(Change::Account(id, true));
+            Some((id, external_id)) => {
+                self.changes.push(Change::Account(id, external_id.clone()));
+                match self.accounts.get_mut(&key) {
+                    Some(row) => row.external_id = external_id,
+                    None => self.add_account(key, id, external_id),
+                }
             }
-            Some(_) => {}
             None => {
                 if let Some(row) = self.accounts.remove(&key) {
                     self.account_keys.remove(&row.id);
-                    self.changes.push(Change::Account(row.id, false));
+                    self.changes.push(Change::AccountGone(row.id));
                 }
             }
         }
@@ -452,6 +459,11 @@ fn forget(subscribers: &mut Subscribers, key: EndpointKey) -> Vec<String> {
         !endpoints.is_empty()
     });
     types
+}
+
+fn named_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Option<ExternalId>)> {
+    let external_id: Option<String> = row.get("external_id")?;
+    Ok((AccountId(uuid(row, "id")?), external_id.map(ExternalId::stored)))
 }
 
 /// A row of the cache before its secrets are opened.

@@ -11,6 +11,7 @@ use super::parts::{
     notice, secret, select, submit, time,
 };
 use super::visit::{Failure, Item, Page, Visit};
+use crate::api::{CreateApiKey, RequestBody as _};
 
 const SECTION: &str = "api-keys";
 
@@ -114,7 +115,7 @@ pub async fn create(v: Visit) -> Result<Page, Failure> {
     match v.send("POST", &keys(&v), body).await {
         Ok(made) => Ok(shown_once(&v, made.item())),
         Err(failure) => {
-            let refused = mendable(failure, &["name", "permissions", "expires_at"])?;
+            let refused = mendable(failure, CreateApiKey::NAMES)?;
             Ok(form(&v, Some(&refused)).with_status(status_of(&refused)))
         }
     }
@@ -150,7 +151,7 @@ fn form(v: &Visit, refused: Option<&Failure>) -> Page {
                 hint: &v.say("What uses it, such as “billing service, production”. The audit log shows this name."),
                 value: v.field("name"),
                 error: error("name"),
-                max: Some(255),
+                max: CreateApiKey::max_chars("name"),
                 ..Input::default()
             }))
             (permissions(v, refused))

@@ -307,6 +307,8 @@ fn known(v: &Visit, endpoint: Item<'_>, missed: Item<'_>) -> Markup {
         (&v.say("Event types"), html! { @for name in &names { (code(name)) br; } }),
         (&v.say("Ordering"), html! { (ordering) }),
         (&v.say("Description"), described(v, endpoint)),
+        (&v.say("Metadata"), metadata(v, endpoint)),
+        (&v.say("External ID"), external_id(v, endpoint)),
         (&v.say("Signing secret"), code(endpoint.text("secret_hint"))),
         (&v.say("Created"), time(v, endpoint.text("created_at"))),
         (&v.say("Changed"), time(v, endpoint.text("updated_at"))),
@@ -318,6 +320,23 @@ fn described(v: &Visit, endpoint: Item<'_>) -> Markup {
     match endpoint.text("description") {
         "" => none(v),
         text => html! { (text) },
+    }
+}
+
+/// The client's own notes, key by key.
+fn metadata(v: &Visit, endpoint: Item<'_>) -> Markup {
+    match endpoint.value("metadata").as_object() {
+        Some(strings) if !strings.is_empty() => html! {
+            @for (key, value) in strings { (code(key)) ": " (value.as_str().unwrap_or_default()) br; }
+        },
+        _ => none(v),
+    }
+}
+
+fn external_id(v: &Visit, endpoint: Item<'_>) -> Markup {
+    match endpoint.text("external_id") {
+        "" => none(v),
+        text => code(text),
     }
 }
 

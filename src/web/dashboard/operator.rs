@@ -5,13 +5,15 @@ mod catalog;
 use std::future::{Ready, ready};
 
 use maud::{Markup, html};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::asking::{listed, mendable, segment, status_of};
 use super::parts::{
-    Confirm, Input, button, code, confirm, copyable, crumbs, empty, facts, faults, head, input, submit, time,
+    Confirm, Input, area, button, code, confirm, copyable, crumbs, empty, facts, faults, head, input, submit, time,
 };
 use super::visit::{Doc, Failure, Item, Page, Visit};
+use super::written;
+use crate::api::{CreateAccount, RequestBody as _, UpdateAccount};
 
 pub use catalog::{type_create, type_delete, type_delete_ask, type_edit, type_new, type_update, types};
 
@@ -108,10 +110,18 @@ pub fn account_new(v: Visit) -> Ready<Result<Page, Failure>> {
 
 /// `POST /operator/accounts/new`
 pub async fn account_create(v: Visit) -> Result<Page, Failure> {
-    match v.send("POST", "/v1/accounts", json!({ "name": v.field("name") })).await {
+    let sent = match own_fields(&v) {
+        Ok(own) => {
+            let mut body = Map::from_iter([("name".to_owned(), Value::from(v.field("name")))]);
+            body.extend(own);
+            v.send("POST", "/v1/accounts", Value::Object(body)).await
+        }
+        Err(failure) => Err(failure),
+    };
+    match sent {
         Ok(made) => Ok(Page::Redirect(format!("/accounts/{}", made.item().id()))),
         Err(failure) => {
-            let refused = mendable(failure, &["name"])?;
+            let refused = mendable(failure, CreateAccount::NAMES)?;
             Ok(new_form(&v, Some(&refused)).with_status(status_of(&refused)))
         }
     }
@@ -125,6 +135,7 @@ fn new_form(v: &Visit, refused: Option<&Failure>) -> Page {
         form.form method="post" action=(v.link("/accounts/new")) data-submit-once {
             (v.form_start())
             (name_field(v, v.field("name"), refused))
+            (own_inputs(v, [v.field("external_id"), v.field("metadata")], refused))
             div.buttons {
                 (submit(&v.say("Create the account"), "primary"))
                 (button(&v.link(""), &v.say("Cancel"), ""))
@@ -142,7 +153,7 @@ fn name_field(v: &Visit, value: &str, refused: Option<&Failure>) -> Markup {
         value,
         error: refused.and_then(|failure| failure.of("name")),
         required: true,
-        max: Some(255),
+        max: CreateAccount::max_chars("name"),
         ..Input::default()
     })
 }
@@ -157,13 +168,56 @@ pub async fn account_edit(v: Visit) -> Result<Page, Failure> {
 pub async fn account_update(v: Visit) -> Result<Page, Failure> {
     let mut body = Map::from_iter([("name".to_owned(), Value::from(v.field("name")))]);
     body.extend(RETENTIONS.map(|field| (field.to_owned(), days(v.field(field)))));
-    match v.send("PUT", &account(&v), Value::Object(body)).await {
+    let sent = match own_fields(&v) {
+        Ok(own) => {
+            body.extend(own);
+            v.send("PUT", &account(&v), Value::Object(body)).await
+        }
+        Err(failure) => Err(failure),
+    };
+    match sent {
         Ok(_) => Ok(Page::Redirect(v.link(""))),
         Err(failure) => {
-            let refused = mendable(failure, &["name", RETENTIONS[0], RETENTIONS[1]])?;
+            let refused = mendable(failure, UpdateAccount::NAMES)?;
             let found = v.get(&account(&v), &[]).await?;
             Ok(settings(&v, &found, Some(&refused)).with_status(status_of(&refused)))
         }
+    }
+}
+
+/// The operator's own fields of an account, as the API takes them.
+fn own_fields(v: &Visit) -> Result<[(String, Value); 2], Failure> {
+    let external_id = match v.field("external_id").trim() {
+        "" => Value::Null,
+        text => Value::from(text),
+    };
+    let metadata = written::read_optional(v, "metadata", v.field("metadata"))?;
+    Ok([("external_id".to_owned(), external_id), ("metadata".to_owned(), metadata)])
+}
+
+fn own_inputs(v: &Visit, [external_id, metadata]: [&str; 2], refused: Option<&Failure>) -> Markup {
+    let error = |name| refused.and_then(|failure| failure.of(name));
+    html! {
+        (input(&Input {
+            name: "external_id",
+            label: &v.say("External ID"),
+            value: external_id,
+            hint: &v.say("Your own name for the account. The API takes it in place of the ID."),
+            error: error("external_id"),
+            max: UpdateAccount::max_chars("external_id"),
+            ..Input::default()
+        }))
+        (area(
+            &Input {
+                name: "metadata",
+                label: &v.say("Metadata"),
+                value: metadata,
+                hint: &v.say("Your own notes as a JSON object, such as {\"team\": \"billing\"}. They are not sent."),
+                error: error("metadata"),
+                ..Input::default()
+            },
+            4,
+        ))
     }
 }
 
@@ -178,7 +232,13 @@ fn days(text: &str) -> Value {
 fn settings(v: &Visit, found: &Doc, refused: Option<&Failure>) -> Page {
     let account = found.item();
     let kept = |field| account.number(field).map(|days| days.to_string()).unwrap_or_default();
-    let stored = [account.text("name").to_owned(), kept(RETENTIONS[0]), kept(RETENTIONS[1])];
+    let stored = [
+        account.text("name").to_owned(),
+        kept(RETENTIONS[0]),
+        kept(RETENTIONS[1]),
+        account.text("external_id").to_owned(),
+        written::pretty(account.value("metadata")),
+    ];
     let value = |at: usize, field| if refused.is_some() { v.field(field) } else { stored[at].as_str() };
     let as_set = v.say("In days, from 1 to 3650. Empty: as long as the server's settings say.");
     let retention = |at: usize, label: String, hint: &str| {
@@ -209,6 +269,7 @@ fn settings(v: &Visit, found: &Doc, refused: Option<&Failure>) -> Page {
                 (name_field(v, value(0, "name"), refused))
                 (retention(0, v.say("Deliveries and events are kept"), &as_set))
                 (retention(1, v.say("Bodies are kept"), &v.say("In days, at most as long as deliveries. Without its body a delivery cannot be sent again. Empty: as long as the server's settings say.")))
+                (own_inputs(v, [value(3, "external_id"), value(4, "metadata")], refused))
                 p.muted { (v.say("What is older than a new limit is deleted within some minutes, for good.")) }
                 div.buttons { (submit(&v.say("Save"), "primary")) (button(&v.link(""), &v.say("Cancel"), "")) }
             }

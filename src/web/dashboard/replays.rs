@@ -11,9 +11,7 @@ use super::parts::{
 };
 use super::traffic::count;
 use super::visit::{Failure, Item, Page, Visit};
-
-/// The fields that a refusal can be about.
-const FIELDS: [&str; 3] = ["from", "to", "status"];
+use crate::api::{ReplayEvents, RequestBody as _};
 
 /// Which events a replay can take.
 const SELECTIONS: [&str; 3] = ["failed", "missed", "all"];
@@ -46,7 +44,7 @@ pub async fn new(v: Visit) -> Result<Page, Failure> {
 
 /// The same, when it was sent.
 pub async fn create(v: Visit) -> Result<Page, Failure> {
-    let [from, to, status] = FIELDS.map(|name| v.field(name).trim().to_owned());
+    let [from, to, status] = ["from", "to", "status"].map(|name| v.field(name).trim().to_owned());
     let typed = Typed { from, to, status };
     let mut body = json!({ "status": typed.status });
     for (name, value) in [("from", &typed.from), ("to", &typed.to)] {
@@ -57,7 +55,7 @@ pub async fn create(v: Visit) -> Result<Page, Failure> {
     match v.send("POST", &resource(&v, "/replay"), body).await {
         Ok(made) => Ok(Page::Redirect(v.link(&format!("/replays/{}", made.item().id())))),
         Err(failure) => {
-            let failure = mendable(failure, &FIELDS)?;
+            let failure = mendable(failure, ReplayEvents::NAMES)?;
             let doc = v.get(&resource(&v, ""), &[]).await?;
             let missed = v.get(&resource(&v, "/missed"), &[]).await?;
             let page = new_page(&v, doc.item(), missed.item(), &typed, Some(&failure));

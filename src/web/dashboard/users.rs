@@ -12,7 +12,7 @@ use super::parts::{
     secret, select, status, submit, time, until,
 };
 use super::visit::{Doc, Failure, Item, Page, Visit};
-use crate::api::{Confirmation, SignInRefused, Visitor};
+use crate::api::{Confirmation, InviteUser, RequestBody as _, SignInRefused, UpdateUser, Visitor};
 
 const SECTION: &str = "users";
 
@@ -116,7 +116,7 @@ pub async fn invite(v: Visit) -> Result<Page, Failure> {
     match v.send("POST", &users(&v), body).await {
         Ok(made) => Ok(shown_once(&v, &made)),
         Err(failure) => {
-            let refused = mendable(failure, &["email", "role"])?;
+            let refused = mendable(failure, InviteUser::NAMES)?;
             Ok(invitation_form(&v, Some(&refused)).with_status(status_of(&refused)))
         }
     }
@@ -142,7 +142,7 @@ fn invitation_form(v: &Visit, refused: Option<&Failure>) -> Page {
                 error: refused.and_then(|failure| failure.of("email")),
                 kind: "email",
                 required: true,
-                max: Some(254),
+                max: InviteUser::max_chars("email"),
                 ..Input::default()
             }))
             (role_field(v, role, refused))
@@ -190,7 +190,7 @@ pub async fn set_role(v: Visit) -> Result<Page, Failure> {
     match v.send("PUT", &user(&v), json!({ "role": v.field("role") })).await {
         Ok(changed) => Ok(Page::Redirect(v.link(&format!("/users/{}", changed.item().id())))),
         Err(failure) => {
-            let refused = mendable(failure, &["role"])?;
+            let refused = mendable(failure, UpdateUser::NAMES)?;
             Ok(page(&v, Some(&refused)).await?.with_status(status_of(&refused)))
         }
     }

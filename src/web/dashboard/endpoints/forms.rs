@@ -4,12 +4,11 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::{address, resource, secret, trail};
+use crate::api::{CreateWebhook, RequestBody as _, UpdateWebhook};
 use crate::web::dashboard::asking::{mendable, pages, status_of};
-use crate::web::dashboard::parts::{Input, button, crumbs, faults, head, input, select, submit};
+use crate::web::dashboard::parts::{Input, area, button, crumbs, faults, head, input, select, submit};
 use crate::web::dashboard::visit::{Doc, Failure, Fault, Item, Page, Visit};
-
-/// The fields that a refusal can be about.
-const FIELDS: [&str; 4] = ["url", "events", "description", "ordering"];
+use crate::web::dashboard::written;
 
 /// Types that the platform itself publishes. No catalog has them.
 const OPERATIONAL: [&str; 5] =
@@ -22,6 +21,8 @@ struct Typed {
     events: Vec<String>,
     description: String,
     ordering: String,
+    metadata: String,
+    external_id: String,
 }
 
 impl Typed {
@@ -34,6 +35,8 @@ impl Typed {
             events: v.fields("events").into_iter().chain(written).map(str::to_owned).collect(),
             description: v.field("description").trim().to_owned(),
             ordering: v.field("ordering").to_owned(),
+            metadata: v.field("metadata").to_owned(),
+            external_id: v.field("external_id").trim().to_owned(),
         }
     }
 
@@ -44,13 +47,28 @@ impl Typed {
             events: endpoint.texts("events").into_iter().map(str::to_owned).collect(),
             description: endpoint.text("description").to_owned(),
             ordering: endpoint.text("ordering").to_owned(),
+            metadata: written::pretty(endpoint.value("metadata")),
+            external_id: endpoint.text("external_id").to_owned(),
         }
     }
 
-    fn body(&self) -> Value {
-        let description = (!self.description.is_empty()).then_some(&self.description);
+    /// As the API takes it.
+    fn body(&self, v: &Visit) -> Result<Value, Failure> {
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
         let ordering: &str = if self.ordering.is_empty() { "none" } else { &self.ordering };
-        json!({ "url": self.url, "events": self.events, "description": description, "ordering": ordering })
+        let metadata = written::read_optional(v, "metadata", &self.metadata)?;
+        Ok(json!({
+            "url": self.url,
+            "events": self.events,
+            "description": given(&self.description),
+            "ordering": ordering,
+            "metadata": metadata,
+            "external_id": given(&self.external_id),
+        }))
+    }
+
+    async fn send(&self, v: &Visit, method: &str, path: &str) -> Result<Doc, Failure> {
+        v.send(method, path, self.body(v)?).await
     }
 }
 
@@ -100,10 +118,10 @@ fn new_page(v: &Visit, typed: &Typed, catalog: Option<Vec<Choice>>, failure: Opt
 /// The same, when it was sent.
 pub async fn create(v: Visit) -> Result<Page, Failure> {
     let typed = Typed::sent(&v);
-    match v.send("POST", "/v1/webhooks", typed.body()).await {
+    match typed.send(&v, "POST", "/v1/webhooks").await {
         Ok(made) => Ok(secret::created(&v, made.item())),
         Err(failure) => {
-            let failure = mendable(failure, &FIELDS)?;
+            let failure = mendable(failure, CreateWebhook::NAMES)?;
             let catalog = catalog(&v).await?;
             Ok(new_page(&v, &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
         }
@@ -145,10 +163,10 @@ fn edit_page(
 pub async fn update(v: Visit) -> Result<Page, Failure> {
     let typed = Typed::sent(&v);
     let path = resource(&v, "");
-    match v.send("PUT", &path, typed.body()).await {
+    match typed.send(&v, "PUT", &path).await {
         Ok(_) => Ok(Page::Redirect(address(&v, "?done=saved"))),
         Err(failure) => {
-            let failure = mendable(failure, &FIELDS)?;
+            let failure = mendable(failure, UpdateWebhook::NAMES)?;
             let doc = v.get(&path, &[]).await?;
             let catalog = catalog(&v).await?;
             Ok(edit_page(&v, doc.item(), &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
@@ -167,7 +185,7 @@ fn fields(v: &Visit, typed: &Typed, catalog: Option<Vec<Choice>>, failure: Optio
             error: error("url"),
             kind: "url",
             required: true,
-            max: Some(2048),
+            max: UpdateWebhook::max_chars("url"),
             ..Input::default()
         }))
         (types(v, typed, catalog, error("events")))
@@ -177,7 +195,7 @@ fn fields(v: &Visit, typed: &Typed, catalog: Option<Vec<Choice>>, failure: Optio
             value: &typed.description,
             hint: &v.say("For you and your colleagues. It is not sent."),
             error: error("description"),
-            max: Some(255),
+            max: UpdateWebhook::max_chars("description"),
             ..Input::default()
         }))
         (select(
@@ -194,6 +212,26 @@ fn fields(v: &Visit, typed: &Typed, catalog: Option<Vec<Choice>>, failure: Optio
                 ("fifo", &v.say("In order, one at a time (fifo)")),
             ],
         ))
+        (area(
+            &Input {
+                name: "metadata",
+                label: &v.say("Metadata"),
+                value: &typed.metadata,
+                hint: &v.say("Your own notes as a JSON object, such as {\"team\": \"billing\"}. They are not sent."),
+                error: error("metadata"),
+                ..Input::default()
+            },
+            4,
+        ))
+        (input(&Input {
+            name: "external_id",
+            label: &v.say("External ID"),
+            value: &typed.external_id,
+            hint: &v.say("Your own name for the endpoint. The API takes it in place of the ID."),
+            error: error("external_id"),
+            max: UpdateWebhook::max_chars("external_id"),
+            ..Input::default()
+        }))
     }
 }
 

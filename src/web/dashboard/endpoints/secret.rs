@@ -4,6 +4,7 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::{address, ending, resource, trail};
+use crate::api::{RegenerateSecret, RequestBody as _};
 use crate::web::dashboard::asking::{mendable, status_of};
 use crate::web::dashboard::parts::{self, Confirm, Input, Kind, button, confirm, crumbs, head, notice, post, select};
 use crate::web::dashboard::visit::{Failure, Item, Page, Visit};
@@ -66,7 +67,7 @@ pub async fn rotate(v: Visit) -> Result<Page, Failure> {
     match v.send("POST", &path, json!({ "overlap_seconds": overlap })).await {
         Ok(rotated) => Ok(rotated_page(&v, rotated.item(), typed)),
         Err(failure) => {
-            let failure = mendable(failure, &["overlap_seconds"])?;
+            let failure = mendable(failure, RegenerateSecret::NAMES)?;
             let doc = v.get(&resource(&v, ""), &[]).await?;
             Ok(asked(&v, doc.item(), typed, Some(&failure)).with_status(status_of(&failure)))
         }

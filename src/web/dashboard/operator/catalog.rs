@@ -10,6 +10,7 @@ use super::super::event_types::catalog;
 use super::super::parts::{Confirm, Input, area, button, confirm, crumbs, empty, faults, head, input, submit};
 use super::super::visit::{Failure, Item, Page, Visit};
 use super::super::written;
+use crate::api::{CreateEventType, RequestBody as _, UpdateEventType};
 
 const SECTION: &str = "event-types";
 
@@ -65,7 +66,7 @@ pub async fn type_create(v: Visit) -> Result<Page, Failure> {
             body.insert("name".to_owned(), Value::from(v.field("name").trim()));
             match v.send("POST", LIST, Value::Object(body)).await {
                 Ok(made) => return Ok(Page::Redirect(page_of(&v, made.item().id()))),
-                Err(failure) => mendable(failure, &["name", FIELDS[0], FIELDS[1], FIELDS[2]])?,
+                Err(failure) => mendable(failure, CreateEventType::NAMES)?,
             }
         }
         Err(refused) => refused,
@@ -117,7 +118,7 @@ fn new_page(v: &Visit, refused: Option<&Failure>) -> Page {
                 value: v.field("name"),
                 error: refused.and_then(|failure| failure.of("name")),
                 required: true,
-                max: Some(128),
+                max: CreateEventType::max_chars("name"),
                 ..Input::default()
             }))
             (fields(v, FIELDS.map(|field| v.field(field)), refused))
@@ -148,7 +149,7 @@ fn fields(v: &Visit, values: [&str; 3], refused: Option<&Failure>) -> Markup {
         ..Input::default()
     };
     html! {
-        (input(&Input { max: Some(1_000), ..field(0) }))
+        (input(&Input { max: UpdateEventType::max_chars(FIELDS[0]), ..field(0) }))
         (area(&field(1), 14))
         (area(&field(2), 8))
     }
@@ -165,7 +166,7 @@ pub async fn type_update(v: Visit) -> Result<Page, Failure> {
     let refused = match written_type(&v) {
         Ok(mut body) => match send_changes(&v, &mut body).await {
             Ok(()) => return Ok(Page::Redirect(v.link("/event-types"))),
-            Err(failure) => mendable(failure, &FIELDS)?,
+            Err(failure) => mendable(failure, UpdateEventType::NAMES)?,
         },
         Err(refused) => refused,
     };

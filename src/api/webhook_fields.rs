@@ -1,0 +1,234 @@
+//! What a client can set of an endpoint, field by field, and the bodies that set it.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::client_fields::{EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_external_id, read_metadata};
+use super::error::{Code, Fault};
+use super::fields::{Field, List, Shape, Text, body};
+use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
+use crate::domain::event::Operational;
+use crate::domain::external_id::ExternalId;
+use crate::domain::secret::MAX_OVERLAP_SECONDS;
+use crate::domain::settings::Metadata;
+use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
+use crate::store::EventTypes;
+
+/// What the fields of an endpoint are read with.
+pub struct EndpointContext {
+    /// What receiver URLs may be.
+    pub environment: Environment,
+    /// The types that can be subscribed to.
+    pub catalog: Arc<EventTypes>,
+    /// The types that the endpoint subscribes to now: one that has left the catalog may stay.
+    pub subscribed: Vec<String>,
+}
+
+type EndpointField<T> = Field<EndpointContext, T>;
+
+/// The receiver.
+pub const URL: EndpointField<ReceiverUrl> = Field {
+    about: "Receiver URL. In production it must use HTTPS, and its host must not resolve to a private, local or \
+            reserved address.",
+    shape: Shape::Text(Text { format: Some("uri"), max: Some(MAX_URL_CHARS), ..Text::ANY }),
+    nullable: false,
+    codes: &[
+        Code::UrlInvalidType,
+        Code::UrlEmpty,
+        Code::UrlTooLong,
+        Code::UrlInvalidFormat,
+        Code::UrlNotHttps,
+        Code::UrlDnsFailed,
+        Code::UrlSsrfBlocked,
+        Code::UrlPortBlocked,
+    ],
+    read: |context, value| {
+        let text = value.as_str().ok_or_else(|| vec![Fault::new(Code::UrlInvalidType)])?;
+        ReceiverUrl::parse(text, context.environment).map_err(|error| {
+            let code = match error {
+                UrlError::Empty => Code::UrlEmpty,
+                UrlError::TooLong => Code::UrlTooLong,
+                UrlError::InvalidFormat => Code::UrlInvalidFormat,
+                UrlError::NotHttps => Code::UrlNotHttps,
+            };
+            vec![Fault::new(code)]
+        })
+    },
+};
+
+/// The receiver of a new endpoint: an empty URL is none.
+const NEW_URL: EndpointField<ReceiverUrl> = Field {
+    codes: &[
+        Code::UrlInvalidType,
+        Code::UrlTooLong,
+        Code::UrlInvalidFormat,
+        Code::UrlNotHttps,
+        Code::UrlDnsFailed,
+        Code::UrlSsrfBlocked,
+        Code::UrlPortBlocked,
+    ],
+    read: |context, value| match value.as_str() {
+        Some("") => Err(vec![Fault::new(Code::UrlRequired)]),
+        _ => (URL.read)(context, value),
+    },
+    ..URL
+};
+
+/// The event types. They are counted as sent; then duplicates are dropped.
+pub const EVENTS: EndpointField<Vec<String>> = Field {
+    about: "Event types to subscribe to, from the catalog; and `endpoint.auto_disabled`, `endpoint.disabled`, \
+            `endpoint.enabled`, `delivery.failed`, `secret.rotated`, by which the server tells of the account's other \
+            endpoints. Counted as sent, then duplicates are dropped.",
+    shape: Shape::List(List { items: &Shape::Text(Text::ANY), min: Some(1), max: Some(MAX_EVENTS) }),
+    nullable: false,
+    codes: &[Code::EventsRequired, Code::EventsTooMany, Code::EventInvalid],
+    read: read_events,
+};
+
+/// The label.
+pub const DESCRIPTION: EndpointField<Option<String>> = Field {
+    about: "Free-form label.",
+    shape: Shape::Text(Text { max: Some(MAX_DESCRIPTION_CHARS), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::DescriptionInvalidType, Code::DescriptionTooLong],
+    read: |_, value| match value {
+        Value::Null => Ok(None),
+        Value::String(text) if text.chars().count() > MAX_DESCRIPTION_CHARS => {
+            Err(vec![Fault::new(Code::DescriptionTooLong)])
+        }
+        Value::String(text) => Ok(Some(text.clone())),
+        _ => Err(vec![Fault::new(Code::DescriptionInvalidType)]),
+    },
+};
+
+/// Whether it receives.
+pub const STATUS: EndpointField<EndpointStatus> = Field {
+    about: "`active` (which also clears the failure counter) or `disabled`.",
+    shape: Shape::OneOf(|| [EndpointStatus::Active, EndpointStatus::Disabled].map(EndpointStatus::name).to_vec()),
+    nullable: false,
+    codes: &[Code::StatusInvalid],
+    read: |_, value| {
+        let status = value.as_str().and_then(EndpointStatus::parse_settable);
+        status.ok_or_else(|| vec![Fault::new(Code::StatusInvalid)])
+    },
+};
+
+/// In which order it receives.
+pub const ORDERING: EndpointField<Ordering> = Field {
+    about: "`fifo`: deliveries go in the order in which their events were accepted, one at a time; while one is being \
+            retried the others wait. `none` (the default): none waits for another. A change holds for what is \
+            accepted from then on.",
+    shape: Shape::OneOf(|| Ordering::ALL.map(Ordering::name).to_vec()),
+    nullable: false,
+    codes: &[Code::OrderingInvalid],
+    read: |_, value| {
+        let ordering = value.as_str().and_then(Ordering::parse);
+        ordering.ok_or_else(|| vec![Fault::new(Code::OrderingInvalid)])
+    },
+};
+
+/// The client's own notes.
+pub const METADATA: EndpointField<Option<Metadata>> = Field {
+    about: "Your own notes: up to 20 keys of up to 64 letters, digits, hyphens and underscores, with strings of up to \
+            512 characters. They are not sent. `null` removes them.",
+    shape: METADATA_SHAPE,
+    nullable: true,
+    codes: &[Code::MetadataInvalid],
+    read: |_, value| read_metadata(value, Code::MetadataInvalid),
+};
+
+/// What stands after `/v1/webhooks/` and is no endpoint.
+const TAKEN_BY_PATHS: [&str; 4] = ["deliveries", "replays", "statistics", "filters"];
+
+/// The client's own name.
+pub const EXTERNAL_ID: EndpointField<Option<ExternalId>> = Field {
+    about: "Your own name for the endpoint, which no other endpoint of the account has. Every path that takes the \
+            endpoint's id takes it too. It is no UUID. `null` removes it.",
+    shape: EXTERNAL_ID_SHAPE,
+    nullable: true,
+    codes: &[Code::ExternalIdInvalid, Code::ExternalIdTaken],
+    read: |_, value| match value.as_str() {
+        Some(text) if TAKEN_BY_PATHS.contains(&text) => Err(vec![Fault::new(Code::ExternalIdInvalid)]),
+        _ => read_external_id(value, Code::ExternalIdInvalid),
+    },
+};
+
+body! {
+    /// Registers a receiver.
+    pub struct CreateWebhook(EndpointContext) {
+        url: ReceiverUrl = NEW_URL.required(Code::UrlRequired),
+        events: Vec<String> = EVENTS.required(Code::EventsRequired),
+        description: Option<String> = DESCRIPTION.or_default(),
+        ordering: Ordering = ORDERING.or_default(),
+        metadata: Option<Metadata> = METADATA.or_default(),
+        external_id: Option<ExternalId> = EXTERNAL_ID.or_default(),
+    }
+}
+
+body! {
+    /// Changes what it names, and nothing else. At least one field.
+    pub struct UpdateWebhook(EndpointContext) {
+        url: Option<ReceiverUrl> = URL.about("Receiver URL, under the same rules as at registration.").change(),
+        events: Option<Vec<String>> = EVENTS.about("Event types to subscribe to, in place of those before.").change(),
+        description: Option<Option<String>> = DESCRIPTION.about("Free-form label; `null` removes it.").change(),
+        status: Option<EndpointStatus> = STATUS.change(),
+        ordering: Option<Ordering> = ORDERING.change(),
+        metadata: Option<Option<Metadata>> = METADATA.change(),
+        external_id: Option<Option<ExternalId>> = EXTERNAL_ID.change(),
+    }
+}
+
+const OVERLAP: Field<(), u32> = Field {
+    about: "Seconds for which the old secret signs beside the new one. With 0 every older secret is dead at once.",
+    shape: Shape::Number(0, MAX_OVERLAP_SECONDS as u64),
+    nullable: false,
+    codes: &[Code::OverlapInvalid],
+    read: |(), value| {
+        let seconds = value.as_u64().and_then(|seconds| u32::try_from(seconds).ok());
+        let seconds = seconds.filter(|seconds| *seconds <= MAX_OVERLAP_SECONDS);
+        seconds.ok_or_else(|| vec![Fault::new(Code::OverlapInvalid)])
+    },
+};
+
+body! {
+    /// How long the old secret lives on.
+    pub struct RegenerateSecret(()) {
+        overlap_seconds: u32 = OVERLAP.or_default().shown(|| 0.into()),
+    }
+}
+
+fn read_events(context: &EndpointContext, value: &Value) -> Result<Vec<String>, Vec<Fault>> {
+    let Some(list) = value.as_array() else {
+        return Err(vec![Fault::new(Code::EventInvalid).naming(value)]);
+    };
+    if list.is_empty() {
+        return Err(vec![Fault::new(Code::EventsRequired)]);
+    }
+    if list.len() > MAX_EVENTS {
+        return Err(vec![Fault::new(Code::EventsTooMany)]);
+    }
+    let mut events: Vec<String> = Vec::new();
+    let mut faults = Vec::new();
+    for item in list {
+        match item.as_str().filter(|name| context.knows(name)) {
+            Some(name) if events.iter().any(|known| known == name) => {}
+            Some(name) => events.push(name.to_owned()),
+            None => {
+                let shown = item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                let shown: String = shown.chars().take(200).collect();
+                faults.push(Fault::new(Code::EventInvalid).naming(&shown).with_meta("event", shown));
+            }
+        }
+    }
+    if faults.is_empty() { Ok(events) } else { Err(faults) }
+}
+
+impl EndpointContext {
+    /// Whether an endpoint may subscribe to the type.
+    fn knows(&self, name: &str) -> bool {
+        self.catalog.contains_key(name)
+            || Operational::parse(name).is_some()
+            || self.subscribed.iter().any(|known| known == name)
+    }
+}

@@ -1,0 +1,191 @@
+//! What an owner can set of an endpoint. `settings!` makes the settings and their change from one list of attributes.
+
+use std::collections::BTreeMap;
+
+use super::endpoint::{EndpointStatus, Ordering};
+use super::external_id::ExternalId;
+use super::url::ReceiverUrl;
+
+/// Most keys of metadata.
+pub const MAX_METADATA_KEYS: usize = 20;
+
+/// Longest key of metadata, in characters.
+pub const MAX_METADATA_KEY_CHARS: usize = 64;
+
+/// Longest string of metadata, in characters.
+pub const MAX_METADATA_VALUE_CHARS: usize = 512;
+
+/// A structure of attributes, and a structure of changes to them.
+macro_rules! settings {
+    (
+        $(#[$of_settings:meta])* $settings:ident
+        $(#[$of_change:meta])* $change:ident
+        { $($(#[$about:meta])* $attribute:ident: $type:ty,)+ }
+    ) => {
+        $(#[$of_settings])*
+        #[derive(Clone, PartialEq, Eq, Debug)]
+        pub struct $settings {
+            $($(#[$about])* pub $attribute: $type,)+
+        }
+
+        $(#[$of_change])*
+        #[derive(Clone, PartialEq, Eq, Debug, Default)]
+        pub struct $change {
+            $($(#[$about])* pub $attribute: Option<$type>,)+
+            /// `active` (which clears the failures) or `disabled`.
+            pub status: Option<EndpointStatus>,
+        }
+
+        impl $change {
+            /// The attributes that it names.
+            pub fn fields(&self) -> Vec<&'static str> {
+                let named = [
+                    $((stringify!($attribute), self.$attribute.is_some()),)+
+                    ("status", self.status.is_some()),
+                ];
+                named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
+            }
+
+            /// The settings with this change; the status is no setting.
+            pub fn applied_to(self, before: $settings) -> $settings {
+                $settings { $($attribute: self.$attribute.unwrap_or(before.$attribute),)+ }
+            }
+        }
+    };
+}
+
+settings! {
+    /// What an owner has set of an endpoint.
+    EndpointSettings
+    /// What an owner changes of an endpoint; `None` stays as it is.
+    EndpointChange
+    {
+        /// The receiver, as registered.
+        url: String,
+        /// Event types, distinct, in the order given.
+        events: Vec<String>,
+        /// A label for people.
+        description: Option<String>,
+        /// In which order it gets its deliveries. A change holds for what is accepted from then on.
+        ordering: Ordering,
+        /// The client's own notes.
+        metadata: Option<Metadata>,
+        /// The client's own name for it, which no other endpoint of the account has.
+        external_id: Option<ExternalId>,
+    }
+}
+
+impl EndpointSettings {
+    /// Settings with nothing but what an endpoint must have.
+    pub fn new(url: &ReceiverUrl, events: Vec<String>) -> Self {
+        Self {
+            url: url.as_str().to_owned(),
+            events,
+            description: None,
+            ordering: Ordering::None,
+            metadata: None,
+            external_id: None,
+        }
+    }
+}
+
+fn is_metadata_key(key: &str) -> bool {
+    (1..=MAX_METADATA_KEY_CHARS).contains(&key.len())
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+}
+
+/// A client's own notes: keys and their strings.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Metadata(BTreeMap<String, String>);
+
+impl Metadata {
+    /// Keys are letters, digits, `_` and `-`. `None` where a key or a string is not allowed, or there are too many.
+    pub fn parse(strings: BTreeMap<String, String>) -> Option<Self> {
+        let fits = |(key, value): (&String, &String)| {
+            is_metadata_key(key) && value.chars().count() <= MAX_METADATA_VALUE_CHARS
+        };
+        (strings.len() <= MAX_METADATA_KEYS && strings.iter().all(fits)).then_some(Self(strings))
+    }
+
+    /// What was parsed before it was stored.
+    pub fn stored(strings: BTreeMap<String, String>) -> Self {
+        Self(strings)
+    }
+
+    /// The keys and their strings.
+    pub fn strings(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+}
+
+/// Which endpoints a list shows: those of which all holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct EndpointFilter {
+    external_id: Option<ExternalId>,
+    metadata: Vec<(String, String)>,
+}
+
+impl EndpointFilter {
+    /// Reads the parameters of a request; others are none of its business. Where values cannot be read, the names of their
+    /// parameters.
+    pub fn read(parameters: &[(String, String)]) -> Result<Self, Vec<&'static str>> {
+        let mut filter = Self::default();
+        let mut unreadable = Vec::new();
+        for (name, value) in parameters {
+            if name == "external_id" && !value.is_empty() {
+                filter.external_id = ExternalId::parse(value);
+                unreadable.extend(filter.external_id.is_none().then_some("external_id"));
+            } else if let Some(key) = name.strip_prefix("metadata.") {
+                unreadable.extend((!is_metadata_key(key)).then_some("metadata"));
+                filter.metadata.push((key.to_owned(), value.clone()));
+            }
+        }
+        if unreadable.is_empty() { Ok(filter) } else { Err(unreadable) }
+    }
+
+    /// Whether an endpoint with these settings is shown.
+    pub fn takes(&self, settings: &EndpointSettings) -> bool {
+        let has = |(key, value): &(String, String)| {
+            settings.metadata.as_ref().and_then(|metadata| metadata.strings().get(key)) == Some(value)
+        };
+        (self.external_id.is_none() || self.external_id == settings.external_id) && self.metadata.iter().all(has)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::url::Environment;
+
+    #[test]
+    fn metadata_is_bounded() {
+        let read = |(key, value): (&str, &str)| Metadata::parse([(key.to_owned(), value.to_owned())].into());
+        let (key, value) = ("k".repeat(64), "ñ".repeat(512));
+        for good in [("Team-1_a", ""), (&key, "a\0b\n"), ("a", &value)] {
+            assert!(read(good).is_some(), "{good:?}");
+        }
+        let (key, value) = ("k".repeat(65), "ñ".repeat(513));
+        for bad in [("", "a"), ("a b", "a"), ("ñ", "a"), ("a.b", "a"), (&key, "a"), ("a", &value)] {
+            assert!(read(bad).is_none(), "{bad:?}");
+        }
+        let many = |count: usize| (0..count).map(|n| (n.to_string(), String::new())).collect();
+        assert!(Metadata::parse(many(20)).is_some() && Metadata::parse(many(21)).is_none());
+    }
+
+    #[test]
+    fn a_change_names_what_it_sets_and_leaves_the_rest() {
+        let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+        let before =
+            EndpointSettings { description: Some("a".into()), ..EndpointSettings::new(&url, vec!["b".into()]) };
+        let change = EndpointChange {
+            description: Some(None),
+            status: Some(EndpointStatus::Active),
+            ordering: Some(Ordering::Fifo),
+            ..EndpointChange::default()
+        };
+        assert_eq!(change.fields(), ["description", "ordering", "status"]);
+        let after = EndpointSettings { ordering: Ordering::Fifo, ..EndpointSettings::new(&url, vec!["b".into()]) };
+        assert_eq!(change.applied_to(before.clone()), after);
+        assert_eq!(EndpointChange::default().applied_to(before.clone()), before);
+    }
+}

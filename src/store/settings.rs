@@ -1,0 +1,143 @@
+//! An endpoint's settings as columns of its row, and an account's, the same in both stores.
+//!
+//! What SQL filters or joins by, and what programs before the migration `0016_settings` read, has a column of its own. All
+//! else is in the column `settings`, as JSON. A program keeps what it finds there and does not know: another program, of a later
+//! version, has written it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::StoreError;
+use super::shared::words;
+use crate::domain::endpoint::Ordering;
+use crate::domain::external_id::ExternalId;
+use crate::domain::settings::{EndpointSettings, Metadata};
+
+/// The form of the column `settings`. A program that changes the meaning of what is there raises it, and with it the
+/// database's minimum version.
+const FORM: u32 = 1;
+
+/// The columns of `endpoints` that hold its settings.
+pub(super) struct SettingsColumns {
+    pub url: String,
+    pub events: String,
+    pub description: Option<String>,
+    pub ordering: i64,
+    pub external_id: Option<String>,
+    /// JSON: see [`SettingsJson`].
+    pub settings: String,
+}
+
+/// What is in the column `settings`. An attribute that is not set is absent.
+#[derive(Serialize, Deserialize)]
+struct SettingsJson {
+    #[serde(default = "form")]
+    version: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<BTreeMap<String, String>>,
+    /// Attributes of later programs.
+    #[serde(flatten)]
+    unknown: Map<String, Value>,
+}
+
+fn form() -> u32 {
+    FORM
+}
+
+impl SettingsJson {
+    fn read(table: &str, column: &str) -> Result<Self, StoreError> {
+        let corrupt = |reason: String| StoreError::Corrupt(format!("{table}.settings: {reason}"));
+        let rest: Self = serde_json::from_str(column).map_err(|error| corrupt(error.to_string()))?;
+        if rest.version > FORM {
+            return Err(corrupt(format!("version {} is of a later program than this one", rest.version)));
+        }
+        Ok(rest)
+    }
+
+    fn column(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers are JSON")
+    }
+}
+
+/// The column `settings` of an account with this metadata, whose column is `stored` now. A new row has `{}`.
+pub(super) fn of_account(metadata: Option<Metadata>, stored: &str) -> Result<String, StoreError> {
+    let SettingsJson { unknown, .. } = SettingsJson::read("accounts", stored)?;
+    let metadata = metadata.map(|metadata| metadata.strings().clone());
+    Ok(SettingsJson { version: FORM, metadata, unknown }.column())
+}
+
+/// The metadata in the column `settings` of an account.
+pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreError> {
+    Ok(SettingsJson::read("accounts", column)?.metadata.map(Metadata::stored))
+}
+
+impl SettingsColumns {
+    /// The columns of these settings, for a row whose column `settings` is `stored` now. A new row has `{}`.
+    pub fn of(settings: EndpointSettings, stored: &str) -> Result<Self, StoreError> {
+        let SettingsJson { unknown, .. } = SettingsJson::read("endpoints", stored)?;
+        let EndpointSettings { url, events, description, ordering, metadata, external_id } = settings;
+        let metadata = metadata.map(|metadata| metadata.strings().clone());
+        let rest = SettingsJson { version: FORM, metadata, unknown };
+        Ok(Self {
+            url,
+            events: events.join(" "),
+            description,
+            ordering: ordering.to_column(),
+            external_id: external_id.map(|external_id| external_id.to_string()),
+            settings: rest.column(),
+        })
+    }
+
+    /// The settings in these columns.
+    pub fn read(self) -> Result<EndpointSettings, StoreError> {
+        let SettingsJson { metadata, .. } = SettingsJson::read("endpoints", &self.settings)?;
+        let ordering = Ordering::from_column(self.ordering);
+        let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
+        let (url, events, description) = (self.url, words(&self.events), self.description);
+        let (metadata, external_id) = (metadata.map(Metadata::stored), self.external_id.map(ExternalId::stored));
+        Ok(EndpointSettings { url, events, description, ordering, metadata, external_id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::url::{Environment, ReceiverUrl};
+
+    fn settings() -> EndpointSettings {
+        let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+        let metadata = Metadata::parse([("team".to_owned(), "a\0b".to_owned())].into());
+        let description = Some("a".into());
+        let external_id = ExternalId::parse("d");
+        EndpointSettings {
+            description,
+            metadata,
+            external_id,
+            ..EndpointSettings::new(&url, vec!["b".into(), "c".into()])
+        }
+    }
+
+    #[test]
+    fn settings_are_read_as_they_were_written() {
+        let columns = SettingsColumns::of(settings(), "{}").expect("written");
+        assert_eq!(columns.read(), Ok(settings()));
+    }
+
+    #[test]
+    fn attributes_of_a_later_program_stay() {
+        let stored = r#"{"version":1,"sparkle":{"level":3}}"#;
+        let columns = SettingsColumns::of(settings(), stored).expect("written");
+        let kept: Value = serde_json::from_str(&columns.settings).expect("JSON");
+        assert_eq!(kept["sparkle"]["level"], 3);
+        assert_eq!(columns.read(), Ok(settings()));
+    }
+
+    #[test]
+    fn a_form_of_a_later_program_is_refused() {
+        let refused = SettingsColumns::of(settings(), r#"{"version":2}"#).err().expect("refused");
+        assert!(refused.to_string().contains("endpoints.settings: version 2"), "{refused}");
+        assert!(SettingsColumns::of(settings(), "nothing").is_err());
+    }
+}
