@@ -47,6 +47,9 @@ use store::{Health, Lifecycle, OpenError, OpenOptions, Store};
 /// Requests and attempts that are under way at the stop may take this much longer than an attempt's own timeout.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Connections of one address to the listener of the metrics: those who collect metrics are few.
+const METRICS_CONNECTIONS: usize = 64;
+
 /// How often the last use of keys is written down.
 const KEY_USE_EVERY: Duration = Duration::from_secs(60);
 
@@ -141,7 +144,7 @@ impl App {
         if let Some(listener) = metrics_listener {
             let front = Front::metrics(api.clone());
             let answer = move |request, peer| front.answer(request, peer);
-            let manners = Manners::new(config.connections_per_address, Vec::new(), refusal.clone());
+            let manners = Manners::new(METRICS_CONNECTIONS, Vec::new(), refusal.clone());
             let serving = server::serve(listener, answer, manners, until(stopped.clone()), Duration::ZERO);
             beside.push(tokio::spawn(serving));
         }

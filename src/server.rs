@@ -50,6 +50,9 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// Whoever connects too often does not fill the log.
 static REFUSED_LOGGED: LogLimit = LogLimit::new();
 
+/// The same for connections that could not be accepted, such as for want of files.
+static NOT_ACCEPTED: LogLimit = LogLimit::new();
+
 /// How a server treats those who connect.
 pub struct Manners {
     /// Connections of one address.
@@ -109,7 +112,9 @@ pub async fn serve<F>(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(suppressed) = NOT_ACCEPTED.admit() {
+                    tracing::warn!(%error, suppressed, "a connection could not be accepted");
+                }
                 tokio::time::sleep(ACCEPT_AGAIN).await;
                 continue;
             }

@@ -314,10 +314,18 @@ body! {
     }
 }
 
+/// Most entries of a list of permissions, repeated ones included: several times as many as there are permissions.
+const MAX_PERMISSIONS_SENT: usize = 100;
+
 /// Permissions, of which the least is one.
 pub(super) fn read_permissions(value: &Value) -> Result<Permissions, Vec<Fault>> {
     let list = match value {
         Value::Array(list) if list.is_empty() => return Err(vec![Fault::new(Code::PermissionsRequired)]),
+        // Each entry could be a fault of its own, and make an answer a hundred times as large as the body.
+        Value::Array(list) if list.len() > MAX_PERMISSIONS_SENT => {
+            let shown = format!("a list of {} entries", list.len());
+            return Err(vec![Fault::new(Code::PermissionInvalid).naming(shown)]);
+        }
         Value::Array(list) => list,
         other => return Err(vec![Fault::new(Code::PermissionInvalid).naming(other)]),
     };

@@ -24,6 +24,9 @@ use crate::domain::permission::Permission;
 use crate::domain::time::Timestamp;
 use crate::store::{Calls, Keep, KeepScope, KeptAnswer, Page, Snapshot, Store};
 
+/// Longest path of a call, in bytes: a route, and two ids of up to 255 characters.
+const MAX_PATH: usize = 1_024;
+
 /// Which keys a route is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum For {
@@ -115,8 +118,10 @@ async fn enter(
     let key = if is_post { idempotency::key(request.headers()) } else { Ok(None) };
     let counted = api.count(&caller, door.bucket).await;
     let (parts, body) = request.into_parts();
+    // No route has ids of that length, and an idempotency key is kept with its path.
+    let params = params.filter(|_| parts.uri.path().len() <= MAX_PATH);
     let mut scope = None;
-    if let (Ok(Some(key)), Ok(())) = (&key, allowed(&caller, door)) {
+    if let (Ok(Some(key)), Ok(()), Some(_)) = (&key, allowed(&caller, door), &params) {
         scope = Some(KeepScope { account: caller.account(), path: parts.uri.path().to_owned(), key: key.clone() });
     }
     let counted = match counted {

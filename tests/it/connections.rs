@@ -107,6 +107,28 @@ async fn hundreds_of_heads_of_one_byte_leave_health_to_others() {
     assert!(took < Duration::from_secs(1), "{took:?}");
 }
 
+#[tokio::test]
+async fn the_listener_of_the_metrics_takes_few_connections_of_an_address() {
+    let app = App::with(&[("METRICS_LISTEN", "127.0.0.1:0")]).await;
+    let metrics = app.metrics.expect("a listener of its own");
+    let mut held = Vec::new();
+    for _ in 0..64 {
+        held.push(connect(metrics).await);
+    }
+    eventually("a refusal", || async {
+        let answer = ask(connect(metrics).await, "/metrics", "").await;
+        answer.starts_with("HTTP/1.1 503 ").then_some(())
+    })
+    .await;
+    health(app.address).await;
+    held.truncate(10);
+    eventually("room for another connection", || async {
+        let answer = ask(connect(metrics).await, "/metrics", "").await;
+        answer.starts_with("HTTP/1.1 200 ").then_some(())
+    })
+    .await;
+}
+
 /// Opens connections from many addresses, each of which may have its share.
 async fn flood(address: SocketAddr, connections: usize, text: &'static str) -> Vec<TcpStream> {
     let mut opening = tokio::task::JoinSet::new();
