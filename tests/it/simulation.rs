@@ -145,7 +145,7 @@ impl Health for SimStore {
     }
 
     async fn failed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::store::StoreError;
 
-/// A store of either kind. [`role!`](super) implements each role for it.
+/// A store of either kind. `role!` implements each role for it.
 #[derive(Clone)]
 pub enum AnyStore<S, P> {
     /// The embedded store.

@@ -233,7 +233,7 @@ impl Store {
     }
 }
 
-/// Gives leased rows of the queue back. Found as those of [`SETTLE`] are.
+/// Gives leased rows of the queue back. Found as those of `settle::SETTLE` are.
 const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.place, r.lease \
                        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS r(account, delivery, lease) \
                        CROSS JOIN LATERAL (SELECT ctid AS place, lease FROM queue WHERE account = r.account \

@@ -10,7 +10,7 @@ use crate::store::StoreError;
 /// happened.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An end for a call over the network. See [`Remote::in_time`].
+/// A call over the network that fails after [`CALL_TIMEOUT`].
 pub(super) fn in_time<T>(
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> impl Future<Output = Result<T, StoreError>> {
