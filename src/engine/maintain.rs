@@ -67,8 +67,8 @@ pub async fn maintain<S: Housekeeping>(store: S, clock: Arc<dyn Clock>, metrics:
     }
 }
 
-/// One round of what is due by time. Each kind is tried, whatever became of the others. Returns how many failed, and whether
-/// the history is this process's work.
+/// One round of what is due by time. Each kind is tried, whatever became of the others. Returns how many failed, and
+/// whether the history is this process's work.
 async fn once<S: Housekeeping>(store: &S, clock: &dyn Clock, keep: Keep) -> (u64, bool) {
     let now = clock.now();
     let mut failures = failed("the days ahead", store.make_days(now).await);
@@ -85,8 +85,8 @@ async fn once<S: Housekeeping>(store: &S, clock: &dyn Clock, keep: Keep) -> (u64
     }
 }
 
-/// Removes the history that is over: whole days, then the rest by rows. Returns how much failed; `None` where it is another
-/// process's work.
+/// Removes the history that is over: whole days, then the rest by rows. Returns how much failed; `None` where it is
+/// another process's work.
 async fn purge_history<S: Housekeeping>(store: &S, keep: Retention, now: Timestamp) -> Option<u64> {
     let (mut failures, mut position) = match store.begin_purge(keep, now).await {
         Ok(None) => return None,
