@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::store::Snapshot;
 
 pub use backlog::measure_backlog;
-pub use maintain::{Keep, close_idle, maintain};
+pub use maintain::{RetentionPolicy, close_idle, maintain};
 pub use replay::replay;
 pub use tally::Tally;
 
