@@ -121,7 +121,7 @@ impl App {
             tally: tally.clone(),
         };
         let (stopping, stopped) = watch::channel(false);
-        let keep = engine::Keep {
+        let retention = engine::RetentionPolicy {
             history: config.retention,
             audit_log: config.audit_retention,
             idle_sessions: config.sessions.idle,
@@ -131,7 +131,7 @@ impl App {
         if config.roles.delivery {
             beside.push(tokio::spawn(engine::replay(store.clone(), metrics.clone())));
             beside.push(tokio::spawn(engine::measure_backlog(store.clone(), clock.clone(), metrics.clone())));
-            beside.push(tokio::spawn(engine::maintain(store.clone(), clock, metrics, keep)));
+            beside.push(tokio::spawn(engine::maintain(store.clone(), clock, metrics, retention)));
             let engine = engine.run(nudges, until(stopped.clone()));
             delivering = Some(tokio::spawn(deliver(engine, tally, store.clone())));
         }

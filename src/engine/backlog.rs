@@ -10,8 +10,8 @@ use crate::store::{Backlog, Figures};
 /// Between two measurements: metrics are usually read every 15 to 60 s.
 const INTERVAL: Duration = Duration::from_secs(15);
 
-/// Deliveries that are counted. So many entries of an index are read within some tens of milliseconds, and an operator does
-/// the same about more of them.
+/// Deliveries that are counted. So many entries of an index are read within some tens of milliseconds, and an operator
+/// does the same about more of them.
 const MAX_COUNTED: usize = 100_000;
 
 /// Measures until it is dropped. What could not be measured stays as it was.

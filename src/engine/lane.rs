@@ -1,8 +1,8 @@
 //! The lane of one endpoint: what waits for it, how many requests it may have in flight, and what is known of it.
 //!
-//! The limit grows as TCP's window does (RFC 5681, section 3.1), and shrinks with the share of answers that are failures, once
-//! in a round of answers, as DCTCP's does (RFC 8257, section 3.3): an endpoint that now and then fails is not kept at a few
-//! requests for ever. One that only fails is halved with each answer, down to one probe.
+//! The limit grows as TCP's window does (RFC 5681, section 3.1), and shrinks with the share of answers that are
+//! failures, once in a round of answers, as DCTCP's does (RFC 8257, section 3.3): an endpoint that now and then fails
+//! is not kept at a few requests for ever. One that only fails is halved with each answer, down to one probe.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -24,7 +24,7 @@ const MAX_FAILURES: u64 = 20;
 
 /// How long things are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Keep {
+pub struct RetentionPolicy {
     /// The history of accounts that have no retention of their own.
     pub history: Retention,
     /// Entries of the audit log; `None` is for ever.
@@ -43,14 +43,19 @@ pub async fn close_idle(egress: Egress) {
 }
 
 /// Runs until it is dropped. The first round of everything begins at once.
-pub async fn maintain<S: Housekeeping>(store: S, clock: Arc<dyn Clock>, metrics: Arc<Metrics>, keep: Keep) {
+pub async fn maintain<S: Housekeeping>(
+    store: S,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    policy: RetentionPolicy,
+) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0u64.. {
         ticks.tick().await;
         let mut failures = failed("what was deleted", steps(|| store.purge_deleted()).await);
         if round % RETENTION_ROUNDS == 0 {
-            let (failed_steps, did_history) = once(&store, &*clock, keep).await;
+            let (failed_steps, did_history) = once(&store, &*clock, policy).await;
             failures += failed_steps;
             if failures == 0 && did_history {
                 metrics.housekeeping_last_success_timestamp_seconds.set(seconds(clock.now().as_millis()));
@@ -67,26 +72,26 @@ pub async fn maintain<S: Housekeeping>(store: S, clock: Arc<dyn Clock>, metrics:
     }
 }
 
-/// One round of what is due by time. Each kind is tried, whatever became of the others. Returns how many failed, and whether
-/// the history is this process's work.
-async fn once<S: Housekeeping>(store: &S, clock: &dyn Clock, keep: Keep) -> (u64, bool) {
+/// One round of what is due by time. Each kind is tried, whatever became of the others. Returns how many failed, and
+/// whether the history is this process's work.
+async fn once<S: Housekeeping>(store: &S, clock: &dyn Clock, policy: RetentionPolicy) -> (u64, bool) {
     let now = clock.now();
     let mut failures = failed("the days ahead", store.make_days(now).await);
     failures += failed("kept answers", steps(|| store.purge_kept_answers()).await);
-    if let Some(audit_log) = keep.audit_log {
+    if let Some(audit_log) = policy.audit_log {
         failures += failed("the audit log", steps(|| store.purge_audit_log(now.minus(audit_log))).await);
     }
-    failures += failed("sessions", steps(|| store.purge_sessions(keep.idle_sessions)).await);
+    failures += failed("sessions", steps(|| store.purge_sessions(policy.idle_sessions)).await);
     failures += failed("counts of attempts", steps(|| store.purge_attempt_counts(now)).await);
-    failures += failed("old replays", steps(|| store.purge_old_replays(keep.history, now)).await);
-    match purge_history(store, keep.history, now).await {
+    failures += failed("old replays", steps(|| store.purge_old_replays(policy.history, now)).await);
+    match purge_history(store, policy.history, now).await {
         Some(more) => (failures + more, true),
         None => (failures, false),
     }
 }
 
-/// Removes the history that is over: whole days, then the rest by rows. Returns how much failed; `None` where it is another
-/// process's work.
+/// Removes the history that is over: whole days, then the rest by rows. Returns how much failed; `None` where it is
+/// another process's work.
 async fn purge_history<S: Housekeeping>(store: &S, keep: Retention, now: Timestamp) -> Option<u64> {
     let (mut failures, mut position) = match store.begin_purge(keep, now).await {
         Ok(None) => return None,

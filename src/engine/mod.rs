@@ -1,9 +1,9 @@
 //! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
 //!
-//! `scheduler` and `lane` decide and do nothing; `run` moves its decisions into the tasks of `attempts`; `settle` writes
-//! outcomes; `replay` carries out what is to be sent again; `faults` pauses attempts that this machine cannot make; `tally`
-//! counts for charts; `backlog` counts what is due; `maintain` tidies up. Time, randomness, the store (by the traits of its
-//! roles) and the sender come in as parameters, so that a simulation can run all of it.
+//! `scheduler` and `lane` decide and do nothing; `run` moves its decisions into the tasks of `attempts`; `settle`
+//! writes outcomes; `replay` carries out what is to be sent again; `faults` pauses attempts that this machine cannot
+//! make; `tally` counts for charts; `backlog` counts what is due; `maintain` tidies up. Time, randomness, the store (by
+//! the traits of its roles) and the sender come in as parameters, so that a simulation can run all of it.
 
 mod attempts;
 mod backlog;
@@ -27,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::store::Snapshot;
 
 pub use backlog::measure_backlog;
-pub use maintain::{Keep, close_idle, maintain};
+pub use maintain::{RetentionPolicy, close_idle, maintain};
 pub use replay::replay;
 pub use tally::Tally;
 

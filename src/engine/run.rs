@@ -131,8 +131,8 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 () = tokio::time::sleep(sleep) => {}
             }
         }
-        // Nobody waits for its next attempt any more. Attempts in flight hold the only other senders to the settler: it ends
-        // when they have, or are cut off.
+        // Nobody waits for its next attempt any more. Attempts in flight hold the only other senders to the settler: it
+        // ends when they have, or are cut off.
         drop((ended, attempts));
         finish(in_flight, settler, self.grace).await;
     }

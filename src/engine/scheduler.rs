@@ -2,10 +2,10 @@
 //!
 //! No I/O and no clock: it is told what happened and when, and asked what to do.
 //!
-//! Limits are the lanes' own (`lane`). Endpoints that answer promptly are *proven*; those that failed, were slow or let an
-//! attempt wait for longer than a second are *sick*. Sick endpoints together may use half of the global bound, and a quarter
-//! more is kept for those of which nothing is known. Beside that a lane's share is half of what is free: however many
-//! requests some endpoints have in flight when they begin to hang, others find room.
+//! Limits are the lanes' own (`lane`). Endpoints that answer promptly are *proven*; those that failed, were slow or let
+//! an attempt wait for longer than a second are *sick*. Sick endpoints together may use half of the global bound, and a
+//! quarter more is kept for those of which nothing is known. Beside that a lane's share is half of what is free:
+//! however many requests some endpoints have in flight when they begin to hang, others find room.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -24,8 +24,8 @@ use crate::store::inbox::{Leased, Share};
 const CLAIM: std::ops::RangeInclusive<usize> = 8..=256;
 const CLAIM_ROUNDS: usize = 4;
 
-/// When a claim brought nothing though something was due (memory is full, or the store failed), its lane waits in a line
-/// of its own. After this long some of the line try again; whenever a claim does bring something, two more do.
+/// When a claim brought nothing though something was due (memory is full, or the store failed), its lane waits in a
+/// line of its own. After this long some of the line try again; whenever a claim does bring something, two more do.
 const CLAIM_AGAIN: Duration = Duration::from_millis(250);
 const WOKEN_AT_ONCE: usize = 32;
 const WOKEN_BY_SUCCESS: usize = 2;
@@ -170,8 +170,8 @@ impl Scheduler {
         }
     }
 
-    /// When [`Scheduler::next_claim`] will have something to say: by the wall clock because of what is due, and because of
-    /// lanes that wait in line.
+    /// When [`Scheduler::next_claim`] will have something to say: by the wall clock because of what is due, and because
+    /// of lanes that wait in line.
     pub fn next_wake(&self) -> (Option<Timestamp>, Option<Instant>) {
         (self.timers.first().map(|(at, _)| *at), self.wake_starved)
     }
@@ -250,8 +250,8 @@ impl Scheduler {
         }
     }
 
-    /// Counts attempts as sick that have been in flight for longer than a prompt answer takes. Returns when the next one
-    /// will be.
+    /// Counts attempts as sick that have been in flight for longer than a prompt answer takes. Returns when the next
+    /// one will be.
     pub fn mark_overdue(&mut self, now: Instant) -> Option<Instant> {
         loop {
             self.forget_ended();

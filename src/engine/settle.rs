@@ -1,8 +1,8 @@
 //! Writes outcomes, as many at a time as have come while the last ones were being written.
 //!
-//! A write that fails is tried again with half as many outcomes, until the one that cannot be written is alone. That one
-//! is set aside and tried again apart, so that it holds up no other. While nothing at all can be written, nothing is set
-//! aside.
+//! A write that fails is tried again with half as many outcomes, until the one that cannot be written is alone. That
+//! one is set aside and tried again apart, so that it holds up no other. While nothing at all can be written, nothing
+//! is set aside.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ use crate::waiting::sleep_until;
 /// Outcomes in one write.
 const MAX_BATCH: usize = 512;
 
-/// The pause after a failed write. It doubles, up to the second value, only while a single outcome fails again and again:
-/// halving a batch of 512 then takes half a second, and a database that is back is noticed within a second.
+/// The pause after a failed write. It doubles, up to the second value, only while a single outcome fails again and
+/// again: halving a batch of 512 then takes half a second, and a database that is back is noticed within a second.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The pause before an outcome that was set aside is tried again. It doubles up to the second value.
@@ -49,7 +49,8 @@ struct Unwritten {
     failed_alone_after: Option<u64>,
 }
 
-/// Runs until every sender of `ended` is gone and everything that can be written is written. Tells `due` what is due later.
+/// Runs until every sender of `ended` is gone and everything that can be written is written. Tells `due` what is due
+/// later.
 pub(super) async fn settle_all<S: Dispatch>(
     store: S,
     random: Arc<dyn Random>,
@@ -218,8 +219,8 @@ impl<S: Dispatch> Settler<S> {
         }
     }
 
-    /// Puts back what failed. One that has failed alone, and fails alone again although others were written meanwhile, is
-    /// set aside: the fault is its own. Where there are no others, it is enough that the store takes writes.
+    /// Puts back what failed. One that has failed alone, and fails alone again although others were written meanwhile,
+    /// is set aside: the fault is its own. Where there are no others, it is enough that the store takes writes.
     async fn put_back(&mut self, mut batch: Vec<Unwritten>) {
         if batch.len() > 1 {
             batch.into_iter().rev().for_each(|row| self.waiting.push_front(row));

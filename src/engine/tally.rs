@@ -1,5 +1,5 @@
-//! Counts what comes of attempts, for charts. What is counted is written down every few seconds: a write for each outcome would
-//! cost the deliveries their time.
+//! Counts what comes of attempts, for charts. What is counted is written down every few seconds: a write for each
+//! outcome would cost the deliveries their time.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,8 +15,8 @@ use crate::store::{Settled, Settlement, Statistics};
 /// How often it is written down, where it is one write.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// What is more than one write, because many endpoints are busy, is added up for so many times as long: the shortest slot has
-/// five minutes, and every count that is written costs the deliveries its time.
+/// What is more than one write, because many endpoints are busy, is added up for so many times as long: the shortest
+/// slot has five minutes, and every count that is written costs the deliveries its time.
 const ROUNDS_OF_MANY: u32 = 5;
 
 /// Counts in one write: short enough that no publisher notices.
@@ -43,8 +43,8 @@ impl Tally {
         }
     }
 
-    /// Writes down what was counted. What cannot be written is not counted: whether it was written is not known, and twice is
-    /// worse than not at all.
+    /// Writes down what was counted. What cannot be written is not counted: whether it was written is not known, and
+    /// twice is worse than not at all.
     async fn write<S: Statistics>(&self, store: &S) {
         let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         // Endpoint by endpoint, so that each write is to few pages of the table.
