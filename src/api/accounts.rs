@@ -274,8 +274,8 @@ fn days(keep: Duration) -> u64 {
 }
 
 const METADATA: Field<(), Option<Metadata>> = Field {
-    about: "The operator's own notes: up to 20 keys of up to 64 letters, digits, hyphens and underscores, with strings of \
-            up to 512 characters. `null` removes them.",
+    about: "The operator's own notes: up to 20 keys of up to 64 letters, digits, hyphens and underscores, with strings \
+            of up to 512 characters. `null` removes them.",
     shape: METADATA_SHAPE,
     nullable: true,
     codes: &[Code::AccountMetadataInvalid],
@@ -283,8 +283,8 @@ const METADATA: Field<(), Option<Metadata>> = Field {
 };
 
 const EXTERNAL_ID: Field<(), Option<ExternalId>> = Field {
-    about: "The operator's own name for the account, which no other account of the server has. Every path that takes the \
-            account's id takes it too, and so does an event's `account_id`. It is no UUID. `null` removes it.",
+    about: "The operator's own name for the account, which no other account of the server has. Every path that takes \
+            the account's id takes it too, and so does an event's `account_id`. It is no UUID. `null` removes it.",
     shape: EXTERNAL_ID_SHAPE,
     nullable: true,
     codes: &[Code::AccountExternalIdInvalid, Code::AccountExternalIdTaken],

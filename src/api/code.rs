@@ -150,11 +150,11 @@ codes! {
     MetadataInvalid 422 "webhook_metadata_invalid"
         "metadata must be an object of up to 20 keys (1 to 64 letters, digits, hyphens or underscores) with strings of \
          up to 512 characters, or null."
-        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con cadenas \
-         de hasta 512 caracteres, o null.";
+        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con \
+         cadenas de hasta 512 caracteres, o null.";
     ExternalIdInvalid 422 "webhook_external_id_invalid"
-        "external_id must be 1 to 255 letters, digits, dots, underscores, colons or hyphens that begin with a letter or \
-         digit, and neither a UUID nor one of deliveries, replays, statistics and filters; or null."
+        "external_id must be 1 to 255 letters, digits, dots, underscores, colons or hyphens that begin with a letter \
+         or digit, and neither a UUID nor one of deliveries, replays, statistics and filters; or null."
         "external_id debe ser de 1 a 255 letras, dígitos, puntos, guiones bajos, dos puntos o guiones que empiecen por \
          letra o dígito, y no un UUID ni uno de deliveries, replays, statistics y filters; o null.";
     ExternalIdTaken 422 "webhook_external_id_taken"
@@ -228,11 +228,11 @@ codes! {
     AccountMetadataInvalid 422 "account_metadata_invalid"
         "metadata must be an object of up to 20 keys (1 to 64 letters, digits, hyphens or underscores) with strings of \
          up to 512 characters, or null."
-        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con cadenas \
-         de hasta 512 caracteres, o null.";
+        "metadata debe ser un objeto de hasta 20 claves (de 1 a 64 letras, dígitos, guiones o guiones bajos) con \
+         cadenas de hasta 512 caracteres, o null.";
     AccountExternalIdInvalid 422 "account_external_id_invalid"
-        "external_id must be 1 to 255 letters, digits, dots, underscores, colons or hyphens that begin with a letter or \
-         digit, and no UUID; or null."
+        "external_id must be 1 to 255 letters, digits, dots, underscores, colons or hyphens that begin with a letter \
+         or digit, and no UUID; or null."
         "external_id debe ser de 1 a 255 letras, dígitos, puntos, guiones bajos, dos puntos o guiones que empiecen por \
          letra o dígito, y no un UUID; o null.";
     AccountExternalIdTaken 422 "account_external_id_taken"

@@ -1,8 +1,8 @@
 //! Request bodies as lists of fields. From one list come the parser, the schema of the reference, the codes that the
 //! reference lists, the names in `no_valid_fields`, and the limits that the dashboard's forms show.
 //!
-//! A [`Field`] is an attribute: what it holds and how a value of it is read. A [`Slot`] is its place in one body: whether the
-//! body must name it, and what its absence means. [`body!`] makes a structure of slots.
+//! A [`Field`] is an attribute: what it holds and how a value of it is read. A [`Slot`] is its place in one body:
+//! whether the body must name it, and what its absence means. `body!` makes a structure of slots.
 
 use serde_json::{Map, Value, json};
 
@@ -341,7 +341,7 @@ impl BodySchema {
     }
 }
 
-/// A body that [`body!`] has made.
+/// A body that `body!` has made.
 pub trait RequestBody: Sized {
     /// What the reading of its fields needs to know.
     type Context;

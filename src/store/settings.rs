@@ -1,8 +1,8 @@
 //! An endpoint's settings as columns of its row, and an account's, the same in both stores.
 //!
-//! What SQL filters or joins by, and what programs before the migration `0016_settings` read, has a column of its own. All
-//! else is in the column `settings`, as JSON. A program keeps what it finds there and does not know: another program, of a later
-//! version, has written it.
+//! What SQL filters or joins by, and what programs before the migration `0016_settings` read, has a column of its own.
+//! All else is in the column `settings`, as JSON. A program keeps the attributes there that it does not know: a program
+//! of a later version has written them.
 
 use std::collections::BTreeMap;
 

@@ -148,8 +148,8 @@ impl Tag {
     }
 }
 
-/// The body that a call takes: its fields, and an example as JSON text; of an optional one, what the example with the body
-/// shows comes third.
+/// The body that a call takes: its fields, and an example as JSON text; of an optional one, what the example with the
+/// body shows comes third.
 #[derive(Clone, Copy, Debug)]
 pub enum Body {
     /// A call without one.

@@ -81,8 +81,8 @@ role! {
 role! {
     /// Webhook endpoints and their secrets.
     pub trait Endpoints {
-        /// Registers an endpoint. Its secret is in this answer only. An external id that another endpoint of the account
-        /// has is [`StoreError::ExternalIdTaken`].
+        /// Registers an endpoint. Its secret is in this answer only. An external id that another endpoint of the
+        /// account has is [`StoreError::ExternalIdTaken`].
         async fn create_endpoint(
             &self,
             owner: AccountId,
