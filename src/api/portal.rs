@@ -129,11 +129,7 @@ pub async fn delete(call: Call) -> Result<Answer, ApiError> {
 const PERMISSIONS: Field<(), Permissions> = Field {
     about: "What it allows, at most what the key itself may do: of webhooks, events and event types, `accounts:read`, \
             `api_keys:read` and `audit:read`.",
-    shape: Shape::List(List {
-        items: &Shape::OneOf(|| ALLOWED.map(|permission| permission.name()).to_vec()),
-        min: Some(1),
-        max: None,
-    }),
+    shape: Shape::List(List { items: &Shape::OneOf(|| ALLOWED.map(P::name).to_vec()), min: Some(1), max: None }),
     nullable: false,
     codes: &[Code::PermissionsRequired, Code::PermissionInvalid, Code::PortalPermissionInvalid],
     read: |(), value| {

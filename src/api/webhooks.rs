@@ -148,7 +148,7 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
         check_address(&call, url).await?;
     }
     let url = url.map(|url| url.as_str().to_owned());
-    let change = EndpointChange { url, events, description, status, ordering, metadata, external_id };
+    let change = EndpointChange { url, events, description, ordering, metadata, external_id, status };
     let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }
