@@ -11,7 +11,8 @@ pub enum Language {
 }
 
 impl Language {
-    /// Chooses by an `Accept-Language` header (RFC 9110, section 12.5.4): the highest weight wins, the first among equals.
+    /// Chooses by an `Accept-Language` header (RFC 9110, section 12.5.4): the highest weight wins, the first among
+    /// equals.
     pub fn from_header(header: &str) -> Self {
         let mut best = (Self::English, 0.0);
         for part in header.split(',').take(32) {

@@ -21,8 +21,8 @@ use crate::store::{Intake, Keep, Log, Snapshot};
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;
 
-/// What an event takes in the database beside its body, and each of its deliveries with its indexes and first attempts, in KiB:
-/// measured as 0.5 to 1.
+/// KiB that count for an event beside its body, and for each of its deliveries. A delivery that arrives at once takes
+/// 0.13 KiB on SQLite; one that fails keeps each attempt with the beginning of the response.
 const KIB_PER_ROW: usize = 1;
 
 /// Something that happened in an account.

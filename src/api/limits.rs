@@ -129,8 +129,9 @@ impl RateLimiter {
         Self { limits, windows: std::array::from_fn(|_| Mutex::default()) }
     }
 
-    /// Counts a call of a window that has so many times the bucket's limit, or refuses it. `ask` takes calls of the window that
-    /// is open, or opens one: at least as many as it is told. Returns when the window ends; `None` where there is no limit.
+    /// Counts a call of a window that has so many times the bucket's limit, or refuses it. `ask` takes calls of the
+    /// window that is open, or opens one: at least as many as it is told. Returns when the window ends; `None` where
+    /// there is no limit.
     async fn take<F>(
         &self,
         (key, bucket, times): (Uuid, Bucket, u32),
@@ -146,8 +147,8 @@ impl RateLimiter {
         self.take_of((limit, whole), (key, bucket), weight, now, ask).await.map(Some)
     }
 
-    /// Counts a call of a window with the limit `whole`, or refuses it by naming `limit`. A call counts as `weight` calls; one
-    /// that is heavier than what is left takes what is left. Returns when the window ends.
+    /// Counts a call of a window with the limit `whole`, or refuses it by naming `limit`. The call counts as `weight`
+    /// calls. Where fewer are left, it takes those. Returns when the window ends.
     async fn take_of<F>(
         &self,
         (limit, whole): (RateLimit, RateLimit),
@@ -263,17 +264,17 @@ impl Api {
         self.take((key, bucket, REPEATED_TIMES), 1).await.map(|_| ())
     }
 
-    /// Refuses to store events of an account that has stored all that it may in this window. Otherwise it counts the first
-    /// KiB of them: what they take in all is known when they are written.
+    /// Counts the first KiB that a publish stores for an account, or refuses it where the window is used up. The rest
+    /// is known when the events are written.
     pub(super) async fn count_storage(&self, account: AccountId) -> Result<(), ApiError> {
         self.take((account.0, Bucket::EventsStorage, 1), 1).await.map(|_| ())
     }
 
-    /// Counts what events have taken of the storage of their account, beyond the first KiB. A batch may go beyond the limit by
-    /// what it takes itself: it is written already.
+    /// Counts the KiB beyond the first that a publish has stored. They are written already, so that a publish may
+    /// exceed the limit by its own size.
     pub(super) async fn charge_storage(&self, account: AccountId, kib: u32) {
         if kib > 1 {
-            // The window is spent, or the store cannot be asked: the next publish is refused, or sees to it.
+            // A refusal means that the window is used up: the next publish is refused.
             let _ = self.take((account.0, Bucket::EventsStorage, 1), kib - 1).await;
         }
     }

@@ -126,7 +126,8 @@ pub struct EndpointFilter {
 }
 
 impl EndpointFilter {
-    /// Reads the parameters of a request and ignores others. Where values cannot be read, the names of their parameters.
+    /// Reads the parameters of a request and ignores others. An error lists the parameters whose values cannot be
+    /// read.
     pub fn read(parameters: &[(String, String)]) -> Result<Self, Vec<&'static str>> {
         let mut filter = Self::default();
         let mut unreadable = Vec::new();

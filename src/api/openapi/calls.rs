@@ -374,7 +374,9 @@ pub const UPDATE_ACCOUNT: Description = Description {
     id: "update_account",
     tag: Tag::Accounts,
     title: "Update an account",
-    about: "Changes the account's name, and how long its history is kept. The fields that the body does not name stay. All but the name is the operator's to change: an account's own key changes the name only. What is older than a new retention goes within some minutes.",
+    about: "Changes the account's name, and how long its history is kept. The fields that the body does not \
+            name stay. All but the name is the operator's to change: an account's own key changes the name only. What \
+            is older than a new retention goes within some minutes.",
     body: Body::Json(UpdateAccount::schema, r#"{"name":"Acme Inc."}"#),
     answer: One(Kind::Account, "The account as it is now."),
     errors: &[Code::NoValidFields],

@@ -123,8 +123,8 @@ const TABLES: &[Table] = &[
         write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
                 $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], \
                 $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[]) AS t(key, \
-                id, account, url, events, description, status, version, consecutive_failures, failing_since, created_at, \
-                updated_at, deleted_at, total, last_delivery_at, ordering, settings, external_id)), \
+                id, account, url, events, description, status, version, consecutive_failures, failing_since, \
+                created_at, updated_at, deleted_at, total, last_delivery_at, ordering, settings, external_id)), \
                 counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
                 SELECT account, key, 0, total, last_delivery_at FROM e), \
                 subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key FROM e, \
@@ -132,7 +132,8 @@ const TABLES: &[Table] = &[
                 INSERT INTO endpoints (key, id, account, url, events, description, status, version, consecutive_failures, \
                 failing_since, created_at, updated_at, deleted_at, ordering, settings, external_id) \
                 OVERRIDING SYSTEM VALUE SELECT key, id, account, url, events, description, status, version, \
-                consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, external_id FROM e",
+                consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
+                external_id FROM e",
     },
     Table {
         name: "endpoint_secrets",
