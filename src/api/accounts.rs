@@ -315,7 +315,7 @@ body! {
 }
 
 /// Most entries of a list of permissions, repeated ones included: several times as many as there are permissions.
-const MAX_PERMISSIONS_SENT: usize = 100;
+pub(super) const MAX_PERMISSIONS_SENT: usize = 100;
 
 /// Permissions, of which the least is one.
 pub(super) fn read_permissions(value: &Value) -> Result<Permissions, Vec<Fault>> {
@@ -349,7 +349,7 @@ const PERMISSIONS: Field<Timestamp, Permissions> = Field {
     shape: Shape::List(List {
         items: &Shape::OneOf(|| Permission::ALL.iter().map(|permission| permission.name()).collect()),
         min: Some(1),
-        max: None,
+        max: Some(MAX_PERMISSIONS_SENT),
     }),
     nullable: false,
     codes: &[Code::PermissionsRequired, Code::PermissionInvalid],

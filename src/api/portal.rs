@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::accounts::{find, read_permissions};
+use super::accounts::{MAX_PERMISSIONS_SENT, find, read_permissions};
 use super::call::Call;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
@@ -129,7 +129,11 @@ pub async fn delete(call: Call) -> Result<Answer, ApiError> {
 const PERMISSIONS: Field<(), Permissions> = Field {
     about: "What it allows, at most what the key itself may do: of webhooks, events and event types, `accounts:read`, \
             `api_keys:read` and `audit:read`.",
-    shape: Shape::List(List { items: &Shape::OneOf(|| ALLOWED.map(P::name).to_vec()), min: Some(1), max: None }),
+    shape: Shape::List(List {
+        items: &Shape::OneOf(|| ALLOWED.map(P::name).to_vec()),
+        min: Some(1),
+        max: Some(MAX_PERMISSIONS_SENT),
+    }),
     nullable: false,
     codes: &[Code::PermissionsRequired, Code::PermissionInvalid, Code::PortalPermissionInvalid],
     read: |(), value| {
