@@ -140,7 +140,7 @@ pub async fn serve<F>(
             // Made within the block: one that comes from outside would lie in it twice.
             async move {
                 // What only reads is of no use to a client that has left. What changes something is done to its end.
-                let reads = request.method() == Method::GET;
+                let reads = matches!(*request.method(), Method::GET | Method::HEAD);
                 let answering = pin!(answer(request, Peer(peer.ip())));
                 let response = if reads { presence.unless_left(answering).await? } else { answering.await };
                 Ok::<_, ClientLeft>(until_sent(response, under_way))
