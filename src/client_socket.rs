@@ -1,7 +1,7 @@
-//! The socket of a client, beside which somebody can wait until the client has left.
+//! The socket of a client, which tells when the client has closed it.
 //!
-//! The server reads nothing from a client while it makes an answer: a client that has sent its last byte still hears the
-//! answer. So nobody would notice that a client has gone, and what it has asked for would be worked out to the end.
+//! The server reads nothing from a client while it makes an answer, because a client that has closed its side still
+//! gets the answer. Without this watch, answers for clients that have gone would be worked out to the end.
 
 use std::io;
 use std::pin::Pin;
@@ -13,14 +13,14 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-/// How long a client that sends no more may still wait for its answer. The kernel does not tell whether it has closed the
-/// connection or only its own side of it.
+/// How long a client that sends no more may still wait for its answer. The kernel does not tell whether it has closed
+/// the connection or only its own side of it.
 const HALF_CLOSED_FOR: Duration = Duration::from_millis(500);
 
 /// When to look again at a socket in which the next request lies unread.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// The socket. It is closed when it and its [`Presence`]s are dropped.
+/// The socket. It is closed when it and its [`ClientPresence`]s are dropped.
 pub struct ClientSocket {
     read: OwnedReadHalf,
     write: Arc<OwnedWriteHalf>,
@@ -28,7 +28,7 @@ pub struct ClientSocket {
 
 /// Knows whether the client is there.
 #[derive(Clone)]
-pub struct Presence(Arc<OwnedWriteHalf>);
+pub struct ClientPresence(Arc<OwnedWriteHalf>);
 
 /// The client has left.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +37,10 @@ pub struct ClientLeft;
 
 impl ClientSocket {
     /// Wraps an accepted connection.
-    pub fn new(stream: TcpStream) -> (Self, Presence) {
+    pub fn new(stream: TcpStream) -> (Self, ClientPresence) {
         let (read, write) = stream.into_split();
         let write = Arc::new(write);
-        (Self { read, write: write.clone() }, Presence(write))
+        (Self { read, write: write.clone() }, ClientPresence(write))
     }
 
     /// Makes the kernel forget what the client has not taken: the socket is reset when it is closed.
@@ -51,7 +51,7 @@ impl ClientSocket {
     }
 }
 
-impl Presence {
+impl ClientPresence {
     /// What `answer` comes to, unless the client leaves before it is made.
     pub async fn unless_left<T>(&self, answer: impl Future<Output = T>) -> Result<T, ClientLeft> {
         tokio::select! {
@@ -117,7 +117,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(10);
 
     #[expect(clippy::disallowed_methods, reason = "a test's client")]
-    async fn connected() -> (TcpStream, ClientSocket, Presence) {
+    async fn connected() -> (TcpStream, ClientSocket, ClientPresence) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
         let (socket, presence) = ClientSocket::new(listener.accept().await.expect("accepted").0);

@@ -1,21 +1,21 @@
-//! Time and randomness, as parameters: the real ones and ones that a test holds in its hand.
+//! Time and randomness as parameters: those of the system, and manual ones for tests.
 //!
 //! Nothing else in the program reads a clock or draws a random number (`clippy.toml` holds that).
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ring::rand::SecureRandom as _;
 
 use crate::domain::time::Timestamp;
+use crate::lock::Mutex;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + 'static {
     /// The wall clock, in UTC.
     fn now(&self) -> Timestamp;
 
-    /// The database that many nodes share has another time: whoever can, goes by it from here on.
+    /// Takes the time of the database, which all nodes share. Clocks that cannot be corrected ignore it.
     fn follow(&self, _ahead_ms: i64) {}
 }
 
@@ -97,19 +97,19 @@ impl ManualClock {
 
     /// Stands at another time, earlier or later.
     pub fn set(&self, to: Timestamp) {
-        *self.0.lock().expect("no holder of the clock panics") = to;
+        *self.0.lock() = to;
     }
 
     /// Moves later.
     pub fn advance(&self, by: Duration) {
-        let mut now = self.0.lock().expect("no holder of the clock panics");
+        let mut now = self.0.lock();
         *now = now.plus(by);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        *self.0.lock().expect("no holder of the clock panics")
+        *self.0.lock()
     }
 }
 
@@ -125,7 +125,7 @@ impl SeededRandom {
 
     /// The next number.
     pub fn next(&self) -> u64 {
-        let mut state = self.0.lock().expect("no holder of the seed panics");
+        let mut state = self.0.lock();
         *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = *state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

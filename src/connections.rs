@@ -1,8 +1,8 @@
-//! The connections that clients have: how many in all and from one address, and which one makes room for the next.
+//! The connections of clients: how many there may be in all and from one address, and which one is closed for the next.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -10,12 +10,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use crate::api::Network;
+use crate::lock::Mutex;
 
-/// After a connection was asked to make room, before the next one is asked.
+/// The time between two requests to close a connection for the next one.
 const EVICT_AGAIN: Duration = Duration::from_millis(20);
 
-/// A client that has taken no byte of its answer for this long makes room for the next one. While there is room, it has the
-/// server's whole write timeout.
+/// When all connections are taken, one whose client has taken no byte of its answer for this long is closed. Otherwise
+/// it has the server's whole write timeout.
 const STALLED_AFTER: Duration = Duration::from_secs(2);
 
 /// What a connection does at the moment. Its task and the list of connections share it.
@@ -25,7 +26,7 @@ pub struct Activity {
     requests: AtomicU64,
     /// Since when bytes of an answer wait for the client: milliseconds after `opened`, and one more; 0 while none wait.
     writing_since: AtomicU64,
-    /// Told when it has to make room.
+    /// Notified when the connection has to close for another one.
     make_room: Notify,
 }
 
@@ -81,7 +82,7 @@ impl Activity {
         u64::try_from(self.opened.elapsed().as_millis()).expect("less than 500 million years")
     }
 
-    /// Resolves when the connection has to make room for another one.
+    /// Resolves when the connection has to close for another one.
     pub async fn asked_to_make_room(&self) {
         self.make_room.notified().await;
     }
@@ -121,9 +122,10 @@ impl Connections {
         Self(Arc::new(Inner { permits, per_network, open: Mutex::default() }))
     }
 
-    /// Enters a connection; one without a network is not counted by it. `None` where its network has as many as it may have.
-    pub fn enter(&self, network: Option<Network>) -> Option<Entered> {
-        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Registers a connection. `None` where its network has as many as it may have; a connection without a network is
+    /// not counted by it.
+    pub fn register(&self, network: Option<Network>) -> Option<RegisteredConnection> {
+        let mut open = self.0.open.lock();
         if let Some(network) = network {
             let count = open.of_network.entry(network).or_default();
             if *count >= self.0.per_network {
@@ -135,13 +137,14 @@ impl Connections {
         open.next += 1;
         let activity = Arc::new(Activity::default());
         open.connections.insert(id, (network, activity.clone()));
-        Some(Entered { connections: self.clone(), id, activity, permit: None })
+        Some(RegisteredConnection { connections: self.clone(), id, activity, permit: None })
     }
 
-    /// Asks a connection that waits for a head to make room: the oldest of the network that has most, else the oldest of all. Where
-    /// none waits, the same among those whose client takes nothing of its answer.
+    /// Asks a connection to close for the next one: of those that wait for a head, the oldest of the network with the
+    /// most connections, else the oldest of all. Where none waits, the same among those whose client takes nothing of
+    /// its answer.
     fn ask_for_room(&self) {
-        let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = self.0.open.lock();
         let largest = open.of_network.iter().max_by_key(|(_, count)| **count).map(|(network, _)| *network);
         let oldest = |may: fn(&Activity) -> bool| {
             let those = || open.connections.values().filter(|(_, activity)| may(activity));
@@ -153,8 +156,8 @@ impl Connections {
     }
 }
 
-/// A connection that counts, until this is dropped.
-pub struct Entered {
+/// A connection that is counted until it is dropped.
+pub struct RegisteredConnection {
     connections: Connections,
     id: u64,
     /// What it does.
@@ -162,11 +165,11 @@ pub struct Entered {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Entered {
-    /// Waits until there is room for it among all connections. Others that only wait for a head make room.
+impl RegisteredConnection {
+    /// Waits for a permit among all connections. Connections that only wait for a head are closed for it.
     pub async fn admitted(mut self) -> Self {
         let permits = self.connections.0.permits.clone();
-        // It must not be asked itself.
+        // It must not be asked to close itself.
         let busy = self.activity.begin();
         while self.permit.is_none() {
             self.permit = permits.clone().try_acquire_owned().ok();
@@ -181,9 +184,9 @@ impl Entered {
     }
 }
 
-impl Drop for Entered {
+impl Drop for RegisteredConnection {
     fn drop(&mut self) {
-        let mut open = self.connections.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.connections.0.open.lock();
         let Some((Some(network), _)) = open.connections.remove(&self.id) else { return };
         match open.of_network.get_mut(&network) {
             Some(count) if *count > 1 => *count -= 1,
@@ -198,40 +201,40 @@ mod tests {
 
     use super::*;
 
-    fn enter(connections: &Connections, address: &str) -> Option<Entered> {
-        connections.enter(Some(Network::of(address.parse::<IpAddr>().expect("an address"))))
+    fn register(connections: &Connections, address: &str) -> Option<RegisteredConnection> {
+        connections.register(Some(Network::of(address.parse::<IpAddr>().expect("an address"))))
     }
 
     #[test]
     fn a_network_has_its_number_and_one_customer_of_ipv6_is_one_network() {
         let connections = Connections::new(100, 2);
-        let first = enter(&connections, "203.0.113.7").expect("room");
-        let _second = enter(&connections, "::ffff:203.0.113.7").expect("room");
-        assert!(enter(&connections, "203.0.113.7").is_none());
-        assert!(enter(&connections, "203.0.113.8").is_some());
+        let first = register(&connections, "203.0.113.7").expect("room");
+        let _second = register(&connections, "::ffff:203.0.113.7").expect("room");
+        assert!(register(&connections, "203.0.113.7").is_none());
+        assert!(register(&connections, "203.0.113.8").is_some());
         drop(first);
-        assert!(enter(&connections, "203.0.113.7").is_some());
-        let _customer = ["2001:db8:0:1::1", "2001:db8:0:1::2"].map(|address| enter(&connections, address));
-        assert!(enter(&connections, "2001:db8:0:1:ffff::3").is_none());
-        assert!(enter(&connections, "2001:db8:0:2::1").is_some());
-        let _proxy: Vec<_> = (0..10).map(|_| connections.enter(None).expect("it is not counted")).collect();
+        assert!(register(&connections, "203.0.113.7").is_some());
+        let _customer = ["2001:db8:0:1::1", "2001:db8:0:1::2"].map(|address| register(&connections, address));
+        assert!(register(&connections, "2001:db8:0:1:ffff::3").is_none());
+        assert!(register(&connections, "2001:db8:0:2::1").is_some());
+        let _proxy: Vec<_> = (0..10).map(|_| connections.register(None).expect("it is not counted")).collect();
     }
 
     #[tokio::test(start_paused = true)]
     async fn where_all_are_taken_the_oldest_of_the_greediest_network_that_only_waits_makes_room() {
         let connections = Connections::new(4, 3);
-        let mut entered = Vec::new();
+        let mut registered = Vec::new();
         for address in ["203.0.113.1", "203.0.113.2", "203.0.113.2", "203.0.113.2"] {
-            entered.push(enter(&connections, address).expect("room").admitted().await);
+            registered.push(register(&connections, address).expect("room").admitted().await);
         }
-        let _busy = entered[1].activity.begin();
-        let asked = entered[2].activity.clone();
-        let evicted = entered.remove(2);
+        let _busy = registered[1].activity.begin();
+        let asked = registered[2].activity.clone();
+        let evicted = registered.remove(2);
         let leaving = tokio::spawn(async move {
             asked.asked_to_make_room().await;
             drop(evicted);
         });
-        let next = enter(&connections, "203.0.113.9").expect("room").admitted().await;
+        let next = register(&connections, "203.0.113.9").expect("room").admitted().await;
         leaving.await.expect("the oldest that waits was asked");
         assert!(next.permit.is_some() && next.activity.is_waiting());
     }
@@ -240,9 +243,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_no_connection_waits_one_whose_client_takes_nothing_makes_room_after_a_while() {
         let connections = Connections::new(2, 2);
-        let busy = enter(&connections, "203.0.113.1").expect("room").admitted().await;
+        let busy = register(&connections, "203.0.113.1").expect("room").admitted().await;
         let _under_way = busy.activity.begin();
-        let stalled = enter(&connections, "203.0.113.2").expect("room").admitted().await;
+        let stalled = register(&connections, "203.0.113.2").expect("room").admitted().await;
         stalled.activity.set_writing(true);
         let asked = stalled.activity.clone();
         let leaving = tokio::spawn(async move {
@@ -251,7 +254,7 @@ mod tests {
             drop(stalled);
         });
         let began = Instant::now();
-        let _next = enter(&connections, "203.0.113.9").expect("room").admitted().await;
+        let _next = register(&connections, "203.0.113.9").expect("room").admitted().await;
         assert!((STALLED_AFTER..STALLED_AFTER * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
         leaving.await.expect("it was asked");
     }

@@ -1,18 +1,20 @@
 //! Aldaba: a webhook sender in one binary.
 //!
-//! The way of an event: `api` takes it in, `store` commits it with its deliveries, `engine` schedules them, `egress`
-//! signs and sends each, and `store` writes what came of it. `domain` holds every decision on that way and does no I/O.
-//! ARCHITECTURE.md draws the house; `tests/it/tidy.rs` holds its walls.
+//! An event passes these modules: `api` accepts it, `store` commits it with its deliveries, `engine` schedules them,
+//! `egress` signs and sends each, and `store` records the outcome. `domain` makes the decisions and does no I/O. This
+//! file wires all of them together. ARCHITECTURE.md describes them; `tests/it/tidy.rs` checks which may import which.
 
 pub mod api;
 pub mod cli;
 mod client_socket;
+mod client_stream;
 pub mod clock;
 pub mod config;
 mod connections;
 pub mod domain;
 pub mod egress;
 pub mod engine;
+mod lock;
 mod log_limit;
 pub mod metrics;
 mod permits;
@@ -24,7 +26,6 @@ mod telemetry;
 mod tls;
 mod waiting;
 pub mod web;
-mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,14 +34,14 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
-use api::{Api, Front, Welcome};
+use api::{Api, HttpService, SignInLink};
 use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
 use domain::url::Environment;
 use egress::Egress;
-use engine::{Engine, HttpSender, Limits, Tally};
+use engine::{AttemptCounts, Engine, HttpSender, Limits};
 use metrics::Metrics;
-use server::Manners;
+use server::ServerOptions;
 use store::inbox::{Inbox, Nudge};
 use store::{Health, Lifecycle, OpenError, OpenOptions, Store};
 
@@ -53,21 +54,21 @@ const METRICS_CONNECTIONS: usize = 64;
 /// How often the last use of keys is written down.
 const KEY_USE_EVERY: Duration = Duration::from_secs(60);
 
-/// A server whose database is open and whose engine waits.
+/// A server with an open database, ready to run.
 pub struct App {
-    /// The store, for whoever wants to look or to publish beside the server.
+    /// The store, for tests and commands that use it besides the server.
     pub store: Store,
     config: Config,
     egress: Egress,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     nudges: tokio::sync::mpsc::UnboundedReceiver<Nudge>,
-    welcome: Option<Welcome>,
+    sign_in_link: Option<SignInLink>,
     metrics_listener: Option<TcpListener>,
 }
 
 impl App {
-    /// Opens the database as the one server on it.
+    /// Opens the database as a server.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         let metrics_listener = listen_for_metrics(config.metrics_listen.as_deref()).await?;
         let (inbox, nudges) = Inbox::new();
@@ -83,12 +84,12 @@ impl App {
             clock.clone(),
             resolver,
         );
-        Ok(Self { store, config, egress, clock, random, nudges, welcome: None, metrics_listener })
+        Ok(Self { store, config, egress, clock, random, nudges, sign_in_link: None, metrics_listener })
     }
 
-    /// Lets whoever has a link in as its user, without a password: for trying it.
-    pub(crate) fn welcoming(self, welcome: Welcome) -> Self {
-        Self { welcome: Some(welcome), ..self }
+    /// Adds a link that signs in a user without a password: for `aldaba dev`.
+    pub(crate) fn with_sign_in_link(self, sign_in_link: SignInLink) -> Self {
+        Self { sign_in_link: Some(sign_in_link), ..self }
     }
 
     /// Where `/metrics` is served, if it has a listener of its own.
@@ -96,17 +97,18 @@ impl App {
         self.metrics_listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Serves and delivers until `stop` resolves; then stops accepting, lets what is under way finish within bounds,
-    /// writes outcomes, and returns. Returns an error where a part has panicked without which nothing works.
+    /// Serves and delivers until `stop` resolves. Then it accepts nothing more, lets requests and attempts finish
+    /// within a bound, writes outcomes and returns. Returns an error where a part without which nothing works has
+    /// panicked.
     pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { store, config, egress, clock, random, nudges, welcome, metrics_listener } = self;
+        let Self { store, config, egress, clock, random, nudges, sign_in_link, metrics_listener } = self;
         warn_of_development(&config, &listener);
         warn_without_public_url(&config);
         let grace = config.timeout + GRACE;
         let metrics = Arc::new(Metrics::default());
-        let settings = api_settings(&config, welcome, metrics_listener.is_some());
+        let settings = api_settings(&config, sign_in_link, metrics_listener.is_some());
         let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
-        let tally = Arc::new(Tally::default());
+        let attempt_counts = Arc::new(AttemptCounts::default());
         let engine = Engine {
             store: store.clone(),
             sender: HttpSender { egress: egress.clone(), store: store.clone() },
@@ -118,7 +120,7 @@ impl App {
             },
             grace,
             metrics: metrics.clone(),
-            tally: tally.clone(),
+            attempt_counts: attempt_counts.clone(),
         };
         let (stopping, stopped) = watch::channel(false);
         let retention = engine::RetentionPolicy {
@@ -126,30 +128,31 @@ impl App {
             audit_log: config.audit_retention,
             idle_sessions: config.sessions.idle,
         };
-        let mut beside = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
+        let mut background = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
         let mut delivering = None;
         if config.roles.delivery {
-            beside.push(tokio::spawn(engine::replay(store.clone(), metrics.clone())));
-            beside.push(tokio::spawn(engine::measure_backlog(store.clone(), clock.clone(), metrics.clone())));
-            beside.push(tokio::spawn(engine::maintain(store.clone(), clock, metrics, retention)));
+            background.push(tokio::spawn(engine::replay(store.clone(), metrics.clone())));
+            background.push(tokio::spawn(engine::measure_backlog(store.clone(), clock.clone(), metrics.clone())));
+            background.push(tokio::spawn(engine::maintain(store.clone(), clock, metrics, retention)));
             let engine = engine.run(nudges, until(stopped.clone()));
-            delivering = Some(tokio::spawn(deliver(engine, tally, store.clone())));
+            delivering = Some(tokio::spawn(deliver(engine, attempt_counts, store.clone())));
         }
         let mut failed = None;
         let pages = web::router(api.clone());
-        let front = if config.roles.api { Front::whole(api.clone(), pages) } else { Front::health(api.clone()) };
-        let answer = move |request, peer| front.answer(request, peer);
+        let service =
+            if config.roles.api { HttpService::whole(api.clone(), pages) } else { HttpService::health(api.clone()) };
+        let answer = move |request, peer| service.answer(request, peer);
         let refusing = api.clone();
-        let refusal: wire::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
+        let refusal: client_stream::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
         if let Some(listener) = metrics_listener {
-            let front = Front::metrics(api.clone());
-            let answer = move |request, peer| front.answer(request, peer);
-            let manners = Manners::new(METRICS_CONNECTIONS, Vec::new(), refusal.clone());
-            let serving = server::serve(listener, answer, manners, until(stopped.clone()), Duration::ZERO);
-            beside.push(tokio::spawn(serving));
+            let service = HttpService::metrics(api.clone());
+            let answer = move |request, peer| service.answer(request, peer);
+            let options = ServerOptions::new(METRICS_CONNECTIONS, Vec::new(), refusal.clone());
+            let serving = server::serve(listener, answer, options, until(stopped.clone()), Duration::ZERO);
+            background.push(tokio::spawn(serving));
         }
-        let manners = Manners::new(config.connections_per_address, config.trusted_proxies, refusal);
-        let server = tokio::spawn(server::serve(listener, answer, manners, until(stopped), grace));
+        let options = ServerOptions::new(config.connections_per_address, config.trusted_proxies, refusal);
+        let server = tokio::spawn(server::serve(listener, answer, options, until(stopped), grace));
         let engine_ended = async {
             match &mut delivering {
                 Some(delivering) => drop(delivering.await),
@@ -165,12 +168,13 @@ impl App {
             tracing::error!(%error, "the process ends, so that its supervisor starts it again");
         }
         let _ = stopping.send(true);
-        // Both stop at the same signal: what is accepted in between is safe, and is sent after the next start.
+        // Both stop at the same signal. An event that is accepted in between is committed, and sent after the next
+        // start.
         let _ = server.await;
         if let Some(delivering) = delivering.filter(|delivering| !delivering.is_finished()) {
             let _ = delivering.await;
         }
-        beside.iter().for_each(tokio::task::JoinHandle::abort);
+        background.iter().for_each(tokio::task::JoinHandle::abort);
         api.flush_key_uses().await;
         if let Err(error) = store.close().await {
             tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over \
@@ -191,7 +195,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
     Ok(())
 }
 
-/// How the settings say the database is to be opened: by a server or a command, and with an inbox to deliver from it.
+/// The options to open the database with, for a server or a command. With an `inbox`, this process delivers.
 pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool, inbox: Option<Inbox>) -> OpenOptions {
     OpenOptions {
         database: config.database.clone(),
@@ -209,7 +213,7 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
 }
 
 /// The part of the settings that the API reads.
-fn api_settings(config: &Config, welcome: Option<Welcome>, metrics_apart: bool) -> api::Settings {
+fn api_settings(config: &Config, sign_in_link: Option<SignInLink>, metrics_apart: bool) -> api::Settings {
     api::Settings {
         environment: config.environment,
         brand: config.brand.clone(),
@@ -221,7 +225,7 @@ fn api_settings(config: &Config, welcome: Option<Welcome>, metrics_apart: bool) 
         requests_per_forwarded_address: config.connections_per_address,
         public_url: config.public_url.clone(),
         sessions: config.sessions,
-        welcome,
+        sign_in_link,
         metrics_apart,
         max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
     }
@@ -235,7 +239,7 @@ async fn listen_for_metrics(address: Option<&str>) -> Result<Option<TcpListener>
     Ok(Some(listener))
 }
 
-/// In development a receiver may be any address of the private network: whoever reaches the server reaches these too.
+/// In development a receiver may be any address of the private network, so a client of the server reaches these too.
 fn warn_of_development(config: &Config, listener: &TcpListener) {
     let is_near = |address: SocketAddr| address.ip().to_canonical().is_loopback();
     if config.environment == Environment::Development
@@ -261,18 +265,18 @@ fn warn_without_public_url(config: &Config) {
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
-    // The sender lives until the stop; should it be gone, that is a stop too.
+    // A dropped sender is a stop too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Delivers until the engine has ended, and counts what came of it to the last outcome.
-async fn deliver(engine: impl Future<Output = ()>, tally: Arc<Tally>, store: Store) {
+/// Runs the engine to its end, and counts outcomes to the last one.
+async fn deliver(engine: impl Future<Output = ()>, attempt_counts: Arc<AttemptCounts>, store: Store) {
     let (ended, has_ended) = oneshot::channel::<()>();
     let counting = tokio::spawn(async move {
         let until_ended = async {
             let _ = has_ended.await;
         };
-        tally.keep_writing(store, until_ended).await;
+        attempt_counts.keep_writing(store, until_ended).await;
     });
     engine.await;
     drop(ended);

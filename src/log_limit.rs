@@ -1,7 +1,8 @@
-//! A limit on log lines that a fault repeats: a full disk must not fill another one with its messages.
+//! A limit on log lines that a fault repeats, so that they do not fill a disk.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::lock::Mutex;
 
 /// The shortest time between two lines of one place.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -37,11 +38,11 @@ impl LogLimit {
 
     /// Counts a line that is not written for another reason.
     pub fn suppress(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).suppressed += 1;
+        self.state.lock().suppressed += 1;
     }
 
     fn admit_at(&self, now: Instant) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.last.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
             state.suppressed += 1;
             return None;

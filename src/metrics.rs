@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::lock::Mutex;
 
 macro_rules! metrics {
     ($($(#[doc = $help:literal])* $kind:ident $name:ident),* $(,)?) => {
@@ -92,12 +93,12 @@ metrics! {
 impl Metrics {
     /// Notes since when the oldest outcome waits that is not written.
     pub fn oldest_unwritten_since(&self, since: Option<Instant>) {
-        *self.oldest_unwritten.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        *self.oldest_unwritten.lock() = since;
     }
 
     /// How long the oldest outcome that is not written has waited.
     pub fn oldest_unwritten(&self) -> Option<Duration> {
-        self.oldest_unwritten.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+        self.oldest_unwritten.lock().map(|since| since.elapsed())
     }
 }
 

@@ -1,18 +1,20 @@
 //! Permits with a share for each owner: a bound over all that no owner can use up alone.
 //!
-//! The decision is one comparison; what a permit is for is the caller's matter.
+//! An owner may take a permit while it has fewer than are free.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use foldhash::HashMap;
 use tokio::sync::oneshot;
 
+use crate::lock::Mutex;
+
 /// So many permits in all, shared by owners.
 ///
 /// An owner gets a permit while it has fewer than are free: one owner gets half of all, the next one half of the rest.
-/// So whoever has none gets one until the last is taken, and nobody has to say how many owners there are.
+/// An owner without a permit gets one until the last is taken. The number of owners need not be known.
 pub struct Permits<K: Copy + Eq + Hash>(Arc<Mutex<State<K>>>);
 
 struct State<K: Copy + Eq + Hash> {
@@ -80,7 +82,7 @@ impl<K: Copy + Eq + Hash> Permits<K> {
                 state.waiting.push_back((owner, waiter));
                 (given, state.admits(owner))
             };
-            // Whoever waits in front of this one may have gone.
+            // The one that waits before this may have gone.
             if may_be_given {
                 give(&self.0);
             }
@@ -108,13 +110,13 @@ impl<K: Copy + Eq + Hash> Drop for Permit<K> {
 fn give<K: Copy + Eq + Hash>(permits: &Arc<Mutex<State<K>>>) {
     loop {
         let Some((owner, waiter)) = lock(permits).next() else { return };
-        // Whoever has gone in this moment drops the permit, which gives it to the next.
+        // A waiter that has gone drops the permit, which goes to the next.
         let _ = waiter.send(Permit { permits: permits.clone(), owner });
     }
 }
 
 fn lock<K: Copy + Eq + Hash>(permits: &Mutex<State<K>>) -> MutexGuard<'_, State<K>> {
-    permits.lock().unwrap_or_else(PoisonError::into_inner)
+    permits.lock()
 }
 
 #[cfg(test)]

@@ -18,9 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::api::{Network, Peer, is_trusted};
 use crate::client_socket::{ClientLeft, ClientSocket};
+use crate::client_stream::{ClientStream, Refusal, Timeouts};
 use crate::connections::{Connections, UnderWay};
 use crate::log_limit::LogLimit;
-use crate::wire::{Refusal, Timeouts, Wire};
 
 /// Connections at once; the next one takes the place of one that only waits for a head.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -29,43 +29,44 @@ const MAX_CONNECTIONS: usize = 10_000;
 /// and the rest for look-ups, the database and the process itself.
 const RESERVED_FILES: u64 = 2_560;
 
-/// A head of some kilobytes needs seconds on the slowest network; a connection without a request may wait for the next one
-/// for as long as proxies keep theirs; and a client that takes no byte of its answer for so long has gone.
+/// A head of some kilobytes needs seconds on the slowest network; a connection without a request may wait for the next
+/// one for as long as proxies keep theirs; and a client that takes no byte of its answer for so long has gone.
 const TIMEOUTS: Timeouts =
     Timeouts { head: Duration::from_secs(10), idle: Duration::from_secs(60), write: Duration::from_secs(30) };
 
 /// Bytes that a request's head may have.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Bytes of an answer that are handed to the connection at once. hyper copies them; the rest of a larger answer is not copied.
+/// Bytes of an answer that are handed to the connection at once. hyper copies them; the rest of a larger answer is not
+/// copied.
 const MAX_PIECE: usize = 32 * 1024;
 
-/// Pieces that one connection sends before others have their turn. The kernel may take megabytes at once, and hundreds of clients
-/// that ask for large answers would hold up everybody else for seconds.
+/// Pieces that one connection sends before its task yields. The kernel may take megabytes at once, and hundreds of
+/// clients with large answers would delay all others for seconds.
 const PIECES_AT_ONCE: u8 = 8;
 
 /// After an error of accepting (no file descriptors left), before the next try.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 
-/// Whoever connects too often does not fill the log.
+/// A client that connects too often must not fill the log.
 static REFUSED_LOGGED: LogLimit = LogLimit::new();
 
 /// The same for connections that could not be accepted, such as for want of files.
 static NOT_ACCEPTED: LogLimit = LogLimit::new();
 
-/// How a server treats those who connect.
-pub struct Manners {
+/// How a server treats its clients.
+pub struct ServerOptions {
     /// Connections of one address.
     pub connections_per_address: usize,
     /// Proxies: their connections are not counted by their address.
     pub trusted_proxies: Vec<IpNet>,
-    /// Answers what cannot be read as a request, and whoever has too many connections.
+    /// Writes the answer to an unreadable request, and to a connection beyond the bound.
     pub refusal: Option<Refusal>,
     timeouts: Timeouts,
 }
 
-impl Default for Manners {
-    /// For a server that only its own machine reaches.
+impl Default for ServerOptions {
+    /// Options for a server that only its own machine reaches.
     fn default() -> Self {
         Self {
             connections_per_address: MAX_CONNECTIONS,
@@ -76,7 +77,7 @@ impl Default for Manners {
     }
 }
 
-impl Manners {
+impl ServerOptions {
     /// With the usual timeouts.
     pub fn new(connections_per_address: usize, trusted_proxies: Vec<IpNet>, refusal: Refusal) -> Self {
         Self { connections_per_address, trusted_proxies, refusal: Some(refusal), timeouts: TIMEOUTS }
@@ -87,20 +88,20 @@ impl Manners {
 pub async fn serve<F>(
     listener: TcpListener,
     answer: impl Fn(Request<Body>, Peer) -> F + Clone + Send + 'static,
-    manners: Manners,
+    options: ServerOptions,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let most = max_connections(open_files());
-    // Where there are few, one address leaves some to others.
-    let connections = Connections::new(most, manners.connections_per_address.min(most - most / 4));
+    // Where there are few in all, one address leaves a quarter to others.
+    let connections = Connections::new(most, options.connections_per_address.min(most - most / 4));
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(manners.timeouts.idle).max_buf_size(MAX_HEAD).writev(false);
-    // A client that has said all that it has to say still hears the answer (RFC 9293, section 3.6); and nothing is read only
-    // to see whether it is there.
+    builder.timer(TokioTimer::new()).header_read_timeout(options.timeouts.idle).max_buf_size(MAX_HEAD).writev(false);
+    // A client that has closed its side still gets the answer (RFC 9293, section 3.6); and nothing is read just to see
+    // whether it is there.
     builder.half_close(true);
     let mut stop = pin!(stop);
     loop {
@@ -119,27 +120,27 @@ pub async fn serve<F>(
                 continue;
             }
         };
-        let network = (!is_trusted(peer.ip(), &manners.trusted_proxies)).then(|| Network::of(peer.ip()));
-        let Some(entered) = connections.enter(network) else {
-            turn_away(stream, peer.ip(), manners.refusal.as_ref());
+        let network = (!is_trusted(peer.ip(), &options.trusted_proxies)).then(|| Network::of(peer.ip()));
+        let Some(registered) = connections.register(network) else {
+            turn_away(stream, peer.ip(), options.refusal.as_ref());
             continue;
         };
-        let entered = tokio::select! {
+        let registered = tokio::select! {
             biased;
             () = &mut stop => break,
-            entered = entered.admitted() => entered,
+            registered = registered.admitted() => registered,
         };
         // Small answers must not wait for more to come.
         let _ = stream.set_nodelay(true);
         let (socket, presence) = ClientSocket::new(stream);
-        let (answer, activity) = (answer.clone(), entered.activity.clone());
+        let (answer, activity) = (answer.clone(), registered.activity.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let under_way = activity.begin();
             let request = request.map(Body::new);
             let (answer, presence) = (answer.clone(), presence.clone());
-            // Made within the block: one that comes from outside would lie in it twice.
+            // The future is made within the block: a captured one would be stored twice.
             async move {
-                // What only reads is of no use to a client that has left. What changes something is done to its end.
+                // A read is abandoned when its client has left. A change is carried out to its end.
                 let reads = matches!(*request.method(), Method::GET | Method::HEAD);
                 let answering = pin!(answer(request, Peer(peer.ip())));
                 let response = if reads { presence.unless_left(answering).await? } else { answering.await };
@@ -149,19 +150,19 @@ pub async fn serve<F>(
         let stream = TokioIo::new(socket);
         // Without a reset the kernel would keep the answer, and ask the client for minutes whether it takes more.
         let abandon = |stream: &TokioIo<ClientSocket>| stream.inner().abandon();
-        let times = (entered.activity.clone(), manners.timeouts);
-        let wire = Wire::new(stream, times, manners.refusal.clone(), abandon);
-        let connection = graceful.watch(builder.serve_connection(wire, service));
+        let times = (registered.activity.clone(), options.timeouts);
+        let client_stream = ClientStream::new(stream, times, options.refusal.clone(), abandon);
+        let connection = graceful.watch(builder.serve_connection(client_stream, service));
         tokio::spawn(async move {
             let mut connection = pin!(connection);
             loop {
                 tokio::select! {
                     biased;
-                    // A client that breaks off is no event of ours.
+                    // A client that closes the connection is no error of the server.
                     _ = &mut connection => break,
-                    () = entered.activity.asked_to_make_room() => {
+                    () = registered.activity.asked_to_make_room() => {
                         // A request, or a client that reads on, may have come meanwhile.
-                        if entered.activity.may_make_room() {
+                        if registered.activity.may_make_room() {
                             break;
                         }
                     }
@@ -175,7 +176,7 @@ pub async fn serve<F>(
     }
 }
 
-/// Tells somebody who has too many connections so, as far as it can be said without waiting.
+/// Refuses a connection beyond the bound. The answer is written only as far as that needs no waiting.
 fn turn_away(stream: TcpStream, address: IpAddr, refusal: Option<&Refusal>) {
     if let Some(suppressed) = REFUSED_LOGGED.admit() {
         tracing::warn!(%address, suppressed, "refused a connection: its address has as many as it may have");
@@ -194,11 +195,12 @@ fn until_sent(response: Response<Body>, under_way: UnderWay) -> Response<Body> {
     response.map(|body| Body::new(Sending { body, rest: Bytes::new(), sent: 0, _under_way: under_way }))
 }
 
-/// A body that goes out piece by piece: hyper copies each piece, and takes no more while the client has not taken these.
+/// A body that goes out piece by piece: hyper copies each piece, and takes no more while the client has not taken
+/// these.
 struct Sending {
     body: Body,
     rest: Bytes,
-    /// Pieces since others had their turn.
+    /// Pieces sent since the task last yielded.
     sent: u8,
     _under_way: UnderWay,
 }
@@ -274,14 +276,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let short = Duration::from_millis(300);
-        let manners = Manners {
+        let options = ServerOptions {
             connections_per_address: 10,
             trusted_proxies: Vec::new(),
             refusal: None,
             timeouts: Timeouts { head: short, idle: short * 4, write: short },
         };
         let answer = move |_: Request<Body>, _: Peer| async move { Response::new(Body::from(vec![b'x'; bytes])) };
-        let serving = serve(listener, answer, manners, std::future::pending(), Duration::ZERO);
+        let serving = serve(listener, answer, options, std::future::pending(), Duration::ZERO);
         (address, tokio::spawn(serving))
     }
 

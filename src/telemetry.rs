@@ -11,7 +11,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::api::{Traced, current_request};
+use crate::api::{RequestTrace, current_request};
 use crate::config::{Config, LogFormat};
 
 /// Starts logging. A second call in one process changes nothing.
@@ -36,7 +36,7 @@ pub fn start(config: &Config) {
     };
 }
 
-/// What is logged. The resolver writes a line for each packet that somebody sends it unasked: it is for debugging only.
+/// The log levels. The resolver logs each unsolicited packet, so it is logged at debug level only.
 fn levels(level: tracing::Level) -> Targets {
     let resolver = if level > tracing::Level::INFO { LevelFilter::from_level(level) } else { LevelFilter::OFF };
     Targets::new().with_default(level).with_target("hickory", resolver)
@@ -46,7 +46,7 @@ fn levels(level: tracing::Level) -> Targets {
 struct WithRequest<F> {
     line: F,
     /// The finished line with the request in it.
-    join: fn(&str, &Traced) -> String,
+    join: fn(&str, &RequestTrace) -> String,
 }
 
 impl<S, N, F> FormatEvent<S, N> for WithRequest<F>
@@ -66,12 +66,12 @@ where
 }
 
 /// For people: at the end.
-fn for_people(line: &str, request: &Traced) -> String {
+fn for_people(line: &str, request: &RequestTrace) -> String {
     format!("{line} request_id={} method={} path={}", request.id, request.method, request.path())
 }
 
 /// For machines: in `span`.
-fn for_machines(line: &str, request: &Traced) -> String {
+fn for_machines(line: &str, request: &RequestTrace) -> String {
     let (id, method, path) = (&*request.id, request.method.as_str(), request.path());
     let span = json!({ "request_id": id, "method": method, "path": path, "name": "request" });
     format!("{},\"span\":{span}}}", line.strip_suffix('}').unwrap_or(line))

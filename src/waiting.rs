@@ -1,4 +1,4 @@
-//! Waiting with an end.
+//! Waiting with a time limit.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
-/// What `future` comes to, if it does within `limit`. No timer is made where it is ready at once, as most of what a
-/// request may have to wait for is.
+/// The output of `future`, if it resolves within `limit`. No timer is made where it is ready at once, as most futures
+/// of a request are.
 pub async fn at_most<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     let mut future = pin!(future);
     match poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
@@ -18,7 +18,7 @@ pub async fn at_most<F: Future>(limit: Duration, future: F) -> Result<F::Output,
     }
 }
 
-/// Waits until a moment; for ever where there is none.
+/// Waits until a time; for ever where there is none.
 pub async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,

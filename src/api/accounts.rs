@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::call::Call;
+use super::call::ApiCall;
 use super::client_fields::{EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_external_id, read_metadata};
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
@@ -122,7 +122,7 @@ fn key_resource(key: &ApiKey, plain: Option<&str>) -> Resource<KeyAttributes> {
 }
 
 /// `GET /v1/accounts`
-pub async fn list(call: Call) -> Result<Answer, ApiError> {
+pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     let page = call.page();
     let found = match call.caller.account() {
         None => call.api.store.accounts(page).await?,
@@ -135,7 +135,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `POST /v1/accounts`
-pub async fn create(call: Call) -> Result<Answer, ApiError> {
+pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let CreateAccount { name, metadata, external_id } = CreateAccount::read(&call.json()?, &())?;
     let new = NewAccount { name, metadata, external_id };
     let keep = call.keep(|account: &Account| Answer::new(201, &resource(account)));
@@ -144,13 +144,13 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `GET /v1/accounts/{id}`
-pub async fn read(call: Call) -> Result<Answer, ApiError> {
+pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     Ok(Answer::new(200, &resource(&account)))
 }
 
 /// `PUT /v1/accounts/{id}`
-pub async fn update(call: Call) -> Result<Answer, ApiError> {
+pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let UpdateAccount { name, deliveries_retention_days, payloads_retention_days, metadata, external_id } =
         UpdateAccount::read_change(&call.json()?, &())?;
@@ -165,14 +165,14 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `DELETE /v1/accounts/{id}`
-pub async fn delete(call: Call) -> Result<Answer, ApiError> {
+pub async fn delete(call: ApiCall) -> Result<Answer, ApiError> {
     let id = account_id(&call).await?;
     call.store().delete_account(id).await?;
     Ok(Answer::no_content())
 }
 
 /// `GET /v1/accounts/{id}/api-keys`
-pub async fn list_keys(call: Call) -> Result<Answer, ApiError> {
+pub async fn list_keys(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let page = call.page();
     let mut found = call.api.store.api_keys(Some(account.id), page).await?;
@@ -183,7 +183,7 @@ pub async fn list_keys(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `POST /v1/accounts/{id}/api-keys`
-pub async fn create_key(call: Call) -> Result<Answer, ApiError> {
+pub async fn create_key(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let CreateApiKey { name, permissions, expires_at } = CreateApiKey::read(&call.json()?, &call.api.clock.now())?;
     if !call.caller.permissions.covers(permissions) {
@@ -198,7 +198,7 @@ pub async fn create_key(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `DELETE /v1/accounts/{id}/api-keys/{key_id}`
-pub async fn delete_key(call: Call) -> Result<Answer, ApiError> {
+pub async fn delete_key(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let id = call.param("key_id", ApiKeyId::parse)?;
     call.store().delete_api_key(Some(account.id), id, call.caller.permissions).await?;
@@ -206,7 +206,7 @@ pub async fn delete_key(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// The id of the account that the path names, by its id or by its external id.
-async fn account_id(call: &Call) -> Result<AccountId, ApiError> {
+async fn account_id(call: &ApiCall) -> Result<AccountId, ApiError> {
     let named = call.param("id", |text| Some(text.to_owned()))?;
     if let Some(id) = AccountId::parse(&named) {
         return Ok(id);
@@ -224,7 +224,7 @@ fn refused(error: StoreError) -> ApiError {
 }
 
 /// The account of the path, if the caller may see it.
-pub(super) async fn find(call: &Call) -> Result<Account, ApiError> {
+pub(super) async fn find(call: &ApiCall) -> Result<Account, ApiError> {
     let id = account_id(call).await?;
     if call.caller.account().is_some_and(|own| own != id) {
         return Err(Code::NotFound.into());

@@ -3,11 +3,11 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::call::Call;
-use super::deliveries;
+use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Words};
 use super::export;
+use super::filters;
 use crate::domain::audit::{AuditEntry, AuditFilter};
 use crate::store::AuditLog;
 use crate::table::Cell;
@@ -79,7 +79,7 @@ fn allowed(name: &str) -> Words {
             "resource_type admite tipos como webhook_endpoint, separados por comas",
         ),
         "account_id" => Words::new("account_id takes a UUID", "account_id admite un UUID"),
-        "from" | "to" => deliveries::allowed(name),
+        "from" | "to" => filters::time_of(name),
         _ => Words::new(
             format!("{name} takes ids, separated by commas"),
             format!("{name} admite identificadores, separados por comas"),
@@ -87,12 +87,12 @@ fn allowed(name: &str) -> Words {
     }
 }
 
-fn filter(call: &Call) -> Result<AuditFilter, ApiError> {
+fn filter(call: &ApiCall) -> Result<AuditFilter, ApiError> {
     AuditFilter::read(&call.query()).map_err(|names| ApiError::of_filters(names, allowed))
 }
 
 /// `GET /v1/audit-log`
-pub async fn list(call: Call) -> Result<Answer, ApiError> {
+pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     let (page, filter) = (call.page(), filter(&call)?);
     let found = call.api.store.audit_log(call.caller.account(), filter, page).await?;
     Ok(Answer::page(&found, page, resource))
@@ -115,7 +115,7 @@ const COLUMNS: [(&str, u16); 12] = [
 ];
 
 /// `GET /v1/audit-log/export`
-pub async fn export(call: Call) -> Result<Answer, ApiError> {
+pub async fn export(call: ApiCall) -> Result<Answer, ApiError> {
     let filter = filter(&call)?;
     let (store, owner) = (call.api.store.clone(), call.caller.account());
     let walk = move |before| {

@@ -1,6 +1,7 @@
-//! Who is calling: the key in `Authorization`, looked up by its hash; or a person, whom the dashboard has let in.
+//! The authenticated caller: by the key in `Authorization`, which is looked up by its hash, or by a session of the
+//! dashboard.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -14,6 +15,7 @@ use crate::domain::id::{AccountId, ApiKeyId, UserId};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{PortalLink, User};
+use crate::lock::Mutex;
 use crate::store::View;
 
 /// Longest key that is hashed.
@@ -29,12 +31,12 @@ pub struct Caller {
     pub actor: Actor,
     /// What rate limits count their calls by.
     pub counted_as: Uuid,
-    /// The account whose keys, users and portal links share limits with them. An operator who looks at an account takes none of
-    /// its calls.
+    /// The account whose keys, users and portal links share limits with them. An operator who looks at an account takes
+    /// none of its calls.
     pub counted_with: Option<Uuid>,
     /// The key that they came with.
     key: Option<Arc<ApiKey>>,
-    /// Whether they have given password and second factor for this very call: a person whose session may be in other hands.
+    /// Whether a person has given password and second factor for this very call: their session may have been stolen.
     confirmed: bool,
 }
 
@@ -51,7 +53,7 @@ impl Caller {
         }
     }
 
-    /// Somebody who has signed in, in their own account; an operator in the one that they look at, or in none.
+    /// A user who has signed in, in their own account; an operator in the account that they look at, or in none.
     pub(super) fn of_user(user: &User, looks_at: Option<AccountId>) -> Self {
         Self {
             account: user.account.map(|(id, _)| id).or(looks_at),
@@ -64,7 +66,7 @@ impl Caller {
         }
     }
 
-    /// Somebody who came by a portal link.
+    /// The holder of a portal link.
     pub(super) fn of_portal(link: &PortalLink) -> Self {
         Self {
             account: Some(link.account),
@@ -88,8 +90,8 @@ impl Caller {
         Self { confirmed: true, ..self }
     }
 
-    /// Whether they may make a link that sets a new password for this user, who has joined. A key may. A person may for somebody
-    /// else, after giving password and second factor.
+    /// Whether the caller may make a link that sets a new password for this user, who has joined. A key may. A person
+    /// may for another user, after giving password and second factor.
     pub(super) fn may_replace_password_of(&self, user: UserId) -> bool {
         match &self.actor {
             Actor::User(id, _) | Actor::OperatorUser(id, _) => self.confirmed && *id != user,
@@ -135,17 +137,17 @@ impl KeyUses {
     /// Notes a call, if it came with a key.
     pub fn note(&self, caller: &Caller, now: Timestamp) {
         let Some(key) = &caller.key else { return };
-        let mut uses = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut uses = self.0.lock();
         uses.insert(key.id, now);
     }
 
     /// The last call with a key that is not written down yet.
     pub fn last(&self, key: ApiKeyId) -> Option<Timestamp> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied()
+        self.0.lock().get(&key).copied()
     }
 
     /// Takes what was noted.
     pub fn take(&self) -> Vec<(ApiKeyId, Timestamp)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).drain().collect()
+        self.0.lock().drain().collect()
     }
 }

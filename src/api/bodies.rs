@@ -1,11 +1,12 @@
 //! Request bodies: memory for them, and how long they may take.
 //!
-//! All bodies share one budget of bytes, of which each owner (an account) has a share. Bytes are reserved in steps as they
-//! arrive and are given back when the call is answered. A body that finds no memory waits unread, for a bounded time.
+//! All bodies share one budget of bytes, of which each owner (an account) has a share. Bytes are reserved in steps as
+//! they arrive and are given back when the call is answered. A body that finds no memory waits unread, for a bounded
+//! time.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
@@ -17,6 +18,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 
 use super::error::{ApiError, Code, Fault, Words};
+use crate::lock::Mutex;
 use crate::waiting::at_most;
 
 /// Largest batch of events, in bytes: no body is larger.
@@ -34,7 +36,8 @@ const MEMORY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks of a body that waits for memory.
 const MEMORY_RETRY: Duration = Duration::from_millis(20);
 
-/// The first step of a reservation. The next steps double it, so that a stalled body holds at most twice what it has sent.
+/// The first step of a reservation. The next steps double it, so that a stalled body holds at most twice what it has
+/// sent.
 const STEP: usize = 64 << 10;
 
 /// Bodies up to this size are ordinary: an account's batches leave `Bounds::ordinary` of its share to them.
@@ -54,8 +57,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Calls of accounts. With what is made of the bodies it comes to three times as much. A share has room for a batch that can
-    /// always arrive, as much for other batches, and 4 MiB that only ordinary bodies use.
+    /// Calls of accounts. With what is made of the bodies it comes to three times as much. A share has room for a batch
+    /// that can always arrive, as much for other batches, and 4 MiB that only ordinary bodies use.
     pub const CALLS: Self = Self { total: 64 << 20, share: 20 << 20, ordinary: 4 << 20, largest: MAX_BATCH_BODY };
 
     /// Forms of visitors who have not signed in, by their address. The largest holds an event's body.
@@ -77,7 +80,8 @@ struct State<K> {
 struct Owner {
     held: usize,
     bodies: usize,
-    /// What each body holds that needs more than a first step and has not arrived: the one that has grown for longest first.
+    /// What each body holds that needs more than a first step and has not arrived: the one that has grown for longest
+    /// first.
     growing: BTreeMap<u64, usize>,
 }
 
@@ -153,7 +157,7 @@ impl<K: Copy + Eq + Hash> BodyBudget<K> {
     }
 
     fn begin(&self, owner: K) -> Reservation<K> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.owners.entry(owner).or_default().bodies += 1;
         Reservation { state: self.0.clone(), owner, rank: None, bytes: 0 }
     }
@@ -207,7 +211,7 @@ pub struct Reservation<K: Copy + Eq + Hash> {
 impl<K: Copy + Eq + Hash> Reservation<K> {
     fn grow(&mut self, more: usize) -> bool {
         let shared = self.state.clone();
-        let mut guard = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = shared.lock();
         let state = &mut *guard;
         let owner = state.owners.get(&self.owner).expect("an owner is kept while it has a body");
         let is_admitted = state.admits(owner, self, more);
@@ -230,7 +234,7 @@ impl<K: Copy + Eq + Hash> Reservation<K> {
 
     /// The body is whole: what was reserved beyond it is given back.
     fn arrived(&mut self, bytes: usize) {
-        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         let owner = state.owners.get_mut(&self.owner).expect("an owner is kept while it has a body");
         self.rank.take().map(|rank| owner.growing.remove(&rank));
@@ -243,7 +247,7 @@ impl<K: Copy + Eq + Hash> Reservation<K> {
 
 impl<K: Copy + Eq + Hash> Drop for Reservation<K> {
     fn drop(&mut self) {
-        let mut guard = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guard = self.state.lock();
         let state = &mut *guard;
         state.free += self.bytes;
         let Some(owner) = state.owners.get_mut(&self.owner) else { return };
@@ -343,7 +347,7 @@ mod tests {
     }
 
     fn free(budget: &Budget) -> usize {
-        budget.0.lock().expect("no panic").free
+        budget.0.lock().free
     }
 
     #[tokio::test(start_paused = true)]
@@ -366,7 +370,7 @@ mod tests {
             assert!(matches!(stalled.await, Ok(Some(BodyError::Stalled | BodyError::NoMemory))));
         }
         assert_eq!(free(&budget), Bounds::CALLS.total);
-        assert!(budget.0.lock().expect("no panic").owners.is_empty(), "owners without a body are forgotten");
+        assert!(budget.0.lock().owners.is_empty(), "owners without a body are forgotten");
     }
 
     #[tokio::test(start_paused = true)]

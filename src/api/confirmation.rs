@@ -1,18 +1,20 @@
-//! What takes more than a session: changing how one signs in, and what lets somebody else sign in.
+//! Steps for which a session is not enough: changing how a user signs in, or letting another user in.
 //!
-//! A session may have been stolen, or left open. Each step here asks for the password again, and for the code of the second factor
-//! from whoever has one. `people` opens sessions; this file may call it, and the store.
+//! A session may have been stolen or left open. Each step here requires the password again, and the code of the second
+//! factor of users who have one. `sign_in` opens sessions.
 
 use super::Api;
 use super::error::{ApiError, Code};
 use super::limits::Bucket;
-use super::people::{Doorstep, SignInRefused, Visitor, counted, totp, totp_secret};
-use super::tries::Guess;
+use super::request_context::RequestContext;
+use super::second_factor::{totp, totp_secret};
+use super::session::{Session, SignInRefused};
+use super::sign_in_limits::{CodeSource, counted};
 use crate::domain::id::UserId;
 use crate::domain::secret::Secret;
 use crate::store::{Proof, SignIn, SignInChange, Users};
 
-/// What somebody types who has signed in already.
+/// The password and the code that confirm a step.
 #[derive(Clone, Copy)]
 pub struct Confirmation<'a> {
     /// Their password.
@@ -32,121 +34,127 @@ pub struct Enrolment {
 }
 
 impl Api {
-    /// Checks that whoever has signed in is who they are, for one step that a session alone may not take.
+    /// Confirms one step for which a session is not enough.
     pub async fn confirm(
         &self,
-        door: &Doorstep,
-        visitor: &Visitor,
+        context: &RequestContext,
+        session: &Session,
         given: Confirmation<'_>,
     ) -> Result<(), SignInRefused> {
-        let proof = self.proof(door, visitor, given).await?;
-        Ok(self.store.confirm(visitor.user.id, proof, visitor.session).await?)
+        let proof = self.proof(context, session, given).await?;
+        Ok(self.store.confirm(session.user.id, proof, session.token_hash).await?)
     }
 
     /// Sets another password; every other session ends.
     pub async fn change_password(
         &self,
-        door: &Doorstep,
-        visitor: &Visitor,
+        context: &RequestContext,
+        session: &Session,
         given: Confirmation<'_>,
         new: &str,
     ) -> Result<(), SignInRefused> {
-        let proof = self.proof(door, visitor, given).await?;
-        let (store, Visitor { user, session }) = (self.acting(door, &visitor.user), visitor);
-        let change = |new| store.change_sign_in(user.id, SignInChange::Password(new), proof.clone(), *session);
-        self.set_password(door, &user.email, new, change).await
+        let proof = self.proof(context, session, given).await?;
+        let (store, Session { user, token_hash }) = (self.acting(context, &session.user), session);
+        let change = |new| store.change_sign_in(user.id, SignInChange::Password(new), proof.clone(), *token_hash);
+        self.set_password(context, &user.email, new, change).await
     }
 
     /// A second factor to be set up.
-    pub fn enrol(&self, visitor: &Visitor, random: Option<&str>) -> Option<Enrolment> {
+    pub fn enrol(&self, session: &Session, random: Option<&str>) -> Option<Enrolment> {
         let secret = match random {
             Some(text) => Secret::parse(text)?,
             None => Secret::from_random(self.random.array()),
         };
-        let totp = totp(&secret, self.brand(), visitor.email())?;
+        let totp = totp(&secret, self.brand(), session.email())?;
         let typed = totp_secret(&secret)?.to_base32();
         Some(Enrolment { secret: secret.reveal().to_owned(), typed, uri: totp.to_url().ok()? })
     }
 
-    /// Sets up the second factor, once its code has proved that the app has it. Whoever has one turns it off first.
+    /// Sets up a second factor, once a code proves that the app has its secret. An existing one must be turned off
+    /// first.
     pub async fn enable_two_factor(
         &self,
-        door: &Doorstep,
-        visitor: &Visitor,
+        context: &RequestContext,
+        session: &Session,
         current: &str,
         secret: &str,
         code: &str,
     ) -> Result<(), SignInRefused> {
         let secret = Secret::parse(secret).ok_or(SignInRefused::Wrong)?;
-        let step = self.step_of(&secret, &visitor.user, code).ok_or(SignInRefused::Wrong)?;
-        // The code is the new factor's: where there is an old one, nothing was proved of it, and this is refused.
-        let proof = self.proof(door, visitor, Confirmation { password: current, code: "" }).await?;
-        self.change(door, visitor, proof, SignInChange::SecondFactor(secret, step)).await
+        let step = self.step_of(&secret, &session.user, code).ok_or(SignInRefused::Wrong)?;
+        // The code belongs to the new secret. A user with an old second factor has proved nothing of it and is refused.
+        let proof = self.proof(context, session, Confirmation { password: current, code: "" }).await?;
+        self.change(context, session, proof, SignInChange::SecondFactor(secret, step)).await
     }
 
     /// Signs in without a second factor from now on.
     pub async fn disable_two_factor(
         &self,
-        door: &Doorstep,
-        visitor: &Visitor,
+        context: &RequestContext,
+        session: &Session,
         given: Confirmation<'_>,
     ) -> Result<(), SignInRefused> {
-        let proof = self.proof(door, visitor, given).await?;
-        self.change(door, visitor, proof, SignInChange::NoSecondFactor).await
+        let proof = self.proof(context, session, given).await?;
+        self.change(context, session, proof, SignInChange::NoSecondFactor).await
     }
 
     /// Turns off the second factor of another user of this account, who is told at their next sign-in.
     pub async fn reset_second_factor(
         &self,
-        door: &Doorstep,
-        visitor: &Visitor,
+        context: &RequestContext,
+        session: &Session,
         (account, user): (&str, &str),
         given: Confirmation<'_>,
     ) -> Result<(), SignInRefused> {
-        let caller = visitor.caller(Some(account)).filter(|caller| caller.may("users:write"));
+        let caller = session.caller(Some(account)).filter(|caller| caller.may("users:write"));
         let caller = caller.ok_or(ApiError::from(Code::Forbidden))?;
         let id = UserId::parse(user).ok_or(ApiError::from(Code::NotFound))?;
         let found = self.store.user(caller.account(), id).await.map_err(ApiError::from)?;
-        // Their own they turn off themselves, with its code.
-        if id == visitor.user.id || !caller.permissions.covers(found.role.permissions()) {
+        // Users turn off their own second factor with its code.
+        if id == session.user.id || !caller.permissions.covers(found.role.permissions()) {
             return Err(ApiError::from(Code::Forbidden).into());
         }
-        self.confirm(door, visitor, given).await?;
-        let reset = self.acting(door, &visitor.user).reset_second_factor(caller.account(), id).await;
+        self.confirm(context, session, given).await?;
+        let reset = self.acting(context, &session.user).reset_second_factor(caller.account(), id).await;
         reset.map_err(ApiError::from)?;
         Ok(())
     }
 
-    /// Notes that a user has read that somebody else turned off their second factor.
-    pub async fn note_told(&self, door: &Doorstep, visitor: &Visitor) -> Result<(), SignInRefused> {
-        self.change(door, visitor, Proof::Trusted, SignInChange::Told).await
+    /// Notes that the user has read the notice on their second factor.
+    pub async fn note_told(&self, context: &RequestContext, session: &Session) -> Result<(), SignInRefused> {
+        self.change(context, session, Proof::Trusted, SignInChange::Told).await
     }
 
     async fn change(
         &self,
-        door: &Doorstep,
-        visitor: &Visitor,
+        context: &RequestContext,
+        session: &Session,
         proof: Proof,
         change: SignInChange,
     ) -> Result<(), SignInRefused> {
-        let Visitor { user, session } = visitor;
-        Ok(self.acting(door, user).change_sign_in(user.id, change, proof, *session).await?)
+        let Session { user, token_hash } = session;
+        Ok(self.acting(context, user).change_sign_in(user.id, change, proof, *token_hash).await?)
     }
 
-    /// What somebody who has signed in proves: that they know their password, and have their second factor.
-    async fn proof(&self, door: &Doorstep, visitor: &Visitor, given: Confirmation<'_>) -> Result<Proof, SignInRefused> {
-        let user = &visitor.user;
-        // In a window of its own: who tries to sign in as them does not keep them from it.
+    /// The proof that the user knows their password and has their second factor.
+    async fn proof(
+        &self,
+        context: &RequestContext,
+        session: &Session,
+        given: Confirmation<'_>,
+    ) -> Result<Proof, SignInRefused> {
+        let user = &session.user;
+        // A window of its own: wrong sign-ins of others do not lock the user out of it.
         self.limit(counted("change", &user.id.to_string()), Bucket::Login).await?;
         let known = self.store.credentials_of(user.id).await?;
         let hash = known.as_ref().and_then(|known| known.password.clone());
-        // Whom `aldaba dev` lets in has no password yet, and need not give one to get one.
-        if hash.is_none() && self.settings.welcome.is_some_and(|welcome| welcome.user == user.id) {
+        // The user of `aldaba dev` has no password yet, and sets the first one without one.
+        if hash.is_none() && self.settings.sign_in_link.is_some_and(|sign_in_link| sign_in_link.user == user.id) {
             return Ok(Proof::Trusted);
         }
-        let right = self.is_password(door, given.password, hash.clone()).await?;
+        let right = self.is_password(context, given.password, hash.clone()).await?;
         let (Some(known), Some(hash)) = (known.filter(|_| right), hash) else { return Err(SignInRefused::Wrong) };
-        let step = self.guessed_step(&known, given.code, Guess::Session).await?;
+        let step = self.checked_step(&known, given.code, CodeSource::Session).await?;
         Ok(Proof::Password(hash, step))
     }
 }

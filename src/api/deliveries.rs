@@ -4,10 +4,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::call::Call;
+use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Words};
 use super::export;
+use super::filters;
 use super::openapi::schemas::{DeliveryStatusName, NullableHeaders};
 use super::webhooks::endpoint_id;
 use crate::domain::delivery::{Attempt, Delivery};
@@ -128,7 +129,7 @@ fn attributes(delivery: &Delivery, with_url: bool) -> Attributes {
 }
 
 /// `GET /v1/webhooks/{id}/deliveries`
-pub async fn of_endpoint(call: Call) -> Result<Answer, ApiError> {
+pub async fn of_endpoint(call: ApiCall) -> Result<Answer, ApiError> {
     let id = endpoint_id(&call).await?;
     let page = call.page();
     let found = call.api.store.endpoint_deliveries(call.account()?, id, page).await?;
@@ -136,7 +137,7 @@ pub async fn of_endpoint(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// What a filter takes.
-pub(super) fn allowed(name: &str) -> Words {
+fn allowed(name: &str) -> Words {
     match name {
         "endpoint_id" => Words::new(
             format!("endpoint_id takes up to {MAX_ENDPOINTS} UUIDs, separated by commas"),
@@ -155,10 +156,7 @@ pub(super) fn allowed(name: &str) -> Words {
             "response_status admite un estado, 2xx, 3xx, 4xx, 5xx o none",
         ),
         "validation_id" => Words::new("validation_id takes a UUID", "validation_id admite un UUID"),
-        "from" | "to" => Words::new(
-            format!("{name} takes an ISO 8601 date, like 2026-05-01, or a date-time with its offset"),
-            format!("{name} admite una fecha ISO 8601, como 2026-05-01, o una fecha y hora con su desfase"),
-        ),
+        "from" | "to" => filters::time_of(name),
         _ => {
             Words::new(format!("{name} takes a whole number from 0"), format!("{name} admite un número entero desde 0"))
         }
@@ -166,12 +164,12 @@ pub(super) fn allowed(name: &str) -> Words {
 }
 
 /// The filters of a call.
-fn filter(call: &Call) -> Result<DeliveryFilter, ApiError> {
+fn filter(call: &ApiCall) -> Result<DeliveryFilter, ApiError> {
     DeliveryFilter::read(&call.query()).map_err(|names| ApiError::of_filters(names, allowed))
 }
 
 /// `GET /v1/webhooks/deliveries`
-pub async fn of_account(call: Call) -> Result<Answer, ApiError> {
+pub async fn of_account(call: ApiCall) -> Result<Answer, ApiError> {
     let (page, account) = (call.page(), call.account()?);
     let filter = filter(&call)?;
     let found = call.api.store.find_deliveries(account, filter, page).await?;
@@ -179,14 +177,14 @@ pub async fn of_account(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `GET /v1/webhooks/{id}/deliveries/export`
-pub async fn export_of_endpoint(call: Call) -> Result<Answer, ApiError> {
+pub async fn export_of_endpoint(call: ApiCall) -> Result<Answer, ApiError> {
     let id = endpoint_id(&call).await?;
     call.api.store.endpoint(call.account()?, id).await?;
     export(&call, DeliveryFilter { endpoints: vec![id], ..DeliveryFilter::default() }).await
 }
 
 /// `GET /v1/webhooks/deliveries/export`
-pub async fn export_of_account(call: Call) -> Result<Answer, ApiError> {
+pub async fn export_of_account(call: ApiCall) -> Result<Answer, ApiError> {
     export(&call, filter(&call)?).await
 }
 
@@ -207,7 +205,7 @@ const COLUMNS: [(&str, u16); 13] = [
     ("response_body", 50),
 ];
 
-async fn export(call: &Call, filter: DeliveryFilter) -> Result<Answer, ApiError> {
+async fn export(call: &ApiCall, filter: DeliveryFilter) -> Result<Answer, ApiError> {
     let (store, account) = (call.api.store.clone(), call.account()?);
     let walk = move |before| {
         let (store, filter) = (store.clone(), filter.clone());
@@ -235,7 +233,7 @@ fn cells(delivery: &Delivery) -> Vec<Cell<'_>> {
 }
 
 /// `GET /v1/webhooks/deliveries/{id}`
-pub async fn read(call: Call) -> Result<Answer, ApiError> {
+pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let id = call.param("id", DeliveryId::parse)?;
     let detail = call.api.store.delivery(call.account()?, id).await?;
     let delivery = &detail.delivery;
@@ -267,7 +265,7 @@ fn attempt(attempt: &Attempt) -> AttemptAttributes {
 }
 
 /// `POST /v1/webhooks/deliveries/{id}/retry`
-pub async fn retry(call: Call) -> Result<Answer, ApiError> {
+pub async fn retry(call: ApiCall) -> Result<Answer, ApiError> {
     let id = call.param("id", DeliveryId::parse)?;
     let account = call.account()?;
     if let Err(fault) = call.optional_json() {

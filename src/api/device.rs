@@ -1,8 +1,8 @@
-//! Devices that somebody has signed in with: the value of a cookie that says so, and how it is made and read.
+//! Known devices: the cookie of a device from which users have signed in.
 //!
-//! A device is a random number with signed marks, each for one user and day. A mark is for a user and not for an
-//! address: several accounts may have users with one address, and what one account does must open nothing of another's.
-//! The cookie lets nobody in. It gives its device tries of its own, where those of everybody else are used up.
+//! A device is a random number with signed marks, each for one user and day. A mark is for a user and not for an e-mail
+//! address: several accounts may have users with one address, and no account may affect the users of another. The
+//! cookie signs nobody in. It gives the device sign-in windows of its own, where the shared ones are used up.
 
 use crate::domain::id::UserId;
 use crate::domain::time::Timestamp;
@@ -22,9 +22,9 @@ pub(super) const NUMBER_BYTES: usize = 16;
 /// Bytes of a signature: HMAC-SHA256.
 const SIGNATURE_BYTES: usize = 32;
 
-/// That somebody has signed in on this device: the day, and the signature of `Device::signed_text`.
+/// A sign-in on this device: the day, and the signature of `Device::signed_text`.
 #[derive(Clone, PartialEq, Eq)]
-struct Mark {
+struct SignInMark {
     day: i64,
     signature: [u8; SIGNATURE_BYTES],
 }
@@ -33,23 +33,23 @@ struct Mark {
 #[derive(Clone)]
 pub(super) struct Device {
     number: [u8; NUMBER_BYTES],
-    marks: Vec<Mark>,
+    marks: Vec<SignInMark>,
 }
 
 impl Device {
-    /// A device that nobody has signed in with.
+    /// A new device.
     pub fn new(number: [u8; NUMBER_BYTES]) -> Self {
         Self { number, marks: Vec::new() }
     }
 
-    /// Reads a cookie; `None` where it is none of ours.
+    /// Reads a cookie; `None` where it has another format.
     pub fn parse(cookie: &str) -> Option<Self> {
         let mut parts = cookie.split('.');
         let number = hex::decode(parts.next()?).ok()?.try_into().ok()?;
         let mark = |part: &str| {
             let (day, signature) = part.split_once('-')?;
             let signature = hex::decode(signature).ok()?.try_into().ok()?;
-            Some(Mark { day: i64::from_str_radix(day, 16).ok()?, signature })
+            Some(SignInMark { day: i64::from_str_radix(day, 16).ok()?, signature })
         };
         let marks = parts.take(MAX_MARKS).map(mark).collect::<Option<_>>()?;
         Some(Self { number, marks })
@@ -91,7 +91,7 @@ impl Device {
         let number = self.number;
         self.marks.retain(|mark| !is_signed(&text(number, user, mark.day), &mark.signature));
         let day = day_of(now);
-        self.marks.insert(0, Mark { day, signature: sign(&self.signed_text(user, day)) });
+        self.marks.insert(0, SignInMark { day, signature: sign(&self.signed_text(user, day)) });
         self.marks.truncate(MAX_MARKS);
     }
 

@@ -1,7 +1,7 @@
-//! From a method and a path to the call that they name.
+//! Finds the call that a method and a path name.
 //!
-//! Pages go through the framework's router. Calls do not: it keeps what it has found in a map that each request carries,
-//! and has three boxes made on the way to a handler, which together cost more than reading the event.
+//! Pages go through the framework's router. Calls do not: the router keeps what it has found in a map that each request
+//! carries, and boxes three values on the way to a handler, which together cost more than reading the event.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,99 +9,100 @@ use std::sync::Arc;
 use axum::http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::call::{Call, Door};
+use super::call::ApiCall;
 use super::envelope::Answer;
 use super::error::{ApiError, Code};
 use super::openapi::Route;
+use super::rules::RouteRules;
 
-/// What answers a call that has passed the door.
-pub type Handler = Arc<dyn Fn(Call) -> Answering + Send + Sync>;
+/// What answers a call that has passed the checks of its route.
+pub type Handler = Arc<dyn Fn(ApiCall) -> Answering + Send + Sync>;
 
 type Answering = Pin<Box<dyn Future<Output = Result<Answer, ApiError>> + Send>>;
 
-/// Every call, in the order of the reference, with its handler.
+/// Every route with its handler, in the order of the reference.
 #[derive(Default)]
-pub struct Surface(Vec<(Route, Handler)>);
+pub struct RouteList(Vec<(Route, Handler)>);
 
-impl Surface {
-    /// With one call more.
+impl RouteList {
+    /// Adds a route.
     pub fn with<H, F>(mut self, route: Route, handler: H) -> Self
     where
-        H: Fn(Call) -> F + Send + Sync + 'static,
+        H: Fn(ApiCall) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
     {
         self.0.push((route, Arc::new(move |call| Box::pin(handler(call)))));
         self
     }
 
-    /// What is known of each call.
+    /// The routes without their handlers.
     pub fn routes(self) -> Vec<Route> {
         self.0.into_iter().map(|(route, _)| route).collect()
     }
 
-    /// The calls by their paths.
-    pub fn by_path(self) -> Calls {
-        let mut places: Vec<Place> = Vec::new();
-        for (Route { method, path, door, .. }, handler) in self.0 {
-            let entrance = Entrance { method, door, handler };
-            match places.iter_mut().find(|place| place.path == path) {
-                Some(place) => place.entrances.push(entrance),
-                None => places.push(Place { path, entrances: vec![entrance] }),
+    /// The routes by their paths.
+    pub fn by_path(self) -> RouteTable {
+        let mut paths: Vec<PathRoutes> = Vec::new();
+        for (Route { method, path, rules, .. }, handler) in self.0 {
+            let route = MethodRoute { method, rules, handler };
+            match paths.iter_mut().find(|path_routes| path_routes.path == path) {
+                Some(path_routes) => path_routes.methods.push(route),
+                None => paths.push(PathRoutes { path, methods: vec![route] }),
             }
         }
-        let mut paths = matchit::Router::new();
-        for place in places {
-            paths.insert(place.path, place.entrances).expect("the paths of the surface are well formed");
+        let mut table = matchit::Router::new();
+        for path_routes in paths {
+            table.insert(path_routes.path, path_routes.methods).expect("the paths of the routes are well formed");
         }
-        Calls(Arc::new(paths))
+        RouteTable(Arc::new(table))
     }
 }
 
-/// A path, while the calls are gathered by theirs.
-struct Place {
+/// A path with its methods, while the table is made.
+struct PathRoutes {
     path: &'static str,
-    entrances: Vec<Entrance>,
+    methods: Vec<MethodRoute>,
 }
 
 /// One method of a path.
-struct Entrance {
+struct MethodRoute {
     method: Method,
-    door: Door,
+    rules: RouteRules,
     handler: Handler,
 }
 
-/// The calls by their paths. Clones share them.
+/// The routes by their paths. Clones share them.
 #[derive(Clone)]
-pub struct Calls(Arc<matchit::Router<Vec<Entrance>>>);
+pub struct RouteTable(Arc<matchit::Router<Vec<MethodRoute>>>);
 
-/// A call that was found by its path.
-pub struct Found {
+/// A route that was found by its path.
+pub struct MatchedRoute {
     /// What is checked before the handler runs.
-    pub door: Door,
+    pub rules: RouteRules,
     /// The handler.
     pub handler: Handler,
     /// The named parts of the path without percent-encoding (RFC 3986, section 2.1); none where one of them is no text.
     pub params: Option<Vec<(String, String)>>,
 }
 
-impl Calls {
+impl RouteTable {
     /// The call that a request names: none where there is no such path, a refusal where it has other methods only.
-    pub fn find(&self, method: &Method, path: &str) -> Option<Result<Found, ApiError>> {
-        let place = self.0.at(path).ok()?;
+    pub fn find(&self, method: &Method, path: &str) -> Option<Result<MatchedRoute, ApiError>> {
+        let path_routes = self.0.at(path).ok()?;
         // What can be read can be asked for without its body (RFC 9110, section 9.3.2).
         let method = if *method == Method::HEAD { &Method::GET } else { method };
-        let Some(entrance) = place.value.iter().find(|entrance| entrance.method == *method) else {
-            return Some(Err(other_methods(place.value)));
+        let Some(route) = path_routes.value.iter().find(|route| route.method == *method) else {
+            return Some(Err(other_methods(path_routes.value)));
         };
         let decoded = |value| Some(percent_decode_str(value).decode_utf8().ok()?.into_owned());
-        let params = place.params.iter().map(|(name, value)| Some((name.to_owned(), decoded(value)?))).collect();
-        Some(Ok(Found { door: entrance.door, handler: entrance.handler.clone(), params }))
+        let params = path_routes.params.iter().map(|(name, value)| Some((name.to_owned(), decoded(value)?))).collect();
+        Some(Ok(MatchedRoute { rules: route.rules, handler: route.handler.clone(), params }))
     }
 }
 
 /// A refusal that names the methods that there are (RFC 9110, section 15.5.6).
-fn other_methods(entrances: &[Entrance]) -> ApiError {
-    let names = entrances.iter().map(|entrance| match entrance.method {
+fn other_methods(methods: &[MethodRoute]) -> ApiError {
+    let names = methods.iter().map(|route| match route.method {
         Method::GET => "GET,HEAD",
         ref method => method.as_str(),
     });

@@ -194,6 +194,14 @@ pub fn respond(status: u16, body: impl Into<Bytes>, request_id: &str) -> Respons
     response
 }
 
+/// A response that is not JSON.
+pub fn plain(status: u16, text: impl Into<Bytes>, content_type: &'static str) -> Response<Body> {
+    let mut response = respond(status, text, "");
+    response.headers_mut().remove(X_REQUEST_ID);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
 /// A time as the contract writes it.
 pub fn time(at: Timestamp) -> String {
     at.to_string()

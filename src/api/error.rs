@@ -15,7 +15,7 @@ const SEARCH_PAUSE: u32 = 5;
 /// Seconds after which a read may be tried again that found no connection: those before it have ended by then.
 const BUSY_PAUSE: u32 = 2;
 
-/// Whoever searches may repeat it all day.
+/// A client may repeat a slow search all day.
 static SLOW_SEARCHES_LOGGED: LogLimit = LogLimit::new();
 
 /// Why a search was ended, and what helps.

@@ -1,17 +1,15 @@
 //! `/v1/event-types`: the operator's catalog.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use foldhash::HashMap;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::call::Call;
+use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::fields::{Field, Property, RequestBody as _, Shape, Slot, Text, body};
 use super::openapi::schemas::{NullableObject, NullableSchema};
+use super::schema_check::{compile, first_mismatch, no_object, unreadable_schema};
 use crate::domain::event::{EventType, MAX_TYPE_CHARS, Operational, TEST_TYPE, is_type_name};
 use crate::store::{Catalog, Paged, Snapshot, StoreError};
 
@@ -61,7 +59,7 @@ fn resource(entry: &EventType) -> Resource<Attributes> {
 }
 
 /// `GET /v1/event-types`
-pub async fn list(call: Call) -> Result<Answer, ApiError> {
+pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     call.api.store.refresh().await?;
     let catalog = call.api.store.view().event_types();
     let mut entries: Vec<&EventType> = catalog.values().collect();
@@ -74,7 +72,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `POST /v1/event-types`
-pub async fn create(call: Call) -> Result<Answer, ApiError> {
+pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let body = call.json()?;
     let CreateEventType { name, description, schema, example } =
         CreateEventType::read(&body, &TypeContext::of(&body, None))?;
@@ -93,7 +91,7 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `PUT /v1/event-types/{name}`
-pub async fn update(call: Call) -> Result<Answer, ApiError> {
+pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let name = call.param("name", |name| Some(name.to_owned()))?;
     call.api.store.refresh().await?;
     let entry =
@@ -111,7 +109,7 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `DELETE /v1/event-types/{name}`
-pub async fn delete(call: Call) -> Result<Answer, ApiError> {
+pub async fn delete(call: ApiCall) -> Result<Answer, ApiError> {
     let name = call.param("name", |name| Some(name.to_owned()))?;
     call.store().delete_event_type(name).await?;
     Ok(Answer::no_content())
@@ -263,73 +261,5 @@ impl TypeContext {
         let Some(schema) = &self.schema else { return Ok(()) };
         let schema = serde_json::from_str(schema).map_err(|_| unreadable_schema())?;
         first_mismatch(&*compile(&schema)?, example)
-    }
-}
-
-/// What should be an object is none.
-pub(super) fn no_object() -> Words {
-    Words::new("it is no object", "no es un objeto")
-}
-
-fn unreadable() -> Words {
-    Words::new("it cannot be read", "no se puede leer")
-}
-
-fn unreadable_schema() -> Words {
-    Words::new("the schema cannot be read", "el esquema no se puede leer")
-}
-
-fn compile(schema: &Value) -> Result<Arc<jsonschema::Validator>, Words> {
-    if !schema.is_object() && !schema.is_boolean() {
-        return Err(Words::new("a schema is an object", "un esquema es un objeto"));
-    }
-    // Who writes `"format": "uuid"` wants it to be one, which the standard leaves open.
-    let options = jsonschema::options().should_validate_formats(true);
-    let invalid = |error: jsonschema::ValidationError<'_>| {
-        let place = error.instance_path().as_str();
-        Words::new(error.to_string(), format!("no es un JSON Schema válido en {}", place_in_spanish(place)))
-    };
-    options.build(schema).map(Arc::new).map_err(invalid)
-}
-
-fn first_mismatch(schema: &jsonschema::Validator, data: &Value) -> Result<(), Words> {
-    schema.validate(data).map_err(|error| {
-        let place = error.instance_path().as_str();
-        let english = if place.is_empty() { "the top" } else { place };
-        Words::new(
-            format!("{} at {english}", error.masked()),
-            format!("no cumple el esquema en {}", place_in_spanish(place)),
-        )
-    })
-}
-
-fn place_in_spanish(pointer: &str) -> &str {
-    if pointer.is_empty() { "el nivel superior" } else { pointer }
-}
-
-/// Compiled schemas, by event type. Bounded by the catalog.
-#[derive(Default)]
-pub struct Schemas(Mutex<HashMap<String, (String, Arc<jsonschema::Validator>)>>);
-
-impl Schemas {
-    /// Whether `data` (JSON text) matches the type's schema; the reason where it does not.
-    pub fn check(&self, entry: &EventType, data: &str) -> Result<(), Words> {
-        let Some(schema) = &entry.schema else { return Ok(()) };
-        let validator = self.compiled(&entry.name, schema)?;
-        let data = serde_json::from_str(data).map_err(|_| unreadable())?;
-        first_mismatch(&validator, &data)
-    }
-
-    fn compiled(&self, name: &str, schema: &str) -> Result<Arc<jsonschema::Validator>, Words> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((text, validator)) = known.get(name)
-            && text == schema
-        {
-            return Ok(validator.clone());
-        }
-        let parsed = serde_json::from_str(schema).map_err(|_| unreadable_schema())?;
-        let validator = compile(&parsed)?;
-        known.insert(name.to_owned(), (schema.to_owned(), validator.clone()));
-        Ok(validator)
     }
 }

@@ -6,12 +6,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::call::{Call, invalid_json};
+use super::call::{ApiCall, invalid_json};
 use super::deliveries;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
-use super::event_types::no_object;
 use super::fields::{BodySchema, List, Property, Shape, Text};
+use super::schema_check::no_object;
 use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
@@ -123,7 +123,7 @@ pub fn publish_events() -> BodySchema {
 }
 
 /// `POST /v1/events`
-pub async fn publish(call: Call) -> Result<Answer, ApiError> {
+pub async fn publish(call: ApiCall) -> Result<Answer, ApiError> {
     let body = call.json_bytes()?;
     let event = match read(&call, &body) {
         // Another node may have changed the catalog or the accounts just now.
@@ -143,7 +143,7 @@ fn one(accepted: &[Event]) -> Answer {
 }
 
 /// `POST /v1/events/batch`
-pub async fn publish_batch(call: Call) -> Result<Answer, ApiError> {
+pub async fn publish_batch(call: ApiCall) -> Result<Answer, ApiError> {
     let bodies = read_batch(&call)?;
     if bodies.is_empty() {
         return Err(Fault::new(Code::BatchRequired).within("/events").into());
@@ -165,7 +165,7 @@ pub async fn publish_batch(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// Reads every event of a batch; their faults are in one answer.
-fn read_all(call: &Call, bodies: &[impl AsRef<[u8]>]) -> Result<Vec<NewEvent>, ApiError> {
+fn read_all(call: &ApiCall, bodies: &[impl AsRef<[u8]>]) -> Result<Vec<NewEvent>, ApiError> {
     let mut events = Vec::with_capacity(bodies.len());
     let mut faults = Vec::new();
     let most = call.api.settings.max_body;
@@ -192,7 +192,7 @@ fn many(accepted: &[Event]) -> Answer {
 }
 
 /// `GET /v1/events`
-pub async fn list(call: Call) -> Result<Answer, ApiError> {
+pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     let page = call.page();
     let found = call.api.store.events(call.account()?, page).await?;
     Ok(Answer::page(&found, page, resource))
@@ -206,7 +206,7 @@ struct WithDeliveries {
 }
 
 /// `GET /v1/events/{id}`
-pub async fn read_one(call: Call) -> Result<Answer, ApiError> {
+pub async fn read_one(call: ApiCall) -> Result<Answer, ApiError> {
     let id = call.param("id", EventId::parse)?;
     let (event, found) = call.api.store.event(call.account()?, id).await?;
     let found: Vec<_> = found.iter().map(|delivery| deliveries::resource(delivery, true)).collect();
@@ -215,7 +215,7 @@ pub async fn read_one(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// Stores events, as far as their accounts may still store some.
-async fn accept(call: &Call, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, ApiError> {
+async fn accept(call: &ApiCall, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, ApiError> {
     let mut stored: Vec<(AccountId, usize)> = Vec::with_capacity(1);
     for event in &events {
         match stored.iter_mut().find(|(account, _)| *account == event.account) {
@@ -237,7 +237,7 @@ async fn accept(call: &Call, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>
     Ok(accepted)
 }
 
-fn count(call: &Call, accepted: &[Event]) {
+fn count(call: &ApiCall, accepted: &[Event]) {
     let deliveries: u64 = accepted.iter().map(|event| u64::from(event.deliveries)).sum();
     call.api.metrics.events_accepted_total.add(accepted.len() as u64);
     call.api.metrics.deliveries_created_total.add(deliveries);
@@ -261,7 +261,7 @@ impl ReadError {
 }
 
 /// Reads one event, in the order of refusal: JSON, the account (404), then the fields.
-fn read(call: &Call, body: &[u8]) -> Result<NewEvent, ReadError> {
+fn read(call: &ApiCall, body: &[u8]) -> Result<NewEvent, ReadError> {
     let publish: Publish<'_> = serde_json::from_slice(body).map_err(|error| ReadError::Whole(invalid_json(&error)))?;
     let mut faults = Vec::new();
     let account = read_account(call, publish.account_id.as_ref()).map_err(ReadError::Whole)?;
@@ -309,7 +309,7 @@ fn read(call: &Call, body: &[u8]) -> Result<NewEvent, ReadError> {
 }
 
 /// The key's own account; with an operator's key the one that is named, if one is.
-fn read_account(call: &Call, named: Option<&Value>) -> Result<Option<AccountId>, ApiError> {
+fn read_account(call: &ApiCall, named: Option<&Value>) -> Result<Option<AccountId>, ApiError> {
     let named = match named {
         None | Some(Value::Null) => None,
         Some(value) => Some(value.as_str().and_then(|text| account_named(call, text)).ok_or(Code::NotFound)?),
@@ -323,7 +323,7 @@ fn read_account(call: &Call, named: Option<&Value>) -> Result<Option<AccountId>,
 }
 
 /// The account with this id or external id. One with an id need not exist.
-fn account_named(call: &Call, text: &str) -> Option<AccountId> {
+fn account_named(call: &ApiCall, text: &str) -> Option<AccountId> {
     AccountId::parse(text).or_else(|| call.api.store.view().account_named(&ExternalId::parse(text)?))
 }
 
@@ -340,7 +340,7 @@ fn validation_of(event_type: &str, data: &str) -> Option<uuid::Uuid> {
 }
 
 /// The bodies of a batch: the lines of NDJSON, or the members of `events`.
-fn read_batch(call: &Call) -> Result<Vec<Bytes>, ApiError> {
+fn read_batch(call: &ApiCall) -> Result<Vec<Bytes>, ApiError> {
     #[derive(Deserialize)]
     struct Batch<'a> {
         #[serde(borrow)]

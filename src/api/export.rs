@@ -1,4 +1,4 @@
-//! Lists as files: read stretch by stretch, and written as fast as the client reads and no faster.
+//! Exports of lists as files: read in batches of rows, and written as fast as the client reads.
 
 use std::io;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 
-use super::call::Call;
+use super::call::ApiCall;
 use super::envelope::{Answer, time};
 use super::error::{ApiError, Code};
-use super::trace::carried;
+use super::trace::with_current_request;
 use crate::store::{StoreError, Stretch};
 use crate::table::{Cell, Format, Table};
 
@@ -20,12 +20,12 @@ pub const MAX_ROWS: u32 = 100_000;
 /// Exports at once, in all and of one account: each holds a stretch of rows in memory.
 const AT_ONCE: (usize, usize) = (8, 2);
 
-/// A client that takes nothing for this long has gone.
+/// A client that reads nothing for this long is given up.
 const STALLED: Duration = Duration::from_secs(30);
 
 /// Answers with the rows of a list, from its beginning on, as `format` and `limit` say.
 pub async fn answer<T, F>(
-    call: &Call,
+    call: &ApiCall,
     name: &str,
     columns: &[(&str, u16)],
     walk: impl Fn(Option<i64>) -> F + Send + Sync + 'static,
@@ -41,14 +41,14 @@ where
     let Some(slot) = call.api.exports.take(call.caller.account(), AT_ONCE) else {
         return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 5));
     };
-    // What cannot be read is refused while there is still a status to say so.
+    // The first read comes before the status, so that its failure can still be answered.
     let first = walk(None).await?;
     let table = Table::begin(format, columns).map_err(|error| {
         tracing::error!(%error, "a file could not be begun");
         ApiError::from(Code::InternalError)
     })?;
     let (sender, body) = Channel::<Bytes, io::Error>::new(1);
-    tokio::spawn(carried(async move {
+    tokio::spawn(with_current_request(async move {
         let _slot = slot;
         write(sender, table, first, limit, walk, cells).await;
     }));
@@ -73,7 +73,7 @@ async fn write<T, F>(
         let count = items.len().min(left);
         left -= count;
         let ends = left == 0 || next.is_none();
-        // Compressing takes its time, which belongs to the calls.
+        // Compressing runs on a blocking thread, so that it does not delay other calls.
         let written = tokio::task::spawn_blocking(move || {
             for item in &items[..count] {
                 table.row(&cells(item))?;
@@ -90,13 +90,13 @@ async fn write<T, F>(
                 bytes
             }
             Ok((None, bytes)) => {
-                // The end of the file, or nobody who wants it.
+                // The end of the file; the client may have gone.
                 let _ = tokio::time::timeout(STALLED, sender.send_data(bytes.into())).await;
                 return;
             }
             Err(error) => break error,
         };
-        // Also where it is nothing: that is how one learns that the client has gone.
+        // An empty piece is sent too: sending shows whether the client has gone.
         match tokio::time::timeout(STALLED, sender.send_data(bytes.into())).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => return,
@@ -108,6 +108,6 @@ async fn write<T, F>(
         }
     };
     tracing::warn!(error = %failed, "an export broke off");
-    // The connection is cut, so that nobody takes the part for the whole.
+    // The connection is aborted, so that the client does not take the part for the whole file.
     sender.abort(failed);
 }

@@ -1,6 +1,7 @@
-//! Hashing passwords where it holds up nobody: few at once, few that wait, and a share of the places for each network.
+//! Hashes passwords in a bounded pool, so that deliveries keep the processor: few at once, few that wait, and a share
+//! for each network.
 //!
-//! Whoever tries to sign in belongs to no account yet. All that is known of them is the address that they come from.
+//! Before a sign-in there is no account to share by. The address of the client is all that is known.
 
 use std::net::IpAddr;
 
@@ -11,20 +12,19 @@ use super::error::{ApiError, Code};
 use super::slots::{Slot, Slots};
 use crate::permits::{Permit, Permits};
 
-/// Passwords that are hashed at once: each takes 19 MiB and some 20 ms of a core, which belong to the deliveries.
+/// Passwords that are hashed at once. Each takes 19 MiB and about 20 ms of a core, which deliveries would use.
 const AT_ONCE: usize = 2;
 
-/// Passwords that wait for their turn; whoever comes then is told to try again.
+/// Passwords that wait to be hashed. Beyond that a sign-in is answered 503.
 const WAITING: usize = 32;
 
-/// Passwords that have a place in all.
-const PLACES: usize = AT_ONCE + WAITING;
+/// Permits in all.
+const PERMITS: usize = AT_ONCE + WAITING;
 
-/// Places of their own for devices that somebody has signed in with, of which each device has one: many networks together
-/// can take all the others.
-const PLACES_OF_KNOWN: usize = 4;
+/// Further permits for known devices, one for each device: many networks together can take all the others.
+const PERMITS_OF_DEVICES: usize = 4;
 
-/// Passwords of one line (an IPv4 address, an IPv6 /64) that are hashed or wait: an office that comes to work.
+/// Permits of one line (an IPv4 address, an IPv6 /64): enough for an office whose people sign in together.
 const OF_LINE: usize = 8;
 
 /// Prefixes of the networks that one customer has at most, in bits: what registries give to a site (RFC 6177), and the
@@ -34,77 +34,77 @@ const SITE: (u8, u8) = (24, 48);
 /// The same for one line.
 const LINE: (u8, u8) = (32, 64);
 
-/// Hashes passwords.
-pub(super) struct Hashing {
-    /// Whose password is hashed now: with two at once, one site has one.
-    turns: Permits<Option<IpNet>>,
-    /// Whose passwords are hashed or wait.
+/// The pool in which passwords are hashed.
+pub(super) struct HashingPool {
+    /// Passwords that are hashed now, by site: with two at once, one site has one.
+    running: Permits<Option<IpNet>>,
+    /// Passwords that are hashed or wait, by site.
     sites: Permits<Option<IpNet>>,
     lines: Slots<Option<IpNet>>,
     known: Slots<[u8; NUMBER_BYTES]>,
 }
 
-/// The right to have a password hashed, or to wait for it. It is given back when it is dropped.
-pub(super) struct Place {
+/// A permit to have a password hashed, or to wait for it. It is returned when it is dropped.
+pub(super) struct HashingPermit {
     site: Option<IpNet>,
-    _taken: Taken,
+    _held: HeldPermits,
 }
 
-enum Taken {
+enum HeldPermits {
     OfNetwork { _line: Slot<Option<IpNet>>, _site: Permit<Option<IpNet>> },
     OfDevice { _device: Slot<[u8; NUMBER_BYTES]> },
 }
 
-impl Default for Hashing {
+impl Default for HashingPool {
     fn default() -> Self {
         Self {
-            turns: Permits::new(AT_ONCE),
-            sites: Permits::new(PLACES),
+            running: Permits::new(AT_ONCE),
+            sites: Permits::new(PERMITS),
             lines: Slots::default(),
             known: Slots::default(),
         }
     }
 }
 
-impl Hashing {
-    /// A place for somebody who comes from this address.
-    pub fn place(&self, from: Option<IpAddr>) -> Result<Place, ApiError> {
+impl HashingPool {
+    /// A permit for a client at this address.
+    pub fn permit(&self, from: Option<IpAddr>) -> Result<HashingPermit, ApiError> {
         let refused = || ApiError::busy("too many passwords of your network are being checked");
-        let line = self.lines.take(network(from, LINE), (PLACES, OF_LINE)).ok_or_else(refused)?;
+        let line = self.lines.take(network(from, LINE), (PERMITS, OF_LINE)).ok_or_else(refused)?;
         let site = site(from);
         let of_site = self.sites.try_take(site).ok_or_else(refused)?;
-        Ok(Place { site, _taken: Taken::OfNetwork { _line: line, _site: of_site } })
+        Ok(HashingPermit { site, _held: HeldPermits::OfNetwork { _line: line, _site: of_site } })
     }
 
-    /// A place for a device that somebody has signed in with.
-    pub fn place_of_known(&self, from: Option<IpAddr>, device: [u8; NUMBER_BYTES]) -> Option<Place> {
-        let of_device = self.known.take(device, (PLACES_OF_KNOWN, 1))?;
-        Some(Place { site: site(from), _taken: Taken::OfDevice { _device: of_device } })
+    /// A permit for a known device.
+    pub fn permit_of_device(&self, from: Option<IpAddr>, device: [u8; NUMBER_BYTES]) -> Option<HashingPermit> {
+        let of_device = self.known.take(device, (PERMITS_OF_DEVICES, 1))?;
+        Some(HashingPermit { site: site(from), _held: HeldPermits::OfDevice { _device: of_device } })
     }
 
-    /// Runs this where it holds up nobody, for somebody who comes from this address.
+    /// Runs `work` on a blocking thread, with a permit for a client at this address.
     pub async fn run<T: Send + 'static>(
         &self,
         from: Option<IpAddr>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        self.run_in(self.place(from)?, work).await
+        self.run_in(self.permit(from)?, work).await
     }
 
-    /// Runs this in a place.
+    /// Runs `work` on a blocking thread, with this permit.
     pub async fn run_in<T: Send + 'static>(
         &self,
-        place: Place,
+        permit: HashingPermit,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, ApiError> {
-        let turn = self.turns.take(place.site).await;
+        let running = self.running.take(permit.site).await;
         let worked = tokio::task::spawn_blocking(move || {
             let worked = work();
-            drop(turn);
+            drop(running);
             worked
         });
         let worked = worked.await.map_err(|_| Code::InternalError.into());
-        drop(place);
+        drop(permit);
         worked
     }
 }
@@ -141,7 +141,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_line_and_one_site_leave_places_for_others() {
-        let (hashing, (release, held)) = (Arc::new(Hashing::default()), std::sync::mpsc::channel::<()>());
+        let (hashing, (release, held)) = (Arc::new(HashingPool::default()), std::sync::mpsc::channel::<()>());
         let held = Arc::new(std::sync::Mutex::new(held));
         let begin = |address: String| {
             let (hashing, held) = (hashing.clone(), held.clone());
@@ -153,13 +153,13 @@ mod tests {
         let mut all: Vec<_> = (0..20).map(|n| begin(format!("2001:db8:7:7::{n:x}"))).collect();
         all.extend((0..40).map(|n| begin(format!("2001:db8:7:{n:x}00::1"))));
         let mut refused = 0;
-        while refused < 60 - PLACES / 2 {
+        while refused < 60 - PERMITS / 2 {
             tokio::task::yield_now().await;
             refused = all.iter().filter(|one| one.is_finished()).count();
         }
         let device = [7; NUMBER_BYTES];
-        let known = hashing.place_of_known(None, device);
-        assert!(known.is_some() && hashing.place_of_known(None, device).is_none(), "a known device has one place");
+        let known = hashing.permit_of_device(None, device);
+        assert!(known.is_some() && hashing.permit_of_device(None, device).is_none(), "a known device has one place");
         let other = begin("192.0.2.1".into());
         for _ in 0..100 {
             tokio::task::yield_now().await;
@@ -170,7 +170,7 @@ mod tests {
         for one in all {
             hashed += usize::from(one.await.expect("no panic"));
         }
-        assert_eq!(hashed, PLACES / 2, "half of the places, whatever the number of lines");
+        assert_eq!(hashed, PERMITS / 2, "half of the places, whatever the number of lines");
         assert!(other.await.expect("no panic"));
     }
 }

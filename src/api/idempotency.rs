@@ -1,11 +1,11 @@
 //! `Idempotency-Key`: the same call twice has its effect once.
 //!
-//! The answer is kept in the effect's own commit. What is still in flight is marked in memory, and over many nodes by a mark
-//! in the store. The mark goes with the call's end, which is tried until it is written; with the end of its node; and at
-//! last by itself. Otherwise the key would answer 409 for ever after a crash.
+//! The answer is kept in the effect's own commit. What is still in flight is marked in memory, and over many nodes by a
+//! mark in the store. The mark goes with the call's end, which is tried until it is written; with the end of its node;
+//! and at last by itself. Otherwise the key would answer 409 for ever after a crash.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName};
@@ -15,13 +15,14 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::error::{ApiError, Code};
+use crate::lock::Mutex;
 use crate::store::{CALL_LIFE, Calls, KeepScope, Store, StoreError};
 
 /// The header of the request.
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Ended calls whose marks are still in the store because it did not answer. Each is some 400 bytes; what does not fit runs
-/// out by itself.
+/// Ended calls whose marks are still in the store because it did not answer. Each is some 400 bytes; what does not fit
+/// runs out by itself.
 const MAX_ENDED: usize = 8_192;
 
 /// Marks that go with one statement.
@@ -60,10 +61,10 @@ pub struct InFlight {
 impl InFlight {
     /// Marks a key, here and on every other node; `None` where it is marked already.
     pub async fn begin(&self, store: &Store, scope: &KeepScope) -> Result<Option<Mark>, StoreError> {
-        if !self.scopes.lock().unwrap_or_else(PoisonError::into_inner).insert(scope.clone()) {
+        if !self.scopes.lock().insert(scope.clone()) {
             return Ok(None);
         }
-        // Known before it is asked for: whatever becomes of the question, the mark is taken back.
+        // The holder is known before the store is asked: whatever the store answers, dropping the mark ends it.
         let holder = store.draw_holder();
         let held = holder.map(|holder| (store.clone(), holder));
         let mark = Mark { marks: self.clone(), scope: scope.clone(), held };
@@ -80,7 +81,7 @@ pub fn in_progress() -> ApiError {
     ApiError::from(Code::IdempotencyKeyInProgress).with_header("retry-after", 1)
 }
 
-/// Gone when the call is answered, or given up.
+/// The mark of a key in use. It ends with the call.
 pub struct Mark {
     marks: InFlight,
     scope: KeepScope,
@@ -88,8 +89,8 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The call is answered. When this returns, the same key is no longer in use, or soon will not be: where the store does
-    /// not answer, the end is tried again.
+    /// The call is answered. When this returns, the same key is no longer in use, or soon will not be: where the store
+    /// does not answer, the end is tried again.
     pub async fn end(mut self) {
         let Some((store, holder)) = self.held.clone() else { return };
         if store.end_calls(&[(self.scope.clone(), holder)]).await.is_ok() {
@@ -100,7 +101,7 @@ impl Mark {
 
 impl Drop for Mark {
     fn drop(&mut self) {
-        self.marks.scopes.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.scope);
+        self.marks.scopes.lock().remove(&self.scope);
         if let Some((store, holder)) = self.held.take() {
             self.marks.ended.add(&store, EndedCall { scope: self.scope.clone(), holder, at: Instant::now() });
         }
@@ -129,7 +130,7 @@ struct EndedCall {
 
 impl Ended {
     fn add(&self, store: &Store, call: EndedCall) {
-        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.0.lock();
         if calls.waiting.len() >= MAX_ENDED {
             calls.dropped += 1;
             return;
@@ -155,7 +156,7 @@ impl Ended {
 
     /// The calls that have waited longest; `None`, and the end of the task, where there are none.
     fn first(&self) -> Option<Vec<(KeepScope, Uuid)>> {
-        let mut calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.0.lock();
         // Those marks are void by now.
         while calls.waiting.front().is_some_and(|call| call.at.elapsed() > CALL_LIFE) {
             calls.waiting.pop_front();
@@ -174,6 +175,6 @@ impl Ended {
 
     /// Only the task takes calls out, so that the first ones are still those of its batch.
     fn forget(&self, count: usize) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).waiting.drain(..count);
+        self.0.lock().waiting.drain(..count);
     }
 }

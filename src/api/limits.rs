@@ -1,4 +1,4 @@
-//! Rate limits: fixed windows for each caller and bucket, for each account, and for repeated answers.
+//! Rate limits: the buckets of routes, and fixed windows of calls. `counting` says which windows a call is counted in.
 
 use std::time::Duration;
 
@@ -6,25 +6,9 @@ use foldhash::HashMap;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-use super::Api;
-use super::auth::Caller;
 use super::error::{ApiError, Code, Fault};
-use crate::domain::id::AccountId;
 use crate::domain::time::Timestamp;
-use crate::store::{Calls, RateWindow, StoreError};
-use crate::waiting::at_most;
-
-/// A call is counted within this time, or refused for want of an answer.
-const LIMIT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// All keys, users and portal links of an account together have so many times the limit of a bucket.
-const ACCOUNT_TIMES: u32 = 5;
-
-/// Repeated answers cost nothing of a bucket; an account has so many times its limit of them. Each costs a look into the store.
-const REPEATED_TIMES: u32 = 10;
-
-/// Tells windows of repeated answers from those of calls: ids are random, so that no other id is this one.
-const REPEATED: u128 = 0x5265_7065_6174_6564_2041_6e73_7765_7273;
+use crate::store::{RateWindow, StoreError};
 
 /// Windows that are remembered; beyond that those that are over are forgotten.
 const MAX_WINDOWS: usize = 65_536;
@@ -132,7 +116,7 @@ impl RateLimiter {
     /// Counts a call of a window that has so many times the bucket's limit, or refuses it. `ask` takes calls of the
     /// window that is open, or opens one: at least as many as it is told. Returns when the window ends; `None` where
     /// there is no limit.
-    async fn take<F>(
+    pub async fn take<F>(
         &self,
         (key, bucket, times): (Uuid, Bucket, u32),
         weight: u32,
@@ -149,7 +133,7 @@ impl RateLimiter {
 
     /// Counts a call of a window with the limit `whole`, or refuses it by naming `limit`. The call counts as `weight`
     /// calls. Where fewer are left, it takes those. Returns when the window ends.
-    async fn take_of<F>(
+    pub async fn take_of<F>(
         &self,
         (limit, whole): (RateLimit, RateLimit),
         (key, bucket): (Uuid, Bucket),
@@ -187,7 +171,7 @@ impl RateLimiter {
     }
 
     /// Gives a call back to the window that it was counted in, if that is still open.
-    async fn give_back(&self, key: Uuid, bucket: Bucket, ends_at: Timestamp) {
+    pub async fn give_back(&self, key: Uuid, bucket: Bucket, ends_at: Timestamp) {
         let mut windows = self.shard(key).lock().await;
         let window = windows.open.get_mut(&(key, bucket)).filter(|window| window.ends_at == ends_at);
         if let Some(window) = window {
@@ -197,104 +181,6 @@ impl RateLimiter {
 
     fn shard(&self, key: Uuid) -> &Mutex<Windows> {
         &self.windows[usize::from(key.as_bytes()[0]) % SHARDS]
-    }
-}
-
-/// The windows that a call was counted in.
-pub struct Counted {
-    bucket: Bucket,
-    windows: Vec<(Uuid, Timestamp)>,
-}
-
-impl Api {
-    /// Counts a try of somebody who has yet to sign in, or refuses it.
-    pub(super) async fn limit(&self, who: Uuid, bucket: Bucket) -> Result<(), ApiError> {
-        let taken = self.take((who, bucket, 1), 1).await;
-        taken.map(|_| ()).inspect_err(|_| self.metrics.http_rate_limited_total.add(1))
-    }
-
-    /// Counts a call of a caller and of their account, or refuses it.
-    pub(super) async fn count(&self, caller: &Caller, bucket: Bucket) -> Result<Counted, ApiError> {
-        let account = caller.counted_with.map(|account| (account, ACCOUNT_TIMES));
-        self.count_in(bucket, [(caller.counted_as, 1)].into_iter().chain(account)).await
-    }
-
-    /// Counts a call in each of these windows, which have so many times the bucket's limit, or in none of them.
-    pub(super) async fn count_in(
-        &self,
-        bucket: Bucket,
-        windows: impl IntoIterator<Item = (Uuid, u32)>,
-    ) -> Result<Counted, ApiError> {
-        let mut counted = Counted { bucket, windows: Vec::new() };
-        for (key, times) in windows {
-            match self.take((key, bucket, times), 1).await {
-                Ok(ends_at) => counted.windows.extend(ends_at.map(|ends_at| (key, ends_at))),
-                Err(refused) => {
-                    self.give_back(counted).await;
-                    return Err(refused);
-                }
-            }
-        }
-        Ok(counted)
-    }
-
-    /// Counts something in a window whose limit no setting changes; `None` where the limit is reached.
-    pub(super) async fn count_fixed(&self, key: Uuid, limit: RateLimit) -> Result<Option<Counted>, ApiError> {
-        let (now, bucket) = (self.clock.now(), Bucket::Login);
-        let ask = |limit, least| Box::pin(self.ask((key, bucket), limit, least, now));
-        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take_of((limit, limit), (key, bucket), 1, now, ask)).await;
-        match taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))? {
-            Ok(ends_at) => Ok(Some(Counted { bucket, windows: vec![(key, ends_at)] })),
-            Err(refused) if refused.status() == 429 => Ok(None),
-            Err(failed) => Err(failed),
-        }
-    }
-
-    /// Gives a call back, as if it had not been counted.
-    pub(super) async fn give_back(&self, counted: Counted) {
-        for (key, ends_at) in counted.windows {
-            self.limiter.give_back(key, counted.bucket, ends_at).await;
-        }
-    }
-
-    /// Counts a repeated answer, or refuses it.
-    pub(super) async fn count_repeated(&self, caller: &Caller, bucket: Bucket) -> Result<(), ApiError> {
-        let owner = caller.counted_with.unwrap_or(caller.counted_as);
-        let key = Uuid::from_u128(owner.as_u128() ^ REPEATED);
-        self.take((key, bucket, REPEATED_TIMES), 1).await.map(|_| ())
-    }
-
-    /// Counts the first KiB that a publish stores for an account, or refuses it where the window is used up. The rest
-    /// is known when the events are written.
-    pub(super) async fn count_storage(&self, account: AccountId) -> Result<(), ApiError> {
-        self.take((account.0, Bucket::EventsStorage, 1), 1).await.map(|_| ())
-    }
-
-    /// Counts the KiB beyond the first that a publish has stored. They are written already, so that a publish may
-    /// exceed the limit by its own size.
-    pub(super) async fn charge_storage(&self, account: AccountId, kib: u32) {
-        if kib > 1 {
-            // A refusal means that the window is used up: the next publish is refused.
-            let _ = self.take((account.0, Bucket::EventsStorage, 1), kib - 1).await;
-        }
-    }
-
-    async fn take(&self, window: (Uuid, Bucket, u32), weight: u32) -> Result<Option<Timestamp>, ApiError> {
-        let now = self.clock.now();
-        let (key, bucket, _) = window;
-        let ask = |limit, least| Box::pin(self.ask((key, bucket), limit, least, now));
-        let taken = at_most(LIMIT_TIMEOUT, self.limiter.take(window, weight, now, ask)).await;
-        taken.map_err(|_| ApiError::from(Code::Unavailable).with_header("retry-after", 1))?
-    }
-
-    async fn ask(
-        &self,
-        (key, bucket): (Uuid, Bucket),
-        limit: RateLimit,
-        least: u32,
-        now: Timestamp,
-    ) -> Result<RateWindow, StoreError> {
-        self.store.take_calls(key, bucket.name(), limit.calls, least, limit.window, now).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where a request comes from: the address of its connection, or the one that a trusted proxy tells of.
+//! The address that a request comes from: that of its connection, or the one that a trusted proxy names.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,15 +8,16 @@ use ipnet::IpNet;
 
 use crate::log_limit::LogLimit;
 
-/// Anybody can send the header, and a proxy that nobody has named sends it with every request: one line a minute is
-/// enough.
+/// Any client can send the header, and a proxy that is not in the settings sends it with every request: one line a
+/// minute is enough.
 static UNTRUSTED_LOGGED: LogLimit = LogLimit::every(Duration::from_secs(60));
 
 /// The other end of a request's connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Peer(pub IpAddr);
 
-/// Where one client comes from: an address, or the 64 bits of a network that one customer of IPv6 has at least (RFC 6177).
+/// Where one client comes from: an address, or the 64 bits of a network that one customer of IPv6 has at least (RFC
+/// 6177).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Network(IpAddr);
 
@@ -33,13 +34,13 @@ impl Network {
     }
 }
 
-/// Whether an address is a proxy's whose word is taken.
+/// Whether an address is a trusted proxy.
 pub fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address.to_canonical()))
 }
 
-/// The address of who asks. `X-Forwarded-For` is believed as far as the addresses from its end on are trusted proxies:
-/// what is further left may be written by anybody.
+/// The address of the client. `X-Forwarded-For` is read from its end, as long as the addresses are trusted proxies:
+/// what is further left may be forged.
 pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let mut client = peer.to_canonical();
     let values = headers.get_all("x-forwarded-for").iter();
@@ -56,8 +57,8 @@ pub fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     client
 }
 
-/// Warns where somebody who is not trusted says whom a request comes from: it may be a proxy that the settings do not
-/// name, and then all of its clients are counted as one.
+/// Warns where an untrusted peer sends `X-Forwarded-For`: it may be a proxy that the settings do not name, and then all
+/// of its clients are counted as one.
 pub fn warn_of_forwarded(peer: IpAddr, headers: &HeaderMap) {
     if headers.contains_key("x-forwarded-for")
         && let Some(suppressed) = UNTRUSTED_LOGGED.admit()

@@ -1,5 +1,5 @@
-//! `/v1/accounts/{id}/portal-links`: a short-lived way into one account's pages, which an operator hands to a customer or shows
-//! in a frame; the account and the operator see which there are, and end them.
+//! `/v1/accounts/{id}/portal-links`: a short-lived way into one account's pages, which an operator hands to a customer
+//! or shows in a frame; the account and the operator see which there are, and end them.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::accounts::{MAX_PERMISSIONS_SENT, find, read_permissions};
-use super::call::Call;
+use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
@@ -17,7 +17,7 @@ use crate::domain::permission::{Permission as P, Permissions};
 use crate::domain::user::{Color, PortalLink, parse_origin};
 use crate::store::{NewPortalLink, PortalLinks, WithToken};
 
-/// Seconds that a link may live: as long as somebody looks at a page; not a way to sign in.
+/// Seconds that a link may live: for one visit, not to stay signed in.
 const LIVES: std::ops::RangeInclusive<u64> = 60..=86_400;
 
 /// Where nothing is said.
@@ -90,7 +90,7 @@ fn resource(link: &PortalLink, url: Option<String>) -> Resource<PortalLinkAttrib
 }
 
 /// `POST /v1/accounts/{id}/portal-links`
-pub async fn create(call: Call) -> Result<Answer, ApiError> {
+pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let body = CreatePortalLink::read(&call.json()?, &())?;
     let new = NewPortalLink {
@@ -111,7 +111,7 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `GET /v1/accounts/{id}/portal-links`
-pub async fn list(call: Call) -> Result<Answer, ApiError> {
+pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let page = call.page();
     let found = call.api.store.portal_links(account.id, page).await?;
@@ -119,7 +119,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `DELETE /v1/accounts/{id}/portal-links/{link_id}`
-pub async fn delete(call: Call) -> Result<Answer, ApiError> {
+pub async fn delete(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let id = call.param("link_id", PortalLinkId::parse)?;
     call.store().delete_portal_link(account.id, id).await?;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::call::Call;
+use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, RequestBody as _, Shape, Text, body};
@@ -63,7 +63,7 @@ fn resource(replay: &Replay) -> Resource<Attributes> {
 }
 
 /// `POST /v1/webhooks/{id}/replay`
-pub async fn create(call: Call) -> Result<Answer, ApiError> {
+pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let id = endpoint_id(&call).await?;
     let account = call.account()?;
     call.api.store.endpoint(account, id).await?;
@@ -141,14 +141,14 @@ body! {
 }
 
 /// `GET /v1/webhooks/replays/{id}`
-pub async fn read(call: Call) -> Result<Answer, ApiError> {
+pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let id = call.param("id", ReplayId::parse)?;
     let replay = call.api.store.replay(call.account()?, id).await?;
     Ok(Answer::new(200, &resource(&replay)))
 }
 
 /// `DELETE /v1/webhooks/replays/{id}`
-pub async fn cancel(call: Call) -> Result<Answer, ApiError> {
+pub async fn cancel(call: ApiCall) -> Result<Answer, ApiError> {
     let id = call.param("id", ReplayId::parse)?;
     call.store().cancel_replay(call.account()?, id).await?;
     Ok(Answer::no_content())
@@ -165,7 +165,7 @@ pub(super) struct MissedAttributes {
 }
 
 /// `GET /v1/webhooks/{id}/missed`
-pub async fn missed(call: Call) -> Result<Answer, ApiError> {
+pub async fn missed(call: ApiCall) -> Result<Answer, ApiError> {
     let id = endpoint_id(&call).await?;
     let missed = call.api.store.missed(call.account()?, id).await?;
     let attributes = MissedAttributes { count: missed.count, oldest_at: missed.oldest_at.map(time) };

@@ -1,9 +1,11 @@
-//! Bounds on what runs beside the queues: so many at once in all, and of one owner.
+//! Bounds on how many things run at once, in all and for one owner.
 
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use foldhash::HashMap;
+
+use crate::lock::Mutex;
 
 /// Counts what is under way.
 pub struct Slots<K>(Arc<Mutex<HashMap<K, usize>>>);
@@ -17,7 +19,7 @@ impl<K> Default for Slots<K> {
 impl<K: Copy + Eq + Hash> Slots<K> {
     /// A slot, if fewer than `most` are taken in all and by this owner.
     pub fn take(&self, owner: K, most: (usize, usize)) -> Option<Slot<K>> {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.0.lock();
         let of_owner = taken.get(&owner).copied().unwrap_or(0);
         if taken.values().sum::<usize>() >= most.0 || of_owner >= most.1 {
             return None;
@@ -27,12 +29,12 @@ impl<K: Copy + Eq + Hash> Slots<K> {
     }
 }
 
-/// Given back when it is dropped.
+/// A slot, returned when it is dropped.
 pub struct Slot<K: Copy + Eq + Hash>(Arc<Mutex<HashMap<K, usize>>>, K);
 
 impl<K: Copy + Eq + Hash> Drop for Slot<K> {
     fn drop(&mut self) {
-        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.0.lock();
         match taken.get_mut(&self.1) {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(taken.remove(&self.1)),

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::call::Call;
+use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::openapi::schemas::PeriodName;
@@ -77,7 +77,7 @@ pub(super) struct StepAttributes {
 }
 
 /// `GET /v1/webhooks/statistics`
-pub async fn read(call: Call) -> Result<Answer, ApiError> {
+pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let pairs = call.query();
     let asked = |name: &str| pairs.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.trim());
     let mut faults = Vec::new();

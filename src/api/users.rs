@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::accounts::find;
-use super::call::Call;
+use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, RequestBody as _, Shape, Text, body};
@@ -69,7 +69,7 @@ fn resource(user: &User, invitation: Option<String>) -> Resource<UserAttributes>
 }
 
 /// `GET /v1/accounts/{id}/users`
-pub async fn list(call: Call) -> Result<Answer, ApiError> {
+pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let page = call.page();
     let found = call.api.store.users(Some(account.id), page).await?;
@@ -77,7 +77,7 @@ pub async fn list(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `POST /v1/accounts/{id}/users`
-pub async fn invite(call: Call) -> Result<Answer, ApiError> {
+pub async fn invite(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let InviteUser { email, role } = InviteUser::read(&call.json()?, &())?;
     may_give(&call, role)?;
@@ -92,13 +92,13 @@ pub async fn invite(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `GET /v1/accounts/{id}/users/{user_id}`
-pub async fn read(call: Call) -> Result<Answer, ApiError> {
+pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let (_, user) = find_user(&call).await?;
     Ok(Answer::new(200, &resource(&user, None)))
 }
 
 /// `PUT /v1/accounts/{id}/users/{user_id}`
-pub async fn update(call: Call) -> Result<Answer, ApiError> {
+pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let (account, user) = find_user(&call).await?;
     let UpdateUser { role } = UpdateUser::read_change(&call.json()?, &())?;
     may_give(&call, role)?;
@@ -108,7 +108,7 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `DELETE /v1/accounts/{id}/users/{user_id}`
-pub async fn delete(call: Call) -> Result<Answer, ApiError> {
+pub async fn delete(call: ApiCall) -> Result<Answer, ApiError> {
     let (account, user) = find_user(&call).await?;
     may_give(&call, user.role)?;
     call.store().delete_user(Some(account.id), user.id).await?;
@@ -116,7 +116,7 @@ pub async fn delete(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `POST /v1/accounts/{id}/users/{user_id}/invitation`
-pub async fn invite_again(call: Call) -> Result<Answer, ApiError> {
+pub async fn invite_again(call: ApiCall) -> Result<Answer, ApiError> {
     let (account, user) = find_user(&call).await?;
     call.optional_json()?;
     may_give(&call, user.role)?;
@@ -129,19 +129,19 @@ pub async fn invite_again(call: Call) -> Result<Answer, ApiError> {
     Ok(Answer::new(200, &resource(&made.resource, url(&call, &made))))
 }
 
-async fn find_user(call: &Call) -> Result<(Account, User), ApiError> {
+async fn find_user(call: &ApiCall) -> Result<(Account, User), ApiError> {
     let account = find(call).await?;
     let id = call.param("user_id", UserId::parse)?;
     let user = call.api.store.user(Some(account.id), id).await?;
     Ok((account, user))
 }
 
-/// Nobody gives, takes or takes over more than they have.
-fn may_give(call: &Call, role: Role) -> Result<(), ApiError> {
+/// A caller may only give, take or replace roles whose permissions they have.
+fn may_give(call: &ApiCall, role: Role) -> Result<(), ApiError> {
     if call.caller.permissions.covers(role.permissions()) { Ok(()) } else { Err(Code::Forbidden.into()) }
 }
 
-fn url(call: &Call, made: &WithToken<User>) -> Option<String> {
+fn url(call: &ApiCall, made: &WithToken<User>) -> Option<String> {
     made.token.as_ref().map(|token| format!("{}/join/{}", call.base(), token.reveal()))
 }
 

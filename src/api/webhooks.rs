@@ -6,12 +6,12 @@ use std::time::Duration;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::call::Call;
+use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::fields::RequestBody as _;
 use super::openapi::schemas::{EndpointStatusName, OrderingName};
-use super::trace::carried;
+use super::trace::with_current_request;
 use super::webhook_fields::{CreateWebhook, EndpointContext, RegenerateSecret, UpdateWebhook};
 use crate::domain::endpoint::{Endpoint, Ordering};
 use crate::domain::event::{TEST_TYPE, message};
@@ -99,7 +99,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
 }
 
 /// `GET /v1/webhooks`
-pub async fn list(call: Call) -> Result<Answer, ApiError> {
+pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     let filter = EndpointFilter::read(&call.query()).map_err(|names| ApiError::of_filters(names, allowed))?;
     let endpoints = call.api.store.endpoints(call.account()?).await?;
     let shown = endpoints.iter().filter(|endpoint| filter.takes(&endpoint.settings));
@@ -119,13 +119,13 @@ fn allowed(name: &str) -> Words {
 }
 
 /// `GET /v1/webhooks/{id}`
-pub async fn read(call: Call) -> Result<Answer, ApiError> {
+pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }
 
 /// `POST /v1/webhooks`
-pub async fn create(call: Call) -> Result<Answer, ApiError> {
+pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json()?;
     let CreateWebhook { url, events, description, ordering, metadata, external_id } =
@@ -139,7 +139,7 @@ pub async fn create(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `PUT /v1/webhooks/{id}`
-pub async fn update(call: Call) -> Result<Answer, ApiError> {
+pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json()?;
     let UpdateWebhook { url, events, description, status, ordering, metadata, external_id } =
@@ -154,14 +154,14 @@ pub async fn update(call: Call) -> Result<Answer, ApiError> {
 }
 
 /// `DELETE /v1/webhooks/{id}`
-pub async fn delete(call: Call) -> Result<Answer, ApiError> {
+pub async fn delete(call: ApiCall) -> Result<Answer, ApiError> {
     let id = endpoint_id(&call).await?;
     call.store().delete_endpoint(call.account()?, id).await?;
     Ok(Answer::no_content())
 }
 
 /// `POST /v1/webhooks/{id}/regenerate-secret`
-pub async fn regenerate_secret(call: Call) -> Result<Answer, ApiError> {
+pub async fn regenerate_secret(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.optional_json()?;
     let overlap = RegenerateSecret::read(&body, &())?.overlap_seconds;
@@ -186,16 +186,16 @@ pub(super) struct TestAttributes {
 }
 
 /// `POST /v1/webhooks/{id}/test`
-pub async fn test(call: Call) -> Result<Answer, ApiError> {
+pub async fn test(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let account = call.account()?;
     call.optional_json()?;
     // In a task of its own: a client that goes away does not leave the delivery without an outcome.
-    let sending = tokio::spawn(carried(send_test(call, account, endpoint)));
+    let sending = tokio::spawn(with_current_request(send_test(call, account, endpoint)));
     sending.await.map_err(|_| ApiError::from(Code::InternalError))?
 }
 
-async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result<Answer, ApiError> {
+async fn send_test(call: ApiCall, account: AccountId, endpoint: Endpoint) -> Result<Answer, ApiError> {
     let api = &call.api;
     let refused = |whose| ApiError::busy(format!("too many test deliveries of this {whose} are under way"));
     let _share = api.test_shares.try_take(account).ok_or_else(|| refused("account"))?;
@@ -251,7 +251,7 @@ async fn send_test(call: Call, account: AccountId, endpoint: Endpoint) -> Result
 }
 
 /// The id of the endpoint that the path names, by its id or by its external id.
-pub(super) async fn endpoint_id(call: &Call) -> Result<EndpointId, ApiError> {
+pub(super) async fn endpoint_id(call: &ApiCall) -> Result<EndpointId, ApiError> {
     let named = call.param("id", |text| Some(text.to_owned()))?;
     if let Some(id) = EndpointId::parse(&named) {
         return Ok(id);
@@ -261,27 +261,27 @@ pub(super) async fn endpoint_id(call: &Call) -> Result<EndpointId, ApiError> {
 }
 
 /// The endpoint of the path, if it is the caller's.
-async fn find(call: &Call) -> Result<Endpoint, ApiError> {
+async fn find(call: &ApiCall) -> Result<Endpoint, ApiError> {
     let id = endpoint_id(call).await?;
     Ok(call.api.store.endpoint(call.account()?, id).await?)
 }
 
 /// What the fields of an endpoint are read with that subscribes to these types now.
-async fn context(call: &Call, subscribed: Vec<String>) -> Result<EndpointContext, ApiError> {
+async fn context(call: &ApiCall, subscribed: Vec<String>) -> Result<EndpointContext, ApiError> {
     call.api.store.refresh().await?;
     let catalog = call.api.store.view().event_types();
     Ok(EndpointContext { environment: call.api.settings.environment, catalog, subscribed })
 }
 
 /// The look at the network, when all else is right.
-async fn check_address(call: &Call, url: &ReceiverUrl) -> Result<(), ApiError> {
+async fn check_address(call: &ApiCall, url: &ReceiverUrl) -> Result<(), ApiError> {
     call.api.egress.check(call.account()?, url).await.map_err(|error| {
         let (code, host) = match error {
             GuardError::Unresolved { host } => (Code::UrlDnsFailed, host),
             GuardError::Blocked { host } => (Code::UrlSsrfBlocked, host),
             GuardError::Port { port } => return Fault::of_field(Code::UrlPortBlocked, "url").naming(port).into(),
             GuardError::NotHttps { .. } => return Fault::of_field(Code::UrlNotHttps, "url").into(),
-            // Nobody's log is to be filled by whoever asks too often.
+            // A client that sends too many tests must not fill the log.
             GuardError::ShareUsedUp => return ApiError::busy("too many look-ups of this account are under way"),
             GuardError::Local(fault) => {
                 tracing::warn!("a receiver's name was not looked up: {fault}");

@@ -5,7 +5,7 @@ use std::io::Read as _;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::Output;
+use super::args::Output;
 use crate::api::Schemas;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::parse_duration;

@@ -1,4 +1,4 @@
-//! Opening a page for the person at the terminal.
+//! Opens a page in the browser of the person at the terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};

@@ -1,19 +1,20 @@
-//! `aldaba dev`: everything at once, ready to try. Its files are in `./aldaba-data/`, its data too unless a setting
-//! names another database.
+//! `aldaba dev`: a server, an account and a receiver to try. Its files are in `./aldaba-data/`, its data too unless a
+//! setting names another database.
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::args::{Output, SettingArgs, bind};
+use super::browser;
 use super::receiver::{self, Receiver};
 use super::serve::Signals;
-use super::{Output, SettingArgs, browser};
 use crate::App;
-use crate::api::Welcome;
+use crate::api::SignInLink;
 use crate::clock::{Clock as _, Random, SystemClock, SystemRandom};
 use crate::config::Config;
 use crate::domain::account::{KeyHash, PlainKey};
@@ -24,6 +25,7 @@ use crate::domain::secret::Secret;
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Email, Role};
+use crate::lock::RwLock;
 use crate::private_files;
 use crate::store::{
     Accounts, Database, Endpoints, Intake, Log, Memberships, NewApiKey, NewUser, Page, Snapshot, Store, Users,
@@ -57,8 +59,8 @@ pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: 
     let prefix = config.key_prefix.clone();
     let data = (Database::parse(DATABASE_URL) != Ok(config.database.clone())).then(|| config.database.to_string());
     settings.start_telemetry(&config);
-    let listener = bind(&config).await?;
-    let receiver_listener = super::bind("127.0.0.1:0").await?;
+    let listener = bind_or_next_free(&config).await?;
+    let receiver_listener = bind("127.0.0.1:0").await?;
     let app = App::open(config).await?;
     let store = app.store.clone();
 
@@ -68,11 +70,11 @@ pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: 
     let random: &dyn Random = &SystemRandom::default();
     let token = PlainKey::from_random("", random.array());
     let user = user(&store, account).await?;
-    let app = app.welcoming(Welcome { account, user, token: KeyHash::of(token.reveal()) });
+    let app = app.with_sign_in_link(SignInLink { account, user, token: KeyHash::of(token.reveal()) });
     let sign_in = format!("{base}/sign-in/{}", token.reveal());
     let (endpoint, secret) = register(&store, account, &receiver_url).await?;
 
-    // Whoever reads the line may send a signal at once.
+    // A signal may come as soon as the line is read.
     let signals = Signals::new()?;
     if output.json {
         let shown = json!({
@@ -108,15 +110,15 @@ pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: 
 }
 
 /// Listens where the settings say. Where they say nothing and the usual port is taken, on a free one.
-async fn bind(config: &Config) -> anyhow::Result<TcpListener> {
+async fn bind_or_next_free(config: &Config) -> anyhow::Result<TcpListener> {
     let is_taken = |error: &anyhow::Error| {
         let error = error.downcast_ref::<std::io::Error>();
         error.is_some_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
     };
-    match super::bind(&config.listen).await {
+    match bind(&config.listen).await {
         Err(error) if config.listen_is_default && is_taken(&error) => {
             eprintln!("{} is taken by another program: listening on a free port instead", config.listen);
-            super::bind("127.0.0.1:0").await
+            bind("127.0.0.1:0").await
         }
         bound => bound,
     }
@@ -135,7 +137,7 @@ fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str, 
     println!("\n  Publishing {EVENT} …");
 }
 
-/// Who looks at the dashboard: an owner, whom the link lets in without a password.
+/// The user of the dashboard: an owner, whom the link signs in without a password.
 async fn user(store: &Store, account: AccountId) -> anyhow::Result<UserId> {
     let email = Email::parse(EMAIL).context("the address of the first user")?;
     let known = store.users_with(email.clone()).await?;

@@ -1,6 +1,7 @@
-//! Commands: what a person types, and what is printed back.
+//! The command line: commands, their arguments and their output.
 
 mod admin;
+mod args;
 mod browser;
 mod dev;
 mod files;
@@ -8,17 +9,13 @@ mod receiver;
 mod serve;
 mod users;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::clock::SharedClock;
-use crate::config::Config;
-use crate::domain::audit::{Actor, Origin};
-use crate::store::{Lifecycle, Store};
+use crate::store::Lifecycle;
+use args::{Output, SettingArgs};
+use users::UsersCommand;
 
 /// A webhook sender: it takes your events, signs them, delivers them, and never loses one.
 #[derive(Parser)]
@@ -28,16 +25,6 @@ struct Cli {
     settings: SettingArgs,
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Args)]
-struct SettingArgs {
-    /// Settings file; without it `aldaba.toml` is read if it is there
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Database: `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/NAME`
-    #[arg(long, global = true, value_name = "URL")]
-    database_url: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -176,82 +163,6 @@ enum KeysCommand {
 }
 
 #[derive(Subcommand)]
-enum UsersCommand {
-    /// Make a user and print the address at which they set their password, this once
-    Create {
-        /// Their e-mail address
-        email: String,
-        #[command(flatten)]
-        whose: Whose,
-        /// owner, developer or viewer
-        #[arg(long, value_name = "ROLE", default_value = "owner")]
-        role: String,
-        /// Read the password from standard input instead; then there is no invitation
-        #[arg(long)]
-        password_stdin: bool,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// List the users of an account, or the operators
-    List {
-        #[command(flatten)]
-        whose: Whose,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Turn off the second factor of somebody who has lost it; they are told at their next sign-in
-    ResetTwoFactor {
-        /// Their e-mail address
-        email: String,
-        #[command(flatten)]
-        whose: MaybeWhose,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Make a new invitation, for somebody who has lost their password
-    Invite {
-        /// Their e-mail address
-        email: String,
-        #[command(flatten)]
-        whose: MaybeWhose,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// Delete a user and end their sessions
-    Delete {
-        /// Their e-mail address
-        email: String,
-        #[command(flatten)]
-        whose: MaybeWhose,
-        #[command(flatten)]
-        output: Output,
-    },
-}
-
-#[derive(Args)]
-#[group(required = true, multiple = false)]
-struct Whose {
-    /// The account that they belong to
-    #[arg(long, value_name = "ID")]
-    account: Option<String>,
-    /// None: they run this server and see every account
-    #[arg(long)]
-    operator: bool,
-}
-
-/// Which of several users with one address.
-#[derive(Args)]
-#[group(multiple = false)]
-struct MaybeWhose {
-    /// The account that they belong to, where several have a user with the address
-    #[arg(long, value_name = "ID")]
-    account: Option<String>,
-    /// They belong to none: they run this server
-    #[arg(long)]
-    operator: bool,
-}
-
-#[derive(Subcommand)]
 enum EventsCommand {
     /// Publish one event and print its id
     Publish {
@@ -275,69 +186,6 @@ enum SecretsCommand {
         #[command(flatten)]
         output: Output,
     },
-}
-
-#[derive(Args, Clone, Copy)]
-struct Output {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-impl Output {
-    /// Prints JSON, or the text for people.
-    fn print(self, json: &serde_json::Value, text: &str) {
-        if self.json { println!("{json}") } else { println!("{text}") }
-    }
-}
-
-impl SettingArgs {
-    fn load(&self, flags: impl IntoIterator<Item = (&'static str, String)>) -> anyhow::Result<Config> {
-        self.load_over([], flags)
-    }
-
-    /// The settings of a command that has defaults of its own.
-    fn load_over(
-        &self,
-        defaults: impl IntoIterator<Item = (&'static str, String)>,
-        flags: impl IntoIterator<Item = (&'static str, String)>,
-    ) -> anyhow::Result<Config> {
-        let database = self.database_url.clone().map(|url| ("database_url", url));
-        let flags = database.into_iter().chain(flags);
-        Ok(Config::load_over(defaults, self.config.as_deref(), std::env::vars(), flags)?)
-    }
-
-    /// Starts logging, and tells what it is that the command line should not have said.
-    fn start_telemetry(&self, config: &Config) {
-        crate::telemetry::start(config);
-        if self.database_url.as_deref().is_some_and(has_password) {
-            tracing::warn!(
-                "--database-url has a password, which every user of this machine can read in the list of processes: \
-                 set ALDABA_DATABASE_URL, or database_url in the settings file"
-            );
-        }
-    }
-
-    /// The database, for a command beside the server.
-    async fn open(&self) -> anyhow::Result<Store> {
-        let config = self.load([])?;
-        self.start_telemetry(&config);
-        let store = Store::open(crate::open_options(&config, Arc::new(SharedClock::default()), false, None)).await?;
-        let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
-        let actor = Actor::CommandLine(user.unwrap_or_else(|| "unknown".to_owned()));
-        Ok(store.acting(Origin { actor, ..Origin::default() }))
-    }
-}
-
-/// Whether the URL of a PostgreSQL database has a password, in its authority or as a parameter.
-fn has_password(url: &str) -> bool {
-    let Some((scheme, rest)) = url.split_once("://") else { return false };
-    let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
-    let query = rest.split_once('?').map_or("", |(_, query)| query);
-    let in_query =
-        url::form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "password" && !value.is_empty());
-    scheme.starts_with("postgres")
-        && (user.split_once(':').is_some_and(|(_, password)| !password.is_empty()) || in_query)
 }
 
 /// Runs the command line and tells the shell how it ended: 0, or 1 with one clear line on standard error.
@@ -414,10 +262,4 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
             Ok(())
         }
     }
-}
-
-/// Binds, or says in one line why not.
-async fn bind(listen: &str) -> anyhow::Result<tokio::net::TcpListener> {
-    let hint = "is another program using the port? choose another with --listen HOST:PORT";
-    tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} ({hint})"))
 }

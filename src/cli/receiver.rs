@@ -1,6 +1,6 @@
 //! A receiver: `aldaba listen`, and the one that `aldaba dev` starts. It checks every delivery as a customer's would.
 
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,11 +10,13 @@ use axum::http::{Request, Response, StatusCode};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::Output;
+use super::args::{Output, bind};
+use super::serve::Signals;
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::secret::Secret;
 use crate::domain::sign::{Presented, verify_plain, verify_standard, verify_timestamped};
-use crate::server::Manners;
+use crate::lock::RwLock;
+use crate::server::ServerOptions;
 
 /// A signature this much older or newer than now is stale, in seconds.
 const TOLERANCE_SECS: u64 = 300;
@@ -42,7 +44,7 @@ pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, outp
     let secret = secret
         .map(|text| Secret::parse(text).context("--secret must be the 64 lowercase hex characters of a signing secret"))
         .transpose()?;
-    let listener = super::bind(listen).await?;
+    let listener = bind(listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
     output.print(&json!({ "receiving": address }), &format!("receiving on {address}"));
     if secret.is_none() && !output.json {
@@ -50,7 +52,7 @@ pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, outp
     }
     let hint = "the secret given here is not the one that signed it";
     let receiver = Receiver { secret: Arc::new(RwLock::new(secret)), status, hint, output };
-    let stop = super::serve::Signals::new()?;
+    let stop = Signals::new()?;
     serve(listener, receiver, stop.first()).await;
     Ok(())
 }
@@ -58,7 +60,7 @@ pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, outp
 /// Receives until `stop` resolves.
 pub(super) async fn serve(listener: TcpListener, receiver: Receiver, stop: impl Future<Output = ()>) {
     let answer = move |request, _| receive(receiver.clone(), request);
-    crate::server::serve(listener, answer, Manners::default(), stop, Duration::from_secs(1)).await;
+    crate::server::serve(listener, answer, ServerOptions::default(), stop, Duration::from_secs(1)).await;
 }
 
 async fn receive(receiver: Receiver, request: Request<Body>) -> Response<Body> {
@@ -80,7 +82,7 @@ async fn receive(receiver: Receiver, request: Request<Body>) -> Response<Body> {
         println!("  {}", printable(&String::from_utf8_lossy(&body)));
     }
     let mut verified = serde_json::Map::new();
-    let secret = receiver.secret.read().ok().and_then(|secret| secret.clone());
+    let secret = receiver.secret.read().clone();
     let mut status = receiver.status;
     if let Some(secret) = secret {
         let now = SystemClock.now();

@@ -1,14 +1,14 @@
 //! `aldaba serve`.
 
-use super::SettingArgs;
+use super::args::{SettingArgs, bind};
 use crate::App;
 
 pub(super) async fn serve(settings: &SettingArgs, listen: Option<String>) -> anyhow::Result<()> {
     let config = settings.load(listen.map(|listen| ("listen", listen)))?;
     settings.start_telemetry(&config);
-    let listener = super::bind(&config.listen).await?;
+    let listener = bind(&config.listen).await?;
     let app = App::open(config).await?;
-    // Whoever reads the line may send a signal at once.
+    // A signal may come as soon as the line is read.
     let signals = Signals::new()?;
     println!("listening on http://{}", listener.local_addr()?);
     app.run(listener, signals.first()).await?;

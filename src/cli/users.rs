@@ -3,25 +3,79 @@
 use std::io::Read as _;
 
 use anyhow::{Context as _, bail};
+use clap::Subcommand;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::admin::{LISTED, account_id, tell_rest};
-use super::{MaybeWhose, SettingArgs, UsersCommand, Whose};
+use super::args::{OptionalOwnerArgs, Output, OwnerArgs, SettingArgs};
 use crate::api::hash_for_address;
 use crate::clock::SystemRandom;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Role, User};
 use crate::store::{Memberships, NewUser, PasswordHash, Store, StoreError, Users, WithToken};
+
+#[derive(Subcommand)]
+pub(super) enum UsersCommand {
+    /// Make a user and print the address at which they set their password, this once
+    Create {
+        /// Their e-mail address
+        email: String,
+        #[command(flatten)]
+        owner: OwnerArgs,
+        /// owner, developer or viewer
+        #[arg(long, value_name = "ROLE", default_value = "owner")]
+        role: String,
+        /// Read the password from standard input instead; then there is no invitation
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List the users of an account, or the operators
+    List {
+        #[command(flatten)]
+        owner: OwnerArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Turn off the second factor of somebody who has lost it; they are told at their next sign-in
+    ResetTwoFactor {
+        /// Their e-mail address
+        email: String,
+        #[command(flatten)]
+        owner: OptionalOwnerArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make a new invitation, for somebody who has lost their password
+    Invite {
+        /// Their e-mail address
+        email: String,
+        #[command(flatten)]
+        owner: OptionalOwnerArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Delete a user and end their sessions
+    Delete {
+        /// Their e-mail address
+        email: String,
+        #[command(flatten)]
+        owner: OptionalOwnerArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+}
 
 pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow::Result<()> {
     let config = settings.load([])?;
     let base = config.public_url.unwrap_or_else(|| format!("http://{}", config.listen));
     let store = settings.open().await?;
     match command {
-        UsersCommand::Create { email, whose, role, password_stdin, output } => {
+        UsersCommand::Create { email, owner, role, password_stdin, output } => {
             let email = address(&email)?;
-            let account = whose.account.as_deref().map(account_id).transpose()?;
-            let role = role_of(&role, &whose)?;
+            let account = owner.account.as_deref().map(account_id).transpose()?;
+            let role = role_of(&role, &owner)?;
             let password = match password_stdin.then(read_password).transpose()? {
                 Some(password) => Some(hashed(&store, &email, &password).await?),
                 None => None,
@@ -35,8 +89,8 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
             let (json, text) = shown(&made, &base);
             output.print(&json, &text);
         }
-        UsersCommand::List { whose, output } => {
-            let account = whose.account.as_deref().map(account_id).transpose()?;
+        UsersCommand::List { owner, output } => {
+            let account = owner.account.as_deref().map(account_id).transpose()?;
             let users = store.users(account, LISTED).await.context("no such account; see `aldaba accounts list`")?;
             if output.json {
                 println!("{}", users.items.iter().map(user_json).collect::<Value>());
@@ -48,14 +102,14 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
                 tell_rest(users.items.len(), users.total);
             }
         }
-        UsersCommand::Invite { email, whose, output } => {
-            let user = find(&store, &email, &whose).await?;
+        UsersCommand::Invite { email, owner, output } => {
+            let user = find(&store, &email, &owner).await?;
             let made = store.invite_user(user.account.map(|(id, _)| id), user.id, None, None).await?;
             let (json, text) = shown(&made, &base);
             output.print(&json, &text);
         }
-        UsersCommand::ResetTwoFactor { email, whose, output } => {
-            let user = find(&store, &email, &whose).await?;
+        UsersCommand::ResetTwoFactor { email, owner, output } => {
+            let user = find(&store, &email, &owner).await?;
             let reset = store.reset_second_factor(user.account.map(|(id, _)| id), user.id).await;
             let reset = reset.map_err(|error| match error {
                 StoreError::NotFound => anyhow::anyhow!("{} has no second factor", user.email),
@@ -63,8 +117,8 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
             })?;
             output.print(&user_json(&reset), &format!("turned off the second factor of {}", reset.email));
         }
-        UsersCommand::Delete { email, whose, output } => {
-            let user = find(&store, &email, &whose).await?;
+        UsersCommand::Delete { email, owner, output } => {
+            let user = find(&store, &email, &owner).await?;
             store.delete_user(user.account.map(|(id, _)| id), user.id).await.map_err(|error| match error {
                 StoreError::LastOwner => {
                     anyhow::anyhow!("this is the last {}; make another one first", user.role.name())
@@ -100,10 +154,10 @@ fn user_json(user: &User) -> Value {
 }
 
 /// The user with this address; where several accounts have one, that of the account which is named.
-async fn find(store: &Store, email: &str, whose: &MaybeWhose) -> anyhow::Result<User> {
-    let named = whose.account.as_deref().map(account_id).transpose()?;
+async fn find(store: &Store, email: &str, owner: &OptionalOwnerArgs) -> anyhow::Result<User> {
+    let named = owner.account.as_deref().map(account_id).transpose()?;
     let mut found = store.users_with(address(email)?).await?;
-    if named.is_some() || whose.operator {
+    if named.is_some() || owner.operator {
         found.retain(|user| user.account.map(|(id, _)| id) == named);
     }
     if found.len() > 1 {
@@ -123,8 +177,8 @@ fn address(text: &str) -> anyhow::Result<Email> {
     Email::parse(text).with_context(|| format!("{text} is no e-mail address"))
 }
 
-fn role_of(name: &str, whose: &Whose) -> anyhow::Result<Role> {
-    if whose.operator {
+fn role_of(name: &str, owner: &OwnerArgs) -> anyhow::Result<Role> {
+    if owner.operator {
         return Ok(Role::Operator);
     }
     let role = Role::parse(name).filter(|role| Role::OF_ACCOUNT.contains(role));

@@ -1,4 +1,4 @@
-//! A receiver's URL: parsed once at the door, valid by construction inside.
+//! A receiver's URL: parsed where it comes in, and valid by construction from then on.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,10 +1,10 @@
 //! One attempt: get a connection, read the endpoint's current row, sign, send, read a bounded answer.
 //!
-//! The row is read after the connection stands, so that a slow name or handshake never delays a signature: an attempt
-//! that begins after a rotation was answered is never signed with the old secret.
+//! The row is read after the connection is made, so that a slow look-up or handshake never delays a signature: an
+//! attempt that begins after a rotation was answered is never signed with the old secret.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,12 +18,13 @@ use super::Egress;
 use super::connector::{ConnectError, Connection};
 use super::deadline::within;
 use super::fault::{LocalFault, exhausted};
-use super::guard::Asker;
+use super::guard::LookupOwner;
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
 use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
 use crate::domain::url::Host;
+use crate::lock::Mutex;
 use crate::store::{Snapshot, Target};
 
 /// Bytes of an answer's body that are read; the rest is left, and the connection closed.
@@ -62,16 +63,16 @@ impl BrandHeaders {
     }
 }
 
-/// The row of the endpoint that an attempt goes to.
-pub trait Row: Sync {
-    /// As it was not long ago: good enough to know where to connect. `None` where nothing is to be sent.
+/// Reads the endpoint that an attempt goes to.
+pub trait TargetSource: Sync {
+    /// The endpoint as this process last read it, to connect to. `None` where nothing is to be sent.
     fn planned(&self) -> Option<Arc<Target>>;
 
-    /// As it is now, after everything that was committed before this call: what signs.
+    /// The endpoint by all that was committed before this call, to sign with.
     fn current(&self) -> impl Future<Output = Option<Arc<Target>>> + Send;
 }
 
-/// The row as the store has it.
+/// The endpoint as the store has it.
 pub struct StoredTarget<'a, S> {
     /// The store.
     pub store: &'a S,
@@ -87,7 +88,7 @@ impl<S> StoredTarget<'_, S> {
     }
 }
 
-impl<S: Snapshot> Row for StoredTarget<'_, S> {
+impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
     fn planned(&self) -> Option<Arc<Target>> {
         self.unless_held(self.store.view().target(self.job.endpoint))
     }
@@ -110,11 +111,12 @@ impl<S: Snapshot> Row for StoredTarget<'_, S> {
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum AttemptEnd {
-    /// It was made.
+    /// The attempt was made.
     Outcome(Outcome),
-    /// The endpoint receives nothing now: nothing was sent.
+    /// The endpoint is not active, so nothing was sent.
     Held,
-    /// This machine could not make it: the delivery is attempted again, and nobody is charged.
+    /// This machine could not make the attempt. It counts as no failure of the receiver, and the delivery is attempted
+    /// again.
     LocalFault(LocalFault),
 }
 
@@ -129,29 +131,29 @@ struct Progress {
 }
 
 impl Progress {
-    /// Reads the row, while the clock stands.
-    async fn ask(&self, row: &impl Row) -> Option<Arc<Target>> {
+    /// Reads the endpoint. The time of the read is not counted.
+    async fn read_target(&self, targets: &impl TargetSource) -> Option<Arc<Target>> {
         self.stop_clock();
-        let target = row.current().await;
+        let target = targets.current().await;
         self.start_clock();
         target
     }
 
-    /// What follows is not the receiver's time.
+    /// Stops the clock of the receiver: what follows is this process's time.
     fn stop_clock(&self) {
-        let since = self.ours_since.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+        let since = self.ours_since.lock().replace(Instant::now());
         debug_assert!(since.is_none(), "the clock is stopped once at a time");
     }
 
-    /// What follows is the receiver's time. Nothing happens where the clock runs.
+    /// Starts the clock of the receiver again, if it is stopped.
     fn start_clock(&self) {
-        let Some(since) = self.ours_since.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(since) = self.ours_since.lock().take() else { return };
         self.ours_us.fetch_add(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// How long the clock has stood until now.
+    /// How long the clock was stopped until now.
     fn ours(&self) -> Duration {
-        let now = *self.ours_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = *self.ours_since.lock();
         Duration::from_micros(self.ours_us.load(Ordering::Relaxed))
             + now.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -171,22 +173,22 @@ enum Stage {
     Reading,
 }
 
-/// What an exchange ended with, before it is told as an [`Outcome`].
+/// The answer of a receiver, before it becomes an [`Outcome`].
 struct Answer {
     status: u16,
     body: Vec<u8>,
     retry_after: Option<Duration>,
 }
 
-/// The exchange did not come to an answer.
-enum Broken {
-    /// The endpoint's deliveries are held.
+/// Why an exchange ended without an answer.
+enum ExchangeError {
+    /// The endpoint is not active.
     Held,
     /// This machine lacks something.
     Local(LocalFault),
     /// In words for the receiver's owner.
     Failed(String),
-    /// A kept connection had been closed by the receiver: another one may work.
+    /// The receiver had closed a kept connection. A new one may work.
     Stale,
 }
 
@@ -213,14 +215,14 @@ impl Egress {
         .into()
     }
 
-    /// Makes one attempt. Where `row` has nothing to send to, nothing is sent.
-    pub async fn attempt(&self, job: &Job, row: &impl Row) -> AttemptEnd {
+    /// Makes one attempt. Where `targets` has nothing to send to, nothing is sent.
+    pub async fn attempt(&self, job: &Job, targets: &impl TargetSource) -> AttemptEnd {
         let clock = &self.0.clock;
         let started_at = clock.now();
         let begin = Instant::now();
         let progress = Progress::default();
         // The receiver has all of its time. The database and the wait for a look-up have bounds of their own.
-        let exchange = within(self.0.timeout, || progress.ours(), self.exchange(job, row, &progress)).await;
+        let exchange = within(self.0.timeout, || progress.ours(), self.exchange(job, targets, &progress)).await;
         let endpoint_version = progress.version.load(Ordering::Relaxed);
         let took = begin.elapsed().saturating_sub(progress.ours());
         let duration_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
@@ -246,61 +248,66 @@ impl Egress {
                     retry_after_ms: answer.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
                 }
             }
-            Ok(Err(Broken::Held)) => return AttemptEnd::Held,
-            Ok(Err(Broken::Local(fault))) => {
+            Ok(Err(ExchangeError::Held)) => return AttemptEnd::Held,
+            Ok(Err(ExchangeError::Local(fault))) => {
                 if fault == LocalFault::OutOfFiles {
                     self.0.pool.close_all();
                 }
                 return AttemptEnd::LocalFault(fault);
             }
-            Ok(Err(Broken::Failed(error))) => failed(error),
-            Ok(Err(Broken::Stale)) => failed("the receiver closed the connection before it answered".into()),
+            Ok(Err(ExchangeError::Failed(error))) => failed(error),
+            Ok(Err(ExchangeError::Stale)) => failed("the receiver closed the connection before it answered".into()),
             Err(_) => failed(timed_out(&progress.stage, self.0.timeout)),
         })
     }
 
-    async fn exchange(&self, job: &Job, row: &impl Row, progress: &Progress) -> Result<Answer, Broken> {
+    async fn exchange(
+        &self,
+        job: &Job,
+        targets: &impl TargetSource,
+        progress: &Progress,
+    ) -> Result<Answer, ExchangeError> {
         let mut may_reuse = true;
         loop {
-            let mut planned = row.planned().ok_or(Broken::Held)?;
+            let mut planned = targets.planned().ok_or(ExchangeError::Held)?;
             let kept = if may_reuse { self.0.pool.take(&planned.url) } else { None };
             let reused = kept.is_some();
             let connection = match kept {
                 Some(connection) => connection,
                 None => {
-                    // Nobody is knocked at who is no longer meant.
-                    planned = progress.ask(row).await.ok_or(Broken::Held)?;
+                    // Read the endpoint again: its URL may have changed.
+                    planned = progress.read_target(targets).await.ok_or(ExchangeError::Held)?;
                     progress.reached(Stage::Connecting, &planned);
                     self.connect(&planned, progress).await?
                 }
             };
-            // Connecting may have taken seconds: the row that signs is the one of this moment.
-            let target = progress.ask(row).await.ok_or(Broken::Held)?;
+            // Connecting may have taken seconds: sign with the endpoint as it is now.
+            let target = progress.read_target(targets).await.ok_or(ExchangeError::Held)?;
             if target.url != planned.url {
                 continue;
             }
             progress.reached(Stage::Waiting, &target);
             match self.send(job, &target, connection, progress).await {
-                Err(Broken::Stale) if reused => may_reuse = false,
+                Err(ExchangeError::Stale) if reused => may_reuse = false,
                 other => return other,
             }
         }
     }
 
-    /// Connects. The clock stands until a look-up has begun.
-    async fn connect(&self, target: &Target, progress: &Progress) -> Result<Connection, Broken> {
+    /// Connects. The clock is stopped until a look-up has begun.
+    async fn connect(&self, target: &Target, progress: &Progress) -> Result<Connection, ExchangeError> {
         let looks_up = matches!(target.url.host, Host::Name(_));
         if looks_up {
             progress.stop_clock();
         }
-        let begun = || progress.start_clock();
-        let asker = Asker::Attempt(target.account);
-        let connected = Box::pin(self.0.connector.connect(&target.url, asker, &begun)).await;
-        // A look-up that was not made, or not necessary.
+        let on_begin = || progress.start_clock();
+        let owner = LookupOwner::Attempt(target.account);
+        let connected = Box::pin(self.0.connector.connect(&target.url, owner, &on_begin)).await;
+        // The clock also starts where no look-up was made.
         progress.start_clock();
         connected.map_err(|error| match error {
-            ConnectError::Local(fault) => Broken::Local(fault),
-            error => Broken::Failed(error.to_string()),
+            ConnectError::Local(fault) => ExchangeError::Local(fault),
+            error => ExchangeError::Failed(error.to_string()),
         })
     }
 
@@ -310,11 +317,11 @@ impl Egress {
         target: &Target,
         mut connection: Connection,
         progress: &Progress,
-    ) -> Result<Answer, Broken> {
+    ) -> Result<Answer, ExchangeError> {
         let Connection { sender, driver } = &mut connection;
-        driver.run(sender.ready()).await.map_err(|_| Broken::Stale)?;
+        driver.run(sender.ready()).await.map_err(|_| ExchangeError::Stale)?;
         let now = self.0.clock.now();
-        let request = self.request(job, target, now).map_err(|e| Broken::Failed(e.to_string()))?;
+        let request = self.request(job, target, now).map_err(|e| ExchangeError::Failed(e.to_string()))?;
         let response = driver.run(sender.send_request(request)).await.map_err(|error| refused(&error))?;
         progress.reached(Stage::Reading, target);
         let status = response.status().as_u16();
@@ -355,11 +362,12 @@ impl Egress {
 }
 
 /// Reads up to [`MAX_ANSWER_BODY`]. Tells whether that was all of it.
-async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), Broken> {
+async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), ExchangeError> {
     let mut incoming = response.into_body();
     let mut body = Vec::new();
     while let Some(frame) = incoming.frame().await {
-        let frame = frame.map_err(|_| Broken::Failed("the receiver closed the connection within its answer".into()))?;
+        let frame =
+            frame.map_err(|_| ExchangeError::Failed("the receiver closed the connection within its answer".into()))?;
         if let Ok(data) = frame.into_data() {
             let room = MAX_ANSWER_BODY - body.len();
             body.extend_from_slice(&data[..data.len().min(room)]);
@@ -372,16 +380,16 @@ async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), Brok
 }
 
 /// Why there was no answer on a standing connection.
-fn refused(error: &hyper::Error) -> Broken {
+fn refused(error: &hyper::Error) -> ExchangeError {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     if let Some(fault) = source.and_then(exhausted) {
-        Broken::Local(fault)
+        ExchangeError::Local(fault)
     } else if error.is_parse_too_large() {
-        Broken::Failed("the head of the receiver's answer is too large".into())
+        ExchangeError::Failed("the head of the receiver's answer is too large".into())
     } else if error.is_parse() {
-        Broken::Failed("the receiver's answer is not valid HTTP/1.1".into())
+        ExchangeError::Failed("the receiver's answer is not valid HTTP/1.1".into())
     } else {
-        Broken::Stale
+        ExchangeError::Stale
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::deadline::within;
 use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
-use super::guard::{self, Asker, Begun, GuardError, Resolver};
+use super::guard::{self, GuardError, LookupOwner, OnBegin, Resolver};
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
@@ -38,19 +38,19 @@ pub(super) struct Connection {
 impl Connection {
     /// Whether the next request may go over it, as far as this side can know.
     pub fn is_usable(&mut self) -> bool {
-        // Nobody has looked at it while it was idle.
+        // The driver was not polled while the connection was idle.
         self.driver.poll(&mut Context::from_waker(Waker::noop()));
         self.sender.is_ready()
     }
 }
 
-/// What moves a connection's bytes. It runs within whatever waits for the connection: a task of its own would be woken,
-/// and wake, for every request; and dropped with the connection it says no goodbye to a receiver that does not listen.
+/// Moves the bytes of a connection, within the task that waits for the connection. A task of its own would be woken
+/// twice for every request. Dropped with the connection, it sends no goodbye to a receiver that does not read.
 pub(super) struct Driver(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Driver {
-    /// Does `work`, which waits for nothing but the connection. It is looked at after each of the driver's steps, so that it
-    /// wakes nobody; and it has no budget of its own, for which it would have to.
+    /// Does `work`, which waits only for the connection. `work` is polled after each step of the driver, so it needs no
+    /// waker; and it has no cooperative budget, which would need one.
     pub async fn run<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(unconstrained(work));
         let mut look = || work.as_mut().poll(&mut Context::from_waker(Waker::noop()));
@@ -80,7 +80,7 @@ pub(super) struct Connector {
     pub reached: Reached,
 }
 
-/// Why there is no connection, in words for the receiver's owner; a local fault is none of theirs.
+/// Why there is no connection, in words for the receiver's owner; or a local fault.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     #[error(transparent)]
@@ -99,18 +99,23 @@ impl Connector {
         Self { environment, rules, resolver, tls, reached: Reached::default() }
     }
 
-    /// The addresses that a connection may go to. `begun` is called when a look-up begins.
+    /// The addresses that a connection may go to. `on_begin` is called when a look-up begins.
     pub async fn addresses(
         &self,
         url: &ReceiverUrl,
-        asker: Asker,
-        begun: Begun<'_>,
+        owner: LookupOwner,
+        on_begin: OnBegin<'_>,
     ) -> Result<Vec<SocketAddr>, GuardError> {
-        guard::addresses(url, self.environment, &self.rules, &*self.resolver, (asker, begun)).await
+        guard::addresses(url, self.environment, &self.rules, &*self.resolver, (owner, on_begin)).await
     }
 
-    pub async fn connect(&self, url: &ReceiverUrl, asker: Asker, begun: Begun<'_>) -> Result<Connection, ConnectError> {
-        let addresses = self.addresses(url, asker, begun).await?;
+    pub async fn connect(
+        &self,
+        url: &ReceiverUrl,
+        owner: LookupOwner,
+        on_begin: OnBegin<'_>,
+    ) -> Result<Connection, ConnectError> {
+        let addresses = self.addresses(url, owner, on_begin).await?;
         let tcp = connect_first(&addresses, &self.reached).await.map_err(|refused| self.told(url, &refused))?;
         let failed = |e: &dyn std::fmt::Display| ConnectError::Tcp { authority: shown(url), reason: e.to_string() };
         tcp.set_nodelay(true).map_err(|e| failed(&e))?;
@@ -140,7 +145,7 @@ impl From<GuardError> for ConnectError {
     fn from(error: GuardError) -> Self {
         match error {
             GuardError::Local(fault) => Self::Local(fault),
-            // Attempts wait for their share; should one be refused all the same, nobody is charged.
+            // Attempts wait for their share. One that is refused all the same is no failure of the receiver.
             GuardError::ShareUsedUp => Self::Local(LocalFault::LookupNotMade),
             error => Self::Guard(error),
         }
@@ -203,7 +208,7 @@ where
 {
     let (sender, connection) =
         Builder::new().max_buf_size(MAX_ANSWER_HEAD).writev(false).handshake(TokioIo::new(stream)).await?;
-    // What goes wrong with it the sender hears.
+    // The sender gets the errors of the driver.
     let driver = Box::pin(async move { drop(connection.await) });
     Ok(Connection { sender, driver: Driver(Some(driver)) })
 }

@@ -1,4 +1,4 @@
-//! A deadline that is fair to the receiver: a clock that stands while this process works, and time back after a stall.
+//! A deadline on the receiver's time: it does not count this process's own time, and gives time back after a stall.
 //!
 //! A process that was stopped, or whose threads had no processor, sees its timers fire before it has read what arrived
 //! meanwhile. A deadline that fires late is therefore no timeout yet.
@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
-/// A timer that fires later than this after its time shows that the process stalled. A runtime that is only busy is late
-/// by a few milliseconds; a socket that is readable is read within much less than this.
+/// A timer that fires later than this after its time shows that the process stalled. A runtime that is only busy is
+/// late by a few milliseconds; a socket that is readable is read within much less than this.
 const STALLED: Duration = Duration::from_millis(100);
 
 /// Waits for `future` until `limit` has passed. The clock stands for as long as `ours` says.

@@ -1,11 +1,11 @@
-//! Name servers: asks them for the addresses of a name, in tasks that end when nobody waits for them.
+//! Asks the name servers for the addresses of a name.
 //!
-//! Which servers: those of the settings, else those of `resolv.conf(5)`. Names are absolute: search domains, and what
-//! else nsswitch.conf(5) may name, play no part (docs/decisions/0005-dns.md). Who may ask is the matter of `lookups`.
+//! The servers are those of the settings, else those of `resolv.conf(5)`. Names are absolute: search domains and
+//! `nsswitch.conf(5)` are ignored (docs/decisions/0005-dns.md). `lookups` decides who may ask.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hickory_resolver::config::{
@@ -21,7 +21,8 @@ use tokio::time::Instant;
 
 use super::fault::exhausted;
 use super::guard::LookupError;
-use super::lookups::{Found, LookingUp, Source};
+use super::lookups::{Addresses, NameSource, QueryFuture};
+use crate::lock::Mutex;
 
 /// Addresses of one name that are looked at; a name with more is cut there.
 const MAX_ADDRESSES: usize = 32;
@@ -44,7 +45,7 @@ const DNS_PORT: u16 = 53;
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 const HOSTS: &str = "/etc/hosts";
 
-/// Who is asked, and the names that nobody needs to be asked for.
+/// The name servers, and the names of the hosts file.
 pub struct NameServers {
     /// Those of the settings; none are those of the system.
     configured: Vec<SocketAddr>,
@@ -73,9 +74,9 @@ impl NameServers {
         Self { configured, current: Mutex::new(Current { resolver, hosts, modified, checked_at }) }
     }
 
-    /// Who is asked now: after a change of the system's files, the new ones.
+    /// The servers and hosts of now, read again after the files of the system changed.
     fn current(&self) -> (Option<TokioResolver>, Arc<Hosts>) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         if current.checked_at.elapsed() >= FILES_CHECKED_EVERY {
             current.checked_at = Instant::now();
             let modified = modified();
@@ -91,14 +92,14 @@ impl NameServers {
         (current.resolver.clone(), current.hosts.clone())
     }
 
-    async fn addresses(&self, name: &str) -> Result<Found, LookupError> {
+    async fn addresses(&self, name: &str) -> Result<Addresses, LookupError> {
         // A receiver's name is absolute, with or without the dot at its end.
         let mut absolute = Name::from_ascii(name).map_err(|_| LookupError::Unresolved)?;
         absolute.set_fqdn(true);
         let (resolver, hosts) = self.current();
         let listed = listed(&hosts, &absolute);
         if !listed.is_empty() {
-            return Ok(Found { addresses: listed, ttl: Duration::ZERO });
+            return Ok(Addresses { addresses: listed, ttl: Duration::ZERO });
         }
         let resolver = resolver.ok_or(LookupError::Unresolved)?;
         match resolver.lookup_ip(absolute).await {
@@ -106,11 +107,11 @@ impl NameServers {
                 // The names on the way to the addresses count too.
                 let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or(0);
                 let addresses = found.iter().take(MAX_ADDRESSES).collect();
-                Ok(Found { addresses, ttl: Duration::from_secs(ttl.into()) })
+                Ok(Addresses { addresses, ttl: Duration::from_secs(ttl.into()) })
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
                 let ttl = Duration::from_secs(none.negative_ttl.unwrap_or(0).into());
-                Ok(Found { addresses: vec![], ttl })
+                Ok(Addresses { addresses: vec![], ttl })
             }
             Err(NetError::Io(error)) => Err(exhausted(&error).map_or(LookupError::Unresolved, LookupError::Local)),
             Err(_) => Err(LookupError::Unresolved),
@@ -118,8 +119,8 @@ impl NameServers {
     }
 }
 
-impl Source for NameServers {
-    fn look_up<'a>(&'a self, name: &'a str) -> LookingUp<'a> {
+impl NameSource for NameServers {
+    fn look_up<'a>(&'a self, name: &'a str) -> QueryFuture<'a> {
         Box::pin(self.addresses(name))
     }
 }
@@ -137,7 +138,7 @@ fn hosts() -> Arc<Hosts> {
     Arc::new(Hosts::from_system().unwrap_or_default())
 }
 
-/// Who is asked. A file that is missing or names nobody means a server on this machine, as `resolv.conf(5)` says.
+/// The servers to ask. A missing or empty file means a server on this machine, as `resolv.conf(5)` says.
 fn servers(configured: &[SocketAddr]) -> Vec<SocketAddr> {
     if !configured.is_empty() {
         return configured.to_vec();

@@ -1,6 +1,6 @@
-//! Local faults: what hinders an attempt on this machine, before the receiver has a part in it.
+//! Local faults: why this machine cannot make an attempt, without any fault of the receiver.
 //!
-//! The decision is a pure function of the error, of where it came from, and of who was reached lately.
+//! The decision is a pure function of the error, its source, and when receivers were last reached.
 
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +38,7 @@ pub enum LocalFault {
 }
 
 impl LocalFault {
-    /// Whether an attempt at another receiver would end in the same way. Where it would not, nobody else waits for it.
+    /// Whether attempts at other receivers would fail in the same way. Where they would not, they are not paused.
     pub fn concerns_all(self) -> bool {
         match self {
             Self::OutOfFiles | Self::OutOfMemory | Self::NoNetwork => true,
@@ -137,7 +137,7 @@ impl Reached {
         u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
     }
 
-    /// Somebody answered, be it with a refusal.
+    /// Notes that a receiver answered, even with a refusal.
     pub fn note(&self) {
         self.any.store(self.now(), Ordering::Relaxed);
     }

@@ -51,30 +51,30 @@ pub enum LookupError {
     Unresolved,
     /// The look-up could not be made.
     Local(LocalFault),
-    /// Whoever asked has as many under way as its share allows.
+    /// The owner has as many look-ups under way as its share allows.
     ShareUsedUp,
 }
 
-/// Whose share a look-up is of.
+/// Whose share a look-up counts against.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Asker {
+pub enum LookupOwner {
     /// A client of this account wants a URL checked: refused where the share stays used up.
     Check(AccountId),
     /// An attempt for this account: it waits, and its clock stands.
     Attempt(AccountKey),
 }
 
-/// To be called when a look-up begins: until then it waits for this process, and the receiver's clock stands.
-pub type Begun<'a> = &'a (dyn Fn() + Send + Sync);
+/// Called when a look-up begins. Until then it waits for a permit, which is not the receiver's time.
+pub type OnBegin<'a> = &'a (dyn Fn() + Send + Sync);
 
 /// What a look-up comes to.
 pub type Lookup<'a> = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, LookupError>> + Send + 'a>>;
 
 /// Looks names up.
 pub trait Resolver: Send + Sync + 'static {
-    /// The addresses of a name; none mean that it cannot be resolved. Calls `begun` when the look-up begins,
+    /// The addresses of a name; none mean that it cannot be resolved. Calls `on_begin` when the look-up begins,
     /// within a bounded time.
-    fn resolve<'a>(&'a self, name: &'a str, asker: Asker, begun: Begun<'a>) -> Lookup<'a>;
+    fn resolve<'a>(&'a self, name: &'a str, owner: LookupOwner, on_begin: OnBegin<'a>) -> Lookup<'a>;
 }
 
 /// Resolves a URL's host and checks every address. What is returned may be connected to, and nothing else may.
@@ -83,7 +83,7 @@ pub(super) async fn addresses(
     environment: Environment,
     rules: &EgressRules,
     resolver: &dyn Resolver,
-    (asker, begun): (Asker, Begun<'_>),
+    (owner, on_begin): (LookupOwner, OnBegin<'_>),
 ) -> Result<Vec<SocketAddr>, GuardError> {
     let guarded = environment == Environment::Production;
     if !rules.allows_port(url.port) {
@@ -99,9 +99,9 @@ pub(super) async fn addresses(
     let found = match &url.host {
         Host::Address(address) => vec![*address],
         Host::Name(name) => {
-            let found = resolver.resolve(name, asker, begun).await;
+            let found = resolver.resolve(name, owner, on_begin).await;
             // The receiver's clock runs from here on, whatever the resolver said.
-            begun();
+            on_begin();
             match found {
                 Ok(found) => found,
                 Err(LookupError::Unresolved) => vec![],
@@ -113,7 +113,7 @@ pub(super) async fn addresses(
     if found.is_empty() {
         return Err(GuardError::Unresolved { host: url.host.to_string() });
     }
-    // One bad address is enough: a name that leads inside even sometimes is no receiver.
+    // One blocked address is enough: a name that sometimes resolves to a private address is no receiver.
     let is_bad = |address: IpAddr| rules.denies(address) || guarded && !rules.is_public(address);
     if found.iter().copied().any(is_bad) {
         return Err(blocked());
@@ -125,13 +125,13 @@ pub(super) async fn addresses(
 mod tests {
     use super::*;
 
-    const ASKER: Asker = Asker::Attempt(AccountKey(1));
+    const ASKER: LookupOwner = LookupOwner::Attempt(AccountKey(1));
 
     struct Fixed(Vec<IpAddr>);
 
     impl Resolver for Fixed {
-        fn resolve<'a>(&'a self, _: &'a str, _: Asker, begun: Begun<'a>) -> Lookup<'a> {
-            begun();
+        fn resolve<'a>(&'a self, _: &'a str, _: LookupOwner, on_begin: OnBegin<'a>) -> Lookup<'a> {
+            on_begin();
             Box::pin(async move { Ok(self.0.clone()) })
         }
     }

@@ -1,12 +1,12 @@
-//! Look-ups: who may ask the name servers, and what need not be asked again.
+//! Look-ups of names: bounds on those under way, and a cache of their answers.
 //!
-//! Checks that clients ask for and attempts have a bound each, with a share for each account (`permits`). Equal names
-//! under way are one look-up. An answer is kept for as long as its records say, within bounds. A look-up for which
-//! nobody waits any more ends, and its permit is free.
+//! Checks for clients and look-ups for attempts have a bound each, with a share for each account (`permits`). Equal
+//! names under way are one look-up. An answer is cached as long as its records say, within bounds. A look-up that
+//! nothing waits for ends and returns its permit.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::deadline::within;
-use super::dns::NameServers;
 use super::fault::LocalFault;
-use super::guard::{Asker, Begun, Lookup, LookupError, Resolver};
+use super::guard::{Lookup, LookupError, LookupOwner, OnBegin, Resolver};
+use crate::lock::Mutex;
 use crate::permits::{Permit, Permits};
 
 /// Look-ups at once for checks of URLs. With attempts together, at most 128 hang: each holds up to six sockets (packets
@@ -30,14 +30,14 @@ const MAX_ATTEMPTS: usize = 96;
 /// registers many endpoints at once, with names that are answered.
 const MAX_CHECK_WAIT: Duration = Duration::from_millis(500);
 
-/// A look-up that has not begun after this long is not made. Half of an attempt's usual time: meanwhile the attempt
-/// holds a place in flight that another endpoint could use.
+/// A look-up that has not begun after this long is not made. It is half of an attempt's usual time: meanwhile the
+/// attempt holds a permit that another endpoint could use.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// The longest look-up: two rounds of questions, and a little.
 const MAX_LOOKUP: Duration = Duration::from_secs(7);
 
-/// The longest time for which an answer is kept, whatever its records say: a receiver moves without a word to us.
+/// The longest time for which an answer is kept, whatever its records say: a receiver may move at any time.
 const MAX_TTL: Duration = Duration::from_secs(60);
 
 /// The same for an answer without addresses: its owner may be about to add the record.
@@ -49,9 +49,9 @@ const MAX_KEPT: usize = 4_096;
 /// How often those that are no longer valid are looked for where there is no room: it takes a look at each.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// What a name leads to.
+/// The addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Addresses {
     /// Its addresses; none mean that it leads nowhere.
     pub addresses: Vec<IpAddr>,
     /// For how long that may be relied on.
@@ -59,12 +59,12 @@ pub struct Found {
 }
 
 /// A look-up under way, which ends when this is dropped.
-pub type LookingUp<'a> = Pin<Box<dyn Future<Output = Result<Found, LookupError>> + Send + 'a>>;
+pub type QueryFuture<'a> = Pin<Box<dyn Future<Output = Result<Addresses, LookupError>> + Send + 'a>>;
 
-/// Who knows the addresses of names.
-pub trait Source: Send + Sync + 'static {
+/// A source of the addresses of names.
+pub trait NameSource: Send + Sync + 'static {
     /// Asks for the addresses of a name.
-    fn look_up<'a>(&'a self, name: &'a str) -> LookingUp<'a>;
+    fn look_up<'a>(&'a self, name: &'a str) -> QueryFuture<'a>;
 }
 
 type Answer = Result<Vec<IpAddr>, LookupError>;
@@ -77,26 +77,26 @@ type Pending = watch::Sender<Option<Answer>>;
 pub struct Lookups(Arc<Inner>);
 
 struct Inner {
-    source: Box<dyn Source>,
-    checks: Permits<Asker>,
-    attempts: Permits<Asker>,
-    names: Mutex<Names>,
+    source: Box<dyn NameSource>,
+    checks: Permits<LookupOwner>,
+    attempts: Permits<LookupOwner>,
+    names: Mutex<NameCache>,
 }
 
 #[derive(Default)]
-struct Names {
+struct NameCache {
     /// Weak, so that a look-up that panicked leaves nobody waiting for it.
     under_way: HashMap<String, Weak<Pending>>,
     kept: HashMap<String, (Vec<IpAddr>, Instant)>,
     swept_at: Option<Instant>,
 }
 
-impl Names {
+impl NameCache {
     fn kept(&self, name: &str, now: Instant) -> Option<Vec<IpAddr>> {
         self.kept.get(name).filter(|(_, valid_until)| now < *valid_until).map(|(addresses, _)| addresses.clone())
     }
 
-    fn keep(&mut self, name: &str, found: &Found, now: Instant) {
+    fn keep(&mut self, name: &str, found: &Addresses, now: Instant) {
         let most = if found.addresses.is_empty() { MAX_NEGATIVE_TTL } else { MAX_TTL };
         let ttl = found.ttl.min(most);
         if ttl.is_zero() {
@@ -118,14 +118,9 @@ impl Names {
     }
 }
 
-/// The resolver that asks these servers; without any, those of the system.
-pub fn resolver(servers: Vec<SocketAddr>) -> Arc<dyn Resolver> {
-    Arc::new(Lookups::new(NameServers::new(servers)))
-}
-
 impl Lookups {
     /// Look-ups of this source.
-    pub fn new(source: impl Source) -> Self {
+    pub fn new(source: impl NameSource) -> Self {
         Self(Arc::new(Inner {
             source: Box::new(source),
             checks: Permits::new(MAX_CHECKS),
@@ -134,7 +129,7 @@ impl Lookups {
         }))
     }
 
-    async fn answer(&self, name: &str, asker: Asker, begun: Begun<'_>) -> Answer {
+    async fn answer(&self, name: &str, owner: LookupOwner, on_begin: OnBegin<'_>) -> Answer {
         let under_way = {
             let names = self.0.names();
             if let Some(addresses) = names.kept(name, Instant::now()) {
@@ -144,27 +139,27 @@ impl Lookups {
         };
         let mut answer = match under_way {
             Some(answer) => answer,
-            None => self.begin(name, self.permit(asker).await?),
+            None => self.begin(name, self.permit(owner).await?),
         };
-        begun();
+        on_begin();
         // A look-up that panicked has no answer.
         let answered = answer.wait_for(Option::is_some).await.ok().and_then(|answer| answer.clone());
         answered.unwrap_or(Err(LookupError::Local(LocalFault::LookupNotMade)))
     }
 
-    async fn permit(&self, asker: Asker) -> Result<Permit<Asker>, LookupError> {
-        match asker {
-            Asker::Check(_) => tokio::time::timeout(MAX_CHECK_WAIT, self.0.checks.take(asker))
+    async fn permit(&self, owner: LookupOwner) -> Result<Permit<LookupOwner>, LookupError> {
+        match owner {
+            LookupOwner::Check(_) => tokio::time::timeout(MAX_CHECK_WAIT, self.0.checks.take(owner))
                 .await
                 .map_err(|_| LookupError::ShareUsedUp),
-            Asker::Attempt(_) => tokio::time::timeout(MAX_WAIT, self.0.attempts.take(asker))
+            LookupOwner::Attempt(_) => tokio::time::timeout(MAX_WAIT, self.0.attempts.take(owner))
                 .await
                 .map_err(|_| LookupError::Local(LocalFault::LookupNotMade)),
         }
     }
 
     /// Begins a look-up, or joins the one that began while this waited for its permit.
-    fn begin(&self, name: &str, permit: Permit<Asker>) -> watch::Receiver<Option<Answer>> {
+    fn begin(&self, name: &str, permit: Permit<LookupOwner>) -> watch::Receiver<Option<Answer>> {
         let mut names = self.0.names();
         if let Some(joined) = names.join(name) {
             return joined;
@@ -178,20 +173,20 @@ impl Lookups {
 }
 
 impl Inner {
-    fn names(&self) -> MutexGuard<'_, Names> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    fn names(&self) -> MutexGuard<'_, NameCache> {
+        self.names.lock()
     }
 }
 
-/// Looks a name up, for as long as somebody waits for it.
-async fn look_up(inner: Arc<Inner>, name: String, pending: Arc<Pending>, permit: Permit<Asker>) {
+/// Looks a name up, as long as something waits for it.
+async fn look_up(inner: Arc<Inner>, name: String, pending: Arc<Pending>, permit: Permit<LookupOwner>) {
     let mut looking = pin!(within(MAX_LOOKUP, || Duration::ZERO, inner.source.look_up(&name)));
     let found = loop {
         tokio::select! {
             found = &mut looking => break found.unwrap_or(Err(LookupError::Unresolved)),
             () = pending.closed() => {
                 let mut names = inner.names();
-                // Whoever joins does so under the lock.
+                // New receivers join under the lock.
                 if pending.receiver_count() == 0 {
                     names.under_way.remove(&name);
                     return;
@@ -199,7 +194,7 @@ async fn look_up(inner: Arc<Inner>, name: String, pending: Arc<Pending>, permit:
             }
         }
     };
-    // Free before the answer is known: whoever asks next finds it so.
+    // The permit is returned before the answer is sent, so that the next look-up finds it free.
     drop(permit);
     let mut names = inner.names();
     names.under_way.remove(&name);
@@ -210,8 +205,8 @@ async fn look_up(inner: Arc<Inner>, name: String, pending: Arc<Pending>, permit:
 }
 
 impl Resolver for Lookups {
-    fn resolve<'a>(&'a self, name: &'a str, asker: Asker, begun: Begun<'a>) -> Lookup<'a> {
-        Box::pin(self.answer(name, asker, begun))
+    fn resolve<'a>(&'a self, name: &'a str, owner: LookupOwner, on_begin: OnBegin<'a>) -> Lookup<'a> {
+        Box::pin(self.answer(name, owner, on_begin))
     }
 }
 
@@ -240,8 +235,8 @@ mod tests {
         }
     }
 
-    impl Source for Slow {
-        fn look_up<'a>(&'a self, name: &'a str) -> LookingUp<'a> {
+    impl NameSource for Slow {
+        fn look_up<'a>(&'a self, name: &'a str) -> QueryFuture<'a> {
             Box::pin(async move {
                 self.asked.fetch_add(1, Ordering::SeqCst);
                 self.under_way.fetch_add(1, Ordering::SeqCst);
@@ -251,18 +246,18 @@ mod tests {
                     std::future::pending::<()>().await;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                Ok(Found { addresses: vec![Ipv4Addr::LOCALHOST.into()], ttl: TTL })
+                Ok(Addresses { addresses: vec![Ipv4Addr::LOCALHOST.into()], ttl: TTL })
             })
         }
     }
 
-    fn attempt(account: i64) -> Asker {
-        Asker::Attempt(AccountKey(account))
+    fn attempt(account: i64) -> LookupOwner {
+        LookupOwner::Attempt(AccountKey(account))
     }
 
-    fn spawn(lookups: &Lookups, name: &str, asker: Asker) -> tokio::task::JoinHandle<Answer> {
+    fn spawn(lookups: &Lookups, name: &str, owner: LookupOwner) -> tokio::task::JoinHandle<Answer> {
         let (lookups, name) = (lookups.clone(), name.to_owned());
-        tokio::spawn(async move { lookups.resolve(&name, asker, &|| {}).await })
+        tokio::spawn(async move { lookups.resolve(&name, owner, &|| {}).await })
     }
 
     async fn settle() {
@@ -342,8 +337,8 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded_in_time_and_in_number() {
-        let (mut names, now) = (Names::default(), Instant::now());
-        let found = |count: usize, ttl| Found { addresses: vec![Ipv4Addr::LOCALHOST.into(); count], ttl };
+        let (mut names, now) = (NameCache::default(), Instant::now());
+        let found = |count: usize, ttl| Addresses { addresses: vec![Ipv4Addr::LOCALHOST.into(); count], ttl };
         let day = Duration::from_secs(86_400);
         names.keep("shop", &found(1, day), now);
         names.keep("missing", &found(0, day), now);

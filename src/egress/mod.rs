@@ -1,9 +1,8 @@
-//! The only way out: resolving, checking, connecting, and one signed request at a time.
+//! All outbound connections to receivers: resolving, checking, connecting, and sending signed requests.
 //!
-//! `guard` decides which addresses a name may lead to, `connector` goes to exactly those, `pool` keeps connections
-//! that are worth keeping, `attempt` signs and sends within its `deadline`. `lookups` shares the look-ups of names
-//! among accounts, `dns` asks the name servers. `fault` tells what this machine lacks from what a receiver does.
-//! Redirects are never followed.
+//! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
+//! open. `attempt` signs and sends within its `deadline`. `lookups` shares look-ups of names among accounts, `dns` asks
+//! the name servers. `fault` distinguishes local faults from failures of a receiver. Redirects are never followed.
 
 mod attempt;
 mod connector;
@@ -14,6 +13,7 @@ mod guard;
 mod lookups;
 mod pool;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -23,10 +23,14 @@ use crate::domain::egress_rules::EgressRules;
 use crate::domain::id::AccountId;
 use crate::domain::url::{Environment, ReceiverUrl};
 
-pub use attempt::{AttemptEnd, Row, StoredTarget};
+pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
 pub use fault::LocalFault;
-pub use guard::{Asker, Begun, GuardError, Lookup, LookupError, Resolver};
-pub use lookups::resolver;
+pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};
+
+/// The resolver that asks these servers; without any, those of the system.
+pub fn resolver(servers: Vec<SocketAddr>) -> Arc<dyn Resolver> {
+    Arc::new(lookups::Lookups::new(dns::NameServers::new(servers)))
+}
 
 /// Sends deliveries. Clones share connections.
 #[derive(Clone)]
@@ -41,7 +45,7 @@ struct Inner {
 }
 
 impl Egress {
-    /// Receivers may be where `environment` and the operator's rules say. `timeout` bounds a whole attempt, from
+    /// `environment` and the operator's rules say which receivers are allowed. `timeout` bounds a whole attempt, from
     /// resolving the name to the last byte that is read.
     pub fn new(
         (environment, rules): (Environment, EgressRules),
@@ -59,12 +63,12 @@ impl Egress {
         }))
     }
 
-    /// Whether a receiver's name leads to public addresses only, as every connection to it will check again. The
-    /// look-up is of this account's share.
+    /// Checks that a receiver's name resolves to allowed addresses only. Each connection checks it again. The look-up
+    /// counts against the share of this account.
     pub async fn check(&self, account: AccountId, url: &ReceiverUrl) -> Result<(), GuardError> {
         let has_begun = AtomicBool::new(false);
-        let begun = || has_begun.store(true, Ordering::Relaxed);
-        let addresses = self.0.connector.addresses(url, Asker::Check(account), &begun);
+        let on_begin = || has_begun.store(true, Ordering::Relaxed);
+        let addresses = self.0.connector.addresses(url, LookupOwner::Check(account), &on_begin);
         match tokio::time::timeout(self.0.timeout, addresses).await {
             Ok(addresses) => addresses.map(|_| ()),
             Err(_) if !has_begun.into_inner() => Err(LocalFault::LookupNotMade.into()),

@@ -1,6 +1,5 @@
 //! Connections kept open between attempts to the same receiver.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -8,6 +7,7 @@ use tokio::time::Instant;
 
 use super::connector::Connection;
 use crate::domain::url::ReceiverUrl;
+use crate::lock::Mutex;
 
 /// Idle connections kept in all. A receiver's share is bounded by the requests that were in flight to it.
 const MAX_IDLE: usize = 1_024;
@@ -25,7 +25,7 @@ struct Idle {
     total: usize,
 }
 
-/// By the `Host` header, which names a port that is not the scheme's own: it is at hand, and nothing is copied to look it up.
+/// Keyed by the `Host` header, which the URL has ready: a look-up copies nothing.
 type Connections = HashMap<String, Vec<(Connection, Instant)>>;
 
 impl Idle {
@@ -37,7 +37,7 @@ impl Idle {
 impl Pool {
     /// The connection that was used last and is still open, if there is one.
     pub fn take(&self, url: &ReceiverUrl) -> Option<Connection> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.0.lock();
         while let Some((mut connection, since)) = idle.of(url).get_mut(&url.authority).and_then(Vec::pop) {
             idle.total -= 1;
             if connection.is_usable() && since.elapsed() < IDLE_TIMEOUT {
@@ -52,7 +52,7 @@ impl Pool {
         if connection.sender.is_closed() {
             return;
         }
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.0.lock();
         if idle.total >= MAX_IDLE {
             return;
         }
@@ -66,14 +66,14 @@ impl Pool {
 
     /// Closes all idle connections: each holds a descriptor that an attempt may need.
     pub fn close_all(&self) {
-        let idle = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        // Closed where nobody waits for the lock.
+        let idle = std::mem::take(&mut *self.0.lock());
+        // Closed after the lock is released.
         drop(idle);
     }
 
     /// Drops what is closed or has been idle for too long.
     pub fn close_idle(&self) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.0.lock();
         let mut total = 0;
         let idle = &mut *idle;
         for kept in [&mut idle.http, &mut idle.https] {

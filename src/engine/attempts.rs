@@ -1,4 +1,4 @@
-//! Attempts in flight: a task for each, and the end of each told to the scheduler and to the settler.
+//! Attempts in flight: a task for each, which reports its end to the scheduler and to the settler.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Sender;
-use super::lane::Answered;
+use super::lane::AttemptResult;
 use super::scheduler::{AttemptId, Start};
-use super::settle::Ended;
+use super::settle::EndedAttempt;
 use crate::domain::transition::{Verdict, classify};
 use crate::egress::{AttemptEnd, LocalFault};
 use crate::metrics::Metrics;
@@ -19,7 +19,7 @@ use crate::store::inbox::Leased;
 #[derive(Debug)]
 pub(super) struct Attempted {
     pub id: AttemptId,
-    pub answered: Answered,
+    pub answered: AttemptResult,
     /// Why this machine could not make it.
     pub local_fault: Option<LocalFault>,
 }
@@ -28,7 +28,7 @@ pub(super) struct Attempted {
 pub(super) struct AttemptContext<T> {
     pub sender: T,
     pub attempted: mpsc::UnboundedSender<Attempted>,
-    pub ended: mpsc::UnboundedSender<Ended>,
+    pub ended: mpsc::UnboundedSender<EndedAttempt>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -72,7 +72,7 @@ async fn attempt<T: Sender>(context: Arc<AttemptContext<T>>, start: Start) {
     }
 }
 
-/// An attempt under way. However it ends, by an outcome or by a panic, the end is told when this is dropped.
+/// An attempt in flight. Dropping it reports its end, whether it ended with an outcome or a panic.
 struct Attempt<'a, T> {
     id: AttemptId,
     leased: Option<Leased>,
@@ -89,24 +89,24 @@ impl<T> Drop for Attempt<'_, T> {
         let answered = match &self.end {
             Some(AttemptEnd::Outcome(outcome)) if classify(outcome) == Verdict::Delivered => {
                 metrics.attempts_delivered_total.add(1);
-                Answered::Delivered(Duration::from_millis(outcome.duration_ms.into()))
+                AttemptResult::Delivered(Duration::from_millis(outcome.duration_ms.into()))
             }
             Some(AttemptEnd::Outcome(_)) => {
                 metrics.attempts_failed_total.add(1);
-                Answered::Failed
+                AttemptResult::Failed
             }
-            Some(AttemptEnd::Held) => Answered::Held,
+            Some(AttemptEnd::Held) => AttemptResult::Held,
             Some(AttemptEnd::LocalFault(fault)) => {
                 metrics.attempts_local_fault_total.add(1);
                 local_fault = Some(*fault);
-                Answered::Held
+                AttemptResult::Held
             }
             None if std::thread::panicking() => {
                 metrics.attempts_panicked_total.add(1);
                 tracing::error!(delivery = %leased.job.id, "an attempt panicked; the delivery is tried again");
-                Answered::Failed
+                AttemptResult::Failed
             }
-            // Cut off at the stop: the lease is void at the next start.
+            // The attempt was cut off at the stop. Its lease is void at the next start.
             None => return,
         };
         let _ = attempted.send(Attempted { id: self.id, answered, local_fault });
@@ -114,6 +114,6 @@ impl<T> Drop for Attempt<'_, T> {
             Some(AttemptEnd::Outcome(outcome)) => Some(outcome),
             _ => None,
         };
-        let _ = ended.send(Ended { leased, outcome });
+        let _ = ended.send(EndedAttempt { leased, outcome });
     }
 }

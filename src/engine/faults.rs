@@ -1,6 +1,6 @@
-//! What follows from local faults: a pause of all attempts where all would fail, and at most one warning a second.
+//! Reacts to local faults: pauses all attempts where all would fail, and logs at most one warning a second.
 //!
-//! No I/O but the log. The loop says what time it is; the limit of the log has a clock of its own.
+//! It does no I/O but the log. Times are parameters; the log limit reads its own clock.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! The lane of one endpoint: what waits for it, how many requests it may have in flight, and what is known of it.
+//! The lane of one endpoint: the deliveries that wait for it, its limit of requests in flight, and its health.
 //!
-//! The limit grows as TCP's window does (RFC 5681, section 3.1), and shrinks with the share of answers that are
-//! failures, once in a round of answers, as DCTCP's does (RFC 8257, section 3.3): an endpoint that now and then fails
-//! is not kept at a few requests for ever. One that only fails is halved with each answer, down to one probe.
+//! The limit grows as TCP's window does (RFC 5681, section 3.1). It shrinks by the share of failures, once in a round
+//! of answers, as DCTCP's does (RFC 8257, section 3.3): an endpoint that sometimes fails keeps more than a few
+//! requests. An endpoint that only fails is halved with each answer, down to one probe.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use crate::store::inbox::{Leased, MemoryUse, Pace};
 /// Requests in flight to an endpoint that nothing is known about.
 const FIRST_LIMIT: f64 = 2.0;
 
-/// An answer within this time is prompt. An attempt that takes longer counts as sick from then on.
+/// An answer within this time is prompt. An attempt that takes longer counts as unhealthy from then on.
 pub(super) const PROMPT: Duration = Duration::from_secs(1);
 
 /// The weight of one answer in the share of failures: about the last 16 count (RFC 8257, section 4.2).
 const FAILURE_WEIGHT: f64 = 1.0 / 16.0;
 
-/// So many failures in a row are no accident.
+/// This many failures in a row mean that the endpoint fails.
 const FAILING_STREAK: u32 = 4;
 
-/// A lane with fewer deliveries in memory fetches those that are due.
+/// A lane with fewer claimed deliveries in memory claims more.
 const REFILL_BELOW: usize = 64;
 
-/// What an attempt told about its endpoint.
+/// What the end of an attempt says about its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answered {
-    /// 2xx within the time.
+pub(super) enum AttemptResult {
+    /// A 2xx answer, and how long it took.
     Delivered(Duration),
     /// Anything else.
     Failed,
@@ -38,32 +38,32 @@ pub(super) enum Answered {
     Held,
 }
 
-/// What is known of an endpoint. Lanes wait for their turn with others of their standing.
+/// How an endpoint answers. Lanes of the same health share a ring and a part of the global bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// Its last answer was a prompt success.
-    Proven,
-    /// Nothing.
-    New,
-    /// Its last attempt failed or took long, or one in flight does.
-    Sick,
+pub(super) enum LaneHealth {
+    /// The last answer was a prompt success.
+    Healthy,
+    /// Nothing is known.
+    Unknown,
+    /// The last attempt failed or took long, or an attempt in flight takes long.
+    Unhealthy,
 }
 
-impl Standing {
-    pub const ALL: [Self; 3] = [Self::Proven, Self::New, Self::Sick];
+impl LaneHealth {
+    pub const ALL: [Self; 3] = [Self::Healthy, Self::Unknown, Self::Unhealthy];
 }
 
-/// What waits for an endpoint, and what is known of it.
+/// The state of one endpoint in this process.
 #[derive(Debug)]
 pub(super) struct Lane {
     queue: VecDeque<Queued>,
-    /// Of the queue, those that a claim has brought.
+    /// How many deliveries of the queue came from claims.
     claimed: usize,
-    /// Deliveries of replays: they go when the queue is empty.
+    /// Deliveries of replays, which are sent when the queue is empty.
     replays: VecDeque<Leased>,
     pub in_flight: usize,
     limit: f64,
-    /// Until the first failure the limit doubles instead of creeping.
+    /// Whether there was no failure yet: until then the limit doubles.
     fresh: bool,
     /// The share of its last answers that were failures, from 0 to 1.
     failing: f64,
@@ -71,13 +71,13 @@ pub(super) struct Lane {
     streak: u32,
     /// Answers until a failure may shrink the limit again: those to requests that were in flight when it shrank.
     round: usize,
-    pub standing: Standing,
-    /// What its endpoint holds of the memory, once something of it was there.
+    pub health: LaneHealth,
+    /// The endpoint's share of the memory, once it had a delivery there.
     room: Option<Arc<MemoryUse>>,
-    /// The ring in which its turn is awaited.
-    pub queued: Option<Standing>,
+    /// The ring in which the lane waits to start a delivery.
+    pub queued: Option<LaneHealth>,
     pub claiming: bool,
-    /// Whether it is in the line of those whose claim brought nothing.
+    /// Whether the lane waits in the list of starved lanes: its last claim found no memory, or failed.
     pub starved: bool,
     pub next_due: Option<Timestamp>,
 }
@@ -100,7 +100,7 @@ impl Default for Lane {
             failing: 0.0,
             streak: 0,
             round: 0,
-            standing: Standing::New,
+            health: LaneHealth::Unknown,
             room: None,
             queued: None,
             claiming: false,
@@ -111,7 +111,7 @@ impl Default for Lane {
 }
 
 impl Lane {
-    /// A lane whose limit can reach `most` here; 0 where its endpoint is left to other processes.
+    /// A lane whose limit may grow to `most`; 0 where other processes deliver to the endpoint.
     pub fn new(most: f64) -> Self {
         Self { limit: FIRST_LIMIT.min(most), ..Self::default() }
     }
@@ -124,7 +124,7 @@ impl Lane {
         !self.queue.is_empty() || !self.replays.is_empty()
     }
 
-    /// Takes what goes next.
+    /// Takes the next delivery.
     pub fn next(&mut self) -> Option<Leased> {
         let Some(Queued { leased, claimed }) = self.queue.pop_front() else { return self.replays.pop_front() };
         self.claimed -= usize::from(claimed);
@@ -141,13 +141,13 @@ impl Lane {
         self.limit as usize
     }
 
-    /// Whether it wants what is due in the store. What was just accepted does not count: it would keep out what has
-    /// waited for longer.
+    /// Whether the lane should claim due deliveries from the store. Deliveries that were just accepted do not count:
+    /// they would keep out older ones.
     pub fn wants_claim(&self) -> bool {
         !self.claiming && !self.starved && self.claimed < REFILL_BELOW && self.limit() > 0
     }
 
-    /// Puts a delivery to the others; `claimed` where a claim has brought it.
+    /// Adds a delivery; `claimed` tells whether it came from a claim.
     pub fn push(&mut self, leased: Leased, claimed: bool) {
         let room = leased.permit.endpoint();
         if !self.room.as_ref().is_some_and(|known| Arc::ptr_eq(known, room)) {
@@ -162,7 +162,7 @@ impl Lane {
         }
     }
 
-    /// Takes a new bound of the limit. Gives up everything that waits where there is none.
+    /// Sets a new bound of the limit. At 0 it returns all waiting deliveries.
     pub fn take_share(&mut self, most: f64) -> Vec<Leased> {
         self.limit = if self.limit == 0.0 { FIRST_LIMIT.min(most) } else { self.limit.min(most) };
         if most > 0.0 {
@@ -172,21 +172,21 @@ impl Lane {
         self.queue.drain(..).map(|queued| queued.leased).chain(self.replays.drain(..)).collect()
     }
 
-    /// An attempt has ended like this.
-    pub fn answered(&mut self, answered: Answered, most: f64) {
+    /// Takes the result of an attempt into account.
+    pub fn answered(&mut self, answered: AttemptResult, most: f64) {
         match answered {
-            Answered::Delivered(took) => {
+            AttemptResult::Delivered(took) => {
                 let step = if self.fresh { 0.5 } else { 1.0 / self.limit.max(1.0) };
                 self.limit = (self.limit + step).max(1.0).min(most);
                 self.failing -= self.failing * FAILURE_WEIGHT;
                 self.streak = 0;
-                self.stand(if took < PROMPT { Standing::Proven } else { Standing::Sick });
+                self.stand(if took < PROMPT { LaneHealth::Healthy } else { LaneHealth::Unhealthy });
             }
-            Answered::Failed => {
+            AttemptResult::Failed => {
                 self.failing += (1.0 - self.failing) * FAILURE_WEIGHT;
                 self.streak = self.streak.saturating_add(1);
                 self.fresh = false;
-                self.stand(Standing::Sick);
+                self.stand(LaneHealth::Unhealthy);
                 if self.streak >= FAILING_STREAK {
                     self.shrink(0.5, most);
                 } else if self.round == 0 {
@@ -194,7 +194,7 @@ impl Lane {
                     self.round = self.limit();
                 }
             }
-            Answered::Held => return,
+            AttemptResult::Held => return,
         }
         self.round = self.round.saturating_sub(1);
     }
@@ -205,32 +205,32 @@ impl Lane {
 
     /// An attempt in flight has not been answered promptly.
     pub fn overdue(&mut self) {
-        self.stand(Standing::Sick);
+        self.stand(LaneHealth::Unhealthy);
     }
 
-    fn stand(&mut self, standing: Standing) {
-        if self.standing != standing {
-            self.standing = standing;
+    fn stand(&mut self, health: LaneHealth) {
+        if self.health != health {
+            self.health = health;
             self.note_pace();
         }
     }
 
-    /// Tells whoever reserves memory for the endpoint what is known of it.
+    /// Reports the health to the part that reserves memory for the endpoint.
     fn note_pace(&self) {
-        let pace = match self.standing {
-            Standing::Proven => Pace::Prompt,
-            Standing::New => Pace::Unknown,
-            Standing::Sick => Pace::Slow,
+        let pace = match self.health {
+            LaneHealth::Healthy => Pace::Prompt,
+            LaneHealth::Unknown => Pace::Unknown,
+            LaneHealth::Unhealthy => Pace::Slow,
         };
         if let Some(room) = &self.room {
             room.note_pace(pace);
         }
     }
 
-    /// As after many prompt answers.
+    /// Sets the state that many prompt answers lead to.
     #[cfg(test)]
-    pub fn prove(&mut self, limit: f64) {
-        (self.standing, self.limit) = (Standing::Proven, limit);
+    pub fn set_healthy(&mut self, limit: f64) {
+        (self.health, self.limit) = (LaneHealth::Healthy, limit);
     }
 }
 
@@ -238,12 +238,12 @@ impl Lane {
 mod tests {
     use super::*;
 
-    const PROMPTLY: Answered = Answered::Delivered(Duration::from_millis(5));
+    const PROMPTLY: AttemptResult = AttemptResult::Delivered(Duration::from_millis(5));
 
     /// The limit after so many answers, of which each n-th is a failure.
     fn limit_after(lane: &mut Lane, answers: usize, failure_each: usize) -> f64 {
         for number in 1..=answers {
-            lane.answered(if number % failure_each == 0 { Answered::Failed } else { PROMPTLY }, 64.0);
+            lane.answered(if number % failure_each == 0 { AttemptResult::Failed } else { PROMPTLY }, 64.0);
         }
         lane.limit
     }

@@ -1,4 +1,4 @@
-//! Housekeeping beside the deliveries: retention, what deleted endpoints left behind, idle connections.
+//! Housekeeping: retention, the rest of deleted endpoints, idle connections.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::egress::Egress;
 use crate::metrics::Metrics;
 use crate::store::{Housekeeping, PurgePosition, StoreError};
 
-/// How often it is looked for work.
+/// The time between two rounds.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Rounds between two looks at retention: it moves slowly.
+/// Rounds between two checks of retention, whose limits move slowly.
 const RETENTION_ROUNDS: u64 = 60;
 
 /// Between two steps, so that deliveries go first.
@@ -29,7 +29,7 @@ pub struct RetentionPolicy {
     pub history: Retention,
     /// Entries of the audit log; `None` is for ever.
     pub audit_log: Option<Duration>,
-    /// Sessions without a click.
+    /// Sessions without a request.
     pub idle_sessions: Duration,
 }
 
@@ -104,7 +104,7 @@ async fn purge_history<S: Housekeeping>(store: &S, keep: Retention, now: Timesta
             Ok(next) => next,
             Err(error) => {
                 failures += failed("the history", Err(error));
-                // What one account has does not keep the others.
+                // The failure of one account does not stop the others.
                 Some(from.in_account(from.account + 1))
             }
         };

@@ -1,10 +1,12 @@
 //! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
 //!
-//! `scheduler` and `lane` decide and do nothing; `run` moves its decisions into the tasks of `attempts`; `settle`
-//! writes outcomes; `replay` carries out what is to be sent again; `faults` pauses attempts that this machine cannot
-//! make; `tally` counts for charts; `backlog` counts what is due; `maintain` tidies up. Time, randomness, the store (by
-//! the traits of its roles) and the sender come in as parameters, so that a simulation can run all of it.
+//! `scheduler` and `lane` decide, without I/O. `run` is the loop that carries out their decisions. `attempts` has a
+//! task for each attempt. `settle` writes outcomes, and `attempt_counts` counts them for charts. `faults` pauses
+//! attempts that this machine cannot make. `replay` carries out replays, `backlog` counts what is due, and `maintain`
+//! removes old data. Time, randomness, the store (by the traits of its roles) and the sender are parameters, so that a
+//! simulation can run the whole engine.
 
+mod attempt_counts;
 mod attempts;
 mod backlog;
 mod faults;
@@ -14,7 +16,6 @@ mod replay;
 mod run;
 mod scheduler;
 mod settle;
-mod tally;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -26,10 +27,10 @@ use crate::egress::{AttemptEnd, Egress, StoredTarget};
 use crate::metrics::Metrics;
 use crate::store::Snapshot;
 
+pub use attempt_counts::AttemptCounts;
 pub use backlog::measure_backlog;
 pub use maintain::{RetentionPolicy, close_idle, maintain};
 pub use replay::replay;
-pub use tally::Tally;
 
 /// What makes an attempt.
 pub trait Sender: Clone + Send + Sync + 'static {
@@ -37,12 +38,12 @@ pub trait Sender: Clone + Send + Sync + 'static {
     fn send(&self, job: &Job) -> impl Future<Output = AttemptEnd> + Send;
 }
 
-/// Attempts over HTTP, each with the endpoint's row as it is in that moment.
+/// Attempts over HTTP. Each reads the endpoint's row at the time of sending.
 #[derive(Clone)]
 pub struct HttpSender<S> {
-    /// The way out.
+    /// What sends requests.
     pub egress: Egress,
-    /// Where the rows are.
+    /// The store that has the rows.
     pub store: S,
 }
 
@@ -68,20 +69,20 @@ pub struct Limits {
 
 /// An engine, ready to run.
 pub struct Engine<S, T> {
-    /// Where deliveries are.
+    /// The store of the deliveries.
     pub store: S,
-    /// How they go out.
+    /// What makes attempts.
     pub sender: T,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Jitter.
     pub random: Arc<dyn Random>,
-    /// How many at once.
+    /// Bounds on requests in flight.
     pub limits: Limits,
     /// How long attempts in flight may go on after the stop signal.
     pub grace: Duration,
-    /// What is counted.
+    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
-    /// What came of attempts, over time.
-    pub tally: Arc<Tally>,
+    /// Counts of outcomes for charts.
+    pub attempt_counts: Arc<AttemptCounts>,
 }

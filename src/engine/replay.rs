@@ -1,4 +1,4 @@
-//! Carries out replays: step after step, as fast as their endpoints take what the steps have made.
+//! Carries out replays step by step, as fast as their endpoints take the deliveries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use crate::metrics::Metrics;
 use crate::store::{ReplayWork, Step, StoreError};
 
-/// After a round that went on.
+/// The pause after a round that made progress.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// After rounds in which every replay had to wait: doubled each time, up to the second bound.
+/// The pause after a round in which every replay had to wait. It doubles up to the second value.
 const WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Runs until it is dropped. A step is whole or not at all, so that nothing is lost with it.
+/// Runs until it is dropped. Each step is one transaction, so dropping loses nothing.
 pub async fn replay<S: ReplayWork>(store: S, metrics: Arc<Metrics>) {
     let mut wait = WAIT.0;
     loop {

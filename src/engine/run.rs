@@ -1,4 +1,4 @@
-//! The engine's loop: it waits for what happens next, and moves the scheduler's decisions into tasks.
+//! The engine's loop: it waits for the next event, and starts tasks for the scheduler's decisions.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::attempts::{AttemptContext, Attempted, Attempts};
 use super::faults::LocalFaults;
 use super::scheduler::Scheduler;
-use super::settle::{Ended, settle_all};
+use super::settle::{EndedAttempt, settle_all};
 use super::{Engine, Sender};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
@@ -18,19 +18,19 @@ use crate::store::inbox::Nudge;
 use crate::store::{Claimed, Dispatch};
 use crate::waiting::sleep_until;
 
-/// Everything that is due is looked up again this often, should a nudge ever be lost.
+/// How often all that is due is looked up again, should a nudge be lost.
 const RESCAN_EVERY: Duration = Duration::from_secs(300);
 
-/// After a rescan that failed.
+/// The pause after a rescan that failed.
 const RESCAN_AGAIN: Duration = Duration::from_secs(1);
 
-/// The longest sleep, so that a wall clock that was set is noticed (`WallClock`).
+/// The longest sleep. A wall clock that was set back is noticed after it (`WallClock`).
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
-/// A wall clock that falls back by more than this was set. Time servers step it by less.
+/// A wall clock that goes back by more than this was set back. Time servers step it by less.
 const SET_BACK: Duration = Duration::from_secs(60);
 
-/// Compares the wall clock with one that nobody sets.
+/// Compares the wall clock with the monotonic clock.
 struct WallClock {
     last: (Timestamp, Instant),
 }
@@ -61,7 +61,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         let (attempted, mut attempts) = mpsc::unbounded_channel();
         let (ended, to_settle) = mpsc::unbounded_channel();
         let (due, mut due_later) = mpsc::unbounded_channel();
-        let counting = (self.metrics.clone(), self.tally.clone());
+        let counting = (self.metrics.clone(), self.attempt_counts.clone());
         let settler = settle_all(self.store.clone(), self.random.clone(), counting, to_settle, due);
         let settler = tokio::spawn(settler);
         let mut scheduler = Scheduler::new(self.limits);
@@ -82,7 +82,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 self.spawn_claim(endpoint, limit, &reports);
             }
             for leased in scheduler.given_up() {
-                let _ = ended.send(Ended { leased, outcome: None });
+                let _ = ended.send(EndedAttempt { leased, outcome: None });
             }
             let (overdue_at, pause_ends) = (scheduler.mark_overdue(started_at), faults.pause_ends(started_at));
             while pause_ends.is_none()
@@ -131,8 +131,8 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 () = tokio::time::sleep(sleep) => {}
             }
         }
-        // Nobody waits for its next attempt any more. Attempts in flight hold the only other senders to the settler: it
-        // ends when they have, or are cut off.
+        // The loop no longer starts attempts. Attempts in flight hold the last senders to the settler, which ends after
+        // them.
         drop((ended, attempts));
         finish(in_flight, settler, self.grace).await;
     }

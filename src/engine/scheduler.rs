@@ -1,11 +1,12 @@
-//! Which delivery goes next: a queue and a limit for each endpoint, turns between endpoints, a bound over all.
+//! Decides which delivery is sent next: a queue and a limit for each endpoint, a round robin of endpoints, and a global
+//! bound.
 //!
-//! No I/O and no clock: it is told what happened and when, and asked what to do.
+//! It does no I/O and reads no clock: events and times are parameters, and decisions are results.
 //!
-//! Limits are the lanes' own (`lane`). Endpoints that answer promptly are *proven*; those that failed, were slow or let
-//! an attempt wait for longer than a second are *sick*. Sick endpoints together may use half of the global bound, and a
-//! quarter more is kept for those of which nothing is known. Beside that a lane's share is half of what is free:
-//! however many requests some endpoints have in flight when they begin to hang, others find room.
+//! Each lane has its own limit (`lane`). Endpoints that answer promptly are *healthy*. Those that failed, were slow or
+//! have an attempt in flight for longer than a second are *unhealthy*. Unhealthy endpoints together may use half of the
+//! global bound; another quarter is reserved for endpoints of *unknown* health. A lane may also have at most half of
+//! the free part of the bound: when some endpoints begin to hang, others still find capacity.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -14,27 +15,28 @@ use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use super::Limits;
-use super::lane::{Answered, Lane, PROMPT, Standing};
+use super::lane::{AttemptResult, Lane, LaneHealth, PROMPT};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::store::Claimed;
 use crate::store::inbox::{Leased, Share};
 
-/// Deliveries asked for in one claim: some rounds of what the lane may have in flight.
+/// Deliveries in one claim: a few times the limit of the lane.
 const CLAIM: std::ops::RangeInclusive<usize> = 8..=256;
 const CLAIM_ROUNDS: usize = 4;
 
-/// When a claim brought nothing though something was due (memory is full, or the store failed), its lane waits in a
-/// line of its own. After this long some of the line try again; whenever a claim does bring something, two more do.
+/// A lane is starved when its claim brought nothing although deliveries were due: the memory is full, or the store
+/// failed. Starved lanes wait in a list. After this long some of them claim again; each claim that brings deliveries
+/// wakes two more.
 const CLAIM_AGAIN: Duration = Duration::from_millis(250);
 const WOKEN_AT_ONCE: usize = 32;
 const WOKEN_BY_SUCCESS: usize = 2;
 
-/// Lanes kept for what they know although nothing is going on in them.
+/// Idle lanes that are kept because they know the health and the limit of their endpoint.
 const MAX_QUIET_LANES: usize = 16_384;
 
-/// A lane may have as many requests in flight as are free, divided by this. With 16 endpoints that take all that they
-/// can get, each has 57 of 1,024, and 113 are free for others.
+/// A lane may have as many requests in flight as are free in the bound, divided by this. With 16 endpoints that take
+/// all they can, each has 57 of 1,024, and 113 are free for others.
 const FREE_SHARE: usize = 2;
 
 /// The number of an attempt, in the order in which they begin.
@@ -51,8 +53,8 @@ pub(super) struct Start {
 /// An attempt that has begun and not ended.
 struct InFlight {
     endpoint: EndpointKey,
-    /// Whose share of the bound it counts towards.
-    counted_as: Standing,
+    /// The health whose part of the bound it uses.
+    counted_as: LaneHealth,
 }
 
 /// A hash without a random seed, so that a simulation repeats.
@@ -60,25 +62,25 @@ type Lanes = std::collections::HashMap<EndpointKey, Lane, FixedState>;
 
 pub(super) struct Scheduler {
     limits: Limits,
-    /// What this process has of the limit of each endpoint.
+    /// This process's share of the limit of each endpoint.
     share: Share,
     given_up: Vec<Leased>,
     lanes: Lanes,
-    /// Endpoints with a delivery to send and room for it, by standing.
-    rings: [VecDeque<EndpointKey>; Standing::ALL.len()],
-    /// Requests in flight, by standing.
-    in_flight: [usize; Standing::ALL.len()],
+    /// Endpoints with a delivery to send and capacity for it, by health.
+    rings: [VecDeque<EndpointKey>; LaneHealth::ALL.len()],
+    /// Requests in flight, by health.
+    in_flight: [usize; LaneHealth::ALL.len()],
     attempts: std::collections::HashMap<AttemptId, InFlight, FixedState>,
     next_attempt: u64,
     /// Attempts that have begun within the last second, the oldest first. The first one is in flight.
     started: VecDeque<(Instant, AttemptId)>,
-    /// The standing whose turn it is.
+    /// The health whose ring is served next.
     turn: usize,
-    /// When lanes want to look into the store.
+    /// When lanes will claim from the store.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
-    /// Lanes whose claim brought nothing though something was due, and when some of them try again.
+    /// Starved lanes, and when some of them claim again.
     starved: VecDeque<EndpointKey>,
-    /// By a clock that nobody sets: a wall clock that was set back would hold them up for as long.
+    /// A time of the monotonic clock: a wall clock that is set back must not delay them.
     wake_starved: Option<Instant>,
 }
 
@@ -90,7 +92,7 @@ impl Scheduler {
             given_up: Vec::new(),
             lanes: Lanes::default(),
             rings: Default::default(),
-            in_flight: [0; Standing::ALL.len()],
+            in_flight: [0; LaneHealth::ALL.len()],
             attempts: std::collections::HashMap::default(),
             next_attempt: 0,
             started: VecDeque::new(),
@@ -106,18 +108,18 @@ impl Scheduler {
         self.lanes.entry(endpoint).or_insert_with(|| Lane::new(most))
     }
 
-    /// The greatest limit that the endpoint can reach here; 0 where it is left to other processes.
+    /// The highest limit that the endpoint can reach here; 0 where other processes deliver to it.
     fn most_of(&self, endpoint: EndpointKey) -> f64 {
         let most = self.share.of(self.limits.max_in_flight_per_endpoint, endpoint);
         f64::from(u16::try_from(most).unwrap_or(u16::MAX))
     }
 
-    /// What is held of endpoints that are left to other processes.
+    /// Takes the deliveries of endpoints that other processes deliver to.
     pub fn given_up(&mut self) -> Vec<Leased> {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Takes the share that this process has from here on.
+    /// Sets the share of this process.
     pub fn share(&mut self, share: Share) {
         self.share = share;
         let mut given_up = std::mem::take(&mut self.given_up);
@@ -136,7 +138,7 @@ impl Scheduler {
         self.in_flight.iter().sum()
     }
 
-    /// Leased deliveries have arrived that were just accepted.
+    /// Adds deliveries that were just accepted, with their leases.
     pub fn add(&mut self, jobs: impl IntoIterator<Item = Leased>) {
         self.push(jobs, false);
     }
@@ -154,7 +156,7 @@ impl Scheduler {
         }
     }
 
-    /// The endpoint has something in the store that is due then.
+    /// Notes that a delivery of the endpoint in the store is due then.
     pub fn due(&mut self, endpoint: EndpointKey, at: Timestamp) {
         let lane = self.lane(endpoint);
         if lane.next_due.is_some_and(|due| due <= at) {
@@ -164,14 +166,14 @@ impl Scheduler {
         if let Some(later) = later {
             self.timers.remove(&(later, endpoint));
         }
-        // One that stands in line is asked in its turn.
+        // A starved lane waits until it is woken.
         if !starved {
             self.timers.insert((at, endpoint));
         }
     }
 
-    /// When [`Scheduler::next_claim`] will have something to say: by the wall clock because of what is due, and because
-    /// of lanes that wait in line.
+    /// When [`Scheduler::next_claim`] will have a claim: a time of the wall clock for due deliveries, and one of the
+    /// monotonic clock for starved lanes.
     pub fn next_wake(&self) -> (Option<Timestamp>, Option<Instant>) {
         (self.timers.first().map(|(at, _)| *at), self.wake_starved)
     }
@@ -185,7 +187,7 @@ impl Scheduler {
         while let Some((at, endpoint)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, endpoint));
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
-            // A lane that is busy asks again when it has drained: see `refill`.
+            // A busy lane claims when it has drained: see `refill`.
             if !lane.wants_claim() {
                 continue;
             }
@@ -196,11 +198,11 @@ impl Scheduler {
         None
     }
 
-    /// A claim has come back; `None` is one that failed.
+    /// Takes the result of a claim; `None` where it failed.
     pub fn claimed(&mut self, endpoint: EndpointKey, claimed: Option<Claimed>, now: Timestamp, at: Instant) {
         let lane = self.lane(endpoint);
         lane.claiming = false;
-        // A note that came while the claim was under way had no timer of its own left.
+        // A due time that was noted while the claim was under way has no timer yet.
         if let Some(noted) = lane.next_due {
             self.timers.insert((noted, endpoint));
         }
@@ -224,7 +226,7 @@ impl Scheduler {
         self.refill(endpoint);
     }
 
-    /// Puts a lane at the end of the line.
+    /// Adds a lane to the end of the starved list.
     fn starve(&mut self, endpoint: EndpointKey, at: Instant) {
         let lane = self.lane(endpoint);
         lane.starved = true;
@@ -235,7 +237,7 @@ impl Scheduler {
         self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
     }
 
-    /// Lets the first of the line ask again.
+    /// Wakes the first starved lanes.
     fn wake_line(&mut self, count: usize, at: Instant) {
         for _ in 0..count {
             let Some(endpoint) = self.starved.pop_front() else { break };
@@ -250,8 +252,8 @@ impl Scheduler {
         }
     }
 
-    /// Counts attempts as sick that have been in flight for longer than a prompt answer takes. Returns when the next
-    /// one will be.
+    /// Counts attempts that are in flight for longer than a prompt answer as unhealthy. Returns when the next one is
+    /// due.
     pub fn mark_overdue(&mut self, now: Instant) -> Option<Instant> {
         loop {
             self.forget_ended();
@@ -262,8 +264,8 @@ impl Scheduler {
             self.started.pop_front();
             let Some(attempt) = self.attempts.get_mut(&id) else { continue };
             self.in_flight[attempt.counted_as as usize] -= 1;
-            attempt.counted_as = Standing::Sick;
-            self.in_flight[Standing::Sick as usize] += 1;
+            attempt.counted_as = LaneHealth::Unhealthy;
+            self.in_flight[LaneHealth::Unhealthy as usize] += 1;
             let endpoint = attempt.endpoint;
             if let Some(lane) = self.lanes.get_mut(&endpoint) {
                 lane.overdue();
@@ -272,7 +274,7 @@ impl Scheduler {
         }
     }
 
-    /// Drops attempts that have ended from the front of those that began lately.
+    /// Drops ended attempts from the front of `started`.
     fn forget_ended(&mut self) {
         while self.started.front().is_some_and(|(_, id)| !self.attempts.contains_key(id)) {
             self.started.pop_front();
@@ -284,13 +286,13 @@ impl Scheduler {
         if self.in_flight() >= self.limits.max_in_flight {
             return None;
         }
-        // The standings take turns, so that none waits for the end of another.
-        let count = Standing::ALL.len();
+        // Round robin over the rings, so that none waits until another is empty.
+        let count = LaneHealth::ALL.len();
         self.turn = (self.turn + 1) % count;
         let first = self.turn;
         let endpoint = (0..count).find_map(|step| {
-            let standing = Standing::ALL[(first + step) % count];
-            if self.may_start(standing) { self.pop(standing) } else { None }
+            let health = LaneHealth::ALL[(first + step) % count];
+            if self.may_start(health) { self.pop(health) } else { None }
         })?;
         let lane = self.lanes.get_mut(&endpoint)?;
         lane.queued = None;
@@ -298,8 +300,8 @@ impl Scheduler {
         lane.in_flight += 1;
         let id = AttemptId(self.next_attempt);
         self.next_attempt += 1;
-        self.in_flight[lane.standing as usize] += 1;
-        self.attempts.insert(id, InFlight { endpoint, counted_as: lane.standing });
+        self.in_flight[lane.health as usize] += 1;
+        self.attempts.insert(id, InFlight { endpoint, counted_as: lane.health });
         self.started.push_back((now, id));
         self.enqueue(endpoint);
         self.refill(endpoint);
@@ -312,20 +314,20 @@ impl Scheduler {
         (self.limits.max_in_flight.saturating_sub(self.in_flight()) / FREE_SHARE).max(1)
     }
 
-    /// Whether an endpoint of this standing has a share of the room left.
-    fn may_start(&self, standing: Standing) -> bool {
+    /// Whether endpoints of this health may start another attempt.
+    fn may_start(&self, health: LaneHealth) -> bool {
         let most = self.limits.max_in_flight;
-        let sick = self.in_flight[Standing::Sick as usize];
-        let unproven = sick + self.in_flight[Standing::New as usize];
-        match standing {
-            Standing::Proven => true,
-            Standing::New => unproven < (most * 3 / 4).max(1),
-            Standing::Sick => sick < (most / 2).max(1) && unproven < (most * 3 / 4).max(1),
+        let unhealthy = self.in_flight[LaneHealth::Unhealthy as usize];
+        let not_healthy = unhealthy + self.in_flight[LaneHealth::Unknown as usize];
+        match health {
+            LaneHealth::Healthy => true,
+            LaneHealth::Unknown => not_healthy < (most * 3 / 4).max(1),
+            LaneHealth::Unhealthy => unhealthy < (most / 2).max(1) && not_healthy < (most * 3 / 4).max(1),
         }
     }
 
-    /// An attempt has ended.
-    pub fn ended(&mut self, id: AttemptId, answered: Answered) {
+    /// Takes the end of an attempt into account.
+    pub fn ended(&mut self, id: AttemptId, answered: AttemptResult) {
         let Some(InFlight { endpoint, counted_as }) = self.attempts.remove(&id) else { return };
         self.forget_ended();
         self.in_flight[counted_as as usize] -= 1;
@@ -338,10 +340,11 @@ impl Scheduler {
         self.forget_quiet();
     }
 
-    /// Puts a lane that can send into its ring. One that has changed sides leaves a stale entry in the other.
+    /// Adds a lane that can send to the ring of its health. A lane whose health has changed leaves a stale entry in
+    /// another ring.
     fn enqueue(&mut self, endpoint: EndpointKey) {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
-        let ring = lane.standing;
+        let ring = lane.health;
         if lane.queued == Some(ring) || !lane.has_work() || !lane.has_room() {
             return;
         }
@@ -349,9 +352,9 @@ impl Scheduler {
         self.rings[ring as usize].push_back(endpoint);
     }
 
-    /// The next lane of a ring, past stale entries and lanes that have their share of what is free. Such a lane has an
-    /// attempt in flight, whose end puts it into its ring again.
-    fn pop(&mut self, ring: Standing) -> Option<EndpointKey> {
+    /// Takes the next lane of a ring. Skips stale entries, and lanes that have their share of the free capacity: the
+    /// end of an attempt adds these to the ring again.
+    fn pop(&mut self, ring: LaneHealth) -> Option<EndpointKey> {
         let share = self.lane_share();
         loop {
             let endpoint = self.rings[ring as usize].pop_front()?;
@@ -363,7 +366,7 @@ impl Scheduler {
         }
     }
 
-    /// Looks into the store again when a lane has drained and something is due.
+    /// Sets the timer of a claim, where a lane has drained and deliveries are due.
     fn refill(&mut self, endpoint: EndpointKey) {
         let Some(lane) = self.lanes.get(&endpoint) else { return };
         if lane.wants_claim()
@@ -401,7 +404,7 @@ mod tests {
         let given_up = scheduler.given_up();
         assert_eq!(given_up.len(), 2, "and what was on its way here as well");
         scheduler.due(EndpointKey(0), Timestamp::from_millis(0));
-        scheduler.ended(first.id, Answered::Delivered(Duration::ZERO));
+        scheduler.ended(first.id, AttemptResult::Delivered(Duration::ZERO));
         let (now, at) = (Timestamp::from_millis(1), Instant::now());
         assert!(scheduler.next_claim(now, at).is_none() && scheduler.next_start(Instant::now()).is_none());
         scheduler.share(Share::WHOLE);
@@ -437,12 +440,12 @@ mod tests {
         start_all(scheduler, Instant::now()).into_iter().map(|(endpoint, _)| endpoint).collect()
     }
 
-    fn prompt() -> Answered {
-        Answered::Delivered(Duration::from_millis(5))
+    fn prompt() -> AttemptResult {
+        AttemptResult::Delivered(Duration::from_millis(5))
     }
 
     /// Ends everything in flight like this, and starts what may go then. Returns how many are in flight.
-    fn round(scheduler: &mut Scheduler, answered: Answered) -> usize {
+    fn round(scheduler: &mut Scheduler, answered: AttemptResult) -> usize {
         let mut ids: Vec<_> = scheduler.attempts.keys().copied().collect();
         ids.sort_unstable_by_key(|id| id.0);
         for id in ids {
@@ -458,8 +461,8 @@ mod tests {
         assert_eq!(starts(&mut scheduler).len(), 2);
         let reached = (0..10).map(|_| round(&mut scheduler, prompt())).last();
         assert_eq!(reached, Some(8), "never more than the setting");
-        round(&mut scheduler, Answered::Failed);
-        assert_eq!(round(&mut scheduler, Answered::Failed), 1, "a failing endpoint is probed");
+        round(&mut scheduler, AttemptResult::Failed);
+        assert_eq!(round(&mut scheduler, AttemptResult::Failed), 1, "a failing endpoint is probed");
     }
 
     #[test]
@@ -479,10 +482,10 @@ mod tests {
     }
 
     #[test]
-    fn sick_endpoints_leave_room_for_new_ones_and_both_for_those_that_answer() {
+    fn unhealthy_endpoints_leave_capacity_for_unknown_ones_and_both_for_healthy_ones() {
         let mut scheduler = Scheduler::new(LIMITS);
         for endpoint in 1..=100 {
-            scheduler.lane(EndpointKey(endpoint)).standing = Standing::Sick;
+            scheduler.lane(EndpointKey(endpoint)).health = LaneHealth::Unhealthy;
             scheduler.add(jobs(endpoint, 2));
         }
         assert_eq!(starts(&mut scheduler).len(), 50);
@@ -497,18 +500,18 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_that_begin_to_hang_leave_room_for_others_at_once_and_count_as_sick_after_a_second() {
+    fn endpoints_that_begin_to_hang_leave_capacity_for_others_at_once_and_count_as_unhealthy_after_a_second() {
         let limits = Limits { max_in_flight: 1_024, max_in_flight_per_endpoint: 64 };
         let mut scheduler = Scheduler::new(limits);
         for endpoint in 1..=100 {
-            scheduler.lane(EndpointKey(endpoint)).prove(64.0);
+            scheduler.lane(EndpointKey(endpoint)).set_healthy(64.0);
             scheduler.add(jobs(endpoint, 1_000));
         }
         let now = Instant::now();
         let hanging = start_all(&mut scheduler, now).len();
         assert!(hanging > 900, "all of them together use what there is: {hanging}");
         for endpoint in 101..=110 {
-            scheduler.lane(EndpointKey(endpoint)).prove(64.0);
+            scheduler.lane(EndpointKey(endpoint)).set_healthy(64.0);
             scheduler.add(jobs(endpoint, 10));
         }
         let others = start_all(&mut scheduler, now);
@@ -520,7 +523,7 @@ mod tests {
             scheduler.ended(id, prompt());
         }
         assert_eq!(scheduler.mark_overdue(later), None);
-        assert_eq!(scheduler.in_flight[Standing::Sick as usize], hanging);
+        assert_eq!(scheduler.in_flight[LaneHealth::Unhealthy as usize], hanging);
         let started = start_all(&mut scheduler, later);
         assert!(started.iter().all(|(endpoint, _)| *endpoint > 100), "those that hang get no more");
         assert!(started.len() >= 10, "and the others go on: {}", started.len());
@@ -560,7 +563,7 @@ mod tests {
     fn the_bound_over_all_holds() {
         let mut scheduler = Scheduler::new(Limits { max_in_flight: 3, max_in_flight_per_endpoint: 64 });
         for endpoint in 1..=10 {
-            scheduler.lane(EndpointKey(endpoint)).prove(64.0);
+            scheduler.lane(EndpointKey(endpoint)).set_healthy(64.0);
             scheduler.add(jobs(endpoint, 2));
         }
         assert_eq!(starts(&mut scheduler).len(), 3);

@@ -1,7 +1,7 @@
-//! Writes outcomes, as many at a time as have come while the last ones were being written.
+//! Writes outcomes in batches: each batch has the outcomes that came while the last one was written.
 //!
-//! A write that fails is tried again with half as many outcomes, until the one that cannot be written is alone. That
-//! one is set aside and tried again apart, so that it holds up no other. While nothing at all can be written, nothing
+//! A write that fails is tried again with half as many outcomes, until an outcome that cannot be written is alone. That
+//! outcome is set aside and tried again apart, so that the others go on. While no outcome at all can be written, none
 //! is set aside.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use foldhash::HashMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Tally;
+use super::AttemptCounts;
 use crate::clock::Random;
 use crate::domain::delivery::Outcome;
 use crate::domain::id::EndpointKey;
@@ -35,7 +35,7 @@ const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(50), Duration::
 const RETRY_ASIDE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 
 /// The end of an attempt. Without an outcome the delivery was not attempted and is given back.
-pub(super) struct Ended {
+pub(super) struct EndedAttempt {
     pub leased: Leased,
     pub outcome: Option<Outcome>,
 }
@@ -54,12 +54,12 @@ struct Unwritten {
 pub(super) async fn settle_all<S: Dispatch>(
     store: S,
     random: Arc<dyn Random>,
-    (metrics, tally): (Arc<Metrics>, Arc<Tally>),
-    ended: mpsc::UnboundedReceiver<Ended>,
+    (metrics, attempt_counts): (Arc<Metrics>, Arc<AttemptCounts>),
+    ended: mpsc::UnboundedReceiver<EndedAttempt>,
     due: mpsc::UnboundedSender<(EndpointKey, Timestamp)>,
 ) {
     let (aside, set_aside) = mpsc::unbounded_channel();
-    let writer = Writer { store, metrics, tally, due };
+    let writer = Writer { store, metrics, attempt_counts, due };
     let apart = tokio::spawn(retry_apart(writer.clone(), set_aside));
     let settler = Settler { writer, random, aside, waiting: VecDeque::new(), successes: 0 };
     settler.run(ended).await;
@@ -72,12 +72,12 @@ pub(super) async fn settle_all<S: Dispatch>(
 struct Writer<S> {
     store: S,
     metrics: Arc<Metrics>,
-    tally: Arc<Tally>,
+    attempt_counts: Arc<AttemptCounts>,
     due: mpsc::UnboundedSender<(EndpointKey, Timestamp)>,
 }
 
 impl<S: Dispatch> Writer<S> {
-    /// Writes a batch and lets go of its memory. Where it fails, what is not written comes back with the error.
+    /// Writes a batch and frees its memory. On failure, the outcomes that are not written come back with the error.
     async fn write(&self, batch: Vec<Unwritten>, isolation: Isolation) -> Result<(), (Vec<Unwritten>, StoreError)> {
         let (mut rows, mut settlements) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         let (mut unattempted, mut returned) = (Vec::new(), Vec::new());
@@ -116,7 +116,7 @@ impl<S: Dispatch> Writer<S> {
 
     /// Counts what was written, and tells when the next attempts are due.
     fn written(&self, settlements: &[Settlement], settled: &[Settled]) {
-        self.tally.note(settlements, settled);
+        self.attempt_counts.note(settlements, settled);
         let mut next: HashMap<EndpointKey, Timestamp> = HashMap::default();
         for (settlement, settled) in settlements.iter().zip(settled) {
             if let Settled::RetryAt(at) = settled {
@@ -142,7 +142,7 @@ struct Settler<S> {
 }
 
 impl<S: Dispatch> Settler<S> {
-    async fn run(mut self, mut ended: mpsc::UnboundedReceiver<Ended>) {
+    async fn run(mut self, mut ended: mpsc::UnboundedReceiver<EndedAttempt>) {
         let (mut size, mut pause) = (MAX_BATCH, RETRY_AFTER.0);
         let mut not_before = Instant::now();
         while self.receive(&mut ended, not_before).await {
@@ -171,9 +171,9 @@ impl<S: Dispatch> Settler<S> {
         }
     }
 
-    /// Takes what has come. Waits for something where nothing is left, and for `not_before` where that is not much.
-    /// `false` when nothing is left and nothing can come.
-    async fn receive(&mut self, ended: &mut mpsc::UnboundedReceiver<Ended>, not_before: Instant) -> bool {
+    /// Receives outcomes. Waits for one where none is left, and until `not_before` where that is less than a batch.
+    /// `false` when none is left and none can come.
+    async fn receive(&mut self, ended: &mut mpsc::UnboundedReceiver<EndedAttempt>, not_before: Instant) -> bool {
         let mut received = Vec::new();
         if self.waiting.is_empty() {
             if ended.recv_many(&mut received, MAX_BATCH).await == 0 {
@@ -189,7 +189,7 @@ impl<S: Dispatch> Settler<S> {
             received.push(more);
         }
         let now = Instant::now();
-        for Ended { leased, outcome } in received {
+        for EndedAttempt { leased, outcome } in received {
             let settlement = outcome.map(|outcome| self.settlement(&leased, outcome));
             self.waiting.push_back(Unwritten { leased, settlement, since: now, failed_alone_after: None });
         }
@@ -199,7 +199,7 @@ impl<S: Dispatch> Settler<S> {
     fn settlement(&self, leased: &Leased, outcome: Outcome) -> Settlement {
         let job = &leased.job;
         Settlement {
-            // What was delivered has no next attempt to be drawn.
+            // A delivered event has no next attempt, so it needs no jitter.
             jitter: if classify(&outcome) == Verdict::Delivered { 0.0 } else { self.random.jitter() },
             delivery: job.id,
             endpoint: job.endpoint,
@@ -219,8 +219,8 @@ impl<S: Dispatch> Settler<S> {
         }
     }
 
-    /// Puts back what failed. One that has failed alone, and fails alone again although others were written meanwhile,
-    /// is set aside: the fault is its own. Where there are no others, it is enough that the store takes writes.
+    /// Puts back outcomes that failed. One that failed alone twice, while others were written in between, is set aside:
+    /// the fault is its own. Without other outcomes, it is enough that the store takes writes.
     async fn put_back(&mut self, mut batch: Vec<Unwritten>) {
         if batch.len() > 1 {
             batch.into_iter().rev().for_each(|row| self.waiting.push_front(row));
@@ -274,9 +274,9 @@ mod tests {
     use crate::clock::SeededRandom;
     use crate::domain::delivery::{DeliveryKind, Job};
     use crate::domain::id::DeliveryId;
+    use crate::lock::Mutex;
     use crate::store::inbox::MemoryPermit;
     use crate::store::{Claimed, Health};
-    use std::sync::Mutex;
 
     /// A store in which some deliveries cannot be written, and sometimes none.
     #[derive(Clone, Default)]
@@ -292,7 +292,7 @@ mod tests {
 
     impl Health for Disk {
         async fn ping(&self) -> Result<(), StoreError> {
-            if self.0.lock().expect("no panic").is_down { Err(StoreError::Unavailable("no".into())) } else { Ok(()) }
+            if self.0.lock().is_down { Err(StoreError::Unavailable("no".into())) } else { Ok(()) }
         }
 
         async fn failed(&self) {
@@ -314,7 +314,7 @@ mod tests {
         }
 
         async fn settle(&self, batch: Arc<Vec<Settlement>>, _: Isolation) -> Result<Vec<Settled>, StoreError> {
-            let mut state = self.0.lock().expect("no panic");
+            let mut state = self.0.lock();
             state.writes += 1;
             let failed = || Err(StoreError::Unavailable("no".into()));
             if state.is_down || batch.iter().any(|row| state.bad.contains(&row.delivery.0)) {
@@ -329,7 +329,7 @@ mod tests {
         }
     }
 
-    fn ended(id: i64) -> Ended {
+    fn ended(id: i64) -> EndedAttempt {
         let job = Job {
             id: DeliveryId(id),
             endpoint: EndpointKey(1),
@@ -349,10 +349,10 @@ mod tests {
             endpoint_version: 0,
             retry_after_ms: None,
         };
-        Ended { leased: Leased { job, permit: MemoryPermit::unbounded() }, outcome: Some(outcome) }
+        EndedAttempt { leased: Leased { job, permit: MemoryPermit::unbounded() }, outcome: Some(outcome) }
     }
 
-    fn start(disk: &Disk) -> (mpsc::UnboundedSender<Ended>, Arc<Metrics>, tokio::task::JoinHandle<()>) {
+    fn start(disk: &Disk) -> (mpsc::UnboundedSender<EndedAttempt>, Arc<Metrics>, tokio::task::JoinHandle<()>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (due, _) = mpsc::unbounded_channel();
         let metrics = Arc::new(Metrics::default());
@@ -362,7 +362,7 @@ mod tests {
     }
 
     async fn until(disk: &Disk, written: usize) {
-        while disk.0.lock().expect("no panic").written.len() < written {
+        while disk.0.lock().written.len() < written {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -370,7 +370,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn outcomes_that_cannot_be_written_are_set_aside_and_hold_up_no_other() {
         let disk = Disk::default();
-        disk.0.lock().expect("no panic").bad = vec![7, 300];
+        disk.0.lock().bad = vec![7, 300];
         let (sender, metrics, settling) = start(&disk);
         let began = Instant::now();
         (0..400).for_each(|id| sender.send(ended(id)).expect("it listens"));
@@ -383,11 +383,11 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!(metrics.oldest_unwritten().is_none(), "what is set aside is told apart");
-        disk.0.lock().expect("no panic").bad.clear();
+        disk.0.lock().bad.clear();
         while metrics.outcomes_set_aside.get() > 0 {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-        let mut written = disk.0.lock().expect("no panic").written.clone();
+        let mut written = disk.0.lock().written.clone();
         written.retain(|id| *id < 400);
         written.sort_unstable();
         assert_eq!(written, (0..400).collect::<Vec<_>>(), "each is written once");
@@ -398,14 +398,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn while_nothing_can_be_written_nothing_is_set_aside_and_little_is_tried() {
         let disk = Disk::default();
-        disk.0.lock().expect("no panic").is_down = true;
+        disk.0.lock().is_down = true;
         let (sender, metrics, settling) = start(&disk);
         (0..400).for_each(|id| sender.send(ended(id)).expect("it listens"));
         tokio::time::sleep(Duration::from_secs(120)).await;
         assert_eq!(metrics.outcomes_set_aside.get(), 0);
         assert!(metrics.oldest_unwritten().is_some_and(|age| age >= Duration::from_secs(119)));
-        assert!(disk.0.lock().expect("no panic").writes < 150);
-        disk.0.lock().expect("no panic").is_down = false;
+        assert!(disk.0.lock().writes < 150);
+        disk.0.lock().is_down = false;
         until(&disk, 400).await;
         drop(sender);
         settling.await.expect("no panic");

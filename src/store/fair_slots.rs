@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use foldhash::HashMap;
 use tokio::sync::oneshot;
 
+use crate::lock::Mutex;
 use crate::waiting::at_most;
 
 /// How long a read waits for a connection. A call of the store ends after 5 s on PostgreSQL, so that a search that has
@@ -136,7 +137,7 @@ impl<K: Copy + Eq + Hash> FairSlots<K> {
 
 impl<K: Copy + Eq + Hash> Inner<K> {
     fn lock(&self) -> MutexGuard<'_, State<K>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -3,8 +3,8 @@
 //! Room is reserved *before* the write that leases a delivery, so that a commit never leases what memory has no
 //! room for; what finds no room is written unleased and claimed later.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use foldhash::HashMap;
 use tokio::sync::mpsc;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::domain::delivery::Job;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
+use crate::lock::Mutex;
 
 /// Deliveries that may be in memory at once, over all endpoints.
 pub const MAX_IN_MEMORY: usize = 16_384;
@@ -274,7 +275,7 @@ pub struct InMemoryDeliveries(Arc<Mutex<HashMap<DeliveryId, u32>>>);
 impl InMemoryDeliveries {
     /// Whether the delivery is in memory, or about to be.
     pub fn contains(&self, id: DeliveryId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
+        self.0.lock().contains_key(&id)
     }
 }
 
@@ -294,7 +295,7 @@ impl MemoryPermit {
     /// For this delivery, which is among those in memory for as long as the permit lives.
     #[must_use]
     pub fn named(mut self, in_memory: &InMemoryDeliveries, id: DeliveryId) -> Self {
-        *in_memory.0.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(0) += 1;
+        *in_memory.0.lock().entry(id).or_insert(0) += 1;
         self.named = Some((in_memory.clone(), id));
         self
     }
@@ -305,7 +306,7 @@ impl Drop for MemoryPermit {
         self.room.deliveries.fetch_sub(1, Ordering::Relaxed);
         self.endpoint.remove(self.body.0.bytes);
         if let Some((in_memory, id)) = self.named.take() {
-            let mut in_memory = in_memory.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut in_memory = in_memory.0.lock();
             match in_memory.get_mut(&id) {
                 Some(count) if *count > 1 => *count -= 1,
                 _ => drop(in_memory.remove(&id)),

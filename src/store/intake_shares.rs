@@ -1,7 +1,7 @@
 //! Events that are being written: each account has a share of them, so that an event of another account waits for a
 //! bounded number of events, however many calls one account makes at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::StoreError;
 use crate::domain::event::NewEvent;
 use crate::domain::id::AccountId;
+use crate::lock::Mutex;
 use crate::waiting::at_most;
 
 /// Events of one account that wait for the writer or are being written: as many as the largest batch has.
@@ -40,7 +41,7 @@ impl IntakeShares {
     }
 
     fn of(&self, account: AccountId) -> Arc<Semaphore> {
-        let mut accounts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = self.0.lock();
         if accounts.len() > MAX_IDLE_ACCOUNTS && !accounts.contains_key(&account) {
             accounts.retain(|_, share| {
                 share.available_permits() < MAX_EVENTS_PER_ACCOUNT as usize || Arc::strong_count(share) > 1

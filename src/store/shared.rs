@@ -1,6 +1,6 @@
 //! What both stores are made with, and how an endpoint's row becomes a target.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 
 use foldhash::HashMap;
 use tokio::sync::Notify;
@@ -20,6 +20,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::User;
+use crate::lock::{Mutex, RwLock};
 
 /// What all parts of a store have in common.
 pub(super) struct Shared {
@@ -92,28 +93,28 @@ impl Shared {
     /// it may.
     pub fn was_set_back(&self) -> bool {
         let (now, at) = (self.clock.now(), Instant::now());
-        let mut looked_at = self.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looked_at = self.looked_at.lock();
         looked_at.replace((now, at)).is_none_or(|(last, last_at)| last.plus(at - last_at).since(now) > TOLERANCE)
     }
 
     /// The times of ids on PostgreSQL. On SQLite they are read with the rows.
     pub fn id_times(&self) -> Arc<IdTimes> {
-        self.id_times.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.id_times.read().clone()
     }
 
     /// Takes the times of ids that the database has.
     pub fn set_id_times(&self, times: IdTimes) {
-        *self.id_times.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(times);
+        *self.id_times.write() = Arc::new(times);
     }
 
     pub fn keyring(&self) -> Arc<Keyring> {
-        self.keyring.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.keyring.read().clone()
     }
 
     /// Reads the master keys again: the command line may have rotated them.
     pub fn reload_keyring(&self) {
         match self.key_source.load(&*self.random) {
-            Ok(keyring) => *self.keyring.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keyring),
+            Ok(keyring) => *self.keyring.write() = Arc::new(keyring),
             Err(error) => tracing::error!(%error, "the master keys could not be read again"),
         }
     }

@@ -4,7 +4,7 @@
 //! what must be the truth asks the database first.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use foldhash::HashMap;
 
@@ -13,6 +13,7 @@ use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EndpointKey};
+use crate::lock::RwLock;
 
 /// What was last committed. Clones share it.
 #[derive(Clone, Default)]
@@ -151,11 +152,11 @@ impl View {
 }
 
 fn read<T, R>(shared: &Shared<T>, look: impl FnOnce(&T) -> R) -> R {
-    look(&shared.read().unwrap_or_else(PoisonError::into_inner))
+    look(&shared.read())
 }
 
 fn change<T, R>(shared: &Shared<T>, change: impl FnOnce(&mut T) -> R) -> R {
-    change(&mut shared.write().unwrap_or_else(PoisonError::into_inner))
+    change(&mut shared.write())
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! A call as a person would write it, in four languages. The tests run every one of them against a real server.
+//! An operation as client code in four languages. The tests run each example against a real server.
 
 use serde_json::Value;
 
-use super::reading::Call;
+use super::operations::Operation;
 
 /// Where the pages show the server's own address.
 pub const BASE: &str = "https://api.example.com";
@@ -40,35 +40,35 @@ pub struct Example<'a> {
 
 impl<'a> Example<'a> {
     /// The first example of a call: without a body where the call needs none.
-    pub fn of(call: &'a Call) -> Self {
-        let body = call.body.as_ref().filter(|body| body.required);
-        Self::with_body(call, body.map(|body| body.example))
+    pub fn of(operation: &'a Operation) -> Self {
+        let body = operation.body.as_ref().filter(|body| body.required);
+        Self::with_body(operation, body.map(|body| body.example))
     }
 
     /// The second example of a call whose body is optional: what it shows, and the call with the body.
-    pub fn with_options(call: &'a Call) -> Option<(&'static str, Self)> {
-        let body = call.body.as_ref()?;
-        Some((body.example_title?, Self::with_body(call, Some(body.example))))
+    pub fn with_options(operation: &'a Operation) -> Option<(&'static str, Self)> {
+        let body = operation.body.as_ref()?;
+        Some((body.example_title?, Self::with_body(operation, Some(body.example))))
     }
 
-    fn with_body(call: &'a Call, body: Option<&'a Value>) -> Self {
-        let id = match call.group {
+    fn with_body(operation: &'a Operation, body: Option<&'a Value>) -> Self {
+        let id = match operation.group {
             "Events" => EVENT_ID,
             "Accounts" | "API keys" | "Users" | "Portal links" => ACCOUNT_ID,
-            _ if call.path.starts_with("/v1/webhooks/deliveries/") => DELIVERY_ID,
-            _ if call.path.starts_with("/v1/webhooks/replays/") => REPLAY_ID,
+            _ if operation.path.starts_with("/v1/webhooks/deliveries/") => DELIVERY_ID,
+            _ if operation.path.starts_with("/v1/webhooks/replays/") => REPLAY_ID,
             _ => ENDPOINT_ID,
         };
-        let path = call.path.replace("{id}", id).replace("{key_id}", KEY_ID).replace("{user_id}", USER_ID);
+        let path = operation.path.replace("{id}", id).replace("{key_id}", KEY_ID).replace("{user_id}", USER_ID);
         let path = path.replace("{link_id}", LINK_ID).replace("{name}", EVENT_TYPE);
-        let given = call.parameters.iter().filter_map(|p| Some(format!("{}={}", p.name, p.example?)));
+        let given = operation.parameters.iter().filter_map(|p| Some(format!("{}={}", p.name, p.example?)));
         let query = given.collect::<Vec<_>>().join("&");
         let query = if query.is_empty() { query } else { format!("?{query}") };
         Self {
-            method: &call.method,
+            method: &operation.method,
             url: format!("{BASE}{path}{query}"),
             body,
-            has_answer: call.answer.is_some() || call.is_file,
+            has_answer: operation.answer.is_some() || operation.is_file,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The guides of `docs/guides`, built into the program.
 
-use super::text::Tongue;
+use super::text::Locale;
 use crate::api::Language;
 
 /// A guide in both languages.
@@ -54,8 +54,8 @@ pub fn guide(slug: &str) -> Option<&'static Guide> {
 
 impl Guide {
     /// Its Markdown, without what only the tests read.
-    pub fn text(&self, tongue: Tongue) -> String {
-        let mut text = match tongue.0 {
+    pub fn text(&self, locale: Locale) -> String {
+        let mut text = match locale.0 {
             Language::English => self.english,
             Language::Spanish => self.spanish,
         };
@@ -69,14 +69,14 @@ impl Guide {
     }
 
     /// The first line.
-    pub fn title(&self, tongue: Tongue) -> String {
-        let text = self.text(tongue);
+    pub fn title(&self, locale: Locale) -> String {
+        let text = self.text(locale);
         text.lines().next().unwrap_or("").trim_start_matches("# ").to_owned()
     }
 
     /// The first paragraph, on one line.
-    pub fn summary(&self, tongue: Tongue) -> String {
-        let text = self.text(tongue);
+    pub fn summary(&self, locale: Locale) -> String {
+        let text = self.text(locale);
         let paragraph = text.split("\n\n").nth(1).unwrap_or("");
         paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" ")
     }

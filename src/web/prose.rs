@@ -4,7 +4,7 @@ use maud::{Markup, PreEscaped};
 use pulldown_cmark::{CodeBlockKind, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
 
 use super::highlight;
-use super::reading::slug;
+use super::operations::slug;
 
 /// A text as HTML. `link` says where a link that is written in the text leads.
 pub fn render(markdown: &str, link: &dyn Fn(&str) -> String) -> Markup {
@@ -40,7 +40,7 @@ pub fn render(markdown: &str, link: &dyn Fn(&str) -> String) -> Markup {
                     events.push(Event::Html(format!("</a></{level}>\n").into()));
                 }
             }
-            // Comments and other raw HTML are for whoever reads the source.
+            // Comments and other raw HTML are not shown.
             Event::Html(_) | Event::InlineHtml(_) | Event::Start(Tag::HtmlBlock) | Event::End(TagEnd::HtmlBlock) => {}
             Event::Start(Tag::Link { link_type, dest_url, title, id }) => {
                 events.push(Event::Start(Tag::Link { link_type, dest_url: link(&dest_url).into(), title, id }));

@@ -1,5 +1,5 @@
-//! The words of the pages in English and Spanish. English stands where it is used; `es.txt` and `dashboard/es.txt` have the
-//! Spanish for each of those sentences, and tests find what is missing or no longer used.
+//! The texts of the pages in English and Spanish. The code has the English; `es.txt` and `dashboard/es.txt` have the
+//! Spanish for each sentence. Tests find sentences that are missing or no longer used.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -19,9 +19,9 @@ fn pairs(text: &'static str) -> impl Iterator<Item = (&'static str, &'static str
 
 /// The language that a page is written in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Tongue(pub Language);
+pub struct Locale(pub Language);
 
-impl Tongue {
+impl Locale {
     /// Both.
     pub const ALL: [Self; 2] = [Self(Language::English), Self(Language::Spanish)];
 
@@ -43,7 +43,7 @@ impl Tongue {
 
     /// The language with this code.
     pub fn from_code(code: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|tongue| tongue.code() == code)
+        Self::ALL.into_iter().find(|locale| locale.code() == code)
     }
 
     /// The other one.
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn every_word_of_the_reference_is_known_in_spanish_and_no_other() {
-        crate::web::every_page(Tongue(Language::Spanish));
+        crate::web::every_page(Locale(Language::Spanish));
         let said = SAID.take();
         let known: HashMap<_, _> = pairs(SPANISH).collect();
         let missing: Vec<_> = said.iter().filter(|text| !known.contains_key(text.as_str())).cloned().collect();

@@ -34,9 +34,9 @@ fn p99(mut times: Vec<Duration>) -> Duration {
 
 /// How many calls were answered how.
 #[derive(Default)]
-struct Tally(BTreeMap<(u16, String), usize>);
+struct AttemptCounts(BTreeMap<(u16, String), usize>);
 
-impl Tally {
+impl AttemptCounts {
     fn count(&mut self, answer: &Answer) {
         let code = answer.json["errors"][0]["code"].as_str().unwrap_or("").to_owned();
         *self.0.entry((answer.status, code)).or_default() += 1;
@@ -51,22 +51,27 @@ impl Tally {
 }
 
 /// Creates endpoints with names that never answer, 80 calls at once with each of five keys.
-async fn attack(app: &App, account: AccountId, tally: &Arc<Mutex<Tally>>) -> JoinSet<()> {
+async fn attack(app: &App, account: AccountId, attempt_counts: &Arc<Mutex<AttemptCounts>>) -> JoinSet<()> {
     let mut attacking = JoinSet::new();
     for number in 0..5 {
         let key = app::key(&app.store, Some(account), &[Permission::All]).await;
         for caller in 0..80 {
-            attacking.spawn(insist(app.address, key.clone(), format!("silent-{number}-{caller}"), tally.clone()));
+            attacking.spawn(insist(
+                app.address,
+                key.clone(),
+                format!("silent-{number}-{caller}"),
+                attempt_counts.clone(),
+            ));
         }
     }
     attacking
 }
 
-async fn insist(address: SocketAddr, key: String, name: String, tally: Arc<Mutex<Tally>>) {
+async fn insist(address: SocketAddr, key: String, name: String, attempt_counts: Arc<Mutex<AttemptCounts>>) {
     for n in 0.. {
         let body = json!({ "url": format!("http://{name}-{n}.test/"), "events": [EVENT] });
         let answer = Call::new(address, "POST", "/v1/webhooks").bearer(&key).json(&body).send().await;
-        tally.lock().expect("no panic").count(&answer);
+        attempt_counts.lock().expect("no panic").count(&answer);
         if answer.status == 503 {
             // As long as `Retry-After` asks for: the processor is the server's too.
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -147,22 +152,22 @@ async fn names_that_never_answer_cost_another_account_no_delivery_no_check_and_n
     for n in 0..5 {
         app.publish(json!({ "n": n })).await;
     }
-    let tally = Arc::new(Mutex::new(Tally::default()));
-    let attacking = attack(&app, app.account, &tally).await;
+    let attempt_counts = Arc::new(Mutex::new(AttemptCounts::default()));
+    let attacking = attack(&app, app.account, &attempt_counts).await;
     eventually("the attack to fill its share", || async {
-        (tally.lock().expect("no panic").of(503, "unavailable") >= 300).then_some(())
+        (attempt_counts.lock().expect("no panic").of(503, "unavailable") >= 300).then_some(())
     })
     .await;
     let (delivered, created) = other.work(&app, "made", EVENTS).await;
     other.is_well(&app).await;
     drop(attacking);
-    let tally = tally.lock().expect("no panic");
+    let attempt_counts = attempt_counts.lock().expect("no panic");
     println!(
         "other account's deliveries: p99 calm {:?}, beside the attack {:?}; of its creates {:?}; the attacker: {:?}",
         p99(calm),
         p99(delivered),
         p99(created),
-        tally.0
+        attempt_counts.0
     );
     assert!(names.names("silent") > 0, "the look-ups hang");
 }

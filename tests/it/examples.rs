@@ -36,7 +36,7 @@ struct Scene {
 }
 
 impl Scene {
-    async fn for_call(call: &web::Call) -> Self {
+    async fn for_call(call: &web::Operation) -> Self {
         let app = App::start().await;
         let receiver = Receiver::start().await;
         let account = format!("/v1/accounts/{}", app.account);
@@ -189,7 +189,7 @@ async fn every_example_in(language: &'static str) {
     let update = std::env::var_os("UPDATE_ANSWERS").is_some();
     let known: Value = serde_json::from_str(&std::fs::read_to_string(answers_file()).expect("the file")).expect("JSON");
     let given = Mutex::new(Map::new());
-    let calls: Vec<_> = web::groups().iter().flat_map(|group| group.calls.iter().copied()).collect();
+    let calls: Vec<_> = web::groups().iter().flat_map(|group| group.operations.iter().copied()).collect();
     let second = |call| Example::with_options(call).map(|(_, example)| (call, example));
     let examples = calls.iter().map(|call| (*call, Example::of(call)));
     for (call, example) in examples.chain(calls.iter().filter_map(|call| second(*call))) {
@@ -232,7 +232,7 @@ async fn every_example_in(language: &'static str) {
 /// Whoever rotates because a secret has leaked copies the first example: after it no older secret signs.
 #[test]
 fn the_first_example_of_a_rotation_has_no_overlap_and_the_second_one_has() {
-    let call = web::call("regenerate_secret").expect("the call");
+    let call = web::operation("regenerate_secret").expect("the call");
     let (_, second) = Example::with_options(call).expect("a second example");
     for (language, _) in web::LANGUAGES {
         assert!(!Example::of(call).in_language(language).contains("overlap_seconds"), "{language}");

@@ -230,7 +230,7 @@ async fn every_link_between_the_pages_leads_somewhere() {
     let app = App::start().await;
     let pages: Vec<String> = aldaba::web::groups()
         .iter()
-        .flat_map(|group| group.calls.iter().map(|call| call.page()))
+        .flat_map(|group| group.operations.iter().map(|call| call.page()))
         .chain(GUIDES.iter().map(|guide| format!("/docs/guides/{}", guide.slug)))
         .chain(["/docs".to_owned(), "/llms.txt".to_owned()])
         .collect();

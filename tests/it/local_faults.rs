@@ -8,7 +8,7 @@ use std::time::Duration;
 use aldaba::domain::egress_rules::EgressRules;
 use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::egress::{Asker, AttemptEnd, Begun, Egress, Lookup, Resolver, StoredTarget};
+use aldaba::egress::{AttemptEnd, Egress, Lookup, LookupOwner, OnBegin, Resolver, StoredTarget};
 use aldaba::store::{Endpoints, Intake};
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -172,10 +172,10 @@ async fn a_process_without_file_descriptors_charges_no_receiver_whoever_takes_th
 struct WaitsForPermit(Duration);
 
 impl Resolver for WaitsForPermit {
-    fn resolve<'a>(&'a self, _: &'a str, _: Asker, begun: Begun<'a>) -> Lookup<'a> {
+    fn resolve<'a>(&'a self, _: &'a str, _: LookupOwner, on_begin: OnBegin<'a>) -> Lookup<'a> {
         Box::pin(async move {
             tokio::time::sleep(self.0).await;
-            begun();
+            on_begin();
             Ok(vec![Ipv4Addr::LOCALHOST.into()])
         })
     }

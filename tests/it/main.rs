@@ -33,6 +33,7 @@ mod guides;
 mod history;
 mod idempotency;
 mod import;
+mod imports;
 mod lists;
 mod load;
 mod local_faults;

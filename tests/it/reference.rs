@@ -130,7 +130,7 @@ async fn a_change_of_nothing_is_told_every_field_that_can_be_changed() {
     let new = json!({ "email": "ana@example.com", "role": "developer" });
     let user = app.post(&format!("/v1/accounts/{}/users", app.account), new).await.expect(201).id();
     let groups = aldaba::web::groups();
-    let changes = groups.iter().flat_map(|group| &group.calls).filter(|call| call.method == "PUT");
+    let changes = groups.iter().flat_map(|group| &group.operations).filter(|call| call.method == "PUT");
     for call in changes {
         let id = if call.group == "Webhooks" { endpoint.clone() } else { app.account.to_string() };
         let path = call.path.replace("{id}", &id).replace("{user_id}", &user).replace("{name}", "validation.completed");

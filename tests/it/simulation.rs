@@ -338,7 +338,7 @@ fn engine(world: &World) -> (SimStore, impl Future<Output = ()> + Send + use<>) 
     };
     let store = SimStore { world: world.clone(), inbox, incarnation };
     let engine = Engine {
-        tally: Arc::default(),
+        attempt_counts: Arc::default(),
         store: store.clone(),
         sender: SimSender(store.clone()),
         clock: world.clock.clone(),

@@ -1,8 +1,9 @@
 //! What the reference says of every call. What the router knows (method, path, permission, bucket, whose keys) is not
 //! said again here; errors that follow from it, or from the fields of the body, are added in `openapi`.
 
-use super::Shape::{File, List, Nothing, One, Page};
-use super::{Body, Description, Kind, Tag, filters};
+use super::description::Shape::{File, List, Nothing, One, Page};
+use super::description::{Body, Description, Kind, Tag};
+use super::filters;
 use crate::api::accounts::{CreateAccount, CreateApiKey, UpdateAccount};
 use crate::api::error::Code;
 use crate::api::event_types::{CreateEventType, UpdateEventType};

@@ -3,7 +3,8 @@
 use serde_json::{Map, Value, json};
 use utoipa::PartialSchema;
 
-use super::{Kind, Route};
+use super::Route;
+use super::description::Kind;
 use crate::api::error::Code;
 use crate::api::{accounts, audit, deliveries, event_types, events, portal, replays, statistics, users, webhooks};
 

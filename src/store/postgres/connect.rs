@@ -15,7 +15,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,7 @@ use tokio_postgres::{CancelToken, Client, Config, NoTls, SimpleQueryMessage, Soc
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::sql::describe;
+use crate::lock::Mutex;
 use crate::store::StoreError;
 use crate::store::postgres_url::{PostgresUrl, Roots, Server, Tls};
 use crate::store::values::SEARCH_TIMEOUT;
@@ -100,7 +101,7 @@ static SUSPECTED: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// Has every connection that is in a pool now checked before its next use.
 pub(super) fn suspect() {
-    *SUSPECTED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    *SUSPECTED.lock() = Some(Instant::now());
 }
 
 /// Suspects after an error that a server gives which is stopping, starting or read-only.
@@ -194,12 +195,12 @@ impl Connector {
     }
 
     fn current_host(&self) -> CurrentHost {
-        *self.current_host.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.current_host.lock()
     }
 
     /// Remembers the host. Connections to the one before are dropped at their next use.
     fn connected_to(&self, host: usize) {
-        let mut current = self.current_host.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current_host.lock();
         if current.host != host {
             *current = CurrentHost { host, since: Some(Instant::now()) };
             suspect();
@@ -319,7 +320,7 @@ impl Connector {
 
     /// Tells an operator that no host can be used, now and then.
     fn tell(&self, error: &ConnectError) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         if told.is_none_or(|at| at.elapsed() > TELL_EVERY) {
             *told = Some(Instant::now());
             tracing::warn!(%error, "the database cannot be reached");
@@ -350,7 +351,7 @@ fn literal(text: &str) -> String {
 /// Drops a suspected connection that is of no use any more.
 fn check_suspected(connector: Arc<Connector>) -> Hook {
     Hook::async_fn(move |client: &mut ClientWrapper, metrics| {
-        let suspected = *SUSPECTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let suspected = *SUSPECTED.lock();
         let used = metrics.recycled.unwrap_or(metrics.created);
         if suspected.is_none_or(|at| at < used) {
             return Box::pin(std::future::ready(Ok(())));

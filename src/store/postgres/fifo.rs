@@ -3,7 +3,6 @@
 //! row.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
@@ -12,6 +11,7 @@ use tokio::time::Instant;
 use super::sql::{execute, get, rows};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
+use crate::lock::Mutex;
 use crate::store::StoreError;
 use crate::store::shared::FifoHeads;
 
@@ -83,7 +83,7 @@ fn first_of(heads: &FifoHeads, line: i64) -> i64 {
 }
 
 fn with<T>(heads: &Heads, work: impl FnOnce(&mut FifoHeads) -> T) -> T {
-    work(&mut heads.lock().unwrap_or_else(PoisonError::into_inner))
+    work(&mut heads.lock())
 }
 
 /// The same in a transaction of its own, for those that hold other rows: waiting for an endpoint's row beside them, two

@@ -1,10 +1,11 @@
 //! How new the view of this node is.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::lock::Mutex;
 
 /// How new the view of this node is.
 #[derive(Default)]
@@ -60,12 +61,12 @@ impl Freshness {
     }
 
     pub fn is_doubted(&self) -> bool {
-        self.moments.lock().unwrap_or_else(PoisonError::into_inner).doubted.is_some()
+        self.moments.lock().doubted.is_some()
     }
 
     /// Whether the view shows everything that was committed before this moment.
     pub fn is_since(&self, moment: Instant) -> bool {
-        let moments = *self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let moments = *self.moments.lock();
         moments.known().is_some_and(|known| known >= moment)
     }
 
@@ -76,12 +77,12 @@ impl Freshness {
 
     /// How long ago the view was last known to be current.
     pub fn age(&self) -> Duration {
-        let current = self.moments.lock().unwrap_or_else(PoisonError::into_inner).current;
+        let current = self.moments.lock().current;
         current.map_or(Duration::ZERO, |current| current.elapsed())
     }
 
     fn change(&self, change: impl FnOnce(&mut Moments)) {
-        change(&mut self.moments.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.moments.lock());
     }
 }
 

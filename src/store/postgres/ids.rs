@@ -13,7 +13,6 @@
 //! the clock: what a clock ahead has made keeps its later ids and times. Only an import brings offsets ([`IdTimes`]).
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
@@ -21,6 +20,7 @@ use tokio::time::Instant;
 
 use super::sql::{get, rows};
 use crate::domain::id::{IdTimes, Offset};
+use crate::lock::Mutex;
 use crate::store::StoreError;
 
 /// Ids in one block.
@@ -72,7 +72,7 @@ impl Server {
 impl Given {
     /// How long a block that comes from this server must not be used yet.
     fn pause(&self, started_at: i64) -> Duration {
-        let mut known = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.server.lock();
         let now = Instant::now();
         let server = Server::of(*known, started_at, now);
         *known = Some(server);
@@ -132,7 +132,7 @@ impl Ids {
     /// Takes from what is left, at `moment` (an id's upper part) or later.
     fn take(&mut self, count: i64, mut moment: i64, given: &Given) -> Vec<i64> {
         debug_assert!(moment.rem_euclid(ROUND) == 0, "the bits are the block's");
-        let mut last = given.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = given.last.lock();
         let mut ids = Vec::new();
         while i64::try_from(ids.len()).unwrap_or(i64::MAX) < count {
             let Some((first, end)) = self.left.front_mut() else { break };

@@ -7,8 +7,8 @@
 //! Time is the database's: nodes whose own clocks differ by minutes agree on who is there.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::Pool;
@@ -21,6 +21,7 @@ use super::lease::LEASE;
 use super::migrate;
 use super::sql::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::lock::Mutex;
 use crate::store::StoreError;
 use crate::store::inbox::{InMemoryDeliveries, Nudge, Share};
 use crate::store::shared::Shared;
@@ -115,7 +116,7 @@ impl Node {
     /// What deliveries are leased to; `None` while this node may not send.
     pub fn lease(&self) -> Option<i64> {
         self.check_admitted().ok()?;
-        let heard = *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let heard = *self.heard_at.lock();
         let key = self.key.load(Ordering::Relaxed);
         (key != 0 && heard.is_some_and(|at| at.elapsed() + MARGIN < LEASE)).then_some(key)
     }
@@ -181,7 +182,7 @@ impl Node {
     /// Gives everything back at once, so that others need not wait for the lease to run out. What is left when time is
     /// up, others free.
     pub async fn leave(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
-        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for task in self.tasks.lock().drain(..) {
             task.abort();
         }
         let key = self.key.swap(0, Ordering::Relaxed);
@@ -196,11 +197,11 @@ impl Node {
 
     /// The task ends with the node.
     pub fn keep(&self, task: tokio::task::JoinHandle<()>) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
+        self.tasks.lock().push(task.abort_handle());
     }
 
     fn hear(&self, at: Instant) {
-        *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+        *self.heard_at.lock() = Some(at);
     }
 
     async fn beat(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
@@ -233,7 +234,7 @@ impl Node {
         let found = one(db, sql, &[&self.key()]).await?;
         self.first.store(get::<i64>(&found, "first")? == self.key(), Ordering::Relaxed);
         let share = Share { nodes: super::sql::whole(&found, "nodes")?, index: super::sql::whole(&found, "before")? };
-        let before = self.share.lock().unwrap_or_else(PoisonError::into_inner).replace(share);
+        let before = self.share.lock().replace(share);
         if let Some(inbox) = &shared.inbox
             && before != Some(share)
         {
@@ -244,7 +245,7 @@ impl Node {
 
     /// This process among those that deliver.
     pub fn share(&self) -> Share {
-        self.share.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(Share::WHOLE)
+        self.share.lock().unwrap_or(Share::WHOLE)
     }
 
     /// Frees what is leased to this node and not in its memory: a write whose answer was lost may have happened,
@@ -264,8 +265,7 @@ impl Node {
                 astray.insert(id);
             }
         }
-        let before =
-            std::mem::replace(&mut *self.astray.lock().unwrap_or_else(PoisonError::into_inner), astray.clone());
+        let before = std::mem::replace(&mut *self.astray.lock(), astray.clone());
         let still = |id: &&i64| before.contains(id) && !self.in_memory.contains(DeliveryId(**id));
         let lost: Vec<i64> = astray.iter().filter(still).copied().collect();
         if lost.is_empty() {
@@ -376,7 +376,7 @@ async fn mark_unknown(pool: &Pool) -> Result<(), StoreError> {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        for task in self.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        for task in self.tasks.lock().drain(..) {
             task.abort();
         }
     }

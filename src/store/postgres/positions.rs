@@ -6,7 +6,6 @@
 //! that only a commit that took long can be before it. Claims begin a little before the position, the regular look at
 //! all endpoints begins further before it, and every so often that look begins at the beginning.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -14,6 +13,7 @@ use tokio::time::Instant;
 
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
+use crate::lock::Mutex;
 
 /// How far before its position a claim begins: a commit and the difference of two nodes' clocks are rarely longer. At
 /// 1,000 deliveries a second these are 3,000 old entries, half a millisecond.
@@ -91,7 +91,7 @@ impl Positions {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Known) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.0.lock())
     }
 }
 

@@ -1,13 +1,13 @@
 //! Reading a whole database for its move to PostgreSQL. No server runs on it meanwhile, and none will again.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _};
 
 use super::peer;
 use crate::clock::Clock;
+use crate::lock::Mutex;
 use crate::store::{OpenError, StoreError};
 
 /// The setting that says that a database was moved, or that its move has begun.
@@ -40,7 +40,7 @@ impl Export {
 
     /// Rows of a query that takes a position and a number of rows. The first column is the position of each.
     pub fn rows(&self, sql: &str, after: i64, most: usize) -> Result<Vec<(i64, Vec<Value>)>, StoreError> {
-        let db = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        let db = self.db.lock();
         let mut statement = db.prepare_cached(sql)?;
         let columns = statement.column_count();
         let rows = statement.query_map([after, i64::try_from(most).unwrap_or(i64::MAX)], |row| {

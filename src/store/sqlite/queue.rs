@@ -1,10 +1,11 @@
 //! What waits for the writer. Whoever adds to it wakes the writer only when there is as much as
 //! that one waits for.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::group_commit::GroupCommit;
+use crate::lock::{Condvar, Mutex};
 
 /// Writes in one transaction.
 const MAX_BATCH: usize = 512;
@@ -26,7 +27,7 @@ struct State<T> {
 
 impl<T> Queue<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Sleeps for `time` at most, or until `writes` wait, or the queue is closed.
@@ -38,7 +39,7 @@ impl<T> Queue<T> {
     ) -> MutexGuard<'a, State<T>> {
         state.wake_at = writes;
         let too_few = |state: &mut State<T>| state.waiting.len() < writes && !state.closed;
-        self.ready.wait_timeout_while(state, time, too_few).unwrap_or_else(PoisonError::into_inner).0
+        self.ready.wait_timeout_while(state, time, too_few)
     }
 }
 

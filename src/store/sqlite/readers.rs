@@ -5,14 +5,15 @@
 //! sooner when nobody waits for it any more.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
 use super::Store;
 use crate::domain::id::AccountId;
+use crate::lock::Mutex;
 use crate::store::fair_slots::{Bounds, FairSlots, READ_PATIENCE};
 use crate::store::{SEARCH_TIMEOUT, StoreError};
 
@@ -187,7 +188,7 @@ impl Lane {
         if gone.load(Ordering::Relaxed) {
             return Err(StoreError::Busy);
         }
-        let taken = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let taken = self.idle.lock().pop();
         let mut connection = match taken {
             Some(connection) => connection,
             None => super::connection::reader(&self.path)?,
@@ -195,7 +196,7 @@ impl Lane {
         let answer = within(limit, gone, &mut connection, query);
         // An open transaction would keep the log from being cut.
         if connection.is_autocommit() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            self.idle.lock().push(connection);
         }
         answer
     }
@@ -309,7 +310,7 @@ mod tests {
             })
             .await;
         assert!(matches!(ended, Err(StoreError::TooSlow)), "{ended:?}");
-        let kept = lane.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().expect("the connection");
+        let kept = lane.idle.lock().pop().expect("the connection");
         assert!(kept.is_autocommit());
     }
 }

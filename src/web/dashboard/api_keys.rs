@@ -5,12 +5,13 @@ use std::future::{Ready, ready};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::asking::{find, listed, mendable, segment, status_of};
+use super::form_errors::{mendable, status_of};
+use super::listing::{find, listed, segment};
+use super::page_context::{Failure, Item, Page, PageContext};
 use super::parts::{
     Confirm, Input, Kind, badge, button, checks, code, confirm, crumbs, day, empty, faults, head, input, milliseconds,
     notice, secret, select, submit, time,
 };
-use super::visit::{Failure, Item, Page, Visit};
 use crate::api::{CreateApiKey, RequestBody as _};
 
 const SECTION: &str = "api-keys";
@@ -29,66 +30,66 @@ const GROUPS: [(&str, &[&str]); 7] = [
 ];
 
 /// The API's list of keys.
-fn keys(v: &Visit) -> String {
-    format!("/v1/accounts/{}/api-keys", v.account())
+fn keys(cx: &PageContext) -> String {
+    format!("/v1/accounts/{}/api-keys", cx.account())
 }
 
 /// `GET /api-keys`
-pub async fn list(v: Visit) -> Result<Page, Failure> {
-    let found = v.get(&keys(&v), &[("page", v.asked("page"))]).await?;
-    let (path, create) = (v.link("/api-keys"), v.say("Create an API key"));
-    let to_create = v.link("/api-keys/new");
-    let may = v.may("api_keys:write");
+pub async fn list(cx: PageContext) -> Result<Page, Failure> {
+    let found = cx.get(&keys(&cx), &[("page", cx.asked("page"))]).await?;
+    let (path, create) = (cx.link("/api-keys"), cx.say("Create an API key"));
+    let to_create = cx.link("/api-keys/new");
+    let may = cx.may("api_keys:write");
     let content = html! {
         (head(
-            &v.say("API keys"),
-            Some(&v.say("With a key your program publishes events and manages endpoints. A key is shown once, when it is created.")),
+            &cx.say("API keys"),
+            Some(&cx.say("With a key your program publishes events and manages endpoints. A key is shown once, when it is created.")),
             html! { @if may { (button(&to_create, &create, "primary")) } },
         ))
         (listed(
-            &v,
+            &cx,
             &found,
             &path,
             empty(
-                &v.say("No API keys yet"),
-                &v.say("Create one for each program, with the permissions that it needs and no more."),
+                &cx.say("No API keys yet"),
+                &cx.say("Create one for each program, with the permissions that it needs and no more."),
                 may.then_some((to_create.as_str(), create.as_str())),
             ),
-            |shown| table(&v, shown, may),
+            |shown| table(&cx, shown, may),
         ))
     };
-    Ok(Page::new(v.say("API keys"), SECTION, content))
+    Ok(Page::new(cx.say("API keys"), SECTION, content))
 }
 
-fn table(v: &Visit, keys: &[Item<'_>], may: bool) -> Markup {
-    let columns = [v.say("Name"), v.say("Permissions"), v.say("Expires"), v.say("Last used"), v.say("Created")];
+fn table(cx: &PageContext, keys: &[Item<'_>], may: bool) -> Markup {
+    let columns = [cx.say("Name"), cx.say("Permissions"), cx.say("Expires"), cx.say("Last used"), cx.say("Created")];
     html! { div.scroll { table.list {
         thead { tr {
             @for name in &columns { th scope="col" { (name) } }
-            @if may { th scope="col" { span.sr { (v.say("Actions")) } } }
+            @if may { th scope="col" { span.sr { (cx.say("Actions")) } } }
         } }
         tbody { @for key in keys { tr {
             td.main data-label=(columns[0]) {
-                strong { @match key.text("name") { "" => (v.say("No name")), name => (name) } }
+                strong { @match key.text("name") { "" => (cx.say("No name")), name => (name) } }
                 small.mono { (key.text("key_hint")) }
             }
             td data-label=(columns[1]) { @for permission in key.texts("permissions") { (code(permission)) " " } }
-            td.nowrap data-label=(columns[2]) { (expiry(v, key.text("expires_at"))) }
-            td.nowrap data-label=(columns[3]) { @match key.text("last_used_at") { "" => (v.say("Never")), at => (time(v, at)) } }
-            td.nowrap data-label=(columns[4]) { (time(v, key.text("created_at"))) }
+            td.nowrap data-label=(columns[2]) { (expiry(cx, key.text("expires_at"))) }
+            td.nowrap data-label=(columns[3]) { @match key.text("last_used_at") { "" => (cx.say("Never")), at => (time(cx, at)) } }
+            td.nowrap data-label=(columns[4]) { (time(cx, key.text("created_at"))) }
             @if may { td.actions {
-                a.button.danger href=(v.link(&format!("/api-keys/{}/revoke", key.id()))) {
-                    (v.say("Revoke")) span.sr { " " (called(*key)) }
+                a.button.danger href=(cx.link(&format!("/api-keys/{}/revoke", key.id()))) {
+                    (cx.say("Revoke")) span.sr { " " (called(*key)) }
                 }
             } }
         } } }
     } } }
 }
 
-fn expiry(v: &Visit, at: &str) -> Markup {
+fn expiry(cx: &PageContext, at: &str) -> Markup {
     match milliseconds(at) {
-        None => html! { (v.say("Never")) },
-        Some(instant) if instant <= v.now => badge("idle", &v.say("Expired")),
+        None => html! { (cx.say("Never")) },
+        Some(instant) if instant <= cx.now => badge("idle", &cx.say("Expired")),
         Some(_) => html! { time datetime=(at) { (day(at)) } },
     }
 }
@@ -99,24 +100,24 @@ fn called(key: Item<'_>) -> &str {
 }
 
 /// `GET /api-keys/new`
-pub fn new(v: Visit) -> Ready<Result<Page, Failure>> {
-    ready(Ok(form(&v, None)))
+pub fn new(cx: PageContext) -> Ready<Result<Page, Failure>> {
+    ready(Ok(form(&cx, None)))
 }
 
 /// `POST /api-keys/new`
-pub async fn create(v: Visit) -> Result<Page, Failure> {
-    let name = match v.field("name").trim() {
+pub async fn create(cx: PageContext) -> Result<Page, Failure> {
+    let name = match cx.field("name").trim() {
         "" => Value::Null,
         name => Value::from(name),
     };
-    let permissions: Vec<&str> = groups().flat_map(|(group, _)| v.fields(group)).collect();
+    let permissions: Vec<&str> = groups().flat_map(|(group, _)| cx.fields(group)).collect();
     let body =
-        json!({ "name": name, "permissions": permissions, "expires_at": expires_at(v.now, v.field("expires_at")) });
-    match v.send("POST", &keys(&v), body).await {
-        Ok(made) => Ok(shown_once(&v, made.item())),
+        json!({ "name": name, "permissions": permissions, "expires_at": expires_at(cx.now, cx.field("expires_at")) });
+    match cx.send("POST", &keys(&cx), body).await {
+        Ok(made) => Ok(shown_once(&cx, made.item())),
         Err(failure) => {
             let refused = mendable(failure, CreateApiKey::NAMES)?;
-            Ok(form(&v, Some(&refused)).with_status(status_of(&refused)))
+            Ok(form(&cx, Some(&refused)).with_status(status_of(&refused)))
         }
     }
 }
@@ -134,172 +135,176 @@ fn expires_at(now: i64, days: &str) -> Value {
     instant.map_or(Value::Null, |instant| Value::from(instant.to_string()))
 }
 
-fn form(v: &Visit, refused: Option<&Failure>) -> Page {
+fn form(cx: &PageContext, refused: Option<&Failure>) -> Page {
     let error = |name| refused.and_then(|failure| failure.of(name));
-    let lives =
-        [("", v.say("Never")), ("30", v.say("In 30 days")), ("90", v.say("In 90 days")), ("365", v.say("In a year"))];
+    let lives = [
+        ("", cx.say("Never")),
+        ("30", cx.say("In 30 days")),
+        ("90", cx.say("In 90 days")),
+        ("365", cx.say("In a year")),
+    ];
     let lives: Vec<(&str, &str)> = lives.iter().map(|(days, label)| (*days, label.as_str())).collect();
     let content = html! {
-        (crumbs(v, &[(&v.say("API keys"), &v.link("/api-keys"))]))
-        (head(&v.say("Create an API key"), Some(&v.say("It can do no more than you can.")), html! {}))
-        (faults(v, refused))
-        form.form method="post" action=(v.link("/api-keys/new")) data-submit-once {
-            (v.form_start())
+        (crumbs(cx, &[(&cx.say("API keys"), &cx.link("/api-keys"))]))
+        (head(&cx.say("Create an API key"), Some(&cx.say("It can do no more than you can.")), html! {}))
+        (faults(cx, refused))
+        form.form method="post" action=(cx.link("/api-keys/new")) data-submit-once {
+            (cx.form_start())
             (input(&Input {
                 name: "name",
-                label: &v.say("Name"),
-                hint: &v.say("What uses it, such as “billing service, production”. The audit log shows this name."),
-                value: v.field("name"),
+                label: &cx.say("Name"),
+                hint: &cx.say("What uses it, such as “billing service, production”. The audit log shows this name."),
+                value: cx.field("name"),
                 error: error("name"),
                 max: CreateApiKey::max_chars("name"),
                 ..Input::default()
             }))
-            (permissions(v, refused))
+            (permissions(cx, refused))
             (select(&Input {
                 name: "expires_at",
-                label: &v.say("Expires"),
-                hint: &v.say("At midnight UTC. From then on it is refused."),
-                value: v.field("expires_at"),
+                label: &cx.say("Expires"),
+                hint: &cx.say("At midnight UTC. From then on it is refused."),
+                value: cx.field("expires_at"),
                 error: error("expires_at"),
                 ..Input::default()
             }, &lives))
             div.buttons {
-                (submit(&v.say("Create the key"), "primary"))
-                (button(&v.link("/api-keys"), &v.say("Cancel"), ""))
+                (submit(&cx.say("Create the key"), "primary"))
+                (button(&cx.link("/api-keys"), &cx.say("Cancel"), ""))
             }
         }
     };
-    Page::new(v.say("Create an API key"), SECTION, content)
+    Page::new(cx.say("Create an API key"), SECTION, content)
 }
 
-fn permissions(v: &Visit, refused: Option<&Failure>) -> Markup {
+fn permissions(cx: &PageContext, refused: Option<&Failure>) -> Markup {
     let error = refused.and_then(|failure| failure.of("permissions"));
     html! { div #f-permissions.stack tabindex="-1" {
-        h2 { (v.say("Permissions")) }
-        p.hint { (v.say("Give it what it needs and no more.")) }
+        h2 { (cx.say("Permissions")) }
+        p.hint { (cx.say("Give it what it needs and no more.")) }
         @if let Some(error) = error { p.error { (error.detail) } }
         @for (group, names) in groups() {
-            @let checked = v.fields(group);
-            @let labels: Vec<(&str, String)> = names.iter().filter(|name| v.may(name)).map(|name| (*name, labelled(v, name))).collect();
+            @let checked = cx.fields(group);
+            @let labels: Vec<(&str, String)> = names.iter().filter(|name| cx.may(name)).map(|name| (*name, labelled(cx, name))).collect();
             @let options: Vec<(&str, &str, bool)> =
                 labels.iter().map(|(name, label)| (*name, label.as_str(), checked.contains(name))).collect();
-            @if !options.is_empty() { (checks(&about(v, group), group, &options, "", None)) }
+            @if !options.is_empty() { (checks(&about(cx, group), group, &options, "", None)) }
         }
     } }
 }
 
-fn labelled(v: &Visit, permission: &str) -> String {
-    if permission == "*" { told(v, permission) } else { format!("{} ({permission})", told(v, permission)) }
+fn labelled(cx: &PageContext, permission: &str) -> String {
+    if permission == "*" { told(cx, permission) } else { format!("{} ({permission})", told(cx, permission)) }
 }
 
 /// What a group of permissions is about.
-fn about(v: &Visit, group: &str) -> String {
+fn about(cx: &PageContext, group: &str) -> String {
     match group {
-        "webhooks" => v.say("Endpoints and deliveries"),
-        "events" => v.say("Events"),
-        "event_types" => v.say("Event types"),
-        "accounts" => v.say("The account"),
-        "api_keys" => v.say("API keys"),
-        "users" => v.say("Users"),
-        "audit" => v.say("Audit log"),
-        _ => v.say("All"),
+        "webhooks" => cx.say("Endpoints and deliveries"),
+        "events" => cx.say("Events"),
+        "event_types" => cx.say("Event types"),
+        "accounts" => cx.say("The account"),
+        "api_keys" => cx.say("API keys"),
+        "users" => cx.say("Users"),
+        "audit" => cx.say("Audit log"),
+        _ => cx.say("All"),
     }
 }
 
 /// What a permission allows.
-fn told(v: &Visit, permission: &str) -> String {
+fn told(cx: &PageContext, permission: &str) -> String {
     match permission {
-        "webhooks:read" => v.say("See endpoints, deliveries and replays"),
-        "webhooks:create" => v.say("Add endpoints"),
-        "webhooks:update" => v.say("Change and test endpoints, rotate secrets, send again, replay"),
-        "webhooks:delete" => v.say("Delete endpoints"),
-        "events:create" => v.say("Publish events"),
-        "events:read" => v.say("See events"),
-        "event_types:read" => v.say("See the catalog"),
-        "accounts:read" => v.say("See the account"),
-        "accounts:write" => v.say("Rename the account"),
-        "api_keys:read" => v.say("See keys, by their hints"),
-        "api_keys:write" => v.say("Create and revoke keys"),
-        "users:read" => v.say("See who may sign in"),
-        "users:write" => v.say("Invite, change and delete users"),
-        "audit:read" => v.say("See who did what"),
-        _ => v.say("Everything (*), also what comes to the API later"),
+        "webhooks:read" => cx.say("See endpoints, deliveries and replays"),
+        "webhooks:create" => cx.say("Add endpoints"),
+        "webhooks:update" => cx.say("Change and test endpoints, rotate secrets, send again, replay"),
+        "webhooks:delete" => cx.say("Delete endpoints"),
+        "events:create" => cx.say("Publish events"),
+        "events:read" => cx.say("See events"),
+        "event_types:read" => cx.say("See the catalog"),
+        "accounts:read" => cx.say("See the account"),
+        "accounts:write" => cx.say("Rename the account"),
+        "api_keys:read" => cx.say("See keys, by their hints"),
+        "api_keys:write" => cx.say("Create and revoke keys"),
+        "users:read" => cx.say("See who may sign in"),
+        "users:write" => cx.say("Invite, change and delete users"),
+        "audit:read" => cx.say("See who did what"),
+        _ => cx.say("Everything (*), also what comes to the API later"),
     }
 }
 
 /// The answer that has the key, or only its hint where the form was sent twice.
-fn shown_once(v: &Visit, made: Item<'_>) -> Page {
+fn shown_once(cx: &PageContext, made: Item<'_>) -> Page {
     let content = html! {
-        (crumbs(v, &[(&v.say("API keys"), &v.link("/api-keys"))]))
-        (head(&v.say("The API key is created"), None, html! {}))
+        (crumbs(cx, &[(&cx.say("API keys"), &cx.link("/api-keys"))]))
+        (head(&cx.say("The API key is created"), None, html! {}))
         @match made.text("key") {
             "" => (notice(Kind::Warn, html! {
-                p { (v.fill("The form was sent twice. There is one key, {hint}, and it was shown the first time.", &[("hint", &made.text("key_hint"))])) }
-                p { (v.say("If you have not copied it, revoke it and create another.")) }
-                a href=(v.link(&format!("/api-keys/{}/revoke", made.id()))) { (v.say("Revoke this key")) }
+                p { (cx.fill("The form was sent twice. There is one key, {hint}, and it was shown the first time.", &[("hint", &made.text("key_hint"))])) }
+                p { (cx.say("If you have not copied it, revoke it and create another.")) }
+                a href=(cx.link(&format!("/api-keys/{}/revoke", made.id()))) { (cx.say("Revoke this key")) }
             })),
             key => {
-                (secret(v, &v.say("API key"), key))
-                p { (v.say("Programs send it with every call:")) " " (code("Authorization: Bearer …")) }
+                (secret(cx, &cx.say("API key"), key))
+                p { (cx.say("Programs send it with every call:")) " " (code("Authorization: Bearer …")) }
             },
         }
         div.buttons {
-            (button(&v.link("/api-keys"), &v.say("Done"), "primary"))
-            a.button href="/docs" { (v.say("API reference")) }
+            (button(&cx.link("/api-keys"), &cx.say("Done"), "primary"))
+            a.button href="/docs" { (cx.say("API reference")) }
         }
     };
-    Page::new(v.say("The API key is created"), SECTION, content)
+    Page::new(cx.say("The API key is created"), SECTION, content)
 }
 
 /// `GET /api-keys/{id}/revoke`
-pub async fn revoke_ask(v: Visit) -> Result<Page, Failure> {
-    let found = find(&v, &keys(&v), v.param("id")).await?;
-    Ok(asked(&v, found.item(), false, None))
+pub async fn revoke_ask(cx: PageContext) -> Result<Page, Failure> {
+    let found = find(&cx, &keys(&cx), cx.param("id")).await?;
+    Ok(asked(&cx, found.item(), false, None))
 }
 
 /// `POST /api-keys/{id}/revoke`
-pub async fn revoke(v: Visit) -> Result<Page, Failure> {
-    let found = match find(&v, &keys(&v), v.param("id")).await {
+pub async fn revoke(cx: PageContext) -> Result<Page, Failure> {
+    let found = match find(&cx, &keys(&cx), cx.param("id")).await {
         // What the form asks for has been done.
-        Err(failure) if failure.status == 404 => return Ok(Page::Redirect(v.link("/api-keys"))),
+        Err(failure) if failure.status == 404 => return Ok(Page::Redirect(cx.link("/api-keys"))),
         found => found?,
     };
     let key = found.item();
-    if v.field("confirm").trim() != called(key).trim() {
-        return Ok(asked(&v, key, true, None).with_status(422));
+    if cx.field("confirm").trim() != called(key).trim() {
+        return Ok(asked(&cx, key, true, None).with_status(422));
     }
-    match v.send("DELETE", &format!("{}/{}", keys(&v), segment(key.id())), Value::Null).await {
+    match cx.send("DELETE", &format!("{}/{}", keys(&cx), segment(key.id())), Value::Null).await {
         Err(failure) if failure.status != 404 => {
             let refused = mendable(failure, &[])?;
-            Ok(asked(&v, key, false, Some(&refused)).with_status(status_of(&refused)))
+            Ok(asked(&cx, key, false, Some(&refused)).with_status(status_of(&refused)))
         }
-        _ => Ok(Page::Redirect(v.link("/api-keys"))),
+        _ => Ok(Page::Redirect(cx.link("/api-keys"))),
     }
 }
 
-fn asked(v: &Visit, key: Item<'_>, mistyped: bool, failure: Option<&Failure>) -> Page {
+fn asked(cx: &PageContext, key: Item<'_>, mistyped: bool, failure: Option<&Failure>) -> Page {
     let name = called(key);
-    let question = v.fill("Revoke the API key {name}?", &[("name", &name)]);
+    let question = cx.fill("Revoke the API key {name}?", &[("name", &name)]);
     let used = match key.text("last_used_at") {
-        "" => html! { (v.say("It was never used.")) },
-        at => html! { (v.say("It was last used:")) " " (time(v, at)) },
+        "" => html! { (cx.say("It was never used.")) },
+        at => html! { (cx.say("It was last used:")) " " (time(cx, at)) },
     };
     let happens = [
-        v.say("It is refused from the next call on, on every server."),
-        v.say("Programs that use it can no longer publish events or manage endpoints."),
-        v.say("It cannot be brought back. Deliveries of what was published with it go on."),
+        cx.say("It is refused from the next call on, on every server."),
+        cx.say("Programs that use it can no longer publish events or manage endpoints."),
+        cx.say("It cannot be brought back. Deliveries of what was published with it go on."),
     ];
     let fields = html! { p.muted { (key.text("key_hint")) " · " (used) } };
     let content = html! {
-        (crumbs(v, &[(&v.say("API keys"), &v.link("/api-keys"))]))
-        (confirm(v, &Confirm {
+        (crumbs(cx, &[(&cx.say("API keys"), &cx.link("/api-keys"))]))
+        (confirm(cx, &Confirm {
             question: &question,
             happens: &happens,
             type_this: Some(name),
             mistyped,
-            action: &v.link(&format!("/api-keys/{}/revoke", key.id())),
-            label: &v.say("Revoke the key"),
-            cancel: &v.link("/api-keys"),
+            action: &cx.link(&format!("/api-keys/{}/revoke", key.id())),
+            label: &cx.say("Revoke the key"),
+            cancel: &cx.link("/api-keys"),
             failure,
             fields: Some(&fields),
         }))

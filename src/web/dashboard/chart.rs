@@ -3,8 +3,8 @@
 
 use maud::{Markup, html};
 
+use super::page_context::{Item, PageContext};
 use super::parts::{day, millis, milliseconds, number};
-use super::visit::{Item, Visit};
 
 /// The height of the bars, in pixels.
 const BARS: u64 = 168;
@@ -57,46 +57,46 @@ fn count(item: Item<'_>, name: &str) -> u64 {
 }
 
 /// The attempts over time by their outcome, as stacked bars.
-pub fn outcomes(v: &Visit, statistics: Item<'_>) -> Markup {
+pub fn outcomes(cx: &PageContext, statistics: Item<'_>) -> Markup {
     let steps = steps(statistics);
     let most = steps.iter().map(Step::attempts).max().unwrap_or(0);
     let (tick, top) = axis(most);
-    let [success, retrying, failed] = ["success", "retrying", "failed"].map(|name| number(v, count(statistics, name)));
-    let about = v.fill(
+    let [success, retrying, failed] = ["success", "retrying", "failed"].map(|name| number(cx, count(statistics, name)));
+    let about = cx.fill(
         "Attempts over time by outcome: {success} succeeded, {retrying} will be tried again, {failed} failed for good.",
         &[("success", &success), ("retrying", &retrying), ("failed", &failed)],
     );
-    let words = [v.say("Success"), v.say("Retrying"), v.say("Failed")];
+    let words = [cx.say("Success"), cx.say("Retrying"), cx.say("Failed")];
     let legend = [("success", &words[0], &success), ("retrying", &words[1], &retrying), ("failed", &words[2], &failed)];
     let seconds = statistics.number("step_seconds").unwrap_or(0);
     html! { figure.chart {
         div.plot {
-            (scale(tick, top, BARS, &|n| compact(v, n)))
+            (scale(tick, top, BARS, &|n| compact(cx, n)))
             svg.drawing role="img" aria-label=(about) width="100%" height=(ABOVE + BARS + BELOW) {
                 defs { pattern #hatch width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(45)" {
                     rect.hatch-ground width="5" height="5" {}
                     rect.hatch-line width="2.5" height="5" {}
                 } }
                 (lines(tick, top, BARS))
-                @for (at, step) in steps.iter().enumerate() { (bar(v, step, at as u64, steps.len() as u64, top)) }
+                @for (at, step) in steps.iter().enumerate() { (bar(cx, step, at as u64, steps.len() as u64, top)) }
                 (times(&steps, seconds, BARS))
             }
         }
-        @if most == 0 { p.nothing { (v.say("No attempts in this time.")) } }
+        @if most == 0 { p.nothing { (cx.say("No attempts in this time.")) } }
         figcaption.legend {
             @for (class, word, n) in legend { span class={ "key " (class) } { (swatch(class)) (word) " " strong { (n) } } }
             span.zone { "UTC" }
         }
         details.numbers {
-            summary { (v.say("The numbers as a table")) }
+            summary { (cx.say("The numbers as a table")) }
             div.scroll tabindex="0" { table {
                 thead { tr {
-                    th scope="col" { (v.say("Time")) }
+                    th scope="col" { (cx.say("Time")) }
                     @for word in &words { th.num scope="col" { (word) } }
                 } }
                 tbody { @for step in steps.iter().rev() { tr {
                     td.nowrap { (minute(step.at)) }
-                    @for n in [step.success, step.retrying, step.failed] { td.num { (number(v, n)) } }
+                    @for n in [step.success, step.retrying, step.failed] { td.num { (number(cx, n)) } }
                 } } }
             } }
         }
@@ -104,7 +104,7 @@ pub fn outcomes(v: &Visit, statistics: Item<'_>) -> Markup {
 }
 
 /// One step: what succeeded at the bottom, what failed for good on top.
-fn bar(v: &Visit, step: &Step<'_>, at: u64, steps: u64, top: u64) -> Markup {
+fn bar(cx: &PageContext, step: &Step<'_>, at: u64, steps: u64, top: u64) -> Markup {
     let floor = (ABOVE + BARS) * 10;
     let mut foot = floor;
     let parts = [("success", step.success), ("retrying", step.retrying), ("failed", step.failed)];
@@ -113,13 +113,13 @@ fn bar(v: &Visit, step: &Step<'_>, at: u64, steps: u64, top: u64) -> Markup {
         foot = foot.saturating_sub(tall);
         (class, foot, tall)
     });
-    let told = v.fill(
+    let told = cx.fill(
         "{time}: {success} succeeded, {retrying} to be tried again, {failed} failed",
         &[
             ("time", &minute(step.at)),
-            ("success", &number(v, step.success)),
-            ("retrying", &number(v, step.retrying)),
-            ("failed", &number(v, step.failed)),
+            ("success", &number(cx, step.success)),
+            ("retrying", &number(cx, step.retrying)),
+            ("failed", &number(cx, step.failed)),
         ],
     );
     html! { g.bar {
@@ -139,25 +139,25 @@ fn swatch(class: &str) -> Markup {
 }
 
 /// How fast receivers answered: three numbers, and two of them over time.
-pub fn latency(v: &Visit, statistics: Item<'_>) -> Markup {
+pub fn latency(cx: &PageContext, statistics: Item<'_>) -> Markup {
     let steps = steps(statistics);
     let whole = statistics.value("response_time_ms");
     let tiles = [
-        ("p50", v.say("Median"), v.say("half of the answers were faster")),
-        ("p95", v.say("p95"), v.say("95% of the answers were faster")),
-        ("p99", v.say("p99"), v.say("99% of the answers were faster")),
+        ("p50", cx.say("Median"), cx.say("half of the answers were faster")),
+        ("p95", cx.say("p95"), cx.say("95% of the answers were faster")),
+        ("p99", cx.say("p99"), cx.say("99% of the answers were faster")),
     ];
     html! {
         div.tiles.three { @for (name, label, about) in &tiles { div.tile {
             span.label { (label) }
-            strong.value { (millis(v, whole[*name].as_i64())) }
+            strong.value { (millis(cx, whole[*name].as_i64())) }
             span.note { (about) }
         } } }
-        @if steps.iter().any(|step| step.p50.is_some()) { (over_time(v, &steps, statistics)) }
+        @if steps.iter().any(|step| step.p50.is_some()) { (over_time(cx, &steps, statistics)) }
     }
 }
 
-fn over_time(v: &Visit, steps: &[Step<'_>], statistics: Item<'_>) -> Markup {
+fn over_time(cx: &PageContext, steps: &[Step<'_>], statistics: Item<'_>) -> Markup {
     let of = |step: &Step<'_>| [step.p50, step.p95].map(|ms| ms.and_then(|ms| u64::try_from(ms).ok()));
     let most = steps.iter().flat_map(of).flatten().max().unwrap_or(0);
     let (tick, top) = axis(most);
@@ -168,8 +168,8 @@ fn over_time(v: &Visit, steps: &[Step<'_>], statistics: Item<'_>) -> Markup {
     });
     html! { figure.chart {
         div.plot {
-            (scale(tick, top, LINES, &|ms| millis(v, i64::try_from(ms).ok())))
-            svg.drawing role="img" aria-label=(v.say("Answer times over time: the median and p95.")) width="100%"
+            (scale(tick, top, LINES, &|ms| millis(cx, i64::try_from(ms).ok())))
+            svg.drawing role="img" aria-label=(cx.say("Answer times over time: the median and p95.")) width="100%"
                 height=(ABOVE + LINES + BELOW) {
                 (lines(tick, top, LINES))
                 svg y=(ABOVE) width="100%" height=(LINES) viewBox={ "0 0 " (all * 10) " " (LINES * 10) }
@@ -180,8 +180,8 @@ fn over_time(v: &Visit, steps: &[Step<'_>], statistics: Item<'_>) -> Markup {
                     }
                 }
                 @for (at, step) in steps.iter().enumerate() { g.bar {
-                    title { (v.fill("{time}: median {p50}, p95 {p95}", &[
-                        ("time", &minute(step.at)), ("p50", &millis(v, step.p50)), ("p95", &millis(v, step.p95)),
+                    title { (cx.fill("{time}: median {p50}, p95 {p95}", &[
+                        ("time", &minute(step.at)), ("p50", &millis(cx, step.p50)), ("p95", &millis(cx, step.p95)),
                     ])) }
                     rect.hit x=(percent(at as u64, all)) y=(ABOVE) width=(percent(1, all)) height=(LINES) {}
                 } }
@@ -189,21 +189,21 @@ fn over_time(v: &Visit, steps: &[Step<'_>], statistics: Item<'_>) -> Markup {
             }
         }
         figcaption.legend {
-            @for (class, word) in [("p50", v.say("Median")), ("p95", v.say("p95"))] { span.key {
+            @for (class, word) in [("p50", cx.say("Median")), ("p95", cx.say("p95"))] { span.key {
                 svg.swatch aria-hidden="true" width="20" height="12" { path class={ "curve " (class) } d="M1 6h18" {} } (word)
             } }
             span.zone { "UTC" }
         }
         details.numbers {
-            summary { (v.say("The numbers as a table")) }
+            summary { (cx.say("The numbers as a table")) }
             div.scroll tabindex="0" { table {
                 thead { tr {
-                    th scope="col" { (v.say("Time")) } th.num scope="col" { (v.say("Median")) } th.num scope="col" { (v.say("p95")) }
+                    th scope="col" { (cx.say("Time")) } th.num scope="col" { (cx.say("Median")) } th.num scope="col" { (cx.say("p95")) }
                 } }
                 tbody { @for step in steps.iter().rev() { tr {
                     td.nowrap { (minute(step.at)) }
-                    td.num { (millis(v, step.p50)) }
-                    td.num { (millis(v, step.p95)) }
+                    td.num { (millis(cx, step.p50)) }
+                    td.num { (millis(cx, step.p95)) }
                 } } }
             } }
         }
@@ -297,12 +297,12 @@ fn axis(most: u64) -> (u64, u64) {
 }
 
 /// A round number in few letters.
-fn compact(v: &Visit, n: u64) -> String {
+fn compact(cx: &PageContext, n: u64) -> String {
     match n {
-        0..10_000 => number(v, n),
+        0..10_000 => number(cx, n),
         10_000..1_000_000 => format!("{}k", n / 1_000),
-        _ if n.is_multiple_of(1_000_000) => format!("{} M", number(v, n / 1_000_000)),
-        _ => format!("{}k", number(v, n / 1_000)),
+        _ if n.is_multiple_of(1_000_000) => format!("{} M", number(cx, n / 1_000_000)),
+        _ => format!("{}k", number(cx, n / 1_000)),
     }
 }
 

@@ -3,8 +3,8 @@
 use maud::Markup;
 use url::form_urlencoded::Serializer;
 
+use super::page_context::{Failure, PageContext};
 use super::parts::{Input, empty, input, select};
-use super::visit::{Failure, Visit};
 
 /// Filters of which the last value counts. Others take several.
 const OF_ONE_VALUE: [&str; 6] = ["q", "from", "to", "min_attempt", "min_response_time_ms", "account_id"];
@@ -15,8 +15,8 @@ pub struct Filters(Vec<(&'static str, String)>);
 
 impl Filters {
     /// Those of `names` that the visitor asked for.
-    pub fn read(v: &Visit, names: &[&'static str]) -> Self {
-        Self::of_query(&v.query, names)
+    pub fn read(cx: &PageContext, names: &[&'static str]) -> Self {
+        Self::of_query(&cx.query, names)
     }
 
     fn of_query(query: &[(String, String)], names: &[&'static str]) -> Self {
@@ -47,13 +47,14 @@ impl Filters {
         self.0.is_empty()
     }
 
-    /// What stands where the list would be: `at_all` where there is nothing, and the way back where it is only narrowed too far.
-    pub fn nothing(&self, v: &Visit, path: &str, no_match: &str, at_all: Markup) -> Markup {
+    /// What stands where the list would be: `at_all` where there is nothing, and the way back where it is only narrowed
+    /// too far.
+    pub fn nothing(&self, cx: &PageContext, path: &str, no_match: &str, at_all: Markup) -> Markup {
         if self.is_empty() {
             return at_all;
         }
-        let why = v.say("There are none for which all of these filters hold.");
-        empty(no_match, &why, Some((path, &v.say("Clear filters"))))
+        let why = cx.say("There are none for which all of these filters hold.");
+        empty(no_match, &why, Some((path, &cx.say("Clear filters"))))
     }
 
     /// The query that the API is asked with, for a page of the list.

@@ -1,10 +1,10 @@
-//! What the dashboard's pages are built of: heads, badges, times, forms, notices, pagers. Each part is a function from
-//! values to markup and asks nobody for anything.
+//! The parts of the dashboard's pages: heads, badges, times, forms, notices, pagers. Each is a function from values to
+//! markup.
 
 use maud::{Markup, html};
 use url::form_urlencoded::Serializer;
 
-use super::visit::{Doc, Failure, Fault, Visit};
+use super::page_context::{Doc, Failure, Fault, PageContext};
 
 /// How a notice, a badge or a number is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,53 +36,53 @@ pub fn head(title: &str, about: Option<&str>, actions: Markup) -> Markup {
 }
 
 /// Where the visitor is: the pages above this one. It stands above the head.
-pub fn crumbs(v: &Visit, trail: &[(&str, &str)]) -> Markup {
-    html! { nav.crumbs aria-label=(v.say("Where you are")) { ol {
+pub fn crumbs(cx: &PageContext, trail: &[(&str, &str)]) -> Markup {
+    html! { nav.crumbs aria-label=(cx.say("Where you are")) { ol {
         @for (label, href) in trail { li { a href=(href) { (label) } } }
     } } }
 }
 
 /// Nothing, for the eye and for the ear.
-pub fn none(v: &Visit) -> Markup {
-    html! { span.none { span aria-hidden="true" { "—" } span.sr { (v.say("none")) } } }
+pub fn none(cx: &PageContext) -> Markup {
+    html! { span.none { span aria-hidden="true" { "—" } span.sr { (cx.say("none")) } } }
 }
 
 /// When something was.
-pub fn time(v: &Visit, iso: &str) -> Markup {
-    moment(v, iso, false)
+pub fn time(cx: &PageContext, iso: &str) -> Markup {
+    moment(cx, iso, false)
 }
 
 /// When something will be.
-pub fn until(v: &Visit, iso: &str) -> Markup {
-    moment(v, iso, true)
+pub fn until(cx: &PageContext, iso: &str) -> Markup {
+    moment(cx, iso, true)
 }
 
-fn moment(v: &Visit, iso: &str, due: bool) -> Markup {
+fn moment(cx: &PageContext, iso: &str, due: bool) -> Markup {
     if iso.is_empty() {
-        return none(v);
+        return none(cx);
     }
     let Some(at) = milliseconds(iso) else { return html! { time { (iso) } } };
-    let words = match Distance::between(v.now, at) {
-        Distance::Here | Distance::Soon if !due => v.say("just now"),
-        Distance::Here => v.say("any moment"),
-        Distance::Soon => v.say("in less than a minute"),
-        Distance::Minutes(n) if n > 0 => v.fill("{n} min ago", &[("n", &n)]),
-        Distance::Minutes(n) => v.fill("in {n} min", &[("n", &-n)]),
-        Distance::Hours(n) if n > 0 => v.fill("{n} h ago", &[("n", &n)]),
-        Distance::Hours(n) => v.fill("in {n} h", &[("n", &-n)]),
-        Distance::Days(n) if n > 0 => v.fill("{n} d ago", &[("n", &n)]),
-        Distance::Days(n) => v.fill("in {n} d", &[("n", &-n)]),
+    let words = match Distance::between(cx.now, at) {
+        Distance::Here | Distance::Soon if !due => cx.say("just now"),
+        Distance::Here => cx.say("any moment"),
+        Distance::Soon => cx.say("in less than a minute"),
+        Distance::Minutes(n) if n > 0 => cx.fill("{n} min ago", &[("n", &n)]),
+        Distance::Minutes(n) => cx.fill("in {n} min", &[("n", &-n)]),
+        Distance::Hours(n) if n > 0 => cx.fill("{n} h ago", &[("n", &n)]),
+        Distance::Hours(n) => cx.fill("in {n} h", &[("n", &-n)]),
+        Distance::Days(n) if n > 0 => cx.fill("{n} d ago", &[("n", &n)]),
+        Distance::Days(n) => cx.fill("in {n} d", &[("n", &-n)]),
         Distance::Far => day(iso).to_owned(),
     };
     html! { time datetime=(iso) title=(written_out(iso)) data-ago=(if due { "due" } else { "" }) { (words) } }
 }
 
 /// The words that the script needs to say times as this file does, as JSON for an attribute of the body.
-pub fn clock_words(v: &Visit) -> String {
+pub fn clock_words(cx: &PageContext) -> String {
     serde_json::json!({
-        "now": v.say("just now"), "due": v.say("any moment"), "soon": v.say("in less than a minute"),
-        "minutes": v.say("{n} min ago"), "hours": v.say("{n} h ago"), "days": v.say("{n} d ago"),
-        "in_minutes": v.say("in {n} min"), "in_hours": v.say("in {n} h"), "in_days": v.say("in {n} d"),
+        "now": cx.say("just now"), "due": cx.say("any moment"), "soon": cx.say("in less than a minute"),
+        "minutes": cx.say("{n} min ago"), "hours": cx.say("{n} h ago"), "days": cx.say("{n} d ago"),
+        "in_minutes": cx.say("in {n} min"), "in_hours": cx.say("in {n} h"), "in_days": cx.say("in {n} d"),
     })
     .to_string()
 }
@@ -103,7 +103,8 @@ enum Distance {
 impl Distance {
     fn between(now: i64, at: i64) -> Self {
         let seconds = (now - at) / 1_000;
-        // What was is told in whole units that have gone by; what will be, to the nearest: a week from now is in 7 days.
+        // What was is told in whole units that have gone by; what will be, to the nearest: a week from now is in 7
+        // days.
         let told = |length: i64| if seconds < 0 { (seconds - length / 2) / length } else { seconds / length };
         match seconds.abs() {
             0..60 if seconds < 0 => Self::Soon,
@@ -135,27 +136,27 @@ pub fn day(iso: &str) -> &str {
 }
 
 /// What state something is in: a dot and a word.
-pub fn status(v: &Visit, name: &str) -> Markup {
+pub fn status(cx: &PageContext, name: &str) -> Markup {
     let (kind, word) = match name {
-        "active" => ("good", v.say("Active")),
-        "success" => ("good", v.say("Success")),
-        "completed" => ("good", v.say("Completed")),
-        "finished" => ("good", v.say("Finished")),
-        "healthy" => ("good", v.say("Healthy")),
-        "retrying" => ("warn", v.say("Retrying")),
-        "failing" => ("warn", v.say("Failing")),
-        "deprecated" => ("warn", v.say("Deprecated")),
-        "failed" => ("bad", v.say("Failed")),
-        "auto_disabled" => ("bad", v.say("Auto-disabled")),
-        "pending" => ("info", v.say("Pending")),
-        "counting" => ("info", v.say("Counting")),
-        "running" => ("info", v.say("Running")),
-        "invited" => ("info", v.say("Invited")),
-        "disabled" => ("idle", v.say("Paused")),
-        "cancelled" => ("idle", v.say("Cancelled")),
-        "revoked" => ("idle", v.say("Revoked")),
-        "expired" => ("idle", v.say("Expired")),
-        "archived" => ("idle", v.say("Archived")),
+        "active" => ("good", cx.say("Active")),
+        "success" => ("good", cx.say("Success")),
+        "completed" => ("good", cx.say("Completed")),
+        "finished" => ("good", cx.say("Finished")),
+        "healthy" => ("good", cx.say("Healthy")),
+        "retrying" => ("warn", cx.say("Retrying")),
+        "failing" => ("warn", cx.say("Failing")),
+        "deprecated" => ("warn", cx.say("Deprecated")),
+        "failed" => ("bad", cx.say("Failed")),
+        "auto_disabled" => ("bad", cx.say("Auto-disabled")),
+        "pending" => ("info", cx.say("Pending")),
+        "counting" => ("info", cx.say("Counting")),
+        "running" => ("info", cx.say("Running")),
+        "invited" => ("info", cx.say("Invited")),
+        "disabled" => ("idle", cx.say("Paused")),
+        "cancelled" => ("idle", cx.say("Cancelled")),
+        "revoked" => ("idle", cx.say("Revoked")),
+        "expired" => ("idle", cx.say("Expired")),
+        "archived" => ("idle", cx.say("Archived")),
         other => ("idle", other.replace('_', " ")),
     };
     badge(kind, &word)
@@ -167,8 +168,8 @@ pub fn badge(kind: &str, word: &str) -> Markup {
 }
 
 /// What a receiver answered.
-pub fn http_status(v: &Visit, code: Option<i64>) -> Markup {
-    let Some(code) = code else { return html! { span class="http idle" { (v.say("no answer")) } } };
+pub fn http_status(cx: &PageContext, code: Option<i64>) -> Markup {
+    let Some(code) = code else { return html! { span class="http idle" { (cx.say("no answer")) } } };
     let kind = match code / 100 {
         2 => "good",
         4 => "warn",
@@ -179,8 +180,8 @@ pub fn http_status(v: &Visit, code: Option<i64>) -> Markup {
 }
 
 /// How long something took.
-pub fn millis(v: &Visit, value: Option<i64>) -> String {
-    value.map_or_else(|| "—".to_owned(), |value| duration(value, decimal_mark(v)))
+pub fn millis(cx: &PageContext, value: Option<i64>) -> String {
+    value.map_or_else(|| "—".to_owned(), |value| duration(value, decimal_mark(cx)))
 }
 
 fn duration(millis: i64, mark: char) -> String {
@@ -193,12 +194,12 @@ fn duration(millis: i64, mark: char) -> String {
 }
 
 /// A number with its thousands apart.
-pub fn number(v: &Visit, n: u64) -> String {
-    grouped(n, if decimal_mark(v) == '.' { ',' } else { '.' })
+pub fn number(cx: &PageContext, n: u64) -> String {
+    grouped(n, if decimal_mark(cx) == '.' { ',' } else { '.' })
 }
 
-fn decimal_mark(v: &Visit) -> char {
-    if v.tongue.code() == "es" { ',' } else { '.' }
+fn decimal_mark(cx: &PageContext) -> char {
+    if cx.locale.code() == "es" { ',' } else { '.' }
 }
 
 fn grouped(n: u64, mark: char) -> String {
@@ -220,17 +221,17 @@ pub fn notice(kind: Kind, content: Markup) -> Markup {
 }
 
 /// What was wrong with a form, above it: each fault, with a link to its field.
-pub fn faults(v: &Visit, failure: Option<&Failure>) -> Markup {
+pub fn faults(cx: &PageContext, failure: Option<&Failure>) -> Markup {
     let Some(failure) = failure else { return html! {} };
     html! { div.notice.bad.faults role="alert" tabindex="-1" {
-        strong { (v.say("Nothing was changed.")) }
+        strong { (cx.say("Nothing was changed.")) }
         ul { @for fault in &failure.faults { li {
             @match &fault.field {
                 Some(field) => a href={ "#f-" (field) } { (fault.detail) },
                 None => (fault.detail),
             }
         } } }
-        @if let Some(seconds) = failure.retry_after { p { (v.fill("Try again in {n} s.", &[("n", &seconds)])) } }
+        @if let Some(seconds) = failure.retry_after { p { (cx.fill("Try again in {n} s.", &[("n", &seconds)])) } }
     } }
 }
 
@@ -245,25 +246,25 @@ pub fn empty(title: &str, text: &str, action: Option<(&str, &str)>) -> Markup {
 
 /// Which part of a list this is, and the ways to the parts beside it. `path` is the page's own address; what the
 /// query asks for stays.
-pub fn pager(v: &Visit, doc: &Doc, path: &str) -> Markup {
+pub fn pager(cx: &PageContext, doc: &Doc, path: &str) -> Markup {
     let (page, pages) = (doc.page().max(1), doc.total_pages());
     let Some((first, last)) = shown(page, doc.per_page(), doc.items().len() as u64) else { return html! {} };
-    let to = |page| at_page(v, path, page);
+    let to = |page| at_page(cx, path, page);
     let more = if doc.total_is_minimum() { "+" } else { "" };
-    let part = [("first", number(v, first)), ("last", number(v, last)), ("total", number(v, doc.total()) + more)];
-    html! { nav.pager aria-label=(v.say("Pages of the list")) {
-        p { (v.fill("{first}–{last} of {total}", &[("first", &part[0].1), ("last", &part[1].1), ("total", &part[2].1)])) }
+    let part = [("first", number(cx, first)), ("last", number(cx, last)), ("total", number(cx, doc.total()) + more)];
+    html! { nav.pager aria-label=(cx.say("Pages of the list")) {
+        p { (cx.fill("{first}–{last} of {total}", &[("first", &part[0].1), ("last", &part[1].1), ("total", &part[2].1)])) }
         @if pages > 1 { div {
-            @if page > 1 { a.button rel="prev" href=(to(page - 1)) { (v.say("Previous")) } }
-            @if page < pages { a.button rel="next" href=(to(page + 1)) { (v.say("Next")) } }
+            @if page > 1 { a.button rel="prev" href=(to(page - 1)) { (cx.say("Previous")) } }
+            @if page < pages { a.button rel="next" href=(to(page + 1)) { (cx.say("Next")) } }
         } }
-        @if page >= pages && doc.goes_on() { p.muted { (pages_end(v, doc)) } }
+        @if page >= pages && doc.goes_on() { p.muted { (pages_end(cx, doc)) } }
     } }
 }
 
 /// Says how far the pages of a long list go.
-pub fn pages_end(v: &Visit, doc: &Doc) -> String {
-    v.fill("Pages show the newest {n} entries of a list.", &[("n", &number(v, doc.total_pages() * doc.per_page()))])
+pub fn pages_end(cx: &PageContext, doc: &Doc) -> String {
+    cx.fill("Pages show the newest {n} entries of a list.", &[("n", &number(cx, doc.total_pages() * doc.per_page()))])
 }
 
 /// The numbers of the first and the last of `here` entries on a page.
@@ -273,8 +274,8 @@ fn shown(page: u64, per_page: u64, here: u64) -> Option<(u64, u64)> {
 }
 
 /// The address of a page of the list that is shown, with all else that was asked for. The first page has no number.
-pub fn at_page(v: &Visit, path: &str, page: u64) -> String {
-    match with_page(&v.query, page) {
+pub fn at_page(cx: &PageContext, path: &str, page: u64) -> String {
+    match with_page(&cx.query, page) {
         query if query.is_empty() => path.to_owned(),
         query => format!("{path}?{query}"),
     }
@@ -412,8 +413,8 @@ pub fn submit(label: &str, kind: &str) -> Markup {
 }
 
 /// A form that is only its button.
-pub fn post(v: &Visit, action: &str, label: &str, kind: &str) -> Markup {
-    html! { form.inline method="post" action=(action) data-submit-once { (v.form_start()) (submit(label, kind)) } }
+pub fn post(cx: &PageContext, action: &str, label: &str, kind: &str) -> Markup {
+    html! { form.inline method="post" action=(action) data-submit-once { (cx.form_start()) (submit(label, kind)) } }
 }
 
 /// A link that looks like a button: `""`, `"primary"` or `"danger"`.
@@ -421,31 +422,31 @@ pub fn button(href: &str, label: &str, kind: &str) -> Markup {
     html! { a class={ "button " (kind) } href=(href) { (label) } }
 }
 
-/// Copies what stands beside it. Without the script there is none.
-fn copy_button(v: &Visit) -> Markup {
-    html! { button.copy type="button" hidden data-copy data-done=(v.say("Copied")) { (v.say("Copy")) } }
+/// A button that copies the text beside it. It exists only with the script.
+fn copy_button(cx: &PageContext) -> Markup {
+    html! { button.copy type="button" hidden data-copy data-done=(cx.say("Copied")) { (cx.say("Copy")) } }
 }
 
 /// What is shown only once.
-pub fn secret(v: &Visit, label: &str, value: &str) -> Markup {
+pub fn secret(cx: &PageContext, label: &str, value: &str) -> Markup {
     let rows = (value.len() / 44 + 1).min(6);
     html! { section.secret {
         label for="secret" { (label) }
         div.copyable {
             textarea #secret readonly rows=(rows) spellcheck="false" autocomplete="off" aria-describedby="secret-hint" { (value) }
-            (copy_button(v))
+            (copy_button(cx))
         }
-        p #secret-hint { (v.say("Copy it now and keep it safe. It is not shown again.")) }
+        p #secret-hint { (cx.say("Copy it now and keep it safe. It is not shown again.")) }
     } }
 }
 
 /// A text to take along: an id, a command, a body.
-pub fn copyable(v: &Visit, text: &str) -> Markup {
+pub fn copyable(cx: &PageContext, text: &str) -> Markup {
     // What scrolls can be reached by the keyboard.
     let many = text.contains('\n') || text.len() > 60;
     html! { div.copyable.line[!many] {
         pre tabindex=[many.then_some("0")] { code { (text) } }
-        (copy_button(v))
+        (copy_button(cx))
     } }
 }
 
@@ -483,33 +484,38 @@ pub struct Confirm<'a> {
 }
 
 /// The page of a dangerous step.
-pub fn confirm(v: &Visit, c: &Confirm<'_>) -> Markup {
+pub fn confirm(cx: &PageContext, c: &Confirm<'_>) -> Markup {
     let typed = c.type_this.map(|name| {
         let wrong = Fault {
             code: String::new(),
-            detail: v.say("Type it exactly as it stands above."),
+            detail: cx.say("Type it exactly as it stands above."),
             field: Some("confirm".to_owned()),
             meta: serde_json::Value::Null,
         };
-        let label = v.fill("Type {name} to confirm", &[("name", &name)]);
+        let label = cx.fill("Type {name} to confirm", &[("name", &name)]);
         let error = c.mistyped.then_some(&wrong);
         // What was mistyped stays to be mended.
-        let value = v.field("confirm");
+        let value = cx.field("confirm");
         input(&Input { name: "confirm", label: &label, value, required: true, error, ..Input::default() })
     });
     html! {
         (head(c.question, None, html! {}))
-        (faults(v, c.failure))
+        (faults(cx, c.failure))
         section.panel.danger-zone {
             @if !c.happens.is_empty() { ul { @for sentence in c.happens { li { (sentence) } } } }
             form method="post" action=(c.action) data-submit-once {
-                (v.form_start())
+                (cx.form_start())
                 @if let Some(fields) = c.fields { (fields) }
                 @if let Some(typed) = typed { (typed) }
-                div.buttons { (submit(c.label, "danger")) (button(c.cancel, &v.say("Cancel"), "")) }
+                div.buttons { (submit(c.label, "danger")) (button(c.cancel, &cx.say("Cancel"), "")) }
             }
         }
     }
+}
+
+/// The name of an event type, which is broken between its words where there is no room for it.
+pub fn type_name(name: &str) -> Markup {
+    html! { @for part in name.split_inclusive(['.', '_']) { (part) wbr; } }
 }
 
 #[cfg(test)]

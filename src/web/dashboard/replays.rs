@@ -1,16 +1,16 @@
-//! Replays: asking for one, and how far it is.
+//! Replays: starting one, and its progress.
 
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::asking::{mendable, status_of};
 use super::endpoints::{address, id, resource, trail};
+use super::form_errors::{mendable, status_of};
+use super::page_context::{Failure, Item, Page, PageContext};
 use super::parts::{
     Input, Kind, button, crumbs, facts, faults, head, input, milliseconds, none, notice, number, post, select, status,
     submit, time,
 };
 use super::traffic::count;
-use super::visit::{Failure, Item, Page, Visit};
 use crate::api::{ReplayEvents, RequestBody as _};
 
 /// Which events a replay can take.
@@ -19,85 +19,91 @@ const SELECTIONS: [&str; 3] = ["failed", "missed", "all"];
 const DAY_MS: i64 = 86_400_000;
 
 /// The form as it is filled in. Times are as a `datetime-local` has them.
-struct Typed {
+struct ReplayForm {
     from: String,
     to: String,
     status: String,
 }
 
 /// `/endpoints/{id}/replay`
-pub async fn new(v: Visit) -> Result<Page, Failure> {
-    let doc = v.get(&resource(&v, ""), &[]).await?;
-    let missed = v.get(&resource(&v, "/missed"), &[]).await?;
+pub async fn new(cx: PageContext) -> Result<Page, Failure> {
+    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    let missed = cx.get(&resource(&cx, "/missed"), &[]).await?;
     let missed = missed.item();
-    let status = match v.asked("status") {
+    let status = match cx.asked("status") {
         asked if SELECTIONS.contains(&asked) => asked,
         _ if count(missed, "count") > 0 => "missed",
         _ => "failed",
     };
     let oldest = if status == "missed" { milliseconds(missed.text("oldest_at")) } else { None };
-    let from = asked_time(v.asked("from")).unwrap_or_else(|| local(oldest.unwrap_or(v.now - DAY_MS)));
-    let to = asked_time(v.asked("to")).unwrap_or_default();
-    let typed = Typed { from, to, status: status.to_owned() };
-    Ok(new_page(&v, doc.item(), missed, &typed, None))
+    let from = asked_time(cx.asked("from")).unwrap_or_else(|| local(oldest.unwrap_or(cx.now - DAY_MS)));
+    let to = asked_time(cx.asked("to")).unwrap_or_default();
+    let typed = ReplayForm { from, to, status: status.to_owned() };
+    Ok(new_page(&cx, doc.item(), missed, &typed, None))
 }
 
 /// The same, when it was sent.
-pub async fn create(v: Visit) -> Result<Page, Failure> {
-    let [from, to, status] = ["from", "to", "status"].map(|name| v.field(name).trim().to_owned());
-    let typed = Typed { from, to, status };
+pub async fn create(cx: PageContext) -> Result<Page, Failure> {
+    let [from, to, status] = ["from", "to", "status"].map(|name| cx.field(name).trim().to_owned());
+    let typed = ReplayForm { from, to, status };
     let mut body = json!({ "status": typed.status });
     for (name, value) in [("from", &typed.from), ("to", &typed.to)] {
         if !value.is_empty() {
             body[name] = Value::from(instant(value));
         }
     }
-    match v.send("POST", &resource(&v, "/replay"), body).await {
-        Ok(made) => Ok(Page::Redirect(v.link(&format!("/replays/{}", made.item().id())))),
+    match cx.send("POST", &resource(&cx, "/replay"), body).await {
+        Ok(made) => Ok(Page::Redirect(cx.link(&format!("/replays/{}", made.item().id())))),
         Err(failure) => {
             let failure = mendable(failure, ReplayEvents::NAMES)?;
-            let doc = v.get(&resource(&v, ""), &[]).await?;
-            let missed = v.get(&resource(&v, "/missed"), &[]).await?;
-            let page = new_page(&v, doc.item(), missed.item(), &typed, Some(&failure));
+            let doc = cx.get(&resource(&cx, ""), &[]).await?;
+            let missed = cx.get(&resource(&cx, "/missed"), &[]).await?;
+            let page = new_page(&cx, doc.item(), missed.item(), &typed, Some(&failure));
             Ok(page.with_status(status_of(&failure)))
         }
     }
 }
 
-fn new_page(v: &Visit, endpoint: Item<'_>, missed: Item<'_>, typed: &Typed, failure: Option<&Failure>) -> Page {
-    let title = v.say("Replay events");
-    let about = v.say("Sends events of the past to this endpoint again, each as a new delivery with an id of its own. What is new goes first.");
+fn new_page(
+    cx: &PageContext,
+    endpoint: Item<'_>,
+    missed: Item<'_>,
+    typed: &ReplayForm,
+    failure: Option<&Failure>,
+) -> Page {
+    let title = cx.say("Replay events");
+    let about = cx.say("Sends events of the past to this endpoint again, each as a new delivery with an id of its own. What is new goes first.");
     let error = |name: &str| failure.and_then(|failure| failure.of(name));
-    let n = number(v, count(missed, "count"));
+    let n = number(cx, count(missed, "count"));
     let content = html! {
-        (trail(v, endpoint))
+        (trail(cx, endpoint))
         (head(&title, Some(&about), html! {}))
-        (faults(v, failure))
-        (unfinished(v, failure))
+        (faults(cx, failure))
+        (unfinished(cx, failure))
         @if endpoint.text("status") != "active" { (notice(Kind::Info, html! {
-            p { (v.say("The endpoint is not active. A replay waits until it is resumed.")) }
+            p { (cx.say("The endpoint is not active. A replay waits until it is resumed.")) }
         })) }
-        form.form method="post" action=(address(v, "/replay")) data-submit-once {
-            (v.form_start())
+        form.form method="post" action=(address(cx, "/replay")) data-submit-once {
+            (cx.form_start())
             (select(
                 &Input {
                     name: "status",
-                    label: &v.say("Which events"),
-                    hint: &v.fill("Missed while the endpoint was not active: {n}.", &[("n", &n)]),
+                    label: &cx.say("Which events"),
+                    hint: &cx.fill("Missed while the endpoint was not active: {n}.", &[("n", &n)]),
                     value: &typed.status,
                     error: error("status"),
                     ..Input::default()
                 },
                 &[
-                    ("failed", &v.say("Failed: all attempts failed, and no more will be made")),
-                    ("missed", &v.say("Missed: the endpoint has no delivery of them")),
-                    ("all", &v.say("All: failed, missed and delivered")),
+                    ("failed", &cx.say("Failed: all attempts failed, and no more will be made")),
+                    ("missed", &cx.say("Missed: the endpoint has no delivery of them")),
+                    ("all", &cx.say("All: failed, missed and delivered")),
                 ],
             ))
             (input(&Input {
                 name: "from",
-                label: &v.say("From (UTC)"),
-                hint: &v.say("When an event was accepted. What is older than the retention is gone and is left out."),
+                label: &cx.say("From (UTC)"),
+                hint: &cx.say("When an event was accepted. What is older than the retention is gone and is left out."),
                 value: &typed.from,
                 error: error("from"),
                 kind: "datetime-local",
@@ -106,122 +112,122 @@ fn new_page(v: &Visit, endpoint: Item<'_>, missed: Item<'_>, typed: &Typed, fail
             }))
             (input(&Input {
                 name: "to",
-                label: &v.say("To (UTC)"),
-                hint: &v.say("Leave it empty for everything until now."),
+                label: &cx.say("To (UTC)"),
+                hint: &cx.say("Leave it empty for everything until now."),
                 value: &typed.to,
                 error: error("to"),
                 kind: "datetime-local",
                 ..Input::default()
             }))
-            p { a href="/docs/guides/replay-after-an-outage" { (v.say("Replay after an outage")) } }
-            div.buttons { (submit(&v.say("Start the replay"), "primary")) (button(&address(v, ""), &v.say("Cancel"), "")) }
+            p { a href="/docs/guides/replay-after-an-outage" { (cx.say("Replay after an outage")) } }
+            div.buttons { (submit(&cx.say("Start the replay"), "primary")) (button(&address(cx, ""), &cx.say("Cancel"), "")) }
         }
     };
     Page::new(title, "endpoints", content)
 }
 
 /// The replays that are in the way of another one.
-fn unfinished(v: &Visit, failure: Option<&Failure>) -> Markup {
+fn unfinished(cx: &PageContext, failure: Option<&Failure>) -> Markup {
     let faults = failure.map(|failure| failure.faults.as_slice()).unwrap_or_default();
     let ids = faults.iter().filter_map(|fault| fault.meta["replays"].as_array()).flatten().filter_map(Value::as_str);
     let ids: Vec<&str> = ids.collect();
     html! { @if !ids.is_empty() { section.panel aria-labelledby="unfinished" {
-        h2 #unfinished { (v.say("Replays that are not finished")) }
-        p { (v.say("Wait for one to finish, or cancel one.")) }
-        ul { @for id in ids { li { a href=(v.link(&format!("/replays/{id}"))) { (id) } } } }
+        h2 #unfinished { (cx.say("Replays that are not finished")) }
+        p { (cx.say("Wait for one to finish, or cancel one.")) }
+        ul { @for id in ids { li { a href=(cx.link(&format!("/replays/{id}"))) { (id) } } } }
     } } }
 }
 
 /// `/replays/{id}`
-pub async fn show(v: Visit) -> Result<Page, Failure> {
-    let doc = v.get(&format!("/v1/webhooks/replays/{}", id(&v)), &[]).await?;
+pub async fn show(cx: PageContext) -> Result<Page, Failure> {
+    let doc = cx.get(&format!("/v1/webhooks/replays/{}", id(&cx)), &[]).await?;
     let replay = doc.item();
     // Gone together, in general; a page that is fetched in between does without it.
-    let endpoint = v.get(&format!("/v1/webhooks/{}", replay.text("endpoint_id")), &[]).await.ok();
-    let title = v.say("Replay");
+    let endpoint = cx.get(&format!("/v1/webhooks/{}", replay.text("endpoint_id")), &[]).await.ok();
+    let title = cx.say("Replay");
     let url = endpoint.as_ref().map_or("", |doc| doc.item().text("url"));
     let active = endpoint.as_ref().is_none_or(|doc| doc.item().text("status") == "active");
-    let page = v.link(&format!("/endpoints/{}", replay.text("endpoint_id")));
+    let page = cx.link(&format!("/endpoints/{}", replay.text("endpoint_id")));
     let going = matches!(replay.text("status"), "pending" | "running");
     let name = if url.is_empty() { replay.text("endpoint_id") } else { url };
     let content = html! {
-        (crumbs(&v, &[(&v.say("Endpoints"), &v.link("/endpoints")), (name, &page)]))
-        (head(&title, Some(&selection(&v, replay.text("selection"))), html! {}))
-        section.panel #replay data-live=[going.then_some("2")] aria-label=(v.say("Progress")) {
-            (progress(&v, replay, active))
+        (crumbs(&cx, &[(&cx.say("Endpoints"), &cx.link("/endpoints")), (name, &page)]))
+        (head(&title, Some(&selection(&cx, replay.text("selection"))), html! {}))
+        section.panel #replay data-live=[going.then_some("2")] aria-label=(cx.say("Progress")) {
+            (progress(&cx, replay, active))
             (facts(&[
-                (&v.say("Endpoint"), html! { a href=(page) { (name) } }),
-                (&v.say("Events accepted from"), time(&v, replay.text("from"))),
-                (&v.say("Until"), time(&v, replay.text("to"))),
-                (&v.say("Events in all"), html! { (number(&v, count(replay, "total"))) }),
-                (&v.say("Sent so far"), html! { (number(&v, count(replay, "sent"))) }),
-                (&v.say("Requested"), time(&v, replay.text("created_at"))),
-                (&v.say("Finished"), if going { none(&v) } else { time(&v, replay.text("finished_at")) }),
+                (&cx.say("Endpoint"), html! { a href=(page) { (name) } }),
+                (&cx.say("Events accepted from"), time(&cx, replay.text("from"))),
+                (&cx.say("Until"), time(&cx, replay.text("to"))),
+                (&cx.say("Events in all"), html! { (number(&cx, count(replay, "total"))) }),
+                (&cx.say("Sent so far"), html! { (number(&cx, count(replay, "sent"))) }),
+                (&cx.say("Requested"), time(&cx, replay.text("created_at"))),
+                (&cx.say("Finished"), if going { none(&cx) } else { time(&cx, replay.text("finished_at")) }),
             ]))
-            (ways(&v, replay, going))
+            (ways(&cx, replay, going))
         }
     };
     Ok(Page::new(title, "endpoints", content))
 }
 
-fn selection(v: &Visit, name: &str) -> String {
+fn selection(cx: &PageContext, name: &str) -> String {
     match name {
-        "missed" => v.say("Events of which the endpoint had no delivery."),
-        "all" => v.say("All events that the endpoint subscribes to, whatever became of them."),
-        _ => v.say("Events of which every delivery to the endpoint had failed."),
+        "missed" => cx.say("Events of which the endpoint had no delivery."),
+        "all" => cx.say("All events that the endpoint subscribes to, whatever became of them."),
+        _ => cx.say("Events of which every delivery to the endpoint had failed."),
     }
 }
 
 /// How far it is, and what that means.
-fn progress(v: &Visit, replay: Item<'_>, active: bool) -> Markup {
+fn progress(cx: &PageContext, replay: Item<'_>, active: bool) -> Markup {
     let (sent, total) = (count(replay, "sent"), count(replay, "total"));
-    let [sent_text, total_text] = [sent, total].map(|n| number(v, n));
+    let [sent_text, total_text] = [sent, total].map(|n| number(cx, n));
     let state = replay.text("status");
     // Nothing to send is all sent.
     let (done, most) = if total == 0 && state == "completed" { (1, 1) } else { (sent, total.max(1)) };
-    let share = v.fill("{sent} of {total} sent", &[("sent", &sent_text), ("total", &total_text)]);
+    let share = cx.fill("{sent} of {total} sent", &[("sent", &sent_text), ("total", &total_text)]);
     let words = match state {
-        "pending" => v.say("Its events are being counted."),
+        "pending" => cx.say("Its events are being counted."),
         "running" if !active => {
-            v.say("The endpoint is not active. The replay waits, and continues when the endpoint is resumed.")
+            cx.say("The endpoint is not active. The replay waits, and continues when the endpoint is resumed.")
         }
-        "running" => v.say("It continues in the background. You can leave this page."),
-        "cancelled" => v.say("It was stopped. What was sent stays sent; the rest was not."),
-        _ if total == 0 => v.say("There was nothing to send: no event in that time matches."),
-        _ => v.say("Every event was sent once. Deliveries that failed are retried on schedule, like any others."),
+        "running" => cx.say("It continues in the background. You can leave this page."),
+        "cancelled" => cx.say("It was stopped. What was sent stays sent; the rest was not."),
+        _ if total == 0 => cx.say("There was nothing to send: no event in that time matches."),
+        _ => cx.say("Every event was sent once. Deliveries that failed are retried on schedule, like any others."),
     };
     html! {
-        p.row { (status(v, state)) strong { (share) } }
+        p.row { (status(cx, state)) strong { (share) } }
         @if state == "pending" && total == 0 {
-            progress aria-label=(v.say("Progress")) {}
+            progress aria-label=(cx.say("Progress")) {}
         } @else {
-            progress aria-label=(v.say("Progress")) max=(most) value=(done) { (share) }
+            progress aria-label=(cx.say("Progress")) max=(most) value=(done) { (share) }
         }
         p { (words) }
     }
 }
 
 /// What can be done now.
-fn ways(v: &Visit, replay: Item<'_>, going: bool) -> Markup {
+fn ways(cx: &PageContext, replay: Item<'_>, going: bool) -> Markup {
     let endpoint = replay.text("endpoint_id");
     let deliveries = format!("/deliveries?endpoint_id={endpoint}&from={}", replay.text("created_at"));
     let again = format!("/endpoints/{endpoint}/replay");
     html! { div.buttons {
-        (button(&v.link(&deliveries), &v.say("Deliveries since then"), ""))
-        @if v.may("webhooks:update") {
+        (button(&cx.link(&deliveries), &cx.say("Deliveries since then"), ""))
+        @if cx.may("webhooks:update") {
             @if going {
-                (post(v, &v.link(&format!("/replays/{}/cancel", replay.id())), &v.say("Cancel the replay"), "danger"))
+                (post(cx, &cx.link(&format!("/replays/{}/cancel", replay.id())), &cx.say("Cancel the replay"), "danger"))
             } @else {
-                (button(&v.link(&again), &v.say("Another replay"), ""))
+                (button(&cx.link(&again), &cx.say("Another replay"), ""))
             }
         }
     } }
 }
 
 /// `/replays/{id}/cancel`
-pub async fn cancel(v: Visit) -> Result<Page, Failure> {
-    v.send("DELETE", &format!("/v1/webhooks/replays/{}", id(&v)), Value::Null).await?;
-    Ok(Page::Redirect(v.link(&format!("/replays/{}", id(&v)))))
+pub async fn cancel(cx: PageContext) -> Result<Page, Failure> {
+    cx.send("DELETE", &format!("/v1/webhooks/replays/{}", id(&cx)), Value::Null).await?;
+    Ok(Page::Redirect(cx.link(&format!("/replays/{}", id(&cx)))))
 }
 
 /// A time of an address as a `datetime-local` has it: to the minute, in UTC.

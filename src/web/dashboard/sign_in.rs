@@ -1,94 +1,96 @@
-//! The pages of those who are not signed in yet: signing in, and taking an invitation.
+//! The pages before the sign-in: signing in, and accepting an invitation.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::Response;
 use maud::{Markup, html};
 
-use super::Dashboard;
-use super::arrival::{Arrival, next_of};
-use super::entrance::home_of;
+use super::page_request::{PageRequest, next_of};
 use super::parts::{self, Input, Kind};
-use crate::api::{Invited, Offer, Opened, SignInRefused, SignedIn, Typed};
+use super::serve::home_of;
+use super::state::Dashboard;
+use crate::api::{Invited, Offer, Opened, SignInForm, SignInRefused, SignedIn};
 
 /// `GET /sign-in`
 pub(super) async fn ask(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
-    let arrival = match Arrival::read(&dashboard, request).await {
-        Ok(arrival) => arrival,
+    let page_request = match PageRequest::read(&dashboard, request).await {
+        Ok(page_request) => page_request,
         Err(refused) => return *refused,
     };
-    if let Some(visitor) = &arrival.visitor {
-        return arrival.redirect(&home_of(visitor));
+    if let Some(session) = &page_request.session {
+        return page_request.redirect(&home_of(session));
     }
-    arrival.alone(200, &form(&dashboard, &arrival, "", None))
+    page_request.signed_out_page(200, &form(&dashboard, &page_request, "", None))
 }
 
 /// `GET /sign-in/{token}`: the link that `aldaba dev` prints.
 pub(super) async fn by_link(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
-    let arrival = match Arrival::read(&dashboard, request).await {
-        Ok(arrival) => arrival,
+    let page_request = match PageRequest::read(&dashboard, request).await {
+        Ok(page_request) => page_request,
         Err(refused) => return *refused,
     };
-    match dashboard.api.welcome(&arrival.door, arrival.param("token").unwrap_or("")).await {
-        Ok(Some(token)) => arrival.welcome(&dashboard, &token, "/"),
+    match dashboard.api.sign_in_by_link(&page_request.request_context, page_request.param("token").unwrap_or("")).await
+    {
+        Ok(Some(token)) => page_request.start_session(&dashboard, &token, "/"),
         Ok(None) => {
-            let say = |text: &str| arrival.tongue.say(text);
+            let say = |text: &str| page_request.locale.say(text);
             let content = html! {
                 h1 { (say("This sign-in link cannot be used")) }
                 p { (say("A sign-in link holds until the server that printed it stops. Open its newest one.")) }
                 p { a href="/sign-in" { (say("Sign in")) } }
             };
-            arrival.alone(404, &content)
+            page_request.signed_out_page(404, &content)
         }
-        Err(error) => arrival.refusal(&error),
+        Err(error) => page_request.refusal(&error),
     }
 }
 
 /// `POST /sign-in`
 pub(super) async fn sign_in(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
-    let mut arrival = match Arrival::read(&dashboard, request).await {
-        Ok(arrival) => arrival,
+    let mut page_request = match PageRequest::read(&dashboard, request).await {
+        Ok(page_request) => page_request,
         Err(refused) => return *refused,
     };
-    if let Err(refused) = arrival.read_form().await {
+    if let Err(refused) = page_request.read_form().await {
         return *refused;
     }
-    let email = arrival.field("email").to_owned();
-    let (password, code) = (arrival.field("password"), arrival.field("code"));
-    let typed = Typed { email: &email, password, code, device: &arrival.device };
-    match dashboard.api.sign_in(&arrival.door, typed).await {
-        Ok(SignedIn::Opened(opened)) => enter(&dashboard, &arrival, &opened).await,
-        Ok(SignedIn::Choice(offers)) => arrival.alone(200, &choice(&arrival, &offers)),
-        Err(SignInRefused::Refused(error)) if !arrival.is_browser() => arrival.refusal(&error),
+    let email = page_request.field("email").to_owned();
+    let (password, code) = (page_request.field("password"), page_request.field("code"));
+    let typed = SignInForm { email: &email, password, code, device: &page_request.device };
+    match dashboard.api.sign_in(&page_request.request_context, typed).await {
+        Ok(SignedIn::Opened(opened)) => enter(&dashboard, &page_request, &opened).await,
+        Ok(SignedIn::Choice(offers)) => page_request.signed_out_page(200, &choice(&page_request, &offers)),
+        Err(SignInRefused::Refused(error)) if !page_request.is_browser() => page_request.refusal(&error),
         Err(SignInRefused::Refused(error)) => {
-            let told = error.detail(arrival.tongue.0);
-            let mut response = arrival.alone(error.status(), &form(&dashboard, &arrival, &email, Some(&told)));
+            let told = error.detail(page_request.locale.0);
+            let mut response =
+                page_request.signed_out_page(error.status(), &form(&dashboard, &page_request, &email, Some(&told)));
             error.add_headers(response.headers_mut());
             response
         }
         Err(SignInRefused::Wrong | SignInRefused::Password(..)) => {
-            let told = arrival.tongue.say("The e-mail address, the password or the code is wrong.");
-            arrival.alone(401, &form(&dashboard, &arrival, &email, Some(&told)))
+            let told = page_request.locale.say("The e-mail address, the password or the code is wrong.");
+            page_request.signed_out_page(401, &form(&dashboard, &page_request, &email, Some(&told)))
         }
     }
 }
 
 /// Goes on with the session that was opened.
-async fn enter(dashboard: &Dashboard, arrival: &Arrival, opened: &Opened) -> Response<Body> {
+async fn enter(dashboard: &Dashboard, page_request: &PageRequest, opened: &Opened) -> Response<Body> {
     // Who signs in anew has done with the session before.
-    if let Some(before) = &arrival.visitor
+    if let Some(before) = &page_request.session
         && let Err(error) = dashboard.api.sign_out(before).await
     {
-        return arrival.refusal(&error);
+        return page_request.refusal(&error);
     }
-    let next = next_of(arrival.field("next")).unwrap_or("/");
-    arrival.welcome_with_device(dashboard, opened, first_page(opened, next))
+    let next = next_of(page_request.field("next")).unwrap_or("/");
+    page_request.start_session_on_device(dashboard, opened, first_page(opened, next))
 }
 
-/// Which of several accounts somebody opens whose password opens them all.
-fn choice(arrival: &Arrival, offers: &[Offer]) -> Markup {
-    let say = |text: &str| arrival.tongue.say(text);
-    let next = next_of(arrival.field("next")).unwrap_or("");
+/// The choice among several accounts that the password is right for.
+fn choice(page_request: &PageRequest, offers: &[Offer]) -> Markup {
+    let say = |text: &str| page_request.locale.say(text);
+    let next = next_of(page_request.field("next")).unwrap_or("");
     html! {
         h1 { (say("Choose an account")) }
         p { (say("Your address and password open each of these. Choose within five minutes; to use another one later, sign in again.")) }
@@ -121,47 +123,51 @@ fn role_name(say: &impl Fn(&str) -> String, role: &str) -> String {
 
 /// `POST /sign-in/choose`
 pub(super) async fn choose(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
-    let mut arrival = match Arrival::read(&dashboard, request).await {
-        Ok(arrival) => arrival,
+    let mut page_request = match PageRequest::read(&dashboard, request).await {
+        Ok(page_request) => page_request,
         Err(refused) => return *refused,
     };
-    if let Err(refused) = arrival.read_form().await {
+    if let Err(refused) = page_request.read_form().await {
         return *refused;
     }
     let offers: Vec<&str> =
-        arrival.form.iter().filter(|(name, _)| name == "offer").map(|(_, token)| token.as_str()).collect();
-    match dashboard.api.choose(&arrival.door, arrival.field("token"), &offers, &arrival.device).await {
+        page_request.form.iter().filter(|(name, _)| name == "offer").map(|(_, token)| token.as_str()).collect();
+    match dashboard
+        .api
+        .choose(&page_request.request_context, page_request.field("token"), &offers, &page_request.device)
+        .await
+    {
         Ok(opened) => {
-            let home = match dashboard.api.visitor(&opened.token, false).await {
-                Ok(visitor) => visitor.as_ref().map(home_of).unwrap_or_default(),
-                Err(error) => return arrival.refusal(&error),
+            let home = match dashboard.api.session(&opened.token, false).await {
+                Ok(session) => session.as_ref().map(home_of).unwrap_or_default(),
+                Err(error) => return page_request.refusal(&error),
             };
             // Where they wanted to go may be in another of their accounts.
-            arrival.form.retain(|(name, next)| name != "next" || is_within(next, &home));
-            enter(&dashboard, &arrival, &opened).await
+            page_request.form.retain(|(name, next)| name != "next" || is_within(next, &home));
+            enter(&dashboard, &page_request, &opened).await
         }
-        Err(SignInRefused::Refused(error)) => arrival.refusal(&error),
+        Err(SignInRefused::Refused(error)) => page_request.refusal(&error),
         Err(SignInRefused::Wrong | SignInRefused::Password(..)) => {
-            let told = arrival.tongue.say("The five minutes for the choice are over. Sign in again.");
-            arrival.alone(401, &form(&dashboard, &arrival, "", Some(&told)))
+            let told = page_request.locale.say("The five minutes for the choice are over. Sign in again.");
+            page_request.signed_out_page(401, &form(&dashboard, &page_request, "", Some(&told)))
         }
     }
 }
 
-/// Whether a page is one of an account's, or of nobody's in particular.
+/// Whether a page belongs to this account, or to none.
 fn is_within(page: &str, home: &str) -> bool {
     !["/accounts/", "/operator"].iter().any(|start| page.starts_with(start)) || page.starts_with(home)
 }
 
-/// Where somebody goes who has signed in: what they have to be told comes first.
+/// The page after a sign-in: a notice that the user must read comes first.
 fn first_page<'a>(opened: &Opened, next: &'a str) -> &'a str {
     if opened.has_news { "/me" } else { next }
 }
 
-fn form(dashboard: &Dashboard, arrival: &Arrival, email: &str, told: Option<&str>) -> Markup {
-    let say = |text: &str| arrival.tongue.say(text);
-    let asked = arrival.query.iter().rev().find(|(name, _)| name == "next").map_or("", |(_, next)| next);
-    let next = next_of(if asked.is_empty() { arrival.field("next") } else { asked }).unwrap_or("");
+fn form(dashboard: &Dashboard, page_request: &PageRequest, email: &str, told: Option<&str>) -> Markup {
+    let say = |text: &str| page_request.locale.say(text);
+    let asked = page_request.query.iter().rev().find(|(name, _)| name == "next").map_or("", |(_, next)| next);
+    let next = next_of(if asked.is_empty() { page_request.field("next") } else { asked }).unwrap_or("");
     html! {
         h1 { (say("Sign in")) }
         @if let Some(told) = told { (parts::notice(Kind::Bad, html! { (told) })) }
@@ -176,7 +182,7 @@ fn form(dashboard: &Dashboard, arrival: &Arrival, email: &str, told: Option<&str
             (parts::submit(&say("Sign in"), "primary"))
         }
         p.quiet { (say("Forgotten your password? An owner of your account can make you a new invitation link.")) }
-        @if dashboard.api.welcomes() {
+        @if dashboard.api.has_sign_in_link() {
             p { (say("This server runs for trying it: the sign-in link that it has printed needs no password.")) }
         }
     }
@@ -184,54 +190,58 @@ fn form(dashboard: &Dashboard, arrival: &Arrival, email: &str, told: Option<&str
 
 /// `GET /join/{invitation}`
 pub(super) async fn invited(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
-    let arrival = match Arrival::read(&dashboard, request).await {
-        Ok(arrival) => arrival,
+    let page_request = match PageRequest::read(&dashboard, request).await {
+        Ok(page_request) => page_request,
         Err(refused) => return *refused,
     };
-    joining(&dashboard, &arrival, None).await
+    joining(&dashboard, &page_request, None).await
 }
 
 /// `POST /join/{invitation}`
 pub(super) async fn join(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
-    let mut arrival = match Arrival::read(&dashboard, request).await {
-        Ok(arrival) => arrival,
+    let mut page_request = match PageRequest::read(&dashboard, request).await {
+        Ok(page_request) => page_request,
         Err(refused) => return *refused,
     };
-    if let Err(refused) = arrival.read_form().await {
+    if let Err(refused) = page_request.read_form().await {
         return *refused;
     }
-    let say = |text: &str| arrival.tongue.say(text);
-    if arrival.field("password") != arrival.field("again") {
+    let say = |text: &str| page_request.locale.say(text);
+    if page_request.field("password") != page_request.field("again") {
         let told = say("The two passwords differ.");
-        return joining(&dashboard, &arrival, Some(&told)).await;
+        return joining(&dashboard, &page_request, Some(&told)).await;
     }
-    let (password, code) = (arrival.field("password"), arrival.field("code"));
-    match dashboard.api.join(&arrival.door, invitation(&arrival), password, (code, &arrival.device)).await {
-        Ok(opened) => arrival.welcome_with_device(&dashboard, &opened, first_page(&opened, "/")),
+    let (password, code) = (page_request.field("password"), page_request.field("code"));
+    match dashboard
+        .api
+        .join(&page_request.request_context, invitation(&page_request), password, (code, &page_request.device))
+        .await
+    {
+        Ok(opened) => page_request.start_session_on_device(&dashboard, &opened, first_page(&opened, "/")),
         Err(SignInRefused::Password(least, most)) => {
-            let told = password_rule(&arrival, least, most);
-            joining(&dashboard, &arrival, Some(&told)).await
+            let told = password_rule(&page_request, least, most);
+            joining(&dashboard, &page_request, Some(&told)).await
         }
         Err(SignInRefused::Wrong) => {
             let told = say("The code of your authenticator app is wrong. Nothing was changed.");
-            joining(&dashboard, &arrival, Some(&told)).await
+            joining(&dashboard, &page_request, Some(&told)).await
         }
-        Err(SignInRefused::Refused(error)) => arrival.refusal(&error),
+        Err(SignInRefused::Refused(error)) => page_request.refusal(&error),
     }
 }
 
-fn password_rule(arrival: &Arrival, least: usize, most: usize) -> String {
-    let text = arrival.tongue.say("A password has {least} to {most} characters.");
+fn password_rule(page_request: &PageRequest, least: usize, most: usize) -> String {
+    let text = page_request.locale.say("A password has {least} to {most} characters.");
     text.replace("{least}", &least.to_string()).replace("{most}", &most.to_string())
 }
 
-fn invitation(arrival: &Arrival) -> &str {
-    arrival.params.iter().find(|(name, _)| name == "invitation").map_or("", |(_, value)| value)
+fn invitation(page_request: &PageRequest) -> &str {
+    page_request.params.iter().find(|(name, _)| name == "invitation").map_or("", |(_, value)| value)
 }
 
-async fn joining(dashboard: &Dashboard, arrival: &Arrival, told: Option<&str>) -> Response<Body> {
-    let say = |text: &str| arrival.tongue.say(text);
-    let Invited { email, two_factor } = match dashboard.api.invited(invitation(arrival)).await {
+async fn joining(dashboard: &Dashboard, page_request: &PageRequest, told: Option<&str>) -> Response<Body> {
+    let say = |text: &str| page_request.locale.say(text);
+    let Invited { email, two_factor } = match dashboard.api.invited(invitation(page_request)).await {
         Ok(Some(invited)) => invited,
         Ok(None) => {
             let content = html! {
@@ -239,14 +249,14 @@ async fn joining(dashboard: &Dashboard, arrival: &Arrival, told: Option<&str>) -
                 p { (say("It was used already, a newer one was made, or its seven days are over. Ask for a new one.")) }
                 p { a href="/sign-in" { (say("Sign in")) } }
             };
-            return arrival.alone(404, &content);
+            return page_request.signed_out_page(404, &content);
         }
-        Err(error) => return arrival.refusal(&error),
+        Err(error) => return page_request.refusal(&error),
     };
     let content = html! {
         h1 { (say("Choose your password")) }
         @if let Some(told) = told { (parts::notice(Kind::Bad, html! { (told) })) }
-        form method="post" action=(arrival.address) data-submit-once {
+        form method="post" action=(page_request.address) data-submit-once {
             p { strong { (email) } }
             input type="hidden" name="email" value=(email) autocomplete="username";
             (parts::input(&Input { name: "password", label: &say("New password"), kind: "password", required: true,
@@ -262,5 +272,5 @@ async fn joining(dashboard: &Dashboard, arrival: &Arrival, told: Option<&str>) -
             (parts::submit(&say("Set the password and sign in"), "primary"))
         }
     };
-    arrival.alone(if told.is_some() { 422 } else { 200 }, &content)
+    page_request.signed_out_page(if told.is_some() { 422 } else { 200 }, &content)
 }

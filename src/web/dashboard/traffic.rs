@@ -1,38 +1,38 @@
-//! What went out lately: attempts over time, how fast they were answered, and the newest deliveries. The overview shows it
-//! of an account, an endpoint's page of the endpoint.
+//! Recent traffic: attempts over time, latencies, and the newest deliveries. The overview shows that of an account, the
+//! page of an endpoint that of the endpoint.
 
 use maud::{Markup, html};
 
 use super::chart;
 use super::deliveries::answer;
+use super::page_context::{Doc, Failure, Item, PageContext};
 use super::parts::{millis, status, time, until};
-use super::visit::{Doc, Failure, Item, Visit};
 
 /// How far back the charts can reach.
 const PERIODS: [&str; 3] = ["1h", "24h", "7d"];
 
 /// The period that is asked for.
-pub fn period(v: &Visit) -> &'static str {
-    PERIODS.into_iter().find(|known| *known == v.asked("period")).unwrap_or("24h")
+pub fn period(cx: &PageContext) -> &'static str {
+    PERIODS.into_iter().find(|known| *known == cx.asked("period")).unwrap_or("24h")
 }
 
 /// The attempts of that period: of an endpoint, or of all.
-pub async fn statistics(v: &Visit, endpoint: Option<&str>) -> Result<Doc, Failure> {
-    let mut query = vec![("period", period(v))];
+pub async fn statistics(cx: &PageContext, endpoint: Option<&str>) -> Result<Doc, Failure> {
+    let mut query = vec![("period", period(cx))];
     query.extend(endpoint.map(|id| ("endpoint_id", id)));
-    v.get("/v1/webhooks/statistics", &query).await
+    cx.get("/v1/webhooks/statistics", &query).await
 }
 
 /// The ways to the other periods. `path` is the page's own address.
-pub fn switch(v: &Visit, path: &str) -> Markup {
-    let asked = period(v);
-    html! { nav.segments aria-label=(v.say("Period")) {
+pub fn switch(cx: &PageContext, path: &str) -> Markup {
+    let asked = period(cx);
+    html! { nav.segments aria-label=(cx.say("Period")) {
         @for name in PERIODS {
             a href={ (path) "?period=" (name) } aria-current=[(name == asked).then_some("true")] {
                 @match name {
-                    "1h" => (v.say("1 hour")),
-                    "24h" => (v.say("24 hours")),
-                    _ => (v.say("7 days")),
+                    "1h" => (cx.say("1 hour")),
+                    "24h" => (cx.say("24 hours")),
+                    _ => (cx.say("7 days")),
                 }
             }
         }
@@ -40,40 +40,40 @@ pub fn switch(v: &Visit, path: &str) -> Markup {
 }
 
 /// The period's charts, each in a panel.
-pub fn charts(v: &Visit, statistics: Item<'_>) -> Markup {
+pub fn charts(cx: &PageContext, statistics: Item<'_>) -> Markup {
     html! {
         section.panel aria-labelledby="attempts" {
-            h2 #attempts { (v.say("Attempts")) }
-            (chart::outcomes(v, statistics))
+            h2 #attempts { (cx.say("Attempts")) }
+            (chart::outcomes(cx, statistics))
         }
         section.panel aria-labelledby="response-times" {
-            h2 #response-times { (v.say("Response times")) }
-            (chart::latency(v, statistics))
+            h2 #response-times { (cx.say("Response times")) }
+            (chart::latency(cx, statistics))
         }
     }
 }
 
 /// An endpoint's newest deliveries, with what went wrong and when it is tried again.
-pub fn latest(v: &Visit, deliveries: &[Item<'_>], is_active: bool) -> Markup {
-    let columns = [v.say("Event type"), v.say("Status"), v.say("HTTP status"), v.say("Took"), v.say("Created")];
+pub fn latest(cx: &PageContext, deliveries: &[Item<'_>], is_active: bool) -> Markup {
+    let columns = [cx.say("Event type"), cx.say("Status"), cx.say("HTTP status"), cx.say("Took"), cx.say("Created")];
     html! { div.scroll { table.list {
         thead { tr { @for (at, name) in columns.iter().enumerate() { th.num[at == 3] scope="col" { (name) } } } }
         tbody { @for delivery in deliveries { tr {
             td.main data-label=(columns[0]) {
-                a href=(v.link(&format!("/deliveries/{}", delivery.id()))) { (delivery.text("event_type")) }
+                a href=(cx.link(&format!("/deliveries/{}", delivery.id()))) { (delivery.text("event_type")) }
                 @if !delivery.text("error_message").is_empty() { small { (delivery.text("error_message")) } }
             }
             td data-label=(columns[1]) { span {
-                (status(v, delivery.text("status")))
+                (status(cx, delivery.text("status")))
                 @if !is_active && matches!(delivery.text("status"), "pending" | "retrying") {
-                    " " small.muted { (v.say("held until the endpoint is active")) }
+                    " " small.muted { (cx.say("held until the endpoint is active")) }
                 } @else if !delivery.text("next_retry_at").is_empty() {
-                    " " small.muted { (v.say("next attempt")) " " (until(v, delivery.text("next_retry_at"))) }
+                    " " small.muted { (cx.say("next attempt")) " " (until(cx, delivery.text("next_retry_at"))) }
                 }
             } }
-            td data-label=(columns[2]) { (answer(v, *delivery)) }
-            td.num data-label=(columns[3]) { (millis(v, delivery.number("response_time_ms"))) }
-            td.nowrap data-label=(columns[4]) { (time(v, delivery.text("created_at"))) }
+            td data-label=(columns[2]) { (answer(cx, *delivery)) }
+            td.num data-label=(columns[3]) { (millis(cx, delivery.number("response_time_ms"))) }
+            td.nowrap data-label=(columns[4]) { (time(cx, delivery.text("created_at"))) }
         } } }
     } } }
 }
@@ -88,9 +88,9 @@ pub struct LastFailure {
 }
 
 /// What went wrong last at an endpoint. A page can do without it.
-pub async fn last_failure(v: &Visit, endpoint: &str) -> LastFailure {
+pub async fn last_failure(cx: &PageContext, endpoint: &str) -> LastFailure {
     let query = [("endpoint_id", endpoint), ("status", "failed,retrying"), ("per_page", "1")];
-    let Ok(found) = v.get("/v1/webhooks/deliveries", &query).await else { return LastFailure::default() };
+    let Ok(found) = cx.get("/v1/webhooks/deliveries", &query).await else { return LastFailure::default() };
     let newest = found.items().first().map(|delivery| LastFailure {
         error: delivery.text("error_message").to_owned(),
         gone: delivery.number("response_status") == Some(410),

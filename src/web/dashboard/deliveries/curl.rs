@@ -25,8 +25,8 @@ fn header(name: &str, value: &str) -> String {
     if value.trim().is_empty() { format!("{name};") } else { format!("{name}: {value}") }
 }
 
-/// Text in single quotes, within which a shell reads nothing but the end. Control characters, which no URL and no header
-/// has, are left out.
+/// Text in single quotes, within which a shell reads nothing but the end. Control characters, which no URL and no
+/// header has, are left out.
 fn quoted(text: &str) -> String {
     let text: String = text.chars().filter(|c| !dangerous(*c)).collect();
     format!("'{}'", text.replace('\'', r"'\''"))

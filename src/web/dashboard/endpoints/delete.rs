@@ -1,45 +1,45 @@
-//! The end of an endpoint.
+//! Deleting an endpoint.
 
 use maud::html;
 use serde_json::Value;
 
-use super::{address, resource, trail};
+use super::paths::{address, resource, trail};
+use crate::web::dashboard::page_context::{Failure, Item, Page, PageContext};
 use crate::web::dashboard::parts::{Confirm, confirm};
-use crate::web::dashboard::visit::{Failure, Item, Page, Visit};
 
 /// `/endpoints/{id}/delete`
-pub async fn delete_ask(v: Visit) -> Result<Page, Failure> {
-    let doc = v.get(&resource(&v, ""), &[]).await?;
-    Ok(asked(&v, doc.item(), false))
+pub async fn delete_ask(cx: PageContext) -> Result<Page, Failure> {
+    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    Ok(asked(&cx, doc.item(), false))
 }
 
 /// The same, when it was confirmed.
-pub async fn delete(v: Visit) -> Result<Page, Failure> {
-    let doc = v.get(&resource(&v, ""), &[]).await?;
-    if v.field("confirm").trim() != doc.item().text("url") {
-        return Ok(asked(&v, doc.item(), true).with_status(422));
+pub async fn delete(cx: PageContext) -> Result<Page, Failure> {
+    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    if cx.field("confirm").trim() != doc.item().text("url") {
+        return Ok(asked(&cx, doc.item(), true).with_status(422));
     }
-    v.send("DELETE", &resource(&v, ""), Value::Null).await?;
-    Ok(Page::Redirect(v.link("/endpoints?done=deleted")))
+    cx.send("DELETE", &resource(&cx, ""), Value::Null).await?;
+    Ok(Page::Redirect(cx.link("/endpoints?done=deleted")))
 }
 
-fn asked(v: &Visit, endpoint: Item<'_>, mistyped: bool) -> Page {
-    let question = v.say("Delete this endpoint?");
+fn asked(cx: &PageContext, endpoint: Item<'_>, mistyped: bool) -> Page {
+    let question = cx.say("Delete this endpoint?");
     let happens = [
-        v.say("Nothing is sent to it any more, from this moment on."),
-        v.say("Its deliveries and the count of what it missed go with it. Its secret is forgotten."),
-        v.say("This cannot be undone. To stop deliveries for a while, pause the endpoint instead."),
+        cx.say("Nothing is sent to it any more, from this moment on."),
+        cx.say("Its deliveries and the count of what it missed go with it. Its secret is forgotten."),
+        cx.say("This cannot be undone. To stop deliveries for a while, pause the endpoint instead."),
     ];
     let content = html! {
-        (trail(v, endpoint))
-        (confirm(v, &Confirm {
+        (trail(cx, endpoint))
+        (confirm(cx, &Confirm {
             question: &question,
             happens: &happens,
             type_this: Some(endpoint.text("url")),
             mistyped,
-            action: &address(v, "/delete"),
-            label: &v.say("Delete the endpoint"),
-            cancel: &address(v, ""),
+            action: &address(cx, "/delete"),
+            label: &cx.say("Delete the endpoint"),
+            cancel: &address(cx, ""),
             ..Confirm::default()
         }))
     };

@@ -3,53 +3,53 @@
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::{address, ending, resource, trail};
+use super::paths::{address, ending, resource, trail};
 use crate::api::{RegenerateSecret, RequestBody as _};
-use crate::web::dashboard::asking::{mendable, status_of};
+use crate::web::dashboard::form_errors::{mendable, status_of};
+use crate::web::dashboard::page_context::{Failure, Item, Page, PageContext};
 use crate::web::dashboard::parts::{self, Confirm, Input, Kind, button, confirm, crumbs, head, notice, post, select};
-use crate::web::dashboard::visit::{Failure, Item, Page, Visit};
 
 /// `/endpoints/{id}/rotate`
-pub async fn rotate_ask(v: Visit) -> Result<Page, Failure> {
-    let doc = v.get(&resource(&v, ""), &[]).await?;
-    Ok(asked(&v, doc.item(), "0", None))
+pub async fn rotate_ask(cx: PageContext) -> Result<Page, Failure> {
+    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    Ok(asked(&cx, doc.item(), "0", None))
 }
 
-fn asked(v: &Visit, endpoint: Item<'_>, overlap: &str, failure: Option<&Failure>) -> Page {
-    let question = v.say("Rotate the signing secret?");
+fn asked(cx: &PageContext, endpoint: Item<'_>, overlap: &str, failure: Option<&Failure>) -> Page {
+    let question = cx.say("Rotate the signing secret?");
     let happens = [
-        v.say("A new secret is made and shown once, on the next page."),
-        v.say("Without an overlap the old secret is dead at once. Until your receiver has the new one it rejects genuine deliveries; they fail and are retried on schedule."),
-        v.say("With an overlap the old secret keeps signing beside the new one: webhook-signature and X-Webhook-Signature-Timestamped carry a signature by each. A receiver that accepts any of them notices nothing."),
-        v.say("X-Webhook-Signature has room for one signature only. It is the new secret's at once, with an overlap too."),
+        cx.say("A new secret is made and shown once, on the next page."),
+        cx.say("Without an overlap the old secret is dead at once. Until your receiver has the new one it rejects genuine deliveries; they fail and are retried on schedule."),
+        cx.say("With an overlap the old secret keeps signing beside the new one: webhook-signature and X-Webhook-Signature-Timestamped carry a signature by each. A receiver that accepts any of them notices nothing."),
+        cx.say("X-Webhook-Signature has room for one signature only. It is the new secret's at once, with an overlap too."),
     ];
     let fields = html! {
         (select(
             &Input {
                 name: "overlap_seconds",
-                label: &v.say("How long the old secret keeps signing"),
-                hint: &v.say("If the secret has leaked, choose no overlap. Otherwise choose more time than your next deployment takes."),
+                label: &cx.say("How long the old secret keeps signing"),
+                hint: &cx.say("If the secret has leaked, choose no overlap. Otherwise choose more time than your next deployment takes."),
                 value: overlap,
                 error: failure.and_then(|failure| failure.of("overlap_seconds")),
                 ..Input::default()
             },
             &[
-                ("0", &v.say("No overlap: it stops at once")),
-                ("3600", &v.say("1 hour")),
-                ("86400", &v.say("24 hours")),
-                ("604800", &v.say("7 days")),
+                ("0", &cx.say("No overlap: it stops at once")),
+                ("3600", &cx.say("1 hour")),
+                ("86400", &cx.say("24 hours")),
+                ("604800", &cx.say("7 days")),
             ],
         ))
-        p { a href="/docs/guides/rotate-a-secret" { (v.say("Rotate a secret")) } }
+        p { a href="/docs/guides/rotate-a-secret" { (cx.say("Rotate a secret")) } }
     };
     let content = html! {
-        (trail(v, endpoint))
-        (confirm(v, &Confirm {
+        (trail(cx, endpoint))
+        (confirm(cx, &Confirm {
             question: &question,
             happens: &happens,
-            action: &address(v, "/rotate"),
-            label: &v.say("Rotate secret"),
-            cancel: &address(v, ""),
+            action: &address(cx, "/rotate"),
+            label: &cx.say("Rotate secret"),
+            cancel: &address(cx, ""),
             failure,
             fields: Some(&fields),
             ..Confirm::default()
@@ -59,104 +59,104 @@ fn asked(v: &Visit, endpoint: Item<'_>, overlap: &str, failure: Option<&Failure>
 }
 
 /// The same, when it was confirmed.
-pub async fn rotate(v: Visit) -> Result<Page, Failure> {
-    let typed = v.field("overlap_seconds").trim();
+pub async fn rotate(cx: PageContext) -> Result<Page, Failure> {
+    let typed = cx.field("overlap_seconds").trim();
     // What is no number is refused by the API: no rotation may be sharper than was asked for.
     let overlap = typed.parse::<u64>().map_or_else(|_| Value::from(typed), Value::from);
-    let path = resource(&v, "/regenerate-secret");
-    match v.send("POST", &path, json!({ "overlap_seconds": overlap })).await {
-        Ok(rotated) => Ok(rotated_page(&v, rotated.item(), typed)),
+    let path = resource(&cx, "/regenerate-secret");
+    match cx.send("POST", &path, json!({ "overlap_seconds": overlap })).await {
+        Ok(rotated) => Ok(rotated_page(&cx, rotated.item(), typed)),
         Err(failure) => {
             let failure = mendable(failure, RegenerateSecret::NAMES)?;
-            let doc = v.get(&resource(&v, ""), &[]).await?;
-            Ok(asked(&v, doc.item(), typed, Some(&failure)).with_status(status_of(&failure)))
+            let doc = cx.get(&resource(&cx, ""), &[]).await?;
+            Ok(asked(&cx, doc.item(), typed, Some(&failure)).with_status(status_of(&failure)))
         }
     }
 }
 
-fn rotated_page(v: &Visit, endpoint: Item<'_>, overlap: &str) -> Page {
-    let title = v.say("The secret is rotated");
+fn rotated_page(cx: &PageContext, endpoint: Item<'_>, overlap: &str) -> Page {
+    let title = cx.say("The secret is rotated");
     let old = match overlap {
-        "0" => v.say("The old secret no longer works: no attempt is signed with it any more. Until your receiver has the new one it rejects deliveries, and they are retried."),
-        "3600" => v.say("The old secret keeps signing beside the new one for 1 hour. Give your receiver the new one before it ends."),
-        "86400" => v.say("The old secret keeps signing beside the new one for 24 hours. Give your receiver the new one before it ends."),
-        _ => v.say("The old secret keeps signing beside the new one until the overlap ends. Give your receiver the new one before that."),
+        "0" => cx.say("The old secret no longer works: no attempt is signed with it any more. Until your receiver has the new one it rejects deliveries, and they are retried."),
+        "3600" => cx.say("The old secret keeps signing beside the new one for 1 hour. Give your receiver the new one before it ends."),
+        "86400" => cx.say("The old secret keeps signing beside the new one for 24 hours. Give your receiver the new one before it ends."),
+        _ => cx.say("The old secret keeps signing beside the new one until the overlap ends. Give your receiver the new one before that."),
     };
     let next = html! {
         li {
-            h3 { (v.say("Give it to your receiver")) }
+            h3 { (cx.say("Give it to your receiver")) }
             p { (old) }
-            p { a href="/docs/guides/rotate-a-secret" { (v.say("Rotate a secret")) } }
+            p { a href="/docs/guides/rotate-a-secret" { (cx.say("Rotate a secret")) } }
         }
-        (send_a_test(v, endpoint))
+        (send_a_test(cx, endpoint))
     };
     let content = html! {
-        (trail(v, endpoint))
+        (trail(cx, endpoint))
         (head(&title, Some(endpoint.text("url")), html! {}))
-        (once(v, endpoint, &v.say("New signing secret")))
-        (what_next(v, endpoint, &next))
+        (once(cx, endpoint, &cx.say("New signing secret")))
+        (what_next(cx, endpoint, &next))
     };
     Page::new(title, "endpoints", content)
 }
 
 /// The page after an endpoint was created.
-pub fn created(v: &Visit, endpoint: Item<'_>) -> Page {
-    let title = v.say("The endpoint is created");
+pub fn created(cx: &PageContext, endpoint: Item<'_>) -> Page {
+    let title = cx.say("The endpoint is created");
     let next = html! {
         li {
-            h3 { (v.say("Give the secret to your receiver")) }
-            p { (v.say("Keep it with its other secrets, not in its code. Whoever has it can sign requests that your receiver believes.")) }
+            h3 { (cx.say("Give the secret to your receiver")) }
+            p { (cx.say("Keep it with its other secrets, not in its code. Whoever has it can sign requests that your receiver believes.")) }
         }
         li {
-            h3 { (v.say("Verify each request with it")) }
-            p { (v.say("A few lines of code, ready to copy in several languages.")) }
-            p { a href="/docs/guides/receive-and-verify" { (v.say("Receive and verify")) } }
+            h3 { (cx.say("Verify each request with it")) }
+            p { (cx.say("A few lines of code, ready to copy in several languages.")) }
+            p { a href="/docs/guides/receive-and-verify" { (cx.say("Receive and verify")) } }
         }
-        (send_a_test(v, endpoint))
+        (send_a_test(cx, endpoint))
     };
     let content = html! {
-        (crumbs(v, &[(&v.say("Endpoints"), &v.link("/endpoints"))]))
+        (crumbs(cx, &[(&cx.say("Endpoints"), &cx.link("/endpoints"))]))
         (head(&title, Some(endpoint.text("url")), html! {}))
-        (once(v, endpoint, &v.say("Signing secret")))
-        (what_next(v, endpoint, &next))
+        (once(cx, endpoint, &cx.say("Signing secret")))
+        (what_next(cx, endpoint, &next))
     };
     Page::new(title, "endpoints", content)
 }
 
 /// The secret where the API shows it; where the form was sent twice it does not.
-fn once(v: &Visit, endpoint: Item<'_>, label: &str) -> Markup {
+fn once(cx: &PageContext, endpoint: Item<'_>, label: &str) -> Markup {
     let secret = endpoint.text("secret");
     if !secret.is_empty() {
-        return parts::secret(v, label, secret);
+        return parts::secret(cx, label, secret);
     }
     let content = html! {
-        p { strong { (v.say("The secret was shown already.")) } }
-        p { (v.fill("This form was sent before, and a secret is shown only once. All that is left to show is how it ends: {ending}.", &[("ending", &ending(endpoint))])) }
-        p { (v.say("If nobody copied it, rotate it to get another one.")) }
-        p { (button(&page_of(v, endpoint, "/rotate"), &v.say("Rotate secret"), "")) }
+        p { strong { (cx.say("The secret was shown already.")) } }
+        p { (cx.fill("This form was sent before, and a secret is shown only once. All that is left to show is how it ends: {ending}.", &[("ending", &ending(endpoint))])) }
+        p { (cx.say("If nobody copied it, rotate it to get another one.")) }
+        p { (button(&page_of(cx, endpoint, "/rotate"), &cx.say("Rotate secret"), "")) }
     };
     notice(Kind::Warn, content)
 }
 
-fn what_next(v: &Visit, endpoint: Item<'_>, steps: &Markup) -> Markup {
+fn what_next(cx: &PageContext, endpoint: Item<'_>, steps: &Markup) -> Markup {
     html! {
         section.panel aria-labelledby="next" {
-            h2 #next { (v.say("What to do next")) }
+            h2 #next { (cx.say("What to do next")) }
             ol.timeline { (steps) }
         }
-        p { (button(&page_of(v, endpoint, ""), &v.say("To the endpoint"), "")) }
+        p { (button(&page_of(cx, endpoint, ""), &cx.say("To the endpoint"), "")) }
     }
 }
 
-fn send_a_test(v: &Visit, endpoint: Item<'_>) -> Markup {
-    html! { @if v.may("webhooks:update") { li {
-        h3 { (v.say("Send a test")) }
-        p { (v.say("It goes out now, signed like every delivery, and you see what the receiver answers.")) }
-        (post(v, &page_of(v, endpoint, "/test"), &v.say("Send a test"), ""))
+fn send_a_test(cx: &PageContext, endpoint: Item<'_>) -> Markup {
+    html! { @if cx.may("webhooks:update") { li {
+        h3 { (cx.say("Send a test")) }
+        p { (cx.say("It goes out now, signed like every delivery, and you see what the receiver answers.")) }
+        (post(cx, &page_of(cx, endpoint, "/test"), &cx.say("Send a test"), ""))
     } } }
 }
 
 /// The endpoint may be new: the path of this page does not have its id.
-fn page_of(v: &Visit, endpoint: Item<'_>, rest: &str) -> String {
-    v.link(&format!("/endpoints/{}{rest}", endpoint.id()))
+fn page_of(cx: &PageContext, endpoint: Item<'_>, rest: &str) -> String {
+    cx.link(&format!("/endpoints/{}{rest}", endpoint.id()))
 }

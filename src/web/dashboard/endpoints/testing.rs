@@ -3,74 +3,74 @@
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{address, ending, resource, trail};
-use crate::web::dashboard::asking::{mendable, status_of};
+use super::paths::{address, ending, resource, trail};
+use crate::web::dashboard::form_errors::{mendable, status_of};
+use crate::web::dashboard::json_fields::laid_out;
+use crate::web::dashboard::page_context::{Failure, Item, Page, PageContext};
 use crate::web::dashboard::parts::{
     Kind, button, code, copyable, facts, faults, head, http_status, millis, none, notice, post, time,
 };
-use crate::web::dashboard::visit::{Failure, Item, Page, Visit};
-use crate::web::dashboard::written::laid_out;
 
 /// `/endpoints/{id}/test`
-pub async fn test(v: Visit) -> Result<Page, Failure> {
-    let doc = v.get(&resource(&v, ""), &[]).await?;
+pub async fn test(cx: PageContext) -> Result<Page, Failure> {
+    let doc = cx.get(&resource(&cx, ""), &[]).await?;
     let endpoint = doc.item();
-    let result = match v.send("POST", &resource(&v, "/test"), Value::Null).await {
+    let result = match cx.send("POST", &resource(&cx, "/test"), Value::Null).await {
         Ok(result) => result,
-        Err(failure) => return Ok(not_sent(&v, endpoint, &mendable(failure, &[])?)),
+        Err(failure) => return Ok(not_sent(&cx, endpoint, &mendable(failure, &[])?)),
     };
     // The page can do without it: the outcome is known.
     let path = format!("/v1/webhooks/deliveries/{}", result.item().id());
-    let delivery = v.get(&path, &[]).await.ok();
-    let title = v.say("Test");
+    let delivery = cx.get(&path, &[]).await.ok();
+    let title = cx.say("Test");
     let content = html! {
-        (trail(&v, endpoint))
-        (head(&title, Some(endpoint.text("url")), actions(&v, endpoint)))
-        (outcome(&v, endpoint, result.item()))
+        (trail(&cx, endpoint))
+        (head(&title, Some(endpoint.text("url")), actions(&cx, endpoint)))
+        (outcome(&cx, endpoint, result.item()))
         @match &delivery {
-            Some(delivery) => { (exchange(&v, endpoint, delivery.item())) }
-            None => { p.muted { (v.say("The request and the answer cannot be shown at the moment.")) } }
+            Some(delivery) => { (exchange(&cx, endpoint, delivery.item())) }
+            None => { p.muted { (cx.say("The request and the answer cannot be shown at the moment.")) } }
         }
     };
     Ok(Page::new(title, "endpoints", content))
 }
 
 /// Nothing went out: too many tests at once, or too many calls.
-fn not_sent(v: &Visit, endpoint: Item<'_>, failure: &Failure) -> Page {
-    let title = v.say("The test was not sent");
+fn not_sent(cx: &PageContext, endpoint: Item<'_>, failure: &Failure) -> Page {
+    let title = cx.say("The test was not sent");
     let content = html! {
-        (trail(v, endpoint))
-        (head(&title, Some(endpoint.text("url")), actions(v, endpoint)))
-        (faults(v, Some(failure)))
+        (trail(cx, endpoint))
+        (head(&title, Some(endpoint.text("url")), actions(cx, endpoint)))
+        (faults(cx, Some(failure)))
     };
     Page::new(title, "endpoints", content).with_status(status_of(failure))
 }
 
-fn actions(v: &Visit, endpoint: Item<'_>) -> Markup {
+fn actions(cx: &PageContext, endpoint: Item<'_>) -> Markup {
     html! {
-        (post(v, &address(v, "/test"), &v.say("Send another test"), ""))
+        (post(cx, &address(cx, "/test"), &cx.say("Send another test"), ""))
         @if endpoint.text("status") != "active" {
-            (post(v, &address(v, "/resume"), &v.say("Resume endpoint"), "primary"))
+            (post(cx, &address(cx, "/resume"), &cx.say("Resume endpoint"), "primary"))
         }
-        (button(&address(v, ""), &v.say("To the endpoint"), ""))
+        (button(&address(cx, ""), &cx.say("To the endpoint"), ""))
     }
 }
 
-fn outcome(v: &Visit, endpoint: Item<'_>, result: Item<'_>) -> Markup {
+fn outcome(cx: &PageContext, endpoint: Item<'_>, result: Item<'_>) -> Markup {
     let status = result.number("http_status").filter(|status| *status > 0);
-    let taken = millis(v, result.number("response_time_ms"));
+    let taken = millis(cx, result.number("response_time_ms"));
     if result.flag("delivered") {
         let paused = endpoint.text("status") != "active";
         return notice(
             Kind::Good,
             html! {
-                p { strong { (v.say("Delivered.")) } " "
-                    (v.fill("The receiver answered {status} in {time}.", &[("status", &status.unwrap_or(0)), ("time", &taken)])) }
+                p { strong { (cx.say("Delivered.")) } " "
+                    (cx.fill("The receiver answered {status} in {time}.", &[("status", &status.unwrap_or(0)), ("time", &taken)])) }
                 @if paused {
-                    p { (v.say("The endpoint is not active, so only tests go out. Resume it to send deliveries again.")) }
+                    p { (cx.say("The endpoint is not active, so only tests go out. Resume it to send deliveries again.")) }
                 } @else {
-                    p { (v.say("Make sure that your receiver verifies the signature; otherwise anyone can send it requests.")) " "
-                        a href="/docs/guides/receive-and-verify" { (v.say("Receive and verify")) } }
+                    p { (cx.say("Make sure that your receiver verifies the signature; otherwise anyone can send it requests.")) " "
+                        a href="/docs/guides/receive-and-verify" { (cx.say("Receive and verify")) } }
                 }
             },
         );
@@ -78,34 +78,34 @@ fn outcome(v: &Visit, endpoint: Item<'_>, result: Item<'_>) -> Markup {
     notice(
         Kind::Bad,
         html! {
-            p { strong { (v.say("Not delivered.")) } " " (v.fill("The error: {error}.", &[("error", &result.text("error"))])) }
-            (advice(v, endpoint, status))
-            p.muted { (v.say("A test is tried once and never counts as a failure of the endpoint.")) }
+            p { strong { (cx.say("Not delivered.")) } " " (cx.fill("The error: {error}.", &[("error", &result.text("error"))])) }
+            (advice(cx, endpoint, status))
+            p.muted { (cx.say("A test is tried once and never counts as a failure of the endpoint.")) }
         },
     )
 }
 
 /// What a failure most likely means.
-fn advice(v: &Visit, endpoint: Item<'_>, status: Option<i64>) -> Markup {
+fn advice(cx: &PageContext, endpoint: Item<'_>, status: Option<i64>) -> Markup {
     let words = match status {
-        None => v.say("There was no answer. Check that the host can be reached from the internet, that its certificate is valid for this name, and that the receiver answers in time: it should answer first and work afterwards."),
-        Some(300..=399) => v.say("Redirects are not followed. Edit the endpoint and give it the final URL."),
+        None => cx.say("There was no answer. Check that the host can be reached from the internet, that its certificate is valid for this name, and that the receiver answers in time: it should answer first and work afterwards."),
+        Some(300..=399) => cx.say("Redirects are not followed. Edit the endpoint and give it the final URL."),
         Some(401 | 403) => return html! {
-            p { (v.fill("The receiver rejected the signature, or requires a login. Check that it has this endpoint's secret, which ends in {ending}, and that it verifies the raw body, before anything parses it.", &[("ending", &ending(endpoint))])) }
-            p { a href="/docs/guides/receive-and-verify" { (v.say("Receive and verify")) } }
+            p { (cx.fill("The receiver rejected the signature, or requires a login. Check that it has this endpoint's secret, which ends in {ending}, and that it verifies the raw body, before anything parses it.", &[("ending", &ending(endpoint))])) }
+            p { a href="/docs/guides/receive-and-verify" { (cx.say("Receive and verify")) } }
         },
-        Some(404 | 405) => v.say("The host answers, but does not accept POST at this path. Check that the URL is right and that the receiver is deployed there."),
-        Some(410) => v.say("The receiver says that it wants no more. If it answers a real delivery like this, the endpoint is disabled."),
-        Some(413) => v.say("The receiver, or a proxy in front of it, refuses bodies of this size. Deliveries can be up to about 256 KiB."),
-        Some(408 | 429) => v.say("The receiver is busy or limits requests. Deliveries are retried later; Retry-After on a 429 is honoured."),
-        Some(500..=599) => v.say("The receiver failed while handling the request. Its own log should say why; look at the time of this test."),
-        Some(_) => v.say("Only an answer of 2xx is a success. See what the receiver answered, below."),
+        Some(404 | 405) => cx.say("The host answers, but does not accept POST at this path. Check that the URL is right and that the receiver is deployed there."),
+        Some(410) => cx.say("The receiver says that it wants no more. If it answers a real delivery like this, the endpoint is disabled."),
+        Some(413) => cx.say("The receiver, or a proxy in front of it, refuses bodies of this size. Deliveries can be up to about 256 KiB."),
+        Some(408 | 429) => cx.say("The receiver is busy or limits requests. Deliveries are retried later; Retry-After on a 429 is honoured."),
+        Some(500..=599) => cx.say("The receiver failed while handling the request. Its own log should say why; look at the time of this test."),
+        Some(_) => cx.say("Only an answer of 2xx is a success. See what the receiver answered, below."),
     };
     html! { p { (words) } }
 }
 
 /// The request as it was sent, and the answer as it came.
-fn exchange(v: &Visit, endpoint: Item<'_>, delivery: Item<'_>) -> Markup {
+fn exchange(cx: &PageContext, endpoint: Item<'_>, delivery: Item<'_>) -> Markup {
     let headers = delivery.value("request_headers").as_object();
     let headers: Vec<String> = headers.into_iter().flatten().map(|(name, value)| header(name, value)).collect();
     let attempts = delivery.list("attempts");
@@ -116,33 +116,33 @@ fn exchange(v: &Visit, endpoint: Item<'_>, delivery: Item<'_>) -> Markup {
     html! {
         div.pair {
             section.panel aria-labelledby="request" {
-                h2 #request { (v.say("Request")) }
+                h2 #request { (cx.say("Request")) }
                 p { (code("POST")) " " (endpoint.text("url")) }
-                h3 { (v.say("Headers")) }
-                @if headers.is_empty() { p { (none(v)) } } @else { (copyable(v, &headers.join("\n"))) }
-                p.muted.small { (v.say("Signatures are masked.")) }
-                h3 { (v.say("Body")) }
-                (copyable(v, body))
-                p.muted.small { (v.say("Byte for byte as sent. The signatures are computed over exactly this.")) }
+                h3 { (cx.say("Headers")) }
+                @if headers.is_empty() { p { (none(cx)) } } @else { (copyable(cx, &headers.join("\n"))) }
+                p.muted.small { (cx.say("Signatures are masked.")) }
+                h3 { (cx.say("Body")) }
+                (copyable(cx, body))
+                p.muted.small { (cx.say("Byte for byte as sent. The signatures are computed over exactly this.")) }
             }
             section.panel aria-labelledby="answer" {
-                h2 #answer { (v.say("Answer")) }
+                h2 #answer { (cx.say("Answer")) }
                 (facts(&[
-                    (&v.say("Status"), http_status(v, status)),
-                    (&v.say("Took"), html! { (millis(v, delivery.number("response_time_ms"))) }),
-                    (&v.say("Sent"), time(v, started)),
-                    (&v.say("Delivery"), html! {
-                        a href=(v.link(&format!("/deliveries/{}", delivery.id()))) { (code(delivery.id())) }
+                    (&cx.say("Status"), http_status(cx, status)),
+                    (&cx.say("Took"), html! { (millis(cx, delivery.number("response_time_ms"))) }),
+                    (&cx.say("Sent"), time(cx, started)),
+                    (&cx.say("Delivery"), html! {
+                        a href=(cx.link(&format!("/deliveries/{}", delivery.id()))) { (code(delivery.id())) }
                     }),
                 ]))
-                h3 { (v.say("Body")) }
+                h3 { (cx.say("Body")) }
                 @if !answer.is_empty() {
-                    (copyable(v, laid_out(answer).as_deref().unwrap_or(answer)))
-                    @if answer.chars().count() >= 500 { p.muted.small { (v.say("The first 500 characters.")) } }
+                    (copyable(cx, laid_out(answer).as_deref().unwrap_or(answer)))
+                    @if answer.chars().count() >= 500 { p.muted.small { (cx.say("The first 500 characters.")) } }
                 } @else if status.is_some() {
-                    p.muted { (v.say("The answer had no body.")) }
+                    p.muted { (cx.say("The answer had no body.")) }
                 } @else {
-                    p.muted { (v.say("There was no answer.")) }
+                    p.muted { (cx.say("There was no answer.")) }
                 }
             }
         }

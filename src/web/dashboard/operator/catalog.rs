@@ -1,15 +1,16 @@
-//! The catalog of event types, which the operator keeps.
+//! The operator's catalog of event types.
 
 use std::future::{Ready, ready};
 
 use maud::{Markup, html};
 use serde_json::{Map, Value};
 
-use super::super::asking::{find, listed, local, mendable, segment, status_of};
 use super::super::event_types::catalog;
+use super::super::form_errors::{local, mendable, status_of};
+use super::super::json_fields;
+use super::super::listing::{find, listed, segment};
+use super::super::page_context::{Failure, Item, Page, PageContext};
 use super::super::parts::{Confirm, Input, area, button, confirm, crumbs, empty, faults, head, input, submit};
-use super::super::visit::{Failure, Item, Page, Visit};
-use super::super::written;
 use crate::api::{CreateEventType, RequestBody as _, UpdateEventType};
 
 const SECTION: &str = "event-types";
@@ -20,83 +21,83 @@ const LIST: &str = "/v1/event-types";
 const FIELDS: [&str; 3] = ["description", "schema", "example"];
 
 /// The type of the path, in the API.
-fn one(v: &Visit) -> String {
-    format!("{LIST}/{}", segment(v.param("name")))
+fn one(cx: &PageContext) -> String {
+    format!("{LIST}/{}", segment(cx.param("name")))
 }
 
-fn page_of(v: &Visit, name: &str) -> String {
-    v.link(&format!("/event-types/{}", segment(name)))
+fn page_of(cx: &PageContext, name: &str) -> String {
+    cx.link(&format!("/event-types/{}", segment(name)))
 }
 
 /// `GET /operator/event-types`
-pub async fn types(v: Visit) -> Result<Page, Failure> {
-    let found = v.get(LIST, &[("page", v.asked("page"))]).await?;
-    let path = v.link("/event-types");
-    let (to_add, add) = (v.link("/event-types/new"), v.say("Add an event type"));
+pub async fn types(cx: PageContext) -> Result<Page, Failure> {
+    let found = cx.get(LIST, &[("page", cx.asked("page"))]).await?;
+    let path = cx.link("/event-types");
+    let (to_add, add) = (cx.link("/event-types/new"), cx.say("Add an event type"));
     let content = html! {
         (head(
-            &v.say("Event types"),
-            Some(&v.say("The catalog: what can be published, and what endpoints of every account can subscribe to.")),
+            &cx.say("Event types"),
+            Some(&cx.say("The catalog: what can be published, and what endpoints of every account can subscribe to.")),
             button(&to_add, &add, "primary"),
         ))
         (listed(
-            &v,
+            &cx,
             &found,
             &path,
             empty(
-                &v.say("The catalog is empty"),
-                &v.say("Only events of a type that is in it can be published."),
+                &cx.say("The catalog is empty"),
+                &cx.say("Only events of a type that is in it can be published."),
                 Some((&to_add, &add)),
             ),
-            |shown| catalog(&v, shown),
+            |shown| catalog(&cx, shown),
         ))
     };
-    Ok(Page::new(v.say("Event types"), SECTION, content))
+    Ok(Page::new(cx.say("Event types"), SECTION, content))
 }
 
 /// `GET /operator/event-types/new`
-pub fn type_new(v: Visit) -> Ready<Result<Page, Failure>> {
-    ready(Ok(new_page(&v, None)))
+pub fn type_new(cx: PageContext) -> Ready<Result<Page, Failure>> {
+    ready(Ok(new_page(&cx, None)))
 }
 
 /// `POST /operator/event-types/new`
-pub async fn type_create(v: Visit) -> Result<Page, Failure> {
-    let refused = match written_type(&v) {
+pub async fn type_create(cx: PageContext) -> Result<Page, Failure> {
+    let refused = match written_type(&cx) {
         Ok(mut body) => {
-            body.insert("name".to_owned(), Value::from(v.field("name").trim()));
-            match v.send("POST", LIST, Value::Object(body)).await {
-                Ok(made) => return Ok(Page::Redirect(page_of(&v, made.item().id()))),
+            body.insert("name".to_owned(), Value::from(cx.field("name").trim()));
+            match cx.send("POST", LIST, Value::Object(body)).await {
+                Ok(made) => return Ok(Page::Redirect(page_of(&cx, made.item().id()))),
                 Err(failure) => mendable(failure, CreateEventType::NAMES)?,
             }
         }
         Err(refused) => refused,
     };
-    Ok(new_page(&v, Some(&refused)).with_status(status_of(&refused)))
+    Ok(new_page(&cx, Some(&refused)).with_status(status_of(&refused)))
 }
 
 /// Sends what was changed and leaves the rest: what is shown of JSON is not what was written to the last digit.
-async fn send_changes(v: &Visit, body: &mut Map<String, Value>) -> Result<(), Failure> {
-    let found = find(v, LIST, v.param("name")).await?;
+async fn send_changes(cx: &PageContext, body: &mut Map<String, Value>) -> Result<(), Failure> {
+    let found = find(cx, LIST, cx.param("name")).await?;
     let entry = found.item();
     let shown = |field: &str| match field {
         "description" => entry.text(field).to_owned(),
-        _ => written::pretty(entry.value(field)),
+        _ => json_fields::pretty(entry.value(field)),
     };
-    body.retain(|field, _| v.field(field).replace("\r\n", "\n").trim() != shown(field).trim());
+    body.retain(|field, _| cx.field(field).replace("\r\n", "\n").trim() != shown(field).trim());
     if !body.is_empty() {
-        v.send("PUT", &one(v), Value::Object(std::mem::take(body))).await?;
+        cx.send("PUT", &one(cx), Value::Object(std::mem::take(body))).await?;
     }
     Ok(())
 }
 
 /// The fields of the form as the API takes them: what is empty is null.
-fn written_type(v: &Visit) -> Result<Map<String, Value>, Failure> {
+fn written_type(cx: &PageContext) -> Result<Map<String, Value>, Failure> {
     let mut body = Map::new();
     let mut faults = Vec::new();
-    let description = v.field("description").trim();
+    let description = cx.field("description").trim();
     body.insert("description".to_owned(), if description.is_empty() { Value::Null } else { Value::from(description) });
     for field in ["schema", "example"] {
-        match written::read_optional(v, field, v.field(field)) {
+        match json_fields::read_optional(cx, field, cx.field(field)) {
             Ok(value) => drop(body.insert(field.to_owned(), value)),
             Err(refused) => faults.extend(refused.faults),
         }
@@ -104,39 +105,39 @@ fn written_type(v: &Visit) -> Result<Map<String, Value>, Failure> {
     if faults.is_empty() { Ok(body) } else { Err(local(faults)) }
 }
 
-fn new_page(v: &Visit, refused: Option<&Failure>) -> Page {
+fn new_page(cx: &PageContext, refused: Option<&Failure>) -> Page {
     let content = html! {
-        (crumbs(v, &[(&v.say("Event types"), &v.link("/event-types"))]))
-        (head(&v.say("Add an event type"), None, html! {}))
-        (faults(v, refused))
-        form.form method="post" action=(v.link("/event-types/new")) data-submit-once {
-            (v.form_start())
+        (crumbs(cx, &[(&cx.say("Event types"), &cx.link("/event-types"))]))
+        (head(&cx.say("Add an event type"), None, html! {}))
+        (faults(cx, refused))
+        form.form method="post" action=(cx.link("/event-types/new")) data-submit-once {
+            (cx.form_start())
             (input(&Input {
                 name: "name",
-                label: &v.say("Name"),
-                hint: &v.say("Lowercase letters, digits and underscores in parts separated by dots, such as order.shipped. It cannot be changed later."),
-                value: v.field("name"),
+                label: &cx.say("Name"),
+                hint: &cx.say("Lowercase letters, digits and underscores in parts separated by dots, such as order.shipped. It cannot be changed later."),
+                value: cx.field("name"),
                 error: refused.and_then(|failure| failure.of("name")),
                 required: true,
                 max: CreateEventType::max_chars("name"),
                 ..Input::default()
             }))
-            (fields(v, FIELDS.map(|field| v.field(field)), refused))
+            (fields(cx, FIELDS.map(|field| cx.field(field)), refused))
             div.buttons {
-                (submit(&v.say("Add the event type"), "primary"))
-                (button(&v.link("/event-types"), &v.say("Cancel"), ""))
+                (submit(&cx.say("Add the event type"), "primary"))
+                (button(&cx.link("/event-types"), &cx.say("Cancel"), ""))
             }
         }
     };
-    Page::new(v.say("Add an event type"), SECTION, content)
+    Page::new(cx.say("Add an event type"), SECTION, content)
 }
 
-fn fields(v: &Visit, values: [&str; 3], refused: Option<&Failure>) -> Markup {
-    let labels = [v.say("Description"), v.say("JSON Schema of the data"), v.say("Example of the data")];
+fn fields(cx: &PageContext, values: [&str; 3], refused: Option<&Failure>) -> Markup {
+    let labels = [cx.say("Description"), cx.say("JSON Schema of the data"), cx.say("Example of the data")];
     let hints = [
-        v.say("What the event means, for those who subscribe to it."),
-        v.say("Empty: any JSON object can be published."),
-        v.say(
+        cx.say("What the event means, for those who subscribe to it."),
+        cx.say("Empty: any JSON object can be published."),
+        cx.say(
             "A JSON object that matches the schema. It is what people see, and what the form to publish begins with.",
         ),
     ];
@@ -156,97 +157,97 @@ fn fields(v: &Visit, values: [&str; 3], refused: Option<&Failure>) -> Markup {
 }
 
 /// `GET /operator/event-types/{name}`
-pub async fn type_edit(v: Visit) -> Result<Page, Failure> {
-    let found = find(&v, LIST, v.param("name")).await?;
-    Ok(edit_page(&v, found.item(), None))
+pub async fn type_edit(cx: PageContext) -> Result<Page, Failure> {
+    let found = find(&cx, LIST, cx.param("name")).await?;
+    Ok(edit_page(&cx, found.item(), None))
 }
 
 /// `POST /operator/event-types/{name}`
-pub async fn type_update(v: Visit) -> Result<Page, Failure> {
-    let refused = match written_type(&v) {
-        Ok(mut body) => match send_changes(&v, &mut body).await {
-            Ok(()) => return Ok(Page::Redirect(v.link("/event-types"))),
+pub async fn type_update(cx: PageContext) -> Result<Page, Failure> {
+    let refused = match written_type(&cx) {
+        Ok(mut body) => match send_changes(&cx, &mut body).await {
+            Ok(()) => return Ok(Page::Redirect(cx.link("/event-types"))),
             Err(failure) => mendable(failure, UpdateEventType::NAMES)?,
         },
         Err(refused) => refused,
     };
-    let found = find(&v, LIST, v.param("name")).await?;
-    Ok(edit_page(&v, found.item(), Some(&refused)).with_status(status_of(&refused)))
+    let found = find(&cx, LIST, cx.param("name")).await?;
+    Ok(edit_page(&cx, found.item(), Some(&refused)).with_status(status_of(&refused)))
 }
 
-fn edit_page(v: &Visit, entry: Item<'_>, refused: Option<&Failure>) -> Page {
-    let (schema, example) = (written::pretty(entry.value("schema")), written::pretty(entry.value("example")));
+fn edit_page(cx: &PageContext, entry: Item<'_>, refused: Option<&Failure>) -> Page {
+    let (schema, example) = (json_fields::pretty(entry.value("schema")), json_fields::pretty(entry.value("example")));
     let values = match refused {
-        Some(_) => FIELDS.map(|field| v.field(field)),
+        Some(_) => FIELDS.map(|field| cx.field(field)),
         None => [entry.text("description"), &schema, &example],
     };
-    let path = page_of(v, entry.id());
+    let path = page_of(cx, entry.id());
     let content = html! {
-        (crumbs(v, &[(&v.say("Event types"), &v.link("/event-types"))]))
+        (crumbs(cx, &[(&cx.say("Event types"), &cx.link("/event-types"))]))
         (head(entry.id(), None, html! {}))
-        (faults(v, refused))
+        (faults(cx, refused))
         section.panel {
-            p.muted { (v.say("A change of the schema holds for what is published from now on.")) }
+            p.muted { (cx.say("A change of the schema holds for what is published from now on.")) }
             form method="post" action=(path) data-submit-once {
-                (v.form_start())
-                (fields(v, values, refused))
-                div.buttons { (submit(&v.say("Save"), "primary")) (button(&v.link("/event-types"), &v.say("Cancel"), "")) }
+                (cx.form_start())
+                (fields(cx, values, refused))
+                div.buttons { (submit(&cx.say("Save"), "primary")) (button(&cx.link("/event-types"), &cx.say("Cancel"), "")) }
             }
         }
         section.panel.danger-zone { div {
             div {
-                h2 { (v.say("Delete this event type")) }
-                p.muted { (v.say("It can then no longer be published.")) }
+                h2 { (cx.say("Delete this event type")) }
+                p.muted { (cx.say("It can then no longer be published.")) }
             }
-            (button(&format!("{path}/delete"), &v.say("Delete the event type"), "danger"))
+            (button(&format!("{path}/delete"), &cx.say("Delete the event type"), "danger"))
         } }
     };
     Page::new(entry.id(), SECTION, content)
 }
 
 /// `GET /operator/event-types/{name}/delete`
-pub async fn type_delete_ask(v: Visit) -> Result<Page, Failure> {
-    let found = find(&v, LIST, v.param("name")).await?;
-    Ok(asked(&v, found.item(), false, None))
+pub async fn type_delete_ask(cx: PageContext) -> Result<Page, Failure> {
+    let found = find(&cx, LIST, cx.param("name")).await?;
+    Ok(asked(&cx, found.item(), false, None))
 }
 
 /// `POST /operator/event-types/{name}/delete`
-pub async fn type_delete(v: Visit) -> Result<Page, Failure> {
-    let found = match find(&v, LIST, v.param("name")).await {
+pub async fn type_delete(cx: PageContext) -> Result<Page, Failure> {
+    let found = match find(&cx, LIST, cx.param("name")).await {
         // What the form asks for has been done.
-        Err(failure) if failure.status == 404 => return Ok(Page::Redirect(v.link("/event-types"))),
+        Err(failure) if failure.status == 404 => return Ok(Page::Redirect(cx.link("/event-types"))),
         found => found?,
     };
-    if v.field("confirm").trim() != found.item().id() {
-        return Ok(asked(&v, found.item(), true, None).with_status(422));
+    if cx.field("confirm").trim() != found.item().id() {
+        return Ok(asked(&cx, found.item(), true, None).with_status(422));
     }
-    match v.send("DELETE", &one(&v), Value::Null).await {
+    match cx.send("DELETE", &one(&cx), Value::Null).await {
         Err(failure) if failure.status != 404 => {
             let refused = mendable(failure, &[])?;
-            Ok(asked(&v, found.item(), false, Some(&refused)).with_status(status_of(&refused)))
+            Ok(asked(&cx, found.item(), false, Some(&refused)).with_status(status_of(&refused)))
         }
-        _ => Ok(Page::Redirect(v.link("/event-types"))),
+        _ => Ok(Page::Redirect(cx.link("/event-types"))),
     }
 }
 
-fn asked(v: &Visit, entry: Item<'_>, mistyped: bool, failure: Option<&Failure>) -> Page {
+fn asked(cx: &PageContext, entry: Item<'_>, mistyped: bool, failure: Option<&Failure>) -> Page {
     let name = entry.id();
-    let question = v.fill("Delete the event type {name}?", &[("name", &name)]);
+    let question = cx.fill("Delete the event type {name}?", &[("name", &name)]);
     let happens = [
-        v.say("Events of this type are refused when they are published, in every account."),
-        v.say("Endpoints stay subscribed to it, and get its events again if it comes back."),
-        v.say("What was published before is still delivered, and stays in the history."),
+        cx.say("Events of this type are refused when they are published, in every account."),
+        cx.say("Endpoints stay subscribed to it, and get its events again if it comes back."),
+        cx.say("What was published before is still delivered, and stays in the history."),
     ];
-    let path = page_of(v, name);
+    let path = page_of(cx, name);
     let content = html! {
-        (crumbs(v, &[(&v.say("Event types"), &v.link("/event-types")), (name, &path)]))
-        (confirm(v, &Confirm {
+        (crumbs(cx, &[(&cx.say("Event types"), &cx.link("/event-types")), (name, &path)]))
+        (confirm(cx, &Confirm {
             question: &question,
             happens: &happens,
             type_this: Some(name),
             mistyped,
             action: &format!("{path}/delete"),
-            label: &v.say("Delete the event type"),
+            label: &cx.say("Delete the event type"),
             cancel: &path,
             failure,
             ..Confirm::default()

@@ -1,25 +1,31 @@
-//! Tries to sign in: how many there may be, and what wrong ones leave in the log and in the audit log.
+//! Limits on sign-ins, and what wrong ones leave in the log and in the audit log.
 //!
-//! A try is counted before anything is looked at, and given back unless it was wrong. What is counted is bounded for
-//! the network that it comes from, for the user from that site, and for the user from everywhere. Where those are used
-//! up, a known device (`device`) has tries of its own. `people` and `memberships` look at passwords and codes.
+//! A try is counted before it is checked, and uncounted unless it was wrong. Windows bound it by the network of the
+//! client, by user and site, and by user. Where these are used up, a known device (`device`) has windows of its own.
+//! `sign_in` and `memberships` check passwords and codes.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ring::digest;
+use uuid::Uuid;
+
 use super::Api;
+use super::counting::CountedCall;
 use super::device::{Device, NUMBER_BYTES};
-use super::error::ApiError;
-use super::hashing::{self, Place};
-use super::limits::{Bucket, Counted, RateLimit};
-use super::people::{Doorstep, SignInRefused, counted, network};
+use super::error::{ApiError, Language};
+use super::hashing::{self, HashingPermit};
+use super::limits::{Bucket, RateLimit};
+use super::request_context::RequestContext;
+use super::session::SignInRefused;
 use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::UserId;
 use crate::domain::user::{Email, User};
 use crate::log_limit::LogLimit;
 use crate::store::{Credentials, Factor, Memberships, Snapshot};
 
-/// All networks together have so many times the limit of wrong tries for one address. A password that is not among the
-/// most common ones is not found by 100 tries a minute.
+/// All networks together may make this many times the limit of wrong tries for one e-mail address. At 100 tries a
+/// minute, only the most common passwords are found.
 const ADDRESS_TIMES: u32 = 10;
 
 /// Wrong codes of one user's second factor that are looked at in a day: at sign-ins of unknown devices, within
@@ -28,42 +34,40 @@ const ADDRESS_TIMES: u32 = 10;
 /// than 0.1 %.
 const WRONG_CODES: RateLimit = RateLimit { calls: 100, window: Duration::from_secs(86_400) };
 
-/// The same beside wrong passwords. It refuses nobody, and strangers choose its keys: they are soon forgotten.
+/// The same beside wrong passwords. It only makes both answers take equally long. Its keys come from unauthenticated
+/// clients, so its windows are short.
 const CODES_OF_NOBODY: RateLimit = RateLimit { calls: 100, window: Duration::from_secs(60) };
 
-/// Entries in the audit log on wrong passwords of one user, and on wrong codes: nobody fills the log of an account by
-/// guessing.
+/// Entries in the audit log on wrong passwords of one user, and on wrong codes: guessing must not fill the log of an
+/// account.
 const NOTED: RateLimit = RateLimit { calls: 1, window: Duration::from_secs(3_600) };
 
-/// Wrong tries that are written down at once; more are answered and leave nothing but a count in the log.
-pub(super) const MAX_NOTES: usize = 16;
-
-/// Users of one address whose accounts are told of a wrong try.
+/// Users of one e-mail address in whose audit logs a wrong try is written.
 const MAX_NOTED_USERS: usize = 20;
 
 static FAILURES_LOGGED: LogLimit = LogLimit::new();
 
-/// What a try may open.
-pub(super) enum Opens {
-    /// Whatever user has the address and the password.
-    Anybody,
-    /// These: the device is known for them, and it is let through for nobody else.
+/// The users whom a try may sign in.
+pub(super) enum SignInScope {
+    /// Any user with the address and the password.
+    Any,
+    /// These only: the device is known for them.
     Only(Vec<UserId>),
 }
 
-impl Opens {
+impl SignInScope {
     pub fn allows(&self, user: UserId) -> bool {
         match self {
-            Self::Anybody => true,
+            Self::Any => true,
             Self::Only(users) => users.contains(&user),
         }
     }
 }
 
-/// Where a code of the second factor is guessed. Each has a bound of its own: whoever uses up one does not close the
-/// others.
+/// Where a code of the second factor was given. Each place has a window of its own, so that one that is used up does
+/// not close the others.
 #[derive(Clone, Copy)]
-pub(super) enum Guess<'a> {
+pub(super) enum CodeSource<'a> {
     /// At a sign-in, perhaps with a known device.
     SignIn(Option<&'a Device>),
     /// By somebody who has signed in.
@@ -76,19 +80,19 @@ impl Api {
     /// Counts a try to sign in with this address, or refuses it.
     pub(super) async fn count_sign_in(
         &self,
-        door: &Doorstep,
+        context: &RequestContext,
         email: Option<&Email>,
         device: Option<&Device>,
-    ) -> Result<(Counted, Opens), ApiError> {
-        let from = (counted("address", &network(door.address())), 1);
+    ) -> Result<(CountedCall, SignInScope), ApiError> {
+        let from = (counted("address", &network(context.address())), 1);
         let mut windows = vec![from];
         if let Some(email) = email {
-            let site = hashing::site(door.address()).map(|site| site.to_string()).unwrap_or_default();
+            let site = hashing::site(context.address()).map(|site| site.to_string()).unwrap_or_default();
             windows.push((counted("user at", &format!("{site}\0{email}")), 1));
             windows.push((counted("user", email.as_str()), ADDRESS_TIMES));
         }
         let refused = match self.count_in(Bucket::Login, windows).await {
-            Ok(counted) => return Ok((counted, Opens::Anybody)),
+            Ok(counted) => return Ok((counted, SignInScope::Any)),
             Err(refused) => refused,
         };
         let taken = async {
@@ -98,31 +102,31 @@ impl Api {
                 return Err(refused);
             }
             let own = counted("device", &format!("{}\0{email}", device.number()));
-            Ok((self.count_in(Bucket::Login, [(own, 1)]).await?, Opens::Only(known)))
+            Ok((self.count_in(Bucket::Login, [(own, 1)]).await?, SignInScope::Only(known)))
         };
         taken.await.inspect_err(|_| self.metrics.http_rate_limited_total.add(1))
     }
 
     /// The time step of the second factor's code, as [`Api::second_step`], where another guess may be looked at. Where
     /// it may not, the answer is that of a wrong code: another one would tell that the password is right.
-    pub(super) async fn guessed_step(
+    pub(super) async fn checked_step(
         &self,
         known: &Credentials,
         code: &str,
-        guess: Guess<'_>,
+        source: CodeSource<'_>,
     ) -> Result<Option<i64>, SignInRefused> {
         let is_guess = matches!(known.second_factor, Factor::Secret(_)) && !code.trim().is_empty();
         if !is_guess {
             return self.second_step(known, code);
         }
         let id = known.user.id;
-        let kind = match guess {
-            Guess::SignIn(_) => "code",
-            Guess::Session => "code in a session",
-            Guess::Link => "code with a link",
+        let kind = match source {
+            CodeSource::SignIn(_) => "code",
+            CodeSource::Session => "code in a session",
+            CodeSource::Link => "code with a link",
         };
         let mut taken = self.count_fixed(counted(kind, &id.to_string()), WRONG_CODES).await?;
-        if let (None, Guess::SignIn(Some(device))) = (&taken, guess)
+        if let (None, CodeSource::SignIn(Some(device))) = (&taken, source)
             && self.knows(device, id)
         {
             let own = counted("code of a device", &format!("{}\0{id}", device.number()));
@@ -134,10 +138,10 @@ impl Api {
         Ok(step)
     }
 
-    /// Counts a code beside a wrong password, so that the answer takes as long as beside the right one.
-    pub(super) async fn guess_for_nobody(&self, door: &Doorstep, code: &str) -> Result<(), ApiError> {
+    /// Counts a code that came with a wrong password, so that the answer takes as long as with the right one.
+    pub(super) async fn count_code_of_nobody(&self, context: &RequestContext, code: &str) -> Result<(), ApiError> {
         if !code.trim().is_empty() {
-            self.count_fixed(counted("code of nobody", &network(door.address())), CODES_OF_NOBODY).await?;
+            self.count_fixed(counted("code of nobody", &network(context.address())), CODES_OF_NOBODY).await?;
         }
         Ok(())
     }
@@ -161,46 +165,50 @@ impl Api {
         Ok(users.into_iter().map(|user| user.id).filter(|id| self.knows(device, *id)).collect())
     }
 
-    /// A place to check a password in, for whoever comes from there: where their network has none, one of those for devices that a
-    /// user with the address has signed in with.
-    pub(super) async fn place(
+    /// A permit to hash a password. Where the network of the client has none left, a known device of the user has one.
+    pub(super) async fn hashing_permit(
         &self,
-        door: &Doorstep,
+        context: &RequestContext,
         email: Option<&Email>,
         device: Option<&Device>,
-    ) -> Result<Place, ApiError> {
-        let refused = match self.hashing.place(door.address()) {
-            Ok(place) => return Ok(place),
+    ) -> Result<HashingPermit, ApiError> {
+        let refused = match self.hashing.permit(context.address()) {
+            Ok(permit) => return Ok(permit),
             Err(refused) => refused,
         };
         let (Some(email), Some(device)) = (email, device) else { return Err(refused) };
         if self.known_at(email, device).await?.is_empty() {
             return Err(refused);
         }
-        self.hashing.place_of_known(door.address(), device.bytes()).ok_or(refused)
+        self.hashing.permit_of_device(context.address(), device.bytes()).ok_or(refused)
     }
 
-    /// Writes down a wrong try, after the answer: how long the answer takes must not tell whether somebody has the
-    /// address. `wrong_code` are the users whose password was right.
-    pub(super) fn note_wrong(&self, door: &Doorstep, email: Option<Email>, wrong_code: Vec<User>) {
+    /// Writes down a wrong try after the answer: the time of the answer must not tell whether the address has a user.
+    /// `wrong_code` are the users whose password was right.
+    pub(super) fn note_wrong(&self, context: &RequestContext, email: Option<Email>, wrong_code: Vec<User>) {
         let Ok(permit) = self.notes.clone().try_acquire_owned() else {
             FAILURES_LOGGED.suppress();
             return;
         };
-        let (api, door) = (self.clone(), door.clone());
+        let (api, context) = (self.clone(), context.clone());
         tokio::spawn(async move {
-            let noted = api.note(&door, email, wrong_code).await;
+            let noted = api.note(&context, email, wrong_code).await;
             if let Err(error) = noted
                 && let Some(suppressed) = FAILURES_LOGGED.admit()
             {
-                let reason = error.detail(super::Language::English);
+                let reason = error.detail(Language::English);
                 tracing::warn!(reason, suppressed, "a wrong try to sign in could not be written down");
             }
             drop(permit);
         });
     }
 
-    async fn note(&self, door: &Doorstep, email: Option<Email>, wrong_code: Vec<User>) -> Result<(), ApiError> {
+    async fn note(
+        &self,
+        context: &RequestContext,
+        email: Option<Email>,
+        wrong_code: Vec<User>,
+    ) -> Result<(), ApiError> {
         let wrong = if wrong_code.is_empty() { "password" } else { "two_factor" };
         let users = match email {
             Some(email) if wrong_code.is_empty() => self.store.users_with(email).await?,
@@ -208,13 +216,13 @@ impl Api {
         };
         let users: Vec<User> = users.into_iter().filter(|user| user.joined).take(MAX_NOTED_USERS).collect();
         if let Some(suppressed) = FAILURES_LOGGED.admit() {
-            // What is nobody's address may be a password in the wrong field: nothing of it is written.
+            // An unknown address may be a password in the wrong field, so it is not written.
             let email = users.first().map_or_else(|| "unknown".to_owned(), |user| masked(&user.email));
-            let (address, id) = (door.address().map(tracing::field::display), &door.info().id);
+            let (address, id) = (context.address().map(tracing::field::display), &context.info().id);
             tracing::warn!(address, email, wrong, suppressed, request_id = %id, "a sign-in failed");
         }
-        let request = Some(door.info().id.to_string());
-        let store = self.store.acting(Origin { actor: Actor::Anonymous, address: door.address(), request });
+        let request = Some(context.info().id.to_string());
+        let store = self.store.acting(Origin { actor: Actor::Anonymous, address: context.address(), request });
         for user in users {
             if self.count_fixed(counted("noted", &format!("{wrong}\0{}", user.id)), NOTED).await?.is_some() {
                 store.note_failed_sign_in(user, wrong).await?;
@@ -224,7 +232,27 @@ impl Api {
     }
 }
 
-/// An address as the log has it: enough to recognize a colleague, too little to write to them.
+/// What tries are counted by: an address, or the network that one IPv6 customer has (RFC 6177).
+pub(super) fn network(address: Option<IpAddr>) -> String {
+    match address {
+        Some(IpAddr::V6(address)) => {
+            let [a, b, c, d, ..] = address.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}")
+        }
+        Some(address) => address.to_string(),
+        None => String::new(),
+    }
+}
+
+/// The key of a window: what is counted, and for whom.
+pub(super) fn counted(kind: &str, text: &str) -> Uuid {
+    let hash = digest::digest(&digest::SHA256, format!("{kind}\0{text}").as_bytes());
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&hash.as_ref()[..16]);
+    Uuid::from_bytes(bytes)
+}
+
+/// An e-mail address as the log shows it: recognizable, but not usable.
 fn masked(email: &Email) -> String {
     let (local, domain) = email.as_str().rsplit_once('@').unwrap_or_default();
     format!("{}***@{domain}", local.chars().next().map(String::from).unwrap_or_default())

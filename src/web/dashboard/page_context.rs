@@ -1,4 +1,5 @@
-//! A visit to a page: who looks, at what, in which language; and the API, which the page calls for them.
+//! What a page knows of its request: the caller, the language, the path, the query and the form; and calls of the API
+//! for the caller.
 
 use std::fmt::Display;
 
@@ -9,16 +10,16 @@ use maud::{Markup, html};
 use ring::digest;
 use serde_json::Value;
 
-use super::Dashboard;
-use crate::api::{Asked, Caller, Doorstep, Visitor};
-use crate::web::text::Tongue;
+use super::state::Dashboard;
+use crate::api::{Caller, InProcessCall, RequestContext, Session};
+use crate::web::text::Locale;
 
 /// Largest answer of the API that a page reads: one delivery with its body and a thousand attempts fits.
 const MAX_ANSWER: usize = 32 << 20;
 
 /// Whose pages these are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum PageOwner {
     /// An account's, for its users or an operator.
     Account,
     /// An account's, through a portal link.
@@ -27,25 +28,25 @@ pub enum Place {
     Operator,
 }
 
-/// A request for a page.
+/// The context of a page.
 #[derive(Clone)]
-pub struct Visit {
+pub struct PageContext {
     /// The language of the page.
-    pub tongue: Tongue,
+    pub locale: Locale,
     /// Milliseconds since the epoch.
     pub now: i64,
     /// Whose pages these are.
-    pub place: Place,
+    pub owner: PageOwner,
     /// The parts of the path.
     pub params: Vec<(String, String)>,
     /// The query.
     pub query: Vec<(String, String)>,
-    /// The form that was sent, without its marks.
+    /// The form that was sent, without its hidden fields.
     pub form: Vec<(String, String)>,
     pub(super) dashboard: Dashboard,
     pub(super) caller: Caller,
-    pub(super) door: Doorstep,
-    pub(super) visitor: Option<Visitor>,
+    pub(super) request_context: RequestContext,
+    pub(super) session: Option<Session>,
     pub(super) prefix: String,
     pub(super) account: String,
     /// Proves that a form was on a page of ours.
@@ -56,10 +57,10 @@ pub struct Visit {
     pub(super) sent: String,
 }
 
-impl Visit {
+impl PageContext {
     /// The sentence in the visitor's language.
     pub fn say(&self, english: &str) -> String {
-        self.tongue.say(english)
+        self.locale.say(english)
     }
 
     /// The same with values in the place of their names in braces.
@@ -109,8 +110,8 @@ impl Visit {
     /// Reads from the API.
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Doc, Failure> {
         let address = with_query(path, query);
-        let asked = Asked { method: Method::GET, address: &address, body: None, idempotency_key: None };
-        read(self.dashboard.inside.call(self.caller.clone(), &self.door, asked).await).await
+        let call = InProcessCall { method: Method::GET, address: &address, body: None, idempotency_key: None };
+        read(self.dashboard.in_process.call(self.caller.clone(), &self.request_context, call).await).await
     }
 
     /// Changes something by the API; without a body where that is null. What the same form asks for twice is done once.
@@ -121,19 +122,19 @@ impl Visit {
     /// The same with a body as it was written, to the byte.
     pub async fn send_text(&self, method: &str, path: &str, body: Option<String>) -> Result<Doc, Failure> {
         let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
-        // Another body is another wish: a form that was corrected after going back is no repetition.
+        // Another body is another call: a form that was corrected after going back is no repetition.
         let text = body.as_deref().unwrap_or("");
         let key = (method == Method::POST && !self.sent.is_empty()).then(|| short_hash(&[&self.sent, text]));
-        let asked = Asked { method, address: path, body, idempotency_key: key.as_deref() };
-        read(self.dashboard.inside.call(self.caller.clone(), &self.door, asked).await).await
+        let call = InProcessCall { method, address: path, body, idempotency_key: key.as_deref() };
+        read(self.dashboard.in_process.call(self.caller.clone(), &self.request_context, call).await).await
     }
 
     /// An answer of the API as it is, for what is a file.
     pub(super) async fn file(&self, path: &str) -> Response<Body> {
         let pairs: Vec<_> = self.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let address = with_query(path, &pairs);
-        let asked = Asked { method: Method::GET, address: &address, body: None, idempotency_key: None };
-        self.dashboard.inside.call(self.caller.clone(), &self.door, asked).await
+        let call = InProcessCall { method: Method::GET, address: &address, body: None, idempotency_key: None };
+        self.dashboard.in_process.call(self.caller.clone(), &self.request_context, call).await
     }
 
     /// What every form contains that changes something.
@@ -144,9 +145,9 @@ impl Visit {
         }
     }
 
-    /// Who has signed in; nobody has in a portal.
-    pub fn visitor(&self) -> Option<&Visitor> {
-        self.visitor.as_ref()
+    /// The session; none in a portal.
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_ref()
     }
 }
 
@@ -331,7 +332,7 @@ impl Failure {
 
 /// What a page answers.
 pub enum Page {
-    /// A page in its frame.
+    /// A page in its layout.
     Html {
         /// The HTTP status.
         status: u16,
@@ -344,8 +345,8 @@ pub enum Page {
     },
     /// Another page.
     Redirect(String),
-    /// The way out: the session has ended.
-    Leave,
+    /// The session has ended: back to the sign-in page.
+    SignedOut,
 }
 
 impl Page {

@@ -1,11 +1,11 @@
-//! JSON that people write into a form, and JSON that they read.
+//! JSON in forms and pages: parsing what was entered, and laying out what is shown.
 
 use serde_json::Value;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::asking::{fault, local};
-use super::visit::{Failure, Visit};
+use super::form_errors::{fault, local};
+use super::page_context::{Failure, PageContext};
 
 /// The deepest nesting that is laid out in lines: beyond, it is mostly spaces.
 const MAX_DEPTH: usize = 64;
@@ -14,23 +14,23 @@ const MAX_DEPTH: usize = 64;
 const MAX_LAID_OUT: usize = 1 << 20;
 
 /// Reads a field that holds JSON; the refusal says where it stops being JSON.
-pub fn read(v: &Visit, field: &str, text: &str) -> Result<Value, Failure> {
+pub fn read(cx: &PageContext, field: &str, text: &str) -> Result<Value, Failure> {
     serde_json::from_str(text).map_err(|error| {
         let place: [(&str, &dyn std::fmt::Display); 2] = [("line", &error.line()), ("column", &error.column())];
         let detail = if text.trim().is_empty() {
-            v.say("Nothing is written here. The smallest JSON object is {}.")
+            cx.say("Nothing is written here. The smallest JSON object is {}.")
         } else if error.classify() == Category::Eof {
-            v.fill("This is not JSON yet: it ends early, at line {line}, column {column}.", &place)
+            cx.fill("This is not JSON yet: it ends early, at line {line}, column {column}.", &place)
         } else {
-            v.fill("This is not JSON: there is a mistake at line {line}, column {column}.", &place)
+            cx.fill("This is not JSON: there is a mistake at line {line}, column {column}.", &place)
         };
         local(vec![fault("invalid_json", detail, Some(field))])
     })
 }
 
 /// The same where nothing may be written: that is `null`.
-pub fn read_optional(v: &Visit, field: &str, text: &str) -> Result<Value, Failure> {
-    if text.trim().is_empty() { Ok(Value::Null) } else { read(v, field, text) }
+pub fn read_optional(cx: &PageContext, field: &str, text: &str) -> Result<Value, Failure> {
+    if text.trim().is_empty() { Ok(Value::Null) } else { read(cx, field, text) }
 }
 
 /// JSON in lines; nothing where there is none.

@@ -1,4 +1,5 @@
-//! The OpenAPI document as the pages read it: one structure for each call, fields with their types in words.
+//! The operations of the OpenAPI document as the pages show them: one structure for each, and fields with their types
+//! in words.
 
 use std::sync::LazyLock;
 
@@ -10,7 +11,7 @@ use crate::api;
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| api::openapi::document(&api::routes()));
 
 /// Every call, in the order of the routes.
-static CALLS: LazyLock<Vec<Call>> = LazyLock::new(|| api::routes().iter().map(Call::read).collect());
+static CALLS: LazyLock<Vec<Operation>> = LazyLock::new(|| api::routes().iter().map(Operation::read).collect());
 
 /// A resource and what it is for.
 pub struct Group {
@@ -19,11 +20,11 @@ pub struct Group {
     /// In one sentence.
     pub about: &'static str,
     /// Its calls.
-    pub calls: Vec<&'static Call>,
+    pub operations: Vec<&'static Operation>,
 }
 
 /// A call, as its page tells it.
-pub struct Call {
+pub struct Operation {
     /// The `operationId`.
     pub id: &'static str,
     /// The resource.
@@ -129,15 +130,15 @@ pub fn groups() -> Vec<Group> {
     let tags = DOCUMENT["tags"].as_array().map_or(&[][..], Vec::as_slice);
     let group = |tag: &'static Value| {
         let name = text(&tag["name"]);
-        let calls = CALLS.iter().filter(|call| call.group == name).collect();
-        Group { name, about: text(&tag["description"]), calls }
+        let operations = CALLS.iter().filter(|operation| operation.group == name).collect();
+        Group { name, about: text(&tag["description"]), operations }
     };
     tags.iter().map(group).collect()
 }
 
 /// The call with this id.
-pub fn call(id: &str) -> Option<&'static Call> {
-    CALLS.iter().find(|call| call.id == id)
+pub fn operation(id: &str) -> Option<&'static Operation> {
+    CALLS.iter().find(|operation| operation.id == id)
 }
 
 /// The last part of a page's address: a name with hyphens.
@@ -145,7 +146,7 @@ pub fn slug(name: &str) -> String {
     name.to_ascii_lowercase().replace([' ', '_'], "-")
 }
 
-impl Call {
+impl Operation {
     fn read(route: &api::Route) -> Self {
         let operation: &'static Value = &DOCUMENT["paths"][route.path][route.method.as_str().to_ascii_lowercase()];
         let responses = operation["responses"].as_object();

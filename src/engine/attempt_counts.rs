@@ -1,7 +1,6 @@
-//! Counts what comes of attempts, for charts. What is counted is written down every few seconds: a write for each
-//! outcome would cost the deliveries their time.
+//! Counts the outcomes of attempts, for charts. The counts are written every few seconds, because a write for each
+//! outcome would slow the deliveries.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -10,26 +9,27 @@ use crate::domain::id::EndpointKey;
 use crate::domain::statistics::{Came, Counted};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify};
+use crate::lock::Mutex;
 use crate::store::{Settled, Settlement, Statistics};
 
-/// How often it is written down, where it is one write.
+/// How often the counts are written, where they fit one write.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// What is more than one write, because many endpoints are busy, is added up for so many times as long: the shortest
-/// slot has five minutes, and every count that is written costs the deliveries its time.
+/// Counts of many endpoints, which need several writes, are collected for this many intervals. The shortest slot of a
+/// chart is five minutes, and each write slows the deliveries.
 const ROUNDS_OF_MANY: u32 = 5;
 
-/// Counts in one write: short enough that no publisher notices.
+/// Counts in one write: few enough that publishers are not delayed.
 const STEP: usize = 256;
 
-/// What was counted and not written down yet.
+/// Counts that are not written yet.
 #[derive(Default)]
-pub struct Tally(Mutex<HashMap<Counted, u64>>);
+pub struct AttemptCounts(Mutex<HashMap<Counted, u64>>);
 
-impl Tally {
-    /// Counts what became of these settlements.
+impl AttemptCounts {
+    /// Counts the outcomes of these settlements.
     pub(super) fn note(&self, settlements: &[Settlement], settled: &[Settled]) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         for (settlement, settled) in settlements.iter().zip(settled) {
             let outcome = &settlement.outcome;
             let came = match settled {
@@ -43,10 +43,10 @@ impl Tally {
         }
     }
 
-    /// Writes down what was counted. What cannot be written is not counted: whether it was written is not known, and
-    /// twice is worse than not at all.
+    /// Writes the counts. Counts whose write fails are dropped: they may have been written, and counting twice is worse
+    /// than missing some.
     async fn write<S: Statistics>(&self, store: &S) {
-        let counts = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let counts = std::mem::take(&mut *self.0.lock());
         // Endpoint by endpoint, so that each write is to few pages of the table.
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_unstable();
@@ -58,10 +58,10 @@ impl Tally {
     }
 
     fn is_many(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() > STEP
+        self.0.lock().len() > STEP
     }
 
-    /// Writes down what was counted, every few seconds and once more at the stop.
+    /// Writes the counts every few seconds, and once more at the stop.
     pub async fn keep_writing<S: Statistics>(&self, store: S, stop: impl Future<Output = ()>) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -1,17 +1,17 @@
-//! What stands around every page of the dashboard: the document's head, the way to the other pages, who is signed in.
-//! Pages of those who are not signed in stand in a narrow frame.
+//! The layout around every page of the dashboard: the head of the document, the navigation, the signed-in user. Pages
+//! before the sign-in have a narrow layout.
 
 use maud::{DOCTYPE, Markup, html};
 
+use super::page_context::PageContext;
 use super::parts;
-use super::visit::Visit;
-use crate::web::text::Tongue;
+use crate::web::text::Locale;
 
-/// A page's surroundings.
-pub struct Frame<'a> {
+/// What the layout of a page shows.
+pub struct Layout<'a> {
     /// None on pages of those who are not signed in.
-    pub v: Option<&'a Visit>,
-    pub tongue: Tongue,
+    pub cx: Option<&'a PageContext>,
+    pub locale: Locale,
     pub title: &'a str,
     /// The entry of `nav` that the page belongs to.
     pub section: &'static str,
@@ -62,9 +62,9 @@ const ICONS: &[(&str, &str)] = &[
 /// The drawing of a section that has none.
 const DOT: &str = "M7 10a3 3 0 1 0 6 0 3 3 0 0 0-6 0";
 
-impl Frame<'_> {
+impl Layout<'_> {
     fn say(&self, english: &str) -> String {
-        self.v.map_or_else(|| self.tongue.say(english), |v| v.say(english))
+        self.cx.map_or_else(|| self.locale.say(english), |cx| cx.say(english))
     }
 
     /// The page that the mark leads to.
@@ -74,63 +74,63 @@ impl Frame<'_> {
 }
 
 /// A page with the ways to the others beside it.
-pub fn page(frame: &Frame<'_>, content: &Markup) -> Markup {
+pub fn page(layout: &Layout<'_>, content: &Markup) -> Markup {
     let inside = html! {
-        a.skip href="#content" { (frame.say("Skip to the content")) }
-        @if frame.embedded {
-            nav.tabs aria-label=(frame.say("Main menu")) { (entries(frame, false)) }
+        a.skip href="#content" { (layout.say("Skip to the content")) }
+        @if layout.embedded {
+            nav.tabs aria-label=(layout.say("Main menu")) { (entries(layout, false)) }
         } @else {
             header.side {
-                (brand(frame))
+                (brand(layout))
                 input #menu type="checkbox";
-                label.menu for="menu" { (icon("M3 6h14M3 10h14M3 14h14")) (frame.say("Menu")) }
+                label.menu for="menu" { (icon("M3 6h14M3 10h14M3 14h14")) (layout.say("Menu")) }
                 div.side-body {
-                    @if !frame.account_name.is_empty() { p.account {
-                        @if frame.operator { small { (frame.say("Operator")) } }
-                        strong { (frame.account_name) }
+                    @if !layout.account_name.is_empty() { p.account {
+                        @if layout.operator { small { (layout.say("Operator")) } }
+                        strong { (layout.account_name) }
                     } }
-                    nav aria-label=(frame.say("Main menu")) { (entries(frame, true)) }
-                    (visitor(frame))
+                    nav aria-label=(layout.say("Main menu")) { (entries(layout, true)) }
+                    (session(layout))
                 }
             }
         }
         main #content tabindex="-1" {
             (content)
-            button.live type="button" hidden data-live-toggle data-on=(frame.say("Live · Pause"))
-                data-off=(frame.say("Paused · Resume")) { (frame.say("Live · Pause")) }
+            button.live type="button" hidden data-live-toggle data-on=(layout.say("Live · Pause"))
+                data-off=(layout.say("Paused · Resume")) { (layout.say("Live · Pause")) }
         }
     };
-    document(frame, if frame.embedded { "embedded" } else { "app" }, &inside)
+    document(layout, if layout.embedded { "embedded" } else { "app" }, &inside)
 }
 
 /// A page for one thing only: to sign in, to join.
-pub fn narrow(frame: &Frame<'_>, content: &Markup) -> Markup {
+pub fn narrow(layout: &Layout<'_>, content: &Markup) -> Markup {
     let inside = html! {
-        @if !frame.embedded { header { (brand(frame)) } }
+        @if !layout.embedded { header { (brand(layout)) } }
         main #content.card { (content) }
-        @if !frame.embedded { footer {
-            (language(frame)) a href="/docs" { (frame.say("API reference")) }
+        @if !layout.embedded { footer {
+            (language(layout)) a href="/docs" { (layout.say("API reference")) }
         } }
     };
-    document(frame, "narrow", &inside)
+    document(layout, "narrow", &inside)
 }
 
-fn document(frame: &Frame<'_>, layout: &str, inside: &Markup) -> Markup {
+fn document(layout: &Layout<'_>, class: &str, inside: &Markup) -> Markup {
     html! {
         (DOCTYPE)
-        html lang=(frame.tongue.code()) {
+        html lang=(layout.locale.code()) {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex";
-                title { (frame.title) " · " (frame.brand) }
-                link rel="stylesheet" href={ "/assets/dashboard.css?" (frame.stamp) };
-                @if let Some(theme) = frame.theme { link rel="stylesheet" href=(theme); }
-                link rel="icon" href={ "/docs/assets/icon.svg?" (frame.stamp) } type="image/svg+xml";
-                script src={ "/assets/dashboard.js?" (frame.stamp) } defer {}
+                title { (layout.title) " · " (layout.brand) }
+                link rel="stylesheet" href={ "/assets/dashboard.css?" (layout.stamp) };
+                @if let Some(theme) = layout.theme { link rel="stylesheet" href=(theme); }
+                link rel="icon" href={ "/docs/assets/icon.svg?" (layout.stamp) } type="image/svg+xml";
+                script src={ "/assets/dashboard.js?" (layout.stamp) } defer {}
             }
-            body .(layout) .themed[frame.theme.is_some()] data-clock=[frame.v.map(parts::clock_words)] {
+            body .(class) .themed[layout.theme.is_some()] data-clock=[layout.cx.map(parts::clock_words)] {
                 (inside)
                 p #said.sr role="status" {}
             }
@@ -138,10 +138,10 @@ fn document(frame: &Frame<'_>, layout: &str, inside: &Markup) -> Markup {
     }
 }
 
-fn brand(frame: &Frame<'_>) -> Markup {
-    html! { a.brand.ours[frame.brand == OURS] href=(frame.home()) {
-        @if frame.brand != OURS { span.initial aria-hidden="true" { (initial(frame.brand)) } }
-        (frame.brand)
+fn brand(layout: &Layout<'_>) -> Markup {
+    html! { a.brand.ours[layout.brand == OURS] href=(layout.home()) {
+        @if layout.brand != OURS { span.initial aria-hidden="true" { (initial(layout.brand)) } }
+        (layout.brand)
     } }
 }
 
@@ -150,9 +150,9 @@ fn initial(name: &str) -> String {
     name.trim().chars().next().map(|first| first.to_uppercase().to_string()).unwrap_or_default()
 }
 
-fn entries(frame: &Frame<'_>, drawn: bool) -> Markup {
-    html! { ul { @for (section, label, href) in frame.nav { li {
-        a href=(href) aria-current=[(*section == frame.section).then_some("page")] {
+fn entries(layout: &Layout<'_>, drawn: bool) -> Markup {
+    html! { ul { @for (section, label, href) in layout.nav { li {
+        a href=(href) aria-current=[(*section == layout.section).then_some("page")] {
             @if drawn { (icon(drawing(section))) }
             (label)
         }
@@ -168,23 +168,23 @@ fn icon(strokes: &str) -> Markup {
     html! { svg.icon aria-hidden="true" width="20" height="20" viewBox="0 0 20 20" { path d=(strokes) {} } }
 }
 
-fn visitor(frame: &Frame<'_>) -> Markup {
+fn session(layout: &Layout<'_>) -> Markup {
     html! { div.visitor {
-        @if !frame.who.is_empty() {
-            p.who title=(frame.who) { (frame.who) }
+        @if !layout.who.is_empty() {
+            p.who title=(layout.who) { (layout.who) }
             div.links {
-                a href="/me" aria-current=[(frame.section == "me").then_some("page")] { (frame.say("Your account")) }
-                form method="post" action="/sign-out" { (frame.csrf) button.link type="submit" { (frame.say("Sign out")) } }
+                a href="/me" aria-current=[(layout.section == "me").then_some("page")] { (layout.say("Your account")) }
+                form method="post" action="/sign-out" { (layout.csrf) button.link type="submit" { (layout.say("Sign out")) } }
             }
         }
-        div.links { a href="/docs" { (frame.say("API reference")) } (language(frame)) }
+        div.links { a href="/docs" { (layout.say("API reference")) } (language(layout)) }
     } }
 }
 
-fn language(frame: &Frame<'_>) -> Markup {
-    let other = frame.tongue.other();
+fn language(layout: &Layout<'_>) -> Markup {
+    let other = layout.locale.other();
     html! {
-        a.language href=(switched(frame.path, other.code())) hreflang=(other.code()) lang=(other.code()) { (other.own_name()) }
+        a.language href=(switched(layout.path, other.code())) hreflang=(other.code()) lang=(other.code()) { (other.own_name()) }
     }
 }
 

@@ -1,7 +1,5 @@
-//! A request as it arrives, and what goes back: whose it is, its form, whether that was one of ours, and the headers that say what a
-//! browser may do with the answer.
-
-use std::sync::{Mutex, PoisonError};
+//! A request for a page: its session, its form and the check that the form is ours; and the answers, with the headers
+//! that restrict what a browser may do with them.
 
 use axum::RequestPartsExt as _;
 use axum::body::Body;
@@ -14,13 +12,17 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Method, Response, StatusCode, request};
 use maud::{Markup, html};
 
-use super::Dashboard;
-use super::frame::{self, Frame};
+use super::layout::{self, Layout};
+use super::page_context::short_hash;
 use super::parts::{self, Kind};
-use super::visit::short_hash;
-use crate::api::{Api, ApiError, Doorstep, Form, KNOWN_DEVICE_SECONDS, Opened, Peer, Portal, RequestInfo, Visitor};
-use crate::web::text::Tongue;
-use crate::web::{STAMP, language_asked, language_cookie, language_of};
+use super::state::Dashboard;
+use crate::api::{
+    Api, ApiError, Form, KNOWN_DEVICE_SECONDS, Opened, Peer, Portal, RequestContext, RequestInfo, Session,
+};
+use crate::lock::Mutex;
+use crate::web::language::{language_asked, language_cookie, language_of};
+use crate::web::static_files::STAMP;
+use crate::web::text::Locale;
 
 /// Largest form, in bytes.
 const MAX_FORM: usize = 64 << 10;
@@ -31,7 +33,7 @@ const MAX_JSON_FORM: usize = 2 << 20;
 /// Fields that a form may have.
 const MAX_FIELDS: usize = 500;
 
-/// What the script says when it looks again by itself.
+/// The header of requests that the script makes by itself.
 const BY_ITSELF: &str = "x-live";
 
 /// Nothing but our own files, and no script or style in the page itself.
@@ -45,7 +47,7 @@ pub(super) enum FramedBy {
     Nobody,
     /// These, and our own.
     Sites(Vec<String>),
-    /// Every site: for the page of an expired portal link alone, which shows nothing of anybody's.
+    /// Every site: only for the page of an expired portal link, which shows no data.
     Anybody,
 }
 
@@ -65,12 +67,12 @@ impl FramedBy {
     }
 }
 
-/// A request, as far as every page of whoever it is for needs it.
-pub(super) struct Arrival {
-    pub tongue: Tongue,
-    /// Where the language was asked for by the address: it is remembered.
-    asked: Option<Tongue>,
-    pub door: Doorstep,
+/// A request for a page.
+pub(super) struct PageRequest {
+    pub locale: Locale,
+    /// The language that the address asks for, which a cookie will remember.
+    asked: Option<Locale>,
+    pub request_context: RequestContext,
     pub headers: HeaderMap,
     pub method: Method,
     /// The path and query.
@@ -78,7 +80,7 @@ pub(super) struct Arrival {
     pub params: Vec<(String, String)>,
     pub query: Vec<(String, String)>,
     pub form: Vec<(String, String)>,
-    /// What is still to be read of the form. A body cannot be looked at from two threads, and behind a lock it need not be.
+    /// The body with the form, until it is read. A body is not `Sync`; the lock makes it so.
     body: Option<Mutex<Body>>,
     /// The memory that the form takes.
     memory: Option<Form>,
@@ -86,32 +88,34 @@ pub(super) struct Arrival {
     pub token: String,
     /// The cookie of the device, or nothing.
     pub device: String,
-    pub visitor: Option<Visitor>,
+    pub session: Option<Session>,
     /// Which sites may show the answer in a frame.
     pub framed_by: FramedBy,
     api: Api,
 }
 
-impl Arrival {
-    /// Reads a request, but for its form: nothing of a body is taken in before it is known whose it is.
+impl PageRequest {
+    /// Reads a request without its form. The form is read after the session is known, because its memory is shared by
+    /// account.
     pub async fn read(dashboard: &Dashboard, request: Request) -> Result<Self, Box<Response<Body>>> {
         let (mut parts, body) = request.into_parts();
         let info = parts.extensions.get::<RequestInfo>().cloned();
-        // Within a place the router shows a page only the rest of its address.
+        // Within a nested router the URI has only the rest of the path.
         let whole = parts.extensions.get::<OriginalUri>().map(|OriginalUri(whole)| whole.clone());
         let address = whole.unwrap_or_else(|| parts.uri.clone());
         let query = parts.uri.query().unwrap_or("").to_owned();
         let asked = language_asked(&query);
-        let tongue = asked.unwrap_or_else(|| language_of(&parts.headers));
-        let info = RequestInfo { language: tongue.0, id: info.map_or_else(|| "".into(), |info| info.id) };
-        let door = dashboard.api.door(&info, &parts.headers, parts.extensions.get::<Peer>().copied());
+        let locale = asked.unwrap_or_else(|| language_of(&parts.headers));
+        let info = RequestInfo { language: locale.0, id: info.map_or_else(|| "".into(), |info| info.id) };
+        let request_context =
+            dashboard.api.request_context(&info, &parts.headers, parts.extensions.get::<Peer>().copied());
         let params = path_params(&mut parts).await;
         let token = cookie(&parts.headers, cookie_name(dashboard)).unwrap_or("").to_owned();
         let device = cookie(&parts.headers, device_cookie(dashboard)).unwrap_or("").to_owned();
-        let mut arrival = Self {
-            tongue,
+        let mut page_request = Self {
+            locale,
             asked,
-            door,
+            request_context,
             address: address.path_and_query().map_or_else(String::new, |address| address.as_str().to_owned()),
             headers: parts.headers,
             method: parts.method,
@@ -122,33 +126,33 @@ impl Arrival {
             memory: None,
             token,
             device,
-            visitor: None,
+            session: None,
             framed_by: FramedBy::Nobody,
             api: dashboard.api.clone(),
         };
-        let Some(params) = params else { return Err(Box::new(arrival.missing())) };
-        arrival.params = params;
-        if !arrival.token.is_empty() {
-            let touch = !arrival.headers.contains_key(BY_ITSELF);
-            let visitor = dashboard.api.visitor(&arrival.token, touch).await;
-            arrival.visitor = visitor.map_err(|error| Box::new(arrival.refusal(&error)))?;
+        let Some(params) = params else { return Err(Box::new(page_request.not_found())) };
+        page_request.params = params;
+        if !page_request.token.is_empty() {
+            let touch = !page_request.headers.contains_key(BY_ITSELF);
+            let session = dashboard.api.session(&page_request.token, touch).await;
+            page_request.session = session.map_err(|error| Box::new(page_request.refusal(&error)))?;
         }
-        if arrival.method == Method::POST && !is_ours(&arrival.headers) {
-            return Err(Box::new(arrival.alone(403, &arrival.stale())));
+        if page_request.method == Method::POST && !is_ours(&page_request.headers) {
+            return Err(Box::new(page_request.signed_out_page(403, &page_request.out_of_date())));
         }
-        Ok(arrival)
+        Ok(page_request)
     }
 
     /// Reads the form.
     pub async fn read_form(&mut self) -> Result<(), Box<Response<Body>>> {
         let Some(body) = self.body.take().filter(|_| self.method == Method::POST) else { return Ok(()) };
         let most = if self.address.contains("/event-types/") { MAX_JSON_FORM } else { MAX_FORM };
-        let body = body.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let read = self.api.read_form((&self.door, self.visitor.as_ref()), &self.headers, body, most).await;
+        let body = body.into_inner();
+        let read = self.api.read_form((&self.request_context, self.session.as_ref()), &self.headers, body, most).await;
         let form = read.map_err(|error| Box::new(self.refusal(&error)))?;
         let Some(form) = form else {
-            let text = self.tongue.say("What you sent is too large, or did not arrive.");
-            return Err(Box::new(self.alone(413, &html! { h1 { (text) } })));
+            let text = self.locale.say("What you sent is too large, or did not arrive.");
+            return Err(Box::new(self.signed_out_page(413, &html! { h1 { (text) } })));
         };
         self.form = url::form_urlencoded::parse(&form.bytes).into_owned().take(MAX_FIELDS).collect();
         self.memory = Some(form);
@@ -164,38 +168,38 @@ impl Arrival {
         self.form.iter().rev().find(|(known, _)| known == name).map_or("", |(_, value)| value)
     }
 
-    /// Takes the marks out of the form: whether it was on a page for this token, and its name.
-    pub fn marks(&mut self, token: &str) -> (bool, String) {
+    /// Takes the hidden fields out of the form: whether it was on a page for this token, and the name of the form.
+    pub fn take_form_tokens(&mut self, token: &str) -> (bool, String) {
         let is_right = parts_equal(self.field("csrf"), &csrf(token));
         let sent = self.field("once").chars().take(64).collect();
         self.form.retain(|(name, _)| name != "csrf" && name != "once");
         (is_right, sent)
     }
 
-    /// There is no such page.
-    pub fn missing(&self) -> Response<Body> {
-        let say = |text: &str| self.tongue.say(text);
+    /// The answer where there is no such page.
+    pub fn not_found(&self) -> Response<Body> {
+        let say = |text: &str| self.locale.say(text);
         let content = html! {
             h1 { (say("There is no such page")) }
             p { (say("It may have been deleted, or the address is not right.")) }
         };
-        self.alone(404, &content)
+        self.signed_out_page(404, &content)
     }
 
-    pub fn stale(&self) -> Markup {
-        let say = |text: &str| self.tongue.say(text);
+    pub fn out_of_date(&self) -> Markup {
+        let say = |text: &str| self.locale.say(text);
         html! {
             h1 { (say("This page is out of date")) }
             p { (say("Nothing was changed. Go back, reload the page and try again.")) }
         }
     }
 
-    /// A page for somebody who is not signed in. It shows nothing of anybody's.
-    pub fn alone(&self, status: u16, content: &Markup) -> Response<Body> {
-        let title = if status < 400 { self.tongue.say("Sign in") } else { self.tongue.say("Not possible") };
-        let frame = Frame {
-            v: None,
-            tongue: self.tongue,
+    /// A page before the sign-in. It shows no data.
+    pub fn signed_out_page(&self, status: u16, content: &Markup) -> Response<Body> {
+        let title = if status < 400 { self.locale.say("Sign in") } else { self.locale.say("Not possible") };
+        let layout = Layout {
+            cx: None,
+            locale: self.locale,
             title: &title,
             section: "",
             nav: &[],
@@ -209,26 +213,26 @@ impl Arrival {
             csrf: html! {},
             stamp: &STAMP,
         };
-        self.answer(status, frame::narrow(&frame, content))
+        self.answer(status, layout::narrow(&layout, content))
     }
 
-    /// A refusal of the API's for somebody who is not signed in.
+    /// A refusal of the API, before the sign-in.
     pub fn refusal(&self, error: &ApiError) -> Response<Body> {
         if !self.is_browser() {
-            return self.door.refuse(error);
+            return self.request_context.refuse(error);
         }
-        let say = |text: &str| self.tongue.say(text);
+        let say = |text: &str| self.locale.say(text);
         let content = html! {
             h1 { (say("Try again in a moment")) }
-            (parts::notice(Kind::Bad, html! { (error.detail(self.tongue.0)) }))
+            (parts::notice(Kind::Bad, html! { (error.detail(self.locale.0)) }))
             p { a href=(self.address) { (say("Try again")) } }
         };
-        let mut response = self.alone(error.status(), &content);
+        let mut response = self.signed_out_page(error.status(), &content);
         error.add_headers(response.headers_mut());
         response
     }
 
-    /// Whether pages are understood; a program is answered in the API's envelope.
+    /// Whether the client accepts HTML. Other clients are answered in the API's envelope.
     pub fn is_browser(&self) -> bool {
         self.headers
             .get("accept")
@@ -236,14 +240,14 @@ impl Arrival {
             .is_some_and(|value| value.contains("text/html"))
     }
 
-    /// Whether the page stands inside a page of the operator's.
+    /// Whether the page is shown in a frame.
     pub fn is_framed(&self) -> bool {
         self.headers.get("sec-fetch-dest").is_some_and(|value| value == "iframe" || value == "frame")
     }
 
     /// A page, with what a browser may do with it.
     pub fn answer(&self, status: u16, page: Markup) -> Response<Body> {
-        assert!(self.framed_by != FramedBy::Anybody || self.visitor.is_none(), "a visitor's page stands in no frame");
+        assert!(self.framed_by != FramedBy::Anybody || self.session.is_none(), "a visitor's page stands in no frame");
         let mut response = Response::new(Body::from(page.into_string()));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();
@@ -252,7 +256,7 @@ impl Arrival {
         if let Ok(policy) = HeaderValue::try_from(policy) {
             headers.insert(CONTENT_SECURITY_POLICY, policy);
         }
-        self.seal(headers);
+        self.add_common_headers(headers);
         response
     }
 
@@ -260,16 +264,16 @@ impl Arrival {
     pub fn redirect(&self, to: &str) -> Response<Body> {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::SEE_OTHER;
-        // What is no header value leads home.
+        // A target that is no header value becomes `/`.
         let to = HeaderValue::from_str(to).unwrap_or(HeaderValue::from_static("/"));
         response.headers_mut().insert(LOCATION, to);
-        self.seal(response.headers_mut());
+        self.add_common_headers(response.headers_mut());
         response
     }
 
-    /// What every answer says. The address of a portal is its key: no other site is told of it. Our own must be, or a browser
-    /// would not say where a form comes from.
-    fn seal(&self, headers: &mut HeaderMap) {
+    /// Adds the headers of every answer. The address of a portal is secret, so other sites get no referrer. Our own
+    /// pages must get one, or a browser would not say where a form comes from.
+    fn add_common_headers(&self, headers: &mut HeaderMap) {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
@@ -279,8 +283,8 @@ impl Arrival {
         }
     }
 
-    /// The way out: the session has ended.
-    pub fn leave(&self, dashboard: &Dashboard) -> Response<Body> {
+    /// Ends the session and redirects to the sign-in page.
+    pub fn end_session(&self, dashboard: &Dashboard) -> Response<Body> {
         let mut response = self.redirect("/sign-in");
         if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, cookie_name(dashboard), "", 0)) {
             response.headers_mut().append(SET_COOKIE, cookie);
@@ -288,8 +292,8 @@ impl Arrival {
         response
     }
 
-    /// Signs in by this token and goes on there.
-    pub fn welcome(&self, dashboard: &Dashboard, token: &str, to: &str) -> Response<Body> {
+    /// Starts a session with this token and redirects.
+    pub fn start_session(&self, dashboard: &Dashboard, token: &str, to: &str) -> Response<Body> {
         let mut response = self.redirect(to);
         let seconds = dashboard.api.sessions().lifetime.as_secs();
         if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, cookie_name(dashboard), token, seconds)) {
@@ -298,9 +302,9 @@ impl Arrival {
         response
     }
 
-    /// The same for somebody who has proved who they are: their device is known from now on.
-    pub fn welcome_with_device(&self, dashboard: &Dashboard, opened: &Opened, to: &str) -> Response<Body> {
-        let mut response = self.welcome(dashboard, &opened.token, to);
+    /// The same after a password, with the cookie by which the device is known from now on.
+    pub fn start_session_on_device(&self, dashboard: &Dashboard, opened: &Opened, to: &str) -> Response<Body> {
+        let mut response = self.start_session(dashboard, &opened.token, to);
         let cookie = set_cookie(dashboard, device_cookie(dashboard), &opened.device, KNOWN_DEVICE_SECONDS);
         if let Ok(cookie) = HeaderValue::try_from(cookie) {
             response.headers_mut().append(SET_COOKIE, cookie);
@@ -309,7 +313,8 @@ impl Arrival {
     }
 }
 
-/// Whether a form comes from a page of ours, as far as the browser says: what it does not say, the form's mark must prove.
+/// Whether a form comes from our own origin, as far as the browser says. Where it does not say, the form's token
+/// decides.
 fn is_ours(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     match (text("sec-fetch-site"), text("origin"), text("host")) {

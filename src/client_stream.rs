@@ -1,5 +1,5 @@
-//! A client's connection under hyper: it ends when a head or the reading of an answer takes too long, and what hyper answers
-//! by itself is said in our own words.
+//! A client's connection under hyper: it times out when a head or the reading of an answer takes too long, and replaces
+//! the answers that hyper makes by itself.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::connections::Activity;
 /// Writes a refusal, for a status, as a whole HTTP message.
 pub type Refusal = Arc<dyn Fn(u16) -> Vec<u8> + Send + Sync>;
 
-/// What a client has time for.
+/// The timeouts of a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
     /// From a connection's beginning, or a later head's first byte, to the end of the head.
     pub head: Duration,
-    /// Between an answer and the next head. It is hyper that counts it.
+    /// Between an answer and the next head. hyper measures it.
     pub idle: Duration,
     /// Without a byte of an answer being taken.
     pub write: Duration,
@@ -26,9 +26,9 @@ pub struct Timeouts {
 
 /// A connection.
 ///
-/// What hyper answers by itself, to a request that it could not read, is one short message without a body. Our own answers
-/// name their request, and those that carry a body do not end with an empty line.
-pub struct Wire<T> {
+/// What hyper answers by itself, to a request that it could not read, is one short message without a body. Our own
+/// answers name their request, and those that carry a body do not end with an empty line.
+pub struct ClientStream<T> {
     stream: T,
     refusal: Option<Refusal>,
     /// What is still to be written in place of what hyper has written.
@@ -49,7 +49,7 @@ struct Head {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-impl<T> Wire<T> {
+impl<T> ClientStream<T> {
     /// A connection whose first head begins now.
     pub fn new(
         stream: T,
@@ -81,7 +81,7 @@ impl<T> Wire<T> {
         Poll::Ready(std::io::ErrorKind::TimedOut.into())
     }
 
-    /// Watches the writing: nothing was written now, and for how long?
+    /// Watches writing: fails where the client takes no byte for too long.
     fn watch_writing<R>(
         &mut self,
         written: Poll<std::io::Result<R>>,
@@ -100,7 +100,7 @@ impl<T> Wire<T> {
     }
 }
 
-impl<T> Drop for Wire<T> {
+impl<T> Drop for ClientStream<T> {
     /// Of a connection that is closed while its client takes nothing, nothing is kept.
     fn drop(&mut self) {
         if self.write_timer.is_some() {
@@ -109,7 +109,7 @@ impl<T> Drop for Wire<T> {
     }
 }
 
-impl<T: hyper::rt::Write + Unpin> Wire<T> {
+impl<T: hyper::rt::Write + Unpin> ClientStream<T> {
     /// The status of an answer of hyper's own.
     fn own_answer(message: &[u8]) -> Option<u16> {
         let status = message.strip_prefix(b"HTTP/1.")?.get(2..5)?;
@@ -131,7 +131,7 @@ impl<T: hyper::rt::Write + Unpin> Wire<T> {
     }
 }
 
-impl<T: hyper::rt::Read + Unpin> hyper::rt::Read for Wire<T> {
+impl<T: hyper::rt::Read + Unpin> hyper::rt::Read for ClientStream<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -145,7 +145,7 @@ impl<T: hyper::rt::Read + Unpin> hyper::rt::Read for Wire<T> {
     }
 }
 
-impl<T: hyper::rt::Write + Unpin> hyper::rt::Write for Wire<T> {
+impl<T: hyper::rt::Write + Unpin> hyper::rt::Write for ClientStream<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, message: &[u8]) -> Poll<std::io::Result<usize>> {
         ready!(self.write_pending(context))?;
         if let Some(refusal) = &self.refusal

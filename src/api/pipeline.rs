@@ -1,0 +1,225 @@
+//! The checks of every `/v1` call before its handler, in the order of refusal: 401, 429, 403; then the handler with its
+//! 404 and the errors of the body.
+
+use axum::body::{Body, HttpBody as _};
+use axum::http::{HeaderMap, Method, Request, Response};
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+
+use super::Api;
+use super::auth::{Caller, authenticate};
+use super::bodies::{BodyError, MAX_BATCH_BODY, Reservation, declared_length};
+use super::call::{ApiCall, Kept, kept_answer};
+use super::dispatch::{Handler, MatchedRoute};
+use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
+use super::error::{ApiError, Code};
+use super::idempotency::{self, Mark};
+use super::origin::Peer;
+use super::rules::{KeyScope, RouteRules};
+use super::trace::with_current_request;
+use crate::domain::id::AccountId;
+use crate::domain::time::Timestamp;
+use crate::store::{Calls, KeepScope, Snapshot};
+
+/// Longest path of a call, in bytes: a route, and two ids of up to 255 characters.
+const MAX_PATH: usize = 1_024;
+
+/// What the server knows of a request besides its own parts.
+pub struct CallContext {
+    /// Its id and language.
+    pub info: RequestInfo,
+    /// The address of the connection.
+    pub peer: Option<Peer>,
+    /// The caller of an in-process call. Other requests authenticate with their headers.
+    pub caller: Option<Caller>,
+}
+
+/// Checks a request, runs its handler and answers.
+pub async fn serve(api: Api, found: MatchedRoute, context: CallContext, request: Request<Body>) -> Response<Body> {
+    let (info, metrics) = (context.info.clone(), api.metrics.clone());
+    match enter(api, found, context, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            if error.is(Code::RateLimitExceeded) {
+                metrics.http_rate_limited_total.add(1);
+            }
+            refuse(&error, &info)
+        }
+    }
+}
+
+async fn enter(
+    api: Api,
+    MatchedRoute { rules, handler, params }: MatchedRoute,
+    CallContext { info, peer, caller }: CallContext,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    let now = api.clock.now();
+    let is_in_process = caller.is_some();
+    let caller = match caller {
+        Some(caller) => caller,
+        None => caller_of(&api, request.headers(), now).await?,
+    };
+    api.key_uses.note(&caller, now);
+    let is_post = request.method() == Method::POST;
+    let key = if is_post { idempotency::key(request.headers()) } else { Ok(None) };
+    let counted = api.count(&caller, rules.bucket).await;
+    let (parts, body) = request.into_parts();
+    // No route has ids of that length, and an idempotency key is kept with its path.
+    let params = params.filter(|_| parts.uri.path().len() <= MAX_PATH);
+    let mut scope = None;
+    if let (Ok(Some(key)), Ok(()), Some(_)) = (&key, allowed(&caller, rules), &params) {
+        scope = Some(KeepScope { account: caller.account(), path: parts.uri.path().to_owned(), key: key.clone() });
+    }
+    let counted = match counted {
+        Ok(counted) => Ok(counted),
+        // A repeated answer does not count against the limit. Past the limit, the body of any other call is not read.
+        Err(refused) if refused.is(Code::RateLimitExceeded) => match &scope {
+            Some(scope) if api.store.kept_answer(scope.clone()).await?.is_some() => {
+                api.count_repeated(&caller, rules.bucket).await?;
+                Err(refused)
+            }
+            _ => return Err(refused),
+        },
+        Err(error) => return Err(error),
+    };
+    allowed(&caller, rules)?;
+    key?;
+    let params = params.ok_or_else(|| ApiError::from(Code::NotFound))?;
+    let most = if rules.batch { MAX_BATCH_BODY } else { api.settings.max_body };
+    let declared = declared_length(&parts.headers);
+    let (body, memory) = if is_in_process || body.is_end_stream() {
+        (read_whole(body, most).await, None)
+    } else {
+        read_within_budget(&api, &caller, body, declared, most).await?
+    };
+    let (mut mark, mut kept) = (None, None);
+    if let (Some(scope), Ok(body)) = (scope, &body) {
+        let body_hash = idempotency::hash(body);
+        match (repeat_reply(&api, &scope, body_hash, &mut mark).await, counted) {
+            (Ok(Some(response)), Ok(counted)) => {
+                api.count_repeated(&caller, rules.bucket).await?;
+                api.give_back(counted).await;
+                return Ok(response);
+            }
+            (Ok(Some(response)), Err(_)) => return Ok(response),
+            (_, Err(refused)) | (Err(refused), Ok(_)) => return Err(refused),
+            (Ok(None), Ok(_)) => {}
+        }
+        kept = Some(Kept { scope, body_hash });
+    } else {
+        counted?;
+    }
+    let query = parts.uri.query().unwrap_or("").to_owned();
+    let call = ApiCall {
+        api: api.clone(),
+        caller,
+        info: info.clone(),
+        headers: parts.headers,
+        peer,
+        params,
+        query,
+        body,
+        kept: kept.clone(),
+        _memory: memory,
+    };
+    let answered = match (kept, mark) {
+        (Some(kept), Some(mark)) => {
+            // The call runs in a task of its own. A client that disconnects must not end the mark while the effect goes
+            // on.
+            let marked = Box::pin(answer_once(api, info.clone(), kept, mark, handler, call));
+            let marked = tokio::spawn(with_current_request(marked));
+            marked.await.map_err(|_| ApiError::from(Code::InternalError))?
+        }
+        _ => handler(call).await,
+    };
+    answered.map(|answer| answer.into_response(&info.id))
+}
+
+/// A body or its fault, and the memory that is reserved for it.
+type ReadBody = (Result<Bytes, ApiError>, Option<Reservation<Option<AccountId>>>);
+
+/// Reads a body that is in memory already.
+async fn read_whole(body: Body, most: usize) -> Result<Bytes, ApiError> {
+    let body = body.collect().await.map_err(|_| BodyError::Broken)?.to_bytes();
+    if body.len() > most { Err(BodyError::TooLarge(most).into()) } else { Ok(body) }
+}
+
+/// Reads a body into memory that is reserved for the caller's account. Without memory the call is refused at once. Any
+/// other fault of the body is kept until the handler asks for the body, because a 404 comes first.
+async fn read_within_budget(
+    api: &Api,
+    caller: &Caller,
+    body: Body,
+    declared: Option<usize>,
+    most: usize,
+) -> Result<ReadBody, ApiError> {
+    match api.bodies.read(caller.account(), body, declared, most).await {
+        Ok((body, memory)) => Ok((Ok(body), Some(memory))),
+        Err(error @ BodyError::NoMemory) => Err(error.into()),
+        Err(error) => Ok((Err(error.into()), None)),
+    }
+}
+
+/// Runs the first call with an idempotency key to its end. A refusal is kept here; a success is kept in the commit of
+/// its effect.
+async fn answer_once(
+    api: Api,
+    info: RequestInfo,
+    kept: Kept,
+    mark: Mark,
+    handler: Handler,
+    call: ApiCall,
+) -> Result<Answer, ApiError> {
+    let answered = handler(call).await;
+    if let Err(error) = &answered
+        && error.status() < 500
+        // Another call holds the key, and its answer is the one that is kept.
+        && !error.is(Code::IdempotencyKeyInProgress)
+    {
+        let answer = kept_answer(kept.body_hash, error.status(), &info, error_body(error, &info));
+        api.store.keep_answer(kept.scope, answer).await?;
+    }
+    mark.end().await;
+    answered
+}
+
+/// Authenticates by all that is committed: another node may have made or revoked the key.
+async fn caller_of(api: &Api, headers: &HeaderMap, now: Timestamp) -> Result<Caller, ApiError> {
+    api.store.refresh_stale().await?;
+    if let Ok(caller) = authenticate(headers, api.store.view(), now) {
+        return Ok(caller);
+    }
+    api.store.refresh().await?;
+    authenticate(headers, api.store.view(), now)
+}
+
+/// The reply that is kept for this key; or `None` and a mark, where this call is the first.
+async fn repeat_reply(
+    api: &Api,
+    scope: &KeepScope,
+    body_hash: [u8; 32],
+    mark: &mut Option<Mark>,
+) -> Result<Option<Response<Body>>, ApiError> {
+    *mark = api.in_flight.begin(&api.store, scope).await?;
+    // A call that held the key may have been answered a moment ago.
+    let found = api.store.kept_answer(scope.clone()).await?;
+    let Some(found) = found else {
+        return if mark.is_some() { Ok(None) } else { Err(idempotency::in_progress()) };
+    };
+    if found.body_hash != body_hash {
+        return Err(Code::IdempotencyKeyReused.into());
+    }
+    let mut response = respond(found.status, found.answer, &found.request_id);
+    response.headers_mut().insert("idempotent-replayed", axum::http::HeaderValue::from_static("true"));
+    Ok(Some(response))
+}
+
+fn allowed(caller: &Caller, rules: RouteRules) -> Result<(), ApiError> {
+    let right_kind = match rules.keys {
+        KeyScope::Account => caller.account().is_some(),
+        KeyScope::Operator => caller.account().is_none(),
+        KeyScope::Both => true,
+    };
+    if right_kind && caller.permissions.allows(rules.permission) { Ok(()) } else { Err(Code::Forbidden.into()) }
+}

@@ -1,0 +1,115 @@
+//! What several commands take or do alike: the settings and the database, the owner of a user, the output, the
+//! listener. It calls no command.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+
+use crate::clock::SharedClock;
+use crate::config::Config;
+use crate::domain::audit::{Actor, Origin};
+use crate::store::Store;
+
+#[derive(Args)]
+pub(super) struct SettingArgs {
+    /// Settings file; without it `aldaba.toml` is read if it is there
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Database: `sqlite://PATH` or `postgres://USER:PASSWORD@HOST/NAME`
+    #[arg(long, global = true, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+impl SettingArgs {
+    pub(super) fn load(&self, flags: impl IntoIterator<Item = (&'static str, String)>) -> anyhow::Result<Config> {
+        self.load_over([], flags)
+    }
+
+    /// The settings of a command that has defaults of its own.
+    pub(super) fn load_over(
+        &self,
+        defaults: impl IntoIterator<Item = (&'static str, String)>,
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> anyhow::Result<Config> {
+        let database = self.database_url.clone().map(|url| ("database_url", url));
+        let flags = database.into_iter().chain(flags);
+        Ok(Config::load_over(defaults, self.config.as_deref(), std::env::vars(), flags)?)
+    }
+
+    /// Starts logging, and warns of a password on the command line.
+    pub(super) fn start_telemetry(&self, config: &Config) {
+        crate::telemetry::start(config);
+        if self.database_url.as_deref().is_some_and(has_password) {
+            tracing::warn!(
+                "--database-url has a password, which every user of this machine can read in the list of processes: \
+                 set ALDABA_DATABASE_URL, or database_url in the settings file"
+            );
+        }
+    }
+
+    /// The database, for a command beside the server.
+    pub(super) async fn open(&self) -> anyhow::Result<Store> {
+        let config = self.load([])?;
+        self.start_telemetry(&config);
+        let store = Store::open(crate::open_options(&config, Arc::new(SharedClock::default()), false, None)).await?;
+        let user = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+        let actor = Actor::CommandLine(user.unwrap_or_else(|| "unknown".to_owned()));
+        Ok(store.acting(Origin { actor, ..Origin::default() }))
+    }
+}
+
+/// Whether the URL of a PostgreSQL database has a password, in its authority or as a parameter.
+fn has_password(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
+    let query = rest.split_once('?').map_or("", |(_, query)| query);
+    let in_query =
+        url::form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "password" && !value.is_empty());
+    scheme.starts_with("postgres")
+        && (user.split_once(':').is_some_and(|(_, password)| !password.is_empty()) || in_query)
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct OwnerArgs {
+    /// The account that they belong to
+    #[arg(long, value_name = "ID")]
+    pub(super) account: Option<String>,
+    /// None: they run this server and see every account
+    #[arg(long)]
+    pub(super) operator: bool,
+}
+
+/// Which of several users with one address.
+#[derive(Args)]
+#[group(multiple = false)]
+pub(super) struct OptionalOwnerArgs {
+    /// The account that they belong to, where several have a user with the address
+    #[arg(long, value_name = "ID")]
+    pub(super) account: Option<String>,
+    /// They belong to none: they run this server
+    #[arg(long)]
+    pub(super) operator: bool,
+}
+
+#[derive(Args, Clone, Copy)]
+pub(super) struct Output {
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+impl Output {
+    /// Prints JSON, or the text for people.
+    pub(super) fn print(self, json: &serde_json::Value, text: &str) {
+        if self.json { println!("{json}") } else { println!("{text}") }
+    }
+}
+
+/// Binds, or says in one line why not.
+pub(super) async fn bind(listen: &str) -> anyhow::Result<tokio::net::TcpListener> {
+    let hint = "is another program using the port? choose another with --listen HOST:PORT";
+    tokio::net::TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} ({hint})"))
+}

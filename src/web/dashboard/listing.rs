@@ -1,0 +1,94 @@
+//! How pages read lists of the API: all pages, one entry, and one page with the way to the others.
+
+use maud::{Markup, html};
+use url::form_urlencoded::byte_serialize;
+
+use super::form_errors::{fault, local};
+use super::page_context::{Doc, Failure, Item, PageContext};
+use super::parts::{at_page, empty, pager, pages_end};
+
+/// Entries of one answer: the most that the API gives.
+const PER_PAGE: &str = "100";
+
+/// Pages that are read to find one entry: what is beyond is not found.
+const MAX_PAGES: u64 = 100;
+
+/// A part of a path of the API. Whatever a visitor writes there, it stays one part.
+pub fn segment(text: &str) -> String {
+    byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// Every page of a list.
+pub async fn pages(cx: &PageContext, path: &str) -> Result<Vec<Doc>, Failure> {
+    let mut docs = Vec::new();
+    for page in 1..=MAX_PAGES {
+        let doc = cx.get(path, &[("page", &page.to_string()), ("per_page", PER_PAGE)]).await?;
+        let ends = page >= doc.total_pages();
+        docs.push(doc);
+        if ends {
+            break;
+        }
+    }
+    Ok(docs)
+}
+
+/// An entry of a list.
+pub struct Found {
+    doc: Doc,
+    at: usize,
+}
+
+impl Found {
+    /// The entry.
+    pub fn item(&self) -> Item<'_> {
+        self.doc.items()[self.at]
+    }
+}
+
+/// The entry with this id, of a list whose entries the API does not answer alone.
+pub async fn find(cx: &PageContext, path: &str, id: &str) -> Result<Found, Failure> {
+    for page in 1..=MAX_PAGES {
+        let doc = cx.get(path, &[("page", &page.to_string()), ("per_page", PER_PAGE)]).await?;
+        let at = doc.items().iter().position(|item| item.id() == id);
+        let ends = page >= doc.total_pages();
+        match at {
+            Some(at) => return Ok(Found { doc, at }),
+            None if ends => break,
+            None => {}
+        }
+    }
+    let detail = cx.say("This does not exist, or no longer.");
+    Err(Failure { status: 404, ..local(vec![fault("not_found", detail, None)]) })
+}
+
+/// A page of a list: its rows and the way to the other pages, or `nothing` where the list is empty. A page behind the
+/// last one says that the list has become shorter, or how far pages go.
+pub fn listed(
+    cx: &PageContext,
+    doc: &Doc,
+    path: &str,
+    nothing: Markup,
+    rows: impl FnOnce(&[Item<'_>]) -> Markup,
+) -> Markup {
+    let items = doc.items();
+    if !items.is_empty() {
+        return html! { (rows(&items)) (pager(cx, doc, path)) };
+    }
+    if doc.total() == 0 {
+        return nothing;
+    }
+    let first = at_page(cx, path, 1);
+    let why = if doc.goes_on() { pages_end(cx, doc) } else { cx.say("The list has become shorter than it was.") };
+    empty(&cx.say("Nothing is on this page"), &why, Some((&first, &cx.say("To the first page"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_path_stays_one() {
+        assert_eq!(segment("order.created"), "order.created");
+        assert_eq!(segment("../a?b#c d%2fñ"), "..%2Fa%3Fb%23c%20d%252f%C3%B1");
+    }
+}
