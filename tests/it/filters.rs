@@ -232,7 +232,7 @@ async fn a_total_that_is_a_minimum_says_so_and_no_page_is_promised_that_cannot_b
 #[tokio::test]
 async fn a_search_that_takes_too_long_is_ended_and_says_what_helps() {
     if !database::is_postgres() {
-        // The same of SQLite is held by the test of `store/sqlite/mod.rs`, which has a query without an end.
+        // The same of SQLite is held by the test of `store/sqlite/readers.rs`, which has a query without an end.
         return;
     }
     let app = App::start().await;

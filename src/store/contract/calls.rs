@@ -5,7 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::time::Timestamp;
-use crate::store::{KeepScope, KeptAnswer, RateWindow, StoreError};
+use crate::store::errors::StoreError;
+use crate::store::values::{KeepScope, KeptAnswer, RateWindow};
 
 role! {
     /// Idempotency keys and rate limits.

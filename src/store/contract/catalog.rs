@@ -10,7 +10,8 @@ use crate::domain::id::{AccountId, ApiKeyId, EndpointId};
 use crate::domain::permission::Permissions;
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
-use crate::store::{Keep, NewApiKey, Page, Paged, StoreError, WithKey, WithSecret};
+use crate::store::errors::StoreError;
+use crate::store::values::{Keep, NewApiKey, Page, Paged, WithKey, WithSecret};
 
 role! {
     /// Accounts and API keys.

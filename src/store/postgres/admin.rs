@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use deadpool_postgres::{Object, Transaction};
 
-use super::Store;
 use super::catalog_rows::{
     ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, lock_account,
 };
 use super::change_feed::{Change, write_change};
 use super::kept_answers::keep_effect;
 use super::sql::{count, execute, get, offset, one, rows, text};
+use super::store::Store;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::EventType;
@@ -19,9 +19,11 @@ use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
+use crate::store::contract::{Accounts, Catalog};
+use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::of_account;
 use crate::store::shared::Deed;
-use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+use crate::store::values::{Keep, NewApiKey, Page, Paged, WithKey};
 
 /// How long the answer to a change waits for this node's own view.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);

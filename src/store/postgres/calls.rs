@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::Store;
 use super::kept_answers::{owner, write_answer};
 use super::sql::{column, corrupt, execute, get, row, whole};
+use super::store::Store;
 use crate::domain::time::Timestamp;
-use crate::store::{CALL_LIFE, Calls, KeepScope, KeptAnswer, RateWindow, StoreError};
+use crate::store::contract::Calls;
+use crate::store::errors::StoreError;
+use crate::store::values::{CALL_LIFE, KeepScope, KeptAnswer, RateWindow};
 
 /// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and
 /// so that large limits do not cost a question for each call.

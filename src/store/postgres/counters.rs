@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::node::Node;
 use super::sql::{count, execute, get, one};
 use crate::domain::id::{AccountKey, EndpointKey};
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 /// Between two folds. A list reads the deltas of its endpoints that came since: some hundreds where each commit adds
 /// one.

@@ -5,11 +5,11 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::Store;
 use super::catalog_rows::{account, lock_account};
 use super::change_feed::{Change, write_change};
 use super::kept_answers::keep_effect;
 use super::sql::{count, execute, get, one, parsed, rows, text, time, when, whole};
+use super::store::Store;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointHealth, EndpointStatus};
@@ -18,10 +18,12 @@ use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
+use crate::store::contract::Endpoints;
+use crate::store::errors::StoreError;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
 use crate::store::shared::Deed;
-use crate::store::{Endpoints, Keep, StoreError, WithSecret};
+use crate::store::values::{Keep, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, \

@@ -26,10 +26,11 @@ use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
+use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, Nudge};
 use crate::store::shared::Shared;
+use crate::store::values::{Keep, KeepScope};
 use crate::store::view::View;
-use crate::store::{Keep, KeepScope, StoreError};
 
 /// Requests that may wait.
 const QUEUE: usize = 4_096;

@@ -12,7 +12,7 @@ use super::sql::{execute, get, rows};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::lock::Mutex;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::shared::FifoHeads;
 
 /// Places by which a look begins before the first one that is known: an operational event takes its place before it has

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::sql::{get, rows};
 use crate::domain::id::{IdTimes, Offset};
 use crate::lock::Mutex;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 /// Ids in one block.
 const BLOCK: i64 = 1_024;

@@ -5,7 +5,8 @@ use foldhash::HashSet;
 
 use super::sql::{execute, get, rows};
 use crate::domain::time::Timestamp;
-use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
+use crate::store::errors::StoreError;
+use crate::store::values::{Keep, KeepScope, KeptAnswer};
 
 /// Keeps an answer in this transaction, when it was asked for.
 pub(super) async fn keep_effect<T>(

@@ -22,7 +22,7 @@ use super::migrate;
 use super::sql::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::lock::Mutex;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::inbox::{InMemoryDeliveries, Nudge, Share};
 use crate::store::shared::Shared;
 

@@ -2,18 +2,20 @@
 
 use tokio_postgres::Row;
 
-use super::Store;
 use super::catalog_rows::{account, lock_account};
 use super::kept_answers::keep_effect;
 use super::sql::{corrupt, count, execute, get, offset, row, rows, snapshot, text, time, when};
+use super::store::Store;
 use super::users::hash_of;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
 use crate::domain::permission::Permissions;
 use crate::domain::user::{Color, PortalLink};
+use crate::store::contract::PortalLinks;
+use crate::store::errors::StoreError;
 use crate::store::shared::{Deed, words};
-use crate::store::{Keep, NewPortalLink, Page, Paged, PortalLinks, StoreError, WithToken};
+use crate::store::values::{Keep, NewPortalLink, Page, Paged, WithToken};
 
 /// The columns of a link, and its account where that is there.
 const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \

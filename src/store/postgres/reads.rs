@@ -13,11 +13,11 @@ use std::time::Duration;
 use deadpool_postgres::{Object, Pool};
 use tokio::runtime::Handle;
 
-use super::Store;
 use super::connect::{Connector, LIST_CONNECTIONS, SEARCH_CONNECTIONS};
 use crate::domain::id::AccountId;
+use crate::store::errors::StoreError;
 use crate::store::fair_slots::{Bounds, FairSlots, READ_PATIENCE, Slot};
-use crate::store::{SEARCH_TIMEOUT, StoreError};
+use crate::store::values::SEARCH_TIMEOUT;
 
 /// Connections of the main pool that calls of accounts may use; and how many of them one account may use. Such a call
 /// may wait for a lock.
@@ -72,6 +72,27 @@ impl Reads {
         self.calls.waiting()
     }
 
+    /// A connection for a read of a bounded number of rows, for an account or for an operator.
+    pub async fn reader(&self, owner: Option<AccountId>) -> Result<Reading, StoreError> {
+        self.begin(&self.pool, &self.lists, owner).await
+    }
+
+    /// A connection for a read that may look at every row of an account.
+    pub async fn searcher(&self, owner: Option<AccountId>) -> Result<Reading, StoreError> {
+        self.begin(&self.pool, &self.searches, owner).await
+    }
+
+    /// A connection of the main pool for a call of an account, or of an operator.
+    pub async fn client_for(&self, main: &Pool, owner: Option<AccountId>) -> Result<CallClient, StoreError> {
+        let slot = acquire(&self.calls, owner).await?;
+        Ok(CallClient { client: main.get().await?, _slot: slot })
+    }
+
+    /// The connection that asks whether the database answers.
+    pub async fn ping_client(&self) -> Result<Object, StoreError> {
+        Ok(self.ping.get().await?)
+    }
+
     async fn begin(&self, pool: &Pool, slots: &Slots, owner: Option<AccountId>) -> Result<Reading, StoreError> {
         let slot = acquire(slots, owner).await?;
         let client = pool.get().await?;
@@ -81,29 +102,6 @@ impl Reads {
 
 async fn acquire(slots: &Slots, owner: Option<AccountId>) -> Result<Slot<Option<AccountId>>, StoreError> {
     slots.acquire(owner).await.map_err(|_| StoreError::Busy)
-}
-
-impl Store {
-    /// A connection for a read of a bounded number of rows, for an account or for an operator.
-    pub(super) async fn reader(&self, owner: Option<AccountId>) -> Result<Reading, StoreError> {
-        self.reads.begin(&self.reads.pool, &self.reads.lists, owner).await
-    }
-
-    /// A connection for a read that may look at every row of an account.
-    pub(super) async fn searcher(&self, owner: Option<AccountId>) -> Result<Reading, StoreError> {
-        self.reads.begin(&self.reads.pool, &self.reads.searches, owner).await
-    }
-
-    /// A connection of the main pool for a call of an account, or of an operator.
-    pub(super) async fn client_for(&self, owner: Option<AccountId>) -> Result<CallClient, StoreError> {
-        let slot = acquire(&self.reads.calls, owner).await?;
-        Ok(CallClient { client: self.client().await?, _slot: slot })
-    }
-
-    /// The connection that asks whether the database answers.
-    pub(super) async fn ping_client(&self) -> Result<Object, StoreError> {
-        Ok(self.reads.ping.get().await?)
-    }
 }
 
 /// A connection of the main pool with its slot.

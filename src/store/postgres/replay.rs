@@ -9,22 +9,24 @@ use tokio_postgres::Row;
 use super::cancellation::take_back_one;
 use super::change_feed::{Change, write_change};
 use super::endpoints::find;
+use super::fifo;
 use super::ids::Ids;
 use super::kept_answers::keep_effect;
 use super::log::find_delivery;
 use super::operational_events::Told;
 use super::sql::{execute, get, number, one, parsed, row, rows, snapshot, time, when};
-use super::{Store, fifo};
+use super::store::Store;
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
+use crate::store::contract::{ReplayWork, Replays};
+use crate::store::errors::StoreError;
 use crate::store::shared::{Deed, words};
 use crate::store::status::literal;
-use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
-use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
+use crate::store::values::{Keep, MAX_REPLAYS, Missed, OpenReplay, REPLAY_WINDOW, Step};
 
 /// Events that one step looks at.
 const SCAN: i64 = 1_000;

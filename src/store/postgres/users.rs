@@ -9,20 +9,22 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::Store;
 use super::catalog_rows::{account, lock_account};
 use super::kept_answers::keep_effect;
 use super::sql::{corrupt, count, execute, get, offset, one, row, rows, snapshot, time, when};
+use super::store::Store;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, UserId};
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
+use crate::store::contract::{SignIn, Users};
+use crate::store::errors::StoreError;
 use crate::store::shared::Deed;
-use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
-use crate::store::{
-    Credentials, Keep, NewUser, Page, Paged, PasswordHash, Proof, SignIn, SignInChange, StoreError, Users, WithToken,
+use crate::store::values::{
+    Credentials, INVITATION_LIFE, Keep, NewUser, Page, Paged, PasswordHash, Proof, SESSION_SEEN_EVERY, SignInChange,
+    WithToken,
 };
 
 /// A user's columns, without what they sign in with.

@@ -14,7 +14,8 @@ use super::sql::column;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;
-use crate::store::{KeepScope, KeptAnswer, StoreError};
+use crate::store::errors::StoreError;
+use crate::store::values::{KeepScope, KeptAnswer};
 
 /// An event and its body.
 pub(super) struct EventRow {

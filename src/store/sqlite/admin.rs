@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::Store;
 use super::catalog_rows::{API_KEY_COLUMNS, account, account_from_row, api_key, api_key_from_row};
 use super::columns::{count, sql_offset, uuid};
+use super::store::Store;
 use super::tx::Tx;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
@@ -16,9 +16,11 @@ use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Keyring;
 use crate::domain::time::Timestamp;
+use crate::store::contract::{Accounts, Catalog};
+use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::of_account;
 use crate::store::shared::Deed;
-use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+use crate::store::values::{Keep, KeepScope, KeptAnswer, NewApiKey, Page, Paged, WithKey};
 
 impl Accounts for Store {
     async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
@@ -351,16 +353,12 @@ impl Tx<'_> {
     }
 
     /// Refuses when an answer is kept under this key.
-    pub fn is_free(&self, scope: &crate::store::KeepScope) -> Result<(), StoreError> {
+    pub fn is_free(&self, scope: &KeepScope) -> Result<(), StoreError> {
         if super::calls::kept_answer(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
     }
 
     /// Keeps an answer that has no effect beside it.
-    pub fn keep_answer(
-        &self,
-        scope: &crate::store::KeepScope,
-        kept: &crate::store::KeptAnswer,
-    ) -> Result<(), StoreError> {
+    pub fn keep_answer(&self, scope: &KeepScope, kept: &KeptAnswer) -> Result<(), StoreError> {
         let kept = self
             .db
             .prepare_cached(

@@ -6,9 +6,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
 
-use super::Store;
+use super::store::Store;
 use crate::domain::time::Timestamp;
-use crate::store::{Calls, KeepScope, KeptAnswer, RateWindow, StoreError};
+use crate::store::contract::Calls;
+use crate::store::errors::StoreError;
+use crate::store::values::{KeepScope, KeptAnswer, RateWindow};
 
 impl Calls for Store {
     async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {

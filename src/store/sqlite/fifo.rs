@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use super::tx::Tx;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 impl Tx<'_> {
     /// Puts an open delivery that is due into its endpoint's line, where there is one. Returns whether it is its turn.

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::params;
 
-use super::Store;
 use super::dispatch::settle;
 use super::endpoints::find;
+use super::store::Store;
 use super::tx::{Tx, insert_delivery, insert_event};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
+use crate::store::contract::Intake;
+use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
-use crate::store::{Intake, Keep, Settlement, StoreError};
+use crate::store::values::{Keep, Settlement};
 
 impl Intake for Store {
     async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError> {

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::Store;
 use crate::domain::id::AccountId;
 use crate::lock::Mutex;
+use crate::store::errors::StoreError;
 use crate::store::fair_slots::{Bounds, FairSlots, READ_PATIENCE};
-use crate::store::{SEARCH_TIMEOUT, StoreError};
+use crate::store::values::SEARCH_TIMEOUT;
 
 /// Instructions of SQLite's machine after which a read looks whether it has to end: about half a millisecond.
 const CHECKED_INSTRUCTIONS: i32 = 10_000;
@@ -35,17 +35,17 @@ const BACKGROUND_READERS: (usize, usize) = (3, 3);
 
 /// Longest read of the engine or the housekeeping, and longest wait for a connection. Some look through a whole index,
 /// and no caller waits for them.
-const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The connections of each kind. Clones share them.
 #[derive(Clone)]
 pub(super) struct Readers {
-    short: Lane,
-    lists: Lane,
-    searches: Lane,
-    background: Lane,
+    pub short: Lane,
+    pub lists: Lane,
+    pub searches: Lane,
+    pub background: Lane,
     /// For the question whether the database answers, which depends on no other read.
-    ping: Lane,
+    pub ping: Lane,
 }
 
 impl Readers {
@@ -76,69 +76,9 @@ impl Readers {
     }
 }
 
-impl Store {
-    /// Runs a read by key that other calls depend on. `owner` is the account that it is made for, if that is known.
-    pub(super) async fn read_short<T: Send + 'static>(
-        &self,
-        owner: Option<AccountId>,
-        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.readers.short.read(owner, query).await.map_err(not_a_search)
-    }
-
-    /// Runs a read of a bounded number of rows for an account, or for an operator.
-    pub(super) async fn read<T: Send + 'static>(
-        &self,
-        owner: Option<AccountId>,
-        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.readers.lists.read(owner, query).await.map_err(not_a_search)
-    }
-
-    /// Runs a read that may look at every row of an account, and ends it after [`SEARCH_TIMEOUT`].
-    pub(super) async fn search<T: Send + 'static>(
-        &self,
-        owner: Option<AccountId>,
-        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.readers.searches.read(owner, query).await
-    }
-
-    /// Runs a read of the engine, the housekeeping or the metrics.
-    pub(super) async fn read_in_background<T: Send + 'static>(
-        &self,
-        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.read_in_background_within(BACKGROUND_TIMEOUT, query).await
-    }
-
-    /// The same with another deadline.
-    pub(super) async fn read_in_background_within<T: Send + 'static>(
-        &self,
-        limit: Duration,
-        query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.readers.background.read_within(limit, None, query).await.map_err(not_a_search)
-    }
-
-    /// Whether the file can be read.
-    pub(super) async fn ping_reader(&self) -> Result<(), StoreError> {
-        let query = |db: &Connection| Ok(db.query_row("SELECT 1", [], |_| Ok(()))?);
-        self.readers.ping.read(None, query).await.map_err(not_a_search)
-    }
-}
-
-/// A read that is no search cannot be narrowed by its caller.
-fn not_a_search(error: StoreError) -> StoreError {
-    match error {
-        StoreError::TooSlow => StoreError::Unavailable("a read took too long".into()),
-        other => other,
-    }
-}
-
 /// Connections of one kind: opened when first needed, as many as there are slots.
 #[derive(Clone)]
-struct Lane {
+pub(super) struct Lane {
     path: Arc<Path>,
     timeout: Duration,
     slots: FairSlots<Option<AccountId>>,
@@ -153,7 +93,7 @@ impl Lane {
 
     /// Runs a read on a connection, away from the async threads. The connection is taken until the read has really
     /// ended, which is soon after the caller has gone.
-    async fn read<T: Send + 'static>(
+    pub async fn read<T: Send + 'static>(
         &self,
         owner: Option<AccountId>,
         query: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
@@ -161,7 +101,7 @@ impl Lane {
         self.read_within(self.timeout, owner, query).await
     }
 
-    async fn read_within<T: Send + 'static>(
+    pub async fn read_within<T: Send + 'static>(
         &self,
         limit: Duration,
         owner: Option<AccountId>,
