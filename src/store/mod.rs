@@ -2,7 +2,8 @@
 //!
 //! [`Store`] is one of two: `sqlite/`, embedded, or `postgres/`, which many nodes share. `values` goes in and out,
 //! `view` is what was last committed, `inbox` is the way to the engine. What is decided, `domain` decides; what is
-//! sent, the engine sends. `contract` declares what both can do, and says what each method promises.
+//! sent, the engine sends. `contract` declares what both can do, and says what each method promises. No file below
+//! imports this one: each names the file that defines the item.
 
 mod compatible;
 mod contract;
@@ -11,6 +12,7 @@ mod fair_slots;
 pub mod inbox;
 mod intake_shares;
 pub mod keys;
+mod migrations;
 mod open;
 mod operational_events;
 mod pings;

@@ -10,11 +10,12 @@ use deadpool_postgres::{GenericClient, Object, Pool};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 
-use super::migrations::{MIGRATIONS, Migration, Step, newest, newest_of};
+use super::migration_steps::{Step, steps};
 use super::privileges;
 use super::sql::{get, one, row};
 use crate::store::compatible::{Fit, Versions};
 use crate::store::errors::{OpenError, StoreError};
+use crate::store::migrations::{Migration, POSTGRES_MIGRATIONS, newest, newest_of};
 
 /// The key of the lock under which one process migrates.
 const MIGRATION_LOCK: i64 = 0x616c_6461_6261;
@@ -68,7 +69,7 @@ pub(super) async fn prepare(pool: &Pool, shown: &str, serves: bool) -> Result<()
     let fit = versions(&db).await.map_err(failed)?.admit(newest())?;
     drop(db);
     if fit == Fit::Migrate {
-        run(pool, MIGRATIONS).await?;
+        run(pool, POSTGRES_MIGRATIONS).await?;
         let db = pool.get().await.map_err(|e| failed(e.into()))?;
         privileges::check(&db, serves).await?;
     }
@@ -148,10 +149,12 @@ async fn create(db: &mut Object, migrations: &[Migration]) -> Result<(), OpenErr
 
 async fn create_tables(db: &impl GenericClient, migrations: &[Migration]) -> Result<(), tokio_postgres::Error> {
     db.batch_execute("SET LOCAL statement_timeout = 0; CREATE TABLE schema_version (version bigint NOT NULL)").await?;
-    for step in migrations.iter().flat_map(Migration::steps) {
-        match step {
-            Step::Transaction(sql) => db.batch_execute(sql).await?,
-            Step::Index { sql, .. } => db.batch_execute(&sql.replacen(" CONCURRENTLY", "", 1)).await?,
+    for migration in migrations {
+        for step in steps(migration.sql) {
+            match step {
+                Step::Transaction(sql) => db.batch_execute(sql).await?,
+                Step::Index { sql, .. } => db.batch_execute(&sql.replacen(" CONCURRENTLY", "", 1)).await?,
+            }
         }
     }
     let minimum = migrations.iter().map(|migration| migration.minimum).max().unwrap_or(0);
@@ -165,7 +168,7 @@ async fn migrate(db: &mut Object, migration: &Migration, minimum: i64) -> Result
     if migration.minimum > minimum {
         raise_minimum(db, migration.minimum).await.map_err(failed)?;
     }
-    let steps = migration.steps();
+    let steps = steps(migration.sql);
     let last = steps.len().saturating_sub(1);
     for (place, step) in steps.iter().enumerate() {
         let began = Instant::now();
@@ -270,22 +273,6 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn migrations_are_numbered_in_order() {
-        assert!(MIGRATIONS.iter().map(Migration::version).is_sorted_by(|one, next| one < next));
-    }
-
-    #[test]
-    fn a_file_is_read_step_by_step() {
-        let sql = "-- What it is for, -- step by step.\nCREATE TABLE a (b int);\n-- step\n-- Of many rows.\n\
-                   CREATE INDEX CONCURRENTLY a_b ON a (b);\n-- step\nALTER TABLE a ADD COLUMN c int;\n";
-        let steps = Migration { name: "0001_a", sql, minimum: 0 }.steps();
-        assert_eq!(steps.len(), 3);
-        assert!(matches!(steps[0], Step::Transaction(sql) if sql.contains("step by step") && sql.contains("CREATE")));
-        assert!(matches!(steps[1], Step::Index { name: "a_b", sql } if !sql.contains("ALTER")));
-        assert!(matches!(steps[2], Step::Transaction(sql) if sql.contains("ALTER")));
-    }
-
     /// A new database with the tables of this program; `None` where the tests run on SQLite.
     async fn database(name: &str) -> Option<Pool> {
         let cluster = std::env::var_os("TEST_POSTGRES").map(PathBuf::from)?;
@@ -297,7 +284,7 @@ mod tests {
         let admin = connect("postgres");
         admin.get().await.expect("connected").batch_execute(&format!("CREATE DATABASE {name}")).await.expect("made");
         let pool = connect(name);
-        run(&pool, MIGRATIONS).await.expect("migrated");
+        run(&pool, POSTGRES_MIGRATIONS).await.expect("migrated");
         Some(pool)
     }
 

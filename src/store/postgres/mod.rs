@@ -12,7 +12,8 @@
 //! operational events, `fifo` is the order of deliveries.
 //!
 //! `open` starts it all: `connect` makes connections, `require` and `privileges` refuse a database that cannot be used,
-//! `migrate` runs `migrations`. `reads` shares the connections among accounts. `import` moves data from SQLite.
+//! `migrate` runs the migrations, each by its `migration_steps`. `reads` shares the connections among accounts.
+//! `import` moves data from SQLite.
 
 mod admin;
 mod audit;
@@ -40,7 +41,7 @@ mod log;
 mod maintain;
 mod memberships;
 mod migrate;
-mod migrations;
+mod migration_steps;
 mod node;
 mod notifier;
 mod open;

@@ -24,6 +24,7 @@ use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::lock::Mutex;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{InMemoryDeliveries, Nudge, Share};
+use crate::store::migrations::newest;
 use crate::store::shared::Shared;
 
 /// It stops sending so much earlier.
@@ -123,7 +124,7 @@ impl Node {
 
     /// Whether the database admits this program, as of the last heartbeat.
     pub fn check_admitted(&self) -> Result<(), StoreError> {
-        let (own, minimum) = (super::migrations::newest(), self.minimum.load(Ordering::Relaxed));
+        let (own, minimum) = (newest(), self.minimum.load(Ordering::Relaxed));
         if own < minimum { Err(StoreError::Outdated { own, minimum }) } else { Ok(()) }
     }
 

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use deadpool_postgres::GenericClient;
 
-use super::migrations::{MIGRATIONS, Migration};
 use super::sql::{get, one, rows};
 use crate::store::errors::{OpenError, StoreError};
+use crate::store::migrations::{Migration, POSTGRES_MIGRATIONS};
 
 /// What is done with rows of every table.
 const ON_TABLES: &str = "SELECT, INSERT, UPDATE, DELETE";
@@ -56,7 +56,7 @@ fn refusal(role: &str, name: &str, missing: &[String]) -> String {
 
 /// `GRANT`s for tables and sequences.
 async fn missing_grants(db: &impl GenericClient, role: &str) -> Result<Vec<String>, StoreError> {
-    let Relations { tables, sequences } = relations(MIGRATIONS);
+    let Relations { tables, sequences } = relations(POSTGRES_MIGRATIONS);
     let mut missing = Vec::new();
     let sql = "SELECT t.name FROM unnest($1::text[]) AS t(name) JOIN pg_class c ON c.oid = to_regclass(t.name) \
                WHERE EXISTS (SELECT 1 FROM unnest(string_to_array($2, ', ')) AS p(name) \
@@ -90,7 +90,7 @@ async fn missing_ownership(db: &impl GenericClient, role: &str) -> Result<Vec<St
                WHERE (c.oid IN (SELECT oid FROM parents) OR c.oid IN (SELECT i.inhrelid FROM pg_inherits i \
                WHERE i.inhparent IN (SELECT oid FROM parents))) AND NOT pg_has_role(c.relowner, 'USAGE') \
                ORDER BY c.relkind DESC, c.relname";
-    let tables = relations(MIGRATIONS).tables;
+    let tables = relations(POSTGRES_MIGRATIONS).tables;
     for table in names(rows(db, sql, &[&tables]).await?)? {
         missing.push(format!("ALTER TABLE {table} OWNER TO {role}"));
     }
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn every_table_and_sequence_of_the_migrations_is_looked_at() {
-        let Relations { tables, sequences } = relations(MIGRATIONS);
+        let Relations { tables, sequences } = relations(POSTGRES_MIGRATIONS);
         for table in ["schema_version", "settings", "deliveries", "calls_in_flight", "audit_log", "attempt_counts"] {
             assert!(tables.contains(&table), "{table}");
         }
