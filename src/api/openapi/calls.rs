@@ -142,7 +142,7 @@ pub const EXPORT_DELIVERIES: Description = Description {
     id: "export_deliveries",
     tag: Tag::Deliveries,
     title: "Export deliveries",
-    about: "The deliveries of all endpoints of the account as a CSV or XLSX file, newest first, up to 100,000 rows, with the same filters as the list. An account can have two exports under way.",
+    about: "The deliveries of all endpoints of the account as a CSV or XLSX file, newest first, up to 100,000 rows, with the same filters as the list. An account can have two exports under way. One whose client takes nothing for 10 seconds breaks off.",
     answer: File("The file, sent as it is made. Where it breaks off, so does the connection."),
     filters: filters::DELIVERIES,
     related: &["list_deliveries", "export_webhook_deliveries"],
