@@ -178,7 +178,7 @@ pub const REPLAY: Description = Description {
     id: "replay_events",
     tag: Tag::Deliveries,
     title: "Replay events",
-    about: "Sends the events of a stretch of time to the endpoint again, as a durable job that goes on after a restart. Each event of the job gets exactly one new delivery with a new id. New events go first; while the endpoint is not active the job waits.\n\nEvents older than the retention period are left out. An endpoint has at most 10 unfinished replays.",
+    about: "Sends the events of a stretch of time to the endpoint again, as a durable job that goes on after a restart. Each event of the job gets exactly one new delivery with a new id. New events go first; while the endpoint is not active the job waits.\n\nEvents older than the retention period are left out. An endpoint has at most 10 unfinished replays, an account 100.",
     body: Body::Json(ReplayEvents::schema, r#"{"from":"2026-01-01T00:00:00Z","status":"all"}"#),
     status: 202,
     answer: One(Kind::WebhookReplay, "The job is on disk and begins."),
