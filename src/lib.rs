@@ -131,7 +131,9 @@ impl App {
         let mut background = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
         let mut delivering = None;
         if config.roles.delivery {
-            background.push(tokio::spawn(engine::replay(store.clone(), metrics.clone())));
+            let charging = api.clone();
+            let charge = move |account, deliveries| charging.charge_replayed(account, deliveries);
+            background.push(tokio::spawn(engine::replay(store.clone(), metrics.clone(), charge)));
             background.push(tokio::spawn(engine::measure_backlog(store.clone(), clock.clone(), metrics.clone())));
             background.push(tokio::spawn(engine::maintain(store.clone(), clock, metrics, retention)));
             let engine = engine.run(nudges, until(stopped.clone()));

@@ -111,8 +111,8 @@ codes! {
         "This is the last owner, and somebody must be one. Make another user an owner first."
         "Es el último propietario, y alguien debe serlo. Haz propietario antes a otro usuario.";
     ReplayLimitReached 409 "replay_limit_reached"
-        "The endpoint has {} unfinished replays already."
-        "El endpoint ya tiene {} repeticiones sin terminar.";
+        "There are {} unfinished replays already, as many as the endpoint or its account may have."
+        "Ya hay {} repeticiones sin terminar, tantas como puede tener el endpoint o su cuenta.";
     BodyTooLarge 413 "body_too_large"
         "The request body is larger than {} bytes."
         "El cuerpo de la solicitud supera {} bytes.";

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::call::{ApiCall, invalid_json};
+use super::counting::KIB_PER_ROW;
 use super::deliveries;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
@@ -20,10 +21,6 @@ use crate::store::{Intake, Keep, Log, Snapshot};
 
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;
-
-/// KiB that count for an event beside its body, and for each of its deliveries. A delivery that arrives at once takes
-/// 0.13 KiB on SQLite; one that fails keeps each attempt with the beginning of the response.
-const KIB_PER_ROW: usize = 1;
 
 /// Something that happened in an account.
 #[derive(Serialize, ToSchema)]
@@ -231,7 +228,7 @@ async fn accept(call: &ApiCall, events: Vec<NewEvent>, keep: Option<Keep<Vec<Eve
     for (account, bytes) in stored {
         let of_account = accepted.iter().filter(|event| event.account.0 == account);
         let rows: usize = of_account.map(|event| 1 + event.deliveries as usize).sum();
-        let kib = bytes.div_ceil(1024) + rows * KIB_PER_ROW;
+        let kib = bytes.div_ceil(1024) + rows * KIB_PER_ROW as usize;
         call.api.charge_storage(account, u32::try_from(kib).unwrap_or(u32::MAX)).await;
     }
     Ok(accepted)

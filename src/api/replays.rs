@@ -77,6 +77,7 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let own = call.api.store.account(account).await?.retention;
     let kept_since = call.api.settings.retention.of(own).since(now).1.unwrap_or(from);
     let new = NewReplay { from: from.max(kept_since.min(to)), to: to.min(now), selection };
+    call.api.count_storage(account).await?;
     let keep = call.keep(|replay: &Replay| Answer::new(202, &resource(replay)));
     let replay = call.store().create_replay(account, id, new, keep).await?;
     Ok(Answer::new(202, &resource(&replay)))

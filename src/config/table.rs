@@ -331,8 +331,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "rate_limits.events_storage",
         value: Value::Text("KIB/WINDOW such as 104857600/1d with a window of 1s to 1d, or off"),
         default: "104857600/1d",
-        meaning: "KiB that the published events of an account may take in a fixed window: their bodies, 1 KiB for each \
-                  event and 1 KiB for each delivery.",
+        meaning: "KiB that an account may store in a fixed window: the bodies of its published events, and 1 KiB for \
+                  each event, each replay and each delivery.",
     },
     Setting {
         name: "rate_limits.rate_limited_login",

@@ -29,7 +29,7 @@ pub enum StoreError {
     /// The caller may not do all that the row allows, and so may not take it away.
     #[error("it allows more than its caller may do")]
     AllowsMore,
-    /// The endpoint has as many unfinished replays as it may have: these.
+    /// The endpoint or its account has as many unfinished replays as it may have: these.
     #[error("the limit of {} replays is reached", .0.len())]
     TooManyReplays(Vec<ReplayId>),
     /// Somebody with the same address has joined meanwhile: the password must be hashed like theirs.

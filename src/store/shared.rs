@@ -6,14 +6,15 @@ use foldhash::HashMap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::errors::StoreError;
 use super::inbox::Inbox;
 use super::intake_shares::IntakeShares;
 use super::keys::KeySource;
 use super::pings::Pings;
-use super::values::{Factor, OpenOptions, Target};
+use super::values::{Factor, MAX_ACCOUNT_REPLAYS, MAX_REPLAYS, OpenOptions, Target};
 use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditEntry, AuditFilter, Origin};
-use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey, IdTimes, TOLERANCE, UserId};
+use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey, IdTimes, ReplayId, TOLERANCE, UserId};
 use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
@@ -259,6 +260,19 @@ pub(super) fn audit_condition(
 /// An entry as its account sees it, or as an operator does.
 pub(super) fn entry_seen_by(owner: Option<AccountId>, entry: AuditEntry) -> AuditEntry {
     if owner.is_some() { entry.for_account() } else { entry }
+}
+
+/// Refuses another replay of `endpoint` where it or its account, which has these unfinished ones, has as many as it may
+/// have.
+pub(super) fn check_open_replays(open: &[(EndpointKey, ReplayId)], endpoint: EndpointKey) -> Result<(), StoreError> {
+    let of_endpoint: Vec<ReplayId> = open.iter().filter(|(of, _)| *of == endpoint).map(|(_, id)| *id).collect();
+    if of_endpoint.len() >= MAX_REPLAYS {
+        return Err(StoreError::TooManyReplays(of_endpoint));
+    }
+    if open.len() >= MAX_ACCOUNT_REPLAYS {
+        return Err(StoreError::TooManyReplays(open.iter().map(|(_, id)| *id).collect()));
+    }
+    Ok(())
 }
 
 /// Names separated by spaces.

@@ -67,6 +67,9 @@ pub(super) const REPLAY_WINDOW: usize = 256;
 /// Unfinished replays of one endpoint.
 pub(super) const MAX_REPLAYS: usize = 10;
 
+/// Unfinished replays of one account. They share the account's one step in a round, and each round reads them all.
+pub(super) const MAX_ACCOUNT_REPLAYS: usize = 100;
+
 /// What is open of a rate limit's window.
 #[derive(Clone, Copy, Debug)]
 pub struct RateWindow {
@@ -437,6 +440,8 @@ pub struct Missed {
 pub struct OpenReplay {
     /// Its row.
     pub key: i64,
+    /// Whose it is.
+    pub account: AccountId,
     /// Whether it can go on now: it counts, or its endpoint is active.
     pub ready: bool,
 }

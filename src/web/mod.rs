@@ -13,7 +13,10 @@ mod prose;
 mod static_files;
 mod text;
 
-use axum::body::Body;
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, OnceLock};
+
+use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, SET_COOKIE, VARY};
 use axum::http::{HeaderValue, Response};
@@ -21,7 +24,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use serde_json::{Value, json};
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, Language};
 use language::{language_asked, language_cookie, language_of};
 use static_files::{DASHBOARD_SCRIPT, DASHBOARD_STYLE, ICON, SCRIPT, STYLE};
 use text::Locale;
@@ -50,21 +53,32 @@ pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
 const HTML: &str = "text/html; charset=utf-8";
 const MARKDOWN: &str = "text/markdown; charset=utf-8";
 
-/// What a page is made of.
+/// A page in one language, which is the same as long as the process runs.
 struct Content {
     kind: &'static str,
     policy: &'static str,
     cache: &'static str,
-    text: String,
+    /// The text between the places of the server's own address, which is what the request calls it.
+    parts: Vec<Bytes>,
 }
 
 impl Content {
-    fn page(kind: &'static str, text: String) -> Self {
-        Self { kind, policy: POLICY, cache: "no-cache", text }
+    fn page(kind: &'static str, text: &str) -> Self {
+        let parts = text.split(BASE).map(|part| Bytes::copy_from_slice(part.as_bytes())).collect();
+        Self { kind, policy: POLICY, cache: "no-cache", parts }
     }
 
-    fn kept(kind: &'static str, policy: &'static str, text: &str) -> Self {
-        Self { kind, policy, cache: "public, max-age=31536000, immutable", text: text.to_owned() }
+    fn kept(kind: &'static str, policy: &'static str, text: &'static str) -> Self {
+        let parts = vec![Bytes::from_static(text.as_bytes())];
+        Self { kind, policy, cache: "public, max-age=31536000, immutable", parts }
+    }
+
+    /// The whole page on a server with this address. What does not name it is not copied.
+    fn on(&self, base: &str) -> Bytes {
+        match &self.parts[..] {
+            [whole] => whole.clone(),
+            parts => parts.join(base.as_bytes()).into(),
+        }
     }
 }
 
@@ -72,8 +86,8 @@ async fn serve(info: Extension<api::RequestInfo>, request: Request) -> Response<
     let asked = language_asked(request.uri().query().unwrap_or(""));
     let locale = asked.unwrap_or_else(|| language_of(request.headers()));
     let Some(content) = content(request.uri().path(), locale) else { return api::not_found(info).await };
-    let text = content.text.replace(BASE, &api::base(request.headers()).unwrap_or_else(|| BASE.to_owned()));
-    let mut response = Response::new(Body::from(text));
+    let base = api::base(request.headers());
+    let mut response = Response::new(Body::from(content.on(base.as_deref().unwrap_or(BASE))));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content.kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(content.cache));
@@ -87,41 +101,55 @@ async fn serve(info: Extension<api::RequestInfo>, request: Request) -> Response<
     response
 }
 
-/// The page at this address.
-fn content(path: &str, locale: Locale) -> Option<Content> {
-    Some(match path.trim_end_matches('/') {
-        "/docs" => Content::page(HTML, page::index(locale).into_string()),
-        "/llms.txt" | "/docs/index.md" => Content::page("text/plain; charset=utf-8", markdown::contents(locale)),
-        "/docs/search.json" => Content::page("application/json", search_index(locale).to_string()),
-        "/docs/assets/style.css" => Content::kept("text/css; charset=utf-8", POLICY, STYLE),
-        "/docs/assets/docs.js" => Content::kept("text/javascript; charset=utf-8", POLICY, SCRIPT),
-        "/docs/assets/icon.svg" => Content::kept("image/svg+xml", DRAWING_POLICY, ICON),
-        "/assets/dashboard.css" => Content::kept("text/css; charset=utf-8", POLICY, DASHBOARD_STYLE),
-        "/assets/dashboard.js" => Content::kept("text/javascript; charset=utf-8", POLICY, DASHBOARD_SCRIPT),
-        "/docs/guides/life-of-a-delivery.svg" => Content::kept("image/svg+xml", DRAWING_POLICY, guides::DRAWING),
-        path => return text_page(path, locale),
-    })
+/// An address: what makes its page, and the page in each language as soon as somebody has asked for it.
+struct Address {
+    make: Box<dyn Fn(Locale) -> Content + Send + Sync>,
+    made: [OnceLock<Content>; 2],
 }
 
-/// A guide or a call, as HTML or as Markdown.
-fn text_page(path: &str, locale: Locale) -> Option<Content> {
-    let (group, name) = path.strip_prefix("/docs/")?.split_once('/')?;
-    let (name, as_markdown) = name.strip_suffix(".md").map_or((name, false), |name| (name, true));
-    if group == "guides" {
-        let guide = guides::guide(name)?;
-        return Some(if as_markdown {
-            Content::page(MARKDOWN, markdown::guide(guide, locale))
-        } else {
-            Content::page(HTML, page::guide(guide, locale).into_string())
-        });
+impl Address {
+    fn new(make: impl Fn(Locale) -> Content + Send + Sync + 'static) -> Self {
+        Self { make: Box::new(make), made: [OnceLock::new(), OnceLock::new()] }
     }
-    let operation = operations::operation(&name.replace('-', "_"))
-        .filter(|operation| operations::slug(operation.group) == group)?;
-    Some(if as_markdown {
-        Content::page(MARKDOWN, markdown::operation(operation, locale))
-    } else {
-        Content::page(HTML, page::operation(operation, locale).into_string())
-    })
+
+    fn content(&self, locale: Locale) -> &Content {
+        let [english, spanish] = &self.made;
+        let made = if locale.0 == Language::English { english } else { spanish };
+        made.get_or_init(|| (self.make)(locale))
+    }
+}
+
+/// Every address of the reference and of the files beside it. Nothing is kept for any other path.
+static ADDRESSES: LazyLock<BTreeMap<String, Address>> = LazyLock::new(|| {
+    let fixed: [(&str, fn(Locale) -> Content); 10] = [
+        ("/docs", |locale| Content::page(HTML, &page::index(locale).into_string())),
+        ("/docs/index.md", |locale| Content::page("text/plain; charset=utf-8", &markdown::contents(locale))),
+        ("/llms.txt", |locale| Content::page("text/plain; charset=utf-8", &markdown::contents(locale))),
+        ("/docs/search.json", |locale| Content::page("application/json", &search_index(locale).to_string())),
+        ("/docs/assets/style.css", |_| Content::kept("text/css; charset=utf-8", POLICY, STYLE)),
+        ("/docs/assets/docs.js", |_| Content::kept("text/javascript; charset=utf-8", POLICY, SCRIPT)),
+        ("/docs/assets/icon.svg", |_| Content::kept("image/svg+xml", DRAWING_POLICY, ICON)),
+        ("/docs/guides/life-of-a-delivery.svg", |_| Content::kept("image/svg+xml", DRAWING_POLICY, guides::DRAWING)),
+        ("/assets/dashboard.css", |_| Content::kept("text/css; charset=utf-8", POLICY, DASHBOARD_STYLE)),
+        ("/assets/dashboard.js", |_| Content::kept("text/javascript; charset=utf-8", POLICY, DASHBOARD_SCRIPT)),
+    ];
+    let fixed = fixed.map(|(path, make)| (path.to_owned(), Address::new(make)));
+    let guides = GUIDES.iter().flat_map(|guide| {
+        let html = Address::new(move |locale| Content::page(HTML, &page::guide(guide, locale).into_string()));
+        let text = Address::new(move |locale| Content::page(MARKDOWN, &markdown::guide(guide, locale)));
+        [(guide.page(), html), (format!("{}.md", guide.page()), text)]
+    });
+    let operations = groups().into_iter().flat_map(|group| group.operations).flat_map(|operation| {
+        let html = Address::new(move |locale| Content::page(HTML, &page::operation(operation, locale).into_string()));
+        let text = Address::new(move |locale| Content::page(MARKDOWN, &markdown::operation(operation, locale)));
+        [(operation.page(), html), (format!("{}.md", operation.page()), text)]
+    });
+    fixed.into_iter().chain(guides).chain(operations).collect()
+});
+
+/// The page at this address, made once for each language.
+fn content(path: &str, locale: Locale) -> Option<&'static Content> {
+    ADDRESSES.get(path.trim_end_matches('/')).map(|address| address.content(locale))
 }
 
 /// What the search looks through: title, address, where it belongs, and words that are not in the title.
@@ -159,13 +187,31 @@ fn search_index(locale: Locale) -> Value {
     found.into()
 }
 
-/// Every page in one language, for tests that look at all of them.
+/// Every page in one language, made anew, for tests that look at all of them.
 #[cfg(test)]
 fn every_page(locale: Locale) -> Vec<String> {
-    let mut paths = vec!["/docs".to_owned(), "/llms.txt".to_owned(), "/docs/search.json".to_owned()];
-    paths.extend(groups().iter().flat_map(|group| group.operations.iter().map(|operation| operation.page())));
-    paths.extend(GUIDES.iter().map(guides::Guide::page));
-    let beside: Vec<_> = paths[3..].iter().map(|path| format!("{path}.md")).collect();
-    paths.extend(beside);
-    paths.iter().map(|path| content(path, locale).unwrap_or_else(|| panic!("no page {path}")).text).collect()
+    let pages = ADDRESSES.iter().filter(|(path, _)| !path.contains("/assets/") && !path.ends_with(".svg"));
+    let text = |content: Content| String::from_utf8(content.on(BASE).to_vec()).expect("text");
+    pages.map(|(_, address)| text((address.make)(locale))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_made_once_for_each_language_and_names_the_address_of_each_request() {
+        let [english, spanish] = Locale::ALL;
+        for path in ["/docs", "/docs/search.json", "/llms.txt", "/docs/guides/errors"] {
+            let made = |path: &str, locale| content(path, locale).expect("a page");
+            assert!(std::ptr::eq(made(path, english), made(&format!("{path}/"), english)), "{path}");
+            assert!(made(path, english).on(BASE) != made(path, spanish).on(BASE), "{path}");
+        }
+        let index = || content("/docs/search.json", english).expect("a page").on("http://localhost");
+        assert_eq!(index().as_ptr(), index().as_ptr(), "its bytes are shared");
+        let text = content("/llms.txt", english).expect("a page").on("http://localhost");
+        let text = String::from_utf8_lossy(&text);
+        assert!(text.contains("](http://localhost/docs/") && !text.contains(BASE));
+        assert!(content("/docs/nothing", english).is_none());
+    }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use aldaba::domain::permission::Permission;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
 use crate::database;
@@ -163,10 +163,12 @@ async fn filters_and_the_limit_hold_and_what_is_another_accounts_does_not_exist(
 }
 
 /// The beginning of an export, of which nothing more is read.
-#[expect(clippy::disallowed_methods, reason = "a test's client")]
-async fn begin(app: &App, query: &str) -> (TcpStream, Vec<u8>) {
-    let mut stream = TcpStream::connect(app.address).await.expect("connected");
-    let head = format!("GET {ALL}{query} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {}\r\n\r\n", app.key);
+async fn begin(app: &App, key: &str) -> (TcpStream, Vec<u8>) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    // The system would take megabytes for a client that does not read.
+    socket.set_recv_buffer_size(64 << 10).expect("a small buffer");
+    let mut stream = socket.connect(app.address).await.expect("connected");
+    let head = format!("GET {ALL} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut begun = vec![0; 1_000];
     stream.read_exact(&mut begun).await.expect("a beginning");
@@ -189,7 +191,7 @@ async fn a_file_has_up_to_a_hundred_thousand_rows_and_a_client_that_leaves_stops
     let book = read("xlsx", &app.get(&format!("{ALL}?format=xlsx&limit=30000")).await.expect(200).text);
     assert_eq!((book.len(), &book[30_000][0]), (30_001, &rows[30_000][0]));
     // Two that nobody goes on reading are all that an account may have.
-    let two = (begin(&app, "").await.0, begin(&app, "").await.0);
+    let two = (begin(&app, &app.key).await.0, begin(&app, &app.key).await.0);
     assert_eq!(app.get(&format!("{ALL}?limit=1")).await.refused(503, "unavailable", "").header("retry-after"), "5");
     drop(two);
     eventually("their places to be free", || async {
@@ -207,8 +209,47 @@ async fn a_file_that_cannot_be_finished_does_not_look_as_if_it_were() {
     app.publish(json!({ "event": EVENT })).await;
     app.delivery(&id, "success").await;
     grow(&app, 100_000).await;
-    let (mut stream, mut file) = begin(&app, "").await;
+    let (mut stream, mut file) = begin(&app, &app.key).await;
     database::destroy(app.folder()).await;
     let _ = stream.read_to_end(&mut file).await;
     assert!(!file.ends_with(b"0\r\n\r\n"), "the last chunk is never sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_whose_clients_take_nothing_of_their_exports_leave_room_for_others_and_lose_theirs() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let endpoint = json!({ "url": format!("{}?{}", receiver.url(), "x".repeat(1_900)), "events": [EVENT] });
+    let event = json!({ "event": EVENT, "data": {} });
+    let short = format!("{ALL}?limit=1");
+    let (mut keys, mut stalled) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let (_, key) = app.stranger().await;
+        app.call("POST", "/v1/webhooks").bearer(&key).json(&endpoint).send().await.expect(201);
+        app.call("POST", "/v1/events").bearer(&key).json(&event).send().await.expect(202);
+        eventually("the delivery", || async {
+            let found = app.call("GET", "/v1/webhooks/deliveries?status=success").bearer(&key).send().await.expect(200);
+            (found.json["meta"]["pagination"]["total"] == 1).then_some(())
+        })
+        .await;
+        // 10 MiB, of which the system takes 4 MiB at most.
+        grow(&app, 5_000).await;
+        for _ in 0..2 {
+            stalled.push(begin(&app, &key).await);
+        }
+        app.call("GET", &short).bearer(&key).send().await.refused(503, "unavailable", "");
+        keys.push(key);
+    }
+    app.get(&short).await.expect(200);
+    for key in &keys {
+        eventually("a place of those that stall", || async {
+            let answer = app.call("GET", &short).bearer(key).send().await;
+            (answer.status == 200).then_some(())
+        })
+        .await;
+    }
+    for (mut stream, mut file) in stalled {
+        let _ = stream.read_to_end(&mut file).await;
+        assert!(!file.ends_with(b"0\r\n\r\n"), "the last chunk is never sent");
+    }
 }

@@ -259,6 +259,45 @@ async fn a_replay_names_what_is_wrong_with_it() {
 }
 
 #[tokio::test]
+async fn an_account_has_at_most_a_hundred_unfinished_replays() {
+    let app = App::start().await;
+    app.publish(json!({})).await;
+    let body = json!({ "from": FROM, "status": "missed" });
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let (endpoint, _) = app.endpoint("http://127.0.0.1:9/hook").await;
+        set_status(&app, &endpoint, "disabled").await;
+        for _ in 0..10 {
+            open.push(app.replay(&endpoint, body.clone()).await);
+        }
+    }
+    let (endpoint, _) = app.endpoint("http://127.0.0.1:9/hook").await;
+    set_status(&app, &endpoint, "disabled").await;
+    let refused = app.post(&format!("/v1/webhooks/{endpoint}/replay"), body.clone()).await;
+    let refused = refused.refused(409, "replay_limit_reached", "");
+    assert_eq!(refused.json["meta"]["replays"], json!(open), "they are named, so that one can be cancelled");
+    app.delete(&format!("/v1/webhooks/replays/{}", open[50])).await.expect(204);
+    app.replay(&endpoint, body).await;
+}
+
+#[tokio::test]
+async fn what_a_replay_makes_counts_as_storage_of_its_account() {
+    let app = App::with(&[("RATE_LIMITS__EVENTS_STORAGE", "8/1d")]).await;
+    let receiver = Receiver::start().await;
+    // 1 KiB for the bodies, and 3 for the events.
+    publish_many(&app, 0..3).await;
+    let (endpoint, _) = app.endpoint(&receiver.url()).await;
+    // 1 KiB for the replay, and 3 for its deliveries.
+    let replay = app.replay(&endpoint, json!({ "from": FROM, "status": "missed" })).await;
+    assert_eq!(app.replayed(&replay).await["sent"], 3);
+    let event = json!({ "event": EVENT, "data": {} });
+    let refused = app.post("/v1/events", event).await.refused(429, "rate_limit_exceeded", "");
+    assert_eq!(refused.header("x-ratelimit-limit"), "8");
+    let again = app.post(&format!("/v1/webhooks/{endpoint}/replay"), json!({ "from": FROM, "status": "all" })).await;
+    again.refused(429, "rate_limit_exceeded", "");
+}
+
+#[tokio::test]
 async fn what_belongs_to_another_account_cannot_be_sent_again() {
     let app = App::start().await;
     let receiver = Receiver::start().await;

@@ -1,4 +1,5 @@
-//! What one account or one network may take of test sends and of the hashing of passwords, and what is left for others.
+//! What one account or one network may take of test sends, of the steps of replays and of the hashing of passwords, and
+//! what is left for others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,6 +39,55 @@ async fn test_sends_of_one_account_that_hang_leave_slots_for_another() {
     let told = app.call("POST", &path).bearer(&key).send().await.expect(200);
     assert_eq!(told.attribute("delivered"), true);
     assert_eq!(tests.len(), 4, "they still hang");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_with_many_open_replays_delays_no_replay_of_another() {
+    const REPLAYS: u64 = 100;
+    let app = Arc::new(App::with(&[("WEBHOOKS__MAX_ENDPOINTS", "100")]).await);
+    let (many, other) = (Receiver::start().await, Receiver::start().await);
+    let event = json!({ "event": EVENT, "data": {} });
+    app.post("/v1/events/batch", json!({ "events": vec![event.clone(); 300] })).await.expect(202);
+    let all = json!({ "from": "2026-01-01", "status": "all" });
+    let mut asking = JoinSet::new();
+    for _ in 0..REPLAYS {
+        let (app, all, url) = (app.clone(), all.clone(), many.url());
+        asking.spawn(async move {
+            let (endpoint, _) = app.endpoint(&url).await;
+            let path = format!("/v1/webhooks/{endpoint}");
+            app.put(&path, json!({ "status": "disabled" })).await.expect(200);
+            app.replay(&endpoint, all).await;
+            path
+        });
+    }
+    let paths = asking.join_all().await;
+    let (_, key) = app.stranger().await;
+    let call = |method: &str, path: &str| app.call(method, path).bearer(&key);
+    for _ in 0..2 {
+        call("POST", "/v1/events").json(&event).send().await.expect(202);
+    }
+    let endpoint = json!({ "url": other.url(), "events": [EVENT] });
+    let endpoint = call("POST", "/v1/webhooks").json(&endpoint).send().await.expect(201).id();
+    // All of them go on at once.
+    let mut resuming = JoinSet::new();
+    for path in &paths {
+        resuming.spawn(app.call("PUT", path).json(&json!({ "status": "active" })).send());
+    }
+    for resumed in resuming.join_all().await {
+        resumed.expect(200);
+    }
+    let replay = call("POST", &format!("/v1/webhooks/{endpoint}/replay")).json(&all).send().await.expect(202).id();
+    let replay = format!("/v1/webhooks/replays/{replay}");
+    eventually("the other account's replay", || async {
+        let found = call("GET", &replay).send().await.expect(200);
+        (found.attribute("status") == "completed").then_some(())
+    })
+    .await;
+    assert_eq!(other.received().len(), 2);
+    // A first step makes 256 deliveries. If each of the replays had had one before, they would be all there.
+    let made = app.get("/v1/webhooks/deliveries?per_page=1").await.expect(200);
+    let made = made.json["meta"]["pagination"]["total"].as_u64().expect("a number");
+    assert!(made < REPLAYS * 256 / 2, "{made} deliveries were made before those of the other account");
 }
 
 async fn sign_in(app: &App, from: &str) -> Answer {

@@ -38,3 +38,17 @@ async fn metrics_with_a_listener_of_their_own_are_not_beside_the_api() {
     }
     assert!(App::start().await.metrics.is_none());
 }
+
+#[tokio::test]
+async fn a_page_of_the_reference_is_the_same_at_each_request_and_head_tells_its_length() {
+    let app = App::start().await;
+    let ask = |method: &str, path: &str| Call::new(app.address, method, path).send();
+    for path in ["/docs", "/docs/search.json?lang=es", "/llms.txt", "/docs/guides/errors.md", "/assets/dashboard.css"] {
+        let (first, second) = (ask("GET", path).await.expect(200), ask("GET", path).await.expect(200));
+        assert!(!first.text.is_empty() && first.text == second.text, "{path}");
+        let head = ask("HEAD", path).await.expect(200);
+        assert_eq!(head.header("content-length"), first.text.len().to_string(), "{path}");
+    }
+    let shown = String::from_utf8(ask("GET", "/llms.txt").await.text.to_vec()).expect("text");
+    assert!(shown.contains("](http://localhost/docs/") && !shown.contains("api.example.com"), "{shown}");
+}

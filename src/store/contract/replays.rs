@@ -17,7 +17,8 @@ role! {
             keep: Option<Keep<Delivery>>,
         ) -> Result<Delivery, StoreError>;
 
-        /// Writes a replay down. Its first deliveries are made by [`ReplayWork::replay_step`].
+        /// Writes a replay down, unless its endpoint or its account has as many unfinished ones as it may have. Its
+        /// first deliveries are made by [`ReplayWork::replay_step`].
         async fn create_replay(
             &self,
             owner: AccountId,
@@ -45,7 +46,7 @@ role! {
         #[postgres(unchecked, unbounded)]
         async fn replay_wanted(&self) -> ();
 
-        /// The unfinished replays, those of one endpoint beside each other and the oldest of them first.
+        /// The unfinished replays, the oldest first.
         async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError>;
 
         /// Goes on with an unfinished replay: counts its events, or makes deliveries of the next.

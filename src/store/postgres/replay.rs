@@ -7,6 +7,7 @@ use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 
 use super::cancellation::take_back_one;
+use super::catalog_rows::lock_account;
 use super::change_feed::{Change, write_change};
 use super::endpoints::find;
 use super::fifo;
@@ -24,9 +25,9 @@ use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointK
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
-use crate::store::shared::{Deed, words};
+use crate::store::shared::{Deed, check_open_replays, words};
 use crate::store::status::literal;
-use crate::store::values::{Keep, MAX_REPLAYS, Missed, OpenReplay, REPLAY_WINDOW, Step};
+use crate::store::values::{Keep, Missed, OpenReplay, REPLAY_WINDOW, Step};
 
 /// Events that one step looks at.
 const SCAN: i64 = 1_000;
@@ -128,12 +129,11 @@ impl Replays for Store {
         drop(db);
         let (total, counted_to) = (count_of(&scan.found), scan.up_to);
         let tx = client.transaction().await?;
+        // Two that are asked for at once wait for each other here: the bounds hold over all nodes.
+        lock_account(&tx, owner).await?;
         execute(&tx, "SELECT 1 FROM endpoints WHERE key = $1 FOR UPDATE", &[&job.endpoint.0]).await?;
         let job = asked_for(&tx, owner, endpoint, new, &self.shared.id_times()).await?;
-        let open = open_of(&tx, job.endpoint).await?;
-        if open.len() >= MAX_REPLAYS {
-            return Err(StoreError::TooManyReplays(open));
-        }
+        check_open_replays(&open_of(&tx, job.account).await?, job.endpoint)?;
         let (status, finished_at) = match counted_to {
             None if total == 0 => (ReplayStatus::Completed, Some(now.as_millis())),
             None => (ReplayStatus::Running, None),
@@ -217,14 +217,15 @@ impl ReplayWork for Store {
     }
 
     async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
-        let sql = "SELECT r.key, r.endpoint, r.status FROM replays r JOIN endpoints e ON e.key = r.endpoint \
-                   WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.endpoint, r.key";
+        let sql = "SELECT r.key, r.endpoint, r.status, a.id AS account FROM replays r \
+                   JOIN endpoints e ON e.key = r.endpoint JOIN accounts a ON a.key = e.account \
+                   WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.key";
         let mut open = Vec::new();
         for row in rows(&self.client().await?, sql, &[]).await? {
             let counts = parsed(&row, "status", ReplayStatus::from_column)? == ReplayStatus::Pending;
             let target = self.view.target(EndpointKey(get(&row, "endpoint")?));
             let ready = counts || target.is_some_and(|target| target.active);
-            open.push(OpenReplay { key: get(&row, "key")?, ready });
+            open.push(OpenReplay { key: get(&row, "key")?, account: AccountId(get(&row, "account")?), ready });
         }
         Ok(open)
     }
@@ -371,10 +372,12 @@ async fn unsent(db: &impl GenericClient, key: i64) -> Result<i64, StoreError> {
     get(&one(db, sql, &[&key]).await?, "unsent")
 }
 
-/// The unfinished replays of the endpoint.
-async fn open_of(db: &impl GenericClient, endpoint: EndpointKey) -> Result<Vec<ReplayId>, StoreError> {
-    let sql = "SELECT id FROM replays WHERE endpoint = $1 AND finished_at IS NULL ORDER BY key";
-    rows(db, sql, &[&endpoint.0]).await?.iter().map(|row| Ok(ReplayId(get(row, "id")?))).collect()
+/// The unfinished replays of the account, each after its endpoint.
+async fn open_of(db: &impl GenericClient, account: i64) -> Result<Vec<(EndpointKey, ReplayId)>, StoreError> {
+    let sql = "SELECT r.endpoint, r.id FROM replays r JOIN endpoints e ON e.key = r.endpoint \
+               WHERE e.account = $1 AND e.deleted_at IS NULL AND r.finished_at IS NULL ORDER BY r.key";
+    let open = rows(db, sql, &[&account]).await?;
+    open.iter().map(|row| Ok((EndpointKey(get(row, "endpoint")?), ReplayId(get(row, "id")?)))).collect()
 }
 
 /// Deliveries of the endpoint's replays that wait for their first attempt.

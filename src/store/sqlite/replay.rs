@@ -23,9 +23,9 @@ use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
-use crate::store::shared::{Deed, words};
+use crate::store::shared::{Deed, check_open_replays, words};
 use crate::store::status::literal;
-use crate::store::values::{Keep, MAX_REPLAYS, Missed, OpenReplay, REPLAY_WINDOW, Step};
+use crate::store::values::{Keep, Missed, OpenReplay, REPLAY_WINDOW, Step};
 
 /// Events that one step looks at.
 const SCAN: usize = 1_000;
@@ -120,10 +120,7 @@ impl Replays for Store {
             .writer
             .write(move |tx| {
                 let job = asked_for(tx.db, owner, endpoint, new)?;
-                let open = open_of(tx.db, job.endpoint)?;
-                if open.len() >= MAX_REPLAYS {
-                    return Err(StoreError::TooManyReplays(open));
-                }
+                check_open_replays(&open_of(tx.db, job.account)?, job.endpoint)?;
                 let (status, finished_at) = match counted_to {
                     None if total == 0 => (ReplayStatus::Completed, Some(tx.now.as_millis())),
                     None => (ReplayStatus::Running, None),
@@ -224,13 +221,15 @@ impl ReplayWork for Store {
     async fn open_replays(&self) -> Result<Vec<OpenReplay>, StoreError> {
         let view = self.view.clone();
         self.read_in_background(move |db| {
-            let sql = "SELECT r.key, r.endpoint, r.status FROM replays r JOIN endpoints e ON e.key = r.endpoint \
-                       WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.endpoint, r.key";
+            let sql = "SELECT r.key, r.endpoint, r.status, a.id AS account FROM replays r \
+                       JOIN endpoints e ON e.key = r.endpoint JOIN accounts a ON a.key = e.account \
+                       WHERE r.finished_at IS NULL AND e.deleted_at IS NULL ORDER BY r.key";
             let mut statement = db.prepare_cached(sql)?;
             let rows = statement.query_map([], |row| {
                 let counts = row.get::<_, i64>("status")? == ReplayStatus::Pending.to_column();
                 let active = view.target(EndpointKey(row.get("endpoint")?)).is_some_and(|target| target.active);
-                Ok(OpenReplay { key: row.get("key")?, ready: counts || active })
+                let account = AccountId(uuid(row, "account")?);
+                Ok(OpenReplay { key: row.get("key")?, account, ready: counts || active })
             })?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
@@ -323,10 +322,13 @@ fn unsent(db: &Connection, key: i64) -> rusqlite::Result<i64> {
     db.prepare_cached(sql)?.query_row([key], |row| row.get(0))
 }
 
-/// The unfinished replays of the endpoint.
-fn open_of(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Vec<ReplayId>> {
-    let sql = "SELECT id FROM replays WHERE endpoint = ?1 AND finished_at IS NULL ORDER BY key";
-    db.prepare_cached(sql)?.query_map([endpoint.0], |row| Ok(ReplayId(uuid(row, "id")?)))?.collect()
+/// The unfinished replays of the account, each after its endpoint.
+fn open_of(db: &Connection, account: i64) -> rusqlite::Result<Vec<(EndpointKey, ReplayId)>> {
+    let sql = "SELECT r.endpoint, r.id FROM replays r JOIN endpoints e ON e.key = r.endpoint \
+               WHERE e.account = ?1 AND e.deleted_at IS NULL AND r.finished_at IS NULL ORDER BY r.key";
+    db.prepare_cached(sql)?
+        .query_map([account], |row| Ok((EndpointKey(row.get("endpoint")?), ReplayId(uuid(row, "id")?))))?
+        .collect()
 }
 
 /// Deliveries of the endpoint's replays that wait for their first attempt.
