@@ -199,6 +199,7 @@ fn entries(cx: &PageContext) -> Vec<(&'static str, String, String)> {
         ("event-types", cx.say("Event types"), "/event-types", "event_types:read"),
         ("api-keys", cx.say("API keys"), "/api-keys", "api_keys:read"),
         ("users", cx.say("Users"), "/users", "users:read"),
+        ("portal-links", cx.say("Portal links"), "/portal-links", "portal_links:read"),
         ("audit-log", cx.say("Audit log"), "/audit-log", "audit:read"),
     ];
     let of_operator = [
