@@ -118,7 +118,8 @@ impl Api {
         device: &str,
     ) -> Result<Opened, SignInRefused> {
         let hash = token_hash(token).ok_or(SignInRefused::Wrong)?;
-        let user = self.store.offered(hash).await?.ok_or(SignInRefused::Wrong)?;
+        let offered = self.lookups.run(context.address(), self.store.offered(hash)).await?;
+        let user = offered.ok_or(SignInRefused::Wrong)?;
         let others: Vec<KeyHash> = offers.iter().take(MAX_OFFERS).filter_map(|offer| token_hash(offer)).collect();
         let others = others.into_iter().filter(|other| *other != hash).collect();
         self.acting(context, &user).take_offer(hash, others, self.settings.sessions.lifetime).await?;
