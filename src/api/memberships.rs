@@ -82,9 +82,10 @@ impl Api {
     pub(super) async fn open(
         &self,
         context: &RequestContext,
-        mut let_in: Vec<(User, Proof)>,
+        let_in: Vec<(User, Proof)>,
         device: Option<Device>,
     ) -> Result<SignedIn, SignInRefused> {
+        let mut let_in = self.count_right(let_in).await?;
         if let_in.len() <= 1 {
             let (user, proof) = let_in.pop().ok_or(SignInRefused::Wrong)?;
             let token = self.acting(context, &user).sign_in(user.id, proof, self.settings.sessions.lifetime).await?;

@@ -5,13 +5,14 @@ use std::time::Duration;
 use aldaba::api::hash_password;
 use aldaba::clock::{Clock as _, SeededRandom};
 use aldaba::domain::account::KeyHash;
+use aldaba::domain::id::UserId;
 use aldaba::domain::permission::{Permission, Permissions};
 use aldaba::domain::secret::Secret;
 use aldaba::domain::statistics::{Came, Counted, SLOTS};
 use aldaba::domain::user::{Email, Role, User};
 use aldaba::store::{
-    Accounts, Endpoints, Factor, Housekeeping, INVITATION_LIFE, Lifecycle, Memberships, NewPortalLink, NewUser,
-    PasswordHash, PortalLinks, Proof, SignIn, SignInChange, Statistics, StoreError, Users, WithToken,
+    Accounts, Endpoints, Factor, Housekeeping, INVITATION_LIFE, Lifecycle, MAX_SESSIONS, Memberships, NewPortalLink,
+    NewUser, PasswordHash, PortalLinks, Proof, SignIn, SignInChange, Statistics, StoreError, Users, WithToken,
 };
 
 use crate::fixture::Fixture;
@@ -62,6 +63,48 @@ async fn a_session_ends_without_a_click_and_at_the_end_of_its_life() {
         assert!(is_in(old).await);
     }
     fixture.clock.advance(IDLE / 2);
+#[tokio::test]
+async fn a_user_has_a_hundred_sessions_and_the_one_that_was_unused_longest_ends() {
+    let fixture = &Fixture::new().await;
+    let store = &fixture.store;
+    let ana = user(fixture, "ana@example.com", Some("correct horse")).await.resource;
+    let eva = user(fixture, "eva@example.com", Some("correct horse")).await.resource;
+    let sign_in = |user: UserId| async move {
+        fixture.clock.advance(MINUTE / 60);
+        let token = store.sign_in(user, Proof::Trusted, LIFE).await.expect("a session");
+        KeyHash::of(token.reveal())
+    };
+    let offer = |user: UserId| async move {
+        fixture.clock.advance(MINUTE / 60);
+        let token = store.offer_sign_in(user, Proof::Trusted).await.expect("an offer");
+        KeyHash::of(token.reveal())
+    };
+    let is_in = |token| async move { store.session(token, IDLE, false).await.expect("an answer").is_some() };
+    let is_offered = |token| async move { store.offered(token).await.expect("an answer").is_some() };
+    let of_eva = sign_in(eva.id).await;
+    let (used, unused) = (sign_in(ana.id).await, sign_in(ana.id).await);
+    fixture.clock.advance(MINUTE);
+    assert!(store.session(used, IDLE, true).await.expect("an answer").is_some());
+    for _ in 2..MAX_SESSIONS {
+        sign_in(ana.id).await;
+    }
+    assert!(is_in(used).await && is_in(unused).await, "as many as there may be");
+    let last = sign_in(ana.id).await;
+    assert_eq!([is_in(unused).await, is_in(used).await, is_in(last).await], [false, true, true]);
+    assert!(is_in(of_eva).await, "another user's stay");
+    // Offers end offers, and no sessions.
+    let first = offer(ana.id).await;
+    for _ in 1..MAX_SESSIONS {
+        offer(ana.id).await;
+    }
+    assert!(is_offered(first).await, "as many as there may be");
+    let newest = offer(ana.id).await;
+    assert_eq!([is_offered(first).await, is_offered(newest).await, is_in(used).await], [false, true, true]);
+    // An offer that is taken is a session.
+    store.take_offer(newest, vec![], LIFE).await.expect("taken");
+    assert_eq!([is_in(newest).await, is_in(last).await, is_in(used).await], [true, true, false]);
+}
+
     assert!(!is_in(old).await, "its life is over, though it was used");
     while fixture.store.purge_sessions(IDLE).await.expect("a step") {}
     let found = fixture.store.session(old, LIFE * 100, true).await.expect("an answer");

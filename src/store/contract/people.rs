@@ -63,7 +63,8 @@ role! {
         async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError>;
 
         /// Opens a session that lives for so long at most; its token is in this answer only. A password or second
-        /// factor that was changed meanwhile, or a time step that was used before, is [`StoreError::NotFound`].
+        /// factor that was changed meanwhile, or a time step that was used before, is [`StoreError::NotFound`]. Beyond
+        /// [`MAX_SESSIONS`](crate::store::MAX_SESSIONS) of the user, the session that was unused longest ends.
         async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError>;
 
         /// Whose session this token is, if it has not ended and was used within the last `idle`. With `touch` it is
@@ -112,7 +113,8 @@ role! {
         async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError>;
 
         /// Offers a session to somebody whose password opens several accounts, as [`SignIn::sign_in`] opens one. Until
-        /// it is taken it is no session, and nobody can see that it was offered.
+        /// it is taken it is no session, and nobody can see that it was offered. Offers end no sessions, and are as
+        /// many as those at most.
         async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError>;
 
         /// To whom a session is offered by this token.

@@ -20,7 +20,7 @@ use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
 use crate::store::shared::Deed;
-use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
+use crate::store::values::{INVITATION_LIFE, MAX_SESSIONS, SESSION_SEEN_EVERY};
 use crate::store::{
     Credentials, Keep, NewUser, Page, Paged, PasswordHash, Proof, SignIn, SignInChange, StoreError, Users, WithToken,
 };
@@ -374,7 +374,20 @@ pub(super) async fn add_session(
     offered: bool,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at, offered) VALUES ($1, $2, $3, $4, $5)";
-    execute(tx, sql, &[&hash_of(token), &user, &from.as_millis(), &to.as_millis(), &offered]).await?;
+    let token = hash_of(token);
+    execute(tx, sql, &[&token, &user, &from.as_millis(), &to.as_millis(), &offered]).await?;
+    end_oldest(tx, &token).await
+}
+
+/// Ends the sessions that the user of this one has beyond [`MAX_SESSIONS`], those that were unused longest; or offers,
+/// where this is one. This one stays. The user's row is held, so that nobody opens another meanwhile.
+pub(super) async fn end_oldest(tx: &Transaction<'_>, token: &[u8]) -> Result<(), StoreError> {
+    let sql = format!(
+        "DELETE FROM sessions WHERE token IN (SELECT o.token FROM sessions s \
+         JOIN sessions o ON o.owner = s.owner AND o.offered = s.offered WHERE s.token = $1 \
+         ORDER BY o.token = $1 DESC, o.seen_at DESC OFFSET {MAX_SESSIONS})"
+    );
+    execute(tx, &sql, &[&token]).await?;
     Ok(())
 }
 

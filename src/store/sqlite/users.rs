@@ -15,7 +15,7 @@ use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
 use crate::store::shared::{Deed, Shared};
-use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
+use crate::store::values::{INVITATION_LIFE, MAX_SESSIONS, SESSION_SEEN_EVERY};
 use crate::store::{
     Credentials, Keep, NewUser, Page, Paged, PasswordHash, Proof, SignIn, SignInChange, StoreError, Users, WithToken,
 };
@@ -372,6 +372,18 @@ pub(super) fn add_session(
         tx.now.as_millis(),
         tx.now.plus(lives).as_millis(),
         offered,
+    end_oldest(tx.db, KeyHash::of(token.reveal()))
+}
+
+/// Ends the sessions that the user of this one has beyond [`MAX_SESSIONS`], those that were unused longest; or offers,
+/// where this is one. This one stays.
+pub(super) fn end_oldest(db: &Connection, token: KeyHash) -> Result<(), StoreError> {
+    let sql = format!(
+        "DELETE FROM sessions WHERE token IN (SELECT o.token FROM sessions s \
+         JOIN sessions o ON o.owner = s.owner AND o.offered = s.offered WHERE s.token = ?1 \
+         ORDER BY o.token = ?1 DESC, o.seen_at DESC LIMIT -1 OFFSET {MAX_SESSIONS})"
+    );
+    db.prepare_cached(&sql)?.execute([token.as_bytes()])?;
     ])?;
     Ok(())
 }
