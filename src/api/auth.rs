@@ -90,14 +90,21 @@ impl Caller {
         Self { confirmed: true, ..self }
     }
 
-    /// Whether the caller may make a link that sets a new password for this user, who has joined. A key may. A person
-    /// may for another user, after giving password and second factor.
-    pub(super) fn may_replace_password_of(&self, user: UserId) -> bool {
+    /// Whether the caller may take away what a user signs in with. A key may. A person may after giving password and
+    /// second factor.
+    pub(super) fn is_proved(&self) -> bool {
         match &self.actor {
             Actor::User(..) | Actor::OperatorUser(..) => self.confirmed,
             Actor::PortalLink(_) | Actor::Anonymous => false,
             Actor::ApiKey(..) | Actor::OperatorKey(..) | Actor::CommandLine(_) | Actor::System => true,
         }
+    }
+
+    /// Whether the caller may make a link that sets a new password for this user, who has joined. Nobody may for
+    /// themselves.
+    pub(super) fn may_replace_password_of(&self, user: UserId) -> bool {
+        let is_own = matches!(&self.actor, Actor::User(id, _) | Actor::OperatorUser(id, _) if *id == user);
+        self.is_proved() && !is_own
     }
 
     /// When the key that they came with expires, if it does.

@@ -129,8 +129,6 @@ pub struct NewUser {
     pub role: Role,
     /// The hash of a password, where they need no invitation.
     pub password: Option<PasswordHash>,
-    /// When their invitation ends at the latest; by itself it ends after [`INVITATION_LIFE`].
-    pub invited_until: Option<Timestamp>,
 }
 
 /// A password's hash (argon2id, in the PHC string format). Whoever has it can try passwords against it.

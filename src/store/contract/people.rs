@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::id::{AccountId, PortalLinkId, UserId};
-use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, PortalLink, Role, User};
 use crate::store::{
     Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, StoreError, WithToken,
@@ -24,12 +23,11 @@ role! {
         ) -> Result<WithToken<User>, StoreError>;
 
         /// Invites a user again, who may have joined long ago: whoever has the token sets a new password. The
-        /// invitation ends after [`INVITATION_LIFE`](crate::store::INVITATION_LIFE), or at `until` if that is sooner.
+        /// invitation ends after [`INVITATION_LIFE`](crate::store::INVITATION_LIFE).
         async fn invite_user(
             &self,
             account: Option<AccountId>,
             id: UserId,
-            until: Option<Timestamp>,
             keep: Option<Keep<WithToken<User>>>,
         ) -> Result<WithToken<User>, StoreError>;
 

@@ -65,7 +65,7 @@ impl Users for Store {
             &new.role.name(),
             &new.password.map(|PasswordHash(hash)| hash),
             &token.as_ref().map(hash_of),
-            &token.as_ref().map(|_| invitation_end(now, new.invited_until)),
+            &token.as_ref().map(|_| invitation_end(now)),
             &now.as_millis(),
         ];
         if execute(&tx, sql, parameters).await? == 0 {
@@ -83,7 +83,6 @@ impl Users for Store {
         &self,
         owner: Option<AccountId>,
         id: UserId,
-        until: Option<Timestamp>,
         keep: Option<Keep<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let now = self.now();
@@ -93,7 +92,7 @@ impl Users for Store {
         let token = self.draw_token();
         let sql = "UPDATE users SET invitation = $3, invited_until = $4, updated_at = $5 WHERE id = $1 \
                    AND account IS NOT DISTINCT FROM $2";
-        let until = invitation_end(now, until);
+        let until = invitation_end(now);
         if execute(&tx, sql, &[&id.0, &account, &hash_of(&token), &until, &now.as_millis()]).await? == 0 {
             return Err(StoreError::NotFound);
         }
@@ -392,9 +391,8 @@ pub(super) async fn end_oldest(tx: &Transaction<'_>, token: &[u8]) -> Result<(),
 }
 
 /// When an invitation that is made now ends.
-fn invitation_end(now: Timestamp, until: Option<Timestamp>) -> i64 {
-    let end = now.plus(INVITATION_LIFE);
-    until.map_or(end, |until| until.min(end)).as_millis()
+fn invitation_end(now: Timestamp) -> i64 {
+    now.plus(INVITATION_LIFE).as_millis()
 }
 
 /// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step
