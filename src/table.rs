@@ -147,7 +147,7 @@ const FORMULA: [char; 8] = ['=', '+', '-', '@', '＝', '＋', '－', '＠'];
 
 /// Text that no spreadsheet runs: where a cell begins like a formula, an apostrophe stands before it (OWASP, CSV
 /// Injection). A spreadsheet that takes `;` or a tab for what separates cells sees one begin after each of them, and
-/// after each end of a line; spaces and quotes before a formula do not keep it from being one.
+/// after each end of a line; spaces, control characters and quotes before a formula do not keep it from being one.
 fn inert(text: &str) -> Cow<'_, str> {
     let begins_apart = text.starts_with(['\t', '\r', '\n']);
     if !begins_apart && !text.contains(FORMULA) {
@@ -165,7 +165,7 @@ fn inert(text: &str) -> Cow<'_, str> {
         cell_begins = match character {
             ';' | '\t' | '\r' | '\n' => true,
             '"' => cell_begins,
-            other => cell_begins && other.is_whitespace(),
+            other => cell_begins && (other.is_whitespace() || other.is_control()),
         };
         inert.push(character);
     }
@@ -320,6 +320,8 @@ mod tests {
             (" =1", " '=1"),
             ("\"\"=1", "\"\"'=1"),
             ("\t=1", "'\t'=1"),
+            ("\0=1+1", "\0'=1+1"),
+            ("a;\u{1b}\u{9b} \0@SUM(A1)", "a;\u{1b}\u{9b} \0'@SUM(A1)"),
         ] {
             assert_eq!(inert(text), expected);
         }

@@ -90,14 +90,21 @@ impl Caller {
         Self { confirmed: true, ..self }
     }
 
-    /// Whether the caller may make a link that sets a new password for this user, who has joined. A key may. A person
-    /// may for another user, after giving password and second factor.
-    pub(super) fn may_replace_password_of(&self, user: UserId) -> bool {
+    /// Whether the caller may take away what a user signs in with. A key may. A person may after giving password and
+    /// second factor.
+    pub(super) fn is_proved(&self) -> bool {
         match &self.actor {
-            Actor::User(id, _) | Actor::OperatorUser(id, _) => self.confirmed && *id != user,
+            Actor::User(..) | Actor::OperatorUser(..) => self.confirmed,
             Actor::PortalLink(_) | Actor::Anonymous => false,
             Actor::ApiKey(..) | Actor::OperatorKey(..) | Actor::CommandLine(_) | Actor::System => true,
         }
+    }
+
+    /// Whether the caller may make a link that sets a new password for this user, who has joined. Nobody may for
+    /// themselves.
+    pub(super) fn may_replace_password_of(&self, user: UserId) -> bool {
+        let is_own = matches!(&self.actor, Actor::User(id, _) | Actor::OperatorUser(id, _) if *id == user);
+        self.is_proved() && !is_own
     }
 
     /// When the key that they came with expires, if it does.
@@ -111,22 +118,27 @@ impl Caller {
     }
 }
 
-/// Reads and checks `Authorization: Bearer <key>` (RFC 6750, section 2.1).
+/// Reads `Authorization: Bearer <key>` (RFC 6750, section 2.1). What cannot be a key is refused.
 ///
 /// The key is found by its SHA-256, so that the time of the look-up tells nothing about other keys.
-pub fn authenticate(headers: &HeaderMap, view: &View, now: Timestamp) -> Result<Caller, ApiError> {
-    let refused = || ApiError::from(Code::Unauthorized).with_header("www-authenticate", "Bearer");
+pub fn presented_key(headers: &HeaderMap) -> Result<KeyHash, ApiError> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return Err(refused()) };
-    let (scheme, key) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(refused)?;
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(unauthorized()) };
+    let (scheme, key) = value.to_str().ok().and_then(|value| value.split_once(' ')).ok_or_else(unauthorized)?;
     if !scheme.eq_ignore_ascii_case("bearer") || key.len() > MAX_KEY_LEN {
-        return Err(refused());
+        return Err(unauthorized());
     }
-    let key = view.api_key(&KeyHash::of(key.trim())).ok_or_else(refused)?;
-    if key.expires_at.is_some_and(|at| at <= now) {
-        return Err(refused());
-    }
-    Ok(Caller::of_key(key))
+    KeyHash::of_presented(key.trim()).ok_or_else(unauthorized)
+}
+
+/// The caller with this key, if the view has it and it has not expired.
+pub fn authenticate(key: &KeyHash, view: &View, now: Timestamp) -> Result<Caller, ApiError> {
+    let key = view.api_key(key).filter(|key| key.expires_at.is_none_or(|at| at > now));
+    key.map(Caller::of_key).ok_or_else(unauthorized)
+}
+
+fn unauthorized() -> ApiError {
+    ApiError::from(Code::Unauthorized).with_header("www-authenticate", "Bearer")
 }
 
 /// When keys were last used, until it is written down: once a minute for each key is enough.

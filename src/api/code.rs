@@ -89,6 +89,9 @@ codes! {
     Forbidden 403 "forbidden"
         "You do not have permission to access this resource."
         "No tienes permiso para acceder a este recurso.";
+    KeyExpires 403 "key_expires"
+        "A key that expires invites nobody and gives nobody a higher role. Use a key without an end, or the dashboard."
+        "Una clave que caduca no invita a nadie ni da a nadie un rol mayor. Usa una clave sin fin, o el panel.";
     NotFound 404 "not_found" "The requested resource does not exist." "El recurso solicitado no existe.";
     MethodNotAllowed 405 "method_not_allowed"
         "This method is not allowed here; see the Allow header."

@@ -82,9 +82,10 @@ impl Api {
     pub(super) async fn open(
         &self,
         context: &RequestContext,
-        mut let_in: Vec<(User, Proof)>,
+        let_in: Vec<(User, Proof)>,
         device: Option<Device>,
     ) -> Result<SignedIn, SignInRefused> {
+        let mut let_in = self.count_right(let_in).await?;
         if let_in.len() <= 1 {
             let (user, proof) = let_in.pop().ok_or(SignInRefused::Wrong)?;
             let token = self.acting(context, &user).sign_in(user.id, proof, self.settings.sessions.lifetime).await?;
@@ -118,7 +119,8 @@ impl Api {
         device: &str,
     ) -> Result<Opened, SignInRefused> {
         let hash = token_hash(token).ok_or(SignInRefused::Wrong)?;
-        let user = self.store.offered(hash).await?.ok_or(SignInRefused::Wrong)?;
+        let offered = self.lookups.run(context.address(), self.store.offered(hash)).await?;
+        let user = offered.ok_or(SignInRefused::Wrong)?;
         let others: Vec<KeyHash> = offers.iter().take(MAX_OFFERS).filter_map(|offer| token_hash(offer)).collect();
         let others = others.into_iter().filter(|other| *other != hash).collect();
         self.acting(context, &user).take_offer(hash, others, self.settings.sessions.lifetime).await?;

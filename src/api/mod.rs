@@ -30,6 +30,7 @@ mod http_service;
 mod idempotency;
 mod in_process;
 mod limits;
+mod lookups;
 mod memberships;
 mod middleware;
 pub mod openapi;

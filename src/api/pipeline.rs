@@ -7,14 +7,14 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 
 use super::Api;
-use super::auth::{Caller, authenticate};
+use super::auth::{Caller, authenticate, presented_key};
 use super::bodies::{BodyError, MAX_BATCH_BODY, Reservation, declared_length};
 use super::call::{ApiCall, Kept, kept_answer};
 use super::dispatch::{Handler, MatchedRoute};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code};
 use super::idempotency::{self, Mark};
-use super::origin::Peer;
+use super::origin::{self, Peer};
 use super::rules::{KeyScope, RouteRules};
 use super::trace::with_current_request;
 use crate::domain::id::AccountId;
@@ -58,7 +58,7 @@ async fn enter(
     let is_in_process = caller.is_some();
     let caller = match caller {
         Some(caller) => caller,
-        None => caller_of(&api, request.headers(), now).await?,
+        None => caller_of(&api, request.headers(), peer, now).await?,
     };
     api.key_uses.note(&caller, now);
     let is_post = request.method() == Method::POST;
@@ -185,13 +185,15 @@ async fn answer_once(
 }
 
 /// Authenticates by all that is committed: another node may have made or revoked the key.
-async fn caller_of(api: &Api, headers: &HeaderMap, now: Timestamp) -> Result<Caller, ApiError> {
+async fn caller_of(api: &Api, headers: &HeaderMap, peer: Option<Peer>, now: Timestamp) -> Result<Caller, ApiError> {
+    let key = presented_key(headers)?;
     api.store.refresh_stale().await?;
-    if let Ok(caller) = authenticate(headers, api.store.view(), now) {
+    if let Ok(caller) = authenticate(&key, api.store.view(), now) {
         return Ok(caller);
     }
-    api.store.refresh().await?;
-    authenticate(headers, api.store.view(), now)
+    let from = peer.map(|Peer(peer)| origin::client(peer, headers, &api.settings.trusted_proxies));
+    api.lookups.run(from, api.store.refresh()).await?;
+    authenticate(&key, api.store.view(), now)
 }
 
 /// The reply that is kept for this key; or `None` and a mark, where this call is the first.

@@ -157,9 +157,15 @@ pub struct SignInForm<'a> {
 
 impl Api {
     /// The session of a token, if it has not ended. `touch` prolongs it: requests that a page makes by itself do not.
-    pub async fn session(&self, token: &str, touch: bool) -> Result<Option<Session>, ApiError> {
+    pub async fn session(
+        &self,
+        context: &RequestContext,
+        token: &str,
+        touch: bool,
+    ) -> Result<Option<Session>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
-        let user = self.store.session(hash, self.settings.sessions.idle, touch).await?;
+        let found = self.store.session(hash, self.settings.sessions.idle, touch);
+        let user = self.lookups.run(context.address(), found).await?;
         Ok(user.map(|user| Session { user, token_hash: hash }))
     }
 
@@ -179,14 +185,15 @@ impl Api {
     }
 
     /// The portal link of a token, if it has not expired.
-    pub async fn portal(&self, token: &str) -> Result<Option<Portal>, ApiError> {
+    pub async fn portal(&self, context: &RequestContext, token: &str) -> Result<Option<Portal>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
-        Ok(self.store.portal_link(hash).await?.map(Portal))
+        Ok(self.lookups.run(context.address(), self.store.portal_link(hash)).await?.map(Portal))
     }
 
     /// The same for a page. The first use is written to the audit log before the page is shown.
     pub async fn open_portal(&self, context: &RequestContext, token: &str) -> Result<Option<Portal>, ApiError> {
-        let (Some(hash), Some(portal)) = (token_hash(token), self.portal(token).await?) else { return Ok(None) };
+        let found = self.portal(context, token).await?;
+        let (Some(hash), Some(portal)) = (token_hash(token), found) else { return Ok(None) };
         if portal.0.opened_at.is_none() {
             let (address, request) = (context.address(), Some(context.info().id.to_string()));
             let origin = Origin { actor: Actor::PortalLink(portal.0.id), address, request };
@@ -196,7 +203,7 @@ impl Api {
     }
 }
 
-/// The hash by which a token is found.
+/// The hash by which a token is found; `None` for what cannot be a token.
 pub(super) fn token_hash(token: &str) -> Option<KeyHash> {
-    (!token.is_empty() && token.len() <= MAX_TOKEN_LEN).then(|| KeyHash::of(token))
+    if token.len() > MAX_TOKEN_LEN { None } else { KeyHash::of_presented(token) }
 }

@@ -57,9 +57,9 @@ impl Api {
     }
 
     /// The user whom an invitation is for.
-    pub async fn invited(&self, token: &str) -> Result<Option<Invited>, ApiError> {
+    pub async fn invited(&self, context: &RequestContext, token: &str) -> Result<Option<Invited>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
-        let invited = self.store.invited(hash).await?;
+        let invited = self.lookups.run(context.address(), self.store.invited(hash)).await?;
         Ok(invited.map(|user| Invited { email: user.email.to_string(), two_factor: user.two_factor }))
     }
 
@@ -74,7 +74,8 @@ impl Api {
     ) -> Result<Opened, SignInRefused> {
         self.limit(counted("address", &network(context.address())), Bucket::Login).await?;
         let hash = token_hash(token).ok_or(SignInRefused::Wrong)?;
-        let invited = self.store.invited(hash).await?.ok_or(SignInRefused::Wrong)?;
+        let invited = self.lookups.run(context.address(), self.store.invited(hash)).await?;
+        let invited = invited.ok_or(SignInRefused::Wrong)?;
         let known = self.store.credentials_of(invited.id).await?.ok_or(SignInRefused::Wrong)?;
         let step = match self.checked_step(&known, code, CodeSource::Link).await {
             Err(SignInRefused::Wrong) => {

@@ -2,7 +2,7 @@
 //!
 //! A try is counted before it is checked, and uncounted unless it was wrong. Windows bound it by the network of the
 //! client, by user and site, and by user. Where these are used up, a known device (`device`) has windows of its own.
-//! `sign_in` and `memberships` check passwords and codes.
+//! Larger windows bound right tries too. `sign_in` and `memberships` check passwords and codes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,11 +22,15 @@ use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::UserId;
 use crate::domain::user::{Email, User};
 use crate::log_limit::LogLimit;
-use crate::store::{Credentials, Factor, Memberships, Snapshot};
+use crate::store::{Credentials, Factor, Memberships, Proof, Snapshot};
 
 /// All networks together may make this many times the limit of wrong tries for one e-mail address. At 100 tries a
 /// minute, only the most common passwords are found.
 const ADDRESS_TIMES: u32 = 10;
+
+/// A network or a known device may make this many times the limit of tries, right ones included, and a user may sign in
+/// as often: each try takes a hash, and each sign-in makes a session and an audit entry.
+const RIGHT_TIMES: u32 = 10;
 
 /// Wrong codes of one user's second factor that are looked at in a day: at sign-ins of unknown devices, within
 /// sessions, with invitation links, and for each known device, so many each. At any time 3 of 1,000,000 codes are
@@ -84,14 +88,14 @@ impl Api {
         email: Option<&Email>,
         device: Option<&Device>,
     ) -> Result<(CountedCall, SignInScope), ApiError> {
-        let from = (counted("address", &network(context.address())), 1);
-        let mut windows = vec![from];
+        let from = network(context.address());
+        let mut windows = vec![(counted("address", &from), 1)];
         if let Some(email) = email {
             let site = hashing::site(context.address()).map(|site| site.to_string()).unwrap_or_default();
             windows.push((counted("user at", &format!("{site}\0{email}")), 1));
             windows.push((counted("user", email.as_str()), ADDRESS_TIMES));
         }
-        let refused = match self.count_in(Bucket::Login, windows).await {
+        let refused = match self.count_try(windows, counted("tries of an address", &from)).await {
             Ok(counted) => return Ok((counted, SignInScope::Any)),
             Err(refused) => refused,
         };
@@ -101,10 +105,44 @@ impl Api {
             if known.is_empty() {
                 return Err(refused);
             }
-            let own = counted("device", &format!("{}\0{email}", device.number()));
-            Ok((self.count_in(Bucket::Login, [(own, 1)]).await?, SignInScope::Only(known)))
+            let own = format!("{}\0{email}", device.number());
+            let windows = vec![(counted("device", &own), 1)];
+            let counted = self.count_try(windows, counted("tries of a device", &own)).await?;
+            Ok((counted, SignInScope::Only(known)))
         };
         taken.await.inspect_err(|_| self.metrics.http_rate_limited_total.add(1))
+    }
+
+    /// Counts a try in windows to which a right one is given back, and in one to which none is.
+    async fn count_try(&self, windows: Vec<(Uuid, u32)>, of_all: Uuid) -> Result<CountedCall, ApiError> {
+        let counted = self.count_in(Bucket::Login, windows).await?;
+        match self.count_in(Bucket::Login, [(of_all, RIGHT_TIMES)]).await {
+            Ok(_) => Ok(counted),
+            Err(refused) => {
+                self.give_back(counted).await;
+                Err(refused)
+            }
+        }
+    }
+
+    /// Of these users, whose password and code were right, those who may sign in once more. Where none of them may, it
+    /// is refused.
+    pub(super) async fn count_right(&self, let_in: Vec<(User, Proof)>) -> Result<Vec<(User, Proof)>, ApiError> {
+        let (mut may_sign_in, mut refused) = (Vec::new(), None);
+        for (user, proof) in let_in {
+            let window = (counted("sign-in", &user.id.to_string()), RIGHT_TIMES);
+            match self.count_in(Bucket::Login, [window]).await {
+                Ok(_) => may_sign_in.push((user, proof)),
+                Err(error) => refused = Some(error),
+            }
+        }
+        match refused {
+            Some(refused) if may_sign_in.is_empty() => {
+                self.metrics.http_rate_limited_total.add(1);
+                Err(refused)
+            }
+            _ => Ok(may_sign_in),
+        }
     }
 
     /// The time step of the second factor's code, as [`Api::second_step`], where another guess may be looked at. Where

@@ -79,10 +79,10 @@ pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
 /// `POST /v1/accounts/{id}/users`
 pub async fn invite(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
+    refuse_expiring_key(&call)?;
     let InviteUser { email, role } = InviteUser::read(&call.json()?, &())?;
     may_give(&call, role)?;
-    let invited_until = call.caller.key_expires_at();
-    let new = NewUser { account: Some(account.id), email: email.clone(), role, password: None, invited_until };
+    let new = NewUser { account: Some(account.id), email: email.clone(), role, password: None };
     let keep = call.keep(|made: &WithToken<User>| Answer::new(201, &resource(&made.resource, None)));
     let made = call.store().create_user(new, keep).await.map_err(|error| match error {
         StoreError::Exists => Fault::of_field(Code::EmailTaken, "email").naming(&email).into(),
@@ -103,6 +103,9 @@ pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let UpdateUser { role } = UpdateUser::read_change(&call.json()?, &())?;
     may_give(&call, role)?;
     may_give(&call, user.role)?;
+    if !user.role.permissions().covers(role.permissions()) {
+        refuse_expiring_key(&call)?;
+    }
     let user = call.store().update_user(Some(account.id), user.id, role).await?;
     Ok(Answer::new(200, &resource(&user, None)))
 }
@@ -111,6 +114,10 @@ pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn delete(call: ApiCall) -> Result<Answer, ApiError> {
     let (account, user) = find_user(&call).await?;
     may_give(&call, user.role)?;
+    // Whoever deletes a user and invites the address anew has replaced the password and the second factor.
+    if user.joined && !call.caller.is_proved() {
+        return Err(Code::Forbidden.into());
+    }
     call.store().delete_user(Some(account.id), user.id).await?;
     Ok(Answer::no_content())
 }
@@ -118,14 +125,14 @@ pub async fn delete(call: ApiCall) -> Result<Answer, ApiError> {
 /// `POST /v1/accounts/{id}/users/{user_id}/invitation`
 pub async fn invite_again(call: ApiCall) -> Result<Answer, ApiError> {
     let (account, user) = find_user(&call).await?;
+    refuse_expiring_key(&call)?;
     call.optional_json()?;
     may_give(&call, user.role)?;
     if user.joined && !call.caller.may_replace_password_of(user.id) {
         return Err(Code::Forbidden.into());
     }
     let keep = call.keep(|made: &WithToken<User>| Answer::new(200, &resource(&made.resource, None)));
-    let until = call.caller.key_expires_at();
-    let made = call.store().invite_user(Some(account.id), user.id, until, keep).await?;
+    let made = call.store().invite_user(Some(account.id), user.id, keep).await?;
     Ok(Answer::new(200, &resource(&made.resource, url(&call, &made))))
 }
 
@@ -141,12 +148,17 @@ fn may_give(call: &ApiCall, role: Role) -> Result<(), ApiError> {
     if call.caller.permissions.covers(role.permissions()) { Ok(()) } else { Err(Code::Forbidden.into()) }
 }
 
+/// A user outlives the key that made them, so a key that expires makes none, and gives none more than they have.
+fn refuse_expiring_key(call: &ApiCall) -> Result<(), ApiError> {
+    if call.caller.key_expires_at().is_some() { Err(Code::KeyExpires.into()) } else { Ok(()) }
+}
+
 fn url(call: &ApiCall, made: &WithToken<User>) -> Option<String> {
     made.token.as_ref().map(|token| format!("{}/join/{}", call.base(), token.reveal()))
 }
 
 const EMAIL: Field<(), Email> = Field {
-    about: "Their address. One address has one user on a server.",
+    about: "Their address. One address has one user in an account.",
     shape: Shape::Text(Text { format: Some("email"), max: Some(MAX_EMAIL_CHARS), ..Text::ANY }),
     nullable: false,
     codes: &[Code::EmailInvalid],

@@ -144,7 +144,7 @@ async fn user(store: &Store, account: AccountId) -> anyhow::Result<UserId> {
     if let Some(user) = known.iter().find(|user| user.account.is_some_and(|(id, _)| id == account)) {
         return Ok(user.id);
     }
-    let new = NewUser { account: Some(account), email, role: Role::Owner, password: None, invited_until: None };
+    let new = NewUser { account: Some(account), email, role: Role::Owner, password: None };
     Ok(store.create_user(new, None).await?.resource.id)
 }
 

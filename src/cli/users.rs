@@ -80,7 +80,7 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
                 Some(password) => Some(hashed(&store, &email, &password).await?),
                 None => None,
             };
-            let new = NewUser { account, email, role, password, invited_until: None };
+            let new = NewUser { account, email, role, password };
             let made = store.create_user(new, None).await.map_err(|error| match error {
                 StoreError::NotFound => anyhow::anyhow!("no such account; see `aldaba accounts list`"),
                 StoreError::Exists => anyhow::anyhow!("the account has a user with this address already"),
@@ -104,7 +104,7 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
         }
         UsersCommand::Invite { email, owner, output } => {
             let user = find(&store, &email, &owner).await?;
-            let made = store.invite_user(user.account.map(|(id, _)| id), user.id, None, None).await?;
+            let made = store.invite_user(user.account.map(|(id, _)| id), user.id, None).await?;
             let (json, text) = shown(&made, &base);
             output.print(&json, &text);
         }

@@ -161,6 +161,13 @@ impl KeyHash {
         Self(hash)
     }
 
+    /// The hash of what a client presents as a key or a token. What does not end as [`PlainKey::from_random`] writes it
+    /// is nobody's, and needs no look-up.
+    pub fn of_presented(text: &str) -> Option<Self> {
+        let is_random = |end: &[u8; 64]| end.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        text.as_bytes().last_chunk::<64>().is_some_and(is_random).then(|| Self::of(text))
+    }
+
     /// The bytes that the database keeps.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -188,5 +195,17 @@ mod tests {
         assert_eq!(key.reveal().len(), 70);
         assert_eq!(key.hint(), "mxcep_...abab");
         assert_eq!(format!("{key:?} {:?}", KeyHash::of(key.reveal())), "[redacted] [redacted]");
+    }
+
+    #[test]
+    fn what_does_not_end_like_a_key_is_nobodys() {
+        for prefix in ["mxcep_", "", "schlüssel-"] {
+            let key = PlainKey::from_random(prefix, [0xab; 32]);
+            assert!(KeyHash::of_presented(key.reveal()) == Some(KeyHash::of(key.reveal())), "{prefix}");
+        }
+        let almost = "a".repeat(63);
+        for wrong in ["", "mxcep_", &almost, &format!("{almost}A"), &format!("{almost}g"), &format!("{almost}é")] {
+            assert!(KeyHash::of_presented(wrong).is_none(), "{wrong}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Slots that owners share: a bound over all, a share for each owner, and an order of those who wait that no owner can
-//! fill. Both stores give out their connections for reads by it.
+//! fill. Both stores give out their connections for reads by it, and the API the look-ups of unknown clients.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -14,7 +14,7 @@ use crate::waiting::at_most;
 
 /// How long a read waits for a connection. A call of the store ends after 5 s on PostgreSQL, so that a search that has
 /// waited still has its 2 s.
-pub(super) const READ_PATIENCE: Duration = Duration::from_secs(3);
+pub(crate) const READ_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Reads of one kind that wait for a connection, in all and of one account: more than that many would be refused for
 /// their patience in any case if each took longer than some 20 ms.
@@ -22,7 +22,7 @@ const MAX_WAITING_READS: (usize, usize) = (2_048, 256);
 
 /// How many slots there are, and who may wait for them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(crate) struct Bounds {
     /// Slots in all.
     pub slots: usize,
     /// Slots that one owner holds at most.
@@ -45,11 +45,11 @@ impl Bounds {
 
 /// A request gets no slot: too many wait already, or it has waited for too long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Busy;
+pub(crate) struct Busy;
 
 /// Gives out slots. Clones share them.
 #[derive(Clone)]
-pub(super) struct FairSlots<K: Copy + Eq + Hash>(Arc<Inner<K>>);
+pub(crate) struct FairSlots<K: Copy + Eq + Hash>(Arc<Inner<K>>);
 
 struct Inner<K: Copy + Eq + Hash> {
     bounds: Bounds,
@@ -203,7 +203,7 @@ impl<K: Copy + Eq + Hash> Drop for Waiting<K> {
 }
 
 /// A slot, given back when it is dropped.
-pub(super) struct Slot<K: Copy + Eq + Hash> {
+pub(crate) struct Slot<K: Copy + Eq + Hash> {
     slots: Arc<Inner<K>>,
     owner: K,
 }

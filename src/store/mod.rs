@@ -8,7 +8,7 @@
 mod compatible;
 mod contract;
 mod errors;
-mod fair_slots;
+pub(crate) mod fair_slots;
 pub mod inbox;
 mod intake_shares;
 pub mod keys;

@@ -55,6 +55,9 @@ pub(super) const MAX_OPENED: u32 = 20;
 /// How long somebody whose password opens several accounts may take to choose one.
 pub const OFFER_LIFE: Duration = Duration::from_secs(300);
 
+/// Sessions of one user, and offers of sessions: somebody with the right password could make any number of rows.
+pub const MAX_SESSIONS: usize = 100;
+
 /// A session's last use is written down this often.
 pub(super) const SESSION_SEEN_EVERY: Duration = Duration::from_secs(60);
 
@@ -129,8 +132,6 @@ pub struct NewUser {
     pub role: Role,
     /// The hash of a password, where they need no invitation.
     pub password: Option<PasswordHash>,
-    /// When their invitation ends at the latest; by itself it ends after [`INVITATION_LIFE`].
-    pub invited_until: Option<Timestamp>,
 }
 
 /// A password's hash (argon2id, in the PHC string format). Whoever has it can try passwords against it.

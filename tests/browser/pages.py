@@ -45,6 +45,8 @@ OF_ACCOUNT = {
     "user-invite": ("/users/invite", OWNERS),
     "user": ("/users/{user}", OWNERS),
     "user-delete": ("/users/{user}/delete", OWNERS),
+    "portal-links": ("/portal-links", OWNERS),
+    "portal-link-revoke": ("/portal-links/{link}/revoke", OWNERS),
     "audit-log": ("/audit-log", DEVELOPERS),
 }
 
@@ -77,11 +79,12 @@ REFUSALS = {
 
 # What stands in the navigation, in its order.
 NAVIGATION = {
-    "owner": ["Overview", "Endpoints", "Deliveries", "Events", "Event types", "API keys", "Users", "Audit log"],
+    "owner": ["Overview", "Endpoints", "Deliveries", "Events", "Event types", "API keys", "Users", "Portal links",
+              "Audit log"],
     "developer": ["Overview", "Endpoints", "Deliveries", "Events", "Event types", "API keys", "Audit log"],
     "viewer": ["Overview", "Endpoints", "Deliveries", "Events", "Event types"],
-    "operator": ["Overview", "Endpoints", "Deliveries", "Events", "Event types", "API keys", "Users", "Audit log",
-                 "All accounts"],
+    "operator": ["Overview", "Endpoints", "Deliveries", "Events", "Event types", "API keys", "Users", "Portal links",
+                 "Audit log", "All accounts"],
     "portal": ["Overview", "Endpoints", "Deliveries", "Events", "Event types"],
 }
 

@@ -49,6 +49,23 @@ def test_an_api_key_is_shown_once_works_and_is_revoked_by_name(world, browse, fr
     world.server.call("GET", "/v1/webhooks", key=key).expect(401)
 
 
+def test_a_portal_link_is_revoked_and_its_pages_are_gone(browse, fresh, size):
+    portal = fresh.portal(brand="Example Pay")
+    guest = browse("", size)
+    assert guest.goto(portal).status == 200
+    page = browse(fresh.owner, size)
+    page.goto(f"{fresh.home}/portal-links")
+    row = page.locator("tbody tr", has_text="Example Pay")
+    expect(row).to_contain_text("webhooks:read")
+    assert portal.rsplit("/", 1)[1] not in page.content()
+    row.get_by_role("link", name=re.compile("^Revoke ")).click()
+    expect(page.locator(".danger-zone li")).not_to_have_count(0)
+    page.get_by_role("button", name="Revoke the link").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Portal links")
+    expect(row).to_have_count(0)
+    assert browse("", size).goto(portal).status == 404
+
+
 def test_a_key_without_permissions_is_refused_and_the_form_kept(browse, fresh, size):
     page = browse(fresh.owner, size)
     page.goto(f"{fresh.home}/api-keys/new")
@@ -121,6 +138,9 @@ def test_a_colleague_is_invited_joins_gets_another_role_and_is_deleted(world, br
     expect(page.locator("#f-confirm-error")).to_be_visible()
     page.locator("#f-confirm").fill(email)
     page.get_by_role("button", name="Delete the user").click()
+    expect(page.get_by_role("alert")).to_contain_text("The password or the code is wrong.")
+    page.locator("#f-delete-current").fill(PASSWORD)
+    page.get_by_role("button", name="Delete the user").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Users")
     expect(page.locator("tbody tr", has_text=email)).to_have_count(0)
     guest.reload()
@@ -148,6 +168,7 @@ def test_the_last_owner_stays(browse, fresh, size):
     expect(page.get_by_role("alert")).to_contain_text("owner")
     page.get_by_role("link", name="Delete the user").click()
     page.locator("#f-confirm").fill(fresh.owner_email)
+    page.locator("#f-delete-current").fill(PASSWORD)
     page.get_by_role("button", name="Delete the user").click()
     expect(page.get_by_role("alert")).to_contain_text("owner")
     page.goto(f"{fresh.home}/users")

@@ -393,10 +393,12 @@ class World:
         replay = acme.call("POST", f"/v1/webhooks/{paused}/replay",
                            {"from": "2026-01-01T00:00:00Z", "status": "missed"}).expect(202).data["id"]
         user, invitation = acme.invite("viewer", "new.colleague")
+        acme.portal(brand="Example Pay", expires_in=86_400)
+        link = acme.call("GET", f"/v1/accounts/{acme.id}/portal-links").expect(200).data[0]["id"]
         # What every page needs for its address.
         self.names = {
             "account": acme.id, "warehouse": warehouse, "billing": billing, "hostile": hostile, "gone": gone,
-            "paused": paused, "event": event, "replay": replay, "key": acme.key_id, "user": user,
+            "paused": paused, "event": event, "replay": replay, "key": acme.key_id, "user": user, "link": link,
             "invitation": urllib.parse.urlsplit(invitation).path.rsplit("/", 1)[1],
             "success": acme.delivery(endpoint_id=warehouse, status="success"),
             "failed": acme.delivery(endpoint_id=billing, status="failed"),

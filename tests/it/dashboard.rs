@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::json;
 
-use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
+use crate::app::{Answer, App, Call, EVENT, Receiver, Reply, eventually};
 use crate::browser::{Browser, Shown};
 use crate::command_line::printed;
 
@@ -91,6 +91,8 @@ async fn lively() -> (App, Receiver) {
     let key = json!({ "permissions": ["events:create"], "name": HOSTILE });
     app.post(&format!("{account}/api-keys"), key).await.expect(201);
     app.put(&account, json!({ "name": HOSTILE })).await.expect(200);
+    let link = json!({ "permissions": ["webhooks:read"], "brand": &HOSTILE[..42] });
+    app.call("POST", &format!("{account}/portal-links")).bearer(&app.operator).json(&link).send().await.expect(201);
     let entry = json!({ "name": "order.shipped", "description": HOSTILE, "example": { "text": HOSTILE } });
     app.call("POST", "/v1/event-types").bearer(&app.operator).json(&entry).send().await.expect(201);
     (app, receiver)
@@ -101,13 +103,23 @@ async fn every_page_of_an_account_is_there_small_and_sound() {
     let (app, _receiver) = lively().await;
     let mut browser = owner(&app).await;
     let seen = everywhere(&mut browser, &format!("/accounts/{}", app.account)).await;
-    for page in ["/endpoints/new", "/deliveries", "/event-types", "/api-keys/new", "/users/invite", "/audit-log"] {
+    let pages = [
+        "/endpoints/new",
+        "/deliveries",
+        "/event-types",
+        "/api-keys/new",
+        "/users/invite",
+        "/portal-links",
+        "/audit-log",
+    ];
+    for page in pages {
         assert!(seen.iter().any(|path| path.ends_with(page)), "nothing leads to {page}: {seen:#?}");
     }
     for page in ["/rotate", "/delete", "/edit", "/replay", "/revoke"] {
         assert!(seen.iter().any(|path| path.ends_with(page)), "nothing leads to …{page}: {seen:#?}");
     }
     assert!(seen.contains("/me") && seen.contains("/me/two-factor"));
+    assert!(seen.iter().any(|path| path.contains("/portal-links/") && path.ends_with("/revoke")), "{seen:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,6 +149,54 @@ async fn every_page_of_the_operator_is_there() {
     assert!(
         seen.contains(&format!("/accounts/{}", app.account)) && seen.contains("/operator/event-types/order.shipped")
     );
+}
+
+#[tokio::test]
+async fn portal_links_are_listed_and_revoked_by_those_who_may_in_both_languages() {
+    let app = App::start().await;
+    let links = format!("/v1/accounts/{}/portal-links", app.account);
+    let page = format!("/accounts/{}/portal-links", app.account);
+    let mut browser = owner(&app).await;
+    let none = browser.open(&page).await.expect(200);
+    assert!(none.html.contains("No portal link is open"), "{}", none.content());
+    let make = |brand: &str| {
+        let new = json!({ "permissions": ["webhooks:read", "events:read"], "brand": brand });
+        app.call("POST", &links).bearer(&app.operator).json(&new).send()
+    };
+    let (acme, other) = (make("Acme Pay").await.expect(201), make("Other").await.expect(201));
+    let address = |made: &Answer| made.attribute("url").as_str().expect("an address").to_owned();
+    let (portal, token) = (address(&acme), address(&acme).rsplit('/').next().expect("a token").to_owned());
+    let portal = portal.split_once("localhost").expect("our address").1;
+    Browser::new(&app).open(portal).await.expect(200);
+    let listed = browser.open(&page).await.expect(200);
+    is_sound(&listed);
+    for shown in ["Acme Pay", "Other", "events:read", &acme.id()] {
+        assert!(listed.html.contains(shown), "{shown}: {}", listed.content());
+    }
+    assert_eq!(listed.html.matches("Never").count(), 1, "one was opened: {}", listed.content());
+    assert!(!listed.html.contains(&token), "the address is the key");
+    // A developer does not see them, and the holder of a link neither.
+    let account = app.account.to_string();
+    let mut developer = signed_in(&app, "dev@example.com", &["--account", &account, "--role", "developer"]).await;
+    developer.open(&page).await.expect(403);
+    assert!(!developer.open(&format!("/accounts/{}", app.account)).await.html.contains("/portal-links"));
+    Browser::new(&app).open(&format!("{portal}/portal-links")).await.expect(403);
+    // Whoever asks sees what will happen, and then it has.
+    let revoke = format!("{page}/{}/revoke", acme.id());
+    developer.open(&revoke).await.expect(403);
+    let ask = browser.open(&revoke).await.expect(200);
+    assert!(ask.html.contains("Acme Pay") && ask.html.contains("sees nothing more"), "{}", ask.content());
+    Browser::new(&app).open(portal).await.expect(200);
+    let left = browser.submit(&ask, &revoke, &[]).await.expect(200);
+    assert!(left.path == page && left.html.contains("Other") && !left.html.contains("Acme Pay"), "{}", left.content());
+    Browser::new(&app).open(portal).await.expect(404);
+    assert_eq!(browser.submit(&ask, &revoke, &[]).await.expect(200).path, page, "sent twice, it is done once");
+    let log = app.get("/v1/audit-log?action=portal_link.revoked").await.expect(200);
+    assert_eq!(log.json["meta"]["pagination"]["total"], 1);
+    assert_eq!(log.json["data"][0]["attributes"]["actor_name"], "owner@example.com");
+    let mut browser = browser.in_spanish();
+    let spanish = browser.open(&format!("{page}/{}/revoke", other.id())).await.expect(200);
+    assert!(spanish.html.contains("¿Revocar el enlace al portal?"), "{}", spanish.content());
 }
 
 #[tokio::test]

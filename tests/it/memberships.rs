@@ -188,7 +188,7 @@ async fn what_is_offered_ends_in_time_and_with_the_password() {
     let store = &fixture.store;
     let email = Email::parse(CFO).expect("an address");
     let password = hash_password(PASSWORD, None, &SystemRandom::default());
-    let new = NewUser { account: Some(fixture.account), email, role: Role::Owner, password, invited_until: None };
+    let new = NewUser { account: Some(fixture.account), email, role: Role::Owner, password };
     let user = store.create_user(new, None).await.expect("a user").resource;
     let offer = || async {
         let token = store.offer_sign_in(user.id, Proof::Trusted).await.expect("an offer");

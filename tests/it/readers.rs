@@ -122,6 +122,44 @@ async fn a_search_whose_client_has_left_ends_long_before_its_timeout() {
     app.get(SEARCH).await.expect(200);
 }
 
+/// On SQLite the test in `api/lookups.rs` holds the same, with look-ups without an end.
+#[tokio::test]
+async fn unknown_sessions_of_one_address_that_hang_leave_look_ups_to_another() {
+    if !database::is_postgres() {
+        return;
+    }
+    let app = App::with(&[("TRUSTED_PROXIES", "127.0.0.1")]).await;
+    let links = format!("/v1/accounts/{}/portal-links", app.account);
+    let new = json!({ "permissions": ["webhooks:read"] });
+    let made = app.call("POST", &links).bearer(&app.operator).json(&new).send().await.expect(201);
+    let url = made.attribute("url").as_str().expect("an address").to_owned();
+    let portal = format!("{}/endpoints", url.split_once("localhost").expect("our address").1);
+    let page = |from: &str, path: &str| {
+        Call::new(app.address, "GET", path).header("x-forwarded-for", from).header("accept", "text/html")
+    };
+    let holder = database::connect(&database::url(app.folder())).await;
+    holder.batch_execute("BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE").await.expect("locked");
+    let mut flood = JoinSet::new();
+    for n in 0..200 {
+        let unknown = format!("aldaba_session={n:064x}");
+        flood.spawn(page("203.0.113.1", "/me").header("cookie", &unknown).send());
+    }
+    // Those beyond the share of the address, while the others hang.
+    let refused = flood.join_next().await.expect("a request").expect("no panic").expect(503);
+    assert_eq!(refused.header("retry-after"), "1");
+    for _ in 0..10 {
+        let began = Instant::now();
+        page("198.51.100.7", &portal).send().await.expect(200);
+        // An unknown key is refused, and what cannot be a key needs no look-up.
+        let unknown = Call::new(app.address, "GET", "/v1/webhooks").header("x-forwarded-for", "198.51.100.7");
+        unknown.bearer(&format!("mxcep_{}", "0".repeat(64))).send().await.refused(401, "unauthorized", "");
+        let nobody = Call::new(app.address, "GET", "/v1/webhooks").header("x-forwarded-for", "203.0.113.1");
+        nobody.bearer("nobody").send().await.refused(401, "unauthorized", "");
+        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    }
+    holder.batch_execute("ROLLBACK").await.expect("unlocked");
+}
+
 #[tokio::test]
 async fn an_account_whose_changes_wait_for_a_lock_leaves_connections_to_another_one() {
     if !database::is_postgres() {

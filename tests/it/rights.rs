@@ -46,6 +46,41 @@ async fn a_key_that_is_made_with_a_key_ends_with_it_at_the_latest() {
 }
 
 #[tokio::test]
+async fn a_key_that_expires_makes_no_user_who_would_outlive_it_and_gives_nobody_more() {
+    let app = App::start().await;
+    let in_an_hour = Timestamp::from_millis((SystemClock.now().as_secs() + 3_600) * 1_000);
+    let users = format!("/v1/accounts/{}/users", app.account);
+    let by = |method: &str, path: &str, key: &str, body: Value| app.call(method, path).bearer(key).json(&body).send();
+    let of_account = key_until(&app.store, Some(app.account), Permissions::all(), Some(in_an_hour)).await;
+    let of_operator = key_until(&app.store, None, Permissions::all(), Some(in_an_hour)).await;
+    let new = json!({ "email": "new@example.com", "role": "owner" });
+    let joined = crate::people::user(&app, "viewer@example.com", "viewer").await;
+    let one = format!("{users}/{joined}");
+    let invited = by("POST", &users, &app.key, json!({ "email": "invited@example.com", "role": "viewer" })).await;
+    let invited = format!("{users}/{}/invitation", invited.expect(201).id());
+    for key in [&of_account, &of_operator] {
+        let refused = by("POST", &users, key, new.clone()).await.refused(403, "key_expires", "");
+        let detail = refused.json["errors"][0]["detail"].as_str().expect("a text").to_owned();
+        assert!(detail.contains("a key without an end"), "{detail}");
+        for link in [&invited, &format!("{one}/invitation")] {
+            by("POST", link, key, json!({})).await.refused(403, "key_expires", "");
+        }
+        by("PUT", &one, key, json!({ "role": "owner" })).await.refused(403, "key_expires", "");
+        // The role that a user has takes nothing of them, nor does a lower one.
+        by("PUT", &one, key, json!({ "role": "viewer" })).await.expect(200);
+    }
+    // Another account's users are not there.
+    let (stranger, _) = app.stranger().await;
+    let theirs = format!("/v1/accounts/{stranger}/users");
+    by("POST", &theirs, &of_account, new.clone()).await.refused(404, "not_found", "");
+    let listed = app.get(&users).await.expect(200);
+    assert_eq!(listed.json["meta"]["pagination"]["total"], 2, "nobody was made");
+    // A key without an end invites, and one with an end takes somebody's access away.
+    by("POST", &users, &app.key, new).await.expect(201);
+    by("DELETE", &one, &of_account, json!({})).await.expect(204);
+}
+
+#[tokio::test]
 async fn a_key_revokes_no_key_that_may_do_more() {
     let app = App::start().await;
     let id_of = |answer: Answer| answer.id();

@@ -1,17 +1,14 @@
 //! What a session alone may not do: links that set passwords, and second factors, are for whoever proves who they are.
 
-use std::time::Duration;
-
 use aldaba::clock::{Clock as _, SystemClock};
 use aldaba::domain::account::KeyHash;
 use aldaba::domain::id::UserId;
-use aldaba::domain::permission::{Permission, Permissions};
+use aldaba::domain::permission::Permission;
 use aldaba::domain::secret::Secret;
-use aldaba::domain::time::Timestamp;
 use aldaba::store::{Proof, SignIn, SignInChange};
 use serde_json::{Value, json};
 
-use crate::app::{App, key_until};
+use crate::app::App;
 use crate::browser::{Browser, Shown};
 use crate::command_line::{printed, run};
 use crate::people::{PASSWORD, join, user};
@@ -130,6 +127,46 @@ async fn whoever_has_a_second_factor_gives_its_code_before_a_link_for_somebody_e
 }
 
 #[tokio::test]
+async fn a_session_alone_deletes_nobody_who_has_joined() {
+    let app = App::start().await;
+    let owner = user(&app, OWNER, "owner").await;
+    let other = user(&app, OTHER, "owner").await;
+    let users = format!("/v1/accounts/{}/users", app.account);
+    let mut browser = signed_in(&app, OWNER, "").await;
+    let factor = Factor::of(&app, &owner, &browser, 8).await;
+    let delete = format!("/accounts/{}/users/{other}/delete", app.account);
+    let page = browser.open(&delete).await.expect(200);
+    let typed = ("confirm", OTHER);
+    let password = ("delete-current", PASSWORD);
+    for fields in [
+        &[typed][..],
+        &[typed, ("delete-current", "wrong")],
+        &[typed, password],
+        &[typed, password, ("delete-code", "000000")],
+    ] {
+        browser.submit(&page, &delete, fields).await.expect(422);
+        app.get(&format!("{users}/{other}")).await.expect(200);
+    }
+    // What proves a session for one step proves it for no other.
+    let (link_page, renew) = page_of(&app, &mut browser, &other, "invitation").await;
+    let code = factor.code(0);
+    let right = [("link-current", PASSWORD), ("link-code", code.as_str())];
+    assert!(link(&browser.submit(&link_page, &renew, &right).await.expect(200)).is_some());
+    browser.submit(&page, &delete, &[typed, password, ("delete-code", code.as_str())]).await.expect(422);
+    let code = factor.code(1);
+    let gone = browser.submit(&page, &delete, &[typed, password, ("delete-code", code.as_str())]).await.expect(200);
+    assert_eq!(gone.path, format!("/accounts/{}/users", app.account));
+    app.get(&format!("{users}/{other}")).await.refused(404, "not_found", "");
+    // Whoever has not joined has nothing to lose.
+    let invited = app.post(&users, json!({ "email": "new@example.com", "role": "owner" })).await.expect(201).id();
+    let delete = format!("/accounts/{}/users/{invited}/delete", app.account);
+    let page = browser.open(&delete).await.expect(200);
+    assert!(!page.html.contains("delete-current"), "{}", page.content());
+    browser.submit(&page, &delete, &[("confirm", "new@example.com")]).await.expect(200);
+    app.get(&format!("{users}/{invited}")).await.refused(404, "not_found", "");
+}
+
+#[tokio::test]
 async fn a_link_replaces_the_password_alone_and_takes_the_code_of_the_second_factor() {
     let app = App::start().await;
     let owner = user(&app, OWNER, "owner").await;
@@ -200,21 +237,4 @@ async fn a_second_factor_is_turned_off_by_somebody_who_proves_who_they_are_and_i
     assert!(printed(app.folder(), &["users", "reset-two-factor", OTHER]).contains("turned off"));
     assert!(!run(app.folder(), &["users", "reset-two-factor", OTHER]).status.success(), "there is none any more");
     assert_eq!(Browser::new(&app).sign_in(OTHER, PASSWORD, "").await.path, "/me");
-}
-
-#[tokio::test]
-async fn an_invitation_ends_with_the_key_that_made_it() {
-    let app = App::start().await;
-    let in_an_hour = Timestamp::from_millis((SystemClock.now().as_secs() + 3_600) * 1_000);
-    let key = key_until(&app.store, Some(app.account), Permissions::all(), Some(in_an_hour)).await;
-    let users = format!("/v1/accounts/{}/users", app.account);
-    let body = json!({ "email": "new@example.com", "role": "owner" });
-    let made = app.call("POST", &users).bearer(&key).json(&body).send().await.expect(201);
-    assert_eq!(made.attribute("invitation_expires_at"), &json!(in_an_hour.to_string()));
-    let renew = format!("{users}/{}/invitation", made.id());
-    let again = app.call("POST", &renew).bearer(&key).send().await.expect(200);
-    assert_eq!(again.attribute("invitation_expires_at"), &json!(in_an_hour.to_string()));
-    let later = app.call("POST", &renew).send().await.expect(200);
-    let end = Timestamp::parse(later.attribute("invitation_expires_at").as_str().expect("a time")).expect("a time");
-    assert!(end.since(in_an_hour) > Duration::from_secs(6 * 86_400), "a key that never ends does not shorten it");
 }

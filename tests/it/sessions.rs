@@ -5,13 +5,14 @@ use std::time::Duration;
 use aldaba::api::hash_password;
 use aldaba::clock::{Clock as _, SeededRandom};
 use aldaba::domain::account::KeyHash;
+use aldaba::domain::id::UserId;
 use aldaba::domain::permission::{Permission, Permissions};
 use aldaba::domain::secret::Secret;
 use aldaba::domain::statistics::{Came, Counted, SLOTS};
 use aldaba::domain::user::{Email, Role, User};
 use aldaba::store::{
-    Accounts, Endpoints, Factor, Housekeeping, INVITATION_LIFE, Lifecycle, Memberships, NewPortalLink, NewUser,
-    PasswordHash, PortalLinks, Proof, SignIn, SignInChange, Statistics, StoreError, Users, WithToken,
+    Accounts, Endpoints, Factor, Housekeeping, INVITATION_LIFE, Lifecycle, MAX_SESSIONS, Memberships, NewPortalLink,
+    NewUser, PasswordHash, PortalLinks, Proof, SignIn, SignInChange, Statistics, StoreError, Users, WithToken,
 };
 
 use crate::fixture::Fixture;
@@ -26,13 +27,7 @@ fn hash(password: &str) -> PasswordHash {
 
 async fn user(fixture: &Fixture, email: &str, password: Option<&str>) -> WithToken<User> {
     let email = Email::parse(email).expect("an address");
-    let new = NewUser {
-        account: Some(fixture.account),
-        email,
-        role: Role::Owner,
-        password: password.map(hash),
-        invited_until: None,
-    };
+    let new = NewUser { account: Some(fixture.account), email, role: Role::Owner, password: password.map(hash) };
     fixture.store.create_user(new, None).await.expect("a user")
 }
 
@@ -66,6 +61,48 @@ async fn a_session_ends_without_a_click_and_at_the_end_of_its_life() {
     while fixture.store.purge_sessions(IDLE).await.expect("a step") {}
     let found = fixture.store.session(old, LIFE * 100, true).await.expect("an answer");
     assert!(found.is_none(), "and it is forgotten");
+}
+
+#[tokio::test]
+async fn a_user_has_a_hundred_sessions_and_the_one_that_was_unused_longest_ends() {
+    let fixture = &Fixture::new().await;
+    let store = &fixture.store;
+    let ana = user(fixture, "ana@example.com", Some("correct horse")).await.resource;
+    let eva = user(fixture, "eva@example.com", Some("correct horse")).await.resource;
+    let sign_in = |user: UserId| async move {
+        fixture.clock.advance(MINUTE / 60);
+        let token = store.sign_in(user, Proof::Trusted, LIFE).await.expect("a session");
+        KeyHash::of(token.reveal())
+    };
+    let offer = |user: UserId| async move {
+        fixture.clock.advance(MINUTE / 60);
+        let token = store.offer_sign_in(user, Proof::Trusted).await.expect("an offer");
+        KeyHash::of(token.reveal())
+    };
+    let is_in = |token| async move { store.session(token, IDLE, false).await.expect("an answer").is_some() };
+    let is_offered = |token| async move { store.offered(token).await.expect("an answer").is_some() };
+    let of_eva = sign_in(eva.id).await;
+    let (used, unused) = (sign_in(ana.id).await, sign_in(ana.id).await);
+    fixture.clock.advance(MINUTE);
+    assert!(store.session(used, IDLE, true).await.expect("an answer").is_some());
+    for _ in 2..MAX_SESSIONS {
+        sign_in(ana.id).await;
+    }
+    assert!(is_in(used).await && is_in(unused).await, "as many as there may be");
+    let last = sign_in(ana.id).await;
+    assert_eq!([is_in(unused).await, is_in(used).await, is_in(last).await], [false, true, true]);
+    assert!(is_in(of_eva).await, "another user's stay");
+    // Offers end offers, and no sessions.
+    let first = offer(ana.id).await;
+    for _ in 1..MAX_SESSIONS {
+        offer(ana.id).await;
+    }
+    assert!(is_offered(first).await, "as many as there may be");
+    let newest = offer(ana.id).await;
+    assert_eq!([is_offered(first).await, is_offered(newest).await, is_in(used).await], [false, true, true]);
+    // An offer that is taken is a session.
+    store.take_offer(newest, vec![], LIFE).await.expect("taken");
+    assert_eq!([is_in(newest).await, is_in(last).await, is_in(used).await], [true, true, false]);
 }
 
 #[tokio::test]
@@ -131,7 +168,7 @@ async fn what_was_found_right_must_still_be_right_when_the_session_opens() {
         assert_eq!(refused, Err(StoreError::NotFound), "without the second factor");
     }
     // An invitation replaces the password alone, and takes the code of the second factor.
-    let invited = store.invite_user(Some(fixture.account), user.id, None, None).await.expect("invited");
+    let invited = store.invite_user(Some(fixture.account), user.id, None).await.expect("invited");
     let token = KeyHash::of(invited.token.expect("a token").reveal());
     for step in [None, Some(101)] {
         assert_eq!(store.join(token, hash("the third one"), step).await, Err(StoreError::NotFound), "{step:?}");
@@ -157,8 +194,7 @@ async fn the_account_of_somebody_goes_with_its_users_their_sessions_and_its_link
     assert!(fixture.store.users_with(user.email.clone()).await.expect("an answer").is_empty(), "the address is free");
     while fixture.store.purge_deleted().await.expect("a step") {}
     let other = fixture.store.create_account("b".into(), None).await.expect("an account").id;
-    let new =
-        NewUser { account: Some(other), email: user.email, role: Role::Viewer, password: None, invited_until: None };
+    let new = NewUser { account: Some(other), email: user.email, role: Role::Viewer, password: None };
     fixture.store.create_user(new, None).await.expect("a user");
 }
 
@@ -169,13 +205,7 @@ async fn each_account_has_its_own_user_with_an_address_and_nothing_of_it_shows_i
     let other = store.create_account("b".into(), None).await.expect("an account").id;
     let email = Email::parse("ceo@victim.example").expect("an address");
     let invite = |account| {
-        let new = NewUser {
-            account: Some(account),
-            email: email.clone(),
-            role: Role::Owner,
-            password: None,
-            invited_until: None,
-        };
+        let new = NewUser { account: Some(account), email: email.clone(), role: Role::Owner, password: None };
         store.create_user(new, None)
     };
     let squatter = invite(fixture.account).await.expect("invited").token.expect("a token");
@@ -196,7 +226,7 @@ async fn each_account_has_its_own_user_with_an_address_and_nothing_of_it_shows_i
     assert_eq!(ids(opened("correct horse").await), [joined.id]);
     assert_eq!(ids(opened("neither").await), []);
     // Ending every session ends an invitation to set another password too.
-    let invited = store.invite_user(Some(other), joined.id, None, None).await.expect("invited").token.expect("a token");
+    let invited = store.invite_user(Some(other), joined.id, None).await.expect("invited").token.expect("a token");
     let session = store.sign_in(joined.id, Proof::Trusted, LIFE).await.expect("a session");
     let session = KeyHash::of(session.reveal());
     store.change_sign_in(joined.id, SignInChange::Sessions, Proof::Trusted, session).await.expect("ended");

@@ -75,6 +75,33 @@ async fn wrong_tries_from_one_network_do_not_keep_the_right_person_out_of_anothe
 }
 
 #[tokio::test]
+async fn right_sign_ins_are_bounded_for_a_user_and_for_an_address_by_ten_times_the_limit() {
+    let app = proxied("2/60s").await;
+    user(&app, OWNER, "owner").await;
+    user(&app, OTHER, "viewer").await;
+    let here = "192.0.2.1";
+    for email in [OWNER, OTHER].repeat(10) {
+        attempt(&app, here, "", [email, PASSWORD, ""]).await.expect(303);
+    }
+    // Twenty from this address: it makes no other, whoever it is for.
+    let refused = attempt(&app, here, "", [OTHER, PASSWORD, ""]).await.expect(429);
+    assert!((1..=60).contains(&refused.header("retry-after").parse::<u64>().expect("seconds")));
+    assert_eq!(refused.header("x-ratelimit-limit"), "2");
+    // Each of the two users has ten left.
+    let mut device = String::new();
+    for n in 1..=10 {
+        let answer = attempt(&app, &format!("203.0.{n}.1"), "", [OWNER, PASSWORD, ""]).await.expect(303);
+        device = device_of(&answer).expect("a device cookie");
+    }
+    let elsewhere = "198.51.100.7";
+    attempt(&app, elsewhere, "", [OWNER, PASSWORD, ""]).await.expect(429);
+    attempt(&app, elsewhere, &device, [OWNER, PASSWORD, ""]).await.expect(429);
+    attempt(&app, elsewhere, "", [OTHER, PASSWORD, ""]).await.expect(303);
+    // A wrong password is told as ever.
+    attempt(&app, elsewhere, "", [OWNER, "wrong", ""]).await.expect(401);
+}
+
+#[tokio::test]
 async fn many_networks_together_have_ten_times_the_limit_for_one_user_and_a_known_device_gets_in() {
     let app = proxied("1/60s").await;
     user(&app, OWNER, "owner").await;

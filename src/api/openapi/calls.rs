@@ -446,11 +446,11 @@ pub const INVITE_USER: Description = Description {
     id: "invite_user",
     tag: Tag::Users,
     title: "Invite a user",
-    about: "Makes a user and an invitation: an address where they set their password, shown in this answer only. It works once, for seven days. Send it to them; we send no mail.",
+    about: "Makes a user and an invitation: an address where they set their password, shown in this answer only. It works once, for seven days. Send it to them; we send no mail. A key that expires makes no user, because the user would outlive it.",
     body: Body::Json(InviteUser::schema, r#"{"email":"ana@example.com","role":"developer"}"#),
     status: 201,
     answer: One(Kind::User, "The user is made. The invitation's address is in this answer only."),
-    errors: &[Code::EmailTaken],
+    errors: &[Code::KeyExpires, Code::EmailTaken],
     guide: Some("dashboard"),
     related: &["list_users", "renew_invitation"],
     ..Description::BLANK
@@ -470,10 +470,10 @@ pub const UPDATE_USER: Description = Description {
     id: "update_user",
     tag: Tag::Users,
     title: "Change a user's role",
-    about: "Gives a user another role, which holds from their next click on. The account's last owner stays one.",
+    about: "Gives a user another role, which holds from their next click on. The account's last owner stays one. A key that expires gives nobody a role that allows more.",
     body: Body::Json(UpdateUser::schema, r#"{"role":"viewer"}"#),
     answer: One(Kind::User, "The user with the new role."),
-    errors: &[Code::NoValidFields, Code::LastOwner],
+    errors: &[Code::KeyExpires, Code::NoValidFields, Code::LastOwner],
     related: &["get_user", "delete_user"],
     ..Description::BLANK
 };
@@ -494,9 +494,10 @@ pub const RENEW_INVITATION: Description = Description {
     id: "renew_invitation",
     tag: Tag::Users,
     title: "Invite a user again",
-    about: "Makes a new invitation for a user: for one who let the first lapse, or who has lost their password. The one before is dead at once. What they sign in with stays until they use it; then the password is the new one, and every session has ended. A second factor stays, and takes its code. An invitation ends with the key that made it, if that is sooner.",
+    about: "Makes a new invitation for a user: for one who let the first lapse, or who has lost their password. The one before is dead at once. What they sign in with stays until they use it; then the password is the new one, and every session has ended. A second factor stays, and takes its code. A key that expires makes no invitation.",
     body: Body::Ignored,
     answer: One(Kind::User, "The invitation's address is in this answer only."),
+    errors: &[Code::KeyExpires],
     related: &["invite_user", "get_user"],
     ..Description::BLANK
 };

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::id::{AccountId, PortalLinkId, UserId};
-use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, PortalLink, Role, User};
 use crate::store::errors::StoreError;
 use crate::store::values::{
@@ -25,12 +24,11 @@ role! {
         ) -> Result<WithToken<User>, StoreError>;
 
         /// Invites a user again, who may have joined long ago: whoever has the token sets a new password. The
-        /// invitation ends after [`INVITATION_LIFE`](crate::store::INVITATION_LIFE), or at `until` if that is sooner.
+        /// invitation ends after [`INVITATION_LIFE`](crate::store::INVITATION_LIFE).
         async fn invite_user(
             &self,
             account: Option<AccountId>,
             id: UserId,
-            until: Option<Timestamp>,
             keep: Option<Keep<WithToken<User>>>,
         ) -> Result<WithToken<User>, StoreError>;
 
@@ -64,7 +62,8 @@ role! {
         async fn confirm(&self, user: UserId, proof: Proof, session: KeyHash) -> Result<(), StoreError>;
 
         /// Opens a session that lives for so long at most; its token is in this answer only. A password or second
-        /// factor that was changed meanwhile, or a time step that was used before, is [`StoreError::NotFound`].
+        /// factor that was changed meanwhile, or a time step that was used before, is [`StoreError::NotFound`]. Beyond
+        /// [`MAX_SESSIONS`](crate::store::MAX_SESSIONS) of the user, the session that was unused longest ends.
         async fn sign_in(&self, user: UserId, proof: Proof, lives: Duration) -> Result<PlainKey, StoreError>;
 
         /// Whose session this token is, if it has not ended and was used within the last `idle`. With `touch` it is
@@ -113,7 +112,8 @@ role! {
         async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError>;
 
         /// Offers a session to somebody whose password opens several accounts, as [`SignIn::sign_in`] opens one. Until
-        /// it is taken it is no session, and nobody can see that it was offered.
+        /// it is taken it is no session, and nobody can see that it was offered. Offers end no sessions, and are as
+        /// many as those at most.
         async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError>;
 
         /// To whom a session is offered by this token.

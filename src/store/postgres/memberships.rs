@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::sql::{execute, get, one, row, rows};
 use super::store::Store;
-use super::users::{COLUMNS, FROM, SIGN_IN, THERE, add_session, take_step, user_from_row};
+use super::users::{COLUMNS, FROM, SIGN_IN, THERE, add_session, end_oldest, take_step, user_from_row};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountKey, UserId};
@@ -84,6 +84,7 @@ impl Memberships for Store {
         let sql = "UPDATE sessions SET offered = false, seen_at = $2, expires_at = $3 \
                    WHERE token = $1 AND offered AND expires_at > $2 RETURNING owner";
         one(&tx, sql, &[&token, &now.as_millis(), &now.plus(lives).as_millis()]).await?;
+        end_oldest(&tx, token).await?;
         let others: Vec<Vec<u8>> = others.iter().map(|other| other.as_bytes().to_vec()).collect();
         execute(&tx, "DELETE FROM sessions WHERE token = ANY($1) AND offered", &[&others]).await?;
         let account = get::<Option<i64>>(&user, "account")?.map(AccountKey);

@@ -23,8 +23,8 @@ use crate::store::contract::{SignIn, Users};
 use crate::store::errors::StoreError;
 use crate::store::shared::Deed;
 use crate::store::values::{
-    Credentials, INVITATION_LIFE, Keep, NewUser, Page, Paged, PasswordHash, Proof, SESSION_SEEN_EVERY, SignInChange,
-    WithToken,
+    Credentials, INVITATION_LIFE, Keep, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, Proof, SESSION_SEEN_EVERY,
+    SignInChange, WithToken,
 };
 
 /// A user's columns, without what they sign in with.
@@ -67,7 +67,7 @@ impl Users for Store {
             &new.role.name(),
             &new.password.map(|PasswordHash(hash)| hash),
             &token.as_ref().map(hash_of),
-            &token.as_ref().map(|_| invitation_end(now, new.invited_until)),
+            &token.as_ref().map(|_| invitation_end(now)),
             &now.as_millis(),
         ];
         if execute(&tx, sql, parameters).await? == 0 {
@@ -85,7 +85,6 @@ impl Users for Store {
         &self,
         owner: Option<AccountId>,
         id: UserId,
-        until: Option<Timestamp>,
         keep: Option<Keep<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let now = self.now();
@@ -95,7 +94,7 @@ impl Users for Store {
         let token = self.draw_token();
         let sql = "UPDATE users SET invitation = $3, invited_until = $4, updated_at = $5 WHERE id = $1 \
                    AND account IS NOT DISTINCT FROM $2";
-        let until = invitation_end(now, until);
+        let until = invitation_end(now);
         if execute(&tx, sql, &[&id.0, &account, &hash_of(&token), &until, &now.as_millis()]).await? == 0 {
             return Err(StoreError::NotFound);
         }
@@ -376,14 +375,26 @@ pub(super) async fn add_session(
     offered: bool,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO sessions (token, owner, seen_at, expires_at, offered) VALUES ($1, $2, $3, $4, $5)";
-    execute(tx, sql, &[&hash_of(token), &user, &from.as_millis(), &to.as_millis(), &offered]).await?;
+    let token = hash_of(token);
+    execute(tx, sql, &[&token, &user, &from.as_millis(), &to.as_millis(), &offered]).await?;
+    end_oldest(tx, &token).await
+}
+
+/// Ends the sessions that the user of this one has beyond [`MAX_SESSIONS`], those that were unused longest; or offers,
+/// where this is one. This one stays. The user's row is held, so that nobody opens another meanwhile.
+pub(super) async fn end_oldest(tx: &Transaction<'_>, token: &[u8]) -> Result<(), StoreError> {
+    let sql = format!(
+        "DELETE FROM sessions WHERE token IN (SELECT o.token FROM sessions s \
+         JOIN sessions o ON o.owner = s.owner AND o.offered = s.offered WHERE s.token = $1 \
+         ORDER BY o.token = $1 DESC, o.seen_at DESC OFFSET {MAX_SESSIONS})"
+    );
+    execute(tx, &sql, &[&token]).await?;
     Ok(())
 }
 
 /// When an invitation that is made now ends.
-fn invitation_end(now: Timestamp, until: Option<Timestamp>) -> i64 {
-    let end = now.plus(INVITATION_LIFE);
-    until.map_or(end, |until| until.min(end)).as_millis()
+fn invitation_end(now: Timestamp) -> i64 {
+    now.plus(INVITATION_LIFE).as_millis()
 }
 
 /// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step

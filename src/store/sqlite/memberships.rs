@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension as _, params};
 
 use super::store::Store;
 use super::users::{
-    COLUMNS, FROM, SIGN_IN, THERE, add_session, credentials_from_row, draw_token, take_step, user_from_row,
+    COLUMNS, FROM, SIGN_IN, THERE, add_session, credentials_from_row, draw_token, end_oldest, take_step, user_from_row,
 };
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
@@ -99,6 +99,7 @@ impl Memberships for Store {
                 if tx.db.prepare_cached(sql)?.execute(parameters)? == 0 {
                     return Err(StoreError::NotFound);
                 }
+                end_oldest(tx.db, token)?;
                 for other in others {
                     let sql = "DELETE FROM sessions WHERE token = ?1 AND offered";
                     tx.db.prepare_cached(sql)?.execute([other.as_bytes()])?;

@@ -18,8 +18,8 @@ use crate::store::contract::{SignIn, Users};
 use crate::store::errors::StoreError;
 use crate::store::shared::{Deed, Shared};
 use crate::store::values::{
-    Credentials, INVITATION_LIFE, Keep, NewUser, Page, Paged, PasswordHash, Proof, SESSION_SEEN_EVERY, SignInChange,
-    WithToken,
+    Credentials, INVITATION_LIFE, Keep, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, Proof, SESSION_SEEN_EVERY,
+    SignInChange, WithToken,
 };
 
 /// A user's columns, without what they sign in with.
@@ -59,7 +59,7 @@ impl Users for Store {
                     new.role.name(),
                     new.password.map(|PasswordHash(hash)| hash),
                     token.as_ref().map(|token| *KeyHash::of(token.reveal()).as_bytes()),
-                    token.as_ref().map(|_| invitation_end(tx.now, new.invited_until)),
+                    token.as_ref().map(|_| invitation_end(tx.now)),
                     tx.now.as_millis(),
                 ])?;
                 if added == 0 {
@@ -78,7 +78,6 @@ impl Users for Store {
         &self,
         owner: Option<AccountId>,
         id: UserId,
-        until: Option<Timestamp>,
         keep: Option<Keep<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let origin = self.origin.clone();
@@ -90,7 +89,7 @@ impl Users for Store {
                 tx.db.prepare_cached(sql)?.execute(params![
                     id.0.as_bytes(),
                     KeyHash::of(token.reveal()).as_bytes(),
-                    invitation_end(tx.now, until),
+                    invitation_end(tx.now),
                     tx.now.as_millis(),
                 ])?;
                 let invited = WithToken { resource: by_id(tx.db, id)?, token: Some(token) };
@@ -375,13 +374,24 @@ pub(super) fn add_session(
         tx.now.plus(lives).as_millis(),
         offered,
     ])?;
+    end_oldest(tx.db, KeyHash::of(token.reveal()))
+}
+
+/// Ends the sessions that the user of this one has beyond [`MAX_SESSIONS`], those that were unused longest; or offers,
+/// where this is one. This one stays.
+pub(super) fn end_oldest(db: &Connection, token: KeyHash) -> Result<(), StoreError> {
+    let sql = format!(
+        "DELETE FROM sessions WHERE token IN (SELECT o.token FROM sessions s \
+         JOIN sessions o ON o.owner = s.owner AND o.offered = s.offered WHERE s.token = ?1 \
+         ORDER BY o.token = ?1 DESC, o.seen_at DESC LIMIT -1 OFFSET {MAX_SESSIONS})"
+    );
+    db.prepare_cached(&sql)?.execute([token.as_bytes()])?;
     Ok(())
 }
 
 /// When an invitation that is made now ends.
-fn invitation_end(now: Timestamp, until: Option<Timestamp>) -> i64 {
-    let end = now.plus(INVITATION_LIFE);
-    until.map_or(end, |until| until.min(end)).as_millis()
+fn invitation_end(now: Timestamp) -> i64 {
+    now.plus(INVITATION_LIFE).as_millis()
 }
 
 /// Holds what was proved against what there is now: the session, the password, and the second factor, whose time step

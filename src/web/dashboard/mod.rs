@@ -20,6 +20,7 @@ mod overview;
 mod page_context;
 mod page_request;
 mod parts;
+mod portal_links;
 mod replays;
 mod serve;
 mod sign_in;
@@ -132,6 +133,8 @@ fn of_account() -> Router<Dashboard> {
         .route("/users/{id}/invitation", form_action(users::invite_again))
         .route("/users/{id}/two-factor", form_action(users::reset_second_factor))
         .route("/users/{id}/delete", form_page("users:write", users::delete_ask).merge(form_action(users::delete)))
+        .route("/portal-links", view(portal_links::list))
+        .route("/portal-links/{id}/revoke", form_page("portal_links:delete", portal_links::revoke_ask).merge(form_action(portal_links::revoke)))
         .route("/audit-log", view(audit::list))
         .route("/audit-log/export", get(serve::export_audit_log))
         .fallback(view(serve::nothing))

@@ -134,7 +134,7 @@ impl PageRequest {
         page_request.params = params;
         if !page_request.token.is_empty() {
             let touch = !page_request.headers.contains_key(BY_ITSELF);
-            let session = dashboard.api.session(&page_request.token, touch).await;
+            let session = dashboard.api.session(&page_request.request_context, &page_request.token, touch).await;
             page_request.session = session.map_err(|error| Box::new(page_request.refusal(&error)))?;
         }
         if page_request.method == Method::POST && !is_ours(&page_request.headers) {

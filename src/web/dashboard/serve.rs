@@ -199,6 +199,7 @@ fn entries(cx: &PageContext) -> Vec<(&'static str, String, String)> {
         ("event-types", cx.say("Event types"), "/event-types", "event_types:read"),
         ("api-keys", cx.say("API keys"), "/api-keys", "api_keys:read"),
         ("users", cx.say("Users"), "/users", "users:read"),
+        ("portal-links", cx.say("Portal links"), "/portal-links", "portal_links:read"),
         ("audit-log", cx.say("Audit log"), "/audit-log", "audit:read"),
     ];
     let of_operator = [
@@ -282,12 +283,11 @@ pub(super) async fn theme(State(dashboard): State<Dashboard>, request: Request) 
     let (mut parts, _) = request.into_parts();
     let params = path_params(&mut parts).await.unwrap_or_default();
     let token = params.iter().find(|(name, _)| name == "token").map_or("", |(_, value)| value);
-    let theme = match dashboard.api.portal(token).await {
-        Ok(portal) => portal.as_ref().and_then(Portal::theme),
-        Err(_) => None,
-    };
-    let (Some(theme), Some(_)) = (theme, &info) else {
-        let info = info.unwrap_or(RequestInfo { id: "".into(), language: api::Language::English });
+    let info = info.unwrap_or(RequestInfo { id: "".into(), language: api::Language::English });
+    let request_context =
+        dashboard.api.request_context(&info, &parts.headers, parts.extensions.get::<api::Peer>().copied());
+    let portal = dashboard.api.portal(&request_context, token).await;
+    let Some(theme) = portal.ok().flatten().as_ref().and_then(Portal::theme) else {
         return api::not_found(axum::Extension(info)).await;
     };
     let mut response = Response::new(Body::from(theme));

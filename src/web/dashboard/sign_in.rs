@@ -138,7 +138,7 @@ pub(super) async fn choose(State(dashboard): State<Dashboard>, request: Request)
         .await
     {
         Ok(opened) => {
-            let home = match dashboard.api.session(&opened.token, false).await {
+            let home = match dashboard.api.session(&page_request.request_context, &opened.token, false).await {
                 Ok(session) => session.as_ref().map(home_of).unwrap_or_default(),
                 Err(error) => return page_request.refusal(&error),
             };
@@ -241,7 +241,8 @@ fn invitation(page_request: &PageRequest) -> &str {
 
 async fn joining(dashboard: &Dashboard, page_request: &PageRequest, told: Option<&str>) -> Response<Body> {
     let say = |text: &str| page_request.locale.say(text);
-    let Invited { email, two_factor } = match dashboard.api.invited(invitation(page_request)).await {
+    let invited = dashboard.api.invited(&page_request.request_context, invitation(page_request)).await;
+    let Invited { email, two_factor } = match invited {
         Ok(Some(invited)) => invited,
         Ok(None) => {
             let content = html! {

@@ -201,9 +201,9 @@ pub async fn set_role(cx: PageContext) -> Result<Page, Failure> {
 pub async fn invite_again(cx: PageContext) -> Result<Page, Failure> {
     let found = cx.get(&user(&cx), &[]).await?;
     let cx = match found.item().text("status") {
-        "active" => match confirmed(cx.clone()).await? {
+        "active" => match confirmed(cx.clone(), "link-").await? {
             Ok(cx) => cx,
-            Err((status, told)) => return refused_page(&cx, status, told).await,
+            Err(refused) => return refused_page(&cx, &refused).await,
         },
         _ => cx,
     };
@@ -225,10 +225,7 @@ pub async fn reset_second_factor(cx: PageContext) -> Result<Page, Failure> {
         Err(SignInRefused::Refused(error)) if matches!(error.status(), 403 | 404) => {
             Err(Failure { status: error.status(), ..Failure::default() })
         }
-        Err(refused) => {
-            let (status, told) = me::told(&cx, refused);
-            refused_page(&cx, status, told).await
-        }
+        Err(refused) => refused_page(&cx, &not_proved(&cx, refused)).await,
     }
 }
 
@@ -238,17 +235,22 @@ fn given<'a>(cx: &'a PageContext, prefix: &str) -> Confirmation<'a> {
 }
 
 /// The page context with a confirmed caller, or why the confirmation was refused.
-async fn confirmed(cx: PageContext) -> Result<Result<PageContext, (u16, String)>, Failure> {
+async fn confirmed(cx: PageContext, prefix: &str) -> Result<Result<PageContext, Failure>, Failure> {
     let session = cx.session().cloned().ok_or_else(|| Failure { status: 404, ..Failure::default() })?;
-    match cx.dashboard.api.confirm(&cx.request_context, &session, given(&cx, "link-")).await {
+    match cx.dashboard.api.confirm(&cx.request_context, &session, given(&cx, prefix)).await {
         Ok(()) => Ok(Ok(PageContext { caller: cx.caller.clone().confirmed(), ..cx })),
-        Err(refused) => Ok(Err(me::told(&cx, refused))),
+        Err(refused) => Ok(Err(not_proved(&cx, refused))),
     }
 }
 
-async fn refused_page(cx: &PageContext, status: u16, told: String) -> Result<Page, Failure> {
-    let refused = Failure { status, ..local(vec![fault("", told, None)]) };
-    Ok(page(cx, Some(&refused)).await?.with_status(status_of(&refused)))
+/// Why the password and the code were refused.
+fn not_proved(cx: &PageContext, refused: SignInRefused) -> Failure {
+    let (status, told) = me::told(cx, refused);
+    Failure { status, ..local(vec![fault("", told, None)]) }
+}
+
+async fn refused_page(cx: &PageContext, refused: &Failure) -> Result<Page, Failure> {
+    Ok(page(cx, Some(refused)).await?.with_status(status_of(refused)))
 }
 
 async fn page(cx: &PageContext, refused: Option<&Failure>) -> Result<Page, Failure> {
@@ -354,15 +356,22 @@ fn factor(cx: &PageContext, user: Item<'_>) -> Markup {
     } }
 }
 
-/// A form that asks the user for password and code: their session may have been stolen.
+/// A form that asks the user for password and code.
 fn confirmation(cx: &PageContext, action: &str, prefix: &str, label: &str, class: &str) -> Markup {
-    let two_factor = cx.session().is_some_and(Session::two_factor);
     html! { form.form method="post" action=(action) data-submit-once {
         (cx.form_start())
-        (me::current(cx, &format!("{prefix}current")))
-        @if two_factor { (me::code(cx, &format!("{prefix}code"))) }
+        (proof(cx, prefix))
         div.buttons { (submit(label, class)) }
     } }
+}
+
+/// The fields for password and code, which the user gives again: their session may have been stolen.
+fn proof(cx: &PageContext, prefix: &str) -> Markup {
+    let two_factor = cx.session().is_some_and(Session::two_factor);
+    html! {
+        (me::current(cx, &format!("{prefix}current")))
+        @if two_factor { (me::code(cx, &format!("{prefix}code"))) }
+    }
 }
 
 /// `GET /users/{id}/delete`
@@ -382,6 +391,13 @@ pub async fn delete(cx: PageContext) -> Result<Page, Failure> {
     if !cx.field("confirm").trim().eq_ignore_ascii_case(shown.text("email")) {
         return Ok(asked(&cx, shown, true, None).with_status(422));
     }
+    let cx = match shown.text("status") {
+        "active" => match confirmed(cx.clone(), "delete-").await? {
+            Ok(cx) => cx,
+            Err(refused) => return Ok(asked(&cx, shown, false, Some(&refused)).with_status(status_of(&refused))),
+        },
+        _ => cx,
+    };
     match cx.send("DELETE", &user(&cx), Value::Null).await {
         Err(failure) if failure.status != 404 => {
             let refused = mendable(failure, &[])?;
@@ -400,6 +416,7 @@ fn asked(cx: &PageContext, user: Item<'_>, mistyped: bool, failure: Option<&Fail
         cx.say("API keys that they know still work. Revoke those that they should not use."),
     ];
     let to_user = cx.link(&format!("/users/{}", user.id()));
+    let fields = (user.text("status") == "active").then(|| proof(cx, "delete-"));
     let content = html! {
         (crumbs(cx, &[(&cx.say("Users"), &cx.link("/users")), (email, &to_user)]))
         (confirm(cx, &Confirm {
@@ -411,7 +428,7 @@ fn asked(cx: &PageContext, user: Item<'_>, mistyped: bool, failure: Option<&Fail
             label: &cx.say("Delete the user"),
             cancel: &to_user,
             failure,
-            ..Confirm::default()
+            fields: fields.as_ref(),
         }))
     };
     Page::new(question, SECTION, content)
