@@ -53,6 +53,11 @@ pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = Delivery
     Ok(())
 }
 
+/// The deliveries with a lease. `CROSS JOIN` keeps the order of the loops: without it SQLite reads all deliveries and
+/// looks each up among the listed leases, which stops the writer for 0.6 s where there are 10,000,000 of them.
+const LEASED: &str = "SELECT d.id FROM listed_leases l CROSS JOIN deliveries d ON d.id = l.id WHERE d.lease = ?1 \
+                      UNION ALL SELECT id FROM recent_deliveries WHERE lease = ?1";
+
 /// Deliveries that are leased to this process and that its memory does not hold. Outside of a transaction there are
 /// none, unless a write came to something of which its caller was told nothing.
 pub(super) fn lost_leases(
@@ -60,10 +65,8 @@ pub(super) fn lost_leases(
     lease: i64,
     in_memory: &InMemoryDeliveries,
 ) -> Result<Vec<DeliveryId>, StoreError> {
-    let sql = "SELECT d.id FROM listed_leases l JOIN deliveries d ON d.id = l.id WHERE d.lease = ?1 \
-               UNION ALL SELECT id FROM recent_deliveries WHERE lease = ?1";
     let mut lost = Vec::new();
-    let mut statement = db.prepare_cached(sql)?;
+    let mut statement = db.prepare_cached(LEASED)?;
     let mut rows = statement.query([lease])?;
     while let Some(row) = rows.next()? {
         let id = DeliveryId(row.get(0)?);
@@ -141,4 +144,22 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
         tracing::info!(deliveries = freed, "took over deliveries that an earlier process had not finished");
     }
     Ok(lease)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::store::sqlite::migrate::migrate;
+
+    #[test]
+    fn a_search_for_lost_leases_reads_no_delivery_that_is_listed_and_not_leased() {
+        let mut db = Connection::open_in_memory().expect("opens");
+        migrate(&mut db, &ManualClock::at(Timestamp::from_millis(0))).expect("migrated");
+        let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {LEASED}")).expect("prepared");
+        let plan = statement.query_map([1], |row| row.get(3)).expect("a plan");
+        let plan: Vec<String> = plan.collect::<Result<_, _>>().expect("read");
+        let scans: Vec<&String> = plan.iter().filter(|step| step.starts_with("SCAN ")).collect();
+        assert_eq!(scans, ["SCAN l"], "{plan:?}");
+    }
 }
