@@ -142,7 +142,9 @@ pub fn unreadable(api: &Api, status: u16) -> Vec<u8> {
     let (code, error) = match status {
         414 => (Code::UriTooLong, Code::UriTooLong.into()),
         431 => (Code::HeadersTooLarge, Code::HeadersTooLarge.into()),
-        503 => (Code::Unavailable, ApiError::busy("your address has as many connections as it may have")),
+        503 => {
+            (Code::Unavailable, ApiError::busy("your network has as many connections as it may have, or all are taken"))
+        }
         _ => (Code::InvalidRequest, Code::InvalidRequest.into()),
     };
     let info = RequestInfo { id: api.request_ids.next(), language: Language::English };
