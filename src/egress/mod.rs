@@ -1,8 +1,9 @@
 //! All outbound connections to receivers: resolving, checking, connecting, and sending signed requests.
 //!
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
-//! open. `attempt` signs and sends within its `deadline`. `lookups` shares look-ups of names among accounts, `dns` asks
-//! the name servers. `fault` distinguishes local faults from failures of a receiver. Redirects are never followed.
+//! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `lookups`
+//! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
+//! failures of a receiver. Redirects are never followed.
 
 mod attempt;
 mod connector;
@@ -10,6 +11,7 @@ mod deadline;
 mod dns;
 mod fault;
 mod guard;
+mod interim;
 mod lookups;
 mod pool;
 
