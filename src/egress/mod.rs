@@ -65,7 +65,8 @@ impl Egress {
         }))
     }
 
-    /// Checks that a receiver's name resolves to allowed addresses only. Each connection checks it again. The look-up
+    /// Checks that a receiver's name resolves to allowed addresses only. Of a name with very many addresses the first
+    /// are used: the others are neither checked nor connected to (`dns`). Each connection checks again. The look-up
     /// counts against the share of this account.
     pub async fn check(&self, account: AccountId, url: &ReceiverUrl) -> Result<(), GuardError> {
         let has_begun = AtomicBool::new(false);
