@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, Request, Response, StatusCode, Version};
 use axum::routing::get;
 use axum::{Extension, Router};
 use tower_service::Service as _;
@@ -62,6 +63,9 @@ impl HttpService {
     }
 
     async fn routed(mut self, mut request: Request<Body>, info: RequestInfo, peer: Peer) -> Response<Body> {
+        if !names_host(&request) {
+            return refuse(&Code::InvalidRequest.into(), &info);
+        }
         let _slot = match self.api.forwarded_slot(peer, request.headers()) {
             Ok(slot) => slot,
             Err(refusal) => return refuse(&refusal, &info),
@@ -81,6 +85,14 @@ impl HttpService {
                 }
             }
         }
+    }
+}
+
+/// Whether a request names its host as HTTP/1.1 asks for: once (RFC 9112, section 3.2). One of HTTP/1.0 may name none.
+fn names_host(request: &Request<Body>) -> bool {
+    match request.headers().get_all(HOST).iter().count() {
+        0 => request.version() == Version::HTTP_10,
+        named => named == 1,
     }
 }
 
