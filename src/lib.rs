@@ -4,6 +4,9 @@
 //! `egress` signs and sends each, and `store` records the outcome. `domain` makes the decisions and does no I/O. This
 //! file wires all of them together. ARCHITECTURE.md describes them; `tests/it/tidy.rs` checks which may import which.
 
+// `println!` panics when a reader such as `head` has closed the pipe. `print_line` of the command line does not.
+#![warn(clippy::print_stdout)]
+
 pub mod api;
 pub mod cli;
 mod client_socket;

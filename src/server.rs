@@ -1,8 +1,9 @@
 //! The HTTP server: connections in, bounded in number and time, and a stop that lets answers finish.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,17 +13,17 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::api::{Network, Peer, is_trusted};
+use crate::api::{Peer, is_trusted};
 use crate::client_socket::{ClientLeft, ClientSocket};
 use crate::client_stream::{ClientStream, Refusal, Timeouts};
-use crate::connections::{Connections, UnderWay};
+use crate::connections::{Activity, Connections, RegisteredConnection, UnderWay};
 use crate::log_limit::LogLimit;
 
-/// Connections at once; the next one takes the place of one that only waits for a head.
+/// Connections at once. `connections` says which of them are closed for the next ones.
 const MAX_CONNECTIONS: usize = 10_000;
 
 /// File descriptors that clients cannot take: 1,024 for attempts in flight, as many for kept connections to receivers,
@@ -84,25 +85,33 @@ impl ServerOptions {
     }
 }
 
+/// What every connection is served with.
+struct Serving<A> {
+    builder: http1::Builder,
+    answer: A,
+    refusal: Option<Refusal>,
+    timeouts: Timeouts,
+}
+
 /// Serves until `stop` resolves, then finishes the requests under way within `grace`. `answer` answers each request.
 pub async fn serve<F>(
     listener: TcpListener,
-    answer: impl Fn(Request<Body>, Peer) -> F + Clone + Send + 'static,
+    answer: impl Fn(Request<Body>, Peer) -> F + Send + Sync + 'static,
     options: ServerOptions,
     stop: impl Future<Output = ()>,
     grace: Duration,
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let most = max_connections(open_files());
-    // Where there are few in all, one address leaves a quarter to others.
-    let connections = Connections::new(most, options.connections_per_address.min(most - most / 4));
+    let connections = Connections::new(max_connections(open_files()), options.connections_per_address);
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(options.timeouts.idle).max_buf_size(MAX_HEAD).writev(false);
     // A client that has closed its side still gets the answer (RFC 9293, section 3.6); and nothing is read just to see
     // whether it is there.
     builder.half_close(true);
+    let ServerOptions { refusal, timeouts, trusted_proxies, .. } = options;
+    let serving = Arc::new(Serving { builder, answer, refusal, timeouts });
     let mut stop = pin!(stop);
     loop {
         let accepted = tokio::select! {
@@ -120,55 +129,13 @@ pub async fn serve<F>(
                 continue;
             }
         };
-        let network = (!is_trusted(peer.ip(), &options.trusted_proxies)).then(|| Network::of(peer.ip()));
-        let Some(registered) = connections.register(network) else {
-            turn_away(stream, peer.ip(), options.refusal.as_ref());
-            continue;
-        };
-        let registered = tokio::select! {
-            biased;
-            () = &mut stop => break,
-            registered = registered.admitted() => registered,
-        };
-        // Small answers must not wait for more to come.
-        let _ = stream.set_nodelay(true);
-        let (socket, presence) = ClientSocket::new(stream);
-        let (answer, activity) = (answer.clone(), registered.activity.clone());
-        let service = service_fn(move |request: Request<Incoming>| {
-            let under_way = activity.begin();
-            let request = request.map(Body::new);
-            let (answer, presence) = (answer.clone(), presence.clone());
-            // The future is made within the block: a captured one would be stored twice.
-            async move {
-                // A read is abandoned when its client has left. A change is carried out to its end.
-                let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-                let answering = pin!(answer(request, Peer(peer.ip())));
-                let response = if reads { presence.unless_left(answering).await? } else { answering.await };
-                Ok::<_, ClientLeft>(until_sent(response, under_way))
+        let counted = (!is_trusted(peer.ip(), &trusted_proxies)).then(|| peer.ip());
+        match connections.register(counted) {
+            Some(registered) => {
+                tokio::spawn(converse(stream, peer.ip(), registered, graceful.watcher(), serving.clone()));
             }
-        });
-        let stream = TokioIo::new(socket);
-        // Without a reset the kernel would keep the answer, and ask the client for minutes whether it takes more.
-        let abandon = |stream: &TokioIo<ClientSocket>| stream.inner().abandon();
-        let times = (registered.activity.clone(), options.timeouts);
-        let client_stream = ClientStream::new(stream, times, options.refusal.clone(), abandon);
-        let connection = graceful.watch(builder.serve_connection(client_stream, service));
-        tokio::spawn(async move {
-            let mut connection = pin!(connection);
-            loop {
-                tokio::select! {
-                    biased;
-                    // A client that closes the connection is no error of the server.
-                    _ = &mut connection => break,
-                    () = registered.activity.asked_to_make_room() => {
-                        // A request, or a client that reads on, may have come meanwhile.
-                        if registered.activity.may_make_room() {
-                            break;
-                        }
-                    }
-                }
-            }
-        });
+            None => turn_away(stream, peer.ip(), serving.refusal.as_ref()),
+        }
     }
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
@@ -176,12 +143,70 @@ pub async fn serve<F>(
     }
 }
 
+/// Serves a connection to its end, or until it makes room for another one. The wait until it is served holds up no
+/// other connection.
+async fn converse<A, F>(
+    stream: TcpStream,
+    address: IpAddr,
+    registered: RegisteredConnection,
+    watcher: Watcher,
+    serving: Arc<Serving<A>>,
+) where
+    A: Fn(Request<Body>, Peer) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    let Some(registered) = registered.admitted().await else {
+        return turn_away(stream, address, serving.refusal.as_ref());
+    };
+    // Small answers must not wait for more to come.
+    let _ = stream.set_nodelay(true);
+    let (socket, presence) = ClientSocket::new(stream);
+    let (of_service, activity) = (serving.clone(), registered.activity.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let under_way = activity.begin();
+        let request = request.map(|body| awaited(body, &activity));
+        let (serving, presence) = (of_service.clone(), presence.clone());
+        // The future is made within the block: a captured one would be stored twice.
+        async move {
+            // A read is abandoned when its client has left. A change is carried out to its end.
+            let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+            let answering = pin!((serving.answer)(request, Peer(address)));
+            let response = if reads { presence.unless_left(answering).await? } else { answering.await };
+            Ok::<_, ClientLeft>(until_sent(response, under_way))
+        }
+    });
+    let stream = TokioIo::new(socket);
+    // Without a reset the kernel would keep the answer, and ask the client for minutes whether it takes more.
+    let abandon = |stream: &TokioIo<ClientSocket>| stream.inner().abandon();
+    let times = (registered.activity.clone(), serving.timeouts);
+    let client_stream = ClientStream::new(stream, times, serving.refusal.clone(), abandon);
+    let mut connection = pin!(watcher.watch(serving.builder.serve_connection(client_stream, service)));
+    loop {
+        tokio::select! {
+            biased;
+            // A client that closes the connection is no error of the server.
+            _ = &mut connection => break,
+            () = registered.activity.asked_to_make_room() => {
+                // A request, a client that reads on, or the rest of a body may have come meanwhile.
+                if registered.activity.may_make_room() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
 /// Refuses a connection beyond the bound. The answer is written only as far as that needs no waiting.
 fn turn_away(stream: TcpStream, address: IpAddr, refusal: Option<&Refusal>) {
     if let Some(suppressed) = REFUSED_LOGGED.admit() {
-        tracing::warn!(%address, suppressed, "refused a connection: its address has as many as it may have");
+        tracing::warn!(
+            %address, suppressed,
+            "refused a connection: its network has as many as it may have, or all are taken"
+        );
     }
     if let (Ok(mut stream), Some(refusal)) = (stream.into_std(), refusal) {
+        // What is unread when the connection is closed would reset it, and the answer with it.
+        let _ = stream.read(&mut [0; 4_096]);
         let _ = stream.write(&refusal(503));
     }
 }
@@ -243,6 +268,58 @@ impl HttpBody for Sending {
             hint.set_upper(upper + rest);
         }
         hint
+    }
+}
+
+/// A request's body, which tells the connection whether it is awaited.
+struct AwaitedBody {
+    body: Incoming,
+    activity: Arc<Activity>,
+}
+
+/// The body of a request, of which most have none.
+fn awaited(body: Incoming, activity: &Arc<Activity>) -> Body {
+    if body.is_end_stream() { Body::empty() } else { Body::new(AwaitedBody { body, activity: activity.clone() }) }
+}
+
+impl HttpBody for AwaitedBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.activity.await_body();
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) if !self.body.is_end_stream() => {
+                self.activity.body_came(frame.data_ref().map_or(0, Bytes::len));
+            }
+            Poll::Ready(_) => self.activity.body_ended(),
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    /// Whoever asks this is about to read the body. Until then it is not awaited: the key may take longer to be looked
+    /// up.
+    fn is_end_stream(&self) -> bool {
+        let has_ended = self.body.is_end_stream();
+        if !has_ended {
+            self.activity.await_body();
+        }
+        has_ended
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for AwaitedBody {
+    fn drop(&mut self) {
+        self.activity.body_ended();
     }
 }
 

@@ -110,7 +110,7 @@ impl HashingPool {
 }
 
 /// The network of an address that one customer has at most.
-pub(super) fn site(address: Option<IpAddr>) -> Option<IpNet> {
+pub fn site(address: Option<IpAddr>) -> Option<IpNet> {
     network(address, SITE)
 }
 

@@ -3,7 +3,8 @@
 use std::sync::LazyLock;
 
 use axum::body::{Body, Bytes};
-use axum::http::{HeaderMap, Request, Response, StatusCode};
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, Request, Response, StatusCode, Version};
 use axum::routing::get;
 use axum::{Extension, Router};
 use tower_service::Service as _;
@@ -62,6 +63,9 @@ impl HttpService {
     }
 
     async fn routed(mut self, mut request: Request<Body>, info: RequestInfo, peer: Peer) -> Response<Body> {
+        if !names_host(&request) {
+            return refuse(&Code::InvalidRequest.into(), &info);
+        }
         let _slot = match self.api.forwarded_slot(peer, request.headers()) {
             Ok(slot) => slot,
             Err(refusal) => return refuse(&refusal, &info),
@@ -81,6 +85,14 @@ impl HttpService {
                 }
             }
         }
+    }
+}
+
+/// Whether a request names its host as HTTP/1.1 asks for: once (RFC 9112, section 3.2). One of HTTP/1.0 may name none.
+fn names_host(request: &Request<Body>) -> bool {
+    match request.headers().get_all(HOST).iter().count() {
+        0 => request.version() == Version::HTTP_10,
+        named => named == 1,
     }
 }
 
@@ -142,7 +154,9 @@ pub fn unreadable(api: &Api, status: u16) -> Vec<u8> {
     let (code, error) = match status {
         414 => (Code::UriTooLong, Code::UriTooLong.into()),
         431 => (Code::HeadersTooLarge, Code::HeadersTooLarge.into()),
-        503 => (Code::Unavailable, ApiError::busy("your address has as many connections as it may have")),
+        503 => {
+            (Code::Unavailable, ApiError::busy("your network has as many connections as it may have, or all are taken"))
+        }
         _ => (Code::InvalidRequest, Code::InvalidRequest.into()),
     };
     let info = RequestInfo { id: api.request_ids.next(), language: Language::English };

@@ -67,6 +67,7 @@ pub use error::{ApiError, Code, Language};
 pub(crate) use event_types::{CreateEventType, UpdateEventType};
 pub(crate) use fields::RequestBody;
 pub use forms::Form;
+pub(crate) use hashing::site;
 pub use http_service::{HttpService, not_found, root, unreadable};
 pub use in_process::{InProcessApi, InProcessCall};
 pub use limits::{Bucket, RateLimit, RateLimits};

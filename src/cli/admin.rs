@@ -5,7 +5,7 @@ use std::io::Read as _;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::args::Output;
+use super::args::{Output, print_line};
 use crate::api::Schemas;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::parse_duration;
@@ -22,8 +22,7 @@ pub(super) const LISTED: Page = Page { page: 1, per_page: 100 };
 
 pub(super) async fn create_account(store: &Store, name: String, output: Output) -> anyhow::Result<()> {
     let account = store.create_account(checked_name(&name)?.into(), None).await?;
-    output.print(&json!({ "id": account.id.to_string(), "name": account.name }), &account.id.to_string());
-    Ok(())
+    output.print(&json!({ "id": account.id.to_string(), "name": account.name }), &account.id.to_string())
 }
 
 pub(super) async fn list_accounts(store: &Store, output: Output) -> anyhow::Result<()> {
@@ -33,10 +32,10 @@ pub(super) async fn list_accounts(store: &Store, output: Output) -> anyhow::Resu
             .items
             .iter()
             .map(|a| json!({ "id": a.id.to_string(), "name": a.name, "created_at": a.created_at.to_string() }));
-        println!("{}", rows.collect::<Value>());
+        print_line(rows.collect::<Value>())?;
     } else {
         for account in &accounts.items {
-            println!("{}  {}  {}", account.id, account.created_at, account.name);
+            print_line(format_args!("{}  {}  {}", account.id, account.created_at, account.name))?;
         }
         tell_rest(accounts.items.len(), accounts.total);
     }
@@ -83,19 +82,18 @@ pub(super) async fn create_key(store: &Store, new: NewApiKey, prefix: String, ou
     })?;
     let mut shown = key_json(&made.resource);
     shown["key"] = made.key.reveal().into();
-    output.print(&shown, made.key.reveal());
-    Ok(())
+    output.print(&shown, made.key.reveal())
 }
 
 pub(super) async fn list_keys(store: &Store, account: Option<&str>, output: Output) -> anyhow::Result<()> {
     let account = account.map(account_id).transpose()?;
     let keys = store.api_keys(account, LISTED).await.context("no such account")?;
     if output.json {
-        println!("{}", keys.items.iter().map(key_json).collect::<Value>());
+        print_line(keys.items.iter().map(key_json).collect::<Value>())?;
     } else {
         for key in &keys.items {
             let expires = key.expires_at.map_or_else(|| "never expires".to_owned(), |at| format!("expires {at}"));
-            println!("{}  {}  {}  {}", key.id, key.hint, expires, key.permissions.to_column());
+            print_line(format_args!("{}  {}  {}  {}", key.id, key.hint, expires, key.permissions.to_column()))?;
         }
         tell_rest(keys.items.len(), keys.total);
     }
@@ -105,8 +103,7 @@ pub(super) async fn list_keys(store: &Store, account: Option<&str>, output: Outp
 pub(super) async fn revoke_key(store: &Store, id: &str, account: Option<&str>, output: Output) -> anyhow::Result<()> {
     let id = ApiKeyId::parse(id).with_context(|| format!("{id} is no key id; see `aldaba keys list`"))?;
     store.delete_api_key(account.map(account_id).transpose()?, id, Permissions::all()).await.context("no such key")?;
-    output.print(&json!({ "revoked": id.to_string() }), &format!("revoked {id}"));
-    Ok(())
+    output.print(&json!({ "revoked": id.to_string() }), &format!("revoked {id}"))
 }
 
 pub(super) async fn publish(
@@ -149,7 +146,7 @@ pub(super) async fn publish(
     })?;
     for event in accepted {
         let shown = json!({ "id": event.id.to_string(), "deliveries": event.deliveries });
-        output.print(&shown, &format!("{}  deliveries: {}", event.id, event.deliveries));
+        output.print(&shown, &format!("{}  deliveries: {}", event.id, event.deliveries))?;
     }
     Ok(())
 }
@@ -168,8 +165,7 @@ pub(super) async fn import(store: &Store, from: &str, keys: &KeySource, output: 
     };
     let rows = store.import(&path, keys, &SystemClock, told).await?;
     let text = format!("{rows} rows were moved; the server of {} does not start any more", path.display());
-    output.print(&json!({ "rows": rows }), &text);
-    Ok(())
+    output.print(&json!({ "rows": rows }), &text)
 }
 
 fn key_json(key: &ApiKey) -> Value {

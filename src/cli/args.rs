@@ -1,6 +1,8 @@
 //! What several commands take or do alike: the settings and the database, the owner of a user, the output, the
 //! listener. It calls no command.
 
+use std::fmt::Display;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -103,8 +105,17 @@ pub(super) struct Output {
 
 impl Output {
     /// Prints JSON, or the text for people.
-    pub(super) fn print(self, json: &serde_json::Value, text: &str) {
-        if self.json { println!("{json}") } else { println!("{text}") }
+    pub(super) fn print(self, json: &serde_json::Value, text: &str) -> anyhow::Result<()> {
+        if self.json { print_line(json) } else { print_line(text) }
+    }
+}
+
+/// Prints a line on standard output. Whoever has closed the other end of the pipe, such as `head`, wants no more: that
+/// is no error.
+pub(super) fn print_line(line: impl Display) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::args::{Output, SettingArgs, bind};
+use super::args::{Output, SettingArgs, bind, print_line};
 use super::browser;
 use super::receiver::{self, Receiver};
 use super::serve::Signals;
@@ -84,9 +84,9 @@ pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: 
             "receiver": receiver_url,
             "sign_in": sign_in,
         });
-        println!("{shown}");
+        print_line(shown)?;
     } else {
-        print_start(&base, &key, endpoint, &receiver_url, &sign_in, data.as_deref());
+        print_start(&base, &key, endpoint, &receiver_url, &sign_in, data.as_deref())?;
         browser::open(&sign_in, &folder.join("sign-in.html"));
     }
     let receiver = Receiver {
@@ -101,7 +101,7 @@ pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: 
     publish(&store, account).await?;
     if !output.json {
         first_delivery(&store, account, endpoint).await?;
-        print_next_steps(&base, &key, endpoint);
+        print_next_steps(&base, &key, endpoint)?;
     }
     running.await??;
     // The receiver goes last, so that attempts under way are answered.
@@ -125,16 +125,25 @@ async fn bind_or_next_free(config: &Config) -> anyhow::Result<TcpListener> {
 }
 
 /// `database` is where its data is, if not in [`FOLDER`].
-fn print_start(base: &str, key: &str, endpoint: EndpointId, receiver_url: &str, sign_in: &str, database: Option<&str>) {
-    println!("listening on {base}");
-    let data = database.map_or_else(|| format!("./{FOLDER}/"), str::to_owned);
-    println!("\n  Aldaba {} is running in development. Its data is in {data}.\n", env!("CARGO_PKG_VERSION"));
-    println!("  API key    {key}");
-    println!("  endpoint   {endpoint}");
-    println!("  receiver   {receiver_url}  (built in: it verifies and prints what arrives)");
-    println!("  dashboard  {sign_in}  (signs you in, until this stops; keep it to yourself)");
-    println!("  reference  {base}/docs");
-    println!("\n  Publishing {EVENT} …");
+fn print_start(
+    base: &str,
+    key: &str,
+    endpoint: EndpointId,
+    receiver_url: &str,
+    sign_in: &str,
+    database: Option<&str>,
+) -> anyhow::Result<()> {
+    let (data, version) = (database.map_or_else(|| format!("./{FOLDER}/"), str::to_owned), env!("CARGO_PKG_VERSION"));
+    print_line(format_args!(
+        "listening on {base}\n\n  \
+         Aldaba {version} is running in development. Its data is in {data}.\n\n  \
+         API key    {key}\n  \
+         endpoint   {endpoint}\n  \
+         receiver   {receiver_url}  (built in: it verifies and prints what arrives)\n  \
+         dashboard  {sign_in}  (signs you in, until this stops; keep it to yourself)\n  \
+         reference  {base}/docs\n\n  \
+         Publishing {EVENT} …"
+    ))
 }
 
 /// The user of the dashboard: an owner, whom the link signs in without a password.
@@ -207,17 +216,16 @@ async fn first_delivery(store: &Store, account: AccountId, endpoint: EndpointId)
         if let Some(delivery) = newest.filter(|delivery| delivery.response_time_ms.is_some()) {
             let status = delivery.response_status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
             let took = delivery.response_time_ms.unwrap_or(0);
-            println!("← {status} in {took} ms: delivery {} is a {}", delivery.id, delivery.status.name());
-            return Ok(());
+            let (id, outcome) = (delivery.id, delivery.status.name());
+            return print_line(format_args!("← {status} in {took} ms: delivery {id} is a {outcome}"));
         }
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
-    println!("  (no outcome yet: is the endpoint paused?)");
-    Ok(())
+    print_line("  (no outcome yet: is the endpoint paused?)")
 }
 
-fn print_next_steps(base: &str, key: &str, endpoint: EndpointId) {
-    println!(
+fn print_next_steps(base: &str, key: &str, endpoint: EndpointId) -> anyhow::Result<()> {
+    print_line(format_args!(
         "\nTry next, in another terminal:\n\n\
          # publish an event\n\
          curl -X POST {base}/v1/events -H 'Authorization: Bearer {key}' \\\n  \
@@ -229,5 +237,5 @@ fn print_next_steps(base: &str, key: &str, endpoint: EndpointId) {
          # in production set webhooks.auto_disable_after = \"1h\": by default a receiver that restarts for 3 s\n\
          # at 10 events/s fails often enough to be disabled\n\n\
          Ctrl-C stops it.\n"
-    );
+    ))
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::store::Lifecycle;
-use args::{Output, SettingArgs};
+use args::{Output, SettingArgs, print_line};
 use users::UsersCommand;
 
 /// A webhook sender: it takes your events, signs them, delivers them, and never loses one.
@@ -240,26 +240,20 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
         }
         Command::Migrate { output } => {
             settings.open().await?;
-            output.print(&serde_json::json!({ "migrated": true }), "the database is up to date");
-            Ok(())
+            output.print(&serde_json::json!({ "migrated": true }), "the database is up to date")
         }
         Command::Import { from, output } => {
             let keys = settings.load([])?.keys;
             admin::import(&settings.open().await?, &from, &keys, output).await
         }
-        Command::Openapi => {
-            println!("{:#}", crate::api::openapi::document(&crate::api::routes()));
-            Ok(())
-        }
+        Command::Openapi => print_line(format_args!("{:#}", crate::api::openapi::document(&crate::api::routes()))),
         Command::Settings { output } => {
-            output.print(&crate::config::settings_json(), crate::config::settings_page().trim_end());
-            Ok(())
+            output.print(&crate::config::settings_json(), crate::config::settings_page().trim_end())
         }
         Command::Secrets { command: SecretsCommand::Rekey { output } } => {
             let resealed = settings.open().await?.rekey().await?;
             let text = format!("{resealed} secrets are sealed with the current master key");
-            output.print(&serde_json::json!({ "resealed": resealed }), &text);
-            Ok(())
+            output.print(&serde_json::json!({ "resealed": resealed }), &text)
         }
     }
 }

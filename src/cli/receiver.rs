@@ -1,5 +1,6 @@
 //! A receiver: `aldaba listen`, and the one that `aldaba dev` starts. It checks every delivery as a customer's would.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use axum::http::{Request, Response, StatusCode};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::args::{Output, bind};
+use super::args::{Output, bind, print_line};
 use super::serve::Signals;
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::secret::Secret;
@@ -40,15 +41,24 @@ pub(super) struct Receiver {
     pub output: Output,
 }
 
+impl Receiver {
+    /// Prints a line for people. What cannot be printed is answered all the same.
+    fn tell(&self, line: impl Display) {
+        if !self.output.json {
+            let _ = print_line(line);
+        }
+    }
+}
+
 pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, output: Output) -> anyhow::Result<()> {
     let secret = secret
         .map(|text| Secret::parse(text).context("--secret must be the 64 lowercase hex characters of a signing secret"))
         .transpose()?;
     let listener = bind(listen).await?;
     let address = format!("http://{}", listener.local_addr()?);
-    output.print(&json!({ "receiving": address }), &format!("receiving on {address}"));
+    output.print(&json!({ "receiving": address }), &format!("receiving on {address}"))?;
     if secret.is_none() && !output.json {
-        println!("no --secret was given: deliveries are shown, but not verified");
+        print_line("no --secret was given: deliveries are shown, but not verified")?;
     }
     let hint = "the secret given here is not the one that signed it";
     let receiver = Receiver { secret: Arc::new(RwLock::new(secret)), status, hint, output };
@@ -77,10 +87,8 @@ async fn receive(receiver: Receiver, request: Request<Body>) -> Response<Body> {
         .find(|(name, _)| name.as_str().starts_with("x-") && name.as_str().ends_with("-event"))
         .and_then(|(_, value)| value.to_str().ok())
         .unwrap_or("(no event header)");
-    if !receiver.output.json {
-        println!("\n→ {}  delivery {}", printable(event), printable(id));
-        println!("  {}", printable(&String::from_utf8_lossy(&body)));
-    }
+    receiver.tell(format_args!("\n→ {}  delivery {}", printable(event), printable(id)));
+    receiver.tell(format_args!("  {}", printable(&String::from_utf8_lossy(&body))));
     let mut verified = serde_json::Map::new();
     let secret = receiver.secret.read().clone();
     let mut status = receiver.status;
@@ -99,26 +107,20 @@ async fn receive(receiver: Receiver, request: Request<Body>) -> Response<Body> {
             ),
         ];
         for (name, matches) in checks {
-            if !receiver.output.json {
-                println!("  {} {name}", if matches { "✓ verified" } else { "✗ NOT verified" });
-            }
+            receiver.tell(format_args!("  {} {name}", if matches { "✓ verified" } else { "✗ NOT verified" }));
             let header = name.split(' ').next().unwrap_or(name);
             verified.insert(header.to_ascii_lowercase(), matches.into());
         }
         // During an overlap the first is the new secret's alone: any match is enough.
         if !checks.iter().any(|(_, matches)| *matches) {
-            if !receiver.output.json {
-                println!("  {}", receiver.hint);
-            }
+            receiver.tell(format_args!("  {}", receiver.hint));
             status = 401;
         }
     }
     if receiver.output.json {
         let body = String::from_utf8_lossy(&body);
-        println!(
-            "{}",
-            json!({ "event": event, "delivery_id": id, "verified": verified, "answer": status, "body": body })
-        );
+        let told = json!({ "event": event, "delivery_id": id, "verified": verified, "answer": status, "body": body });
+        let _ = print_line(told);
     }
     let mut response = Response::new(Body::from("received\n"));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);

@@ -1,6 +1,6 @@
 //! `aldaba serve`.
 
-use super::args::{SettingArgs, bind};
+use super::args::{SettingArgs, bind, print_line};
 use crate::App;
 
 pub(super) async fn serve(settings: &SettingArgs, listen: Option<String>) -> anyhow::Result<()> {
@@ -10,7 +10,7 @@ pub(super) async fn serve(settings: &SettingArgs, listen: Option<String>) -> any
     let app = App::open(config).await?;
     // A signal may come as soon as the line is read.
     let signals = Signals::new()?;
-    println!("listening on http://{}", listener.local_addr()?);
+    print_line(format_args!("listening on http://{}", listener.local_addr()?))?;
     app.run(listener, signals.first()).await?;
     Ok(())
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::admin::{LISTED, account_id, tell_rest};
-use super::args::{OptionalOwnerArgs, Output, OwnerArgs, SettingArgs};
+use super::args::{OptionalOwnerArgs, Output, OwnerArgs, SettingArgs, print_line};
 use crate::api::hash_for_address;
 use crate::clock::SystemRandom;
 use crate::domain::user::{Email, MAX_PASSWORD_CHARS, MIN_PASSWORD_CHARS, Role, User};
@@ -87,17 +87,17 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
                 other => other.into(),
             })?;
             let (json, text) = shown(&made, &base);
-            output.print(&json, &text);
+            output.print(&json, &text)?;
         }
         UsersCommand::List { owner, output } => {
             let account = owner.account.as_deref().map(account_id).transpose()?;
             let users = store.users(account, LISTED).await.context("no such account; see `aldaba accounts list`")?;
             if output.json {
-                println!("{}", users.items.iter().map(user_json).collect::<Value>());
+                print_line(users.items.iter().map(user_json).collect::<Value>())?;
             } else {
                 for user in &users.items {
                     let state = if user.joined { "active" } else { "invited" };
-                    println!("{}  {:9}  {state:7}  {}", user.id, user.role.name(), user.email);
+                    print_line(format_args!("{}  {:9}  {state:7}  {}", user.id, user.role.name(), user.email))?;
                 }
                 tell_rest(users.items.len(), users.total);
             }
@@ -106,7 +106,7 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
             let user = find(&store, &email, &owner).await?;
             let made = store.invite_user(user.account.map(|(id, _)| id), user.id, None).await?;
             let (json, text) = shown(&made, &base);
-            output.print(&json, &text);
+            output.print(&json, &text)?;
         }
         UsersCommand::ResetTwoFactor { email, owner, output } => {
             let user = find(&store, &email, &owner).await?;
@@ -115,7 +115,7 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
                 StoreError::NotFound => anyhow::anyhow!("{} has no second factor", user.email),
                 other => other.into(),
             })?;
-            output.print(&user_json(&reset), &format!("turned off the second factor of {}", reset.email));
+            output.print(&user_json(&reset), &format!("turned off the second factor of {}", reset.email))?;
         }
         UsersCommand::Delete { email, owner, output } => {
             let user = find(&store, &email, &owner).await?;
@@ -125,7 +125,7 @@ pub(super) async fn run(settings: &SettingArgs, command: UsersCommand) -> anyhow
                 }
                 other => other.into(),
             })?;
-            output.print(&json!({ "deleted": user.id.to_string() }), &format!("deleted {}", user.email));
+            output.print(&json!({ "deleted": user.id.to_string() }), &format!("deleted {}", user.email))?;
         }
     }
     Ok(())

@@ -317,8 +317,8 @@ pub const SETTINGS: &[Setting] = &[
         name: "limits.connections_per_address",
         value: Value::Number { least: 1, most: 1_000_000 },
         default: "1024",
-        meaning: "Connections of one IPv4 address or one IPv6 /64. Behind a proxy of `trusted_proxies`: requests in \
-                  progress of each forwarded address.",
+        meaning: "Connections of one IPv4 address or one IPv6 /64. One IPv4 /24 or IPv6 /48 has half of all at most. \
+                  Behind a proxy of `trusted_proxies`: requests in progress of each forwarded address.",
     },
     Setting {
         name: ANY_BUCKET,

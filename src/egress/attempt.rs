@@ -19,6 +19,7 @@ use super::connector::{ConnectError, Connection};
 use super::deadline::within;
 use super::fault::{LocalFault, exhausted};
 use super::guard::LookupOwner;
+use super::interim;
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
 use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
@@ -318,11 +319,13 @@ impl Egress {
         mut connection: Connection,
         progress: &Progress,
     ) -> Result<Answer, ExchangeError> {
-        let Connection { sender, driver } = &mut connection;
+        let Connection { sender, driver, allowance } = &mut connection;
         driver.run(sender.ready()).await.map_err(|_| ExchangeError::Stale)?;
         let now = self.0.clock.now();
         let request = self.request(job, target, now).map_err(|e| ExchangeError::Failed(e.to_string()))?;
+        allowance.await_answer();
         let response = driver.run(sender.send_request(request)).await.map_err(|error| refused(&error))?;
+        allowance.lift();
         progress.reached(Stage::Reading, target);
         let status = response.status().as_u16();
         let retry_after = response
@@ -384,6 +387,8 @@ fn refused(error: &hyper::Error) -> ExchangeError {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
     if let Some(fault) = source.and_then(exhausted) {
         ExchangeError::Local(fault)
+    } else if let Some(words) = source.and_then(interim::complaint) {
+        ExchangeError::Failed(words)
     } else if error.is_parse_too_large() {
         ExchangeError::Failed("the head of the receiver's answer is too large".into())
     } else if error.is_parse() {

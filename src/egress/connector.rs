@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use super::deadline::within;
 use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
 use super::guard::{self, GuardError, LookupOwner, OnBegin, Resolver};
+use super::interim::ReadAllowance;
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
@@ -33,6 +34,7 @@ const MAX_ANSWER_HEAD: usize = 32 * 1024;
 pub(super) struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
     pub driver: Driver,
+    pub allowance: ReadAllowance,
 }
 
 impl Connection {
@@ -206,11 +208,12 @@ async fn handshake<S>(stream: S) -> hyper::Result<Connection>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
+    let (allowance, stream) = ReadAllowance::of(stream);
     let (sender, connection) =
         Builder::new().max_buf_size(MAX_ANSWER_HEAD).writev(false).handshake(TokioIo::new(stream)).await?;
     // The sender gets the errors of the driver.
     let driver = Box::pin(async move { drop(connection.await) });
-    Ok(Connection { sender, driver: Driver(Some(driver)) })
+    Ok(Connection { sender, driver: Driver(Some(driver)), allowance })
 }
 
 fn server_name(host: &Host) -> Option<ServerName<'static>> {

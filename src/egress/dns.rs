@@ -24,7 +24,8 @@ use super::guard::LookupError;
 use super::lookups::{Addresses, NameSource, QueryFuture};
 use crate::lock::Mutex;
 
-/// Addresses of one name that are looked at; a name with more is cut there.
+/// Addresses of one name that are used. Further ones are dropped before the guard checks the others, so that nothing
+/// unchecked is connected to.
 const MAX_ADDRESSES: usize = 32;
 
 /// How long a server has for its answer. A lost packet is sent again within this time.

@@ -72,12 +72,13 @@ pub type Lookup<'a> = Pin<Box<dyn Future<Output = Result<Vec<IpAddr>, LookupErro
 
 /// Looks names up.
 pub trait Resolver: Send + Sync + 'static {
-    /// The addresses of a name; none mean that it cannot be resolved. Calls `on_begin` when the look-up begins,
-    /// within a bounded time.
+    /// The addresses of a name that may be used, which need not be all of them; none mean that it cannot be resolved.
+    /// Calls `on_begin` when the look-up begins, within a bounded time.
     fn resolve<'a>(&'a self, name: &'a str, owner: LookupOwner, on_begin: OnBegin<'a>) -> Lookup<'a>;
 }
 
-/// Resolves a URL's host and checks every address. What is returned may be connected to, and nothing else may.
+/// Resolves a URL's host and checks every address that the resolver brings. What is returned may be connected to, and
+/// nothing else may.
 pub(super) async fn addresses(
     url: &ReceiverUrl,
     environment: Environment,

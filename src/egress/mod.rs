@@ -1,8 +1,9 @@
 //! All outbound connections to receivers: resolving, checking, connecting, and sending signed requests.
 //!
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
-//! open. `attempt` signs and sends within its `deadline`. `lookups` shares look-ups of names among accounts, `dns` asks
-//! the name servers. `fault` distinguishes local faults from failures of a receiver. Redirects are never followed.
+//! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `lookups`
+//! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
+//! failures of a receiver. Redirects are never followed.
 
 mod attempt;
 mod connector;
@@ -10,6 +11,7 @@ mod deadline;
 mod dns;
 mod fault;
 mod guard;
+mod interim;
 mod lookups;
 mod pool;
 
@@ -63,7 +65,8 @@ impl Egress {
         }))
     }
 
-    /// Checks that a receiver's name resolves to allowed addresses only. Each connection checks it again. The look-up
+    /// Checks that a receiver's name resolves to allowed addresses only. Of a name with very many addresses the first
+    /// are used: the others are neither checked nor connected to (`dns`). Each connection checks again. The look-up
     /// counts against the share of this account.
     pub async fn check(&self, account: AccountId, url: &ReceiverUrl) -> Result<(), GuardError> {
         let has_begun = AtomicBool::new(false);

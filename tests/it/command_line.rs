@@ -427,6 +427,24 @@ async fn logs_are_json_when_asked_and_hold_no_secret() {
 }
 
 #[test]
+fn a_command_whose_output_is_not_read_to_its_end_ends_without_a_word() {
+    use std::io::{BufRead as _, BufReader};
+    let folder = tempfile::tempdir().expect("a folder");
+    for args in [&["openapi"][..], &["settings"], &["settings", "--json"], &["accounts", "create", "a"]] {
+        for lines in [0, 1] {
+            let mut command = aldaba(folder.path(), args);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+            // As `head` does, it reads some lines and closes the pipe.
+            let read = BufReader::new(child.stdout.take().expect("a pipe")).lines().take(lines).count();
+            let output = child.wait_with_output().expect("it ends");
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert_eq!((read, output.status.code()), (lines, Some(0)), "{args:?}: {text}");
+            assert!(!text.contains("panicked") && !text.contains("error: "), "{args:?}: {text}");
+        }
+    }
+}
+
+#[test]
 fn every_command_explains_itself() {
     let folder = tempfile::tempdir().expect("a folder");
     for args in [

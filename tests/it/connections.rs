@@ -1,21 +1,17 @@
 //! Connections that strangers hold: how many one address may have, and what is left for others.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::app::{App, Call, eventually};
+use crate::command_line::printed;
 use crate::crash::Server;
-use crate::local_faults::connect;
-
-/// A connection that comes from another address of this machine.
-async fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.bind(format!("{source}:0").parse().expect("an address")).expect("bound");
-    socket.connect(address).await.expect("connected")
-}
+use crate::local_faults::{connect, connect_from};
 
 /// Sends a request and reads all that comes until the server closes; nothing where it does not in time.
 async fn ask(mut stream: TcpStream, path: &str, more: &str) -> String {
@@ -128,12 +124,63 @@ async fn the_listener_of_the_metrics_takes_few_connections_of_an_address() {
     .await;
 }
 
+/// Connects again and again. Each request's body comes a byte at a time, until the server closes the connection.
+async fn drip(source: String, address: SocketAddr, key: String, begun: Arc<AtomicUsize>) {
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {key}\r\n\
+         content-type: application/json\r\ncontent-length: 1000\r\n\r\n"
+    );
+    loop {
+        let mut stream = connect_from(&source, address).await;
+        let mut sent = stream.write_all(head.as_bytes()).await;
+        begun.fetch_add(1, Ordering::Relaxed);
+        while sent.is_ok() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            sent = stream.write_all(b" ").await;
+        }
+    }
+}
+
+/// All connections were taken by a few networks, and nobody else was even accepted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bodies_that_drip_from_many_networks_leave_prompt_answers_to_others() {
+    const NETWORKS: usize = 11;
+    const OF_EACH: usize = 10;
+    let folder = tempfile::tempdir().expect("a folder");
+    // 64 of the files are for clients.
+    let server = Server::start_with_at_most_files(folder.path(), 128, &[]);
+    let account = printed(folder.path(), &["accounts", "create", "slow"]);
+    let key = printed(folder.path(), &["keys", "create", "--account", &account]);
+    let (mut dripping, begun) = (tokio::task::JoinSet::new(), Arc::new(AtomicUsize::new(0)));
+    for n in 0..NETWORKS * OF_EACH {
+        let source = format!("127.0.{}.1", n % NETWORKS + 1);
+        dripping.spawn(drip(source, server.address, key.clone(), begun.clone()));
+    }
+    eventually("every place to be taken", || async {
+        (begun.load(Ordering::Relaxed) >= NETWORKS * OF_EACH).then_some(())
+    })
+    .await;
+    // It takes a while until it shows that they are slow.
+    eventually("ten prompt answers, one after another", || async {
+        for _ in 0..10 {
+            let began = Instant::now();
+            let answer = ask(connect_from("127.0.100.1", server.address).await, "/healthz", "").await;
+            if !answer.starts_with("HTTP/1.1 200 ") || began.elapsed() > Duration::from_secs(1) {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    dripping.abort_all();
+}
+
 /// Opens connections from many addresses, each of which may have its share.
 async fn flood(address: SocketAddr, connections: usize, text: &'static str) -> Vec<TcpStream> {
     let mut opening = tokio::task::JoinSet::new();
     for n in 0..connections {
         opening.spawn(async move {
-            let mut stream = connect_from(&format!("127.0.1.{}", n % 16 + 1), address).await;
+            let mut stream = connect_from(&format!("127.0.{}.1", n % 16 + 1), address).await;
             let _ = stream.write_all(text.as_bytes()).await;
             stream
         });

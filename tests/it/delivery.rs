@@ -366,3 +366,37 @@ async fn an_attempt_at_the_old_url_is_not_charged_to_the_changed_endpoint() {
     assert_eq!(endpoint.attribute("consecutive_failures"), 0);
     assert!(endpoint.attribute("last_delivery_at").is_string(), "it was an attempt all the same");
 }
+
+/// A receiver that sends so many interim answers before its answer.
+async fn interim(answers: usize) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await?;
+        let mut request = [0; 16 << 10];
+        if stream.read(&mut request).await? == 0 {
+            return Ok(0);
+        }
+        for _ in 0..answers {
+            stream.write_all(b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n").await?;
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?;
+        // Until the client closes.
+        stream.read_to_end(&mut Vec::new()).await
+    });
+    format!("http://{address}/")
+}
+
+#[tokio::test]
+async fn a_receiver_may_send_some_interim_answers_and_not_without_end() {
+    let app = App::with(&[("WEBHOOKS__TIMEOUT", "25s")]).await;
+    let endless = "the receiver sent 128 KiB of interim answers (1xx) before its answer";
+    for (answers, expected) in [(100, Value::Null), (usize::MAX, json!(endless))] {
+        let (id, _) = app.endpoint(&interim(answers).await).await;
+        let begin = Instant::now();
+        let told = app.call("POST", &format!("/v1/webhooks/{id}/test")).send().await.expect(200);
+        assert_eq!((told.attribute("delivered"), told.attribute("error")), (&json!(expected.is_null()), &expected));
+        assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    }
+}

@@ -240,3 +240,19 @@ async fn a_name_that_leads_inside_is_refused_whoever_answers_for_it() {
     let body = json!({ "url": "https://inside.test/", "events": [EVENT] });
     app.post("/v1/webhooks", body).await.refused(400, "url_ssrf_blocked", "/data/attributes/url");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_name_with_many_addresses_the_first_are_checked_and_no_other_is_connected_to() {
+    let names = NameServer::start().await;
+    let receiver = Receiver::start().await;
+    let port = receiver.address.port();
+    let among_the_first = asking(&names, &[("EGRESS__DENY_NETWORKS", "127.0.1.32")]).await;
+    let made = create(&among_the_first, &among_the_first.key, "crowded.test", port).send().await;
+    made.refused(400, "url_ssrf_blocked", "/data/attributes/url");
+    let after_them = asking(&names, &[("EGRESS__DENY_NETWORKS", "127.0.0.1")]).await;
+    let made = create(&after_them, &after_them.key, "crowded.test", port).send().await.expect(201);
+    let told = after_them.call("POST", &format!("/v1/webhooks/{}/test", made.id())).send().await.expect(200);
+    let error = format!("could not connect to crowded.test:{port}: connection refused");
+    assert_eq!(told.attribute("error"), error.as_str());
+    assert_eq!(receiver.connections(), 0);
+}

@@ -341,6 +341,34 @@ async fn what_cannot_be_read_as_a_request_is_answered_in_the_envelope_too() {
 }
 
 #[tokio::test]
+async fn a_request_names_its_host_once_and_one_of_http_1_0_may_name_none() {
+    let app = App::start().await;
+    for (version, hosts, status) in [
+        ("1.1", "host: a\r\n", "200"),
+        ("1.1", "", "400"),
+        ("1.1", "host: a\r\nhost: a\r\n", "400"),
+        ("1.1", "host: a\r\nHost: b\r\n", "400"),
+        ("1.0", "", "200"),
+        ("1.0", "host: a\r\n", "200"),
+        ("1.0", "host: a\r\nhost: b\r\n", "400"),
+    ] {
+        for path in ["/healthz", "/v1/webhooks"] {
+            let request = format!(
+                "GET {path} HTTP/{version}\r\n{hosts}authorization: Bearer {}\r\nconnection: close\r\n\r\n",
+                app.key
+            );
+            let (head, body) = raw(&app, request.as_bytes()).await;
+            assert_eq!(head.split(' ').nth(1), Some(status), "{version} {hosts:?} {path}: {head}");
+            if status == "400" {
+                assert_eq!(body["errors"][0]["code"], "invalid_request", "{body}");
+                let id = body["meta"]["request_id"].as_str().expect("an id");
+                assert!(head.contains(&format!("x-request-id: {id}")), "{head}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_body_in_pieces_is_read_to_its_end_and_no_further_than_it_may_be_long() {
     let app = App::start().await;
     let publish = async |pieces: &[&str]| {

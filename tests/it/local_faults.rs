@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::app::{EVENT, Receiver, Reply, eventually};
 use crate::command_line::printed;
@@ -112,6 +112,13 @@ pub async fn connect(address: SocketAddr) -> TcpStream {
     TcpStream::connect(address).await.expect("connected")
 }
 
+/// A connection that comes from another address of this machine.
+pub async fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(format!("{source}:0").parse().expect("an address")).expect("bound");
+    socket.connect(address).await.expect("connected")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_answered_while_the_process_was_stopped_is_not_sent_again_and_is_no_failure() {
     const ENDPOINTS: usize = 20;
@@ -153,10 +160,10 @@ async fn a_process_without_file_descriptors_charges_no_receiver_whoever_takes_th
         client.register(&receiver.url()).await;
         receivers.push(receiver);
     }
-    // More than the process may open. What it does not accept fits into the queue of its listener.
+    // More than the process may open, from two networks: one has no more than half of them.
     let mut idle = Vec::new();
-    for _ in 0..150 {
-        idle.push(connect(server.address).await);
+    for n in 0..150 {
+        idle.push(connect_from(if n < 75 { "127.0.0.1" } else { "127.0.1.1" }, server.address).await);
     }
     client.publish().await;
     client.publish().await;

@@ -13,7 +13,8 @@ const A: u16 = 1;
 
 /// Answers questions on a port of its own. What a name begins with says what becomes of a question for it:
 /// `silent`, nothing; `fading`, an address until [`NameServer::fade`], then nothing; `missing`, that there is no such
-/// name, which may be kept for a minute; `inside`, a private address; every other name, this machine's address.
+/// name, which may be kept for a minute; `inside`, a private address; `crowded`, 32 addresses of this machine from
+/// 127.0.1.1 on, and then 127.0.0.1; every other name, 127.0.0.1.
 pub struct NameServer {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -73,6 +74,17 @@ async fn serve(socket: UdpSocket, shared: Arc<Shared>) {
     }
 }
 
+/// The addresses of a name.
+fn addresses(name: &str) -> Vec<Ipv4Addr> {
+    if name.starts_with("inside") {
+        vec![Ipv4Addr::new(10, 0, 0, 1)]
+    } else if name.starts_with("crowded") {
+        (1..=32).map(|n| Ipv4Addr::new(127, 0, 1, n)).chain([Ipv4Addr::LOCALHOST]).collect()
+    } else {
+        vec![Ipv4Addr::LOCALHOST]
+    }
+}
+
 /// The answer to a question (RFC 1035, section 4).
 fn answer(question: &[u8], shared: &Shared) -> Option<Vec<u8>> {
     let id = u16::from_be_bytes([question[0], question[1]]);
@@ -92,18 +104,19 @@ fn answer(question: &[u8], shared: &Shared) -> Option<Vec<u8>> {
         return None;
     }
     let missing = name.starts_with("missing");
-    let has_address = !missing && asks_for == A;
+    let addresses = if missing || asks_for != A { vec![] } else { addresses(&name) };
+    let count = u8::try_from(addresses.len()).expect("few addresses");
     let mut answer = Vec::from(id.to_be_bytes());
     answer.extend([0x81, if missing { 0x83 } else { 0x80 }]);
-    answer.extend([0, 1, 0, u8::from(has_address), 0, u8::from(!has_address), 0, 0]);
+    answer.extend([0, 1, 0, count, 0, u8::from(count == 0), 0, 0]);
     answer.extend(&question[12..end]);
-    if has_address {
+    for address in &addresses {
         answer.extend([0xc0, 12, 0, 1, 0, 1]);
         answer.extend(shared.ttl.load(Ordering::SeqCst).to_be_bytes());
-        let address = if name.starts_with("inside") { Ipv4Addr::new(10, 0, 0, 1) } else { Ipv4Addr::LOCALHOST };
         answer.extend([0, 4]);
         answer.extend(address.octets());
-    } else {
+    }
+    if addresses.is_empty() {
         // The zone's SOA, whose last number says for how long the absence may be kept.
         answer.extend([0xc0, 12, 0, 6, 0, 1]);
         answer.extend(60_u32.to_be_bytes());
