@@ -13,6 +13,7 @@ use super::call::{ApiCall, Kept, kept_answer};
 use super::dispatch::{Handler, MatchedRoute};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code};
+use super::heavy::LARGE_BODY;
 use super::idempotency::{self, Mark};
 use super::origin::Peer;
 use super::rules::{KeyScope, RouteRules};
@@ -95,7 +96,7 @@ async fn enter(
     };
     let (mut mark, mut kept) = (None, None);
     if let (Some(scope), Ok(body)) = (scope, &body) {
-        let body_hash = idempotency::hash(body);
+        let body_hash = hash(&api, &caller, body).await?;
         match (repeat_reply(&api, &scope, body_hash, &mut mark).await, counted) {
             (Ok(Some(response)), Ok(counted)) => {
                 api.count_repeated(&caller, rules.bucket).await?;
@@ -182,6 +183,15 @@ async fn answer_once(
     }
     mark.end().await;
     answered
+}
+
+/// The hash of a body that an idempotency key is kept with.
+async fn hash(api: &Api, caller: &Caller, body: &Bytes) -> Result<[u8; 32], ApiError> {
+    if body.len() <= LARGE_BODY {
+        return Ok(idempotency::hash(body));
+    }
+    let body = body.clone();
+    api.heavy.run(caller.account(), move || idempotency::hash(&body)).await
 }
 
 /// Authenticates by all that is committed: another node may have made or revoked the key.

@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::bodies::{BodyBudget, Bounds};
 use super::hashing::HashingPool;
+use super::heavy::HeavyWork;
 use super::origin::Network;
 use super::schema_check::Schemas;
 use super::settings::{Sessions, Settings};
@@ -42,6 +43,7 @@ pub struct ApiState {
     pub(super) test_shares: Permits<AccountId>,
     pub(super) exports: Slots<Option<AccountId>>,
     pub(super) hashing: HashingPool,
+    pub(super) heavy: HeavyWork,
     pub(super) bodies: BodyBudget<Option<AccountId>>,
     pub(super) forms: BodyBudget<Option<Network>>,
     pub(super) notes: Arc<Semaphore>,
@@ -76,6 +78,7 @@ impl Api {
             test_shares: Permits::new(settings.max_tests.0),
             exports: Slots::default(),
             hashing: HashingPool::default(),
+            heavy: HeavyWork::default(),
             bodies: BodyBudget::new(Bounds::CALLS),
             forms: BodyBudget::new(Bounds::FORMS),
             notes: Arc::new(Semaphore::new(MAX_NOTES)),
