@@ -5,6 +5,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use uuid::Uuid;
 
 use super::Api;
 use super::auth::{Caller, authenticate};
@@ -172,17 +173,34 @@ async fn answer_once(
     handler: Handler,
     call: ApiCall,
 ) -> Result<Answer, ApiError> {
-    let answered = handler(call).await;
-    if let Err(error) = &answered
-        && error.status() < 500
-        // Another call holds the key, and its answer is the one that is kept.
-        && !error.is(Code::IdempotencyKeyInProgress)
-    {
-        let answer = kept_answer(kept.body_hash, error.status(), &info, error_body(error, &info));
-        api.store.keep_answer(kept.scope, answer).await?;
-    }
+    let owner = call.caller.counted_with.unwrap_or(call.caller.counted_as);
+    let answered = match handler(call).await {
+        Err(error) if is_kept(&error) => Err(keep_refusal(&api, owner, &info, kept, error).await),
+        answered => answered,
+    };
     mark.end().await;
     answered
+}
+
+fn is_kept(error: &ApiError) -> bool {
+    // Where another call holds the key, the answer of that call is the one that is kept.
+    error.status() < 500 && error.status() != 429 && !error.is(Code::IdempotencyKeyInProgress)
+}
+
+/// Keeps a refusal and returns it; where it cannot be kept, the reason for that.
+///
+/// Every fault of a batch is in its answer, and the answer is kept a day: a call of 4 KB can take 250 KB. So large ones
+/// count as what the account stores.
+async fn keep_refusal(api: &Api, owner: Uuid, info: &RequestInfo, kept: Kept, error: ApiError) -> ApiError {
+    let body = error_body(&error, info);
+    if let Err(refused) = api.count_kept(owner, body.len()).await {
+        return refused;
+    }
+    let answer = kept_answer(kept.body_hash, error.status(), info, body);
+    match api.store.keep_answer(kept.scope, answer).await {
+        Ok(()) => error,
+        Err(failed) => failed.into(),
+    }
 }
 
 /// The hash of a body that an idempotency key is kept with.

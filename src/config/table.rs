@@ -332,7 +332,8 @@ pub const SETTINGS: &[Setting] = &[
         value: Value::Text("KIB/WINDOW such as 104857600/1d with a window of 1s to 1d, or off"),
         default: "104857600/1d",
         meaning: "KiB that the published events of an account may take in a fixed window: their bodies, 1 KiB for each \
-                  event and 1 KiB for each delivery.",
+                  event and 1 KiB for each delivery. A refusal of more than 4 KiB that is kept for an idempotency key \
+                  counts too.",
     },
     Setting {
         name: "rate_limits.rate_limited_login",
