@@ -27,6 +27,9 @@ const REPEATED_TIMES: u32 = 10;
 /// on SQLite; one that fails keeps each attempt with the beginning of the response.
 pub(super) const KIB_PER_ROW: u32 = 1;
 
+/// Kept refusals up to this size are bounded by the calls that make them. Larger ones list the faults of a batch.
+const FREE_REFUSAL_BYTES: usize = 4 << 10;
+
 /// Tells windows of repeated answers from those of calls: ids are random, so that no other id is this one.
 const REPEATED: u128 = 0x5265_7065_6174_6564_2041_6e73_7765_7273;
 
@@ -119,6 +122,16 @@ impl Api {
                 let _ = api.take((account.0, Bucket::EventsStorage, 1), kib).await;
             }
         }
+    }
+
+    /// Counts what a refusal takes that is kept for an idempotency key, or refuses to keep it. It may go beyond the limit
+    /// by what it takes itself.
+    pub(super) async fn count_kept(&self, owner: Uuid, bytes: usize) -> Result<(), ApiError> {
+        if bytes <= FREE_REFUSAL_BYTES {
+            return Ok(());
+        }
+        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        self.take((owner, Bucket::EventsStorage, 1), kib).await.map(|_| ())
     }
 
     async fn take(&self, window: (Uuid, Bucket, u32), weight: u32) -> Result<Option<Timestamp>, ApiError> {

@@ -9,7 +9,7 @@ use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::fields::{Field, Property, RequestBody as _, Shape, Slot, Text, body};
 use super::openapi::schemas::{NullableObject, NullableSchema};
-use super::schema_check::{compile, first_mismatch, no_object, unreadable_schema};
+use super::schema_check::{compile_new, compile_stored, first_mismatch, no_object, unreadable_schema};
 use crate::domain::event::{EventType, MAX_TYPE_CHARS, Operational, TEST_TYPE, is_type_name};
 use crate::store::{Catalog, Paged, Snapshot, StoreError};
 
@@ -74,8 +74,10 @@ pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
 /// `POST /v1/event-types`
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let body = call.json()?;
-    let CreateEventType { name, description, schema, example } =
-        CreateEventType::read(&body, &TypeContext::of(&body, None))?;
+    // Schemas are compiled.
+    let read = move || CreateEventType::read(&body, &TypeContext::of(&body, None));
+    let read = call.api.heavy.run(call.caller.account(), read).await?;
+    let CreateEventType { name, description, schema, example } = read?;
     let now = call.api.clock.now();
     let new = EventType { name, description, schema, example, created_at: now, updated_at: now };
     let shown = new.name.clone();
@@ -97,7 +99,10 @@ pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let entry =
         call.api.store.view().event_types().get(&name).cloned().ok_or_else(|| ApiError::from(Code::NotFound))?;
     let body = call.json()?;
-    let change = UpdateEventType::read_change(&body, &TypeContext::of(&body, Some(&entry)))?;
+    // As in `create`.
+    let read = move || (UpdateEventType::read_change(&body, &TypeContext::of(&body, Some(&entry))), entry);
+    let (change, entry) = call.api.heavy.run(call.caller.account(), read).await?;
+    let change = change?;
     let entry = EventType {
         description: change.description.unwrap_or(entry.description),
         schema: change.schema.unwrap_or(entry.schema),
@@ -159,7 +164,8 @@ const DESCRIPTION: Field<TypeContext, Option<String>> = Field {
 
 /// A schema as JSON text.
 const SCHEMA: Field<TypeContext, Option<String>> = Field {
-    about: "JSON Schema that the `data` of its events must match, without references to other documents.",
+    about: "JSON Schema that the `data` of its events must match, without references to other documents and quick to \
+            check: the error says what is allowed.",
     shape: Shape::JsonSchema,
     nullable: true,
     codes: &[Code::TypeSchemaInvalid],
@@ -167,7 +173,7 @@ const SCHEMA: Field<TypeContext, Option<String>> = Field {
         if value.is_null() {
             return Ok(None);
         }
-        let compiled = if depth(value) > MAX_DEPTH { Err(too_deep()) } else { compile(value) };
+        let compiled = if depth(value) > MAX_DEPTH { Err(too_deep()) } else { compile_new(value) };
         match compiled {
             Ok(_) => Ok(Some(value.to_string())),
             Err(reason) => Err(vec![Fault::new(Code::TypeSchemaInvalid).because(&reason)]),
@@ -260,6 +266,7 @@ impl TypeContext {
         }
         let Some(schema) = &self.schema else { return Ok(()) };
         let schema = serde_json::from_str(schema).map_err(|_| unreadable_schema())?;
-        first_mismatch(&*compile(&schema)?, example)
+        let (schema, _) = compile_stored(&schema)?;
+        first_mismatch(&schema, example)
     }
 }

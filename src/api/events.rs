@@ -8,11 +8,12 @@ use utoipa::ToSchema;
 
 use super::call::{ApiCall, invalid_json};
 use super::counting::KIB_PER_ROW;
-use super::deliveries;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{BodySchema, List, Property, Shape, Text};
-use super::schema_check::no_object;
+use super::heavy::LARGE_BODY;
+use super::schema_check::{Allowance, CheckError, no_object};
+use super::{Api, deliveries};
 use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
@@ -122,16 +123,9 @@ pub fn publish_events() -> BodySchema {
 /// `POST /v1/events`
 pub async fn publish(call: ApiCall) -> Result<Answer, ApiError> {
     let body = call.json_bytes()?;
-    let event = match read(&call, &body) {
-        // Another node may have changed the catalog or the accounts just now.
-        Err(_) => {
-            call.api.store.refresh().await?;
-            read(&call, &body).map_err(ReadError::into_error)?
-        }
-        Ok(event) => event,
-    };
+    let events = read_events(&call, Reading::new(vec![body], false)).await?;
     let keep = call.keep(|accepted: &Vec<Event>| one(accepted));
-    let accepted = accept(&call, vec![event], keep).await?;
+    let accepted = accept(&call, events, keep).await?;
     Ok(one(&accepted))
 }
 
@@ -141,46 +135,108 @@ fn one(accepted: &[Event]) -> Answer {
 
 /// `POST /v1/events/batch`
 pub async fn publish_batch(call: ApiCall) -> Result<Answer, ApiError> {
-    let bodies = read_batch(&call)?;
+    let bodies = read_batch(&call).await?;
     if bodies.is_empty() {
         return Err(Fault::new(Code::BatchRequired).within("/events").into());
     }
     if bodies.len() > MAX_EVENTS {
         return Err(Fault::new(Code::BatchTooMany).within("/events").into());
     }
-    let events = match read_all(&call, &bodies) {
-        // As in `publish`.
-        Err(_) => {
-            call.api.store.refresh().await?;
-            read_all(&call, &bodies)?
-        }
-        Ok(events) => events,
-    };
+    let events = read_events(&call, Reading::new(bodies, true)).await?;
     let keep = call.keep(|accepted: &Vec<Event>| many(accepted));
     let accepted = accept(&call, events, keep).await?;
     Ok(many(&accepted))
 }
 
-/// Reads every event of a batch; their faults are in one answer.
-fn read_all(call: &ApiCall, bodies: &[impl AsRef<[u8]>]) -> Result<Vec<NewEvent>, ApiError> {
-    let mut events = Vec::with_capacity(bodies.len());
-    let mut faults = Vec::new();
-    let most = call.api.settings.max_body;
-    for (index, body) in bodies.iter().map(AsRef::as_ref).enumerate() {
-        let place = format!("/events/{index}");
-        if body.len() > most {
-            faults.push(Fault::new(Code::BodyTooLarge).naming(most).within(&place));
-            continue;
-        }
-        match read(call, body) {
-            Ok(event) => events.push(event),
-            Err(ReadError::Whole(error)) if error.status() == 404 => return Err(error),
-            Err(ReadError::Whole(_)) => faults.push(Fault::new(Code::BatchInvalid).within(&place)),
-            Err(ReadError::Faults(found)) => faults.extend(found.into_iter().map(|fault| fault.within(&place))),
+/// Reads every event of a call; all faults are in one answer. What may take long is read off the threads that serve
+/// requests.
+async fn read_events(call: &ApiCall, mut reading: Reading) -> Result<Vec<NewEvent>, ApiError> {
+    let reader = Reader { api: call.api.clone(), account: call.caller.account() };
+    let mut is_heavy = reading.bodies.iter().map(Bytes::len).sum::<usize>() > LARGE_BODY;
+    loop {
+        let pause = if is_heavy {
+            let reader = reader.clone();
+            let read_on = move || {
+                let pause = reading.read_on(&reader, &mut Allowance::unbounded());
+                (reading, pause)
+            };
+            let (read, pause) = call.api.heavy.run(call.caller.account(), read_on).await?;
+            reading = read;
+            pause?
+        } else {
+            reading.read_on(&reader, &mut Allowance::of_request())?
+        };
+        match pause {
+            None => return reading.end(),
+            Some(Pause::Slow) => is_heavy = true,
+            Some(Pause::Late) => {
+                call.api.store.refresh().await?;
+                reading.is_fresh = true;
+            }
         }
     }
-    ApiError::check(faults)?;
-    Ok(events)
+}
+
+/// The bodies of a call, and what has been read of them. Another thread can read on.
+struct Reading {
+    bodies: Vec<Bytes>,
+    /// Whether faults name the event that they are in.
+    is_batch: bool,
+    /// The body that is read next.
+    next: usize,
+    events: Vec<NewEvent>,
+    faults: Vec<Fault>,
+    /// Whether the view shows everything that was committed before the call.
+    is_fresh: bool,
+}
+
+/// What must happen before a body is read.
+enum Pause {
+    /// The view must be brought up to date: another node may have changed the catalog or the accounts just now.
+    Late,
+    /// The thread must be one for heavy work.
+    Slow,
+}
+
+impl Reading {
+    fn new(bodies: Vec<Bytes>, is_batch: bool) -> Self {
+        let events = Vec::with_capacity(bodies.len());
+        Self { bodies, is_batch, next: 0, events, faults: Vec::new(), is_fresh: false }
+    }
+
+    /// Reads up to the end or to a pause. An event is read again after a pause, and those before it are not.
+    fn read_on(&mut self, reader: &Reader, allowance: &mut Allowance) -> Result<Option<Pause>, ApiError> {
+        let most = reader.api.settings.max_body;
+        while let Some(body) = self.bodies.get(self.next) {
+            let read = if body.len() > most {
+                let faults = vec![Fault::new(Code::BodyTooLarge).naming(most)];
+                Err(ReadError::Faults { faults, is_of_view: false })
+            } else {
+                reader.read(body, allowance)
+            };
+            let found = match read {
+                Ok(event) => {
+                    self.events.push(event);
+                    Vec::new()
+                }
+                Err(ReadError::Slow) => return Ok(Some(Pause::Slow)),
+                Err(error) if error.may_be_late() && !self.is_fresh => return Ok(Some(Pause::Late)),
+                Err(ReadError::Whole(error)) if !self.is_batch || error.status() == 404 => return Err(error),
+                Err(ReadError::Whole(_)) => vec![Fault::new(Code::BatchInvalid)],
+                Err(ReadError::Faults { faults, .. }) => faults,
+            };
+            let (is_batch, next) = (self.is_batch, self.next);
+            let placed = |fault: Fault| if is_batch { fault.within(&format!("/events/{next}")) } else { fault };
+            self.faults.extend(found.into_iter().map(placed));
+            self.next += 1;
+        }
+        Ok(None)
+    }
+
+    fn end(self) -> Result<Vec<NewEvent>, ApiError> {
+        ApiError::check(self.faults)?;
+        Ok(self.events)
+    }
 }
 
 fn many(accepted: &[Event]) -> Answer {
@@ -240,88 +296,107 @@ fn count(call: &ApiCall, accepted: &[Event]) {
     call.api.metrics.deliveries_created_total.add(deliveries);
 }
 
-/// Why a body is no event.
+/// Why a body was not read as an event.
 enum ReadError {
     /// The body as a whole, or the account that it names.
     Whole(ApiError),
-    /// Fields of it.
-    Faults(Vec<Fault>),
+    /// Fields of it, and whether one of the faults comes from what the view shows.
+    Faults { faults: Vec<Fault>, is_of_view: bool },
+    /// Its check may take longer than is allowed here.
+    Slow,
 }
 
 impl ReadError {
-    fn into_error(self) -> ApiError {
+    /// Whether there would be no error, or another one, by a newer catalog or newer accounts.
+    fn may_be_late(&self) -> bool {
         match self {
-            Self::Whole(error) => error,
-            Self::Faults(faults) => ApiError::check(faults).err().unwrap_or_else(|| Code::InternalError.into()),
+            Self::Whole(error) => error.status() == 404,
+            Self::Faults { is_of_view, .. } => *is_of_view,
+            Self::Slow => false,
         }
     }
 }
 
-/// Reads one event, in the order of refusal: JSON, the account (404), then the fields.
-fn read(call: &ApiCall, body: &[u8]) -> Result<NewEvent, ReadError> {
-    let publish: Publish<'_> = serde_json::from_slice(body).map_err(|error| ReadError::Whole(invalid_json(&error)))?;
-    let mut faults = Vec::new();
-    let account = read_account(call, publish.account_id.as_ref()).map_err(ReadError::Whole)?;
-    if account.is_none() {
-        faults.push(Fault::of_field(Code::EventAccountRequired, "account_id"));
-    }
-    let catalog = call.api.store.view().event_types();
-    let event_type = match &publish.event {
-        None => Err(Fault::of_field(Code::EventTypeRequired, "event")),
-        Some(value) => value.as_str().and_then(|name| catalog.get(name)).ok_or_else(|| {
-            let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let shown: String = shown.chars().take(200).collect();
-            Fault::of_field(Code::EventTypeUnknown, "event").naming(&shown).with_meta("event", shown)
-        }),
-    };
-    let event_type = event_type.map_err(|fault| faults.push(fault)).ok();
-    let data = match publish.data.map(RawValue::get) {
-        None => Err(Fault::of_field(Code::EventDataRequired, "data")),
-        Some(text) if !text.starts_with('{') => {
-            Err(Fault::of_field(Code::EventDataInvalid, "data").because(&no_object()))
+/// Reads events for a caller, on any thread.
+#[derive(Clone)]
+struct Reader {
+    api: Api,
+    account: Option<AccountId>,
+}
+
+impl Reader {
+    /// Reads one event, in the order of refusal: JSON, the account (404), then the fields.
+    fn read(&self, body: &[u8], allowance: &mut Allowance) -> Result<NewEvent, ReadError> {
+        let publish: Publish<'_> =
+            serde_json::from_slice(body).map_err(|error| ReadError::Whole(invalid_json(&error)))?;
+        let (mut faults, mut is_of_view) = (Vec::new(), false);
+        let account = self.account(publish.account_id.as_ref()).map_err(ReadError::Whole)?;
+        if account.is_none() {
+            faults.push(Fault::of_field(Code::EventAccountRequired, "account_id"));
         }
-        Some(text) => match event_type.map(|entry| call.api.schemas.check(entry, text)) {
-            Some(Err(reason)) => Err(Fault::of_field(Code::EventDataInvalid, "data").because(&reason)),
-            _ => Ok(text),
-        },
-    };
-    let data = data.map_err(|fault| faults.push(fault)).ok();
-    let occurred_at = match &publish.timestamp {
-        None => Some(call.api.clock.now()),
-        Some(value) => value.as_str().and_then(Timestamp::parse),
-    };
-    if occurred_at.is_none() {
-        faults.push(Fault::of_field(Code::EventTimestampInvalid, "timestamp"));
+        let catalog = self.api.store.view().event_types();
+        let event_type = match &publish.event {
+            None => Err(Fault::of_field(Code::EventTypeRequired, "event")),
+            Some(value) => value.as_str().and_then(|name| catalog.get(name)).ok_or_else(|| {
+                is_of_view = true;
+                let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let shown: String = shown.chars().take(200).collect();
+                Fault::of_field(Code::EventTypeUnknown, "event").naming(&shown).with_meta("event", shown)
+            }),
+        };
+        let event_type = event_type.map_err(|fault| faults.push(fault)).ok();
+        let data = match publish.data.map(RawValue::get) {
+            None => Err(Fault::of_field(Code::EventDataRequired, "data")),
+            Some(text) if !text.starts_with('{') => {
+                Err(Fault::of_field(Code::EventDataInvalid, "data").because(&no_object()))
+            }
+            Some(text) => match event_type.map(|entry| self.api.schemas.check(entry, text, allowance)) {
+                Some(Err(CheckError::Slow)) => return Err(ReadError::Slow),
+                Some(Err(CheckError::Mismatch(reason))) => {
+                    is_of_view = true;
+                    Err(Fault::of_field(Code::EventDataInvalid, "data").because(&reason))
+                }
+                Some(Ok(())) | None => Ok(text),
+            },
+        };
+        let data = data.map_err(|fault| faults.push(fault)).ok();
+        let occurred_at = match &publish.timestamp {
+            None => Some(self.api.clock.now()),
+            Some(value) => value.as_str().and_then(Timestamp::parse),
+        };
+        if occurred_at.is_none() {
+            faults.push(Fault::of_field(Code::EventTimestampInvalid, "timestamp"));
+        }
+        match (account, event_type, data, occurred_at) {
+            (Some(account), Some(entry), Some(data), Some(occurred_at)) if faults.is_empty() => Ok(NewEvent {
+                account,
+                event_type: entry.name.clone(),
+                occurred_at,
+                validation_id: validation_of(&entry.name, data),
+                body: message(&entry.name, occurred_at, data),
+            }),
+            _ => Err(ReadError::Faults { faults, is_of_view }),
+        }
     }
-    match (account, event_type, data, occurred_at) {
-        (Some(account), Some(entry), Some(data), Some(occurred_at)) if faults.is_empty() => Ok(NewEvent {
-            account,
-            event_type: entry.name.clone(),
-            occurred_at,
-            validation_id: validation_of(&entry.name, data),
-            body: message(&entry.name, occurred_at, data),
-        }),
-        _ => Err(ReadError::Faults(faults)),
-    }
-}
 
-/// The key's own account; with an operator's key the one that is named, if one is.
-fn read_account(call: &ApiCall, named: Option<&Value>) -> Result<Option<AccountId>, ApiError> {
-    let named = match named {
-        None | Some(Value::Null) => None,
-        Some(value) => Some(value.as_str().and_then(|text| account_named(call, text)).ok_or(Code::NotFound)?),
-    };
-    match (call.caller.account(), named) {
-        (Some(own), Some(named)) if own != named => Err(Code::NotFound.into()),
-        (Some(own), _) => Ok(Some(own)),
-        (None, Some(named)) if !call.api.store.view().has_account(named) => Err(Code::NotFound.into()),
-        (None, named) => Ok(named),
+    /// The key's own account; with an operator's key the one that is named, if one is.
+    fn account(&self, named: Option<&Value>) -> Result<Option<AccountId>, ApiError> {
+        let named = match named {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(value.as_str().and_then(|text| self.account_named(text)).ok_or(Code::NotFound)?),
+        };
+        match (self.account, named) {
+            (Some(own), Some(named)) if own != named => Err(Code::NotFound.into()),
+            (Some(own), _) => Ok(Some(own)),
+            (None, Some(named)) if !self.api.store.view().has_account(named) => Err(Code::NotFound.into()),
+            (None, named) => Ok(named),
+        }
     }
-}
 
-/// The account with this id or external id. One with an id need not exist.
-fn account_named(call: &ApiCall, text: &str) -> Option<AccountId> {
-    AccountId::parse(text).or_else(|| call.api.store.view().account_named(&ExternalId::parse(text)?))
+    /// The account with this id or external id. One with an id need not exist.
+    fn account_named(&self, text: &str) -> Option<AccountId> {
+        AccountId::parse(text).or_else(|| self.api.store.view().account_named(&ExternalId::parse(text)?))
+    }
 }
 
 fn validation_of(event_type: &str, data: &str) -> Option<uuid::Uuid> {
@@ -337,28 +412,69 @@ fn validation_of(event_type: &str, data: &str) -> Option<uuid::Uuid> {
 }
 
 /// The bodies of a batch: the lines of NDJSON, or the members of `events`.
-fn read_batch(call: &ApiCall) -> Result<Vec<Bytes>, ApiError> {
+async fn read_batch(call: &ApiCall) -> Result<Vec<Bytes>, ApiError> {
+    let body = call.body()?;
+    if body.is_empty() {
+        return Err(Code::BodyEmpty.into());
+    }
+    let is_ndjson = call.has_media_type(&["application/x-ndjson", "application/ndjson", "application/jsonl"]);
+    if !is_ndjson && !call.has_media_type(&["application/json"]) {
+        let allowed = "application/json or application/x-ndjson";
+        return Err(Fault::new(Code::UnsupportedMediaType).naming(allowed).into());
+    }
+    let body = if is_ndjson { body } else { call.json_bytes()? };
+    let is_large = body.len() > LARGE_BODY;
+    let split = move || if is_ndjson { Ok(lines(&body)) } else { members(&body) };
+    if !is_large {
+        return split();
+    }
+    call.api.heavy.run(call.caller.account(), split).await?
+}
+
+/// As many lines as a batch may have, and one more of those that it has beyond.
+fn lines(body: &Bytes) -> Vec<Bytes> {
+    let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    lines.take(MAX_EVENTS + 1).map(|line| body.slice_ref(line)).collect()
+}
+
+/// As many members of `events` as a batch may have, and one more of those that it has beyond.
+fn members(body: &Bytes) -> Result<Vec<Bytes>, ApiError> {
     #[derive(Deserialize)]
     struct Batch<'a> {
         #[serde(borrow)]
         events: Option<&'a RawValue>,
     }
-    let body = call.body()?;
-    if body.is_empty() {
-        return Err(Code::BodyEmpty.into());
-    }
-    if call.has_media_type(&["application/x-ndjson", "application/ndjson", "application/jsonl"]) {
-        let lines = body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
-        return Ok(lines.map(|line| body.slice_ref(line)).collect());
-    }
-    if !call.has_media_type(&["application/json"]) {
-        let allowed = "application/json or application/x-ndjson";
-        return Err(Fault::new(Code::UnsupportedMediaType).naming(allowed).into());
-    }
-    let body = call.json_bytes()?;
-    let batch: Batch<'_> = serde_json::from_slice(&body).map_err(|error| invalid_json(&error))?;
+    let batch: Batch<'_> = serde_json::from_slice(body).map_err(|error| invalid_json(&error))?;
     let Some(events) = batch.events else { return Ok(Vec::new()) };
     let invalid = || ApiError::from(Fault::new(Code::BatchInvalid).within("/events"));
     let events: Vec<&RawValue> = serde_json::from_str(events.get()).map_err(|_| invalid())?;
-    Ok(events.into_iter().map(|event| body.slice_ref(event.get().as_bytes())).collect())
+    Ok(events.into_iter().take(MAX_EVENTS + 1).map(|event| body.slice_ref(event.get().as_bytes())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::test_api;
+
+    #[tokio::test]
+    async fn only_an_event_whose_faults_a_newer_view_may_mend_is_read_again_and_only_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let account = Some(AccountId::from_random([1; 16]));
+        let reader = Reader { api: test_api::api(folder.path()).await, account };
+        let bodies = [
+            r#"{"event":"billing.payment_failed","data":{}}"#,
+            "{}",
+            "7",
+            r#"{"event":"no.such","data":{}}"#,
+            r#"{"event":"no.such","data":1}"#,
+        ];
+        let bodies = bodies.map(|body| Bytes::from_static(body.as_bytes())).to_vec();
+        let mut reading = Reading::new(bodies, true);
+        let read_on = |reading: &mut Reading| reading.read_on(&reader, &mut Allowance::of_request()).expect("no 404");
+        assert!(matches!(read_on(&mut reading), Some(Pause::Late)));
+        assert_eq!((reading.next, reading.events.len(), reading.faults.len()), (3, 1, 3), "these are not read again");
+        reading.is_fresh = true;
+        assert!(read_on(&mut reading).is_none());
+        assert_eq!((reading.next, reading.events.len(), reading.faults.len()), (5, 1, 6));
+    }
 }

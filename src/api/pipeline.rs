@@ -5,6 +5,7 @@ use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, Method, Request, Response};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
+use uuid::Uuid;
 
 use super::Api;
 use super::auth::{Caller, authenticate, presented_key};
@@ -13,6 +14,7 @@ use super::call::{ApiCall, Kept, kept_answer};
 use super::dispatch::{Handler, MatchedRoute};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code};
+use super::heavy::LARGE_BODY;
 use super::idempotency::{self, Mark};
 use super::origin::{self, Peer};
 use super::rules::{KeyScope, RouteRules};
@@ -95,7 +97,7 @@ async fn enter(
     };
     let (mut mark, mut kept) = (None, None);
     if let (Some(scope), Ok(body)) = (scope, &body) {
-        let body_hash = idempotency::hash(body);
+        let body_hash = hash(&api, &caller, body).await?;
         match (repeat_reply(&api, &scope, body_hash, &mut mark).await, counted) {
             (Ok(Some(response)), Ok(counted)) => {
                 api.count_repeated(&caller, rules.bucket).await?;
@@ -171,17 +173,43 @@ async fn answer_once(
     handler: Handler,
     call: ApiCall,
 ) -> Result<Answer, ApiError> {
-    let answered = handler(call).await;
-    if let Err(error) = &answered
-        && error.status() < 500
-        // Another call holds the key, and its answer is the one that is kept.
-        && !error.is(Code::IdempotencyKeyInProgress)
-    {
-        let answer = kept_answer(kept.body_hash, error.status(), &info, error_body(error, &info));
-        api.store.keep_answer(kept.scope, answer).await?;
-    }
+    let owner = call.caller.counted_with.unwrap_or(call.caller.counted_as);
+    let answered = match handler(call).await {
+        Err(error) if is_kept(&error) => Err(keep_refusal(&api, owner, &info, kept, error).await),
+        answered => answered,
+    };
     mark.end().await;
     answered
+}
+
+fn is_kept(error: &ApiError) -> bool {
+    // Where another call holds the key, the answer of that call is the one that is kept.
+    error.status() < 500 && error.status() != 429 && !error.is(Code::IdempotencyKeyInProgress)
+}
+
+/// Keeps a refusal and returns it; where it cannot be kept, the reason for that.
+///
+/// Every fault of a batch is in its answer, and the answer is kept a day: a call of 4 KB can take 250 KB. So large ones
+/// count as what the account stores.
+async fn keep_refusal(api: &Api, owner: Uuid, info: &RequestInfo, kept: Kept, error: ApiError) -> ApiError {
+    let body = error_body(&error, info);
+    if let Err(refused) = api.count_kept(owner, body.len()).await {
+        return refused;
+    }
+    let answer = kept_answer(kept.body_hash, error.status(), info, body);
+    match api.store.keep_answer(kept.scope, answer).await {
+        Ok(()) => error,
+        Err(failed) => failed.into(),
+    }
+}
+
+/// The hash of a body that an idempotency key is kept with.
+async fn hash(api: &Api, caller: &Caller, body: &Bytes) -> Result<[u8; 32], ApiError> {
+    if body.len() <= LARGE_BODY {
+        return Ok(idempotency::hash(body));
+    }
+    let body = body.clone();
+    api.heavy.run(caller.account(), move || idempotency::hash(&body)).await
 }
 
 /// Authenticates by all that is committed: another node may have made or revoked the key.

@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 
 use super::bodies::{BodyBudget, Bounds};
 use super::hashing::HashingPool;
+use super::heavy::HeavyWork;
 use super::lookups::Lookups;
 use super::origin::Network;
 use super::schema_check::Schemas;
@@ -44,6 +45,7 @@ pub struct ApiState {
     pub(super) exports: Slots<Option<AccountId>>,
     pub(super) hashing: HashingPool,
     pub(super) lookups: Lookups,
+    pub(super) heavy: HeavyWork,
     pub(super) bodies: BodyBudget<Option<AccountId>>,
     pub(super) forms: BodyBudget<Option<Network>>,
     pub(super) notes: Arc<Semaphore>,
@@ -79,6 +81,7 @@ impl Api {
             exports: Slots::default(),
             hashing: HashingPool::default(),
             lookups: Lookups::default(),
+            heavy: HeavyWork::default(),
             bodies: BodyBudget::new(Bounds::CALLS),
             forms: BodyBudget::new(Bounds::FORMS),
             notes: Arc::new(Semaphore::new(MAX_NOTES)),

@@ -112,6 +112,47 @@ async fn a_replay_costs_nothing_of_the_limit_and_a_429_is_not_kept() {
 }
 
 #[tokio::test]
+async fn a_429_for_what_an_account_has_stored_is_not_kept_either() {
+    let app = App::with(&[("RATE_LIMITS__EVENTS_STORAGE", "2/1s")]).await;
+    let body = json!({ "event": EVENT, "data": {} });
+    for n in 0..100 {
+        let key = format!("k{n}");
+        if post(&app, &key, "/v1/events", &body).await.status == 429 {
+            eventually("the next window", || async {
+                (post(&app, &key, "/v1/events", &body).await.status == 202).then_some(())
+            })
+            .await;
+            return;
+        }
+    }
+    panic!("each event takes all that a window has");
+}
+
+/// All faults of a batch are in its answer, which is kept a day: calls of 4 KB each took 250 KB of the disk.
+#[tokio::test]
+async fn large_refusals_that_are_kept_count_as_what_an_account_stores() {
+    let app = App::with(&[("RATE_LIMITS__EVENTS_STORAGE", "100/1d")]).await;
+    let path = "/v1/events/batch";
+    let batch = json!({ "events": vec![json!({}); 1_000] });
+    let first = post(&app, "first", path, &batch).await.expect(422);
+    assert_eq!(first.codes().len(), 2_000, "all faults are told");
+    assert!(first.text.len() > 100 << 10, "more than the account may store");
+    let again = post(&app, "first", path, &batch).await.expect(422);
+    assert_eq!((again.header("idempotent-replayed"), &again.text), ("true", &first.text));
+    for _ in 0..2 {
+        let refused = post(&app, "second", path, &batch).await.refused(429, "rate_limit_exceeded", "");
+        assert_eq!((refused.header("idempotent-replayed"), refused.header("x-ratelimit-limit")), ("", "100"));
+    }
+    assert_eq!(database::number(app.folder(), "SELECT count(*) FROM kept_answers").await, 1);
+    // Without a key nothing is kept, and small refusals are as bounded as the calls.
+    app.post(path, batch.clone()).await.expect(422);
+    post(&app, "small", "/v1/events", &json!({ "event": "no.such", "data": {} })).await.expect(422);
+    let (_, stranger) = app.stranger().await;
+    let call = app.call("POST", path).bearer(&stranger).header("idempotency-key", "first");
+    call.json(&batch).send().await.expect(422);
+}
+
+#[tokio::test]
 async fn while_the_first_is_in_flight_the_second_is_told_so() {
     let app = App::with(&[("WEBHOOKS__TIMEOUT", "2s")]).await;
     let receiver = Receiver::start().await;

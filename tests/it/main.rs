@@ -55,6 +55,7 @@ mod replay;
 mod retention;
 mod rights;
 mod rotation;
+mod schemas;
 mod second_factor;
 mod sessions;
 mod shares;
