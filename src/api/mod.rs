@@ -80,7 +80,7 @@ pub use passwords::{hash_for_address, hash_password};
 pub(crate) use replays::ReplayEvents;
 pub use request_context::RequestContext;
 pub use routes::routes;
-pub use schema_check::Schemas;
+pub use schema_check::{Allowance, Schemas};
 pub use session::{Invited, Opened, Portal, Session, SignInForm, SignInRefused};
 pub use settings::{Sessions, Settings, SignInLink};
 pub use state::Api;

@@ -107,11 +107,13 @@ impl Allowance {
 }
 
 /// Why data was not found to match its schema.
-#[derive(PartialEq, Debug)]
+#[derive(PartialEq, Debug, thiserror::Error)]
 pub enum CheckError {
     /// It does not.
+    #[error("{0}")]
     Mismatch(Words),
     /// The check was not made: it may take longer than is allowed.
+    #[error("the check may take long")]
     Slow,
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
 use super::args::{Output, print_line};
-use crate::api::Schemas;
+use crate::api::{Allowance, Schemas};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::parse_duration;
 use crate::domain::account::{ApiKey, MAX_NAME_CHARS};
@@ -130,8 +130,8 @@ pub(super) async fn publish(
         bail!("--data must be a JSON object");
     }
     Schemas::default()
-        .check(entry, &text)
-        .map_err(|reason| anyhow::anyhow!("--data does not match the schema: {reason}"))?;
+        .check(entry, &text, &mut Allowance::unbounded())
+        .map_err(|error| anyhow::anyhow!("--data does not match the schema: {error}"))?;
     let occurred_at = SystemClock.now();
     let new = NewEvent {
         account,
