@@ -9,7 +9,8 @@
 //! several of them use is in files below them: `catalog_rows` and `columns` read rows, `newest` merges lists,
 //! `operational_events` writes operational events, `fifo` is the order of deliveries, `id_times` the times of ids.
 //!
-//! `open` opens the store (`connection`, `migrate`, `peer`), `export` reads it for its move to PostgreSQL.
+//! `open` opens the store (`connection`, `migrate`, `peer`), `export` reads it for its move to PostgreSQL. `faults` has
+//! unit tests.
 
 mod admin;
 mod audit;
