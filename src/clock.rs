@@ -1,6 +1,6 @@
 //! Time and randomness as parameters: those of the system, and manual ones for tests.
 //!
-//! Nothing else in the program reads a clock or draws a random number (`clippy.toml` holds that).
+//! Nothing else in the program reads the wall clock (`clippy.toml` refuses it) or draws a random number.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Deliveries: the lists, one with all its attempts, and sending it again.
+//! Deliveries: the lists, their export with its columns, one delivery with all its attempts, and the retry.
 
 use serde::Serialize;
 use serde_json::{Map, Value};

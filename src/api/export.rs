@@ -1,4 +1,5 @@
-//! Exports of lists as files: read in batches of rows, and written as fast as the client reads.
+//! Streams lists as files: reads rows in batches and writes them as fast as the client reads. Each list's own file has
+//! its columns.
 
 use std::io;
 use std::time::Duration;

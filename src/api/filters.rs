@@ -1,4 +1,4 @@
-//! What filters accept that several lists take, in the words of their errors.
+//! Error texts of filters that several lists have.
 
 use super::error::Words;
 

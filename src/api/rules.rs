@@ -1,4 +1,4 @@
-//! What is checked of a call before its handler runs.
+//! The rules of a route: its bucket, its permission and whose keys it takes. `pipeline` checks them.
 
 use super::limits::Bucket;
 use crate::domain::permission::Permission;

@@ -1,4 +1,4 @@
-//! The settings that the API looks at.
+//! The server's settings that the API reads. `lib` fills them in.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Deliveries: an event on its way to one endpoint, and what its attempts came to.
+//! Deliveries: status and kind, the job of an attempt, the `Outcome` of an attempt, and a delivery as its owner sees
+//! it. `transition` decides what follows from an outcome.
 
 use std::sync::Arc;
 

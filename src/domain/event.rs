@@ -1,4 +1,5 @@
-//! Events and their types, and the one message that every attempt of every delivery sends.
+//! Events and their types, the operational event types, and the message: the one body that every attempt of every
+//! delivery sends.
 
 use bytes::Bytes;
 use uuid::Uuid;

@@ -1,4 +1,5 @@
-//! What is looked for in the log of deliveries: the filters of a list, read from text.
+//! The filters of the delivery list: how they are read from text, and which deliveries they take. The stores have the
+//! same filters as SQL.
 
 use uuid::Uuid;
 

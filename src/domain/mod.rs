@@ -1,6 +1,7 @@
 //! What the product means: values and decisions, and nothing else.
 //!
-//! No I/O, no clock, no SQL, no wire format. Time and randomness arrive as parameters.
+//! No I/O, no clock, no SQL. Time and randomness arrive as parameters. The only wire formats here are those of
+//! receivers: the message (`event`) and the signatures (`sign`).
 
 pub mod account;
 pub mod address;

@@ -1,6 +1,6 @@
-//! Attempts counted by what came of them and how long they took: what charts are made of.
+//! Attempts counted by result and by duration, for charts.
 //!
-//! Counting is beside the promises: a process that is killed forgets the seconds that it had not written down yet.
+//! The counts are not guaranteed: a killed process loses those that it had not written yet.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,7 +1,7 @@
-//! The way from the store to the engine: leased deliveries straight from memory, and nudges.
+//! The way from the store to the engine: nudges, which bring leased deliveries or say that deliveries are due.
 //!
-//! Room is reserved *before* the write that leases a delivery, so that a commit never leases what memory has no
-//! room for; what finds no room is written unleased and claimed later.
+//! Memory is reserved *before* the write that leases a delivery, so that a commit never leases a delivery that finds no
+//! memory. A delivery without a reservation is written unleased and claimed later.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};

@@ -1,9 +1,10 @@
-//! Everything that is kept: the only floor that knows SQL.
+//! The database: the only folder that knows SQL.
 //!
-//! [`Store`] is one of two: `sqlite/`, embedded, or `postgres/`, which many nodes share. `values` goes in and out,
-//! `view` is what was last committed, `inbox` is the way to the engine. What is decided, `domain` decides; what is
-//! sent, the engine sends. `contract` declares what both can do, and says what each method promises. No file below
-//! imports this one: each names the file that defines the item.
+//! [`Store`] is one of two: `sqlite/`, embedded, or `postgres/`, which many nodes share. `contract` declares the
+//! methods of both and says what each promises. `values` has their arguments and results, `view` what was last
+//! committed, `inbox` the way to the engine. Decisions are in `domain`; the store calls `transition` when it writes
+//! outcomes.
+//! No file below imports this one: each names the file that defines the item.
 
 mod compatible;
 mod contract;

@@ -1,5 +1,5 @@
-//! Operational events: what an account's endpoints hear of its other endpoints. An event is written in the transaction
-//! of what it tells, to whoever subscribes, and never to the endpoint that it is about.
+//! Operational events before they are written: their data, the same for both stores. Each is written in the transaction
+//! that it reports, for the account's endpoints that subscribe, and never for the endpoint that it is about.
 
 use serde_json::{Value, json};
 

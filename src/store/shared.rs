@@ -1,4 +1,4 @@
-//! What both stores are made with, and how an endpoint's row becomes a target.
+//! What both stores are made with, and how an endpoint's row becomes a `Target`: the endpoint as an attempt needs it.
 
 use std::sync::Arc;
 

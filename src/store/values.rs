@@ -1,4 +1,4 @@
-//! What goes into a store and comes out of it, whichever it is.
+//! The arguments and results of the store's methods, the same for both stores.
 
 use std::sync::Arc;
 use std::time::Duration;

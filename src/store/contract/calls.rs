@@ -1,4 +1,4 @@
-//! What API calls have in common over all nodes: idempotency keys and the windows of rate limits.
+//! The role `Calls`: idempotency keys and the windows of rate limits, which all nodes share.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is set up before events come: accounts and their API keys, event types, endpoints.
+//! The roles `Accounts`, `Catalog` and `Endpoints`: accounts and their API keys, event types, endpoints.
 
 use std::time::Duration;
 

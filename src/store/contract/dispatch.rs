@@ -1,4 +1,4 @@
-//! What the delivery engine asks: deliveries that are due, and outcomes written down.
+//! The role `Dispatch`, for the engine: it claims due deliveries, and settles or releases them.
 
 use std::sync::Arc;
 use std::time::Duration;

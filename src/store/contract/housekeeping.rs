@@ -1,4 +1,4 @@
-//! What is removed in the background, in small steps.
+//! The role `Housekeeping`: removes old and deleted rows in the background, in small steps.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What takes events in: publishing, and the test of an endpoint.
+//! The role `Intake`: accepts events, and writes the test of an endpoint.
 
 use bytes::Bytes;
 

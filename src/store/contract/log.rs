@@ -1,4 +1,5 @@
-//! What is read of the past: deliveries, events, the audit log, and the counts that charts show.
+//! The roles that read history: `Log` and `Search` for deliveries and events, `AuditLog`, and `Statistics` for the
+//! counts of charts.
 
 use std::time::Duration;
 

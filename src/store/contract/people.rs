@@ -1,4 +1,4 @@
-//! What concerns people: users, how they sign in, and portal links.
+//! The roles for people: users, sign-in, one person in several accounts, and portal links.
 
 use std::time::Duration;
 

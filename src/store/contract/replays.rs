@@ -1,4 +1,4 @@
-//! Deliveries that are sent again: what callers ask for, and what the engine carries out.
+//! The roles `Replays`, for callers, and `ReplayWork`, for the engine: deliveries that are sent again.
 
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, ReplayId};

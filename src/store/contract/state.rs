@@ -1,4 +1,4 @@
-//! The state of a store in this process: what is known without the database, how it does, and its beginning and end.
+//! The roles for a store's own state: the view, health, figures for operators, and the end of its work.
 
 use std::path::Path;
 use std::sync::Arc;

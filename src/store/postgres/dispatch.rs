@@ -1,5 +1,5 @@
-//! What the engine asks: deliveries that are due, and those that it gives back. `settle` writes outcomes. All of it is
-//! guarded by the lease.
+//! Implements `Dispatch` for the engine: claims due deliveries, and releases deliveries. `settle` writes outcomes.
+//! Every statement checks the lease.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

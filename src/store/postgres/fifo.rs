@@ -1,6 +1,5 @@
-//! Deliveries in the order of their acceptance. Of those that are in a line, one has its turn: it is due or leased, and
-//! the others are neither until it has come to an end. Whoever adds to a line or takes from it holds the endpoint's
-//! row.
+//! FIFO order: the open deliveries of such an endpoint form a line. One of them is due or leased. The others are
+//! neither until it has ended. Code that adds to a line or takes from it holds the lock of the endpoint's row.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The lists: deliveries and events, newest first, with exact totals. Pages reach the newest `MAX_PAGED_ROWS`.
+//! The lists: deliveries and events, newest first, with exact totals. Also how a delivery's row is read. Pages reach
+//! the newest `MAX_PAGED_ROWS`.
 
 use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;

@@ -1,4 +1,4 @@
-//! Operational events, written by the transaction that has something to tell.
+//! Writes operational events, each in the transaction that it reports.
 
 use std::collections::BTreeSet;
 

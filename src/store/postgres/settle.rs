@@ -1,5 +1,5 @@
-//! Outcomes written down. What is delivered to healthy endpoints takes one statement; everything else a transaction, in
-//! which the healths of its endpoints are locked.
+//! Writes outcomes, as `transition` decides. Successes of healthy endpoints take one statement. All other outcomes take
+//! a transaction, which locks the healths of their endpoints.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! The log moves into the file: nearly all of it from a thread and a connection of its own, beside the writer, and the
-//! rest by the writer between two transactions. What is written next then begins the log anew.
+//! Checkpoints: SQLite's write-ahead log moves into the file. Nearly all of it is moved by a thread with a connection
+//! of its own, beside the writer; the rest by the writer between two transactions. The next write then begins the log
+//! anew.
 //!
-//! A log that is written over costs the disk less than one that grows, which has a new size to record with each commit.
+//! A log that grows costs the disk more than a log that is overwritten: each commit also records the new size.
 
 use std::fs::File;
 use std::mem::ManuallyDrop;

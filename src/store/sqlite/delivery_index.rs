@@ -1,8 +1,9 @@
-//! The lists of endpoints' deliveries, their counters, and what is leased: written for many deliveries at once.
+//! The delivery index (table `delivery_lists`), the counters of endpoints, and the leases of listed deliveries: written
+//! for many deliveries at once.
 //!
-//! A delivery is in its own row alone until it is *listed*: what is newer than `listed_to` is recent, and is found by
-//! looking through all that is. It is put into the lists with a few thousand others, in the order of the lists, so that
-//! those of one endpoint share a page that is written once.
+//! A new delivery is only in its own row. A delivery above `listed_to` is *recent*: readers look through all recent
+//! rows. Some thousands of recent deliveries are *listed* together, in the order of the index, so that those of one
+//! endpoint share a page that is written once.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What the engine asks: deliveries that are due, and outcomes written down. All of it is guarded by the lease.
+//! Implements `Dispatch` for the engine: claims due deliveries, writes outcomes (`settle` calls `transition`), and
+//! releases deliveries. Every statement checks the lease.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Reading a whole database for its move to PostgreSQL. No server runs on it meanwhile, and none will again.
+//! Reads a whole database for its move to PostgreSQL (`aldaba import`). No server runs on it meanwhile, and none will
+//! again. The exports of lists as files are in `src/api`.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Faults within SQLite's own calls: whatever statement they hit, what was refused is not there, and what was accepted
-//! is.
+//! Unit tests of faults within SQLite's own calls: whatever statement fails, a refused write is not there, and an
+//! accepted one is.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Deliveries in the order of their acceptance. Of those that are in a line, one has its turn: it is due or leased, and
-//! the others are neither until it has come to an end.
+//! FIFO order: the open deliveries of such an endpoint form a line (the column `turn`). One of them is due or leased.
+//! The others are neither until it has ended.
 
 use rusqlite::{Connection, params};
 

@@ -10,7 +10,8 @@
 //! `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of deliveries, `id_times`
 //! the times of ids.
 //!
-//! `open` opens the store (`connection`, `migrate`, `peer`), `export` reads it for its move to PostgreSQL.
+//! `open` opens the store (`connection`, `migrate`, `peer`), `export` reads it for its move to PostgreSQL. `faults` has
+//! unit tests.
 
 mod admin;
 mod audit;

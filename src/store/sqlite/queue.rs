@@ -1,5 +1,5 @@
-//! What waits for the writer. Whoever adds to it wakes the writer only when there is as much as
-//! that one waits for.
+//! The queue of writes that wait for the writer's thread. A sender wakes the writer only when as many writes wait as
+//! the writer asked for.
 
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};

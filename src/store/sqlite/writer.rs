@@ -1,5 +1,5 @@
-//! The one thread that writes: it takes what has gathered, runs it in one transaction, commits, and only then
-//! answers. The batch grows with the load, so that the price of reaching the disk is shared.
+//! The only thread that writes: it takes the writes that have gathered, runs them in one transaction, commits, and only
+//! then answers. The batch grows with the load, so that many writes share one flush of the disk.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
-//! What the writer knows by heart, and the part of it that others may look at.
+//! The writer's copy of accounts, endpoints, keys and types, and the view that other threads read.
 //!
-//! The [`WriterCache`] lives on the writer's thread and mirrors accounts, endpoints, keys and types as the open
-//! transaction sees them, so that a fan-out asks no table. The [`View`] is what was last committed.
+//! The [`WriterCache`] lives on the writer's thread and shows its rows as the open transaction sees them, so that a
+//! fan-out reads no table. The [`View`] is what was last committed.
 
 use std::sync::Arc;
 

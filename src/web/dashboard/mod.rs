@@ -1,4 +1,5 @@
-//! The dashboard: an account's pages for its users, the same through a portal link, and the operator's own.
+//! The dashboard: an account's pages for its users, the same through a portal link, and the operator's own. `router`
+//! has the route of every page.
 //!
 //! Pages are made on the server and are clients of the API, in process: the API checks their calls like those of a
 //! program, so the pages repeat no rule and no permission. They work with links and forms; a small script adds comfort.

@@ -1,5 +1,5 @@
-//! Serves pages: finds the session or portal link of a request, makes the page context, runs the page and adds the
-//! layout. Also the few pages that need no session.
+//! Serves pages: finds the session or portal link of a request, makes the page context and the navigation, runs the
+//! page and adds the layout. Also the few pages that need no session.
 
 use axum::body::Body;
 use axum::extract::{Request, State};
