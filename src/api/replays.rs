@@ -77,8 +77,8 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let own = call.api.store.account(account).await?.retention;
     let kept_since = call.api.settings.retention.of(own).since(now).1.unwrap_or(from);
     let new = NewReplay { from: from.max(kept_since.min(to)), to: to.min(now), selection };
-    let keep = call.keep(|replay: &Replay| Answer::new(202, &resource(replay)));
-    let replay = call.store().create_replay(account, id, new, keep).await?;
+    let pending_reply = call.pending_reply(|replay: &Replay| Answer::new(202, &resource(replay)));
+    let replay = call.store().create_replay(account, id, new, pending_reply).await?;
     Ok(Answer::new(202, &resource(&replay)))
 }
 

@@ -83,8 +83,8 @@ pub async fn invite(call: ApiCall) -> Result<Answer, ApiError> {
     may_give(&call, role)?;
     let invited_until = call.caller.key_expires_at();
     let new = NewUser { account: Some(account.id), email: email.clone(), role, password: None, invited_until };
-    let keep = call.keep(|made: &WithToken<User>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.store().create_user(new, keep).await.map_err(|error| match error {
+    let pending_reply = call.pending_reply(|made: &WithToken<User>| Answer::new(201, &resource(&made.resource, None)));
+    let made = call.store().create_user(new, pending_reply).await.map_err(|error| match error {
         StoreError::Exists => Fault::of_field(Code::EmailTaken, "email").naming(&email).into(),
         other => ApiError::from(other),
     })?;
@@ -123,9 +123,9 @@ pub async fn invite_again(call: ApiCall) -> Result<Answer, ApiError> {
     if user.joined && !call.caller.may_replace_password_of(user.id) {
         return Err(Code::Forbidden.into());
     }
-    let keep = call.keep(|made: &WithToken<User>| Answer::new(200, &resource(&made.resource, None)));
+    let pending_reply = call.pending_reply(|made: &WithToken<User>| Answer::new(200, &resource(&made.resource, None)));
     let until = call.caller.key_expires_at();
-    let made = call.store().invite_user(Some(account.id), user.id, until, keep).await?;
+    let made = call.store().invite_user(Some(account.id), user.id, until, pending_reply).await?;
     Ok(Answer::new(200, &resource(&made.resource, url(&call, &made))))
 }
 

@@ -77,7 +77,7 @@ pub async fn maintain<S: Housekeeping>(
 async fn once<S: Housekeeping>(store: &S, clock: &dyn Clock, policy: RetentionPolicy) -> (u64, bool) {
     let now = clock.now();
     let mut failures = failed("the days ahead", store.make_days(now).await);
-    failures += failed("kept answers", steps(|| store.purge_kept_answers()).await);
+    failures += failed("stored replies", steps(|| store.purge_stored_replies()).await);
     if let Some(audit_log) = policy.audit_log {
         failures += failed("the audit log", steps(|| store.purge_audit_log(now.minus(audit_log))).await);
     }

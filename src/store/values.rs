@@ -58,8 +58,8 @@ pub const OFFER_LIFE: Duration = Duration::from_secs(300);
 /// A session's last use is written down this often.
 pub(super) const SESSION_SEEN_EVERY: Duration = Duration::from_secs(60);
 
-/// How long an answer is kept for its idempotency key.
-pub const KEPT_ANSWER_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a reply is stored for its idempotency key.
+pub const STORED_REPLY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Deliveries of an endpoint that replays have made and that wait for their first attempt.
 pub(super) const REPLAY_WINDOW: usize = 256;
@@ -301,22 +301,22 @@ pub struct Stretch<T> {
 /// Rows that one stretch looks at.
 pub(super) const STRETCH: usize = 256;
 
-/// An answer that is kept so that the same idempotency key gets it again.
+/// A reply that is stored, so that a later call with the same idempotency key gets it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptAnswer {
+pub struct StoredReply {
     /// SHA-256 of the request's body.
     pub body_hash: [u8; 32],
     /// The HTTP status.
     pub status: u16,
-    /// The request id of the first answer.
+    /// The request id of the first reply.
     pub request_id: String,
     /// The body, byte for byte; a secret is already hidden in it.
-    pub answer: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 /// What an idempotency key is unique within.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct KeepScope {
+pub struct ReplyScope {
     /// The account, or `None` for an operator's key.
     pub account: Option<AccountId>,
     /// The full path.
@@ -325,12 +325,12 @@ pub struct KeepScope {
     pub key: String,
 }
 
-/// Asks a write to keep its answer in the same commit as its effect.
-pub struct Keep<T> {
+/// A reply that a write stores in the same commit as its effect.
+pub struct PendingReply<T> {
     /// Under which key.
-    pub scope: KeepScope,
-    /// Writes the answer from what the effect came to.
-    pub render: Box<dyn FnOnce(&T) -> KeptAnswer + Send>,
+    pub scope: ReplyScope,
+    /// Makes the reply from the effect.
+    pub render: Box<dyn FnOnce(&T) -> StoredReply + Send>,
 }
 
 /// An endpoint together with a secret that its owner has not seen yet.

@@ -11,8 +11,8 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::Environment;
 use aldaba::store::{
-    Accounts, Dispatch, Intake, Isolation, Keep, KeepScope, KeptAnswer, Lifecycle, OpenOptions, Snapshot, Store,
-    StoreError, Unattempted,
+    Accounts, Dispatch, Intake, Isolation, Lifecycle, OpenOptions, PendingReply, ReplyScope, Snapshot, Store,
+    StoreError, StoredReply, Unattempted,
 };
 use serde_json::json;
 
@@ -533,15 +533,15 @@ async fn an_idempotency_key_that_comes_twice_in_one_commit_refuses_nobody_else()
     }
     let f = Fixture::new().await;
     for round in 0..20 {
-        let keep = || {
-            let scope = KeepScope { account: Some(f.account), path: "/v1/events".into(), key: format!("k{round}") };
+        let pending_reply = || {
+            let scope = ReplyScope { account: Some(f.account), path: "/v1/events".into(), key: format!("k{round}") };
             let render =
-                |_: &Vec<_>| KeptAnswer { body_hash: [0; 32], status: 202, request_id: "r".into(), answer: vec![] };
-            Some(Keep { scope, render: Box::new(render) })
+                |_: &Vec<_>| StoredReply { body_hash: [0; 32], status: 202, request_id: "r".into(), body: vec![] };
+            Some(PendingReply { scope, render: Box::new(render) })
         };
         let (one, other, innocent) = tokio::join!(
-            f.store.accept(vec![f.event(1)], keep()),
-            f.store.accept(vec![f.event(1)], keep()),
+            f.store.accept(vec![f.event(1)], pending_reply()),
+            f.store.accept(vec![f.event(1)], pending_reply()),
             f.store.accept(vec![f.event(2)], None)
         );
         innocent.expect("accepted");

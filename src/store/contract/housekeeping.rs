@@ -45,8 +45,8 @@ role! {
         /// Removes a step of the audit log from before `cutoff`. Returns whether there may be more.
         async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError>;
 
-        /// Removes a step of kept answers whose time is over. Returns whether there may be more.
-        async fn purge_kept_answers(&self) -> Result<bool, StoreError>;
+        /// Removes a step of stored replies whose time is over. Returns whether there may be more.
+        async fn purge_stored_replies(&self) -> Result<bool, StoreError>;
 
         /// Removes a step of sessions and portal links that have ended. Returns whether there may be more.
         async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError>;

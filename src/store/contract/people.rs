@@ -7,7 +7,8 @@ use crate::domain::id::{AccountId, PortalLinkId, UserId};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, PortalLink, Role, User};
 use crate::store::{
-    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, StoreError, WithToken,
+    Credentials, NewPortalLink, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignInChange, StoreError,
+    WithToken,
 };
 
 role! {
@@ -20,7 +21,7 @@ role! {
         async fn create_user(
             &self,
             new: NewUser,
-            keep: Option<Keep<WithToken<User>>>,
+            pending_reply: Option<PendingReply<WithToken<User>>>,
         ) -> Result<WithToken<User>, StoreError>;
 
         /// Invites a user again, who may have joined long ago: whoever has the token sets a new password. The
@@ -30,7 +31,7 @@ role! {
             account: Option<AccountId>,
             id: UserId,
             until: Option<Timestamp>,
-            keep: Option<Keep<WithToken<User>>>,
+            pending_reply: Option<PendingReply<WithToken<User>>>,
         ) -> Result<WithToken<User>, StoreError>;
 
         /// Users of an account, the oldest first; of no account, the operators.
@@ -131,7 +132,7 @@ role! {
         async fn create_portal_link(
             &self,
             new: NewPortalLink,
-            keep: Option<Keep<WithToken<PortalLink>>>,
+            pending_reply: Option<PendingReply<WithToken<PortalLink>>>,
         ) -> Result<WithToken<PortalLink>, StoreError>;
 
         /// The link of this token, if it has not ended.

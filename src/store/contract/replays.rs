@@ -3,7 +3,7 @@
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay};
-use crate::store::{Keep, Missed, OpenReplay, Step, StoreError};
+use crate::store::{Missed, OpenReplay, PendingReply, Step, StoreError};
 
 role! {
     /// Retries and replays, as callers ask for them.
@@ -13,7 +13,7 @@ role! {
             &self,
             owner: AccountId,
             id: DeliveryId,
-            keep: Option<Keep<Delivery>>,
+            pending_reply: Option<PendingReply<Delivery>>,
         ) -> Result<Delivery, StoreError>;
 
         /// Writes a replay down. Its first deliveries are made by [`ReplayWork::replay_step`].
@@ -22,7 +22,7 @@ role! {
             owner: AccountId,
             endpoint: EndpointId,
             new: NewReplay,
-            keep: Option<Keep<Replay>>,
+            pending_reply: Option<PendingReply<Replay>>,
         ) -> Result<Replay, StoreError>;
 
         /// One replay of the account.

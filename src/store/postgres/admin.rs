@@ -9,8 +9,8 @@ use super::catalog_rows::{
     ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, lock_account,
 };
 use super::change_feed::{Change, write_change};
-use super::kept_answers::keep_effect;
 use super::sql::{count, execute, get, offset, one, rows, text};
+use super::stored_replies::write_pending_reply;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::EventType;
@@ -21,13 +21,17 @@ use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::store::settings::of_account;
 use crate::store::shared::Deed;
-use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+use crate::store::{Accounts, Catalog, NewApiKey, OpenError, Page, Paged, PendingReply, StoreError, WithKey};
 
 /// How long the answer to a change waits for this node's own view.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Accounts for Store {
-    async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+    async fn create_account(
+        &self,
+        new: NewAccount,
+        pending_reply: Option<PendingReply<Account>>,
+    ) -> Result<Account, StoreError> {
         let (id, name, now) = (AccountId::from_random(self.shared.random.array()), text(new.name), self.now());
         let settings = of_account(new.metadata, "{}")?;
         let external_id = new.external_id.as_ref().map(ExternalId::as_str);
@@ -41,7 +45,7 @@ impl Accounts for Store {
         let account = account(&tx, id).await?;
         let key = account.key;
         self.audit(&tx, &Deed::of(key, Action::AccountCreated, id), now).await?;
-        keep_effect(&tx, keep, &account, now).await?;
+        write_pending_reply(&tx, pending_reply, &account, now).await?;
         write_change(&tx, Change::Account(key), now).await?;
         self.commit(tx).await?;
         Ok(account)
@@ -123,7 +127,7 @@ impl Accounts for Store {
         &self,
         new: NewApiKey,
         prefix: String,
-        keep: Option<Keep<WithKey>>,
+        pending_reply: Option<PendingReply<WithKey>>,
     ) -> Result<WithKey, StoreError> {
         let (now, name) = (self.now(), new.name.map(text));
         let mut client = self.client_for(new.account).await?;
@@ -173,7 +177,7 @@ impl Accounts for Store {
         let made = WithKey { resource, key };
         let account = account.map(|(_, key)| key);
         self.audit(&tx, &Deed::of(account, Action::ApiKeyCreated, id), now).await?;
-        keep_effect(&tx, keep, &made, now).await?;
+        write_pending_reply(&tx, pending_reply, &made, now).await?;
         write_change(&tx, Change::ApiKey(id), now).await?;
         self.commit(tx).await?;
         Ok(made)
@@ -233,7 +237,11 @@ impl Accounts for Store {
 }
 
 impl Catalog for Store {
-    async fn create_event_type(&self, new: EventType, keep: Option<Keep<EventType>>) -> Result<EventType, StoreError> {
+    async fn create_event_type(
+        &self,
+        new: EventType,
+        pending_reply: Option<PendingReply<EventType>>,
+    ) -> Result<EventType, StoreError> {
         let now = self.now();
         let new = EventType { description: new.description.map(text), created_at: now, updated_at: now, ..new };
         let mut client = self.client().await?;
@@ -246,7 +254,7 @@ impl Catalog for Store {
             return Err(StoreError::Exists);
         }
         self.audit(&tx, &Deed::of(None, Action::EventTypeCreated, &new.name), now).await?;
-        keep_effect(&tx, keep, &new, now).await?;
+        write_pending_reply(&tx, pending_reply, &new, now).await?;
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await?;
         Ok(new)

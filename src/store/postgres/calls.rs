@@ -1,45 +1,45 @@
-//! What API calls share over all nodes: kept answers, calls under way with an idempotency key, and the windows of rate
-//! limits.
+//! What API calls share over all nodes: stored replies, calls under way with an idempotency key, and the windows of
+//! rate limits.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::Store;
-use super::kept_answers::{owner, write_answer};
 use super::sql::{column, corrupt, execute, get, row, whole};
+use super::stored_replies::{owner, write_reply};
 use crate::domain::time::Timestamp;
-use crate::store::{CALL_LIFE, Calls, KeepScope, KeptAnswer, RateWindow, StoreError};
+use crate::store::{CALL_LIFE, Calls, RateWindow, ReplyScope, StoreError, StoredReply};
 
 /// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and
 /// so that large limits do not cost a question for each call.
 const PARTS: u32 = 500;
 
 impl Calls for Store {
-    async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
+    async fn stored_reply(&self, scope: ReplyScope) -> Result<Option<StoredReply>, StoreError> {
         let db = self.client().await?;
         let sql = "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = $1 AND path = $2 \
                    AND key = $3";
         let found = row(&db, sql, &[&owner(&scope), &scope.path, &scope.key]).await?;
         let Some(found) = found else { return Ok(None) };
         let hash: Vec<u8> = get(&found, "body_hash")?;
-        Ok(Some(KeptAnswer {
+        Ok(Some(StoredReply {
             body_hash: hash.try_into().map_err(|_| corrupt("body_hash"))?,
             status: whole(&found, "status")?,
             request_id: get(&found, "request_id")?,
-            answer: get(&found, "answer")?,
+            body: get(&found, "answer")?,
         }))
     }
 
-    async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
-        write_answer(&self.client().await?, &scope, &kept, self.now()).await
+    async fn store_reply(&self, scope: ReplyScope, reply: StoredReply) -> Result<(), StoreError> {
+        write_reply(&self.client().await?, &scope, &reply, self.now()).await
     }
 
     fn draw_holder(&self) -> Option<Uuid> {
         Some(uuid::Builder::from_random_bytes(self.shared.random.array()).into_uuid())
     }
 
-    async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError> {
+    async fn begin_call(&self, scope: &ReplyScope, holder: Uuid) -> Result<bool, StoreError> {
         let now = self.now();
         // The mark of a node that was removed is void. A process that is no node leaves marks that only run out.
         let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at, node) \
@@ -54,7 +54,7 @@ impl Calls for Store {
         Ok(begun > 0)
     }
 
-    async fn end_calls(&self, calls: &[(KeepScope, Uuid)]) -> Result<(), StoreError> {
+    async fn end_calls(&self, calls: &[(ReplyScope, Uuid)]) -> Result<(), StoreError> {
         let sql = "DELETE FROM calls_in_flight c \
                    USING unnest($1::bytea[], $2::text[], $3::text[], $4::uuid[]) AS e(owner, path, key, holder) \
                    WHERE c.owner = e.owner AND c.path = e.path AND c.key = e.key AND c.holder = e.holder";

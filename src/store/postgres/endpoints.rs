@@ -8,8 +8,8 @@ use tokio_postgres::Row;
 use super::Store;
 use super::catalog_rows::{account, lock_account};
 use super::change_feed::{Change, write_change};
-use super::kept_answers::keep_effect;
 use super::sql::{count, execute, get, one, parsed, rows, text, time, when, whole};
+use super::stored_replies::write_pending_reply;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointHealth, EndpointStatus};
@@ -21,7 +21,7 @@ use crate::domain::time::Timestamp;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
 use crate::store::shared::Deed;
-use crate::store::{Endpoints, Keep, StoreError, WithSecret};
+use crate::store::{Endpoints, PendingReply, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, \
@@ -38,7 +38,7 @@ impl Endpoints for Store {
         &self,
         owner: AccountId,
         settings: EndpointSettings,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
+        pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
@@ -52,7 +52,7 @@ impl Endpoints for Store {
         }
         let made = self.insert_endpoint(&tx, &account, settings, now).await?;
         self.audit(&tx, &Deed::of(account.key, Action::WebhookCreated, made.resource.id), now).await?;
-        keep_effect(&tx, keep, &made, now).await?;
+        write_pending_reply(&tx, pending_reply, &made, now).await?;
         write_change(&tx, Change::Endpoint(made.resource.key), now).await?;
         self.commit(tx).await?;
         Ok(made)
@@ -140,7 +140,7 @@ impl Endpoints for Store {
         owner: AccountId,
         id: EndpointId,
         overlap: Duration,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
+        pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
@@ -152,7 +152,7 @@ impl Endpoints for Store {
         execute(&tx, sql, &[&endpoint.key.0, &now.as_millis()]).await?;
         let rotated = WithSecret { resource: find(&tx, owner, id).await?, secret };
         self.audit(&tx, &Deed::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
-        keep_effect(&tx, keep, &rotated, now).await?;
+        write_pending_reply(&tx, pending_reply, &rotated, now).await?;
         let notice = about(&rotated.resource).rotated(&rotated.resource.secret_hint);
         let told = self.announce(&tx, &[notice], now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;

@@ -1,4 +1,4 @@
-//! The task that writes events: event, payload, fan-out and kept answer in one commit, for many requests at once.
+//! The task that writes events: event, payload, fan-out and stored reply in one commit, for many requests at once.
 //!
 //! The writer takes what has gathered, reads who subscribes, and writes everything in one statement. There is no timer:
 //! the batch grows with the load. There is one writer for each node: two of them made twice the commits of half the
@@ -29,7 +29,7 @@ use crate::domain::time::Timestamp;
 use crate::store::inbox::{Leased, Nudge};
 use crate::store::shared::Shared;
 use crate::store::view::View;
-use crate::store::{Keep, KeepScope, StoreError};
+use crate::store::{PendingReply, ReplyScope, StoreError};
 
 /// Requests that may wait.
 const QUEUE: usize = 4_096;
@@ -59,7 +59,7 @@ impl Begin {
 
 pub(super) struct Request {
     pub events: Vec<NewEvent>,
-    pub keep: Option<Keep<Vec<Event>>>,
+    pub pending_reply: Option<PendingReply<Vec<Event>>>,
     pub reply: Reply,
     /// None where the writer has begun with it.
     pub begin: Option<Arc<Begin>>,
@@ -223,14 +223,14 @@ impl Writer {
             }
             Err(error) => tracing::error!(%error, requests = planned.len(), "events could not be accepted"),
         }
-        for Planned { accepted, jobs, due, keyed, reply, .. } in planned {
+        for Planned { accepted, jobs, due, has_key, reply, .. } in planned {
             let answer = match &written {
                 Ok(_) => {
                     self.hand_over(jobs, due, write.now);
                     Ok(accepted)
                 }
                 // The database does not say whose key was taken in this very moment. The others may come again.
-                Err(StoreError::KeyTaken) if !keyed => {
+                Err(StoreError::KeyTaken) if !has_key => {
                     Err(StoreError::Unavailable("another request of the same commit was refused".into()))
                 }
                 Err(error) => Err(error.clone()),
@@ -295,7 +295,7 @@ impl Writer {
             }
         }
         fan_out.asked = asked.events.iter().cloned().collect();
-        fan_out.taken = super::kept_answers::kept(&db, &asked.scopes).await?;
+        fan_out.taken = super::stored_replies::scopes_with_reply(&db, &asked.scopes).await?;
         Ok(fan_out)
     }
 
@@ -313,12 +313,12 @@ impl Writer {
         let mut write = Write { lease: lease.unwrap_or(0), now, planned_at, ..Write::default() };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
         let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
-        for Request { events, keep, reply, begin, share } in batch {
+        for Request { events, pending_reply, reply, begin, share } in batch {
             // Nobody waits for it any longer: it was answered, and may have come again.
             if reply.is_closed() || begin.is_some_and(|begin| !begin.is_first()) {
                 continue;
             }
-            let scope = keep.as_ref().map(|keep| &keep.scope);
+            let scope = pending_reply.as_ref().map(|pending| &pending.scope);
             if let Some(error) = fan_out.refusal(&events, scope) {
                 refused.push((reply, error));
                 continue;
@@ -334,15 +334,15 @@ impl Writer {
                 accepted: Vec::with_capacity(events.len()),
                 jobs: Vec::new(),
                 due: BTreeSet::new(),
-                keyed: keep.is_some(),
+                has_key: pending_reply.is_some(),
                 reply,
                 share,
             };
             for event in events {
                 self.plan_event(event, fan_out, lease.is_some(), &mut ids, &mut write, &mut plan);
             }
-            if let Some(Keep { scope, render }) = keep {
-                write.kept.push((scope, render(&plan.accepted)));
+            if let Some(PendingReply { scope, render }) = pending_reply {
+                write.replies.push((scope, render(&plan.accepted)));
             }
             planned.push(plan);
         }
@@ -432,14 +432,17 @@ impl Writer {
 struct Asked {
     /// Accounts and types of events.
     events: BTreeSet<(AccountId, String)>,
-    scopes: Vec<KeepScope>,
+    scopes: Vec<ReplyScope>,
 }
 
 impl Asked {
     fn of(batch: &[Request]) -> Self {
         let all = batch.iter().flat_map(|request| &request.events);
         let events = all.map(|event| (event.account, event.event_type.clone())).collect();
-        Self { events, scopes: batch.iter().filter_map(|request| Some(request.keep.as_ref()?.scope.clone())).collect() }
+        Self {
+            events,
+            scopes: batch.iter().filter_map(|request| Some(request.pending_reply.as_ref()?.scope.clone())).collect(),
+        }
     }
 }
 
@@ -453,8 +456,8 @@ struct Planned {
     jobs: Vec<Leased>,
     /// Endpoints with deliveries for which there was no room in memory.
     due: BTreeSet<EndpointKey>,
-    /// Whether its answer is kept.
-    keyed: bool,
+    /// Whether it has an idempotency key.
+    has_key: bool,
     reply: Reply,
     share: Option<OwnedSemaphorePermit>,
 }
@@ -462,7 +465,7 @@ struct Planned {
 impl Planned {
     /// The request as it came. None with a key is planned by what is known.
     fn again(self) -> Request {
-        Request { events: self.events, keep: None, reply: self.reply, begin: None, share: self.share }
+        Request { events: self.events, pending_reply: None, reply: self.reply, begin: None, share: self.share }
     }
 }
 
@@ -475,7 +478,7 @@ struct FanOut {
     types: HashSet<String>,
     active: HashMap<(AccountId, String), Vec<EndpointKey>>,
     paused: HashMap<(AccountId, String), Vec<EndpointKey>>,
-    taken: HashSet<KeepScope>,
+    taken: HashSet<ReplyScope>,
     /// Endpoints whose deliveries wait for their turn.
     fifo: HashSet<EndpointKey>,
     /// For whom it was read.
@@ -517,7 +520,7 @@ impl FanOut {
         events.iter().map(|event| 1 + self.subscribers(event).len()).sum()
     }
 
-    fn refusal(&self, events: &[NewEvent], scope: Option<&KeepScope>) -> Option<StoreError> {
+    fn refusal(&self, events: &[NewEvent], scope: Option<&ReplyScope>) -> Option<StoreError> {
         for event in events {
             if !self.accounts.contains_key(&event.account) {
                 return Some(StoreError::NotFound);

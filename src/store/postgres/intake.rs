@@ -16,15 +16,19 @@ use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId};
 use crate::store::inbox::{Leased, MemoryPermit};
-use crate::store::{Intake, Keep, Settlement, StoreError};
+use crate::store::{Intake, PendingReply, Settlement, StoreError};
 
 impl Intake for Store {
-    async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError> {
+    async fn accept(
+        &self,
+        events: Vec<NewEvent>,
+        pending_reply: Option<PendingReply<Vec<Event>>>,
+    ) -> Result<Vec<Event>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let closed = || StoreError::Unavailable("the store is closed".into());
         let share = self.shared.intake_shares.take(&events).await?;
         let begin = Arc::new(Begin::default());
-        let request = Request { events, keep, reply, begin: Some(begin.clone()), share };
+        let request = Request { events, pending_reply, reply, begin: Some(begin.clone()), share };
         let asked = async {
             self.intake.0.send(request).await.map_err(|_| closed())?;
             Ok(answer)
@@ -89,8 +93,12 @@ impl Intake for Store {
         Ok(Leased { job, permit })
     }
 
-    async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
-        self.settle_batch(&[settlement], keep).await?;
+    async fn settle_test(
+        &self,
+        settlement: Settlement,
+        pending_reply: Option<PendingReply<()>>,
+    ) -> Result<(), StoreError> {
+        self.settle_batch(&[settlement], pending_reply).await?;
         Ok(())
     }
 }

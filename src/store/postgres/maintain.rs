@@ -15,7 +15,7 @@ use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::statistics::{SLOTS, millis};
 use crate::domain::time::Timestamp;
 use crate::store::status::{is_finished, is_open, literal};
-use crate::store::values::{KEPT_ANSWER_TTL, cut};
+use crate::store::values::{STORED_REPLY_TTL, cut};
 use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
 
 /// Rows that one step removes: short enough that no publisher notices.
@@ -172,14 +172,14 @@ impl Housekeeping for Store {
         Ok(missed + replays > 0)
     }
 
-    async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+    async fn purge_stored_replies(&self) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
         let now = self.now();
         let db = self.client().await?;
         // Each by itself: one that fails does not keep the others.
-        let old = now.minus(KEPT_ANSWER_TTL).as_millis();
+        let old = now.minus(STORED_REPLY_TTL).as_millis();
         let (windows, calls) =
             ("DELETE FROM rate_windows WHERE ends_at < $1", "DELETE FROM calls_in_flight WHERE expires_at < $1");
         let done = [

@@ -4,8 +4,8 @@ use tokio_postgres::Row;
 
 use super::Store;
 use super::catalog_rows::{account, lock_account};
-use super::kept_answers::keep_effect;
 use super::sql::{corrupt, count, execute, get, offset, row, rows, snapshot, text, time, when};
+use super::stored_replies::write_pending_reply;
 use super::users::hash_of;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::Action;
@@ -13,7 +13,7 @@ use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
 use crate::domain::permission::Permissions;
 use crate::domain::user::{Color, PortalLink};
 use crate::store::shared::{Deed, words};
-use crate::store::{Keep, NewPortalLink, Page, Paged, PortalLinks, StoreError, WithToken};
+use crate::store::{NewPortalLink, Page, Paged, PendingReply, PortalLinks, StoreError, WithToken};
 
 /// The columns of a link, and its account where that is there.
 const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \
@@ -24,7 +24,7 @@ impl PortalLinks for Store {
     async fn create_portal_link(
         &self,
         new: NewPortalLink,
-        keep: Option<Keep<WithToken<PortalLink>>>,
+        pending_reply: Option<PendingReply<WithToken<PortalLink>>>,
     ) -> Result<WithToken<PortalLink>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(new.account)).await?;
@@ -56,7 +56,7 @@ impl PortalLinks for Store {
         execute(&tx, sql, parameters).await?;
         let made = WithToken { resource, token: Some(token) };
         self.audit(&tx, &Deed::of(account, Action::PortalLinkCreated, made.resource.id), now).await?;
-        keep_effect(&tx, keep, &made, now).await?;
+        write_pending_reply(&tx, pending_reply, &made, now).await?;
         tx.commit().await?;
         Ok(made)
     }

@@ -10,10 +10,10 @@ use super::cancellation::take_back_one;
 use super::change_feed::{Change, write_change};
 use super::endpoints::find;
 use super::ids::Ids;
-use super::kept_answers::keep_effect;
 use super::log::find_delivery;
 use super::operational_events::Told;
 use super::sql::{execute, get, number, one, parsed, row, rows, snapshot, time, when};
+use super::stored_replies::write_pending_reply;
 use super::{Store, fifo};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
@@ -24,7 +24,7 @@ use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::store::shared::{Deed, words};
 use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
-use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
+use crate::store::{Missed, OpenReplay, PendingReply, ReplayWork, Replays, Step, StoreError};
 
 /// Events that one step looks at.
 const SCAN: i64 = 1_000;
@@ -58,7 +58,7 @@ impl Replays for Store {
         &self,
         owner: AccountId,
         id: DeliveryId,
-        keep: Option<Keep<Delivery>>,
+        pending_reply: Option<PendingReply<Delivery>>,
     ) -> Result<Delivery, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
@@ -102,7 +102,7 @@ impl Replays for Store {
         }
         let delivery = find_delivery(&tx, owner, id, &self.shared.id_times()).await?;
         self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
-        keep_effect(&tx, keep, &delivery, now).await?;
+        write_pending_reply(&tx, pending_reply, &delivery, now).await?;
         tx.commit().await?;
         for endpoint in due {
             self.nudge(endpoint, now);
@@ -115,7 +115,7 @@ impl Replays for Store {
         owner: AccountId,
         endpoint: EndpointId,
         new: NewReplay,
-        keep: Option<Keep<Replay>>,
+        pending_reply: Option<PendingReply<Replay>>,
     ) -> Result<Replay, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
@@ -162,7 +162,7 @@ impl Replays for Store {
         execute(&tx, sql, parameters).await?;
         let replay = find_replay(&tx, owner, id).await?;
         self.audit(&tx, &Deed::of(AccountKey(job.account), Action::ReplayCreated, id), now).await?;
-        keep_effect(&tx, keep, &replay, now).await?;
+        write_pending_reply(&tx, pending_reply, &replay, now).await?;
         write_change(&tx, Change::Replay, now).await?;
         self.commit(tx).await?;
         self.shared.replays.notify_one();

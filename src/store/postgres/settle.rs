@@ -10,16 +10,16 @@ use foldhash::HashMap;
 use super::Store;
 use super::change_feed::{Change, write_change};
 use super::endpoints::health;
-use super::kept_answers::keep_effect;
 use super::operational_events::{Failure, Paused, Told, operational_events_of};
 use super::sql::{column, execute, get, number, rows, span, text};
+use super::stored_replies::write_pending_reply;
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::status::is_open;
-use crate::store::{Keep, Settled, Settlement, StoreError};
+use crate::store::{PendingReply, Settled, Settlement, StoreError};
 
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
 const LATE: Duration = Duration::from_secs(3_600);
@@ -165,13 +165,13 @@ impl Store {
     pub(super) async fn settle_batch(
         &self,
         settlements: &[Settlement],
-        keep: Option<Keep<()>>,
+        pending_reply: Option<PendingReply<()>>,
     ) -> Result<Vec<Settled>, StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let owners = self.owners(&tx, settlements.iter().map(|row| row.endpoint)).await?;
-        keep_effect(&tx, keep, &(), now).await?;
+        write_pending_reply(&tx, pending_reply, &(), now).await?;
         let mut healths = self.lock_healths(&tx, settlements).await?;
         let before: HashMap<EndpointKey, EndpointHealth> =
             healths.iter().map(|(key, (health, _))| (*key, *health)).collect();

@@ -11,8 +11,8 @@ use tokio_postgres::Row;
 
 use super::Store;
 use super::catalog_rows::{account, lock_account};
-use super::kept_answers::keep_effect;
 use super::sql::{corrupt, count, execute, get, offset, one, row, rows, snapshot, time, when};
+use super::stored_replies::write_pending_reply;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, UserId};
@@ -22,7 +22,8 @@ use crate::domain::user::{Email, Role, User};
 use crate::store::shared::Deed;
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
-    Credentials, Keep, NewUser, Page, Paged, PasswordHash, Proof, SignIn, SignInChange, StoreError, Users, WithToken,
+    Credentials, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignIn, SignInChange, StoreError, Users,
+    WithToken,
 };
 
 /// A user's columns, without what they sign in with.
@@ -42,7 +43,7 @@ impl Users for Store {
     async fn create_user(
         &self,
         new: NewUser,
-        keep: Option<Keep<WithToken<User>>>,
+        pending_reply: Option<PendingReply<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(new.account).await?;
@@ -74,7 +75,7 @@ impl Users for Store {
         let made = WithToken { resource: by_id(&tx, id).await?, token };
         let deed = Deed::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
         self.audit(&tx, &deed, now).await?;
-        keep_effect(&tx, keep, &made, now).await?;
+        write_pending_reply(&tx, pending_reply, &made, now).await?;
         tx.commit().await?;
         Ok(made)
     }
@@ -84,7 +85,7 @@ impl Users for Store {
         owner: Option<AccountId>,
         id: UserId,
         until: Option<Timestamp>,
-        keep: Option<Keep<WithToken<User>>>,
+        pending_reply: Option<PendingReply<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(owner).await?;
@@ -99,7 +100,7 @@ impl Users for Store {
         }
         let invited = WithToken { resource: by_id(&tx, id).await?, token: Some(token) };
         self.audit(&tx, &Deed::of_user(&invited.resource, Action::UserInvited), now).await?;
-        keep_effect(&tx, keep, &invited, now).await?;
+        write_pending_reply(&tx, pending_reply, &invited, now).await?;
         tx.commit().await?;
         Ok(invited)
     }

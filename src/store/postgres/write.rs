@@ -9,12 +9,12 @@ use uuid::Uuid;
 
 use super::fifo;
 use super::fifo::Heads;
-use super::kept_answers::owner;
 use super::sql::column;
+use super::stored_replies::owner;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;
-use crate::store::{KeepScope, KeptAnswer, StoreError};
+use crate::store::{ReplyScope, StoreError, StoredReply};
 
 /// An event and its body.
 pub(super) struct EventRow {
@@ -44,7 +44,7 @@ pub(super) struct Write {
     pub events: Vec<EventRow>,
     pub deliveries: Vec<DeliveryRow>,
     pub missed: Vec<(AccountKey, EndpointKey, String, i64)>,
-    pub kept: Vec<(KeepScope, KeptAnswer)>,
+    pub replies: Vec<(ReplyScope, StoredReply)>,
     pub lease: i64,
     pub now: Timestamp,
     /// The last change when it was planned, where that matters: where the database has a later one, nothing is written.
@@ -80,10 +80,10 @@ const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $31::bi
                      t(account, endpoint, total) WHERE (SELECT fits FROM g)), \
                      missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM \
                      unnest($17::bigint[], $18::bigint[], $19::text[], $20::bigint[]) AS t WHERE (SELECT fits \
-                     FROM g)), kept AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, \
-                     answer, created_at) SELECT t.*, $14 FROM unnest($21::bytea[], $22::text[], $23::text[], \
-                     $24::bytea[], $25::integer[], $26::text[], $27::bytea[]) AS t WHERE (SELECT fits FROM g)) \
-                     SELECT generation FROM g";
+                     FROM g)), new_replies AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, \
+                     request_id, answer, created_at) SELECT t.*, $14 FROM unnest($21::bytea[], $22::text[], \
+                     $23::text[], $24::bytea[], $25::integer[], $26::text[], $27::bytea[]) AS t WHERE (SELECT fits \
+                     FROM g)) SELECT generation FROM g";
 
 impl Write {
     /// Writes everything. Where the day has no partition yet, makes it first.
@@ -144,7 +144,7 @@ impl Write {
 
     /// Writes everything, and returns the last change.
     pub async fn run(&self, db: &impl GenericClient) -> Result<i64, tokio_postgres::Error> {
-        let (events, deliveries, missed, kept) = (&self.events, &self.deliveries, &self.missed, &self.kept);
+        let (events, deliveries, missed, replies) = (&self.events, &self.deliveries, &self.missed, &self.replies);
         let counted = self.counted();
         let statement = db.prepare_cached(WRITE).await?;
         let row = db
@@ -171,13 +171,13 @@ impl Write {
                     &column(missed, |row| row.1.0),
                     &column(missed, |row| row.2.as_str()),
                     &column(missed, |row| row.3),
-                    &column(kept, |(scope, _)| owner(scope)),
-                    &column(kept, |(scope, _)| scope.path.as_str()),
-                    &column(kept, |(scope, _)| scope.key.as_str()),
-                    &column(kept, |(_, kept)| kept.body_hash.as_slice()),
-                    &column(kept, |(_, kept)| i32::from(kept.status)),
-                    &column(kept, |(_, kept)| kept.request_id.as_str()),
-                    &column(kept, |(_, kept)| kept.answer.as_slice()),
+                    &column(replies, |(scope, _)| owner(scope)),
+                    &column(replies, |(scope, _)| scope.path.as_str()),
+                    &column(replies, |(scope, _)| scope.key.as_str()),
+                    &column(replies, |(_, reply)| reply.body_hash.as_slice()),
+                    &column(replies, |(_, reply)| i32::from(reply.status)),
+                    &column(replies, |(_, reply)| reply.request_id.as_str()),
+                    &column(replies, |(_, reply)| reply.body.as_slice()),
                     &column(deliveries, |row| row.in_line),
                     &column(counted.keys(), |key| key.1),
                     &column(counted.values(), |total| *total),

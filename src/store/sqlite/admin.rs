@@ -18,10 +18,14 @@ use crate::domain::secret::Keyring;
 use crate::domain::time::Timestamp;
 use crate::store::settings::of_account;
 use crate::store::shared::Deed;
-use crate::store::{Accounts, Catalog, Keep, NewApiKey, OpenError, Page, Paged, StoreError, WithKey};
+use crate::store::{Accounts, Catalog, NewApiKey, OpenError, Page, Paged, PendingReply, StoreError, WithKey};
 
 impl Accounts for Store {
-    async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+    async fn create_account(
+        &self,
+        new: NewAccount,
+        pending_reply: Option<PendingReply<Account>>,
+    ) -> Result<Account, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -37,7 +41,7 @@ impl Accounts for Store {
                 tx.cache.touch_account(key);
                 let account = account(tx.db, id)?;
                 tx.audit(&origin, &Deed::of(key, Action::AccountCreated, id))?;
-                tx.keep(keep, &account)?;
+                tx.store_pending_reply(pending_reply, &account)?;
                 Ok(account)
             })
             .await
@@ -128,7 +132,7 @@ impl Accounts for Store {
         &self,
         new: NewApiKey,
         prefix: String,
-        keep: Option<Keep<WithKey>>,
+        pending_reply: Option<PendingReply<WithKey>>,
     ) -> Result<WithKey, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -171,7 +175,7 @@ impl Accounts for Store {
                 };
                 let made = WithKey { resource, key };
                 tx.audit(&origin, &Deed::of(account.map(|(_, key)| key), Action::ApiKeyCreated, id))?;
-                tx.keep(keep, &made)?;
+                tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
             .await
@@ -225,7 +229,11 @@ impl Accounts for Store {
 }
 
 impl Catalog for Store {
-    async fn create_event_type(&self, new: EventType, keep: Option<Keep<EventType>>) -> Result<EventType, StoreError> {
+    async fn create_event_type(
+        &self,
+        new: EventType,
+        pending_reply: Option<PendingReply<EventType>>,
+    ) -> Result<EventType, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -244,7 +252,7 @@ impl Catalog for Store {
                 }
                 tx.cache.touch_event_types();
                 tx.audit(&origin, &Deed::of(None, Action::EventTypeCreated, &new.name))?;
-                tx.keep(keep, &new)?;
+                tx.store_pending_reply(pending_reply, &new)?;
                 Ok(new)
             })
             .await
@@ -344,24 +352,24 @@ fn api_keys_where(
 }
 
 impl Tx<'_> {
-    /// Keeps an answer in this transaction, when it was asked for.
-    pub fn keep<T>(&self, keep: Option<Keep<T>>, effect: &T) -> Result<(), StoreError> {
-        let Some(Keep { scope, render }) = keep else { return Ok(()) };
-        self.keep_answer(&scope, &render(effect))
+    /// Stores the reply to this effect in the transaction, where the call has an idempotency key.
+    pub fn store_pending_reply<T>(&self, pending_reply: Option<PendingReply<T>>, effect: &T) -> Result<(), StoreError> {
+        let Some(PendingReply { scope, render }) = pending_reply else { return Ok(()) };
+        self.store_reply(&scope, &render(effect))
     }
 
-    /// Refuses when an answer is kept under this key.
-    pub fn is_free(&self, scope: &crate::store::KeepScope) -> Result<(), StoreError> {
-        if super::calls::kept_answer(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
+    /// Refuses when a reply is stored under this key.
+    pub fn check_scope_free(&self, scope: &crate::store::ReplyScope) -> Result<(), StoreError> {
+        if super::calls::stored_reply(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
     }
 
-    /// Keeps an answer that has no effect beside it.
-    pub fn keep_answer(
+    /// Stores a reply to a call that has changed nothing.
+    pub fn store_reply(
         &self,
-        scope: &crate::store::KeepScope,
-        kept: &crate::store::KeptAnswer,
+        scope: &crate::store::ReplyScope,
+        reply: &crate::store::StoredReply,
     ) -> Result<(), StoreError> {
-        let kept = self
+        let stored = self
             .db
             .prepare_cached(
                 "INSERT OR IGNORE INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, \
@@ -371,13 +379,13 @@ impl Tx<'_> {
                 super::calls::owner(scope),
                 scope.path,
                 scope.key,
-                kept.body_hash,
-                kept.status,
-                kept.request_id,
-                kept.answer,
+                reply.body_hash,
+                reply.status,
+                reply.request_id,
+                reply.body,
                 self.now.as_millis(),
             ])?;
         // Another call with this key has had its effect: this one must have none.
-        if kept == 0 { Err(StoreError::KeyTaken) } else { Ok(()) }
+        if stored == 0 { Err(StoreError::KeyTaken) } else { Ok(()) }
     }
 }

@@ -19,7 +19,7 @@ use crate::domain::time::Timestamp;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
 use crate::store::shared::Deed;
-use crate::store::{Endpoints, Keep, StoreError, WithSecret};
+use crate::store::{Endpoints, PendingReply, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
@@ -31,7 +31,7 @@ impl Endpoints for Store {
         &self,
         owner: AccountId,
         settings: EndpointSettings,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
+        pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -45,7 +45,7 @@ impl Endpoints for Store {
                 }
                 let made = insert(tx, &account, settings)?;
                 tx.audit(&origin, &Deed::of(account.key, Action::WebhookCreated, made.resource.id))?;
-                tx.keep(keep, &made)?;
+                tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
             .await
@@ -145,7 +145,7 @@ impl Endpoints for Store {
         owner: AccountId,
         id: EndpointId,
         overlap: Duration,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
+        pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -158,7 +158,7 @@ impl Endpoints for Store {
                 tx.cache.touch_endpoint(endpoint.key);
                 let rotated = WithSecret { resource: find(tx.db, owner, id)?, secret };
                 tx.audit(&origin, &Deed::of(endpoint.account, Action::SecretRegenerated, id))?;
-                tx.keep(keep, &rotated)?;
+                tx.store_pending_reply(pending_reply, &rotated)?;
                 tx.announce(&about(&rotated.resource).rotated(&rotated.resource.secret_hint))?;
                 Ok(rotated)
             })

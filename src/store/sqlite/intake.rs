@@ -1,4 +1,4 @@
-//! Accepting events: event, payload, fan-out and kept answer in one commit.
+//! Accepting events: event, payload, fan-out and stored reply in one commit.
 
 use std::sync::Arc;
 
@@ -13,10 +13,14 @@ use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
 use crate::store::inbox::{Leased, MemoryPermit};
-use crate::store::{Intake, Keep, Settlement, StoreError};
+use crate::store::{Intake, PendingReply, Settlement, StoreError};
 
 impl Intake for Store {
-    async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError> {
+    async fn accept(
+        &self,
+        events: Vec<NewEvent>,
+        pending_reply: Option<PendingReply<Vec<Event>>>,
+    ) -> Result<Vec<Event>, StoreError> {
         let share = self.shared.intake_shares.take(&events).await?;
         self.writer
             .write_hot(move |tx| {
@@ -29,14 +33,14 @@ impl Intake for Store {
                         return Err(StoreError::UnknownType(event.event_type.clone()));
                     }
                 }
-                if let Some(keep) = &keep {
-                    tx.is_free(&keep.scope)?;
+                if let Some(pending) = &pending_reply {
+                    tx.check_scope_free(&pending.scope)?;
                 }
                 let mut accepted = Vec::with_capacity(events.len());
                 for event in events {
                     accepted.push(accept_one(tx, event)?);
                 }
-                tx.keep(keep, &accepted)?;
+                tx.store_pending_reply(pending_reply, &accepted)?;
                 // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
                 for event in &accepted {
                     tx.cache.count_event(event.account.1);
@@ -73,11 +77,15 @@ impl Intake for Store {
             .await
     }
 
-    async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
+    async fn settle_test(
+        &self,
+        settlement: Settlement,
+        pending_reply: Option<PendingReply<()>>,
+    ) -> Result<(), StoreError> {
         self.writer
             .write(move |tx| {
                 // The cache is not rolled back with a savepoint: what can fail comes first.
-                tx.keep(keep, &())?;
+                tx.store_pending_reply(pending_reply, &())?;
                 settle(tx, &[settlement])?;
                 Ok(())
             })

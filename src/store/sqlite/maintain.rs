@@ -14,7 +14,7 @@ use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::statistics::{SLOTS, millis};
 use crate::domain::time::Timestamp;
 use crate::store::status::{is_finished, is_open};
-use crate::store::values::{KEPT_ANSWER_TTL, cut};
+use crate::store::values::{STORED_REPLY_TTL, cut};
 use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
 
 /// Rows that one step removes: short enough that no publisher notices.
@@ -89,12 +89,12 @@ impl Housekeeping for Store {
             .await
     }
 
-    async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+    async fn purge_stored_replies(&self) -> Result<bool, StoreError> {
         self.writer
             .write(|tx| {
                 let sql = "DELETE FROM kept_answers WHERE (owner, path, key) IN \
                            (SELECT owner, path, key FROM kept_answers WHERE created_at < ?1 LIMIT ?2)";
-                let before = tx.now.minus(KEPT_ANSWER_TTL).as_millis();
+                let before = tx.now.minus(STORED_REPLY_TTL).as_millis();
                 Ok(tx.db.prepare_cached(sql)?.execute(params![before, STEP])? > 0)
             })
             .await

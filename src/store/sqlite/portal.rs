@@ -13,7 +13,7 @@ use crate::domain::permission::Permissions;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Color, PortalLink};
 use crate::store::shared::{Deed, words};
-use crate::store::{Keep, NewPortalLink, Page, Paged, PortalLinks, StoreError, WithToken};
+use crate::store::{NewPortalLink, Page, Paged, PendingReply, PortalLinks, StoreError, WithToken};
 
 /// The columns of a link, and its account where that is there.
 const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \
@@ -24,7 +24,7 @@ impl PortalLinks for Store {
     async fn create_portal_link(
         &self,
         new: NewPortalLink,
-        keep: Option<Keep<WithToken<PortalLink>>>,
+        pending_reply: Option<PendingReply<WithToken<PortalLink>>>,
     ) -> Result<WithToken<PortalLink>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -57,7 +57,7 @@ impl PortalLinks for Store {
                 };
                 let made = WithToken { resource, token: Some(token) };
                 tx.audit(&origin, &Deed::of(account.key, Action::PortalLinkCreated, id))?;
-                tx.keep(keep, &made)?;
+                tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
             .await

@@ -23,7 +23,7 @@ use crate::domain::time::Timestamp;
 use crate::store::shared::{Deed, words};
 use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
-use crate::store::{Keep, Missed, OpenReplay, ReplayWork, Replays, Step, StoreError};
+use crate::store::{Missed, OpenReplay, PendingReply, ReplayWork, Replays, Step, StoreError};
 
 /// Events that one step looks at.
 const SCAN: usize = 1_000;
@@ -64,7 +64,7 @@ impl Replays for Store {
         &self,
         owner: AccountId,
         id: DeliveryId,
-        keep: Option<Keep<Delivery>>,
+        pending_reply: Option<PendingReply<Delivery>>,
     ) -> Result<Delivery, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -87,7 +87,7 @@ impl Replays for Store {
                 let is_due = tx.line_up(id, EndpointKey(endpoint))?;
                 let delivery = find_delivery(tx.db, owner, id)?;
                 tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::DeliveryRetried, id))?;
-                tx.keep(keep, &delivery)?;
+                tx.store_pending_reply(pending_reply, &delivery)?;
                 if is_due {
                     tx.after.due.push((EndpointKey(endpoint), tx.now));
                 }
@@ -101,7 +101,7 @@ impl Replays for Store {
         owner: AccountId,
         endpoint: EndpointId,
         new: NewReplay,
-        keep: Option<Keep<Replay>>,
+        pending_reply: Option<PendingReply<Replay>>,
     ) -> Result<Replay, StoreError> {
         // Most replays are counted before they are answered; the rest of the others is counted by their first steps.
         let (total, counted_to) = self
@@ -149,7 +149,7 @@ impl Replays for Store {
                     ])?;
                 let replay = find_replay(tx.db, owner, id)?;
                 tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCreated, id))?;
-                tx.keep(keep, &replay)?;
+                tx.store_pending_reply(pending_reply, &replay)?;
                 Ok(replay)
             })
             .await?;

@@ -17,7 +17,8 @@ use crate::domain::user::{Email, Role, User};
 use crate::store::shared::{Deed, Shared};
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
-    Credentials, Keep, NewUser, Page, Paged, PasswordHash, Proof, SignIn, SignInChange, StoreError, Users, WithToken,
+    Credentials, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignIn, SignInChange, StoreError, Users,
+    WithToken,
 };
 
 /// A user's columns, without what they sign in with.
@@ -37,7 +38,7 @@ impl Users for Store {
     async fn create_user(
         &self,
         new: NewUser,
-        keep: Option<Keep<WithToken<User>>>,
+        pending_reply: Option<PendingReply<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -66,7 +67,7 @@ impl Users for Store {
                 let made = WithToken { resource: by_id(tx.db, id)?, token };
                 let deed = Deed::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
                 tx.audit(&origin, &deed)?;
-                tx.keep(keep, &made)?;
+                tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
             .await
@@ -77,7 +78,7 @@ impl Users for Store {
         owner: Option<AccountId>,
         id: UserId,
         until: Option<Timestamp>,
-        keep: Option<Keep<WithToken<User>>>,
+        pending_reply: Option<PendingReply<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -93,7 +94,7 @@ impl Users for Store {
                 ])?;
                 let invited = WithToken { resource: by_id(tx.db, id)?, token: Some(token) };
                 tx.audit(&origin, &Deed::of_user(&invited.resource, Action::UserInvited))?;
-                tx.keep(keep, &invited)?;
+                tx.store_pending_reply(pending_reply, &invited)?;
                 Ok(invited)
             })
             .await

@@ -1,31 +1,31 @@
-//! Answers that are kept under idempotency keys, for the transactions that write them.
+//! Replies that are stored under idempotency keys, for the transactions that write them.
 
 use deadpool_postgres::GenericClient;
 use foldhash::HashSet;
 
 use super::sql::{execute, get, rows};
 use crate::domain::time::Timestamp;
-use crate::store::{Keep, KeepScope, KeptAnswer, StoreError};
+use crate::store::{PendingReply, ReplyScope, StoreError, StoredReply};
 
-/// Keeps an answer in this transaction, when it was asked for.
-pub(super) async fn keep_effect<T>(
+/// Stores the reply to this effect in the transaction, where the call has an idempotency key.
+pub(super) async fn write_pending_reply<T>(
     db: &impl GenericClient,
-    keep: Option<Keep<T>>,
+    pending_reply: Option<PendingReply<T>>,
     effect: &T,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    // The future must not hold what is not shared between threads: the answer is written before anything is awaited.
-    let kept = keep.map(|Keep { scope, render }| (scope, render(effect)));
-    match kept {
-        Some((scope, kept)) => write_answer(db, &scope, &kept, now).await,
+    // The future must not hold what is not shared between threads: the reply is made before anything is awaited.
+    let made = pending_reply.map(|PendingReply { scope, render }| (scope, render(effect)));
+    match made {
+        Some((scope, reply)) => write_reply(db, &scope, &reply, now).await,
         None => Ok(()),
     }
 }
 
-pub(super) async fn write_answer(
+pub(super) async fn write_reply(
     db: &impl GenericClient,
-    scope: &KeepScope,
-    kept: &KeptAnswer,
+    scope: &ReplyScope,
+    reply: &StoredReply,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let sql = "INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
@@ -34,18 +34,21 @@ pub(super) async fn write_answer(
         &owner(scope),
         &scope.path,
         &scope.key,
-        &kept.body_hash.as_slice(),
-        &i32::from(kept.status),
-        &kept.request_id,
-        &kept.answer,
+        &reply.body_hash.as_slice(),
+        &i32::from(reply.status),
+        &reply.request_id,
+        &reply.body,
         &now.as_millis(),
     ];
     // Another call with this key has had its effect: this one must have none.
     if execute(db, sql, parameters).await? == 0 { Err(StoreError::KeyTaken) } else { Ok(()) }
 }
 
-/// Those of the scopes in which an answer is kept.
-pub(super) async fn kept(db: &impl GenericClient, scopes: &[KeepScope]) -> Result<HashSet<KeepScope>, StoreError> {
+/// Those of the scopes under which a reply is stored.
+pub(super) async fn scopes_with_reply(
+    db: &impl GenericClient,
+    scopes: &[ReplyScope],
+) -> Result<HashSet<ReplyScope>, StoreError> {
     let mut taken = HashSet::default();
     if scopes.is_empty() {
         return Ok(taken);
@@ -63,7 +66,7 @@ pub(super) async fn kept(db: &impl GenericClient, scopes: &[KeepScope]) -> Resul
     Ok(taken)
 }
 
-/// Whose answers these are, as a column.
-pub(super) fn owner(scope: &KeepScope) -> Vec<u8> {
+/// Whose replies these are, as a column.
+pub(super) fn owner(scope: &ReplyScope) -> Vec<u8> {
     scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
 }
