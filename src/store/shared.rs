@@ -183,26 +183,26 @@ impl Shared {
     }
 }
 
-/// What the audit log is told of a change, by the transaction that makes it.
-pub(super) struct Deed {
+/// What is written into the audit log, by the transaction that makes the change.
+pub(super) struct AuditRecord {
     action: Action,
     pub account: Option<AccountKey>,
     resource: String,
     fields: Vec<&'static str>,
 }
 
-impl Deed {
-    /// Something of an account was changed, or of no account and so of the operator's.
+impl AuditRecord {
+    /// A change to something of an account; `None` is the operator's.
     pub fn of(account: impl Into<Option<AccountKey>>, action: Action, resource: impl ToString) -> Self {
         Self { action, account: account.into(), resource: resource.to_string(), fields: Vec::new() }
     }
 
-    /// Something of a user was changed, or done by them.
+    /// A change to a user, or something that they did.
     pub fn of_user(user: &User, action: Action) -> Self {
         Self::of(user.account.map(|(_, key)| key), action, user.id)
     }
 
-    /// These fields of it.
+    /// The fields that were changed.
     pub fn with_fields(mut self, fields: &[&'static str]) -> Self {
         fields.clone_into(&mut self.fields);
         self

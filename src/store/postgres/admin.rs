@@ -20,7 +20,7 @@ use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::store::settings::of_account;
-use crate::store::shared::Deed;
+use crate::store::shared::AuditRecord;
 use crate::store::{Accounts, Catalog, NewApiKey, OpenError, Page, Paged, PendingReply, StoreError, WithKey};
 
 /// How long the answer to a change waits for this node's own view.
@@ -44,7 +44,7 @@ impl Accounts for Store {
         tx.execute(&statement, parameters).await.map_err(taken)?;
         let account = account(&tx, id).await?;
         let key = account.key;
-        self.audit(&tx, &Deed::of(key, Action::AccountCreated, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(key, Action::AccountCreated, id), now).await?;
         write_pending_reply(&tx, pending_reply, &account, now).await?;
         write_change(&tx, Change::Account(key), now).await?;
         self.commit(tx).await?;
@@ -77,7 +77,7 @@ impl Accounts for Store {
             &[&key.0, &name, &deliveries, &payloads, &settings, &external_id, &now.as_millis()];
         let statement = tx.prepare_cached(sql).await?;
         tx.execute(&statement, parameters).await.map_err(taken)?;
-        self.audit(&tx, &Deed::of(key, Action::AccountUpdated, id).with_fields(&fields), now).await?;
+        self.audit(&tx, &AuditRecord::of(key, Action::AccountUpdated, id).with_fields(&fields), now).await?;
         let changed = account(&tx, id).await?;
         write_change(&tx, Change::Account(key), now).await?;
         self.commit(tx).await?;
@@ -102,7 +102,7 @@ impl Accounts for Store {
         }
         super::users::forget(&tx, account).await?;
         // What the account's own log says goes with it.
-        self.audit(&tx, &Deed::of(None, Action::AccountDeleted, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::AccountDeleted, id), now).await?;
         changes.push(Change::Account(account));
         for change in changes {
             write_change(&tx, change, now).await?;
@@ -176,7 +176,7 @@ impl Accounts for Store {
         };
         let made = WithKey { resource, key };
         let account = account.map(|(_, key)| key);
-        self.audit(&tx, &Deed::of(account, Action::ApiKeyCreated, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::ApiKeyCreated, id), now).await?;
         write_pending_reply(&tx, pending_reply, &made, now).await?;
         write_change(&tx, Change::ApiKey(id), now).await?;
         self.commit(tx).await?;
@@ -220,7 +220,7 @@ impl Accounts for Store {
         if !by.covers(Permissions::from_column(get(&deleted, "permissions")?)) {
             return Err(StoreError::AllowsMore);
         }
-        self.audit(&tx, &Deed::of(account, Action::ApiKeyRevoked, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::ApiKeyRevoked, id), now).await?;
         write_change(&tx, Change::ApiKey(id), now).await?;
         self.commit(tx).await
     }
@@ -253,7 +253,7 @@ impl Catalog for Store {
         if execute(&tx, sql, parameters).await? == 0 {
             return Err(StoreError::Exists);
         }
-        self.audit(&tx, &Deed::of(None, Action::EventTypeCreated, &new.name), now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::EventTypeCreated, &new.name), now).await?;
         write_pending_reply(&tx, pending_reply, &new, now).await?;
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await?;
@@ -271,7 +271,7 @@ impl Catalog for Store {
         if execute(&tx, sql, parameters).await? == 0 {
             return Err(StoreError::NotFound);
         }
-        self.audit(&tx, &Deed::of(None, Action::EventTypeUpdated, &entry.name), now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::EventTypeUpdated, &entry.name), now).await?;
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await?;
         Ok(entry)
@@ -284,7 +284,7 @@ impl Catalog for Store {
         if execute(&tx, "DELETE FROM event_types WHERE name = $1", &[&name]).await? == 0 {
             return Err(StoreError::NotFound);
         }
-        self.audit(&tx, &Deed::of(None, Action::EventTypeDeleted, name), now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::EventTypeDeleted, name), now).await?;
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await
     }

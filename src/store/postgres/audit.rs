@@ -10,7 +10,7 @@ use super::sql::{corrupt, execute, get, offset, search_failed, snapshot, text, w
 use crate::domain::audit::{AuditEntry, AuditFilter};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
-use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, entry_seen_by, words};
+use crate::store::shared::{AUDIT_TEXTS, AuditRecord, audit_condition, entry_seen_by, words};
 use crate::store::values::STRETCH;
 use crate::store::{AuditLog, Page, Paged, StoreError, Stretch};
 
@@ -75,11 +75,16 @@ impl AuditLog for Store {
 }
 
 impl Store {
-    /// Writes down who makes this change.
-    pub(super) async fn audit(&self, tx: &Transaction<'_>, deed: &Deed, now: Timestamp) -> Result<(), StoreError> {
+    /// Writes the entry of this change, with the actor.
+    pub(super) async fn audit(
+        &self,
+        tx: &Transaction<'_>,
+        record: &AuditRecord,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let id = AuditId::from_random(self.shared.random.array());
-        let texts = deed.texts(&self.origin).map(|value| value.map(text));
-        let (account, now) = (deed.account.map(|account| account.0), now.as_millis());
+        let texts = record.texts(&self.origin).map(|value| value.map(text));
+        let (account, now) = (record.account.map(|account| account.0), now.as_millis());
         let sql = format!(
             "INSERT INTO audit_log (id, account, created_at, {AUDIT_TEXTS}) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"

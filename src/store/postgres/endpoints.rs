@@ -20,7 +20,7 @@ use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
-use crate::store::shared::Deed;
+use crate::store::shared::AuditRecord;
 use crate::store::{Endpoints, PendingReply, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
@@ -51,7 +51,7 @@ impl Endpoints for Store {
             return Err(StoreError::LimitReached(limit));
         }
         let made = self.insert_endpoint(&tx, &account, settings, now).await?;
-        self.audit(&tx, &Deed::of(account.key, Action::WebhookCreated, made.resource.id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account.key, Action::WebhookCreated, made.resource.id), now).await?;
         write_pending_reply(&tx, pending_reply, &made, now).await?;
         write_change(&tx, Change::Endpoint(made.resource.key), now).await?;
         self.commit(tx).await?;
@@ -86,7 +86,7 @@ impl Endpoints for Store {
         let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
-        let deed = Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields());
+        let record = AuditRecord::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields());
         let status = change.status.unwrap_or(endpoint.health.status);
         let cleared = change.status == Some(EndpointStatus::Active);
         let stored: String =
@@ -115,7 +115,7 @@ impl Endpoints for Store {
         let statement = tx.prepare_cached(sql).await?;
         tx.execute(&statement, parameters).await.map_err(taken)?;
         let changed = find(&tx, owner, id).await?;
-        self.audit(&tx, &deed, now).await?;
+        self.audit(&tx, &record, now).await?;
         let notice = about(&changed).status(endpoint.health.status, status);
         let told = self.announce(&tx, notice.as_slice(), now).await?;
         write_change(&tx, Change::Endpoint(key), now).await?;
@@ -130,7 +130,7 @@ impl Endpoints for Store {
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
         bury(&tx, endpoint.key, now).await?;
-        self.audit(&tx, &Deed::of(endpoint.account, Action::WebhookDeleted, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(endpoint.account, Action::WebhookDeleted, id), now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await
     }
@@ -151,7 +151,7 @@ impl Endpoints for Store {
         let sql = "UPDATE endpoints SET version = version + 1, updated_at = $2 WHERE key = $1";
         execute(&tx, sql, &[&endpoint.key.0, &now.as_millis()]).await?;
         let rotated = WithSecret { resource: find(&tx, owner, id).await?, secret };
-        self.audit(&tx, &Deed::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
         write_pending_reply(&tx, pending_reply, &rotated, now).await?;
         let notice = about(&rotated.resource).rotated(&rotated.resource.secret_hint);
         let told = self.announce(&tx, &[notice], now).await?;
@@ -182,7 +182,7 @@ impl Store {
         }
         let factors = self.reseal_factors(&tx, &keyring).await?;
         let now = self.now();
-        self.audit(&tx, &Deed::of(None, Action::SecretsRekeyed, keyring.current_id()), now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::SecretsRekeyed, keyring.current_id()), now).await?;
         write_change(&tx, Change::MasterKeys, now).await?;
         self.commit(tx).await?;
         Ok(stale.len() as u64 + factors)

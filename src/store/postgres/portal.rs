@@ -12,7 +12,7 @@ use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
 use crate::domain::permission::Permissions;
 use crate::domain::user::{Color, PortalLink};
-use crate::store::shared::{Deed, words};
+use crate::store::shared::{AuditRecord, words};
 use crate::store::{NewPortalLink, Page, Paged, PendingReply, PortalLinks, StoreError, WithToken};
 
 /// The columns of a link, and its account where that is there.
@@ -55,7 +55,7 @@ impl PortalLinks for Store {
         ];
         execute(&tx, sql, parameters).await?;
         let made = WithToken { resource, token: Some(token) };
-        self.audit(&tx, &Deed::of(account, Action::PortalLinkCreated, made.resource.id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::PortalLinkCreated, made.resource.id), now).await?;
         write_pending_reply(&tx, pending_reply, &made, now).await?;
         tx.commit().await?;
         Ok(made)
@@ -94,7 +94,7 @@ impl PortalLinks for Store {
             return Ok(());
         };
         let (id, account) = (PortalLinkId(get(&opened, "id")?), AccountKey(get(&opened, "account")?));
-        self.audit(&tx, &Deed::of(account, Action::PortalLinkOpened, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::PortalLinkOpened, id), now).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -108,7 +108,7 @@ impl PortalLinks for Store {
         if execute(&tx, sql, &[&account.0, &id.0, &now.as_millis()]).await? == 0 {
             return Err(StoreError::NotFound);
         }
-        self.audit(&tx, &Deed::of(account, Action::PortalLinkRevoked, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::PortalLinkRevoked, id), now).await?;
         tx.commit().await?;
         Ok(())
     }

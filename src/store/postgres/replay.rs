@@ -21,7 +21,7 @@ use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
-use crate::store::shared::{Deed, words};
+use crate::store::shared::{AuditRecord, words};
 use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
 use crate::store::{Missed, OpenReplay, PendingReply, ReplayWork, Replays, Step, StoreError};
@@ -101,7 +101,7 @@ impl Replays for Store {
             due = fifo::pass(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
         }
         let delivery = find_delivery(&tx, owner, id, &self.shared.id_times()).await?;
-        self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
         write_pending_reply(&tx, pending_reply, &delivery, now).await?;
         tx.commit().await?;
         for endpoint in due {
@@ -161,7 +161,7 @@ impl Replays for Store {
         ];
         execute(&tx, sql, parameters).await?;
         let replay = find_replay(&tx, owner, id).await?;
-        self.audit(&tx, &Deed::of(AccountKey(job.account), Action::ReplayCreated, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(AccountKey(job.account), Action::ReplayCreated, id), now).await?;
         write_pending_reply(&tx, pending_reply, &replay, now).await?;
         write_change(&tx, Change::Replay, now).await?;
         self.commit(tx).await?;
@@ -186,7 +186,7 @@ impl Replays for Store {
         let key = get(&cancelled, "key")?;
         let lines = take_back_one(&tx, key).await?;
         let account = AccountKey(get(&cancelled, "account")?);
-        self.audit(&tx, &Deed::of(account, Action::ReplayCancelled, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::ReplayCancelled, id), now).await?;
         // What is in memory comes back without an attempt: see `release`.
         write_change(&tx, Change::Cancelled(key), now).await?;
         self.commit(tx).await?;

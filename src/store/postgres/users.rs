@@ -19,7 +19,7 @@ use crate::domain::id::{AccountId, AccountKey, UserId};
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
-use crate::store::shared::Deed;
+use crate::store::shared::AuditRecord;
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
     Credentials, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignIn, SignInChange, StoreError, Users,
@@ -73,8 +73,8 @@ impl Users for Store {
             return Err(StoreError::Exists);
         }
         let made = WithToken { resource: by_id(&tx, id).await?, token };
-        let deed = Deed::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
-        self.audit(&tx, &deed, now).await?;
+        let record = AuditRecord::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
+        self.audit(&tx, &record, now).await?;
         write_pending_reply(&tx, pending_reply, &made, now).await?;
         tx.commit().await?;
         Ok(made)
@@ -99,7 +99,7 @@ impl Users for Store {
             return Err(StoreError::NotFound);
         }
         let invited = WithToken { resource: by_id(&tx, id).await?, token: Some(token) };
-        self.audit(&tx, &Deed::of_user(&invited.resource, Action::UserInvited), now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&invited.resource, Action::UserInvited), now).await?;
         write_pending_reply(&tx, pending_reply, &invited, now).await?;
         tx.commit().await?;
         Ok(invited)
@@ -139,7 +139,7 @@ impl Users for Store {
         }
         let sql = "UPDATE users SET role = $2, updated_at = $3 WHERE id = $1";
         execute(&tx, sql, &[&id.0, &role.name(), &now.as_millis()]).await?;
-        self.audit(&tx, &Deed::of_user(&user, Action::UserUpdated).with_fields(&["role"]), now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&user, Action::UserUpdated).with_fields(&["role"]), now).await?;
         let changed = by_id(&tx, id).await?;
         tx.commit().await?;
         Ok(changed)
@@ -155,7 +155,7 @@ impl Users for Store {
         // The user first: whoever signs in at this moment is waited for, and their session is seen.
         let key: i64 = get(&one(&tx, "DELETE FROM users WHERE id = $1 RETURNING key", &[&id.0]).await?, "key")?;
         end_sessions(&tx, &[key], None).await?;
-        self.audit(&tx, &Deed::of_user(&user, Action::UserDeleted), now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&user, Action::UserDeleted), now).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Users for Store {
         let key: i64 = get(&one(&tx, sql, &[&id.0, &account, &now.as_millis()]).await?, "key")?;
         end_sessions(&tx, &[key], None).await?;
         let user = by_id(&tx, id).await?;
-        self.audit(&tx, &Deed::of_user(&user, Action::UserFactorReset), now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&user, Action::UserFactorReset), now).await?;
         tx.commit().await?;
         Ok(user)
     }
@@ -208,7 +208,7 @@ impl SignIn for Store {
         let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
         let token = self.draw_token();
         add_session(&tx, key, &token, (now, now.plus(lives)), false).await?;
-        self.audit(&tx, &Deed::of(account.map(AccountKey), Action::UserSignedIn, user), now).await?;
+        self.audit(&tx, &AuditRecord::of(account.map(AccountKey), Action::UserSignedIn, user), now).await?;
         tx.commit().await?;
         Ok(token)
     }
@@ -255,26 +255,26 @@ impl SignIn for Store {
         }
         let (key, account) = confirm(&tx, user, proof, session).await?;
         let mut stays = Some(session);
-        let deed = |action| Deed::of(account.map(AccountKey), action, user);
+        let record = |action| AuditRecord::of(account.map(AccountKey), action, user);
         let at = now.as_millis();
-        let deed = match change {
+        let record = match change {
             SignInChange::Password(PasswordHash(hash)) => {
                 let sql = "UPDATE users SET password = $2, invitation = NULL, invited_until = NULL, updated_at = $3 \
                            WHERE key = $1";
                 execute(&tx, sql, &[&key, &hash, &at]).await?;
-                deed(Action::UserUpdated).with_fields(&["password"])
+                record(Action::UserUpdated).with_fields(&["password"])
             }
             SignInChange::SecondFactor(secret, step) => {
                 let sealed = self.shared.keyring().seal(&secret, user.0, self.shared.random.array());
                 let sql = "UPDATE users SET factor_key_id = $2, factor_sealed = $3, factor_step = $4, \
                            factor_reset_at = NULL, updated_at = $5 WHERE key = $1";
                 execute(&tx, sql, &[&key, &sealed.key_id, &sealed.bytes, &step, &at]).await?;
-                deed(Action::UserUpdated).with_fields(&["two_factor"])
+                record(Action::UserUpdated).with_fields(&["two_factor"])
             }
             SignInChange::NoSecondFactor => {
                 let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, updated_at = $2 WHERE key = $1";
                 execute(&tx, sql, &[&key, &at]).await?;
-                deed(Action::UserUpdated).with_fields(&["two_factor"])
+                record(Action::UserUpdated).with_fields(&["two_factor"])
             }
             SignInChange::Told => {
                 execute(&tx, "UPDATE users SET factor_reset_at = NULL WHERE key = $1", &[&key]).await?;
@@ -284,11 +284,11 @@ impl SignIn for Store {
                 stays = None;
                 let sql = "UPDATE users SET invitation = NULL, invited_until = NULL WHERE key = $1";
                 execute(&tx, sql, &[&key]).await?;
-                deed(Action::UserSignedOut)
+                record(Action::UserSignedOut)
             }
         };
         end_sessions(&tx, &[key], stays).await?;
-        self.audit(&tx, &deed, now).await?;
+        self.audit(&tx, &record, now).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -314,7 +314,7 @@ impl SignIn for Store {
         take_step(&tx, key, step).await?;
         end_sessions(&tx, &[key], None).await?;
         let user = by_id(&tx, UserId(id)).await?;
-        self.audit(&tx, &Deed::of_user(&user, Action::UserJoined), now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&user, Action::UserJoined), now).await?;
         tx.commit().await?;
         Ok(user)
     }

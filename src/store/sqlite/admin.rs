@@ -17,7 +17,7 @@ use crate::domain::permission::Permissions;
 use crate::domain::secret::Keyring;
 use crate::domain::time::Timestamp;
 use crate::store::settings::of_account;
-use crate::store::shared::Deed;
+use crate::store::shared::AuditRecord;
 use crate::store::{Accounts, Catalog, NewApiKey, OpenError, Page, Paged, PendingReply, StoreError, WithKey};
 
 impl Accounts for Store {
@@ -40,7 +40,7 @@ impl Accounts for Store {
                 let key = AccountKey(tx.db.last_insert_rowid());
                 tx.cache.touch_account(key);
                 let account = account(tx.db, id)?;
-                tx.audit(&origin, &Deed::of(key, Action::AccountCreated, id))?;
+                tx.audit(&origin, &AuditRecord::of(key, Action::AccountCreated, id))?;
                 tx.store_pending_reply(pending_reply, &account)?;
                 Ok(account)
             })
@@ -79,7 +79,7 @@ impl Accounts for Store {
                     tx.now.as_millis(),
                 ])?;
                 tx.cache.touch_account(found.key);
-                tx.audit(&origin, &Deed::of(found.key, Action::AccountUpdated, id).with_fields(&fields))?;
+                tx.audit(&origin, &AuditRecord::of(found.key, Action::AccountUpdated, id).with_fields(&fields))?;
                 account(tx.db, id)
             })
             .await
@@ -108,7 +108,7 @@ impl Accounts for Store {
                 tx.db.prepare_cached(sql)?.execute(params![account.key.0, tx.now.as_millis()])?;
                 tx.cache.touch_account(account.key);
                 // What the account's own log says goes with it.
-                tx.audit(&origin, &Deed::of(None, Action::AccountDeleted, id))
+                tx.audit(&origin, &AuditRecord::of(None, Action::AccountDeleted, id))
             })
             .await
     }
@@ -174,7 +174,7 @@ impl Accounts for Store {
                     created_at: tx.now,
                 };
                 let made = WithKey { resource, key };
-                tx.audit(&origin, &Deed::of(account.map(|(_, key)| key), Action::ApiKeyCreated, id))?;
+                tx.audit(&origin, &AuditRecord::of(account.map(|(_, key)| key), Action::ApiKeyCreated, id))?;
                 tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
@@ -210,7 +210,7 @@ impl Accounts for Store {
                 }
                 tx.db.prepare_cached("DELETE FROM api_keys WHERE id = ?1")?.execute([id.0.as_bytes()])?;
                 tx.cache.touch_api_key(id);
-                tx.audit(&origin, &Deed::of(key, Action::ApiKeyRevoked, id))
+                tx.audit(&origin, &AuditRecord::of(key, Action::ApiKeyRevoked, id))
             })
             .await
     }
@@ -251,7 +251,7 @@ impl Catalog for Store {
                     return Err(StoreError::Exists);
                 }
                 tx.cache.touch_event_types();
-                tx.audit(&origin, &Deed::of(None, Action::EventTypeCreated, &new.name))?;
+                tx.audit(&origin, &AuditRecord::of(None, Action::EventTypeCreated, &new.name))?;
                 tx.store_pending_reply(pending_reply, &new)?;
                 Ok(new)
             })
@@ -276,7 +276,7 @@ impl Catalog for Store {
                     return Err(StoreError::NotFound);
                 }
                 tx.cache.touch_event_types();
-                tx.audit(&origin, &Deed::of(None, Action::EventTypeUpdated, &entry.name))?;
+                tx.audit(&origin, &AuditRecord::of(None, Action::EventTypeUpdated, &entry.name))?;
                 Ok(entry)
             })
             .await
@@ -290,7 +290,7 @@ impl Catalog for Store {
                     return Err(StoreError::NotFound);
                 }
                 tx.cache.touch_event_types();
-                tx.audit(&origin, &Deed::of(None, Action::EventTypeDeleted, name))
+                tx.audit(&origin, &AuditRecord::of(None, Action::EventTypeDeleted, name))
             })
             .await
     }

@@ -9,23 +9,23 @@ use super::tx::Tx;
 use crate::domain::audit::{AuditEntry, AuditFilter, Origin};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
-use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, entry_seen_by, words};
+use crate::store::shared::{AUDIT_TEXTS, AuditRecord, audit_condition, entry_seen_by, words};
 use crate::store::values::STRETCH;
 use crate::store::{AuditLog, Page, Paged, StoreError, Stretch};
 
 const COLUMNS: &str = "SELECT l.*, a.id AS account_id FROM audit_log l LEFT JOIN accounts a ON a.key = l.account";
 
 impl Tx<'_> {
-    /// Writes down who makes this change.
-    pub fn audit(&self, origin: &Origin, deed: &Deed) -> Result<(), StoreError> {
-        let [action, actor, actor_id, actor_name, kind, resource, fields, address, request] = deed.texts(origin);
+    /// Writes the entry of this change, with the actor.
+    pub fn audit(&self, origin: &Origin, record: &AuditRecord) -> Result<(), StoreError> {
+        let [action, actor, actor_id, actor_name, kind, resource, fields, address, request] = record.texts(origin);
         let sql = format!(
             "INSERT INTO audit_log (id, account, created_at, {AUDIT_TEXTS}) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
         );
         self.db.prepare_cached(&sql)?.execute(params![
             AuditId::from_random(self.shared.random.array()).0.as_bytes(),
-            deed.account.map(|account| account.0),
+            record.account.map(|account| account.0),
             self.now.as_millis(),
             action,
             actor,

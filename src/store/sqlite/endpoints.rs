@@ -18,7 +18,7 @@ use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
-use crate::store::shared::Deed;
+use crate::store::shared::AuditRecord;
 use crate::store::{Endpoints, PendingReply, StoreError, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
@@ -44,7 +44,7 @@ impl Endpoints for Store {
                     return Err(StoreError::LimitReached(limit));
                 }
                 let made = insert(tx, &account, settings)?;
-                tx.audit(&origin, &Deed::of(account.key, Action::WebhookCreated, made.resource.id))?;
+                tx.audit(&origin, &AuditRecord::of(account.key, Action::WebhookCreated, made.resource.id))?;
                 tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
@@ -87,7 +87,7 @@ impl Endpoints for Store {
                 let endpoint = find(tx.db, owner, id)?;
                 tx.audit(
                     &origin,
-                    &Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields()),
+                    &AuditRecord::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields()),
                 )?;
                 let (named, before) = (change.status, endpoint.health.status);
                 let status = named.unwrap_or(before);
@@ -134,7 +134,7 @@ impl Endpoints for Store {
         self.writer
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
-                tx.audit(&origin, &Deed::of(endpoint.account, Action::WebhookDeleted, id))?;
+                tx.audit(&origin, &AuditRecord::of(endpoint.account, Action::WebhookDeleted, id))?;
                 bury(tx, endpoint.key)
             })
             .await
@@ -157,7 +157,7 @@ impl Endpoints for Store {
                 tx.db.prepare_cached(sql)?.execute(params![endpoint.key.0, tx.now.as_millis()])?;
                 tx.cache.touch_endpoint(endpoint.key);
                 let rotated = WithSecret { resource: find(tx.db, owner, id)?, secret };
-                tx.audit(&origin, &Deed::of(endpoint.account, Action::SecretRegenerated, id))?;
+                tx.audit(&origin, &AuditRecord::of(endpoint.account, Action::SecretRegenerated, id))?;
                 tx.store_pending_reply(pending_reply, &rotated)?;
                 tx.announce(&about(&rotated.resource).rotated(&rotated.resource.secret_hint))?;
                 Ok(rotated)
@@ -194,7 +194,7 @@ impl Store {
                     ])?;
                     resealed += 1;
                 }
-                tx.audit(&origin, &Deed::of(None, Action::SecretsRekeyed, keyring.current_id()))?;
+                tx.audit(&origin, &AuditRecord::of(None, Action::SecretsRekeyed, keyring.current_id()))?;
                 Ok(resealed)
             })
             .await

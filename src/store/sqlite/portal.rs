@@ -12,7 +12,7 @@ use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
 use crate::domain::permission::Permissions;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Color, PortalLink};
-use crate::store::shared::{Deed, words};
+use crate::store::shared::{AuditRecord, words};
 use crate::store::{NewPortalLink, Page, Paged, PendingReply, PortalLinks, StoreError, WithToken};
 
 /// The columns of a link, and its account where that is there.
@@ -56,7 +56,7 @@ impl PortalLinks for Store {
                     opened_at: None,
                 };
                 let made = WithToken { resource, token: Some(token) };
-                tx.audit(&origin, &Deed::of(account.key, Action::PortalLinkCreated, id))?;
+                tx.audit(&origin, &AuditRecord::of(account.key, Action::PortalLinkCreated, id))?;
                 tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
@@ -104,7 +104,7 @@ impl PortalLinks for Store {
                     })
                     .optional()?;
                 match opened {
-                    Some((id, account)) => tx.audit(&origin, &Deed::of(account, Action::PortalLinkOpened, id)),
+                    Some((id, account)) => tx.audit(&origin, &AuditRecord::of(account, Action::PortalLinkOpened, id)),
                     None => Ok(()),
                 }
             })
@@ -121,7 +121,7 @@ impl PortalLinks for Store {
                 if tx.db.prepare_cached(sql)?.execute(parameters)? == 0 {
                     return Err(StoreError::NotFound);
                 }
-                tx.audit(&origin, &Deed::of(account, Action::PortalLinkRevoked, id))
+                tx.audit(&origin, &AuditRecord::of(account, Action::PortalLinkRevoked, id))
             })
             .await
     }

@@ -20,7 +20,7 @@ use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
-use crate::store::shared::{Deed, words};
+use crate::store::shared::{AuditRecord, words};
 use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
 use crate::store::{Missed, OpenReplay, PendingReply, ReplayWork, Replays, Step, StoreError};
@@ -86,7 +86,7 @@ impl Replays for Store {
                 tx.relist(id, EndpointKey(endpoint))?;
                 let is_due = tx.line_up(id, EndpointKey(endpoint))?;
                 let delivery = find_delivery(tx.db, owner, id)?;
-                tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::DeliveryRetried, id))?;
+                tx.audit(&origin, &AuditRecord::of(account(tx.db, owner)?.key, Action::DeliveryRetried, id))?;
                 tx.store_pending_reply(pending_reply, &delivery)?;
                 if is_due {
                     tx.after.due.push((EndpointKey(endpoint), tx.now));
@@ -148,7 +148,7 @@ impl Replays for Store {
                         finished_at,
                     ])?;
                 let replay = find_replay(tx.db, owner, id)?;
-                tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCreated, id))?;
+                tx.audit(&origin, &AuditRecord::of(account(tx.db, owner)?.key, Action::ReplayCreated, id))?;
                 tx.store_pending_reply(pending_reply, &replay)?;
                 Ok(replay)
             })
@@ -184,7 +184,7 @@ impl Replays for Store {
                 if pass_turn(tx.db, endpoint, tx.now)? {
                     tx.after.due.push((endpoint, tx.now));
                 }
-                tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
+                tx.audit(&origin, &AuditRecord::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
                 tx.cache.gone(endpoint, unsent);
                 // What is in memory comes back without an attempt: see `release`.
                 tx.cache.cancel(key);

@@ -14,7 +14,7 @@ use crate::domain::id::{AccountId, AccountKey, UserId};
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
-use crate::store::shared::{Deed, Shared};
+use crate::store::shared::{AuditRecord, Shared};
 use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
 use crate::store::{
     Credentials, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignIn, SignInChange, StoreError, Users,
@@ -65,8 +65,8 @@ impl Users for Store {
                     return Err(StoreError::Exists);
                 }
                 let made = WithToken { resource: by_id(tx.db, id)?, token };
-                let deed = Deed::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
-                tx.audit(&origin, &deed)?;
+                let record = AuditRecord::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
+                tx.audit(&origin, &record)?;
                 tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
@@ -93,7 +93,7 @@ impl Users for Store {
                     tx.now.as_millis(),
                 ])?;
                 let invited = WithToken { resource: by_id(tx.db, id)?, token: Some(token) };
-                tx.audit(&origin, &Deed::of_user(&invited.resource, Action::UserInvited))?;
+                tx.audit(&origin, &AuditRecord::of_user(&invited.resource, Action::UserInvited))?;
                 tx.store_pending_reply(pending_reply, &invited)?;
                 Ok(invited)
             })
@@ -127,7 +127,7 @@ impl Users for Store {
                 }
                 let sql = "UPDATE users SET role = ?2, updated_at = ?3 WHERE id = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), role.name(), tx.now.as_millis()])?;
-                tx.audit(&origin, &Deed::of_user(&user, Action::UserUpdated).with_fields(&["role"]))?;
+                tx.audit(&origin, &AuditRecord::of_user(&user, Action::UserUpdated).with_fields(&["role"]))?;
                 by_id(tx.db, id)
             })
             .await
@@ -141,7 +141,7 @@ impl Users for Store {
                 check_not_last(tx.db, &user)?;
                 end_sessions(tx.db, id, None)?;
                 tx.db.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute([id.0.as_bytes()])?;
-                tx.audit(&origin, &Deed::of_user(&user, Action::UserDeleted))
+                tx.audit(&origin, &AuditRecord::of_user(&user, Action::UserDeleted))
             })
             .await
     }
@@ -158,7 +158,7 @@ impl Users for Store {
                 }
                 end_sessions(tx.db, id, None)?;
                 let user = by_id(tx.db, id)?;
-                tx.audit(&origin, &Deed::of_user(&user, Action::UserFactorReset))?;
+                tx.audit(&origin, &AuditRecord::of_user(&user, Action::UserFactorReset))?;
                 Ok(user)
             })
             .await
@@ -197,7 +197,7 @@ impl SignIn for Store {
                     return Err(StoreError::NotFound);
                 }
                 add_session(tx, user, &token, lives, false)?;
-                tx.audit(&origin, &Deed::of_user(&by_id(tx.db, user)?, Action::UserSignedIn))?;
+                tx.audit(&origin, &AuditRecord::of_user(&by_id(tx.db, user)?, Action::UserSignedIn))?;
                 Ok(token)
             })
             .await
@@ -258,27 +258,27 @@ impl SignIn for Store {
                 let found = by_id(tx.db, user)?;
                 let mut stays = Some(session);
                 let (id, now) = (user.0.as_bytes(), tx.now.as_millis());
-                let deed = match change {
+                let record = match change {
                     SignInChange::Password(password) => {
                         check_recipe(tx.db, &found.email, user, &password)?;
                         let PasswordHash(hash) = password;
                         let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at \
                                    = ?3 WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, hash, now])?;
-                        Deed::of_user(&found, Action::UserUpdated).with_fields(&["password"])
+                        AuditRecord::of_user(&found, Action::UserUpdated).with_fields(&["password"])
                     }
                     SignInChange::SecondFactor(secret, step) => {
                         let sealed = tx.shared.keyring().seal(&secret, user.0, tx.shared.random.array());
                         let sql = "UPDATE users SET factor_key_id = ?2, factor_sealed = ?3, factor_step = ?4, \
                                    factor_reset_at = NULL, updated_at = ?5 WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, sealed.key_id, sealed.bytes, step, now])?;
-                        Deed::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
+                        AuditRecord::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
                     }
                     SignInChange::NoSecondFactor => {
                         let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, updated_at = ?2 \
                                    WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, now])?;
-                        Deed::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
+                        AuditRecord::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
                     }
                     SignInChange::Told => {
                         let sql = "UPDATE users SET factor_reset_at = NULL WHERE id = ?1";
@@ -289,11 +289,11 @@ impl SignIn for Store {
                         stays = None;
                         let sql = "UPDATE users SET invitation = NULL, invited_until = NULL WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute([id])?;
-                        Deed::of_user(&found, Action::UserSignedOut)
+                        AuditRecord::of_user(&found, Action::UserSignedOut)
                     }
                 };
                 end_sessions(tx.db, user, stays)?;
-                tx.audit(&origin, &deed)
+                tx.audit(&origin, &record)
             })
             .await
     }
@@ -315,7 +315,7 @@ impl SignIn for Store {
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), password.0, tx.now.as_millis()])?;
                 end_sessions(tx.db, id, None)?;
                 let user = by_id(tx.db, id)?;
-                tx.audit(&origin, &Deed::of_user(&user, Action::UserJoined))?;
+                tx.audit(&origin, &AuditRecord::of_user(&user, Action::UserJoined))?;
                 Ok(user)
             })
             .await
