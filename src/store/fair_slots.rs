@@ -178,8 +178,8 @@ impl<K: Copy + Eq + Hash> State<K> {
     fn forget(&mut self, owner: K, ticket: u64) {
         let Some(index) = self.lines.iter().position(|line| line.owner == owner) else { return };
         let requests = &mut self.lines[index].requests;
-        let Some(place) = requests.iter().position(|request| request.ticket == ticket) else { return };
-        requests.remove(place);
+        let Some(position) = requests.iter().position(|request| request.ticket == ticket) else { return };
+        requests.remove(position);
         if requests.is_empty() {
             self.lines.remove(index);
         }

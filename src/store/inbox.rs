@@ -348,23 +348,23 @@ mod tests {
         let (inbox, _engine) = Inbox::new();
         let body = inbox.body(MAX_BYTES_IN_MEMORY / 4);
         let endpoints: Vec<Arc<MemoryUse>> = (0..150).map(|_| Arc::default()).collect();
-        let places: Vec<_> = endpoints.iter().filter_map(|endpoint| inbox.reserve_new(endpoint, &body)).collect();
-        assert_eq!(places.len(), 150);
+        let permits: Vec<_> = endpoints.iter().filter_map(|endpoint| inbox.reserve_new(endpoint, &body)).collect();
+        assert_eq!(permits.len(), 150);
         drop(body);
         assert_eq!(inbox.room.bytes.load(Ordering::Relaxed), MAX_BYTES_IN_MEMORY / 4);
-        drop(places);
+        drop(permits);
         assert_eq!(inbox.room.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn slow_and_new_endpoints_leave_room_for_those_that_answer() {
         let (inbox, _engine) = Inbox::new();
-        let mut places = Vec::new();
+        let mut permits = Vec::new();
         for pace in [Pace::Slow, Pace::Unknown] {
             for _ in 0..2_000 {
                 let endpoint = Arc::<MemoryUse>::default();
                 endpoint.note_pace(pace);
-                places.extend(std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(250_000))));
+                permits.extend(std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(250_000))));
             }
         }
         let another = Arc::<MemoryUse>::default();
@@ -393,13 +393,13 @@ mod tests {
     fn many_greedy_endpoints_leave_room_for_another() {
         let (inbox, _engine) = Inbox::new();
         for (greedy, bytes) in [(500, 10), (20, 200_000)] {
-            let mut places = Vec::new();
+            let mut permits = Vec::new();
             for _ in 0..greedy {
                 let endpoint = Arc::default();
-                places.extend(std::iter::from_fn(|| inbox.reserve(&endpoint, bytes)));
+                permits.extend(std::iter::from_fn(|| inbox.reserve(&endpoint, bytes)));
             }
             let other = Arc::default();
-            assert!(inbox.reserve(&other, bytes).is_some(), "{} places of {bytes} bytes", places.len());
+            assert!(inbox.reserve(&other, bytes).is_some(), "{} permits of {bytes} bytes", permits.len());
         }
     }
 

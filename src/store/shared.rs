@@ -48,10 +48,10 @@ pub(super) struct Shared {
     id_times: RwLock<Arc<IdTimes>>,
 }
 
-/// Of endpoints that receive in the order of acceptance: the place that was first when this process last looked.
+/// The position of each FIFO endpoint's head when this process last looked.
 #[derive(Default)]
 pub(super) struct FifoHeads {
-    pub places: HashMap<i64, i64>,
+    pub positions: HashMap<i64, i64>,
     pub forgotten_at: Option<Instant>,
 }
 
@@ -230,11 +230,11 @@ pub(super) const AUDIT_TEXTS: &str =
     "action, actor, actor_id, actor_name, resource, resource_id, fields, address, request";
 
 /// Which entries of the audit log, as `l`, somebody may see and looks for: the condition, and the texts that it
-/// compares with. `place` writes the place of one of them, from 1.
+/// compares with. `placeholder` writes the placeholder of one of them, from 1.
 pub(super) fn audit_condition(
     filter: &AuditFilter,
     account: Option<AccountKey>,
-    place: impl Fn(usize) -> String,
+    placeholder: impl Fn(usize) -> String,
 ) -> (String, Vec<String>) {
     let mut parts = vec!["1 = 1".to_owned()];
     let mut texts = Vec::new();
@@ -242,9 +242,10 @@ pub(super) fn audit_condition(
         if values.is_empty() {
             return None;
         }
-        let places: Vec<String> = values.iter().enumerate().map(|(n, _)| place(texts.len() + n + 1)).collect();
+        let placeholders: Vec<String> =
+            values.iter().enumerate().map(|(n, _)| placeholder(texts.len() + n + 1)).collect();
         texts.extend(values);
-        Some(format!("l.{column} IN ({})", places.join(", ")))
+        Some(format!("l.{column} IN ({})", placeholders.join(", ")))
     };
     parts.extend(one_of("action", filter.actions.iter().map(|action| action.name().to_owned()).collect()));
     parts.extend(one_of("actor_id", filter.actors.clone()));

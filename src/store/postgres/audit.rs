@@ -31,7 +31,7 @@ impl AuditLog for Store {
             let Some(account) = seen(&db, owner, &filter).await? else {
                 return Ok(Paged::exact(Vec::new(), 0));
             };
-            let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
+            let (condition, texts) = audit_condition(&filter, account, |number| format!("${number}"));
             let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
             let is_filtered = filter != AuditFilter::default();
             let most = if is_filtered { format!("LIMIT {}", page.max_found()) } else { String::new() };
@@ -61,7 +61,7 @@ impl AuditLog for Store {
             let Some(account) = seen(&db, owner, &filter).await? else {
                 return Ok(Stretch { items: Vec::new(), next: None });
             };
-            let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
+            let (condition, texts) = audit_condition(&filter, account, |number| format!("${number}"));
             let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
             let before = before.unwrap_or(i64::MAX);
             let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");

@@ -62,7 +62,7 @@ const KEPT_CHANGES: i64 = 100;
 /// the processor meanwhile.
 const PIECE: i64 = 2_000;
 
-/// Endpoints whose secrets are opened before other tasks have their turn: some milliseconds.
+/// Endpoints whose secrets are opened before other tasks can run: some milliseconds.
 const OPENED_AT_ONCE: usize = 64;
 
 /// Something that the memory of other nodes must learn.
@@ -503,8 +503,8 @@ async fn load_endpoints(
         let sealed = SealedSecret { key_id: get(&row, "key_id")?, bytes: get(&row, "sealed")? };
         secrets.entry(get(&row, "endpoint")?).or_default().push((sealed, time(&row, "expires_at")?));
     }
-    for (place, row) in endpoint_rows.into_iter().enumerate() {
-        if place % OPENED_AT_ONCE == OPENED_AT_ONCE - 1 {
+    for (index, row) in endpoint_rows.into_iter().enumerate() {
+        if index % OPENED_AT_ONCE == OPENED_AT_ONCE - 1 {
             tokio::task::yield_now().await;
         }
         let key: i64 = get(&row, "key")?;

@@ -39,7 +39,7 @@ const REPLAYED: &str = concat!(
 
 const FRESH: &str = "(replay IS NULL OR attempt > 0)";
 
-/// A row of the queue that was chosen, and its place in memory.
+/// A row of the queue that was chosen, and its permit.
 struct Chosen {
     account: i64,
     delivery: i64,
@@ -81,9 +81,9 @@ impl Dispatch for Store {
         if !chosen.is_empty() {
             let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();
             let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
-            let sql = "UPDATE queue SET lease = $3, due_at = NULL WHERE ctid = ANY (ARRAY(SELECT q.place \
+            let sql = "UPDATE queue SET lease = $3, due_at = NULL WHERE ctid = ANY (ARRAY(SELECT q.row_ref \
                        FROM unnest($1::bigint[], $2::bigint[]) AS c(account, delivery) CROSS JOIN LATERAL \
-                       (SELECT ctid AS place FROM queue WHERE account = c.account AND delivery = c.delivery \
+                       (SELECT ctid AS row_ref FROM queue WHERE account = c.account AND delivery = c.delivery \
                        LIMIT 1) AS q))";
             execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
             jobs = self.load(&tx, endpoint, lease, chosen).await?;
@@ -234,11 +234,11 @@ impl Store {
 }
 
 /// Gives leased rows of the queue back. Found as those of `settle::SETTLE` are.
-const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.place, r.lease \
+const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.row_ref, r.lease \
                        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS r(account, delivery, lease) \
-                       CROSS JOIN LATERAL (SELECT ctid AS place, lease FROM queue WHERE account = r.account \
+                       CROSS JOIN LATERAL (SELECT ctid AS row_ref, lease FROM queue WHERE account = r.account \
                        AND delivery = r.delivery LIMIT 1) AS q WHERE q.lease = r.lease) \
-                       UPDATE queue q SET lease = NULL, due_at = $4 FROM r WHERE q.ctid = r.place \
+                       UPDATE queue q SET lease = NULL, due_at = $4 FROM r WHERE q.ctid = r.row_ref \
                        AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay";
 
 /// Chooses deliveries of one kind that became due within the span and that nobody else is choosing, as far as there is

@@ -117,10 +117,10 @@ impl Endpoints for Store {
         let changed = find(&tx, owner, id).await?;
         self.audit(&tx, &record, now).await?;
         let notice = about(&changed).status(endpoint.health.status, status);
-        let told = self.announce(&tx, notice.as_slice(), now).await?;
+        let after = self.announce(&tx, notice.as_slice(), now).await?;
         write_change(&tx, Change::Endpoint(key), now).await?;
         self.commit(tx).await?;
-        self.after(&mut client, told, now).await;
+        self.run_after_commit(&mut client, after, now).await;
         Ok(changed)
     }
 
@@ -154,10 +154,10 @@ impl Endpoints for Store {
         self.audit(&tx, &AuditRecord::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
         write_pending_reply(&tx, pending_reply, &rotated, now).await?;
         let notice = about(&rotated.resource).rotated(&rotated.resource.secret_hint);
-        let told = self.announce(&tx, &[notice], now).await?;
+        let after = self.announce(&tx, &[notice], now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await?;
-        self.after(&mut client, told, now).await;
+        self.run_after_commit(&mut client, after, now).await;
         Ok(rotated)
     }
 }

@@ -366,9 +366,9 @@ impl Writer {
         let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
         // Every event has been given as many ids as it has subscribers.
         for (endpoint, delivery) in fan_out.subscribers(&new).iter().copied().zip(ids) {
-            // One that waits for its turn waits in the store.
-            let in_line = fan_out.fifo.contains(&endpoint);
-            let inbox = body.as_ref().filter(|_| may_lease && !in_line);
+            // A delivery of a FIFO endpoint waits in the store.
+            let is_fifo = fan_out.fifo.contains(&endpoint);
+            let inbox = body.as_ref().filter(|_| may_lease && !is_fifo);
             let most = self.parts.shared.max_in_flight_per_endpoint;
             let known = self.parts.view.target(endpoint).is_some_and(|target| target.active)
                 && self.parts.node.share().of(most, endpoint) > 0;
@@ -382,12 +382,12 @@ impl Writer {
                 event: id,
                 size,
                 leased: permit.is_some(),
-                in_line,
+                is_fifo,
             });
             deliveries.push(delivery);
             let Some(permit) = permit else {
-                // Whose turn it is shows when it is written.
-                if !in_line {
+                // Whether it is the head shows when it is written.
+                if !is_fifo {
                     plan.due.insert(endpoint);
                 }
                 continue;
@@ -479,7 +479,7 @@ struct FanOut {
     active: HashMap<(AccountId, String), Vec<EndpointKey>>,
     paused: HashMap<(AccountId, String), Vec<EndpointKey>>,
     taken: HashSet<ReplyScope>,
-    /// Endpoints whose deliveries wait for their turn.
+    /// FIFO endpoints.
     fifo: HashSet<EndpointKey>,
     /// For whom it was read.
     asked: HashSet<(AccountId, String)>,

@@ -72,7 +72,7 @@ impl Intake for Store {
             event,
             size,
             leased: true,
-            in_line: false,
+            is_fifo: false,
         };
         write.deliveries.push(row);
         let permit = MemoryPermit::unbounded().named(self.node.in_memory(), DeliveryId(delivery));

@@ -167,12 +167,12 @@ async fn migrate(db: &mut Object, migration: &Migration, minimum: i64) -> Result
     }
     let steps = migration.steps();
     let last = steps.len().saturating_sub(1);
-    for (place, step) in steps.iter().enumerate() {
+    for (index, step) in steps.iter().enumerate() {
         let began = Instant::now();
         let mut pause = FIRST_PAUSE;
         for attempt in 1u32.. {
             let wait = if attempt % LONG_TRY == 0 { LONG_LOCK_TIMEOUT } else { LOCK_TIMEOUT };
-            let version = (place == last).then(|| migration.version());
+            let version = (index == last).then(|| migration.version());
             let ran = match step {
                 Step::Transaction(sql) => transaction(db, sql, version, wait).await,
                 Step::Index { name, sql } => index(db, name, sql, version).await,

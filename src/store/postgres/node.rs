@@ -253,7 +253,7 @@ impl Node {
     async fn free_astray(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let Some(lease) = self.lease() else { return Ok(()) };
         let mut db = pool.get().await?;
-        for endpoint in super::fifo::pass_stalled(&mut db, &shared.fifo_heads, shared.clock.now()).await? {
+        for endpoint in super::fifo::make_stalled_heads_due(&mut db, &shared.fifo_heads, shared.clock.now()).await? {
             if let Some(inbox) = &shared.inbox {
                 inbox.send(Nudge::Due(endpoint, shared.clock.now()));
             }

@@ -34,11 +34,11 @@ pub(super) struct Paused<'a> {
     pub outcome: Option<&'a Outcome>,
 }
 
-/// Whose engine is to be nudged after the commit, and the lines in which the turn is to be passed on.
+/// What follows the commit: endpoints whose engine is nudged, and FIFO endpoints whose head is made due.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct AfterCommit {
     pub due: Vec<EndpointKey>,
-    pub lines: BTreeSet<i64>,
+    pub fifo_endpoints: BTreeSet<i64>,
 }
 
 impl Store {
@@ -48,8 +48,8 @@ impl Store {
         tx: &Transaction<'_>,
         notices: &[OperationalEvent],
         now: Timestamp,
-    ) -> Result<Told, StoreError> {
-        let mut told = Told::default();
+    ) -> Result<AfterCommit, StoreError> {
+        let mut after = AfterCommit::default();
         let subscribers = subscribers(tx, notices).await?;
         let heard = |notice: &OperationalEvent| -> Vec<&Subscriber> {
             let known = subscribers.get(&(notice.account, notice.kind.name())).into_iter().flatten();
@@ -58,7 +58,7 @@ impl Store {
         let planned: Vec<_> =
             notices.iter().map(|notice| (notice, heard(notice))).filter(|(_, heard)| !heard.is_empty()).collect();
         if planned.is_empty() {
-            return Ok(told);
+            return Ok(after);
         }
         let count = planned.iter().map(|(_, heard)| 1 + heard.len()).sum();
         let first = self.shared.id_times().first_at(now);
@@ -70,15 +70,15 @@ impl Store {
             let body = message(event_type, now, data);
             let size = i32::try_from(body.len()).unwrap_or(i32::MAX);
             let mut deliveries = Vec::new();
-            for Subscriber { endpoint, active, in_line } in heard {
+            for Subscriber { endpoint, active, is_fifo } in heard {
                 if !active {
                     write.missed.push((account, *endpoint, event_type.to_owned(), event));
                     continue;
                 }
-                let (endpoint, in_line) = (*endpoint, *in_line);
+                let (endpoint, is_fifo) = (*endpoint, *is_fifo);
                 let Some(id) = ids.next() else { break };
-                write.deliveries.push(DeliveryRow { account, id, endpoint, event, size, leased: false, in_line });
-                told.due.extend((!in_line).then_some(endpoint));
+                write.deliveries.push(DeliveryRow { account, id, endpoint, event, size, leased: false, is_fifo });
+                after.due.extend((!is_fifo).then_some(endpoint));
                 deliveries.push(id);
             }
             write.events.push(EventRow {
@@ -92,18 +92,19 @@ impl Store {
             });
         }
         write.run(tx).await?;
-        told.lines = write.lines();
-        Ok(told)
+        after.fifo_endpoints = write.fifo_endpoints();
+        Ok(after)
     }
 
-    /// Nudges those who were told of something, now that it is committed.
-    pub(super) async fn after(&self, db: &mut Object, told: Told, now: Timestamp) {
-        let passed =
-            fifo::pass_afterwards(db, &self.shared.fifo_heads, &told.lines, now).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "a turn could not be passed on, and is passed on later");
+    /// Does what follows a commit: makes heads due, and nudges the engine.
+    pub(super) async fn run_after_commit(&self, db: &mut Object, after: AfterCommit, now: Timestamp) {
+        let heads = &self.shared.fifo_heads;
+        let due =
+            fifo::make_heads_due_afterwards(db, heads, &after.fifo_endpoints, now).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the next delivery of a FIFO endpoint was not made due, and is made due later");
                 Vec::new()
             });
-        for endpoint in told.due.into_iter().chain(passed) {
+        for endpoint in after.due.into_iter().chain(due) {
             self.nudge(endpoint, now);
         }
     }
@@ -174,7 +175,7 @@ pub(super) async fn operational_events_of(
 struct Subscriber {
     endpoint: EndpointKey,
     active: bool,
-    in_line: bool,
+    is_fifo: bool,
 }
 
 /// Who subscribes to what these tell, by account and type.
@@ -192,7 +193,7 @@ async fn subscribers(
             subscribers.entry((AccountKey(account), kind)).or_default().push(Subscriber {
                 endpoint: EndpointKey(get(&row, "key")?),
                 active: parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active,
-                in_line: parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo,
+                is_fifo: parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo,
             });
         }
     }

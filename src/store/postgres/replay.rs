@@ -11,7 +11,7 @@ use super::change_feed::{Change, write_change};
 use super::endpoints::find;
 use super::ids::Ids;
 use super::log::find_delivery;
-use super::operational_events::Told;
+use super::operational_events::AfterCommit;
 use super::sql::{execute, get, number, one, parsed, row, rows, snapshot, time, when};
 use super::stored_replies::write_pending_reply;
 use super::{Store, fifo};
@@ -97,8 +97,8 @@ impl Replays for Store {
             // It goes before those that wait.
             let sql =
                 "UPDATE queue SET turn = endpoint, place = $3, due_at = NULL WHERE account = $1 AND delivery = $2";
-            execute(&tx, sql, &[&account, &id.0, &fifo::FRONT]).await?;
-            due = fifo::pass(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
+            execute(&tx, sql, &[&account, &id.0, &fifo::FIRST_POSITION]).await?;
+            due = fifo::make_heads_due(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
         }
         let delivery = find_delivery(&tx, owner, id, &self.shared.id_times()).await?;
         self.audit(&tx, &AuditRecord::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
@@ -184,13 +184,13 @@ impl Replays for Store {
         // One that is finished stays as it is.
         let Some(cancelled) = cancelled else { return Ok(()) };
         let key = get(&cancelled, "key")?;
-        let lines = take_back_one(&tx, key).await?;
+        let fifo_endpoints = take_back_one(&tx, key).await?;
         let account = AccountKey(get(&cancelled, "account")?);
         self.audit(&tx, &AuditRecord::of(account, Action::ReplayCancelled, id), now).await?;
         // What is in memory comes back without an attempt: see `release`.
         write_change(&tx, Change::Cancelled(key), now).await?;
         self.commit(tx).await?;
-        self.after(&mut client, Told { lines, ..Told::default() }, now).await;
+        self.run_after_commit(&mut client, AfterCommit { fifo_endpoints, ..AfterCommit::default() }, now).await;
         Ok(())
     }
 
@@ -262,11 +262,11 @@ impl Store {
         // Cancelled, or another step was faster.
         let Some(found) = row(&tx, sql, &[&job.key, &job.position]).await? else { return Ok(Step::Waiting) };
         let before: i64 = get(&found, "made")?;
-        // Two replays of one endpoint take turns: each sees what the other has made.
+        // Of two replays of one endpoint the second waits here, and sees what the first has made.
         let sql = "SELECT status, ordering FROM endpoints WHERE key = $1 AND deleted_at IS NULL FOR UPDATE";
         let Some(endpoint) = row(&tx, sql, &[&job.endpoint.0]).await? else { return Ok(Step::Finished) };
         let active = parsed(&endpoint, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
-        let in_line = parsed(&endpoint, "ordering", Ordering::from_column)? == Ordering::Fifo;
+        let is_fifo = parsed(&endpoint, "ordering", Ordering::from_column)? == Ordering::Fifo;
         if !active && !scan.found.is_empty() {
             return Ok(Step::Waiting);
         }
@@ -290,10 +290,10 @@ impl Store {
                        CASE WHEN $8 THEN $4 END, CASE WHEN $8 THEN nextval('turns') END FROM m CROSS JOIN LATERAL \
                        (SELECT body FROM payloads WHERE account = $3 AND event = m.event LIMIT 1) AS p";
             let parameters: super::sql::Params<'_> =
-                &[&ids, &events, &job.account, &job.endpoint.0, &job.key, &made, &now.as_millis(), &in_line];
+                &[&ids, &events, &job.account, &job.endpoint.0, &job.key, &made, &now.as_millis(), &is_fifo];
             execute(&tx, sql, parameters).await?;
-            if in_line {
-                fifo::pass(&tx, &self.shared.fifo_heads, &[job.endpoint.0].into(), now).await?;
+            if is_fifo {
+                fifo::make_heads_due(&tx, &self.shared.fifo_heads, &[job.endpoint.0].into(), now).await?;
             }
         }
         let finished = scan.up_to.is_none() && unsent(&tx, job.key).await? == 0;

@@ -31,7 +31,7 @@ impl Search for Store {
             let parameters: Vec<&(dyn ToSql + Sync)> =
                 condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
             // One look at each row for the total and for the page. The aggregate keeps the order of its input, because
-            // nothing stands between them. An offset that no page has would be too large for a place in an array.
+            // nothing stands between them. An offset that no page has would be too large for an index of an array.
             let skipped = page.offset().min(MAX_PAGED_ROWS);
             let sql = format!(
                 "SELECT count(*) AS found, (array_agg(id))[{}:{}] AS page FROM \
@@ -159,9 +159,9 @@ impl Condition {
         // The columns are ASCII in lowercase, and so is what can be found in them.
         let escaped = searched.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         self.values.push(Box::new(text(format!("%{escaped}%"))));
-        let place = self.values.len();
+        let number = self.values.len();
         let like = ["id::text", "response_status::text", "type", "validation_id::text"]
-            .map(|column| format!("{column} LIKE ${place}"))
+            .map(|column| format!("{column} LIKE ${number}"))
             .join(" OR ");
         self.and(&format!("({} OR {like})", one_of("endpoint", endpoints)));
     }

@@ -3,7 +3,7 @@
 use deadpool_postgres::GenericClient;
 use foldhash::HashSet;
 
-use super::sql::{execute, get, rows};
+use super::sql::{corrupt, execute, get, rows};
 use crate::domain::time::Timestamp;
 use crate::store::{PendingReply, ReplyScope, StoreError, StoredReply};
 
@@ -56,12 +56,13 @@ pub(super) async fn scopes_with_reply(
     let owners: Vec<_> = scopes.iter().map(owner).collect();
     let paths: Vec<_> = scopes.iter().map(|scope| scope.path.as_str()).collect();
     let keys: Vec<_> = scopes.iter().map(|scope| scope.key.as_str()).collect();
-    let sql = "SELECT s.place FROM unnest($1::bytea[], $2::text[], $3::text[]) \
-               WITH ORDINALITY AS s(owner, path, key, place) JOIN kept_answers k ON k.owner = s.owner \
+    let sql = "SELECT s.ordinal FROM unnest($1::bytea[], $2::text[], $3::text[]) \
+               WITH ORDINALITY AS s(owner, path, key, ordinal) JOIN kept_answers k ON k.owner = s.owner \
                AND k.path = s.path AND k.key = s.key";
     for row in rows(db, sql, &[&owners, &paths, &keys]).await? {
-        let place = usize::try_from(get::<i64>(&row, "place")? - 1).unwrap_or(usize::MAX);
-        taken.extend(scopes.get(place).cloned());
+        let ordinal: i64 = get(&row, "ordinal")?;
+        let scope = usize::try_from(ordinal - 1).ok().and_then(|index| scopes.get(index));
+        taken.insert(scope.ok_or_else(|| corrupt("ordinal"))?.clone());
     }
     Ok(taken)
 }

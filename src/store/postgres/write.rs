@@ -8,7 +8,7 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::fifo;
-use super::fifo::Heads;
+use super::fifo::KnownHeads;
 use super::sql::column;
 use super::stored_replies::owner;
 use crate::domain::event::TEST_TYPE;
@@ -27,7 +27,7 @@ pub(super) struct EventRow {
     pub body: Bytes,
 }
 
-/// A delivery; `in_line` where it waits for its turn.
+/// A delivery; `is_fifo` where its endpoint is a FIFO endpoint.
 pub(super) struct DeliveryRow {
     pub account: AccountKey,
     pub id: i64,
@@ -35,7 +35,7 @@ pub(super) struct DeliveryRow {
     pub event: i64,
     pub size: i32,
     pub leased: bool,
-    pub in_line: bool,
+    pub is_fifo: bool,
 }
 
 /// The rows of one commit.
@@ -51,7 +51,7 @@ pub(super) struct Write {
     pub planned_at: Option<i64>,
 }
 
-/// What came of it: the last change when it was written, and the endpoints whose turn has come.
+/// What came of it: the last change when it was written, and the endpoints whose head became due.
 pub(super) struct Written {
     pub generation: i64,
     pub due: Vec<EndpointKey>,
@@ -65,7 +65,7 @@ const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $31::bi
                      deliveries, body) WHERE (SELECT fits FROM g)), \
                      d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], \
                      $11::bigint[], $12::integer[], $13::boolean[], $28::boolean[]) \
-                     AS t(account, id, endpoint, event, size, leased, in_line) WHERE (SELECT fits FROM g)), \
+                     AS t(account, id, endpoint, event, size, leased, is_fifo) WHERE (SELECT fits FROM g)), \
                      new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
                      SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[] FROM e), \
                      new_payloads AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM e), \
@@ -73,8 +73,8 @@ const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $31::bi
                      SELECT d.account, d.id, d.endpoint, d.event, e.type, e.validation_id FROM d JOIN e \
                      ON e.id = d.event), queued AS (INSERT INTO queue (account, delivery, endpoint, event, size, \
                      due_at, lease, turn, place) SELECT account, id, endpoint, event, size, CASE WHEN leased \
-                     OR in_line THEN NULL ELSE $14::bigint END, CASE WHEN leased THEN $15::bigint END, CASE WHEN \
-                     in_line THEN endpoint END, CASE WHEN in_line THEN nextval('turns') END FROM d), \
+                     OR is_fifo THEN NULL ELSE $14::bigint END, CASE WHEN leased THEN $15::bigint END, CASE WHEN \
+                     is_fifo THEN endpoint END, CASE WHEN is_fifo THEN nextval('turns') END FROM d), \
                      counted AS (INSERT INTO counter_deltas (account, endpoint, total) \
                      SELECT t.account, t.endpoint, t.total FROM unnest($16::bigint[], $29::bigint[], $30::bigint[]) AS \
                      t(account, endpoint, total) WHERE (SELECT fits FROM g)), \
@@ -87,7 +87,7 @@ const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $31::bi
 
 impl Write {
     /// Writes everything. Where the day has no partition yet, makes it first.
-    pub async fn run_in_its_day(&self, pool: &Pool, heads: &Heads) -> Result<Written, StoreError> {
+    pub async fn run_in_its_day(&self, pool: &Pool, heads: &KnownHeads) -> Result<Written, StoreError> {
         let mut written = self.run_alone(pool, heads).await?;
         if written.as_ref().is_err_and(super::partitions::is_missing) {
             let id = self.events.first().map(|row| row.id).or(self.deliveries.first().map(|row| row.id));
@@ -101,15 +101,15 @@ impl Write {
     async fn run_alone(
         &self,
         pool: &Pool,
-        heads: &Heads,
+        heads: &KnownHeads,
     ) -> Result<Result<Written, tokio_postgres::Error>, StoreError> {
         let mut db = pool.get().await?;
-        let lines = self.lines();
-        if lines.is_empty() {
+        let fifo_endpoints = self.fifo_endpoints();
+        if fifo_endpoints.is_empty() {
             return Ok(self.run(&db).await.map(|generation| Written { generation, due: Vec::new() }));
         }
         let tx = db.transaction().await?;
-        fifo::lock(&tx, &lines).await?;
+        fifo::lock(&tx, &fifo_endpoints).await?;
         let generation = match self.run(&tx).await {
             Ok(generation) => generation,
             Err(error) => return Ok(Err(error)),
@@ -117,7 +117,7 @@ impl Write {
         if self.is_late(generation) {
             return Ok(Ok(Written { generation, due: Vec::new() }));
         }
-        let due = fifo::pass(&tx, heads, &lines, self.now).await?;
+        let due = fifo::make_heads_due(&tx, heads, &fifo_endpoints, self.now).await?;
         tx.commit().await?;
         Ok(Ok(Written { generation, due }))
     }
@@ -127,9 +127,9 @@ impl Write {
         self.planned_at.is_some_and(|planned_at| planned_at != generation)
     }
 
-    /// The lines that it adds to.
-    pub fn lines(&self) -> BTreeSet<i64> {
-        self.deliveries.iter().filter(|row| row.in_line).map(|row| row.endpoint.0).collect()
+    /// The FIFO endpoints that it adds deliveries for.
+    pub fn fifo_endpoints(&self) -> BTreeSet<i64> {
+        self.deliveries.iter().filter(|row| row.is_fifo).map(|row| row.endpoint.0).collect()
     }
 
     /// Deliveries by account and endpoint, and the events of accounts, for which endpoint 0 stands.
@@ -178,7 +178,7 @@ impl Write {
                     &column(replies, |(_, reply)| i32::from(reply.status)),
                     &column(replies, |(_, reply)| reply.request_id.as_str()),
                     &column(replies, |(_, reply)| reply.body.as_slice()),
-                    &column(deliveries, |row| row.in_line),
+                    &column(deliveries, |row| row.is_fifo),
                     &column(counted.keys(), |key| key.1),
                     &column(counted.values(), |total| *total),
                     &self.planned_at,

@@ -53,7 +53,7 @@ impl AuditLog for Store {
             let Some(account) = seen(&snapshot, owner, &filter)? else {
                 return Ok(Paged::exact(Vec::new(), 0));
             };
-            let (condition, texts) = audit_condition(&filter, account, |place| format!("?{place}"));
+            let (condition, texts) = audit_condition(&filter, account, |number| format!("?{number}"));
             let is_filtered = filter != AuditFilter::default();
             let most = if is_filtered { format!("LIMIT {}", page.max_found()) } else { String::new() };
             let sql = format!("SELECT COUNT(*) FROM (SELECT 1 FROM audit_log l WHERE {condition} {most})");
@@ -79,7 +79,7 @@ impl AuditLog for Store {
             let Some(account) = seen(&snapshot, owner, &filter)? else {
                 return Ok(Stretch { items: Vec::new(), next: None });
             };
-            let (condition, texts) = audit_condition(&filter, account, |place| format!("?{place}"));
+            let (condition, texts) = audit_condition(&filter, account, |number| format!("?{number}"));
             let before = before.unwrap_or(i64::MAX);
             let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
             let mut statement = snapshot.prepare(&sql)?;

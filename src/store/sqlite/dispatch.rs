@@ -202,7 +202,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
             continue;
         };
         let health = *healths.get(&settlement.endpoint).unwrap_or(&row.health);
-        let in_line = row.in_line;
+        let has_fifo_order = row.has_fifo_order;
         let Settlement { kind, failures, outcome, jitter, .. } = settlement;
         let mut next = transition(*kind, *failures, health, outcome, &tx.shared.policy, tx.now, *jitter);
         // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.
@@ -246,8 +246,8 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         if !next.status.is_open() && tx.now.since(tx.ids.times().of(settlement.delivery.0)) >= LATE {
             drop_spent_body(tx.db, settlement.delivery)?;
         }
-        if in_line && !next.status.is_open() {
-            tx.leave_line(settlement.delivery, settlement.endpoint)?;
+        if has_fifo_order && !next.status.is_open() {
+            tx.remove_from_fifo(settlement.delivery, settlement.endpoint)?;
         }
         healths.insert(settlement.endpoint, next.health);
         // A row has its last attempt alone, and is looked at until it is listed.

@@ -110,8 +110,8 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     for endpoint in subscribers {
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
-        // One that waits for its turn waits in the store.
-        let memory = tx.cache.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.memory.clone());
+        // A delivery of a FIFO endpoint waits in the store.
+        let memory = tx.cache.endpoint(endpoint).filter(|row| !row.is_fifo).map(|row| row.memory.clone());
         let permit = match (&body, memory) {
             (Some((inbox, body)), Some(memory)) => {
                 inbox.reserve_new(&memory, body).map(|permit| permit.named(inbox.in_memory(), delivery))
@@ -133,7 +133,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
                 };
                 tx.after.jobs.push(Leased { job, permit });
             }
-            None if tx.line_up(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
+            None if tx.add_to_fifo(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
             None => {}
         }
     }

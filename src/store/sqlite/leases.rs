@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::delivery_index;
-use super::fifo::pass_turn;
+use super::fifo::make_head_due;
 use super::tx::Tx;
 use super::writer_cache::EndpointRow;
 use crate::domain::id::{DeliveryId, EndpointKey};
@@ -43,7 +43,7 @@ pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = Delivery
         taken_back.push((endpoint, take_back(tx, replay)?));
     }
     for (endpoint, _) in &taken_back {
-        if pass_turn(tx.db, *endpoint, tx.now)? {
+        if make_head_due(tx.db, *endpoint, tx.now)? {
             tx.after.due.push((*endpoint, tx.now));
         }
     }
@@ -126,12 +126,12 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
         let sql = "UPDATE endpoint_counters SET deliveries_total = deliveries_total - ?2 WHERE endpoint = ?1";
         db.execute(sql, [endpoint, taken_back])?;
     }
-    let lines: Vec<i64> = db
+    let fifo_endpoints: Vec<i64> = db
         .prepare("SELECT DISTINCT turn FROM deliveries WHERE turn IS NOT NULL")?
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    for endpoint in lines {
-        pass_turn(db, EndpointKey(endpoint), now)?;
+    for endpoint in fifo_endpoints {
+        make_head_due(db, EndpointKey(endpoint), now)?;
     }
     let sql = "INSERT INTO settings (name, value) VALUES ('lease', 1) \
                ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";

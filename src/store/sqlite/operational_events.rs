@@ -40,7 +40,7 @@ impl Tx<'_> {
         for endpoint in subscribers {
             let delivery = DeliveryId(self.ids.next(self.now));
             insert_delivery(self, delivery, endpoint, id, false)?;
-            if self.line_up(delivery, endpoint)? {
+            if self.add_to_fifo(delivery, endpoint)? {
                 self.after.due.push((endpoint, self.now));
             }
         }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::catalog_rows::account;
 use super::columns::{parsed, time, uuid};
 use super::endpoints::find;
-use super::fifo::pass_turn;
+use super::fifo::make_head_due;
 use super::leases::take_back;
 use super::log::find_delivery;
 use super::tx::Tx;
@@ -84,7 +84,7 @@ impl Replays for Store {
                     .prepare_cached(sql)?
                     .query_row(params![id.0, retrying, tx.now.as_millis()], |row| row.get(0))?;
                 tx.relist(id, EndpointKey(endpoint))?;
-                let is_due = tx.line_up(id, EndpointKey(endpoint))?;
+                let is_due = tx.add_to_fifo(id, EndpointKey(endpoint))?;
                 let delivery = find_delivery(tx.db, owner, id)?;
                 tx.audit(&origin, &AuditRecord::of(account(tx.db, owner)?.key, Action::DeliveryRetried, id))?;
                 tx.store_pending_reply(pending_reply, &delivery)?;
@@ -181,7 +181,7 @@ impl Replays for Store {
                 let cancelled = ReplayStatus::Cancelled.to_column();
                 tx.db.prepare_cached(sql)?.execute(params![key, cancelled, tx.now.as_millis()])?;
                 let unsent = take_back(tx, key)?;
-                if pass_turn(tx.db, endpoint, tx.now)? {
+                if make_head_due(tx.db, endpoint, tx.now)? {
                     tx.after.due.push((endpoint, tx.now));
                 }
                 tx.audit(&origin, &AuditRecord::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
@@ -417,7 +417,7 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
         let parameters = params![id.0, job.endpoint.0, candidate.event, tx.now.as_millis(), job.key];
         let inserted = tx.db.prepare_cached(sql)?.execute(parameters)?;
         if inserted > 0 {
-            tx.line_up(id, job.endpoint)?;
+            tx.add_to_fifo(id, job.endpoint)?;
         }
         made += i64::try_from(inserted).unwrap_or(0);
     }

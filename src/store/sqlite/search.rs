@@ -128,8 +128,8 @@ impl Condition {
 
     /// The event's column holds one of these.
     fn and_bound(&mut self, column: &str, values: Vec<Value>) {
-        let places = vec!["?"; values.len()].join(", ");
-        self.and(&format!("{column} IN ({places})"));
+        let placeholders = vec!["?"; values.len()].join(", ");
+        self.and(&format!("{column} IN ({placeholders})"));
         self.values.extend(values);
         self.asks_events = true;
     }

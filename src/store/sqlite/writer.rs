@@ -34,7 +34,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is looked for leases that memory does not hold.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a call waits for a place in the writer's queue.
+/// How long a call waits for a permit of the writer's queue.
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 trait Write: Send {
@@ -101,7 +101,7 @@ impl Write for FreeLost {
 pub(super) struct Handle {
     queue: Arc<Sender<Box<dyn Write>>>,
     permits: Arc<Semaphore>,
-    /// A place in the queue that no other write takes.
+    /// A permit of the queue that no other write takes.
     ping: Arc<Semaphore>,
     /// Closed when the thread has ended.
     running: watch::Receiver<()>,
@@ -136,7 +136,7 @@ impl Handle {
         self.enqueue(&self.permits, true, run).await
     }
 
-    /// Waits for a commit, with a place in the queue for this alone.
+    /// Waits for a commit, with a permit of the queue for this alone.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.enqueue(&self.ping, true, |_| Ok(())).await
     }

@@ -25,10 +25,10 @@ pub(super) struct EndpointRow {
     pub account: AccountKey,
     pub health: EndpointHealth,
     pub memory: Arc<MemoryUse>,
-    /// Whether what is accepted for it from here on waits for its turn.
-    pub fifo: bool,
-    /// Whether some of its deliveries do.
-    pub in_line: bool,
+    /// Whether deliveries that are accepted from now on are sent in order.
+    pub is_fifo: bool,
+    /// Whether some of its open deliveries may be sent in order.
+    pub has_fifo_order: bool,
     last_delivery_at: Option<Timestamp>,
     deliveries_gone: i64,
     /// Whether the running transaction has paused it: its status is written then, and not with every counter.
@@ -404,13 +404,13 @@ impl WriterCache {
         }
         let mut statement = db.prepare_cached(
             "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
-             last_delivery_at, ordering, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) AS in_line \
-             FROM endpoints JOIN endpoint_totals ON endpoint = key \
+             last_delivery_at, ordering, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) \
+             AS has_fifo_order FROM endpoints JOIN endpoint_totals ON endpoint = key \
              WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
-            let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, in_line } = stored?;
+            let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, has_fifo_order } = stored?;
             let memory = before.remove(&endpoint.key).map(|row| row.memory).unwrap_or_default();
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
             let shown = self.view.target(endpoint.key).filter(|target| target.version == endpoint.version);
@@ -428,14 +428,14 @@ impl WriterCache {
                 }
             }
             let account = endpoint.account;
-            let fifo = ordering == Ordering::Fifo;
-            let in_line = in_line || fifo;
+            let is_fifo = ordering == Ordering::Fifo;
+            let has_fifo_order = has_fifo_order || is_fifo;
             let row = EndpointRow {
                 account,
                 health,
                 memory,
-                fifo,
-                in_line,
+                is_fifo,
+                has_fifo_order,
                 last_delivery_at,
                 deliveries_gone: 0,
                 paused: false,
@@ -473,7 +473,7 @@ struct StoredRow {
     health: EndpointHealth,
     last_delivery_at: Option<Timestamp>,
     ordering: Ordering,
-    in_line: bool,
+    has_fifo_order: bool,
 }
 
 fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
@@ -494,7 +494,7 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
         health,
         last_delivery_at: time(row, "last_delivery_at")?,
         ordering: parsed(row, "ordering", Ordering::from_column)?,
-        in_line: row.get("in_line")?,
+        has_fifo_order: row.get("has_fifo_order")?,
     })
 }
 
