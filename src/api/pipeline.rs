@@ -202,7 +202,7 @@ async fn repeat_reply(
     mark: &mut Option<Mark>,
 ) -> Result<Option<Response<Body>>, ApiError> {
     *mark = api.in_flight.begin(&api.store, scope).await?;
-    // A call that held the key may have been answered a moment ago.
+    // The call that had the key may have been answered a moment ago.
     let found = api.store.stored_reply(scope.clone()).await?;
     let Some(found) = found else {
         return if mark.is_some() { Ok(None) } else { Err(idempotency::in_progress()) };

@@ -207,7 +207,7 @@ async fn send_test(call: ApiCall, account: AccountId, endpoint: Endpoint) -> Res
     let leased = api.store.open_test(account, endpoint.id, body).await?;
     let job = &leased.job;
     // A paused endpoint can be tested: that is how its owner sees whether it is well again.
-    let current = StoredTarget { store: &api.store, job, held_when_paused: false };
+    let current = StoredTarget { store: &api.store, job, requires_active: false };
     let outcome = match api.egress.attempt(job, &current).await {
         AttemptEnd::Outcome(outcome) => outcome,
         end => {

@@ -78,19 +78,19 @@ pub struct StoredTarget<'a, S> {
     pub store: &'a S,
     /// What is to be sent.
     pub job: &'a Job,
-    /// Whether nothing is sent while it is not active.
-    pub held_when_paused: bool,
+    /// Whether nothing is sent while the endpoint is not active.
+    pub requires_active: bool,
 }
 
 impl<S> StoredTarget<'_, S> {
-    fn unless_held(&self, target: Option<Arc<Target>>) -> Option<Arc<Target>> {
-        target.filter(|target| target.active || !self.held_when_paused)
+    fn if_sendable(&self, target: Option<Arc<Target>>) -> Option<Arc<Target>> {
+        target.filter(|target| target.active || !self.requires_active)
     }
 }
 
 impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
     fn planned(&self) -> Option<Arc<Target>> {
-        self.unless_held(self.store.view().target(self.job.endpoint))
+        self.if_sendable(self.store.view().target(self.job.endpoint))
     }
 
     async fn current(&self) -> Option<Arc<Target>> {
@@ -99,7 +99,7 @@ impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
         }
         match self.store.target(self.job.endpoint).await {
             // Another node may have taken it over while the database was asked.
-            Ok(target) => self.unless_held(target).filter(|_| self.store.is_lease_valid(self.job.lease)),
+            Ok(target) => self.if_sendable(target).filter(|_| self.store.is_lease_valid(self.job.lease)),
             Err(error) => {
                 tracing::warn!(%error, "an endpoint could not be read: its delivery waits");
                 None
@@ -113,8 +113,9 @@ impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
 pub enum AttemptEnd {
     /// The attempt was made.
     Outcome(Outcome),
-    /// The endpoint is not active, so nothing was sent.
-    Held,
+    /// Nothing was to be sent: the endpoint is not active or could not be read, or the lease has gone. The delivery is
+    /// given back.
+    Unattempted,
     /// This machine could not make the attempt. It counts as no failure of the receiver, and the delivery is attempted
     /// again.
     LocalFault(LocalFault),
@@ -182,8 +183,8 @@ struct Answer {
 
 /// Why an exchange ended without an answer.
 enum ExchangeError {
-    /// The endpoint is not active.
-    Held,
+    /// There is nothing to send to: see [`TargetSource`].
+    NoTarget,
     /// This machine lacks something.
     Local(LocalFault),
     /// In words for the receiver's owner.
@@ -248,7 +249,7 @@ impl Egress {
                     retry_after_ms: answer.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
                 }
             }
-            Ok(Err(ExchangeError::Held)) => return AttemptEnd::Held,
+            Ok(Err(ExchangeError::NoTarget)) => return AttemptEnd::Unattempted,
             Ok(Err(ExchangeError::Local(fault))) => {
                 if fault == LocalFault::OutOfFiles {
                     self.0.pool.close_all();
@@ -269,20 +270,20 @@ impl Egress {
     ) -> Result<Answer, ExchangeError> {
         let mut may_reuse = true;
         loop {
-            let mut planned = targets.planned().ok_or(ExchangeError::Held)?;
+            let mut planned = targets.planned().ok_or(ExchangeError::NoTarget)?;
             let kept = if may_reuse { self.0.pool.take(&planned.url) } else { None };
             let reused = kept.is_some();
             let connection = match kept {
                 Some(connection) => connection,
                 None => {
                     // Read the endpoint again: its URL may have changed.
-                    planned = progress.read_target(targets).await.ok_or(ExchangeError::Held)?;
+                    planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
                     progress.reached(Stage::Connecting, &planned);
                     self.connect(&planned, progress).await?
                 }
             };
             // Connecting may have taken seconds: sign with the endpoint as it is now.
-            let target = progress.read_target(targets).await.ok_or(ExchangeError::Held)?;
+            let target = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
             if target.url != planned.url {
                 continue;
             }

@@ -35,7 +35,7 @@ pub(super) enum AttemptResult {
     /// Anything else.
     Failed,
     /// It was not attempted.
-    Held,
+    Unattempted,
 }
 
 /// How an endpoint answers. Lanes of the same health share a ring and a part of the global bound.
@@ -194,7 +194,7 @@ impl Lane {
                     self.round = self.limit();
                 }
             }
-            AttemptResult::Held => return,
+            AttemptResult::Unattempted => return,
         }
         self.round = self.round.saturating_sub(1);
     }

@@ -57,8 +57,8 @@ struct Inner<K: Copy + Eq + Hash> {
 }
 
 struct State<K: Copy + Eq + Hash> {
-    /// Slots that each owner holds; an owner without one has no entry.
-    held: HashMap<K, usize>,
+    /// Slots that each owner has; an owner without one has no entry.
+    taken_by: HashMap<K, usize>,
     in_use: usize,
     /// Owners whose requests wait, the next to be served first.
     lines: VecDeque<Line<K>>,
@@ -79,7 +79,8 @@ struct Request<K: Copy + Eq + Hash> {
 
 impl<K: Copy + Eq + Hash> FairSlots<K> {
     pub fn new(bounds: Bounds) -> Self {
-        let state = State { held: HashMap::default(), in_use: 0, lines: VecDeque::new(), waiting: 0, last_ticket: 0 };
+        let state =
+            State { taken_by: HashMap::default(), in_use: 0, lines: VecDeque::new(), waiting: 0, last_ticket: 0 };
         Self(Arc::new(Inner { bounds, state: Mutex::new(state) }))
     }
 
@@ -143,20 +144,20 @@ impl<K: Copy + Eq + Hash> Inner<K> {
 
 impl<K: Copy + Eq + Hash> State<K> {
     fn has_slot_for(&self, owner: K, bounds: &Bounds) -> bool {
-        self.in_use < bounds.slots && self.held.get(&owner).copied().unwrap_or(0) < bounds.slots_per_owner
+        self.in_use < bounds.slots && self.taken_by.get(&owner).copied().unwrap_or(0) < bounds.slots_per_owner
     }
 
     fn take(&mut self, owner: K) {
-        *self.held.entry(owner).or_default() += 1;
+        *self.taken_by.entry(owner).or_default() += 1;
         self.in_use += 1;
     }
 
     fn give_back(&mut self, owner: K) {
         debug_assert!(self.in_use > 0, "a slot is given back once");
         self.in_use -= 1;
-        match self.held.get_mut(&owner) {
-            Some(held) if *held > 1 => *held -= 1,
-            _ => drop(self.held.remove(&owner)),
+        match self.taken_by.get_mut(&owner) {
+            Some(taken) if *taken > 1 => *taken -= 1,
+            _ => drop(self.taken_by.remove(&owner)),
         }
     }
 
@@ -248,10 +249,10 @@ mod tests {
     #[tokio::test]
     async fn an_owner_holds_no_more_than_its_share_and_another_gets_a_slot_at_once() {
         let slots = slots();
-        let held = [slots.acquire('a').await, slots.acquire('a').await];
+        let taken = [slots.acquire('a').await, slots.acquire('a').await];
         let third = wait(&slots, 'a').await;
         assert!(slots.acquire('b').await.is_ok(), "there are slots for others");
-        drop(held);
+        drop(taken);
         assert!(third.await.expect("no panic").is_ok());
         assert_eq!((slots.in_use(), slots.waiting()), (0, 0));
     }
@@ -259,20 +260,20 @@ mod tests {
     #[tokio::test]
     async fn owners_are_served_in_turn_however_many_requests_one_of_them_has() {
         let slots = slots();
-        let mut held = Vec::new();
+        let mut taken = Vec::new();
         for owner in ['a', 'a', 'b', 'b'] {
-            held.push(slots.acquire(owner).await.expect("free"));
+            taken.push(slots.acquire(owner).await.expect("free"));
         }
         let first = [wait(&slots, 'a').await, wait(&slots, 'a').await, wait(&slots, 'a').await];
         let other = wait(&slots, 'c').await;
-        drop(held.remove(0));
+        drop(taken.remove(0));
         // The line of the first owner was there before the other's.
         let [served, ..] = first;
         let served = served.await.expect("no panic").expect("served");
-        drop(held.remove(0));
+        drop(taken.remove(0));
         let _other = other.await.expect("no panic").expect("the other owner before the rest of the first one's line");
         assert_eq!(slots.waiting(), 2);
-        drop((served, held));
+        drop((served, taken));
         while slots.waiting() > 0 {
             tokio::task::yield_now().await;
         }
@@ -281,7 +282,7 @@ mod tests {
     #[tokio::test]
     async fn lines_have_an_end_for_one_owner_and_for_all() {
         let slots = slots();
-        let _held = [slots.acquire('a').await, slots.acquire('a').await];
+        let _taken = [slots.acquire('a').await, slots.acquire('a').await];
         let mut tasks = Vec::new();
         for _ in 0..BOUNDS.waiting_per_owner {
             tasks.push(wait(&slots, 'a').await);
@@ -300,21 +301,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_too_long_is_refused_and_leaves_its_line() {
         let slots = slots();
-        let held = [slots.acquire('a').await, slots.acquire('a').await];
+        let taken = [slots.acquire('a').await, slots.acquire('a').await];
         assert_eq!(slots.acquire('a').await.err(), Some(Busy));
         assert_eq!(slots.waiting(), 0);
-        drop(held);
+        drop(taken);
         assert_eq!(slots.in_use(), 0);
     }
 
     #[tokio::test]
     async fn a_slot_that_comes_to_a_caller_who_has_gone_goes_to_the_next() {
         let slots = slots();
-        let mut held = vec![slots.acquire('a').await, slots.acquire('a').await];
+        let mut taken = vec![slots.acquire('a').await, slots.acquire('a').await];
         {
             let mut gone = pin!(slots.acquire('a'));
             assert!(poll_once(gone.as_mut()).await.is_none(), "it waits");
-            drop(held.pop());
+            drop(taken.pop());
             assert_eq!(slots.in_use(), 2, "the slot is on its way");
         }
         assert_eq!(slots.in_use(), 1, "and was given back");

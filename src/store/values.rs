@@ -18,8 +18,8 @@ use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Color, Email, Role, User};
 
-/// Deliveries that are due and wait in the database, in the memory of no process. What a paused endpoint holds is not
-/// due. Of an endpoint with FIFO order only the next delivery can be due.
+/// Deliveries that are due and wait in the database, in the memory of no process. Deliveries of a paused endpoint are
+/// not due. Of an endpoint with FIFO order only the head can be due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// How many, counted up to a bound.

@@ -203,7 +203,7 @@ async fn a_pause_and_a_deletion_hold_on_every_node() {
     assert_eq!(receiver.received().len(), after, "nothing more is sent while it is paused");
     receiver.always(Reply::Status(200));
     second.put(&path, json!({ "status": "active" })).await.expect(200);
-    let retried = eventually("what was held", || async {
+    let retried = eventually("the deliveries of the endpoint", || async {
         let listed = first.get(&format!("{path}/deliveries?per_page=100")).await.expect(200).json;
         let rows = listed["data"].as_array().expect("a list").clone();
         rows.iter().all(|row| row["attributes"]["status"] == "success").then_some(rows.len())

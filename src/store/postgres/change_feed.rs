@@ -404,7 +404,7 @@ impl ChangeFeed {
             }
             self.view.show_endpoint(key, target);
             self.positions.forget(key);
-            // What was held goes on.
+            // Its deliveries go on.
             if active && let Some(inbox) = &self.shared.inbox {
                 inbox.send(Nudge::Due(key, self.shared.clock.now()));
             }

@@ -113,7 +113,7 @@ impl Folder {
         if self.looked_at_all.is_none_or(|at| at.elapsed() >= FULL_FOLD_INTERVAL) {
             self.looked_at_all = Some(Instant::now());
             if let Err(error) = fold_after(pool, i64::MIN).await {
-                // Entries of folded deltas that a held snapshot keeps may be too many. What is new is folded all the
+                // Entries of folded deltas that an old snapshot keeps may be too many. What is new is folded all the
                 // same.
                 tracing::warn!(%error, "not all deltas of counters could be looked at; the next look is in an hour");
             }

@@ -54,7 +54,7 @@ impl Dispatch for Store {
     async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         let limit = limit.min(MAX_CLAIM);
         let Some(inbox) = &self.shared.inbox else { return Ok(Claimed::default()) };
-        // What is held stays where it is until its endpoint is active again, which nudges the engine.
+        // Deliveries of a paused endpoint stay where they are until it is active again, which nudges the engine.
         let active = self.view.target(endpoint).filter(|target| target.active);
         let (Some(_), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
         let memory = self.endpoint_memory.of(endpoint);

@@ -21,7 +21,7 @@ use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreErro
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
 
-/// Rows that one step looks at: what stays (held by a paused endpoint) is passed in some milliseconds.
+/// Rows that one step looks at: what stays (deliveries of a paused endpoint) is skipped in some milliseconds.
 const LOOK: i64 = 2_000;
 
 /// Accounts that one step looks at.
@@ -207,7 +207,7 @@ impl Housekeeping for Store {
             return Ok(false);
         }
         let (db, now) = (self.client().await?, self.now());
-        // One that somebody ends at this moment is passed by.
+        // One that somebody ends at this moment is skipped.
         let sql = "WITH old AS MATERIALIZED (SELECT token FROM sessions WHERE expires_at <= $1 OR seen_at <= $2 \
                    LIMIT $3 FOR UPDATE SKIP LOCKED) DELETE FROM sessions s USING old o WHERE s.token = o.token";
         let sessions = execute(&db, sql, &[&now.as_millis(), &now.minus(idle).as_millis(), &STEP]).await?;
@@ -350,7 +350,7 @@ async fn purge_deliveries(db: &mut Object, at: PurgePosition, end: i64) -> Resul
     );
     let (go, last) = look(&tx, sql, &[&at.account, &at.after, &end, &LOOK]).await?;
     if !go.is_empty() {
-        // One that is being sent again at this moment is passed by, or found to be open.
+        // One that is being sent again at this moment is skipped, or found to be open.
         let sql = concat!(
             "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE account = $1 AND id = ANY($2) AND ",
             is_finished!("status"),

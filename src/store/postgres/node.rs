@@ -214,7 +214,7 @@ impl Node {
         let sql = format!("UPDATE nodes SET seen_at = {NOW} WHERE key = $1 AND seen_at >= 0");
         if execute(&db, &sql, &[&self.key()]).await? == 0 {
             tracing::warn!("this node was not heard of for too long, and others have taken over its deliveries");
-            // Whoever removed its row may not have freed what it held.
+            // Whoever removed its row may not have freed what is leased to it.
             let sql = format!(
                 "INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES ($1, -{NOW}, false) \
                  ON CONFLICT DO NOTHING"
@@ -364,10 +364,10 @@ async fn free_step(pool: &Pool, shared: &Shared, key: i64, step: i64) -> Result<
 /// Gives nodes that have leases and no row one of a dead node, so that the next beats free what they left.
 async fn mark_unknown(pool: &Pool) -> Result<(), StoreError> {
     let sql = format!(
-        "WITH RECURSIVE held AS (SELECT min(lease) AS lease FROM queue WHERE lease IS NOT NULL UNION ALL \
-         SELECT (SELECT min(lease) FROM queue WHERE lease > held.lease) FROM held WHERE held.lease IS NOT NULL) \
-         INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE SELECT lease, -{NOW}, false FROM held \
-         WHERE lease IS NOT NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = held.lease) LIMIT $1 \
+        "WITH RECURSIVE leases AS (SELECT min(lease) AS lease FROM queue WHERE lease IS NOT NULL UNION ALL \
+         SELECT (SELECT min(lease) FROM queue WHERE lease > leases.lease) FROM leases WHERE leases.lease IS NOT NULL) \
+         INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE SELECT lease, -{NOW}, false FROM leases \
+         WHERE lease IS NOT NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = leases.lease) LIMIT $1 \
          ON CONFLICT DO NOTHING"
     );
     execute(&pool.get().await?, &sql, &[&UNKNOWN_LEASES]).await?;

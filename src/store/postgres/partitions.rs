@@ -43,7 +43,7 @@ const SHARD: i64 = 63;
 /// How long a drop waits for a table's lock. Every statement that comes meanwhile waits behind it, so that it is short.
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 
-/// How long a statement may take while the lock is held: it looks up two index ranges, or removes a table's rows in the
+/// How long a statement may take under the lock: it looks up two index ranges, or removes a table's rows in the
 /// catalog.
 const LOCKED_STATEMENT: Duration = Duration::from_secs(1);
 
@@ -361,7 +361,7 @@ impl Removal {
     }
 }
 
-/// Whether somebody else held the lock for too long.
+/// Whether somebody else had the lock for too long.
 fn is_late(error: &tokio_postgres::Error) -> bool {
     let late = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED];
     error.code().is_some_and(|code| late.contains(code))
@@ -382,7 +382,7 @@ async fn forget_missed(pool: &Pool, day: Day) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Held by whoever removes rows or days: what they count is counted once.
+/// Taken by whoever removes rows or days: what they count is counted once.
 pub(super) async fn lock(tx: &Transaction<'_>) -> Result<(), StoreError> {
     execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&REMOVING]).await?;
     Ok(())

@@ -353,7 +353,7 @@ impl Store {
     }
 }
 
-/// Removes the users of an account, their sessions and the links into its pages. The account's row is held.
+/// Removes the users of an account, their sessions and the links into its pages. The account's row is locked.
 pub(super) async fn forget(tx: &impl GenericClient, account: AccountKey) -> Result<(), StoreError> {
     let mut users = Vec::<i64>::new();
     let sql = "SELECT key FROM users WHERE account = $1 ORDER BY key FOR UPDATE";
@@ -463,7 +463,7 @@ async fn check_not_last(tx: &Transaction<'_>, user: &User) -> Result<(), StoreEr
     if other.is_some() { Ok(()) } else { Err(StoreError::LastOwner) }
 }
 
-/// Ends the sessions of users whose rows are held, all but one.
+/// Ends the sessions of users whose rows are locked, all but one.
 async fn end_sessions(tx: &impl GenericClient, users: &[i64], stays: Option<KeyHash>) -> Result<(), StoreError> {
     let stays = stays.map(|token| token.as_bytes().to_vec());
     let sql = "DELETE FROM sessions WHERE owner = ANY($1) AND token IS DISTINCT FROM $2";

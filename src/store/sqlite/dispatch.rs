@@ -118,7 +118,7 @@ pub(super) fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Resu
 
 fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
     let Some(inbox) = &tx.shared.inbox else { return Ok(Claimed::default()) };
-    // What is held stays where it is until its endpoint is active again, which nudges the engine.
+    // Deliveries of a paused endpoint stay where they are until it is active again, which nudges the engine.
     let active = tx.cache.endpoint(endpoint).filter(|row| row.can_receive());
     let Some(memory) = active.map(|row| row.memory.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();

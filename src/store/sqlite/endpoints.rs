@@ -117,7 +117,7 @@ impl Endpoints for Store {
                 }
                 tx.cache.touch_endpoint(endpoint.key);
                 if status == EndpointStatus::Active {
-                    // What was held goes on.
+                    // Its deliveries go on.
                     tx.after.due.push((endpoint.key, tx.now));
                 }
                 let changed = find(tx.db, owner, id)?;

@@ -20,7 +20,8 @@ use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreErro
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
 
-/// Rows that one step looks at, on a reader: what stays (held by a paused endpoint) is passed in some milliseconds.
+/// Rows that one step looks at, on a reader: what stays (deliveries of a paused endpoint) is skipped in some
+/// milliseconds.
 const LOOK: i64 = 2_000;
 
 /// Accounts that one step looks at.

@@ -215,7 +215,7 @@ struct Writer {
     /// By how much the greatest id was ahead of the clock when it was last judged why.
     judged_ahead: Duration,
     lease: i64,
-    /// Held while a server has the file.
+    /// Locked while a server has the file.
     lock: Option<std::fs::File>,
     data_version: i64,
     /// Whether the cache may differ from what is committed: a transaction is under way, or has failed.
