@@ -370,9 +370,9 @@ async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), Exch
         let frame =
             frame.map_err(|_| ExchangeError::Failed("the receiver closed the connection within its answer".into()))?;
         if let Ok(data) = frame.into_data() {
-            let room = MAX_ANSWER_BODY - body.len();
-            body.extend_from_slice(&data[..data.len().min(room)]);
-            if data.len() >= room {
+            let left = MAX_ANSWER_BODY - body.len();
+            body.extend_from_slice(&data[..data.len().min(left)]);
+            if data.len() >= left {
                 return Ok((body, false));
             }
         }

@@ -1,5 +1,5 @@
-//! Slots that owners share: a bound over all, a share for each owner, and an order of those who wait that no owner can
-//! fill. Both stores give out their connections for reads by it.
+//! Slots that owners share: a bound over all, a share for each owner, and a queue for each owner, so that no owner can
+//! fill the order of service. Both stores share their connections for reads by it.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -61,13 +61,13 @@ struct State<K: Copy + Eq + Hash> {
     taken_by: HashMap<K, usize>,
     in_use: usize,
     /// Owners whose requests wait, the next to be served first.
-    lines: VecDeque<Line<K>>,
+    queues: VecDeque<OwnerQueue<K>>,
     waiting: usize,
     last_ticket: u64,
 }
 
 /// Requests of one owner, in the order in which they came.
-struct Line<K: Copy + Eq + Hash> {
+struct OwnerQueue<K: Copy + Eq + Hash> {
     owner: K,
     requests: VecDeque<Request<K>>,
 }
@@ -80,12 +80,12 @@ struct Request<K: Copy + Eq + Hash> {
 impl<K: Copy + Eq + Hash> FairSlots<K> {
     pub fn new(bounds: Bounds) -> Self {
         let state =
-            State { taken_by: HashMap::default(), in_use: 0, lines: VecDeque::new(), waiting: 0, last_ticket: 0 };
+            State { taken_by: HashMap::default(), in_use: 0, queues: VecDeque::new(), waiting: 0, last_ticket: 0 };
         Self(Arc::new(Inner { bounds, state: Mutex::new(state) }))
     }
 
-    /// A slot for this owner. It waits while the owner has its share, or all slots are taken. Owners are served in
-    /// turn.
+    /// A slot for this owner. It waits while the owner has its share, or all slots are taken. Owners are served
+    /// round robin.
     pub async fn acquire(&self, owner: K) -> Result<Slot<K>, Busy>
     where
         K: Send + 'static,
@@ -100,7 +100,7 @@ impl<K: Copy + Eq + Hash> FairSlots<K> {
         }
     }
 
-    /// A slot at once, or a place in the owner's line.
+    /// A slot at once, or a request in the owner's queue.
     fn ask(&self, owner: K) -> Result<Result<Slot<K>, Waiting<K>>, Busy> {
         let bounds = &self.0.bounds;
         let mut state = self.0.lock();
@@ -108,8 +108,8 @@ impl<K: Copy + Eq + Hash> FairSlots<K> {
             state.take(owner);
             return Ok(Ok(Slot { slots: self.0.clone(), owner }));
         }
-        let line = state.lines.iter().position(|line| line.owner == owner);
-        let of_owner = line.map_or(0, |index| state.lines[index].requests.len());
+        let queue = state.queues.iter().position(|queue| queue.owner == owner);
+        let of_owner = queue.map_or(0, |index| state.queues[index].requests.len());
         if state.waiting >= bounds.waiting || of_owner >= bounds.waiting_per_owner {
             return Err(Busy);
         }
@@ -118,9 +118,9 @@ impl<K: Copy + Eq + Hash> FairSlots<K> {
         let (reply, answer) = oneshot::channel();
         let request = Request { ticket: state.last_ticket, reply };
         let waiting = Waiting { slots: self.0.clone(), owner, ticket: request.ticket, answer };
-        match line {
-            Some(index) => state.lines[index].requests.push_back(request),
-            None => state.lines.push_back(Line { owner, requests: [request].into() }),
+        match queue {
+            Some(index) => state.queues[index].requests.push_back(request),
+            None => state.queues.push_back(OwnerQueue { owner, requests: [request].into() }),
         }
         Ok(Err(waiting))
     }
@@ -163,12 +163,12 @@ impl<K: Copy + Eq + Hash> State<K> {
 
     /// The next request that may have a slot. Its owner's other requests wait behind all other owners.
     fn next(&mut self, bounds: &Bounds) -> Option<(K, Request<K>)> {
-        let index = self.lines.iter().position(|line| self.has_slot_for(line.owner, bounds))?;
-        let mut line = self.lines.remove(index).expect("it was found");
-        let request = line.requests.pop_front().expect("no line is empty");
-        let owner = line.owner;
-        if !line.requests.is_empty() {
-            self.lines.push_back(line);
+        let index = self.queues.iter().position(|queue| self.has_slot_for(queue.owner, bounds))?;
+        let mut queue = self.queues.remove(index).expect("it was found");
+        let request = queue.requests.pop_front().expect("no queue is empty");
+        let owner = queue.owner;
+        if !queue.requests.is_empty() {
+            self.queues.push_back(queue);
         }
         self.waiting -= 1;
         self.take(owner);
@@ -177,18 +177,18 @@ impl<K: Copy + Eq + Hash> State<K> {
 
     /// Removes a request that waits no longer, if it is still there.
     fn forget(&mut self, owner: K, ticket: u64) {
-        let Some(index) = self.lines.iter().position(|line| line.owner == owner) else { return };
-        let requests = &mut self.lines[index].requests;
+        let Some(index) = self.queues.iter().position(|queue| queue.owner == owner) else { return };
+        let requests = &mut self.queues[index].requests;
         let Some(position) = requests.iter().position(|request| request.ticket == ticket) else { return };
         requests.remove(position);
         if requests.is_empty() {
-            self.lines.remove(index);
+            self.queues.remove(index);
         }
         self.waiting -= 1;
     }
 }
 
-/// A request that waits. It leaves its line when its caller gives up.
+/// A request that waits. It leaves its queue when its caller gives up.
 struct Waiting<K: Copy + Eq + Hash> {
     slots: Arc<Inner<K>>,
     owner: K,
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn owners_are_served_in_turn_however_many_requests_one_of_them_has() {
+    async fn owners_are_served_round_robin_however_many_requests_one_of_them_has() {
         let slots = slots();
         let mut taken = Vec::new();
         for owner in ['a', 'a', 'b', 'b'] {
@@ -267,11 +267,11 @@ mod tests {
         let first = [wait(&slots, 'a').await, wait(&slots, 'a').await, wait(&slots, 'a').await];
         let other = wait(&slots, 'c').await;
         drop(taken.remove(0));
-        // The line of the first owner was there before the other's.
+        // The queue of the first owner was there before the other's.
         let [served, ..] = first;
         let served = served.await.expect("no panic").expect("served");
         drop(taken.remove(0));
-        let _other = other.await.expect("no panic").expect("the other owner before the rest of the first one's line");
+        let _other = other.await.expect("no panic").expect("the other owner before the rest of the first one's queue");
         assert_eq!(slots.waiting(), 2);
         drop((served, taken));
         while slots.waiting() > 0 {
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lines_have_an_end_for_one_owner_and_for_all() {
+    async fn queues_have_an_end_for_one_owner_and_for_all() {
         let slots = slots();
         let _taken = [slots.acquire('a').await, slots.acquire('a').await];
         let mut tasks = Vec::new();
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_too_long_is_refused_and_leaves_its_line() {
+    async fn whoever_waits_too_long_is_refused_and_leaves_its_queue() {
         let slots = slots();
         let taken = [slots.acquire('a').await, slots.acquire('a').await];
         assert_eq!(slots.acquire('a').await.err(), Some(Busy));

@@ -71,11 +71,11 @@ impl Dispatch for Store {
             return Ok(Claimed::default());
         }
         let mut chosen = Vec::new();
-        let room = |bytes| inbox.reserve(&memory, bytes);
-        let full = choose(&tx, endpoint, FRESH, limit, span, room, &mut chosen).await?;
+        let reserve = |bytes| inbox.reserve(&memory, bytes);
+        let full = choose(&tx, endpoint, FRESH, limit, span, reserve, &mut chosen).await?;
         if !full && chosen.len() < limit {
-            let room = |bytes| inbox.reserve_replayed(&memory, bytes);
-            choose(&tx, endpoint, REPLAYED, limit - chosen.len(), span, room, &mut chosen).await?;
+            let reserve = |bytes| inbox.reserve_replayed(&memory, bytes);
+            choose(&tx, endpoint, REPLAYED, limit - chosen.len(), span, reserve, &mut chosen).await?;
         }
         let mut jobs = Vec::new();
         if !chosen.is_empty() {
@@ -242,14 +242,14 @@ const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.row_ref, r.lease \
                        AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay";
 
 /// Chooses deliveries of one kind that became due within the span and that nobody else is choosing, as far as there is
-/// room. Returns whether there was no room for one.
+/// memory. Returns whether there was none for a delivery.
 async fn choose(
     tx: &Transaction<'_>,
     endpoint: EndpointKey,
     kind: &str,
     limit: usize,
     (from, now): (i64, i64),
-    room: impl Fn(usize) -> Option<MemoryPermit>,
+    reserve: impl Fn(usize) -> Option<MemoryPermit>,
     chosen: &mut Vec<Chosen>,
 ) -> Result<bool, StoreError> {
     let sql = format!(
@@ -258,7 +258,7 @@ async fn choose(
     );
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     for row in rows(tx, &sql, &[&endpoint.0, &from, &now, &limit]).await? {
-        let Some(permit) = room(whole(&row, "size")?) else { return Ok(true) };
+        let Some(permit) = reserve(whole(&row, "size")?) else { return Ok(true) };
         chosen.push(Chosen {
             account: get(&row, "account")?,
             delivery: get(&row, "delivery")?,

@@ -250,7 +250,7 @@ impl Writer {
                 inbox.send(Nudge::Due(*endpoint, now));
             }
         }
-        // What has no room here may have some elsewhere, where there is somebody.
+        // Other nodes may have memory for what has none here.
         if self.parts.shared.inbox.is_none() || self.parts.node.share().nodes > 1 {
             for endpoint in due {
                 self.parts.notifier.notify(endpoint);
@@ -454,7 +454,7 @@ struct Planned {
     events: Vec<NewEvent>,
     accepted: Vec<Event>,
     jobs: Vec<Leased>,
-    /// Endpoints with deliveries for which there was no room in memory.
+    /// Endpoints with deliveries for which there was no memory.
     due: BTreeSet<EndpointKey>,
     /// Whether it has an idempotency key.
     has_key: bool,

@@ -1,5 +1,5 @@
-//! Wakes other nodes for deliveries that wait in the store and that this one does not send: it has no room, or does not
-//! deliver at all.
+//! Wakes other nodes for deliveries that wait in the store and that this one does not send: it has no memory, or does
+//! not deliver at all.
 //!
 //! A `NOTIFY` holds up every commit for a moment, so that there is one for all that was said in [`GATHER`]. Should one
 //! be lost, the others look by themselves within seconds.

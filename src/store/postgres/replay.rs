@@ -237,12 +237,12 @@ impl ReplayWork for Store {
             return count(&client, &job, &scan).await;
         }
         let waiting = waiting(&db, job.endpoint).await?;
-        let room = REPLAY_WINDOW.saturating_sub(usize::try_from(waiting).unwrap_or(usize::MAX));
+        let free = REPLAY_WINDOW.saturating_sub(usize::try_from(waiting).unwrap_or(usize::MAX));
         // In larger steps when it is full, and to the last one when it is empty.
-        if room < REPLAY_WINDOW / 2 || job.position >= job.last && unsent(&db, key).await? > 0 {
+        if free < REPLAY_WINDOW / 2 || job.position >= job.last && unsent(&db, key).await? > 0 {
             return Ok(Step::Waiting);
         }
-        let scan = scan(&db, &job, job.position, SCAN, room).await?;
+        let scan = scan(&db, &job, job.position, SCAN, free).await?;
         drop(db);
         if scan.up_to == Some(job.position) {
             return Ok(Step::Waiting);
@@ -411,8 +411,14 @@ async fn candidates(
     Ok(found)
 }
 
-/// Looks at up to `most` events after `position`, until `room` of them are taken.
-async fn scan(db: &impl GenericClient, job: &Job, position: i64, most: i64, room: usize) -> Result<Scan, StoreError> {
+/// Looks at up to `most` events after `position`, until `most_taken` of them are taken.
+async fn scan(
+    db: &impl GenericClient,
+    job: &Job,
+    position: i64,
+    most: i64,
+    most_taken: usize,
+) -> Result<Scan, StoreError> {
     let stretch = "v.id > ($3::bigint[])[1] AND v.id <= ($3::bigint[])[2]";
     let looked_at = candidates(db, job, stretch, &[position, job.last], most).await?;
     let mut scan = Scan { found: Vec::new(), up_to: None };
@@ -421,7 +427,7 @@ async fn scan(db: &impl GenericClient, job: &Job, position: i64, most: i64, room
         if *takes {
             scan.found.push(*event);
         }
-        if scan.found.len() >= room {
+        if scan.found.len() >= most_taken {
             return Ok(scan);
         }
     }

@@ -123,11 +123,11 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
     let Some(memory) = active.map(|row| row.memory.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();
     let named = |permit: Option<MemoryPermit>, id| permit.map(|permit| permit.named(inbox.in_memory(), id));
-    let room = |id, bytes| named(inbox.reserve(&memory, bytes), id);
-    let full = find_due(tx, endpoint, FRESH, limit, room, &mut jobs)?;
+    let reserve = |id, bytes| named(inbox.reserve(&memory, bytes), id);
+    let full = find_due(tx, endpoint, FRESH, limit, reserve, &mut jobs)?;
     if !full && jobs.len() < limit {
-        let room = |id, bytes| named(inbox.reserve_replayed(&memory, bytes), id);
-        find_due(tx, endpoint, REPLAYED, limit - jobs.len(), room, &mut jobs)?;
+        let reserve = |id, bytes| named(inbox.reserve_replayed(&memory, bytes), id);
+        find_due(tx, endpoint, REPLAYED, limit - jobs.len(), reserve, &mut jobs)?;
     }
     let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
     for leased in &jobs {
@@ -144,13 +144,14 @@ const REPLAYED: &str = concat!("d.replay IS NOT NULL AND d.status = ", literal!(
 
 const FRESH: &str = concat!("(d.replay IS NULL OR d.status <> ", literal!(DeliveryStatus::Pending), ")");
 
-/// Takes due deliveries of one of these kinds as far as there is room. Returns whether there was no room for one.
+/// Takes due deliveries of one of these kinds as far as there is memory. Returns whether there was none for a
+/// delivery.
 fn find_due(
     tx: &Tx<'_>,
     endpoint: EndpointKey,
     kind: &str,
     limit: usize,
-    room: impl Fn(DeliveryId, usize) -> Option<MemoryPermit>,
+    reserve: impl Fn(DeliveryId, usize) -> Option<MemoryPermit>,
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
@@ -162,7 +163,7 @@ fn find_due(
     let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), limit])?;
     while let Some(row) = rows.next()? {
         let (id, body) = (DeliveryId(row.get("id")?), row.get::<_, Vec<u8>>("body")?);
-        let Some(permit) = room(id, body.len()) else { return Ok(true) };
+        let Some(permit) = reserve(id, body.len()) else { return Ok(true) };
         let event_type: Arc<str> = row.get::<_, String>("type")?.into();
         let kind = match row.get::<_, Option<i64>>("replay")? {
             _ if &*event_type == TEST_TYPE => DeliveryKind::Test,

@@ -87,7 +87,7 @@ pub(super) fn take_back(tx: &mut Tx<'_>, replay: i64) -> Result<i64, StoreError>
         return Ok(0);
     }
     // What goes is counted as listed.
-    delivery_index::list_recent(tx)?;
+    delivery_index::flush_recent(tx)?;
     Ok(remove_unsent(tx.db, replay)?)
 }
 

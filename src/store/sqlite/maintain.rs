@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::catalog_rows::own_retention;
-use super::delivery_index::list_recent;
+use super::delivery_index::flush_recent;
 use super::tx::Tx;
 use super::{Store, id_times};
 use crate::domain::event::TEST_TYPE;
@@ -39,7 +39,7 @@ impl Housekeeping for Store {
 
     async fn begin_purge(&self, _: Retention, _: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
         // Differs by necessity: there are no days to drop. What there is to remove is looked for in the lists.
-        self.writer.write(list_recent).await?;
+        self.writer.write(flush_recent).await?;
         Ok(Some(PurgeRound { position: PurgePosition::start(true), failed_days: 0 }))
     }
 
@@ -147,7 +147,7 @@ impl Housekeeping for Store {
 fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
     let sql = "SELECT key FROM endpoints WHERE deleted_at IS NOT NULL LIMIT 1";
     if let Some(endpoint) = first(tx.db, sql)? {
-        list_recent(tx)?;
+        flush_recent(tx)?;
         let sql = "SELECT id FROM delivery_lists WHERE endpoint = ?1 LIMIT ?2";
         let mut statement = tx.db.prepare_cached(sql)?;
         let rows = statement.query_map(params![endpoint, STEP], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;

@@ -244,15 +244,15 @@ impl ReplayWork for Store {
                     let scan = scan(&snapshot, &job, job.position, SCAN, usize::MAX)?;
                     return Ok(Some((job, scan)));
                 }
-                let room = REPLAY_WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
+                let free = REPLAY_WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
                 // In larger steps when it is full, and to the last one when it is empty.
-                let room = if room < REPLAY_WINDOW / 2 { 0 } else { room };
+                let free = if free < REPLAY_WINDOW / 2 { 0 } else { free };
                 // All are made, and some are under way.
                 let made = job.position >= job.last && unsent(&snapshot, key)? > 0;
-                let scan = if room == 0 || made {
+                let scan = if free == 0 || made {
                     Scan { found: Vec::new(), up_to: Some(job.position) }
                 } else {
-                    scan(&snapshot, &job, job.position, SCAN, room)?
+                    scan(&snapshot, &job, job.position, SCAN, free)?
                 };
                 Ok(Some((job, scan)))
             })
@@ -338,8 +338,8 @@ fn waiting(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<usize> {
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Looks at up to `most` events after `position`, until `room` of them are taken.
-fn scan(db: &Connection, job: &Job, position: i64, most: usize, room: usize) -> Result<Scan, StoreError> {
+/// Looks at up to `most` events after `position`, until `most_taken` of them are taken.
+fn scan(db: &Connection, job: &Job, position: i64, most: usize, most_taken: usize) -> Result<Scan, StoreError> {
     // One without a body cannot be sent again.
     let sql = "SELECT id, type, deliveries FROM events JOIN payloads ON event = id WHERE account = ?1 AND id > ?2 \
                AND id <= ?3 ORDER BY id LIMIT ?4";
@@ -355,7 +355,7 @@ fn scan(db: &Connection, job: &Job, position: i64, most: usize, room: usize) -> 
             scan.found.push(candidate);
         }
         seen += 1;
-        if scan.found.len() >= room {
+        if scan.found.len() >= most_taken {
             return Ok(scan);
         }
     }

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::checkpoint::Checkpoints;
-use super::delivery_index::{is_to_be_listed, is_to_be_listed_beside, list_recent};
+use super::delivery_index::{flush_recent, is_early_flush_due, is_flush_due};
 use super::group_commit::GroupCommit;
 use super::queue::{Next, Receiver, Sender, queue};
 use super::tx::{AfterCommit, Inserts, Size, Tx};
@@ -253,7 +253,7 @@ impl Writer {
                     if let Err(error) = self.notice_others() {
                         tracing::error!(%error, "the database could not be watched");
                     }
-                    if self.shared.inbox.is_some() && is_to_be_listed(self.cache.recent(), self.listed.elapsed()) {
+                    if self.shared.inbox.is_some() && is_flush_due(self.cache.recent(), self.listed.elapsed()) {
                         self.commit(Vec::new());
                     }
                 }
@@ -406,7 +406,7 @@ impl Writer {
             let hot = write.is_hot();
             // A savepoint keeps a copy of every page that is changed after it.
             if !hot {
-                tx.cache.flush(tx.db)?;
+                tx.cache.write_counters(tx.db)?;
                 tx.db.prepare_cached("SAVEPOINT one")?.execute([])?;
             }
             let (mark, changes, listed_to) = (tx.after.mark(), tx.db.total_changes(), tx.cache.listed_to());
@@ -437,11 +437,11 @@ impl Writer {
                 batch.extend(waiting.next());
             }
         }
-        tx.cache.flush(tx.db)?;
-        if is_to_be_listed_beside(tx.cache.recent(), self.listed.elapsed()) {
+        tx.cache.write_counters(tx.db)?;
+        if is_early_flush_due(tx.cache.recent(), self.listed.elapsed()) {
             // If it fails, it is tried again no sooner.
             self.listed = Instant::now();
-            list_recent(&mut tx)?;
+            flush_recent(&mut tx)?;
         }
         let generation = match self.shared.inbox {
             Some(_) => None,

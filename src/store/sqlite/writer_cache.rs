@@ -253,7 +253,7 @@ impl WriterCache {
 
     /// Writes counters and healths. They are kept in memory within a transaction, because most batches touch few
     /// endpoints many times.
-    pub fn flush(&mut self, db: &Connection) -> Result<(), StoreError> {
+    pub fn write_counters(&mut self, db: &Connection) -> Result<(), StoreError> {
         let mut count = db.prepare_cached(
             "UPDATE endpoint_counters SET deliveries_total = deliveries_total - ?2, consecutive_failures = ?3, \
              failing_since = ?4, last_delivery_at = ?5 WHERE endpoint = ?1",
