@@ -18,7 +18,7 @@ pub struct Layout<'a> {
     /// The pages to go to: section, label, address.
     pub nav: &'a [(&'static str, String, String)],
     pub account_name: &'a str,
-    /// The visitor's e-mail address, or nothing where nobody signs in.
+    /// The user's e-mail address, or nothing where nobody is signed in.
     pub who: &'a str,
     /// Our name, or the operator's in a portal.
     pub brand: &'a str,
@@ -28,7 +28,7 @@ pub struct Layout<'a> {
     pub path: &'a str,
     /// Whether the page stands inside a page of the operator's.
     pub embedded: bool,
-    /// Whether the visitor is of the operator's people.
+    /// Whether an operator is signed in.
     pub operator: bool,
     /// What the form to sign out contains.
     pub csrf: Markup,
@@ -169,7 +169,7 @@ fn icon(strokes: &str) -> Markup {
 }
 
 fn session(layout: &Layout<'_>) -> Markup {
-    html! { div.visitor {
+    html! { div.signed-in {
         @if !layout.who.is_empty() {
             p.who title=(layout.who) { (layout.who) }
             div.links {
