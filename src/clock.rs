@@ -16,7 +16,7 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
     /// Takes the time of the database, which all nodes share. Clocks that cannot be corrected ignore it.
-    fn follow(&self, _ahead_ms: i64) {}
+    fn adjust(&self, _ahead_ms: i64) {}
 }
 
 /// Draws random bytes.
@@ -64,7 +64,7 @@ impl Clock for SharedClock {
         Timestamp::from_millis(SystemClock.now().as_millis().saturating_add(self.ahead_ms.load(Ordering::Relaxed)))
     }
 
-    fn follow(&self, ahead_ms: i64) {
+    fn adjust(&self, ahead_ms: i64) {
         self.ahead_ms.fetch_add(ahead_ms, Ordering::Relaxed);
     }
 }

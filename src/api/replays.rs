@@ -50,9 +50,9 @@ fn resource(replay: &Replay) -> Resource<Attributes> {
         id: replay.id.to_string(),
         attributes: Attributes {
             endpoint_id: replay.endpoint.to_string(),
-            selection: replay.asked.selection.name(),
-            from: time(replay.asked.from),
-            to: time(replay.asked.to),
+            selection: replay.requested.selection.name(),
+            from: time(replay.requested.from),
+            to: time(replay.requested.to),
             status: replay.status.name(),
             total: replay.total,
             sent: replay.sent,

@@ -130,8 +130,8 @@ impl IdTimes {
         }
         let first_id = ahead.before + 1;
         let offset_ms = clock_of(ahead.last).as_millis() - now.as_millis();
-        let kept = self.offsets().filter(|offset| offset.first_id < first_id);
-        Some(Self::new(kept.chain([Offset { first_id, offset_ms }]).collect()))
+        let before = self.offsets().filter(|offset| offset.first_id < first_id);
+        Some(Self::new(before.chain([Offset { first_id, offset_ms }]).collect()))
     }
 }
 

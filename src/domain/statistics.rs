@@ -223,9 +223,9 @@ pub fn chart(period: Period, now: Timestamp, counts: &[Count]) -> (Step, Vec<(Ti
     let mut steps: Vec<_> =
         (0..period.steps()).map(|step| (begins.plus(period.step() * step), Step::default())).collect();
     for count in counts {
-        let place = count.slot.since(begins).as_millis() / period.step().as_millis();
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
-        if let (true, Some((_, step))) = (count.slot >= begins, steps.get_mut(place)) {
+        let index = count.slot.since(begins).as_millis() / period.step().as_millis();
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        if let (true, Some((_, step))) = (count.slot >= begins, steps.get_mut(index)) {
             step.add(count);
             whole.add(count);
         }

@@ -85,7 +85,7 @@ impl fmt::Display for Timestamp {
         // Three times are written for each event, and `{:02}` was seen in its profile.
         let mut text = *b"0000-00-00T00:00:00Z";
         let year = utc.year();
-        for (place, value) in [
+        for (index, value) in [
             (0, year / 100),
             (2, year % 100),
             (5, utc.month().into()),
@@ -95,8 +95,8 @@ impl fmt::Display for Timestamp {
             (17, utc.second().into()),
         ] {
             let value = u8::try_from(value).map_err(|_| fmt::Error)?;
-            text[place] = b'0' + value / 10;
-            text[place + 1] = b'0' + value % 10;
+            text[index] = b'0' + value / 10;
+            text[index + 1] = b'0' + value % 10;
         }
         f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }

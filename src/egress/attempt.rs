@@ -189,7 +189,7 @@ enum ExchangeError {
     Local(LocalFault),
     /// In words for the receiver's owner.
     Failed(String),
-    /// The receiver had closed a kept connection. A new one may work.
+    /// The receiver had closed a pooled connection. A new one may work.
     Stale,
 }
 
@@ -271,9 +271,9 @@ impl Egress {
         let mut may_reuse = true;
         loop {
             let mut planned = targets.planned().ok_or(ExchangeError::NoTarget)?;
-            let kept = if may_reuse { self.0.pool.take(&planned.url) } else { None };
-            let reused = kept.is_some();
-            let connection = match kept {
+            let pooled = if may_reuse { self.0.pool.take(&planned.url) } else { None };
+            let reused = pooled.is_some();
+            let connection = match pooled {
                 Some(connection) => connection,
                 None => {
                     // Read the endpoint again: its URL may have changed.

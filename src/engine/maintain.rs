@@ -92,15 +92,15 @@ async fn once<S: Housekeeping>(store: &S, clock: &dyn Clock, policy: RetentionPo
 
 /// Removes the history that is over: whole days, then the rest by rows. Returns how much failed; `None` where it is
 /// another process's work.
-async fn purge_history<S: Housekeeping>(store: &S, keep: Retention, now: Timestamp) -> Option<u64> {
-    let (mut failures, mut position) = match store.begin_purge(keep, now).await {
+async fn purge_history<S: Housekeeping>(store: &S, retention: Retention, now: Timestamp) -> Option<u64> {
+    let (mut failures, mut position) = match store.begin_purge(retention, now).await {
         Ok(None) => return None,
         Ok(Some(round)) => (round.failed_days, Some(round.position)),
         // Where days cannot be dropped, rows still go.
         Err(error) => (failed("days of the history", Err(error)), Some(PurgePosition::start(true))),
     };
     while let Some(from) = position {
-        position = match store.purge_old(keep, now, from).await {
+        position = match store.purge_old(retention, now, from).await {
             Ok(next) => next,
             Err(error) => {
                 failures += failed("the history", Err(error));

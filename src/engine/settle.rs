@@ -157,7 +157,7 @@ impl<S: Dispatch> Settler<S> {
                     not_before = Instant::now() + self.writer.store.settle_window();
                 }
                 Err((batch, error)) => {
-                    self.told(&error, batch.len());
+                    self.log_failure(&error, batch.len());
                     size = batch.len().div_ceil(2);
                     let alone = batch.len() == 1;
                     self.put_back(batch).await;
@@ -211,7 +211,7 @@ impl<S: Dispatch> Settler<S> {
         }
     }
 
-    fn told(&self, error: &StoreError, outcomes: usize) {
+    fn log_failure(&self, error: &StoreError, outcomes: usize) {
         static LIMIT: LogLimit = LogLimit::new();
         self.writer.metrics.settle_retries_total.add(1);
         if let Some(suppressed) = LIMIT.admit() {
@@ -382,7 +382,7 @@ mod tests {
             sender.send(ended(2_000)).expect("it listens");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(metrics.oldest_unwritten().is_none(), "what is set aside is told apart");
+        assert!(metrics.oldest_unwritten().is_none(), "what is set aside is counted apart");
         disk.0.lock().bad.clear();
         while metrics.outcomes_set_aside.get() > 0 {
             tokio::time::sleep(Duration::from_secs(1)).await;

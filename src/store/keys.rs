@@ -33,7 +33,7 @@ pub enum KeySource {
 
 impl KeySource {
     /// The file beside an SQLite database.
-    pub fn beside(database: &Path) -> Self {
+    pub fn file_of(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();
         path.push(".master-key");
         Self::File(path.into())

@@ -1,8 +1,8 @@
-//! Everything that is kept: the only floor that knows SQL.
+//! Everything that is stored: the only part of the program that knows SQL.
 //!
 //! [`Store`] is one of two: `sqlite/`, embedded, or `postgres/`, which many nodes share. `values` goes in and out,
-//! `view` is what was last committed, `inbox` is the way to the engine. What is decided, `domain` decides; what is
-//! sent, the engine sends. `contract` declares what both can do, and says what each method promises.
+//! `view` is what was last committed, `inbox` hands deliveries to the engine. What is decided, `domain` decides; what
+//! is sent, the engine sends. `contract` declares what both can do, and says what each method promises.
 
 mod compatible;
 mod contract;
@@ -31,7 +31,7 @@ pub use open::{Database, PostgresUrl};
 pub use values::*;
 pub use view::{EventTypes, View};
 
-/// Where everything is kept. Clones share it.
+/// Where everything is stored. Clones share it.
 pub type Store = AnyStore<sqlite::Store, postgres::Store>;
 
 impl Store {
@@ -43,7 +43,7 @@ impl Store {
         }
     }
 
-    /// The same store in somebody's hands: the audit log says of changes that are made through it that they made them.
+    /// The same store, with the actor whom the audit log names for changes that are made through it.
     #[must_use]
     pub fn acting(&self, origin: Origin) -> Self {
         match self {

@@ -199,8 +199,8 @@ pub enum SignInChange {
     NoSecondFactor,
     /// Nothing but the end of every session, and of an invitation.
     Sessions,
-    /// Nothing: they were told that somebody else turned off their second factor.
-    Told,
+    /// Nothing: they have seen that somebody else turned off their second factor.
+    ResetSeen,
 }
 
 /// A new portal link, checked.

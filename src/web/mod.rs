@@ -43,8 +43,8 @@ const DRAWING_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 /// The pages, to stand beside the API: the dashboard, which calls it, and the reference.
 pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
     let reference = Router::new().route("/docs", get(serve)).route("/docs/{*page}", get(serve));
-    let beside = Router::new().route("/llms.txt", get(serve)).route("/assets/{*file}", get(serve));
-    reference.merge(beside).merge(dashboard::router(api))
+    let files = Router::new().route("/llms.txt", get(serve)).route("/assets/{*file}", get(serve));
+    reference.merge(files).merge(dashboard::router(api))
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -165,7 +165,7 @@ fn every_page(locale: Locale) -> Vec<String> {
     let mut paths = vec!["/docs".to_owned(), "/llms.txt".to_owned(), "/docs/search.json".to_owned()];
     paths.extend(groups().iter().flat_map(|group| group.operations.iter().map(|operation| operation.page())));
     paths.extend(GUIDES.iter().map(guides::Guide::page));
-    let beside: Vec<_> = paths[3..].iter().map(|path| format!("{path}.md")).collect();
-    paths.extend(beside);
+    let markdown: Vec<_> = paths[3..].iter().map(|path| format!("{path}.md")).collect();
+    paths.extend(markdown);
     paths.iter().map(|path| content(path, locale).unwrap_or_else(|| panic!("no page {path}")).text).collect()
 }

@@ -450,7 +450,7 @@ impl Clock for Wrong {
         Timestamp::from_millis(SystemClock.now().as_millis() + self.0.load(Ordering::Relaxed))
     }
 
-    fn follow(&self, ahead_ms: i64) {
+    fn adjust(&self, ahead_ms: i64) {
         self.0.fetch_add(ahead_ms, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! The view of this node, kept after what is committed anywhere.
+//! The view of this node, which follows what is committed on any node.
 //!
 //! Whoever changes an account, an endpoint, a key or a type writes a numbered change in the same transaction. The
 //! numbers come from one row, which is locked until the commit, so that they are in the order of the commits and
@@ -93,7 +93,7 @@ pub(super) async fn write_change(db: &impl GenericClient, change: Change, now: T
         Change::MasterKeys => (6, 0, None),
     };
     let sql = "WITH next AS (UPDATE settings SET value = value + 1 WHERE name = 'generation' RETURNING value), \
-               told AS (INSERT INTO changes (generation, kind, key, id, made_at) SELECT value, $1, $2, $3, $4 \
+               written AS (INSERT INTO changes (generation, kind, key, id, made_at) SELECT value, $1, $2, $3, $4 \
                FROM next) SELECT pg_notify('aldaba', '') FROM next";
     execute(db, sql, &[&kind, &key, &id, &now.as_millis()]).await?;
     Ok(())
@@ -203,8 +203,8 @@ impl ChangeFeed {
         !self.freshness.is_within(STALE)
     }
 
-    fn hear(&self, told: &str) {
-        let Some(due) = super::notifier::read(told) else {
+    fn hear(&self, payload: &str) {
+        let Some(due) = super::notifier::read(payload) else {
             self.notified.notify_one();
             return;
         };
@@ -414,7 +414,7 @@ impl ChangeFeed {
 }
 
 /// Looks until the store is dropped.
-pub(super) async fn keep_up(change_feed: Weak<ChangeFeed>) {
+pub(super) async fn poll_changes(change_feed: Weak<ChangeFeed>) {
     loop {
         let Some(change_feed) = change_feed.upgrade() else { return };
         let looked = super::time_limit::in_time(change_feed.refresh()).await;
@@ -448,10 +448,10 @@ async fn listen_once(connector: &Connector, change_feed: &Weak<ChangeFeed>) -> R
     let mut listening = false;
     let hear = async {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(told) = message?
+            if let AsyncMessage::Notification(notification) = message?
                 && let Some(change_feed) = change_feed.upgrade()
             {
-                change_feed.hear(told.payload());
+                change_feed.hear(notification.payload());
             }
         }
         Ok(())

@@ -116,8 +116,8 @@ impl Endpoints for Store {
         tx.execute(&statement, parameters).await.map_err(taken)?;
         let changed = find(&tx, owner, id).await?;
         self.audit(&tx, &record, now).await?;
-        let notice = about(&changed).status(endpoint.health.status, status);
-        let after = self.announce(&tx, notice.as_slice(), now).await?;
+        let operational_event = about(&changed).status(endpoint.health.status, status);
+        let after = self.announce(&tx, operational_event.as_slice(), now).await?;
         write_change(&tx, Change::Endpoint(key), now).await?;
         self.commit(tx).await?;
         self.run_after_commit(&mut client, after, now).await;
@@ -153,8 +153,8 @@ impl Endpoints for Store {
         let rotated = WithSecret { resource: find(&tx, owner, id).await?, secret };
         self.audit(&tx, &AuditRecord::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
         write_pending_reply(&tx, pending_reply, &rotated, now).await?;
-        let notice = about(&rotated.resource).rotated(&rotated.resource.secret_hint);
-        let after = self.announce(&tx, &[notice], now).await?;
+        let operational_event = about(&rotated.resource).rotated(&rotated.resource.secret_hint);
+        let after = self.announce(&tx, &[operational_event], now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await?;
         self.run_after_commit(&mut client, after, now).await;

@@ -149,10 +149,10 @@ impl Writer {
     /// Accepts a batch by what is known of its subscribers, and reads them where that is no longer, or never was,
     /// enough.
     async fn accept(&mut self, batch: Vec<Request>) {
-        let asked = Asked::of(&batch);
+        let needs = BatchNeeds::of(&batch);
         let known = self.known.take();
         let batch = match &known {
-            Some(known) if known.suffices(&asked, self.parts.freshness.generation()) => {
+            Some(known) if known.suffices(&needs, self.parts.freshness.generation()) => {
                 self.accept_by(batch, known, Some(known.generation)).await
             }
             _ => batch,
@@ -161,7 +161,7 @@ impl Writer {
             self.known = known;
             return;
         }
-        match super::time_limit::in_time(self.read(&asked)).await {
+        match super::time_limit::in_time(self.read(&needs)).await {
             Ok(mut fan_out) => {
                 self.accept_by(batch, &fan_out, None).await;
                 fan_out.taken.clear();
@@ -266,9 +266,9 @@ impl Writer {
     }
 
     /// Reads who subscribes to what the batch holds.
-    async fn read(&self, asked: &Asked) -> Result<FanOut, StoreError> {
+    async fn read(&self, needs: &BatchNeeds) -> Result<FanOut, StoreError> {
         let (accounts, types): (Vec<Uuid>, Vec<&str>) =
-            asked.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
+            needs.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
         let db = self.parts.pool.get().await?;
         let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, \
                    e.ordering FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[]) AS w(id, type) \
@@ -294,8 +294,8 @@ impl Writer {
                 fan_out.fifo.insert(key);
             }
         }
-        fan_out.asked = asked.events.iter().cloned().collect();
-        fan_out.taken = super::stored_replies::scopes_with_reply(&db, &asked.scopes).await?;
+        fan_out.read_for = needs.events.iter().cloned().collect();
+        fan_out.taken = super::stored_replies::scopes_with_reply(&db, &needs.scopes).await?;
         Ok(fan_out)
     }
 
@@ -429,13 +429,13 @@ impl Writer {
 }
 
 /// What must be known before a batch can be planned.
-struct Asked {
+struct BatchNeeds {
     /// Accounts and types of events.
     events: BTreeSet<(AccountId, String)>,
     scopes: Vec<ReplyScope>,
 }
 
-impl Asked {
+impl BatchNeeds {
     fn of(batch: &[Request]) -> Self {
         let all = batch.iter().flat_map(|request| &request.events);
         let events = all.map(|event| (event.account, event.event_type.clone())).collect();
@@ -481,32 +481,33 @@ struct FanOut {
     taken: HashSet<ReplyScope>,
     /// FIFO endpoints.
     fifo: HashSet<EndpointKey>,
-    /// For whom it was read.
-    asked: HashSet<(AccountId, String)>,
+    /// The accounts and types for which it was read.
+    read_for: HashSet<(AccountId, String)>,
 }
 
 impl FanOut {
     /// Whether a batch can be planned by this while that is the last change. A batch with keys asks for them anyway,
     /// and what is refused is refused by what was read for it.
-    fn suffices(&self, asked: &Asked, generation: i64) -> bool {
+    fn suffices(&self, needs: &BatchNeeds, generation: i64) -> bool {
         let known = |(account, name): &(AccountId, String)| {
             self.accounts.contains_key(account)
                 && self.types.contains(name)
-                && self.asked.contains(&(*account, name.clone()))
+                && self.read_for.contains(&(*account, name.clone()))
         };
-        self.generation == generation && asked.scopes.is_empty() && asked.events.iter().all(known)
+        self.generation == generation && needs.scopes.is_empty() && needs.events.iter().all(known)
     }
 
     /// This, and what was known before, where that still holds.
     fn with(mut self, known: Option<Self>) -> Self {
-        if let Some(known) = known.filter(|known| known.generation == self.generation && known.asked.len() < MAX_KNOWN)
+        if let Some(known) =
+            known.filter(|known| known.generation == self.generation && known.read_for.len() < MAX_KNOWN)
         {
             self.accounts.extend(known.accounts);
             self.types.extend(known.types);
             self.active.extend(known.active);
             self.paused.extend(known.paused);
             self.fifo.extend(known.fifo);
-            self.asked.extend(known.asked);
+            self.read_for.extend(known.read_for);
         }
         self
     }

@@ -263,7 +263,7 @@ pub(super) async fn import(
     source: &Path,
     keys: &KeySource,
     clock: &dyn Clock,
-    mut told: impl FnMut(&str, usize) + Send,
+    mut on_progress: impl FnMut(&str, usize) + Send,
 ) -> Result<usize, OpenError> {
     let failed = |error: StoreError| OpenError(format!("the import was interrupted: {error}; run it again to go on"));
     store.begin_import().await?;
@@ -278,7 +278,7 @@ pub(super) async fn import(
                 break;
             }
             of_table += rows;
-            told(table.name, of_table);
+            on_progress(table.name, of_table);
         }
         moved += of_table;
     }
@@ -372,7 +372,7 @@ impl Store {
         }
         execute(&tx, "DELETE FROM settings WHERE name LIKE $1", &[&format!("{STATE}.%")]).await?;
         execute(&tx, "UPDATE settings SET value = 1 WHERE name = $1", &[&STATE]).await?;
-        // A number without a change: whoever follows reads everything.
+        // A number without a change: every node reads everything.
         execute(&tx, "UPDATE settings SET value = value + 1 WHERE name = 'generation'", &[]).await?;
         // And one that says what history was read.
         super::change_feed::write_change(&tx, super::change_feed::Change::EventTypes, self.now()).await?;

@@ -41,7 +41,7 @@ impl Housekeeping for Store {
         let now = self.now();
         let db = self.client().await?;
         let settled = now.minus(SETTLING).as_millis();
-        // One that cannot be removed does not keep the others.
+        // One that cannot be removed does not stop the others.
         let mut failed = Ok(false);
         let sql = "SELECT key, account, deleted_at <= $1 AS settled FROM endpoints WHERE deleted_at IS NOT NULL \
                    ORDER BY deleted_at, key";
@@ -76,18 +76,18 @@ impl Housekeeping for Store {
         Ok(days(&self.client().await?).await?.first().map(|day| times.of(day.first_id())))
     }
 
-    async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
+    async fn begin_purge(&self, retention: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
         // Differs by necessity: the rows of every account are looked at only where some of them must go sooner than
         // whole days. Else the removal by rows looks at accounts that keep them for a time of their own.
         if !self.tidies_up() {
             return Ok(None);
         }
         let db = self.client().await?;
-        let (longest, shorter) = longest(&db, keep).await?;
+        let (longest, shorter) = longest(&db, retention).await?;
         let (days, bodies) = (days(&db).await?, days_with_bodies(&db).await?);
         drop(db);
         let mut everybody =
-            shorter || [longest.deliveries, longest.payloads].into_iter().flatten().any(|keep| keep < EXACT);
+            shorter || [longest.deliveries, longest.payloads].into_iter().flatten().any(|kept_for| kept_for < EXACT);
         let (rows_since, bodies_since) = longest.since(now);
         let times = self.shared.id_times();
         let over =
@@ -126,7 +126,7 @@ impl Housekeeping for Store {
 
     async fn purge_old(
         &self,
-        keep: Retention,
+        retention: Retention,
         now: Timestamp,
         from: PurgePosition,
     ) -> Result<Option<PurgePosition>, StoreError> {
@@ -142,7 +142,7 @@ impl Housekeeping for Store {
         let (times, mut next) = (self.shared.id_times(), None);
         for account in rows(&db, sql, &[&from.account, &from.everybody, &ACCOUNTS]).await? {
             let (key, gone): (i64, i64) = (get(&account, "key")?, get(&account, "payloads_gone")?);
-            let (rows_since, bodies_since) = keep.of(own_retention(&account)?).since(now);
+            let (rows_since, bodies_since) = retention.of(own_retention(&account)?).since(now);
             let rows_end = rows_since.map(|since| times.first_at(since));
             let bodies = bodies_since.map(|since| (bodies_from.max(gone), times.first_at(since)));
             match purge_account_step(&mut db, from.in_account(key), rows_end, bodies).await {
@@ -157,12 +157,12 @@ impl Housekeeping for Store {
         Ok(next)
     }
 
-    async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
+    async fn purge_old_replays(&self, retention: Retention, now: Timestamp) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
         let db = self.client().await?;
-        let Some(oldest) = longest(&db, keep).await?.0.deliveries else { return Ok(false) };
+        let Some(oldest) = longest(&db, retention).await?.0.deliveries else { return Ok(false) };
         let cutoff = now.minus(oldest);
         let sql = "DELETE FROM missed WHERE (account, endpoint, type, event) IN \
                    (SELECT account, endpoint, type, event FROM missed WHERE event < $1 LIMIT $2)";
@@ -178,7 +178,7 @@ impl Housekeeping for Store {
         }
         let now = self.now();
         let db = self.client().await?;
-        // Each by itself: one that fails does not keep the others.
+        // Each by itself: one that fails does not stop the others.
         let old = now.minus(STORED_REPLY_TTL).as_millis();
         let (windows, calls) =
             ("DELETE FROM rate_windows WHERE ends_at < $1", "DELETE FROM calls_in_flight WHERE expires_at < $1");
@@ -226,8 +226,8 @@ impl Housekeeping for Store {
                    (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
                    WHERE length = $1 AND slot < $2 LIMIT $3)";
         let mut gone = 0;
-        for (length, kept) in SLOTS {
-            gone += execute(&db, sql, &[&millis(length), &now.minus(kept).as_millis(), &STEP]).await?;
+        for (length, kept_for) in SLOTS {
+            gone += execute(&db, sql, &[&millis(length), &now.minus(kept_for).as_millis(), &STEP]).await?;
         }
         Ok(gone > 0)
     }
@@ -251,12 +251,12 @@ impl Store {
 }
 
 /// The longest that anybody keeps anything, and whether there are accounts that keep it for less.
-async fn longest(db: &Object, keep: Retention) -> Result<(Retention, bool), StoreError> {
-    let (mut longest, mut shorter) = (keep.of(OwnRetention::default()), false);
+async fn longest(db: &Object, retention: Retention) -> Result<(Retention, bool), StoreError> {
+    let (mut longest, mut shorter) = (retention.of(OwnRetention::default()), false);
     let sql = "SELECT DISTINCT retention_deliveries, retention_payloads FROM accounts WHERE deleted_at IS NULL \
                AND (retention_deliveries IS NOT NULL OR retention_payloads IS NOT NULL)";
     for row in rows(db, sql, &[]).await? {
-        let own = keep.of(own_retention(&row)?);
+        let own = retention.of(own_retention(&row)?);
         shorter |= longest.longer(own) != longest;
         longest = longest.longer(own);
     }

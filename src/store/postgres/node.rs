@@ -196,7 +196,7 @@ impl Node {
     }
 
     /// The task ends with the node.
-    pub fn keep(&self, task: tokio::task::JoinHandle<()>) {
+    pub fn abort_on_drop(&self, task: tokio::task::JoinHandle<()>) {
         self.tasks.lock().push(task.abort_handle());
     }
 
@@ -384,7 +384,7 @@ impl Drop for Node {
 
 /// Sets the clock of this process to the database's time, as well as a round trip lets it be known.
 /// Returns by how many milliseconds it was wrong.
-pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<i64, StoreError> {
+pub(super) async fn sync_clock(pool: &Pool, shared: &Shared) -> Result<i64, StoreError> {
     let db = pool.get().await?;
     let (began, before) = (Instant::now(), shared.clock.now().as_millis());
     let found = one(&db, &format!("SELECT {NOW} AS now"), &[]).await?;
@@ -392,7 +392,7 @@ pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<i64, Sto
     let ahead = get::<i64>(&found, "now")? - i64::midpoint(before, after);
     let doubt = i64::try_from(took.as_millis()).unwrap_or(i64::MAX) / 2 + 2;
     if took < PROMPT && ahead.abs() > doubt {
-        shared.clock.follow(ahead);
+        shared.clock.adjust(ahead);
         return Ok(ahead);
     }
     Ok(0)
@@ -400,9 +400,9 @@ pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<i64, Sto
 
 /// Keeps the node alive and the view up to date until the store is dropped.
 pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, change_feed: &Arc<ChangeFeed>) {
-    node.keep(tokio::spawn(super::change_feed::keep_up(Arc::downgrade(change_feed))));
+    node.abort_on_drop(tokio::spawn(super::change_feed::poll_changes(Arc::downgrade(change_feed))));
     if node.key() != 0 {
-        node.keep(tokio::spawn(live(pool.clone(), shared.clone(), Arc::downgrade(node))));
+        node.abort_on_drop(tokio::spawn(live(pool.clone(), shared.clone(), Arc::downgrade(node))));
     }
 }
 
@@ -418,7 +418,7 @@ async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
             if node.check_admitted().is_err() {
                 return Ok(());
             }
-            if follow_time(&pool, &shared).await?.abs() > JUMP_MS {
+            if sync_clock(&pool, &shared).await?.abs() > JUMP_MS {
                 // Everybody seems to be late: whoever is there will be heard of again.
                 jumped = Some(Instant::now());
             }

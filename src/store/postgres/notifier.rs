@@ -46,12 +46,12 @@ pub(super) fn start(pool: Pool) -> Notifier {
             while let Ok(more) = said.try_recv() {
                 endpoints.insert(more);
             }
-            let told = super::time_limit::in_time(async {
+            let notified = super::time_limit::in_time(async {
                 let text = write(&endpoints);
                 execute(&pool.get().await?, "SELECT pg_notify('aldaba', $1)", &[&text]).await
             });
-            if let Err(error) = told.await {
-                tracing::debug!(%error, "other nodes could not be told of deliveries");
+            if let Err(error) = notified.await {
+                tracing::debug!(%error, "other nodes could not be notified of deliveries");
             }
         }
     });

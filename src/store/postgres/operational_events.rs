@@ -46,17 +46,20 @@ impl Store {
     pub(super) async fn announce(
         &self,
         tx: &Transaction<'_>,
-        notices: &[OperationalEvent],
+        operational_events: &[OperationalEvent],
         now: Timestamp,
     ) -> Result<AfterCommit, StoreError> {
         let mut after = AfterCommit::default();
-        let subscribers = subscribers(tx, notices).await?;
-        let heard = |notice: &OperationalEvent| -> Vec<&Subscriber> {
-            let known = subscribers.get(&(notice.account, notice.kind.name())).into_iter().flatten();
-            known.filter(|subscriber| subscriber.endpoint != notice.about).collect()
+        let subscribers = subscribers(tx, operational_events).await?;
+        let heard = |event: &OperationalEvent| -> Vec<&Subscriber> {
+            let known = subscribers.get(&(event.account, event.kind.name())).into_iter().flatten();
+            known.filter(|subscriber| subscriber.endpoint != event.about).collect()
         };
-        let planned: Vec<_> =
-            notices.iter().map(|notice| (notice, heard(notice))).filter(|(_, heard)| !heard.is_empty()).collect();
+        let planned: Vec<_> = operational_events
+            .iter()
+            .map(|event| (event, heard(event)))
+            .filter(|(_, heard)| !heard.is_empty())
+            .collect();
         if planned.is_empty() {
             return Ok(after);
         }
@@ -150,14 +153,14 @@ pub(super) async fn operational_events_of(
     for row in rows(tx, sql, &[&of_accounts, &ids, &first, &end]).await? {
         events.insert(get::<i64>(&row, "id")?, (EventId(get(&row, "event")?), get::<String>(&row, "type")?));
     }
-    let mut notices = Vec::new();
+    let mut operational_events = Vec::new();
     for failure in failures {
         let (Some(about), Some((event, event_type))) = (abouts.get(&failure.endpoint), events.get(&failure.delivery.0))
         else {
             continue;
         };
         let (attempts, outcome) = (failure.attempts, failure.outcome);
-        notices.extend(about.failed(&FailedDelivery {
+        operational_events.extend(about.failed(&FailedDelivery {
             id: failure.delivery,
             event: *event,
             event_type,
@@ -166,9 +169,9 @@ pub(super) async fn operational_events_of(
         }));
     }
     for Paused { endpoint, failures, outcome, .. } in paused {
-        notices.extend(abouts.get(endpoint).map(|about| about.auto_disabled(*failures, *outcome)));
+        operational_events.extend(abouts.get(endpoint).map(|about| about.auto_disabled(*failures, *outcome)));
     }
-    Ok(notices)
+    Ok(operational_events)
 }
 
 /// Somebody who subscribes to an operational event.
@@ -181,10 +184,10 @@ struct Subscriber {
 /// Who subscribes to what these tell, by account and type.
 async fn subscribers(
     tx: &Transaction<'_>,
-    notices: &[OperationalEvent],
+    operational_events: &[OperationalEvent],
 ) -> Result<HashMap<(AccountKey, &'static str), Vec<Subscriber>>, StoreError> {
     let asked: BTreeSet<(i64, &'static str)> =
-        notices.iter().map(|notice| (notice.account.0, notice.kind.name())).collect();
+        operational_events.iter().map(|event| (event.account.0, event.kind.name())).collect();
     let mut subscribers: HashMap<_, Vec<Subscriber>> = HashMap::default();
     for (account, kind) in asked {
         let sql = "SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \

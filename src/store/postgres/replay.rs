@@ -121,13 +121,13 @@ impl Replays for Store {
         let mut client = self.client_for(Some(owner)).await?;
         // Most replays are counted before they are answered; the rest of the others is counted by their first steps.
         let db = snapshot(&mut client).await?;
-        let job = asked_for(&db, owner, endpoint, new, &self.shared.id_times()).await?;
+        let job = requested_job(&db, owner, endpoint, new, &self.shared.id_times()).await?;
         let scan = scan(&db, &job, job.first, SCAN_AT_ONCE, usize::MAX).await?;
         drop(db);
         let (total, counted_to) = (count_of(&scan.found), scan.up_to);
         let tx = client.transaction().await?;
         execute(&tx, "SELECT 1 FROM endpoints WHERE key = $1 FOR UPDATE", &[&job.endpoint.0]).await?;
-        let job = asked_for(&tx, owner, endpoint, new, &self.shared.id_times()).await?;
+        let job = requested_job(&tx, owner, endpoint, new, &self.shared.id_times()).await?;
         let open = open_of(&tx, job.endpoint).await?;
         if open.len() >= MAX_REPLAYS {
             return Err(StoreError::TooManyReplays(open));
@@ -319,7 +319,7 @@ impl Store {
 }
 
 /// The endpoint's job as it would be now.
-async fn asked_for(
+async fn requested_job(
     db: &impl GenericClient,
     owner: AccountId,
     id: EndpointId,
@@ -466,7 +466,7 @@ fn replay_from_row(row: &Row) -> Result<Replay, StoreError> {
     Ok(Replay {
         id: ReplayId(get(row, "id")?),
         endpoint: EndpointId(get(row, "endpoint_id")?),
-        asked: NewReplay {
+        requested: NewReplay {
             from: when(row, "from_at")?,
             to: when(row, "to_at")?,
             selection: parsed(row, "selection", Selection::from_column)?,

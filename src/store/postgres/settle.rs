@@ -368,8 +368,8 @@ impl Store {
         if failures.is_empty() && paused.is_empty() {
             return Ok(AfterCommit::default());
         }
-        let notices = operational_events_of(tx, &failures, &paused).await?;
-        self.announce(tx, &notices, now).await
+        let operational_events = operational_events_of(tx, &failures, &paused).await?;
+        self.announce(tx, &operational_events, now).await
     }
 
     /// Writes what has changed of the healths. Returns the endpoints that have been paused with it.

@@ -276,7 +276,7 @@ impl SignIn for Store {
                 execute(&tx, sql, &[&key, &at]).await?;
                 record(Action::UserUpdated).with_fields(&["two_factor"])
             }
-            SignInChange::Told => {
+            SignInChange::ResetSeen => {
                 execute(&tx, "UPDATE users SET factor_reset_at = NULL WHERE key = $1", &[&key]).await?;
                 return Ok(tx.commit().await?);
             }

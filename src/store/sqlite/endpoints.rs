@@ -121,8 +121,8 @@ impl Endpoints for Store {
                     tx.after.due.push((endpoint.key, tx.now));
                 }
                 let changed = find(tx.db, owner, id)?;
-                if let Some(notice) = about(&changed).status(before, status) {
-                    tx.announce(&notice)?;
+                if let Some(operational_event) = about(&changed).status(before, status) {
+                    tx.announce(&operational_event)?;
                 }
                 Ok(changed)
             })

@@ -45,12 +45,12 @@ impl Housekeeping for Store {
 
     async fn purge_old(
         &self,
-        keep: Retention,
+        retention: Retention,
         now: Timestamp,
         from: PurgePosition,
     ) -> Result<Option<PurgePosition>, StoreError> {
         // On a reader: most of what is looked at stays.
-        let (step, next) = self.read_in_background(move |db| what_is_old(db, keep, now, from)).await?;
+        let (step, next) = self.read_in_background(move |db| what_is_old(db, retention, now, from)).await?;
         let Some(step) = step else { return Ok(next) };
         match (self.writer.write(move |tx| purge_step(tx, &step)).await, next) {
             (Ok(()), next) => Ok(next),
@@ -69,14 +69,14 @@ impl Housekeeping for Store {
         .await
     }
 
-    async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
+    async fn purge_old_replays(&self, retention: Retention, now: Timestamp) -> Result<bool, StoreError> {
         self.writer
             .write(move |tx| {
                 let sql =
                     "SELECT DISTINCT retention_deliveries, retention_payloads FROM accounts WHERE deleted_at IS NULL";
                 let own: Vec<OwnRetention> =
                     tx.db.prepare_cached(sql)?.query_map([], own_retention)?.collect::<Result<_, _>>()?;
-                let longest = own.into_iter().fold(keep, |longest, own| longest.longer(keep.of(own)));
+                let longest = own.into_iter().fold(retention, |longest, own| longest.longer(retention.of(own)));
                 let Some(oldest) = longest.deliveries else { return Ok(false) };
                 let cutoff = now.minus(oldest);
                 let sql = "DELETE FROM missed WHERE (endpoint, type, event) IN \
@@ -134,8 +134,8 @@ impl Housekeeping for Store {
                            (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
                            WHERE length = ?1 AND slot < ?2 LIMIT ?3)";
                 let mut gone = 0;
-                for (length, kept) in SLOTS {
-                    let before = now.minus(kept).as_millis();
+                for (length, kept_for) in SLOTS {
+                    let before = now.minus(kept_for).as_millis();
                     gone += tx.db.prepare_cached(sql)?.execute(params![millis(length), before, STEP])?;
                 }
                 Ok(gone > 0)
@@ -203,7 +203,7 @@ enum Old {
 /// What the next step removes, and where the one after it goes on; `None` at the end.
 fn what_is_old(
     db: &Connection,
-    keep: Retention,
+    retention: Retention,
     now: Timestamp,
     from: PurgePosition,
 ) -> Result<(Option<Old>, Option<PurgePosition>), StoreError> {
@@ -215,7 +215,7 @@ fn what_is_old(
         .collect::<Result<Vec<(i64, OwnRetention, i64)>, _>>()?;
     let mut next = None;
     for (account, own, gone) in accounts {
-        let (rows_since, bodies_since) = keep.of(own).since(now);
+        let (rows_since, bodies_since) = retention.of(own).since(now);
         match old_of(db, from.in_account(account), rows_since, bodies_since.map(|since| (gone, since))) {
             Ok(None) => {}
             Ok(Some((old, at))) => return Ok((Some(old), Some(at))),

@@ -310,7 +310,7 @@ mod tests {
             })
             .await;
         assert!(matches!(ended, Err(StoreError::TooSlow)), "{ended:?}");
-        let kept = lane.idle.lock().pop().expect("the connection");
-        assert!(kept.is_autocommit());
+        let idle = lane.idle.lock().pop().expect("the connection");
+        assert!(idle.is_autocommit());
     }
 }

@@ -107,7 +107,7 @@ impl Replays for Store {
         let (total, counted_to) = self
             .read(Some(owner), move |db| {
                 let snapshot = db.unchecked_transaction()?;
-                let job = asked_for(&snapshot, owner, endpoint, new)?;
+                let job = requested_job(&snapshot, owner, endpoint, new)?;
                 let scan = scan(&snapshot, &job, job.first, SCAN_AT_ONCE, usize::MAX)?;
                 Ok((count_of(&scan.found), scan.up_to))
             })
@@ -117,7 +117,7 @@ impl Replays for Store {
         let made = self
             .writer
             .write(move |tx| {
-                let job = asked_for(tx.db, owner, endpoint, new)?;
+                let job = requested_job(tx.db, owner, endpoint, new)?;
                 let open = open_of(tx.db, job.endpoint)?;
                 if open.len() >= MAX_REPLAYS {
                     return Err(StoreError::TooManyReplays(open));
@@ -267,7 +267,7 @@ impl ReplayWork for Store {
 }
 
 /// The endpoint's job as it would be now.
-fn asked_for(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) -> Result<Job, StoreError> {
+fn requested_job(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) -> Result<Job, StoreError> {
     let endpoint = find(db, owner, id)?;
     let times = id_times::read(db)?;
     let first = times.first_at(new.from) - 1;
@@ -454,7 +454,7 @@ fn find_replay(db: &Connection, owner: AccountId, id: ReplayId) -> Result<Replay
 }
 
 fn replay_from_row(row: &Row<'_>) -> rusqlite::Result<Replay> {
-    let asked = NewReplay {
+    let requested = NewReplay {
         from: Timestamp::from_millis(row.get("from_at")?),
         to: Timestamp::from_millis(row.get("to_at")?),
         selection: parsed(row, "selection", Selection::from_column)?,
@@ -463,7 +463,7 @@ fn replay_from_row(row: &Row<'_>) -> rusqlite::Result<Replay> {
     Ok(Replay {
         id: ReplayId(uuid(row, "id")?),
         endpoint: EndpointId(uuid(row, "endpoint_id")?),
-        asked,
+        requested,
         status: parsed(row, "status", ReplayStatus::from_column)?,
         total: row.get::<_, i64>("total")?.max(0).unsigned_abs(),
         sent,

@@ -280,7 +280,7 @@ impl SignIn for Store {
                         tx.db.prepare_cached(sql)?.execute(params![id, now])?;
                         AuditRecord::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
                     }
-                    SignInChange::Told => {
+                    SignInChange::ResetSeen => {
                         let sql = "UPDATE users SET factor_reset_at = NULL WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute([id])?;
                         return Ok(());

@@ -250,7 +250,7 @@ impl Writer {
                     commits.ends(Instant::now());
                 }
                 Next::Idle => {
-                    if let Err(error) = self.notice_others() {
+                    if let Err(error) = self.reload_if_changed() {
                         tracing::error!(%error, "the database could not be watched");
                     }
                     if self.shared.inbox.is_some() && is_flush_due(self.cache.recent(), self.listed.elapsed()) {
@@ -266,7 +266,7 @@ impl Writer {
     }
 
     /// Reads everything again when another process has written, or when a transaction of ours has failed.
-    fn notice_others(&mut self) -> Result<(), StoreError> {
+    fn reload_if_changed(&mut self) -> Result<(), StoreError> {
         let version = data_version(&self.db)?;
         if version == self.data_version && !self.stale {
             return Ok(());
@@ -353,7 +353,7 @@ impl Writer {
     fn begin(&mut self) -> Result<(), StoreError> {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         // Inside the lock nobody else can write any more: what is read now is the truth of this transaction.
-        self.notice_others()?;
+        self.reload_if_changed()?;
         self.stale = true;
         self.judge_clock()
     }

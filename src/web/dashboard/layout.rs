@@ -75,7 +75,7 @@ impl Layout<'_> {
 
 /// A page with the ways to the others beside it.
 pub fn page(layout: &Layout<'_>, content: &Markup) -> Markup {
-    let inside = html! {
+    let body = html! {
         a.skip href="#content" { (layout.say("Skip to the content")) }
         @if layout.embedded {
             nav.tabs aria-label=(layout.say("Main menu")) { (entries(layout, false)) }
@@ -100,22 +100,22 @@ pub fn page(layout: &Layout<'_>, content: &Markup) -> Markup {
                 data-off=(layout.say("Paused · Resume")) { (layout.say("Live · Pause")) }
         }
     };
-    document(layout, if layout.embedded { "embedded" } else { "app" }, &inside)
+    document(layout, if layout.embedded { "embedded" } else { "app" }, &body)
 }
 
 /// A page for one thing only: to sign in, to join.
 pub fn narrow(layout: &Layout<'_>, content: &Markup) -> Markup {
-    let inside = html! {
+    let body = html! {
         @if !layout.embedded { header { (brand(layout)) } }
         main #content.card { (content) }
         @if !layout.embedded { footer {
             (language(layout)) a href="/docs" { (layout.say("API reference")) }
         } }
     };
-    document(layout, "narrow", &inside)
+    document(layout, "narrow", &body)
 }
 
-fn document(layout: &Layout<'_>, class: &str, inside: &Markup) -> Markup {
+fn document(layout: &Layout<'_>, class: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang=(layout.locale.code()) {
@@ -131,7 +131,7 @@ fn document(layout: &Layout<'_>, class: &str, inside: &Markup) -> Markup {
                 script src={ "/assets/dashboard.js?" (layout.stamp) } defer {}
             }
             body .(class) .themed[layout.theme.is_some()] data-clock=[layout.cx.map(parts::clock_words)] {
-                (inside)
+                (body)
                 p #said.sr role="status" {}
             }
         }
