@@ -62,6 +62,7 @@ impl IdTimes {
         offsets.sort_unstable_by_key(|offset| offset.first_id);
         let mut times = Self::default();
         for offset in offsets {
+            // What is stored may be any number.
             let floor = times.of(offset.first_id.saturating_sub(1));
             times.segments.push(Segment { offset, floor });
         }

@@ -55,9 +55,9 @@ pub(super) struct BrandHeaders {
 
 impl BrandHeaders {
     pub fn new(brand: &str) -> Self {
-        // The settings allow only letters, digits and hyphens in a brand.
         let name = |part: &str| {
-            HeaderName::try_from(format!("x-{brand}-{part}")).unwrap_or(HeaderName::from_static("x-aldaba-invalid"))
+            let name = HeaderName::try_from(format!("x-{brand}-{part}"));
+            name.expect("the settings allow only letters, digits and hyphens in a brand")
         };
         Self { event: name("event"), delivery_id: name("delivery-id"), timestamp: name("timestamp") }
     }
@@ -149,7 +149,8 @@ impl Progress {
     /// Starts the clock of the receiver again, if it is stopped.
     fn start_clock(&self) {
         let Some(since) = self.ours_since.lock().take() else { return };
-        self.ours_us.fetch_add(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let micros = u64::try_from(since.elapsed().as_micros()).expect("less than 500,000 years");
+        self.ours_us.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// How long the clock was stopped until now.
@@ -225,6 +226,7 @@ impl Egress {
         // The receiver has all of its time. The database and the wait for a look-up have bounds of their own.
         let exchange = within(self.0.timeout, || progress.ours(), self.exchange(job, targets, &progress)).await;
         let endpoint_version = progress.version.load(Ordering::Relaxed);
+        // The two clocks are read one after the other. A process that was stopped for 49 days shows no longer time.
         let took = begin.elapsed().saturating_sub(progress.ours());
         let duration_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         let failed = |error: String| Outcome {
@@ -246,7 +248,9 @@ impl Egress {
                     body: Some(cut(&String::from_utf8_lossy(&answer.body), KEPT_BODY_CHARS)),
                     error: complaint(answer.status),
                     endpoint_version,
-                    retry_after_ms: answer.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+                    retry_after_ms: answer
+                        .retry_after
+                        .map(|wait| u64::try_from(wait.as_millis()).expect("MAX_RETRY_AFTER at most")),
                 }
             }
             Ok(Err(ExchangeError::NoTarget)) => return AttemptEnd::Unattempted,

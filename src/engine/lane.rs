@@ -184,6 +184,7 @@ impl Lane {
             }
             AttemptResult::Failed => {
                 self.failing += (1.0 - self.failing) * FAILURE_WEIGHT;
+                // Beyond FAILING_STREAK its number does not matter.
                 self.streak = self.streak.saturating_add(1);
                 self.fresh = false;
                 self.stand(LaneHealth::Unhealthy);
@@ -196,6 +197,7 @@ impl Lane {
             }
             AttemptResult::Unattempted => return,
         }
+        // 0 is the end of the round, and stays so until the next failure.
         self.round = self.round.saturating_sub(1);
     }
 

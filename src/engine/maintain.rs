@@ -58,12 +58,12 @@ pub async fn maintain<S: Housekeeping>(
             let (failed_steps, did_history) = once(&store, &*clock, policy).await;
             failures += failed_steps;
             if failures == 0 && did_history {
-                metrics.housekeeping_last_success_timestamp_seconds.set(seconds(clock.now().as_millis()));
+                metrics.housekeeping_last_success_timestamp_seconds.set(clock.now().unix_seconds());
             }
             match store.oldest_kept().await {
                 Ok(oldest) => {
-                    let age = oldest.map_or(0, |oldest| clock.now().as_millis() - oldest.as_millis());
-                    metrics.retention_oldest_day_seconds.set(seconds(age));
+                    let age = oldest.map_or(Duration::ZERO, |oldest| clock.now().since(oldest));
+                    metrics.retention_oldest_day_seconds.set(age.as_secs());
                 }
                 Err(error) => failures += failed("the age of the history", Err(error)),
             }
@@ -129,9 +129,4 @@ fn failed(kind: &str, done: Result<(), StoreError>) -> u64 {
     let Err(error) = done else { return 0 };
     tracing::warn!(%error, "{kind}: this part of housekeeping failed, and the next round tries again");
     1
-}
-
-/// Whole seconds of a time in milliseconds that is not negative.
-fn seconds(millis: i64) -> u64 {
-    u64::try_from(millis).unwrap_or(0) / 1_000
 }

@@ -111,7 +111,7 @@ impl Scheduler {
     /// The highest limit that the endpoint can reach here; 0 where other processes deliver to it.
     fn most_of(&self, endpoint: EndpointKey) -> f64 {
         let most = self.share.of(self.limits.max_in_flight_per_endpoint, endpoint);
-        f64::from(u16::try_from(most).unwrap_or(u16::MAX))
+        f64::from(u16::try_from(most).expect("the setting is 4,096 at most"))
     }
 
     /// Takes the deliveries of endpoints that other processes deliver to.
@@ -311,7 +311,8 @@ impl Scheduler {
 
     /// Requests that one lane may have in flight, whatever its own limit is.
     fn lane_share(&self) -> usize {
-        (self.limits.max_in_flight.saturating_sub(self.in_flight()) / FREE_SHARE).max(1)
+        debug_assert!(self.in_flight() <= self.limits.max_in_flight, "no more than the bound are in flight");
+        ((self.limits.max_in_flight - self.in_flight()) / FREE_SHARE).max(1)
     }
 
     /// Whether endpoints of this health may start another attempt.

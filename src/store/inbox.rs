@@ -61,8 +61,9 @@ impl Share {
     /// Requests that this process may have in flight to an endpoint, of those that all may have together. Where there
     /// are fewer requests than processes, some have none; another endpoint begins with another process.
     pub fn of(self, most: usize, endpoint: EndpointKey) -> usize {
+        // A process that delivers nothing counts those that do: there may be none.
         let nodes = self.nodes.max(1);
-        let first = usize::try_from(endpoint.0.unsigned_abs()).unwrap_or(0) % nodes;
+        let first = usize::try_from(endpoint.0.unsigned_abs() % nodes as u64).expect("less than a usize");
         most / nodes + usize::from((self.index + first) % nodes < most % nodes)
     }
 }
@@ -202,6 +203,7 @@ impl Inbox {
         // The permit gives back everything when it is dropped here.
         let permit = MemoryPermit { total: self.total.clone(), endpoint: endpoint.clone(), body, named: None };
         let responsiveness = endpoint.responsiveness();
+        // Endpoints that answer may have taken more than the part of those that do not: then nothing is free for them.
         let free = responsiveness.part_of(MAX_IN_MEMORY).saturating_sub(in_memory);
         let free_bytes = responsiveness.part_of(MAX_BYTES_IN_MEMORY).saturating_sub(bytes_in_memory);
         let share = free.saturating_sub(MAX_IN_MEMORY / FREE_PARTS) / FREE_PARTS;

@@ -11,6 +11,7 @@ mod fair_slots;
 pub mod inbox;
 mod intake_shares;
 pub mod keys;
+mod numbers;
 mod open;
 mod operational_events;
 mod pings;

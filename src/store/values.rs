@@ -232,6 +232,7 @@ pub struct Page {
 impl Page {
     /// Rows before this page.
     pub fn offset(self) -> u64 {
+        debug_assert!(self.page > 0, "the first page is 1");
         u64::from(self.page.saturating_sub(1)) * u64::from(self.per_page)
     }
 
@@ -412,6 +413,13 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// A random number from -1 to 1, drawn once however often the write is tried.
     pub jitter: f64,
+}
+
+impl Settlement {
+    /// Attempts made with this one. The count ends where its column does.
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts_made.saturating_add(1)
+    }
 }
 
 /// What an endpoint's claim came to.

@@ -18,7 +18,7 @@ use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, millis};
 use crate::store::settings::of_account;
 use crate::store::shared::AuditRecord;
 use crate::store::{Accounts, Catalog, NewApiKey, OpenError, Page, Paged, PendingReply, StoreError, WithKey};
@@ -327,8 +327,4 @@ pub(super) async fn check_master_keys(db: &Object, keyring: &Keyring) -> Result<
         StoreError::Corrupt(reason) => OpenError(format!("the stored secrets cannot be opened: {reason}")),
         other => OpenError(format!("the stored secrets cannot be read: {other}")),
     })
-}
-
-fn millis(keep: Duration) -> i64 {
-    i64::try_from(keep.as_millis()).unwrap_or(i64::MAX)
 }

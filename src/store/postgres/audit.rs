@@ -63,6 +63,7 @@ impl AuditLog for Store {
             };
             let (condition, texts) = audit_condition(&filter, account, |number| format!("${number}"));
             let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+            // From the newest on.
             let before = before.unwrap_or(i64::MAX);
             let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
             let found = db.query(&sql, &parameters).await?;

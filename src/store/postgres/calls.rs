@@ -6,14 +6,19 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Store;
+use super::lease::NO_NODE;
 use super::sql::{column, corrupt, execute, get, row, whole};
 use super::stored_replies::{owner, write_reply};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, millis};
 use crate::store::{CALL_LIFE, Calls, RateWindow, ReplyScope, StoreError, StoredReply};
 
 /// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and
 /// so that large limits do not cost a question for each call.
 const PARTS: u32 = 500;
+
+/// A window that ends later than a whole one from now, by more than this, was opened by a clock that has since gone
+/// back.
+const MAX_CLOCK_STEP_BACK: Duration = Duration::from_secs(60);
 
 impl Calls for Store {
     async fn stored_reply(&self, scope: ReplyScope) -> Result<Option<StoredReply>, StoreError> {
@@ -45,11 +50,11 @@ impl Calls for Store {
         let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at, node) \
                    VALUES ($1, $2, $3, $4, $5, $7) ON CONFLICT (owner, path, key) DO UPDATE SET \
                    holder = excluded.holder, expires_at = excluded.expires_at, node = excluded.node \
-                   WHERE c.expires_at < $6 OR (c.node <> 0 AND \
+                   WHERE c.expires_at < $6 OR (c.node <> $8 AND \
                    NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = c.node AND n.seen_at >= 0))";
-        let (ends, node) = (now.plus(CALL_LIFE).as_millis(), self.node.lease().unwrap_or(0));
+        let (ends, node) = (now.plus(CALL_LIFE).as_millis(), self.node.lease().unwrap_or(NO_NODE));
         let parameters: super::sql::Params<'_> =
-            &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis(), &node];
+            &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis(), &node, &NO_NODE];
         let begun = execute(&self.client().await?, sql, parameters).await?;
         Ok(begun > 0)
     }
@@ -79,21 +84,22 @@ impl Calls for Store {
     ) -> Result<RateWindow, StoreError> {
         let part = i64::from((limit / PARTS).max(least).max(1));
         let (now_ms, ends) = (now.as_millis(), now.plus(length).as_millis());
-        // A window that ends a minute later than a whole one from now was opened by a clock that has since gone back.
+
         let sql = "INSERT INTO rate_windows AS w (key, bucket, ends_at, calls) \
                    VALUES ($1, $2, $3, least($4::bigint, $5::bigint)) ON CONFLICT (key, bucket) DO UPDATE SET \
-                   ends_at = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN $3 ELSE w.ends_at END, \
-                   calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $3 + 60000 THEN least($4::bigint, $5::bigint) ELSE \
+                   ends_at = CASE WHEN w.ends_at <= $6 OR w.ends_at > $7 THEN $3 ELSE w.ends_at END, \
+                   calls = CASE WHEN w.ends_at <= $6 OR w.ends_at > $7 THEN least($4::bigint, $5::bigint) ELSE \
                    w.calls + $4 END RETURNING ends_at, calls";
         let limit = i64::from(limit);
-        let parameters: super::sql::Params<'_> = &[&key, &bucket, &ends, &part, &limit, &now_ms];
+        let latest_end = ends + millis(MAX_CLOCK_STEP_BACK);
+        let parameters: super::sql::Params<'_> = &[&key, &bucket, &ends, &part, &limit, &now_ms, &latest_end];
         let window = super::sql::one(&self.client().await?, sql, parameters).await?;
         // What was counted before this call is within the limit; of what this call has added, so much is.
         let counted: i64 = get(&window, "calls")?;
         let granted = (limit - (counted - part)).clamp(0, part);
         Ok(RateWindow {
             ends_at: Timestamp::from_millis(get(&window, "ends_at")?),
-            granted: u32::try_from(granted).unwrap_or(0),
+            granted: u32::try_from(granted).expect("it is between 0 and a part of the limit"),
         })
     }
 }

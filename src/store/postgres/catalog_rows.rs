@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::sql::{corrupt, execute, get, number, one, row, rows, time, when};
+use super::sql::{corrupt, execute, get, maybe_whole, one, row, rows, time, when};
 use crate::domain::account::{Account, ApiKey, KeyHash};
 use crate::domain::event::{EventType, INITIAL_TYPES};
 use crate::domain::external_id::ExternalId;
@@ -59,9 +59,7 @@ pub(super) fn account_from_row(row: &Row) -> Result<Account, StoreError> {
 
 /// How long an account's history is kept, where it is not as long as the settings say.
 pub(super) fn own_retention(row: &Row) -> Result<OwnRetention, StoreError> {
-    let read = |column| {
-        Ok::<_, StoreError>(number(row, column)?.map(|keep| Duration::from_millis(keep.max(0).unsigned_abs())))
-    };
+    let read = |column| Ok::<_, StoreError>(maybe_whole(row, column)?.map(Duration::from_millis));
     Ok(OwnRetention { deliveries: read("retention_deliveries")?, payloads: read("retention_payloads")? })
 }
 

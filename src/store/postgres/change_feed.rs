@@ -516,6 +516,7 @@ async fn load_endpoints(
             url: get(&row, "url")?,
             version: get(&row, "version")?,
             active: status == EndpointStatus::Active,
+            // One without a secret is not opened, which is logged.
             secrets: secrets.remove(&key).unwrap_or_default(),
         };
         if let Some(target) = shared.open_target(&stored) {

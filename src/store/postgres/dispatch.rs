@@ -16,6 +16,7 @@ use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::store::inbox::{Leased, MemoryPermit};
+use crate::store::numbers::sql_limit;
 use crate::store::status::literal;
 use crate::store::{Claimed, Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
 
@@ -256,8 +257,7 @@ async fn choose(
         "SELECT account, delivery, event, size, attempt, failures, replay FROM queue WHERE endpoint = $1 \
          AND due_at >= $2 AND due_at <= $3 AND {kind} ORDER BY due_at, delivery LIMIT $4 FOR UPDATE SKIP LOCKED"
     );
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    for row in rows(tx, &sql, &[&endpoint.0, &from, &now, &limit]).await? {
+    for row in rows(tx, &sql, &[&endpoint.0, &from, &now, &sql_limit(limit)]).await? {
         let Some(permit) = reserve(whole(&row, "size")?) else { return Ok(true) };
         chosen.push(Chosen {
             account: get(&row, "account")?,

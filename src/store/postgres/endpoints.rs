@@ -18,6 +18,7 @@ use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
+use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
 use crate::store::shared::AuditRecord;
@@ -271,7 +272,7 @@ async fn retire_secrets(
     execute(tx, sql, &[&key.0, &now.plus(overlap).as_millis()]).await?;
     let sql = "DELETE FROM endpoint_secrets WHERE endpoint = $1 AND version NOT IN \
                (SELECT version FROM endpoint_secrets WHERE endpoint = $1 ORDER BY version DESC LIMIT $2)";
-    execute(tx, sql, &[&key.0, &i64::try_from(MAX_OLDER_SECRETS).unwrap_or(1)]).await?;
+    execute(tx, sql, &[&key.0, &sql_limit(MAX_OLDER_SECRETS)]).await?;
     Ok(())
 }
 

@@ -27,6 +27,7 @@ use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::inbox::{Leased, Nudge};
+use crate::store::numbers::{body_size, delivery_count};
 use crate::store::shared::Shared;
 use crate::store::view::View;
 use crate::store::{PendingReply, ReplyScope, StoreError};
@@ -310,6 +311,7 @@ impl Writer {
     ) -> (Option<(Write, Vec<Planned>)>, Vec<(Reply, StoreError)>) {
         let lease = self.parts.node.lease();
         let now = self.parts.shared.clock.now();
+        // Without a lease nothing is leased, and the number is not written.
         let mut write = Write { lease: lease.unwrap_or(0), now, planned_at, ..Write::default() };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
         let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
@@ -360,7 +362,7 @@ impl Writer {
     ) {
         let Some(account) = fan_out.accounts.get(&new.account).copied() else { return };
         let Some(id) = ids.next() else { return };
-        let size = i32::try_from(new.body.len()).unwrap_or(i32::MAX);
+        let size = body_size(new.body.len());
         let event_type: Arc<str> = new.event_type.as_str().into();
         let mut deliveries = Vec::new();
         let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
@@ -414,7 +416,7 @@ impl Writer {
             account: (new.account, account),
             event_type: new.event_type.clone(),
             occurred_at: new.occurred_at,
-            deliveries: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
+            deliveries: delivery_count(deliveries.len()),
         });
         write.events.push(EventRow {
             account,

@@ -88,6 +88,7 @@ pub(super) async fn make_heads_due(
     Ok(due)
 }
 
+/// From where the head of an endpoint is looked for; no position is below [`FIRST_POSITION`].
 fn first_of(heads: &FifoHeads, fifo_endpoint: i64) -> i64 {
     heads.positions.get(&fifo_endpoint).map_or(FIRST_POSITION, |position| position.saturating_sub(MARGIN))
 }

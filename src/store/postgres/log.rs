@@ -10,6 +10,7 @@ use super::{Store, counters};
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
+use crate::store::numbers::sql_limit;
 use crate::store::status::literal;
 use crate::store::{Log, Page, Paged, StoreError};
 
@@ -161,9 +162,8 @@ async fn attempts_of(db: &impl GenericClient, account: AccountKey, id: DeliveryI
                SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message \
                FROM deliveries WHERE account = $1 AND id = $2 AND started_at IS NOT NULL ORDER BY attempt DESC \
                LIMIT $3";
-    let most = i64::try_from(SHOWN_ATTEMPTS).unwrap_or(i64::MAX);
     let mut attempts = Vec::new();
-    for row in rows(db, sql, &[&account.0, &id.0, &most]).await? {
+    for row in rows(db, sql, &[&account.0, &id.0, &sql_limit(SHOWN_ATTEMPTS)]).await? {
         attempts.push(Attempt {
             number: whole(&row, "attempt")?,
             started_at: when(&row, "started_at")?,
@@ -188,6 +188,7 @@ pub(super) fn delivery_from_row(row: &Row, times: &IdTimes) -> Result<Delivery, 
         event_type: get(row, "type")?,
         validation_id: get(row, "validation_id")?,
         status,
+        // Before the first attempt, that one is shown.
         attempt: whole::<u32>(row, "attempt")?.max(1),
         next_retry_at: time(row, "due_at")?.filter(|_| status == DeliveryStatus::Retrying),
         response_status: maybe_whole(row, "response_status")?,

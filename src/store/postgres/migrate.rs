@@ -166,7 +166,7 @@ async fn migrate(db: &mut Object, migration: &Migration, minimum: i64) -> Result
         raise_minimum(db, migration.minimum).await.map_err(failed)?;
     }
     let steps = migration.steps();
-    let last = steps.len().saturating_sub(1);
+    let last = steps.len().checked_sub(1).expect("a migration has a step");
     for (index, step) in steps.iter().enumerate() {
         let began = Instant::now();
         let mut pause = FIRST_PAUSE;

@@ -113,7 +113,7 @@ impl Health for Store {
                        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
             execute(&db, sql, &[]).await?;
             // Differs by necessity: a node that has lost its leases may not work on the database either.
-            if self.node.key() != 0 && self.node.lease().is_none() {
+            if self.node.has_joined() && self.node.lease().is_none() {
                 return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
             }
             Ok(())

@@ -17,13 +17,15 @@ use tokio::time::Instant;
 
 use super::change_feed::ChangeFeed;
 use super::ids::Given;
-use super::lease::LEASE;
+use super::lease::{LEASE, NO_NODE};
 use super::migrate;
 use super::sql::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::time::millis;
 use crate::lock::Mutex;
 use crate::store::StoreError;
 use crate::store::inbox::{InMemoryDeliveries, Nudge, Share};
+use crate::store::numbers::row_count;
 use crate::store::shared::Shared;
 
 /// It stops sending so much earlier.
@@ -70,7 +72,7 @@ const PROMPT: Duration = Duration::from_millis(200);
 /// This node, as the others know it.
 #[derive(Default)]
 pub(super) struct Node {
-    /// 0 while it has not joined.
+    /// [`NO_NODE`] while it has not joined.
     key: AtomicI64,
     heard_at: Mutex<Option<Instant>>,
     /// Whether it is the first of the nodes, which tidies up.
@@ -117,8 +119,13 @@ impl Node {
     pub fn lease(&self) -> Option<i64> {
         self.check_admitted().ok()?;
         let heard = *self.heard_at.lock();
-        let key = self.key.load(Ordering::Relaxed);
-        (key != 0 && heard.is_some_and(|at| at.elapsed() + MARGIN < LEASE)).then_some(key)
+        let key = self.key();
+        (key != NO_NODE && heard.is_some_and(|at| at.elapsed() + MARGIN < LEASE)).then_some(key)
+    }
+
+    /// Whether it is one of the nodes, whether its lease still holds or not.
+    pub fn has_joined(&self) -> bool {
+        self.key() != NO_NODE
     }
 
     /// Whether the database admits this program, as of the last heartbeat.
@@ -149,7 +156,7 @@ impl Node {
         &self.given
     }
 
-    /// The key of this node, whether its lease still holds or not; 0 for one that has not joined.
+    /// The key of this node, whether its lease still holds or not; [`NO_NODE`] for one that has not joined.
     pub fn key(&self) -> i64 {
         self.key.load(Ordering::Relaxed)
     }
@@ -165,8 +172,8 @@ impl Node {
     pub async fn join(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let began = Instant::now();
         let db = pool.get().await?;
-        // Positive, and never 0, which is nobody.
-        let key = (i64::from_le_bytes(shared.random.array()) & i64::MAX).max(1);
+        let key = (i64::from_le_bytes(shared.random.array()) & i64::MAX).max(NO_NODE + 1);
+        debug_assert!(key > NO_NODE, "a key is positive");
         let sql = format!("INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES ($1, {NOW}, $2)");
         execute(&db, &sql, &[&key, &shared.inbox.is_some()]).await?;
         self.key.store(key, Ordering::Relaxed);
@@ -185,8 +192,8 @@ impl Node {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
-        let key = self.key.swap(0, Ordering::Relaxed);
-        if key == 0 {
+        let key = self.key.swap(NO_NODE, Ordering::Relaxed);
+        if key == NO_NODE {
             return Ok(());
         }
         let sql = format!("UPDATE nodes SET seen_at = -{NOW} WHERE key = $1 AND seen_at >= 0");
@@ -287,7 +294,7 @@ impl Node {
     /// Marks nodes as dead that were not heard of, and frees what is leased to dead ones: one step, and more until
     /// `time` is up.
     async fn take_over(&self, pool: &Pool, shared: &Shared, time: Duration) -> Result<(), StoreError> {
-        let (began, lease) = (Instant::now(), i64::try_from(LEASE.as_millis()).expect("some seconds"));
+        let (began, lease) = (Instant::now(), millis(LEASE));
         let db = pool.get().await?;
         // One that was heard of in the future was heard of by a clock that has since gone back.
         let sql = format!(
@@ -358,7 +365,7 @@ async fn free_step(pool: &Pool, shared: &Shared, key: i64, step: i64) -> Result<
             inbox.send(Nudge::Due(endpoint, shared.clock.now()));
         }
     }
-    Ok(i64::try_from(freed.len()).expect("a step"))
+    Ok(row_count(freed.len()))
 }
 
 /// Gives nodes that have leases and no row one of a dead node, so that the next beats free what they left.
@@ -390,7 +397,7 @@ pub(super) async fn sync_clock(pool: &Pool, shared: &Shared) -> Result<i64, Stor
     let found = one(&db, &format!("SELECT {NOW} AS now"), &[]).await?;
     let (took, after) = (began.elapsed(), shared.clock.now().as_millis());
     let ahead = get::<i64>(&found, "now")? - i64::midpoint(before, after);
-    let doubt = i64::try_from(took.as_millis()).unwrap_or(i64::MAX) / 2 + 2;
+    let doubt = millis(took) / 2 + 2;
     if took < PROMPT && ahead.abs() > doubt {
         shared.clock.adjust(ahead);
         return Ok(ahead);
@@ -401,7 +408,7 @@ pub(super) async fn sync_clock(pool: &Pool, shared: &Shared) -> Result<i64, Stor
 /// Keeps the node alive and the view up to date until the store is dropped.
 pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, change_feed: &Arc<ChangeFeed>) {
     node.abort_on_drop(tokio::spawn(super::change_feed::poll_changes(Arc::downgrade(change_feed))));
-    if node.key() != 0 {
+    if node.has_joined() {
         node.abort_on_drop(tokio::spawn(live(pool.clone(), shared.clone(), Arc::downgrade(node))));
     }
 }

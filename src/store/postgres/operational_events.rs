@@ -15,6 +15,7 @@ use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
+use crate::store::numbers::body_size;
 use crate::store::operational_events::{About, FailedDelivery, OperationalEvent};
 
 /// A delivery that failed for good, and after how many attempts.
@@ -71,7 +72,7 @@ impl Store {
             let (account, event_type) = (*account, kind.name());
             let Some(event) = ids.next() else { break };
             let body = message(event_type, now, data);
-            let size = i32::try_from(body.len()).unwrap_or(i32::MAX);
+            let size = body_size(body.len());
             let mut deliveries = Vec::new();
             for Subscriber { endpoint, active, is_fifo } in heard {
                 if !active {

@@ -317,6 +317,7 @@ impl<'a> Dropping<'a> {
             LOCKED_STATEMENT.as_millis()
         ))
         .await?;
+        // A table has LOCK_TRIES, as long as those of all tables last; then one each.
         let tries = self.tries.clamp(1, LOCK_TRIES);
         for tried in 0..tries {
             self.tries = self.tries.saturating_sub(u32::from(tried > 0));

@@ -12,7 +12,7 @@ use super::endpoints::find;
 use super::ids::Ids;
 use super::log::find_delivery;
 use super::operational_events::AfterCommit;
-use super::sql::{execute, get, number, one, parsed, row, rows, snapshot, time, when};
+use super::sql::{execute, get, one, parsed, row, rows, snapshot, time, when, whole};
 use super::stored_replies::write_pending_reply;
 use super::{Store, fifo};
 use crate::domain::audit::Action;
@@ -21,6 +21,7 @@ use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
+use crate::store::numbers::row_count;
 use crate::store::shared::{AuditRecord, words};
 use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
@@ -124,7 +125,7 @@ impl Replays for Store {
         let job = requested_job(&db, owner, endpoint, new, &self.shared.id_times()).await?;
         let scan = scan(&db, &job, job.first, SCAN_AT_ONCE, usize::MAX).await?;
         drop(db);
-        let (total, counted_to) = (count_of(&scan.found), scan.up_to);
+        let (total, counted_to) = (row_count(scan.found.len()), scan.up_to);
         let tx = client.transaction().await?;
         execute(&tx, "SELECT 1 FROM endpoints WHERE key = $1 FOR UPDATE", &[&job.endpoint.0]).await?;
         let job = requested_job(&tx, owner, endpoint, new, &self.shared.id_times()).await?;
@@ -202,10 +203,7 @@ impl Replays for Store {
                    WHERE account = $1 AND endpoint = $2 AND type = ANY($3)";
         let found = one(&db, sql, &[&endpoint.account.0, &endpoint.key.0, &endpoint.settings.events]).await?;
         let oldest: Option<i64> = get(&found, "oldest")?;
-        Ok(Missed {
-            count: get::<i64>(&found, "count")?.max(0).unsigned_abs(),
-            oldest_at: oldest.map(|id| self.shared.id_times().of(id)),
-        })
+        Ok(Missed { count: whole(&found, "count")?, oldest_at: oldest.map(|id| self.shared.id_times().of(id)) })
     }
 }
 
@@ -237,7 +235,8 @@ impl ReplayWork for Store {
             return count(&client, &job, &scan).await;
         }
         let waiting = waiting(&db, job.endpoint).await?;
-        let free = REPLAY_WINDOW.saturating_sub(usize::try_from(waiting).unwrap_or(usize::MAX));
+        // Deliveries that are sent again by hand come on top.
+        let free = REPLAY_WINDOW.saturating_sub(waiting);
         // In larger steps when it is full, and to the last one when it is empty.
         if free < REPLAY_WINDOW / 2 || job.position >= job.last && unsent(&db, key).await? > 0 {
             return Ok(Step::Waiting);
@@ -278,7 +277,7 @@ impl Store {
         let events: Vec<i64> = candidates.iter().filter(|row| row.1).map(|row| row.0).collect();
         let pairs: Vec<(i64, i64)> = ids.by_ref().zip(events).collect();
         let (ids, events): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
-        let made = count_of(&ids);
+        let made = row_count(ids.len());
         if made > 0 {
             let sql = "WITH m AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t(id, event)), \
                        made AS (INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, replay) \
@@ -341,10 +340,6 @@ async fn requested_job(
     })
 }
 
-fn count_of<T>(found: &[T]) -> i64 {
-    i64::try_from(found.len()).unwrap_or(i64::MAX)
-}
-
 async fn job(db: &impl GenericClient, key: i64) -> Result<Option<Job>, StoreError> {
     let sql = "SELECT r.endpoint, r.account, r.selection, r.status, r.first, r.last, r.position, e.events \
                FROM replays r JOIN endpoints e ON e.key = r.endpoint \
@@ -376,10 +371,10 @@ async fn open_of(db: &impl GenericClient, endpoint: EndpointKey) -> Result<Vec<R
 }
 
 /// Deliveries of the endpoint's replays that wait for their first attempt.
-async fn waiting(db: &impl GenericClient, endpoint: EndpointKey) -> Result<i64, StoreError> {
+async fn waiting(db: &impl GenericClient, endpoint: EndpointKey) -> Result<usize, StoreError> {
     let sql = "SELECT count(*) AS waiting FROM replays r JOIN queue q ON q.replay = r.key AND q.attempt = 0 \
                WHERE r.endpoint = $1 AND r.finished_at IS NULL";
-    get(&one(db, sql, &[&endpoint.0]).await?, "waiting")
+    whole(&one(db, sql, &[&endpoint.0]).await?, "waiting")
 }
 
 /// Events that `condition` names and that have their body still, each with whether the job takes it as things are now.
@@ -431,7 +426,7 @@ async fn scan(
             return Ok(scan);
         }
     }
-    if count_of(&looked_at) < most {
+    if row_count(looked_at.len()) < most {
         scan.up_to = None;
     }
     Ok(scan)
@@ -446,7 +441,7 @@ async fn count(db: &Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
     let sql = "UPDATE replays SET status = $2::bigint, position = $3, total = total + $4 \
                WHERE key = $1 AND position = $5 AND finished_at IS NULL";
     let parameters: super::sql::Params<'_> =
-        &[&job.key, &status.to_column(), &position, &count_of(&scan.found), &job.position];
+        &[&job.key, &status.to_column(), &position, &row_count(scan.found.len()), &job.position];
     execute(db, sql, parameters).await?;
     Ok(Step::Made(0))
 }
@@ -462,7 +457,6 @@ async fn find_replay(db: &impl GenericClient, owner: AccountId, id: ReplayId) ->
 }
 
 fn replay_from_row(row: &Row) -> Result<Replay, StoreError> {
-    let count = |column| number(row, column).map(|count| count.unwrap_or(0).max(0).unsigned_abs());
     Ok(Replay {
         id: ReplayId(get(row, "id")?),
         endpoint: EndpointId(get(row, "endpoint_id")?),
@@ -472,8 +466,8 @@ fn replay_from_row(row: &Row) -> Result<Replay, StoreError> {
             selection: parsed(row, "selection", Selection::from_column)?,
         },
         status: parsed(row, "status", ReplayStatus::from_column)?,
-        total: count("total")?,
-        sent: count("sent")?,
+        total: whole(row, "total")?,
+        sent: whole(row, "sent")?,
         created_at: when(row, "created_at")?,
         finished_at: time(row, "finished_at")?,
     })

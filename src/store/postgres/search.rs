@@ -6,10 +6,11 @@ use tokio_postgres::types::ToSql;
 use super::Store;
 use super::catalog_rows::account;
 use super::log::{delivery_from_row, shown};
-use super::sql::{column, corrupt, get, rows, search_failed, snapshot, text};
+use super::sql::{column, get, rows, search_failed, snapshot, text, whole};
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId, IdTimes};
+use crate::store::numbers::sql_limit;
 use crate::store::values::STRETCH;
 use crate::store::{Log, MAX_PAGED_ROWS, Page, Paged, Search, StoreError, Stretch};
 
@@ -43,7 +44,8 @@ impl Search for Store {
             );
             // Not cached, either of them: filters are too many.
             let counted = db.query_one(&sql, &parameters).await.map_err(search_failed)?;
-            let found = u64::try_from(get::<i64>(&counted, "found")?).map_err(|_| corrupt("found"))?;
+            let found: u64 = whole(&counted, "found")?;
+            // A page without rows is no array.
             let ids: Vec<i64> = get::<Option<_>>(&counted, "page")?.unwrap_or_default();
             debug_assert!(ids.is_sorted_by(|a, b| a > b), "the newest first");
             let chosen =
@@ -70,9 +72,8 @@ impl Search for Store {
             let end = end.map_or(i64::MAX, |end| end.0).min(before.unwrap_or(i64::MAX));
             let sql = "SELECT id FROM deliveries WHERE account = $1 AND endpoint = ANY($2) AND id >= $3 AND id < $4 \
                        ORDER BY id DESC LIMIT $5";
-            let most = i64::try_from(STRETCH).unwrap_or(i64::MAX);
             let parameters: super::sql::Params<'_> =
-                &[&condition.account, &condition.endpoints, &first.map_or(0, |id| id.0), &end, &most];
+                &[&condition.account, &condition.endpoints, &first.map_or(0, |id| id.0), &end, &sql_limit(STRETCH)];
             let ids: Vec<i64> =
                 rows(&db, sql, parameters).await?.iter().map(|row| get(row, "id")).collect::<Result<_, _>>()?;
             let next = ids.last().copied().filter(|_| ids.len() == STRETCH);

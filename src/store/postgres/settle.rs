@@ -18,6 +18,7 @@ use crate::domain::endpoint::EndpointHealth;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
+use crate::store::numbers::sql_counter;
 use crate::store::status::is_open;
 use crate::store::{PendingReply, Settled, Settlement, StoreError};
 
@@ -310,9 +311,9 @@ impl Store {
         let parameters: super::sql::Params<'_> = &[
             &column(&sorted, |row| row.account.0),
             &column(&sorted, |row| row.settlement.delivery.0),
-            &column(&sorted, |row| i16::try_from(row.status.to_column()).unwrap_or(0)),
-            &column(&sorted, |row| i32::try_from(row.settlement.attempts_made.saturating_add(1)).unwrap_or(i32::MAX)),
-            &column(&sorted, |row| i32::try_from(row.failures).unwrap_or(i32::MAX)),
+            &column(&sorted, |row| i16::try_from(row.status.to_column()).expect("there are few statuses")),
+            &column(&sorted, |row| sql_counter(row.settlement.attempts())),
+            &column(&sorted, |row| sql_counter(row.failures)),
             &column(&sorted, |row| row.next_retry_at.map(Timestamp::as_millis)),
             &column(outcomes(), |outcome| outcome.started_at.as_millis()),
             &column(outcomes(), |outcome| outcome.http_status.map(i32::from)),
@@ -352,7 +353,7 @@ impl Store {
         for Written { settlement, account, status, .. } in written {
             let for_good = *status == DeliveryStatus::Failed && settlement.kind != DeliveryKind::Test;
             if for_good && lease_valid.contains(&settlement.delivery.0) {
-                let attempts = settlement.attempts_made.saturating_add(1);
+                let attempts = settlement.attempts();
                 let Settlement { delivery, endpoint, ref outcome, .. } = **settlement;
                 failures.push(Failure { account: *account, endpoint, delivery, attempts, outcome });
             }
@@ -390,7 +391,7 @@ impl Store {
             let sql = "UPDATE endpoints SET status = $2::bigint, consecutive_failures = $3, failing_since = $4, \
                        version = version + CASE WHEN $5 THEN 1 ELSE 0 END, \
                        updated_at = CASE WHEN $5 THEN $6 ELSE updated_at END WHERE key = $1";
-            let failures = i32::try_from(health.consecutive_failures).unwrap_or(i32::MAX);
+            let failures = sql_counter(health.consecutive_failures);
             let since = health.failing_since.map(Timestamp::as_millis);
             let parameters: super::sql::Params<'_> =
                 &[&key.0, &health.status.to_column(), &failures, &since, &changed, &now.as_millis()];

@@ -105,7 +105,7 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A page's offset as SQL takes it.
+/// A page's offset as SQL takes it. Where it is too great a number, so is any row's position.
 pub(super) fn offset(page: Page) -> i64 {
     i64::try_from(page.offset()).unwrap_or(i64::MAX)
 }
@@ -116,10 +116,11 @@ pub(super) async fn count(
     sql: &str,
     params: super::sql::Params<'_>,
 ) -> Result<u64, StoreError> {
-    Ok(maybe_whole::<i64>(&one(db, sql, params).await?, "total")?.unwrap_or(0).max(0).unsigned_abs())
+    // A sum of no rows is none.
+    Ok(maybe_whole(&one(db, sql, params).await?, "total")?.unwrap_or(0))
 }
 
-/// From the first of the ids to the first after the last of them.
+/// From the first of the ids to the first after the last of them; where there are none, nothing is between the two.
 pub(super) fn span(ids: impl Iterator<Item = i64> + Clone) -> (i64, i64) {
     (ids.clone().min().unwrap_or(0), ids.max().map_or(0, |last| last.saturating_add(1)))
 }

@@ -69,5 +69,6 @@ pub(super) async fn scopes_with_reply(
 
 /// Whose replies these are, as a column.
 pub(super) fn owner(scope: &ReplyScope) -> Vec<u8> {
+    // Empty for the operator.
     scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
 }

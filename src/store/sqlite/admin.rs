@@ -1,7 +1,5 @@
 //! Accounts, API keys and the catalog of event types.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, params};
 
 use super::Store;
@@ -15,7 +13,7 @@ use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Keyring;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, millis};
 use crate::store::settings::of_account;
 use crate::store::shared::AuditRecord;
 use crate::store::{Accounts, Catalog, NewApiKey, OpenError, Page, Paged, PendingReply, StoreError, WithKey};
@@ -119,7 +117,7 @@ impl Accounts for Store {
 
     async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
         self.read(None, move |db| {
-            let total = count(db, "SELECT COUNT(*) FROM accounts WHERE deleted_at IS NULL", [])?;
+            let total = count(db, "SELECT COUNT(*) AS total FROM accounts WHERE deleted_at IS NULL", [])?;
             let sql = "SELECT * FROM accounts WHERE deleted_at IS NULL ORDER BY key DESC LIMIT ?1 OFFSET ?2";
             let mut statement = db.prepare_cached(sql)?;
             let rows = statement.query_map(params![page.limit(), sql_offset(page)], account_from_row)?;
@@ -140,7 +138,8 @@ impl Accounts for Store {
                 let account = new.account.map(|id| account(tx.db, id).map(|found| (id, found.key))).transpose()?;
                 if let Some((_, key)) = account {
                     let limit = tx.shared.max_api_keys;
-                    let existing = count(tx.db, "SELECT COUNT(*) FROM api_keys WHERE account = ?1", [key.0])?;
+                    let sql = "SELECT COUNT(*) AS total FROM api_keys WHERE account = ?1";
+                    let existing = count(tx.db, sql, [key.0])?;
                     if existing >= u64::from(limit) {
                         return Err(StoreError::KeyLimitReached(limit));
                     }
@@ -184,7 +183,8 @@ impl Accounts for Store {
     async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
         self.read(account_id, move |db| {
             let key = account_id.map(|id| account(db, id)).transpose()?.map(|account| account.key);
-            let total = count(db, "SELECT COUNT(*) FROM api_keys WHERE account IS ?1", [key.map(|key| key.0)])?;
+            let sql = "SELECT COUNT(*) AS total FROM api_keys WHERE account IS ?1";
+            let total = count(db, sql, [key.map(|key| key.0)])?;
             let items = api_keys_where(db, key, Some(page))?.into_iter().map(|(_, key)| key).collect();
             Ok(Paged::exact(items, total))
         })
@@ -333,10 +333,6 @@ pub(super) fn check_master_keys(db: &Connection, keyring: &Keyring) -> Result<()
         StoreError::Corrupt(reason) => OpenError(format!("the stored secrets cannot be opened: {reason}")),
         other => OpenError(format!("the stored secrets cannot be read: {other}")),
     })
-}
-
-fn millis(keep: Duration) -> i64 {
-    i64::try_from(keep.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn api_keys_where(

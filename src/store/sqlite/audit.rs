@@ -56,7 +56,7 @@ impl AuditLog for Store {
             let (condition, texts) = audit_condition(&filter, account, |number| format!("?{number}"));
             let is_filtered = filter != AuditFilter::default();
             let most = if is_filtered { format!("LIMIT {}", page.max_found()) } else { String::new() };
-            let sql = format!("SELECT COUNT(*) FROM (SELECT 1 FROM audit_log l WHERE {condition} {most})");
+            let sql = format!("SELECT COUNT(*) AS total FROM (SELECT 1 FROM audit_log l WHERE {condition} {most})");
             let found = count(&snapshot, &sql, params_from_iter(&texts))?;
             let (limit, offset) = (page.limit(), sql_offset(page));
             let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
@@ -80,6 +80,7 @@ impl AuditLog for Store {
                 return Ok(Stretch { items: Vec::new(), next: None });
             };
             let (condition, texts) = audit_condition(&filter, account, |number| format!("?{number}"));
+            // From the newest on.
             let before = before.unwrap_or(i64::MAX);
             let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
             let mut statement = snapshot.prepare(&sql)?;

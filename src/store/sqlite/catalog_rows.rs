@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row};
 
-use super::columns::{time, unreadable, uuid};
+use super::columns::{parsed, time, unreadable, uuid};
 use crate::domain::account::{Account, ApiKey, KeyHash};
 use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
@@ -37,8 +37,9 @@ pub(super) fn account_from_row(row: &Row<'_>) -> rusqlite::Result<Account> {
 /// How long an account's history is kept, where it is not as long as the settings say.
 pub(super) fn own_retention(row: &Row<'_>) -> rusqlite::Result<OwnRetention> {
     let read = |column| {
-        let keep: Option<i64> = row.get(column)?;
-        Ok::<_, rusqlite::Error>(keep.map(|keep| Duration::from_millis(keep.max(0).unsigned_abs())))
+        parsed(row, column, |kept_for: Option<i64>| {
+            kept_for.map(u64::try_from).transpose().ok().map(|kept_for| kept_for.map(Duration::from_millis))
+        })
     };
     Ok(OwnRetention { deliveries: read("retention_deliveries")?, payloads: read("retention_payloads")? })
 }

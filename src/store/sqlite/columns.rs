@@ -34,6 +34,11 @@ pub(super) fn parsed<T, C: rusqlite::types::FromSql>(
     })
 }
 
+/// A number that this program has a narrower type for.
+pub(super) fn whole<T: TryFrom<i64>>(row: &Row<'_>, column: &str) -> rusqlite::Result<T> {
+    parsed(row, column, |number: i64| T::try_from(number).ok())
+}
+
 /// An error of a row that this program cannot read, where SQLite's own errors are returned.
 pub(super) fn unreadable(error: StoreError) -> rusqlite::Error {
     let reason = if let StoreError::Corrupt(reason) = error { reason } else { error.to_string() };
@@ -57,12 +62,12 @@ pub(super) fn uuid(row: &Row<'_>, column: &str) -> rusqlite::Result<uuid::Uuid> 
     parsed(row, column, |bytes: Vec<u8>| uuid::Uuid::from_slice(&bytes).ok())
 }
 
-/// A page's offset as SQL takes it.
+/// A page's offset as SQL takes it. Where it is too great a number, so is any row's position.
 pub(super) fn sql_offset(page: Page) -> i64 {
     i64::try_from(page.offset()).unwrap_or(i64::MAX)
 }
 
+/// The number in the column `total`.
 pub(super) fn count(db: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<u64, StoreError> {
-    let total: i64 = db.prepare_cached(sql)?.query_row(params, |row| row.get(0))?;
-    Ok(u64::try_from(total).unwrap_or(0))
+    Ok(db.prepare_cached(sql)?.query_row(params, |row| whole(row, "total"))?)
 }

@@ -12,6 +12,7 @@ use super::tx::Tx;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
+use crate::store::numbers::{row_count, sql_limit};
 
 /// So many recent deliveries are flushed at once: that takes a few milliseconds, and so does looking through them.
 const FLUSH_ROWS: usize = 4_096;
@@ -105,7 +106,7 @@ fn read_part(db: &Connection) -> rusqlite::Result<Vec<Recent>> {
     let sql = "SELECT endpoint, id, event, status, attempt, response_status, response_time_ms, started_at, \
                lease IS NOT NULL FROM recent_deliveries ORDER BY id LIMIT ?1";
     let mut statement = db.prepare_cached(sql)?;
-    let rows = statement.query_map([i64::try_from(MAX_FLUSH_ROWS).unwrap_or(i64::MAX)], |row| {
+    let rows = statement.query_map([sql_limit(MAX_FLUSH_ROWS)], |row| {
         Ok(Recent {
             endpoint: row.get(0)?,
             id: row.get(1)?,
@@ -143,6 +144,7 @@ fn write_part(db: &Connection, mut recent: Vec<Recent>) -> rusqlite::Result<()> 
          last_delivery_at = NULLIF(MAX(IFNULL(last_delivery_at, 0), ?3), 0) WHERE endpoint = ?1",
     )?;
     for of_endpoint in recent.chunk_by(|a, b| a.endpoint == b.endpoint) {
+        // 0 where none was attempted.
         let mut last_at = 0;
         for d in of_endpoint {
             list.execute(params![
@@ -159,8 +161,7 @@ fn write_part(db: &Connection, mut recent: Vec<Recent>) -> rusqlite::Result<()> 
             }
             last_at = last_at.max(d.started_at.unwrap_or(0));
         }
-        let deliveries = i64::try_from(of_endpoint.len()).unwrap_or(i64::MAX);
-        count.execute([of_endpoint[0].endpoint, deliveries, last_at])?;
+        count.execute([of_endpoint[0].endpoint, row_count(of_endpoint.len()), last_at])?;
     }
     db.prepare_cached("UPDATE settings SET value = ?1 WHERE name = 'listed_to'")?.execute([listed_to])?;
     Ok(())

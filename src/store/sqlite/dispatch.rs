@@ -18,6 +18,7 @@ use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
 use crate::store::inbox::{Leased, MemoryPermit};
+use crate::store::numbers::sql_limit;
 use crate::store::status::literal;
 use crate::store::{Claimed, Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
 
@@ -159,8 +160,7 @@ fn find_due(
          ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 AND {kind} \
          ORDER BY d.due_at LIMIT ?3"
     ))?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), limit])?;
+    let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), sql_limit(limit)])?;
     while let Some(row) = rows.next()? {
         let (id, body) = (DeliveryId(row.get("id")?), row.get::<_, Vec<u8>>("body")?);
         let Some(permit) = reserve(id, body.len()) else { return Ok(true) };
@@ -216,7 +216,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         let written = write.execute(params![
             settlement.delivery.0,
             next.status.to_column(),
-            settlement.attempts_made.saturating_add(1),
+            settlement.attempts(),
             next.failures,
             next.next_retry_at.map(Timestamp::as_millis),
             outcome.started_at.as_millis(),
@@ -237,7 +237,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
             tx.db.prepare_cached(sql)?.execute([settlement.delivery.0, settlement.endpoint.0])?;
         }
         if next.status == DeliveryStatus::Failed && *kind != DeliveryKind::Test {
-            let attempts = settlement.attempts_made.saturating_add(1);
+            let attempts = settlement.attempts();
             let Settlement { endpoint, delivery, .. } = *settlement;
             failed.push(Failure { endpoint, delivery, attempts, outcome: outcome.clone() });
         }

@@ -16,6 +16,7 @@ use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
+use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
 use crate::store::shared::AuditRecord;
@@ -251,7 +252,7 @@ fn retire_secrets(tx: &Tx<'_>, key: EndpointKey, overlap: Duration) -> Result<()
             "DELETE FROM endpoint_secrets WHERE endpoint = ?1 AND version NOT IN \
              (SELECT version FROM endpoint_secrets WHERE endpoint = ?1 ORDER BY version DESC LIMIT ?2)",
         )?
-        .execute(params![key.0, i64::try_from(MAX_OLDER_SECRETS).unwrap_or(1)])?;
+        .execute(params![key.0, sql_limit(MAX_OLDER_SECRETS)])?;
     Ok(())
 }
 

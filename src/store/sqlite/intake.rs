@@ -13,6 +13,7 @@ use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
 use crate::store::inbox::{Leased, MemoryPermit};
+use crate::store::numbers::delivery_count;
 use crate::store::{Intake, PendingReply, Settlement, StoreError};
 
 impl Intake for Store {
@@ -96,7 +97,7 @@ impl Intake for Store {
 fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     let account = tx.cache.account_key(new.account).ok_or(StoreError::NotFound)?;
     let subscribers = tx.cache.subscribers(account, &new.event_type).to_vec();
-    let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+    let deliveries = delivery_count(subscribers.len());
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);
     let occurred_at = new.occurred_at.as_millis();

@@ -14,6 +14,7 @@ use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::store::StoreError;
 use crate::store::inbox::InMemoryDeliveries;
+use crate::store::numbers::row_count;
 use crate::store::status::literal;
 
 /// After a delivery was given back, its endpoint is looked at again.
@@ -98,8 +99,7 @@ fn remove_unsent(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
         " AND lease IS NULL AND (SELECT status FROM replays WHERE key = ?1) = ?2"
     );
     let cancelled = ReplayStatus::Cancelled.to_column();
-    let unsent = db.prepare_cached(sql)?.execute([replay, cancelled])?;
-    let unsent = i64::try_from(unsent).unwrap_or(i64::MAX);
+    let unsent = row_count(db.prepare_cached(sql)?.execute([replay, cancelled])?);
     db.prepare_cached("UPDATE replays SET made = made - ?2 WHERE key = ?1")?.execute([replay, unsent])?;
     Ok(unsent)
 }

@@ -7,6 +7,7 @@ use crate::domain::delivery::Outcome;
 use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::store::StoreError;
+use crate::store::numbers::delivery_count;
 use crate::store::operational_events::{About, FailedDelivery, OperationalEvent};
 
 /// A delivery that failed for good, and after how many attempts.
@@ -31,7 +32,7 @@ impl Tx<'_> {
             return Ok(());
         }
         let (id, body) = (EventId(self.ids.next(self.now)), message(kind, self.now, &operational_event.data));
-        let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+        let deliveries = delivery_count(subscribers.len());
         insert_event(self, id, operational_event.account, kind, self.now.as_millis(), None, deliveries, &body)?;
         for endpoint in paused {
             let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";

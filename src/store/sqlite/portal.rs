@@ -78,7 +78,7 @@ impl PortalLinks for Store {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = account(&snapshot, owner)?.key.0;
-            let sql = "SELECT COUNT(*) FROM portal_links WHERE account = ?1 AND expires_at > ?2";
+            let sql = "SELECT COUNT(*) AS total FROM portal_links WHERE account = ?1 AND expires_at > ?2";
             let total = count(&snapshot, sql, [key, now])?;
             let sql = format!(
                 "{LINKS} WHERE p.account = ?1 AND p.expires_at > ?2 ORDER BY p.expires_at DESC, p.id LIMIT ?3 OFFSET ?4"

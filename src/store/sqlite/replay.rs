@@ -7,7 +7,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{parsed, time, uuid};
+use super::columns::{parsed, time, uuid, whole};
 use super::endpoints::find;
 use super::fifo::make_head_due;
 use super::leases::take_back;
@@ -20,6 +20,7 @@ use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
+use crate::store::numbers::{row_count, sql_limit};
 use crate::store::shared::{AuditRecord, words};
 use crate::store::status::literal;
 use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
@@ -109,7 +110,7 @@ impl Replays for Store {
                 let snapshot = db.unchecked_transaction()?;
                 let job = requested_job(&snapshot, owner, endpoint, new)?;
                 let scan = scan(&snapshot, &job, job.first, SCAN_AT_ONCE, usize::MAX)?;
-                Ok((count_of(&scan.found), scan.up_to))
+                Ok((row_count(scan.found.len()), scan.up_to))
             })
             .await?;
         let id = ReplayId::from_random(self.shared.random.array());
@@ -199,12 +200,13 @@ impl Replays for Store {
             let endpoint = find(&snapshot, owner, id)?;
             let (times, mut missed) = (id_times::read(&snapshot)?, Missed { count: 0, oldest_at: None });
             for event_type in endpoint.settings.events {
-                let sql = "SELECT COUNT(*), MIN(event) FROM missed WHERE endpoint = ?1 AND type = ?2";
+                let sql =
+                    "SELECT COUNT(*) AS count, MIN(event) AS oldest FROM missed WHERE endpoint = ?1 AND type = ?2";
                 let (count, oldest) =
                     snapshot.prepare_cached(sql)?.query_row(params![endpoint.key.0, event_type], |row| {
-                        Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
+                        Ok((whole::<u64>(row, "count")?, row.get::<_, Option<i64>>("oldest")?))
                     })?;
-                missed.count += u64::try_from(count).unwrap_or(0);
+                missed.count += count;
                 let oldest = oldest.map(|id| times.of(id));
                 missed.oldest_at = missed.oldest_at.into_iter().chain(oldest).min();
             }
@@ -244,6 +246,7 @@ impl ReplayWork for Store {
                     let scan = scan(&snapshot, &job, job.position, SCAN, usize::MAX)?;
                     return Ok(Some((job, scan)));
                 }
+                // Deliveries that are sent again by hand come on top.
                 let free = REPLAY_WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
                 // In larger steps when it is full, and to the last one when it is empty.
                 let free = if free < REPLAY_WINDOW / 2 { 0 } else { free };
@@ -282,10 +285,6 @@ fn requested_job(db: &Connection, owner: AccountId, id: EndpointId, new: NewRepl
         last: times.first_at(new.to.end_of_second()) - 1,
         position: first,
     })
-}
-
-fn count_of<T>(found: &[T]) -> i64 {
-    i64::try_from(found.len()).unwrap_or(i64::MAX)
 }
 
 fn last_event(db: &Connection) -> rusqlite::Result<i64> {
@@ -330,12 +329,11 @@ fn open_of(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<Vec<Repla
 /// Deliveries of the endpoint's replays that wait for their first attempt.
 fn waiting(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<usize> {
     let sql = concat!(
-        "SELECT COUNT(*) FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = ",
+        "SELECT COUNT(*) AS waiting FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = ",
         literal!(DeliveryStatus::Pending),
         " WHERE r.endpoint = ?1 AND r.finished_at IS NULL"
     );
-    let count: i64 = db.prepare_cached(sql)?.query_row([endpoint.0], |row| row.get(0))?;
-    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    db.prepare_cached(sql)?.query_row([endpoint.0], |row| whole(row, "waiting"))
 }
 
 /// Looks at up to `most` events after `position`, until `most_taken` of them are taken.
@@ -344,8 +342,7 @@ fn scan(db: &Connection, job: &Job, position: i64, most: usize, most_taken: usiz
     let sql = "SELECT id, type, deliveries FROM events JOIN payloads ON event = id WHERE account = ?1 AND id > ?2 \
                AND id <= ?3 ORDER BY id LIMIT ?4";
     let mut statement = db.prepare_cached(sql)?;
-    let limit = i64::try_from(most).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![job.account, position, job.last, limit])?;
+    let mut rows = statement.query(params![job.account, position, job.last, sql_limit(most)])?;
     let mut scan = Scan { found: Vec::new(), up_to: None };
     let mut seen = 0;
     while let Some(row) = rows.next()? {
@@ -389,7 +386,7 @@ fn count(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
     };
     let sql = "UPDATE replays SET status = ?2, position = ?3, total = total + ?4 WHERE key = ?1 AND position = ?5 \
                AND finished_at IS NULL";
-    let parameters = params![job.key, status.to_column(), position, count_of(&scan.found), job.position];
+    let parameters = params![job.key, status.to_column(), position, row_count(scan.found.len()), job.position];
     tx.db.prepare_cached(sql)?.execute(parameters)?;
     Ok(Step::Made(0))
 }
@@ -419,26 +416,27 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
         if inserted > 0 {
             tx.add_to_fifo(id, job.endpoint)?;
         }
-        made += i64::try_from(inserted).unwrap_or(0);
+        made += inserted;
     }
     let finished = scan.up_to.is_none() && unsent(tx.db, job.key)? == 0;
-    let (status, total) = if finished { (ReplayStatus::Completed, Some(before + made)) } else { (job.status, None) };
+    let made_in_all = before + row_count(made);
+    let (status, total) = if finished { (ReplayStatus::Completed, Some(made_in_all)) } else { (job.status, None) };
     let sql = "UPDATE replays SET position = ?2, made = ?3, status = ?4, total = IFNULL(?5, MAX(total, ?3)), \
                finished_at = ?6 WHERE key = ?1";
     tx.db.prepare_cached(sql)?.execute(params![
         job.key,
         scan.up_to.unwrap_or(job.last.max(job.position)),
-        before + made,
+        made_in_all,
         status.to_column(),
         total,
         finished.then(|| tx.now.as_millis()),
     ])?;
     // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
-    tx.cache.came(usize::try_from(made).unwrap_or(0));
+    tx.cache.came(made);
     if made > 0 {
         tx.after.due.push((job.endpoint, tx.now));
     }
-    Ok(if finished { Step::Finished } else { Step::Made(u64::try_from(made).unwrap_or(0)) })
+    Ok(if finished { Step::Finished } else { Step::Made(made as u64) })
 }
 
 /// One replay of the account; another account's does not exist.
@@ -459,14 +457,13 @@ fn replay_from_row(row: &Row<'_>) -> rusqlite::Result<Replay> {
         to: Timestamp::from_millis(row.get("to_at")?),
         selection: parsed(row, "selection", Selection::from_column)?,
     };
-    let sent = row.get::<_, i64>("sent")?.max(0).unsigned_abs();
     Ok(Replay {
         id: ReplayId(uuid(row, "id")?),
         endpoint: EndpointId(uuid(row, "endpoint_id")?),
         requested,
         status: parsed(row, "status", ReplayStatus::from_column)?,
-        total: row.get::<_, i64>("total")?.max(0).unsigned_abs(),
-        sent,
+        total: whole(row, "total")?,
+        sent: whole(row, "sent")?,
         created_at: Timestamp::from_millis(row.get("created_at")?),
         finished_at: time(row, "finished_at")?,
     })

@@ -104,7 +104,7 @@ impl Users for Store {
         self.read(owner, move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = key_of(&snapshot, owner)?.map(|key| key.0);
-            let total = count(&snapshot, "SELECT COUNT(*) FROM users WHERE account IS ?1", [key])?;
+            let total = count(&snapshot, "SELECT COUNT(*) AS total FROM users WHERE account IS ?1", [key])?;
             let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.account IS ?1 ORDER BY u.key LIMIT ?2 OFFSET ?3");
             let mut statement = snapshot.prepare_cached(&sql)?;
             let rows = statement.query_map(params![key, page.limit(), sql_offset(page)], user_from_row)?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{health, parsed, time, uuid};
+use super::columns::{health, parsed, time, uuid, whole};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::external_id::ExternalId;
@@ -174,7 +174,7 @@ impl WriterCache {
     pub fn read_recent(&mut self, db: &Connection) -> Result<(), StoreError> {
         let (listed_to, recent) = recent(db)?;
         self.listed_to = listed_to;
-        self.recent = usize::try_from(recent).unwrap_or(0);
+        self.recent = recent;
         Ok(())
     }
 
@@ -509,7 +509,7 @@ fn secrets_of(db: &Connection, key: EndpointKey) -> rusqlite::Result<Vec<(Sealed
 }
 
 /// The newest delivery that is listed, and how many are newer.
-fn recent(db: &Connection) -> rusqlite::Result<(i64, i64)> {
-    let sql = "SELECT value, (SELECT COUNT(*) FROM recent_deliveries) FROM settings WHERE name = 'listed_to'";
-    db.prepare_cached(sql)?.query_row([], |row| row.try_into())
+fn recent(db: &Connection) -> rusqlite::Result<(i64, usize)> {
+    let sql = "SELECT value, (SELECT COUNT(*) FROM recent_deliveries) AS recent FROM settings WHERE name = 'listed_to'";
+    db.prepare_cached(sql)?.query_row([], |row| Ok((row.get("value")?, whole(row, "recent")?)))
 }
