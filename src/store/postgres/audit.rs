@@ -6,7 +6,7 @@ use tokio_postgres::types::ToSql;
 
 use super::Store;
 use super::catalog_rows::account;
-use super::sql::{corrupt, execute, get, offset, search_failed, snapshot, text, when};
+use super::sql::{corrupt, execute, get, offset, read_row, search_failed, snapshot, text, when};
 use crate::domain::audit::{AuditEntry, AuditFilter};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
@@ -114,16 +114,18 @@ async fn seen(
 
 /// An entry as `owner` sees it.
 fn entry_from_row(row: &Row, owner: Option<AccountId>) -> Result<AuditEntry, StoreError> {
-    let entry = AuditEntry {
-        id: AuditId(get(row, "id")?),
-        account: get::<Option<_>>(row, "account_id")?.map(AccountId),
-        action: get(row, "action")?,
-        actor: (get(row, "actor")?, get(row, "actor_id")?, get(row, "actor_name")?),
-        resource: (get(row, "resource")?, get(row, "resource_id")?),
-        fields: words(get(row, "fields")?),
-        address: get(row, "address")?,
-        request: get(row, "request")?,
-        created_at: when(row, "created_at")?,
-    };
-    Ok(entry_seen_by(owner, entry))
+    read_row("audit_log", row, |row| {
+        let entry = AuditEntry {
+            id: AuditId(get(row, "id")?),
+            account: get::<Option<_>>(row, "account_id")?.map(AccountId),
+            action: get(row, "action")?,
+            actor: (get(row, "actor")?, get(row, "actor_id")?, get(row, "actor_name")?),
+            resource: (get(row, "resource")?, get(row, "resource_id")?),
+            fields: words(get(row, "fields")?),
+            address: get(row, "address")?,
+            request: get(row, "request")?,
+            created_at: when(row, "created_at")?,
+        };
+        Ok(entry_seen_by(owner, entry))
+    })
 }

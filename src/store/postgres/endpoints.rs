@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use super::Store;
 use super::catalog_rows::{account, lock_account};
 use super::change_feed::{Change, write_change};
-use super::sql::{count, execute, get, one, parsed, rows, text, time, when, whole};
+use super::sql::{count, execute, get, one, parsed, read_row, rows, text, time, when, whole};
 use super::stored_replies::write_pending_reply;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
@@ -313,16 +313,18 @@ fn settings(row: &Row) -> Result<EndpointSettings, StoreError> {
 }
 
 fn endpoint_from_row(row: &Row) -> Result<Endpoint, StoreError> {
-    Ok(Endpoint {
-        id: EndpointId(get(row, "id")?),
-        key: EndpointKey(get(row, "key")?),
-        account: AccountKey(get(row, "account")?),
-        settings: settings(row)?,
-        health: health(row)?,
-        last_delivery_at: time(row, "last_delivery_at")?,
-        secret_hint: get(row, "hint")?,
-        created_at: when(row, "created_at")?,
-        updated_at: when(row, "updated_at")?,
+    read_row("endpoints", row, |row| {
+        Ok(Endpoint {
+            id: EndpointId(get(row, "id")?),
+            key: EndpointKey(get(row, "key")?),
+            account: AccountKey(get(row, "account")?),
+            settings: settings(row)?,
+            health: health(row)?,
+            last_delivery_at: time(row, "last_delivery_at")?,
+            secret_hint: get(row, "hint")?,
+            created_at: when(row, "created_at")?,
+            updated_at: when(row, "updated_at")?,
+        })
     })
 }
 

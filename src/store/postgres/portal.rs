@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 
 use super::Store;
 use super::catalog_rows::{account, lock_account};
-use super::sql::{corrupt, count, execute, get, offset, row, rows, snapshot, text, time, when};
+use super::sql::{corrupt, count, execute, get, offset, read_row, row, rows, snapshot, text, time, when};
 use super::stored_replies::write_pending_reply;
 use super::users::hash_of;
 use crate::domain::account::KeyHash;
@@ -115,15 +115,17 @@ impl PortalLinks for Store {
 }
 
 fn from_row(row: &Row) -> Result<PortalLink, StoreError> {
-    let color = get::<Option<&str>>(row, "color")?;
-    Ok(PortalLink {
-        id: PortalLinkId(get(row, "id")?),
-        account: AccountId(get(row, "account_id")?),
-        permissions: Permissions::from_column(get(row, "permissions")?),
-        brand: get(row, "brand")?,
-        color: color.map(|text| Color::parse(text).ok_or_else(|| corrupt("color"))).transpose()?,
-        frame_origins: words(get(row, "frame_origins")?),
-        expires_at: when(row, "expires_at")?,
-        opened_at: time(row, "opened_at")?,
+    read_row("portal_links", row, |row| {
+        let color = get::<Option<&str>>(row, "color")?;
+        Ok(PortalLink {
+            id: PortalLinkId(get(row, "id")?),
+            account: AccountId(get(row, "account_id")?),
+            permissions: Permissions::from_column(get(row, "permissions")?),
+            brand: get(row, "brand")?,
+            color: color.map(|text| Color::parse(text).ok_or_else(|| corrupt("color"))).transpose()?,
+            frame_origins: words(get(row, "frame_origins")?),
+            expires_at: when(row, "expires_at")?,
+            opened_at: time(row, "opened_at")?,
+        })
     })
 }

@@ -12,7 +12,7 @@ use super::endpoints::find;
 use super::ids::Ids;
 use super::log::find_delivery;
 use super::operational_events::AfterCommit;
-use super::sql::{execute, get, one, parsed, row, rows, snapshot, time, when, whole};
+use super::sql::{execute, get, one, parsed, read_row, row, rows, snapshot, time, when, whole};
 use super::stored_replies::write_pending_reply;
 use super::{Store, fifo};
 use crate::domain::audit::Action;
@@ -457,18 +457,20 @@ async fn find_replay(db: &impl GenericClient, owner: AccountId, id: ReplayId) ->
 }
 
 fn replay_from_row(row: &Row) -> Result<Replay, StoreError> {
-    Ok(Replay {
-        id: ReplayId(get(row, "id")?),
-        endpoint: EndpointId(get(row, "endpoint_id")?),
-        requested: NewReplay {
-            from: when(row, "from_at")?,
-            to: when(row, "to_at")?,
-            selection: parsed(row, "selection", Selection::from_column)?,
-        },
-        status: parsed(row, "status", ReplayStatus::from_column)?,
-        total: whole(row, "total")?,
-        sent: whole(row, "sent")?,
-        created_at: when(row, "created_at")?,
-        finished_at: time(row, "finished_at")?,
+    read_row("replays", row, |row| {
+        Ok(Replay {
+            id: ReplayId(get(row, "id")?),
+            endpoint: EndpointId(get(row, "endpoint_id")?),
+            requested: NewReplay {
+                from: when(row, "from_at")?,
+                to: when(row, "to_at")?,
+                selection: parsed(row, "selection", Selection::from_column)?,
+            },
+            status: parsed(row, "status", ReplayStatus::from_column)?,
+            total: whole(row, "total")?,
+            sent: whole(row, "sent")?,
+            created_at: when(row, "created_at")?,
+            finished_at: time(row, "finished_at")?,
+        })
     })
 }

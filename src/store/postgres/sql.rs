@@ -6,6 +6,7 @@ use deadpool_postgres::{GenericClient, Object, Transaction};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
+use uuid::Uuid;
 
 use crate::domain::time::Timestamp;
 use crate::store::{Page, StoreError};
@@ -54,6 +55,25 @@ pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, S
         let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         StoreError::Corrupt(format!("{column}: {reason}"))
     })
+}
+
+/// Reads a row of `table`. Where it holds what it cannot hold, the error names the table, the row and the column.
+pub(super) fn read_row<T>(
+    table: &str,
+    row: &Row,
+    read: impl FnOnce(&Row) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    read(row).map_err(|error| match error {
+        StoreError::Corrupt(reason) => StoreError::Corrupt(format!("{table} {}: {reason}", id_of(row))),
+        other => other,
+    })
+}
+
+/// What tells a row from the others of its table.
+fn id_of(row: &Row) -> String {
+    let uuid = row.try_get("id").map(|id: Uuid| id.to_string());
+    let id = uuid.or_else(|_| row.try_get("id").map(|id: i64| id.to_string()));
+    id.unwrap_or_else(|_| "without an id".into())
 }
 
 /// A number of whatever width.

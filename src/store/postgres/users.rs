@@ -11,7 +11,7 @@ use tokio_postgres::Row;
 
 use super::Store;
 use super::catalog_rows::{account, lock_account};
-use super::sql::{corrupt, count, execute, get, offset, one, row, rows, snapshot, time, when};
+use super::sql::{corrupt, count, execute, get, offset, one, read_row, row, rows, snapshot, time, when};
 use super::stored_replies::write_pending_reply;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
@@ -472,22 +472,24 @@ async fn end_sessions(tx: &impl GenericClient, users: &[i64], stays: Option<KeyH
 }
 
 pub(super) fn user_from_row(row: &Row) -> Result<User, StoreError> {
-    let account = match get::<Option<i64>>(row, "account")? {
-        Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
-        None => None,
-    };
-    Ok(User {
-        id: UserId(get(row, "id")?),
-        account,
-        email: Email::parse(get(row, "email")?).ok_or_else(|| corrupt("email"))?,
-        role: Role::parse(get(row, "role")?).ok_or_else(|| corrupt("role"))?,
-        joined: get(row, "joined")?,
-        two_factor: get(row, "two_factor")?,
-        invited_until: time(row, "invited_until")?,
-        factor_reset_at: time(row, "factor_reset_at")?,
-        last_sign_in_at: time(row, "last_sign_in_at")?,
-        created_at: when(row, "created_at")?,
-        updated_at: when(row, "updated_at")?,
+    read_row("users", row, |row| {
+        let account = match get::<Option<i64>>(row, "account")? {
+            Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
+            None => None,
+        };
+        Ok(User {
+            id: UserId(get(row, "id")?),
+            account,
+            email: Email::parse(get(row, "email")?).ok_or_else(|| corrupt("email"))?,
+            role: Role::parse(get(row, "role")?).ok_or_else(|| corrupt("role"))?,
+            joined: get(row, "joined")?,
+            two_factor: get(row, "two_factor")?,
+            invited_until: time(row, "invited_until")?,
+            factor_reset_at: time(row, "factor_reset_at")?,
+            last_sign_in_at: time(row, "last_sign_in_at")?,
+            created_at: when(row, "created_at")?,
+            updated_at: when(row, "updated_at")?,
+        })
     })
 }
 

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::Store;
 use super::catalog_rows::account;
-use super::columns::{count, sql_offset, uuid};
+use super::columns::{count, read_row, sql_offset, uuid};
 use super::tx::Tx;
 use crate::domain::audit::{AuditEntry, AuditFilter, Origin};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
@@ -109,20 +109,22 @@ fn seen(
 
 /// An entry as `owner` sees it, and its key.
 fn entry_from_row(row: &Row<'_>, owner: Option<AccountId>) -> rusqlite::Result<(i64, AuditEntry)> {
-    let account = match row.get::<_, Option<Vec<u8>>>("account_id")? {
-        Some(_) => Some(AccountId(uuid(row, "account_id")?)),
-        None => None,
-    };
-    let entry = AuditEntry {
-        id: AuditId(uuid(row, "id")?),
-        account,
-        action: row.get("action")?,
-        actor: (row.get("actor")?, row.get("actor_id")?, row.get("actor_name")?),
-        resource: (row.get("resource")?, row.get("resource_id")?),
-        fields: words(&row.get::<_, String>("fields")?),
-        address: row.get("address")?,
-        request: row.get("request")?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-    };
-    Ok((row.get("key")?, entry_seen_by(owner, entry)))
+    read_row("audit_log", row, |row| {
+        let account = match row.get::<_, Option<Vec<u8>>>("account_id")? {
+            Some(_) => Some(AccountId(uuid(row, "account_id")?)),
+            None => None,
+        };
+        let entry = AuditEntry {
+            id: AuditId(uuid(row, "id")?),
+            account,
+            action: row.get("action")?,
+            actor: (row.get("actor")?, row.get("actor_id")?, row.get("actor_name")?),
+            resource: (row.get("resource")?, row.get("resource_id")?),
+            fields: words(&row.get::<_, String>("fields")?),
+            address: row.get("address")?,
+            request: row.get("request")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+        };
+        Ok((row.get("key")?, entry_seen_by(owner, entry)))
+    })
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::Store;
 use super::catalog_rows::account;
-use super::columns::{health, time, unreadable, uuid};
+use super::columns::{health, read_row, time, unreadable, uuid};
 use super::tx::Tx;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
@@ -318,15 +318,17 @@ fn settings(row: &Row<'_>) -> rusqlite::Result<EndpointSettings> {
 }
 
 fn endpoint_from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
-    Ok(Endpoint {
-        id: EndpointId(uuid(row, "id")?),
-        key: EndpointKey(row.get("key")?),
-        account: AccountKey(row.get("account")?),
-        settings: settings(row)?,
-        health: health(row)?,
-        last_delivery_at: time(row, "last_delivery_at")?,
-        secret_hint: row.get("hint")?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+    read_row("endpoints", row, |row| {
+        Ok(Endpoint {
+            id: EndpointId(uuid(row, "id")?),
+            key: EndpointKey(row.get("key")?),
+            account: AccountKey(row.get("account")?),
+            settings: settings(row)?,
+            health: health(row)?,
+            last_delivery_at: time(row, "last_delivery_at")?,
+            secret_hint: row.get("hint")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            updated_at: Timestamp::from_millis(row.get("updated_at")?),
+        })
     })
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{count, parsed, sql_offset, time, uuid};
+use super::columns::{count, parsed, read_row, sql_offset, time, uuid};
 use super::endpoints::find;
 use super::newest::{Wanted, newest_ids};
 use super::{Store, id_times};
@@ -178,36 +178,40 @@ pub(super) fn deliveries_of(db: &Connection, ids: impl Iterator<Item = i64>) -> 
 }
 
 pub(super) fn delivery_from_row(row: &Row<'_>, times: &IdTimes) -> rusqlite::Result<Delivery> {
-    let status = parsed(row, "status", DeliveryStatus::from_column)?;
-    let id = DeliveryId(row.get("id")?);
-    Ok(Delivery {
-        id,
-        created_at: times.of(id.0),
-        endpoint: EndpointId(uuid(row, "endpoint_id")?),
-        endpoint_url: row.get("url")?,
-        event_type: row.get("type")?,
-        validation_id: parsed(row, "validation_id", |id: Option<Vec<u8>>| {
-            id.map(|id| uuid::Uuid::from_slice(&id)).transpose().ok()
-        })?,
-        status,
-        // Before the first attempt, that one is shown.
-        attempt: row.get::<_, u32>("attempt")?.max(1),
-        next_retry_at: time(row, "due_at")?.filter(|_| status == DeliveryStatus::Retrying),
-        response_status: row.get("response_status")?,
-        response_body: row.get("response_body")?,
-        response_time_ms: row.get("response_time_ms")?,
-        error_message: row.get("error_message")?,
+    read_row("deliveries", row, |row| {
+        let status = parsed(row, "status", DeliveryStatus::from_column)?;
+        let id = DeliveryId(row.get("id")?);
+        Ok(Delivery {
+            id,
+            created_at: times.of(id.0),
+            endpoint: EndpointId(uuid(row, "endpoint_id")?),
+            endpoint_url: row.get("url")?,
+            event_type: row.get("type")?,
+            validation_id: parsed(row, "validation_id", |id: Option<Vec<u8>>| {
+                id.map(|id| uuid::Uuid::from_slice(&id)).transpose().ok()
+            })?,
+            status,
+            // Before the first attempt, that one is shown.
+            attempt: row.get::<_, u32>("attempt")?.max(1),
+            next_retry_at: time(row, "due_at")?.filter(|_| status == DeliveryStatus::Retrying),
+            response_status: row.get("response_status")?,
+            response_body: row.get("response_body")?,
+            response_time_ms: row.get("response_time_ms")?,
+            error_message: row.get("error_message")?,
+        })
     })
 }
 
 fn event_from_row(row: &Row<'_>, times: &IdTimes) -> rusqlite::Result<Event> {
-    let id = EventId(row.get("id")?);
-    Ok(Event {
-        id,
-        created_at: times.of(id.0),
-        account: (AccountId(uuid(row, "account_id")?), AccountKey(row.get("account")?)),
-        event_type: row.get("type")?,
-        occurred_at: Timestamp::from_millis(row.get("occurred_at")?),
-        deliveries: row.get("deliveries")?,
+    read_row("events", row, |row| {
+        let id = EventId(row.get("id")?);
+        Ok(Event {
+            id,
+            created_at: times.of(id.0),
+            account: (AccountId(uuid(row, "account_id")?), AccountKey(row.get("account")?)),
+            event_type: row.get("type")?,
+            occurred_at: Timestamp::from_millis(row.get("occurred_at")?),
+            deliveries: row.get("deliveries")?,
+        })
     })
 }

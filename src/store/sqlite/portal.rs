@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::Store;
 use super::catalog_rows::account;
-use super::columns::{count, parsed, sql_offset, time, uuid};
+use super::columns::{count, parsed, read_row, sql_offset, time, uuid};
 use super::users::draw_token;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::Action;
@@ -128,16 +128,18 @@ impl PortalLinks for Store {
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<PortalLink> {
-    Ok(PortalLink {
-        id: PortalLinkId(uuid(row, "id")?),
-        account: AccountId(uuid(row, "account_id")?),
-        permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
-        brand: row.get("brand")?,
-        color: parsed(row, "color", |text: Option<String>| {
-            text.map_or(Some(None), |text| Color::parse(&text).map(Some))
-        })?,
-        frame_origins: words(&row.get::<_, String>("frame_origins")?),
-        expires_at: Timestamp::from_millis(row.get("expires_at")?),
-        opened_at: time(row, "opened_at")?,
+    read_row("portal_links", row, |row| {
+        Ok(PortalLink {
+            id: PortalLinkId(uuid(row, "id")?),
+            account: AccountId(uuid(row, "account_id")?),
+            permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
+            brand: row.get("brand")?,
+            color: parsed(row, "color", |text: Option<String>| {
+                text.map_or(Some(None), |text| Color::parse(&text).map(Some))
+            })?,
+            frame_origins: words(&row.get::<_, String>("frame_origins")?),
+            expires_at: Timestamp::from_millis(row.get("expires_at")?),
+            opened_at: time(row, "opened_at")?,
+        })
     })
 }

@@ -7,7 +7,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{parsed, time, uuid, whole};
+use super::columns::{parsed, read_row, time, uuid, whole};
 use super::endpoints::find;
 use super::fifo::make_head_due;
 use super::leases::take_back;
@@ -452,19 +452,21 @@ fn find_replay(db: &Connection, owner: AccountId, id: ReplayId) -> Result<Replay
 }
 
 fn replay_from_row(row: &Row<'_>) -> rusqlite::Result<Replay> {
-    let requested = NewReplay {
-        from: Timestamp::from_millis(row.get("from_at")?),
-        to: Timestamp::from_millis(row.get("to_at")?),
-        selection: parsed(row, "selection", Selection::from_column)?,
-    };
-    Ok(Replay {
-        id: ReplayId(uuid(row, "id")?),
-        endpoint: EndpointId(uuid(row, "endpoint_id")?),
-        requested,
-        status: parsed(row, "status", ReplayStatus::from_column)?,
-        total: whole(row, "total")?,
-        sent: whole(row, "sent")?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-        finished_at: time(row, "finished_at")?,
+    read_row("replays", row, |row| {
+        let requested = NewReplay {
+            from: Timestamp::from_millis(row.get("from_at")?),
+            to: Timestamp::from_millis(row.get("to_at")?),
+            selection: parsed(row, "selection", Selection::from_column)?,
+        };
+        Ok(Replay {
+            id: ReplayId(uuid(row, "id")?),
+            endpoint: EndpointId(uuid(row, "endpoint_id")?),
+            requested,
+            status: parsed(row, "status", ReplayStatus::from_column)?,
+            total: whole(row, "total")?,
+            sent: whole(row, "sent")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            finished_at: time(row, "finished_at")?,
+        })
     })
 }

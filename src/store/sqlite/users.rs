@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::Store;
 use super::catalog_rows::account;
-use super::columns::{count, parsed, sql_offset, time, uuid};
+use super::columns::{count, parsed, read_row, sql_offset, time, uuid};
 use super::tx::Tx;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
@@ -472,22 +472,24 @@ pub(super) fn credentials_from_row(row: &Row<'_>) -> rusqlite::Result<SealedCred
 }
 
 pub(super) fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
-    let account = match row.get::<_, Option<i64>>("account")? {
-        Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
-        None => None,
-    };
-    Ok(User {
-        id: UserId(uuid(row, "id")?),
-        account,
-        email: parsed(row, "email", |text: String| Email::parse(&text))?,
-        role: parsed(row, "role", |name: String| Role::parse(&name))?,
-        joined: row.get("joined")?,
-        two_factor: row.get("two_factor")?,
-        invited_until: time(row, "invited_until")?,
-        factor_reset_at: time(row, "factor_reset_at")?,
-        last_sign_in_at: time(row, "last_sign_in_at")?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+    read_row("users", row, |row| {
+        let account = match row.get::<_, Option<i64>>("account")? {
+            Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
+            None => None,
+        };
+        Ok(User {
+            id: UserId(uuid(row, "id")?),
+            account,
+            email: parsed(row, "email", |text: String| Email::parse(&text))?,
+            role: parsed(row, "role", |name: String| Role::parse(&name))?,
+            joined: row.get("joined")?,
+            two_factor: row.get("two_factor")?,
+            invited_until: time(row, "invited_until")?,
+            factor_reset_at: time(row, "factor_reset_at")?,
+            last_sign_in_at: time(row, "last_sign_in_at")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            updated_at: Timestamp::from_millis(row.get("updated_at")?),
+        })
     })
 }
 
