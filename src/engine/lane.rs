@@ -128,6 +128,7 @@ impl Lane {
     pub fn next(&mut self) -> Option<Leased> {
         let Some(Queued { leased, claimed }) = self.queue.pop_front() else { return self.replays.pop_front() };
         self.claimed -= usize::from(claimed);
+        debug_assert!(self.claimed <= self.queue.len(), "what came from claims is a part of the queue");
         Some(leased)
     }
 

@@ -201,6 +201,7 @@ impl Scheduler {
     /// Takes the result of a claim; `None` where it failed.
     pub fn claimed(&mut self, endpoint: EndpointKey, claimed: Option<Claimed>, now: Timestamp, at: Instant) {
         let lane = self.lane(endpoint);
+        debug_assert!(lane.claiming, "a lane has one claim at a time");
         lane.claiming = false;
         // A due time that was noted while the claim was under way has no timer yet.
         if let Some(noted) = lane.next_due {
@@ -229,6 +230,7 @@ impl Scheduler {
     /// Adds a lane to the end of the starved list.
     fn starve(&mut self, endpoint: EndpointKey, at: Instant) {
         let lane = self.lane(endpoint);
+        debug_assert!(!lane.starved, "a starved lane claims nothing, and is in the list once");
         lane.starved = true;
         if let Some(noted) = lane.next_due {
             self.timers.remove(&(noted, endpoint));
@@ -242,6 +244,7 @@ impl Scheduler {
         for _ in 0..count {
             let Some(endpoint) = self.starved.pop_front() else { break };
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
+            debug_assert!(lane.starved, "only starved lanes are in the list");
             lane.starved = false;
             if let Some(at) = lane.next_due {
                 self.timers.insert((at, endpoint));

@@ -116,6 +116,7 @@ impl<S: Dispatch> Writer<S> {
 
     /// Counts what was written, and tells when the next attempts are due.
     fn written(&self, settlements: &[Settlement], settled: &[Settled]) {
+        debug_assert_eq!(settlements.len(), settled.len(), "the store says of each what became of it");
         self.attempt_counts.note(settlements, settled);
         let mut next: HashMap<EndpointKey, Timestamp> = HashMap::default();
         for (settlement, settled) in settlements.iter().zip(settled) {
@@ -222,6 +223,7 @@ impl<S: Dispatch> Settler<S> {
     /// Puts back outcomes that failed. One that failed alone twice, while others were written in between, is set aside:
     /// the fault is its own. Without other outcomes, it is enough that the store takes writes.
     async fn put_back(&mut self, mut batch: Vec<Unwritten>) {
+        debug_assert!(!batch.is_empty(), "a write that fails leaves something unwritten");
         if batch.len() > 1 {
             batch.into_iter().rev().for_each(|row| self.waiting.push_front(row));
             return;

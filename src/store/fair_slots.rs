@@ -153,7 +153,7 @@ impl<K: Copy + Eq + Hash> State<K> {
     }
 
     fn give_back(&mut self, owner: K) {
-        debug_assert!(self.in_use > 0, "a slot is given back once");
+        debug_assert!(self.in_use > 0 && self.taken_by.contains_key(&owner), "a slot is given back once");
         self.in_use -= 1;
         match self.taken_by.get_mut(&owner) {
             Some(taken) if *taken > 1 => *taken -= 1,
@@ -171,8 +171,16 @@ impl<K: Copy + Eq + Hash> State<K> {
             self.queues.push_back(queue);
         }
         self.waiting -= 1;
+        debug_assert!(self.is_counted(), "each request in a queue waits, and no other");
         self.take(owner);
+        debug_assert!(self.in_use <= bounds.slots, "no more slots are taken than there are");
         Some((owner, request))
+    }
+
+    /// Whether `waiting` is the number of the requests in the queues, none of which is empty.
+    fn is_counted(&self) -> bool {
+        let lengths = || self.queues.iter().map(|queue| queue.requests.len());
+        lengths().sum::<usize>() == self.waiting && lengths().all(|length| length > 0)
     }
 
     /// Removes a request that waits no longer, if it is still there.
@@ -185,6 +193,7 @@ impl<K: Copy + Eq + Hash> State<K> {
             self.queues.remove(index);
         }
         self.waiting -= 1;
+        debug_assert!(self.is_counted(), "each request in a queue waits, and no other");
     }
 }
 

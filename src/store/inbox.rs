@@ -145,8 +145,9 @@ impl MemoryUse {
     }
 
     fn remove(&self, bytes: usize) {
-        self.deliveries.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let deliveries = self.deliveries.fetch_sub(1, Ordering::Relaxed);
+        let bytes_before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(deliveries > 0 && bytes_before >= bytes, "no more is given back than was taken");
     }
 }
 
@@ -285,9 +286,11 @@ impl InMemoryDeliveries {
 }
 
 impl MemoryPermit {
-    /// A permit that no bound counts, for an engine without this store.
+    /// A permit of a memory of its own, which no bound counts: for an engine without this store, and for tests.
     pub fn unbounded() -> Self {
         let (total, endpoint) = <(Arc<MemoryUse>, Arc<MemoryUse>)>::default();
+        total.add(0);
+        endpoint.add(0);
         let body =
             SharedBody(Arc::new(BodyBytes { total: total.clone(), bytes: 0, is_counted: AtomicBool::new(false) }));
         Self { total, endpoint, body, named: None }
@@ -309,10 +312,12 @@ impl MemoryPermit {
 
 impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        self.total.deliveries.fetch_sub(1, Ordering::Relaxed);
+        // The bytes of the body are counted in all as long as any delivery has it.
+        self.total.remove(0);
         self.endpoint.remove(self.body.0.bytes);
         if let Some((in_memory, id)) = self.named.take() {
             let mut in_memory = in_memory.0.lock();
+            debug_assert!(in_memory.contains_key(&id), "a delivery is in memory as long as its permit");
             match in_memory.get_mut(&id) {
                 Some(count) if *count > 1 => *count -= 1,
                 _ => drop(in_memory.remove(&id)),

@@ -540,8 +540,9 @@ pub struct PurgeRound {
 /// Rows that were looked at, in order, each with whether it may go: which to remove, at most `step`, and the last row
 /// that was looked at with them.
 pub(super) fn cut(looked_at: impl IntoIterator<Item = (i64, bool)>, step: usize) -> (Vec<i64>, Option<i64>) {
-    let (mut go, mut last) = (Vec::new(), None);
+    let (mut go, mut last): (Vec<i64>, Option<i64>) = (Vec::new(), None);
     for (id, goes) in looked_at {
+        debug_assert!(last.is_none_or(|last| last < id), "rows are looked at in order");
         last = Some(id);
         if goes {
             go.push(id);

@@ -78,6 +78,7 @@ impl Dispatch for Store {
             let reserve = |bytes| inbox.reserve_replayed(&memory, bytes);
             choose(&tx, endpoint, REPLAYED, limit - chosen.len(), span, reserve, &mut chosen).await?;
         }
+        debug_assert!(chosen.len() <= limit, "no more are claimed than asked for");
         let mut jobs = Vec::new();
         if !chosen.is_empty() {
             let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();

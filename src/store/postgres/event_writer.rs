@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::endpoint_memory::EndpointMemory;
 use super::freshness::Freshness;
 use super::ids::Ids;
+use super::lease::NO_NODE;
 use super::node::Node;
 use super::notifier::Notifier;
 use super::sql::{get, parsed, rows};
@@ -312,7 +313,7 @@ impl Writer {
         let lease = self.parts.node.lease();
         let now = self.parts.shared.clock.now();
         // Without a lease nothing is leased, and the number is not written.
-        let mut write = Write { lease: lease.unwrap_or(0), now, planned_at, ..Write::default() };
+        let mut write = Write { lease: lease.unwrap_or(NO_NODE), now, planned_at, ..Write::default() };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
         let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
         for Request { events, pending_reply, reply, begin, share } in batch {
@@ -407,6 +408,7 @@ impl Writer {
             };
             plan.jobs.push(Leased { job, permit });
         }
+        debug_assert_eq!(deliveries.len(), fan_out.subscribers(&new).len(), "each subscriber has a delivery");
         for endpoint in fan_out.paused.get(&(new.account, new.event_type.clone())).into_iter().flatten() {
             write.missed.push((account, *endpoint, new.event_type.clone(), id));
         }

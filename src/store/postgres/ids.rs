@@ -144,8 +144,10 @@ impl Ids {
             if moment | bits <= *last {
                 moment = (*last | (ROUND - 1)) + 1;
             }
-            *last = moment | bits;
-            ids.push(*last);
+            let id = moment | bits;
+            debug_assert!(id > *last, "ids grow and never repeat");
+            *last = id;
+            ids.push(id);
             *first += 1;
             if first == end {
                 self.left.pop_front();

@@ -261,6 +261,7 @@ impl Store {
         // Cancelled, or another step was faster.
         let Some(found) = row(&tx, sql, &[&job.key, &job.position]).await? else { return Ok(Step::Waiting) };
         let before: i64 = get(&found, "made")?;
+        debug_assert!(scan.up_to.is_none_or(|up_to| up_to >= job.position), "a replay never goes back");
         // Of two replays of one endpoint the second waits here, and sees what the first has made.
         let sql = "SELECT status, ordering FROM endpoints WHERE key = $1 AND deleted_at IS NULL FOR UPDATE";
         let Some(endpoint) = row(&tx, sql, &[&job.endpoint.0]).await? else { return Ok(Step::Finished) };

@@ -145,6 +145,7 @@ impl Write {
     /// Writes everything, and returns the last change.
     pub async fn run(&self, db: &impl GenericClient) -> Result<i64, tokio_postgres::Error> {
         let (events, deliveries, missed, replies) = (&self.events, &self.deliveries, &self.missed, &self.replies);
+        debug_assert!(deliveries.iter().all(|row| row.id > row.event), "a delivery comes after its event");
         let counted = self.counted();
         let statement = db.prepare_cached(WRITE).await?;
         let row = db

@@ -135,6 +135,7 @@ pub(super) fn write_lists(db: &Connection) -> rusqlite::Result<()> {
 }
 
 fn write_part(db: &Connection, mut recent: Vec<Recent>) -> rusqlite::Result<()> {
+    debug_assert!(recent.is_sorted_by_key(|delivery| delivery.id), "the oldest are listed first");
     let Some(listed_to) = recent.last().map(|delivery| delivery.id) else { return Ok(()) };
     recent.sort_unstable_by_key(|delivery| (delivery.endpoint, delivery.id));
     let mut list = db.prepare_cached("INSERT OR REPLACE INTO delivery_lists VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;

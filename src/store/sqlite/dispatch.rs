@@ -130,6 +130,7 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
         let reserve = |id, bytes| named(inbox.reserve_replayed(&memory, bytes), id);
         find_due(tx, endpoint, REPLAYED, limit - jobs.len(), reserve, &mut jobs)?;
     }
+    debug_assert!(jobs.len() <= limit, "no more are claimed than asked for");
     let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
     for leased in &jobs {
         tx.db.prepare_cached(sql)?.execute(params![leased.job.id.0, tx.lease])?;
@@ -256,6 +257,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         attempts.push((settlement.endpoint, next.health, outcome.started_at, in_its_row));
         settled.push(next.next_retry_at.map_or(Settled::Done, Settled::RetryAt));
     }
+    debug_assert_eq!(settled.len(), settlements.len(), "each has a result");
     tx.announce_outcomes(&failed, &paused)?;
     for (endpoint, health, at, in_its_row) in attempts {
         tx.cache.record_attempt(endpoint, health, at, in_its_row);

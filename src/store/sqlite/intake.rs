@@ -111,6 +111,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     for endpoint in subscribers {
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
+        debug_assert!(delivery.0 <= id.0 + i64::from(deliveries), "nothing comes between an event and its deliveries");
         // A delivery of a FIFO endpoint waits in the store.
         let memory = tx.cache.endpoint(endpoint).filter(|row| !row.is_fifo).map(|row| row.memory.clone());
         let permit = match (&body, memory) {

@@ -40,6 +40,7 @@ impl Tx<'_> {
         }
         for endpoint in subscribers {
             let delivery = DeliveryId(self.ids.next(self.now));
+            debug_assert!(delivery.0 <= id.0 + i64::from(deliveries), "nothing comes between it and its deliveries");
             insert_delivery(self, delivery, endpoint, id, false)?;
             if self.add_to_fifo(delivery, endpoint)? {
                 self.after.due.push((endpoint, self.now));

@@ -401,6 +401,7 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
     let before = tx.db.prepare_cached(sql)?.query_row(params![job.key, job.position], |row| row.get(0)).optional()?;
     // Cancelled, or another step was faster.
     let Some(before): Option<i64> = before else { return Ok(Step::Finished) };
+    debug_assert!(scan.up_to.is_none_or(|up_to| up_to >= job.position), "a replay never goes back");
     let mut made = 0;
     for candidate in &scan.found {
         // It may have come to something since it was found.
