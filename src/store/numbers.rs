@@ -1,5 +1,8 @@
 //! Numbers of this program as the integers of SQL.
 
+/// In the counters of PostgreSQL, in place of an endpoint: the events of the account.
+pub(super) const EVENTS_COUNTER: i64 = 0;
+
 /// How many rows: of such as are in memory, or as one statement has written.
 pub(super) fn row_count(rows: usize) -> i64 {
     i64::try_from(rows).expect("no memory and no table has as many rows as an i64 can count")

@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::Store;
-use super::lease::NO_NODE;
+use super::lease::{ALIVE, NO_NODE};
 use super::sql::{column, corrupt, execute, get, row, whole};
 use super::stored_replies::{owner, write_reply};
 use crate::domain::time::{Timestamp, millis};
@@ -47,15 +47,17 @@ impl Calls for Store {
     async fn begin_call(&self, scope: &ReplyScope, holder: Uuid) -> Result<bool, StoreError> {
         let now = self.now();
         // The mark of a node that was removed is void. A process that is no node leaves marks that only run out.
-        let sql = "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at, node) \
-                   VALUES ($1, $2, $3, $4, $5, $7) ON CONFLICT (owner, path, key) DO UPDATE SET \
-                   holder = excluded.holder, expires_at = excluded.expires_at, node = excluded.node \
-                   WHERE c.expires_at < $6 OR (c.node <> $8 AND \
-                   NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = c.node AND n.seen_at >= 0))";
+        let sql = format!(
+            "INSERT INTO calls_in_flight AS c (owner, path, key, holder, expires_at, node) \
+             VALUES ($1, $2, $3, $4, $5, $7) ON CONFLICT (owner, path, key) DO UPDATE SET \
+             holder = excluded.holder, expires_at = excluded.expires_at, node = excluded.node \
+             WHERE c.expires_at < $6 OR (c.node <> $8 AND \
+             NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = c.node AND {ALIVE}))"
+        );
         let (ends, node) = (now.plus(CALL_LIFE).as_millis(), self.node.lease().unwrap_or(NO_NODE));
         let parameters: super::sql::Params<'_> =
             &[&owner(scope), &scope.path, &scope.key, &holder, &ends, &now.as_millis(), &node, &NO_NODE];
-        let begun = execute(&self.client().await?, sql, parameters).await?;
+        let begun = execute(&self.client().await?, &sql, parameters).await?;
         Ok(begun > 0)
     }
 

@@ -80,17 +80,28 @@ pub(super) enum Change {
     MasterKeys,
 }
 
+/// Kinds of changes, as the column has them. Older nodes read them too: none becomes another one's.
+mod kind {
+    pub const ENDPOINT: i16 = 0;
+    pub const ACCOUNT: i16 = 1;
+    pub const API_KEY: i16 = 2;
+    pub const EVENT_TYPES: i16 = 3;
+    pub const CANCELLED: i16 = 4;
+    pub const REPLAY: i16 = 5;
+    pub const MASTER_KEYS: i16 = 6;
+}
+
 /// Writes a change, in the transaction that makes it. It holds up the changes of others until the commit: it comes
 /// last.
 pub(super) async fn write_change(db: &impl GenericClient, change: Change, now: Timestamp) -> Result<(), StoreError> {
     let (kind, key, id) = match change {
-        Change::Endpoint(key) => (0i16, key.0, None),
-        Change::Account(key) => (1, key.0, None),
-        Change::ApiKey(id) => (2, 0, Some(id.0)),
-        Change::EventTypes => (3, 0, None),
-        Change::Cancelled(replay) => (4, replay, None),
-        Change::Replay => (5, 0, None),
-        Change::MasterKeys => (6, 0, None),
+        Change::Endpoint(key) => (kind::ENDPOINT, key.0, None),
+        Change::Account(key) => (kind::ACCOUNT, key.0, None),
+        Change::ApiKey(id) => (kind::API_KEY, 0, Some(id.0)),
+        Change::EventTypes => (kind::EVENT_TYPES, 0, None),
+        Change::Cancelled(replay) => (kind::CANCELLED, replay, None),
+        Change::Replay => (kind::REPLAY, 0, None),
+        Change::MasterKeys => (kind::MASTER_KEYS, 0, None),
     };
     let sql = "WITH next AS (UPDATE settings SET value = value + 1 WHERE name = 'generation' RETURNING value), \
                written AS (INSERT INTO changes (generation, kind, key, id, made_at) SELECT value, $1, $2, $3, $4 \
@@ -102,13 +113,13 @@ pub(super) async fn write_change(db: &impl GenericClient, change: Change, now: T
 fn read_change(row: &Row) -> Result<Change, StoreError> {
     let key: i64 = get(row, "key")?;
     let change = match get::<i16>(row, "kind")? {
-        0 => Change::Endpoint(EndpointKey(key)),
-        1 => Change::Account(AccountKey(key)),
-        2 => Change::ApiKey(ApiKeyId(get::<Option<_>>(row, "id")?.ok_or_else(|| corrupt("id"))?)),
-        3 => Change::EventTypes,
-        4 => Change::Cancelled(key),
-        5 => Change::Replay,
-        6 => Change::MasterKeys,
+        kind::ENDPOINT => Change::Endpoint(EndpointKey(key)),
+        kind::ACCOUNT => Change::Account(AccountKey(key)),
+        kind::API_KEY => Change::ApiKey(ApiKeyId(get::<Option<_>>(row, "id")?.ok_or_else(|| corrupt("id"))?)),
+        kind::EVENT_TYPES => Change::EventTypes,
+        kind::CANCELLED => Change::Cancelled(key),
+        kind::REPLAY => Change::Replay,
+        kind::MASTER_KEYS => Change::MasterKeys,
         // A newer node's: its meaning is not known here, so everything is read.
         _ => return Err(corrupt("kind")),
     };

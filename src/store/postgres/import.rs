@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::store::keys::KeySource;
 use crate::store::sqlite::export::Export;
-use crate::store::status::is_open;
+use crate::store::status::{is_open, literal};
 use crate::store::{OpenError, StoreError};
 
 /// Rows in one commit.
@@ -65,8 +65,13 @@ const TABLES: &[Table] = &[
         name: "events_total",
         kinds: &[Number, Number],
         read: "SELECT key, key, events_total FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
-        write: "INSERT INTO counters (account, endpoint, shard, total) SELECT k, 0, 0, n \
-                FROM unnest($1::bigint[], $2::bigint[]) AS t(k, n)",
+        write: concat!(
+            "INSERT INTO counters (account, endpoint, shard, total) SELECT k, ",
+            literal!(Counter::Events),
+            ", ",
+            literal!(Shard::Rows),
+            ", n FROM unnest($1::bigint[], $2::bigint[]) AS t(k, n)"
+        ),
     },
     Table {
         name: "api_keys",
@@ -120,20 +125,24 @@ const TABLES: &[Table] = &[
         read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
                created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering, settings, \
                external_id FROM endpoints JOIN endpoint_totals ON endpoint = key WHERE key > ?1 ORDER BY key LIMIT ?2",
-        write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
-                $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], \
-                $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[]) AS t(key, \
-                id, account, url, events, description, status, version, consecutive_failures, failing_since, \
-                created_at, updated_at, deleted_at, total, last_delivery_at, ordering, settings, external_id)), \
-                counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
-                SELECT account, key, 0, total, last_delivery_at FROM e), \
-                subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key FROM e, \
-                unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
-                INSERT INTO endpoints (key, id, account, url, events, description, status, version, consecutive_failures, \
-                failing_since, created_at, updated_at, deleted_at, ordering, settings, external_id) \
-                OVERRIDING SYSTEM VALUE SELECT key, id, account, url, events, description, status, version, \
-                consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
-                external_id FROM e",
+        write: concat!(
+            "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], \
+             $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+             $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[]) \
+             AS t(key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
+             created_at, updated_at, deleted_at, total, last_delivery_at, ordering, settings, external_id)), \
+             counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
+             SELECT account, key, ",
+            literal!(Shard::Rows),
+            ", total, last_delivery_at FROM e), \
+             subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key \
+             FROM e, unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
+             INSERT INTO endpoints (key, id, account, url, events, description, status, version, \
+             consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
+             external_id) OVERRIDING SYSTEM VALUE SELECT key, id, account, url, events, description, status, version, \
+             consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
+             external_id FROM e"
+        ),
     },
     Table {
         name: "endpoint_secrets",
@@ -165,7 +174,8 @@ const TABLES: &[Table] = &[
             Number, Number, Number, Number, Text, Id, Number, Number, Number, Number, Number, Text, Text, Number,
             Number, Number, Number, Number,
         ],
-        // What was leased there is due here; what waits for the head of its FIFO endpoint goes on waiting.
+        // What was leased there is due here. What waits for the head of its FIFO endpoint goes on waiting: its position
+        // is its id less the greatest number, which is before all positions that are given out here.
         read: "SELECT d.id, v.account, d.id, d.endpoint, d.event, v.type, v.validation_id, d.status, d.attempt, \
                d.started_at, d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, \
                d.failures, iif(d.lease IS NULL, d.due_at, 0), length(p.body), d.turn FROM deliveries d JOIN events v \
@@ -254,8 +264,12 @@ const TABLES: &[Table] = &[
     },
 ];
 
-/// In `settings`: 0 while a move is under way, 1 when it is done; and the position of each table.
+/// In `settings`: whether a move is under way or done, and the position of each table.
 const STATE: &str = "import";
+
+const UNDER_WAY: i64 = 0;
+
+const DONE: i64 = 1;
 
 /// See [`Lifecycle::import`](crate::store::Lifecycle::import).
 pub(super) async fn import(
@@ -293,7 +307,7 @@ impl Store {
         let db = self.client().await.map_err(failed)?;
         let state = row(&db, "SELECT value FROM settings WHERE name = $1", &[&STATE]).await.map_err(failed)?;
         match state.map(|row| get::<i64>(&row, "value")).transpose().map_err(failed)? {
-            Some(0) => return Ok(()),
+            Some(UNDER_WAY) => return Ok(()),
             Some(_) => return Err(OpenError("cannot import: this database has taken in another already".into())),
             None => {}
         }
@@ -304,7 +318,8 @@ impl Store {
                 return Err(OpenError(reason));
             }
         }
-        execute(&db, "INSERT INTO settings (name, value) VALUES ($1, 0)", &[&STATE]).await.map_err(failed)?;
+        let sql = "INSERT INTO settings (name, value) VALUES ($1, $2)";
+        execute(&db, sql, &[&STATE, &UNDER_WAY]).await.map_err(failed)?;
         Ok(())
     }
 
@@ -371,7 +386,7 @@ impl Store {
             tx.batch_execute(&sql).await?;
         }
         execute(&tx, "DELETE FROM settings WHERE name LIKE $1", &[&format!("{STATE}.%")]).await?;
-        execute(&tx, "UPDATE settings SET value = 1 WHERE name = $1", &[&STATE]).await?;
+        execute(&tx, "UPDATE settings SET value = $2 WHERE name = $1", &[&STATE, &DONE]).await?;
         // A number without a change: every node reads everything.
         execute(&tx, "UPDATE settings SET value = value + 1 WHERE name = 'generation'", &[]).await?;
         // And one that says what history was read.

@@ -357,7 +357,9 @@ async fn purge_deliveries(db: &mut Object, at: PurgePosition, end: i64) -> Resul
             " ORDER BY id FOR UPDATE SKIP LOCKED), a AS (DELETE FROM attempts a USING old o WHERE a.account = \
              o.account AND a.delivery = o.id), gone AS (DELETE FROM deliveries d USING old o WHERE d.account = \
              o.account AND d.id = o.id RETURNING d.account, d.endpoint) INSERT INTO counters AS c (account, \
-             endpoint, shard, total) SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint \
+             endpoint, shard, total) SELECT account, endpoint, ",
+            literal!(Shard::Rows),
+            ", -count(*) FROM gone GROUP BY account, endpoint \
              ORDER BY account, endpoint ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + \
              excluded.total"
         );
@@ -382,14 +384,19 @@ async fn purge_events(db: &mut Object, at: PurgePosition, end: i64) -> Result<Op
         // Locked in a statement of its own: what a replay has made of an event until then is seen by the next one.
         let sql = "SELECT id FROM events WHERE account = $1 AND id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED";
         let ids = ids(&tx, sql, &[&at.account, &go]).await?;
-        let sql = "WITH old AS MATERIALIZED (SELECT o.id FROM unnest($2::bigint[]) AS o(id) \
-                   WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.replay IS NOT NULL)), \
-                   p AS (DELETE FROM payloads p USING old o WHERE p.account = $1 AND p.event = o.id), \
-                   m AS (DELETE FROM missed m USING old o WHERE m.event = o.id), \
-                   gone AS (DELETE FROM events e USING old o WHERE e.account = $1 AND e.id = o.id RETURNING e.type) \
-                   INSERT INTO counters AS c (account, endpoint, shard, total) \
-                   SELECT $1, 0, 0, -count(*) FROM gone WHERE type <> $3 HAVING count(*) > 0 \
-                   ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total";
+        let sql = concat!(
+            "WITH old AS MATERIALIZED (SELECT o.id FROM unnest($2::bigint[]) AS o(id) \
+             WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.replay IS NOT NULL)), \
+             p AS (DELETE FROM payloads p USING old o WHERE p.account = $1 AND p.event = o.id), \
+             m AS (DELETE FROM missed m USING old o WHERE m.event = o.id), \
+             gone AS (DELETE FROM events e USING old o WHERE e.account = $1 AND e.id = o.id RETURNING e.type) \
+             INSERT INTO counters AS c (account, endpoint, shard, total) SELECT $1, ",
+            literal!(Counter::Events),
+            ", ",
+            literal!(Shard::Rows),
+            ", -count(*) FROM gone WHERE type <> $3 HAVING count(*) > 0 \
+             ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total"
+        );
         execute(&tx, sql, &[&at.account, &ids, &TEST_TYPE]).await?;
     }
     tx.commit().await?;

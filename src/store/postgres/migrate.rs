@@ -10,6 +10,7 @@ use deadpool_postgres::{GenericClient, Object, Pool};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 
+use super::lease::ALIVE;
 use super::migrations::{MIGRATIONS, Migration, Step, newest, newest_of};
 use super::privileges;
 use super::sql::{get, one, row};
@@ -201,7 +202,7 @@ async fn migrate(db: &mut Object, migration: &Migration, minimum: i64) -> Result
 /// From here on no older program starts, and those that run stop within [`NODES_STOP`].
 async fn raise_minimum(db: &mut Object, minimum: i64) -> Result<(), tokio_postgres::Error> {
     db.execute("UPDATE schema_version SET minimum = greatest(minimum, $1)", &[&minimum]).await?;
-    let nodes: i64 = db.query_one("SELECT count(*) FROM nodes WHERE seen_at >= 0", &[]).await?.get(0);
+    let nodes: i64 = db.query_one(&format!("SELECT count(*) FROM nodes WHERE {ALIVE}"), &[]).await?.get(0);
     if nodes > 0 {
         tracing::info!(nodes, minimum, "nodes below the new minimum version are given time to stop");
         sleep(NODES_STOP).await;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::change_feed::ChangeFeed;
 use super::ids::Given;
-use super::lease::{LEASE, NO_NODE};
+use super::lease::{ALIVE, DEAD, LEASE, NO_NODE};
 use super::migrate;
 use super::sql::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
@@ -196,7 +196,7 @@ impl Node {
         if key == NO_NODE {
             return Ok(());
         }
-        let sql = format!("UPDATE nodes SET seen_at = -{NOW} WHERE key = $1 AND seen_at >= 0");
+        let sql = format!("UPDATE nodes SET seen_at = -{NOW} WHERE key = $1 AND {ALIVE}");
         execute(&pool.get().await?, &sql, &[&key]).await?;
         while self.free(pool, shared, key).await?.more {}
         Ok(())
@@ -218,7 +218,7 @@ impl Node {
         if self.check_admitted().is_err() {
             return Ok(());
         }
-        let sql = format!("UPDATE nodes SET seen_at = {NOW} WHERE key = $1 AND seen_at >= 0");
+        let sql = format!("UPDATE nodes SET seen_at = {NOW} WHERE key = $1 AND {ALIVE}");
         if execute(&db, &sql, &[&self.key()]).await? == 0 {
             tracing::warn!("this node was not heard of for too long, and others have taken over its deliveries");
             // Whoever removed its row may not have freed what is leased to it.
@@ -236,9 +236,11 @@ impl Node {
 
     /// Who is there. The engine is told when it has changed.
     async fn count(&self, db: &deadpool_postgres::Object, shared: &Shared) -> Result<(), StoreError> {
-        let sql = "SELECT count(*) AS nodes, count(*) FILTER (WHERE key < $1) AS before, \
-                   coalesce(min(key), 0) AS first FROM nodes WHERE delivers AND seen_at >= 0";
-        let found = one(db, sql, &[&self.key()]).await?;
+        let sql = format!(
+            "SELECT count(*) AS nodes, count(*) FILTER (WHERE key < $1) AS before, \
+             coalesce(min(key), {NO_NODE}) AS first FROM nodes WHERE delivers AND {ALIVE}"
+        );
+        let found = one(db, &sql, &[&self.key()]).await?;
         self.first.store(get::<i64>(&found, "first")? == self.key(), Ordering::Relaxed);
         let share = Share { nodes: super::sql::whole(&found, "nodes")?, index: super::sql::whole(&found, "before")? };
         let before = self.share.lock().replace(share);
@@ -299,10 +301,11 @@ impl Node {
         // One that was heard of in the future was heard of by a clock that has since gone back.
         let sql = format!(
             "UPDATE nodes SET seen_at = -{NOW} \
-             WHERE seen_at >= 0 AND (seen_at < {NOW} - $1::bigint OR seen_at > {NOW} + $1::bigint)"
+             WHERE {ALIVE} AND (seen_at < {NOW} - $1::bigint OR seen_at > {NOW} + $1::bigint)"
         );
         execute(&db, &sql, &[&lease]).await?;
-        let dead = rows(&db, "SELECT key FROM nodes WHERE seen_at < 0 ORDER BY key LIMIT $1", &[&DEAD_NODES]).await?;
+        let sql = format!("SELECT key FROM nodes WHERE {DEAD} ORDER BY key LIMIT $1");
+        let dead = rows(&db, &sql, &[&DEAD_NODES]).await?;
         drop(db);
         for row in dead {
             let key = get(&row, "key")?;
@@ -317,7 +320,7 @@ impl Node {
             }
             // A write of the dead node ends within its timeout, which is shorter than a lease. Until then its row
             // stays, so that what the write leases is found by the next step.
-            let sql = format!("DELETE FROM nodes WHERE key = $1 AND seen_at < 0 AND -seen_at < {NOW} - $2::bigint");
+            let sql = format!("DELETE FROM nodes WHERE key = $1 AND {DEAD} AND -seen_at < {NOW} - $2::bigint");
             execute(&pool.get().await?, &sql, &[&key, &lease]).await?;
         }
         Ok(())
@@ -345,10 +348,12 @@ async fn free_step(pool: &Pool, shared: &Shared, key: i64, step: i64) -> Result<
     // Several nodes take over from one: each frees others. A row that is being written by the dead node is left for
     // later. In the order of the leases: a plan that sorts nothing stops after a step, and does not read all that the
     // index holds.
-    let sql = "UPDATE queue SET lease = NULL, due_at = $2 WHERE ctid = ANY (ARRAY(SELECT ctid FROM queue \
-               WHERE lease BETWEEN $1 AND $1 AND EXISTS (SELECT 1 FROM nodes WHERE key = $1 AND seen_at < 0) \
-               ORDER BY lease LIMIT $3 FOR UPDATE SKIP LOCKED)) RETURNING endpoint, replay";
-    let freed = rows(&db, sql, &[&key, &shared.clock.now().as_millis(), &step]).await?;
+    let sql = format!(
+        "UPDATE queue SET lease = NULL, due_at = $2 WHERE ctid = ANY (ARRAY(SELECT ctid FROM queue \
+         WHERE lease BETWEEN $1 AND $1 AND EXISTS (SELECT 1 FROM nodes WHERE key = $1 AND {DEAD}) \
+         ORDER BY lease LIMIT $3 FOR UPDATE SKIP LOCKED)) RETURNING endpoint, replay"
+    );
+    let freed = rows(&db, &sql, &[&key, &shared.clock.now().as_millis(), &step]).await?;
     drop(db);
     if freed.is_empty() {
         return Ok(0);

@@ -14,6 +14,7 @@ use super::stored_replies::owner;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;
+use crate::store::numbers::EVENTS_COUNTER;
 use crate::store::{ReplyScope, StoreError, StoredReply};
 
 /// An event and its body.
@@ -132,10 +133,11 @@ impl Write {
         self.deliveries.iter().filter(|row| row.is_fifo).map(|row| row.endpoint.0).collect()
     }
 
-    /// Deliveries by account and endpoint, and the events of accounts, for which endpoint 0 stands.
+    /// Deliveries by account and endpoint, and the events of accounts ([`EVENTS_COUNTER`]).
     fn counted(&self) -> BTreeMap<(i64, i64), i64> {
         let mut counted = BTreeMap::new();
-        let events = self.events.iter().filter(|row| row.event_type != TEST_TYPE).map(|row| (row.account.0, 0));
+        let events = self.events.iter().filter(|row| row.event_type != TEST_TYPE);
+        let events = events.map(|row| (row.account.0, EVENTS_COUNTER));
         for key in events.chain(self.deliveries.iter().map(|row| (row.account.0, row.endpoint.0))) {
             *counted.entry(key).or_default() += 1;
         }
