@@ -3,7 +3,7 @@
 //! A program's own version is the number of the last migration that it knows. A newer database admits it as long as the
 //! program is not below the database's minimum: `docs/decisions/0002-compatible-version.md`.
 
-use super::{OpenError, StoreError};
+use super::errors::{OpenError, StoreError};
 
 /// The versions that a database holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

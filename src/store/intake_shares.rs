@@ -7,7 +7,7 @@ use std::time::Duration;
 use foldhash::HashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::StoreError;
+use super::errors::StoreError;
 use crate::domain::event::NewEvent;
 use crate::domain::id::AccountId;
 use crate::lock::Mutex;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use zeroize::Zeroizing;
 
-use super::OpenError;
+use super::errors::OpenError;
 use crate::clock::Random;
 use crate::domain::secret::Keyring;
 use crate::private_files;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::StoreError;
+use super::errors::StoreError;
 
 /// How long a database that can serve may take to say so.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);

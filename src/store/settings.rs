@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::StoreError;
+use super::errors::StoreError;
 use super::shared::words;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;

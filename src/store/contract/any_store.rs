@@ -1,6 +1,6 @@
 //! The store that is open: it has every role, and forwards each call.
 
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 /// A store of either kind. `role!` implements each role for it.
 #[derive(Clone)]

@@ -5,7 +5,8 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::domain::time::Timestamp;
-use crate::store::{RateWindow, ReplyScope, StoreError, StoredReply};
+use crate::store::errors::StoreError;
+use crate::store::values::{RateWindow, ReplyScope, StoredReply};
 
 role! {
     /// Idempotency keys and rate limits.

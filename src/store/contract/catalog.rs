@@ -10,7 +10,8 @@ use crate::domain::id::{AccountId, ApiKeyId, EndpointId};
 use crate::domain::permission::Permissions;
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
-use crate::store::{NewApiKey, Page, Paged, PendingReply, StoreError, WithKey, WithSecret};
+use crate::store::errors::StoreError;
+use crate::store::values::{NewApiKey, Page, Paged, PendingReply, WithKey, WithSecret};
 
 role! {
     /// Accounts and API keys.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Health;
+use super::state::Health;
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
-use crate::store::{Claimed, Isolation, Settled, Settlement, StoreError, Unattempted};
+use crate::store::errors::StoreError;
+use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted};
 
 role! {
     /// Leases deliveries and takes their outcomes. The simulation of the engine has an implementation of its own.

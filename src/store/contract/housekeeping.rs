@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::domain::retention::Retention;
 use crate::domain::time::Timestamp;
-use crate::store::{PurgePosition, PurgeRound, StoreError};
+use crate::store::errors::StoreError;
+use crate::store::values::{PurgePosition, PurgeRound};
 
 role! {
     /// Removes what is deleted or old. Where several processes share a database, one of them does the work, and for the

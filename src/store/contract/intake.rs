@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::{AccountId, EndpointId};
+use crate::store::errors::StoreError;
 use crate::store::inbox::Leased;
-use crate::store::{PendingReply, Settlement, StoreError};
+use crate::store::values::{PendingReply, Settlement};
 
 role! {
     /// Takes events in.

@@ -9,7 +9,8 @@ use crate::domain::filter::DeliveryFilter;
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
 use crate::domain::statistics::{Count, Counted};
 use crate::domain::time::Timestamp;
-use crate::store::{Page, Paged, StoreError, Stretch};
+use crate::store::errors::StoreError;
+use crate::store::values::{Page, Paged, Stretch};
 
 role! {
     /// Deliveries and events, newest first.

@@ -6,9 +6,9 @@ use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::id::{AccountId, PortalLinkId, UserId};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, PortalLink, Role, User};
-use crate::store::{
-    Credentials, NewPortalLink, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignInChange, StoreError,
-    WithToken,
+use crate::store::errors::StoreError;
+use crate::store::values::{
+    Credentials, NewPortalLink, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignInChange, WithToken,
 };
 
 role! {

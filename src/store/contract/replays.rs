@@ -3,7 +3,8 @@
 use crate::domain::delivery::Delivery;
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay};
-use crate::store::{Missed, OpenReplay, PendingReply, Step, StoreError};
+use crate::store::errors::StoreError;
+use crate::store::values::{Missed, OpenReplay, PendingReply, Step};
 
 role! {
     /// Retries and replays, as callers ask for them.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::domain::id::EndpointKey;
 use crate::domain::secret::Keyring;
+use crate::store::errors::{OpenError, StoreError};
 use crate::store::keys::KeySource;
-use crate::store::{Backlog, DatabaseLoad, OpenError, StoreError, Target, View};
+use crate::store::values::{Backlog, DatabaseLoad, Target};
+use crate::store::view::View;
 
 role! {
     /// What is in this process's memory of what the database holds, and whether it is still true.

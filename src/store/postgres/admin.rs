@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use deadpool_postgres::{Object, Transaction};
 
-use super::Store;
 use super::catalog_rows::{
     ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, lock_account,
 };
 use super::change_feed::{Change, write_change};
 use super::sql::{count, execute, get, offset, one, rows, text};
+use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
@@ -19,9 +19,11 @@ use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::{Timestamp, millis};
+use crate::store::contract::{Accounts, Catalog};
+use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::of_account;
 use crate::store::shared::AuditRecord;
-use crate::store::{Accounts, Catalog, NewApiKey, OpenError, Page, Paged, PendingReply, StoreError, WithKey};
+use crate::store::values::{NewApiKey, Page, Paged, PendingReply, WithKey};
 
 /// How long the answer to a change waits for this node's own view.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);

@@ -4,15 +4,16 @@ use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::Store;
 use super::catalog_rows::account;
 use super::sql::{corrupt, execute, get, offset, read_row, search_failed, snapshot, text, when};
+use super::store::Store;
 use crate::domain::audit::{AuditEntry, AuditFilter};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
+use crate::store::contract::AuditLog;
+use crate::store::errors::StoreError;
 use crate::store::shared::{AUDIT_TEXTS, AuditRecord, audit_condition, entry_seen_by, words};
-use crate::store::values::STRETCH;
-use crate::store::{AuditLog, Page, Paged, StoreError, Stretch};
+use crate::store::values::{Page, Paged, STRETCH, Stretch};
 
 const COLUMNS: &str = "SELECT l.key, l.id, l.action, l.actor, l.actor_id, l.actor_name, l.resource, l.resource_id, \
                        l.fields, l.address, l.request, l.created_at, a.id AS account_id FROM audit_log l \

@@ -1,10 +1,12 @@
 //! Figures for operators: what is due, and what waits for the database.
 
-use super::Store;
 use super::sql::{one, snapshot, time, whole};
+use super::store::Store;
+use crate::store::contract::Figures;
+use crate::store::errors::StoreError;
 use crate::store::inbox::Inbox;
 use crate::store::numbers::sql_limit;
-use crate::store::{Backlog, DatabaseLoad, Figures, StoreError};
+use crate::store::values::{Backlog, DatabaseLoad};
 
 /// The plan does not depend on the table's statistics: the index of what is due, endpoint by endpoint.
 const BY_INDEX: &str = "SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan";

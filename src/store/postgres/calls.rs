@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::Store;
 use super::lease::{ALIVE, NO_NODE};
 use super::sql::{column, corrupt, execute, get, row, whole};
+use super::store::Store;
 use super::stored_replies::{owner, write_reply};
 use crate::domain::time::{Timestamp, millis};
-use crate::store::{CALL_LIFE, Calls, RateWindow, ReplyScope, StoreError, StoredReply};
+use crate::store::contract::Calls;
+use crate::store::errors::StoreError;
+use crate::store::values::{CALL_LIFE, RateWindow, ReplyScope, StoredReply};
 
 /// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and
 /// so that large limits do not cost a question for each call.

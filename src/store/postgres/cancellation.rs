@@ -7,7 +7,7 @@ use deadpool_postgres::{GenericClient, Pool, Transaction};
 use super::fifo;
 use super::sql::{execute, get, rows};
 use crate::domain::replay::ReplayStatus;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::inbox::Nudge;
 use crate::store::shared::Shared;
 use crate::store::status::literal;

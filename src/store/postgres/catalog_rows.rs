@@ -12,7 +12,7 @@ use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::retention::OwnRetention;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::settings::account_metadata;
 use crate::store::view::EventTypes;
 

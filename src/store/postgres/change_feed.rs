@@ -33,7 +33,7 @@ use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::inbox::Nudge;
 use crate::store::shared::{Shared, StoredEndpoint};
 use crate::store::values::Target;

@@ -34,7 +34,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::sql::describe;
 use crate::lock::Mutex;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::postgres_url::{PostgresUrl, Roots, Server, Tls};
 use crate::store::values::SEARCH_TIMEOUT;
 

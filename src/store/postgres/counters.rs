@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::node::Node;
 use super::sql::{count, execute, get, one};
 use crate::domain::id::{AccountKey, EndpointKey};
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::numbers::EVENTS_COUNTER;
 use crate::store::status::literal;
 

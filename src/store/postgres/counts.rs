@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::Store;
 use super::catalog_rows::account;
 use super::endpoints::find;
 use super::sql::{column, execute, get, rows, snapshot, when, whole};
+use super::store::Store;
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::statistics::{Came, Count, Counted, SLOTS};
 use crate::domain::time::{Timestamp, millis};
-use crate::store::{Statistics, StoreError};
+use crate::store::contract::Statistics;
+use crate::store::errors::StoreError;
 
 impl Statistics for Store {
     async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {

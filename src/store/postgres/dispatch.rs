@@ -9,16 +9,18 @@ use deadpool_postgres::{GenericClient, Transaction};
 use foldhash::HashMap;
 use tokio::time::Instant;
 
-use super::Store;
 use super::sql::{column, execute, get, maybe_whole, one, row, rows, span, time, whole};
+use super::store::Store;
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
+use crate::store::contract::Dispatch;
+use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::numbers::sql_limit;
 use crate::store::status::literal;
-use crate::store::{Claimed, Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
+use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted};
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);

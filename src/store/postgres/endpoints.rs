@@ -5,10 +5,10 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::Store;
 use super::catalog_rows::{account, lock_account};
 use super::change_feed::{Change, write_change};
 use super::sql::{count, execute, get, one, parsed, read_row, rows, text, time, when, whole};
+use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
@@ -18,11 +18,13 @@ use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
+use crate::store::contract::Endpoints;
+use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
 use crate::store::shared::AuditRecord;
-use crate::store::{Endpoints, PendingReply, StoreError, WithSecret};
+use crate::store::values::{PendingReply, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, \

@@ -27,11 +27,12 @@ use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
+use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, Nudge};
 use crate::store::numbers::{body_size, delivery_count};
 use crate::store::shared::Shared;
+use crate::store::values::{PendingReply, ReplyScope};
 use crate::store::view::View;
-use crate::store::{PendingReply, ReplyScope, StoreError};
 
 /// Requests that may wait.
 const QUEUE: usize = 4_096;

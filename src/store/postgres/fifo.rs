@@ -15,7 +15,7 @@ use super::sql::{execute, get, rows};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::lock::Mutex;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::shared::FifoHeads;
 
 /// Positions by which a look begins before the head that is known: an operational event takes its position before it

@@ -22,7 +22,7 @@ use super::sql::{get, rows};
 use crate::domain::id::{IdTimes, Offset};
 use crate::domain::time::millis;
 use crate::lock::Mutex;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::numbers::row_count;
 
 /// Ids in one block.

@@ -12,15 +12,15 @@ use rusqlite::types::Value;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::Store;
 use super::partitions::{Day, create_days};
 use super::sql::{execute, get, one, row};
+use super::store::Store;
 use crate::clock::Clock;
 use crate::domain::secret::{Keyring, SealedSecret};
+use crate::store::errors::{OpenError, StoreError};
 use crate::store::keys::KeySource;
 use crate::store::sqlite::export::Export;
 use crate::store::status::{is_open, literal};
-use crate::store::{OpenError, StoreError};
 
 /// Rows in one commit.
 const STEP: usize = 2_000;

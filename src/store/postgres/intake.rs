@@ -6,17 +6,19 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Store;
 use super::endpoints::find;
 use super::event_writer::{Begin, Request};
 use super::ids::Ids;
+use super::store::Store;
 use super::time_limit::CALL_TIMEOUT;
 use super::write::{DeliveryRow, EventRow, Write};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId};
+use crate::store::contract::Intake;
+use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
-use crate::store::{Intake, PendingReply, Settlement, StoreError};
+use crate::store::values::{PendingReply, Settlement};
 
 impl Intake for Store {
     async fn accept(

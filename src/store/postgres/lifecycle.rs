@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
-use super::{Store, import};
+use super::import;
+use super::store::Store;
 use crate::clock::Clock;
+use crate::store::contract::Lifecycle;
+use crate::store::errors::{OpenError, StoreError};
 use crate::store::keys::KeySource;
-use crate::store::{Lifecycle, OpenError, StoreError};
 
 impl Lifecycle for Store {
     async fn close(&self) -> Result<(), StoreError> {

@@ -4,15 +4,18 @@ use deadpool_postgres::GenericClient;
 use tokio_postgres::Row;
 
 use super::catalog_rows::account;
+use super::counters;
 use super::endpoints::find;
 use super::sql::{get, maybe_whole, offset, one, parsed, read_row, rows, snapshot, time, when, whole};
-use super::{Store, counters};
+use super::store::Store;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
+use crate::store::contract::Log;
+use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::status::literal;
-use crate::store::{Log, Page, Paged, StoreError};
+use crate::store::values::{Page, Paged};
 
 /// What a delivery shows, of rows `d` that a query chooses.
 const SHOWN: &str = "SELECT d.id, d.status, d.attempt, d.response_status, d.response_time_ms, d.response_body, \

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use deadpool_postgres::{GenericClient, Object};
 
-use super::Store;
 use super::catalog_rows::own_retention;
 use super::partitions::{Day, Dropped, Dropping, OpenDays, create, days, days_with_bodies};
 use super::sql::{execute, get, row, rows};
+use super::store::Store;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::AccountKey;
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::statistics::SLOTS;
 use crate::domain::time::{Timestamp, millis};
+use crate::store::contract::Housekeeping;
+use crate::store::errors::StoreError;
 use crate::store::status::{is_finished, is_open, literal};
-use crate::store::values::{STORED_REPLY_TTL, cut};
-use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
+use crate::store::values::{PurgePart, PurgePosition, PurgeRound, STORED_REPLY_TTL, cut};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;

@@ -3,16 +3,17 @@
 
 use std::time::Duration;
 
-use super::Store;
 use super::sql::{execute, get, one, row, rows};
+use super::store::Store;
 use super::users::{COLUMNS, FROM, SIGN_IN, THERE, add_session, take_step, user_from_row};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountKey, UserId};
 use crate::domain::user::{Email, User};
+use crate::store::contract::Memberships;
+use crate::store::errors::StoreError;
 use crate::store::shared::AuditRecord;
-use crate::store::values::{MAX_OPENED, OFFER_LIFE};
-use crate::store::{Credentials, Memberships, PasswordHash, Proof, StoreError};
+use crate::store::values::{Credentials, MAX_OPENED, OFFER_LIFE, PasswordHash, Proof};
 
 impl Memberships for Store {
     async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {

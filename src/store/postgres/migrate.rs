@@ -15,7 +15,7 @@ use super::migrations::{MIGRATIONS, Migration, Step, newest, newest_of};
 use super::privileges;
 use super::sql::{get, one, row};
 use crate::store::compatible::{Fit, Versions};
-use crate::store::{OpenError, StoreError};
+use crate::store::errors::{OpenError, StoreError};
 
 /// The key of the lock under which one process migrates.
 const MIGRATION_LOCK: i64 = 0x616c_6461_6261;

@@ -23,7 +23,7 @@ use super::sql::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::millis;
 use crate::lock::Mutex;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::inbox::{InMemoryDeliveries, Nudge, Share};
 use crate::store::numbers::row_count;
 use crate::store::shared::Shared;

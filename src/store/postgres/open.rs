@@ -9,12 +9,14 @@ use super::freshness::Freshness;
 use super::node::Node;
 use super::positions::Positions;
 use super::reads::Reads;
-use super::{Store, admin, change_feed, counters, event_writer, ids, migrate, node, notifier, partitions, require};
+use super::store::Store;
+use super::{admin, change_feed, counters, event_writer, ids, migrate, node, notifier, partitions, require};
 use crate::domain::audit::Origin;
+use crate::store::errors::OpenError;
 use crate::store::postgres_url::PostgresUrl;
 use crate::store::shared::Shared;
+use crate::store::values::OpenOptions;
 use crate::store::view::View;
-use crate::store::{OpenError, OpenOptions};
 
 impl Store {
     /// Connects, brings the database to this program's version and joins the nodes that work on it.

@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use deadpool_postgres::{Object, Transaction};
 use foldhash::HashMap;
 
+use super::fifo;
 use super::ids::Ids;
 use super::sql::{get, parsed, rows, span};
+use super::store::Store;
 use super::write::{DeliveryRow, EventRow, Write};
-use super::{Store, fifo};
 use crate::domain::delivery::Outcome;
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::numbers::body_size;
 use crate::store::operational_events::{About, FailedDelivery, OperationalEvent};
 

@@ -15,7 +15,7 @@ use crate::clock::Random;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{clock_of, first_at_clock};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::numbers::EVENTS_COUNTER;
 use crate::store::status::literal;
 

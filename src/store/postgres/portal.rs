@@ -2,9 +2,9 @@
 
 use tokio_postgres::Row;
 
-use super::Store;
 use super::catalog_rows::{account, lock_account};
 use super::sql::{corrupt, count, execute, get, offset, read_row, row, rows, snapshot, text, time, when};
+use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use super::users::hash_of;
 use crate::domain::account::KeyHash;
@@ -12,8 +12,10 @@ use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
 use crate::domain::permission::Permissions;
 use crate::domain::user::{Color, PortalLink};
+use crate::store::contract::PortalLinks;
+use crate::store::errors::StoreError;
 use crate::store::shared::{AuditRecord, words};
-use crate::store::{NewPortalLink, Page, Paged, PendingReply, PortalLinks, StoreError, WithToken};
+use crate::store::values::{NewPortalLink, Page, Paged, PendingReply, WithToken};
 
 /// The columns of a link, and its account where that is there.
 const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \

@@ -8,7 +8,7 @@ use deadpool_postgres::GenericClient;
 
 use super::migrations::{MIGRATIONS, Migration};
 use super::sql::{get, one, rows};
-use crate::store::{OpenError, StoreError};
+use crate::store::errors::{OpenError, StoreError};
 
 /// What is done with rows of every table.
 const ON_TABLES: &str = "SELECT, INSERT, UPDATE, DELETE";

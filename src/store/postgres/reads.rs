@@ -13,11 +13,12 @@ use std::time::Duration;
 use deadpool_postgres::{Object, Pool};
 use tokio::runtime::Handle;
 
-use super::Store;
 use super::connect::{Connector, LIST_CONNECTIONS, SEARCH_CONNECTIONS};
+use super::store::Store;
 use crate::domain::id::AccountId;
+use crate::store::errors::StoreError;
 use crate::store::fair_slots::{Bounds, FairSlots, READ_PATIENCE, Slot};
-use crate::store::{SEARCH_TIMEOUT, StoreError};
+use crate::store::values::SEARCH_TIMEOUT;
 
 /// Connections of the main pool that calls of accounts may use; and how many of them one account may use. Such a call
 /// may wait for a lock.

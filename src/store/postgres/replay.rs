@@ -9,23 +9,25 @@ use tokio_postgres::Row;
 use super::cancellation::take_back_one;
 use super::change_feed::{Change, write_change};
 use super::endpoints::find;
+use super::fifo;
 use super::ids::Ids;
 use super::log::find_delivery;
 use super::operational_events::AfterCommit;
 use super::sql::{execute, get, one, parsed, read_row, row, rows, snapshot, time, when, whole};
+use super::store::Store;
 use super::stored_replies::write_pending_reply;
-use super::{Store, fifo};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
+use crate::store::contract::{ReplayWork, Replays};
+use crate::store::errors::StoreError;
 use crate::store::numbers::row_count;
 use crate::store::shared::{AuditRecord, words};
 use crate::store::status::literal;
-use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
-use crate::store::{Missed, OpenReplay, PendingReply, ReplayWork, Replays, Step, StoreError};
+use crate::store::values::{MAX_REPLAYS, Missed, OpenReplay, PendingReply, REPLAY_WINDOW, Step};
 
 /// Events that one step looks at.
 const SCAN: i64 = 1_000;

@@ -3,16 +3,17 @@
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
-use super::Store;
 use super::catalog_rows::account;
 use super::log::{delivery_from_row, shown};
 use super::sql::{column, get, rows, search_failed, snapshot, text, whole};
+use super::store::Store;
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId, IdTimes};
+use crate::store::contract::{Log, Search};
+use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
-use crate::store::values::STRETCH;
-use crate::store::{Log, MAX_PAGED_ROWS, Page, Paged, Search, StoreError, Stretch};
+use crate::store::values::{MAX_PAGED_ROWS, Page, Paged, STRETCH, Stretch};
 
 impl Search for Store {
     async fn find_deliveries(

@@ -7,20 +7,21 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use foldhash::HashMap;
 
-use super::Store;
 use super::change_feed::{Change, write_change};
 use super::endpoints::health;
 use super::operational_events::{AfterCommit, Failure, Paused, operational_events_of};
 use super::sql::{column, execute, get, number, rows, span, text};
+use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
+use crate::store::errors::StoreError;
 use crate::store::numbers::sql_counter;
 use crate::store::status::is_open;
-use crate::store::{PendingReply, Settled, Settlement, StoreError};
+use crate::store::values::{PendingReply, Settled, Settlement};
 
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
 const LATE: Duration = Duration::from_secs(3_600);

@@ -9,7 +9,8 @@ use tokio_postgres::types::{FromSql, ToSql, Type};
 use uuid::Uuid;
 
 use crate::domain::time::Timestamp;
-use crate::store::{Page, StoreError};
+use crate::store::errors::StoreError;
+use crate::store::values::Page;
 
 /// Text from outside as PostgreSQL can hold it: without NUL.
 pub(super) fn text(value: String) -> String {

@@ -5,7 +5,8 @@ use foldhash::HashSet;
 
 use super::sql::{corrupt, execute, get, rows};
 use crate::domain::time::Timestamp;
-use crate::store::{PendingReply, ReplyScope, StoreError, StoredReply};
+use crate::store::errors::StoreError;
+use crate::store::values::{PendingReply, ReplyScope, StoredReply};
 
 /// Stores the reply to this effect in the transaction, where the call has an idempotency key.
 pub(super) async fn write_pending_reply<T>(

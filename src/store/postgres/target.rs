@@ -9,11 +9,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Store;
+use super::store::Store;
 use super::time_limit::in_time;
 use crate::domain::id::EndpointKey;
 use crate::domain::secret::Keyring;
-use crate::store::{Snapshot, StoreError, Target, View};
+use crate::store::contract::Snapshot;
+use crate::store::errors::StoreError;
+use crate::store::values::Target;
+use crate::store::view::View;
 
 /// How old the view may be for an attempt that asks for nothing.
 const RECENT: Duration = Duration::from_millis(10);

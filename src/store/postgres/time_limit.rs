@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::connect;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 /// How long a call may take, the wait for a connection included: whoever asks gets an answer, whatever the network
 /// does. A little longer than a statement may (`connect.rs`), so that most that are late are known not to have

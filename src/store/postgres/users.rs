@@ -9,9 +9,9 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::Store;
 use super::catalog_rows::{account, lock_account};
 use super::sql::{corrupt, count, execute, get, offset, one, read_row, row, rows, snapshot, time, when};
+use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
@@ -19,11 +19,12 @@ use crate::domain::id::{AccountId, AccountKey, UserId};
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
+use crate::store::contract::{SignIn, Users};
+use crate::store::errors::StoreError;
 use crate::store::shared::AuditRecord;
-use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
-use crate::store::{
-    Credentials, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignIn, SignInChange, StoreError, Users,
-    WithToken,
+use crate::store::values::{
+    Credentials, INVITATION_LIFE, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SESSION_SEEN_EVERY,
+    SignInChange, WithToken,
 };
 
 /// A user's columns, without what they sign in with.

@@ -14,8 +14,9 @@ use super::stored_replies::owner;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;
+use crate::store::errors::StoreError;
 use crate::store::numbers::EVENTS_COUNTER;
-use crate::store::{ReplyScope, StoreError, StoredReply};
+use crate::store::values::{ReplyScope, StoredReply};
 
 /// An event and its body.
 pub(super) struct EventRow {

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, params};
 
-use super::Store;
 use super::catalog_rows::{API_KEY_COLUMNS, account, account_from_row, api_key, api_key_from_row};
 use super::columns::{count, sql_offset, uuid};
+use super::store::Store;
 use super::tx::Tx;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
@@ -14,9 +14,11 @@ use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Keyring;
 use crate::domain::time::{Timestamp, millis};
+use crate::store::contract::{Accounts, Catalog};
+use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::of_account;
 use crate::store::shared::AuditRecord;
-use crate::store::{Accounts, Catalog, NewApiKey, OpenError, Page, Paged, PendingReply, StoreError, WithKey};
+use crate::store::values::{NewApiKey, Page, Paged, PendingReply, WithKey};
 
 impl Accounts for Store {
     async fn create_account(

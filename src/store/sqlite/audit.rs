@@ -2,16 +2,17 @@
 
 use rusqlite::{Connection, Row, params, params_from_iter};
 
-use super::Store;
 use super::catalog_rows::account;
 use super::columns::{count, read_row, sql_offset, uuid};
+use super::store::Store;
 use super::tx::Tx;
 use crate::domain::audit::{AuditEntry, AuditFilter, Origin};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
+use crate::store::contract::AuditLog;
+use crate::store::errors::StoreError;
 use crate::store::shared::{AUDIT_TEXTS, AuditRecord, audit_condition, entry_seen_by, words};
-use crate::store::values::STRETCH;
-use crate::store::{AuditLog, Page, Paged, StoreError, Stretch};
+use crate::store::values::{Page, Paged, STRETCH, Stretch};
 
 const COLUMNS: &str = "SELECT l.*, a.id AS account_id FROM audit_log l LEFT JOIN accounts a ON a.key = l.account";
 

@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use rusqlite::params;
 
-use super::Store;
 use super::columns::whole;
 use super::dispatch::next_due;
+use super::store::Store;
+use crate::store::contract::Figures;
+use crate::store::errors::StoreError;
 use crate::store::inbox::Inbox;
 use crate::store::numbers::sql_limit;
-use crate::store::{Backlog, DatabaseLoad, Figures, SEARCH_TIMEOUT, StoreError};
+use crate::store::values::{Backlog, DatabaseLoad, SEARCH_TIMEOUT};
 
 impl Figures for Store {
     async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {

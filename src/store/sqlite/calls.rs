@@ -6,9 +6,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use uuid::Uuid;
 
-use super::Store;
+use super::store::Store;
 use crate::domain::time::Timestamp;
-use crate::store::{Calls, RateWindow, ReplyScope, StoreError, StoredReply};
+use crate::store::contract::Calls;
+use crate::store::errors::StoreError;
+use crate::store::values::{RateWindow, ReplyScope, StoredReply};
 
 impl Calls for Store {
     async fn stored_reply(&self, scope: ReplyScope) -> Result<Option<StoredReply>, StoreError> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::connection::KEPT_BYTES;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 /// Transactions after which the log is moved. While it is synced, commits wait for the same disk: 6 ms with 100, which
 /// is what the 99th percentile of a 202 at half load is made of beside the machine's own stops, and 2.5 ms with 40.

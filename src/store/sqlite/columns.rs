@@ -5,7 +5,8 @@ use rusqlite::{Connection, Row};
 
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus};
 use crate::domain::time::Timestamp;
-use crate::store::{Page, StoreError};
+use crate::store::errors::StoreError;
+use crate::store::values::Page;
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::private_files::{close_to_others, make_private, warn_of_open_folder};
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 /// How long a checkpoint waits for readers.
 pub(super) const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(100);

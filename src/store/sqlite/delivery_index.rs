@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 use super::tx::Tx;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::numbers::{row_count, sql_limit};
 
 /// So many recent deliveries are flushed at once: that takes a few milliseconds, and so does looking through them.

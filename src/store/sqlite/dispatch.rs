@@ -6,10 +6,10 @@ use std::time::Duration;
 use foldhash::HashMap;
 use rusqlite::{Connection, params};
 
-use super::Store;
 use super::leases::release;
 use super::maintain::drop_spent_body;
 use super::operational_events::Failure;
+use super::store::Store;
 use super::tx::Tx;
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
@@ -17,10 +17,12 @@ use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::transition;
+use crate::store::contract::Dispatch;
+use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::numbers::sql_limit;
 use crate::store::status::literal;
-use crate::store::{Claimed, Dispatch, Isolation, Settled, Settlement, StoreError, Unattempted};
+use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted};
 
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
 const LATE: Duration = Duration::from_secs(3_600);

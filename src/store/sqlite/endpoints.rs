@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
 
-use super::Store;
 use super::catalog_rows::account;
 use super::columns::{health, read_row, time, unreadable, uuid};
+use super::store::Store;
 use super::tx::Tx;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
@@ -16,11 +16,13 @@ use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
 use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
+use crate::store::contract::Endpoints;
+use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
 use crate::store::shared::AuditRecord;
-use crate::store::{Endpoints, PendingReply, StoreError, WithSecret};
+use crate::store::values::{PendingReply, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \

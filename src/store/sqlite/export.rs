@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _};
 use super::peer;
 use crate::clock::Clock;
 use crate::lock::Mutex;
+use crate::store::errors::{OpenError, StoreError};
 use crate::store::numbers::sql_limit;
-use crate::store::{OpenError, StoreError};
 
 /// The setting that says that a database was moved, or that its move has begun.
 const MOVED: &str = "moved";

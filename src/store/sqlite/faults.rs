@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Store;
 use super::connection::writer_connection;
+use super::store::Store;
 use crate::clock::{SeededRandom, SystemClock};
 use crate::domain::delivery::Outcome;
 use crate::domain::endpoint;
@@ -19,12 +19,12 @@ use crate::domain::settings::EndpointSettings;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
+use crate::store::contract::{Accounts, Dispatch, Endpoints, Intake, Log};
+use crate::store::errors::{OpenError, StoreError};
 use crate::store::inbox::{Inbox, Leased, Nudge};
 use crate::store::keys::KeySource;
-use crate::store::{
-    Accounts, Database, Dispatch, Endpoints, Intake, Isolation, Log, OpenError, OpenOptions, Page, Settlement,
-    StoreError,
-};
+use crate::store::open::Database;
+use crate::store::values::{Isolation, OpenOptions, Page, Settlement};
 
 const EVENT: &str = "validation.completed";
 

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use super::tx::Tx;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 impl Tx<'_> {
     /// Adds an open delivery that is due to the FIFO order of its endpoint, where there is one. Returns whether the

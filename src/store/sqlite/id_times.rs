@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use crate::domain::id::{IdSequence, IdTimes, MadeAhead, Offset};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 pub(super) use crate::domain::id::TOLERANCE;
 

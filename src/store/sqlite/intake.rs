@@ -5,16 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rusqlite::params;
 
-use super::Store;
 use super::dispatch::settle;
 use super::endpoints::find;
+use super::store::Store;
 use super::tx::{Tx, insert_delivery, insert_event};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
+use crate::store::contract::Intake;
+use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::numbers::delivery_count;
-use crate::store::{Intake, PendingReply, Settlement, StoreError};
+use crate::store::values::{PendingReply, Settlement};
 
 impl Intake for Store {
     async fn accept(

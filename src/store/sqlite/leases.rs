@@ -12,7 +12,7 @@ use super::writer_cache::EndpointRow;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::inbox::InMemoryDeliveries;
 use crate::store::numbers::row_count;
 use crate::store::status::literal;

@@ -5,14 +5,17 @@ use rusqlite::{Connection, Row, params};
 use super::catalog_rows::account;
 use super::columns::{count, parsed, read_row, sql_offset, time, uuid};
 use super::endpoints::find;
+use super::id_times;
 use super::newest::{Wanted, newest_ids};
-use super::{Store, id_times};
+use super::store::Store;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
 use crate::domain::time::Timestamp;
+use crate::store::contract::Log;
+use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
-use crate::store::{Log, Page, Paged, StoreError};
+use crate::store::values::{Page, Paged};
 
 pub(super) const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id \
                                 FROM deliveries d JOIN endpoints n ON n.key = d.endpoint JOIN events e \

@@ -6,16 +6,18 @@ use rusqlite::{Connection, params};
 
 use super::catalog_rows::own_retention;
 use super::delivery_index::flush_recent;
+use super::id_times;
+use super::store::Store;
 use super::tx::Tx;
-use super::{Store, id_times};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use crate::domain::retention::{OwnRetention, Retention};
 use crate::domain::statistics::SLOTS;
 use crate::domain::time::{Timestamp, millis};
+use crate::store::contract::Housekeeping;
+use crate::store::errors::StoreError;
 use crate::store::status::{is_finished, is_open};
-use crate::store::values::{STORED_REPLY_TTL, cut};
-use crate::store::{Housekeeping, PurgePart, PurgePosition, PurgeRound, StoreError};
+use crate::store::values::{PurgePart, PurgePosition, PurgeRound, STORED_REPLY_TTL, cut};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;

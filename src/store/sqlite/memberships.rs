@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{OptionalExtension as _, params};
 
-use super::Store;
+use super::store::Store;
 use super::users::{
     COLUMNS, FROM, SIGN_IN, THERE, add_session, credentials_from_row, draw_token, take_step, user_from_row,
 };
@@ -13,9 +13,10 @@ use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::UserId;
 use crate::domain::user::{Email, User};
+use crate::store::contract::Memberships;
+use crate::store::errors::StoreError;
 use crate::store::shared::AuditRecord;
-use crate::store::values::{MAX_OPENED, OFFER_LIFE};
-use crate::store::{Credentials, Memberships, PasswordHash, Proof, StoreError};
+use crate::store::values::{Credentials, MAX_OPENED, OFFER_LIFE, PasswordHash, Proof};
 
 impl Memberships for Store {
     async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {

@@ -8,8 +8,8 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use super::connection::BUSY_TIMEOUT;
 use super::{admin, peer};
 use crate::clock::Clock;
-use crate::store::OpenError;
 use crate::store::compatible::{Fit, Versions};
+use crate::store::errors::OpenError;
 
 /// One migration, as on PostgreSQL (`postgres/migrations.rs`); here it is one transaction with all that are due.
 struct Migration {

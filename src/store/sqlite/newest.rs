@@ -8,7 +8,7 @@ use foldhash::HashSet;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Statement, params_from_iter};
 
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 
 /// Ids that the first read of an endpoint's list takes. Each further read takes twice as many: what is read and not
 /// used is less than what is used, and these few of each endpoint.

@@ -8,11 +8,13 @@ use rusqlite::Connection;
 use super::connection::{make_files_private, writer_connection};
 use super::migrate::{lock_to_migrate, migrate};
 use super::readers::Readers;
-use super::{Store, admin, export, peer, writer};
+use super::store::Store;
+use super::{admin, export, peer, writer};
 use crate::domain::audit::Origin;
+use crate::store::errors::OpenError;
 use crate::store::shared::Shared;
+use crate::store::values::OpenOptions;
 use crate::store::view::View;
-use crate::store::{OpenError, OpenOptions};
 
 impl Store {
     /// Opens the file, brings it to this program's version and starts the writer.

@@ -6,7 +6,7 @@ use super::tx::{Tx, insert_delivery, insert_event};
 use crate::domain::delivery::Outcome;
 use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::numbers::delivery_count;
 use crate::store::operational_events::{About, FailedDelivery, OperationalEvent};
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::store::OpenError;
+use crate::store::errors::OpenError;
 
 /// A command that looks whether there is a server holds the lock for a moment: a server tries again.
 const LOCK_TRIES: u32 = 20;

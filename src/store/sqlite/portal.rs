@@ -2,9 +2,9 @@
 
 use rusqlite::{OptionalExtension as _, Row, params};
 
-use super::Store;
 use super::catalog_rows::account;
 use super::columns::{count, parsed, read_row, sql_offset, time, uuid};
+use super::store::Store;
 use super::users::draw_token;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::Action;
@@ -12,8 +12,10 @@ use crate::domain::id::{AccountId, AccountKey, PortalLinkId};
 use crate::domain::permission::Permissions;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Color, PortalLink};
+use crate::store::contract::PortalLinks;
+use crate::store::errors::StoreError;
 use crate::store::shared::{AuditRecord, words};
-use crate::store::{NewPortalLink, Page, Paged, PendingReply, PortalLinks, StoreError, WithToken};
+use crate::store::values::{NewPortalLink, Page, Paged, PendingReply, WithToken};
 
 /// The columns of a link, and its account where that is there.
 const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use super::Store;
+use super::store::Store;
 use crate::domain::id::AccountId;
 use crate::lock::Mutex;
+use crate::store::errors::StoreError;
 use crate::store::fair_slots::{Bounds, FairSlots, READ_PATIENCE};
-use crate::store::{SEARCH_TIMEOUT, StoreError};
+use crate::store::values::SEARCH_TIMEOUT;
 
 /// Instructions of SQLite's machine after which a read looks whether it has to end: about half a millisecond.
 const CHECKED_INSTRUCTIONS: i32 = 10_000;

@@ -10,21 +10,23 @@ use super::catalog_rows::account;
 use super::columns::{parsed, read_row, time, uuid, whole};
 use super::endpoints::find;
 use super::fifo::make_head_due;
+use super::id_times;
 use super::leases::take_back;
 use super::log::find_delivery;
+use super::store::Store;
 use super::tx::Tx;
 use super::writer_cache::EndpointRow;
-use super::{Store, id_times};
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
+use crate::store::contract::{ReplayWork, Replays};
+use crate::store::errors::StoreError;
 use crate::store::numbers::{row_count, sql_limit};
 use crate::store::shared::{AuditRecord, words};
 use crate::store::status::literal;
-use crate::store::values::{MAX_REPLAYS, REPLAY_WINDOW};
-use crate::store::{Missed, OpenReplay, PendingReply, ReplayWork, Replays, Step, StoreError};
+use crate::store::values::{MAX_REPLAYS, Missed, OpenReplay, PendingReply, REPLAY_WINDOW, Step};
 
 /// Events that one step looks at.
 const SCAN: usize = 1_000;

@@ -5,14 +5,16 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::catalog_rows::account;
 use super::columns::uuid;
+use super::id_times;
 use super::log::{DELIVERY_COLUMNS, deliveries_of, delivery_from_row};
 use super::newest::{Wanted, newest_ids};
-use super::{Store, id_times};
+use super::store::Store;
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId};
-use crate::store::values::STRETCH;
-use crate::store::{Log, Page, Paged, Search, StoreError, Stretch};
+use crate::store::contract::{Log, Search};
+use crate::store::errors::StoreError;
+use crate::store::values::{Page, Paged, STRETCH, Stretch};
 
 /// A validation's id as text, as it is shown.
 const VALIDATION: &str = "lower(substr(hex(e.validation_id), 1, 8) || '-' || substr(hex(e.validation_id), 9, 4) || '-' \

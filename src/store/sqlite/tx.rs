@@ -5,7 +5,7 @@ use rusqlite::{CachedStatement, Connection, params};
 use super::writer_cache::WriterCache;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, EventId, IdSequence};
 use crate::domain::time::Timestamp;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::inbox::Leased;
 use crate::store::shared::Shared;
 

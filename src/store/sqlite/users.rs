@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::Store;
 use super::catalog_rows::account;
 use super::columns::{count, parsed, read_row, sql_offset, time, uuid};
+use super::store::Store;
 use super::tx::Tx;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
@@ -14,11 +14,12 @@ use crate::domain::id::{AccountId, AccountKey, UserId};
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
+use crate::store::contract::{SignIn, Users};
+use crate::store::errors::StoreError;
 use crate::store::shared::{AuditRecord, Shared};
-use crate::store::values::{INVITATION_LIFE, SESSION_SEEN_EVERY};
-use crate::store::{
-    Credentials, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignIn, SignInChange, StoreError, Users,
-    WithToken,
+use crate::store::values::{
+    Credentials, INVITATION_LIFE, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SESSION_SEEN_EVERY,
+    SignInChange, WithToken,
 };
 
 /// A user's columns, without what they sign in with.

@@ -19,7 +19,7 @@ use super::{id_times, peer};
 use crate::domain::id::{DeliveryId, EndpointKey, IdSequence};
 use crate::domain::time::Timestamp;
 use crate::log_limit::LogLimit;
-use crate::store::StoreError;
+use crate::store::errors::StoreError;
 use crate::store::inbox::Nudge;
 use crate::store::shared::Shared;
 use crate::store::view::View;

@@ -15,10 +15,11 @@ use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
+use crate::store::errors::StoreError;
 use crate::store::inbox::MemoryUse;
 use crate::store::shared::{Shared, StoredEndpoint, words};
+use crate::store::values::Target;
 use crate::store::view::{EventTypes, KnownAccounts, View, Whole};
-use crate::store::{StoreError, Target};
 
 /// An endpoint on the writer's thread.
 pub(super) struct EndpointRow {
