@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ring::rand::SecureRandom as _;
 
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, millis};
 use crate::lock::Mutex;
 
 /// Tells the time.
@@ -16,7 +16,7 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
 
     /// Takes the time of the database, which all nodes share. Clocks that cannot be corrected ignore it.
-    fn follow(&self, _ahead_ms: i64) {}
+    fn adjust(&self, _ahead_ms: i64) {}
 }
 
 /// Draws random bytes.
@@ -48,8 +48,9 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     fn now(&self) -> Timestamp {
+        // A clock that shows a time before 1970 was not set: no id can be made of one.
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        Timestamp::from_millis(millis(since))
     }
 }
 
@@ -61,10 +62,11 @@ pub struct SharedClock {
 
 impl Clock for SharedClock {
     fn now(&self) -> Timestamp {
+        // A sum of corrections may be any number; the time is within the years 0 to 9999.
         Timestamp::from_millis(SystemClock.now().as_millis().saturating_add(self.ahead_ms.load(Ordering::Relaxed)))
     }
 
-    fn follow(&self, ahead_ms: i64) {
+    fn adjust(&self, ahead_ms: i64) {
         self.ahead_ms.fetch_add(ahead_ms, Ordering::Relaxed);
     }
 }

@@ -84,9 +84,9 @@ mod tests {
     #[test]
     fn a_lock_can_be_taken_after_a_holder_panicked() {
         let (mutex, lock) = (Arc::new(Mutex::new(1)), Arc::new(RwLock::new(1)));
-        let (held, written) = (mutex.clone(), lock.clone());
+        let (locked, written) = (mutex.clone(), lock.clone());
         let holder = std::thread::spawn(move || {
-            let (_held, _written) = (held.lock(), written.write());
+            let (_locked, _written) = (locked.lock(), written.write());
             panic!("a holder's fault");
         });
         assert!(holder.join().is_err());

@@ -36,6 +36,7 @@ impl<K: Copy + Eq + Hash> State<K> {
     }
 
     fn give_back(&mut self, owner: K) {
+        debug_assert!(self.taken.contains_key(&owner), "a permit is given back once");
         self.free += 1;
         match self.taken.get_mut(&owner) {
             Some(count) if *count > 1 => *count -= 1,

@@ -438,9 +438,9 @@ mod tests {
     #[tokio::test]
     async fn one_address_has_as_many_connections_as_it_may_have() {
         let (address, serving) = served(1).await;
-        let mut held = Vec::new();
+        let mut open = Vec::new();
         for _ in 0..10 {
-            held.push(connect(address).await);
+            open.push(connect(address).await);
         }
         let took = closed(&mut connect(address).await).await;
         assert!(took.as_millis() < 200, "the eleventh was closed after {took:?}");

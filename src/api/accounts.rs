@@ -138,8 +138,8 @@ pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let CreateAccount { name, metadata, external_id } = CreateAccount::read(&call.json()?, &())?;
     let new = NewAccount { name, metadata, external_id };
-    let keep = call.keep(|account: &Account| Answer::new(201, &resource(account)));
-    let account = call.store().create_account(new, keep).await.map_err(refused)?;
+    let pending_reply = call.pending_reply(|account: &Account| Answer::new(201, &resource(account)));
+    let account = call.store().create_account(new, pending_reply).await.map_err(refused)?;
     Ok(Answer::new(201, &resource(&account)))
 }
 
@@ -192,8 +192,8 @@ pub async fn create_key(call: ApiCall) -> Result<Answer, ApiError> {
     // A key that is made with a key ends with it at the latest, also where no end was asked for.
     let expires_at = expires_at.into_iter().chain(call.caller.key_expires_at()).min();
     let new = NewApiKey { account: Some(account.id), name, permissions, expires_at };
-    let keep = call.keep(|made: &WithKey| Answer::new(201, &key_resource(&made.resource, None)));
-    let made = call.store().create_api_key(new, call.api.settings.key_prefix.clone(), keep).await?;
+    let pending_reply = call.pending_reply(|made: &WithKey| Answer::new(201, &key_resource(&made.resource, None)));
+    let made = call.store().create_api_key(new, call.api.settings.key_prefix.clone(), pending_reply).await?;
     Ok(Answer::new(201, &key_resource(&made.resource, Some(made.key.reveal()))))
 }
 

@@ -61,7 +61,7 @@ impl Bounds {
     /// that can always arrive, as much for other batches, and 4 MiB that only ordinary bodies use.
     pub const CALLS: Self = Self { total: 64 << 20, share: 20 << 20, ordinary: 4 << 20, largest: MAX_BATCH_BODY };
 
-    /// Forms of visitors who have not signed in, by their address. The largest holds an event's body.
+    /// Forms of clients who have not signed in, by their address. The largest holds an event's body.
     pub const FORMS: Self = Self { total: 16 << 20, share: 4 << 20, ordinary: 0, largest: 2 << 20 };
 }
 
@@ -78,7 +78,7 @@ struct State<K> {
 /// What one owner has. It is forgotten with its last body.
 #[derive(Default)]
 struct Owner {
-    held: usize,
+    bytes: usize,
     bodies: usize,
     /// What each body holds that needs more than a first step and has not arrived: the one that has grown for longest
     /// first.
@@ -89,18 +89,18 @@ impl<K: Copy + Eq + Hash> State<K> {
     /// Whether a body may have `more`.
     fn admits(&self, owner: &Owner, body: &Reservation<K>, more: usize) -> bool {
         let Bounds { share, ordinary, largest, .. } = self.bounds;
-        let held = owner.held + more;
+        let bytes = owner.bytes + more;
         // A dynamic threshold (Choudhury and Hahne, 1998): whatever others do, an owner with less than these has room.
-        if self.free < more || held > self.free - more {
+        if self.free < more || bytes > self.free - more {
             return false;
         }
-        let kept = match owner.growing.first_key_value() {
-            // Bodies that wait for each other would never arrive: room for the first of them is kept.
+        let reserve = match owner.growing.first_key_value() {
+            // Bodies that wait for each other would never arrive: memory for the first of them is reserved.
             Some((first, holds)) if body.rank != Some(*first) => largest.saturating_sub(*holds),
-            _ => return held <= share,
+            _ => return bytes <= share,
         };
         let is_ordinary = body.bytes + more <= ORDINARY;
-        held + kept <= if is_ordinary { share } else { share - ordinary }
+        bytes + reserve <= if is_ordinary { share } else { share - ordinary }
     }
 }
 
@@ -220,7 +220,7 @@ impl<K: Copy + Eq + Hash> Reservation<K> {
             state.free -= more;
         }
         let owner = state.owners.get_mut(&self.owner).expect("an owner is kept while it has a body");
-        owner.held += if is_admitted { more } else { 0 };
+        owner.bytes += if is_admitted { more } else { 0 };
         // One that waits for its second step has its rank from then on.
         if self.bytes > STEP || !is_admitted && self.bytes > 0 {
             let rank = *self.rank.get_or_insert_with(|| {
@@ -239,7 +239,7 @@ impl<K: Copy + Eq + Hash> Reservation<K> {
         let owner = state.owners.get_mut(&self.owner).expect("an owner is kept while it has a body");
         self.rank.take().map(|rank| owner.growing.remove(&rank));
         let unused = self.bytes.saturating_sub(bytes);
-        owner.held -= unused;
+        owner.bytes -= unused;
         state.free += unused;
         self.bytes -= unused;
     }
@@ -252,7 +252,7 @@ impl<K: Copy + Eq + Hash> Drop for Reservation<K> {
         state.free += self.bytes;
         let Some(owner) = state.owners.get_mut(&self.owner) else { return };
         self.rank.take().map(|rank| owner.growing.remove(&rank));
-        owner.held -= self.bytes;
+        owner.bytes -= self.bytes;
         owner.bodies -= 1;
         if owner.bodies == 0 {
             state.owners.remove(&self.owner);

@@ -13,7 +13,7 @@ use super::error::{ApiError, Code, Fault, Words};
 use super::origin::{self, Peer};
 use crate::domain::audit::Origin;
 use crate::domain::id::AccountId;
-use crate::store::{Keep, KeepScope, KeptAnswer, Page, Store};
+use crate::store::{Page, PendingReply, ReplyScope, Store, StoredReply};
 
 /// A call that has passed the checks of its route.
 pub struct ApiCall {
@@ -29,15 +29,15 @@ pub struct ApiCall {
     pub(super) params: Vec<(String, String)>,
     pub(super) query: String,
     pub(super) body: Result<Bytes, ApiError>,
-    pub(super) kept: Option<Kept>,
+    pub(super) idempotent: Option<IdempotentCall>,
     /// The memory of the body, until the call is answered.
     pub(super) _memory: Option<Reservation<Option<AccountId>>>,
 }
 
-/// The idempotency key of a call.
+/// A call with an idempotency key.
 #[derive(Clone)]
-pub(super) struct Kept {
-    pub scope: KeepScope,
+pub(super) struct IdempotentCall {
+    pub scope: ReplyScope,
     pub body_hash: [u8; 32],
 }
 
@@ -128,16 +128,16 @@ impl ApiCall {
         types.iter().any(|media_type| sent.eq_ignore_ascii_case(media_type))
     }
 
-    /// Makes the store keep this call's answer, when the call has an idempotency key. `render` writes the answer that
-    /// is repeated later: without anything that is shown only once, such as a secret.
-    pub fn keep<T>(&self, render: impl FnOnce(&T) -> Answer + Send + 'static) -> Option<Keep<T>> {
-        let kept = self.kept.clone()?;
+    /// The reply that the store is to store with the effect, when the call has an idempotency key. `render` makes the
+    /// reply that is repeated later: without anything that is shown only once, such as a secret.
+    pub fn pending_reply<T>(&self, render: impl FnOnce(&T) -> Answer + Send + 'static) -> Option<PendingReply<T>> {
+        let IdempotentCall { scope, body_hash } = self.idempotent.clone()?;
         let info = self.info.clone();
         let write = move |effect: &T| {
             let answer = render(effect);
-            kept_answer(kept.body_hash, answer.status(), &info, answer.into_body(&info.id))
+            stored_reply(body_hash, answer.status(), &info, answer.into_body(&info.id))
         };
-        Some(Keep { scope: kept.scope, render: Box::new(write) })
+        Some(PendingReply { scope, render: Box::new(write) })
     }
 }
 
@@ -157,7 +157,7 @@ pub fn invalid_json(error: &serde_json::Error) -> ApiError {
     Fault::new(Code::InvalidJson).because(&reason).into()
 }
 
-/// An answer as the store keeps it for an idempotency key.
-pub(super) fn kept_answer(body_hash: [u8; 32], status: u16, info: &RequestInfo, answer: Vec<u8>) -> KeptAnswer {
-    KeptAnswer { body_hash, status, request_id: info.id.to_string(), answer }
+/// A reply as it is stored for an idempotency key.
+pub(super) fn stored_reply(body_hash: [u8; 32], status: u16, info: &RequestInfo, body: Vec<u8>) -> StoredReply {
+    StoredReply { body_hash, status, request_id: info.id.to_string(), body }
 }

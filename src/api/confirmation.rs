@@ -122,7 +122,7 @@ impl Api {
 
     /// Notes that the user has read the notice on their second factor.
     pub async fn note_told(&self, context: &RequestContext, session: &Session) -> Result<(), SignInRefused> {
-        self.change(context, session, Proof::Trusted, SignInChange::Told).await
+        self.change(context, session, Proof::Trusted, SignInChange::ResetSeen).await
     }
 
     async fn change(

@@ -27,7 +27,7 @@ const REPEATED_TIMES: u32 = 10;
 /// on SQLite; one that fails keeps each attempt with the beginning of the response.
 pub(super) const KIB_PER_ROW: u32 = 1;
 
-/// Kept refusals up to this size are bounded by the calls that make them. Larger ones list the faults of a batch.
+/// Stored refusals up to this size are bounded by the calls that make them. Larger ones list the faults of a batch.
 const FREE_REFUSAL_BYTES: usize = 4 << 10;
 
 /// Tells windows of repeated answers from those of calls: ids are random, so that no other id is this one.
@@ -124,9 +124,9 @@ impl Api {
         }
     }
 
-    /// Counts what a refusal takes that is kept for an idempotency key, or refuses to keep it. It may go beyond the limit
+    /// Counts what a refusal takes that is stored for an idempotency key, or refuses to store it. It may go beyond the limit
     /// by what it takes itself.
-    pub(super) async fn count_kept(&self, owner: Uuid, bytes: usize) -> Result<(), ApiError> {
+    pub(super) async fn count_stored_refusal(&self, owner: Uuid, bytes: usize) -> Result<(), ApiError> {
         if bytes <= FREE_REFUSAL_BYTES {
             return Ok(());
         }

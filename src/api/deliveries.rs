@@ -273,7 +273,7 @@ pub async fn retry(call: ApiCall) -> Result<Answer, ApiError> {
         call.api.store.delivery(account, id).await?;
         return Err(fault);
     }
-    let keep = call.keep(|delivery: &Delivery| Answer::new(202, &resource(delivery, true)));
-    let delivery = call.store().retry(account, id, keep).await?;
+    let pending_reply = call.pending_reply(|delivery: &Delivery| Answer::new(202, &resource(delivery, true)));
+    let delivery = call.store().retry(account, id, pending_reply).await?;
     Ok(Answer::new(202, &resource(&delivery, true)))
 }

@@ -84,8 +84,8 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     if Operational::parse(&shown).is_some() {
         return Err(Fault::of_field(Code::EventTypeExists, "name").naming(shown).into());
     }
-    let keep = call.keep(|made: &EventType| Answer::new(201, &resource(made)));
-    match call.store().create_event_type(new, keep).await {
+    let pending_reply = call.pending_reply(|made: &EventType| Answer::new(201, &resource(made)));
+    match call.store().create_event_type(new, pending_reply).await {
         Ok(made) => Ok(Answer::new(201, &resource(&made))),
         Err(StoreError::Exists) => Err(Fault::of_field(Code::EventTypeExists, "name").naming(shown).into()),
         Err(error) => Err(error.into()),

@@ -18,7 +18,7 @@ use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
-use crate::store::{Intake, Keep, Log, Snapshot};
+use crate::store::{Intake, Log, PendingReply, Snapshot};
 
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;
@@ -124,8 +124,8 @@ pub fn publish_events() -> BodySchema {
 pub async fn publish(call: ApiCall) -> Result<Answer, ApiError> {
     let body = call.json_bytes()?;
     let events = read_events(&call, Reading::new(vec![body], false)).await?;
-    let keep = call.keep(|accepted: &Vec<Event>| one(accepted));
-    let accepted = accept(&call, events, keep).await?;
+    let pending_reply = call.pending_reply(|accepted: &Vec<Event>| one(accepted));
+    let accepted = accept(&call, events, pending_reply).await?;
     Ok(one(&accepted))
 }
 
@@ -143,8 +143,8 @@ pub async fn publish_batch(call: ApiCall) -> Result<Answer, ApiError> {
         return Err(Fault::new(Code::BatchTooMany).within("/events").into());
     }
     let events = read_events(&call, Reading::new(bodies, true)).await?;
-    let keep = call.keep(|accepted: &Vec<Event>| many(accepted));
-    let accepted = accept(&call, events, keep).await?;
+    let pending_reply = call.pending_reply(|accepted: &Vec<Event>| many(accepted));
+    let accepted = accept(&call, events, pending_reply).await?;
     Ok(many(&accepted))
 }
 
@@ -268,7 +268,11 @@ pub async fn read_one(call: ApiCall) -> Result<Answer, ApiError> {
 }
 
 /// Stores events, as far as their accounts may still store some.
-async fn accept(call: &ApiCall, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, ApiError> {
+async fn accept(
+    call: &ApiCall,
+    events: Vec<NewEvent>,
+    pending_reply: Option<PendingReply<Vec<Event>>>,
+) -> Result<Vec<Event>, ApiError> {
     let mut stored: Vec<(AccountId, usize)> = Vec::with_capacity(1);
     for event in &events {
         match stored.iter_mut().find(|(account, _)| *account == event.account) {
@@ -279,7 +283,7 @@ async fn accept(call: &ApiCall, events: Vec<NewEvent>, keep: Option<Keep<Vec<Eve
     for (account, _) in &stored {
         call.api.count_storage(*account).await?;
     }
-    let accepted = call.api.store.accept(events, keep).await?;
+    let accepted = call.api.store.accept(events, pending_reply).await?;
     count(call, &accepted);
     for (account, bytes) in stored {
         let of_account = accepted.iter().filter(|event| event.account.0 == account);

@@ -47,10 +47,10 @@ pub(super) struct HashingPool {
 /// A permit to have a password hashed, or to wait for it. It is returned when it is dropped.
 pub(super) struct HashingPermit {
     site: Option<IpNet>,
-    _held: HeldPermits,
+    _permits: ClientPermits,
 }
 
-enum HeldPermits {
+enum ClientPermits {
     OfNetwork { _line: Slot<Option<IpNet>>, _site: Permit<Option<IpNet>> },
     OfDevice { _device: Slot<[u8; NUMBER_BYTES]> },
 }
@@ -73,13 +73,13 @@ impl HashingPool {
         let line = self.lines.take(network(from, LINE), (PERMITS, OF_LINE)).ok_or_else(refused)?;
         let site = site(from);
         let of_site = self.sites.try_take(site).ok_or_else(refused)?;
-        Ok(HashingPermit { site, _held: HeldPermits::OfNetwork { _line: line, _site: of_site } })
+        Ok(HashingPermit { site, _permits: ClientPermits::OfNetwork { _line: line, _site: of_site } })
     }
 
     /// A permit for a known device.
     pub fn permit_of_device(&self, from: Option<IpAddr>, device: [u8; NUMBER_BYTES]) -> Option<HashingPermit> {
         let of_device = self.known.take(device, (PERMITS_OF_DEVICES, 1))?;
-        Some(HashingPermit { site: site(from), _held: HeldPermits::OfDevice { _device: of_device } })
+        Some(HashingPermit { site: site(from), _permits: ClientPermits::OfDevice { _device: of_device } })
     }
 
     /// Runs `work` on a blocking thread, with a permit for a client at this address.
@@ -141,12 +141,12 @@ mod tests {
 
     #[tokio::test]
     async fn one_line_and_one_site_leave_places_for_others() {
-        let (hashing, (release, held)) = (Arc::new(HashingPool::default()), std::sync::mpsc::channel::<()>());
-        let held = Arc::new(std::sync::Mutex::new(held));
+        let (hashing, (release, gate)) = (Arc::new(HashingPool::default()), std::sync::mpsc::channel::<()>());
+        let gate = Arc::new(std::sync::Mutex::new(gate));
         let begin = |address: String| {
-            let (hashing, held) = (hashing.clone(), held.clone());
+            let (hashing, gate) = (hashing.clone(), gate.clone());
             tokio::spawn(async move {
-                let wait = move || drop(held.lock().map(|held| held.recv()));
+                let wait = move || drop(gate.lock().map(|gate| gate.recv()));
                 hashing.run(address.parse().ok(), wait).await.is_ok()
             })
         };

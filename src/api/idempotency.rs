@@ -1,8 +1,8 @@
 //! `Idempotency-Key`: the same call twice has its effect once.
 //!
-//! The answer is kept in the effect's own commit. What is still in flight is marked in memory, and over many nodes by a
-//! mark in the store. The mark goes with the call's end, which is tried until it is written; with the end of its node;
-//! and at last by itself. Otherwise the key would answer 409 for ever after a crash.
+//! The reply is stored in the effect's own commit. What is still in flight is marked in memory, and over many nodes by
+//! a mark in the store. The mark goes with the call's end, which is tried until it is written; with the end of its
+//! node; and at last by itself. Otherwise the key would answer 409 for ever after a crash.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::error::{ApiError, Code};
 use crate::lock::Mutex;
-use crate::store::{CALL_LIFE, Calls, KeepScope, Store, StoreError};
+use crate::store::{CALL_LIFE, Calls, ReplyScope, Store, StoreError};
 
 /// The header of the request.
 const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
@@ -54,20 +54,20 @@ pub fn hash(body: &[u8]) -> [u8; 32] {
 /// Keys whose first call has not been answered yet.
 #[derive(Clone, Default)]
 pub struct InFlight {
-    scopes: Arc<Mutex<HashSet<KeepScope>>>,
+    scopes: Arc<Mutex<HashSet<ReplyScope>>>,
     ended: Ended,
 }
 
 impl InFlight {
     /// Marks a key, here and on every other node; `None` where it is marked already.
-    pub async fn begin(&self, store: &Store, scope: &KeepScope) -> Result<Option<Mark>, StoreError> {
+    pub async fn begin(&self, store: &Store, scope: &ReplyScope) -> Result<Option<Mark>, StoreError> {
         if !self.scopes.lock().insert(scope.clone()) {
             return Ok(None);
         }
         // The holder is known before the store is asked: whatever the store answers, dropping the mark ends it.
         let holder = store.draw_holder();
-        let held = holder.map(|holder| (store.clone(), holder));
-        let mark = Mark { marks: self.clone(), scope: scope.clone(), held };
+        let in_store = holder.map(|holder| (store.clone(), holder));
+        let mark = Mark { marks: self.clone(), scope: scope.clone(), in_store };
         let begun = match holder {
             Some(holder) => store.begin_call(scope, holder).await?,
             None => true,
@@ -84,17 +84,18 @@ pub fn in_progress() -> ApiError {
 /// The mark of a key in use. It ends with the call.
 pub struct Mark {
     marks: InFlight,
-    scope: KeepScope,
-    held: Option<(Store, Uuid)>,
+    scope: ReplyScope,
+    /// The store and this call's holder there, until the mark has gone from the store.
+    in_store: Option<(Store, Uuid)>,
 }
 
 impl Mark {
     /// The call is answered. When this returns, the same key is no longer in use, or soon will not be: where the store
     /// does not answer, the end is tried again.
     pub async fn end(mut self) {
-        let Some((store, holder)) = self.held.clone() else { return };
+        let Some((store, holder)) = self.in_store.clone() else { return };
         if store.end_calls(&[(self.scope.clone(), holder)]).await.is_ok() {
-            self.held = None;
+            self.in_store = None;
         }
     }
 }
@@ -102,7 +103,7 @@ impl Mark {
 impl Drop for Mark {
     fn drop(&mut self) {
         self.marks.scopes.lock().remove(&self.scope);
-        if let Some((store, holder)) = self.held.take() {
+        if let Some((store, holder)) = self.in_store.take() {
             self.marks.ended.add(&store, EndedCall { scope: self.scope.clone(), holder, at: Instant::now() });
         }
     }
@@ -123,7 +124,7 @@ struct EndedCalls {
 
 #[derive(Clone)]
 struct EndedCall {
-    scope: KeepScope,
+    scope: ReplyScope,
     holder: Uuid,
     at: Instant,
 }
@@ -155,7 +156,7 @@ impl Ended {
     }
 
     /// The calls that have waited longest; `None`, and the end of the task, where there are none.
-    fn first(&self) -> Option<Vec<(KeepScope, Uuid)>> {
+    fn first(&self) -> Option<Vec<(ReplyScope, Uuid)>> {
         let mut calls = self.0.lock();
         // Those marks are void by now.
         while calls.waiting.front().is_some_and(|call| call.at.elapsed() > CALL_LIFE) {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Api;
 use super::auth::{Caller, authenticate, presented_key};
 use super::bodies::{BodyError, MAX_BATCH_BODY, Reservation, declared_length};
-use super::call::{ApiCall, Kept, kept_answer};
+use super::call::{ApiCall, IdempotentCall, stored_reply};
 use super::dispatch::{Handler, MatchedRoute};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code};
@@ -21,7 +21,7 @@ use super::rules::{KeyScope, RouteRules};
 use super::trace::with_current_request;
 use crate::domain::id::AccountId;
 use crate::domain::time::Timestamp;
-use crate::store::{Calls, KeepScope, Snapshot};
+use crate::store::{Calls, ReplyScope, Snapshot};
 
 /// Longest path of a call, in bytes: a route, and two ids of up to 255 characters.
 const MAX_PATH: usize = 1_024;
@@ -67,17 +67,17 @@ async fn enter(
     let key = if is_post { idempotency::key(request.headers()) } else { Ok(None) };
     let counted = api.count(&caller, rules.bucket).await;
     let (parts, body) = request.into_parts();
-    // No route has ids of that length, and an idempotency key is kept with its path.
+    // No route has ids of that length, and an idempotency key is stored with its path.
     let params = params.filter(|_| parts.uri.path().len() <= MAX_PATH);
     let mut scope = None;
     if let (Ok(Some(key)), Ok(()), Some(_)) = (&key, allowed(&caller, rules), &params) {
-        scope = Some(KeepScope { account: caller.account(), path: parts.uri.path().to_owned(), key: key.clone() });
+        scope = Some(ReplyScope { account: caller.account(), path: parts.uri.path().to_owned(), key: key.clone() });
     }
     let counted = match counted {
         Ok(counted) => Ok(counted),
         // A repeated answer does not count against the limit. Past the limit, the body of any other call is not read.
         Err(refused) if refused.is(Code::RateLimitExceeded) => match &scope {
-            Some(scope) if api.store.kept_answer(scope.clone()).await?.is_some() => {
+            Some(scope) if api.store.stored_reply(scope.clone()).await?.is_some() => {
                 api.count_repeated(&caller, rules.bucket).await?;
                 Err(refused)
             }
@@ -95,7 +95,7 @@ async fn enter(
     } else {
         read_within_budget(&api, &caller, body, declared, most).await?
     };
-    let (mut mark, mut kept) = (None, None);
+    let (mut mark, mut idempotent) = (None, None);
     if let (Some(scope), Ok(body)) = (scope, &body) {
         let body_hash = hash(&api, &caller, body).await?;
         match (repeat_reply(&api, &scope, body_hash, &mut mark).await, counted) {
@@ -108,7 +108,7 @@ async fn enter(
             (_, Err(refused)) | (Err(refused), Ok(_)) => return Err(refused),
             (Ok(None), Ok(_)) => {}
         }
-        kept = Some(Kept { scope, body_hash });
+        idempotent = Some(IdempotentCall { scope, body_hash });
     } else {
         counted?;
     }
@@ -122,14 +122,14 @@ async fn enter(
         params,
         query,
         body,
-        kept: kept.clone(),
+        idempotent: idempotent.clone(),
         _memory: memory,
     };
-    let answered = match (kept, mark) {
-        (Some(kept), Some(mark)) => {
+    let answered = match (idempotent, mark) {
+        (Some(idempotent), Some(mark)) => {
             // The call runs in a task of its own. A client that disconnects must not end the mark while the effect goes
             // on.
-            let marked = Box::pin(answer_once(api, info.clone(), kept, mark, handler, call));
+            let marked = Box::pin(answer_once(api, info.clone(), idempotent, mark, handler, call));
             let marked = tokio::spawn(with_current_request(marked));
             marked.await.map_err(|_| ApiError::from(Code::InternalError))?
         }
@@ -163,47 +163,53 @@ async fn read_within_budget(
     }
 }
 
-/// Runs the first call with an idempotency key to its end. A refusal is kept here; a success is kept in the commit of
-/// its effect.
+/// Runs the first call with an idempotency key to its end. A refusal is stored here; a success is stored in the
+/// commit of its effect.
 async fn answer_once(
     api: Api,
     info: RequestInfo,
-    kept: Kept,
+    idempotent: IdempotentCall,
     mark: Mark,
     handler: Handler,
     call: ApiCall,
 ) -> Result<Answer, ApiError> {
     let owner = call.caller.counted_with.unwrap_or(call.caller.counted_as);
     let answered = match handler(call).await {
-        Err(error) if is_kept(&error) => Err(keep_refusal(&api, owner, &info, kept, error).await),
+        Err(error) if is_stored(&error) => Err(store_refusal(&api, owner, &info, idempotent, error).await),
         answered => answered,
     };
     mark.end().await;
     answered
 }
 
-fn is_kept(error: &ApiError) -> bool {
-    // Where another call holds the key, the answer of that call is the one that is kept.
+fn is_stored(error: &ApiError) -> bool {
+    // Where another call holds the key, the reply of that call is the one that is stored.
     error.status() < 500 && error.status() != 429 && !error.is(Code::IdempotencyKeyInProgress)
 }
 
-/// Keeps a refusal and returns it; where it cannot be kept, the reason for that.
+/// Stores a refusal and returns it; where it cannot be stored, the reason for that.
 ///
-/// Every fault of a batch is in its answer, and the answer is kept a day: a call of 4 KB can take 250 KB. So large ones
+/// Every fault of a batch is in its reply, which is stored for a day: a call of 4 KB can take 250 KB. So large refusals
 /// count as what the account stores.
-async fn keep_refusal(api: &Api, owner: Uuid, info: &RequestInfo, kept: Kept, error: ApiError) -> ApiError {
+async fn store_refusal(
+    api: &Api,
+    owner: Uuid,
+    info: &RequestInfo,
+    idempotent: IdempotentCall,
+    error: ApiError,
+) -> ApiError {
     let body = error_body(&error, info);
-    if let Err(refused) = api.count_kept(owner, body.len()).await {
+    if let Err(refused) = api.count_stored_refusal(owner, body.len()).await {
         return refused;
     }
-    let answer = kept_answer(kept.body_hash, error.status(), info, body);
-    match api.store.keep_answer(kept.scope, answer).await {
+    let reply = stored_reply(idempotent.body_hash, error.status(), info, body);
+    match api.store.store_reply(idempotent.scope, reply).await {
         Ok(()) => error,
         Err(failed) => failed.into(),
     }
 }
 
-/// The hash of a body that an idempotency key is kept with.
+/// The hash of a body that is stored with its idempotency key.
 async fn hash(api: &Api, caller: &Caller, body: &Bytes) -> Result<[u8; 32], ApiError> {
     if body.len() <= LARGE_BODY {
         return Ok(idempotency::hash(body));
@@ -224,23 +230,23 @@ async fn caller_of(api: &Api, headers: &HeaderMap, peer: Option<Peer>, now: Time
     authenticate(&key, api.store.view(), now)
 }
 
-/// The reply that is kept for this key; or `None` and a mark, where this call is the first.
+/// The reply that is stored for this key; or `None` and a mark, where this call is the first.
 async fn repeat_reply(
     api: &Api,
-    scope: &KeepScope,
+    scope: &ReplyScope,
     body_hash: [u8; 32],
     mark: &mut Option<Mark>,
 ) -> Result<Option<Response<Body>>, ApiError> {
     *mark = api.in_flight.begin(&api.store, scope).await?;
-    // A call that held the key may have been answered a moment ago.
-    let found = api.store.kept_answer(scope.clone()).await?;
+    // The call that had the key may have been answered a moment ago.
+    let found = api.store.stored_reply(scope.clone()).await?;
     let Some(found) = found else {
         return if mark.is_some() { Ok(None) } else { Err(idempotency::in_progress()) };
     };
     if found.body_hash != body_hash {
         return Err(Code::IdempotencyKeyReused.into());
     }
-    let mut response = respond(found.status, found.answer, &found.request_id);
+    let mut response = respond(found.status, found.body, &found.request_id);
     response.headers_mut().insert("idempotent-replayed", axum::http::HeaderValue::from_static("true"));
     Ok(Some(response))
 }

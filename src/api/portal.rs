@@ -104,8 +104,9 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     if !call.caller.permissions.covers(new.permissions) {
         return Err(Code::Forbidden.into());
     }
-    let keep = call.keep(|made: &WithToken<PortalLink>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.store().create_portal_link(new, keep).await?;
+    let pending_reply =
+        call.pending_reply(|made: &WithToken<PortalLink>| Answer::new(201, &resource(&made.resource, None)));
+    let made = call.store().create_portal_link(new, pending_reply).await?;
     let url = made.token.as_ref().map(|token| format!("{}/portal/{}", call.base(), token.reveal()));
     Ok(Answer::new(201, &resource(&made.resource, url)))
 }

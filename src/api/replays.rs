@@ -50,9 +50,9 @@ fn resource(replay: &Replay) -> Resource<Attributes> {
         id: replay.id.to_string(),
         attributes: Attributes {
             endpoint_id: replay.endpoint.to_string(),
-            selection: replay.asked.selection.name(),
-            from: time(replay.asked.from),
-            to: time(replay.asked.to),
+            selection: replay.requested.selection.name(),
+            from: time(replay.requested.from),
+            to: time(replay.requested.to),
             status: replay.status.name(),
             total: replay.total,
             sent: replay.sent,
@@ -78,8 +78,8 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let kept_since = call.api.settings.retention.of(own).since(now).1.unwrap_or(from);
     let new = NewReplay { from: from.max(kept_since.min(to)), to: to.min(now), selection };
     call.api.count_storage(account).await?;
-    let keep = call.keep(|replay: &Replay| Answer::new(202, &resource(replay)));
-    let replay = call.store().create_replay(account, id, new, keep).await?;
+    let pending_reply = call.pending_reply(|replay: &Replay| Answer::new(202, &resource(replay)));
+    let replay = call.store().create_replay(account, id, new, pending_reply).await?;
     Ok(Answer::new(202, &resource(&replay)))
 }
 

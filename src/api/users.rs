@@ -83,8 +83,8 @@ pub async fn invite(call: ApiCall) -> Result<Answer, ApiError> {
     let InviteUser { email, role } = InviteUser::read(&call.json()?, &())?;
     may_give(&call, role)?;
     let new = NewUser { account: Some(account.id), email: email.clone(), role, password: None };
-    let keep = call.keep(|made: &WithToken<User>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.store().create_user(new, keep).await.map_err(|error| match error {
+    let pending_reply = call.pending_reply(|made: &WithToken<User>| Answer::new(201, &resource(&made.resource, None)));
+    let made = call.store().create_user(new, pending_reply).await.map_err(|error| match error {
         StoreError::Exists => Fault::of_field(Code::EmailTaken, "email").naming(&email).into(),
         other => ApiError::from(other),
     })?;
@@ -131,8 +131,8 @@ pub async fn invite_again(call: ApiCall) -> Result<Answer, ApiError> {
     if user.joined && !call.caller.may_replace_password_of(user.id) {
         return Err(Code::Forbidden.into());
     }
-    let keep = call.keep(|made: &WithToken<User>| Answer::new(200, &resource(&made.resource, None)));
-    let made = call.store().invite_user(Some(account.id), user.id, keep).await?;
+    let pending_reply = call.pending_reply(|made: &WithToken<User>| Answer::new(200, &resource(&made.resource, None)));
+    let made = call.store().invite_user(Some(account.id), user.id, pending_reply).await?;
     Ok(Answer::new(200, &resource(&made.resource, url(&call, &made))))
 }
 

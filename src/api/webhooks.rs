@@ -133,8 +133,9 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     check_address(&call, &url).await?;
     let url = url.as_str().to_owned();
     let settings = EndpointSettings { url, events, description, ordering, metadata, external_id };
-    let keep = call.keep(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.store().create_endpoint(account, settings, keep).await?;
+    let pending_reply =
+        call.pending_reply(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
+    let made = call.store().create_endpoint(account, settings, pending_reply).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
 }
 
@@ -166,8 +167,9 @@ pub async fn regenerate_secret(call: ApiCall) -> Result<Answer, ApiError> {
     let body = call.optional_json()?;
     let overlap = RegenerateSecret::read(&body, &())?.overlap_seconds;
     let overlap = Duration::from_secs(overlap.into());
-    let keep = call.keep(|rotated: &WithSecret<Endpoint>| Answer::new(200, &resource(&rotated.resource, None)));
-    let rotated = call.store().rotate_secret(call.account()?, endpoint.id, overlap, keep).await?;
+    let pending_reply =
+        call.pending_reply(|rotated: &WithSecret<Endpoint>| Answer::new(200, &resource(&rotated.resource, None)));
+    let rotated = call.store().rotate_secret(call.account()?, endpoint.id, overlap, pending_reply).await?;
     Ok(Answer::new(200, &resource(&rotated.resource, Some(&rotated.secret))))
 }
 
@@ -205,7 +207,7 @@ async fn send_test(call: ApiCall, account: AccountId, endpoint: Endpoint) -> Res
     let leased = api.store.open_test(account, endpoint.id, body).await?;
     let job = &leased.job;
     // A paused endpoint can be tested: that is how its owner sees whether it is well again.
-    let current = StoredTarget { store: &api.store, job, held_when_paused: false };
+    let current = StoredTarget { store: &api.store, job, requires_active: false };
     let outcome = match api.egress.attempt(job, &current).await {
         AttemptEnd::Outcome(outcome) => outcome,
         end => {
@@ -242,7 +244,7 @@ async fn send_test(call: ApiCall, account: AccountId, endpoint: Endpoint) -> Res
     };
     for wait in SETTLE_AGAIN {
         let kept = answer.clone();
-        match api.store.settle_test(settlement.clone(), call.keep(move |(): &()| kept())).await {
+        match api.store.settle_test(settlement.clone(), call.pending_reply(move |(): &()| kept())).await {
             Err(StoreError::Unavailable(_)) => tokio::time::sleep(wait).await,
             written => return Ok(written.map(|()| answer())?),
         }

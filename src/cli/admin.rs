@@ -156,14 +156,14 @@ pub(super) async fn import(store: &Store, from: &str, keys: &KeySource, output: 
     let Ok(Database::Sqlite(path)) = Database::parse(from) else {
         bail!("--from must be sqlite://PATH");
     };
-    let beside = KeySource::beside(&path);
-    let keys = if beside.exists() { &beside } else { keys };
-    let told = |table: &str, rows: usize| {
+    let own_keys = KeySource::file_of(&path);
+    let keys = if own_keys.exists() { &own_keys } else { keys };
+    let on_progress = |table: &str, rows: usize| {
         if !output.json && rows.is_multiple_of(100_000) {
             eprintln!("{table}: {rows}");
         }
     };
-    let rows = store.import(&path, keys, &SystemClock, told).await?;
+    let rows = store.import(&path, keys, &SystemClock, on_progress).await?;
     let text = format!("{rows} rows were moved; the server of {} does not start any more", path.display());
     output.print(&json!({ "rows": rows }), &text)
 }

@@ -19,7 +19,7 @@ use crate::store::keys::{KeySource, parse_master_key};
 /// A setting as it was written, and where.
 struct RawSetting {
     text: String,
-    place: String,
+    source: String,
 }
 
 /// What the sources say, the later one in place of the earlier one, and the faults that were found so far.
@@ -30,8 +30,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn add(&mut self, name: String, text: String, place: &str) {
-        self.written.insert(name, RawSetting { text, place: place.to_owned() });
+    pub(super) fn add(&mut self, name: String, text: String, source: &str) {
+        self.written.insert(name, RawSetting { text, source: source.to_owned() });
     }
 
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -66,9 +66,9 @@ impl Reader {
             Ok(value) => Some(value),
             Err(reason) => {
                 let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-                let (place, allowed) = (written.place, setting.value.allowed());
+                let (source, allowed) = (written.source, setting.value.allowed());
                 // The value itself may be a secret, or a URL that carries one.
-                self.errors.push(format!("setting {name} ({place}) is not valid{reason}; allowed: {allowed}"));
+                self.errors.push(format!("setting {name} ({source}) is not valid{reason}; allowed: {allowed}"));
                 None
             }
         }
@@ -199,7 +199,7 @@ impl Reader {
                 self.errors.push(fault.to_owned());
                 None
             }
-            (None, Database::Sqlite(path)) => Some(KeySource::beside(path)),
+            (None, Database::Sqlite(path)) => Some(KeySource::file_of(path)),
             // A file beside one node would be unknown to the others.
             (None, _) => {
                 let allowed = Setting::named("secrets.master_key").value.allowed();
@@ -252,7 +252,7 @@ impl Reader {
 
     fn refuse_unknown(&mut self) {
         for (name, written) in std::mem::take(&mut self.written) {
-            let mut error = format!("setting {name} ({}) is unknown", written.place);
+            let mut error = format!("setting {name} ({}) is unknown", written.source);
             if name.starts_with("rate_limits.") {
                 let names: Vec<_> = Bucket::ALL.iter().map(|bucket| bucket.name()).collect();
                 error = format!("{error}; the buckets are {}", names.join(", "));

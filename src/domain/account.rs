@@ -131,7 +131,7 @@ impl PlainKey {
 
     /// What may be shown later: the prefix and the last 4 characters.
     pub fn hint(&self) -> String {
-        let split = self.0.len().saturating_sub(64);
+        let split = self.0.len() - 64;
         format!("{}...{}", &self.0[..split], &self.0[self.0.len() - 4..])
     }
 }

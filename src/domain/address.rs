@@ -199,10 +199,10 @@ mod tests {
 
     #[test]
     fn the_address_inside_an_isatap_address_decides() {
-        for inside in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "192.168.1.1"] {
+        for private in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "192.168.1.1"] {
             for network in ["2001:4860::", "2a00:1450:4003:800:"] {
                 for identifier in ["0:5efe", "200:5efe", "100:5efe"] {
-                    assert!(!public(&format!("{network}{identifier}:{inside}")), "{network} {identifier} {inside}");
+                    assert!(!public(&format!("{network}{identifier}:{private}")), "{network} {identifier} {private}");
                 }
             }
         }

@@ -148,7 +148,8 @@ pub fn clock_of(id: i64) -> Timestamp {
     Timestamp::from_millis(id >> SEQUENCE_BITS)
 }
 
-/// The smallest id that is made when the clock shows `time`.
+/// The smallest id that is made when the clock shows `time`; of a time before 1970, or after the last id, the smallest
+/// or the greatest one.
 pub fn first_at_clock(time: Timestamp) -> i64 {
     time.as_millis().clamp(0, i64::MAX >> SEQUENCE_BITS) << SEQUENCE_BITS
 }

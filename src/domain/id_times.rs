@@ -62,6 +62,7 @@ impl IdTimes {
         offsets.sort_unstable_by_key(|offset| offset.first_id);
         let mut times = Self::default();
         for offset in offsets {
+            // What is stored may be any number.
             let floor = times.of(offset.first_id.saturating_sub(1));
             times.segments.push(Segment { offset, floor });
         }
@@ -130,8 +131,8 @@ impl IdTimes {
         }
         let first_id = ahead.before + 1;
         let offset_ms = clock_of(ahead.last).as_millis() - now.as_millis();
-        let kept = self.offsets().filter(|offset| offset.first_id < first_id);
-        Some(Self::new(kept.chain([Offset { first_id, offset_ms }]).collect()))
+        let before = self.offsets().filter(|offset| offset.first_id < first_id);
+        Some(Self::new(before.chain([Offset { first_id, offset_ms }]).collect()))
     }
 }
 

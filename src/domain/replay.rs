@@ -119,7 +119,7 @@ pub struct Replay {
     /// Where it sends to.
     pub endpoint: EndpointId,
     /// What was asked for.
-    pub asked: NewReplay,
+    pub requested: NewReplay,
     /// Where it stands.
     pub status: ReplayStatus,
     /// Events in all, as far as they are counted.

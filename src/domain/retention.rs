@@ -43,7 +43,7 @@ impl Retention {
 
     /// The time from which on deliveries are kept, and the one from which on bodies are.
     pub fn since(self, now: Timestamp) -> (Option<Timestamp>, Option<Timestamp>) {
-        (self.deliveries.map(|keep| now.minus(keep)), self.payloads.map(|keep| now.minus(keep)))
+        (self.deliveries.map(|kept_for| now.minus(kept_for)), self.payloads.map(|kept_for| now.minus(kept_for)))
     }
 }
 

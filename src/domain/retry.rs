@@ -58,6 +58,7 @@ pub fn parse_retry_after(value: &str, now: Timestamp) -> Option<Duration> {
         return None;
     }
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // Digits that are no `u64` are more than it holds.
         let seconds = value.parse().unwrap_or(u64::MAX);
         return Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER));
     }

@@ -54,8 +54,9 @@ impl Secret {
     /// The HMAC-SHA256 key of the Standard Webhooks scheme: the text, base64-decoded (48 bytes).
     pub(super) fn decoded_key(&self) -> hmac::Key {
         use base64::Engine as _;
-        // 64 hex characters are always base64 of 48 bytes: the alphabet holds them and no padding is due.
-        let bytes = base64::engine::general_purpose::STANDARD.decode(&self.0).unwrap_or_default();
+        // The alphabet of base64 holds them, and no padding is due.
+        let bytes = base64::engine::general_purpose::STANDARD.decode(&self.0);
+        let bytes = bytes.expect("64 hex characters are base64 of 48 bytes");
         hmac::Key::new(hmac::HMAC_SHA256, &Zeroizing::new(bytes))
     }
 }

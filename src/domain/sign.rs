@@ -47,7 +47,8 @@ impl Signer {
         let keys = || self.0.iter().filter(|key| key.until.is_none_or(|until| now < until));
         // Each as long as it will be: it becomes a header's value as it is, without another allocation.
         let mut timestamped = String::with_capacity("t=".len() + seconds.len() + keys().count() * (",v1=".len() + HEX));
-        let mut standard = String::with_capacity((keys().count() * ("v1, ".len() + BASE64_TAG)).saturating_sub(1));
+        // The current secret signs at any time, so that there is one key at least.
+        let mut standard = String::with_capacity(keys().count() * ("v1, ".len() + BASE64_TAG) - 1);
         timestamped.push_str("t=");
         timestamped.push_str(seconds);
         for key in keys() {
@@ -80,9 +81,8 @@ fn tag_of(key: &hmac::Key, before: &[&str], body: &[u8]) -> hmac::Tag {
 
 fn push_hex(text: &mut String, tag: &hmac::Tag) {
     let mut digits = [0; HEX];
-    if hex::encode_to_slice(tag, &mut digits).is_ok() {
-        text.push_str(std::str::from_utf8(&digits).unwrap_or_default());
-    }
+    hex::encode_to_slice(tag, &mut digits).expect("a tag has half as many bytes");
+    text.push_str(std::str::from_utf8(&digits).expect("hex is ASCII"));
 }
 
 /// The values of the three signature headers.

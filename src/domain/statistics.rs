@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::id::EndpointKey;
-use super::time::Timestamp;
+use super::time::{Timestamp, millis};
 
 /// The lengths of the slots in which attempts are counted, and how long each is kept: short ones for the chart of an
 /// hour, longer ones for all others, so that no chart is made of many rows.
@@ -64,7 +64,8 @@ impl Counted {
     /// Where an attempt belongs that ended now.
     pub fn of(endpoint: EndpointKey, now: Timestamp, came: Came, took_ms: u32) -> Self {
         let class = CLASSES.iter().position(|end| took_ms <= *end).unwrap_or(CLASSES.len() - 1);
-        Self { endpoint, slot: floor(now, SLOTS[0].0), came, class: u8::try_from(class).unwrap_or(u8::MAX) }
+        let class = u8::try_from(class).expect("there are few classes");
+        Self { endpoint, slot: floor(now, SLOTS[0].0), came, class }
     }
 
     /// The length in milliseconds and the beginning of each slot that it is counted in.
@@ -76,11 +77,6 @@ impl Counted {
 /// The last whole multiple of a length that is not after `at`.
 fn floor(at: Timestamp, length: Duration) -> Timestamp {
     Timestamp::from_millis(at.as_millis().div_euclid(millis(length)) * millis(length))
-}
-
-/// A length as the database has it.
-pub fn millis(length: Duration) -> i64 {
-    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Counts of one slot and outcome.
@@ -223,9 +219,9 @@ pub fn chart(period: Period, now: Timestamp, counts: &[Count]) -> (Step, Vec<(Ti
     let mut steps: Vec<_> =
         (0..period.steps()).map(|step| (begins.plus(period.step() * step), Step::default())).collect();
     for count in counts {
-        let place = count.slot.since(begins).as_millis() / period.step().as_millis();
-        let place = usize::try_from(place).unwrap_or(usize::MAX);
-        if let (true, Some((_, step))) = (count.slot >= begins, steps.get_mut(place)) {
+        let index = count.slot.since(begins).as_millis() / period.step().as_millis();
+        let step = usize::try_from(index).ok().and_then(|index| steps.get_mut(index));
+        if let (true, Some((_, step))) = (count.slot >= begins, step) {
             step.add(count);
             whole.add(count);
         }

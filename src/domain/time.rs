@@ -10,6 +10,11 @@ pub struct Timestamp(i64);
 /// Year 0 to the end of what the calendar library can write: 9999-12-30T22:00:00Z.
 const RANGE_MS: std::ops::RangeInclusive<i64> = -62_167_219_200_000..=253_402_207_199_999;
 
+/// A length of time in whole milliseconds; one that is too long for the type (292 million years) is for ever.
+pub fn millis(length: Duration) -> i64 {
+    i64::try_from(length.as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Timestamp {
     /// From milliseconds since the Unix epoch; out of the years 0 to 9999 it is clamped.
     pub fn from_millis(millis: i64) -> Self {
@@ -26,18 +31,21 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// This instant moved later.
-    #[must_use]
-    pub fn plus(self, duration: Duration) -> Self {
-        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        Self::from_millis(self.0.saturating_add(millis))
+    /// Whole seconds since the Unix epoch for a metric; 0 before it.
+    pub fn unix_seconds(self) -> u64 {
+        self.since(Self::default()).as_secs()
     }
 
-    /// This instant moved earlier.
+    /// This instant moved later, within the years 0 to 9999.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        Self::from_millis(self.0.saturating_add(millis(duration)))
+    }
+
+    /// This instant moved earlier, within the years 0 to 9999.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
-        let millis = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        Self::from_millis(self.0.saturating_sub(millis))
+        Self::from_millis(self.0.saturating_sub(millis(duration)))
     }
 
     /// The first instant after the second that this is in: times are shown in whole seconds, and what is shown of an
@@ -49,7 +57,8 @@ impl Timestamp {
 
     /// How long after `earlier` this is; zero when it is not after it.
     pub fn since(self, earlier: Self) -> Duration {
-        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+        // No overflow: both are within the years 0 to 9999.
+        Duration::from_millis((self.0 - earlier.0).max(0).unsigned_abs())
     }
 
     /// Reads an RFC 3339 date-time that carries its offset (`Z` or `+02:00`).
@@ -85,7 +94,7 @@ impl fmt::Display for Timestamp {
         // Three times are written for each event, and `{:02}` was seen in its profile.
         let mut text = *b"0000-00-00T00:00:00Z";
         let year = utc.year();
-        for (place, value) in [
+        for (index, value) in [
             (0, year / 100),
             (2, year % 100),
             (5, utc.month().into()),
@@ -95,8 +104,8 @@ impl fmt::Display for Timestamp {
             (17, utc.second().into()),
         ] {
             let value = u8::try_from(value).map_err(|_| fmt::Error)?;
-            text[place] = b'0' + value / 10;
-            text[place + 1] = b'0' + value % 10;
+            text[index] = b'0' + value / 10;
+            text[index + 1] = b'0' + value % 10;
         }
         f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }

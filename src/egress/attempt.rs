@@ -56,9 +56,9 @@ pub(super) struct BrandHeaders {
 
 impl BrandHeaders {
     pub fn new(brand: &str) -> Self {
-        // The settings allow only letters, digits and hyphens in a brand.
         let name = |part: &str| {
-            HeaderName::try_from(format!("x-{brand}-{part}")).unwrap_or(HeaderName::from_static("x-aldaba-invalid"))
+            let name = HeaderName::try_from(format!("x-{brand}-{part}"));
+            name.expect("the settings allow only letters, digits and hyphens in a brand")
         };
         Self { event: name("event"), delivery_id: name("delivery-id"), timestamp: name("timestamp") }
     }
@@ -79,19 +79,19 @@ pub struct StoredTarget<'a, S> {
     pub store: &'a S,
     /// What is to be sent.
     pub job: &'a Job,
-    /// Whether nothing is sent while it is not active.
-    pub held_when_paused: bool,
+    /// Whether nothing is sent while the endpoint is not active.
+    pub requires_active: bool,
 }
 
 impl<S> StoredTarget<'_, S> {
-    fn unless_held(&self, target: Option<Arc<Target>>) -> Option<Arc<Target>> {
-        target.filter(|target| target.active || !self.held_when_paused)
+    fn if_sendable(&self, target: Option<Arc<Target>>) -> Option<Arc<Target>> {
+        target.filter(|target| target.active || !self.requires_active)
     }
 }
 
 impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
     fn planned(&self) -> Option<Arc<Target>> {
-        self.unless_held(self.store.view().target(self.job.endpoint))
+        self.if_sendable(self.store.view().target(self.job.endpoint))
     }
 
     async fn current(&self) -> Option<Arc<Target>> {
@@ -100,7 +100,7 @@ impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
         }
         match self.store.target(self.job.endpoint).await {
             // Another node may have taken it over while the database was asked.
-            Ok(target) => self.unless_held(target).filter(|_| self.store.is_lease_valid(self.job.lease)),
+            Ok(target) => self.if_sendable(target).filter(|_| self.store.is_lease_valid(self.job.lease)),
             Err(error) => {
                 tracing::warn!(%error, "an endpoint could not be read: its delivery waits");
                 None
@@ -114,8 +114,9 @@ impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
 pub enum AttemptEnd {
     /// The attempt was made.
     Outcome(Outcome),
-    /// The endpoint is not active, so nothing was sent.
-    Held,
+    /// Nothing was to be sent: the endpoint is not active or could not be read, or the lease has gone. The delivery is
+    /// given back.
+    Unattempted,
     /// This machine could not make the attempt. It counts as no failure of the receiver, and the delivery is attempted
     /// again.
     LocalFault(LocalFault),
@@ -149,7 +150,8 @@ impl Progress {
     /// Starts the clock of the receiver again, if it is stopped.
     fn start_clock(&self) {
         let Some(since) = self.ours_since.lock().take() else { return };
-        self.ours_us.fetch_add(u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let micros = u64::try_from(since.elapsed().as_micros()).expect("less than 500,000 years");
+        self.ours_us.fetch_add(micros, Ordering::Relaxed);
     }
 
     /// How long the clock was stopped until now.
@@ -183,13 +185,13 @@ struct Answer {
 
 /// Why an exchange ended without an answer.
 enum ExchangeError {
-    /// The endpoint is not active.
-    Held,
+    /// There is nothing to send to: see [`TargetSource`].
+    NoTarget,
     /// This machine lacks something.
     Local(LocalFault),
     /// In words for the receiver's owner.
     Failed(String),
-    /// The receiver had closed a kept connection. A new one may work.
+    /// The receiver had closed a pooled connection. A new one may work.
     Stale,
 }
 
@@ -225,6 +227,7 @@ impl Egress {
         // The receiver has all of its time. The database and the wait for a look-up have bounds of their own.
         let exchange = within(self.0.timeout, || progress.ours(), self.exchange(job, targets, &progress)).await;
         let endpoint_version = progress.version.load(Ordering::Relaxed);
+        // The two clocks are read one after the other. A process that was stopped for 49 days shows no longer time.
         let took = begin.elapsed().saturating_sub(progress.ours());
         let duration_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         let failed = |error: String| Outcome {
@@ -246,10 +249,12 @@ impl Egress {
                     body: Some(cut(&String::from_utf8_lossy(&answer.body), KEPT_BODY_CHARS)),
                     error: complaint(answer.status),
                     endpoint_version,
-                    retry_after_ms: answer.retry_after.map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+                    retry_after_ms: answer
+                        .retry_after
+                        .map(|wait| u64::try_from(wait.as_millis()).expect("MAX_RETRY_AFTER at most")),
                 }
             }
-            Ok(Err(ExchangeError::Held)) => return AttemptEnd::Held,
+            Ok(Err(ExchangeError::NoTarget)) => return AttemptEnd::Unattempted,
             Ok(Err(ExchangeError::Local(fault))) => {
                 if fault == LocalFault::OutOfFiles {
                     self.0.pool.close_all();
@@ -270,20 +275,20 @@ impl Egress {
     ) -> Result<Answer, ExchangeError> {
         let mut may_reuse = true;
         loop {
-            let mut planned = targets.planned().ok_or(ExchangeError::Held)?;
-            let kept = if may_reuse { self.0.pool.take(&planned.url) } else { None };
-            let reused = kept.is_some();
-            let connection = match kept {
+            let mut planned = targets.planned().ok_or(ExchangeError::NoTarget)?;
+            let pooled = if may_reuse { self.0.pool.take(&planned.url) } else { None };
+            let reused = pooled.is_some();
+            let connection = match pooled {
                 Some(connection) => connection,
                 None => {
                     // Read the endpoint again: its URL may have changed.
-                    planned = progress.read_target(targets).await.ok_or(ExchangeError::Held)?;
+                    planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
                     progress.reached(Stage::Connecting, &planned);
                     self.connect(&planned, progress).await?
                 }
             };
             // Connecting may have taken seconds: sign with the endpoint as it is now.
-            let target = progress.read_target(targets).await.ok_or(ExchangeError::Held)?;
+            let target = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
             if target.url != planned.url {
                 continue;
             }
@@ -372,9 +377,9 @@ async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), Exch
         let frame =
             frame.map_err(|_| ExchangeError::Failed("the receiver closed the connection within its answer".into()))?;
         if let Ok(data) = frame.into_data() {
-            let room = MAX_ANSWER_BODY - body.len();
-            body.extend_from_slice(&data[..data.len().min(room)]);
-            if data.len() >= room {
+            let left = MAX_ANSWER_BODY - body.len();
+            body.extend_from_slice(&data[..data.len().min(left)]);
+            if data.len() >= left {
                 return Ok((body, false));
             }
         }

@@ -118,7 +118,8 @@ impl Connector {
         on_begin: OnBegin<'_>,
     ) -> Result<Connection, ConnectError> {
         let addresses = self.addresses(url, owner, on_begin).await?;
-        let tcp = connect_first(&addresses, &self.reached).await.map_err(|refused| self.told(url, &refused))?;
+        let tcp =
+            connect_first(&addresses, &self.reached).await.map_err(|refused| self.connect_error(url, &refused))?;
         let failed = |e: &dyn std::fmt::Display| ConnectError::Tcp { authority: shown(url), reason: e.to_string() };
         tcp.set_nodelay(true).map_err(|e| failed(&e))?;
         if url.https {
@@ -134,7 +135,7 @@ impl Connector {
     }
 
     /// A refusal, as a local fault or in words for the receiver's owner.
-    fn told(&self, url: &ReceiverUrl, refused: &Refused) -> ConnectError {
+    fn connect_error(&self, url: &ReceiverUrl, refused: &Refused) -> ConnectError {
         let Refused { error, refusal } = refused;
         match fault::of_connecting(error, *refusal, self.reached.ipv6_works(), || self.reached.no_route()) {
             Some(fault) => fault.into(),

@@ -105,12 +105,13 @@ impl NameServers {
         let resolver = resolver.ok_or(LookupError::Unresolved)?;
         match resolver.lookup_ip(absolute).await {
             Ok(found) => {
-                // The names on the way to the addresses count too.
+                // The names on the way to the addresses count too. What came without a record is not cached.
                 let ttl = found.as_lookup().answers().iter().map(|record| record.ttl).min().unwrap_or(0);
                 let addresses = found.iter().take(MAX_ADDRESSES).collect();
                 Ok(Addresses { addresses, ttl: Duration::from_secs(ttl.into()) })
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(none))) => {
+                // RFC 2308: without a record that says for how long, nothing is cached.
                 let ttl = Duration::from_secs(none.negative_ttl.unwrap_or(0).into());
                 Ok(Addresses { addresses: vec![], ttl })
             }
@@ -135,6 +136,7 @@ fn listed(hosts: &Hosts, name: &Name) -> Vec<IpAddr> {
     addresses.take(MAX_ADDRESSES).collect()
 }
 
+/// The hosts file. One that cannot be read lists nothing, as for the system's resolver.
 fn hosts() -> Arc<Hosts> {
     Arc::new(Hosts::from_system().unwrap_or_default())
 }

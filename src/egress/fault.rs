@@ -134,7 +134,7 @@ impl Default for Reached {
 impl Reached {
     /// The start is 1, so that 0 is never.
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+        u64::try_from(self.start.elapsed().as_millis()).expect("less than 500 million years") + 1
     }
 
     /// Notes that a receiver answered, even with a refusal.
@@ -175,6 +175,7 @@ fn routes(reached: u64, previous_no_route: u64, now: u64) -> Routes {
 }
 
 fn is_lately(at: u64, now: u64) -> bool {
+    // Another task may have noted a later time since `now` was read.
     at != 0 && u128::from(now.saturating_sub(at)) <= REACHED_LATELY.as_millis()
 }
 

@@ -151,9 +151,9 @@ mod tests {
 
     #[tokio::test]
     async fn one_private_address_among_public_ones_blocks_the_name() {
-        for inside in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fd00::1"] {
-            let found = check("https://shop.example/", Environment::Production, &["1.1.1.1", inside]).await;
-            assert_eq!(found, Err(GuardError::Blocked { host: "shop.example".into() }), "{inside}");
+        for private in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1", "fd00::1"] {
+            let found = check("https://shop.example/", Environment::Production, &["1.1.1.1", private]).await;
+            assert_eq!(found, Err(GuardError::Blocked { host: "shop.example".into() }), "{private}");
         }
     }
 

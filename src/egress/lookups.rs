@@ -37,16 +37,16 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The longest look-up: two rounds of questions, and a little.
 const MAX_LOOKUP: Duration = Duration::from_secs(7);
 
-/// The longest time for which an answer is kept, whatever its records say: a receiver may move at any time.
+/// The longest time for which an answer is cached, whatever its records say: a receiver may move at any time.
 const MAX_TTL: Duration = Duration::from_secs(60);
 
 /// The same for an answer without addresses: its owner may be about to add the record.
 const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5);
 
-/// Names whose answers are kept. An entry has a name of 253 bytes and 32 addresses at most: about 4 MiB in all.
-const MAX_KEPT: usize = 4_096;
+/// Names whose answers are cached. An entry has a name of 253 bytes and 32 addresses at most: about 4 MiB in all.
+const MAX_CACHED: usize = 4_096;
 
-/// How often those that are no longer valid are looked for where there is no room: it takes a look at each.
+/// How often those that are no longer valid are looked for where the cache is full: it takes a look at each.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// The addresses of a name.
@@ -87,29 +87,29 @@ struct Inner {
 struct NameCache {
     /// Weak, so that a look-up that panicked leaves nobody waiting for it.
     under_way: HashMap<String, Weak<Pending>>,
-    kept: HashMap<String, (Vec<IpAddr>, Instant)>,
+    cached: HashMap<String, (Vec<IpAddr>, Instant)>,
     swept_at: Option<Instant>,
 }
 
 impl NameCache {
-    fn kept(&self, name: &str, now: Instant) -> Option<Vec<IpAddr>> {
-        self.kept.get(name).filter(|(_, valid_until)| now < *valid_until).map(|(addresses, _)| addresses.clone())
+    fn get(&self, name: &str, now: Instant) -> Option<Vec<IpAddr>> {
+        self.cached.get(name).filter(|(_, valid_until)| now < *valid_until).map(|(addresses, _)| addresses.clone())
     }
 
-    fn keep(&mut self, name: &str, found: &Addresses, now: Instant) {
+    fn insert(&mut self, name: &str, found: &Addresses, now: Instant) {
         let most = if found.addresses.is_empty() { MAX_NEGATIVE_TTL } else { MAX_TTL };
         let ttl = found.ttl.min(most);
         if ttl.is_zero() {
-            self.kept.remove(name);
+            self.cached.remove(name);
             return;
         }
-        if self.kept.len() >= MAX_KEPT && self.swept_at.is_none_or(|at| now - at >= SWEEP_EVERY) {
-            self.kept.retain(|_, (_, valid_until)| now < *valid_until);
+        if self.cached.len() >= MAX_CACHED && self.swept_at.is_none_or(|at| now - at >= SWEEP_EVERY) {
+            self.cached.retain(|_, (_, valid_until)| now < *valid_until);
             self.swept_at = Some(now);
         }
         // Where others fill it, a name is asked for each time.
-        if self.kept.len() < MAX_KEPT || self.kept.contains_key(name) {
-            self.kept.insert(name.to_owned(), (found.addresses.clone(), now + ttl));
+        if self.cached.len() < MAX_CACHED || self.cached.contains_key(name) {
+            self.cached.insert(name.to_owned(), (found.addresses.clone(), now + ttl));
         }
     }
 
@@ -132,7 +132,7 @@ impl Lookups {
     async fn answer(&self, name: &str, owner: LookupOwner, on_begin: OnBegin<'_>) -> Answer {
         let under_way = {
             let names = self.0.names();
-            if let Some(addresses) = names.kept(name, Instant::now()) {
+            if let Some(addresses) = names.get(name, Instant::now()) {
                 return Ok(addresses);
             }
             names.join(name)
@@ -199,7 +199,7 @@ async fn look_up(inner: Arc<Inner>, name: String, pending: Arc<Pending>, permit:
     let mut names = inner.names();
     names.under_way.remove(&name);
     if let Ok(found) = &found {
-        names.keep(&name, found, Instant::now());
+        names.insert(&name, found, Instant::now());
     }
     pending.send_replace(Some(found.map(|found| found.addresses)));
 }
@@ -336,23 +336,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_in_time_and_in_number() {
+    fn what_is_cached_is_bounded_in_time_and_in_number() {
         let (mut names, now) = (NameCache::default(), Instant::now());
         let found = |count: usize, ttl| Addresses { addresses: vec![Ipv4Addr::LOCALHOST.into(); count], ttl };
         let day = Duration::from_secs(86_400);
-        names.keep("shop", &found(1, day), now);
-        names.keep("missing", &found(0, day), now);
-        names.keep("brief", &found(1, Duration::ZERO), now);
+        names.insert("shop", &found(1, day), now);
+        names.insert("missing", &found(0, day), now);
+        names.insert("brief", &found(1, Duration::ZERO), now);
         for (name, most) in [("shop", MAX_TTL), ("missing", MAX_NEGATIVE_TTL)] {
-            assert!(names.kept(name, now + most - Duration::from_millis(1)).is_some(), "{name}");
-            assert!(names.kept(name, now + most).is_none(), "{name}");
+            assert!(names.get(name, now + most - Duration::from_millis(1)).is_some(), "{name}");
+            assert!(names.get(name, now + most).is_none(), "{name}");
         }
-        assert!(names.kept("brief", now).is_none());
-        for n in 0..2 * MAX_KEPT {
-            names.keep(&format!("shop-{n}"), &found(1, TTL), now);
+        assert!(names.get("brief", now).is_none());
+        for n in 0..2 * MAX_CACHED {
+            names.insert(&format!("shop-{n}"), &found(1, TTL), now);
         }
-        assert_eq!(names.kept.len(), MAX_KEPT);
-        names.keep("late", &found(1, TTL), now + TTL);
-        assert!(names.kept("late", now + TTL).is_some(), "what is over makes room");
+        assert_eq!(names.cached.len(), MAX_CACHED);
+        names.insert("late", &found(1, TTL), now + TTL);
+        assert!(names.get("late", now + TTL).is_some(), "what is over is replaced");
     }
 }

@@ -9,7 +9,7 @@ use super::connector::Connection;
 use crate::domain::url::ReceiverUrl;
 use crate::lock::Mutex;
 
-/// Idle connections kept in all. A receiver's share is bounded by the requests that were in flight to it.
+/// Idle connections in all. A receiver's share is bounded by the requests that were in flight to it.
 const MAX_IDLE: usize = 1_024;
 
 /// An idle connection is closed after this long: most servers close theirs after a minute.
@@ -47,7 +47,7 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection whose last answer was read to its end, if there is room.
+    /// Keeps a connection whose last answer was read to its end, unless the pool is full.
     pub fn put(&self, url: &ReceiverUrl, connection: Connection) {
         if connection.sender.is_closed() {
             return;
@@ -57,10 +57,10 @@ impl Pool {
             return;
         }
         idle.total += 1;
-        let kept = (connection, Instant::now());
+        let pooled = (connection, Instant::now());
         match idle.of(url).get_mut(&url.authority) {
-            Some(connections) => connections.push(kept),
-            None => drop(idle.of(url).insert(url.authority.clone(), vec![kept])),
+            Some(connections) => connections.push(pooled),
+            None => drop(idle.of(url).insert(url.authority.clone(), vec![pooled])),
         }
     }
 
@@ -76,8 +76,8 @@ impl Pool {
         let mut idle = self.0.lock();
         let mut total = 0;
         let idle = &mut *idle;
-        for kept in [&mut idle.http, &mut idle.https] {
-            kept.retain(|_, connections| {
+        for receivers in [&mut idle.http, &mut idle.https] {
+            receivers.retain(|_, connections| {
                 connections.retain_mut(|(connection, since)| connection.is_usable() && since.elapsed() < IDLE_TIMEOUT);
                 total += connections.len();
                 !connections.is_empty()

@@ -95,11 +95,11 @@ impl<T> Drop for Attempt<'_, T> {
                 metrics.attempts_failed_total.add(1);
                 AttemptResult::Failed
             }
-            Some(AttemptEnd::Held) => AttemptResult::Held,
+            Some(AttemptEnd::Unattempted) => AttemptResult::Unattempted,
             Some(AttemptEnd::LocalFault(fault)) => {
                 metrics.attempts_local_fault_total.add(1);
                 local_fault = Some(*fault);
-                AttemptResult::Held
+                AttemptResult::Unattempted
             }
             None if std::thread::panicking() => {
                 metrics.attempts_panicked_total.add(1);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
+use crate::domain::time::Timestamp;
 use crate::metrics::Metrics;
 use crate::store::{Backlog, Figures};
 
@@ -21,20 +22,16 @@ pub async fn measure_backlog<S: Figures>(store: S, clock: Arc<dyn Clock>, metric
     loop {
         ticks.tick().await;
         match store.backlog(MAX_COUNTED).await {
-            Ok(backlog) => note(&metrics, backlog, clock.now().as_millis()),
+            Ok(backlog) => note(&metrics, backlog, clock.now()),
             Err(error) => tracing::warn!(%error, "the backlog could not be measured: its metrics are old"),
         }
     }
 }
 
-fn note(metrics: &Metrics, backlog: Backlog, now_ms: i64) {
-    let late_ms = backlog.oldest.map_or(0, |oldest| now_ms - oldest.as_millis());
+fn note(metrics: &Metrics, backlog: Backlog, now: Timestamp) {
+    // A clock may be set back between two looks at it: then nothing is late.
+    let late = backlog.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest));
     metrics.deliveries_due.set(backlog.deliveries as u64);
-    metrics.oldest_due_seconds.set(whole_seconds(late_ms));
-    metrics.backlog_measured_timestamp_seconds.set(whole_seconds(now_ms));
-}
-
-/// A clock may be set back between two looks at it: then nothing is late.
-fn whole_seconds(millis: i64) -> u64 {
-    u64::try_from(millis).unwrap_or(0) / 1_000
+    metrics.oldest_due_seconds.set(late.as_secs());
+    metrics.backlog_measured_timestamp_seconds.set(now.unix_seconds());
 }

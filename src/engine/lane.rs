@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::domain::delivery::DeliveryKind;
 use crate::domain::time::Timestamp;
-use crate::store::inbox::{Leased, MemoryUse, Pace};
+use crate::store::inbox::{Leased, MemoryUse, Responsiveness};
 
 /// Requests in flight to an endpoint that nothing is known about.
 const FIRST_LIMIT: f64 = 2.0;
@@ -35,7 +35,7 @@ pub(super) enum AttemptResult {
     /// Anything else.
     Failed,
     /// It was not attempted.
-    Held,
+    Unattempted,
 }
 
 /// How an endpoint answers. Lanes of the same health share a ring and a part of the global bound.
@@ -72,8 +72,8 @@ pub(super) struct Lane {
     /// Answers until a failure may shrink the limit again: those to requests that were in flight when it shrank.
     round: usize,
     pub health: LaneHealth,
-    /// The endpoint's share of the memory, once it had a delivery there.
-    room: Option<Arc<MemoryUse>>,
+    /// What the endpoint has in memory, once it had a delivery there.
+    memory: Option<Arc<MemoryUse>>,
     /// The ring in which the lane waits to start a delivery.
     pub queued: Option<LaneHealth>,
     pub claiming: bool,
@@ -101,7 +101,7 @@ impl Default for Lane {
             streak: 0,
             round: 0,
             health: LaneHealth::Unknown,
-            room: None,
+            memory: None,
             queued: None,
             claiming: false,
             starved: false,
@@ -128,10 +128,11 @@ impl Lane {
     pub fn next(&mut self) -> Option<Leased> {
         let Some(Queued { leased, claimed }) = self.queue.pop_front() else { return self.replays.pop_front() };
         self.claimed -= usize::from(claimed);
+        debug_assert!(self.claimed <= self.queue.len(), "what came from claims is a part of the queue");
         Some(leased)
     }
 
-    pub fn has_room(&self) -> bool {
+    pub fn has_capacity(&self) -> bool {
         self.in_flight < self.limit()
     }
 
@@ -149,10 +150,10 @@ impl Lane {
 
     /// Adds a delivery; `claimed` tells whether it came from a claim.
     pub fn push(&mut self, leased: Leased, claimed: bool) {
-        let room = leased.permit.endpoint();
-        if !self.room.as_ref().is_some_and(|known| Arc::ptr_eq(known, room)) {
-            self.room = Some(room.clone());
-            self.note_pace();
+        let memory = leased.permit.endpoint();
+        if !self.memory.as_ref().is_some_and(|known| Arc::ptr_eq(known, memory)) {
+            self.memory = Some(memory.clone());
+            self.note_responsiveness();
         }
         if matches!(leased.job.kind, DeliveryKind::Replay(_)) && leased.job.attempts_made == 0 {
             self.replays.push_back(leased);
@@ -184,6 +185,7 @@ impl Lane {
             }
             AttemptResult::Failed => {
                 self.failing += (1.0 - self.failing) * FAILURE_WEIGHT;
+                // Beyond FAILING_STREAK its number does not matter.
                 self.streak = self.streak.saturating_add(1);
                 self.fresh = false;
                 self.stand(LaneHealth::Unhealthy);
@@ -194,8 +196,9 @@ impl Lane {
                     self.round = self.limit();
                 }
             }
-            AttemptResult::Held => return,
+            AttemptResult::Unattempted => return,
         }
+        // 0 is the end of the round, and stays so until the next failure.
         self.round = self.round.saturating_sub(1);
     }
 
@@ -211,19 +214,19 @@ impl Lane {
     fn stand(&mut self, health: LaneHealth) {
         if self.health != health {
             self.health = health;
-            self.note_pace();
+            self.note_responsiveness();
         }
     }
 
     /// Reports the health to the part that reserves memory for the endpoint.
-    fn note_pace(&self) {
-        let pace = match self.health {
-            LaneHealth::Healthy => Pace::Prompt,
-            LaneHealth::Unknown => Pace::Unknown,
-            LaneHealth::Unhealthy => Pace::Slow,
+    fn note_responsiveness(&self) {
+        let responsiveness = match self.health {
+            LaneHealth::Healthy => Responsiveness::Prompt,
+            LaneHealth::Unknown => Responsiveness::Unknown,
+            LaneHealth::Unhealthy => Responsiveness::Slow,
         };
-        if let Some(room) = &self.room {
-            room.note_pace(pace);
+        if let Some(memory) = &self.memory {
+            memory.note_responsiveness(responsiveness);
         }
     }
 

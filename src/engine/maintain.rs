@@ -58,12 +58,12 @@ pub async fn maintain<S: Housekeeping>(
             let (failed_steps, did_history) = once(&store, &*clock, policy).await;
             failures += failed_steps;
             if failures == 0 && did_history {
-                metrics.housekeeping_last_success_timestamp_seconds.set(seconds(clock.now().as_millis()));
+                metrics.housekeeping_last_success_timestamp_seconds.set(clock.now().unix_seconds());
             }
             match store.oldest_kept().await {
                 Ok(oldest) => {
-                    let age = oldest.map_or(0, |oldest| clock.now().as_millis() - oldest.as_millis());
-                    metrics.retention_oldest_day_seconds.set(seconds(age));
+                    let age = oldest.map_or(Duration::ZERO, |oldest| clock.now().since(oldest));
+                    metrics.retention_oldest_day_seconds.set(age.as_secs());
                 }
                 Err(error) => failures += failed("the age of the history", Err(error)),
             }
@@ -77,7 +77,7 @@ pub async fn maintain<S: Housekeeping>(
 async fn once<S: Housekeeping>(store: &S, clock: &dyn Clock, policy: RetentionPolicy) -> (u64, bool) {
     let now = clock.now();
     let mut failures = failed("the days ahead", store.make_days(now).await);
-    failures += failed("kept answers", steps(|| store.purge_kept_answers()).await);
+    failures += failed("stored replies", steps(|| store.purge_stored_replies()).await);
     if let Some(audit_log) = policy.audit_log {
         failures += failed("the audit log", steps(|| store.purge_audit_log(now.minus(audit_log))).await);
     }
@@ -92,15 +92,15 @@ async fn once<S: Housekeeping>(store: &S, clock: &dyn Clock, policy: RetentionPo
 
 /// Removes the history that is over: whole days, then the rest by rows. Returns how much failed; `None` where it is
 /// another process's work.
-async fn purge_history<S: Housekeeping>(store: &S, keep: Retention, now: Timestamp) -> Option<u64> {
-    let (mut failures, mut position) = match store.begin_purge(keep, now).await {
+async fn purge_history<S: Housekeeping>(store: &S, retention: Retention, now: Timestamp) -> Option<u64> {
+    let (mut failures, mut position) = match store.begin_purge(retention, now).await {
         Ok(None) => return None,
         Ok(Some(round)) => (round.failed_days, Some(round.position)),
         // Where days cannot be dropped, rows still go.
         Err(error) => (failed("days of the history", Err(error)), Some(PurgePosition::start(true))),
     };
     while let Some(from) = position {
-        position = match store.purge_old(keep, now, from).await {
+        position = match store.purge_old(retention, now, from).await {
             Ok(next) => next,
             Err(error) => {
                 failures += failed("the history", Err(error));
@@ -129,9 +129,4 @@ fn failed(kind: &str, done: Result<(), StoreError>) -> u64 {
     let Err(error) = done else { return 0 };
     tracing::warn!(%error, "{kind}: this part of housekeeping failed, and the next round tries again");
     1
-}
-
-/// Whole seconds of a time in milliseconds that is not negative.
-fn seconds(millis: i64) -> u64 {
-    u64::try_from(millis).unwrap_or(0) / 1_000
 }

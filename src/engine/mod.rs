@@ -51,9 +51,9 @@ impl<S: Snapshot> Sender for HttpSender<S> {
     async fn send(&self, job: &Job) -> AttemptEnd {
         let view = self.store.view();
         if matches!(job.kind, DeliveryKind::Replay(replay) if job.attempts_made == 0 && view.is_cancelled(replay)) {
-            return AttemptEnd::Held;
+            return AttemptEnd::Unattempted;
         }
-        let row = StoredTarget { store: &self.store, job, held_when_paused: true };
+        let row = StoredTarget { store: &self.store, job, requires_active: true };
         self.egress.attempt(job, &row).await
     }
 }

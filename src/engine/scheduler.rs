@@ -74,8 +74,8 @@ pub(super) struct Scheduler {
     next_attempt: u64,
     /// Attempts that have begun within the last second, the oldest first. The first one is in flight.
     started: VecDeque<(Instant, AttemptId)>,
-    /// The health whose ring is served next.
-    turn: usize,
+    /// The index of the ring that was served first the last time.
+    last_ring: usize,
     /// When lanes will claim from the store.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
     /// Starved lanes, and when some of them claim again.
@@ -96,7 +96,7 @@ impl Scheduler {
             attempts: std::collections::HashMap::default(),
             next_attempt: 0,
             started: VecDeque::new(),
-            turn: 0,
+            last_ring: 0,
             timers: BTreeSet::new(),
             starved: VecDeque::new(),
             wake_starved: None,
@@ -111,7 +111,7 @@ impl Scheduler {
     /// The highest limit that the endpoint can reach here; 0 where other processes deliver to it.
     fn most_of(&self, endpoint: EndpointKey) -> f64 {
         let most = self.share.of(self.limits.max_in_flight_per_endpoint, endpoint);
-        f64::from(u16::try_from(most).unwrap_or(u16::MAX))
+        f64::from(u16::try_from(most).expect("the setting is 4,096 at most"))
     }
 
     /// Takes the deliveries of endpoints that other processes deliver to.
@@ -182,7 +182,7 @@ impl Scheduler {
     pub fn next_claim(&mut self, now: Timestamp, at: Instant) -> Option<(EndpointKey, usize)> {
         if self.wake_starved.is_some_and(|wake| wake <= at) {
             self.wake_starved = None;
-            self.wake_line(WOKEN_AT_ONCE, at);
+            self.wake_some(WOKEN_AT_ONCE, at);
         }
         while let Some((at, endpoint)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, endpoint));
@@ -201,6 +201,7 @@ impl Scheduler {
     /// Takes the result of a claim; `None` where it failed.
     pub fn claimed(&mut self, endpoint: EndpointKey, claimed: Option<Claimed>, now: Timestamp, at: Instant) {
         let lane = self.lane(endpoint);
+        debug_assert!(lane.claiming, "a lane has one claim at a time");
         lane.claiming = false;
         // A due time that was noted while the claim was under way has no timer yet.
         if let Some(noted) = lane.next_due {
@@ -211,7 +212,7 @@ impl Scheduler {
                 if jobs.is_empty() && next_due.is_some_and(|due| due <= now) {
                     self.starve(endpoint, at);
                 } else if !jobs.is_empty() {
-                    self.wake_line(WOKEN_BY_SUCCESS, at);
+                    self.wake_some(WOKEN_BY_SUCCESS, at);
                 }
                 self.push(jobs, true);
                 if let Some(due) = next_due {
@@ -229,6 +230,7 @@ impl Scheduler {
     /// Adds a lane to the end of the starved list.
     fn starve(&mut self, endpoint: EndpointKey, at: Instant) {
         let lane = self.lane(endpoint);
+        debug_assert!(!lane.starved, "a starved lane claims nothing, and is in the list once");
         lane.starved = true;
         if let Some(noted) = lane.next_due {
             self.timers.remove(&(noted, endpoint));
@@ -238,10 +240,11 @@ impl Scheduler {
     }
 
     /// Wakes the first starved lanes.
-    fn wake_line(&mut self, count: usize, at: Instant) {
+    fn wake_some(&mut self, count: usize, at: Instant) {
         for _ in 0..count {
             let Some(endpoint) = self.starved.pop_front() else { break };
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
+            debug_assert!(lane.starved, "only starved lanes are in the list");
             lane.starved = false;
             if let Some(at) = lane.next_due {
                 self.timers.insert((at, endpoint));
@@ -288,8 +291,8 @@ impl Scheduler {
         }
         // Round robin over the rings, so that none waits until another is empty.
         let count = LaneHealth::ALL.len();
-        self.turn = (self.turn + 1) % count;
-        let first = self.turn;
+        self.last_ring = (self.last_ring + 1) % count;
+        let first = self.last_ring;
         let endpoint = (0..count).find_map(|step| {
             let health = LaneHealth::ALL[(first + step) % count];
             if self.may_start(health) { self.pop(health) } else { None }
@@ -311,7 +314,8 @@ impl Scheduler {
 
     /// Requests that one lane may have in flight, whatever its own limit is.
     fn lane_share(&self) -> usize {
-        (self.limits.max_in_flight.saturating_sub(self.in_flight()) / FREE_SHARE).max(1)
+        debug_assert!(self.in_flight() <= self.limits.max_in_flight, "no more than the bound are in flight");
+        ((self.limits.max_in_flight - self.in_flight()) / FREE_SHARE).max(1)
     }
 
     /// Whether endpoints of this health may start another attempt.
@@ -345,7 +349,7 @@ impl Scheduler {
     fn enqueue(&mut self, endpoint: EndpointKey) {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         let ring = lane.health;
-        if lane.queued == Some(ring) || !lane.has_work() || !lane.has_room() {
+        if lane.queued == Some(ring) || !lane.has_work() || !lane.has_capacity() {
             return;
         }
         lane.queued = Some(ring);
@@ -473,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn endpoints_take_turns() {
+    fn endpoints_are_served_round_robin() {
         let mut scheduler = Scheduler::new(LIMITS);
         scheduler.add(jobs(1, 5));
         scheduler.add(jobs(2, 5));
@@ -516,7 +520,7 @@ mod tests {
         }
         let others = start_all(&mut scheduler, now);
         let endpoints: BTreeSet<i64> = others.iter().map(|(endpoint, _)| *endpoint).collect();
-        assert_eq!(endpoints, (101..=110).collect(), "each of the others has room");
+        assert_eq!(endpoints, (101..=110).collect(), "each of the others has capacity");
         assert_eq!(scheduler.mark_overdue(now), Some(now + PROMPT));
         let later = now + PROMPT;
         for (_, id) in others {
@@ -530,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_that_find_no_room_stand_in_line_and_do_not_ask_all_at_once() {
+    fn lanes_that_find_no_memory_are_starved_and_do_not_ask_all_at_once() {
         let mut scheduler = Scheduler::new(LIMITS);
         let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
         let starved = || Some(Claimed { jobs: vec![], next_due: Some(Timestamp::from_millis(5)) });
@@ -543,11 +547,11 @@ mod tests {
             scheduler.claimed(EndpointKey(endpoint), starved(), now, at);
             scheduler.due(EndpointKey(endpoint), now);
         }
-        assert_eq!(asked(&mut scheduler, at), 0, "a note does not let a lane jump the line");
+        assert_eq!(asked(&mut scheduler, at), 0, "a note does not wake a starved lane");
         let later = at + CLAIM_AGAIN;
         assert_eq!(asked(&mut scheduler, later), WOKEN_AT_ONCE);
         scheduler.claimed(EndpointKey(1), Some(Claimed { jobs: jobs(1, 1), next_due: None }), now, later);
-        assert_eq!(asked(&mut scheduler, later), WOKEN_BY_SUCCESS, "where one found room, more may");
+        assert_eq!(asked(&mut scheduler, later), WOKEN_BY_SUCCESS, "where one found memory, more may");
     }
 
     #[test]
@@ -593,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_that_failed_or_found_no_room_is_tried_again_a_little_later() {
+    fn a_claim_that_failed_or_found_no_memory_is_tried_again_a_little_later() {
         let mut scheduler = Scheduler::new(LIMITS);
         let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
         for came_back in [None, Some(Claimed { jobs: vec![], next_due: Some(Timestamp::from_millis(5)) })] {
@@ -606,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_in_line_does_not_wait_for_a_wall_clock_that_was_set_back() {
+    fn a_starved_lane_does_not_wait_for_a_wall_clock_that_was_set_back() {
         let mut scheduler = Scheduler::new(LIMITS);
         let (now, at) = (Timestamp::from_millis(7_200_000), Instant::now());
         scheduler.due(EndpointKey(1), now.minus(Duration::from_secs(7_200)));

@@ -116,6 +116,7 @@ impl<S: Dispatch> Writer<S> {
 
     /// Counts what was written, and tells when the next attempts are due.
     fn written(&self, settlements: &[Settlement], settled: &[Settled]) {
+        debug_assert_eq!(settlements.len(), settled.len(), "the store says of each what became of it");
         self.attempt_counts.note(settlements, settled);
         let mut next: HashMap<EndpointKey, Timestamp> = HashMap::default();
         for (settlement, settled) in settlements.iter().zip(settled) {
@@ -157,7 +158,7 @@ impl<S: Dispatch> Settler<S> {
                     not_before = Instant::now() + self.writer.store.settle_window();
                 }
                 Err((batch, error)) => {
-                    self.told(&error, batch.len());
+                    self.log_failure(&error, batch.len());
                     size = batch.len().div_ceil(2);
                     let alone = batch.len() == 1;
                     self.put_back(batch).await;
@@ -211,7 +212,7 @@ impl<S: Dispatch> Settler<S> {
         }
     }
 
-    fn told(&self, error: &StoreError, outcomes: usize) {
+    fn log_failure(&self, error: &StoreError, outcomes: usize) {
         static LIMIT: LogLimit = LogLimit::new();
         self.writer.metrics.settle_retries_total.add(1);
         if let Some(suppressed) = LIMIT.admit() {
@@ -222,6 +223,7 @@ impl<S: Dispatch> Settler<S> {
     /// Puts back outcomes that failed. One that failed alone twice, while others were written in between, is set aside:
     /// the fault is its own. Without other outcomes, it is enough that the store takes writes.
     async fn put_back(&mut self, mut batch: Vec<Unwritten>) {
+        debug_assert!(!batch.is_empty(), "a write that fails leaves something unwritten");
         if batch.len() > 1 {
             batch.into_iter().rev().for_each(|row| self.waiting.push_front(row));
             return;
@@ -382,7 +384,7 @@ mod tests {
             sender.send(ended(2_000)).expect("it listens");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        assert!(metrics.oldest_unwritten().is_none(), "what is set aside is told apart");
+        assert!(metrics.oldest_unwritten().is_none(), "what is set aside is counted apart");
         disk.0.lock().bad.clear();
         while metrics.outcomes_set_aside.get() > 0 {
             tokio::time::sleep(Duration::from_secs(1)).await;

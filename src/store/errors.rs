@@ -17,7 +17,7 @@ pub enum StoreError {
     /// The catalog does not have this event type.
     #[error("unknown event type {0}")]
     UnknownType(String),
-    /// An answer is kept under this idempotency key already.
+    /// A reply is stored under this idempotency key already.
     #[error("the idempotency key is taken")]
     KeyTaken,
     /// The account has as many endpoints as it may have.

@@ -1,5 +1,6 @@
-//! Slots that owners share: a bound over all, a share for each owner, and an order of those who wait that no owner can
-//! fill. Both stores give out their connections for reads by it, and the API the look-ups of unknown clients.
+//! Slots that owners share: a bound over all, a share for each owner, and a queue for each owner, so that no owner can
+//! fill the order of service. Both stores share their connections for reads by it, and the API the look-ups of unknown
+//! clients.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
@@ -57,17 +58,17 @@ struct Inner<K: Copy + Eq + Hash> {
 }
 
 struct State<K: Copy + Eq + Hash> {
-    /// Slots that each owner holds; an owner without one has no entry.
-    held: HashMap<K, usize>,
+    /// Slots that each owner has; an owner without one has no entry.
+    taken_by: HashMap<K, usize>,
     in_use: usize,
     /// Owners whose requests wait, the next to be served first.
-    lines: VecDeque<Line<K>>,
+    queues: VecDeque<OwnerQueue<K>>,
     waiting: usize,
     last_ticket: u64,
 }
 
 /// Requests of one owner, in the order in which they came.
-struct Line<K: Copy + Eq + Hash> {
+struct OwnerQueue<K: Copy + Eq + Hash> {
     owner: K,
     requests: VecDeque<Request<K>>,
 }
@@ -79,12 +80,13 @@ struct Request<K: Copy + Eq + Hash> {
 
 impl<K: Copy + Eq + Hash> FairSlots<K> {
     pub fn new(bounds: Bounds) -> Self {
-        let state = State { held: HashMap::default(), in_use: 0, lines: VecDeque::new(), waiting: 0, last_ticket: 0 };
+        let state =
+            State { taken_by: HashMap::default(), in_use: 0, queues: VecDeque::new(), waiting: 0, last_ticket: 0 };
         Self(Arc::new(Inner { bounds, state: Mutex::new(state) }))
     }
 
-    /// A slot for this owner. It waits while the owner has its share, or all slots are taken. Owners are served in
-    /// turn.
+    /// A slot for this owner. It waits while the owner has its share, or all slots are taken. Owners are served
+    /// round robin.
     pub async fn acquire(&self, owner: K) -> Result<Slot<K>, Busy>
     where
         K: Send + 'static,
@@ -99,7 +101,7 @@ impl<K: Copy + Eq + Hash> FairSlots<K> {
         }
     }
 
-    /// A slot at once, or a place in the owner's line.
+    /// A slot at once, or a request in the owner's queue.
     fn ask(&self, owner: K) -> Result<Result<Slot<K>, Waiting<K>>, Busy> {
         let bounds = &self.0.bounds;
         let mut state = self.0.lock();
@@ -107,8 +109,8 @@ impl<K: Copy + Eq + Hash> FairSlots<K> {
             state.take(owner);
             return Ok(Ok(Slot { slots: self.0.clone(), owner }));
         }
-        let line = state.lines.iter().position(|line| line.owner == owner);
-        let of_owner = line.map_or(0, |index| state.lines[index].requests.len());
+        let queue = state.queues.iter().position(|queue| queue.owner == owner);
+        let of_owner = queue.map_or(0, |index| state.queues[index].requests.len());
         if state.waiting >= bounds.waiting || of_owner >= bounds.waiting_per_owner {
             return Err(Busy);
         }
@@ -117,9 +119,9 @@ impl<K: Copy + Eq + Hash> FairSlots<K> {
         let (reply, answer) = oneshot::channel();
         let request = Request { ticket: state.last_ticket, reply };
         let waiting = Waiting { slots: self.0.clone(), owner, ticket: request.ticket, answer };
-        match line {
-            Some(index) => state.lines[index].requests.push_back(request),
-            None => state.lines.push_back(Line { owner, requests: [request].into() }),
+        match queue {
+            Some(index) => state.queues[index].requests.push_back(request),
+            None => state.queues.push_back(OwnerQueue { owner, requests: [request].into() }),
         }
         Ok(Err(waiting))
     }
@@ -143,51 +145,60 @@ impl<K: Copy + Eq + Hash> Inner<K> {
 
 impl<K: Copy + Eq + Hash> State<K> {
     fn has_slot_for(&self, owner: K, bounds: &Bounds) -> bool {
-        self.in_use < bounds.slots && self.held.get(&owner).copied().unwrap_or(0) < bounds.slots_per_owner
+        self.in_use < bounds.slots && self.taken_by.get(&owner).copied().unwrap_or(0) < bounds.slots_per_owner
     }
 
     fn take(&mut self, owner: K) {
-        *self.held.entry(owner).or_default() += 1;
+        *self.taken_by.entry(owner).or_default() += 1;
         self.in_use += 1;
     }
 
     fn give_back(&mut self, owner: K) {
-        debug_assert!(self.in_use > 0, "a slot is given back once");
+        debug_assert!(self.in_use > 0 && self.taken_by.contains_key(&owner), "a slot is given back once");
         self.in_use -= 1;
-        match self.held.get_mut(&owner) {
-            Some(held) if *held > 1 => *held -= 1,
-            _ => drop(self.held.remove(&owner)),
+        match self.taken_by.get_mut(&owner) {
+            Some(taken) if *taken > 1 => *taken -= 1,
+            _ => drop(self.taken_by.remove(&owner)),
         }
     }
 
     /// The next request that may have a slot. Its owner's other requests wait behind all other owners.
     fn next(&mut self, bounds: &Bounds) -> Option<(K, Request<K>)> {
-        let index = self.lines.iter().position(|line| self.has_slot_for(line.owner, bounds))?;
-        let mut line = self.lines.remove(index).expect("it was found");
-        let request = line.requests.pop_front().expect("no line is empty");
-        let owner = line.owner;
-        if !line.requests.is_empty() {
-            self.lines.push_back(line);
+        let index = self.queues.iter().position(|queue| self.has_slot_for(queue.owner, bounds))?;
+        let mut queue = self.queues.remove(index).expect("it was found");
+        let request = queue.requests.pop_front().expect("no queue is empty");
+        let owner = queue.owner;
+        if !queue.requests.is_empty() {
+            self.queues.push_back(queue);
         }
         self.waiting -= 1;
+        debug_assert!(self.is_counted(), "each request in a queue waits, and no other");
         self.take(owner);
+        debug_assert!(self.in_use <= bounds.slots, "no more slots are taken than there are");
         Some((owner, request))
+    }
+
+    /// Whether `waiting` is the number of the requests in the queues, none of which is empty.
+    fn is_counted(&self) -> bool {
+        let lengths = || self.queues.iter().map(|queue| queue.requests.len());
+        lengths().sum::<usize>() == self.waiting && lengths().all(|length| length > 0)
     }
 
     /// Removes a request that waits no longer, if it is still there.
     fn forget(&mut self, owner: K, ticket: u64) {
-        let Some(index) = self.lines.iter().position(|line| line.owner == owner) else { return };
-        let requests = &mut self.lines[index].requests;
-        let Some(place) = requests.iter().position(|request| request.ticket == ticket) else { return };
-        requests.remove(place);
+        let Some(index) = self.queues.iter().position(|queue| queue.owner == owner) else { return };
+        let requests = &mut self.queues[index].requests;
+        let Some(position) = requests.iter().position(|request| request.ticket == ticket) else { return };
+        requests.remove(position);
         if requests.is_empty() {
-            self.lines.remove(index);
+            self.queues.remove(index);
         }
         self.waiting -= 1;
+        debug_assert!(self.is_counted(), "each request in a queue waits, and no other");
     }
 }
 
-/// A request that waits. It leaves its line when its caller gives up.
+/// A request that waits. It leaves its queue when its caller gives up.
 struct Waiting<K: Copy + Eq + Hash> {
     slots: Arc<Inner<K>>,
     owner: K,
@@ -248,40 +259,40 @@ mod tests {
     #[tokio::test]
     async fn an_owner_holds_no_more_than_its_share_and_another_gets_a_slot_at_once() {
         let slots = slots();
-        let held = [slots.acquire('a').await, slots.acquire('a').await];
+        let taken = [slots.acquire('a').await, slots.acquire('a').await];
         let third = wait(&slots, 'a').await;
         assert!(slots.acquire('b').await.is_ok(), "there are slots for others");
-        drop(held);
+        drop(taken);
         assert!(third.await.expect("no panic").is_ok());
         assert_eq!((slots.in_use(), slots.waiting()), (0, 0));
     }
 
     #[tokio::test]
-    async fn owners_are_served_in_turn_however_many_requests_one_of_them_has() {
+    async fn owners_are_served_round_robin_however_many_requests_one_of_them_has() {
         let slots = slots();
-        let mut held = Vec::new();
+        let mut taken = Vec::new();
         for owner in ['a', 'a', 'b', 'b'] {
-            held.push(slots.acquire(owner).await.expect("free"));
+            taken.push(slots.acquire(owner).await.expect("free"));
         }
         let first = [wait(&slots, 'a').await, wait(&slots, 'a').await, wait(&slots, 'a').await];
         let other = wait(&slots, 'c').await;
-        drop(held.remove(0));
-        // The line of the first owner was there before the other's.
+        drop(taken.remove(0));
+        // The queue of the first owner was there before the other's.
         let [served, ..] = first;
         let served = served.await.expect("no panic").expect("served");
-        drop(held.remove(0));
-        let _other = other.await.expect("no panic").expect("the other owner before the rest of the first one's line");
+        drop(taken.remove(0));
+        let _other = other.await.expect("no panic").expect("the other owner before the rest of the first one's queue");
         assert_eq!(slots.waiting(), 2);
-        drop((served, held));
+        drop((served, taken));
         while slots.waiting() > 0 {
             tokio::task::yield_now().await;
         }
     }
 
     #[tokio::test]
-    async fn lines_have_an_end_for_one_owner_and_for_all() {
+    async fn queues_have_an_end_for_one_owner_and_for_all() {
         let slots = slots();
-        let _held = [slots.acquire('a').await, slots.acquire('a').await];
+        let _taken = [slots.acquire('a').await, slots.acquire('a').await];
         let mut tasks = Vec::new();
         for _ in 0..BOUNDS.waiting_per_owner {
             tasks.push(wait(&slots, 'a').await);
@@ -298,23 +309,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_too_long_is_refused_and_leaves_its_line() {
+    async fn whoever_waits_too_long_is_refused_and_leaves_its_queue() {
         let slots = slots();
-        let held = [slots.acquire('a').await, slots.acquire('a').await];
+        let taken = [slots.acquire('a').await, slots.acquire('a').await];
         assert_eq!(slots.acquire('a').await.err(), Some(Busy));
         assert_eq!(slots.waiting(), 0);
-        drop(held);
+        drop(taken);
         assert_eq!(slots.in_use(), 0);
     }
 
     #[tokio::test]
     async fn a_slot_that_comes_to_a_caller_who_has_gone_goes_to_the_next() {
         let slots = slots();
-        let mut held = vec![slots.acquire('a').await, slots.acquire('a').await];
+        let mut taken = vec![slots.acquire('a').await, slots.acquire('a').await];
         {
             let mut gone = pin!(slots.acquire('a'));
             assert!(poll_once(gone.as_mut()).await.is_none(), "it waits");
-            drop(held.pop());
+            drop(taken.pop());
             assert_eq!(slots.in_use(), 2, "the slot is on its way");
         }
         assert_eq!(slots.in_use(), 1, "and was given back");

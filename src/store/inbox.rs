@@ -61,38 +61,39 @@ impl Share {
     /// Requests that this process may have in flight to an endpoint, of those that all may have together. Where there
     /// are fewer requests than processes, some have none; another endpoint begins with another process.
     pub fn of(self, most: usize, endpoint: EndpointKey) -> usize {
+        // A process that delivers nothing counts those that do: there may be none.
         let nodes = self.nodes.max(1);
-        let first = usize::try_from(endpoint.0.unsigned_abs()).unwrap_or(0) % nodes;
+        let first = usize::try_from(endpoint.0.unsigned_abs() % nodes as u64).expect("less than a usize");
         most / nodes + usize::from((self.index + first) % nodes < most % nodes)
     }
 }
 
-/// An endpoint holds at most what is free, divided by this: whatever some endpoints hold, others find room.
-const SHARE: usize = 8;
+/// An endpoint uses at most what is free, divided by this: whatever some endpoints use, others find memory.
+const FREE_PARTS: usize = 8;
 
-/// The last part of the room (one of [`SHARE`]) is kept for endpoints that hold fewer deliveries than this.
-const FEW: usize = 2;
+/// The last part of the memory (one of [`FREE_PARTS`]) is for endpoints that have fewer deliveries in it than this.
+const MIN_PER_ENDPOINT: usize = 2;
 
 /// Deliveries of one endpoint that just-accepted events may take; what waits in the store has the rest, so that it is
 /// never starved by what is new.
 pub const MAX_NEW_PER_ENDPOINT: usize = MAX_IN_MEMORY_PER_ENDPOINT / 4 * 3;
 
-/// What an endpoint's last answers tell of it. The room in memory that it may use depends on it, so that receivers that
+/// What an endpoint's last answers tell of it. The memory that it may use depends on it, so that receivers that
 /// are slow, or new, do not take what those need that answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u8)]
-pub enum Pace {
-    /// Nothing is known: seven eighths of the room.
+pub enum Responsiveness {
+    /// Nothing is known: seven eighths of the memory.
     #[default]
     Unknown,
-    /// Its last answer was a prompt success: all of the room.
+    /// Its last answer was a prompt success: all of the memory.
     Prompt,
-    /// Its last attempt failed or took long, or one in flight does: three quarters of the room.
+    /// Its last attempt failed or took long, or one in flight does: three quarters of the memory.
     Slow,
 }
 
-impl Pace {
-    /// The part of a bound that an endpoint of this pace may use.
+impl Responsiveness {
+    /// The part of a bound that such an endpoint may use.
     fn part_of(self, bound: usize) -> usize {
         match self {
             Self::Prompt => bound,
@@ -107,7 +108,7 @@ impl Pace {
 pub struct MemoryUse {
     deliveries: AtomicUsize,
     bytes: AtomicUsize,
-    pace: AtomicU8,
+    responsiveness: AtomicU8,
     /// Whether older deliveries of the endpoint are due in the store, as far as this process knows.
     stored: AtomicBool,
 }
@@ -119,17 +120,17 @@ impl MemoryUse {
     }
 
     /// How promptly the endpoint answers.
-    pub fn pace(&self) -> Pace {
-        match self.pace.load(Ordering::Relaxed) {
-            pace if pace == Pace::Prompt as u8 => Pace::Prompt,
-            pace if pace == Pace::Slow as u8 => Pace::Slow,
-            _ => Pace::Unknown,
+    pub fn responsiveness(&self) -> Responsiveness {
+        match self.responsiveness.load(Ordering::Relaxed) {
+            stored if stored == Responsiveness::Prompt as u8 => Responsiveness::Prompt,
+            stored if stored == Responsiveness::Slow as u8 => Responsiveness::Slow,
+            _ => Responsiveness::Unknown,
         }
     }
 
     /// Notes how promptly the endpoint answers.
-    pub fn note_pace(&self, pace: Pace) {
-        self.pace.store(pace as u8, Ordering::Relaxed);
+    pub fn note_responsiveness(&self, responsiveness: Responsiveness) {
+        self.responsiveness.store(responsiveness as u8, Ordering::Relaxed);
     }
 
     /// Notes whether deliveries of the endpoint are due in the store. What is accepted then goes to the store as well,
@@ -144,8 +145,9 @@ impl MemoryUse {
     }
 
     fn remove(&self, bytes: usize) {
-        self.deliveries.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        let deliveries = self.deliveries.fetch_sub(1, Ordering::Relaxed);
+        let bytes_before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(deliveries > 0 && bytes_before >= bytes, "no more is given back than was taken");
     }
 }
 
@@ -153,25 +155,25 @@ impl MemoryUse {
 #[derive(Clone, Debug)]
 pub struct Inbox {
     nudges: mpsc::UnboundedSender<Nudge>,
-    room: Arc<MemoryUse>,
+    total: Arc<MemoryUse>,
     in_memory: InMemoryDeliveries,
 }
 
 impl Inbox {
-    /// An inbox and the engine's end of it. The channel is bounded by the room for jobs; other nudges are small and
+    /// An inbox and the engine's end of it. The channel is bounded by the memory for jobs; other nudges are small and
     /// come at most once for each endpoint and commit.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Nudge>) {
         let (nudges, receiver) = mpsc::unbounded_channel();
-        (Self { nudges, room: Arc::default(), in_memory: InMemoryDeliveries::default() }, receiver)
+        (Self { nudges, total: Arc::default(), in_memory: InMemoryDeliveries::default() }, receiver)
     }
 
     /// A body of so many bytes, which deliveries may share.
     pub fn body(&self, bytes: usize) -> SharedBody {
-        SharedBody(Arc::new(BodyBytes { room: self.room.clone(), bytes, is_counted: AtomicBool::new(false) }))
+        SharedBody(Arc::new(BodyBytes { total: self.total.clone(), bytes, is_counted: AtomicBool::new(false) }))
     }
 
-    /// Reserves memory for a delivery that was just accepted, if there is room and no older delivery of its endpoint
-    /// is due in the store.
+    /// Reserves memory for a delivery that was just accepted, if there is memory for it and no older delivery of its
+    /// endpoint is due in the store.
     pub fn reserve_new(&self, endpoint: &Arc<MemoryUse>, body: &SharedBody) -> Option<MemoryPermit> {
         if endpoint.stored.load(Ordering::Relaxed) {
             return None;
@@ -181,33 +183,37 @@ impl Inbox {
         permit
     }
 
-    /// Reserves memory for a delivery of `bytes` that waits in the store, if there is room.
+    /// Reserves memory for a delivery of `bytes` that waits in the store, if there is memory for it.
     pub fn reserve(&self, endpoint: &Arc<MemoryUse>, bytes: usize) -> Option<MemoryPermit> {
         self.reserve_up_to(MAX_IN_MEMORY_PER_ENDPOINT, endpoint, self.body(bytes))
     }
 
-    /// Reserves memory for a delivery of `bytes` that a replay made, if there is room: in a quarter of what others may
-    /// have, so that what is new finds room beside it.
+    /// Reserves memory for a delivery of `bytes` that a replay made, if there is memory for it: in a quarter of what
+    /// others may have, so that what is new finds memory too.
     pub fn reserve_replayed(&self, endpoint: &Arc<MemoryUse>, bytes: usize) -> Option<MemoryPermit> {
-        let part = endpoint.bytes.load(Ordering::Relaxed) + bytes <= MAX_BYTES_IN_MEMORY / SHARE / 4;
-        let few = endpoint.count() < FEW;
+        let part = endpoint.bytes.load(Ordering::Relaxed) + bytes <= MAX_BYTES_IN_MEMORY / FREE_PARTS / 4;
+        let few = endpoint.count() < MIN_PER_ENDPOINT;
         if part || few { self.reserve_up_to(MAX_IN_MEMORY_PER_ENDPOINT / 4, endpoint, self.body(bytes)) } else { None }
     }
 
     fn reserve_up_to(&self, most: usize, endpoint: &Arc<MemoryUse>, body: SharedBody) -> Option<MemoryPermit> {
         let bytes = body.0.bytes;
-        let in_memory = self.room.deliveries.fetch_add(1, Ordering::Relaxed);
+        let in_memory = self.total.deliveries.fetch_add(1, Ordering::Relaxed);
         let (own, own_bytes) = endpoint.add(bytes);
         let (bytes_in_memory, more_bytes) = body.count();
         // The permit gives back everything when it is dropped here.
-        let permit = MemoryPermit { room: self.room.clone(), endpoint: endpoint.clone(), body, named: None };
-        let answers = endpoint.pace();
-        let free = answers.part_of(MAX_IN_MEMORY).saturating_sub(in_memory);
-        let free_bytes = answers.part_of(MAX_BYTES_IN_MEMORY).saturating_sub(bytes_in_memory);
-        let share = free.saturating_sub(MAX_IN_MEMORY / SHARE) / SHARE;
-        let share_bytes = free_bytes.saturating_sub(MAX_BYTES_IN_MEMORY / SHARE) / SHARE;
+        let permit = MemoryPermit { total: self.total.clone(), endpoint: endpoint.clone(), body, named: None };
+        let responsiveness = endpoint.responsiveness();
+        // Endpoints that answer may have taken more than the part of those that do not: then nothing is free for them.
+        let free = responsiveness.part_of(MAX_IN_MEMORY).saturating_sub(in_memory);
+        let free_bytes = responsiveness.part_of(MAX_BYTES_IN_MEMORY).saturating_sub(bytes_in_memory);
+        let share = free.saturating_sub(MAX_IN_MEMORY / FREE_PARTS) / FREE_PARTS;
+        let share_bytes = free_bytes.saturating_sub(MAX_BYTES_IN_MEMORY / FREE_PARTS) / FREE_PARTS;
         let within_share = own < share && own_bytes + bytes <= share_bytes;
-        (free > 0 && own < most && (in_memory == 0 || more_bytes <= free_bytes) && (own < FEW || within_share))
+        (free > 0
+            && own < most
+            && (in_memory == 0 || more_bytes <= free_bytes)
+            && (own < MIN_PER_ENDPOINT || within_share))
             .then_some(permit)
     }
 
@@ -218,7 +224,7 @@ impl Inbox {
 
     /// Deliveries in memory now.
     pub fn count(&self) -> usize {
-        self.room.count()
+        self.total.count()
     }
 
     /// Which deliveries are in memory, for a store whose leases belong to this inbox alone.
@@ -227,13 +233,13 @@ impl Inbox {
     }
 }
 
-/// The body of an event, counted in the room from the first delivery that finds room until the last one is gone.
+/// The body of an event, counted in memory from its first delivery that has a permit until the last one is gone.
 #[derive(Clone, Debug)]
 pub struct SharedBody(Arc<BodyBytes>);
 
 #[derive(Debug)]
 struct BodyBytes {
-    room: Arc<MemoryUse>,
+    total: Arc<MemoryUse>,
     bytes: usize,
     is_counted: AtomicBool,
 }
@@ -242,18 +248,18 @@ impl SharedBody {
     /// Counts the body, if it is not counted yet. Returns the bytes that were in memory before, and how many it has
     /// added.
     fn count(&self) -> (usize, usize) {
-        let BodyBytes { room, bytes, is_counted } = &*self.0;
+        let BodyBytes { total, bytes, is_counted } = &*self.0;
         if is_counted.swap(true, Ordering::Relaxed) {
-            return (room.bytes.load(Ordering::Relaxed), 0);
+            return (total.bytes.load(Ordering::Relaxed), 0);
         }
-        (room.bytes.fetch_add(*bytes, Ordering::Relaxed), *bytes)
+        (total.bytes.fetch_add(*bytes, Ordering::Relaxed), *bytes)
     }
 }
 
 impl Drop for BodyBytes {
     fn drop(&mut self) {
         if *self.is_counted.get_mut() {
-            self.room.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+            self.total.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         }
     }
 }
@@ -261,7 +267,7 @@ impl Drop for BodyBytes {
 /// Memory for one delivery.
 #[derive(Debug)]
 pub struct MemoryPermit {
-    room: Arc<MemoryUse>,
+    total: Arc<MemoryUse>,
     endpoint: Arc<MemoryUse>,
     body: SharedBody,
     /// The delivery that it is for, where the store asks what is in memory.
@@ -280,11 +286,14 @@ impl InMemoryDeliveries {
 }
 
 impl MemoryPermit {
-    /// A permit that no bound counts, for an engine without this store.
+    /// A permit of a memory of its own, which no bound counts: for an engine without this store, and for tests.
     pub fn unbounded() -> Self {
-        let (room, endpoint) = <(Arc<MemoryUse>, Arc<MemoryUse>)>::default();
-        let body = SharedBody(Arc::new(BodyBytes { room: room.clone(), bytes: 0, is_counted: AtomicBool::new(false) }));
-        Self { room, endpoint, body, named: None }
+        let (total, endpoint) = <(Arc<MemoryUse>, Arc<MemoryUse>)>::default();
+        total.add(0);
+        endpoint.add(0);
+        let body =
+            SharedBody(Arc::new(BodyBytes { total: total.clone(), bytes: 0, is_counted: AtomicBool::new(false) }));
+        Self { total, endpoint, body, named: None }
     }
 
     /// What its endpoint holds of this memory.
@@ -303,10 +312,12 @@ impl MemoryPermit {
 
 impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        self.room.deliveries.fetch_sub(1, Ordering::Relaxed);
+        // The bytes of the body are counted in all as long as any delivery has it.
+        self.total.remove(0);
         self.endpoint.remove(self.body.0.bytes);
         if let Some((in_memory, id)) = self.named.take() {
             let mut in_memory = in_memory.0.lock();
+            debug_assert!(in_memory.contains_key(&id), "a delivery is in memory as long as its permit");
             match in_memory.get_mut(&id) {
                 Some(count) if *count > 1 => *count -= 1,
                 _ => drop(in_memory.remove(&id)),
@@ -320,14 +331,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_endpoint_cannot_take_all_the_room() {
+    fn one_endpoint_cannot_take_all_the_memory() {
         let (inbox, _engine) = Inbox::new();
         let endpoint = Arc::new(MemoryUse::default());
         let new: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(10))).collect();
         assert_eq!(new.len(), MAX_NEW_PER_ENDPOINT);
         let due: Vec<_> = std::iter::from_fn(|| inbox.reserve(&endpoint, 10)).collect();
         assert_eq!(new.len() + due.len(), MAX_IN_MEMORY_PER_ENDPOINT, "what waits in the store has a part of its own");
-        assert!(inbox.reserve(&Arc::default(), 10).is_some(), "another endpoint still has room");
+        assert!(inbox.reserve(&Arc::default(), 10).is_some(), "another endpoint still has memory");
         drop((new, due));
         assert_eq!((inbox.count(), endpoint.count()), (0, 0));
     }
@@ -348,29 +359,29 @@ mod tests {
         let (inbox, _engine) = Inbox::new();
         let body = inbox.body(MAX_BYTES_IN_MEMORY / 4);
         let endpoints: Vec<Arc<MemoryUse>> = (0..150).map(|_| Arc::default()).collect();
-        let places: Vec<_> = endpoints.iter().filter_map(|endpoint| inbox.reserve_new(endpoint, &body)).collect();
-        assert_eq!(places.len(), 150);
+        let permits: Vec<_> = endpoints.iter().filter_map(|endpoint| inbox.reserve_new(endpoint, &body)).collect();
+        assert_eq!(permits.len(), 150);
         drop(body);
-        assert_eq!(inbox.room.bytes.load(Ordering::Relaxed), MAX_BYTES_IN_MEMORY / 4);
-        drop(places);
-        assert_eq!(inbox.room.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(inbox.total.bytes.load(Ordering::Relaxed), MAX_BYTES_IN_MEMORY / 4);
+        drop(permits);
+        assert_eq!(inbox.total.bytes.load(Ordering::Relaxed), 0);
     }
 
     #[test]
-    fn slow_and_new_endpoints_leave_room_for_those_that_answer() {
+    fn slow_and_new_endpoints_leave_memory_for_those_that_answer() {
         let (inbox, _engine) = Inbox::new();
-        let mut places = Vec::new();
-        for pace in [Pace::Slow, Pace::Unknown] {
+        let mut permits = Vec::new();
+        for responsiveness in [Responsiveness::Slow, Responsiveness::Unknown] {
             for _ in 0..2_000 {
                 let endpoint = Arc::<MemoryUse>::default();
-                endpoint.note_pace(pace);
-                places.extend(std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(250_000))));
+                endpoint.note_responsiveness(responsiveness);
+                permits.extend(std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(250_000))));
             }
         }
         let another = Arc::<MemoryUse>::default();
         assert!(inbox.reserve_new(&another, &inbox.body(250_000)).is_none());
         let prompt = Arc::<MemoryUse>::default();
-        prompt.note_pace(Pace::Prompt);
+        prompt.note_responsiveness(Responsiveness::Prompt);
         let found: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&prompt, &inbox.body(250_000))).collect();
         assert!(found.len() >= 2, "{}", found.len());
     }
@@ -390,16 +401,16 @@ mod tests {
     }
 
     #[test]
-    fn many_greedy_endpoints_leave_room_for_another() {
+    fn many_greedy_endpoints_leave_memory_for_another() {
         let (inbox, _engine) = Inbox::new();
         for (greedy, bytes) in [(500, 10), (20, 200_000)] {
-            let mut places = Vec::new();
+            let mut permits = Vec::new();
             for _ in 0..greedy {
                 let endpoint = Arc::default();
-                places.extend(std::iter::from_fn(|| inbox.reserve(&endpoint, bytes)));
+                permits.extend(std::iter::from_fn(|| inbox.reserve(&endpoint, bytes)));
             }
             let other = Arc::default();
-            assert!(inbox.reserve(&other, bytes).is_some(), "{} places of {bytes} bytes", places.len());
+            assert!(inbox.reserve(&other, bytes).is_some(), "{} permits of {bytes} bytes", permits.len());
         }
     }
 
@@ -408,7 +419,7 @@ mod tests {
         let (inbox, _engine) = Inbox::new();
         let prompt = || {
             let endpoint = Arc::<MemoryUse>::default();
-            endpoint.note_pace(Pace::Prompt);
+            endpoint.note_responsiveness(Responsiveness::Prompt);
             endpoint
         };
         let first = inbox.reserve(&prompt(), MAX_BYTES_IN_MEMORY - 1);

@@ -32,7 +32,8 @@ impl IntakeShares {
     /// order in which they came.
     pub async fn take(&self, events: &[NewEvent]) -> Result<Option<OwnedSemaphorePermit>, StoreError> {
         let Some(first) = events.first() else { return Ok(None) };
-        let size = u32::try_from(events.len()).unwrap_or(u32::MAX).min(MAX_EVENTS_PER_ACCOUNT);
+        // A batch of more takes the whole share.
+        let size = u32::try_from(events.len()).map_or(MAX_EVENTS_PER_ACCOUNT, |size| size.min(MAX_EVENTS_PER_ACCOUNT));
         let taken = at_most(PATIENCE, self.of(first.account).acquire_many_owned(size)).await;
         match taken {
             Ok(Ok(part)) => Ok(Some(part)),

@@ -14,7 +14,7 @@ use crate::private_files;
 /// A 32-byte master key that wipes itself.
 pub type MasterKeyBytes = Zeroizing<[u8; 32]>;
 
-/// How often this process has written a key file: each writing has a file of its own until it is put into place.
+/// How often this process has written a key file: each writing has a file of its own until it replaces the key file.
 static WRITTEN: AtomicU32 = AtomicU32::new(0);
 
 /// Where the master keys come from.
@@ -33,7 +33,7 @@ pub enum KeySource {
 
 impl KeySource {
     /// The file beside an SQLite database.
-    pub fn beside(database: &Path) -> Self {
+    pub fn file_of(database: &Path) -> Self {
         let mut path = database.as_os_str().to_owned();
         path.push(".master-key");
         Self::File(path.into())

@@ -14,6 +14,7 @@ pub mod inbox;
 mod intake_shares;
 pub mod keys;
 mod migrations;
+mod numbers;
 mod open;
 mod operational_events;
 mod pings;
@@ -34,7 +35,7 @@ pub use open::{Database, PostgresUrl};
 pub use values::*;
 pub use view::{EventTypes, View};
 
-/// Where everything is kept. Clones share it.
+/// Where everything is stored. Clones share it.
 pub type Store = AnyStore<sqlite::Store, postgres::Store>;
 
 impl Store {
@@ -46,7 +47,7 @@ impl Store {
         }
     }
 
-    /// The same store in somebody's hands: the audit log says of changes that are made through it that they made them.
+    /// The same store, with the actor whom the audit log names for changes that are made through it.
     #[must_use]
     pub fn acting(&self, origin: Origin) -> Self {
         match self {

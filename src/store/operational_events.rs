@@ -36,7 +36,7 @@ pub(super) struct FailedDelivery<'a> {
 
 impl About {
     /// Something about the endpoint, with `more` beside what it is.
-    fn notice(&self, kind: Operational, more: Value) -> OperationalEvent {
+    fn event(&self, kind: Operational, more: Value) -> OperationalEvent {
         let mut data = json!({ "endpoint_id": self.id.to_string(), "url": self.url });
         if let (Some(data), Value::Object(more)) = (data.as_object_mut(), more) {
             data.extend(more);
@@ -52,7 +52,7 @@ impl About {
             EndpointStatus::Disabled => Operational::EndpointDisabled,
             EndpointStatus::AutoDisabled => return None,
         };
-        Some(self.notice(kind, json!({})))
+        Some(self.event(kind, json!({})))
     }
 
     /// It failed too often, or asked to be left alone.
@@ -62,12 +62,12 @@ impl About {
             "response_status": outcome.and_then(|outcome| outcome.http_status),
             "error_message": outcome.and_then(|outcome| outcome.error.as_deref()),
         });
-        self.notice(Operational::EndpointAutoDisabled, more)
+        self.event(Operational::EndpointAutoDisabled, more)
     }
 
     /// It has a new secret, which ends in these characters.
     pub fn rotated(&self, hint: &str) -> OperationalEvent {
-        self.notice(Operational::SecretRotated, json!({ "secret_hint": hint }))
+        self.event(Operational::SecretRotated, json!({ "secret_hint": hint }))
     }
 
     /// A delivery to it is out of attempts. Of one that itself told of such things, nothing is told.
@@ -83,6 +83,6 @@ impl About {
             "response_status": delivery.outcome.http_status,
             "error_message": delivery.outcome.error,
         });
-        Some(self.notice(Operational::DeliveryFailed, more))
+        Some(self.event(Operational::DeliveryFailed, more))
     }
 }

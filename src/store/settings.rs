@@ -129,8 +129,8 @@ mod tests {
     fn attributes_of_a_later_program_stay() {
         let stored = r#"{"version":1,"sparkle":{"level":3}}"#;
         let columns = SettingsColumns::of(settings(), stored).expect("written");
-        let kept: Value = serde_json::from_str(&columns.settings).expect("JSON");
-        assert_eq!(kept["sparkle"]["level"], 3);
+        let written: Value = serde_json::from_str(&columns.settings).expect("JSON");
+        assert_eq!(written["sparkle"]["level"], 3);
         assert_eq!(columns.read(), Ok(settings()));
     }
 

@@ -49,10 +49,10 @@ pub(super) struct Shared {
     id_times: RwLock<Arc<IdTimes>>,
 }
 
-/// Of endpoints that receive in the order of acceptance: the place that was first when this process last looked.
+/// The position of each FIFO endpoint's head when this process last looked.
 #[derive(Default)]
 pub(super) struct FifoHeads {
-    pub places: HashMap<i64, i64>,
+    pub positions: HashMap<i64, i64>,
     pub forgotten_at: Option<Instant>,
 }
 
@@ -184,26 +184,26 @@ impl Shared {
     }
 }
 
-/// What the audit log is told of a change, by the transaction that makes it.
-pub(super) struct Deed {
+/// What is written into the audit log, by the transaction that makes the change.
+pub(super) struct AuditRecord {
     action: Action,
     pub account: Option<AccountKey>,
     resource: String,
     fields: Vec<&'static str>,
 }
 
-impl Deed {
-    /// Something of an account was changed, or of no account and so of the operator's.
+impl AuditRecord {
+    /// A change to something of an account; `None` is the operator's.
     pub fn of(account: impl Into<Option<AccountKey>>, action: Action, resource: impl ToString) -> Self {
         Self { action, account: account.into(), resource: resource.to_string(), fields: Vec::new() }
     }
 
-    /// Something of a user was changed, or done by them.
+    /// A change to a user, or something that they did.
     pub fn of_user(user: &User, action: Action) -> Self {
         Self::of(user.account.map(|(_, key)| key), action, user.id)
     }
 
-    /// These fields of it.
+    /// The fields that were changed.
     pub fn with_fields(mut self, fields: &[&'static str]) -> Self {
         fields.clone_into(&mut self.fields);
         self
@@ -231,11 +231,11 @@ pub(super) const AUDIT_TEXTS: &str =
     "action, actor, actor_id, actor_name, resource, resource_id, fields, address, request";
 
 /// Which entries of the audit log, as `l`, somebody may see and looks for: the condition, and the texts that it
-/// compares with. `place` writes the place of one of them, from 1.
+/// compares with. `placeholder` writes the placeholder of one of them, from 1.
 pub(super) fn audit_condition(
     filter: &AuditFilter,
     account: Option<AccountKey>,
-    place: impl Fn(usize) -> String,
+    placeholder: impl Fn(usize) -> String,
 ) -> (String, Vec<String>) {
     let mut parts = vec!["1 = 1".to_owned()];
     let mut texts = Vec::new();
@@ -243,9 +243,10 @@ pub(super) fn audit_condition(
         if values.is_empty() {
             return None;
         }
-        let places: Vec<String> = values.iter().enumerate().map(|(n, _)| place(texts.len() + n + 1)).collect();
+        let placeholders: Vec<String> =
+            values.iter().enumerate().map(|(n, _)| placeholder(texts.len() + n + 1)).collect();
         texts.extend(values);
-        Some(format!("l.{column} IN ({})", places.join(", ")))
+        Some(format!("l.{column} IN ({})", placeholders.join(", ")))
     };
     parts.extend(one_of("action", filter.actions.iter().map(|action| action.name().to_owned()).collect()));
     parts.extend(one_of("actor_id", filter.actors.clone()));

@@ -1,4 +1,4 @@
-//! Statuses as literals in SQL.
+//! Statuses, and other codes of columns, as literals in SQL.
 //!
 //! They are no parameters of a statement: a partial index is used only where the condition that it repeats is a
 //! literal, and a plan is made for the literal. The literals are parts of a `concat!`.
@@ -23,6 +23,23 @@ macro_rules! literal {
     (Ordering::Fifo) => {
         "1"
     };
+    // The parts of a counter on PostgreSQL. Each belongs to one kind of work, so that none waits for another's row.
+    // What came or went by rows:
+    (Shard::Rows) => {
+        "0"
+    };
+    // What was folded:
+    (Shard::Folded) => {
+        "-1"
+    };
+    // What went with its day:
+    (Shard::Days) => {
+        "63"
+    };
+    // In place of an endpoint: the counter of an account's events.
+    (Counter::Events) => {
+        "0"
+    };
 }
 
 /// The condition that the delivery with this status has an attempt still to come.
@@ -46,6 +63,7 @@ mod tests {
     use crate::domain::delivery::DeliveryStatus;
     use crate::domain::endpoint::{EndpointStatus, Ordering};
     use crate::domain::replay::ReplayStatus;
+    use crate::store::numbers::EVENTS_COUNTER;
 
     #[test]
     fn literals_are_the_columns_of_the_domain() {
@@ -55,6 +73,7 @@ mod tests {
         assert_eq!(literal!(ReplayStatus::Cancelled), ReplayStatus::Cancelled.to_column().to_string());
         assert_eq!(literal!(EndpointStatus::Active), EndpointStatus::Active.to_column().to_string());
         assert_eq!(literal!(Ordering::Fifo), Ordering::Fifo.to_column().to_string());
+        assert_eq!(literal!(Counter::Events), EVENTS_COUNTER.to_string());
     }
 
     #[test]

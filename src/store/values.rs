@@ -18,8 +18,8 @@ use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Color, Email, Role, User};
 
-/// Deliveries that are due and wait in the database, in the memory of no process. What a paused endpoint holds is not
-/// due. Of an endpoint with FIFO order only the next delivery can be due.
+/// Deliveries that are due and wait in the database, in the memory of no process. Deliveries of a paused endpoint are
+/// not due. Of an endpoint with FIFO order only the head can be due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// How many, counted up to a bound.
@@ -61,8 +61,8 @@ pub const MAX_SESSIONS: usize = 100;
 /// A session's last use is written down this often.
 pub(super) const SESSION_SEEN_EVERY: Duration = Duration::from_secs(60);
 
-/// How long an answer is kept for its idempotency key.
-pub const KEPT_ANSWER_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a reply is stored for its idempotency key.
+pub const STORED_REPLY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Deliveries of an endpoint that replays have made and that wait for their first attempt.
 pub(super) const REPLAY_WINDOW: usize = 256;
@@ -203,8 +203,8 @@ pub enum SignInChange {
     NoSecondFactor,
     /// Nothing but the end of every session, and of an invitation.
     Sessions,
-    /// Nothing: they were told that somebody else turned off their second factor.
-    Told,
+    /// Nothing: they have seen that somebody else turned off their second factor.
+    ResetSeen,
 }
 
 /// A new portal link, checked.
@@ -236,6 +236,7 @@ pub struct Page {
 impl Page {
     /// Rows before this page.
     pub fn offset(self) -> u64 {
+        debug_assert!(self.page > 0, "the first page is 1");
         u64::from(self.page.saturating_sub(1)) * u64::from(self.per_page)
     }
 
@@ -305,22 +306,22 @@ pub struct Stretch<T> {
 /// Rows that one stretch looks at.
 pub(super) const STRETCH: usize = 256;
 
-/// An answer that is kept so that the same idempotency key gets it again.
+/// A reply that is stored, so that a later call with the same idempotency key gets it again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptAnswer {
+pub struct StoredReply {
     /// SHA-256 of the request's body.
     pub body_hash: [u8; 32],
     /// The HTTP status.
     pub status: u16,
-    /// The request id of the first answer.
+    /// The request id of the first reply.
     pub request_id: String,
     /// The body, byte for byte; a secret is already hidden in it.
-    pub answer: Vec<u8>,
+    pub body: Vec<u8>,
 }
 
 /// What an idempotency key is unique within.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct KeepScope {
+pub struct ReplyScope {
     /// The account, or `None` for an operator's key.
     pub account: Option<AccountId>,
     /// The full path.
@@ -329,12 +330,12 @@ pub struct KeepScope {
     pub key: String,
 }
 
-/// Asks a write to keep its answer in the same commit as its effect.
-pub struct Keep<T> {
+/// A reply that a write stores in the same commit as its effect.
+pub struct PendingReply<T> {
     /// Under which key.
-    pub scope: KeepScope,
-    /// Writes the answer from what the effect came to.
-    pub render: Box<dyn FnOnce(&T) -> KeptAnswer + Send>,
+    pub scope: ReplyScope,
+    /// Makes the reply from the effect.
+    pub render: Box<dyn FnOnce(&T) -> StoredReply + Send>,
 }
 
 /// An endpoint together with a secret that its owner has not seen yet.
@@ -416,6 +417,13 @@ pub struct Settlement {
     pub outcome: Outcome,
     /// A random number from -1 to 1, drawn once however often the write is tried.
     pub jitter: f64,
+}
+
+impl Settlement {
+    /// Attempts made with this one. The count ends where its column does.
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts_made.saturating_add(1)
+    }
 }
 
 /// What an endpoint's claim came to.
@@ -538,8 +546,9 @@ pub struct PurgeRound {
 /// Rows that were looked at, in order, each with whether it may go: which to remove, at most `step`, and the last row
 /// that was looked at with them.
 pub(super) fn cut(looked_at: impl IntoIterator<Item = (i64, bool)>, step: usize) -> (Vec<i64>, Option<i64>) {
-    let (mut go, mut last) = (Vec::new(), None);
+    let (mut go, mut last): (Vec<i64>, Option<i64>) = (Vec::new(), None);
     for (id, goes) in looked_at {
+        debug_assert!(last.is_none_or(|last| last < id), "rows are looked at in order");
         last = Some(id);
         if goes {
             go.push(id);

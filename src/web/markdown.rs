@@ -39,7 +39,7 @@ pub fn operation(operation: &Operation, locale: Locale) -> String {
         for parameter in &operation.parameters {
             let name = format!("`{}`", parameter.name);
             let required = say(if parameter.required { "yes" } else { "no" });
-            row(&mut text, &[&name, parameter.place, &parameter.kind, &required, &say(parameter.about)]);
+            row(&mut text, &[&name, parameter.location, &parameter.kind, &required, &say(parameter.about)]);
         }
         text.push('\n');
     }

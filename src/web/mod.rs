@@ -46,8 +46,8 @@ const DRAWING_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 /// The pages, to stand beside the API: the dashboard, which calls it, and the reference.
 pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
     let reference = Router::new().route("/docs", get(serve)).route("/docs/{*page}", get(serve));
-    let beside = Router::new().route("/llms.txt", get(serve)).route("/assets/{*file}", get(serve));
-    reference.merge(beside).merge(dashboard::router(api))
+    let files = Router::new().route("/llms.txt", get(serve)).route("/assets/{*file}", get(serve));
+    reference.merge(files).merge(dashboard::router(api))
 }
 
 const HTML: &str = "text/html; charset=utf-8";

@@ -70,7 +70,7 @@ pub struct Parameter {
     /// The name.
     pub name: &'static str,
     /// `path`, `query` or `header`.
-    pub place: &'static str,
+    pub location: &'static str,
     /// Its type in words.
     pub kind: String,
     /// Whether the call needs it.
@@ -202,7 +202,7 @@ impl Parameter {
         }
         Self {
             name: text(&parameter["name"]),
-            place: text(&parameter["in"]),
+            location: text(&parameter["in"]),
             kind,
             required: parameter["required"] == true,
             about: text(&parameter["description"]),

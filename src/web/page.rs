@@ -129,7 +129,7 @@ fn parameters(operation: &Operation, locale: Locale) -> Markup {
             } }
             tbody { @for parameter in &operation.parameters { tr {
                 td { code { (parameter.name) } @if parameter.required { span.star title=(locale.say("required")) { "*" } } }
-                td { (parameter.place) } td.nowrap { (parameter.kind) }
+                td { (parameter.location) } td.nowrap { (parameter.kind) }
                 td { (locale.say(if parameter.required { "yes" } else { "no" })) }
                 td { (sentence(locale, parameter.about)) }
             } } }

@@ -51,7 +51,7 @@ OF_ACCOUNT = {
 }
 
 # Of whoever is signed in.
-OF_VISITOR = {"me": "/me", "two-factor": "/me/two-factor"}
+OF_USER = {"me": "/me", "two-factor": "/me/two-factor"}
 
 OF_OPERATOR = {
     "operator-accounts": "/operator",
@@ -94,7 +94,7 @@ def of_role(role, names, portal=""):
     home = portal or f"/accounts/{names['account']}"
     found = {name: home + path.format(**names) for name, (path, roles) in OF_ACCOUNT.items() if role in roles}
     if role != "portal":
-        found |= OF_VISITOR
+        found |= OF_USER
     if role == "operator":
         found |= {name: path.format(**names) for name, path in OF_OPERATOR.items()}
     return found

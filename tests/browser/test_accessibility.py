@@ -5,7 +5,7 @@ from pathlib import Path
 import axe_playwright_python
 import pytest
 from conftest import picture
-from pages import OF_ACCOUNT, OF_OPERATOR, OF_VISITOR, OUTSIDE, of_role
+from pages import OF_ACCOUNT, OF_OPERATOR, OF_USER, OUTSIDE, of_role
 from playwright.sync_api import expect
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
@@ -17,7 +17,7 @@ RUN = """async (rules) => {
     n.target.join(' ') + ' (' + (n.any[0]?.message ?? n.all[0]?.message ?? n.none[0]?.message ?? '') + ')').join('; '));
 }"""
 
-PAGES = [*OF_ACCOUNT, *OF_VISITOR, *OF_OPERATOR]
+PAGES = [*OF_ACCOUNT, *OF_USER, *OF_OPERATOR]
 
 # Both sizes, both languages, light and dark.
 LOOKS = {"desktop-english-light": ("desktop", "en-US", False), "phone-spanish-dark": ("phone", "es-MX", True)}

@@ -11,8 +11,8 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::Environment;
 use aldaba::store::{
-    Accounts, Dispatch, Intake, Isolation, Keep, KeepScope, KeptAnswer, Lifecycle, OpenOptions, Snapshot, Store,
-    StoreError, Unattempted,
+    Accounts, Dispatch, Intake, Isolation, Lifecycle, OpenOptions, PendingReply, ReplyScope, Snapshot, Store,
+    StoreError, StoredReply, Unattempted,
 };
 use serde_json::json;
 
@@ -203,7 +203,7 @@ async fn a_pause_and_a_deletion_hold_on_every_node() {
     assert_eq!(receiver.received().len(), after, "nothing more is sent while it is paused");
     receiver.always(Reply::Status(200));
     second.put(&path, json!({ "status": "active" })).await.expect(200);
-    let retried = eventually("what was held", || async {
+    let retried = eventually("the deliveries of the endpoint", || async {
         let listed = first.get(&format!("{path}/deliveries?per_page=100")).await.expect(200).json;
         let rows = listed["data"].as_array().expect("a list").clone();
         rows.iter().all(|row| row["attributes"]["status"] == "success").then_some(rows.len())
@@ -450,7 +450,7 @@ impl Clock for Wrong {
         Timestamp::from_millis(SystemClock.now().as_millis() + self.0.load(Ordering::Relaxed))
     }
 
-    fn follow(&self, ahead_ms: i64) {
+    fn adjust(&self, ahead_ms: i64) {
         self.0.fetch_add(ahead_ms, Ordering::Relaxed);
     }
 }
@@ -533,15 +533,15 @@ async fn an_idempotency_key_that_comes_twice_in_one_commit_refuses_nobody_else()
     }
     let f = Fixture::new().await;
     for round in 0..20 {
-        let keep = || {
-            let scope = KeepScope { account: Some(f.account), path: "/v1/events".into(), key: format!("k{round}") };
+        let pending_reply = || {
+            let scope = ReplyScope { account: Some(f.account), path: "/v1/events".into(), key: format!("k{round}") };
             let render =
-                |_: &Vec<_>| KeptAnswer { body_hash: [0; 32], status: 202, request_id: "r".into(), answer: vec![] };
-            Some(Keep { scope, render: Box::new(render) })
+                |_: &Vec<_>| StoredReply { body_hash: [0; 32], status: 202, request_id: "r".into(), body: vec![] };
+            Some(PendingReply { scope, render: Box::new(render) })
         };
         let (one, other, innocent) = tokio::join!(
-            f.store.accept(vec![f.event(1)], keep()),
-            f.store.accept(vec![f.event(1)], keep()),
+            f.store.accept(vec![f.event(1)], pending_reply()),
+            f.store.accept(vec![f.event(1)], pending_reply()),
             f.store.accept(vec![f.event(2)], None)
         );
         innocent.expect("accepted");

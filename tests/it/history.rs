@@ -71,7 +71,7 @@ async fn a_change_that_was_read_long_ago_still_proves_the_history() {
     let key = forgotten_key(&app).await;
     let client = database::connect(&database::url(app.folder())).await;
     client.batch_execute("UPDATE changes SET made_at = 0").await.expect("long ago");
-    while app.store.purge_kept_answers().await.expect("tidied up") {}
+    while app.store.purge_stored_replies().await.expect("tidied up") {}
     cut_listener(&app).await;
     assert_eq!(status(&app, &key).await, 200, "changes are forgotten, and the last ones are not");
 }

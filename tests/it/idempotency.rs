@@ -185,7 +185,7 @@ async fn permission_is_checked_before_a_replay() {
 }
 
 #[tokio::test]
-async fn a_kept_answer_survives_a_restart() {
+async fn a_stored_reply_survives_a_restart() {
     let app = App::start().await;
     let body = json!({ "event": EVENT, "data": {} });
     let first = post(&app, "k", "/v1/events", &body).await.expect(202);

@@ -272,7 +272,7 @@ async fn a_round_goes_on_behind_what_a_paused_endpoint_holds() {
     // time.
     assert!(positions.len() <= 2 * (3 + 5) + 18, "{}: {positions:?}", positions.len());
     let left = |sql| crate::database::number(f.folder(), sql);
-    assert_eq!(left("SELECT count(*) FROM deliveries").await, 6_000, "what is held stays");
+    assert_eq!(left("SELECT count(*) FROM deliveries").await, 6_000, "deliveries of a paused endpoint stay");
     assert_eq!(left("SELECT count(*) FROM events").await, 6_000);
     assert_eq!(left("SELECT count(*) FROM payloads").await, 6_000);
 }

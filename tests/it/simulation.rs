@@ -268,7 +268,7 @@ impl Sender for SimSender {
             assert_eq!(row.lease, Some(self.0.incarnation), "an attempt without a lease");
             assert!(started_at >= row.not_before, "an attempt before its time");
             if disk.health[&job.endpoint].status != EndpointStatus::Active {
-                return AttemptEnd::Held;
+                return AttemptEnd::Unattempted;
             }
             let in_flight = disk.in_flight.entry(job.endpoint).or_default();
             *in_flight += 1;

@@ -85,7 +85,7 @@ async fn a_released_delivery_waits_for_its_endpoint() {
     let pause = |status| EndpointChange { status: Some(status), ..Default::default() };
     f.store.update_endpoint(f.account, id, pause(Disabled)).await.expect("paused");
     f.store.release(vec![Unattempted::of(&jobs[0].job)]).await.expect("released");
-    assert!(f.store.claim(key, 10).await.expect("claimed").jobs.is_empty(), "held");
+    assert!(f.store.claim(key, 10).await.expect("claimed").jobs.is_empty(), "its endpoint is paused");
     assert!(f.store.due_endpoints().await.expect("looked up").is_empty());
     f.store.update_endpoint(f.account, id, pause(Active)).await.expect("active");
     assert_eq!(f.store.claim(key, 10).await.expect("claimed").jobs.len(), 1);

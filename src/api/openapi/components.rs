@@ -264,9 +264,9 @@ fn schema<T: PartialSchema>() -> Value {
     let mut schema = serde_json::to_value(T::schema()).unwrap_or_default();
     for (_, property) in schema["properties"].as_object_mut().into_iter().flatten() {
         // The macro tells a field's description beside the field's own schema, as if it were an object.
-        if let Some([inner, Value::Object(beside)]) = property["allOf"].as_array().map(Vec::as_slice) {
+        if let Some([inner, Value::Object(outer)]) = property["allOf"].as_array().map(Vec::as_slice) {
             let mut inner = inner.clone();
-            inner["description"] = beside["description"].clone();
+            inner["description"] = outer["description"].clone();
             *property = inner;
         }
     }

@@ -308,7 +308,7 @@ fn headers(route: &Route, status: u16) -> Value {
     let integer = |about: &str| json!({ "description": about, "schema": { "type": "integer" } });
     let mut headers = json!({ "X-Request-Id": text("Names this request, like `meta.request_id`.") });
     if route.method == Method::POST && status < 500 && ![401, 403, 429].contains(&status) {
-        let about = "`true` when this is the kept answer of an earlier call with the same `Idempotency-Key`.";
+        let about = "`true` when this is the stored reply to an earlier call with the same `Idempotency-Key`.";
         headers["Idempotent-Replayed"] = text(about);
     }
     match status {

@@ -6,16 +6,16 @@ use uuid::Uuid;
 
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
-use crate::store::values::{KeepScope, KeptAnswer, RateWindow};
+use crate::store::values::{RateWindow, ReplyScope, StoredReply};
 
 role! {
     /// Idempotency keys and rate limits.
     pub trait Calls {
-        /// The answer kept under an idempotency key.
-        async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError>;
+        /// The reply that is stored under an idempotency key.
+        async fn stored_reply(&self, scope: ReplyScope) -> Result<Option<StoredReply>, StoreError>;
 
-        /// Keeps the answer of a call that changed nothing.
-        async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError>;
+        /// Stores the reply to a call that changed nothing.
+        async fn store_reply(&self, scope: ReplyScope, reply: StoredReply) -> Result<(), StoreError>;
 
         /// A new holder for a mark of [`Calls::begin_call`]; `None` where there are no other processes to be told.
         fn draw_holder(&self) -> Option<Uuid>;
@@ -24,11 +24,11 @@ role! {
         /// `holder` is this call's own. The mark is void when its node is gone, and in any case after
         /// [`CALL_LIFE`](crate::store::CALL_LIFE).
         #[postgres(unchecked)]
-        async fn begin_call(&self, scope: &KeepScope, holder: Uuid) -> Result<bool, StoreError>;
+        async fn begin_call(&self, scope: &ReplyScope, holder: Uuid) -> Result<bool, StoreError>;
 
         /// Removes the marks of calls that are answered, where these holders have them.
         #[postgres(unchecked)]
-        async fn end_calls(&self, calls: &[(KeepScope, Uuid)]) -> Result<(), StoreError>;
+        async fn end_calls(&self, calls: &[(ReplyScope, Uuid)]) -> Result<(), StoreError>;
 
         /// Takes calls of a caller's window in a bucket of rate limits, which all nodes share. It opens a window where
         /// none is open. It takes at least `least` calls, or what is left of `limit`.

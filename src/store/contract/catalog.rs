@@ -11,13 +11,17 @@ use crate::domain::permission::Permissions;
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
-use crate::store::values::{Keep, NewApiKey, Page, Paged, WithKey, WithSecret};
+use crate::store::values::{NewApiKey, Page, Paged, PendingReply, WithKey, WithSecret};
 
 role! {
     /// Accounts and API keys.
     pub trait Accounts {
         /// Makes an account. An external id that another account has is [`StoreError::ExternalIdTaken`].
-        async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError>;
+        async fn create_account(
+            &self,
+            new: NewAccount,
+            pending_reply: Option<PendingReply<Account>>,
+        ) -> Result<Account, StoreError>;
 
         /// The id of the account that has this external id.
         async fn account_named(&self, name: ExternalId) -> Result<AccountId, StoreError>;
@@ -41,7 +45,7 @@ role! {
             &self,
             new: NewApiKey,
             prefix: String,
-            keep: Option<Keep<WithKey>>,
+            pending_reply: Option<PendingReply<WithKey>>,
         ) -> Result<WithKey, StoreError>;
 
         /// Keys of an account, newest first; of no account, the operators'.
@@ -68,7 +72,7 @@ role! {
         async fn create_event_type(
             &self,
             new: EventType,
-            keep: Option<Keep<EventType>>,
+            pending_reply: Option<PendingReply<EventType>>,
         ) -> Result<EventType, StoreError>;
 
         /// Replaces a type's description, schema and example.
@@ -88,7 +92,7 @@ role! {
             &self,
             owner: AccountId,
             settings: EndpointSettings,
-            keep: Option<Keep<WithSecret<Endpoint>>>,
+            pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
         ) -> Result<WithSecret<Endpoint>, StoreError>;
 
         /// Every endpoint of the account, newest first.
@@ -119,7 +123,7 @@ role! {
             owner: AccountId,
             id: EndpointId,
             overlap: Duration,
-            keep: Option<Keep<WithSecret<Endpoint>>>,
+            pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
         ) -> Result<WithSecret<Endpoint>, StoreError>;
     }
 }

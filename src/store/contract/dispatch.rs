@@ -12,7 +12,8 @@ use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted}
 role! {
     /// Leases deliveries and takes their outcomes. The simulation of the engine has an implementation of its own.
     pub trait Dispatch: Health {
-        /// Leases deliveries of an endpoint that are due, the longest waiting first, as far as there is room in memory.
+        /// Leases deliveries of an endpoint that are due, the longest waiting first, as far as there is memory for
+        /// them.
         async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError>;
 
         /// When each active endpoint's next delivery that waits in the store is due.

@@ -22,7 +22,7 @@ role! {
         /// that cannot be dropped does not stop the others. Returns where the removal by rows begins; `None` where
         /// another process does it. A day of many rows takes longer than other calls may.
         #[postgres(unchecked, unbounded)]
-        async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError>;
+        async fn begin_purge(&self, retention: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError>;
 
         /// Removes a step of what accounts need not keep any longer: finished deliveries, their events, bodies. A step
         /// looks at a bounded number of rows, and none is looked at twice in a round. Returns where the next step goes
@@ -30,7 +30,7 @@ role! {
         /// goes on behind that account misses no other.
         async fn purge_old(
             &self,
-            keep: Retention,
+            retention: Retention,
             now: Timestamp,
             from: PurgePosition,
         ) -> Result<Option<PurgePosition>, StoreError>;
@@ -41,13 +41,13 @@ role! {
 
         /// Removes a step of replays that were finished, and of events that were missed, before anything that is kept.
         /// Returns whether there may be more.
-        async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError>;
+        async fn purge_old_replays(&self, retention: Retention, now: Timestamp) -> Result<bool, StoreError>;
 
         /// Removes a step of the audit log from before `cutoff`. Returns whether there may be more.
         async fn purge_audit_log(&self, cutoff: Timestamp) -> Result<bool, StoreError>;
 
-        /// Removes a step of kept answers whose time is over. Returns whether there may be more.
-        async fn purge_kept_answers(&self) -> Result<bool, StoreError>;
+        /// Removes a step of stored replies whose time is over. Returns whether there may be more.
+        async fn purge_stored_replies(&self) -> Result<bool, StoreError>;
 
         /// Removes a step of sessions and portal links that have ended. Returns whether there may be more.
         async fn purge_sessions(&self, idle: Duration) -> Result<bool, StoreError>;

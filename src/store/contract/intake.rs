@@ -6,7 +6,7 @@ use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::{AccountId, EndpointId};
 use crate::store::errors::StoreError;
 use crate::store::inbox::Leased;
-use crate::store::values::{Keep, Settlement};
+use crate::store::values::{PendingReply, Settlement};
 
 role! {
     /// Takes events in.
@@ -17,12 +17,20 @@ role! {
         /// An unknown account is [`StoreError::NotFound`]; a type that has left the catalog
         /// [`StoreError::UnknownType`].
         #[postgres(unbounded)]
-        async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError>;
+        async fn accept(
+            &self,
+            events: Vec<NewEvent>,
+            pending_reply: Option<PendingReply<Vec<Event>>>,
+        ) -> Result<Vec<Event>, StoreError>;
 
         /// Writes a test delivery of the endpoint, leased to the caller. `message` is its body.
         async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError>;
 
-        /// Writes the outcome of a test, and keeps the call's answer in the same commit.
-        async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError>;
+        /// Writes the outcome of a test, and stores the call's reply in the same commit.
+        async fn settle_test(
+            &self,
+            settlement: Settlement,
+            pending_reply: Option<PendingReply<()>>,
+        ) -> Result<(), StoreError>;
     }
 }

@@ -7,7 +7,7 @@ use crate::domain::id::{AccountId, PortalLinkId, UserId};
 use crate::domain::user::{Email, PortalLink, Role, User};
 use crate::store::errors::StoreError;
 use crate::store::values::{
-    Credentials, Keep, NewPortalLink, NewUser, Page, Paged, PasswordHash, Proof, SignInChange, WithToken,
+    Credentials, NewPortalLink, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignInChange, WithToken,
 };
 
 role! {
@@ -20,7 +20,7 @@ role! {
         async fn create_user(
             &self,
             new: NewUser,
-            keep: Option<Keep<WithToken<User>>>,
+            pending_reply: Option<PendingReply<WithToken<User>>>,
         ) -> Result<WithToken<User>, StoreError>;
 
         /// Invites a user again, who may have joined long ago: whoever has the token sets a new password. The
@@ -29,7 +29,7 @@ role! {
             &self,
             account: Option<AccountId>,
             id: UserId,
-            keep: Option<Keep<WithToken<User>>>,
+            pending_reply: Option<PendingReply<WithToken<User>>>,
         ) -> Result<WithToken<User>, StoreError>;
 
         /// Users of an account, the oldest first; of no account, the operators.
@@ -132,7 +132,7 @@ role! {
         async fn create_portal_link(
             &self,
             new: NewPortalLink,
-            keep: Option<Keep<WithToken<PortalLink>>>,
+            pending_reply: Option<PendingReply<WithToken<PortalLink>>>,
         ) -> Result<WithToken<PortalLink>, StoreError>;
 
         /// The link of this token, if it has not ended.

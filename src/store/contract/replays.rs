@@ -4,7 +4,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, ReplayId};
 use crate::domain::replay::{NewReplay, Replay};
 use crate::store::errors::StoreError;
-use crate::store::values::{Keep, Missed, OpenReplay, Step};
+use crate::store::values::{Missed, OpenReplay, PendingReply, Step};
 
 role! {
     /// Retries and replays, as callers ask for them.
@@ -14,7 +14,7 @@ role! {
             &self,
             owner: AccountId,
             id: DeliveryId,
-            keep: Option<Keep<Delivery>>,
+            pending_reply: Option<PendingReply<Delivery>>,
         ) -> Result<Delivery, StoreError>;
 
         /// Writes a replay down, unless its endpoint or its account has as many unfinished ones as it may have. Its
@@ -24,7 +24,7 @@ role! {
             owner: AccountId,
             endpoint: EndpointId,
             new: NewReplay,
-            keep: Option<Keep<Replay>>,
+            pending_reply: Option<PendingReply<Replay>>,
         ) -> Result<Replay, StoreError>;
 
         /// One replay of the account.

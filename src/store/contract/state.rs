@@ -79,15 +79,15 @@ role! {
         async fn rekey(&self) -> Result<u64, OpenError>;
 
         /// Moves everything that the SQLite file at `source` holds into this PostgreSQL database, or goes on with an
-        /// interrupted move. Returns how many rows were moved. `told` is told of each table and how many of its rows
-        /// were moved.
+        /// interrupted move. Returns how many rows were moved. `on_progress` is called with each table and how
+        /// many of its rows were moved.
         #[postgres(unchecked, unbounded)]
         async fn import(
             &self,
             source: &Path,
             keys: &KeySource,
             clock: &dyn Clock,
-            told: impl FnMut(&str, usize) + Send,
+            on_progress: impl FnMut(&str, usize) + Send,
         ) -> Result<usize, OpenError>;
     }
 }

@@ -8,9 +8,9 @@ use super::catalog_rows::{
     ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, lock_account,
 };
 use super::change_feed::{Change, write_change};
-use super::kept_answers::keep_effect;
 use super::sql::{count, execute, get, offset, one, rows, text};
 use super::store::Store;
+use super::stored_replies::write_pending_reply;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::EventType;
@@ -18,18 +18,22 @@ use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::{Accounts, Catalog};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::of_account;
-use crate::store::shared::Deed;
-use crate::store::values::{Keep, NewApiKey, Page, Paged, WithKey};
+use crate::store::shared::AuditRecord;
+use crate::store::values::{NewApiKey, Page, Paged, PendingReply, WithKey};
 
 /// How long the answer to a change waits for this node's own view.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
 
 impl Accounts for Store {
-    async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+    async fn create_account(
+        &self,
+        new: NewAccount,
+        pending_reply: Option<PendingReply<Account>>,
+    ) -> Result<Account, StoreError> {
         let (id, name, now) = (AccountId::from_random(self.shared.random.array()), text(new.name), self.now());
         let settings = of_account(new.metadata, "{}")?;
         let external_id = new.external_id.as_ref().map(ExternalId::as_str);
@@ -42,8 +46,8 @@ impl Accounts for Store {
         tx.execute(&statement, parameters).await.map_err(taken)?;
         let account = account(&tx, id).await?;
         let key = account.key;
-        self.audit(&tx, &Deed::of(key, Action::AccountCreated, id), now).await?;
-        keep_effect(&tx, keep, &account, now).await?;
+        self.audit(&tx, &AuditRecord::of(key, Action::AccountCreated, id), now).await?;
+        write_pending_reply(&tx, pending_reply, &account, now).await?;
         write_change(&tx, Change::Account(key), now).await?;
         self.commit(tx).await?;
         Ok(account)
@@ -75,7 +79,7 @@ impl Accounts for Store {
             &[&key.0, &name, &deliveries, &payloads, &settings, &external_id, &now.as_millis()];
         let statement = tx.prepare_cached(sql).await?;
         tx.execute(&statement, parameters).await.map_err(taken)?;
-        self.audit(&tx, &Deed::of(key, Action::AccountUpdated, id).with_fields(&fields), now).await?;
+        self.audit(&tx, &AuditRecord::of(key, Action::AccountUpdated, id).with_fields(&fields), now).await?;
         let changed = account(&tx, id).await?;
         write_change(&tx, Change::Account(key), now).await?;
         self.commit(tx).await?;
@@ -100,7 +104,7 @@ impl Accounts for Store {
         }
         super::users::forget(&tx, account).await?;
         // What the account's own log says goes with it.
-        self.audit(&tx, &Deed::of(None, Action::AccountDeleted, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::AccountDeleted, id), now).await?;
         changes.push(Change::Account(account));
         for change in changes {
             write_change(&tx, change, now).await?;
@@ -125,7 +129,7 @@ impl Accounts for Store {
         &self,
         new: NewApiKey,
         prefix: String,
-        keep: Option<Keep<WithKey>>,
+        pending_reply: Option<PendingReply<WithKey>>,
     ) -> Result<WithKey, StoreError> {
         let (now, name) = (self.now(), new.name.map(text));
         let mut client = self.client_for(new.account).await?;
@@ -174,8 +178,8 @@ impl Accounts for Store {
         };
         let made = WithKey { resource, key };
         let account = account.map(|(_, key)| key);
-        self.audit(&tx, &Deed::of(account, Action::ApiKeyCreated, id), now).await?;
-        keep_effect(&tx, keep, &made, now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::ApiKeyCreated, id), now).await?;
+        write_pending_reply(&tx, pending_reply, &made, now).await?;
         write_change(&tx, Change::ApiKey(id), now).await?;
         self.commit(tx).await?;
         Ok(made)
@@ -218,7 +222,7 @@ impl Accounts for Store {
         if !by.covers(Permissions::from_column(get(&deleted, "permissions")?)) {
             return Err(StoreError::AllowsMore);
         }
-        self.audit(&tx, &Deed::of(account, Action::ApiKeyRevoked, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::ApiKeyRevoked, id), now).await?;
         write_change(&tx, Change::ApiKey(id), now).await?;
         self.commit(tx).await
     }
@@ -235,7 +239,11 @@ impl Accounts for Store {
 }
 
 impl Catalog for Store {
-    async fn create_event_type(&self, new: EventType, keep: Option<Keep<EventType>>) -> Result<EventType, StoreError> {
+    async fn create_event_type(
+        &self,
+        new: EventType,
+        pending_reply: Option<PendingReply<EventType>>,
+    ) -> Result<EventType, StoreError> {
         let now = self.now();
         let new = EventType { description: new.description.map(text), created_at: now, updated_at: now, ..new };
         let mut client = self.client().await?;
@@ -247,8 +255,8 @@ impl Catalog for Store {
         if execute(&tx, sql, parameters).await? == 0 {
             return Err(StoreError::Exists);
         }
-        self.audit(&tx, &Deed::of(None, Action::EventTypeCreated, &new.name), now).await?;
-        keep_effect(&tx, keep, &new, now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::EventTypeCreated, &new.name), now).await?;
+        write_pending_reply(&tx, pending_reply, &new, now).await?;
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await?;
         Ok(new)
@@ -265,7 +273,7 @@ impl Catalog for Store {
         if execute(&tx, sql, parameters).await? == 0 {
             return Err(StoreError::NotFound);
         }
-        self.audit(&tx, &Deed::of(None, Action::EventTypeUpdated, &entry.name), now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::EventTypeUpdated, &entry.name), now).await?;
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await?;
         Ok(entry)
@@ -278,7 +286,7 @@ impl Catalog for Store {
         if execute(&tx, "DELETE FROM event_types WHERE name = $1", &[&name]).await? == 0 {
             return Err(StoreError::NotFound);
         }
-        self.audit(&tx, &Deed::of(None, Action::EventTypeDeleted, name), now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::EventTypeDeleted, name), now).await?;
         write_change(&tx, Change::EventTypes, now).await?;
         self.commit(tx).await
     }
@@ -321,8 +329,4 @@ pub(super) async fn check_master_keys(db: &Object, keyring: &Keyring) -> Result<
         StoreError::Corrupt(reason) => OpenError(format!("the stored secrets cannot be opened: {reason}")),
         other => OpenError(format!("the stored secrets cannot be read: {other}")),
     })
-}
-
-fn millis(keep: Duration) -> i64 {
-    i64::try_from(keep.as_millis()).unwrap_or(i64::MAX)
 }

@@ -5,14 +5,14 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::catalog_rows::account;
-use super::sql::{corrupt, execute, get, offset, search_failed, snapshot, text, when};
+use super::sql::{corrupt, execute, get, offset, read_row, search_failed, snapshot, text, when};
 use super::store::Store;
 use crate::domain::audit::{AuditEntry, AuditFilter};
 use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
 use crate::store::contract::AuditLog;
 use crate::store::errors::StoreError;
-use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, entry_seen_by, words};
+use crate::store::shared::{AUDIT_TEXTS, AuditRecord, audit_condition, entry_seen_by, words};
 use crate::store::values::{Page, Paged, STRETCH, Stretch};
 
 const COLUMNS: &str = "SELECT l.key, l.id, l.action, l.actor, l.actor_id, l.actor_name, l.resource, l.resource_id, \
@@ -32,7 +32,7 @@ impl AuditLog for Store {
             let Some(account) = seen(&db, owner, &filter).await? else {
                 return Ok(Paged::exact(Vec::new(), 0));
             };
-            let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
+            let (condition, texts) = audit_condition(&filter, account, |number| format!("${number}"));
             let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
             let is_filtered = filter != AuditFilter::default();
             let most = if is_filtered { format!("LIMIT {}", page.max_found()) } else { String::new() };
@@ -62,8 +62,9 @@ impl AuditLog for Store {
             let Some(account) = seen(&db, owner, &filter).await? else {
                 return Ok(Stretch { items: Vec::new(), next: None });
             };
-            let (condition, texts) = audit_condition(&filter, account, |place| format!("${place}"));
+            let (condition, texts) = audit_condition(&filter, account, |number| format!("${number}"));
             let parameters: Vec<&(dyn ToSql + Sync)> = texts.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+            // From the newest on.
             let before = before.unwrap_or(i64::MAX);
             let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
             let found = db.query(&sql, &parameters).await?;
@@ -76,11 +77,16 @@ impl AuditLog for Store {
 }
 
 impl Store {
-    /// Writes down who makes this change.
-    pub(super) async fn audit(&self, tx: &Transaction<'_>, deed: &Deed, now: Timestamp) -> Result<(), StoreError> {
+    /// Writes the entry of this change, with the actor.
+    pub(super) async fn audit(
+        &self,
+        tx: &Transaction<'_>,
+        record: &AuditRecord,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
         let id = AuditId::from_random(self.shared.random.array());
-        let texts = deed.texts(&self.origin).map(|value| value.map(text));
-        let (account, now) = (deed.account.map(|account| account.0), now.as_millis());
+        let texts = record.texts(&self.origin).map(|value| value.map(text));
+        let (account, now) = (record.account.map(|account| account.0), now.as_millis());
         let sql = format!(
             "INSERT INTO audit_log (id, account, created_at, {AUDIT_TEXTS}) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
@@ -109,16 +115,18 @@ async fn seen(
 
 /// An entry as `owner` sees it.
 fn entry_from_row(row: &Row, owner: Option<AccountId>) -> Result<AuditEntry, StoreError> {
-    let entry = AuditEntry {
-        id: AuditId(get(row, "id")?),
-        account: get::<Option<_>>(row, "account_id")?.map(AccountId),
-        action: get(row, "action")?,
-        actor: (get(row, "actor")?, get(row, "actor_id")?, get(row, "actor_name")?),
-        resource: (get(row, "resource")?, get(row, "resource_id")?),
-        fields: words(get(row, "fields")?),
-        address: get(row, "address")?,
-        request: get(row, "request")?,
-        created_at: when(row, "created_at")?,
-    };
-    Ok(entry_seen_by(owner, entry))
+    read_row("audit_log", row, |row| {
+        let entry = AuditEntry {
+            id: AuditId(get(row, "id")?),
+            account: get::<Option<_>>(row, "account_id")?.map(AccountId),
+            action: get(row, "action")?,
+            actor: (get(row, "actor")?, get(row, "actor_id")?, get(row, "actor_name")?),
+            resource: (get(row, "resource")?, get(row, "resource_id")?),
+            fields: words(get(row, "fields")?),
+            address: get(row, "address")?,
+            request: get(row, "request")?,
+            created_at: when(row, "created_at")?,
+        };
+        Ok(entry_seen_by(owner, entry))
+    })
 }

@@ -1,10 +1,11 @@
 //! Figures for operators: what is due, and what waits for the database.
 
-use super::sql::{get, one, snapshot, time};
+use super::sql::{one, snapshot, time, whole};
 use super::store::Store;
 use crate::store::contract::Figures;
 use crate::store::errors::StoreError;
 use crate::store::inbox::Inbox;
+use crate::store::numbers::sql_limit;
 use crate::store::values::{Backlog, DatabaseLoad};
 
 /// The plan does not depend on the table's statistics: the index of what is due, endpoint by endpoint.
@@ -24,13 +25,13 @@ impl Figures for Store {
         // Entries of claimed deliveries stay in the index as long as somebody holds an old snapshot: see `positions`.
         let from = self.positions.measure_from(&active, now);
         let keys: Vec<i64> = active.iter().map(|key| key.0).collect();
-        let limit = i64::try_from(most).unwrap_or(i64::MAX);
+        let limit = sql_limit(most);
         let mut client = self.reader(None).await?;
         let found = async {
             let db = snapshot(&mut client).await?;
             db.batch_execute(BY_INDEX).await?;
             let found = one(&db, BACKLOG, &[&keys, &from, &now.as_millis(), &limit]).await?;
-            let deliveries = usize::try_from(get::<i64>(&found, "deliveries")?).unwrap_or(0);
+            let deliveries: usize = whole(&found, "deliveries")?;
             debug_assert!(deliveries <= most, "no more are counted than asked for");
             Ok(Backlog { deliveries, oldest: time(&found, "oldest")? })
         }

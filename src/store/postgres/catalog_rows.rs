@@ -5,7 +5,7 @@ use std::time::Duration;
 use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
-use super::sql::{corrupt, execute, get, number, one, row, rows, time, when};
+use super::sql::{corrupt, execute, get, maybe_whole, one, read_row, row, rows, time, when};
 use crate::domain::account::{Account, ApiKey, KeyHash};
 use crate::domain::event::{EventType, INITIAL_TYPES};
 use crate::domain::external_id::ExternalId;
@@ -45,23 +45,23 @@ pub(super) async fn lock_account(tx: &Transaction<'_>, id: AccountId) -> Result<
 }
 
 pub(super) fn account_from_row(row: &Row) -> Result<Account, StoreError> {
-    Ok(Account {
-        id: AccountId(get(row, "id")?),
-        key: AccountKey(get(row, "key")?),
-        name: get(row, "name")?,
-        retention: own_retention(row)?,
-        metadata: account_metadata(get(row, "settings")?)?,
-        external_id: get::<Option<String>>(row, "external_id")?.map(ExternalId::stored),
-        created_at: when(row, "created_at")?,
-        updated_at: when(row, "updated_at")?,
+    read_row("accounts", row, |row| {
+        Ok(Account {
+            id: AccountId(get(row, "id")?),
+            key: AccountKey(get(row, "key")?),
+            name: get(row, "name")?,
+            retention: own_retention(row)?,
+            metadata: account_metadata(get(row, "settings")?)?,
+            external_id: get::<Option<String>>(row, "external_id")?.map(ExternalId::stored),
+            created_at: when(row, "created_at")?,
+            updated_at: when(row, "updated_at")?,
+        })
     })
 }
 
 /// How long an account's history is kept, where it is not as long as the settings say.
 pub(super) fn own_retention(row: &Row) -> Result<OwnRetention, StoreError> {
-    let read = |column| {
-        Ok::<_, StoreError>(number(row, column)?.map(|keep| Duration::from_millis(keep.max(0).unsigned_abs())))
-    };
+    let read = |column| Ok::<_, StoreError>(maybe_whole(row, column)?.map(Duration::from_millis));
     Ok(OwnRetention { deliveries: read("retention_deliveries")?, payloads: read("retention_payloads")? })
 }
 
@@ -84,22 +84,24 @@ pub(super) async fn find_api_key(
 }
 
 pub(super) fn api_key_from_row(row: &Row) -> Result<(KeyHash, ApiKey), StoreError> {
-    let account = match get::<Option<i64>>(row, "account")? {
-        Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
-        None => None,
-    };
-    let key = ApiKey {
-        id: ApiKeyId(get(row, "id")?),
-        account,
-        name: get(row, "name")?,
-        permissions: Permissions::from_column(get(row, "permissions")?),
-        hint: get(row, "hint")?,
-        expires_at: time(row, "expires_at")?,
-        last_used_at: time(row, "last_used_at")?,
-        created_at: when(row, "created_at")?,
-    };
-    let hash: Vec<u8> = get(row, "hash")?;
-    Ok((KeyHash::from_bytes(hash.try_into().map_err(|_| corrupt("hash"))?), key))
+    read_row("api_keys", row, |row| {
+        let account = match get::<Option<i64>>(row, "account")? {
+            Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
+            None => None,
+        };
+        let key = ApiKey {
+            id: ApiKeyId(get(row, "id")?),
+            account,
+            name: get(row, "name")?,
+            permissions: Permissions::from_column(get(row, "permissions")?),
+            hint: get(row, "hint")?,
+            expires_at: time(row, "expires_at")?,
+            last_used_at: time(row, "last_used_at")?,
+            created_at: when(row, "created_at")?,
+        };
+        let hash: Vec<u8> = get(row, "hash")?;
+        Ok((KeyHash::from_bytes(hash.try_into().map_err(|_| corrupt("hash"))?), key))
+    })
 }
 
 pub(super) async fn event_types(db: &impl GenericClient) -> Result<EventTypes, StoreError> {

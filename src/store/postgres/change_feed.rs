@@ -1,4 +1,4 @@
-//! The view of this node, kept after what is committed anywhere.
+//! The view of this node, which follows what is committed on any node.
 //!
 //! Whoever changes an account, an endpoint, a key or a type writes a numbered change in the same transaction. The
 //! numbers come from one row, which is locked until the commit, so that they are in the order of the commits and
@@ -62,7 +62,7 @@ const KEPT_CHANGES: i64 = 100;
 /// the processor meanwhile.
 const PIECE: i64 = 2_000;
 
-/// Endpoints whose secrets are opened before other tasks have their turn: some milliseconds.
+/// Endpoints whose secrets are opened before other tasks can run: some milliseconds.
 const OPENED_AT_ONCE: usize = 64;
 
 /// Something that the memory of other nodes must learn.
@@ -80,20 +80,31 @@ pub(super) enum Change {
     MasterKeys,
 }
 
+/// Kinds of changes, as the column has them. Older nodes read them too: none becomes another one's.
+mod kind {
+    pub const ENDPOINT: i16 = 0;
+    pub const ACCOUNT: i16 = 1;
+    pub const API_KEY: i16 = 2;
+    pub const EVENT_TYPES: i16 = 3;
+    pub const CANCELLED: i16 = 4;
+    pub const REPLAY: i16 = 5;
+    pub const MASTER_KEYS: i16 = 6;
+}
+
 /// Writes a change, in the transaction that makes it. It holds up the changes of others until the commit: it comes
 /// last.
 pub(super) async fn write_change(db: &impl GenericClient, change: Change, now: Timestamp) -> Result<(), StoreError> {
     let (kind, key, id) = match change {
-        Change::Endpoint(key) => (0i16, key.0, None),
-        Change::Account(key) => (1, key.0, None),
-        Change::ApiKey(id) => (2, 0, Some(id.0)),
-        Change::EventTypes => (3, 0, None),
-        Change::Cancelled(replay) => (4, replay, None),
-        Change::Replay => (5, 0, None),
-        Change::MasterKeys => (6, 0, None),
+        Change::Endpoint(key) => (kind::ENDPOINT, key.0, None),
+        Change::Account(key) => (kind::ACCOUNT, key.0, None),
+        Change::ApiKey(id) => (kind::API_KEY, 0, Some(id.0)),
+        Change::EventTypes => (kind::EVENT_TYPES, 0, None),
+        Change::Cancelled(replay) => (kind::CANCELLED, replay, None),
+        Change::Replay => (kind::REPLAY, 0, None),
+        Change::MasterKeys => (kind::MASTER_KEYS, 0, None),
     };
     let sql = "WITH next AS (UPDATE settings SET value = value + 1 WHERE name = 'generation' RETURNING value), \
-               told AS (INSERT INTO changes (generation, kind, key, id, made_at) SELECT value, $1, $2, $3, $4 \
+               written AS (INSERT INTO changes (generation, kind, key, id, made_at) SELECT value, $1, $2, $3, $4 \
                FROM next) SELECT pg_notify('aldaba', '') FROM next";
     execute(db, sql, &[&kind, &key, &id, &now.as_millis()]).await?;
     Ok(())
@@ -102,13 +113,13 @@ pub(super) async fn write_change(db: &impl GenericClient, change: Change, now: T
 fn read_change(row: &Row) -> Result<Change, StoreError> {
     let key: i64 = get(row, "key")?;
     let change = match get::<i16>(row, "kind")? {
-        0 => Change::Endpoint(EndpointKey(key)),
-        1 => Change::Account(AccountKey(key)),
-        2 => Change::ApiKey(ApiKeyId(get::<Option<_>>(row, "id")?.ok_or_else(|| corrupt("id"))?)),
-        3 => Change::EventTypes,
-        4 => Change::Cancelled(key),
-        5 => Change::Replay,
-        6 => Change::MasterKeys,
+        kind::ENDPOINT => Change::Endpoint(EndpointKey(key)),
+        kind::ACCOUNT => Change::Account(AccountKey(key)),
+        kind::API_KEY => Change::ApiKey(ApiKeyId(get::<Option<_>>(row, "id")?.ok_or_else(|| corrupt("id"))?)),
+        kind::EVENT_TYPES => Change::EventTypes,
+        kind::CANCELLED => Change::Cancelled(key),
+        kind::REPLAY => Change::Replay,
+        kind::MASTER_KEYS => Change::MasterKeys,
         // A newer node's: its meaning is not known here, so everything is read.
         _ => return Err(corrupt("kind")),
     };
@@ -203,8 +214,8 @@ impl ChangeFeed {
         !self.freshness.is_within(STALE)
     }
 
-    fn hear(&self, told: &str) {
-        let Some(due) = super::notifier::read(told) else {
+    fn hear(&self, payload: &str) {
+        let Some(due) = super::notifier::read(payload) else {
             self.notified.notify_one();
             return;
         };
@@ -404,7 +415,7 @@ impl ChangeFeed {
             }
             self.view.show_endpoint(key, target);
             self.positions.forget(key);
-            // What was held goes on.
+            // Its deliveries go on.
             if active && let Some(inbox) = &self.shared.inbox {
                 inbox.send(Nudge::Due(key, self.shared.clock.now()));
             }
@@ -414,7 +425,7 @@ impl ChangeFeed {
 }
 
 /// Looks until the store is dropped.
-pub(super) async fn keep_up(change_feed: Weak<ChangeFeed>) {
+pub(super) async fn poll_changes(change_feed: Weak<ChangeFeed>) {
     loop {
         let Some(change_feed) = change_feed.upgrade() else { return };
         let looked = super::time_limit::in_time(change_feed.refresh()).await;
@@ -448,10 +459,10 @@ async fn listen_once(connector: &Connector, change_feed: &Weak<ChangeFeed>) -> R
     let mut listening = false;
     let hear = async {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
-            if let AsyncMessage::Notification(told) = message?
+            if let AsyncMessage::Notification(notification) = message?
                 && let Some(change_feed) = change_feed.upgrade()
             {
-                change_feed.hear(told.payload());
+                change_feed.hear(notification.payload());
             }
         }
         Ok(())
@@ -503,8 +514,8 @@ async fn load_endpoints(
         let sealed = SealedSecret { key_id: get(&row, "key_id")?, bytes: get(&row, "sealed")? };
         secrets.entry(get(&row, "endpoint")?).or_default().push((sealed, time(&row, "expires_at")?));
     }
-    for (place, row) in endpoint_rows.into_iter().enumerate() {
-        if place % OPENED_AT_ONCE == OPENED_AT_ONCE - 1 {
+    for (index, row) in endpoint_rows.into_iter().enumerate() {
+        if index % OPENED_AT_ONCE == OPENED_AT_ONCE - 1 {
             tokio::task::yield_now().await;
         }
         let key: i64 = get(&row, "key")?;
@@ -516,6 +527,7 @@ async fn load_endpoints(
             url: get(&row, "url")?,
             version: get(&row, "version")?,
             active: status == EndpointStatus::Active,
+            // One without a secret is not opened, which is logged.
             secrets: secrets.remove(&key).unwrap_or_default(),
         };
         if let Some(target) = shared.open_target(&stored) {

@@ -72,8 +72,8 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// an answer. In between, silent connections are used unchecked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// How often the log says at most that no host can be used: once for a few heartbeats, not once for each call.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Least time between two log lines that say that no host can be used: once for a few heartbeats, not for each call.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What every session has. Statements end before whoever asked stops waiting, and a transaction whose client has gone
 /// holds no locks.
@@ -151,7 +151,8 @@ pub(super) struct Connector {
     connecting: Semaphore,
     /// One look for another host at a time.
     looking: Arc<Semaphore>,
-    told: Mutex<Option<Instant>>,
+    /// When it was last logged that no host can be used.
+    logged_at: Mutex<Option<Instant>>,
 }
 
 impl Connector {
@@ -169,7 +170,7 @@ impl Connector {
             current_host: Mutex::new(CurrentHost { host: 0, since: None }),
             connecting: Semaphore::new(MAX_CONNECTING),
             looking: Arc::new(Semaphore::new(1)),
-            told: Mutex::new(None),
+            logged_at: Mutex::new(None),
         }))
     }
 
@@ -214,7 +215,7 @@ impl Connector {
         let connector = self.clone();
         tokio::spawn(async move {
             if let Err(error) = connector.connect().await {
-                connector.tell(&error);
+                connector.log_unreachable(&error);
             }
             tokio::time::sleep(LOOK_EVERY).await;
             drop(permit);
@@ -318,11 +319,11 @@ impl Connector {
             .build()
     }
 
-    /// Tells an operator that no host can be used, now and then.
-    fn tell(&self, error: &ConnectError) {
-        let mut told = self.told.lock();
-        if told.is_none_or(|at| at.elapsed() > TELL_EVERY) {
-            *told = Some(Instant::now());
+    /// Logs that no host can be used, at most once in [`LOG_INTERVAL`].
+    fn log_unreachable(&self, error: &ConnectError) {
+        let mut logged_at = self.logged_at.lock();
+        if logged_at.is_none_or(|at| at.elapsed() > LOG_INTERVAL) {
+            *logged_at = Some(Instant::now());
             tracing::warn!(%error, "the database cannot be reached");
         }
     }
@@ -418,7 +419,7 @@ impl Connect for Opener {
             };
             let connected = connector.connect_with(&settings).await;
             if let Err(error) = &connected {
-                connector.tell(error);
+                connector.log_unreachable(error);
             }
             let _ = reply.send(connected);
         });

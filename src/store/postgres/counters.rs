@@ -1,4 +1,4 @@
-//! The counters: deliveries of each endpoint and events of each account (endpoint 0), and each endpoint's last
+//! The counters: deliveries of each endpoint and events of each account ([`EVENTS_COUNTER`]), and each endpoint's last
 //! delivery.
 //!
 //! A commit appends rows to `counter_deltas`; the first node adds them to `counters` and deletes them. A counter is the
@@ -17,6 +17,8 @@ use super::node::Node;
 use super::sql::{count, execute, get, one};
 use crate::domain::id::{AccountKey, EndpointKey};
 use crate::store::errors::StoreError;
+use crate::store::numbers::EVENTS_COUNTER;
+use crate::store::status::literal;
 
 /// Between two folds. A list reads the deltas of its endpoints that came since: some hundreds where each commit adds
 /// one.
@@ -53,7 +55,7 @@ pub(super) async fn endpoint_total(
 
 /// Events of an account.
 pub(super) async fn events_total(db: &impl GenericClient, account: AccountKey) -> Result<u64, StoreError> {
-    endpoint_total(db, account, EndpointKey(0)).await
+    endpoint_total(db, account, EndpointKey(EVENTS_COUNTER)).await
 }
 
 /// Deliveries of an account's endpoints that are not deleted.
@@ -113,7 +115,7 @@ impl Folder {
         if self.looked_at_all.is_none_or(|at| at.elapsed() >= FULL_FOLD_INTERVAL) {
             self.looked_at_all = Some(Instant::now());
             if let Err(error) = fold_after(pool, i64::MIN).await {
-                // Entries of folded deltas that a held snapshot keeps may be too many. What is new is folded all the
+                // Entries of folded deltas that an old snapshot keeps may be too many. What is new is folded all the
                 // same.
                 tracing::warn!(%error, "not all deltas of counters could be looked at; the next look is in an hour");
             }
@@ -157,14 +159,18 @@ async fn fold_batch(pool: &Pool, from: i64) -> Result<(i64, i64), StoreError> {
     // A node that is the first no more may still be at it.
     execute(&tx, "SELECT pg_advisory_xact_lock($1)", &[&FOLD_LOCK]).await?;
     // In the order of the keys, and into a row that nothing else updates: the fold never waits for others in a circle.
-    let sql = "WITH folded AS (DELETE FROM counter_deltas WHERE ctid = ANY (ARRAY(SELECT ctid FROM counter_deltas \
-               WHERE seq > $1 ORDER BY seq LIMIT $2)) RETURNING seq, account, endpoint, total, last_delivery_at), \
-               added AS (INSERT INTO counters AS c (account, endpoint, shard, total, last_delivery_at) \
-               SELECT account, endpoint, -1, sum(total)::bigint, max(last_delivery_at) FROM folded \
-               GROUP BY account, endpoint ORDER BY account, endpoint ON CONFLICT (account, endpoint, shard) DO UPDATE \
-               SET total = c.total + excluded.total, \
-               last_delivery_at = greatest(c.last_delivery_at, excluded.last_delivery_at)) \
-               SELECT count(*) AS folded, coalesce(max(seq), $1) AS last FROM folded";
+    let sql = concat!(
+        "WITH folded AS (DELETE FROM counter_deltas WHERE ctid = ANY (ARRAY(SELECT ctid FROM counter_deltas \
+         WHERE seq > $1 ORDER BY seq LIMIT $2)) RETURNING seq, account, endpoint, total, last_delivery_at), \
+         added AS (INSERT INTO counters AS c (account, endpoint, shard, total, last_delivery_at) \
+         SELECT account, endpoint, ",
+        literal!(Shard::Folded),
+        ", sum(total)::bigint, max(last_delivery_at) FROM folded \
+         GROUP BY account, endpoint ORDER BY account, endpoint ON CONFLICT (account, endpoint, shard) DO UPDATE \
+         SET total = c.total + excluded.total, \
+         last_delivery_at = greatest(c.last_delivery_at, excluded.last_delivery_at)) \
+         SELECT count(*) AS folded, coalesce(max(seq), $1) AS last FROM folded"
+    );
     let found = one(&tx, sql, &[&from, &FOLD_BATCH]).await?;
     let folded = (get(&found, "folded")?, get(&found, "last")?);
     tx.commit().await?;

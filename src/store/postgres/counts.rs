@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::catalog_rows::account;
 use super::endpoints::find;
-use super::sql::{column, corrupt, execute, get, rows, snapshot, when, whole};
+use super::sql::{column, execute, get, rows, snapshot, when, whole};
 use super::store::Store;
 use crate::domain::id::{AccountId, EndpointId};
-use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
-use crate::domain::time::Timestamp;
+use crate::domain::statistics::{Came, Count, Counted, SLOTS};
+use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::Statistics;
 use crate::store::errors::StoreError;
 
@@ -16,7 +16,7 @@ impl Statistics for Store {
     async fn count_attempts(&self, counts: Vec<(Counted, u64)>) -> Result<(), StoreError> {
         let mut counted = Vec::with_capacity(counts.len() * SLOTS.len());
         for (what, attempts) in counts {
-            let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
+            let attempts = i64::try_from(attempts).expect("no process makes so many attempts");
             counted.extend(what.slots().map(|(length, slot)| (what, length, slot, attempts)));
         }
         // Each row once, and in one order everywhere, so that two nodes never wait for each other.
@@ -62,8 +62,8 @@ impl Statistics for Store {
             for row in rows(&db, sql, &[&account.0, &millis(slot), &from.as_millis(), &endpoint]).await? {
                 // What only a newer server knows is not shown.
                 let Some(came) = Came::from_number(get(&row, "came")?) else { continue };
-                let attempts = u64::try_from(get::<i64>(&row, "attempts")?).map_err(|_| corrupt("attempts"))?;
-                counts.push(Count { slot: when(&row, "slot")?, came, class: whole(&row, "class")?, attempts });
+                let (class, attempts) = (whole(&row, "class")?, whole(&row, "attempts")?);
+                counts.push(Count { slot: when(&row, "slot")?, came, class, attempts });
             }
             Ok(counts)
         }

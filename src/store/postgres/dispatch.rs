@@ -18,6 +18,7 @@ use crate::domain::time::Timestamp;
 use crate::store::contract::Dispatch;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
+use crate::store::numbers::sql_limit;
 use crate::store::status::literal;
 use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted};
 
@@ -41,7 +42,7 @@ const REPLAYED: &str = concat!(
 
 const FRESH: &str = "(replay IS NULL OR attempt > 0)";
 
-/// A row of the queue that was chosen, and its place in memory.
+/// A row of the queue that was chosen, and its permit.
 struct Chosen {
     account: i64,
     delivery: i64,
@@ -56,7 +57,7 @@ impl Dispatch for Store {
     async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         let limit = limit.min(MAX_CLAIM);
         let Some(inbox) = &self.shared.inbox else { return Ok(Claimed::default()) };
-        // What is held stays where it is until its endpoint is active again, which nudges the engine.
+        // Deliveries of a paused endpoint stay where they are until it is active again, which nudges the engine.
         let active = self.view.target(endpoint).filter(|target| target.active);
         let (Some(_), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
         let memory = self.endpoint_memory.of(endpoint);
@@ -73,19 +74,20 @@ impl Dispatch for Store {
             return Ok(Claimed::default());
         }
         let mut chosen = Vec::new();
-        let room = |bytes| inbox.reserve(&memory, bytes);
-        let full = choose(&tx, endpoint, FRESH, limit, span, room, &mut chosen).await?;
+        let reserve = |bytes| inbox.reserve(&memory, bytes);
+        let full = choose(&tx, endpoint, FRESH, limit, span, reserve, &mut chosen).await?;
         if !full && chosen.len() < limit {
-            let room = |bytes| inbox.reserve_replayed(&memory, bytes);
-            choose(&tx, endpoint, REPLAYED, limit - chosen.len(), span, room, &mut chosen).await?;
+            let reserve = |bytes| inbox.reserve_replayed(&memory, bytes);
+            choose(&tx, endpoint, REPLAYED, limit - chosen.len(), span, reserve, &mut chosen).await?;
         }
+        debug_assert!(chosen.len() <= limit, "no more are claimed than asked for");
         let mut jobs = Vec::new();
         if !chosen.is_empty() {
             let accounts: Vec<i64> = chosen.iter().map(|row| row.account).collect();
             let deliveries: Vec<i64> = chosen.iter().map(|row| row.delivery).collect();
-            let sql = "UPDATE queue SET lease = $3, due_at = NULL WHERE ctid = ANY (ARRAY(SELECT q.place \
+            let sql = "UPDATE queue SET lease = $3, due_at = NULL WHERE ctid = ANY (ARRAY(SELECT q.row_ref \
                        FROM unnest($1::bigint[], $2::bigint[]) AS c(account, delivery) CROSS JOIN LATERAL \
-                       (SELECT ctid AS place FROM queue WHERE account = c.account AND delivery = c.delivery \
+                       (SELECT ctid AS row_ref FROM queue WHERE account = c.account AND delivery = c.delivery \
                        LIMIT 1) AS q))";
             execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
             jobs = self.load(&tx, endpoint, lease, chosen).await?;
@@ -236,31 +238,30 @@ impl Store {
 }
 
 /// Gives leased rows of the queue back. Found as those of `settle::SETTLE` are.
-const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.place, r.lease \
+const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.row_ref, r.lease \
                        FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS r(account, delivery, lease) \
-                       CROSS JOIN LATERAL (SELECT ctid AS place, lease FROM queue WHERE account = r.account \
+                       CROSS JOIN LATERAL (SELECT ctid AS row_ref, lease FROM queue WHERE account = r.account \
                        AND delivery = r.delivery LIMIT 1) AS q WHERE q.lease = r.lease) \
-                       UPDATE queue q SET lease = NULL, due_at = $4 FROM r WHERE q.ctid = r.place \
+                       UPDATE queue q SET lease = NULL, due_at = $4 FROM r WHERE q.ctid = r.row_ref \
                        AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay";
 
 /// Chooses deliveries of one kind that became due within the span and that nobody else is choosing, as far as there is
-/// room. Returns whether there was no room for one.
+/// memory. Returns whether there was none for a delivery.
 async fn choose(
     tx: &Transaction<'_>,
     endpoint: EndpointKey,
     kind: &str,
     limit: usize,
     (from, now): (i64, i64),
-    room: impl Fn(usize) -> Option<MemoryPermit>,
+    reserve: impl Fn(usize) -> Option<MemoryPermit>,
     chosen: &mut Vec<Chosen>,
 ) -> Result<bool, StoreError> {
     let sql = format!(
         "SELECT account, delivery, event, size, attempt, failures, replay FROM queue WHERE endpoint = $1 \
          AND due_at >= $2 AND due_at <= $3 AND {kind} ORDER BY due_at, delivery LIMIT $4 FOR UPDATE SKIP LOCKED"
     );
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    for row in rows(tx, &sql, &[&endpoint.0, &from, &now, &limit]).await? {
-        let Some(permit) = room(whole(&row, "size")?) else { return Ok(true) };
+    for row in rows(tx, &sql, &[&endpoint.0, &from, &now, &sql_limit(limit)]).await? {
+        let Some(permit) = reserve(whole(&row, "size")?) else { return Ok(true) };
         chosen.push(Chosen {
             account: get(&row, "account")?,
             delivery: get(&row, "delivery")?,

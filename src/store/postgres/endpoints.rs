@@ -7,9 +7,9 @@ use tokio_postgres::Row;
 
 use super::catalog_rows::{account, lock_account};
 use super::change_feed::{Change, write_change};
-use super::kept_answers::keep_effect;
-use super::sql::{count, execute, get, one, parsed, rows, text, time, when, whole};
+use super::sql::{count, execute, get, one, parsed, read_row, rows, text, time, when, whole};
 use super::store::Store;
+use super::stored_replies::write_pending_reply;
 use crate::domain::account::Account;
 use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointHealth, EndpointStatus};
@@ -20,10 +20,11 @@ use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
 use crate::store::contract::Endpoints;
 use crate::store::errors::StoreError;
+use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
-use crate::store::shared::Deed;
-use crate::store::values::{Keep, WithSecret};
+use crate::store::shared::AuditRecord;
+use crate::store::values::{PendingReply, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, \
@@ -40,7 +41,7 @@ impl Endpoints for Store {
         &self,
         owner: AccountId,
         settings: EndpointSettings,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
+        pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
@@ -53,8 +54,8 @@ impl Endpoints for Store {
             return Err(StoreError::LimitReached(limit));
         }
         let made = self.insert_endpoint(&tx, &account, settings, now).await?;
-        self.audit(&tx, &Deed::of(account.key, Action::WebhookCreated, made.resource.id), now).await?;
-        keep_effect(&tx, keep, &made, now).await?;
+        self.audit(&tx, &AuditRecord::of(account.key, Action::WebhookCreated, made.resource.id), now).await?;
+        write_pending_reply(&tx, pending_reply, &made, now).await?;
         write_change(&tx, Change::Endpoint(made.resource.key), now).await?;
         self.commit(tx).await?;
         Ok(made)
@@ -88,7 +89,7 @@ impl Endpoints for Store {
         let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
-        let deed = Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields());
+        let record = AuditRecord::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields());
         let status = change.status.unwrap_or(endpoint.health.status);
         let cleared = change.status == Some(EndpointStatus::Active);
         let stored: String =
@@ -117,12 +118,12 @@ impl Endpoints for Store {
         let statement = tx.prepare_cached(sql).await?;
         tx.execute(&statement, parameters).await.map_err(taken)?;
         let changed = find(&tx, owner, id).await?;
-        self.audit(&tx, &deed, now).await?;
-        let notice = about(&changed).status(endpoint.health.status, status);
-        let told = self.announce(&tx, notice.as_slice(), now).await?;
+        self.audit(&tx, &record, now).await?;
+        let operational_event = about(&changed).status(endpoint.health.status, status);
+        let after = self.announce(&tx, operational_event.as_slice(), now).await?;
         write_change(&tx, Change::Endpoint(key), now).await?;
         self.commit(tx).await?;
-        self.after(&mut client, told, now).await;
+        self.run_after_commit(&mut client, after, now).await;
         Ok(changed)
     }
 
@@ -132,7 +133,7 @@ impl Endpoints for Store {
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
         bury(&tx, endpoint.key, now).await?;
-        self.audit(&tx, &Deed::of(endpoint.account, Action::WebhookDeleted, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(endpoint.account, Action::WebhookDeleted, id), now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await
     }
@@ -142,7 +143,7 @@ impl Endpoints for Store {
         owner: AccountId,
         id: EndpointId,
         overlap: Duration,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
+        pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
@@ -153,13 +154,13 @@ impl Endpoints for Store {
         let sql = "UPDATE endpoints SET version = version + 1, updated_at = $2 WHERE key = $1";
         execute(&tx, sql, &[&endpoint.key.0, &now.as_millis()]).await?;
         let rotated = WithSecret { resource: find(&tx, owner, id).await?, secret };
-        self.audit(&tx, &Deed::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
-        keep_effect(&tx, keep, &rotated, now).await?;
-        let notice = about(&rotated.resource).rotated(&rotated.resource.secret_hint);
-        let told = self.announce(&tx, &[notice], now).await?;
+        self.audit(&tx, &AuditRecord::of(endpoint.account, Action::SecretRegenerated, id), now).await?;
+        write_pending_reply(&tx, pending_reply, &rotated, now).await?;
+        let operational_event = about(&rotated.resource).rotated(&rotated.resource.secret_hint);
+        let after = self.announce(&tx, &[operational_event], now).await?;
         write_change(&tx, Change::Endpoint(endpoint.key), now).await?;
         self.commit(tx).await?;
-        self.after(&mut client, told, now).await;
+        self.run_after_commit(&mut client, after, now).await;
         Ok(rotated)
     }
 }
@@ -184,7 +185,7 @@ impl Store {
         }
         let factors = self.reseal_factors(&tx, &keyring).await?;
         let now = self.now();
-        self.audit(&tx, &Deed::of(None, Action::SecretsRekeyed, keyring.current_id()), now).await?;
+        self.audit(&tx, &AuditRecord::of(None, Action::SecretsRekeyed, keyring.current_id()), now).await?;
         write_change(&tx, Change::MasterKeys, now).await?;
         self.commit(tx).await?;
         Ok(stale.len() as u64 + factors)
@@ -273,7 +274,7 @@ async fn retire_secrets(
     execute(tx, sql, &[&key.0, &now.plus(overlap).as_millis()]).await?;
     let sql = "DELETE FROM endpoint_secrets WHERE endpoint = $1 AND version NOT IN \
                (SELECT version FROM endpoint_secrets WHERE endpoint = $1 ORDER BY version DESC LIMIT $2)";
-    execute(tx, sql, &[&key.0, &i64::try_from(MAX_OLDER_SECRETS).unwrap_or(1)]).await?;
+    execute(tx, sql, &[&key.0, &sql_limit(MAX_OLDER_SECRETS)]).await?;
     Ok(())
 }
 
@@ -314,16 +315,18 @@ fn settings(row: &Row) -> Result<EndpointSettings, StoreError> {
 }
 
 fn endpoint_from_row(row: &Row) -> Result<Endpoint, StoreError> {
-    Ok(Endpoint {
-        id: EndpointId(get(row, "id")?),
-        key: EndpointKey(get(row, "key")?),
-        account: AccountKey(get(row, "account")?),
-        settings: settings(row)?,
-        health: health(row)?,
-        last_delivery_at: time(row, "last_delivery_at")?,
-        secret_hint: get(row, "hint")?,
-        created_at: when(row, "created_at")?,
-        updated_at: when(row, "updated_at")?,
+    read_row("endpoints", row, |row| {
+        Ok(Endpoint {
+            id: EndpointId(get(row, "id")?),
+            key: EndpointKey(get(row, "key")?),
+            account: AccountKey(get(row, "account")?),
+            settings: settings(row)?,
+            health: health(row)?,
+            last_delivery_at: time(row, "last_delivery_at")?,
+            secret_hint: get(row, "hint")?,
+            created_at: when(row, "created_at")?,
+            updated_at: when(row, "updated_at")?,
+        })
     })
 }
 

@@ -1,4 +1,4 @@
-//! The task that writes events: event, payload, fan-out and kept answer in one commit, for many requests at once.
+//! The task that writes events: event, payload, fan-out and stored reply in one commit, for many requests at once.
 //!
 //! The writer takes what has gathered, reads who subscribes, and writes everything in one statement. There is no timer:
 //! the batch grows with the load. There is one writer for each node: two of them made twice the commits of half the
@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::endpoint_memory::EndpointMemory;
 use super::freshness::Freshness;
 use super::ids::Ids;
+use super::lease::NO_NODE;
 use super::node::Node;
 use super::notifier::Notifier;
 use super::sql::{get, parsed, rows};
@@ -28,8 +29,9 @@ use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, EventId}
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, Nudge};
+use crate::store::numbers::{body_size, delivery_count};
 use crate::store::shared::Shared;
-use crate::store::values::{Keep, KeepScope};
+use crate::store::values::{PendingReply, ReplyScope};
 use crate::store::view::View;
 
 /// Requests that may wait.
@@ -60,7 +62,7 @@ impl Begin {
 
 pub(super) struct Request {
     pub events: Vec<NewEvent>,
-    pub keep: Option<Keep<Vec<Event>>>,
+    pub pending_reply: Option<PendingReply<Vec<Event>>>,
     pub reply: Reply,
     /// None where the writer has begun with it.
     pub begin: Option<Arc<Begin>>,
@@ -150,10 +152,10 @@ impl Writer {
     /// Accepts a batch by what is known of its subscribers, and reads them where that is no longer, or never was,
     /// enough.
     async fn accept(&mut self, batch: Vec<Request>) {
-        let asked = Asked::of(&batch);
+        let needs = BatchNeeds::of(&batch);
         let known = self.known.take();
         let batch = match &known {
-            Some(known) if known.suffices(&asked, self.parts.freshness.generation()) => {
+            Some(known) if known.suffices(&needs, self.parts.freshness.generation()) => {
                 self.accept_by(batch, known, Some(known.generation)).await
             }
             _ => batch,
@@ -162,7 +164,7 @@ impl Writer {
             self.known = known;
             return;
         }
-        match super::time_limit::in_time(self.read(&asked)).await {
+        match super::time_limit::in_time(self.read(&needs)).await {
             Ok(mut fan_out) => {
                 self.accept_by(batch, &fan_out, None).await;
                 fan_out.taken.clear();
@@ -224,14 +226,14 @@ impl Writer {
             }
             Err(error) => tracing::error!(%error, requests = planned.len(), "events could not be accepted"),
         }
-        for Planned { accepted, jobs, due, keyed, reply, .. } in planned {
+        for Planned { accepted, jobs, due, has_key, reply, .. } in planned {
             let answer = match &written {
                 Ok(_) => {
                     self.hand_over(jobs, due, write.now);
                     Ok(accepted)
                 }
                 // The database does not say whose key was taken in this very moment. The others may come again.
-                Err(StoreError::KeyTaken) if !keyed => {
+                Err(StoreError::KeyTaken) if !has_key => {
                     Err(StoreError::Unavailable("another request of the same commit was refused".into()))
                 }
                 Err(error) => Err(error.clone()),
@@ -251,7 +253,7 @@ impl Writer {
                 inbox.send(Nudge::Due(*endpoint, now));
             }
         }
-        // What has no room here may have some elsewhere, where there is somebody.
+        // Other nodes may have memory for what has none here.
         if self.parts.shared.inbox.is_none() || self.parts.node.share().nodes > 1 {
             for endpoint in due {
                 self.parts.notifier.notify(endpoint);
@@ -267,9 +269,9 @@ impl Writer {
     }
 
     /// Reads who subscribes to what the batch holds.
-    async fn read(&self, asked: &Asked) -> Result<FanOut, StoreError> {
+    async fn read(&self, needs: &BatchNeeds) -> Result<FanOut, StoreError> {
         let (accounts, types): (Vec<Uuid>, Vec<&str>) =
-            asked.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
+            needs.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
         let db = self.parts.pool.get().await?;
         let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, \
                    e.ordering FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[]) AS w(id, type) \
@@ -295,8 +297,8 @@ impl Writer {
                 fan_out.fifo.insert(key);
             }
         }
-        fan_out.asked = asked.events.iter().cloned().collect();
-        fan_out.taken = super::kept_answers::kept(&db, &asked.scopes).await?;
+        fan_out.read_for = needs.events.iter().cloned().collect();
+        fan_out.taken = super::stored_replies::scopes_with_reply(&db, &needs.scopes).await?;
         Ok(fan_out)
     }
 
@@ -311,15 +313,16 @@ impl Writer {
     ) -> (Option<(Write, Vec<Planned>)>, Vec<(Reply, StoreError)>) {
         let lease = self.parts.node.lease();
         let now = self.parts.shared.clock.now();
-        let mut write = Write { lease: lease.unwrap_or(0), now, planned_at, ..Write::default() };
+        // Without a lease nothing is leased, and the number is not written.
+        let mut write = Write { lease: lease.unwrap_or(NO_NODE), now, planned_at, ..Write::default() };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
         let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
-        for Request { events, keep, reply, begin, share } in batch {
+        for Request { events, pending_reply, reply, begin, share } in batch {
             // Nobody waits for it any longer: it was answered, and may have come again.
             if reply.is_closed() || begin.is_some_and(|begin| !begin.is_first()) {
                 continue;
             }
-            let scope = keep.as_ref().map(|keep| &keep.scope);
+            let scope = pending_reply.as_ref().map(|pending| &pending.scope);
             if let Some(error) = fan_out.refusal(&events, scope) {
                 refused.push((reply, error));
                 continue;
@@ -335,15 +338,15 @@ impl Writer {
                 accepted: Vec::with_capacity(events.len()),
                 jobs: Vec::new(),
                 due: BTreeSet::new(),
-                keyed: keep.is_some(),
+                has_key: pending_reply.is_some(),
                 reply,
                 share,
             };
             for event in events {
                 self.plan_event(event, fan_out, lease.is_some(), &mut ids, &mut write, &mut plan);
             }
-            if let Some(Keep { scope, render }) = keep {
-                write.kept.push((scope, render(&plan.accepted)));
+            if let Some(PendingReply { scope, render }) = pending_reply {
+                write.replies.push((scope, render(&plan.accepted)));
             }
             planned.push(plan);
         }
@@ -361,15 +364,15 @@ impl Writer {
     ) {
         let Some(account) = fan_out.accounts.get(&new.account).copied() else { return };
         let Some(id) = ids.next() else { return };
-        let size = i32::try_from(new.body.len()).unwrap_or(i32::MAX);
+        let size = body_size(new.body.len());
         let event_type: Arc<str> = new.event_type.as_str().into();
         let mut deliveries = Vec::new();
         let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
         // Every event has been given as many ids as it has subscribers.
         for (endpoint, delivery) in fan_out.subscribers(&new).iter().copied().zip(ids) {
-            // One that waits for its turn waits in the store.
-            let in_line = fan_out.fifo.contains(&endpoint);
-            let inbox = body.as_ref().filter(|_| may_lease && !in_line);
+            // A delivery of a FIFO endpoint waits in the store.
+            let is_fifo = fan_out.fifo.contains(&endpoint);
+            let inbox = body.as_ref().filter(|_| may_lease && !is_fifo);
             let most = self.parts.shared.max_in_flight_per_endpoint;
             let known = self.parts.view.target(endpoint).is_some_and(|target| target.active)
                 && self.parts.node.share().of(most, endpoint) > 0;
@@ -383,12 +386,12 @@ impl Writer {
                 event: id,
                 size,
                 leased: permit.is_some(),
-                in_line,
+                is_fifo,
             });
             deliveries.push(delivery);
             let Some(permit) = permit else {
-                // Whose turn it is shows when it is written.
-                if !in_line {
+                // Whether it is the head shows when it is written.
+                if !is_fifo {
                     plan.due.insert(endpoint);
                 }
                 continue;
@@ -406,6 +409,7 @@ impl Writer {
             };
             plan.jobs.push(Leased { job, permit });
         }
+        debug_assert_eq!(deliveries.len(), fan_out.subscribers(&new).len(), "each subscriber has a delivery");
         for endpoint in fan_out.paused.get(&(new.account, new.event_type.clone())).into_iter().flatten() {
             write.missed.push((account, *endpoint, new.event_type.clone(), id));
         }
@@ -415,7 +419,7 @@ impl Writer {
             account: (new.account, account),
             event_type: new.event_type.clone(),
             occurred_at: new.occurred_at,
-            deliveries: u32::try_from(deliveries.len()).unwrap_or(u32::MAX),
+            deliveries: delivery_count(deliveries.len()),
         });
         write.events.push(EventRow {
             account,
@@ -430,17 +434,20 @@ impl Writer {
 }
 
 /// What must be known before a batch can be planned.
-struct Asked {
+struct BatchNeeds {
     /// Accounts and types of events.
     events: BTreeSet<(AccountId, String)>,
-    scopes: Vec<KeepScope>,
+    scopes: Vec<ReplyScope>,
 }
 
-impl Asked {
+impl BatchNeeds {
     fn of(batch: &[Request]) -> Self {
         let all = batch.iter().flat_map(|request| &request.events);
         let events = all.map(|event| (event.account, event.event_type.clone())).collect();
-        Self { events, scopes: batch.iter().filter_map(|request| Some(request.keep.as_ref()?.scope.clone())).collect() }
+        Self {
+            events,
+            scopes: batch.iter().filter_map(|request| Some(request.pending_reply.as_ref()?.scope.clone())).collect(),
+        }
     }
 }
 
@@ -452,10 +459,10 @@ struct Planned {
     events: Vec<NewEvent>,
     accepted: Vec<Event>,
     jobs: Vec<Leased>,
-    /// Endpoints with deliveries for which there was no room in memory.
+    /// Endpoints with deliveries for which there was no memory.
     due: BTreeSet<EndpointKey>,
-    /// Whether its answer is kept.
-    keyed: bool,
+    /// Whether it has an idempotency key.
+    has_key: bool,
     reply: Reply,
     share: Option<OwnedSemaphorePermit>,
 }
@@ -463,7 +470,7 @@ struct Planned {
 impl Planned {
     /// The request as it came. None with a key is planned by what is known.
     fn again(self) -> Request {
-        Request { events: self.events, keep: None, reply: self.reply, begin: None, share: self.share }
+        Request { events: self.events, pending_reply: None, reply: self.reply, begin: None, share: self.share }
     }
 }
 
@@ -476,35 +483,36 @@ struct FanOut {
     types: HashSet<String>,
     active: HashMap<(AccountId, String), Vec<EndpointKey>>,
     paused: HashMap<(AccountId, String), Vec<EndpointKey>>,
-    taken: HashSet<KeepScope>,
-    /// Endpoints whose deliveries wait for their turn.
+    taken: HashSet<ReplyScope>,
+    /// FIFO endpoints.
     fifo: HashSet<EndpointKey>,
-    /// For whom it was read.
-    asked: HashSet<(AccountId, String)>,
+    /// The accounts and types for which it was read.
+    read_for: HashSet<(AccountId, String)>,
 }
 
 impl FanOut {
     /// Whether a batch can be planned by this while that is the last change. A batch with keys asks for them anyway,
     /// and what is refused is refused by what was read for it.
-    fn suffices(&self, asked: &Asked, generation: i64) -> bool {
+    fn suffices(&self, needs: &BatchNeeds, generation: i64) -> bool {
         let known = |(account, name): &(AccountId, String)| {
             self.accounts.contains_key(account)
                 && self.types.contains(name)
-                && self.asked.contains(&(*account, name.clone()))
+                && self.read_for.contains(&(*account, name.clone()))
         };
-        self.generation == generation && asked.scopes.is_empty() && asked.events.iter().all(known)
+        self.generation == generation && needs.scopes.is_empty() && needs.events.iter().all(known)
     }
 
     /// This, and what was known before, where that still holds.
     fn with(mut self, known: Option<Self>) -> Self {
-        if let Some(known) = known.filter(|known| known.generation == self.generation && known.asked.len() < MAX_KNOWN)
+        if let Some(known) =
+            known.filter(|known| known.generation == self.generation && known.read_for.len() < MAX_KNOWN)
         {
             self.accounts.extend(known.accounts);
             self.types.extend(known.types);
             self.active.extend(known.active);
             self.paused.extend(known.paused);
             self.fifo.extend(known.fifo);
-            self.asked.extend(known.asked);
+            self.read_for.extend(known.read_for);
         }
         self
     }
@@ -518,7 +526,7 @@ impl FanOut {
         events.iter().map(|event| 1 + self.subscribers(event).len()).sum()
     }
 
-    fn refusal(&self, events: &[NewEvent], scope: Option<&KeepScope>) -> Option<StoreError> {
+    fn refusal(&self, events: &[NewEvent], scope: Option<&ReplyScope>) -> Option<StoreError> {
         for event in events {
             if !self.accounts.contains_key(&event.account) {
                 return Some(StoreError::NotFound);

@@ -20,8 +20,10 @@ use tokio::time::Instant;
 
 use super::sql::{get, rows};
 use crate::domain::id::{IdTimes, Offset};
+use crate::domain::time::millis;
 use crate::lock::Mutex;
 use crate::store::errors::StoreError;
+use crate::store::numbers::row_count;
 
 /// Ids in one block.
 const BLOCK: i64 = 1_024;
@@ -97,7 +99,7 @@ impl Ids {
         first: i64,
         given: &Given,
     ) -> Result<Vec<i64>, StoreError> {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let count = row_count(count);
         if self.taken_at.is_none_or(|at| at.elapsed() >= BLOCK_LIFE) {
             self.left.clear();
         }
@@ -119,7 +121,7 @@ impl Ids {
             if !pause.is_zero() {
                 tracing::warn!("the database is another server than before: new ids wait for a second");
                 tokio::time::sleep(pause).await;
-                moment += i64::try_from(pause.as_millis()).unwrap_or(0) * ROUND;
+                moment += millis(pause) * ROUND;
                 began = Instant::now();
             }
             if have == 0 {
@@ -134,7 +136,7 @@ impl Ids {
         debug_assert!(moment.rem_euclid(ROUND) == 0, "the bits are the block's");
         let mut last = given.last.lock();
         let mut ids = Vec::new();
-        while i64::try_from(ids.len()).unwrap_or(i64::MAX) < count {
+        while row_count(ids.len()) < count {
             let Some((first, end)) = self.left.front_mut() else { break };
             let bits = first.rem_euclid(ROUND);
             // The clock was set back, the bits have come round, or another part of the process was faster: the
@@ -142,8 +144,10 @@ impl Ids {
             if moment | bits <= *last {
                 moment = (*last | (ROUND - 1)) + 1;
             }
-            *last = moment | bits;
-            ids.push(*last);
+            let id = moment | bits;
+            debug_assert!(id > *last, "ids grow and never repeat");
+            *last = id;
+            ids.push(id);
             *first += 1;
             if first == end {
                 self.left.pop_front();

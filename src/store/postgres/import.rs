@@ -1,8 +1,8 @@
 //! Moving an embedded installation here: `aldaba import`.
 //!
 //! Table after table, in steps; each step and the position that it came to are one commit, so that a move that is
-//! interrupted goes on where it was. Ids stay as they are. The secrets are opened with the keys of the old place and
-//! sealed with those of the new one. What was leased there is due here. Sessions stay behind: people sign in again.
+//! interrupted goes on where it was. Ids stay as they are. The secrets are opened with the keys of the SQLite store and
+//! sealed with those of this one. What was leased there is due here. Sessions stay behind: people sign in again.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::domain::secret::{Keyring, SealedSecret};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::keys::KeySource;
 use crate::store::sqlite::export::Export;
-use crate::store::status::is_open;
+use crate::store::status::{is_open, literal};
 
 /// Rows in one commit.
 const STEP: usize = 2_000;
@@ -65,8 +65,13 @@ const TABLES: &[Table] = &[
         name: "events_total",
         kinds: &[Number, Number],
         read: "SELECT key, key, events_total FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
-        write: "INSERT INTO counters (account, endpoint, shard, total) SELECT k, 0, 0, n \
-                FROM unnest($1::bigint[], $2::bigint[]) AS t(k, n)",
+        write: concat!(
+            "INSERT INTO counters (account, endpoint, shard, total) SELECT k, ",
+            literal!(Counter::Events),
+            ", ",
+            literal!(Shard::Rows),
+            ", n FROM unnest($1::bigint[], $2::bigint[]) AS t(k, n)"
+        ),
     },
     Table {
         name: "api_keys",
@@ -94,9 +99,9 @@ const TABLES: &[Table] = &[
     Table {
         name: "portal_links",
         kinds: &[Bytes, Id, Number, Text, Text, Text, Text, Number, Number],
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY token) AS place, token, id, account, permissions, \
-               brand, color, frame_origins, expires_at, opened_at FROM portal_links) WHERE place > ?1 ORDER BY place \
-               LIMIT ?2",
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY token) AS position, token, id, account, permissions, \
+               brand, color, frame_origins, expires_at, opened_at FROM portal_links) WHERE position > ?1 \
+               ORDER BY position LIMIT ?2",
         write: "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, expires_at, \
                 opened_at) SELECT * FROM unnest($1::bytea[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
                 $6::text[], $7::text[], $8::bigint[], $9::bigint[])",
@@ -104,8 +109,8 @@ const TABLES: &[Table] = &[
     Table {
         name: "event_types",
         kinds: &[Text, Text, Text, Text, Number, Number],
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY name) AS place, name, description, schema, example, \
-               created_at, updated_at FROM event_types) WHERE place > ?1 ORDER BY place LIMIT ?2",
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY name) AS position, name, description, schema, \
+               example, created_at, updated_at FROM event_types) WHERE position > ?1 ORDER BY position LIMIT ?2",
         write: "INSERT INTO event_types (name, description, schema, example, created_at, updated_at) SELECT * FROM \
                 unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[]) \
                 ON CONFLICT (name) DO UPDATE SET description = excluded.description, schema = excluded.schema, \
@@ -120,28 +125,32 @@ const TABLES: &[Table] = &[
         read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
                created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering, settings, \
                external_id FROM endpoints JOIN endpoint_totals ON endpoint = key WHERE key > ?1 ORDER BY key LIMIT ?2",
-        write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
-                $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], \
-                $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[]) AS t(key, \
-                id, account, url, events, description, status, version, consecutive_failures, failing_since, \
-                created_at, updated_at, deleted_at, total, last_delivery_at, ordering, settings, external_id)), \
-                counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
-                SELECT account, key, 0, total, last_delivery_at FROM e), \
-                subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key FROM e, \
-                unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
-                INSERT INTO endpoints (key, id, account, url, events, description, status, version, consecutive_failures, \
-                failing_since, created_at, updated_at, deleted_at, ordering, settings, external_id) \
-                OVERRIDING SYSTEM VALUE SELECT key, id, account, url, events, description, status, version, \
-                consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
-                external_id FROM e",
+        write: concat!(
+            "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], \
+             $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+             $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[]) \
+             AS t(key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
+             created_at, updated_at, deleted_at, total, last_delivery_at, ordering, settings, external_id)), \
+             counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
+             SELECT account, key, ",
+            literal!(Shard::Rows),
+            ", total, last_delivery_at FROM e), \
+             subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key \
+             FROM e, unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
+             INSERT INTO endpoints (key, id, account, url, events, description, status, version, \
+             consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
+             external_id) OVERRIDING SYSTEM VALUE SELECT key, id, account, url, events, description, status, version, \
+             consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
+             external_id FROM e"
+        ),
     },
     Table {
         name: "endpoint_secrets",
         kinds: &[Number, Number, Text, Bytes, Text, Number],
         // The endpoint's id comes last, for the seal.
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY s.endpoint, s.version) AS place, s.endpoint, \
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY s.endpoint, s.version) AS position, s.endpoint, \
                s.version, s.key_id, s.sealed, s.hint, s.expires_at, e.id FROM endpoint_secrets s JOIN endpoints e \
-               ON e.key = s.endpoint) WHERE place > ?1 ORDER BY place LIMIT ?2",
+               ON e.key = s.endpoint) WHERE position > ?1 ORDER BY position LIMIT ?2",
         write: "INSERT INTO endpoint_secrets (endpoint, version, key_id, sealed, hint, expires_at) SELECT * FROM \
                 unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::text[], $6::bigint[])",
     },
@@ -165,7 +174,8 @@ const TABLES: &[Table] = &[
             Number, Number, Number, Number, Text, Id, Number, Number, Number, Number, Number, Text, Text, Number,
             Number, Number, Number, Number,
         ],
-        // What was leased there is due here; what waits for its turn goes on waiting.
+        // What was leased there is due here. What waits for the head of its FIFO endpoint goes on waiting: its position
+        // is its id less the greatest number, which is before all positions that are given out here.
         read: "SELECT d.id, v.account, d.id, d.endpoint, d.event, v.type, v.validation_id, d.status, d.attempt, \
                d.started_at, d.response_status, d.response_time_ms, d.response_body, d.error_message, d.replay, \
                d.failures, iif(d.lease IS NULL, d.due_at, 0), length(p.body), d.turn FROM deliveries d JOIN events v \
@@ -216,18 +226,18 @@ const TABLES: &[Table] = &[
     Table {
         name: "missed",
         kinds: &[Number, Number, Text, Number],
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY m.endpoint, m.type, m.event) AS place, e.account, \
-               m.endpoint, m.type, m.event FROM missed m JOIN endpoints e ON e.key = m.endpoint) WHERE place > ?1 \
-               ORDER BY place LIMIT ?2",
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY m.endpoint, m.type, m.event) AS position, e.account, \
+               m.endpoint, m.type, m.event FROM missed m JOIN endpoints e ON e.key = m.endpoint) WHERE position > ?1 \
+               ORDER BY position LIMIT ?2",
         write: "INSERT INTO missed (account, endpoint, type, event) SELECT * FROM unnest($1::bigint[], $2::bigint[], \
                 $3::text[], $4::bigint[])",
     },
     Table {
         name: "kept_answers",
         kinds: &[Bytes, Text, Text, Bytes, Number, Text, Bytes, Number],
-        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY owner, path, key) AS place, owner, path, key, \
-               body_hash, status, request_id, answer, created_at FROM kept_answers) WHERE place > ?1 ORDER BY place \
-               LIMIT ?2",
+        read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY owner, path, key) AS position, owner, path, key, \
+               body_hash, status, request_id, answer, created_at FROM kept_answers) WHERE position > ?1 \
+               ORDER BY position LIMIT ?2",
         write: "INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, created_at) \
                 SELECT * FROM unnest($1::bytea[], $2::text[], $3::text[], $4::bytea[], $5::bigint[], $6::text[], \
                 $7::bytea[], $8::bigint[])",
@@ -236,8 +246,8 @@ const TABLES: &[Table] = &[
         name: "attempt_counts",
         kinds: &[Number, Number, Number, Number, Number, Number, Number],
         read: "SELECT * FROM (SELECT row_number() OVER (ORDER BY account, length, slot, endpoint, came, class) AS \
-               place, account, length, slot, endpoint, came, class, attempts FROM attempt_counts) WHERE place > ?1 \
-               ORDER BY place LIMIT ?2",
+               position, account, length, slot, endpoint, came, class, attempts FROM attempt_counts) \
+               WHERE position > ?1 ORDER BY position LIMIT ?2",
         write: "INSERT INTO attempt_counts (account, length, slot, endpoint, came, class, attempts) SELECT * FROM \
                 unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], \
                 $7::bigint[])",
@@ -254,8 +264,12 @@ const TABLES: &[Table] = &[
     },
 ];
 
-/// In `settings`: 0 while a move is under way, 1 when it is done; and the position of each table.
+/// In `settings`: whether a move is under way or done, and the position of each table.
 const STATE: &str = "import";
+
+const UNDER_WAY: i64 = 0;
+
+const DONE: i64 = 1;
 
 /// See [`Lifecycle::import`](crate::store::Lifecycle::import).
 pub(super) async fn import(
@@ -263,7 +277,7 @@ pub(super) async fn import(
     source: &Path,
     keys: &KeySource,
     clock: &dyn Clock,
-    mut told: impl FnMut(&str, usize) + Send,
+    mut on_progress: impl FnMut(&str, usize) + Send,
 ) -> Result<usize, OpenError> {
     let failed = |error: StoreError| OpenError(format!("the import was interrupted: {error}; run it again to go on"));
     store.begin_import().await?;
@@ -278,7 +292,7 @@ pub(super) async fn import(
                 break;
             }
             of_table += rows;
-            told(table.name, of_table);
+            on_progress(table.name, of_table);
         }
         moved += of_table;
     }
@@ -293,7 +307,7 @@ impl Store {
         let db = self.client().await.map_err(failed)?;
         let state = row(&db, "SELECT value FROM settings WHERE name = $1", &[&STATE]).await.map_err(failed)?;
         match state.map(|row| get::<i64>(&row, "value")).transpose().map_err(failed)? {
-            Some(0) => return Ok(()),
+            Some(UNDER_WAY) => return Ok(()),
             Some(_) => return Err(OpenError("cannot import: this database has taken in another already".into())),
             None => {}
         }
@@ -304,15 +318,16 @@ impl Store {
                 return Err(OpenError(reason));
             }
         }
-        execute(&db, "INSERT INTO settings (name, value) VALUES ($1, 0)", &[&STATE]).await.map_err(failed)?;
+        let sql = "INSERT INTO settings (name, value) VALUES ($1, $2)";
+        execute(&db, sql, &[&STATE, &UNDER_WAY]).await.map_err(failed)?;
         Ok(())
     }
 
     /// Moves the next rows of a table. Returns how many.
     async fn import_step(&self, table: &Table, export: &Export, old: &Keyring) -> Result<usize, StoreError> {
-        let place = format!("{STATE}.{}", table.name);
+        let setting = format!("{STATE}.{}", table.name);
         let mut client = self.client().await?;
-        let known = row(&client, "SELECT value FROM settings WHERE name = $1", &[&place]).await?;
+        let known = row(&client, "SELECT value FROM settings WHERE name = $1", &[&setting]).await?;
         let after = known.map_or(Ok(0), |row| get::<i64>(&row, "value"))?;
         let mut rows = export.rows(table.read, after, STEP)?;
         let Some((last, _)) = rows.last() else { return Ok(0) };
@@ -321,9 +336,9 @@ impl Store {
             let days = rows.iter().map(|(id, _)| Day::of_id(*id)).collect();
             create_days(&self.pool, days).await?;
         }
-        if let Some(places) = sealed_in(table.name) {
+        if let Some(sealed) = sealed_in(table.name) {
             for (_, values) in &mut rows {
-                self.seal_anew(values, places, old)?;
+                self.seal_anew(values, sealed, old)?;
             }
         }
         let columns: Vec<Box<dyn ToSql + Sync + Send>> = table
@@ -335,16 +350,16 @@ impl Store {
         let parameters: Vec<&(dyn ToSql + Sync)> =
             columns.iter().map(|values| &**values as &(dyn ToSql + Sync)).collect();
         let tx = client.transaction().await?;
-        lock_place(&tx, &place, after, last).await?;
+        move_position(&tx, &setting, after, last).await?;
         execute(&tx, table.write, &parameters).await?;
         tx.commit().await?;
         Ok(rows.len())
     }
 
-    /// Seals what is sealed in a row with the keys of this place.
-    fn seal_anew(&self, values: &mut [Value], places: [usize; 3], old: &Keyring) -> Result<(), StoreError> {
+    /// Seals what is sealed in a row with the keys of this store.
+    fn seal_anew(&self, values: &mut [Value], sealed: [usize; 3], old: &Keyring) -> Result<(), StoreError> {
         let corrupt = || StoreError::Corrupt("a secret holds an impossible value".into());
-        let [key_id, bytes, owner] = places;
+        let [key_id, bytes, owner] = sealed;
         let (before, owner) = match (&values[key_id], &values[bytes], &values[owner]) {
             // A user without a second factor.
             (Value::Null, Value::Null, _) => return Ok(()),
@@ -371,8 +386,8 @@ impl Store {
             tx.batch_execute(&sql).await?;
         }
         execute(&tx, "DELETE FROM settings WHERE name LIKE $1", &[&format!("{STATE}.%")]).await?;
-        execute(&tx, "UPDATE settings SET value = 1 WHERE name = $1", &[&STATE]).await?;
-        // A number without a change: whoever follows reads everything.
+        execute(&tx, "UPDATE settings SET value = $2 WHERE name = $1", &[&STATE, &DONE]).await?;
+        // A number without a change: every node reads everything.
         execute(&tx, "UPDATE settings SET value = value + 1 WHERE name = 'generation'", &[]).await?;
         // And one that says what history was read.
         super::change_feed::write_change(&tx, super::change_feed::Change::EventTypes, self.now()).await?;
@@ -390,13 +405,13 @@ fn sealed_in(table: &str) -> Option<[usize; 3]> {
 }
 
 /// Moves the position on; whoever imports beside this finds that it has moved.
-async fn lock_place(tx: &Transaction<'_>, place: &str, after: i64, last: i64) -> Result<(), StoreError> {
-    execute(tx, "INSERT INTO settings (name, value) VALUES ($1, 0) ON CONFLICT DO NOTHING", &[&place]).await?;
+async fn move_position(tx: &Transaction<'_>, setting: &str, after: i64, last: i64) -> Result<(), StoreError> {
+    execute(tx, "INSERT INTO settings (name, value) VALUES ($1, 0) ON CONFLICT DO NOTHING", &[&setting]).await?;
     let sql = "SELECT value FROM settings WHERE name = $1 FOR UPDATE";
-    if get::<i64>(&one(tx, sql, &[&place]).await?, "value")? != after {
+    if get::<i64>(&one(tx, sql, &[&setting]).await?, "value")? != after {
         return Err(StoreError::Unavailable("another import is under way".into()));
     }
-    execute(tx, "UPDATE settings SET value = $2 WHERE name = $1", &[&place, &last]).await?;
+    execute(tx, "UPDATE settings SET value = $2 WHERE name = $1", &[&setting, &last]).await?;
     Ok(())
 }
 

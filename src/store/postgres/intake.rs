@@ -18,15 +18,19 @@ use crate::domain::id::{AccountId, DeliveryId, EndpointId};
 use crate::store::contract::Intake;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
-use crate::store::values::{Keep, Settlement};
+use crate::store::values::{PendingReply, Settlement};
 
 impl Intake for Store {
-    async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError> {
+    async fn accept(
+        &self,
+        events: Vec<NewEvent>,
+        pending_reply: Option<PendingReply<Vec<Event>>>,
+    ) -> Result<Vec<Event>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let closed = || StoreError::Unavailable("the store is closed".into());
         let share = self.shared.intake_shares.take(&events).await?;
         let begin = Arc::new(Begin::default());
-        let request = Request { events, keep, reply, begin: Some(begin.clone()), share };
+        let request = Request { events, pending_reply, reply, begin: Some(begin.clone()), share };
         let asked = async {
             self.intake.0.send(request).await.map_err(|_| closed())?;
             Ok(answer)
@@ -70,7 +74,7 @@ impl Intake for Store {
             event,
             size,
             leased: true,
-            in_line: false,
+            is_fifo: false,
         };
         write.deliveries.push(row);
         let permit = MemoryPermit::unbounded().named(self.node.in_memory(), DeliveryId(delivery));
@@ -91,8 +95,12 @@ impl Intake for Store {
         Ok(Leased { job, permit })
     }
 
-    async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
-        self.settle_batch(&[settlement], keep).await?;
+    async fn settle_test(
+        &self,
+        settlement: Settlement,
+        pending_reply: Option<PendingReply<()>>,
+    ) -> Result<(), StoreError> {
+        self.settle_batch(&[settlement], pending_reply).await?;
         Ok(())
     }
 }

@@ -28,8 +28,8 @@ impl Lifecycle for Store {
         source: &Path,
         keys: &KeySource,
         clock: &dyn Clock,
-        told: impl FnMut(&str, usize) + Send,
+        on_progress: impl FnMut(&str, usize) + Send,
     ) -> Result<usize, OpenError> {
-        import::import(self, source, keys, clock, told).await
+        import::import(self, source, keys, clock, on_progress).await
     }
 }

@@ -7,13 +7,14 @@ use tokio_postgres::Row;
 use super::catalog_rows::account;
 use super::counters;
 use super::endpoints::find;
-use super::sql::{get, maybe_whole, offset, one, parsed, rows, snapshot, time, when, whole};
+use super::sql::{get, maybe_whole, offset, one, parsed, read_row, rows, snapshot, time, when, whole};
 use super::store::Store;
 use crate::domain::delivery::{Attempt, Delivery, DeliveryDetail, DeliveryStatus, SHOWN_ATTEMPTS};
 use crate::domain::event::{Event, TEST_TYPE};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, IdTimes};
 use crate::store::contract::Log;
 use crate::store::errors::StoreError;
+use crate::store::numbers::sql_limit;
 use crate::store::status::literal;
 use crate::store::values::{Page, Paged};
 
@@ -165,9 +166,8 @@ async fn attempts_of(db: &impl GenericClient, account: AccountKey, id: DeliveryI
                SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message \
                FROM deliveries WHERE account = $1 AND id = $2 AND started_at IS NOT NULL ORDER BY attempt DESC \
                LIMIT $3";
-    let most = i64::try_from(SHOWN_ATTEMPTS).unwrap_or(i64::MAX);
     let mut attempts = Vec::new();
-    for row in rows(db, sql, &[&account.0, &id.0, &most]).await? {
+    for row in rows(db, sql, &[&account.0, &id.0, &sql_limit(SHOWN_ATTEMPTS)]).await? {
         attempts.push(Attempt {
             number: whole(&row, "attempt")?,
             started_at: when(&row, "started_at")?,
@@ -182,33 +182,38 @@ async fn attempts_of(db: &impl GenericClient, account: AccountKey, id: DeliveryI
 }
 
 pub(super) fn delivery_from_row(row: &Row, times: &IdTimes) -> Result<Delivery, StoreError> {
-    let status = parsed(row, "status", DeliveryStatus::from_column)?;
-    let id = DeliveryId(get(row, "id")?);
-    Ok(Delivery {
-        id,
-        created_at: times.of(id.0),
-        endpoint: EndpointId(get(row, "endpoint_id")?),
-        endpoint_url: get(row, "url")?,
-        event_type: get(row, "type")?,
-        validation_id: get(row, "validation_id")?,
-        status,
-        attempt: whole::<u32>(row, "attempt")?.max(1),
-        next_retry_at: time(row, "due_at")?.filter(|_| status == DeliveryStatus::Retrying),
-        response_status: maybe_whole(row, "response_status")?,
-        response_body: get(row, "response_body")?,
-        response_time_ms: maybe_whole(row, "response_time_ms")?,
-        error_message: get(row, "error_message")?,
+    read_row("deliveries", row, |row| {
+        let status = parsed(row, "status", DeliveryStatus::from_column)?;
+        let id = DeliveryId(get(row, "id")?);
+        Ok(Delivery {
+            id,
+            created_at: times.of(id.0),
+            endpoint: EndpointId(get(row, "endpoint_id")?),
+            endpoint_url: get(row, "url")?,
+            event_type: get(row, "type")?,
+            validation_id: get(row, "validation_id")?,
+            status,
+            // Before the first attempt, that one is shown.
+            attempt: whole::<u32>(row, "attempt")?.max(1),
+            next_retry_at: time(row, "due_at")?.filter(|_| status == DeliveryStatus::Retrying),
+            response_status: maybe_whole(row, "response_status")?,
+            response_body: get(row, "response_body")?,
+            response_time_ms: maybe_whole(row, "response_time_ms")?,
+            error_message: get(row, "error_message")?,
+        })
     })
 }
 
 fn event_from_row(row: &Row, times: &IdTimes) -> Result<Event, StoreError> {
-    let id = EventId(get(row, "id")?);
-    Ok(Event {
-        id,
-        created_at: times.of(id.0),
-        account: (AccountId(get(row, "account_id")?), AccountKey(get(row, "account")?)),
-        event_type: get(row, "type")?,
-        occurred_at: when(row, "occurred_at")?,
-        deliveries: whole(row, "deliveries")?,
+    read_row("events", row, |row| {
+        let id = EventId(get(row, "id")?);
+        Ok(Event {
+            id,
+            created_at: times.of(id.0),
+            account: (AccountId(get(row, "account_id")?), AccountKey(get(row, "account")?)),
+            event_type: get(row, "type")?,
+            occurred_at: when(row, "occurred_at")?,
+            deliveries: whole(row, "deliveries")?,
+        })
     })
 }

@@ -12,17 +12,17 @@ use super::store::Store;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::AccountKey;
 use crate::domain::retention::{OwnRetention, Retention};
-use crate::domain::statistics::{SLOTS, millis};
-use crate::domain::time::Timestamp;
+use crate::domain::statistics::SLOTS;
+use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::Housekeeping;
 use crate::store::errors::StoreError;
 use crate::store::status::{is_finished, is_open, literal};
-use crate::store::values::{KEPT_ANSWER_TTL, PurgePart, PurgePosition, PurgeRound, cut};
+use crate::store::values::{PurgePart, PurgePosition, PurgeRound, STORED_REPLY_TTL, cut};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
 
-/// Rows that one step looks at: what stays (held by a paused endpoint) is passed in some milliseconds.
+/// Rows that one step looks at: what stays (deliveries of a paused endpoint) is skipped in some milliseconds.
 const LOOK: i64 = 2_000;
 
 /// Accounts that one step looks at.
@@ -42,7 +42,7 @@ impl Housekeeping for Store {
         let now = self.now();
         let db = self.client().await?;
         let settled = now.minus(SETTLING).as_millis();
-        // One that cannot be removed does not keep the others.
+        // One that cannot be removed does not stop the others.
         let mut failed = Ok(false);
         let sql = "SELECT key, account, deleted_at <= $1 AS settled FROM endpoints WHERE deleted_at IS NOT NULL \
                    ORDER BY deleted_at, key";
@@ -77,18 +77,18 @@ impl Housekeeping for Store {
         Ok(days(&self.client().await?).await?.first().map(|day| times.of(day.first_id())))
     }
 
-    async fn begin_purge(&self, keep: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
+    async fn begin_purge(&self, retention: Retention, now: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
         // Differs by necessity: the rows of every account are looked at only where some of them must go sooner than
         // whole days. Else the removal by rows looks at accounts that keep them for a time of their own.
         if !self.tidies_up() {
             return Ok(None);
         }
         let db = self.client().await?;
-        let (longest, shorter) = longest(&db, keep).await?;
+        let (longest, shorter) = longest(&db, retention).await?;
         let (days, bodies) = (days(&db).await?, days_with_bodies(&db).await?);
         drop(db);
         let mut everybody =
-            shorter || [longest.deliveries, longest.payloads].into_iter().flatten().any(|keep| keep < EXACT);
+            shorter || [longest.deliveries, longest.payloads].into_iter().flatten().any(|kept_for| kept_for < EXACT);
         let (rows_since, bodies_since) = longest.since(now);
         let times = self.shared.id_times();
         let over =
@@ -127,7 +127,7 @@ impl Housekeeping for Store {
 
     async fn purge_old(
         &self,
-        keep: Retention,
+        retention: Retention,
         now: Timestamp,
         from: PurgePosition,
     ) -> Result<Option<PurgePosition>, StoreError> {
@@ -143,7 +143,7 @@ impl Housekeeping for Store {
         let (times, mut next) = (self.shared.id_times(), None);
         for account in rows(&db, sql, &[&from.account, &from.everybody, &ACCOUNTS]).await? {
             let (key, gone): (i64, i64) = (get(&account, "key")?, get(&account, "payloads_gone")?);
-            let (rows_since, bodies_since) = keep.of(own_retention(&account)?).since(now);
+            let (rows_since, bodies_since) = retention.of(own_retention(&account)?).since(now);
             let rows_end = rows_since.map(|since| times.first_at(since));
             let bodies = bodies_since.map(|since| (bodies_from.max(gone), times.first_at(since)));
             match purge_account_step(&mut db, from.in_account(key), rows_end, bodies).await {
@@ -158,12 +158,12 @@ impl Housekeeping for Store {
         Ok(next)
     }
 
-    async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
+    async fn purge_old_replays(&self, retention: Retention, now: Timestamp) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
         let db = self.client().await?;
-        let Some(oldest) = longest(&db, keep).await?.0.deliveries else { return Ok(false) };
+        let Some(oldest) = longest(&db, retention).await?.0.deliveries else { return Ok(false) };
         let cutoff = now.minus(oldest);
         let sql = "DELETE FROM missed WHERE (account, endpoint, type, event) IN \
                    (SELECT account, endpoint, type, event FROM missed WHERE event < $1 LIMIT $2)";
@@ -173,14 +173,14 @@ impl Housekeeping for Store {
         Ok(missed + replays > 0)
     }
 
-    async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+    async fn purge_stored_replies(&self) -> Result<bool, StoreError> {
         if !self.tidies_up() {
             return Ok(false);
         }
         let now = self.now();
         let db = self.client().await?;
-        // Each by itself: one that fails does not keep the others.
-        let old = now.minus(KEPT_ANSWER_TTL).as_millis();
+        // Each by itself: one that fails does not stop the others.
+        let old = now.minus(STORED_REPLY_TTL).as_millis();
         let (windows, calls) =
             ("DELETE FROM rate_windows WHERE ends_at < $1", "DELETE FROM calls_in_flight WHERE expires_at < $1");
         let done = [
@@ -208,7 +208,7 @@ impl Housekeeping for Store {
             return Ok(false);
         }
         let (db, now) = (self.client().await?, self.now());
-        // One that somebody ends at this moment is passed by.
+        // One that somebody ends at this moment is skipped.
         let sql = "WITH old AS MATERIALIZED (SELECT token FROM sessions WHERE expires_at <= $1 OR seen_at <= $2 \
                    LIMIT $3 FOR UPDATE SKIP LOCKED) DELETE FROM sessions s USING old o WHERE s.token = o.token";
         let sessions = execute(&db, sql, &[&now.as_millis(), &now.minus(idle).as_millis(), &STEP]).await?;
@@ -227,8 +227,8 @@ impl Housekeeping for Store {
                    (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
                    WHERE length = $1 AND slot < $2 LIMIT $3)";
         let mut gone = 0;
-        for (length, kept) in SLOTS {
-            gone += execute(&db, sql, &[&millis(length), &now.minus(kept).as_millis(), &STEP]).await?;
+        for (length, kept_for) in SLOTS {
+            gone += execute(&db, sql, &[&millis(length), &now.minus(kept_for).as_millis(), &STEP]).await?;
         }
         Ok(gone > 0)
     }
@@ -252,12 +252,12 @@ impl Store {
 }
 
 /// The longest that anybody keeps anything, and whether there are accounts that keep it for less.
-async fn longest(db: &Object, keep: Retention) -> Result<(Retention, bool), StoreError> {
-    let (mut longest, mut shorter) = (keep.of(OwnRetention::default()), false);
+async fn longest(db: &Object, retention: Retention) -> Result<(Retention, bool), StoreError> {
+    let (mut longest, mut shorter) = (retention.of(OwnRetention::default()), false);
     let sql = "SELECT DISTINCT retention_deliveries, retention_payloads FROM accounts WHERE deleted_at IS NULL \
                AND (retention_deliveries IS NOT NULL OR retention_payloads IS NOT NULL)";
     for row in rows(db, sql, &[]).await? {
-        let own = keep.of(own_retention(&row)?);
+        let own = retention.of(own_retention(&row)?);
         shorter |= longest.longer(own) != longest;
         longest = longest.longer(own);
     }
@@ -351,14 +351,16 @@ async fn purge_deliveries(db: &mut Object, at: PurgePosition, end: i64) -> Resul
     );
     let (go, last) = look(&tx, sql, &[&at.account, &at.after, &end, &LOOK]).await?;
     if !go.is_empty() {
-        // One that is being sent again at this moment is passed by, or found to be open.
+        // One that is being sent again at this moment is skipped, or found to be open.
         let sql = concat!(
             "WITH old AS MATERIALIZED (SELECT account, id FROM deliveries WHERE account = $1 AND id = ANY($2) AND ",
             is_finished!("status"),
             " ORDER BY id FOR UPDATE SKIP LOCKED), a AS (DELETE FROM attempts a USING old o WHERE a.account = \
              o.account AND a.delivery = o.id), gone AS (DELETE FROM deliveries d USING old o WHERE d.account = \
              o.account AND d.id = o.id RETURNING d.account, d.endpoint) INSERT INTO counters AS c (account, \
-             endpoint, shard, total) SELECT account, endpoint, 0, -count(*) FROM gone GROUP BY account, endpoint \
+             endpoint, shard, total) SELECT account, endpoint, ",
+            literal!(Shard::Rows),
+            ", -count(*) FROM gone GROUP BY account, endpoint \
              ORDER BY account, endpoint ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + \
              excluded.total"
         );
@@ -383,14 +385,19 @@ async fn purge_events(db: &mut Object, at: PurgePosition, end: i64) -> Result<Op
         // Locked in a statement of its own: what a replay has made of an event until then is seen by the next one.
         let sql = "SELECT id FROM events WHERE account = $1 AND id = ANY($2) ORDER BY id FOR UPDATE SKIP LOCKED";
         let ids = ids(&tx, sql, &[&at.account, &go]).await?;
-        let sql = "WITH old AS MATERIALIZED (SELECT o.id FROM unnest($2::bigint[]) AS o(id) \
-                   WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.replay IS NOT NULL)), \
-                   p AS (DELETE FROM payloads p USING old o WHERE p.account = $1 AND p.event = o.id), \
-                   m AS (DELETE FROM missed m USING old o WHERE m.event = o.id), \
-                   gone AS (DELETE FROM events e USING old o WHERE e.account = $1 AND e.id = o.id RETURNING e.type) \
-                   INSERT INTO counters AS c (account, endpoint, shard, total) \
-                   SELECT $1, 0, 0, -count(*) FROM gone WHERE type <> $3 HAVING count(*) > 0 \
-                   ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total";
+        let sql = concat!(
+            "WITH old AS MATERIALIZED (SELECT o.id FROM unnest($2::bigint[]) AS o(id) \
+             WHERE NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = o.id AND d.replay IS NOT NULL)), \
+             p AS (DELETE FROM payloads p USING old o WHERE p.account = $1 AND p.event = o.id), \
+             m AS (DELETE FROM missed m USING old o WHERE m.event = o.id), \
+             gone AS (DELETE FROM events e USING old o WHERE e.account = $1 AND e.id = o.id RETURNING e.type) \
+             INSERT INTO counters AS c (account, endpoint, shard, total) SELECT $1, ",
+            literal!(Counter::Events),
+            ", ",
+            literal!(Shard::Rows),
+            ", -count(*) FROM gone WHERE type <> $3 HAVING count(*) > 0 \
+             ON CONFLICT (account, endpoint, shard) DO UPDATE SET total = c.total + excluded.total"
+        );
         execute(&tx, sql, &[&at.account, &ids, &TEST_TYPE]).await?;
     }
     tx.commit().await?;

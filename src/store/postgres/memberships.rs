@@ -12,7 +12,7 @@ use crate::domain::id::{AccountKey, UserId};
 use crate::domain::user::{Email, User};
 use crate::store::contract::Memberships;
 use crate::store::errors::StoreError;
-use crate::store::shared::Deed;
+use crate::store::shared::AuditRecord;
 use crate::store::values::{Credentials, MAX_OPENED, OFFER_LIFE, PasswordHash, Proof};
 
 impl Memberships for Store {
@@ -37,10 +37,10 @@ impl Memberships for Store {
     }
 
     async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
-        let deed = Deed::of_user(&user, Action::UserSignInFailed).with_fields(&[wrong]);
+        let record = AuditRecord::of_user(&user, Action::UserSignInFailed).with_fields(&[wrong]);
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
-        self.audit(&tx, &deed, self.now()).await?;
+        self.audit(&tx, &record, self.now()).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -88,7 +88,7 @@ impl Memberships for Store {
         let others: Vec<Vec<u8>> = others.iter().map(|other| other.as_bytes().to_vec()).collect();
         execute(&tx, "DELETE FROM sessions WHERE token = ANY($1) AND offered", &[&others]).await?;
         let account = get::<Option<i64>>(&user, "account")?.map(AccountKey);
-        self.audit(&tx, &Deed::of(account, Action::UserSignedIn, UserId(get(&user, "id")?)), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::UserSignedIn, UserId(get(&user, "id")?)), now).await?;
         tx.commit().await?;
         Ok(())
     }

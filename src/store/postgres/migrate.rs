@@ -10,6 +10,7 @@ use deadpool_postgres::{GenericClient, Object, Pool};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 
+use super::lease::ALIVE;
 use super::migration_steps::{Step, steps};
 use super::privileges;
 use super::sql::{get, one, row};
@@ -169,13 +170,13 @@ async fn migrate(db: &mut Object, migration: &Migration, minimum: i64) -> Result
         raise_minimum(db, migration.minimum).await.map_err(failed)?;
     }
     let steps = steps(migration.sql);
-    let last = steps.len().saturating_sub(1);
-    for (place, step) in steps.iter().enumerate() {
+    let last = steps.len().checked_sub(1).expect("a migration has a step");
+    for (at, step) in steps.iter().enumerate() {
         let began = Instant::now();
         let mut pause = FIRST_PAUSE;
         for attempt in 1u32.. {
             let wait = if attempt % LONG_TRY == 0 { LONG_LOCK_TIMEOUT } else { LOCK_TIMEOUT };
-            let version = (place == last).then(|| migration.version());
+            let version = (at == last).then(|| migration.version());
             let ran = match step {
                 Step::Transaction(sql) => transaction(db, sql, version, wait).await,
                 Step::Index { name, sql } => index(db, name, sql, version).await,
@@ -204,7 +205,7 @@ async fn migrate(db: &mut Object, migration: &Migration, minimum: i64) -> Result
 /// From here on no older program starts, and those that run stop within [`NODES_STOP`].
 async fn raise_minimum(db: &mut Object, minimum: i64) -> Result<(), tokio_postgres::Error> {
     db.execute("UPDATE schema_version SET minimum = greatest(minimum, $1)", &[&minimum]).await?;
-    let nodes: i64 = db.query_one("SELECT count(*) FROM nodes WHERE seen_at >= 0", &[]).await?.get(0);
+    let nodes: i64 = db.query_one(&format!("SELECT count(*) FROM nodes WHERE {ALIVE}"), &[]).await?.get(0);
     if nodes > 0 {
         tracing::info!(nodes, minimum, "nodes below the new minimum version are given time to stop");
         sleep(NODES_STOP).await;

@@ -8,7 +8,7 @@
 //! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
 //! `endpoints`, `intake`, `lifecycle`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `target`,
 //! `users`, and in `store`, which has the handle. What several of them use is in files below them: `sql` runs
-//! statements and reads columns, `catalog_rows` reads rows, `kept_answers` keeps answers, `operational_events` writes
+//! statements and reads columns, `catalog_rows` reads rows, `stored_replies` stores replies, `operational_events` writes
 //! operational events, `fifo` is the order of deliveries.
 //!
 //! `open` starts it all: `connect` makes connections, `require` and `privileges` refuse a database that cannot be used,
@@ -34,7 +34,6 @@ mod freshness;
 mod ids;
 mod import;
 mod intake;
-mod kept_answers;
 mod lease;
 mod lifecycle;
 mod log;
@@ -57,6 +56,7 @@ mod search;
 mod settle;
 mod sql;
 mod store;
+mod stored_replies;
 mod target;
 mod time_limit;
 mod users;

@@ -17,14 +17,16 @@ use tokio::time::Instant;
 
 use super::change_feed::ChangeFeed;
 use super::ids::Given;
-use super::lease::LEASE;
+use super::lease::{ALIVE, DEAD, LEASE, NO_NODE};
 use super::migrate;
 use super::sql::{execute, get, one, rows};
 use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::time::millis;
 use crate::lock::Mutex;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{InMemoryDeliveries, Nudge, Share};
 use crate::store::migrations::newest;
+use crate::store::numbers::row_count;
 use crate::store::shared::Shared;
 
 /// It stops sending so much earlier.
@@ -71,7 +73,7 @@ const PROMPT: Duration = Duration::from_millis(200);
 /// This node, as the others know it.
 #[derive(Default)]
 pub(super) struct Node {
-    /// 0 while it has not joined.
+    /// [`NO_NODE`] while it has not joined.
     key: AtomicI64,
     heard_at: Mutex<Option<Instant>>,
     /// Whether it is the first of the nodes, which tidies up.
@@ -118,8 +120,13 @@ impl Node {
     pub fn lease(&self) -> Option<i64> {
         self.check_admitted().ok()?;
         let heard = *self.heard_at.lock();
-        let key = self.key.load(Ordering::Relaxed);
-        (key != 0 && heard.is_some_and(|at| at.elapsed() + MARGIN < LEASE)).then_some(key)
+        let key = self.key();
+        (key != NO_NODE && heard.is_some_and(|at| at.elapsed() + MARGIN < LEASE)).then_some(key)
+    }
+
+    /// Whether it is one of the nodes, whether its lease still holds or not.
+    pub fn has_joined(&self) -> bool {
+        self.key() != NO_NODE
     }
 
     /// Whether the database admits this program, as of the last heartbeat.
@@ -150,7 +157,7 @@ impl Node {
         &self.given
     }
 
-    /// The key of this node, whether its lease still holds or not; 0 for one that has not joined.
+    /// The key of this node, whether its lease still holds or not; [`NO_NODE`] for one that has not joined.
     pub fn key(&self) -> i64 {
         self.key.load(Ordering::Relaxed)
     }
@@ -166,8 +173,8 @@ impl Node {
     pub async fn join(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let began = Instant::now();
         let db = pool.get().await?;
-        // Positive, and never 0, which is nobody.
-        let key = (i64::from_le_bytes(shared.random.array()) & i64::MAX).max(1);
+        let key = (i64::from_le_bytes(shared.random.array()) & i64::MAX).max(NO_NODE + 1);
+        debug_assert!(key > NO_NODE, "a key is positive");
         let sql = format!("INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES ($1, {NOW}, $2)");
         execute(&db, &sql, &[&key, &shared.inbox.is_some()]).await?;
         self.key.store(key, Ordering::Relaxed);
@@ -186,18 +193,18 @@ impl Node {
         for task in self.tasks.lock().drain(..) {
             task.abort();
         }
-        let key = self.key.swap(0, Ordering::Relaxed);
-        if key == 0 {
+        let key = self.key.swap(NO_NODE, Ordering::Relaxed);
+        if key == NO_NODE {
             return Ok(());
         }
-        let sql = format!("UPDATE nodes SET seen_at = -{NOW} WHERE key = $1 AND seen_at >= 0");
+        let sql = format!("UPDATE nodes SET seen_at = -{NOW} WHERE key = $1 AND {ALIVE}");
         execute(&pool.get().await?, &sql, &[&key]).await?;
         while self.free(pool, shared, key).await?.more {}
         Ok(())
     }
 
     /// The task ends with the node.
-    pub fn keep(&self, task: tokio::task::JoinHandle<()>) {
+    pub fn abort_on_drop(&self, task: tokio::task::JoinHandle<()>) {
         self.tasks.lock().push(task.abort_handle());
     }
 
@@ -212,10 +219,10 @@ impl Node {
         if self.check_admitted().is_err() {
             return Ok(());
         }
-        let sql = format!("UPDATE nodes SET seen_at = {NOW} WHERE key = $1 AND seen_at >= 0");
+        let sql = format!("UPDATE nodes SET seen_at = {NOW} WHERE key = $1 AND {ALIVE}");
         if execute(&db, &sql, &[&self.key()]).await? == 0 {
             tracing::warn!("this node was not heard of for too long, and others have taken over its deliveries");
-            // Whoever removed its row may not have freed what it held.
+            // Whoever removed its row may not have freed what is leased to it.
             let sql = format!(
                 "INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES ($1, -{NOW}, false) \
                  ON CONFLICT DO NOTHING"
@@ -230,9 +237,11 @@ impl Node {
 
     /// Who is there. The engine is told when it has changed.
     async fn count(&self, db: &deadpool_postgres::Object, shared: &Shared) -> Result<(), StoreError> {
-        let sql = "SELECT count(*) AS nodes, count(*) FILTER (WHERE key < $1) AS before, \
-                   coalesce(min(key), 0) AS first FROM nodes WHERE delivers AND seen_at >= 0";
-        let found = one(db, sql, &[&self.key()]).await?;
+        let sql = format!(
+            "SELECT count(*) AS nodes, count(*) FILTER (WHERE key < $1) AS before, \
+             coalesce(min(key), {NO_NODE}) AS first FROM nodes WHERE delivers AND {ALIVE}"
+        );
+        let found = one(db, &sql, &[&self.key()]).await?;
         self.first.store(get::<i64>(&found, "first")? == self.key(), Ordering::Relaxed);
         let share = Share { nodes: super::sql::whole(&found, "nodes")?, index: super::sql::whole(&found, "before")? };
         let before = self.share.lock().replace(share);
@@ -254,7 +263,7 @@ impl Node {
     async fn free_astray(&self, pool: &Pool, shared: &Shared) -> Result<(), StoreError> {
         let Some(lease) = self.lease() else { return Ok(()) };
         let mut db = pool.get().await?;
-        for endpoint in super::fifo::pass_stalled(&mut db, &shared.fifo_heads, shared.clock.now()).await? {
+        for endpoint in super::fifo::make_stalled_heads_due(&mut db, &shared.fifo_heads, shared.clock.now()).await? {
             if let Some(inbox) = &shared.inbox {
                 inbox.send(Nudge::Due(endpoint, shared.clock.now()));
             }
@@ -288,15 +297,16 @@ impl Node {
     /// Marks nodes as dead that were not heard of, and frees what is leased to dead ones: one step, and more until
     /// `time` is up.
     async fn take_over(&self, pool: &Pool, shared: &Shared, time: Duration) -> Result<(), StoreError> {
-        let (began, lease) = (Instant::now(), i64::try_from(LEASE.as_millis()).expect("some seconds"));
+        let (began, lease) = (Instant::now(), millis(LEASE));
         let db = pool.get().await?;
         // One that was heard of in the future was heard of by a clock that has since gone back.
         let sql = format!(
             "UPDATE nodes SET seen_at = -{NOW} \
-             WHERE seen_at >= 0 AND (seen_at < {NOW} - $1::bigint OR seen_at > {NOW} + $1::bigint)"
+             WHERE {ALIVE} AND (seen_at < {NOW} - $1::bigint OR seen_at > {NOW} + $1::bigint)"
         );
         execute(&db, &sql, &[&lease]).await?;
-        let dead = rows(&db, "SELECT key FROM nodes WHERE seen_at < 0 ORDER BY key LIMIT $1", &[&DEAD_NODES]).await?;
+        let sql = format!("SELECT key FROM nodes WHERE {DEAD} ORDER BY key LIMIT $1");
+        let dead = rows(&db, &sql, &[&DEAD_NODES]).await?;
         drop(db);
         for row in dead {
             let key = get(&row, "key")?;
@@ -311,7 +321,7 @@ impl Node {
             }
             // A write of the dead node ends within its timeout, which is shorter than a lease. Until then its row
             // stays, so that what the write leases is found by the next step.
-            let sql = format!("DELETE FROM nodes WHERE key = $1 AND seen_at < 0 AND -seen_at < {NOW} - $2::bigint");
+            let sql = format!("DELETE FROM nodes WHERE key = $1 AND {DEAD} AND -seen_at < {NOW} - $2::bigint");
             execute(&pool.get().await?, &sql, &[&key, &lease]).await?;
         }
         Ok(())
@@ -339,10 +349,12 @@ async fn free_step(pool: &Pool, shared: &Shared, key: i64, step: i64) -> Result<
     // Several nodes take over from one: each frees others. A row that is being written by the dead node is left for
     // later. In the order of the leases: a plan that sorts nothing stops after a step, and does not read all that the
     // index holds.
-    let sql = "UPDATE queue SET lease = NULL, due_at = $2 WHERE ctid = ANY (ARRAY(SELECT ctid FROM queue \
-               WHERE lease BETWEEN $1 AND $1 AND EXISTS (SELECT 1 FROM nodes WHERE key = $1 AND seen_at < 0) \
-               ORDER BY lease LIMIT $3 FOR UPDATE SKIP LOCKED)) RETURNING endpoint, replay";
-    let freed = rows(&db, sql, &[&key, &shared.clock.now().as_millis(), &step]).await?;
+    let sql = format!(
+        "UPDATE queue SET lease = NULL, due_at = $2 WHERE ctid = ANY (ARRAY(SELECT ctid FROM queue \
+         WHERE lease BETWEEN $1 AND $1 AND EXISTS (SELECT 1 FROM nodes WHERE key = $1 AND {DEAD}) \
+         ORDER BY lease LIMIT $3 FOR UPDATE SKIP LOCKED)) RETURNING endpoint, replay"
+    );
+    let freed = rows(&db, &sql, &[&key, &shared.clock.now().as_millis(), &step]).await?;
     drop(db);
     if freed.is_empty() {
         return Ok(0);
@@ -359,16 +371,16 @@ async fn free_step(pool: &Pool, shared: &Shared, key: i64, step: i64) -> Result<
             inbox.send(Nudge::Due(endpoint, shared.clock.now()));
         }
     }
-    Ok(i64::try_from(freed.len()).expect("a step"))
+    Ok(row_count(freed.len()))
 }
 
 /// Gives nodes that have leases and no row one of a dead node, so that the next beats free what they left.
 async fn mark_unknown(pool: &Pool) -> Result<(), StoreError> {
     let sql = format!(
-        "WITH RECURSIVE held AS (SELECT min(lease) AS lease FROM queue WHERE lease IS NOT NULL UNION ALL \
-         SELECT (SELECT min(lease) FROM queue WHERE lease > held.lease) FROM held WHERE held.lease IS NOT NULL) \
-         INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE SELECT lease, -{NOW}, false FROM held \
-         WHERE lease IS NOT NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = held.lease) LIMIT $1 \
+        "WITH RECURSIVE leases AS (SELECT min(lease) AS lease FROM queue WHERE lease IS NOT NULL UNION ALL \
+         SELECT (SELECT min(lease) FROM queue WHERE lease > leases.lease) FROM leases WHERE leases.lease IS NOT NULL) \
+         INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE SELECT lease, -{NOW}, false FROM leases \
+         WHERE lease IS NOT NULL AND NOT EXISTS (SELECT 1 FROM nodes n WHERE n.key = leases.lease) LIMIT $1 \
          ON CONFLICT DO NOTHING"
     );
     execute(&pool.get().await?, &sql, &[&UNKNOWN_LEASES]).await?;
@@ -385,15 +397,15 @@ impl Drop for Node {
 
 /// Sets the clock of this process to the database's time, as well as a round trip lets it be known.
 /// Returns by how many milliseconds it was wrong.
-pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<i64, StoreError> {
+pub(super) async fn sync_clock(pool: &Pool, shared: &Shared) -> Result<i64, StoreError> {
     let db = pool.get().await?;
     let (began, before) = (Instant::now(), shared.clock.now().as_millis());
     let found = one(&db, &format!("SELECT {NOW} AS now"), &[]).await?;
     let (took, after) = (began.elapsed(), shared.clock.now().as_millis());
     let ahead = get::<i64>(&found, "now")? - i64::midpoint(before, after);
-    let doubt = i64::try_from(took.as_millis()).unwrap_or(i64::MAX) / 2 + 2;
+    let doubt = millis(took) / 2 + 2;
     if took < PROMPT && ahead.abs() > doubt {
-        shared.clock.follow(ahead);
+        shared.clock.adjust(ahead);
         return Ok(ahead);
     }
     Ok(0)
@@ -401,9 +413,9 @@ pub(super) async fn follow_time(pool: &Pool, shared: &Shared) -> Result<i64, Sto
 
 /// Keeps the node alive and the view up to date until the store is dropped.
 pub(super) fn start(pool: &Pool, shared: &Arc<Shared>, node: &Arc<Node>, change_feed: &Arc<ChangeFeed>) {
-    node.keep(tokio::spawn(super::change_feed::keep_up(Arc::downgrade(change_feed))));
-    if node.key() != 0 {
-        node.keep(tokio::spawn(live(pool.clone(), shared.clone(), Arc::downgrade(node))));
+    node.abort_on_drop(tokio::spawn(super::change_feed::poll_changes(Arc::downgrade(change_feed))));
+    if node.has_joined() {
+        node.abort_on_drop(tokio::spawn(live(pool.clone(), shared.clone(), Arc::downgrade(node))));
     }
 }
 
@@ -419,7 +431,7 @@ async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
             if node.check_admitted().is_err() {
                 return Ok(());
             }
-            if follow_time(&pool, &shared).await?.abs() > JUMP_MS {
+            if sync_clock(&pool, &shared).await?.abs() > JUMP_MS {
                 // Everybody seems to be late: whoever is there will be heard of again.
                 jumped = Some(Instant::now());
             }

@@ -1,5 +1,5 @@
-//! Wakes other nodes for deliveries that wait in the store and that this one does not send: it has no room, or does not
-//! deliver at all.
+//! Wakes other nodes for deliveries that wait in the store and that this one does not send: it has no memory, or does
+//! not deliver at all.
 //!
 //! A `NOTIFY` holds up every commit for a moment, so that there is one for all that was said in [`GATHER`]. Should one
 //! be lost, the others look by themselves within seconds.
@@ -46,12 +46,12 @@ pub(super) fn start(pool: Pool) -> Notifier {
             while let Ok(more) = said.try_recv() {
                 endpoints.insert(more);
             }
-            let told = super::time_limit::in_time(async {
+            let notified = super::time_limit::in_time(async {
                 let text = write(&endpoints);
                 execute(&pool.get().await?, "SELECT pg_notify('aldaba', $1)", &[&text]).await
             });
-            if let Err(error) = told.await {
-                tracing::debug!(%error, "other nodes could not be told of deliveries");
+            if let Err(error) = notified.await {
+                tracing::debug!(%error, "other nodes could not be notified of deliveries");
             }
         }
     });

@@ -43,7 +43,7 @@ impl Store {
         let memory = (endpoint_memory.clone(), positions.clone());
         let change_feed =
             Arc::new(ChangeFeed::new(own.clone(), view.clone(), shared.clone(), memory, freshness.clone()));
-        node::follow_time(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
+        node::sync_clock(&pool, &shared).await.map_err(|e| failed("cannot use", &e))?;
         let db = pool.get().await.map_err(|e| failed("cannot open", &e))?;
         shared.set_id_times(ids::read_times(&db).await.map_err(|e| failed("cannot read", &e))?);
         drop(db);
@@ -66,9 +66,9 @@ impl Store {
         });
         node::start(&own, &shared, &node, &change_feed);
         if serves {
-            node.keep(tokio::spawn(counters::fold_on(pool.clone(), Arc::downgrade(&node))));
+            node.abort_on_drop(tokio::spawn(counters::fold_on(pool.clone(), Arc::downgrade(&node))));
         }
-        node.keep(tokio::spawn(change_feed::listen(connector, Arc::downgrade(&change_feed))));
+        node.abort_on_drop(tokio::spawn(change_feed::listen(connector, Arc::downgrade(&change_feed))));
         // A command beside the server would tell it each time.
         for warning in warnings.iter().filter(|_| serves) {
             tracing::warn!("{warning}");

@@ -16,6 +16,7 @@ use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
+use crate::store::numbers::body_size;
 use crate::store::operational_events::{About, FailedDelivery, OperationalEvent};
 
 /// A delivery that failed for good, and after how many attempts.
@@ -35,11 +36,11 @@ pub(super) struct Paused<'a> {
     pub outcome: Option<&'a Outcome>,
 }
 
-/// Whose engine is to be nudged after the commit, and the lines in which the turn is to be passed on.
+/// What follows the commit: endpoints whose engine is nudged, and FIFO endpoints whose head is made due.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct AfterCommit {
     pub due: Vec<EndpointKey>,
-    pub lines: BTreeSet<i64>,
+    pub fifo_endpoints: BTreeSet<i64>,
 }
 
 impl Store {
@@ -47,19 +48,22 @@ impl Store {
     pub(super) async fn announce(
         &self,
         tx: &Transaction<'_>,
-        notices: &[OperationalEvent],
+        operational_events: &[OperationalEvent],
         now: Timestamp,
-    ) -> Result<Told, StoreError> {
-        let mut told = Told::default();
-        let subscribers = subscribers(tx, notices).await?;
-        let heard = |notice: &OperationalEvent| -> Vec<&Subscriber> {
-            let known = subscribers.get(&(notice.account, notice.kind.name())).into_iter().flatten();
-            known.filter(|subscriber| subscriber.endpoint != notice.about).collect()
+    ) -> Result<AfterCommit, StoreError> {
+        let mut after = AfterCommit::default();
+        let subscribers = subscribers(tx, operational_events).await?;
+        let heard = |event: &OperationalEvent| -> Vec<&Subscriber> {
+            let known = subscribers.get(&(event.account, event.kind.name())).into_iter().flatten();
+            known.filter(|subscriber| subscriber.endpoint != event.about).collect()
         };
-        let planned: Vec<_> =
-            notices.iter().map(|notice| (notice, heard(notice))).filter(|(_, heard)| !heard.is_empty()).collect();
+        let planned: Vec<_> = operational_events
+            .iter()
+            .map(|event| (event, heard(event)))
+            .filter(|(_, heard)| !heard.is_empty())
+            .collect();
         if planned.is_empty() {
-            return Ok(told);
+            return Ok(after);
         }
         let count = planned.iter().map(|(_, heard)| 1 + heard.len()).sum();
         let first = self.shared.id_times().first_at(now);
@@ -69,17 +73,17 @@ impl Store {
             let (account, event_type) = (*account, kind.name());
             let Some(event) = ids.next() else { break };
             let body = message(event_type, now, data);
-            let size = i32::try_from(body.len()).unwrap_or(i32::MAX);
+            let size = body_size(body.len());
             let mut deliveries = Vec::new();
-            for Subscriber { endpoint, active, in_line } in heard {
+            for Subscriber { endpoint, active, is_fifo } in heard {
                 if !active {
                     write.missed.push((account, *endpoint, event_type.to_owned(), event));
                     continue;
                 }
-                let (endpoint, in_line) = (*endpoint, *in_line);
+                let (endpoint, is_fifo) = (*endpoint, *is_fifo);
                 let Some(id) = ids.next() else { break };
-                write.deliveries.push(DeliveryRow { account, id, endpoint, event, size, leased: false, in_line });
-                told.due.extend((!in_line).then_some(endpoint));
+                write.deliveries.push(DeliveryRow { account, id, endpoint, event, size, leased: false, is_fifo });
+                after.due.extend((!is_fifo).then_some(endpoint));
                 deliveries.push(id);
             }
             write.events.push(EventRow {
@@ -93,18 +97,19 @@ impl Store {
             });
         }
         write.run(tx).await?;
-        told.lines = write.lines();
-        Ok(told)
+        after.fifo_endpoints = write.fifo_endpoints();
+        Ok(after)
     }
 
-    /// Nudges those who were told of something, now that it is committed.
-    pub(super) async fn after(&self, db: &mut Object, told: Told, now: Timestamp) {
-        let passed =
-            fifo::pass_afterwards(db, &self.shared.fifo_heads, &told.lines, now).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "a turn could not be passed on, and is passed on later");
+    /// Does what follows a commit: makes heads due, and nudges the engine.
+    pub(super) async fn run_after_commit(&self, db: &mut Object, after: AfterCommit, now: Timestamp) {
+        let heads = &self.shared.fifo_heads;
+        let due =
+            fifo::make_heads_due_afterwards(db, heads, &after.fifo_endpoints, now).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "the next delivery of a FIFO endpoint was not made due, and is made due later");
                 Vec::new()
             });
-        for endpoint in told.due.into_iter().chain(passed) {
+        for endpoint in after.due.into_iter().chain(due) {
             self.nudge(endpoint, now);
         }
     }
@@ -150,14 +155,14 @@ pub(super) async fn operational_events_of(
     for row in rows(tx, sql, &[&of_accounts, &ids, &first, &end]).await? {
         events.insert(get::<i64>(&row, "id")?, (EventId(get(&row, "event")?), get::<String>(&row, "type")?));
     }
-    let mut notices = Vec::new();
+    let mut operational_events = Vec::new();
     for failure in failures {
         let (Some(about), Some((event, event_type))) = (abouts.get(&failure.endpoint), events.get(&failure.delivery.0))
         else {
             continue;
         };
         let (attempts, outcome) = (failure.attempts, failure.outcome);
-        notices.extend(about.failed(&FailedDelivery {
+        operational_events.extend(about.failed(&FailedDelivery {
             id: failure.delivery,
             event: *event,
             event_type,
@@ -166,25 +171,25 @@ pub(super) async fn operational_events_of(
         }));
     }
     for Paused { endpoint, failures, outcome, .. } in paused {
-        notices.extend(abouts.get(endpoint).map(|about| about.auto_disabled(*failures, *outcome)));
+        operational_events.extend(abouts.get(endpoint).map(|about| about.auto_disabled(*failures, *outcome)));
     }
-    Ok(notices)
+    Ok(operational_events)
 }
 
 /// Somebody who subscribes to an operational event.
 struct Subscriber {
     endpoint: EndpointKey,
     active: bool,
-    in_line: bool,
+    is_fifo: bool,
 }
 
 /// Who subscribes to what these tell, by account and type.
 async fn subscribers(
     tx: &Transaction<'_>,
-    notices: &[OperationalEvent],
+    operational_events: &[OperationalEvent],
 ) -> Result<HashMap<(AccountKey, &'static str), Vec<Subscriber>>, StoreError> {
     let asked: BTreeSet<(i64, &'static str)> =
-        notices.iter().map(|notice| (notice.account.0, notice.kind.name())).collect();
+        operational_events.iter().map(|event| (event.account.0, event.kind.name())).collect();
     let mut subscribers: HashMap<_, Vec<Subscriber>> = HashMap::default();
     for (account, kind) in asked {
         let sql = "SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
@@ -193,7 +198,7 @@ async fn subscribers(
             subscribers.entry((AccountKey(account), kind)).or_default().push(Subscriber {
                 endpoint: EndpointKey(get(&row, "key")?),
                 active: parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active,
-                in_line: parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo,
+                is_fifo: parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo,
             });
         }
     }

@@ -16,6 +16,8 @@ use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{clock_of, first_at_clock};
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
+use crate::store::numbers::EVENTS_COUNTER;
+use crate::store::status::literal;
 
 /// What is partitioned.
 const TABLES: [&str; 4] = ["events", PAYLOADS, "deliveries", "attempts"];
@@ -36,14 +38,14 @@ const REMOVING: i64 = 0x7061_7274;
 /// does not wait while an old day is counted.
 const MAKING: i64 = 0x6d61_6b65;
 
-/// The part of the counters in which dropped days are counted: apart from the one into which deltas are folded (-1), so
-/// that no fold waits while a day is counted and dropped.
-const SHARD: i64 = 63;
+/// The part of the counters in which dropped days are counted: apart from the one into which deltas are folded, so that
+/// no fold waits while a day is counted and dropped.
+const SHARD: &str = literal!(Shard::Days);
 
 /// How long a drop waits for a table's lock. Every statement that comes meanwhile waits behind it, so that it is short.
 const LOCK_WAIT: Duration = Duration::from_millis(50);
 
-/// How long a statement may take while the lock is held: it looks up two index ranges, or removes a table's rows in the
+/// How long a statement may take under the lock: it looks up two index ranges, or removes a table's rows in the
 /// catalog.
 const LOCKED_STATEMENT: Duration = Duration::from_secs(1);
 
@@ -58,6 +60,9 @@ const ROUND_TRIES: u32 = 100;
 const LOCK_PAUSE: Duration = Duration::from_millis(150);
 
 const LOCK_PAUSE_RANDOM: Duration = Duration::from_millis(150);
+
+/// Percent of a page of deliveries that new rows fill: an outcome is written into the page of its row, beside it.
+const DELIVERIES_FILLED: u32 = 60;
 
 /// Rows of `missed` that one statement deletes when their day goes.
 const MISSED_STEP: i64 = 5_000;
@@ -133,12 +138,11 @@ pub(super) async fn create_days(pool: &Pool, mut wanted: BTreeSet<Day>) -> Resul
         if !days(&tx).await?.contains(&day) {
             for table in TABLES {
                 let (name, first, end) = (day.partition(table), day.first_id(), day.end_id());
-                // Made beside its table and then attached, which stops nobody who reads or writes. An outcome is
-                // written into the page of its row, beside it.
+                // Made beside its table and then attached, which stops nobody who reads or writes.
                 let sql = format!(
                     "CREATE TABLE {name} (LIKE {table} INCLUDING ALL) WITH (fillfactor = {filled}); \
                      ALTER TABLE {table} ATTACH PARTITION {name} FOR VALUES FROM ({first}) TO ({end})",
-                    filled = if table == "deliveries" { 60 } else { 100 }
+                    filled = if table == "deliveries" { DELIVERIES_FILLED } else { 100 }
                 );
                 tx.batch_execute(&sql).await?;
             }
@@ -278,7 +282,8 @@ impl<'a> Dropping<'a> {
         }
         forget_missed(self.pool, day).await?;
         let counted = format!(
-            "SELECT account, 0, {SHARD}::smallint, -count(*) FROM {} WHERE type <> '{TEST_TYPE}' GROUP BY account",
+            "SELECT account, {EVENTS_COUNTER}, {SHARD}::smallint, -count(*) FROM {} WHERE type <> '{TEST_TYPE}' \
+             GROUP BY account",
             day.partition("events")
         );
         self.remove(&Removal { table: "events", day, unless: None, counted: Some(counted) }).await
@@ -317,6 +322,7 @@ impl<'a> Dropping<'a> {
             LOCKED_STATEMENT.as_millis()
         ))
         .await?;
+        // A table has LOCK_TRIES, as long as those of all tables last; then one each.
         let tries = self.tries.clamp(1, LOCK_TRIES);
         for tried in 0..tries {
             self.tries = self.tries.saturating_sub(u32::from(tried > 0));
@@ -361,7 +367,7 @@ impl Removal {
     }
 }
 
-/// Whether somebody else held the lock for too long.
+/// Whether somebody else had the lock for too long.
 fn is_late(error: &tokio_postgres::Error) -> bool {
     let late = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED];
     error.code().is_some_and(|code| late.contains(code))
@@ -382,7 +388,7 @@ async fn forget_missed(pool: &Pool, day: Day) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Held by whoever removes rows or days: what they count is counted once.
+/// Taken by whoever removes rows or days: what they count is counted once.
 pub(super) async fn lock(tx: &Transaction<'_>) -> Result<(), StoreError> {
     execute(tx, "SELECT pg_advisory_xact_lock($1)", &[&REMOVING]).await?;
     Ok(())

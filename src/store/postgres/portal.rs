@@ -3,9 +3,9 @@
 use tokio_postgres::Row;
 
 use super::catalog_rows::{account, lock_account};
-use super::kept_answers::keep_effect;
-use super::sql::{corrupt, count, execute, get, offset, row, rows, snapshot, text, time, when};
+use super::sql::{corrupt, count, execute, get, offset, read_row, row, rows, snapshot, text, time, when};
 use super::store::Store;
+use super::stored_replies::write_pending_reply;
 use super::users::hash_of;
 use crate::domain::account::KeyHash;
 use crate::domain::audit::Action;
@@ -14,8 +14,8 @@ use crate::domain::permission::Permissions;
 use crate::domain::user::{Color, PortalLink};
 use crate::store::contract::PortalLinks;
 use crate::store::errors::StoreError;
-use crate::store::shared::{Deed, words};
-use crate::store::values::{Keep, NewPortalLink, Page, Paged, WithToken};
+use crate::store::shared::{AuditRecord, words};
+use crate::store::values::{NewPortalLink, Page, Paged, PendingReply, WithToken};
 
 /// The columns of a link, and its account where that is there.
 const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \
@@ -26,7 +26,7 @@ impl PortalLinks for Store {
     async fn create_portal_link(
         &self,
         new: NewPortalLink,
-        keep: Option<Keep<WithToken<PortalLink>>>,
+        pending_reply: Option<PendingReply<WithToken<PortalLink>>>,
     ) -> Result<WithToken<PortalLink>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(new.account)).await?;
@@ -57,8 +57,8 @@ impl PortalLinks for Store {
         ];
         execute(&tx, sql, parameters).await?;
         let made = WithToken { resource, token: Some(token) };
-        self.audit(&tx, &Deed::of(account, Action::PortalLinkCreated, made.resource.id), now).await?;
-        keep_effect(&tx, keep, &made, now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::PortalLinkCreated, made.resource.id), now).await?;
+        write_pending_reply(&tx, pending_reply, &made, now).await?;
         tx.commit().await?;
         Ok(made)
     }
@@ -96,7 +96,7 @@ impl PortalLinks for Store {
             return Ok(());
         };
         let (id, account) = (PortalLinkId(get(&opened, "id")?), AccountKey(get(&opened, "account")?));
-        self.audit(&tx, &Deed::of(account, Action::PortalLinkOpened, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::PortalLinkOpened, id), now).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -110,22 +110,24 @@ impl PortalLinks for Store {
         if execute(&tx, sql, &[&account.0, &id.0, &now.as_millis()]).await? == 0 {
             return Err(StoreError::NotFound);
         }
-        self.audit(&tx, &Deed::of(account, Action::PortalLinkRevoked, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::PortalLinkRevoked, id), now).await?;
         tx.commit().await?;
         Ok(())
     }
 }
 
 fn from_row(row: &Row) -> Result<PortalLink, StoreError> {
-    let color = get::<Option<&str>>(row, "color")?;
-    Ok(PortalLink {
-        id: PortalLinkId(get(row, "id")?),
-        account: AccountId(get(row, "account_id")?),
-        permissions: Permissions::from_column(get(row, "permissions")?),
-        brand: get(row, "brand")?,
-        color: color.map(|text| Color::parse(text).ok_or_else(|| corrupt("color"))).transpose()?,
-        frame_origins: words(get(row, "frame_origins")?),
-        expires_at: when(row, "expires_at")?,
-        opened_at: time(row, "opened_at")?,
+    read_row("portal_links", row, |row| {
+        let color = get::<Option<&str>>(row, "color")?;
+        Ok(PortalLink {
+            id: PortalLinkId(get(row, "id")?),
+            account: AccountId(get(row, "account_id")?),
+            permissions: Permissions::from_column(get(row, "permissions")?),
+            brand: get(row, "brand")?,
+            color: color.map(|text| Color::parse(text).ok_or_else(|| corrupt("color"))).transpose()?,
+            frame_origins: words(get(row, "frame_origins")?),
+            expires_at: when(row, "expires_at")?,
+            opened_at: time(row, "opened_at")?,
+        })
     })
 }

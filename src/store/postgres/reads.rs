@@ -3,7 +3,7 @@
 //!
 //! Accounts share the connections (`store/fair_slots.rs`): those for lists, those for searches, and the part of the
 //! main pool that calls of accounts may take. The rest of the main pool is for the engine, for publishing, and for
-//! reads that every call depends on, such as sessions and kept answers: none of them takes longer than some
+//! reads that every call depends on, such as sessions and stored replies: none of them takes longer than some
 //! milliseconds.
 
 use std::ops::{Deref, DerefMut};

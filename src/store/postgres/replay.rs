@@ -12,11 +12,11 @@ use super::change_feed::{Change, write_change};
 use super::endpoints::find;
 use super::fifo;
 use super::ids::Ids;
-use super::kept_answers::keep_effect;
 use super::log::find_delivery;
-use super::operational_events::Told;
-use super::sql::{execute, get, number, one, parsed, row, rows, snapshot, time, when};
+use super::operational_events::AfterCommit;
+use super::sql::{execute, get, one, parsed, read_row, row, rows, snapshot, time, when, whole};
 use super::store::Store;
+use super::stored_replies::write_pending_reply;
 use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
@@ -25,9 +25,10 @@ use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointK
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
-use crate::store::shared::{Deed, check_open_replays, words};
+use crate::store::numbers::row_count;
+use crate::store::shared::{AuditRecord, check_open_replays, words};
 use crate::store::status::literal;
-use crate::store::values::{Keep, Missed, OpenReplay, REPLAY_WINDOW, Step};
+use crate::store::values::{Missed, OpenReplay, PendingReply, REPLAY_WINDOW, Step};
 
 /// Events that one step looks at.
 const SCAN: i64 = 1_000;
@@ -61,7 +62,7 @@ impl Replays for Store {
         &self,
         owner: AccountId,
         id: DeliveryId,
-        keep: Option<Keep<Delivery>>,
+        pending_reply: Option<PendingReply<Delivery>>,
     ) -> Result<Delivery, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
@@ -100,12 +101,12 @@ impl Replays for Store {
             // It goes before those that wait.
             let sql =
                 "UPDATE queue SET turn = endpoint, place = $3, due_at = NULL WHERE account = $1 AND delivery = $2";
-            execute(&tx, sql, &[&account, &id.0, &fifo::FRONT]).await?;
-            due = fifo::pass(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
+            execute(&tx, sql, &[&account, &id.0, &fifo::FIRST_POSITION]).await?;
+            due = fifo::make_heads_due(&tx, &self.shared.fifo_heads, &[endpoint].into(), now).await?;
         }
         let delivery = find_delivery(&tx, owner, id, &self.shared.id_times()).await?;
-        self.audit(&tx, &Deed::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
-        keep_effect(&tx, keep, &delivery, now).await?;
+        self.audit(&tx, &AuditRecord::of(AccountKey(account), Action::DeliveryRetried, id), now).await?;
+        write_pending_reply(&tx, pending_reply, &delivery, now).await?;
         tx.commit().await?;
         for endpoint in due {
             self.nudge(endpoint, now);
@@ -118,21 +119,21 @@ impl Replays for Store {
         owner: AccountId,
         endpoint: EndpointId,
         new: NewReplay,
-        keep: Option<Keep<Replay>>,
+        pending_reply: Option<PendingReply<Replay>>,
     ) -> Result<Replay, StoreError> {
         let now = self.now();
         let mut client = self.client_for(Some(owner)).await?;
         // Most replays are counted before they are answered; the rest of the others is counted by their first steps.
         let db = snapshot(&mut client).await?;
-        let job = asked_for(&db, owner, endpoint, new, &self.shared.id_times()).await?;
+        let job = requested_job(&db, owner, endpoint, new, &self.shared.id_times()).await?;
         let scan = scan(&db, &job, job.first, SCAN_AT_ONCE, usize::MAX).await?;
         drop(db);
-        let (total, counted_to) = (count_of(&scan.found), scan.up_to);
+        let (total, counted_to) = (row_count(scan.found.len()), scan.up_to);
         let tx = client.transaction().await?;
         // Two that are asked for at once wait for each other here: the bounds hold over all nodes.
         lock_account(&tx, owner).await?;
         execute(&tx, "SELECT 1 FROM endpoints WHERE key = $1 FOR UPDATE", &[&job.endpoint.0]).await?;
-        let job = asked_for(&tx, owner, endpoint, new, &self.shared.id_times()).await?;
+        let job = requested_job(&tx, owner, endpoint, new, &self.shared.id_times()).await?;
         check_open_replays(&open_of(&tx, job.account).await?, job.endpoint)?;
         let (status, finished_at) = match counted_to {
             None if total == 0 => (ReplayStatus::Completed, Some(now.as_millis())),
@@ -163,8 +164,8 @@ impl Replays for Store {
         ];
         execute(&tx, sql, parameters).await?;
         let replay = find_replay(&tx, owner, id).await?;
-        self.audit(&tx, &Deed::of(AccountKey(job.account), Action::ReplayCreated, id), now).await?;
-        keep_effect(&tx, keep, &replay, now).await?;
+        self.audit(&tx, &AuditRecord::of(AccountKey(job.account), Action::ReplayCreated, id), now).await?;
+        write_pending_reply(&tx, pending_reply, &replay, now).await?;
         write_change(&tx, Change::Replay, now).await?;
         self.commit(tx).await?;
         self.shared.replays.notify_one();
@@ -186,13 +187,13 @@ impl Replays for Store {
         // One that is finished stays as it is.
         let Some(cancelled) = cancelled else { return Ok(()) };
         let key = get(&cancelled, "key")?;
-        let lines = take_back_one(&tx, key).await?;
+        let fifo_endpoints = take_back_one(&tx, key).await?;
         let account = AccountKey(get(&cancelled, "account")?);
-        self.audit(&tx, &Deed::of(account, Action::ReplayCancelled, id), now).await?;
+        self.audit(&tx, &AuditRecord::of(account, Action::ReplayCancelled, id), now).await?;
         // What is in memory comes back without an attempt: see `release`.
         write_change(&tx, Change::Cancelled(key), now).await?;
         self.commit(tx).await?;
-        self.after(&mut client, Told { lines, ..Told::default() }, now).await;
+        self.run_after_commit(&mut client, AfterCommit { fifo_endpoints, ..AfterCommit::default() }, now).await;
         Ok(())
     }
 
@@ -204,10 +205,7 @@ impl Replays for Store {
                    WHERE account = $1 AND endpoint = $2 AND type = ANY($3)";
         let found = one(&db, sql, &[&endpoint.account.0, &endpoint.key.0, &endpoint.settings.events]).await?;
         let oldest: Option<i64> = get(&found, "oldest")?;
-        Ok(Missed {
-            count: get::<i64>(&found, "count")?.max(0).unsigned_abs(),
-            oldest_at: oldest.map(|id| self.shared.id_times().of(id)),
-        })
+        Ok(Missed { count: whole(&found, "count")?, oldest_at: oldest.map(|id| self.shared.id_times().of(id)) })
     }
 }
 
@@ -240,12 +238,13 @@ impl ReplayWork for Store {
             return count(&client, &job, &scan).await;
         }
         let waiting = waiting(&db, job.endpoint).await?;
-        let room = REPLAY_WINDOW.saturating_sub(usize::try_from(waiting).unwrap_or(usize::MAX));
+        // Deliveries that are sent again by hand come on top.
+        let free = REPLAY_WINDOW.saturating_sub(waiting);
         // In larger steps when it is full, and to the last one when it is empty.
-        if room < REPLAY_WINDOW / 2 || job.position >= job.last && unsent(&db, key).await? > 0 {
+        if free < REPLAY_WINDOW / 2 || job.position >= job.last && unsent(&db, key).await? > 0 {
             return Ok(Step::Waiting);
         }
-        let scan = scan(&db, &job, job.position, SCAN, room).await?;
+        let scan = scan(&db, &job, job.position, SCAN, free).await?;
         drop(db);
         if scan.up_to == Some(job.position) {
             return Ok(Step::Waiting);
@@ -265,11 +264,12 @@ impl Store {
         // Cancelled, or another step was faster.
         let Some(found) = row(&tx, sql, &[&job.key, &job.position]).await? else { return Ok(Step::Waiting) };
         let before: i64 = get(&found, "made")?;
-        // Two replays of one endpoint take turns: each sees what the other has made.
+        debug_assert!(scan.up_to.is_none_or(|up_to| up_to >= job.position), "a replay never goes back");
+        // Of two replays of one endpoint the second waits here, and sees what the first has made.
         let sql = "SELECT status, ordering FROM endpoints WHERE key = $1 AND deleted_at IS NULL FOR UPDATE";
         let Some(endpoint) = row(&tx, sql, &[&job.endpoint.0]).await? else { return Ok(Step::Finished) };
         let active = parsed(&endpoint, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
-        let in_line = parsed(&endpoint, "ordering", Ordering::from_column)? == Ordering::Fifo;
+        let is_fifo = parsed(&endpoint, "ordering", Ordering::from_column)? == Ordering::Fifo;
         if !active && !scan.found.is_empty() {
             return Ok(Step::Waiting);
         }
@@ -281,7 +281,7 @@ impl Store {
         let events: Vec<i64> = candidates.iter().filter(|row| row.1).map(|row| row.0).collect();
         let pairs: Vec<(i64, i64)> = ids.by_ref().zip(events).collect();
         let (ids, events): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
-        let made = count_of(&ids);
+        let made = row_count(ids.len());
         if made > 0 {
             let sql = "WITH m AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[]) AS t(id, event)), \
                        made AS (INSERT INTO deliveries (account, id, endpoint, event, type, validation_id, replay) \
@@ -293,10 +293,10 @@ impl Store {
                        CASE WHEN $8 THEN $4 END, CASE WHEN $8 THEN nextval('turns') END FROM m CROSS JOIN LATERAL \
                        (SELECT body FROM payloads WHERE account = $3 AND event = m.event LIMIT 1) AS p";
             let parameters: super::sql::Params<'_> =
-                &[&ids, &events, &job.account, &job.endpoint.0, &job.key, &made, &now.as_millis(), &in_line];
+                &[&ids, &events, &job.account, &job.endpoint.0, &job.key, &made, &now.as_millis(), &is_fifo];
             execute(&tx, sql, parameters).await?;
-            if in_line {
-                fifo::pass(&tx, &self.shared.fifo_heads, &[job.endpoint.0].into(), now).await?;
+            if is_fifo {
+                fifo::make_heads_due(&tx, &self.shared.fifo_heads, &[job.endpoint.0].into(), now).await?;
             }
         }
         let finished = scan.up_to.is_none() && unsent(&tx, job.key).await? == 0;
@@ -322,7 +322,7 @@ impl Store {
 }
 
 /// The endpoint's job as it would be now.
-async fn asked_for(
+async fn requested_job(
     db: &impl GenericClient,
     owner: AccountId,
     id: EndpointId,
@@ -342,10 +342,6 @@ async fn asked_for(
         last: times.first_at(new.to.end_of_second()) - 1,
         position: first,
     })
-}
-
-fn count_of<T>(found: &[T]) -> i64 {
-    i64::try_from(found.len()).unwrap_or(i64::MAX)
 }
 
 async fn job(db: &impl GenericClient, key: i64) -> Result<Option<Job>, StoreError> {
@@ -381,10 +377,10 @@ async fn open_of(db: &impl GenericClient, account: i64) -> Result<Vec<(EndpointK
 }
 
 /// Deliveries of the endpoint's replays that wait for their first attempt.
-async fn waiting(db: &impl GenericClient, endpoint: EndpointKey) -> Result<i64, StoreError> {
+async fn waiting(db: &impl GenericClient, endpoint: EndpointKey) -> Result<usize, StoreError> {
     let sql = "SELECT count(*) AS waiting FROM replays r JOIN queue q ON q.replay = r.key AND q.attempt = 0 \
                WHERE r.endpoint = $1 AND r.finished_at IS NULL";
-    get(&one(db, sql, &[&endpoint.0]).await?, "waiting")
+    whole(&one(db, sql, &[&endpoint.0]).await?, "waiting")
 }
 
 /// Events that `condition` names and that have their body still, each with whether the job takes it as things are now.
@@ -416,8 +412,14 @@ async fn candidates(
     Ok(found)
 }
 
-/// Looks at up to `most` events after `position`, until `room` of them are taken.
-async fn scan(db: &impl GenericClient, job: &Job, position: i64, most: i64, room: usize) -> Result<Scan, StoreError> {
+/// Looks at up to `most` events after `position`, until `most_taken` of them are taken.
+async fn scan(
+    db: &impl GenericClient,
+    job: &Job,
+    position: i64,
+    most: i64,
+    most_taken: usize,
+) -> Result<Scan, StoreError> {
     let stretch = "v.id > ($3::bigint[])[1] AND v.id <= ($3::bigint[])[2]";
     let looked_at = candidates(db, job, stretch, &[position, job.last], most).await?;
     let mut scan = Scan { found: Vec::new(), up_to: None };
@@ -426,11 +428,11 @@ async fn scan(db: &impl GenericClient, job: &Job, position: i64, most: i64, room
         if *takes {
             scan.found.push(*event);
         }
-        if scan.found.len() >= room {
+        if scan.found.len() >= most_taken {
             return Ok(scan);
         }
     }
-    if count_of(&looked_at) < most {
+    if row_count(looked_at.len()) < most {
         scan.up_to = None;
     }
     Ok(scan)
@@ -445,7 +447,7 @@ async fn count(db: &Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
     let sql = "UPDATE replays SET status = $2::bigint, position = $3, total = total + $4 \
                WHERE key = $1 AND position = $5 AND finished_at IS NULL";
     let parameters: super::sql::Params<'_> =
-        &[&job.key, &status.to_column(), &position, &count_of(&scan.found), &job.position];
+        &[&job.key, &status.to_column(), &position, &row_count(scan.found.len()), &job.position];
     execute(db, sql, parameters).await?;
     Ok(Step::Made(0))
 }
@@ -461,19 +463,20 @@ async fn find_replay(db: &impl GenericClient, owner: AccountId, id: ReplayId) ->
 }
 
 fn replay_from_row(row: &Row) -> Result<Replay, StoreError> {
-    let count = |column| number(row, column).map(|count| count.unwrap_or(0).max(0).unsigned_abs());
-    Ok(Replay {
-        id: ReplayId(get(row, "id")?),
-        endpoint: EndpointId(get(row, "endpoint_id")?),
-        asked: NewReplay {
-            from: when(row, "from_at")?,
-            to: when(row, "to_at")?,
-            selection: parsed(row, "selection", Selection::from_column)?,
-        },
-        status: parsed(row, "status", ReplayStatus::from_column)?,
-        total: count("total")?,
-        sent: count("sent")?,
-        created_at: when(row, "created_at")?,
-        finished_at: time(row, "finished_at")?,
+    read_row("replays", row, |row| {
+        Ok(Replay {
+            id: ReplayId(get(row, "id")?),
+            endpoint: EndpointId(get(row, "endpoint_id")?),
+            requested: NewReplay {
+                from: when(row, "from_at")?,
+                to: when(row, "to_at")?,
+                selection: parsed(row, "selection", Selection::from_column)?,
+            },
+            status: parsed(row, "status", ReplayStatus::from_column)?,
+            total: whole(row, "total")?,
+            sent: whole(row, "sent")?,
+            created_at: when(row, "created_at")?,
+            finished_at: time(row, "finished_at")?,
+        })
     })
 }

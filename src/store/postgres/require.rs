@@ -89,7 +89,9 @@ async fn check_listening(
         loop {
             match poll_fn(|context| heard.poll_message(context)).await {
                 // Other nodes may be starting too.
-                Some(Ok(AsyncMessage::Notification(told))) if told.payload() == payload => return Ok(()),
+                Some(Ok(AsyncMessage::Notification(notification))) if notification.payload() == payload => {
+                    return Ok(());
+                }
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(describe(&error)),
                 None => return Err("the connection was closed".to_owned()),
@@ -133,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_weakens_a_202_is_told() {
+    fn what_weakens_a_202_is_a_warning() {
         assert!(session("UTF8", "on").warnings().is_empty());
         assert!(session("UTF8", "remote_apply").warnings().is_empty());
         assert!(session("UTF8", "off").warnings()[0].starts_with("synchronous_commit is off"));

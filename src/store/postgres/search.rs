@@ -5,13 +5,14 @@ use tokio_postgres::types::ToSql;
 
 use super::catalog_rows::account;
 use super::log::{delivery_from_row, shown};
-use super::sql::{column, corrupt, get, rows, search_failed, snapshot, text};
+use super::sql::{column, get, rows, search_failed, snapshot, text, whole};
 use super::store::Store;
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
 use crate::domain::id::{AccountId, EndpointId, IdTimes};
 use crate::store::contract::{Log, Search};
 use crate::store::errors::StoreError;
+use crate::store::numbers::sql_limit;
 use crate::store::values::{MAX_PAGED_ROWS, Page, Paged, STRETCH, Stretch};
 
 impl Search for Store {
@@ -32,7 +33,7 @@ impl Search for Store {
             let parameters: Vec<&(dyn ToSql + Sync)> =
                 condition.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
             // One look at each row for the total and for the page. The aggregate keeps the order of its input, because
-            // nothing stands between them. An offset that no page has would be too large for a place in an array.
+            // nothing stands between them. An offset that no page has would be too large for an index of an array.
             let skipped = page.offset().min(MAX_PAGED_ROWS);
             let sql = format!(
                 "SELECT count(*) AS found, (array_agg(id))[{}:{}] AS page FROM \
@@ -44,7 +45,8 @@ impl Search for Store {
             );
             // Not cached, either of them: filters are too many.
             let counted = db.query_one(&sql, &parameters).await.map_err(search_failed)?;
-            let found = u64::try_from(get::<i64>(&counted, "found")?).map_err(|_| corrupt("found"))?;
+            let found: u64 = whole(&counted, "found")?;
+            // A page without rows is no array.
             let ids: Vec<i64> = get::<Option<_>>(&counted, "page")?.unwrap_or_default();
             debug_assert!(ids.is_sorted_by(|a, b| a > b), "the newest first");
             let chosen =
@@ -71,9 +73,8 @@ impl Search for Store {
             let end = end.map_or(i64::MAX, |end| end.0).min(before.unwrap_or(i64::MAX));
             let sql = "SELECT id FROM deliveries WHERE account = $1 AND endpoint = ANY($2) AND id >= $3 AND id < $4 \
                        ORDER BY id DESC LIMIT $5";
-            let most = i64::try_from(STRETCH).unwrap_or(i64::MAX);
             let parameters: super::sql::Params<'_> =
-                &[&condition.account, &condition.endpoints, &first.map_or(0, |id| id.0), &end, &most];
+                &[&condition.account, &condition.endpoints, &first.map_or(0, |id| id.0), &end, &sql_limit(STRETCH)];
             let ids: Vec<i64> =
                 rows(&db, sql, parameters).await?.iter().map(|row| get(row, "id")).collect::<Result<_, _>>()?;
             let next = ids.last().copied().filter(|_| ids.len() == STRETCH);
@@ -160,9 +161,9 @@ impl Condition {
         // The columns are ASCII in lowercase, and so is what can be found in them.
         let escaped = searched.to_lowercase().replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
         self.values.push(Box::new(text(format!("%{escaped}%"))));
-        let place = self.values.len();
+        let number = self.values.len();
         let like = ["id::text", "response_status::text", "type", "validation_id::text"]
-            .map(|column| format!("{column} LIKE ${place}"))
+            .map(|column| format!("{column} LIKE ${number}"))
             .join(" OR ");
         self.and(&format!("({} OR {like})", one_of("endpoint", endpoints)));
     }

@@ -9,18 +9,19 @@ use foldhash::HashMap;
 
 use super::change_feed::{Change, write_change};
 use super::endpoints::health;
-use super::kept_answers::keep_effect;
-use super::operational_events::{Failure, Paused, Told, operational_events_of};
+use super::operational_events::{AfterCommit, Failure, Paused, operational_events_of};
 use super::sql::{column, execute, get, number, rows, span, text};
 use super::store::Store;
+use super::stored_replies::write_pending_reply;
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::errors::StoreError;
+use crate::store::numbers::sql_counter;
 use crate::store::status::is_open;
-use crate::store::values::{Keep, Settled, Settlement};
+use crate::store::values::{PendingReply, Settled, Settlement};
 
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
 const LATE: Duration = Duration::from_secs(3_600);
@@ -41,12 +42,12 @@ enum Healthy {
     Whatever,
 }
 
-/// What was missed is missed no more when a replay has sent it. One by one, by whole keys, and then by the places of
+/// What was missed is missed no more when a replay has sent it. One by one, by whole keys, and then by the `ctid` of
 /// the rows: a planner that joined the two tables read everything that anybody ever missed.
-const FORGET_MISSED: &str = "DELETE FROM missed WHERE ctid = ANY (ARRAY(SELECT m.place \
+const FORGET_MISSED: &str = "DELETE FROM missed WHERE ctid = ANY (ARRAY(SELECT m.row_ref \
                              FROM unnest($1::bigint[], $2::bigint[]) AS s(account, delivery) CROSS JOIN LATERAL \
                              (SELECT endpoint, type, event FROM deliveries WHERE account = s.account \
-                             AND id = s.delivery LIMIT 1) AS d CROSS JOIN LATERAL (SELECT ctid AS place FROM missed \
+                             AND id = s.delivery LIMIT 1) AS d CROSS JOIN LATERAL (SELECT ctid AS row_ref FROM missed \
                              WHERE account = s.account AND endpoint = d.endpoint AND type = d.type AND event = d.event \
                              LIMIT 1) AS m))";
 
@@ -100,40 +101,40 @@ async fn drop_spent_bodies(
 }
 
 /// The queue first: what it says of the lease decides about everything else. Its rows are found one by one, by their
-/// whole keys, and then named by their places: a planner that joined them read, when it was told that there are few,
-/// all that the index of leases still held of rows long gone. What became of a lease meanwhile is asked in a way that
+/// whole keys, and then named by their `ctid`: a planner that joined them read, when it was told that there are few,
+/// all that the index of leases still had of rows long gone. What became of a lease meanwhile is asked in a way that
 /// cannot use that index. The limits limit nothing: with them nobody expects more than one row, and deliveries are
 /// looked up by their keys too. From `$17` to `$18` are the ids of the batch: the database opens the partitions of
 /// these days and no others.
-const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT t.*, q.place, q.turn \
+const SETTLE: &str = "WITH i AS MATERIALIZED (SELECT t.*, q.row_ref, q.turn \
                       FROM unnest($1::bigint[], $2::bigint[], $3::smallint[], $4::integer[], $5::integer[], \
                       $6::bigint[], $7::bigint[], $8::integer[], $9::bigint[], $10::text[], $11::text[], \
                       $12::bigint[]) AS t(account, id, status, attempt, failures, due_at, started_at, response_status, \
                       response_time_ms, response_body, error_message, lease) CROSS \
-                      JOIN LATERAL (SELECT ctid AS place, lease, turn FROM queue WHERE account = t.account \
+                      JOIN LATERAL (SELECT ctid AS row_ref, lease, turn FROM queue WHERE account = t.account \
                       AND delivery = t.id LIMIT 1) AS q WHERE q.lease = t.lease AND (NOT $16 OR NOT EXISTS (SELECT 1 \
                       FROM unnest($14::bigint[]) AS w(key) JOIN endpoints e ON e.key = w.key \
                       WHERE e.consecutive_failures > 0)) LIMIT cardinality($2::bigint[])), gone AS (DELETE \
-                      FROM queue q USING i WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease \
+                      FROM queue q USING i WHERE q.ctid = i.row_ref AND coalesce(q.lease, 0) = i.lease \
                       AND i.due_at IS NULL RETURNING i.*), waiting AS (UPDATE queue q \
                       SET lease = NULL, due_at = i.due_at, attempt = i.attempt, failures = i.failures FROM i \
-                      WHERE q.ctid = i.place AND coalesce(q.lease, 0) = i.lease AND i.due_at IS NOT NULL \
-                      RETURNING i.*), held AS MATERIALIZED (SELECT * FROM (SELECT * FROM gone UNION ALL SELECT * \
+                      WHERE q.ctid = i.row_ref AND coalesce(q.lease, 0) = i.lease AND i.due_at IS NOT NULL \
+                      RETURNING i.*), settled AS MATERIALIZED (SELECT * FROM (SELECT * FROM gone UNION ALL SELECT * \
                       FROM waiting) AS w LIMIT cardinality($2::bigint[])), \
                       earlier AS (INSERT INTO attempts (account, delivery, attempt, started_at, response_status, \
                       response_time_ms, response_body, error_message) SELECT d.account, d.id, d.attempt, d.started_at, \
-                      d.response_status, d.response_time_ms, d.response_body, d.error_message FROM held h \
+                      d.response_status, d.response_time_ms, d.response_body, d.error_message FROM settled h \
                       JOIN deliveries d ON d.account = h.account AND d.id = h.id AND d.id >= $17::bigint \
                       AND d.id < $18::bigint WHERE h.attempt > 1 AND d.started_at IS NOT NULL ON CONFLICT DO NOTHING), \
                       outcome AS (UPDATE deliveries d SET status = h.status, attempt = h.attempt, \
                       started_at = h.started_at, response_status = h.response_status, \
                       response_time_ms = h.response_time_ms, response_body = h.response_body, \
-                      error_message = h.error_message FROM held h WHERE d.account = h.account AND d.id = h.id \
+                      error_message = h.error_message FROM settled h WHERE d.account = h.account AND d.id = h.id \
                       AND d.id >= $17::bigint AND d.id < $18::bigint), \
                       counted AS (INSERT INTO counter_deltas (account, endpoint, total, last_delivery_at) \
                       SELECT account, endpoint, 0, at FROM unnest($13::bigint[], $14::bigint[], $15::bigint[]) \
                       AS l(account, endpoint, at)) \
-                      SELECT id AS delivery, CASE WHEN due_at IS NULL THEN turn END AS turn FROM held";
+                      SELECT id AS delivery, CASE WHEN due_at IS NULL THEN turn END AS fifo_endpoint FROM settled";
 
 impl Store {
     /// Settles in one statement what was delivered to endpoints that have not failed of late, of which there is nothing
@@ -155,24 +156,24 @@ impl Store {
             written.push(Written { settlement, account, status, failures, next_retry_at: next.next_retry_at });
         }
         let mut client = self.client().await?;
-        let (lease_valid, lines) = self.write_outcomes(&client, &written, Healthy::Required).await?;
+        let (lease_valid, fifo_endpoints) = self.write_outcomes(&client, &written, Healthy::Required).await?;
         if lease_valid.is_empty() {
             return Ok(None);
         }
-        self.after(&mut client, Told { lines, ..Told::default() }, now).await;
+        self.run_after_commit(&mut client, AfterCommit { fifo_endpoints, ..AfterCommit::default() }, now).await;
         Ok(Some(settled_of(settlements, &written, &lease_valid)))
     }
 
     pub(super) async fn settle_batch(
         &self,
         settlements: &[Settlement],
-        keep: Option<Keep<()>>,
+        pending_reply: Option<PendingReply<()>>,
     ) -> Result<Vec<Settled>, StoreError> {
         let now = self.now();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
         let owners = self.owners(&tx, settlements.iter().map(|row| row.endpoint)).await?;
-        keep_effect(&tx, keep, &(), now).await?;
+        write_pending_reply(&tx, pending_reply, &(), now).await?;
         let mut healths = self.lock_healths(&tx, settlements).await?;
         let before: HashMap<EndpointKey, EndpointHealth> =
             healths.iter().map(|(key, (health, _))| (*key, *health)).collect();
@@ -196,10 +197,10 @@ impl Store {
             let (status, failures, next_retry_at) = (next.status, next.failures, next.next_retry_at);
             written.push(Written { settlement, account, status, failures, next_retry_at });
         }
-        let (lease_valid, lines) = self.write_outcomes(&tx, &written, Healthy::Whatever).await?;
+        let (lease_valid, fifo_endpoints) = self.write_outcomes(&tx, &written, Healthy::Whatever).await?;
         let paused = self.write_healths(&tx, &before, &healths, now).await?;
-        let mut told = self.announce_outcomes(&tx, &written, &lease_valid, &paused, &healths, now).await?;
-        told.lines.extend(lines);
+        let mut after = self.announce_outcomes(&tx, &written, &lease_valid, &paused, &healths, now).await?;
+        after.fifo_endpoints.extend(fifo_endpoints);
         drop_spent_bodies(&tx, &written, &lease_valid, &self.shared.id_times(), now).await?;
         if paused.is_empty() {
             tx.commit().await?;
@@ -209,7 +210,7 @@ impl Store {
             }
             self.commit(tx).await?;
         }
-        self.after(&mut client, told, now).await;
+        self.run_after_commit(&mut client, after, now).await;
         Ok(settled_of(settlements, &written, &lease_valid))
     }
 
@@ -283,8 +284,8 @@ impl Store {
         rows(tx, sql, parameters).await?.iter().map(|row| get(row, "delivery")).collect()
     }
 
-    /// Writes what came of attempts whose leases still stand, and returns their deliveries, and the lines that they
-    /// have left.
+    /// Writes what came of attempts whose leases are still valid. Returns their deliveries, and the FIFO endpoints
+    /// of which deliveries have ended.
     async fn write_outcomes(
         &self,
         db: &impl GenericClient,
@@ -311,9 +312,9 @@ impl Store {
         let parameters: super::sql::Params<'_> = &[
             &column(&sorted, |row| row.account.0),
             &column(&sorted, |row| row.settlement.delivery.0),
-            &column(&sorted, |row| i16::try_from(row.status.to_column()).unwrap_or(0)),
-            &column(&sorted, |row| i32::try_from(row.settlement.attempts_made.saturating_add(1)).unwrap_or(i32::MAX)),
-            &column(&sorted, |row| i32::try_from(row.failures).unwrap_or(i32::MAX)),
+            &column(&sorted, |row| i16::try_from(row.status.to_column()).expect("there are few statuses")),
+            &column(&sorted, |row| sql_counter(row.settlement.attempts())),
+            &column(&sorted, |row| sql_counter(row.failures)),
             &column(&sorted, |row| row.next_retry_at.map(Timestamp::as_millis)),
             &column(outcomes(), |outcome| outcome.started_at.as_millis()),
             &column(outcomes(), |outcome| outcome.http_status.map(i32::from)),
@@ -328,15 +329,15 @@ impl Store {
             &first,
             &end,
         ];
-        let (mut lease_valid, mut lines) = (BTreeSet::new(), BTreeSet::new());
+        let (mut lease_valid, mut fifo_endpoints) = (BTreeSet::new(), BTreeSet::new());
         for row in rows(db, SETTLE, parameters).await? {
             lease_valid.insert(get(&row, "delivery")?);
-            lines.extend(number(&row, "turn")?);
+            fifo_endpoints.extend(number(&row, "fifo_endpoint")?);
         }
         if !replayed.0.is_empty() {
             execute(db, FORGET_MISSED, &[&replayed.0, &replayed.1]).await?;
         }
-        Ok((lease_valid, lines))
+        Ok((lease_valid, fifo_endpoints))
     }
 
     /// Tells those who want to know which deliveries failed for good, and which endpoints were paused.
@@ -348,12 +349,12 @@ impl Store {
         paused: &[EndpointKey],
         healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
         now: Timestamp,
-    ) -> Result<Told, StoreError> {
+    ) -> Result<AfterCommit, StoreError> {
         let mut failures = Vec::new();
         for Written { settlement, account, status, .. } in written {
             let for_good = *status == DeliveryStatus::Failed && settlement.kind != DeliveryKind::Test;
             if for_good && lease_valid.contains(&settlement.delivery.0) {
-                let attempts = settlement.attempts_made.saturating_add(1);
+                let attempts = settlement.attempts();
                 let Settlement { delivery, endpoint, ref outcome, .. } = **settlement;
                 failures.push(Failure { account: *account, endpoint, delivery, attempts, outcome });
             }
@@ -367,10 +368,10 @@ impl Store {
         };
         let paused: Vec<Paused<'_>> = paused.iter().filter_map(pause).collect();
         if failures.is_empty() && paused.is_empty() {
-            return Ok(Told::default());
+            return Ok(AfterCommit::default());
         }
-        let notices = operational_events_of(tx, &failures, &paused).await?;
-        self.announce(tx, &notices, now).await
+        let operational_events = operational_events_of(tx, &failures, &paused).await?;
+        self.announce(tx, &operational_events, now).await
     }
 
     /// Writes what has changed of the healths. Returns the endpoints that have been paused with it.
@@ -391,7 +392,7 @@ impl Store {
             let sql = "UPDATE endpoints SET status = $2::bigint, consecutive_failures = $3, failing_since = $4, \
                        version = version + CASE WHEN $5 THEN 1 ELSE 0 END, \
                        updated_at = CASE WHEN $5 THEN $6 ELSE updated_at END WHERE key = $1";
-            let failures = i32::try_from(health.consecutive_failures).unwrap_or(i32::MAX);
+            let failures = sql_counter(health.consecutive_failures);
             let since = health.failing_since.map(Timestamp::as_millis);
             let parameters: super::sql::Params<'_> =
                 &[&key.0, &health.status.to_column(), &failures, &since, &changed, &now.as_millis()];

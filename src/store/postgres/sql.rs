@@ -6,6 +6,7 @@ use deadpool_postgres::{GenericClient, Object, Transaction};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
+use uuid::Uuid;
 
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
@@ -57,6 +58,25 @@ pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: &str) -> Result<T, S
     })
 }
 
+/// Reads a row of `table`. Where it holds what it cannot hold, the error names the table, the row and the column.
+pub(super) fn read_row<T>(
+    table: &str,
+    row: &Row,
+    read: impl FnOnce(&Row) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    read(row).map_err(|error| match error {
+        StoreError::Corrupt(reason) => StoreError::Corrupt(format!("{table} {}: {reason}", id_of(row))),
+        other => other,
+    })
+}
+
+/// What tells a row from the others of its table.
+fn id_of(row: &Row) -> String {
+    let uuid = row.try_get("id").map(|id: Uuid| id.to_string());
+    let id = uuid.or_else(|_| row.try_get("id").map(|id: i64| id.to_string()));
+    id.unwrap_or_else(|_| "without an id".into())
+}
+
 /// A number of whatever width.
 pub(super) fn number(row: &Row, column: &str) -> Result<Option<i64>, StoreError> {
     let index = row.columns().iter().position(|known| known.name() == column).ok_or_else(|| corrupt(column))?;
@@ -106,7 +126,7 @@ pub(super) fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A page's offset as SQL takes it.
+/// A page's offset as SQL takes it. Where it is too great a number, so is any row's position.
 pub(super) fn offset(page: Page) -> i64 {
     i64::try_from(page.offset()).unwrap_or(i64::MAX)
 }
@@ -117,10 +137,11 @@ pub(super) async fn count(
     sql: &str,
     params: super::sql::Params<'_>,
 ) -> Result<u64, StoreError> {
-    Ok(maybe_whole::<i64>(&one(db, sql, params).await?, "total")?.unwrap_or(0).max(0).unsigned_abs())
+    // A sum of no rows is none.
+    Ok(maybe_whole(&one(db, sql, params).await?, "total")?.unwrap_or(0))
 }
 
-/// From the first of the ids to the first after the last of them.
+/// From the first of the ids to the first after the last of them; where there are none, nothing is between the two.
 pub(super) fn span(ids: impl Iterator<Item = i64> + Clone) -> (i64, i64) {
     (ids.clone().min().unwrap_or(0), ids.max().map_or(0, |last| last.saturating_add(1)))
 }

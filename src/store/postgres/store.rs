@@ -61,7 +61,7 @@ impl Health for Store {
                        ON CONFLICT (name) DO UPDATE SET value = excluded.value";
             execute(&db, sql, &[]).await?;
             // Differs by necessity: a node that has lost its leases may not work on the database either.
-            if self.node.key() != 0 && self.node.lease().is_none() {
+            if self.node.has_joined() && self.node.lease().is_none() {
                 return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
             }
             Ok(())
@@ -75,7 +75,7 @@ impl Health for Store {
 }
 
 impl Store {
-    /// The same store in somebody's hands.
+    /// The same store, with the actor whom the audit log names.
     #[must_use]
     pub fn acting(&self, origin: Origin) -> Self {
         Self { origin, ..self.clone() }

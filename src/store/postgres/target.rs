@@ -40,7 +40,7 @@ impl Snapshot for Store {
 
     fn is_lease_valid(&self, lease: i64) -> bool {
         // A command that is no node holds nothing, and may send.
-        self.node.key() == 0 || self.node.lease() == Some(lease)
+        !self.node.has_joined() || self.node.lease() == Some(lease)
     }
 
     fn keyring(&self) -> Arc<Keyring> {
@@ -49,7 +49,7 @@ impl Snapshot for Store {
 
     async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError> {
         // Differs by necessity: a node that has lost its leases gets no endpoint.
-        if self.node.key() != 0 && self.node.lease().is_none() {
+        if self.node.has_joined() && self.node.lease().is_none() {
             return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
         }
         let mut age = RECENT;

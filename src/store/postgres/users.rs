@@ -10,9 +10,9 @@ use deadpool_postgres::{GenericClient, Transaction};
 use tokio_postgres::Row;
 
 use super::catalog_rows::{account, lock_account};
-use super::kept_answers::keep_effect;
-use super::sql::{corrupt, count, execute, get, offset, one, row, rows, snapshot, time, when};
+use super::sql::{corrupt, count, execute, get, offset, one, read_row, row, rows, snapshot, time, when};
 use super::store::Store;
+use super::stored_replies::write_pending_reply;
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::{AccountId, AccountKey, UserId};
@@ -21,10 +21,10 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
 use crate::store::contract::{SignIn, Users};
 use crate::store::errors::StoreError;
-use crate::store::shared::Deed;
+use crate::store::shared::AuditRecord;
 use crate::store::values::{
-    Credentials, INVITATION_LIFE, Keep, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, Proof, SESSION_SEEN_EVERY,
-    SignInChange, WithToken,
+    Credentials, INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof,
+    SESSION_SEEN_EVERY, SignInChange, WithToken,
 };
 
 /// A user's columns, without what they sign in with.
@@ -44,7 +44,7 @@ impl Users for Store {
     async fn create_user(
         &self,
         new: NewUser,
-        keep: Option<Keep<WithToken<User>>>,
+        pending_reply: Option<PendingReply<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(new.account).await?;
@@ -74,9 +74,9 @@ impl Users for Store {
             return Err(StoreError::Exists);
         }
         let made = WithToken { resource: by_id(&tx, id).await?, token };
-        let deed = Deed::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
-        self.audit(&tx, &deed, now).await?;
-        keep_effect(&tx, keep, &made, now).await?;
+        let record = AuditRecord::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
+        self.audit(&tx, &record, now).await?;
+        write_pending_reply(&tx, pending_reply, &made, now).await?;
         tx.commit().await?;
         Ok(made)
     }
@@ -85,7 +85,7 @@ impl Users for Store {
         &self,
         owner: Option<AccountId>,
         id: UserId,
-        keep: Option<Keep<WithToken<User>>>,
+        pending_reply: Option<PendingReply<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let now = self.now();
         let mut client = self.client_for(owner).await?;
@@ -99,8 +99,8 @@ impl Users for Store {
             return Err(StoreError::NotFound);
         }
         let invited = WithToken { resource: by_id(&tx, id).await?, token: Some(token) };
-        self.audit(&tx, &Deed::of_user(&invited.resource, Action::UserInvited), now).await?;
-        keep_effect(&tx, keep, &invited, now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&invited.resource, Action::UserInvited), now).await?;
+        write_pending_reply(&tx, pending_reply, &invited, now).await?;
         tx.commit().await?;
         Ok(invited)
     }
@@ -139,7 +139,7 @@ impl Users for Store {
         }
         let sql = "UPDATE users SET role = $2, updated_at = $3 WHERE id = $1";
         execute(&tx, sql, &[&id.0, &role.name(), &now.as_millis()]).await?;
-        self.audit(&tx, &Deed::of_user(&user, Action::UserUpdated).with_fields(&["role"]), now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&user, Action::UserUpdated).with_fields(&["role"]), now).await?;
         let changed = by_id(&tx, id).await?;
         tx.commit().await?;
         Ok(changed)
@@ -155,7 +155,7 @@ impl Users for Store {
         // The user first: whoever signs in at this moment is waited for, and their session is seen.
         let key: i64 = get(&one(&tx, "DELETE FROM users WHERE id = $1 RETURNING key", &[&id.0]).await?, "key")?;
         end_sessions(&tx, &[key], None).await?;
-        self.audit(&tx, &Deed::of_user(&user, Action::UserDeleted), now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&user, Action::UserDeleted), now).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -170,7 +170,7 @@ impl Users for Store {
         let key: i64 = get(&one(&tx, sql, &[&id.0, &account, &now.as_millis()]).await?, "key")?;
         end_sessions(&tx, &[key], None).await?;
         let user = by_id(&tx, id).await?;
-        self.audit(&tx, &Deed::of_user(&user, Action::UserFactorReset), now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&user, Action::UserFactorReset), now).await?;
         tx.commit().await?;
         Ok(user)
     }
@@ -208,7 +208,7 @@ impl SignIn for Store {
         let (key, account): (i64, Option<i64>) = (get(&found, "key")?, get(&found, "account")?);
         let token = self.draw_token();
         add_session(&tx, key, &token, (now, now.plus(lives)), false).await?;
-        self.audit(&tx, &Deed::of(account.map(AccountKey), Action::UserSignedIn, user), now).await?;
+        self.audit(&tx, &AuditRecord::of(account.map(AccountKey), Action::UserSignedIn, user), now).await?;
         tx.commit().await?;
         Ok(token)
     }
@@ -255,28 +255,28 @@ impl SignIn for Store {
         }
         let (key, account) = confirm(&tx, user, proof, session).await?;
         let mut stays = Some(session);
-        let deed = |action| Deed::of(account.map(AccountKey), action, user);
+        let record = |action| AuditRecord::of(account.map(AccountKey), action, user);
         let at = now.as_millis();
-        let deed = match change {
+        let record = match change {
             SignInChange::Password(PasswordHash(hash)) => {
                 let sql = "UPDATE users SET password = $2, invitation = NULL, invited_until = NULL, updated_at = $3 \
                            WHERE key = $1";
                 execute(&tx, sql, &[&key, &hash, &at]).await?;
-                deed(Action::UserUpdated).with_fields(&["password"])
+                record(Action::UserUpdated).with_fields(&["password"])
             }
             SignInChange::SecondFactor(secret, step) => {
                 let sealed = self.shared.keyring().seal(&secret, user.0, self.shared.random.array());
                 let sql = "UPDATE users SET factor_key_id = $2, factor_sealed = $3, factor_step = $4, \
                            factor_reset_at = NULL, updated_at = $5 WHERE key = $1";
                 execute(&tx, sql, &[&key, &sealed.key_id, &sealed.bytes, &step, &at]).await?;
-                deed(Action::UserUpdated).with_fields(&["two_factor"])
+                record(Action::UserUpdated).with_fields(&["two_factor"])
             }
             SignInChange::NoSecondFactor => {
                 let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, updated_at = $2 WHERE key = $1";
                 execute(&tx, sql, &[&key, &at]).await?;
-                deed(Action::UserUpdated).with_fields(&["two_factor"])
+                record(Action::UserUpdated).with_fields(&["two_factor"])
             }
-            SignInChange::Told => {
+            SignInChange::ResetSeen => {
                 execute(&tx, "UPDATE users SET factor_reset_at = NULL WHERE key = $1", &[&key]).await?;
                 return Ok(tx.commit().await?);
             }
@@ -284,11 +284,11 @@ impl SignIn for Store {
                 stays = None;
                 let sql = "UPDATE users SET invitation = NULL, invited_until = NULL WHERE key = $1";
                 execute(&tx, sql, &[&key]).await?;
-                deed(Action::UserSignedOut)
+                record(Action::UserSignedOut)
             }
         };
         end_sessions(&tx, &[key], stays).await?;
-        self.audit(&tx, &deed, now).await?;
+        self.audit(&tx, &record, now).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -314,7 +314,7 @@ impl SignIn for Store {
         take_step(&tx, key, step).await?;
         end_sessions(&tx, &[key], None).await?;
         let user = by_id(&tx, UserId(id)).await?;
-        self.audit(&tx, &Deed::of_user(&user, Action::UserJoined), now).await?;
+        self.audit(&tx, &AuditRecord::of_user(&user, Action::UserJoined), now).await?;
         tx.commit().await?;
         Ok(user)
     }
@@ -353,7 +353,7 @@ impl Store {
     }
 }
 
-/// Removes the users of an account, their sessions and the links into its pages. The account's row is held.
+/// Removes the users of an account, their sessions and the links into its pages. The account's row is locked.
 pub(super) async fn forget(tx: &impl GenericClient, account: AccountKey) -> Result<(), StoreError> {
     let mut users = Vec::<i64>::new();
     let sql = "SELECT key FROM users WHERE account = $1 ORDER BY key FOR UPDATE";
@@ -475,7 +475,7 @@ async fn check_not_last(tx: &Transaction<'_>, user: &User) -> Result<(), StoreEr
     if other.is_some() { Ok(()) } else { Err(StoreError::LastOwner) }
 }
 
-/// Ends the sessions of users whose rows are held, all but one.
+/// Ends the sessions of users whose rows are locked, all but one.
 async fn end_sessions(tx: &impl GenericClient, users: &[i64], stays: Option<KeyHash>) -> Result<(), StoreError> {
     let stays = stays.map(|token| token.as_bytes().to_vec());
     let sql = "DELETE FROM sessions WHERE owner = ANY($1) AND token IS DISTINCT FROM $2";
@@ -484,22 +484,24 @@ async fn end_sessions(tx: &impl GenericClient, users: &[i64], stays: Option<KeyH
 }
 
 pub(super) fn user_from_row(row: &Row) -> Result<User, StoreError> {
-    let account = match get::<Option<i64>>(row, "account")? {
-        Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
-        None => None,
-    };
-    Ok(User {
-        id: UserId(get(row, "id")?),
-        account,
-        email: Email::parse(get(row, "email")?).ok_or_else(|| corrupt("email"))?,
-        role: Role::parse(get(row, "role")?).ok_or_else(|| corrupt("role"))?,
-        joined: get(row, "joined")?,
-        two_factor: get(row, "two_factor")?,
-        invited_until: time(row, "invited_until")?,
-        factor_reset_at: time(row, "factor_reset_at")?,
-        last_sign_in_at: time(row, "last_sign_in_at")?,
-        created_at: when(row, "created_at")?,
-        updated_at: when(row, "updated_at")?,
+    read_row("users", row, |row| {
+        let account = match get::<Option<i64>>(row, "account")? {
+            Some(key) => Some((AccountId(get(row, "account_id")?), AccountKey(key))),
+            None => None,
+        };
+        Ok(User {
+            id: UserId(get(row, "id")?),
+            account,
+            email: Email::parse(get(row, "email")?).ok_or_else(|| corrupt("email"))?,
+            role: Role::parse(get(row, "role")?).ok_or_else(|| corrupt("role"))?,
+            joined: get(row, "joined")?,
+            two_factor: get(row, "two_factor")?,
+            invited_until: time(row, "invited_until")?,
+            factor_reset_at: time(row, "factor_reset_at")?,
+            last_sign_in_at: time(row, "last_sign_in_at")?,
+            created_at: when(row, "created_at")?,
+            updated_at: when(row, "updated_at")?,
+        })
     })
 }
 

@@ -8,14 +8,15 @@ use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
 use super::fifo;
-use super::fifo::Heads;
-use super::kept_answers::owner;
+use super::fifo::KnownHeads;
 use super::sql::column;
+use super::stored_replies::owner;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
-use crate::store::values::{KeepScope, KeptAnswer};
+use crate::store::numbers::EVENTS_COUNTER;
+use crate::store::values::{ReplyScope, StoredReply};
 
 /// An event and its body.
 pub(super) struct EventRow {
@@ -28,7 +29,7 @@ pub(super) struct EventRow {
     pub body: Bytes,
 }
 
-/// A delivery; `in_line` where it waits for its turn.
+/// A delivery; `is_fifo` where its endpoint is a FIFO endpoint.
 pub(super) struct DeliveryRow {
     pub account: AccountKey,
     pub id: i64,
@@ -36,7 +37,7 @@ pub(super) struct DeliveryRow {
     pub event: i64,
     pub size: i32,
     pub leased: bool,
-    pub in_line: bool,
+    pub is_fifo: bool,
 }
 
 /// The rows of one commit.
@@ -45,14 +46,14 @@ pub(super) struct Write {
     pub events: Vec<EventRow>,
     pub deliveries: Vec<DeliveryRow>,
     pub missed: Vec<(AccountKey, EndpointKey, String, i64)>,
-    pub kept: Vec<(KeepScope, KeptAnswer)>,
+    pub replies: Vec<(ReplyScope, StoredReply)>,
     pub lease: i64,
     pub now: Timestamp,
     /// The last change when it was planned, where that matters: where the database has a later one, nothing is written.
     pub planned_at: Option<i64>,
 }
 
-/// What came of it: the last change when it was written, and the endpoints whose turn has come.
+/// What came of it: the last change when it was written, and the endpoints whose head became due.
 pub(super) struct Written {
     pub generation: i64,
     pub due: Vec<EndpointKey>,
@@ -66,7 +67,7 @@ const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $31::bi
                      deliveries, body) WHERE (SELECT fits FROM g)), \
                      d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], \
                      $11::bigint[], $12::integer[], $13::boolean[], $28::boolean[]) \
-                     AS t(account, id, endpoint, event, size, leased, in_line) WHERE (SELECT fits FROM g)), \
+                     AS t(account, id, endpoint, event, size, leased, is_fifo) WHERE (SELECT fits FROM g)), \
                      new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries) \
                      SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[] FROM e), \
                      new_payloads AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM e), \
@@ -74,21 +75,21 @@ const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $31::bi
                      SELECT d.account, d.id, d.endpoint, d.event, e.type, e.validation_id FROM d JOIN e \
                      ON e.id = d.event), queued AS (INSERT INTO queue (account, delivery, endpoint, event, size, \
                      due_at, lease, turn, place) SELECT account, id, endpoint, event, size, CASE WHEN leased \
-                     OR in_line THEN NULL ELSE $14::bigint END, CASE WHEN leased THEN $15::bigint END, CASE WHEN \
-                     in_line THEN endpoint END, CASE WHEN in_line THEN nextval('turns') END FROM d), \
+                     OR is_fifo THEN NULL ELSE $14::bigint END, CASE WHEN leased THEN $15::bigint END, CASE WHEN \
+                     is_fifo THEN endpoint END, CASE WHEN is_fifo THEN nextval('turns') END FROM d), \
                      counted AS (INSERT INTO counter_deltas (account, endpoint, total) \
                      SELECT t.account, t.endpoint, t.total FROM unnest($16::bigint[], $29::bigint[], $30::bigint[]) AS \
                      t(account, endpoint, total) WHERE (SELECT fits FROM g)), \
                      missing AS (INSERT INTO missed (account, endpoint, type, event) SELECT t.* FROM \
                      unnest($17::bigint[], $18::bigint[], $19::text[], $20::bigint[]) AS t WHERE (SELECT fits \
-                     FROM g)), kept AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, request_id, \
-                     answer, created_at) SELECT t.*, $14 FROM unnest($21::bytea[], $22::text[], $23::text[], \
-                     $24::bytea[], $25::integer[], $26::text[], $27::bytea[]) AS t WHERE (SELECT fits FROM g)) \
-                     SELECT generation FROM g";
+                     FROM g)), new_replies AS (INSERT INTO kept_answers (owner, path, key, body_hash, status, \
+                     request_id, answer, created_at) SELECT t.*, $14 FROM unnest($21::bytea[], $22::text[], \
+                     $23::text[], $24::bytea[], $25::integer[], $26::text[], $27::bytea[]) AS t WHERE (SELECT fits \
+                     FROM g)) SELECT generation FROM g";
 
 impl Write {
     /// Writes everything. Where the day has no partition yet, makes it first.
-    pub async fn run_in_its_day(&self, pool: &Pool, heads: &Heads) -> Result<Written, StoreError> {
+    pub async fn run_in_its_day(&self, pool: &Pool, heads: &KnownHeads) -> Result<Written, StoreError> {
         let mut written = self.run_alone(pool, heads).await?;
         if written.as_ref().is_err_and(super::partitions::is_missing) {
             let id = self.events.first().map(|row| row.id).or(self.deliveries.first().map(|row| row.id));
@@ -102,15 +103,15 @@ impl Write {
     async fn run_alone(
         &self,
         pool: &Pool,
-        heads: &Heads,
+        heads: &KnownHeads,
     ) -> Result<Result<Written, tokio_postgres::Error>, StoreError> {
         let mut db = pool.get().await?;
-        let lines = self.lines();
-        if lines.is_empty() {
+        let fifo_endpoints = self.fifo_endpoints();
+        if fifo_endpoints.is_empty() {
             return Ok(self.run(&db).await.map(|generation| Written { generation, due: Vec::new() }));
         }
         let tx = db.transaction().await?;
-        fifo::lock(&tx, &lines).await?;
+        fifo::lock(&tx, &fifo_endpoints).await?;
         let generation = match self.run(&tx).await {
             Ok(generation) => generation,
             Err(error) => return Ok(Err(error)),
@@ -118,7 +119,7 @@ impl Write {
         if self.is_late(generation) {
             return Ok(Ok(Written { generation, due: Vec::new() }));
         }
-        let due = fifo::pass(&tx, heads, &lines, self.now).await?;
+        let due = fifo::make_heads_due(&tx, heads, &fifo_endpoints, self.now).await?;
         tx.commit().await?;
         Ok(Ok(Written { generation, due }))
     }
@@ -128,15 +129,16 @@ impl Write {
         self.planned_at.is_some_and(|planned_at| planned_at != generation)
     }
 
-    /// The lines that it adds to.
-    pub fn lines(&self) -> BTreeSet<i64> {
-        self.deliveries.iter().filter(|row| row.in_line).map(|row| row.endpoint.0).collect()
+    /// The FIFO endpoints that it adds deliveries for.
+    pub fn fifo_endpoints(&self) -> BTreeSet<i64> {
+        self.deliveries.iter().filter(|row| row.is_fifo).map(|row| row.endpoint.0).collect()
     }
 
-    /// Deliveries by account and endpoint, and the events of accounts, for which endpoint 0 stands.
+    /// Deliveries by account and endpoint, and the events of accounts ([`EVENTS_COUNTER`]).
     fn counted(&self) -> BTreeMap<(i64, i64), i64> {
         let mut counted = BTreeMap::new();
-        let events = self.events.iter().filter(|row| row.event_type != TEST_TYPE).map(|row| (row.account.0, 0));
+        let events = self.events.iter().filter(|row| row.event_type != TEST_TYPE);
+        let events = events.map(|row| (row.account.0, EVENTS_COUNTER));
         for key in events.chain(self.deliveries.iter().map(|row| (row.account.0, row.endpoint.0))) {
             *counted.entry(key).or_default() += 1;
         }
@@ -145,7 +147,8 @@ impl Write {
 
     /// Writes everything, and returns the last change.
     pub async fn run(&self, db: &impl GenericClient) -> Result<i64, tokio_postgres::Error> {
-        let (events, deliveries, missed, kept) = (&self.events, &self.deliveries, &self.missed, &self.kept);
+        let (events, deliveries, missed, replies) = (&self.events, &self.deliveries, &self.missed, &self.replies);
+        debug_assert!(deliveries.iter().all(|row| row.id > row.event), "a delivery comes after its event");
         let counted = self.counted();
         let statement = db.prepare_cached(WRITE).await?;
         let row = db
@@ -172,14 +175,14 @@ impl Write {
                     &column(missed, |row| row.1.0),
                     &column(missed, |row| row.2.as_str()),
                     &column(missed, |row| row.3),
-                    &column(kept, |(scope, _)| owner(scope)),
-                    &column(kept, |(scope, _)| scope.path.as_str()),
-                    &column(kept, |(scope, _)| scope.key.as_str()),
-                    &column(kept, |(_, kept)| kept.body_hash.as_slice()),
-                    &column(kept, |(_, kept)| i32::from(kept.status)),
-                    &column(kept, |(_, kept)| kept.request_id.as_str()),
-                    &column(kept, |(_, kept)| kept.answer.as_slice()),
-                    &column(deliveries, |row| row.in_line),
+                    &column(replies, |(scope, _)| owner(scope)),
+                    &column(replies, |(scope, _)| scope.path.as_str()),
+                    &column(replies, |(scope, _)| scope.key.as_str()),
+                    &column(replies, |(_, reply)| reply.body_hash.as_slice()),
+                    &column(replies, |(_, reply)| i32::from(reply.status)),
+                    &column(replies, |(_, reply)| reply.request_id.as_str()),
+                    &column(replies, |(_, reply)| reply.body.as_slice()),
+                    &column(deliveries, |row| row.is_fifo),
                     &column(counted.keys(), |key| key.1),
                     &column(counted.values(), |total| *total),
                     &self.planned_at,

@@ -1,7 +1,5 @@
 //! Accounts, API keys and the catalog of event types.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, params};
 
 use super::catalog_rows::{API_KEY_COLUMNS, account, account_from_row, api_key, api_key_from_row};
@@ -15,15 +13,19 @@ use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Keyring;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::{Accounts, Catalog};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::of_account;
-use crate::store::shared::Deed;
-use crate::store::values::{Keep, KeepScope, KeptAnswer, NewApiKey, Page, Paged, WithKey};
+use crate::store::shared::AuditRecord;
+use crate::store::values::{NewApiKey, Page, Paged, PendingReply, ReplyScope, StoredReply, WithKey};
 
 impl Accounts for Store {
-    async fn create_account(&self, new: NewAccount, keep: Option<Keep<Account>>) -> Result<Account, StoreError> {
+    async fn create_account(
+        &self,
+        new: NewAccount,
+        pending_reply: Option<PendingReply<Account>>,
+    ) -> Result<Account, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -38,8 +40,8 @@ impl Accounts for Store {
                 let key = AccountKey(tx.db.last_insert_rowid());
                 tx.cache.touch_account(key);
                 let account = account(tx.db, id)?;
-                tx.audit(&origin, &Deed::of(key, Action::AccountCreated, id))?;
-                tx.keep(keep, &account)?;
+                tx.audit(&origin, &AuditRecord::of(key, Action::AccountCreated, id))?;
+                tx.store_pending_reply(pending_reply, &account)?;
                 Ok(account)
             })
             .await
@@ -77,7 +79,7 @@ impl Accounts for Store {
                     tx.now.as_millis(),
                 ])?;
                 tx.cache.touch_account(found.key);
-                tx.audit(&origin, &Deed::of(found.key, Action::AccountUpdated, id).with_fields(&fields))?;
+                tx.audit(&origin, &AuditRecord::of(found.key, Action::AccountUpdated, id).with_fields(&fields))?;
                 account(tx.db, id)
             })
             .await
@@ -106,7 +108,7 @@ impl Accounts for Store {
                 tx.db.prepare_cached(sql)?.execute(params![account.key.0, tx.now.as_millis()])?;
                 tx.cache.touch_account(account.key);
                 // What the account's own log says goes with it.
-                tx.audit(&origin, &Deed::of(None, Action::AccountDeleted, id))
+                tx.audit(&origin, &AuditRecord::of(None, Action::AccountDeleted, id))
             })
             .await
     }
@@ -117,7 +119,7 @@ impl Accounts for Store {
 
     async fn accounts(&self, page: Page) -> Result<Paged<Account>, StoreError> {
         self.read(None, move |db| {
-            let total = count(db, "SELECT COUNT(*) FROM accounts WHERE deleted_at IS NULL", [])?;
+            let total = count(db, "SELECT COUNT(*) AS total FROM accounts WHERE deleted_at IS NULL", [])?;
             let sql = "SELECT * FROM accounts WHERE deleted_at IS NULL ORDER BY key DESC LIMIT ?1 OFFSET ?2";
             let mut statement = db.prepare_cached(sql)?;
             let rows = statement.query_map(params![page.limit(), sql_offset(page)], account_from_row)?;
@@ -130,7 +132,7 @@ impl Accounts for Store {
         &self,
         new: NewApiKey,
         prefix: String,
-        keep: Option<Keep<WithKey>>,
+        pending_reply: Option<PendingReply<WithKey>>,
     ) -> Result<WithKey, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -138,7 +140,8 @@ impl Accounts for Store {
                 let account = new.account.map(|id| account(tx.db, id).map(|found| (id, found.key))).transpose()?;
                 if let Some((_, key)) = account {
                     let limit = tx.shared.max_api_keys;
-                    let existing = count(tx.db, "SELECT COUNT(*) FROM api_keys WHERE account = ?1", [key.0])?;
+                    let sql = "SELECT COUNT(*) AS total FROM api_keys WHERE account = ?1";
+                    let existing = count(tx.db, sql, [key.0])?;
                     if existing >= u64::from(limit) {
                         return Err(StoreError::KeyLimitReached(limit));
                     }
@@ -172,8 +175,8 @@ impl Accounts for Store {
                     created_at: tx.now,
                 };
                 let made = WithKey { resource, key };
-                tx.audit(&origin, &Deed::of(account.map(|(_, key)| key), Action::ApiKeyCreated, id))?;
-                tx.keep(keep, &made)?;
+                tx.audit(&origin, &AuditRecord::of(account.map(|(_, key)| key), Action::ApiKeyCreated, id))?;
+                tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
             .await
@@ -182,7 +185,8 @@ impl Accounts for Store {
     async fn api_keys(&self, account_id: Option<AccountId>, page: Page) -> Result<Paged<ApiKey>, StoreError> {
         self.read(account_id, move |db| {
             let key = account_id.map(|id| account(db, id)).transpose()?.map(|account| account.key);
-            let total = count(db, "SELECT COUNT(*) FROM api_keys WHERE account IS ?1", [key.map(|key| key.0)])?;
+            let sql = "SELECT COUNT(*) AS total FROM api_keys WHERE account IS ?1";
+            let total = count(db, sql, [key.map(|key| key.0)])?;
             let items = api_keys_where(db, key, Some(page))?.into_iter().map(|(_, key)| key).collect();
             Ok(Paged::exact(items, total))
         })
@@ -208,7 +212,7 @@ impl Accounts for Store {
                 }
                 tx.db.prepare_cached("DELETE FROM api_keys WHERE id = ?1")?.execute([id.0.as_bytes()])?;
                 tx.cache.touch_api_key(id);
-                tx.audit(&origin, &Deed::of(key, Action::ApiKeyRevoked, id))
+                tx.audit(&origin, &AuditRecord::of(key, Action::ApiKeyRevoked, id))
             })
             .await
     }
@@ -227,7 +231,11 @@ impl Accounts for Store {
 }
 
 impl Catalog for Store {
-    async fn create_event_type(&self, new: EventType, keep: Option<Keep<EventType>>) -> Result<EventType, StoreError> {
+    async fn create_event_type(
+        &self,
+        new: EventType,
+        pending_reply: Option<PendingReply<EventType>>,
+    ) -> Result<EventType, StoreError> {
         let origin = self.origin.clone();
         self.writer
             .write(move |tx| {
@@ -245,8 +253,8 @@ impl Catalog for Store {
                     return Err(StoreError::Exists);
                 }
                 tx.cache.touch_event_types();
-                tx.audit(&origin, &Deed::of(None, Action::EventTypeCreated, &new.name))?;
-                tx.keep(keep, &new)?;
+                tx.audit(&origin, &AuditRecord::of(None, Action::EventTypeCreated, &new.name))?;
+                tx.store_pending_reply(pending_reply, &new)?;
                 Ok(new)
             })
             .await
@@ -270,7 +278,7 @@ impl Catalog for Store {
                     return Err(StoreError::NotFound);
                 }
                 tx.cache.touch_event_types();
-                tx.audit(&origin, &Deed::of(None, Action::EventTypeUpdated, &entry.name))?;
+                tx.audit(&origin, &AuditRecord::of(None, Action::EventTypeUpdated, &entry.name))?;
                 Ok(entry)
             })
             .await
@@ -284,7 +292,7 @@ impl Catalog for Store {
                     return Err(StoreError::NotFound);
                 }
                 tx.cache.touch_event_types();
-                tx.audit(&origin, &Deed::of(None, Action::EventTypeDeleted, name))
+                tx.audit(&origin, &AuditRecord::of(None, Action::EventTypeDeleted, name))
             })
             .await
     }
@@ -329,10 +337,6 @@ pub(super) fn check_master_keys(db: &Connection, keyring: &Keyring) -> Result<()
     })
 }
 
-fn millis(keep: Duration) -> i64 {
-    i64::try_from(keep.as_millis()).unwrap_or(i64::MAX)
-}
-
 fn api_keys_where(
     db: &Connection,
     account: Option<AccountKey>,
@@ -346,20 +350,20 @@ fn api_keys_where(
 }
 
 impl Tx<'_> {
-    /// Keeps an answer in this transaction, when it was asked for.
-    pub fn keep<T>(&self, keep: Option<Keep<T>>, effect: &T) -> Result<(), StoreError> {
-        let Some(Keep { scope, render }) = keep else { return Ok(()) };
-        self.keep_answer(&scope, &render(effect))
+    /// Stores the reply to this effect in the transaction, where the call has an idempotency key.
+    pub fn store_pending_reply<T>(&self, pending_reply: Option<PendingReply<T>>, effect: &T) -> Result<(), StoreError> {
+        let Some(PendingReply { scope, render }) = pending_reply else { return Ok(()) };
+        self.store_reply(&scope, &render(effect))
     }
 
-    /// Refuses when an answer is kept under this key.
-    pub fn is_free(&self, scope: &KeepScope) -> Result<(), StoreError> {
-        if super::calls::kept_answer(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
+    /// Refuses when a reply is stored under this key.
+    pub fn check_scope_free(&self, scope: &ReplyScope) -> Result<(), StoreError> {
+        if super::calls::stored_reply(self.db, scope)?.is_some() { Err(StoreError::KeyTaken) } else { Ok(()) }
     }
 
-    /// Keeps an answer that has no effect beside it.
-    pub fn keep_answer(&self, scope: &KeepScope, kept: &KeptAnswer) -> Result<(), StoreError> {
-        let kept = self
+    /// Stores a reply to a call that has changed nothing.
+    pub fn store_reply(&self, scope: &ReplyScope, reply: &StoredReply) -> Result<(), StoreError> {
+        let stored = self
             .db
             .prepare_cached(
                 "INSERT OR IGNORE INTO kept_answers (owner, path, key, body_hash, status, request_id, answer, \
@@ -369,13 +373,13 @@ impl Tx<'_> {
                 super::calls::owner(scope),
                 scope.path,
                 scope.key,
-                kept.body_hash,
-                kept.status,
-                kept.request_id,
-                kept.answer,
+                reply.body_hash,
+                reply.status,
+                reply.request_id,
+                reply.body,
                 self.now.as_millis(),
             ])?;
         // Another call with this key has had its effect: this one must have none.
-        if kept == 0 { Err(StoreError::KeyTaken) } else { Ok(()) }
+        if stored == 0 { Err(StoreError::KeyTaken) } else { Ok(()) }
     }
 }

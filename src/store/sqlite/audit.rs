@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::catalog_rows::account;
-use super::columns::{count, sql_offset, uuid};
+use super::columns::{count, read_row, sql_offset, uuid};
 use super::store::Store;
 use super::tx::Tx;
 use crate::domain::audit::{AuditEntry, AuditFilter, Origin};
@@ -11,22 +11,22 @@ use crate::domain::id::{AccountId, AccountKey, AuditId};
 use crate::domain::time::Timestamp;
 use crate::store::contract::AuditLog;
 use crate::store::errors::StoreError;
-use crate::store::shared::{AUDIT_TEXTS, Deed, audit_condition, entry_seen_by, words};
+use crate::store::shared::{AUDIT_TEXTS, AuditRecord, audit_condition, entry_seen_by, words};
 use crate::store::values::{Page, Paged, STRETCH, Stretch};
 
 const COLUMNS: &str = "SELECT l.*, a.id AS account_id FROM audit_log l LEFT JOIN accounts a ON a.key = l.account";
 
 impl Tx<'_> {
-    /// Writes down who makes this change.
-    pub fn audit(&self, origin: &Origin, deed: &Deed) -> Result<(), StoreError> {
-        let [action, actor, actor_id, actor_name, kind, resource, fields, address, request] = deed.texts(origin);
+    /// Writes the entry of this change, with the actor.
+    pub fn audit(&self, origin: &Origin, record: &AuditRecord) -> Result<(), StoreError> {
+        let [action, actor, actor_id, actor_name, kind, resource, fields, address, request] = record.texts(origin);
         let sql = format!(
             "INSERT INTO audit_log (id, account, created_at, {AUDIT_TEXTS}) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
         );
         self.db.prepare_cached(&sql)?.execute(params![
             AuditId::from_random(self.shared.random.array()).0.as_bytes(),
-            deed.account.map(|account| account.0),
+            record.account.map(|account| account.0),
             self.now.as_millis(),
             action,
             actor,
@@ -54,10 +54,10 @@ impl AuditLog for Store {
             let Some(account) = seen(&snapshot, owner, &filter)? else {
                 return Ok(Paged::exact(Vec::new(), 0));
             };
-            let (condition, texts) = audit_condition(&filter, account, |place| format!("?{place}"));
+            let (condition, texts) = audit_condition(&filter, account, |number| format!("?{number}"));
             let is_filtered = filter != AuditFilter::default();
             let most = if is_filtered { format!("LIMIT {}", page.max_found()) } else { String::new() };
-            let sql = format!("SELECT COUNT(*) FROM (SELECT 1 FROM audit_log l WHERE {condition} {most})");
+            let sql = format!("SELECT COUNT(*) AS total FROM (SELECT 1 FROM audit_log l WHERE {condition} {most})");
             let found = count(&snapshot, &sql, params_from_iter(&texts))?;
             let (limit, offset) = (page.limit(), sql_offset(page));
             let sql = format!("{COLUMNS} WHERE {condition} ORDER BY l.key DESC LIMIT {limit} OFFSET {offset}");
@@ -80,7 +80,8 @@ impl AuditLog for Store {
             let Some(account) = seen(&snapshot, owner, &filter)? else {
                 return Ok(Stretch { items: Vec::new(), next: None });
             };
-            let (condition, texts) = audit_condition(&filter, account, |place| format!("?{place}"));
+            let (condition, texts) = audit_condition(&filter, account, |number| format!("?{number}"));
+            // From the newest on.
             let before = before.unwrap_or(i64::MAX);
             let sql = format!("{COLUMNS} WHERE {condition} AND l.key < {before} ORDER BY l.key DESC LIMIT {STRETCH}");
             let mut statement = snapshot.prepare(&sql)?;
@@ -109,20 +110,22 @@ fn seen(
 
 /// An entry as `owner` sees it, and its key.
 fn entry_from_row(row: &Row<'_>, owner: Option<AccountId>) -> rusqlite::Result<(i64, AuditEntry)> {
-    let account = match row.get::<_, Option<Vec<u8>>>("account_id")? {
-        Some(_) => Some(AccountId(uuid(row, "account_id")?)),
-        None => None,
-    };
-    let entry = AuditEntry {
-        id: AuditId(uuid(row, "id")?),
-        account,
-        action: row.get("action")?,
-        actor: (row.get("actor")?, row.get("actor_id")?, row.get("actor_name")?),
-        resource: (row.get("resource")?, row.get("resource_id")?),
-        fields: words(&row.get::<_, String>("fields")?),
-        address: row.get("address")?,
-        request: row.get("request")?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-    };
-    Ok((row.get("key")?, entry_seen_by(owner, entry)))
+    read_row("audit_log", row, |row| {
+        let account = match row.get::<_, Option<Vec<u8>>>("account_id")? {
+            Some(_) => Some(AccountId(uuid(row, "account_id")?)),
+            None => None,
+        };
+        let entry = AuditEntry {
+            id: AuditId(uuid(row, "id")?),
+            account,
+            action: row.get("action")?,
+            actor: (row.get("actor")?, row.get("actor_id")?, row.get("actor_name")?),
+            resource: (row.get("resource")?, row.get("resource_id")?),
+            fields: words(&row.get::<_, String>("fields")?),
+            address: row.get("address")?,
+            request: row.get("request")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+        };
+        Ok((row.get("key")?, entry_seen_by(owner, entry)))
+    })
 }

@@ -4,27 +4,30 @@ use std::time::Duration;
 
 use rusqlite::params;
 
+use super::columns::whole;
 use super::dispatch::next_due;
 use super::store::Store;
 use crate::store::contract::Figures;
 use crate::store::errors::StoreError;
 use crate::store::inbox::Inbox;
+use crate::store::numbers::sql_limit;
 use crate::store::values::{Backlog, DatabaseLoad, SEARCH_TIMEOUT};
 
 impl Figures for Store {
     async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
         let (active, now) = (self.view.active_endpoints(), self.shared.clock.now());
         self.read_in_background_within(SEARCH_TIMEOUT, move |db| {
-            let sql = "SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE endpoint = ?1 AND due_at IS NOT NULL \
-                       AND due_at <= ?2 LIMIT ?3)";
+            let sql = "SELECT COUNT(*) AS due FROM (SELECT 1 FROM deliveries WHERE endpoint = ?1 \
+                       AND due_at IS NOT NULL AND due_at <= ?2 LIMIT ?3)";
             let mut count = db.prepare_cached(sql)?;
             let mut backlog = Backlog::default();
             for endpoint in active {
                 let Some(first) = next_due(db, endpoint)?.filter(|first| *first <= now) else { continue };
                 backlog.oldest = Some(backlog.oldest.map_or(first, |oldest| oldest.min(first)));
-                let left = i64::try_from(most - backlog.deliveries).unwrap_or(i64::MAX);
-                let due: i64 = count.query_row(params![endpoint.0, now.as_millis(), left], |row| row.get(0))?;
-                backlog.deliveries += usize::try_from(due).unwrap_or(0);
+                let left = sql_limit(most - backlog.deliveries);
+                let due: usize =
+                    count.query_row(params![endpoint.0, now.as_millis(), left], |row| whole(row, "due"))?;
+                backlog.deliveries += due;
                 debug_assert!(backlog.deliveries <= most, "no more are counted than asked for");
             }
             Ok(backlog)

@@ -1,4 +1,4 @@
-//! Idempotency keys: the answers that are kept under them. Differs by necessity: calls and rate limits have no other
+//! Idempotency keys: the replies that are stored under them. Differs by necessity: calls and rate limits have no other
 //! node to agree with.
 
 use std::time::Duration;
@@ -10,26 +10,26 @@ use super::store::Store;
 use crate::domain::time::Timestamp;
 use crate::store::contract::Calls;
 use crate::store::errors::StoreError;
-use crate::store::values::{KeepScope, KeptAnswer, RateWindow};
+use crate::store::values::{RateWindow, ReplyScope, StoredReply};
 
 impl Calls for Store {
-    async fn kept_answer(&self, scope: KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
-        self.read_short(scope.account, move |db| kept_answer(db, &scope)).await
+    async fn stored_reply(&self, scope: ReplyScope) -> Result<Option<StoredReply>, StoreError> {
+        self.read_short(scope.account, move |db| stored_reply(db, &scope)).await
     }
 
-    async fn keep_answer(&self, scope: KeepScope, kept: KeptAnswer) -> Result<(), StoreError> {
-        self.writer.write(move |tx| tx.keep_answer(&scope, &kept)).await
+    async fn store_reply(&self, scope: ReplyScope, reply: StoredReply) -> Result<(), StoreError> {
+        self.writer.write(move |tx| tx.store_reply(&scope, &reply)).await
     }
 
     fn draw_holder(&self) -> Option<Uuid> {
         None
     }
 
-    async fn begin_call(&self, _: &KeepScope, _: Uuid) -> Result<bool, StoreError> {
+    async fn begin_call(&self, _: &ReplyScope, _: Uuid) -> Result<bool, StoreError> {
         Ok(true)
     }
 
-    async fn end_calls(&self, _: &[(KeepScope, Uuid)]) -> Result<(), StoreError> {
+    async fn end_calls(&self, _: &[(ReplyScope, Uuid)]) -> Result<(), StoreError> {
         Ok(())
     }
 
@@ -46,22 +46,23 @@ impl Calls for Store {
     }
 }
 
-/// Whose answers these are, as a column.
-pub(super) fn owner(scope: &KeepScope) -> Vec<u8> {
+/// Whose replies these are, as a column.
+pub(super) fn owner(scope: &ReplyScope) -> Vec<u8> {
+    // Empty for the operator.
     scope.account.map(|id| id.0.as_bytes().to_vec()).unwrap_or_default()
 }
 
-pub(super) fn kept_answer(db: &Connection, scope: &KeepScope) -> Result<Option<KeptAnswer>, StoreError> {
+pub(super) fn stored_reply(db: &Connection, scope: &ReplyScope) -> Result<Option<StoredReply>, StoreError> {
     let sql =
         "SELECT body_hash, status, request_id, answer FROM kept_answers WHERE owner = ?1 AND path = ?2 AND key = ?3";
     let found = db
         .prepare_cached(sql)?
         .query_row(params![owner(scope), scope.path, scope.key], |row| {
-            Ok(KeptAnswer {
+            Ok(StoredReply {
                 body_hash: row.get("body_hash")?,
                 status: row.get("status")?,
                 request_id: row.get("request_id")?,
-                answer: row.get("answer")?,
+                body: row.get("answer")?,
             })
         })
         .optional()?;

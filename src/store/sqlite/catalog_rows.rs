@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row};
 
-use super::columns::{time, unreadable, uuid};
+use super::columns::{parsed, read_row, time, unreadable, uuid};
 use crate::domain::account::{Account, ApiKey, KeyHash};
 use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
@@ -22,23 +22,26 @@ pub(super) fn account(db: &Connection, id: AccountId) -> Result<Account, StoreEr
 }
 
 pub(super) fn account_from_row(row: &Row<'_>) -> rusqlite::Result<Account> {
-    Ok(Account {
-        id: AccountId(uuid(row, "id")?),
-        key: AccountKey(row.get("key")?),
-        name: row.get("name")?,
-        retention: own_retention(row)?,
-        metadata: account_metadata(&row.get::<_, String>("settings")?).map_err(unreadable)?,
-        external_id: row.get::<_, Option<String>>("external_id")?.map(ExternalId::stored),
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+    read_row("accounts", row, |row| {
+        Ok(Account {
+            id: AccountId(uuid(row, "id")?),
+            key: AccountKey(row.get("key")?),
+            name: row.get("name")?,
+            retention: own_retention(row)?,
+            metadata: account_metadata(&row.get::<_, String>("settings")?).map_err(unreadable)?,
+            external_id: row.get::<_, Option<String>>("external_id")?.map(ExternalId::stored),
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            updated_at: Timestamp::from_millis(row.get("updated_at")?),
+        })
     })
 }
 
 /// How long an account's history is kept, where it is not as long as the settings say.
 pub(super) fn own_retention(row: &Row<'_>) -> rusqlite::Result<OwnRetention> {
     let read = |column| {
-        let keep: Option<i64> = row.get(column)?;
-        Ok::<_, rusqlite::Error>(keep.map(|keep| Duration::from_millis(keep.max(0).unsigned_abs())))
+        parsed(row, column, |kept_for: Option<i64>| {
+            kept_for.map(u64::try_from).transpose().ok().map(|kept_for| kept_for.map(Duration::from_millis))
+        })
     };
     Ok(OwnRetention { deliveries: read("retention_deliveries")?, payloads: read("retention_payloads")? })
 }
@@ -60,21 +63,23 @@ pub(super) fn api_key(db: &Connection, id: ApiKeyId) -> Result<Option<(KeyHash, 
 }
 
 pub(super) fn api_key_from_row(row: &Row<'_>) -> rusqlite::Result<(KeyHash, ApiKey)> {
-    let account = match row.get::<_, Option<i64>>("account")? {
-        Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
-        None => None,
-    };
-    let key = ApiKey {
-        id: ApiKeyId(uuid(row, "id")?),
-        account,
-        name: row.get("name")?,
-        permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
-        hint: row.get("hint")?,
-        expires_at: time(row, "expires_at")?,
-        last_used_at: time(row, "last_used_at")?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-    };
-    Ok((KeyHash::from_bytes(row.get("hash")?), key))
+    read_row("api_keys", row, |row| {
+        let account = match row.get::<_, Option<i64>>("account")? {
+            Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
+            None => None,
+        };
+        let key = ApiKey {
+            id: ApiKeyId(uuid(row, "id")?),
+            account,
+            name: row.get("name")?,
+            permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
+            hint: row.get("hint")?,
+            expires_at: time(row, "expires_at")?,
+            last_used_at: time(row, "last_used_at")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+        };
+        Ok((KeyHash::from_bytes(row.get("hash")?), key))
+    })
 }
 
 pub(super) fn event_types(db: &Connection) -> Result<EventTypes, StoreError> {

@@ -55,9 +55,9 @@ pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
 pub(super) fn make_files_private(path: &Path) -> std::io::Result<()> {
     warn_of_open_folder(path);
     make_private(path)?;
-    for beside in ["-wal", "-shm", "-journal", ".lock"] {
+    for suffix in ["-wal", "-shm", "-journal", ".lock"] {
         let mut name = path.as_os_str().to_owned();
-        name.push(beside);
+        name.push(suffix);
         close_to_others(Path::new(&name));
     }
     Ok(())

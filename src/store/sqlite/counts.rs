@@ -5,11 +5,12 @@ use std::time::Duration;
 use rusqlite::params;
 
 use super::catalog_rows::account;
+use super::columns::whole;
 use super::endpoints::find;
 use super::store::Store;
 use crate::domain::id::{AccountId, EndpointId};
-use crate::domain::statistics::{Came, Count, Counted, SLOTS, millis};
-use crate::domain::time::Timestamp;
+use crate::domain::statistics::{Came, Count, Counted, SLOTS};
+use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::Statistics;
 use crate::store::errors::StoreError;
 
@@ -20,7 +21,7 @@ impl Statistics for Store {
                 let mut rows = Vec::with_capacity(counts.len() * SLOTS.len());
                 for (counted, attempts) in counts {
                     let Some(endpoint) = tx.cache.endpoint(counted.endpoint) else { continue };
-                    let attempts = i64::try_from(attempts).unwrap_or(i64::MAX);
+                    let attempts = i64::try_from(attempts).expect("no process makes so many attempts");
                     let Counted { endpoint: key, came, class, .. } = counted;
                     rows.extend(counted.slots().map(|(length, slot)| {
                         (endpoint.account.0, length, slot.as_millis(), key.0, came.number(), class, attempts)
@@ -51,17 +52,17 @@ impl Statistics for Store {
             let snapshot = db.unchecked_transaction()?;
             let account = account(&snapshot, owner)?.key;
             let endpoint = endpoint.map(|id| find(&snapshot, owner, id).map(|found| found.key.0)).transpose()?;
-            let sql = "SELECT slot, came, class, SUM(attempts) FROM attempt_counts WHERE account = ?1 AND length = ?2 \
-                       AND slot >= ?3 AND (?4 IS NULL OR endpoint = ?4) GROUP BY slot, came, class \
+            let sql = "SELECT slot, came, class, SUM(attempts) AS attempts FROM attempt_counts WHERE account = ?1 \
+                       AND length = ?2 AND slot >= ?3 AND (?4 IS NULL OR endpoint = ?4) GROUP BY slot, came, class \
                        ORDER BY slot, came, class";
             let mut statement = snapshot.prepare_cached(sql)?;
             let mut rows = statement.query(params![account.0, millis(slot), from.as_millis(), endpoint])?;
             let mut counts = Vec::new();
             while let Some(row) = rows.next()? {
                 // What only a newer server knows is not shown.
-                let Some(came) = Came::from_number(row.get(1)?) else { continue };
-                let attempts = row.get::<_, i64>(3)?.max(0).unsigned_abs();
-                counts.push(Count { slot: Timestamp::from_millis(row.get(0)?), came, class: row.get(2)?, attempts });
+                let Some(came) = Came::from_number(row.get("came")?) else { continue };
+                let (slot, class) = (Timestamp::from_millis(row.get("slot")?), row.get("class")?);
+                counts.push(Count { slot, came, class, attempts: whole(row, "attempts")? });
             }
             Ok(counts)
         })

@@ -13,34 +13,34 @@ use super::tx::Tx;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
+use crate::store::numbers::{row_count, sql_limit};
 
-/// Recent deliveries that are listed together: listing so many takes a few milliseconds, and so does looking through
-/// them.
-const TOGETHER: usize = 4_096;
+/// So many recent deliveries are flushed at once: that takes a few milliseconds, and so does looking through them.
+const FLUSH_ROWS: usize = 4_096;
 
-/// More are listed in parts, so that what is read of them is little even where a few transactions have brought
+/// More are flushed in parts, so that what is read of them is little even where a few transactions have brought
 /// millions.
-const PART: usize = 65_536;
+const MAX_FLUSH_ROWS: usize = 65_536;
 
-/// Fewer are listed once in this time: what readers have to look through is little unless much comes.
-const OFTEN_ENOUGH: Duration = Duration::from_secs(1);
+/// Fewer than [`FLUSH_ROWS`] are flushed once in this time: readers have little to look through unless much comes.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// So few are listed sooner, with what is written anyway: who waits for that does not notice them. A thousand of two
-/// hundred endpoints take 3 ms.
-const FEW: usize = 256;
+/// So few are flushed sooner, in a transaction that writes something else: its callers do not notice them. A thousand
+/// of two hundred endpoints take 3 ms.
+const EARLY_FLUSH_MAX_ROWS: usize = 256;
 
-/// How long after the last time.
-const SOON: Duration = Duration::from_millis(100);
+/// How long after the last flush an early one may come.
+const EARLY_FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Whether so many recent deliveries are to be listed that long after the last time, in a transaction of their own if
-/// need be.
-pub(super) fn is_to_be_listed(recent: usize, since: Duration) -> bool {
-    recent >= TOGETHER || recent > 0 && since >= OFTEN_ENOUGH
+/// Whether so many recent deliveries are to be flushed that long after the last flush, in a transaction of their own
+/// if need be.
+pub(super) fn is_flush_due(recent: usize, since: Duration) -> bool {
+    recent >= FLUSH_ROWS || recent > 0 && since >= FLUSH_INTERVAL
 }
 
-/// Whether they are to be listed in a transaction that writes something else.
-pub(super) fn is_to_be_listed_beside(recent: usize, since: Duration) -> bool {
-    is_to_be_listed(recent, since) || (1..=FEW).contains(&recent) && since >= SOON
+/// Whether they are to be flushed in a transaction that writes something else.
+pub(super) fn is_early_flush_due(recent: usize, since: Duration) -> bool {
+    is_flush_due(recent, since) || (1..=EARLY_FLUSH_MAX_ROWS).contains(&recent) && since >= EARLY_FLUSH_INTERVAL
 }
 
 impl Tx<'_> {
@@ -83,8 +83,8 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<u
     Ok(freed)
 }
 
-/// Lists what is recent.
-pub(super) fn list_recent(tx: &mut Tx<'_>) -> Result<(), StoreError> {
+/// Puts what is recent into the lists, and reads how far they go now.
+pub(super) fn flush_recent(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     write_lists(tx.db)?;
     tx.cache.read_recent(tx.db)
 }
@@ -107,7 +107,7 @@ fn read_part(db: &Connection) -> rusqlite::Result<Vec<Recent>> {
     let sql = "SELECT endpoint, id, event, status, attempt, response_status, response_time_ms, started_at, \
                lease IS NOT NULL FROM recent_deliveries ORDER BY id LIMIT ?1";
     let mut statement = db.prepare_cached(sql)?;
-    let rows = statement.query_map([i64::try_from(PART).unwrap_or(i64::MAX)], |row| {
+    let rows = statement.query_map([sql_limit(MAX_FLUSH_ROWS)], |row| {
         Ok(Recent {
             endpoint: row.get(0)?,
             id: row.get(1)?,
@@ -129,13 +129,14 @@ pub(super) fn write_lists(db: &Connection) -> rusqlite::Result<()> {
         let part = read_part(db)?;
         let many = part.len();
         write_part(db, part)?;
-        if many < PART {
+        if many < MAX_FLUSH_ROWS {
             return Ok(());
         }
     }
 }
 
 fn write_part(db: &Connection, mut recent: Vec<Recent>) -> rusqlite::Result<()> {
+    debug_assert!(recent.is_sorted_by_key(|delivery| delivery.id), "the oldest are listed first");
     let Some(listed_to) = recent.last().map(|delivery| delivery.id) else { return Ok(()) };
     recent.sort_unstable_by_key(|delivery| (delivery.endpoint, delivery.id));
     let mut list = db.prepare_cached("INSERT OR REPLACE INTO delivery_lists VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
@@ -145,6 +146,7 @@ fn write_part(db: &Connection, mut recent: Vec<Recent>) -> rusqlite::Result<()> 
          last_delivery_at = NULLIF(MAX(IFNULL(last_delivery_at, 0), ?3), 0) WHERE endpoint = ?1",
     )?;
     for of_endpoint in recent.chunk_by(|a, b| a.endpoint == b.endpoint) {
+        // 0 where none was attempted.
         let mut last_at = 0;
         for d in of_endpoint {
             list.execute(params![
@@ -161,8 +163,7 @@ fn write_part(db: &Connection, mut recent: Vec<Recent>) -> rusqlite::Result<()> 
             }
             last_at = last_at.max(d.started_at.unwrap_or(0));
         }
-        let deliveries = i64::try_from(of_endpoint.len()).unwrap_or(i64::MAX);
-        count.execute([of_endpoint[0].endpoint, deliveries, last_at])?;
+        count.execute([of_endpoint[0].endpoint, row_count(of_endpoint.len()), last_at])?;
     }
     db.prepare_cached("UPDATE settings SET value = ?1 WHERE name = 'listed_to'")?.execute([listed_to])?;
     Ok(())
@@ -173,17 +174,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_are_listed_soon_but_only_beside_something_else() {
-        assert!(is_to_be_listed_beside(1, SOON) && is_to_be_listed_beside(FEW, SOON));
-        assert!(!is_to_be_listed_beside(1, SOON / 2) && !is_to_be_listed_beside(0, OFTEN_ENOUGH));
-        assert!(!is_to_be_listed(1, SOON));
+    fn few_are_flushed_early_but_only_with_something_else() {
+        assert!(
+            is_early_flush_due(1, EARLY_FLUSH_INTERVAL)
+                && is_early_flush_due(EARLY_FLUSH_MAX_ROWS, EARLY_FLUSH_INTERVAL)
+        );
+        assert!(!is_early_flush_due(1, EARLY_FLUSH_INTERVAL / 2) && !is_early_flush_due(0, FLUSH_INTERVAL));
+        assert!(!is_flush_due(1, EARLY_FLUSH_INTERVAL));
     }
 
     #[test]
     fn more_gather_for_a_while_and_many_do_not_wait() {
-        assert!(!is_to_be_listed_beside(FEW + 1, SOON) && !is_to_be_listed_beside(TOGETHER - 1, SOON));
-        for listed in [is_to_be_listed, is_to_be_listed_beside] {
-            assert!(listed(FEW + 1, OFTEN_ENOUGH) && listed(TOGETHER, Duration::ZERO));
+        assert!(
+            !is_early_flush_due(EARLY_FLUSH_MAX_ROWS + 1, EARLY_FLUSH_INTERVAL)
+                && !is_early_flush_due(FLUSH_ROWS - 1, EARLY_FLUSH_INTERVAL)
+        );
+        for is_due in [is_flush_due, is_early_flush_due] {
+            assert!(is_due(EARLY_FLUSH_MAX_ROWS + 1, FLUSH_INTERVAL) && is_due(FLUSH_ROWS, Duration::ZERO));
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::domain::transition::transition;
 use crate::store::contract::Dispatch;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
+use crate::store::numbers::sql_limit;
 use crate::store::status::literal;
 use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted};
 
@@ -121,17 +122,18 @@ pub(super) fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Resu
 
 fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
     let Some(inbox) = &tx.shared.inbox else { return Ok(Claimed::default()) };
-    // What is held stays where it is until its endpoint is active again, which nudges the engine.
+    // Deliveries of a paused endpoint stay where they are until it is active again, which nudges the engine.
     let active = tx.cache.endpoint(endpoint).filter(|row| row.can_receive());
     let Some(memory) = active.map(|row| row.memory.clone()) else { return Ok(Claimed::default()) };
     let mut jobs = Vec::new();
     let named = |permit: Option<MemoryPermit>, id| permit.map(|permit| permit.named(inbox.in_memory(), id));
-    let room = |id, bytes| named(inbox.reserve(&memory, bytes), id);
-    let full = find_due(tx, endpoint, FRESH, limit, room, &mut jobs)?;
+    let reserve = |id, bytes| named(inbox.reserve(&memory, bytes), id);
+    let full = find_due(tx, endpoint, FRESH, limit, reserve, &mut jobs)?;
     if !full && jobs.len() < limit {
-        let room = |id, bytes| named(inbox.reserve_replayed(&memory, bytes), id);
-        find_due(tx, endpoint, REPLAYED, limit - jobs.len(), room, &mut jobs)?;
+        let reserve = |id, bytes| named(inbox.reserve_replayed(&memory, bytes), id);
+        find_due(tx, endpoint, REPLAYED, limit - jobs.len(), reserve, &mut jobs)?;
     }
+    debug_assert!(jobs.len() <= limit, "no more are claimed than asked for");
     let sql = "UPDATE deliveries SET lease = ?2, due_at = NULL WHERE id = ?1";
     for leased in &jobs {
         tx.db.prepare_cached(sql)?.execute(params![leased.job.id.0, tx.lease])?;
@@ -147,13 +149,14 @@ const REPLAYED: &str = concat!("d.replay IS NOT NULL AND d.status = ", literal!(
 
 const FRESH: &str = concat!("(d.replay IS NULL OR d.status <> ", literal!(DeliveryStatus::Pending), ")");
 
-/// Takes due deliveries of one of these kinds as far as there is room. Returns whether there was no room for one.
+/// Takes due deliveries of one of these kinds as far as there is memory. Returns whether there was none for a
+/// delivery.
 fn find_due(
     tx: &Tx<'_>,
     endpoint: EndpointKey,
     kind: &str,
     limit: usize,
-    room: impl Fn(DeliveryId, usize) -> Option<MemoryPermit>,
+    reserve: impl Fn(DeliveryId, usize) -> Option<MemoryPermit>,
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
@@ -161,11 +164,10 @@ fn find_due(
          ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 AND {kind} \
          ORDER BY d.due_at LIMIT ?3"
     ))?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), limit])?;
+    let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), sql_limit(limit)])?;
     while let Some(row) = rows.next()? {
         let (id, body) = (DeliveryId(row.get("id")?), row.get::<_, Vec<u8>>("body")?);
-        let Some(permit) = room(id, body.len()) else { return Ok(true) };
+        let Some(permit) = reserve(id, body.len()) else { return Ok(true) };
         let event_type: Arc<str> = row.get::<_, String>("type")?.into();
         let kind = match row.get::<_, Option<i64>>("replay")? {
             _ if &*event_type == TEST_TYPE => DeliveryKind::Test,
@@ -205,7 +207,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
             continue;
         };
         let health = *healths.get(&settlement.endpoint).unwrap_or(&row.health);
-        let in_line = row.in_line;
+        let has_fifo_order = row.has_fifo_order;
         let Settlement { kind, failures, outcome, jitter, .. } = settlement;
         let mut next = transition(*kind, *failures, health, outcome, &tx.shared.policy, tx.now, *jitter);
         // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.
@@ -218,7 +220,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         let written = write.execute(params![
             settlement.delivery.0,
             next.status.to_column(),
-            settlement.attempts_made.saturating_add(1),
+            settlement.attempts(),
             next.failures,
             next.next_retry_at.map(Timestamp::as_millis),
             outcome.started_at.as_millis(),
@@ -239,7 +241,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
             tx.db.prepare_cached(sql)?.execute([settlement.delivery.0, settlement.endpoint.0])?;
         }
         if next.status == DeliveryStatus::Failed && *kind != DeliveryKind::Test {
-            let attempts = settlement.attempts_made.saturating_add(1);
+            let attempts = settlement.attempts();
             let Settlement { endpoint, delivery, .. } = *settlement;
             failed.push(Failure { endpoint, delivery, attempts, outcome: outcome.clone() });
         }
@@ -249,8 +251,8 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         if !next.status.is_open() && tx.now.since(tx.ids.times().of(settlement.delivery.0)) >= LATE {
             drop_spent_body(tx.db, settlement.delivery)?;
         }
-        if in_line && !next.status.is_open() {
-            tx.leave_line(settlement.delivery, settlement.endpoint)?;
+        if has_fifo_order && !next.status.is_open() {
+            tx.remove_from_fifo(settlement.delivery, settlement.endpoint)?;
         }
         healths.insert(settlement.endpoint, next.health);
         // A row has its last attempt alone, and is looked at until it is listed.
@@ -258,6 +260,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         attempts.push((settlement.endpoint, next.health, outcome.started_at, in_its_row));
         settled.push(next.next_retry_at.map_or(Settled::Done, Settled::RetryAt));
     }
+    debug_assert_eq!(settled.len(), settlements.len(), "each has a result");
     tx.announce_outcomes(&failed, &paused)?;
     for (endpoint, health, at, in_its_row) in attempts {
         tx.cache.record_attempt(endpoint, health, at, in_its_row);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{health, time, unreadable, uuid};
+use super::columns::{health, read_row, time, unreadable, uuid};
 use super::store::Store;
 use super::tx::Tx;
 use crate::domain::account::Account;
@@ -18,10 +18,11 @@ use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
 use crate::store::contract::Endpoints;
 use crate::store::errors::StoreError;
+use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
 use crate::store::settings::SettingsColumns;
-use crate::store::shared::Deed;
-use crate::store::values::{Keep, WithSecret};
+use crate::store::shared::AuditRecord;
+use crate::store::values::{PendingReply, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
@@ -33,7 +34,7 @@ impl Endpoints for Store {
         &self,
         owner: AccountId,
         settings: EndpointSettings,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
+        pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -46,8 +47,8 @@ impl Endpoints for Store {
                     return Err(StoreError::LimitReached(limit));
                 }
                 let made = insert(tx, &account, settings)?;
-                tx.audit(&origin, &Deed::of(account.key, Action::WebhookCreated, made.resource.id))?;
-                tx.keep(keep, &made)?;
+                tx.audit(&origin, &AuditRecord::of(account.key, Action::WebhookCreated, made.resource.id))?;
+                tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
             .await
@@ -89,7 +90,7 @@ impl Endpoints for Store {
                 let endpoint = find(tx.db, owner, id)?;
                 tx.audit(
                     &origin,
-                    &Deed::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields()),
+                    &AuditRecord::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields()),
                 )?;
                 let (named, before) = (change.status, endpoint.health.status);
                 let status = named.unwrap_or(before);
@@ -119,12 +120,12 @@ impl Endpoints for Store {
                 }
                 tx.cache.touch_endpoint(endpoint.key);
                 if status == EndpointStatus::Active {
-                    // What was held goes on.
+                    // Its deliveries go on.
                     tx.after.due.push((endpoint.key, tx.now));
                 }
                 let changed = find(tx.db, owner, id)?;
-                if let Some(notice) = about(&changed).status(before, status) {
-                    tx.announce(&notice)?;
+                if let Some(operational_event) = about(&changed).status(before, status) {
+                    tx.announce(&operational_event)?;
                 }
                 Ok(changed)
             })
@@ -136,7 +137,7 @@ impl Endpoints for Store {
         self.writer
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
-                tx.audit(&origin, &Deed::of(endpoint.account, Action::WebhookDeleted, id))?;
+                tx.audit(&origin, &AuditRecord::of(endpoint.account, Action::WebhookDeleted, id))?;
                 bury(tx, endpoint.key)
             })
             .await
@@ -147,7 +148,7 @@ impl Endpoints for Store {
         owner: AccountId,
         id: EndpointId,
         overlap: Duration,
-        keep: Option<Keep<WithSecret<Endpoint>>>,
+        pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -159,8 +160,8 @@ impl Endpoints for Store {
                 tx.db.prepare_cached(sql)?.execute(params![endpoint.key.0, tx.now.as_millis()])?;
                 tx.cache.touch_endpoint(endpoint.key);
                 let rotated = WithSecret { resource: find(tx.db, owner, id)?, secret };
-                tx.audit(&origin, &Deed::of(endpoint.account, Action::SecretRegenerated, id))?;
-                tx.keep(keep, &rotated)?;
+                tx.audit(&origin, &AuditRecord::of(endpoint.account, Action::SecretRegenerated, id))?;
+                tx.store_pending_reply(pending_reply, &rotated)?;
                 tx.announce(&about(&rotated.resource).rotated(&rotated.resource.secret_hint))?;
                 Ok(rotated)
             })
@@ -196,7 +197,7 @@ impl Store {
                     ])?;
                     resealed += 1;
                 }
-                tx.audit(&origin, &Deed::of(None, Action::SecretsRekeyed, keyring.current_id()))?;
+                tx.audit(&origin, &AuditRecord::of(None, Action::SecretsRekeyed, keyring.current_id()))?;
                 Ok(resealed)
             })
             .await
@@ -253,7 +254,7 @@ fn retire_secrets(tx: &Tx<'_>, key: EndpointKey, overlap: Duration) -> Result<()
             "DELETE FROM endpoint_secrets WHERE endpoint = ?1 AND version NOT IN \
              (SELECT version FROM endpoint_secrets WHERE endpoint = ?1 ORDER BY version DESC LIMIT ?2)",
         )?
-        .execute(params![key.0, i64::try_from(MAX_OLDER_SECRETS).unwrap_or(1)])?;
+        .execute(params![key.0, sql_limit(MAX_OLDER_SECRETS)])?;
     Ok(())
 }
 
@@ -319,15 +320,17 @@ fn settings(row: &Row<'_>) -> rusqlite::Result<EndpointSettings> {
 }
 
 fn endpoint_from_row(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
-    Ok(Endpoint {
-        id: EndpointId(uuid(row, "id")?),
-        key: EndpointKey(row.get("key")?),
-        account: AccountKey(row.get("account")?),
-        settings: settings(row)?,
-        health: health(row)?,
-        last_delivery_at: time(row, "last_delivery_at")?,
-        secret_hint: row.get("hint")?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+    read_row("endpoints", row, |row| {
+        Ok(Endpoint {
+            id: EndpointId(uuid(row, "id")?),
+            key: EndpointKey(row.get("key")?),
+            account: AccountKey(row.get("account")?),
+            settings: settings(row)?,
+            health: health(row)?,
+            last_delivery_at: time(row, "last_delivery_at")?,
+            secret_hint: row.get("hint")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            updated_at: Timestamp::from_millis(row.get("updated_at")?),
+        })
     })
 }

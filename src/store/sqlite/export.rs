@@ -10,6 +10,7 @@ use super::peer;
 use crate::clock::Clock;
 use crate::lock::Mutex;
 use crate::store::errors::{OpenError, StoreError};
+use crate::store::numbers::sql_limit;
 
 /// The setting that says that a database was moved, or that its move has begun.
 const MOVED: &str = "moved";
@@ -44,7 +45,7 @@ impl Export {
         let db = self.db.lock();
         let mut statement = db.prepare_cached(sql)?;
         let columns = statement.column_count();
-        let rows = statement.query_map([after, i64::try_from(most).unwrap_or(i64::MAX)], |row| {
+        let rows = statement.query_map([after, sql_limit(most)], |row| {
             let values = (1..columns).map(|column| row.get(column));
             Ok((row.get(0)?, values.collect::<Result<Vec<Value>, _>>()?))
         })?;

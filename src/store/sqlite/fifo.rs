@@ -1,5 +1,7 @@
-//! FIFO order: the open deliveries of such an endpoint form a line (the column `turn`). One of them is due or leased.
-//! The others are neither until it has ended.
+//! FIFO endpoints: their deliveries are sent in the order of their acceptance.
+//!
+//! The column `turn` has the FIFO endpoint of a delivery. At most one of a FIFO endpoint's open deliveries is due or
+//! leased. When it has ended, the head becomes due: the delivery of the lowest id.
 
 use rusqlite::{Connection, params};
 
@@ -9,9 +11,10 @@ use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 
 impl Tx<'_> {
-    /// Puts an open delivery that is due into its endpoint's line, where there is one. Returns whether it is its turn.
-    pub fn line_up(&self, delivery: DeliveryId, endpoint: EndpointKey) -> Result<bool, StoreError> {
-        if !self.cache.endpoint(endpoint).is_some_and(|row| row.fifo) {
+    /// Adds an open delivery that is due to the FIFO order of its endpoint, where there is one. Returns whether the
+    /// delivery stays due.
+    pub fn add_to_fifo(&self, delivery: DeliveryId, endpoint: EndpointKey) -> Result<bool, StoreError> {
+        if !self.cache.endpoint(endpoint).is_some_and(|row| row.is_fifo) {
             return Ok(true);
         }
         let sql = "SELECT 1 FROM deliveries WHERE turn = ?1 LIMIT 1";
@@ -21,19 +24,21 @@ impl Tx<'_> {
         Ok(!waits)
     }
 
-    /// A delivery has come to an end: the next in its line, if it was in one, has its turn.
-    pub fn leave_line(&mut self, delivery: DeliveryId, endpoint: EndpointKey) -> Result<(), StoreError> {
+    /// Takes a delivery that has ended out of the FIFO order of its endpoint, if it was in one, and makes the next head
+    /// due.
+    pub fn remove_from_fifo(&mut self, delivery: DeliveryId, endpoint: EndpointKey) -> Result<(), StoreError> {
         let sql = "UPDATE deliveries SET turn = NULL WHERE id = ?1 AND turn IS NOT NULL";
         self.db.prepare_cached(sql)?.execute([delivery.0])?;
-        if pass_turn(self.db, endpoint, self.now)? {
+        if make_head_due(self.db, endpoint, self.now)? {
             self.after.due.push((endpoint, self.now));
         }
         Ok(())
     }
 }
 
-/// Gives the first in the line its turn, if nobody has it. Returns whether somebody got it.
-pub(super) fn pass_turn(db: &Connection, endpoint: EndpointKey, now: Timestamp) -> rusqlite::Result<bool> {
+/// Makes the head of a FIFO endpoint due, if none of its deliveries is due or leased. Returns whether a delivery became
+/// due.
+pub(super) fn make_head_due(db: &Connection, endpoint: EndpointKey, now: Timestamp) -> rusqlite::Result<bool> {
     let sql = "UPDATE deliveries SET due_at = ?2 WHERE id = (SELECT id FROM deliveries WHERE turn = ?1 ORDER BY id \
                LIMIT 1) AND NOT EXISTS (SELECT 1 FROM deliveries WHERE turn = ?1 AND turn IS NOT NULL \
                AND (due_at IS NOT NULL OR lease IS NOT NULL))";

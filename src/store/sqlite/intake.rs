@@ -1,4 +1,4 @@
-//! Accepting events: event, payload, fan-out and kept answer in one commit.
+//! Accepting events: event, payload, fan-out and stored reply in one commit.
 
 use std::sync::Arc;
 
@@ -15,10 +15,15 @@ use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
 use crate::store::contract::Intake;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
-use crate::store::values::{Keep, Settlement};
+use crate::store::numbers::delivery_count;
+use crate::store::values::{PendingReply, Settlement};
 
 impl Intake for Store {
-    async fn accept(&self, events: Vec<NewEvent>, keep: Option<Keep<Vec<Event>>>) -> Result<Vec<Event>, StoreError> {
+    async fn accept(
+        &self,
+        events: Vec<NewEvent>,
+        pending_reply: Option<PendingReply<Vec<Event>>>,
+    ) -> Result<Vec<Event>, StoreError> {
         let share = self.shared.intake_shares.take(&events).await?;
         self.writer
             .write_hot(move |tx| {
@@ -31,14 +36,14 @@ impl Intake for Store {
                         return Err(StoreError::UnknownType(event.event_type.clone()));
                     }
                 }
-                if let Some(keep) = &keep {
-                    tx.is_free(&keep.scope)?;
+                if let Some(pending) = &pending_reply {
+                    tx.check_scope_free(&pending.scope)?;
                 }
                 let mut accepted = Vec::with_capacity(events.len());
                 for event in events {
                     accepted.push(accept_one(tx, event)?);
                 }
-                tx.keep(keep, &accepted)?;
+                tx.store_pending_reply(pending_reply, &accepted)?;
                 // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
                 for event in &accepted {
                     tx.cache.count_event(event.account.1);
@@ -75,11 +80,15 @@ impl Intake for Store {
             .await
     }
 
-    async fn settle_test(&self, settlement: Settlement, keep: Option<Keep<()>>) -> Result<(), StoreError> {
+    async fn settle_test(
+        &self,
+        settlement: Settlement,
+        pending_reply: Option<PendingReply<()>>,
+    ) -> Result<(), StoreError> {
         self.writer
             .write(move |tx| {
                 // The cache is not rolled back with a savepoint: what can fail comes first.
-                tx.keep(keep, &())?;
+                tx.store_pending_reply(pending_reply, &())?;
                 settle(tx, &[settlement])?;
                 Ok(())
             })
@@ -90,7 +99,7 @@ impl Intake for Store {
 fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     let account = tx.cache.account_key(new.account).ok_or(StoreError::NotFound)?;
     let subscribers = tx.cache.subscribers(account, &new.event_type).to_vec();
-    let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
+    let deliveries = delivery_count(subscribers.len());
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);
     let occurred_at = new.occurred_at.as_millis();
@@ -104,8 +113,9 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     for endpoint in subscribers {
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
-        // One that waits for its turn waits in the store.
-        let memory = tx.cache.endpoint(endpoint).filter(|row| !row.fifo).map(|row| row.memory.clone());
+        debug_assert!(delivery.0 <= id.0 + i64::from(deliveries), "nothing comes between an event and its deliveries");
+        // A delivery of a FIFO endpoint waits in the store.
+        let memory = tx.cache.endpoint(endpoint).filter(|row| !row.is_fifo).map(|row| row.memory.clone());
         let permit = match (&body, memory) {
             (Some((inbox, body)), Some(memory)) => {
                 inbox.reserve_new(&memory, body).map(|permit| permit.named(inbox.in_memory(), delivery))
@@ -127,7 +137,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
                 };
                 tx.after.jobs.push(Leased { job, permit });
             }
-            None if tx.line_up(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
+            None if tx.add_to_fifo(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
             None => {}
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::delivery_index;
-use super::fifo::pass_turn;
+use super::fifo::make_head_due;
 use super::tx::Tx;
 use super::writer_cache::EndpointRow;
 use crate::domain::id::{DeliveryId, EndpointKey};
@@ -14,6 +14,7 @@ use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::inbox::InMemoryDeliveries;
+use crate::store::numbers::row_count;
 use crate::store::status::literal;
 
 /// After a delivery was given back, its endpoint is looked at again.
@@ -43,7 +44,7 @@ pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = Delivery
         taken_back.push((endpoint, take_back(tx, replay)?));
     }
     for (endpoint, _) in &taken_back {
-        if pass_turn(tx.db, *endpoint, tx.now)? {
+        if make_head_due(tx.db, *endpoint, tx.now)? {
             tx.after.due.push((*endpoint, tx.now));
         }
     }
@@ -90,7 +91,7 @@ pub(super) fn take_back(tx: &mut Tx<'_>, replay: i64) -> Result<i64, StoreError>
         return Ok(0);
     }
     // What goes is counted as listed.
-    delivery_index::list_recent(tx)?;
+    delivery_index::flush_recent(tx)?;
     Ok(remove_unsent(tx.db, replay)?)
 }
 
@@ -101,8 +102,7 @@ fn remove_unsent(db: &Connection, replay: i64) -> rusqlite::Result<i64> {
         " AND lease IS NULL AND (SELECT status FROM replays WHERE key = ?1) = ?2"
     );
     let cancelled = ReplayStatus::Cancelled.to_column();
-    let unsent = db.prepare_cached(sql)?.execute([replay, cancelled])?;
-    let unsent = i64::try_from(unsent).unwrap_or(i64::MAX);
+    let unsent = row_count(db.prepare_cached(sql)?.execute([replay, cancelled])?);
     db.prepare_cached("UPDATE replays SET made = made - ?2 WHERE key = ?1")?.execute([replay, unsent])?;
     Ok(unsent)
 }
@@ -129,12 +129,12 @@ pub(super) fn void_leases(db: &Connection, now: Timestamp) -> rusqlite::Result<i
         let sql = "UPDATE endpoint_counters SET deliveries_total = deliveries_total - ?2 WHERE endpoint = ?1";
         db.execute(sql, [endpoint, taken_back])?;
     }
-    let lines: Vec<i64> = db
+    let fifo_endpoints: Vec<i64> = db
         .prepare("SELECT DISTINCT turn FROM deliveries WHERE turn IS NOT NULL")?
         .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
-    for endpoint in lines {
-        pass_turn(db, EndpointKey(endpoint), now)?;
+    for endpoint in fifo_endpoints {
+        make_head_due(db, EndpointKey(endpoint), now)?;
     }
     let sql = "INSERT INTO settings (name, value) VALUES ('lease', 1) \
                ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value";

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{parsed, sql_offset, time, uuid};
+use super::columns::{count, parsed, read_row, sql_offset, time, uuid};
 use super::endpoints::find;
 use super::id_times;
 use super::newest::{Wanted, newest_ids};
@@ -15,6 +15,7 @@ use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, 
 use crate::domain::time::Timestamp;
 use crate::store::contract::Log;
 use crate::store::errors::StoreError;
+use crate::store::numbers::sql_limit;
 use crate::store::values::{Page, Paged};
 
 pub(super) const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id \
@@ -92,9 +93,7 @@ impl Log for Store {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = account(&snapshot, owner)?.key.0;
-            let sql = "SELECT events_total FROM accounts WHERE key = ?1";
-            let total: i64 = snapshot.prepare_cached(sql)?.query_row([key], |row| row.get(0))?;
-            let total = u64::try_from(total).unwrap_or(0);
+            let total = count(&snapshot, "SELECT events_total AS total FROM accounts WHERE key = ?1", [key])?;
             if page.is_past_the_end(total) {
                 return Ok(Paged::exact(Vec::new(), total));
             }
@@ -151,8 +150,7 @@ fn attempts_of(db: &Connection, id: DeliveryId) -> Result<Vec<Attempt>, StoreErr
          SELECT attempt, started_at, response_status, response_time_ms, response_body, error_message \
          FROM deliveries WHERE id = ?1 AND started_at IS NOT NULL ORDER BY attempt DESC LIMIT ?2",
     )?;
-    let most = i64::try_from(SHOWN_ATTEMPTS).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![id.0, most], |row| {
+    let rows = statement.query_map(params![id.0, sql_limit(SHOWN_ATTEMPTS)], |row| {
         Ok(Attempt {
             number: row.get("attempt")?,
             started_at: Timestamp::from_millis(row.get("started_at")?),
@@ -170,11 +168,10 @@ fn attempts_of(db: &Connection, id: DeliveryId) -> Result<Vec<Attempt>, StoreErr
 /// From counters, and what is not counted yet. `column` is one of two names written above.
 fn deliveries_total(db: &Connection, column: &str, value: i64) -> Result<u64, StoreError> {
     let sql = format!(
-        "SELECT IFNULL(SUM(c.deliveries_total), 0) FROM endpoints e JOIN endpoint_totals c ON c.endpoint = e.key \
-         WHERE e.{column} = ?1 AND e.deleted_at IS NULL"
+        "SELECT IFNULL(SUM(c.deliveries_total), 0) AS total FROM endpoints e \
+         JOIN endpoint_totals c ON c.endpoint = e.key WHERE e.{column} = ?1 AND e.deleted_at IS NULL"
     );
-    let total: i64 = db.prepare_cached(&sql)?.query_row([value], |row| row.get(0))?;
-    Ok(u64::try_from(total).unwrap_or(0))
+    count(db, &sql, [value])
 }
 
 /// The deliveries with these ids, in their order.
@@ -185,35 +182,40 @@ pub(super) fn deliveries_of(db: &Connection, ids: impl Iterator<Item = i64>) -> 
 }
 
 pub(super) fn delivery_from_row(row: &Row<'_>, times: &IdTimes) -> rusqlite::Result<Delivery> {
-    let status = parsed(row, "status", DeliveryStatus::from_column)?;
-    let id = DeliveryId(row.get("id")?);
-    Ok(Delivery {
-        id,
-        created_at: times.of(id.0),
-        endpoint: EndpointId(uuid(row, "endpoint_id")?),
-        endpoint_url: row.get("url")?,
-        event_type: row.get("type")?,
-        validation_id: parsed(row, "validation_id", |id: Option<Vec<u8>>| {
-            id.map(|id| uuid::Uuid::from_slice(&id)).transpose().ok()
-        })?,
-        status,
-        attempt: row.get::<_, u32>("attempt")?.max(1),
-        next_retry_at: time(row, "due_at")?.filter(|_| status == DeliveryStatus::Retrying),
-        response_status: row.get("response_status")?,
-        response_body: row.get("response_body")?,
-        response_time_ms: row.get("response_time_ms")?,
-        error_message: row.get("error_message")?,
+    read_row("deliveries", row, |row| {
+        let status = parsed(row, "status", DeliveryStatus::from_column)?;
+        let id = DeliveryId(row.get("id")?);
+        Ok(Delivery {
+            id,
+            created_at: times.of(id.0),
+            endpoint: EndpointId(uuid(row, "endpoint_id")?),
+            endpoint_url: row.get("url")?,
+            event_type: row.get("type")?,
+            validation_id: parsed(row, "validation_id", |id: Option<Vec<u8>>| {
+                id.map(|id| uuid::Uuid::from_slice(&id)).transpose().ok()
+            })?,
+            status,
+            // Before the first attempt, that one is shown.
+            attempt: row.get::<_, u32>("attempt")?.max(1),
+            next_retry_at: time(row, "due_at")?.filter(|_| status == DeliveryStatus::Retrying),
+            response_status: row.get("response_status")?,
+            response_body: row.get("response_body")?,
+            response_time_ms: row.get("response_time_ms")?,
+            error_message: row.get("error_message")?,
+        })
     })
 }
 
 fn event_from_row(row: &Row<'_>, times: &IdTimes) -> rusqlite::Result<Event> {
-    let id = EventId(row.get("id")?);
-    Ok(Event {
-        id,
-        created_at: times.of(id.0),
-        account: (AccountId(uuid(row, "account_id")?), AccountKey(row.get("account")?)),
-        event_type: row.get("type")?,
-        occurred_at: Timestamp::from_millis(row.get("occurred_at")?),
-        deliveries: row.get("deliveries")?,
+    read_row("events", row, |row| {
+        let id = EventId(row.get("id")?);
+        Ok(Event {
+            id,
+            created_at: times.of(id.0),
+            account: (AccountId(uuid(row, "account_id")?), AccountKey(row.get("account")?)),
+            event_type: row.get("type")?,
+            occurred_at: Timestamp::from_millis(row.get("occurred_at")?),
+            deliveries: row.get("deliveries")?,
+        })
     })
 }

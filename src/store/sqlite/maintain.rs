@@ -5,24 +5,25 @@ use std::time::Duration;
 use rusqlite::{Connection, params};
 
 use super::catalog_rows::own_retention;
-use super::delivery_index::list_recent;
+use super::delivery_index::flush_recent;
 use super::id_times;
 use super::store::Store;
 use super::tx::Tx;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use crate::domain::retention::{OwnRetention, Retention};
-use crate::domain::statistics::{SLOTS, millis};
-use crate::domain::time::Timestamp;
+use crate::domain::statistics::SLOTS;
+use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::Housekeeping;
 use crate::store::errors::StoreError;
 use crate::store::status::{is_finished, is_open};
-use crate::store::values::{KEPT_ANSWER_TTL, PurgePart, PurgePosition, PurgeRound, cut};
+use crate::store::values::{PurgePart, PurgePosition, PurgeRound, STORED_REPLY_TTL, cut};
 
 /// Rows that one step removes: short enough that no publisher notices.
 const STEP: i64 = 500;
 
-/// Rows that one step looks at, on a reader: what stays (held by a paused endpoint) is passed in some milliseconds.
+/// Rows that one step looks at, on a reader: what stays (deliveries of a paused endpoint) is skipped in some
+/// milliseconds.
 const LOOK: i64 = 2_000;
 
 /// Accounts that one step looks at.
@@ -40,18 +41,18 @@ impl Housekeeping for Store {
 
     async fn begin_purge(&self, _: Retention, _: Timestamp) -> Result<Option<PurgeRound>, StoreError> {
         // Differs by necessity: there are no days to drop. What there is to remove is looked for in the lists.
-        self.writer.write(list_recent).await?;
+        self.writer.write(flush_recent).await?;
         Ok(Some(PurgeRound { position: PurgePosition::start(true), failed_days: 0 }))
     }
 
     async fn purge_old(
         &self,
-        keep: Retention,
+        retention: Retention,
         now: Timestamp,
         from: PurgePosition,
     ) -> Result<Option<PurgePosition>, StoreError> {
         // On a reader: most of what is looked at stays.
-        let (step, next) = self.read_in_background(move |db| what_is_old(db, keep, now, from)).await?;
+        let (step, next) = self.read_in_background(move |db| what_is_old(db, retention, now, from)).await?;
         let Some(step) = step else { return Ok(next) };
         match (self.writer.write(move |tx| purge_step(tx, &step)).await, next) {
             (Ok(()), next) => Ok(next),
@@ -70,14 +71,14 @@ impl Housekeeping for Store {
         .await
     }
 
-    async fn purge_old_replays(&self, keep: Retention, now: Timestamp) -> Result<bool, StoreError> {
+    async fn purge_old_replays(&self, retention: Retention, now: Timestamp) -> Result<bool, StoreError> {
         self.writer
             .write(move |tx| {
                 let sql =
                     "SELECT DISTINCT retention_deliveries, retention_payloads FROM accounts WHERE deleted_at IS NULL";
                 let own: Vec<OwnRetention> =
                     tx.db.prepare_cached(sql)?.query_map([], own_retention)?.collect::<Result<_, _>>()?;
-                let longest = own.into_iter().fold(keep, |longest, own| longest.longer(keep.of(own)));
+                let longest = own.into_iter().fold(retention, |longest, own| longest.longer(retention.of(own)));
                 let Some(oldest) = longest.deliveries else { return Ok(false) };
                 let cutoff = now.minus(oldest);
                 let sql = "DELETE FROM missed WHERE (endpoint, type, event) IN \
@@ -91,12 +92,12 @@ impl Housekeeping for Store {
             .await
     }
 
-    async fn purge_kept_answers(&self) -> Result<bool, StoreError> {
+    async fn purge_stored_replies(&self) -> Result<bool, StoreError> {
         self.writer
             .write(|tx| {
                 let sql = "DELETE FROM kept_answers WHERE (owner, path, key) IN \
                            (SELECT owner, path, key FROM kept_answers WHERE created_at < ?1 LIMIT ?2)";
-                let before = tx.now.minus(KEPT_ANSWER_TTL).as_millis();
+                let before = tx.now.minus(STORED_REPLY_TTL).as_millis();
                 Ok(tx.db.prepare_cached(sql)?.execute(params![before, STEP])? > 0)
             })
             .await
@@ -135,8 +136,8 @@ impl Housekeeping for Store {
                            (SELECT account, length, slot, endpoint, came, class FROM attempt_counts \
                            WHERE length = ?1 AND slot < ?2 LIMIT ?3)";
                 let mut gone = 0;
-                for (length, kept) in SLOTS {
-                    let before = now.minus(kept).as_millis();
+                for (length, kept_for) in SLOTS {
+                    let before = now.minus(kept_for).as_millis();
                     gone += tx.db.prepare_cached(sql)?.execute(params![millis(length), before, STEP])?;
                 }
                 Ok(gone > 0)
@@ -148,7 +149,7 @@ impl Housekeeping for Store {
 fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
     let sql = "SELECT key FROM endpoints WHERE deleted_at IS NOT NULL LIMIT 1";
     if let Some(endpoint) = first(tx.db, sql)? {
-        list_recent(tx)?;
+        flush_recent(tx)?;
         let sql = "SELECT id FROM delivery_lists WHERE endpoint = ?1 LIMIT ?2";
         let mut statement = tx.db.prepare_cached(sql)?;
         let rows = statement.query_map(params![endpoint, STEP], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
@@ -204,7 +205,7 @@ enum Old {
 /// What the next step removes, and where the one after it goes on; `None` at the end.
 fn what_is_old(
     db: &Connection,
-    keep: Retention,
+    retention: Retention,
     now: Timestamp,
     from: PurgePosition,
 ) -> Result<(Option<Old>, Option<PurgePosition>), StoreError> {
@@ -216,7 +217,7 @@ fn what_is_old(
         .collect::<Result<Vec<(i64, OwnRetention, i64)>, _>>()?;
     let mut next = None;
     for (account, own, gone) in accounts {
-        let (rows_since, bodies_since) = keep.of(own).since(now);
+        let (rows_since, bodies_since) = retention.of(own).since(now);
         match old_of(db, from.in_account(account), rows_since, bodies_since.map(|since| (gone, since))) {
             Ok(None) => {}
             Ok(Some((old, at))) => return Ok((Some(old), Some(at))),

@@ -15,7 +15,7 @@ use crate::domain::id::UserId;
 use crate::domain::user::{Email, User};
 use crate::store::contract::Memberships;
 use crate::store::errors::StoreError;
-use crate::store::shared::Deed;
+use crate::store::shared::AuditRecord;
 use crate::store::values::{Credentials, MAX_OPENED, OFFER_LIFE, PasswordHash, Proof};
 
 impl Memberships for Store {
@@ -54,8 +54,8 @@ impl Memberships for Store {
 
     async fn note_failed_sign_in(&self, user: User, wrong: &'static str) -> Result<(), StoreError> {
         let origin = self.origin.clone();
-        let deed = Deed::of_user(&user, Action::UserSignInFailed).with_fields(&[wrong]);
-        self.writer.write(move |tx| tx.audit(&origin, &deed)).await
+        let record = AuditRecord::of_user(&user, Action::UserSignInFailed).with_fields(&[wrong]);
+        self.writer.write(move |tx| tx.audit(&origin, &record)).await
     }
 
     async fn offer_sign_in(&self, user: UserId, proof: Proof) -> Result<PlainKey, StoreError> {
@@ -109,7 +109,7 @@ impl Memberships for Store {
                 tx.db.prepare_cached(&sql)?.execute(params![token.as_bytes(), now])?;
                 let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.key = {owner}");
                 let user = tx.db.prepare_cached(&sql)?.query_row([token.as_bytes()], user_from_row)?;
-                tx.audit(&origin, &Deed::of_user(&user, Action::UserSignedIn))
+                tx.audit(&origin, &AuditRecord::of_user(&user, Action::UserSignedIn))
             })
             .await
     }

@@ -23,6 +23,7 @@ fn versions(connection: &Connection) -> Result<Versions, OpenError> {
     }
     let sql = "SELECT value FROM settings WHERE name = ?1";
     let minimum = connection.query_row(sql, [MINIMUM], |row| row.get(0)).optional().map_err(cannot_migrate)?;
+    // Databases of the first versions name none.
     Ok(Versions { version, minimum: minimum.unwrap_or(0) })
 }
 

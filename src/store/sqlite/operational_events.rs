@@ -7,6 +7,7 @@ use crate::domain::delivery::Outcome;
 use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::store::errors::StoreError;
+use crate::store::numbers::delivery_count;
 use crate::store::operational_events::{About, FailedDelivery, OperationalEvent};
 
 /// A delivery that failed for good, and after how many attempts.
@@ -20,31 +21,32 @@ pub(super) struct Failure {
 impl Tx<'_> {
     /// Writes an operational event to those who subscribe to it. The last thing that a transaction does: the cache is
     /// told of it.
-    pub fn announce(&mut self, notice: &OperationalEvent) -> Result<(), StoreError> {
+    pub fn announce(&mut self, operational_event: &OperationalEvent) -> Result<(), StoreError> {
         let others = |endpoints: &[EndpointKey]| -> Vec<EndpointKey> {
-            endpoints.iter().copied().filter(|endpoint| *endpoint != notice.about).collect()
+            endpoints.iter().copied().filter(|endpoint| *endpoint != operational_event.about).collect()
         };
-        let kind = notice.kind.name();
-        let subscribers = others(self.cache.subscribers(notice.account, kind));
-        let paused = others(self.cache.paused_subscribers(notice.account, kind));
+        let kind = operational_event.kind.name();
+        let subscribers = others(self.cache.subscribers(operational_event.account, kind));
+        let paused = others(self.cache.paused_subscribers(operational_event.account, kind));
         if subscribers.is_empty() && paused.is_empty() {
             return Ok(());
         }
-        let (id, body) = (EventId(self.ids.next(self.now)), message(kind, self.now, &notice.data));
-        let deliveries = u32::try_from(subscribers.len()).unwrap_or(u32::MAX);
-        insert_event(self, id, notice.account, kind, self.now.as_millis(), None, deliveries, &body)?;
+        let (id, body) = (EventId(self.ids.next(self.now)), message(kind, self.now, &operational_event.data));
+        let deliveries = delivery_count(subscribers.len());
+        insert_event(self, id, operational_event.account, kind, self.now.as_millis(), None, deliveries, &body)?;
         for endpoint in paused {
             let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
             self.db.prepare_cached(sql)?.execute(params![endpoint.0, kind, id.0])?;
         }
         for endpoint in subscribers {
             let delivery = DeliveryId(self.ids.next(self.now));
+            debug_assert!(delivery.0 <= id.0 + i64::from(deliveries), "nothing comes between it and its deliveries");
             insert_delivery(self, delivery, endpoint, id, false)?;
-            if self.line_up(delivery, endpoint)? {
+            if self.add_to_fifo(delivery, endpoint)? {
                 self.after.due.push((endpoint, self.now));
             }
         }
-        self.cache.count_event(notice.account);
+        self.cache.count_event(operational_event.account);
         Ok(())
     }
 
@@ -54,7 +56,7 @@ impl Tx<'_> {
         failures: &[Failure],
         paused: &[(EndpointKey, u32, Outcome)],
     ) -> Result<(), StoreError> {
-        let mut notices = Vec::new();
+        let mut operational_events = Vec::new();
         for failure in failures.iter().filter(|failure| self.is_heard(failure.endpoint, Operational::DeliveryFailed)) {
             let sql = "SELECT d.event, e.type FROM deliveries d JOIN events e ON e.id = d.event WHERE d.id = ?1";
             let (event, event_type): (i64, String) =
@@ -66,13 +68,13 @@ impl Tx<'_> {
                 attempts: failure.attempts,
                 outcome: &failure.outcome,
             };
-            notices.extend(self.about(failure.endpoint)?.failed(&failed));
+            operational_events.extend(self.about(failure.endpoint)?.failed(&failed));
         }
         let paused = paused.iter().filter(|paused| self.is_heard(paused.0, Operational::EndpointAutoDisabled));
         for (endpoint, count, outcome) in paused {
-            notices.push(self.about(*endpoint)?.auto_disabled(*count, Some(outcome)));
+            operational_events.push(self.about(*endpoint)?.auto_disabled(*count, Some(outcome)));
         }
-        notices.iter().try_for_each(|notice| self.announce(notice))
+        operational_events.iter().try_for_each(|operational_event| self.announce(operational_event))
     }
 
     /// Whether somebody of the endpoint's account wants to know.

@@ -50,6 +50,7 @@ fn lock_path(database: &Path) -> PathBuf {
 /// How often something was written beside the server.
 pub(super) fn generation(db: &Connection) -> rusqlite::Result<i64> {
     let sql = "SELECT value FROM settings WHERE name = 'generation'";
+    // The first such write makes the row.
     Ok(db.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension as _, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{count, parsed, sql_offset, time, uuid};
+use super::columns::{count, parsed, read_row, sql_offset, time, uuid};
 use super::store::Store;
 use super::users::draw_token;
 use crate::domain::account::KeyHash;
@@ -14,8 +14,8 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Color, PortalLink};
 use crate::store::contract::PortalLinks;
 use crate::store::errors::StoreError;
-use crate::store::shared::{Deed, words};
-use crate::store::values::{Keep, NewPortalLink, Page, Paged, WithToken};
+use crate::store::shared::{AuditRecord, words};
+use crate::store::values::{NewPortalLink, Page, Paged, PendingReply, WithToken};
 
 /// The columns of a link, and its account where that is there.
 const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \
@@ -26,7 +26,7 @@ impl PortalLinks for Store {
     async fn create_portal_link(
         &self,
         new: NewPortalLink,
-        keep: Option<Keep<WithToken<PortalLink>>>,
+        pending_reply: Option<PendingReply<WithToken<PortalLink>>>,
     ) -> Result<WithToken<PortalLink>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -58,8 +58,8 @@ impl PortalLinks for Store {
                     opened_at: None,
                 };
                 let made = WithToken { resource, token: Some(token) };
-                tx.audit(&origin, &Deed::of(account.key, Action::PortalLinkCreated, id))?;
-                tx.keep(keep, &made)?;
+                tx.audit(&origin, &AuditRecord::of(account.key, Action::PortalLinkCreated, id))?;
+                tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
             .await
@@ -80,7 +80,7 @@ impl PortalLinks for Store {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = account(&snapshot, owner)?.key.0;
-            let sql = "SELECT COUNT(*) FROM portal_links WHERE account = ?1 AND expires_at > ?2";
+            let sql = "SELECT COUNT(*) AS total FROM portal_links WHERE account = ?1 AND expires_at > ?2";
             let total = count(&snapshot, sql, [key, now])?;
             let sql = format!(
                 "{LINKS} WHERE p.account = ?1 AND p.expires_at > ?2 ORDER BY p.expires_at DESC, p.id LIMIT ?3 OFFSET ?4"
@@ -106,7 +106,7 @@ impl PortalLinks for Store {
                     })
                     .optional()?;
                 match opened {
-                    Some((id, account)) => tx.audit(&origin, &Deed::of(account, Action::PortalLinkOpened, id)),
+                    Some((id, account)) => tx.audit(&origin, &AuditRecord::of(account, Action::PortalLinkOpened, id)),
                     None => Ok(()),
                 }
             })
@@ -123,23 +123,25 @@ impl PortalLinks for Store {
                 if tx.db.prepare_cached(sql)?.execute(parameters)? == 0 {
                     return Err(StoreError::NotFound);
                 }
-                tx.audit(&origin, &Deed::of(account, Action::PortalLinkRevoked, id))
+                tx.audit(&origin, &AuditRecord::of(account, Action::PortalLinkRevoked, id))
             })
             .await
     }
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<PortalLink> {
-    Ok(PortalLink {
-        id: PortalLinkId(uuid(row, "id")?),
-        account: AccountId(uuid(row, "account_id")?),
-        permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
-        brand: row.get("brand")?,
-        color: parsed(row, "color", |text: Option<String>| {
-            text.map_or(Some(None), |text| Color::parse(&text).map(Some))
-        })?,
-        frame_origins: words(&row.get::<_, String>("frame_origins")?),
-        expires_at: Timestamp::from_millis(row.get("expires_at")?),
-        opened_at: time(row, "opened_at")?,
+    read_row("portal_links", row, |row| {
+        Ok(PortalLink {
+            id: PortalLinkId(uuid(row, "id")?),
+            account: AccountId(uuid(row, "account_id")?),
+            permissions: Permissions::from_column(&row.get::<_, String>("permissions")?),
+            brand: row.get("brand")?,
+            color: parsed(row, "color", |text: Option<String>| {
+                text.map_or(Some(None), |text| Color::parse(&text).map(Some))
+            })?,
+            frame_origins: words(&row.get::<_, String>("frame_origins")?),
+            expires_at: Timestamp::from_millis(row.get("expires_at")?),
+            opened_at: time(row, "opened_at")?,
+        })
     })
 }

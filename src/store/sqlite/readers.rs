@@ -21,7 +21,7 @@ use crate::store::values::SEARCH_TIMEOUT;
 const CHECKED_INSTRUCTIONS: i32 = 10_000;
 
 /// Connections for reads by key, each of which takes microseconds, and on which every call of a kind depends: sessions,
-/// links, kept answers.
+/// links, stored replies.
 const SHORT_READERS: (usize, usize) = (3, 2);
 
 /// Connections for pages of lists, single resources and charts; and how many of them one account may use.
@@ -250,7 +250,7 @@ mod tests {
             })
             .await;
         assert!(matches!(ended, Err(StoreError::TooSlow)), "{ended:?}");
-        let kept = lane.idle.lock().pop().expect("the connection");
-        assert!(kept.is_autocommit());
+        let idle = lane.idle.lock().pop().expect("the connection");
+        assert!(idle.is_autocommit());
     }
 }

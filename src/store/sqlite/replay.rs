@@ -7,9 +7,9 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{parsed, time, uuid};
+use super::columns::{parsed, read_row, time, uuid, whole};
 use super::endpoints::find;
-use super::fifo::pass_turn;
+use super::fifo::make_head_due;
 use super::id_times;
 use super::leases::take_back;
 use super::log::find_delivery;
@@ -23,9 +23,10 @@ use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::time::Timestamp;
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
-use crate::store::shared::{Deed, check_open_replays, words};
+use crate::store::numbers::{row_count, sql_limit};
+use crate::store::shared::{AuditRecord, check_open_replays, words};
 use crate::store::status::literal;
-use crate::store::values::{Keep, Missed, OpenReplay, REPLAY_WINDOW, Step};
+use crate::store::values::{Missed, OpenReplay, PendingReply, REPLAY_WINDOW, Step};
 
 /// Events that one step looks at.
 const SCAN: usize = 1_000;
@@ -66,7 +67,7 @@ impl Replays for Store {
         &self,
         owner: AccountId,
         id: DeliveryId,
-        keep: Option<Keep<Delivery>>,
+        pending_reply: Option<PendingReply<Delivery>>,
     ) -> Result<Delivery, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -86,10 +87,10 @@ impl Replays for Store {
                     .prepare_cached(sql)?
                     .query_row(params![id.0, retrying, tx.now.as_millis()], |row| row.get(0))?;
                 tx.relist(id, EndpointKey(endpoint))?;
-                let is_due = tx.line_up(id, EndpointKey(endpoint))?;
+                let is_due = tx.add_to_fifo(id, EndpointKey(endpoint))?;
                 let delivery = find_delivery(tx.db, owner, id)?;
-                tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::DeliveryRetried, id))?;
-                tx.keep(keep, &delivery)?;
+                tx.audit(&origin, &AuditRecord::of(account(tx.db, owner)?.key, Action::DeliveryRetried, id))?;
+                tx.store_pending_reply(pending_reply, &delivery)?;
                 if is_due {
                     tx.after.due.push((EndpointKey(endpoint), tx.now));
                 }
@@ -103,15 +104,15 @@ impl Replays for Store {
         owner: AccountId,
         endpoint: EndpointId,
         new: NewReplay,
-        keep: Option<Keep<Replay>>,
+        pending_reply: Option<PendingReply<Replay>>,
     ) -> Result<Replay, StoreError> {
         // Most replays are counted before they are answered; the rest of the others is counted by their first steps.
         let (total, counted_to) = self
             .read(Some(owner), move |db| {
                 let snapshot = db.unchecked_transaction()?;
-                let job = asked_for(&snapshot, owner, endpoint, new)?;
+                let job = requested_job(&snapshot, owner, endpoint, new)?;
                 let scan = scan(&snapshot, &job, job.first, SCAN_AT_ONCE, usize::MAX)?;
-                Ok((count_of(&scan.found), scan.up_to))
+                Ok((row_count(scan.found.len()), scan.up_to))
             })
             .await?;
         let id = ReplayId::from_random(self.shared.random.array());
@@ -119,7 +120,7 @@ impl Replays for Store {
         let made = self
             .writer
             .write(move |tx| {
-                let job = asked_for(tx.db, owner, endpoint, new)?;
+                let job = requested_job(tx.db, owner, endpoint, new)?;
                 check_open_replays(&open_of(tx.db, job.account)?, job.endpoint)?;
                 let (status, finished_at) = match counted_to {
                     None if total == 0 => (ReplayStatus::Completed, Some(tx.now.as_millis())),
@@ -147,8 +148,8 @@ impl Replays for Store {
                         finished_at,
                     ])?;
                 let replay = find_replay(tx.db, owner, id)?;
-                tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCreated, id))?;
-                tx.keep(keep, &replay)?;
+                tx.audit(&origin, &AuditRecord::of(account(tx.db, owner)?.key, Action::ReplayCreated, id))?;
+                tx.store_pending_reply(pending_reply, &replay)?;
                 Ok(replay)
             })
             .await?;
@@ -180,10 +181,10 @@ impl Replays for Store {
                 let cancelled = ReplayStatus::Cancelled.to_column();
                 tx.db.prepare_cached(sql)?.execute(params![key, cancelled, tx.now.as_millis()])?;
                 let unsent = take_back(tx, key)?;
-                if pass_turn(tx.db, endpoint, tx.now)? {
+                if make_head_due(tx.db, endpoint, tx.now)? {
                     tx.after.due.push((endpoint, tx.now));
                 }
-                tx.audit(&origin, &Deed::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
+                tx.audit(&origin, &AuditRecord::of(account(tx.db, owner)?.key, Action::ReplayCancelled, id))?;
                 tx.cache.gone(endpoint, unsent);
                 // What is in memory comes back without an attempt: see `release`.
                 tx.cache.cancel(key);
@@ -198,12 +199,13 @@ impl Replays for Store {
             let endpoint = find(&snapshot, owner, id)?;
             let (times, mut missed) = (id_times::read(&snapshot)?, Missed { count: 0, oldest_at: None });
             for event_type in endpoint.settings.events {
-                let sql = "SELECT COUNT(*), MIN(event) FROM missed WHERE endpoint = ?1 AND type = ?2";
+                let sql =
+                    "SELECT COUNT(*) AS count, MIN(event) AS oldest FROM missed WHERE endpoint = ?1 AND type = ?2";
                 let (count, oldest) =
                     snapshot.prepare_cached(sql)?.query_row(params![endpoint.key.0, event_type], |row| {
-                        Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?))
+                        Ok((whole::<u64>(row, "count")?, row.get::<_, Option<i64>>("oldest")?))
                     })?;
-                missed.count += u64::try_from(count).unwrap_or(0);
+                missed.count += count;
                 let oldest = oldest.map(|id| times.of(id));
                 missed.oldest_at = missed.oldest_at.into_iter().chain(oldest).min();
             }
@@ -245,15 +247,16 @@ impl ReplayWork for Store {
                     let scan = scan(&snapshot, &job, job.position, SCAN, usize::MAX)?;
                     return Ok(Some((job, scan)));
                 }
-                let room = REPLAY_WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
+                // Deliveries that are sent again by hand come on top.
+                let free = REPLAY_WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
                 // In larger steps when it is full, and to the last one when it is empty.
-                let room = if room < REPLAY_WINDOW / 2 { 0 } else { room };
+                let free = if free < REPLAY_WINDOW / 2 { 0 } else { free };
                 // All are made, and some are under way.
                 let made = job.position >= job.last && unsent(&snapshot, key)? > 0;
-                let scan = if room == 0 || made {
+                let scan = if free == 0 || made {
                     Scan { found: Vec::new(), up_to: Some(job.position) }
                 } else {
-                    scan(&snapshot, &job, job.position, SCAN, room)?
+                    scan(&snapshot, &job, job.position, SCAN, free)?
                 };
                 Ok(Some((job, scan)))
             })
@@ -268,7 +271,7 @@ impl ReplayWork for Store {
 }
 
 /// The endpoint's job as it would be now.
-fn asked_for(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) -> Result<Job, StoreError> {
+fn requested_job(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) -> Result<Job, StoreError> {
     let endpoint = find(db, owner, id)?;
     let times = id_times::read(db)?;
     let first = times.first_at(new.from) - 1;
@@ -283,10 +286,6 @@ fn asked_for(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) 
         last: times.first_at(new.to.end_of_second()) - 1,
         position: first,
     })
-}
-
-fn count_of<T>(found: &[T]) -> i64 {
-    i64::try_from(found.len()).unwrap_or(i64::MAX)
 }
 
 fn last_event(db: &Connection) -> rusqlite::Result<i64> {
@@ -334,22 +333,20 @@ fn open_of(db: &Connection, account: i64) -> rusqlite::Result<Vec<(EndpointKey, 
 /// Deliveries of the endpoint's replays that wait for their first attempt.
 fn waiting(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<usize> {
     let sql = concat!(
-        "SELECT COUNT(*) FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = ",
+        "SELECT COUNT(*) AS waiting FROM replays r JOIN deliveries d ON d.replay = r.key AND d.status = ",
         literal!(DeliveryStatus::Pending),
         " WHERE r.endpoint = ?1 AND r.finished_at IS NULL"
     );
-    let count: i64 = db.prepare_cached(sql)?.query_row([endpoint.0], |row| row.get(0))?;
-    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+    db.prepare_cached(sql)?.query_row([endpoint.0], |row| whole(row, "waiting"))
 }
 
-/// Looks at up to `most` events after `position`, until `room` of them are taken.
-fn scan(db: &Connection, job: &Job, position: i64, most: usize, room: usize) -> Result<Scan, StoreError> {
+/// Looks at up to `most` events after `position`, until `most_taken` of them are taken.
+fn scan(db: &Connection, job: &Job, position: i64, most: usize, most_taken: usize) -> Result<Scan, StoreError> {
     // One without a body cannot be sent again.
     let sql = "SELECT id, type, deliveries FROM events JOIN payloads ON event = id WHERE account = ?1 AND id > ?2 \
                AND id <= ?3 ORDER BY id LIMIT ?4";
     let mut statement = db.prepare_cached(sql)?;
-    let limit = i64::try_from(most).unwrap_or(i64::MAX);
-    let mut rows = statement.query(params![job.account, position, job.last, limit])?;
+    let mut rows = statement.query(params![job.account, position, job.last, sql_limit(most)])?;
     let mut scan = Scan { found: Vec::new(), up_to: None };
     let mut seen = 0;
     while let Some(row) = rows.next()? {
@@ -359,7 +356,7 @@ fn scan(db: &Connection, job: &Job, position: i64, most: usize, room: usize) -> 
             scan.found.push(candidate);
         }
         seen += 1;
-        if scan.found.len() >= room {
+        if scan.found.len() >= most_taken {
             return Ok(scan);
         }
     }
@@ -393,7 +390,7 @@ fn count(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
     };
     let sql = "UPDATE replays SET status = ?2, position = ?3, total = total + ?4 WHERE key = ?1 AND position = ?5 \
                AND finished_at IS NULL";
-    let parameters = params![job.key, status.to_column(), position, count_of(&scan.found), job.position];
+    let parameters = params![job.key, status.to_column(), position, row_count(scan.found.len()), job.position];
     tx.db.prepare_cached(sql)?.execute(parameters)?;
     Ok(Step::Made(0))
 }
@@ -408,6 +405,7 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
     let before = tx.db.prepare_cached(sql)?.query_row(params![job.key, job.position], |row| row.get(0)).optional()?;
     // Cancelled, or another step was faster.
     let Some(before): Option<i64> = before else { return Ok(Step::Finished) };
+    debug_assert!(scan.up_to.is_none_or(|up_to| up_to >= job.position), "a replay never goes back");
     let mut made = 0;
     for candidate in &scan.found {
         // It may have come to something since it was found.
@@ -421,28 +419,29 @@ fn advance(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> 
         let parameters = params![id.0, job.endpoint.0, candidate.event, tx.now.as_millis(), job.key];
         let inserted = tx.db.prepare_cached(sql)?.execute(parameters)?;
         if inserted > 0 {
-            tx.line_up(id, job.endpoint)?;
+            tx.add_to_fifo(id, job.endpoint)?;
         }
-        made += i64::try_from(inserted).unwrap_or(0);
+        made += inserted;
     }
     let finished = scan.up_to.is_none() && unsent(tx.db, job.key)? == 0;
-    let (status, total) = if finished { (ReplayStatus::Completed, Some(before + made)) } else { (job.status, None) };
+    let made_in_all = before + row_count(made);
+    let (status, total) = if finished { (ReplayStatus::Completed, Some(made_in_all)) } else { (job.status, None) };
     let sql = "UPDATE replays SET position = ?2, made = ?3, status = ?4, total = IFNULL(?5, MAX(total, ?3)), \
                finished_at = ?6 WHERE key = ?1";
     tx.db.prepare_cached(sql)?.execute(params![
         job.key,
         scan.up_to.unwrap_or(job.last.max(job.position)),
-        before + made,
+        made_in_all,
         status.to_column(),
         total,
         finished.then(|| tx.now.as_millis()),
     ])?;
     // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
-    tx.cache.came(usize::try_from(made).unwrap_or(0));
+    tx.cache.came(made);
     if made > 0 {
         tx.after.due.push((job.endpoint, tx.now));
     }
-    Ok(if finished { Step::Finished } else { Step::Made(u64::try_from(made).unwrap_or(0)) })
+    Ok(if finished { Step::Finished } else { Step::Made(made as u64) })
 }
 
 /// One replay of the account; another account's does not exist.
@@ -458,20 +457,21 @@ fn find_replay(db: &Connection, owner: AccountId, id: ReplayId) -> Result<Replay
 }
 
 fn replay_from_row(row: &Row<'_>) -> rusqlite::Result<Replay> {
-    let asked = NewReplay {
-        from: Timestamp::from_millis(row.get("from_at")?),
-        to: Timestamp::from_millis(row.get("to_at")?),
-        selection: parsed(row, "selection", Selection::from_column)?,
-    };
-    let sent = row.get::<_, i64>("sent")?.max(0).unsigned_abs();
-    Ok(Replay {
-        id: ReplayId(uuid(row, "id")?),
-        endpoint: EndpointId(uuid(row, "endpoint_id")?),
-        asked,
-        status: parsed(row, "status", ReplayStatus::from_column)?,
-        total: row.get::<_, i64>("total")?.max(0).unsigned_abs(),
-        sent,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-        finished_at: time(row, "finished_at")?,
+    read_row("replays", row, |row| {
+        let requested = NewReplay {
+            from: Timestamp::from_millis(row.get("from_at")?),
+            to: Timestamp::from_millis(row.get("to_at")?),
+            selection: parsed(row, "selection", Selection::from_column)?,
+        };
+        Ok(Replay {
+            id: ReplayId(uuid(row, "id")?),
+            endpoint: EndpointId(uuid(row, "endpoint_id")?),
+            requested,
+            status: parsed(row, "status", ReplayStatus::from_column)?,
+            total: whole(row, "total")?,
+            sent: whole(row, "sent")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            finished_at: time(row, "finished_at")?,
+        })
     })
 }

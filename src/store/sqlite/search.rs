@@ -36,9 +36,10 @@ impl Search for Store {
             let snapshot = db.unchecked_transaction()?;
             let condition = Condition::of(&snapshot, owner, &filter)?;
             // One look at each row for the total and for the page.
-            let most = usize::try_from(page.max_found()).unwrap_or(usize::MAX);
+            let most = usize::try_from(page.max_found()).expect("MAX_PAGED_ROWS and a page");
             let ids = newest_ids(&snapshot, &condition.wanted(filter.ids(&id_times::read(&snapshot)?)), most)?;
             let found = ids.len() as u64;
+            // Where it is too great a number, the page is empty.
             let skipped = usize::try_from(page.offset()).unwrap_or(usize::MAX);
             let shown = ids.into_iter().skip(skipped).take(page.limit() as usize);
             Ok(Paged::found(deliveries_of(&snapshot, shown)?, found))
@@ -130,8 +131,8 @@ impl Condition {
 
     /// The event's column holds one of these.
     fn and_bound(&mut self, column: &str, values: Vec<Value>) {
-        let places = vec!["?"; values.len()].join(", ");
-        self.and(&format!("{column} IN ({places})"));
+        let placeholders = vec!["?"; values.len()].join(", ");
+        self.and(&format!("{column} IN ({placeholders})"));
         self.values.extend(values);
         self.asks_events = true;
     }

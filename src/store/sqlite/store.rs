@@ -98,7 +98,7 @@ impl Lifecycle for Store {
 }
 
 impl Store {
-    /// The same store in somebody's hands.
+    /// The same store, with the actor whom the audit log names.
     #[must_use]
     pub fn acting(&self, origin: Origin) -> Self {
         Self { origin, ..self.clone() }

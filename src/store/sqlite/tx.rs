@@ -111,6 +111,7 @@ pub(super) fn insert_delivery(
     event: EventId,
     leased: bool,
 ) -> Result<(), StoreError> {
+    debug_assert!(id.0 > event.0, "ids grow, and a delivery comes after its event");
     let (due_at, lease) = if leased { (None, Some(tx.lease)) } else { (Some(tx.now.as_millis()), None) };
     tx.inserts.delivery.execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
     tx.cache.came(1);

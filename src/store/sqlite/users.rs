@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{count, parsed, sql_offset, time, uuid};
+use super::columns::{count, parsed, read_row, sql_offset, time, uuid};
 use super::store::Store;
 use super::tx::Tx;
 use crate::domain::account::{KeyHash, PlainKey};
@@ -16,10 +16,10 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
 use crate::store::contract::{SignIn, Users};
 use crate::store::errors::StoreError;
-use crate::store::shared::{Deed, Shared};
+use crate::store::shared::{AuditRecord, Shared};
 use crate::store::values::{
-    Credentials, INVITATION_LIFE, Keep, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, Proof, SESSION_SEEN_EVERY,
-    SignInChange, WithToken,
+    Credentials, INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof,
+    SESSION_SEEN_EVERY, SignInChange, WithToken,
 };
 
 /// A user's columns, without what they sign in with.
@@ -39,7 +39,7 @@ impl Users for Store {
     async fn create_user(
         &self,
         new: NewUser,
-        keep: Option<Keep<WithToken<User>>>,
+        pending_reply: Option<PendingReply<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -66,9 +66,9 @@ impl Users for Store {
                     return Err(StoreError::Exists);
                 }
                 let made = WithToken { resource: by_id(tx.db, id)?, token };
-                let deed = Deed::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
-                tx.audit(&origin, &deed)?;
-                tx.keep(keep, &made)?;
+                let record = AuditRecord::of_user(&made.resource, Action::UserInvited).with_fields(&["email", "role"]);
+                tx.audit(&origin, &record)?;
+                tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
             })
             .await
@@ -78,7 +78,7 @@ impl Users for Store {
         &self,
         owner: Option<AccountId>,
         id: UserId,
-        keep: Option<Keep<WithToken<User>>>,
+        pending_reply: Option<PendingReply<WithToken<User>>>,
     ) -> Result<WithToken<User>, StoreError> {
         let origin = self.origin.clone();
         self.writer
@@ -93,8 +93,8 @@ impl Users for Store {
                     tx.now.as_millis(),
                 ])?;
                 let invited = WithToken { resource: by_id(tx.db, id)?, token: Some(token) };
-                tx.audit(&origin, &Deed::of_user(&invited.resource, Action::UserInvited))?;
-                tx.keep(keep, &invited)?;
+                tx.audit(&origin, &AuditRecord::of_user(&invited.resource, Action::UserInvited))?;
+                tx.store_pending_reply(pending_reply, &invited)?;
                 Ok(invited)
             })
             .await
@@ -104,7 +104,7 @@ impl Users for Store {
         self.read(owner, move |db| {
             let snapshot = db.unchecked_transaction()?;
             let key = key_of(&snapshot, owner)?.map(|key| key.0);
-            let total = count(&snapshot, "SELECT COUNT(*) FROM users WHERE account IS ?1", [key])?;
+            let total = count(&snapshot, "SELECT COUNT(*) AS total FROM users WHERE account IS ?1", [key])?;
             let sql = format!("SELECT {COLUMNS} FROM {FROM} WHERE u.account IS ?1 ORDER BY u.key LIMIT ?2 OFFSET ?3");
             let mut statement = snapshot.prepare_cached(&sql)?;
             let rows = statement.query_map(params![key, page.limit(), sql_offset(page)], user_from_row)?;
@@ -127,7 +127,7 @@ impl Users for Store {
                 }
                 let sql = "UPDATE users SET role = ?2, updated_at = ?3 WHERE id = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), role.name(), tx.now.as_millis()])?;
-                tx.audit(&origin, &Deed::of_user(&user, Action::UserUpdated).with_fields(&["role"]))?;
+                tx.audit(&origin, &AuditRecord::of_user(&user, Action::UserUpdated).with_fields(&["role"]))?;
                 by_id(tx.db, id)
             })
             .await
@@ -141,7 +141,7 @@ impl Users for Store {
                 check_not_last(tx.db, &user)?;
                 end_sessions(tx.db, id, None)?;
                 tx.db.prepare_cached("DELETE FROM users WHERE id = ?1")?.execute([id.0.as_bytes()])?;
-                tx.audit(&origin, &Deed::of_user(&user, Action::UserDeleted))
+                tx.audit(&origin, &AuditRecord::of_user(&user, Action::UserDeleted))
             })
             .await
     }
@@ -158,7 +158,7 @@ impl Users for Store {
                 }
                 end_sessions(tx.db, id, None)?;
                 let user = by_id(tx.db, id)?;
-                tx.audit(&origin, &Deed::of_user(&user, Action::UserFactorReset))?;
+                tx.audit(&origin, &AuditRecord::of_user(&user, Action::UserFactorReset))?;
                 Ok(user)
             })
             .await
@@ -197,7 +197,7 @@ impl SignIn for Store {
                     return Err(StoreError::NotFound);
                 }
                 add_session(tx, user, &token, lives, false)?;
-                tx.audit(&origin, &Deed::of_user(&by_id(tx.db, user)?, Action::UserSignedIn))?;
+                tx.audit(&origin, &AuditRecord::of_user(&by_id(tx.db, user)?, Action::UserSignedIn))?;
                 Ok(token)
             })
             .await
@@ -258,29 +258,29 @@ impl SignIn for Store {
                 let found = by_id(tx.db, user)?;
                 let mut stays = Some(session);
                 let (id, now) = (user.0.as_bytes(), tx.now.as_millis());
-                let deed = match change {
+                let record = match change {
                     SignInChange::Password(password) => {
                         check_recipe(tx.db, &found.email, user, &password)?;
                         let PasswordHash(hash) = password;
                         let sql = "UPDATE users SET password = ?2, invitation = NULL, invited_until = NULL, updated_at \
                                    = ?3 WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, hash, now])?;
-                        Deed::of_user(&found, Action::UserUpdated).with_fields(&["password"])
+                        AuditRecord::of_user(&found, Action::UserUpdated).with_fields(&["password"])
                     }
                     SignInChange::SecondFactor(secret, step) => {
                         let sealed = tx.shared.keyring().seal(&secret, user.0, tx.shared.random.array());
                         let sql = "UPDATE users SET factor_key_id = ?2, factor_sealed = ?3, factor_step = ?4, \
                                    factor_reset_at = NULL, updated_at = ?5 WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, sealed.key_id, sealed.bytes, step, now])?;
-                        Deed::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
+                        AuditRecord::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
                     }
                     SignInChange::NoSecondFactor => {
                         let sql = "UPDATE users SET factor_key_id = NULL, factor_sealed = NULL, updated_at = ?2 \
                                    WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute(params![id, now])?;
-                        Deed::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
+                        AuditRecord::of_user(&found, Action::UserUpdated).with_fields(&["two_factor"])
                     }
-                    SignInChange::Told => {
+                    SignInChange::ResetSeen => {
                         let sql = "UPDATE users SET factor_reset_at = NULL WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute([id])?;
                         return Ok(());
@@ -289,11 +289,11 @@ impl SignIn for Store {
                         stays = None;
                         let sql = "UPDATE users SET invitation = NULL, invited_until = NULL WHERE id = ?1";
                         tx.db.prepare_cached(sql)?.execute([id])?;
-                        Deed::of_user(&found, Action::UserSignedOut)
+                        AuditRecord::of_user(&found, Action::UserSignedOut)
                     }
                 };
                 end_sessions(tx.db, user, stays)?;
-                tx.audit(&origin, &deed)
+                tx.audit(&origin, &record)
             })
             .await
     }
@@ -315,7 +315,7 @@ impl SignIn for Store {
                 tx.db.prepare_cached(sql)?.execute(params![id.0.as_bytes(), password.0, tx.now.as_millis()])?;
                 end_sessions(tx.db, id, None)?;
                 let user = by_id(tx.db, id)?;
-                tx.audit(&origin, &Deed::of_user(&user, Action::UserJoined))?;
+                tx.audit(&origin, &AuditRecord::of_user(&user, Action::UserJoined))?;
                 Ok(user)
             })
             .await
@@ -483,22 +483,24 @@ pub(super) fn credentials_from_row(row: &Row<'_>) -> rusqlite::Result<SealedCred
 }
 
 pub(super) fn user_from_row(row: &Row<'_>) -> rusqlite::Result<User> {
-    let account = match row.get::<_, Option<i64>>("account")? {
-        Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
-        None => None,
-    };
-    Ok(User {
-        id: UserId(uuid(row, "id")?),
-        account,
-        email: parsed(row, "email", |text: String| Email::parse(&text))?,
-        role: parsed(row, "role", |name: String| Role::parse(&name))?,
-        joined: row.get("joined")?,
-        two_factor: row.get("two_factor")?,
-        invited_until: time(row, "invited_until")?,
-        factor_reset_at: time(row, "factor_reset_at")?,
-        last_sign_in_at: time(row, "last_sign_in_at")?,
-        created_at: Timestamp::from_millis(row.get("created_at")?),
-        updated_at: Timestamp::from_millis(row.get("updated_at")?),
+    read_row("users", row, |row| {
+        let account = match row.get::<_, Option<i64>>("account")? {
+            Some(key) => Some((AccountId(uuid(row, "account_id")?), AccountKey(key))),
+            None => None,
+        };
+        Ok(User {
+            id: UserId(uuid(row, "id")?),
+            account,
+            email: parsed(row, "email", |text: String| Email::parse(&text))?,
+            role: parsed(row, "role", |name: String| Role::parse(&name))?,
+            joined: row.get("joined")?,
+            two_factor: row.get("two_factor")?,
+            invited_until: time(row, "invited_until")?,
+            factor_reset_at: time(row, "factor_reset_at")?,
+            last_sign_in_at: time(row, "last_sign_in_at")?,
+            created_at: Timestamp::from_millis(row.get("created_at")?),
+            updated_at: Timestamp::from_millis(row.get("updated_at")?),
+        })
     })
 }
 

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::checkpoint::Checkpoints;
-use super::delivery_index::{is_to_be_listed, is_to_be_listed_beside, list_recent};
+use super::delivery_index::{flush_recent, is_early_flush_due, is_flush_due};
 use super::group_commit::GroupCommit;
 use super::queue::{Next, Receiver, Sender, queue};
 use super::tx::{AfterCommit, Inserts, Size, Tx};
@@ -34,7 +34,7 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 /// How often it is looked for leases that memory does not hold.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long a call waits for a place in the writer's queue.
+/// How long a call waits for a permit of the writer's queue.
 pub(super) const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
 trait Write: Send {
@@ -101,7 +101,7 @@ impl Write for FreeLost {
 pub(super) struct Handle {
     queue: Arc<Sender<Box<dyn Write>>>,
     permits: Arc<Semaphore>,
-    /// A place in the queue that no other write takes.
+    /// A permit of the queue that no other write takes.
     ping: Arc<Semaphore>,
     /// Closed when the thread has ended.
     running: watch::Receiver<()>,
@@ -136,7 +136,7 @@ impl Handle {
         self.enqueue(&self.permits, true, run).await
     }
 
-    /// Waits for a commit, with a place in the queue for this alone.
+    /// Waits for a commit, with a permit of the queue for this alone.
     pub async fn ping(&self) -> Result<(), StoreError> {
         self.enqueue(&self.ping, true, |_| Ok(())).await
     }
@@ -215,7 +215,7 @@ struct Writer {
     /// By how much the greatest id was ahead of the clock when it was last judged why.
     judged_ahead: Duration,
     lease: i64,
-    /// Held while a server has the file.
+    /// Locked while a server has the file.
     lock: Option<std::fs::File>,
     data_version: i64,
     /// Whether the cache may differ from what is committed: a transaction is under way, or has failed.
@@ -250,10 +250,10 @@ impl Writer {
                     commits.ends(Instant::now());
                 }
                 Next::Idle => {
-                    if let Err(error) = self.notice_others() {
+                    if let Err(error) = self.reload_if_changed() {
                         tracing::error!(%error, "the database could not be watched");
                     }
-                    if self.shared.inbox.is_some() && is_to_be_listed(self.cache.recent(), self.listed.elapsed()) {
+                    if self.shared.inbox.is_some() && is_flush_due(self.cache.recent(), self.listed.elapsed()) {
                         self.commit(Vec::new());
                     }
                 }
@@ -266,7 +266,7 @@ impl Writer {
     }
 
     /// Reads everything again when another process has written, or when a transaction of ours has failed.
-    fn notice_others(&mut self) -> Result<(), StoreError> {
+    fn reload_if_changed(&mut self) -> Result<(), StoreError> {
         let version = data_version(&self.db)?;
         if version == self.data_version && !self.stale {
             return Ok(());
@@ -353,7 +353,7 @@ impl Writer {
     fn begin(&mut self) -> Result<(), StoreError> {
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         // Inside the lock nobody else can write any more: what is read now is the truth of this transaction.
-        self.notice_others()?;
+        self.reload_if_changed()?;
         self.stale = true;
         self.judge_clock()
     }
@@ -406,7 +406,7 @@ impl Writer {
             let hot = write.is_hot();
             // A savepoint keeps a copy of every page that is changed after it.
             if !hot {
-                tx.cache.flush(tx.db)?;
+                tx.cache.write_counters(tx.db)?;
                 tx.db.prepare_cached("SAVEPOINT one")?.execute([])?;
             }
             let (mark, changes, listed_to) = (tx.after.mark(), tx.db.total_changes(), tx.cache.listed_to());
@@ -437,11 +437,11 @@ impl Writer {
                 batch.extend(waiting.next());
             }
         }
-        tx.cache.flush(tx.db)?;
-        if is_to_be_listed_beside(tx.cache.recent(), self.listed.elapsed()) {
+        tx.cache.write_counters(tx.db)?;
+        if is_early_flush_due(tx.cache.recent(), self.listed.elapsed()) {
             // If it fails, it is tried again no sooner.
             self.listed = Instant::now();
-            list_recent(&mut tx)?;
+            flush_recent(&mut tx)?;
         }
         let generation = match self.shared.inbox {
             Some(_) => None,

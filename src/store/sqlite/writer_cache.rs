@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{health, parsed, time, uuid};
+use super::columns::{health, parsed, time, uuid, whole};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::external_id::ExternalId;
@@ -26,10 +26,10 @@ pub(super) struct EndpointRow {
     pub account: AccountKey,
     pub health: EndpointHealth,
     pub memory: Arc<MemoryUse>,
-    /// Whether what is accepted for it from here on waits for its turn.
-    pub fifo: bool,
-    /// Whether some of its deliveries do.
-    pub in_line: bool,
+    /// Whether deliveries that are accepted from now on are sent in order.
+    pub is_fifo: bool,
+    /// Whether some of its open deliveries may be sent in order.
+    pub has_fifo_order: bool,
     last_delivery_at: Option<Timestamp>,
     deliveries_gone: i64,
     /// Whether the running transaction has paused it: its status is written then, and not with every counter.
@@ -175,7 +175,7 @@ impl WriterCache {
     pub fn read_recent(&mut self, db: &Connection) -> Result<(), StoreError> {
         let (listed_to, recent) = recent(db)?;
         self.listed_to = listed_to;
-        self.recent = usize::try_from(recent).unwrap_or(0);
+        self.recent = recent;
         Ok(())
     }
 
@@ -254,7 +254,7 @@ impl WriterCache {
 
     /// Writes counters and healths. They are kept in memory within a transaction, because most batches touch few
     /// endpoints many times.
-    pub fn flush(&mut self, db: &Connection) -> Result<(), StoreError> {
+    pub fn write_counters(&mut self, db: &Connection) -> Result<(), StoreError> {
         let mut count = db.prepare_cached(
             "UPDATE endpoint_counters SET deliveries_total = deliveries_total - ?2, consecutive_failures = ?3, \
              failing_since = ?4, last_delivery_at = ?5 WHERE endpoint = ?1",
@@ -405,13 +405,13 @@ impl WriterCache {
         }
         let mut statement = db.prepare_cached(
             "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
-             last_delivery_at, ordering, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) AS in_line \
-             FROM endpoints JOIN endpoint_totals ON endpoint = key \
+             last_delivery_at, ordering, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) \
+             AS has_fifo_order FROM endpoints JOIN endpoint_totals ON endpoint = key \
              WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
-            let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, in_line } = stored?;
+            let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, has_fifo_order } = stored?;
             let memory = before.remove(&endpoint.key).map(|row| row.memory).unwrap_or_default();
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
             let shown = self.view.target(endpoint.key).filter(|target| target.version == endpoint.version);
@@ -429,14 +429,14 @@ impl WriterCache {
                 }
             }
             let account = endpoint.account;
-            let fifo = ordering == Ordering::Fifo;
-            let in_line = in_line || fifo;
+            let is_fifo = ordering == Ordering::Fifo;
+            let has_fifo_order = has_fifo_order || is_fifo;
             let row = EndpointRow {
                 account,
                 health,
                 memory,
-                fifo,
-                in_line,
+                is_fifo,
+                has_fifo_order,
                 last_delivery_at,
                 deliveries_gone: 0,
                 paused: false,
@@ -474,7 +474,7 @@ struct StoredRow {
     health: EndpointHealth,
     last_delivery_at: Option<Timestamp>,
     ordering: Ordering,
-    in_line: bool,
+    has_fifo_order: bool,
 }
 
 fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
@@ -495,7 +495,7 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
         health,
         last_delivery_at: time(row, "last_delivery_at")?,
         ordering: parsed(row, "ordering", Ordering::from_column)?,
-        in_line: row.get("in_line")?,
+        has_fifo_order: row.get("has_fifo_order")?,
     })
 }
 
@@ -510,7 +510,7 @@ fn secrets_of(db: &Connection, key: EndpointKey) -> rusqlite::Result<Vec<(Sealed
 }
 
 /// The newest delivery that is listed, and how many are newer.
-fn recent(db: &Connection) -> rusqlite::Result<(i64, i64)> {
-    let sql = "SELECT value, (SELECT COUNT(*) FROM recent_deliveries) FROM settings WHERE name = 'listed_to'";
-    db.prepare_cached(sql)?.query_row([], |row| row.try_into())
+fn recent(db: &Connection) -> rusqlite::Result<(i64, usize)> {
+    let sql = "SELECT value, (SELECT COUNT(*) FROM recent_deliveries) AS recent FROM settings WHERE name = 'listed_to'";
+    db.prepare_cached(sql)?.query_row([], |row| Ok((row.get("value")?, whole(row, "recent")?)))
 }

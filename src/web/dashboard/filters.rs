@@ -14,7 +14,7 @@ const OF_ONE_VALUE: [&str; 6] = ["q", "from", "to", "min_attempt", "min_response
 pub struct Filters(Vec<(&'static str, String)>);
 
 impl Filters {
-    /// Those of `names` that the visitor asked for.
+    /// Those of `names` that the request asks for.
     pub fn read(cx: &PageContext, names: &[&'static str]) -> Self {
         Self::of_query(&cx.query, names)
     }

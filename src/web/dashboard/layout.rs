@@ -18,7 +18,7 @@ pub struct Layout<'a> {
     /// The pages to go to: section, label, address.
     pub nav: &'a [(&'static str, String, String)],
     pub account_name: &'a str,
-    /// The visitor's e-mail address, or nothing where nobody signs in.
+    /// The user's e-mail address, or nothing where nobody is signed in.
     pub who: &'a str,
     /// Our name, or the operator's in a portal.
     pub brand: &'a str,
@@ -28,7 +28,7 @@ pub struct Layout<'a> {
     pub path: &'a str,
     /// Whether the page stands inside a page of the operator's.
     pub embedded: bool,
-    /// Whether the visitor is of the operator's people.
+    /// Whether an operator is signed in.
     pub operator: bool,
     /// What the form to sign out contains.
     pub csrf: Markup,
@@ -79,7 +79,7 @@ impl Layout<'_> {
 
 /// A page with the ways to the others beside it.
 pub fn page(layout: &Layout<'_>, content: &Markup) -> Markup {
-    let inside = html! {
+    let body = html! {
         a.skip href="#content" { (layout.say("Skip to the content")) }
         @if layout.embedded {
             nav.tabs aria-label=(layout.say("Main menu")) { (entries(layout, false)) }
@@ -104,22 +104,22 @@ pub fn page(layout: &Layout<'_>, content: &Markup) -> Markup {
                 data-off=(layout.say("Paused · Resume")) { (layout.say("Live · Pause")) }
         }
     };
-    document(layout, if layout.embedded { "embedded" } else { "app" }, &inside)
+    document(layout, if layout.embedded { "embedded" } else { "app" }, &body)
 }
 
 /// A page for one thing only: to sign in, to join.
 pub fn narrow(layout: &Layout<'_>, content: &Markup) -> Markup {
-    let inside = html! {
+    let body = html! {
         @if !layout.embedded { header { (brand(layout)) } }
         main #content.card { (content) }
         @if !layout.embedded { footer {
             (language(layout)) a href="/docs" { (layout.say("API reference")) }
         } }
     };
-    document(layout, "narrow", &inside)
+    document(layout, "narrow", &body)
 }
 
-fn document(layout: &Layout<'_>, class: &str, inside: &Markup) -> Markup {
+fn document(layout: &Layout<'_>, class: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang=(layout.locale.code()) {
@@ -135,7 +135,7 @@ fn document(layout: &Layout<'_>, class: &str, inside: &Markup) -> Markup {
                 script src={ "/assets/dashboard.js?" (layout.stamp) } defer {}
             }
             body .(class) .themed[layout.theme.is_some()] data-clock=[layout.cx.map(parts::clock_words)] {
-                (inside)
+                (body)
                 p #said.sr role="status" {}
             }
         }
@@ -173,7 +173,7 @@ fn icon(strokes: &str) -> Markup {
 }
 
 fn session(layout: &Layout<'_>) -> Markup {
-    html! { div.visitor {
+    html! { div.signed-in {
         @if !layout.who.is_empty() {
             p.who title=(layout.who) { (layout.who) }
             div.links {

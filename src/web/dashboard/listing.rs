@@ -13,7 +13,7 @@ const PER_PAGE: &str = "100";
 /// Pages that are read to find one entry: what is beyond is not found.
 const MAX_PAGES: u64 = 100;
 
-/// A part of a path of the API. Whatever a visitor writes there, it stays one part.
+/// A part of a path of the API. Whatever a client writes there, it stays one part.
 pub fn segment(text: &str) -> String {
     byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }

@@ -69,7 +69,7 @@ fn page(cx: &PageContext, told: Option<&str>, done: Option<&str>) -> Result<Mark
     })
 }
 
-/// What others did to how the visitor signs in.
+/// What others did to how the user signs in.
 fn news(cx: &PageContext, session: &Session) -> Markup {
     html! {
         @if let Some(at) = session.factor_reset_at() {
@@ -88,7 +88,7 @@ fn news(cx: &PageContext, session: &Session) -> Markup {
     }
 }
 
-/// The code of the visitor's second factor, which they give again.
+/// The code of the user's second factor, which they give again.
 pub(super) fn code(cx: &PageContext, name: &str) -> Markup {
     parts::input(&Input {
         name,
@@ -99,7 +99,7 @@ pub(super) fn code(cx: &PageContext, name: &str) -> Markup {
     })
 }
 
-/// The visitor's password, which they give again.
+/// The user's password, which they give again.
 pub(super) fn current(cx: &PageContext, name: &str) -> Markup {
     parts::input(&Input {
         name,

@@ -58,7 +58,7 @@ pub struct PageContext {
 }
 
 impl PageContext {
-    /// The sentence in the visitor's language.
+    /// The sentence in the language of the request.
     pub fn say(&self, english: &str) -> String {
         self.locale.say(english)
     }
@@ -72,7 +72,7 @@ impl PageContext {
         text
     }
 
-    /// Whether the visitor may do this: the API refuses it anyway.
+    /// Whether whoever is signed in may do this: the API refuses it anyway.
     pub fn may(&self, permission: &str) -> bool {
         self.caller.may(permission)
     }
@@ -296,7 +296,7 @@ pub struct Failure {
 pub struct Fault {
     /// What.
     pub code: String,
-    /// The same in the visitor's words.
+    /// The same in the language of the request.
     pub detail: String,
     /// The field or filter that is at fault.
     pub field: Option<String>,

@@ -247,7 +247,10 @@ impl PageRequest {
 
     /// A page, with what a browser may do with it.
     pub fn answer(&self, status: u16, page: Markup) -> Response<Body> {
-        assert!(self.framed_by != FramedBy::Anybody || self.session.is_none(), "a visitor's page stands in no frame");
+        assert!(
+            self.framed_by != FramedBy::Anybody || self.session.is_none(),
+            "a page of a session stands in no frame"
+        );
         let mut response = Response::new(Body::from(page.into_string()));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let headers = response.headers_mut();

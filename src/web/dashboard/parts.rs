@@ -35,7 +35,7 @@ pub fn head(title: &str, about: Option<&str>, actions: Markup) -> Markup {
     } }
 }
 
-/// Where the visitor is: the pages above this one. It stands above the head.
+/// Where this page is: the pages above it. It stands above the head.
 pub fn crumbs(cx: &PageContext, trail: &[(&str, &str)]) -> Markup {
     html! { nav.crumbs aria-label=(cx.say("Where you are")) { ol {
         @for (label, href) in trail { li { a href=(href) { (label) } } }
@@ -214,7 +214,7 @@ fn grouped(n: u64, mark: char) -> String {
     text
 }
 
-/// Something that the visitor is told.
+/// A message at the top of a page.
 pub fn notice(kind: Kind, content: Markup) -> Markup {
     let role = if kind == Kind::Bad { "alert" } else { "status" };
     html! { div class={ "notice " (kind.class()) } role=(role) { (content) } }

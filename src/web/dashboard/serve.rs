@@ -189,7 +189,7 @@ async fn name_of_account(cx: &PageContext) -> Result<String, Failure> {
     Ok(account.item().text("name").to_owned())
 }
 
-/// The pages that the visitor may open.
+/// The pages that whoever is signed in may open.
 fn entries(cx: &PageContext) -> Vec<(&'static str, String, String)> {
     let of_account = [
         ("overview", cx.say("Overview"), "", "webhooks:read"),

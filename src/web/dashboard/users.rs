@@ -229,7 +229,7 @@ pub async fn reset_second_factor(cx: PageContext) -> Result<Page, Failure> {
     }
 }
 
-/// What the visitor has typed to show who they are, in the fields whose names begin like this.
+/// What the user has typed to confirm who they are, in the fields whose names begin like this.
 fn given<'a>(cx: &'a PageContext, prefix: &str) -> Confirmation<'a> {
     Confirmation { password: cx.field(&format!("{prefix}current")), code: cx.field(&format!("{prefix}code")) }
 }
@@ -264,7 +264,7 @@ async fn page(cx: &PageContext, refused: Option<&Failure>) -> Result<Page, Failu
         @if cx.may("users:write") {
             (role_form(cx, shown, refused))
             (invitation(cx, shown))
-            @if shown.flag("two_factor") && !is_visitor(cx, shown) { (factor(cx, shown)) }
+            @if shown.flag("two_factor") && !is_self(cx, shown) { (factor(cx, shown)) }
             section.panel.danger-zone { div {
                 div {
                     h2 { (cx.say("Delete this user")) }
@@ -317,8 +317,8 @@ fn role_form(cx: &PageContext, user: Item<'_>, refused: Option<&Failure>) -> Mar
     } }
 }
 
-/// Whether this is who looks at the page.
-fn is_visitor(cx: &PageContext, user: Item<'_>) -> bool {
+/// Whether this is the user who is signed in.
+fn is_self(cx: &PageContext, user: Item<'_>) -> bool {
     cx.session().is_some_and(|session| session.id() == user.id())
 }
 
@@ -330,7 +330,7 @@ fn invitation(cx: &PageContext, user: Item<'_>) -> Markup {
             p.muted { (cx.say("For when the first one was lost or has expired. The link before this one is dead at once.")) }
             div.buttons { (post(cx, &action, &make, "")) }
         }
-    } else if is_visitor(cx, user) {
+    } else if is_self(cx, user) {
         html! {
             p.muted { (cx.say("This is you. You change your own password under your account.")) }
             div.buttons { (button("/me", &cx.say("Your account"), "")) }

@@ -172,9 +172,9 @@ function swap(part, fresh) {
 async function refresh() {
   const begun = performance.now();
   try {
-    // No click: it does not keep the visitor signed in.
+    // No click: it does not keep the user signed in.
     const answer = await fetch(location.href, { headers: { accept: 'text/html', 'x-live': '1' }, credentials: 'same-origin', cache: 'no-store' });
-    // Signed out, or moved: that is for the visitor to see when they do something.
+    // Signed out, or moved: that is for the user to see when they do something.
     if (answer.redirected || answer.status === 401 || answer.status === 403 || answer.status === 404) return stop();
     if (!answer.ok) throw new Error(answer.status);
     const page = new DOMParser().parseFromString(await answer.text(), 'text/html');

@@ -80,7 +80,7 @@ struct Choice {
     about: String,
 }
 
-/// What can be chosen from. `None` where the visitor may not see the catalog.
+/// What can be chosen from. `None` where whoever is signed in may not see the catalog.
 async fn catalog(cx: &PageContext) -> Result<Option<Vec<Choice>>, Failure> {
     if !cx.may("event_types:read") {
         return Ok(None);

@@ -129,7 +129,7 @@ fn events(cx: &PageContext, names: &[&str]) -> Markup {
     }
 }
 
-/// What the visitor has just done, as the address says.
+/// What the user has just done, as the address says.
 fn done(cx: &PageContext) -> Markup {
     let words = match cx.asked("done") {
         "saved" => cx.say("Saved. It applies from the next attempt on."),
