@@ -4,9 +4,10 @@
 use maud::{Markup, html};
 
 use super::filters::Filters;
-use super::listing::{listed, segment};
+use super::listing::{listed_json, segment};
 use super::page_context::{Doc, Failure, Item, Page, PageContext, PageOwner};
 use super::parts::{Kind, button, code, empty, head, none, notice, submit, time};
+use crate::api::Code;
 
 const SECTION: &str = "audit-log";
 
@@ -63,9 +64,9 @@ const RESOURCES: [&str; 9] = [
 /// `GET /audit-log`
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
     let filters = Filters::read(&cx, &FILTERS);
-    let (found, refused) = match cx.get("/v1/audit-log", &filters.query(cx.asked("page"))).await {
+    let (found, refused) = match cx.get_json("/v1/audit-log", &filters.query(cx.asked("page"))).await {
         Ok(found) => (Some(found), None),
-        Err(failure) if failure.is("invalid_filter") => (None, Some(failure)),
+        Err(failure) if failure.is(Code::InvalidFilter) => (None, Some(failure)),
         Err(failure) => return Err(failure),
     };
     let about = match cx.owner {
@@ -129,7 +130,7 @@ fn results(cx: &PageContext, filters: &Filters, found: &Doc) -> Markup {
         None,
     );
     let nothing = filters.nothing(cx, &path, &cx.say("No entry matches"), at_all);
-    listed(cx, found, &path, nothing, |shown| table(cx, shown))
+    listed_json(cx, found, &path, nothing, |shown| table(cx, shown))
 }
 
 fn table(cx: &PageContext, entries: &[Item<'_>]) -> Markup {

@@ -7,7 +7,7 @@ use super::deliveries;
 use super::filters::Filters;
 use super::form_errors::{mendable, status_of};
 use super::json_fields;
-use super::listing::{find, listed, segment};
+use super::listing::{find_json, listed_json, segment};
 use super::page_context::{Doc, Failure, Item, Page, PageContext};
 use super::parts::{
     Input, Kind, area, button, code, copyable, crumbs, empty, facts, faults, head, none, notice, number, submit, time,
@@ -20,11 +20,11 @@ const EVENTS: &str = "events";
 
 /// `GET /event-types`
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get("/v1/event-types", &[("page", cx.asked("page"))]).await?;
+    let found = cx.get_json("/v1/event-types", &[("page", cx.asked("page"))]).await?;
     let path = cx.link("/event-types");
     let content = html! {
         (head(&cx.say("Event types"), Some(&cx.say("What endpoints can subscribe to, and what each of them means.")), html! {}))
-        (listed(
+        (listed_json(
             &cx,
             &found,
             &path,
@@ -68,7 +68,7 @@ pub async fn publish(cx: PageContext) -> Result<Page, Failure> {
     }
     // Receivers get what was written, to the byte: nothing is read into a value and written anew.
     let body = format!("{{\"event\":{},\"data\":{}}}", json!(cx.param("name")), cx.field("data").trim());
-    match cx.send_text("POST", "/v1/events", Some(body)).await {
+    match cx.send_text_json("POST", "/v1/events", Some(body)).await {
         Ok(event) if cx.may("events:read") => Ok(Page::Redirect(cx.link(&format!("/events/{}", event.item().id())))),
         Ok(event) => Ok(accepted(&cx, &event)),
         Err(failure) => {
@@ -92,7 +92,7 @@ fn accepted(cx: &PageContext, event: &Doc) -> Page {
 }
 
 async fn page(cx: &PageContext, refused: Option<&Failure>) -> Result<Page, Failure> {
-    let found = find(cx, "/v1/event-types", cx.param("name")).await?;
+    let found = find_json(cx, "/v1/event-types", cx.param("name")).await?;
     let entry = found.item();
     let (schema, example) = (json_fields::pretty(entry.value("schema")), json_fields::pretty(entry.value("example")));
     let sent = Filters::default().address(&cx.link("/deliveries"), &[("event_type", entry.id())]);
@@ -147,12 +147,12 @@ fn form(cx: &PageContext, entry: Item<'_>, example: &str, refused: Option<&Failu
 
 /// `GET /events`
 pub async fn events(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get("/v1/events", &[("page", cx.asked("page"))]).await?;
+    let found = cx.get_json("/v1/events", &[("page", cx.asked("page"))]).await?;
     let path = cx.link("/events");
     let content = html! {
         (head(&cx.say("Events"), Some(&cx.say("What was published in this account, newest first.")), html! {}))
         section #events.stack aria-label=(cx.say("Events")) data-live=[(found.page() <= 1).then_some("5")] {
-            (listed(
+            (listed_json(
                 &cx,
                 &found,
                 &path,
@@ -190,7 +190,7 @@ fn count(cx: &PageContext, event: Item<'_>) -> String {
 
 /// `GET /events/{id}`
 pub async fn event(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&format!("/v1/events/{}", segment(cx.param("id"))), &[]).await?;
+    let found = cx.get_json(&format!("/v1/events/{}", segment(cx.param("id"))), &[]).await?;
     let event = found.item();
     let sent = event.related("deliveries");
     let open = sent.iter().any(|delivery| matches!(delivery.text("status"), "pending" | "retrying"));

@@ -14,13 +14,13 @@ const LOOKED_INTO: usize = 5;
 /// `/`
 pub async fn show(cx: PageContext) -> Result<Page, Failure> {
     let title = cx.say("Overview");
-    let doc = cx.get("/v1/webhooks", &[]).await?;
+    let doc = cx.get_json("/v1/webhooks", &[]).await?;
     let endpoints = doc.items();
     if endpoints.is_empty() {
         return Ok(Page::new(title, "overview", first_run(&cx)));
     }
     let statistics = traffic::statistics(&cx, None).await?;
-    let deliveries = cx.get("/v1/webhooks/deliveries", &[("per_page", "10")]).await?;
+    let deliveries = cx.get_json("/v1/webhooks/deliveries", &[("per_page", "10")]).await?;
     let problems = problems(&cx, &endpoints).await;
     let new =
         html! { @if cx.may("webhooks:create") { (button(&cx.link("/endpoints/new"), &cx.say("New endpoint"), "")) } };
@@ -80,7 +80,7 @@ async fn problems<'a>(cx: &PageContext, endpoints: &[Item<'a>]) -> Vec<Problem<'
     }
     for endpoint in in_state(endpoints, "disabled").into_iter().take(LOOKED_INTO) {
         let path = format!("/v1/webhooks/{}/missed", endpoint.id());
-        let missed = cx.get(&path, &[]).await.map_or(0, |missed| count(missed.item(), "count"));
+        let missed = cx.get_json(&path, &[]).await.map_or(0, |missed| count(missed.item(), "count"));
         if missed > 0 {
             found.push(Problem { endpoint, cause: Cause::Missed(missed) });
         }

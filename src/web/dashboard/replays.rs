@@ -27,8 +27,8 @@ struct ReplayForm {
 
 /// `/endpoints/{id}/replay`
 pub async fn new(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
-    let missed = cx.get(&resource(&cx, "/missed"), &[]).await?;
+    let doc = cx.get_json(&resource(&cx, ""), &[]).await?;
+    let missed = cx.get_json(&resource(&cx, "/missed"), &[]).await?;
     let missed = missed.item();
     let status = match cx.asked("status") {
         asked if SELECTIONS.contains(&asked) => asked,
@@ -52,12 +52,12 @@ pub async fn create(cx: PageContext) -> Result<Page, Failure> {
             body[name] = Value::from(instant(value));
         }
     }
-    match cx.send("POST", &resource(&cx, "/replay"), body).await {
+    match cx.send_json("POST", &resource(&cx, "/replay"), body).await {
         Ok(made) => Ok(Page::Redirect(cx.link(&format!("/replays/{}", made.item().id())))),
         Err(failure) => {
             let failure = mendable(failure, ReplayEvents::NAMES)?;
-            let doc = cx.get(&resource(&cx, ""), &[]).await?;
-            let missed = cx.get(&resource(&cx, "/missed"), &[]).await?;
+            let doc = cx.get_json(&resource(&cx, ""), &[]).await?;
+            let missed = cx.get_json(&resource(&cx, "/missed"), &[]).await?;
             let page = new_page(&cx, doc.item(), missed.item(), &typed, Some(&failure));
             Ok(page.with_status(status_of(&failure)))
         }
@@ -129,8 +129,7 @@ fn new_page(
 /// The replays that are in the way of another one.
 fn unfinished(cx: &PageContext, failure: Option<&Failure>) -> Markup {
     let faults = failure.map(|failure| failure.faults.as_slice()).unwrap_or_default();
-    let ids = faults.iter().filter_map(|fault| fault.meta["replays"].as_array()).flatten().filter_map(Value::as_str);
-    let ids: Vec<&str> = ids.collect();
+    let ids: Vec<&String> = faults.iter().flat_map(|fault| &fault.replays).collect();
     html! { @if !ids.is_empty() { section.panel aria-labelledby="unfinished" {
         h2 #unfinished { (cx.say("Replays that are not finished")) }
         p { (cx.say("Wait for one to finish, or cancel one.")) }
@@ -140,10 +139,10 @@ fn unfinished(cx: &PageContext, failure: Option<&Failure>) -> Markup {
 
 /// `/replays/{id}`
 pub async fn show(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&format!("/v1/webhooks/replays/{}", id(&cx)), &[]).await?;
+    let doc = cx.get_json(&format!("/v1/webhooks/replays/{}", id(&cx)), &[]).await?;
     let replay = doc.item();
     // Gone together, in general; a page that is fetched in between does without it.
-    let endpoint = cx.get(&format!("/v1/webhooks/{}", replay.text("endpoint_id")), &[]).await.ok();
+    let endpoint = cx.get_json(&format!("/v1/webhooks/{}", replay.text("endpoint_id")), &[]).await.ok();
     let title = cx.say("Replay");
     let url = endpoint.as_ref().map_or("", |doc| doc.item().text("url"));
     let active = endpoint.as_ref().is_none_or(|doc| doc.item().text("status") == "active");
@@ -226,7 +225,7 @@ fn ways(cx: &PageContext, replay: Item<'_>, going: bool) -> Markup {
 
 /// `/replays/{id}/cancel`
 pub async fn cancel(cx: PageContext) -> Result<Page, Failure> {
-    cx.send("DELETE", &format!("/v1/webhooks/replays/{}", id(&cx)), Value::Null).await?;
+    cx.send_json("DELETE", &format!("/v1/webhooks/replays/{}", id(&cx)), Value::Null).await?;
     Ok(Page::Redirect(cx.link(&format!("/replays/{}", id(&cx)))))
 }
 

@@ -20,7 +20,7 @@ pub fn period(cx: &PageContext) -> &'static str {
 pub async fn statistics(cx: &PageContext, endpoint: Option<&str>) -> Result<Doc, Failure> {
     let mut query = vec![("period", period(cx))];
     query.extend(endpoint.map(|id| ("endpoint_id", id)));
-    cx.get("/v1/webhooks/statistics", &query).await
+    cx.get_json("/v1/webhooks/statistics", &query).await
 }
 
 /// The ways to the other periods. `path` is the page's own address.
@@ -90,7 +90,7 @@ pub struct LastFailure {
 /// What went wrong last at an endpoint. A page can do without it.
 pub async fn last_failure(cx: &PageContext, endpoint: &str) -> LastFailure {
     let query = [("endpoint_id", endpoint), ("status", "failed,retrying"), ("per_page", "1")];
-    let Ok(found) = cx.get("/v1/webhooks/deliveries", &query).await else { return LastFailure::default() };
+    let Ok(found) = cx.get_json("/v1/webhooks/deliveries", &query).await else { return LastFailure::default() };
     let newest = found.items().first().map(|delivery| LastFailure {
         error: delivery.text("error_message").to_owned(),
         gone: delivery.number("response_status") == Some(410),

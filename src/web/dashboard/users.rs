@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::form_errors::{fault, local, mendable, status_of};
-use super::listing::{listed, segment};
+use super::listing::{listed_json, segment};
 use super::me;
 use super::page_context::{Doc, Failure, Item, Page, PageContext};
 use super::parts::{
@@ -56,7 +56,7 @@ fn role_field(cx: &PageContext, value: &str, refused: Option<&Failure>) -> Marku
 
 /// `GET /users`
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&users(&cx), &[("page", cx.asked("page"))]).await?;
+    let found = cx.get_json(&users(&cx), &[("page", cx.asked("page"))]).await?;
     let path = cx.link("/users");
     let (to_invite, invite) = (cx.link("/users/invite"), cx.say("Invite a user"));
     let may = cx.may("users:write");
@@ -66,7 +66,7 @@ pub async fn list(cx: PageContext) -> Result<Page, Failure> {
             Some(&cx.say("Who may sign in to this account, and what they may do.")),
             html! { @if may { (button(&to_invite, &invite, "primary")) } },
         ))
-        (listed(
+        (listed_json(
             &cx,
             &found,
             &path,
@@ -114,7 +114,7 @@ pub fn invite_ask(cx: PageContext) -> Ready<Result<Page, Failure>> {
 /// `POST /users/invite`
 pub async fn invite(cx: PageContext) -> Result<Page, Failure> {
     let body = json!({ "email": cx.field("email").trim(), "role": cx.field("role") });
-    match cx.send("POST", &users(&cx), body).await {
+    match cx.send_json("POST", &users(&cx), body).await {
         Ok(made) => Ok(shown_once(&cx, &made)),
         Err(failure) => {
             let refused = mendable(failure, InviteUser::NAMES)?;
@@ -188,7 +188,7 @@ pub async fn show(cx: PageContext) -> Result<Page, Failure> {
 
 /// `POST /users/{id}`
 pub async fn set_role(cx: PageContext) -> Result<Page, Failure> {
-    match cx.send("PUT", &user(&cx), json!({ "role": cx.field("role") })).await {
+    match cx.send_json("PUT", &user(&cx), json!({ "role": cx.field("role") })).await {
         Ok(changed) => Ok(Page::Redirect(cx.link(&format!("/users/{}", changed.item().id())))),
         Err(failure) => {
             let refused = mendable(failure, UpdateUser::NAMES)?;
@@ -199,7 +199,7 @@ pub async fn set_role(cx: PageContext) -> Result<Page, Failure> {
 
 /// `POST /users/{id}/invitation`
 pub async fn invite_again(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&user(&cx), &[]).await?;
+    let found = cx.get_json(&user(&cx), &[]).await?;
     let cx = match found.item().text("status") {
         "active" => match confirmed(cx.clone()).await? {
             Ok(cx) => cx,
@@ -207,7 +207,7 @@ pub async fn invite_again(cx: PageContext) -> Result<Page, Failure> {
         },
         _ => cx,
     };
-    match cx.send("POST", &format!("{}/invitation", user(&cx)), Value::Null).await {
+    match cx.send_json("POST", &format!("{}/invitation", user(&cx)), Value::Null).await {
         Ok(made) => Ok(shown_once(&cx, &made)),
         Err(failure) => {
             let refused = mendable(failure, &[])?;
@@ -247,12 +247,12 @@ async fn confirmed(cx: PageContext) -> Result<Result<PageContext, (u16, String)>
 }
 
 async fn refused_page(cx: &PageContext, status: u16, told: String) -> Result<Page, Failure> {
-    let refused = Failure { status, ..local(vec![fault("", told, None)]) };
+    let refused = Failure { status, ..local(vec![fault(told, None)]) };
     Ok(page(cx, Some(&refused)).await?.with_status(status_of(&refused)))
 }
 
 async fn page(cx: &PageContext, refused: Option<&Failure>) -> Result<Page, Failure> {
-    let found = cx.get(&user(cx), &[]).await?;
+    let found = cx.get_json(&user(cx), &[]).await?;
     let shown = found.item();
     let content = html! {
         (crumbs(cx, &[(&cx.say("Users"), &cx.link("/users"))]))
@@ -367,13 +367,13 @@ fn confirmation(cx: &PageContext, action: &str, prefix: &str, label: &str, class
 
 /// `GET /users/{id}/delete`
 pub async fn delete_ask(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&user(&cx), &[]).await?;
+    let found = cx.get_json(&user(&cx), &[]).await?;
     Ok(asked(&cx, found.item(), false, None))
 }
 
 /// `POST /users/{id}/delete`
 pub async fn delete(cx: PageContext) -> Result<Page, Failure> {
-    let found = match cx.get(&user(&cx), &[]).await {
+    let found = match cx.get_json(&user(&cx), &[]).await {
         // What the form asks for has been done.
         Err(failure) if failure.status == 404 => return Ok(Page::Redirect(cx.link("/users"))),
         found => found?,
@@ -382,7 +382,7 @@ pub async fn delete(cx: PageContext) -> Result<Page, Failure> {
     if !cx.field("confirm").trim().eq_ignore_ascii_case(shown.text("email")) {
         return Ok(asked(&cx, shown, true, None).with_status(422));
     }
-    match cx.send("DELETE", &user(&cx), Value::Null).await {
+    match cx.send_json("DELETE", &user(&cx), Value::Null).await {
         Err(failure) if failure.status != 404 => {
             let refused = mendable(failure, &[])?;
             Ok(asked(&cx, shown, false, Some(&refused)).with_status(status_of(&refused)))

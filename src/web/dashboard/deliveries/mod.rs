@@ -7,9 +7,10 @@ mod one;
 use maud::{Markup, html};
 
 use super::filters::Filters;
-use super::listing::{listed, pages};
+use super::listing::{listed_json, pages};
 use super::page_context::{Doc, Failure, Item, Page, PageContext};
 use super::parts::{Kind, button, empty, head, http_status, millis, notice, status, submit, time, type_name};
+use crate::api::Code;
 
 pub use one::{retry, show};
 
@@ -38,9 +39,9 @@ const OUTSIDE_THE_CATALOG: [&str; 6] =
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
     let filters = Filters::read(&cx, &FILTERS);
     let choices = Choices::read(&cx).await;
-    let (found, refused) = match cx.get("/v1/webhooks/deliveries", &filters.query(cx.asked("page"))).await {
+    let (found, refused) = match cx.get_json("/v1/webhooks/deliveries", &filters.query(cx.asked("page"))).await {
         Ok(found) => (Some(found), None),
-        Err(failure) if failure.is("invalid_filter") => (None, Some(failure)),
+        Err(failure) if failure.is(Code::InvalidFilter) => (None, Some(failure)),
         Err(failure) => return Err(failure),
     };
     let content = html! {
@@ -74,7 +75,7 @@ struct Choices {
 impl Choices {
     /// Where one of them cannot be read there is less to choose from: that is better than no list.
     async fn read(cx: &PageContext) -> Self {
-        let endpoints = cx.get("/v1/webhooks", &[]).await.ok();
+        let endpoints = cx.get_json("/v1/webhooks", &[]).await.ok();
         let endpoints =
             endpoints.iter().flat_map(Doc::items).map(|item| (item.id().to_owned(), called(item))).collect();
         let catalog = pages(cx, "/v1/event-types").await.unwrap_or_default();
@@ -149,7 +150,7 @@ fn results(cx: &PageContext, filters: &Filters, found: &Doc) -> Markup {
     );
     let nothing = filters.nothing(cx, &path, &cx.say("No delivery matches"), at_all);
     html! { section #deliveries.stack aria-label=(cx.say("Deliveries")) data-live=[live(cx, found)] {
-        (listed(cx, found, &path, nothing, |shown| table(cx, shown)))
+        (listed_json(cx, found, &path, nothing, |shown| table(cx, shown)))
     } }
 }
 

@@ -20,7 +20,7 @@ pub async fn show(cx: PageContext) -> Result<Page, Failure> {
 /// `POST /deliveries/{id}/retry`
 pub async fn retry(cx: PageContext) -> Result<Page, Failure> {
     let path = format!("/v1/webhooks/deliveries/{}/retry", segment(cx.param("id")));
-    match cx.send("POST", &path, Value::Null).await {
+    match cx.send_json("POST", &path, Value::Null).await {
         Ok(delivery) => Ok(Page::Redirect(cx.link(&format!("/deliveries/{}", delivery.item().id())))),
         Err(failure) => {
             let refused = mendable(failure, &[])?;
@@ -30,9 +30,9 @@ pub async fn retry(cx: PageContext) -> Result<Page, Failure> {
 }
 
 async fn page(cx: &PageContext, refused: Option<&Failure>) -> Result<Page, Failure> {
-    let found = cx.get(&format!("/v1/webhooks/deliveries/{}", segment(cx.param("id"))), &[]).await?;
+    let found = cx.get_json(&format!("/v1/webhooks/deliveries/{}", segment(cx.param("id"))), &[]).await?;
     // It may have been deleted in this moment; then the page does without.
-    let endpoint = cx.get(&format!("/v1/webhooks/{}", segment(found.item().text("endpoint_id"))), &[]).await.ok();
+    let endpoint = cx.get_json(&format!("/v1/webhooks/{}", segment(found.item().text("endpoint_id"))), &[]).await.ok();
     let (delivery, endpoint) = (found.item(), endpoint.as_ref().map(Doc::item));
     let title = cx.fill("Delivery {id}", &[("id", &delivery.id())]);
     // The page that tells of a refusal is no page that can be fetched again.

@@ -9,17 +9,17 @@ use crate::web::dashboard::parts::{Confirm, confirm};
 
 /// `/endpoints/{id}/delete`
 pub async fn delete_ask(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    let doc = cx.get_json(&resource(&cx, ""), &[]).await?;
     Ok(asked(&cx, doc.item(), false))
 }
 
 /// The same, when it was confirmed.
 pub async fn delete(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    let doc = cx.get_json(&resource(&cx, ""), &[]).await?;
     if cx.field("confirm").trim() != doc.item().text("url") {
         return Ok(asked(&cx, doc.item(), true).with_status(422));
     }
-    cx.send("DELETE", &resource(&cx, ""), Value::Null).await?;
+    cx.send_json("DELETE", &resource(&cx, ""), Value::Null).await?;
     Ok(Page::Redirect(cx.link("/endpoints?done=deleted")))
 }
 

@@ -70,7 +70,7 @@ impl EndpointForm {
     }
 
     async fn send(&self, cx: &PageContext, method: &str, path: &str) -> Result<Doc, Failure> {
-        cx.send(method, path, self.body(cx)?).await
+        cx.send_json(method, path, self.body(cx)?).await
     }
 }
 
@@ -132,7 +132,7 @@ pub async fn create(cx: PageContext) -> Result<Page, Failure> {
 
 /// `/endpoints/{id}/edit`
 pub async fn edit(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    let doc = cx.get_json(&resource(&cx, ""), &[]).await?;
     let catalog = catalog(&cx).await?;
     Ok(edit_page(&cx, doc.item(), &EndpointForm::of(doc.item()), catalog, None))
 }
@@ -169,7 +169,7 @@ pub async fn update(cx: PageContext) -> Result<Page, Failure> {
         Ok(_) => Ok(Page::Redirect(address(&cx, "?done=saved"))),
         Err(failure) => {
             let failure = mendable(failure, UpdateWebhook::NAMES)?;
-            let doc = cx.get(&path, &[]).await?;
+            let doc = cx.get_json(&path, &[]).await?;
             let catalog = catalog(&cx).await?;
             Ok(edit_page(&cx, doc.item(), &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
         }

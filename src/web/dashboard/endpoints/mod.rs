@@ -58,7 +58,7 @@ fn host(url: &str) -> &str {
 
 /// `/endpoints`
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get("/v1/webhooks", &[]).await?;
+    let doc = cx.get_json("/v1/webhooks", &[]).await?;
     let endpoints = doc.items();
     let (title, new) = (cx.say("Endpoints"), cx.link("/endpoints/new"));
     let about = cx.say("Where events are sent.");
@@ -142,11 +142,11 @@ fn done(cx: &PageContext) -> Markup {
 
 /// `/endpoints/{id}`
 pub async fn show(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    let doc = cx.get_json(&resource(&cx, ""), &[]).await?;
     let endpoint = doc.item();
-    let missed = cx.get(&resource(&cx, "/missed"), &[]).await?;
+    let missed = cx.get_json(&resource(&cx, "/missed"), &[]).await?;
     let statistics = traffic::statistics(&cx, Some(endpoint.id())).await?;
-    let deliveries = cx.get(&resource(&cx, "/deliveries"), &[("per_page", "20")]).await?;
+    let deliveries = cx.get_json(&resource(&cx, "/deliveries"), &[("per_page", "20")]).await?;
     let last = match state(endpoint) {
         "auto_disabled" | "failing" => last_failure(&cx, endpoint.id()).await,
         _ => LastFailure::default(),
@@ -346,13 +346,13 @@ fn danger(cx: &PageContext) -> Markup {
 
 /// `/endpoints/{id}/pause`
 pub async fn pause(cx: PageContext) -> Result<Page, Failure> {
-    cx.send("PUT", &resource(&cx, ""), json!({ "status": "disabled" })).await?;
+    cx.send_json("PUT", &resource(&cx, ""), json!({ "status": "disabled" })).await?;
     Ok(Page::Redirect(address(&cx, "")))
 }
 
 /// `/endpoints/{id}/resume`
 pub async fn resume(cx: PageContext) -> Result<Page, Failure> {
-    cx.send("PUT", &resource(&cx, ""), json!({ "status": "active" })).await?;
+    cx.send_json("PUT", &resource(&cx, ""), json!({ "status": "active" })).await?;
     Ok(Page::Redirect(address(&cx, "?done=resumed")))
 }
 

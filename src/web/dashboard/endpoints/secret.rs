@@ -11,7 +11,7 @@ use crate::web::dashboard::parts::{self, Confirm, Input, Kind, button, confirm, 
 
 /// `/endpoints/{id}/rotate`
 pub async fn rotate_ask(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    let doc = cx.get_json(&resource(&cx, ""), &[]).await?;
     Ok(asked(&cx, doc.item(), "0", None))
 }
 
@@ -64,11 +64,11 @@ pub async fn rotate(cx: PageContext) -> Result<Page, Failure> {
     // What is no number is refused by the API: no rotation may be sharper than was asked for.
     let overlap = typed.parse::<u64>().map_or_else(|_| Value::from(typed), Value::from);
     let path = resource(&cx, "/regenerate-secret");
-    match cx.send("POST", &path, json!({ "overlap_seconds": overlap })).await {
+    match cx.send_json("POST", &path, json!({ "overlap_seconds": overlap })).await {
         Ok(rotated) => Ok(rotated_page(&cx, rotated.item(), typed)),
         Err(failure) => {
             let failure = mendable(failure, RegenerateSecret::NAMES)?;
-            let doc = cx.get(&resource(&cx, ""), &[]).await?;
+            let doc = cx.get_json(&resource(&cx, ""), &[]).await?;
             Ok(asked(&cx, doc.item(), typed, Some(&failure)).with_status(status_of(&failure)))
         }
     }

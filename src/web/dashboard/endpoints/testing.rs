@@ -13,15 +13,15 @@ use crate::web::dashboard::parts::{
 
 /// `/endpoints/{id}/test`
 pub async fn test(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    let doc = cx.get_json(&resource(&cx, ""), &[]).await?;
     let endpoint = doc.item();
-    let result = match cx.send("POST", &resource(&cx, "/test"), Value::Null).await {
+    let result = match cx.send_json("POST", &resource(&cx, "/test"), Value::Null).await {
         Ok(result) => result,
         Err(failure) => return Ok(not_sent(&cx, endpoint, &mendable(failure, &[])?)),
     };
     // The page can do without it: the outcome is known.
     let path = format!("/v1/webhooks/deliveries/{}", result.item().id());
-    let delivery = cx.get(&path, &[]).await.ok();
+    let delivery = cx.get_json(&path, &[]).await.ok();
     let title = cx.say("Test");
     let content = html! {
         (trail(&cx, endpoint))

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::super::event_types::catalog;
 use super::super::form_errors::{local, mendable, status_of};
 use super::super::json_fields;
-use super::super::listing::{find, listed, segment};
+use super::super::listing::{find_json, listed_json, segment};
 use super::super::page_context::{Failure, Item, Page, PageContext};
 use super::super::parts::{Confirm, Input, area, button, confirm, crumbs, empty, faults, head, input, submit};
 use crate::api::{CreateEventType, RequestBody as _, UpdateEventType};
@@ -31,7 +31,7 @@ fn page_of(cx: &PageContext, name: &str) -> String {
 
 /// `GET /operator/event-types`
 pub async fn types(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(LIST, &[("page", cx.asked("page"))]).await?;
+    let found = cx.get_json(LIST, &[("page", cx.asked("page"))]).await?;
     let path = cx.link("/event-types");
     let (to_add, add) = (cx.link("/event-types/new"), cx.say("Add an event type"));
     let content = html! {
@@ -40,7 +40,7 @@ pub async fn types(cx: PageContext) -> Result<Page, Failure> {
             Some(&cx.say("The catalog: what can be published, and what endpoints of every account can subscribe to.")),
             button(&to_add, &add, "primary"),
         ))
-        (listed(
+        (listed_json(
             &cx,
             &found,
             &path,
@@ -65,7 +65,7 @@ pub async fn type_create(cx: PageContext) -> Result<Page, Failure> {
     let refused = match written_type(&cx) {
         Ok(mut body) => {
             body.insert("name".to_owned(), Value::from(cx.field("name").trim()));
-            match cx.send("POST", LIST, Value::Object(body)).await {
+            match cx.send_json("POST", LIST, Value::Object(body)).await {
                 Ok(made) => return Ok(Page::Redirect(page_of(&cx, made.item().id()))),
                 Err(failure) => mendable(failure, CreateEventType::NAMES)?,
             }
@@ -77,7 +77,7 @@ pub async fn type_create(cx: PageContext) -> Result<Page, Failure> {
 
 /// Sends what was changed and leaves the rest: what is shown of JSON is not what was written to the last digit.
 async fn send_changes(cx: &PageContext, body: &mut Map<String, Value>) -> Result<(), Failure> {
-    let found = find(cx, LIST, cx.param("name")).await?;
+    let found = find_json(cx, LIST, cx.param("name")).await?;
     let entry = found.item();
     let shown = |field: &str| match field {
         "description" => entry.text(field).to_owned(),
@@ -85,7 +85,7 @@ async fn send_changes(cx: &PageContext, body: &mut Map<String, Value>) -> Result
     };
     body.retain(|field, _| cx.field(field).replace("\r\n", "\n").trim() != shown(field).trim());
     if !body.is_empty() {
-        cx.send("PUT", &one(cx), Value::Object(std::mem::take(body))).await?;
+        cx.send_json("PUT", &one(cx), Value::Object(std::mem::take(body))).await?;
     }
     Ok(())
 }
@@ -158,7 +158,7 @@ fn fields(cx: &PageContext, values: [&str; 3], refused: Option<&Failure>) -> Mar
 
 /// `GET /operator/event-types/{name}`
 pub async fn type_edit(cx: PageContext) -> Result<Page, Failure> {
-    let found = find(&cx, LIST, cx.param("name")).await?;
+    let found = find_json(&cx, LIST, cx.param("name")).await?;
     Ok(edit_page(&cx, found.item(), None))
 }
 
@@ -171,7 +171,7 @@ pub async fn type_update(cx: PageContext) -> Result<Page, Failure> {
         },
         Err(refused) => refused,
     };
-    let found = find(&cx, LIST, cx.param("name")).await?;
+    let found = find_json(&cx, LIST, cx.param("name")).await?;
     Ok(edit_page(&cx, found.item(), Some(&refused)).with_status(status_of(&refused)))
 }
 
@@ -207,13 +207,13 @@ fn edit_page(cx: &PageContext, entry: Item<'_>, refused: Option<&Failure>) -> Pa
 
 /// `GET /operator/event-types/{name}/delete`
 pub async fn type_delete_ask(cx: PageContext) -> Result<Page, Failure> {
-    let found = find(&cx, LIST, cx.param("name")).await?;
+    let found = find_json(&cx, LIST, cx.param("name")).await?;
     Ok(asked(&cx, found.item(), false, None))
 }
 
 /// `POST /operator/event-types/{name}/delete`
 pub async fn type_delete(cx: PageContext) -> Result<Page, Failure> {
-    let found = match find(&cx, LIST, cx.param("name")).await {
+    let found = match find_json(&cx, LIST, cx.param("name")).await {
         // What the form asks for has been done.
         Err(failure) if failure.status == 404 => return Ok(Page::Redirect(cx.link("/event-types"))),
         found => found?,
@@ -221,7 +221,7 @@ pub async fn type_delete(cx: PageContext) -> Result<Page, Failure> {
     if cx.field("confirm").trim() != found.item().id() {
         return Ok(asked(&cx, found.item(), true, None).with_status(422));
     }
-    match cx.send("DELETE", &one(&cx), Value::Null).await {
+    match cx.send_json("DELETE", &one(&cx), Value::Null).await {
         Err(failure) if failure.status != 404 => {
             let refused = mendable(failure, &[])?;
             Ok(asked(&cx, found.item(), false, Some(&refused)).with_status(status_of(&refused)))
