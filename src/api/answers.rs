@@ -10,9 +10,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::accounts;
 use super::envelope::{Pagination, Resource};
 use super::error::FaultJson;
+use super::{accounts, audit, users};
 
 /// Largest answer that is read: one delivery with its body and a thousand attempts fits.
 const MAX_ANSWER: usize = 32 << 20;
@@ -21,6 +21,10 @@ const MAX_ANSWER: usize = 32 << 20;
 pub type AccountResource = Resource<accounts::AccountAttributes>;
 /// An API key.
 pub type ApiKeyResource = Resource<accounts::KeyAttributes>;
+/// An entry of the audit log.
+pub type AuditEntryResource = Resource<audit::AuditAttributes>;
+/// A user.
+pub type UserResource = Resource<users::UserAttributes>;
 
 /// What can be read from the body of a success.
 pub trait FromAnswer: Sized {

@@ -60,7 +60,9 @@ mod webhook_fields;
 mod webhooks;
 
 pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount};
-pub(crate) use answers::{AccountResource, ApiKeyResource, FromAnswer, Listing, Refused};
+pub(crate) use answers::{
+    AccountResource, ApiKeyResource, AuditEntryResource, FromAnswer, Listing, Refused, UserResource,
+};
 pub use auth::Caller;
 pub use confirmation::{Confirmation, Enrolment};
 pub use device::KNOWN_DEVICE_SECONDS;

@@ -49,6 +49,11 @@ pub fn none(cx: &PageContext) -> Markup {
     html! { span.none { span aria-hidden="true" { "—" } span.sr { (cx.say("none")) } } }
 }
 
+/// A text that is there, and is not empty.
+pub fn filled(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}
+
 /// When something was.
 pub fn time(cx: &PageContext, iso: &str) -> Markup {
     moment(cx, iso, false)
@@ -57,6 +62,11 @@ pub fn time(cx: &PageContext, iso: &str) -> Markup {
 /// When something will be.
 pub fn until(cx: &PageContext, iso: &str) -> Markup {
     moment(cx, iso, true)
+}
+
+/// The same, or nothing where it will not be.
+pub fn until_or_none(cx: &PageContext, iso: Option<&str>) -> Markup {
+    iso.map_or_else(|| none(cx), |iso| until(cx, iso))
 }
 
 fn moment(cx: &PageContext, iso: &str, due: bool) -> Markup {
