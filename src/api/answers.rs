@@ -8,11 +8,11 @@ use axum::http::Response;
 use http_body_util::{BodyExt as _, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::envelope::{Pagination, Resource};
 use super::error::FaultJson;
-use super::{accounts, audit, users};
+use super::events::WithDeliveries;
+use super::{accounts, audit, deliveries, event_types, events, replays, statistics, users, webhooks};
 
 /// Largest answer that is read: one delivery with its body and a thousand attempts fits.
 const MAX_ANSWER: usize = 32 << 20;
@@ -23,6 +23,24 @@ pub type AccountResource = Resource<accounts::AccountAttributes>;
 pub type ApiKeyResource = Resource<accounts::KeyAttributes>;
 /// An entry of the audit log.
 pub type AuditEntryResource = Resource<audit::AuditAttributes>;
+/// A delivery in a list.
+pub type DeliveryResource = Resource<deliveries::Attributes>;
+/// A delivery with its attempts.
+pub type DeliveryDetailResource = Resource<deliveries::WithDetail>;
+/// A webhook endpoint.
+pub type EndpointResource = Resource<webhooks::Attributes>;
+/// An event.
+pub type EventResource = Resource<events::Attributes>;
+/// An event type.
+pub type EventTypeResource = Resource<event_types::Attributes>;
+/// What an endpoint has missed.
+pub type MissedResource = Resource<replays::MissedAttributes>;
+/// A replay.
+pub type ReplayResource = Resource<replays::Attributes>;
+/// Counts of attempts.
+pub type StatisticsResource = Resource<statistics::StatisticsAttributes>;
+/// What came of a test delivery.
+pub type TestResultResource = Resource<webhooks::TestAttributes>;
 /// A user.
 pub type UserResource = Resource<users::UserAttributes>;
 
@@ -45,10 +63,15 @@ impl<A: DeserializeOwned> FromAnswer for Resource<A> {
     }
 }
 
-/// Whatever it holds.
-impl FromAnswer for Value {
+impl<A: DeserializeOwned> FromAnswer for Vec<Resource<A>> {
     fn read(body: &[u8]) -> serde_json::Result<Self> {
-        if body.is_empty() { Ok(Self::Null) } else { serde_json::from_slice(body) }
+        data(body)
+    }
+}
+
+impl FromAnswer for WithDeliveries {
+    fn read(body: &[u8]) -> serde_json::Result<Self> {
+        data(body)
     }
 }
 
@@ -126,10 +149,7 @@ mod tests {
     use super::*;
     use crate::api::envelope::{Answer, RequestInfo, refuse};
     use crate::api::error::{ApiError, Code, Fault, Language};
-    use crate::api::replays;
     use crate::store::{Page, Paged};
-
-    type MissedResource = Resource<replays::MissedAttributes>;
 
     fn missed(count: u64) -> MissedResource {
         let attributes = replays::MissedAttributes { count, oldest_at: None };

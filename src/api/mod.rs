@@ -61,16 +61,20 @@ mod webhooks;
 
 pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount};
 pub(crate) use answers::{
-    AccountResource, ApiKeyResource, AuditEntryResource, FromAnswer, Listing, Refused, UserResource,
+    AccountResource, ApiKeyResource, AuditEntryResource, DeliveryDetailResource, DeliveryResource, EndpointResource,
+    EventResource, EventTypeResource, FromAnswer, Listing, MissedResource, Refused, ReplayResource, StatisticsResource,
+    TestResultResource, UserResource,
 };
 pub use auth::Caller;
 pub use confirmation::{Confirmation, Enrolment};
 pub use device::KNOWN_DEVICE_SECONDS;
+pub(crate) use entries::Entries;
 pub use envelope::RequestInfo;
 pub(crate) use envelope::{Pagination, Resource};
 pub(crate) use error::FaultJson;
 pub use error::{ApiError, Code, Language};
 pub(crate) use event_types::{CreateEventType, UpdateEventType};
+pub(crate) use events::WithDeliveries as EventWithDeliveries;
 pub(crate) use fields::RequestBody;
 pub use forms::Form;
 pub use http_service::{HttpService, not_found, root, unreadable};

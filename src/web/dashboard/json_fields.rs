@@ -36,13 +36,13 @@ pub fn read_optional(cx: &PageContext, field: &str, text: &str) -> Result<Value,
 }
 
 /// JSON in lines; nothing where there is none.
-pub fn pretty(value: &Value) -> String {
-    if value.is_null() { String::new() } else { serde_json::to_string_pretty(value).unwrap_or_default() }
+pub fn pretty(value: Option<&Value>) -> String {
+    value.map(|value| format!("{value:#}")).unwrap_or_default()
 }
 
 /// A client's own notes as JSON in lines; nothing where there are none.
 pub fn notes(metadata: Option<&BTreeMap<String, String>>) -> String {
-    metadata.map(|notes| pretty(&json!(notes))).unwrap_or_default()
+    pretty(metadata.map(|notes| json!(notes)).as_ref())
 }
 
 /// JSON text in lines, each of its names, texts and numbers as it was written. `None` where it is no JSON, or too much.

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 use url::form_urlencoded::byte_serialize;
 
 use super::form_errors::{fault, local};
-use super::page_context::{Doc, Failure, Item, PageContext};
+use super::page_context::{Failure, PageContext};
 use super::parts::{at_page, empty, pager, pages_end};
 use crate::api::{FromAnswer, Listing, Resource};
 
@@ -17,6 +17,23 @@ const MAX_PAGES: u64 = 100;
 /// A part of a path of the API. Whatever a visitor writes there, it stays one part.
 pub fn segment(text: &str) -> String {
     byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// Every entry of a list, from all its pages.
+pub async fn entries<R>(cx: &PageContext, path: &str) -> Result<Vec<R>, Failure>
+where
+    Listing<R>: FromAnswer,
+{
+    let mut entries = Vec::new();
+    for page in 1..=MAX_PAGES {
+        let listing: Listing<R> = cx.get(path, &[("page", &page.to_string()), ("per_page", PER_PAGE)]).await?;
+        let ends = page >= listing.pagination().total_pages;
+        entries.extend(listing.items);
+        if ends {
+            break;
+        }
+    }
+    Ok(entries)
 }
 
 /// The entry with this id, of a list whose entries the API does not answer alone.
@@ -57,69 +74,6 @@ pub fn listed<R>(
     }
     let first = at_page(cx, path, 1);
     let why = if list.goes_on() { pages_end(cx, list) } else { cx.say("The list has become shorter than it was.") };
-    empty(&cx.say("Nothing is on this page"), &why, Some((&first, &cx.say("To the first page"))))
-}
-
-/// Every page of a list.
-pub async fn pages(cx: &PageContext, path: &str) -> Result<Vec<Doc>, Failure> {
-    let mut docs = Vec::new();
-    for page in 1..=MAX_PAGES {
-        let doc = cx.get_json(path, &[("page", &page.to_string()), ("per_page", PER_PAGE)]).await?;
-        let ends = page >= doc.total_pages();
-        docs.push(doc);
-        if ends {
-            break;
-        }
-    }
-    Ok(docs)
-}
-
-/// An entry of a list.
-pub struct Found {
-    doc: Doc,
-    at: usize,
-}
-
-impl Found {
-    /// The entry.
-    pub fn item(&self) -> Item<'_> {
-        self.doc.items()[self.at]
-    }
-}
-
-/// [`find`] for pages that read JSON.
-pub async fn find_json(cx: &PageContext, path: &str, id: &str) -> Result<Found, Failure> {
-    for page in 1..=MAX_PAGES {
-        let doc = cx.get_json(path, &[("page", &page.to_string()), ("per_page", PER_PAGE)]).await?;
-        let at = doc.items().iter().position(|item| item.id() == id);
-        let ends = page >= doc.total_pages();
-        match at {
-            Some(at) => return Ok(Found { doc, at }),
-            None if ends => break,
-            None => {}
-        }
-    }
-    let detail = cx.say("This does not exist, or no longer.");
-    Err(Failure { status: 404, ..local(vec![fault(detail, None)]) })
-}
-
-/// [`listed`] for pages that read JSON.
-pub fn listed_json(
-    cx: &PageContext,
-    doc: &Doc,
-    path: &str,
-    nothing: Markup,
-    rows: impl FnOnce(&[Item<'_>]) -> Markup,
-) -> Markup {
-    let (items, list) = (doc.items(), doc.pagination());
-    if !items.is_empty() {
-        return html! { (rows(&items)) (pager(cx, &list, items.len(), path)) };
-    }
-    if list.total == 0 {
-        return nothing;
-    }
-    let first = at_page(cx, path, 1);
-    let why = if list.goes_on() { pages_end(cx, &list) } else { cx.say("The list has become shorter than it was.") };
     empty(&cx.say("Nothing is on this page"), &why, Some((&first, &cx.say("To the first page"))))
 }
 

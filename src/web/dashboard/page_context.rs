@@ -10,7 +10,7 @@ use ring::digest;
 use serde_json::Value;
 
 use super::state::Dashboard;
-use crate::api::{Caller, Code, FaultJson, FromAnswer, InProcessCall, Pagination, Refused, RequestContext, Session};
+use crate::api::{Caller, Code, FaultJson, FromAnswer, InProcessCall, Refused, RequestContext, Session};
 use crate::web::text::Locale;
 
 /// Whose pages these are.
@@ -125,21 +125,6 @@ impl PageContext {
         Ok(self.dashboard.in_process.read(self.caller.clone(), &self.request_context, call).await?)
     }
 
-    /// [`Self::get`] for pages that read JSON.
-    pub async fn get_json(&self, path: &str, query: &[(&str, &str)]) -> Result<Doc, Failure> {
-        Ok(Doc(self.get(path, query).await?))
-    }
-
-    /// [`Self::send`] for pages that read JSON.
-    pub async fn send_json(&self, method: &str, path: &str, body: Value) -> Result<Doc, Failure> {
-        Ok(Doc(self.send(method, path, body).await?))
-    }
-
-    /// [`Self::send_text`] for pages that read JSON.
-    pub async fn send_text_json(&self, method: &str, path: &str, body: Option<String>) -> Result<Doc, Failure> {
-        Ok(Doc(self.send_text(method, path, body).await?))
-    }
-
     /// An answer of the API as it is, for what is a file.
     pub(super) async fn file(&self, path: &str) -> Response<Body> {
         let pairs: Vec<_> = self.query.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -182,94 +167,6 @@ fn with_query(path: &str, query: &[(&str, &str)]) -> String {
     }
     let encoded = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
     format!("{path}?{encoded}")
-}
-
-/// An answer of the API.
-pub struct Doc(Value);
-
-impl Doc {
-    /// Its one resource.
-    pub fn item(&self) -> Item<'_> {
-        Item(&self.0["data"])
-    }
-
-    /// Its resources.
-    pub fn items(&self) -> Vec<Item<'_>> {
-        self.0["data"].as_array().map(|items| items.iter().map(Item).collect()).unwrap_or_default()
-    }
-
-    /// Which page this is.
-    pub fn page(&self) -> u64 {
-        self.pagination().page
-    }
-
-    /// How many pages can be reached.
-    pub fn total_pages(&self) -> u64 {
-        self.pagination().total_pages
-    }
-
-    /// Where in a list it is.
-    pub fn pagination(&self) -> Pagination {
-        let pagination = &self.0["meta"]["pagination"];
-        let number = |name: &str| pagination[name].as_u64().unwrap_or(0);
-        Pagination {
-            page: number("page"),
-            per_page: number("per_page"),
-            total: number("total"),
-            total_pages: number("total_pages"),
-            total_is_minimum: pagination["total_is_minimum"] == true,
-        }
-    }
-}
-
-/// A resource, or an object inside one.
-#[derive(Clone, Copy)]
-pub struct Item<'a>(&'a Value);
-
-impl<'a> Item<'a> {
-    /// Its id.
-    pub fn id(self) -> &'a str {
-        self.0["id"].as_str().unwrap_or("")
-    }
-
-    /// A field that is text; nothing where it is null.
-    pub fn text(self, name: &str) -> &'a str {
-        self.value(name).as_str().unwrap_or("")
-    }
-
-    /// A field that is a number.
-    pub fn number(self, name: &str) -> Option<i64> {
-        self.value(name).as_i64()
-    }
-
-    /// A field that is true or false.
-    pub fn flag(self, name: &str) -> bool {
-        self.value(name).as_bool().unwrap_or(false)
-    }
-
-    /// A field that is a list of texts.
-    pub fn texts(self, name: &str) -> Vec<&'a str> {
-        self.value(name).as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
-    }
-
-    /// A field, whatever it is.
-    pub fn value(self, name: &str) -> &'a Value {
-        match self.0.get("attributes") {
-            Some(attributes) => &attributes[name],
-            None => &self.0[name],
-        }
-    }
-
-    /// A field that is a list of objects.
-    pub fn list(self, name: &str) -> Vec<Item<'a>> {
-        self.value(name).as_array().map(|list| list.iter().map(Item).collect()).unwrap_or_default()
-    }
-
-    /// The resources that this one is related to.
-    pub fn related(self, name: &str) -> Vec<Item<'a>> {
-        let data = &self.0["relationships"][name]["data"];
-        data.as_array().map(|list| list.iter().map(Item).collect()).unwrap_or_default()
-    }
 }
 
 /// A refusal of the API.

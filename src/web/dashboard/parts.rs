@@ -59,6 +59,11 @@ pub fn time(cx: &PageContext, iso: &str) -> Markup {
     moment(cx, iso, false)
 }
 
+/// The same, or nothing where it never was.
+pub fn time_or_none(cx: &PageContext, iso: Option<&str>) -> Markup {
+    iso.map_or_else(|| none(cx), |iso| time(cx, iso))
+}
+
 /// When something will be.
 pub fn until(cx: &PageContext, iso: &str) -> Markup {
     moment(cx, iso, true)
@@ -70,9 +75,6 @@ pub fn until_or_none(cx: &PageContext, iso: Option<&str>) -> Markup {
 }
 
 fn moment(cx: &PageContext, iso: &str, due: bool) -> Markup {
-    if iso.is_empty() {
-        return none(cx);
-    }
     let Some(at) = milliseconds(iso) else { return html! { time { (iso) } } };
     let words = match Distance::between(cx.now, at) {
         Distance::Here | Distance::Soon if !due => cx.say("just now"),
@@ -180,7 +182,7 @@ pub fn badge(kind: &str, word: &str) -> Markup {
 }
 
 /// What a receiver answered.
-pub fn http_status(cx: &PageContext, code: Option<i64>) -> Markup {
+pub fn http_status(cx: &PageContext, code: Option<u16>) -> Markup {
     let Some(code) = code else { return html! { span class="http idle" { (cx.say("no answer")) } } };
     let kind = match code / 100 {
         2 => "good",
@@ -192,11 +194,11 @@ pub fn http_status(cx: &PageContext, code: Option<i64>) -> Markup {
 }
 
 /// How long something took.
-pub fn millis(cx: &PageContext, value: Option<i64>) -> String {
+pub fn millis(cx: &PageContext, value: Option<u64>) -> String {
     value.map_or_else(|| "—".to_owned(), |value| duration(value, decimal_mark(cx)))
 }
 
-fn duration(millis: i64, mark: char) -> String {
+fn duration(millis: u64, mark: char) -> String {
     let tenths = (millis + 50) / 100;
     match millis {
         ..1_000 => format!("{millis} ms"),
