@@ -12,9 +12,20 @@ use serde::{Deserialize, Serialize};
 pub struct Entries<T>(Vec<(String, T)>);
 
 impl<T> Entries<T> {
+    /// The value of a name.
+    pub fn of(&self, name: &str) -> Option<&T> {
+        self.pairs().find(|(known, _)| *known == name).map(|(_, value)| value)
+    }
+
     /// Each of them.
     pub fn pairs(&self) -> impl Iterator<Item = (&str, &T)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+}
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 
@@ -74,5 +85,6 @@ mod tests {
         assert_eq!(text, r#"{"z":"3","a":"2"}"#);
         let read: Entries<String> = serde_json::from_str(&text).expect("entries");
         assert_eq!(read.0, headers.0);
+        assert_eq!((read.of("a").map(String::as_str), read.of("b")), (Some("2"), None));
     }
 }

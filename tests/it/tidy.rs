@@ -172,6 +172,18 @@ fn every_file_says_what_it_holds_and_has_one_subject() {
 }
 
 #[test]
+fn pages_read_answers_of_the_api_by_their_types() {
+    let lookups =
+        [".pointer(", ".as_object()", ".as_array()", ".as_bool()", ".as_u64()", "[\"data\"]", "[\"attributes\"]"];
+    for path in files("src/web", "rs") {
+        let text = read(&path);
+        for lookup in lookups {
+            assert!(!text.contains(lookup), "{}: {lookup} reads JSON by a name", path.display());
+        }
+    }
+}
+
+#[test]
 fn locks_are_those_without_poisoning() {
     for path in files("src", "rs").iter().filter(|path| !path.ends_with("src/lock.rs")) {
         assert!(!read(path).contains("PoisonError"), "{}: crate::lock has the locks", path.display());

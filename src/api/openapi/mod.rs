@@ -6,6 +6,7 @@ pub(super) mod calls;
 mod components;
 pub(super) mod description;
 mod filters;
+pub(crate) mod reference;
 pub(super) mod schemas;
 
 use std::sync::LazyLock;
