@@ -38,7 +38,8 @@ pub struct AccountAttributes {
     /// Days for which its deliveries and events are kept; `null` is as long as the server's settings say.
     #[schema(required, minimum = 1, maximum = 3650)]
     pub deliveries_retention_days: Option<u64>,
-    /// Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is as long as the server's settings say.
+    /// Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is as long as the
+    /// server's settings say.
     #[schema(required, minimum = 1, maximum = 3650)]
     pub payloads_retention_days: Option<u64>,
     /// The operator's own notes. Only present where they were set.

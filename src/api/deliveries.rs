@@ -46,7 +46,8 @@ pub struct Attributes {
     /// Number of the latest attempt; 1 while it is pending.
     #[schema(minimum = 1)]
     pub attempt: u32,
-    /// `pending` was not tried yet, `retrying` failed and is tried again at `next_retry_at`, `success` was answered with 2xx, `failed` is not tried again.
+    /// `pending` was not tried yet, `retrying` failed and is tried again at `next_retry_at`, `success` was answered
+    /// with 2xx, `failed` is not tried again.
     #[schema(value_type = DeliveryStatusName, inline)]
     pub status: Cow<'static, str>,
     /// When the next attempt is due; `null` when there is none.
@@ -80,7 +81,8 @@ pub struct Detail {
     /// The body of the request, byte for byte, the same at every attempt; `null` when it is no longer kept.
     #[schema(required)]
     pub request_body: Option<String>,
-    /// The headers of the latest attempt's request, with the signatures masked and the time at which the attempt began; `null` while there was none.
+    /// The headers of the latest attempt's request, with the signatures masked and the time at which the attempt began;
+    /// `null` while there was none.
     #[schema(required, value_type = NullableHeaders, inline)]
     pub request_headers: Option<Entries<String>>,
     /// Every attempt, the first one first; of more than 1,000 the newest.

@@ -23,10 +23,12 @@ fn too_slow() -> Words {
     let seconds = crate::store::SEARCH_TIMEOUT.as_secs();
     Words::new(
         format!(
-            "The search read for more than {seconds} seconds and was ended. Narrow it, for example by time with from and to."
+            "The search read for more than {seconds} seconds and was ended. Narrow it, for example by time with from \
+             and to."
         ),
         format!(
-            "La búsqueda leyó durante más de {seconds} segundos y se detuvo. Acótala, por ejemplo por fecha con from y to."
+            "La búsqueda leyó durante más de {seconds} segundos y se detuvo. Acótala, por ejemplo por fecha con from y \
+             to."
         ),
     )
 }

@@ -31,7 +31,8 @@ pub struct Attributes {
     /// Events accepted until the end of this second.
     #[schema(format = DateTime)]
     pub to: String,
-    /// `pending` counts its events, `running` sends them, `completed` has tried each of them at least once, `cancelled` was stopped.
+    /// `pending` counts its events, `running` sends them, `completed` has tried each of them at least once, `cancelled`
+    /// was stopped.
     #[schema(value_type = ReplayStatusName, inline)]
     pub status: Cow<'static, str>,
     /// How many events it takes, as far as they are counted.

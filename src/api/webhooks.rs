@@ -27,7 +27,8 @@ use crate::store::{Dispatch, Endpoints, Intake, Settlement, Snapshot, StoreError
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, Deserialize, ToSchema)]
 pub struct Attributes {
-    /// Receiver URL. In production it must use HTTPS, and its host must not resolve to a private, local or reserved address.
+    /// Receiver URL. In production it must use HTTPS, and its host must not resolve to a private, local or reserved
+    /// address.
     #[schema(format = "uri", max_length = 2048)]
     pub url: String,
     /// Subscribed event types.
@@ -36,7 +37,8 @@ pub struct Attributes {
     /// Free-form label.
     #[schema(required, max_length = 255)]
     pub description: Option<String>,
-    /// `fifo`: deliveries go in the order in which their events were accepted, one at a time. Only present where it is so.
+    /// `fifo`: deliveries go in the order in which their events were accepted, one at a time. Only present where it is
+    /// so.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = OrderingName, inline)]
     pub ordering: Option<Cow<'static, str>>,
@@ -48,7 +50,8 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub external_id: Option<String>,
-    /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform, after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
+    /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
+    /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
     pub status: Cow<'static, str>,
     /// Failed attempts since the last success.

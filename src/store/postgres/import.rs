@@ -54,8 +54,9 @@ const TABLES: &[Table] = &[
     Table {
         name: "accounts",
         kinds: &[Number, Id, Text, Number, Number, Number, Number, Number, Number, Text, Text],
-        read: "SELECT key, key, id, name, created_at, updated_at, deleted_at, retention_deliveries, retention_payloads, \
-               payloads_gone, settings, external_id FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
+        read: "SELECT key, key, id, name, created_at, updated_at, deleted_at, retention_deliveries, \
+               retention_payloads, payloads_gone, settings, external_id FROM accounts \
+               WHERE key > ?1 ORDER BY key LIMIT ?2",
         write: "INSERT INTO accounts (key, id, name, created_at, updated_at, deleted_at, retention_deliveries, \
                 retention_payloads, payloads_gone, settings, external_id) OVERRIDING SYSTEM VALUE SELECT * FROM \
                 unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
@@ -117,20 +118,23 @@ const TABLES: &[Table] = &[
             Number, Id, Number, Text, Text, Text, Number, Number, Number, Number, Number, Number, Number, Number,
             Number, Number, Text, Text,
         ],
-        read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
-               created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering, settings, \
-               external_id FROM endpoints JOIN endpoint_totals ON endpoint = key WHERE key > ?1 ORDER BY key LIMIT ?2",
-        write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], \
-                $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], \
-                $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[]) AS t(key, \
-                id, account, url, events, description, status, version, consecutive_failures, failing_since, \
+        read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, \
+               failing_since, created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering, \
+               settings, external_id FROM endpoints JOIN endpoint_totals ON endpoint = key \
+               WHERE key > ?1 ORDER BY key LIMIT ?2",
+        write: "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], \
+                $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
+                $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[]) \
+                AS t(key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
                 created_at, updated_at, deleted_at, total, last_delivery_at, ordering, settings, external_id)), \
                 counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
                 SELECT account, key, 0, total, last_delivery_at FROM e), \
-                subscribed AS (INSERT INTO subscriptions (account, type, endpoint) SELECT DISTINCT account, type, key FROM e, \
-                unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
-                INSERT INTO endpoints (key, id, account, url, events, description, status, version, consecutive_failures, \
-                failing_since, created_at, updated_at, deleted_at, ordering, settings, external_id) \
+                subscribed AS (INSERT INTO subscriptions (account, type, endpoint) \
+                SELECT DISTINCT account, type, key FROM e, unnest(string_to_array(events, ' ')) AS s(type) \
+                WHERE deleted_at IS NULL AND type <> '') \
+                INSERT INTO endpoints (key, id, account, url, events, description, status, version, \
+                consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
+                external_id) \
                 OVERRIDING SYSTEM VALUE SELECT key, id, account, url, events, description, status, version, \
                 consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
                 external_id FROM e",
