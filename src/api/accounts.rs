@@ -3,10 +3,11 @@
 //! An operator's key manages all of them. An account's own key sees and changes its own account only, and makes keys
 //! no stronger than itself.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -29,36 +30,37 @@ use crate::store::{Accounts, NewApiKey, Paged, StoreError, WithKey};
 const DAY: u64 = 86_400;
 
 /// The owner of endpoints, events and keys.
-#[derive(Serialize, ToSchema)]
-pub(super) struct AccountAttributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct AccountAttributes {
     /// A name for people.
     #[schema(min_length = 1, max_length = 255)]
-    name: String,
+    pub name: String,
     /// Days for which its deliveries and events are kept; `null` is as long as the server's settings say.
     #[schema(required, minimum = 1, maximum = 3650)]
-    deliveries_retention_days: Option<u64>,
-    /// Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is as long as the server's settings say.
+    pub deliveries_retention_days: Option<u64>,
+    /// Days for which the bodies of its events are kept, at most as long as their deliveries; `null` is as long as the
+    /// server's settings say.
     #[schema(required, minimum = 1, maximum = 3650)]
-    payloads_retention_days: Option<u64>,
+    pub payloads_retention_days: Option<u64>,
     /// The operator's own notes. Only present where they were set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    metadata: Option<BTreeMap<String, String>>,
+    pub metadata: Option<BTreeMap<String, String>>,
     /// The operator's own name for the account. Only present where it was set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    external_id: Option<String>,
+    pub external_id: Option<String>,
     /// When it was made.
     #[schema(format = DateTime)]
-    created_at: String,
+    pub created_at: String,
     /// When it was last changed.
     #[schema(format = DateTime)]
-    updated_at: String,
+    pub updated_at: String,
 }
 
 fn resource(account: &Account) -> Resource<AccountAttributes> {
     Resource {
-        r#type: "account",
+        r#type: "account".into(),
         id: account.id.to_string(),
         attributes: AccountAttributes {
             name: account.name.clone(),
@@ -73,45 +75,45 @@ fn resource(account: &Account) -> Resource<AccountAttributes> {
 }
 
 /// An API key of the account.
-#[derive(Serialize, ToSchema)]
-pub(super) struct KeyAttributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct KeyAttributes {
     /// A name for people.
     #[schema(required)]
-    name: Option<String>,
+    pub name: Option<String>,
     /// The account that it acts for.
     #[schema(required, format = "uuid")]
-    account_id: Option<String>,
+    pub account_id: Option<String>,
     /// What it may do.
     #[schema(value_type = PermissionNames, inline)]
-    permissions: Vec<&'static str>,
+    pub permissions: Vec<Cow<'static, str>>,
     /// The key itself. Only present in the answer that makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    key: Option<String>,
+    pub key: Option<String>,
     /// Prefix and last 4 characters of the key. Present wherever the key is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    key_hint: Option<String>,
+    pub key_hint: Option<String>,
     /// After this it is refused; `null` when it never expires.
     #[schema(required, format = DateTime)]
-    expires_at: Option<String>,
+    pub expires_at: Option<String>,
     /// When it was last used; `null` before the first use.
     #[schema(required, format = DateTime)]
-    last_used_at: Option<String>,
+    pub last_used_at: Option<String>,
     /// When it was made.
     #[schema(format = DateTime)]
-    created_at: String,
+    pub created_at: String,
 }
 
 /// A key with the key itself, in the one answer that shows it, or with its hint.
 fn key_resource(key: &ApiKey, plain: Option<&str>) -> Resource<KeyAttributes> {
     Resource {
-        r#type: "api_key",
+        r#type: "api_key".into(),
         id: key.id.to_string(),
         attributes: KeyAttributes {
             name: key.name.clone(),
             account_id: key.account.map(|(id, _)| id.to_string()),
-            permissions: key.permissions.names(),
+            permissions: key.permissions.names().into_iter().map(Cow::Borrowed).collect(),
             key: plain.map(str::to_owned),
             key_hint: plain.is_none().then(|| key.hint.clone()),
             expires_at: key.expires_at.map(time),

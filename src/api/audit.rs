@@ -1,6 +1,6 @@
 //! `/v1/audit-log`: who did what. An account's key sees what concerns its account, an operator's everything.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::call::ApiCall;
@@ -13,43 +13,43 @@ use crate::store::AuditLog;
 use crate::table::Cell;
 
 /// An entry of the audit log.
-#[derive(Serialize, ToSchema)]
-pub(super) struct AuditAttributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct AuditAttributes {
     /// What was done, such as `webhook.updated`.
-    action: String,
+    pub action: String,
     /// The account that it concerns; `null` for what is the operator's.
     #[schema(required, format = "uuid")]
-    account_id: Option<String>,
+    pub account_id: Option<String>,
     /// `api_key`, `user`, `portal_link`, `operator_key`, `operator_user`, `command_line`, `anonymous` or `system`.
-    actor_type: String,
+    pub actor_type: String,
     /// The id of the API key; `null` where the actor has none. An account is told of its own keys only.
     #[schema(required)]
-    actor_id: Option<String>,
+    pub actor_id: Option<String>,
     /// The key's name or hint as it was then, or the name of the user at the command line.
     #[schema(required)]
-    actor_name: Option<String>,
+    pub actor_name: Option<String>,
     /// The type of what it was done to.
-    resource_type: String,
+    pub resource_type: String,
     /// The id of what it was done to; of an event type its name.
-    resource_id: String,
+    pub resource_id: String,
     /// The fields that the change named. Their values are not kept.
-    fields: Vec<String>,
+    pub fields: Vec<String>,
     /// The address that the request came from. An account is told of its own requests only.
     #[schema(required)]
-    ip_address: Option<String>,
+    pub ip_address: Option<String>,
     /// The id of the request, as its answer carried it.
     #[schema(required)]
-    request_id: Option<String>,
+    pub request_id: Option<String>,
     /// When it was done.
     #[schema(format = DateTime)]
-    created_at: String,
+    pub created_at: String,
 }
 
 fn resource(entry: &AuditEntry) -> Resource<AuditAttributes> {
     let (actor_type, actor_id, actor_name) = entry.actor.clone();
     let (resource_type, resource_id) = entry.resource.clone();
     Resource {
-        r#type: "audit_entry",
+        r#type: "audit_entry".into(),
         id: entry.id.to_string(),
         attributes: AuditAttributes {
             action: entry.action.clone(),

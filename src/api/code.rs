@@ -1,5 +1,7 @@
 //! Every error code that the API can answer, with its status and its detail in English and Spanish.
 
+use serde::{Deserialize, Serialize};
+
 /// A language that details are written in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Language {
@@ -37,9 +39,9 @@ impl Language {
 macro_rules! codes {
     ($($variant:ident $status:literal $code:literal $en:literal $es:literal;)*) => {
         /// What went wrong. The name is stable and never translated.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
         pub enum Code {
-            $(#[doc = concat!("`", $code, "`")] $variant),*
+            $(#[doc = concat!("`", $code, "`")] #[serde(rename = $code)] $variant),*
         }
 
         impl Code {

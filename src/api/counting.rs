@@ -124,8 +124,8 @@ impl Api {
         }
     }
 
-    /// Counts what a refusal takes that is stored for an idempotency key, or refuses to store it. It may go beyond the limit
-    /// by what it takes itself.
+    /// Counts what a refusal takes that is stored for an idempotency key, or refuses to store it. It may go beyond the
+    /// limit by what it takes itself.
     pub(super) async fn count_stored_refusal(&self, owner: Uuid, bytes: usize) -> Result<(), ApiError> {
         if bytes <= FREE_REFUSAL_BYTES {
             return Ok(());

@@ -1,10 +1,12 @@
 //! Deliveries: the lists, their export with its columns, one delivery with all its attempts, and the retry.
 
-use serde::Serialize;
-use serde_json::{Map, Value};
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::call::ApiCall;
+use super::entries::Entries;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Words};
 use super::export;
@@ -18,97 +20,102 @@ use crate::store::{Endpoints, Log, Replays, Search};
 use crate::table::Cell;
 
 /// An event on its way to one endpoint, showing the latest attempt.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Attributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Attributes {
     /// The endpoint that it goes to.
     #[schema(format = "uuid")]
-    endpoint_id: String,
+    pub endpoint_id: String,
     /// The endpoint's URL now. Only present in answers that cover several endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uri")]
-    endpoint_url: Option<String>,
+    pub endpoint_url: Option<String>,
     /// The event's type, or `test`.
-    event_type: String,
+    pub event_type: String,
     /// `data.id` of the event when it is a UUID and the event type begins with `validation.`.
     #[schema(required, format = "uuid")]
-    validation_id: Option<String>,
+    pub validation_id: Option<String>,
     /// HTTP status of the receiver's answer; `null` when there was none.
     #[schema(required)]
-    response_status: Option<u16>,
+    pub response_status: Option<u16>,
     /// The first 500 characters of the receiver's answer.
     #[schema(required)]
-    response_body: Option<String>,
+    pub response_body: Option<String>,
     /// How long the latest attempt took, in milliseconds.
     #[schema(required)]
-    response_time_ms: Option<u32>,
+    pub response_time_ms: Option<u32>,
     /// Number of the latest attempt; 1 while it is pending.
     #[schema(minimum = 1)]
-    attempt: u32,
-    /// `pending` was not tried yet, `retrying` failed and is tried again at `next_retry_at`, `success` was answered with 2xx, `failed` is not tried again.
+    pub attempt: u32,
+    /// `pending` was not tried yet, `retrying` failed and is tried again at `next_retry_at`, `success` was answered
+    /// with 2xx, `failed` is not tried again.
     #[schema(value_type = DeliveryStatusName, inline)]
-    status: &'static str,
+    pub status: Cow<'static, str>,
     /// When the next attempt is due; `null` when there is none.
     #[schema(required, format = DateTime)]
-    next_retry_at: Option<String>,
+    pub next_retry_at: Option<String>,
     /// What went wrong in the latest attempt, in words.
     #[schema(required)]
-    error_message: Option<String>,
+    pub error_message: Option<String>,
     /// When the delivery was made: when its event was accepted, or a replay took it.
     #[schema(format = DateTime)]
-    created_at: String,
+    pub created_at: String,
 }
 
-#[derive(Serialize)]
-struct WithDetail {
+/// What the list shows of a delivery, and the rest.
+#[derive(Serialize, Deserialize)]
+pub struct WithDetail {
+    /// What the list shows.
     #[serde(flatten)]
-    delivery: Attributes,
+    pub summary: Attributes,
+    /// The rest.
     #[serde(flatten)]
-    detail: Detail,
+    pub detail: Detail,
 }
 
 /// A delivery with what it sends and what every attempt came to.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Detail {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Detail {
     /// The event that is delivered.
     #[schema(format = "uuid")]
-    event_id: String,
+    pub event_id: String,
     /// The body of the request, byte for byte, the same at every attempt; `null` when it is no longer kept.
     #[schema(required)]
-    request_body: Option<String>,
-    /// The headers of the latest attempt's request, with the signatures masked and the time at which the attempt began; `null` while there was none.
+    pub request_body: Option<String>,
+    /// The headers of the latest attempt's request, with the signatures masked and the time at which the attempt began;
+    /// `null` while there was none.
     #[schema(required, value_type = NullableHeaders, inline)]
-    request_headers: Option<Map<String, Value>>,
+    pub request_headers: Option<Entries<String>>,
     /// Every attempt, the first one first; of more than 1,000 the newest.
     #[schema(inline)]
-    attempts: Vec<AttemptAttributes>,
+    pub attempts: Vec<AttemptAttributes>,
 }
 
 /// One try of a delivery.
-#[derive(Serialize, ToSchema)]
-pub(super) struct AttemptAttributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct AttemptAttributes {
     /// Its number, from 1.
     #[schema(minimum = 1)]
-    attempt: u32,
+    pub attempt: u32,
     /// When it began.
     #[schema(format = DateTime)]
-    started_at: String,
+    pub started_at: String,
     /// HTTP status of the receiver's answer; `null` when there was none.
     #[schema(required)]
-    response_status: Option<u16>,
+    pub response_status: Option<u16>,
     /// The first 500 characters of the receiver's answer.
     #[schema(required)]
-    response_body: Option<String>,
+    pub response_body: Option<String>,
     /// How long it took, in milliseconds.
-    response_time_ms: u32,
+    pub response_time_ms: u32,
     /// What went wrong, in words; `null` when it was a success.
     #[schema(required)]
-    error_message: Option<String>,
+    pub error_message: Option<String>,
 }
 
 /// A delivery; with its endpoint's URL on the list over all endpoints.
 pub(super) fn resource(delivery: &Delivery, with_url: bool) -> Resource<Attributes> {
     let attributes = attributes(delivery, with_url);
-    Resource { r#type: "webhook_delivery", id: delivery.id.to_string(), attributes }
+    Resource { r#type: "webhook_delivery".into(), id: delivery.id.to_string(), attributes }
 }
 
 fn attributes(delivery: &Delivery, with_url: bool) -> Attributes {
@@ -121,7 +128,7 @@ fn attributes(delivery: &Delivery, with_url: bool) -> Attributes {
         response_body: delivery.response_body.clone(),
         response_time_ms: delivery.response_time_ms,
         attempt: delivery.attempt,
-        status: delivery.status.name(),
+        status: delivery.status.name().into(),
         next_retry_at: delivery.next_retry_at.map(time),
         error_message: delivery.error_message.clone(),
         created_at: time(delivery.created_at),
@@ -239,10 +246,10 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let delivery = &detail.delivery;
     let headers = detail.attempts.last().map(|latest| {
         let headers = call.api.egress.shown_headers(id, &delivery.event_type, latest.started_at);
-        headers.into_iter().map(|(name, value)| (name, value.into())).collect()
+        headers.into_iter().collect()
     });
     let attributes = WithDetail {
-        delivery: attributes(delivery, true),
+        summary: attributes(delivery, true),
         detail: Detail {
             event_id: detail.event.to_string(),
             request_body: detail.body.as_ref().map(|body| String::from_utf8_lossy(body).into_owned()),
@@ -250,7 +257,7 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
             attempts: detail.attempts.iter().map(attempt).collect(),
         },
     };
-    Ok(Answer::new(200, &Resource { r#type: "webhook_delivery", id: id.to_string(), attributes }))
+    Ok(Answer::new(200, &Resource { r#type: "webhook_delivery".into(), id: id.to_string(), attributes }))
 }
 
 fn attempt(attempt: &Attempt) -> AttemptAttributes {

@@ -1,6 +1,8 @@
 //! The shape of every answer: `data` or `errors`, and `meta`.
 
+use std::borrow::Cow;
 use std::io::Write as _;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +10,7 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderName, HeaderValue, Response, StatusCode};
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::{ApiError, Language};
@@ -49,15 +51,46 @@ impl RequestIds {
     }
 }
 
-/// `type`, `id`, `attributes`.
-#[derive(Clone, Serialize)]
+/// `type`, `id`, `attributes`. Pages read it like its attributes.
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Resource<A> {
     /// What it is.
-    pub r#type: &'static str,
+    pub r#type: Cow<'static, str>,
     /// Which one.
     pub id: String,
     /// Its fields.
     pub attributes: A,
+}
+
+impl<A> Deref for Resource<A> {
+    type Target = A;
+
+    fn deref(&self) -> &A {
+        &self.attributes
+    }
+}
+
+/// Where in a list a page is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Pagination {
+    /// Which page this is, from 1.
+    pub page: u64,
+    /// Rows on each page but the last.
+    pub per_page: u64,
+    /// Rows on all pages.
+    pub total: u64,
+    /// How many pages can be reached.
+    pub total_pages: u64,
+    /// Whether there are more rows than `total` says. Absent where `total` is exact.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub total_is_minimum: bool,
+}
+
+impl Pagination {
+    /// Whether the list has rows that no page reaches.
+    pub fn goes_on(&self) -> bool {
+        self.total_is_minimum || self.total > self.total_pages * self.per_page
+    }
 }
 
 /// A success, before it is written.
@@ -71,7 +104,7 @@ pub struct Answer {
 enum Content {
     Nothing,
     /// The body as far as its data, and what `meta` has beside the usual.
-    Json(Vec<u8>, Option<Value>),
+    Json(Vec<u8>, Option<Pagination>),
     /// Its media type and name, and its bytes as they come.
     File(&'static str, String, Body),
 }
@@ -95,15 +128,13 @@ impl Answer {
     /// A page of a list.
     pub fn page<T, A: Serialize>(paged: &Paged<T>, page: Page, render: impl Fn(&T) -> A) -> Self {
         let items: Vec<A> = paged.items.iter().map(render).collect();
-        let mut pagination = json!({
-            "page": page.page,
-            "per_page": page.per_page,
-            "total": paged.total,
-            "total_pages": paged.total_pages(page.per_page),
-        });
-        if paged.total_is_minimum {
-            pagination["total_is_minimum"] = true.into();
-        }
+        let pagination = Pagination {
+            page: page.page.into(),
+            per_page: page.per_page.into(),
+            total: paged.total,
+            total_pages: paged.total_pages(page.per_page),
+            total_is_minimum: paged.total_is_minimum,
+        };
         Self { status: 200, content: Content::Json(begun(&items), Some(pagination)) }
     }
 
@@ -116,7 +147,7 @@ impl Answer {
     pub fn into_body(self, request_id: &str) -> Vec<u8> {
         match self.content {
             Content::Json(text, pagination) => {
-                finished(text, request_id, pagination.map(|pagination| ("pagination", pagination)))
+                finished(text, request_id, pagination.map(|pagination| ("pagination", json!(pagination))))
             }
             Content::Nothing | Content::File(..) => Vec::new(),
         }

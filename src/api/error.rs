@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use super::code::{Code, Language};
@@ -23,10 +23,12 @@ fn too_slow() -> Words {
     let seconds = crate::store::SEARCH_TIMEOUT.as_secs();
     Words::new(
         format!(
-            "The search read for more than {seconds} seconds and was ended. Narrow it, for example by time with from and to."
+            "The search read for more than {seconds} seconds and was ended. Narrow it, for example by time with from \
+             and to."
         ),
         format!(
-            "La búsqueda leyó durante más de {seconds} segundos y se detuvo. Acótala, por ejemplo por fecha con from y to."
+            "La búsqueda leyó durante más de {seconds} segundos y se detuvo. Acótala, por ejemplo por fecha con from y \
+             to."
         ),
     )
 }
@@ -143,41 +145,65 @@ impl Fault {
         self
     }
 
-    fn to_json(&self, language: Language) -> FaultJson<'_> {
+    fn to_json(&self, language: Language) -> FaultJson {
         FaultJson {
             status: self.code.status().to_string(),
-            code: self.code.name(),
+            code: self.code,
             detail: match &self.detail {
                 Some(detail) => detail.of(language).to_owned(),
                 None => self.code.template(language).replace("{}", self.argument.of(language)),
             },
-            source: match (self.pointer.as_deref(), self.parameter) {
+            source: match (&self.pointer, self.parameter) {
                 (None, None) => None,
-                (pointer, parameter) => Some(Source { pointer, parameter }),
+                (pointer, parameter) => {
+                    Some(Source { pointer: pointer.clone(), parameter: parameter.map(str::to_owned) })
+                }
             },
-            meta: self.meta.as_ref().map(|(name, value)| [(*name, &**value)].into()),
+            meta: self.meta.as_ref().map(|(name, value)| [((*name).to_owned(), (**value).clone())].into()),
         }
     }
 }
 
 /// A fault as the envelope shows it, in the order that people read.
-#[derive(Serialize)]
-struct FaultJson<'a> {
+#[derive(Serialize, Deserialize)]
+pub struct FaultJson {
     status: String,
-    code: &'static str,
-    detail: String,
+    /// What.
+    pub code: Code,
+    /// The same in words.
+    pub detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<Source<'a>>,
+    source: Option<Source>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    meta: Option<BTreeMap<&'static str, &'a Value>>,
+    meta: Option<BTreeMap<String, Value>>,
 }
 
-#[derive(Serialize)]
-struct Source<'a> {
+#[derive(Serialize, Deserialize)]
+struct Source {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pointer: Option<&'a str>,
+    pointer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameter: Option<&'a str>,
+    parameter: Option<String>,
+}
+
+impl FaultJson {
+    /// The field or the parameter at fault.
+    pub fn field(&self) -> Option<&str> {
+        let source = self.source.as_ref()?;
+        let pointer = source.pointer.as_deref();
+        pointer.and_then(|pointer| pointer.rsplit('/').next()).or(source.parameter.as_deref())
+    }
+
+    /// Seconds after which to try again.
+    pub fn retry_after(&self) -> Option<u64> {
+        self.meta.as_ref()?.get("retry_after")?.as_u64()
+    }
+
+    /// The replays that are in the way of another one.
+    pub fn replays(&self) -> impl Iterator<Item = &str> {
+        let replays = self.meta.as_ref().and_then(|meta| meta.get("replays")?.as_array());
+        replays.into_iter().flatten().filter_map(Value::as_str)
+    }
 }
 
 /// Why a call is refused: at least one fault.

@@ -1,6 +1,6 @@
 //! `/v1/event-types`: the operator's catalog.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -20,32 +20,32 @@ const MAX_DEPTH: usize = 64;
 const MAX_DESCRIPTION_CHARS: usize = 1_000;
 
 /// An entry of the catalog.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Attributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Attributes {
     /// The name that publishers and endpoints use.
     #[schema(pattern = r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length = 128)]
-    name: String,
+    pub name: String,
     /// What it means, for people.
     #[schema(required)]
-    description: Option<String>,
+    pub description: Option<String>,
     /// JSON Schema that the `data` of its events must match.
     #[schema(required, value_type = NullableSchema, inline)]
-    schema: Option<Value>,
+    pub schema: Option<Value>,
     /// An example of `data`.
     #[schema(required, value_type = NullableObject, inline)]
-    example: Option<Value>,
+    pub example: Option<Value>,
     /// When it was added.
     #[schema(format = DateTime)]
-    created_at: String,
+    pub created_at: String,
     /// When it was last changed.
     #[schema(format = DateTime)]
-    updated_at: String,
+    pub updated_at: String,
 }
 
 fn resource(entry: &EventType) -> Resource<Attributes> {
     let json = |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str(text).ok());
     Resource {
-        r#type: "event_type",
+        r#type: "event_type".into(),
         id: entry.name.clone(),
         attributes: Attributes {
             name: entry.name.clone(),

@@ -24,26 +24,26 @@ use crate::store::{Intake, Log, PendingReply, Snapshot};
 const MAX_EVENTS: usize = 1_000;
 
 /// Something that happened in an account.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Attributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Attributes {
     /// The event's type.
-    event: String,
+    pub event: String,
     /// When it happened.
     #[schema(format = DateTime)]
-    timestamp: String,
+    pub timestamp: String,
     /// The account that it happened in.
     #[schema(format = "uuid")]
-    account_id: String,
+    pub account_id: String,
     /// How many deliveries it fanned out to: one for each active endpoint that subscribes to its type.
-    deliveries: u32,
+    pub deliveries: u32,
     /// When it was accepted.
     #[schema(format = DateTime)]
-    created_at: String,
+    pub created_at: String,
 }
 
 fn resource(event: &Event) -> Resource<Attributes> {
     Resource {
-        r#type: "event",
+        r#type: "event".into(),
         id: event.id.to_string(),
         attributes: Attributes {
             event: event.event_type.clone(),
@@ -251,19 +251,36 @@ pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     Ok(Answer::page(&found, page, resource))
 }
 
-#[derive(Serialize)]
-struct WithDeliveries {
+/// An event with what it fanned out to.
+#[derive(Serialize, Deserialize)]
+pub struct WithDeliveries {
+    /// The event.
     #[serde(flatten)]
-    event: Resource<Attributes>,
-    relationships: Value,
+    pub event: Resource<Attributes>,
+    /// What it fanned out to.
+    pub relationships: Relationships,
+}
+
+/// What an event is related to.
+#[derive(Serialize, Deserialize)]
+pub struct Relationships {
+    /// Its deliveries.
+    pub deliveries: Related<deliveries::Attributes>,
+}
+
+/// Resources that another one is related to.
+#[derive(Serialize, Deserialize)]
+pub struct Related<A> {
+    /// The resources.
+    pub data: Vec<Resource<A>>,
 }
 
 /// `GET /v1/events/{id}`
 pub async fn read_one(call: ApiCall) -> Result<Answer, ApiError> {
     let id = call.param("id", EventId::parse)?;
     let (event, found) = call.api.store.event(call.account()?, id).await?;
-    let found: Vec<_> = found.iter().map(|delivery| deliveries::resource(delivery, true)).collect();
-    let relationships = serde_json::json!({ "deliveries": { "data": found } });
+    let data = found.iter().map(|delivery| deliveries::resource(delivery, true)).collect();
+    let relationships = Relationships { deliveries: Related { data } };
     Ok(Answer::new(200, &WithDeliveries { event: resource(&event), relationships }))
 }
 

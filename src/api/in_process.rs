@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, Request, Response};
 
 use super::Api;
+use super::answers::{self, FromAnswer, Refused};
 use super::auth::Caller;
 use super::dispatch::RouteTable;
 use super::envelope::refuse;
@@ -36,6 +37,16 @@ impl InProcessApi {
     /// The calls of this API.
     pub fn new(api: Api) -> Self {
         Self { api, routes: route_list().by_path() }
+    }
+
+    /// Makes a call for a caller, and reads its answer.
+    pub async fn read<T: FromAnswer>(
+        &self,
+        caller: Caller,
+        context: &RequestContext,
+        call: InProcessCall<'_>,
+    ) -> Result<T, Refused> {
+        answers::read(self.call(caller, context, call).await).await
     }
 
     /// Makes a call for a caller.

@@ -5,6 +5,7 @@
 //! know of their request, `envelope` and `error` the shape of answers. The handlers are named like the URLs.
 
 mod accounts;
+mod answers;
 mod audit;
 mod auth;
 mod bodies;
@@ -16,6 +17,7 @@ mod counting;
 mod deliveries;
 mod device;
 mod dispatch;
+mod entries;
 mod envelope;
 mod error;
 mod event_types;
@@ -61,12 +63,21 @@ mod webhook_fields;
 mod webhooks;
 
 pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount};
+pub(crate) use answers::{
+    AccountResource, ApiKeyResource, AuditEntryResource, DeliveryDetailResource, DeliveryResource, EndpointResource,
+    EventResource, EventTypeResource, FromAnswer, Listing, MissedResource, PortalLinkResource, Refused, ReplayResource,
+    StatisticsResource, TestResultResource, UserResource,
+};
 pub use auth::Caller;
 pub use confirmation::{Confirmation, Enrolment};
 pub use device::KNOWN_DEVICE_SECONDS;
+pub(crate) use entries::Entries;
 pub use envelope::RequestInfo;
+pub(crate) use envelope::{Pagination, Resource};
+pub(crate) use error::FaultJson;
 pub use error::{ApiError, Code, Language};
 pub(crate) use event_types::{CreateEventType, UpdateEventType};
+pub(crate) use events::WithDeliveries as EventWithDeliveries;
 pub(crate) use fields::RequestBody;
 pub use forms::Form;
 pub(crate) use hashing::site;

@@ -65,7 +65,8 @@ pub fn warn_of_forwarded(peer: IpAddr, headers: &HeaderMap) {
     {
         tracing::warn!(
             %peer, suppressed,
-            "X-Forwarded-For is not believed, because the sender is not in trusted_proxies; if it is your proxy, name it there"
+            "X-Forwarded-For is not believed, because the sender is not in trusted_proxies; if it is your proxy, name \
+             it there"
         );
     }
 }

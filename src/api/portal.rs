@@ -1,9 +1,10 @@
 //! `/v1/accounts/{id}/portal-links`: a short-lived way into one account's pages, which an operator hands to a customer
 //! or shows in a frame; the account and the operator see which there are, and end them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::accounts::{MAX_PERMISSIONS_SENT, find, read_permissions};
@@ -44,42 +45,42 @@ const ALLOWED: [P; 10] = [
 ];
 
 /// A short-lived URL into the account's pages.
-#[derive(Serialize, ToSchema)]
-pub(super) struct PortalLinkAttributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct PortalLinkAttributes {
     /// The account whose pages it opens.
     #[schema(format = "uuid")]
-    account_id: String,
+    pub account_id: String,
     /// The address itself: whoever has it is let in. Only present in the answer that makes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uri")]
-    url: Option<String>,
+    pub url: Option<String>,
     /// What it allows.
     #[schema(value_type = PermissionNames, inline)]
-    permissions: Vec<&'static str>,
+    pub permissions: Vec<Cow<'static, str>>,
     /// The name at the top of the pages; `null` is ours.
     #[schema(required, min_length = 1, max_length = 60)]
-    brand: Option<String>,
+    pub brand: Option<String>,
     /// The colour of what can be pressed, `#rrggbb`; `null` is ours. It is shaded where it could not be read.
     #[schema(required, pattern = "^#[0-9a-f]{6}$")]
-    color: Option<String>,
+    pub color: Option<String>,
     /// Sites that may show the pages in a frame.
-    frame_origins: Vec<String>,
+    pub frame_origins: Vec<String>,
     /// After this it is dead.
     #[schema(format = DateTime)]
-    expires_at: String,
+    pub expires_at: String,
     /// When it was first opened; `null` before that.
     #[schema(required, format = DateTime)]
-    opened_at: Option<String>,
+    pub opened_at: Option<String>,
 }
 
 fn resource(link: &PortalLink, url: Option<String>) -> Resource<PortalLinkAttributes> {
     Resource {
-        r#type: "portal_link",
+        r#type: "portal_link".into(),
         id: link.id.to_string(),
         attributes: PortalLinkAttributes {
             account_id: link.account.to_string(),
             url,
-            permissions: link.permissions.names(),
+            permissions: link.permissions.names().into_iter().map(Cow::Borrowed).collect(),
             brand: link.brand.clone(),
             color: link.color.map(|color| color.to_string()),
             frame_origins: link.frame_origins.clone(),

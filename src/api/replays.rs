@@ -1,6 +1,8 @@
 //! Replays: sending the events of a stretch of time to an endpoint again; and what an endpoint has missed.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::call::ApiCall;
@@ -15,45 +17,46 @@ use crate::domain::time::Timestamp;
 use crate::store::{Accounts, Endpoints, Replays};
 
 /// A durable job that sends events of the past to an endpoint again.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Attributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Attributes {
     /// The endpoint that it sends to.
     #[schema(format = "uuid")]
-    endpoint_id: String,
+    pub endpoint_id: String,
     /// Which events it takes: those that `failed`, those that were `missed`, or `all`.
     #[schema(value_type = SelectionName, inline)]
-    selection: &'static str,
+    pub selection: Cow<'static, str>,
     /// Events accepted at this time or later.
     #[schema(format = DateTime)]
-    from: String,
+    pub from: String,
     /// Events accepted until the end of this second.
     #[schema(format = DateTime)]
-    to: String,
-    /// `pending` counts its events, `running` sends them, `completed` has tried each of them at least once, `cancelled` was stopped.
+    pub to: String,
+    /// `pending` counts its events, `running` sends them, `completed` has tried each of them at least once, `cancelled`
+    /// was stopped.
     #[schema(value_type = ReplayStatusName, inline)]
-    status: &'static str,
+    pub status: Cow<'static, str>,
     /// How many events it takes, as far as they are counted.
-    total: u64,
+    pub total: u64,
     /// How many of them were sent, successfully or not.
-    sent: u64,
+    pub sent: u64,
     /// When it was asked for.
     #[schema(format = DateTime)]
-    created_at: String,
+    pub created_at: String,
     /// When it was completed or cancelled; `null` before.
     #[schema(required, format = DateTime)]
-    finished_at: Option<String>,
+    pub finished_at: Option<String>,
 }
 
 fn resource(replay: &Replay) -> Resource<Attributes> {
     Resource {
-        r#type: "webhook_replay",
+        r#type: "webhook_replay".into(),
         id: replay.id.to_string(),
         attributes: Attributes {
             endpoint_id: replay.endpoint.to_string(),
-            selection: replay.requested.selection.name(),
+            selection: replay.requested.selection.name().into(),
             from: time(replay.requested.from),
             to: time(replay.requested.to),
-            status: replay.status.name(),
+            status: replay.status.name().into(),
             total: replay.total,
             sent: replay.sent,
             created_at: time(replay.created_at),
@@ -156,13 +159,13 @@ pub async fn cancel(call: ApiCall) -> Result<Answer, ApiError> {
 }
 
 /// What was published while an endpoint was not active, and did not go to it since.
-#[derive(Serialize, ToSchema)]
-pub(super) struct MissedAttributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct MissedAttributes {
     /// How many events of the types that the endpoint subscribes to.
-    count: u64,
+    pub count: u64,
     /// When the oldest of them was accepted; `null` when there is none.
     #[schema(required, format = DateTime)]
-    oldest_at: Option<String>,
+    pub oldest_at: Option<String>,
 }
 
 /// `GET /v1/webhooks/{id}/missed`
@@ -170,5 +173,5 @@ pub async fn missed(call: ApiCall) -> Result<Answer, ApiError> {
     let id = endpoint_id(&call).await?;
     let missed = call.api.store.missed(call.account()?, id).await?;
     let attributes = MissedAttributes { count: missed.count, oldest_at: missed.oldest_at.map(time) };
-    Ok(Answer::new(200, &Resource { r#type: "webhook_missed", id: id.to_string(), attributes }))
+    Ok(Answer::new(200, &Resource { r#type: "webhook_missed".into(), id: id.to_string(), attributes }))
 }

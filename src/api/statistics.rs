@@ -1,6 +1,8 @@
 //! `/v1/webhooks/statistics`: attempts over time by what came of them, and how long they took.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::call::ApiCall;
@@ -13,67 +15,67 @@ use crate::domain::time::Timestamp;
 use crate::store::Statistics;
 
 /// Attempts of an account, or of one endpoint, counted over a period.
-#[derive(Serialize, ToSchema)]
-pub(super) struct StatisticsAttributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct StatisticsAttributes {
     /// How far back they reach.
     #[schema(value_type = PeriodName, inline)]
-    period: &'static str,
+    pub period: Cow<'static, str>,
     /// The beginning of the first step.
     #[schema(format = DateTime)]
-    from: String,
+    pub from: String,
     /// Now: the last step is not over.
     #[schema(format = DateTime)]
-    to: String,
+    pub to: String,
     /// Length of a step, in seconds.
-    step_seconds: u64,
+    pub step_seconds: u64,
     /// Attempts in all.
-    attempts: u64,
+    pub attempts: u64,
     /// Those that were answered with 2xx.
-    success: u64,
+    pub success: u64,
     /// Those that failed and are followed by another.
-    retrying: u64,
+    pub retrying: u64,
     /// Those that failed for good.
-    failed: u64,
+    pub failed: u64,
     /// How long attempts took, in milliseconds, failed ones included: to within a third.
     #[schema(inline)]
-    response_time_ms: Percentiles,
+    pub response_time_ms: Percentiles,
     /// Every step, the oldest first.
     #[schema(inline)]
-    series: Vec<StepAttributes>,
+    pub series: Vec<StepAttributes>,
 }
 
 /// Times within which so many of a hundred attempts were over; `null` where there were none.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Percentiles {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Percentiles {
     /// Half of them.
     #[schema(required)]
-    p50: Option<u64>,
+    pub p50: Option<u64>,
     /// 95 of 100.
     #[schema(required)]
-    p95: Option<u64>,
+    pub p95: Option<u64>,
     /// 99 of 100.
     #[schema(required)]
-    p99: Option<u64>,
+    pub p99: Option<u64>,
 }
 
 /// A step of the period.
-#[derive(Serialize, ToSchema)]
-pub(super) struct StepAttributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct StepAttributes {
     /// Its beginning.
     #[schema(format = DateTime)]
-    at: String,
+    pub at: String,
     /// Attempts that were answered with 2xx.
-    success: u64,
+    pub success: u64,
     /// Attempts that failed and are followed by another.
-    retrying: u64,
+    pub retrying: u64,
     /// Attempts that failed for good.
-    failed: u64,
+    pub failed: u64,
     /// The time within which half of them were over, in milliseconds; `null` where there were none.
     #[schema(required)]
-    p50: Option<u64>,
+    pub p50: Option<u64>,
     /// The time within which 95 of 100 were over.
     #[schema(required)]
-    p95: Option<u64>,
+    pub p95: Option<u64>,
 }
 
 /// `GET /v1/webhooks/statistics`
@@ -101,7 +103,7 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let id = endpoint.map_or_else(|| account.to_string(), |id| id.to_string());
     let attributes = attributes(period, now, &whole, &steps);
-    Ok(Answer::new(200, &Resource { r#type: "webhook_statistics", id, attributes }))
+    Ok(Answer::new(200, &Resource { r#type: "webhook_statistics".into(), id, attributes }))
 }
 
 /// What a parameter takes.
@@ -115,7 +117,7 @@ pub(super) fn allowed(name: &str) -> Words {
 fn attributes(period: Period, now: Timestamp, whole: &Step, steps: &[(Timestamp, Step)]) -> StatisticsAttributes {
     let share = |latencies: &Latencies, share| latencies.percentile(share);
     StatisticsAttributes {
-        period: period.name(),
+        period: period.name().into(),
         from: time(period.begins(now)),
         to: time(now),
         step_seconds: period.step().as_secs(),

@@ -1,6 +1,8 @@
 //! `/v1/accounts/{id}/users`: the people who may sign in to an account's dashboard.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::accounts::find;
@@ -15,49 +17,49 @@ use crate::domain::user::{Email, MAX_EMAIL_CHARS, Role, User};
 use crate::store::{NewUser, StoreError, Users, WithToken};
 
 /// Somebody who may sign in to the account's dashboard.
-#[derive(Serialize, ToSchema)]
-pub(super) struct UserAttributes {
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct UserAttributes {
     /// The account that they belong to.
     #[schema(required, format = "uuid")]
-    account_id: Option<String>,
+    pub account_id: Option<String>,
     /// Their address, in lowercase; it is theirs alone in this account.
     #[schema(format = "email")]
-    email: String,
+    pub email: String,
     /// `owner` may do everything within the account, `developer` works with webhooks and events, `viewer` looks.
     #[schema(value_type = RoleName, inline)]
-    role: &'static str,
+    pub role: Cow<'static, str>,
     /// `invited` until they have set a password, then `active`.
     #[schema(value_type = UserStatusName, inline)]
-    status: &'static str,
+    pub status: Cow<'static, str>,
     /// Whether signing in takes a second factor.
-    two_factor: bool,
+    pub two_factor: bool,
     /// Where they set their password. Only present in the answer that makes the invitation.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uri")]
-    invitation_url: Option<String>,
+    pub invitation_url: Option<String>,
     /// Until when the latest invitation can be used; `null` when there is none.
     #[schema(required, format = DateTime)]
-    invitation_expires_at: Option<String>,
+    pub invitation_expires_at: Option<String>,
     /// When they last signed in; `null` before the first time.
     #[schema(required, format = DateTime)]
-    last_sign_in_at: Option<String>,
+    pub last_sign_in_at: Option<String>,
     /// When they were invited.
     #[schema(format = DateTime)]
-    created_at: String,
+    pub created_at: String,
     /// When they were last changed.
     #[schema(format = DateTime)]
-    updated_at: String,
+    pub updated_at: String,
 }
 
 fn resource(user: &User, invitation: Option<String>) -> Resource<UserAttributes> {
     Resource {
-        r#type: "user",
+        r#type: "user".into(),
         id: user.id.to_string(),
         attributes: UserAttributes {
             account_id: user.account.map(|(id, _)| id.to_string()),
             email: user.email.to_string(),
-            role: user.role.name(),
-            status: if user.joined { "active" } else { "invited" },
+            role: user.role.name().into(),
+            status: Cow::Borrowed(if user.joined { "active" } else { "invited" }),
             two_factor: user.two_factor,
             invitation_url: invitation,
             invitation_expires_at: user.invited_until.map(time),

@@ -1,9 +1,10 @@
 //! `/v1/webhooks`: endpoints, their secrets, test sends.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::call::ApiCall;
@@ -24,51 +25,54 @@ use crate::egress::{AttemptEnd, GuardError, StoredTarget};
 use crate::store::{Dispatch, Endpoints, Intake, Settlement, Snapshot, StoreError, Unattempted, WithSecret};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Attributes {
-    /// Receiver URL. In production it must use HTTPS, and its host must not resolve to a private, local or reserved address.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub struct Attributes {
+    /// Receiver URL. In production it must use HTTPS, and its host must not resolve to a private, local or reserved
+    /// address.
     #[schema(format = "uri", max_length = 2048)]
-    url: String,
+    pub url: String,
     /// Subscribed event types.
     #[schema(min_items = 1, max_items = 10)]
-    events: Vec<String>,
+    pub events: Vec<String>,
     /// Free-form label.
     #[schema(required, max_length = 255)]
-    description: Option<String>,
-    /// `fifo`: deliveries go in the order in which their events were accepted, one at a time. Only present where it is so.
+    pub description: Option<String>,
+    /// `fifo`: deliveries go in the order in which their events were accepted, one at a time. Only present where it is
+    /// so.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = OrderingName, inline)]
-    ordering: Option<&'static str>,
+    pub ordering: Option<Cow<'static, str>>,
     /// Your own notes. Only present where they were set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    metadata: Option<BTreeMap<String, String>>,
+    pub metadata: Option<BTreeMap<String, String>>,
     /// Your own name for the endpoint. Only present where it was set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    external_id: Option<String>,
-    /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform, after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
+    pub external_id: Option<String>,
+    /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
+    /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
-    status: &'static str,
+    pub status: Cow<'static, str>,
     /// Failed attempts since the last success.
-    consecutive_failures: u32,
+    pub consecutive_failures: u32,
     /// Time of the last attempt, whatever its outcome; `null` before the first.
     #[schema(required, format = DateTime)]
-    last_delivery_at: Option<String>,
+    pub last_delivery_at: Option<String>,
     /// Shared secret for verifying signatures. Only present in the answers that create or rotate it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, pattern = "^[0-9a-f]{64}$")]
-    secret: Option<String>,
+    pub secret: Option<String>,
     /// `...` and the last 4 characters of the secret. Present wherever the secret is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
-    secret_hint: Option<String>,
+    pub secret_hint: Option<String>,
     /// When it was registered.
     #[schema(format = DateTime)]
-    created_at: String,
+    pub created_at: String,
     /// When it was last changed.
     #[schema(format = DateTime)]
-    updated_at: String,
+    pub updated_at: String,
 }
 
 /// After a test's outcome could not be written it is tried again; in the end the next start sends the test once more.
@@ -78,16 +82,16 @@ const SETTLE_AGAIN: [Duration; 4] =
 /// An endpoint with its secret, in the one answer that shows it, or with the hint.
 fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes> {
     Resource {
-        r#type: "webhook_endpoint",
+        r#type: "webhook_endpoint".into(),
         id: endpoint.id.to_string(),
         attributes: Attributes {
             url: endpoint.settings.url.clone(),
             events: endpoint.settings.events.clone(),
             description: endpoint.settings.description.clone(),
-            ordering: (endpoint.settings.ordering != Ordering::None).then(|| endpoint.settings.ordering.name()),
+            ordering: (endpoint.settings.ordering != Ordering::None).then(|| endpoint.settings.ordering.name().into()),
             metadata: endpoint.settings.metadata.as_ref().map(|metadata| metadata.strings().clone()),
             external_id: endpoint.settings.external_id.as_ref().map(ToString::to_string),
-            status: endpoint.health.status.name(),
+            status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
             secret: secret.map(|secret| secret.reveal().to_owned()),
@@ -174,17 +178,17 @@ pub async fn regenerate_secret(call: ApiCall) -> Result<Answer, ApiError> {
 }
 
 /// What came of a test delivery.
-#[derive(Clone, Serialize, ToSchema)]
-pub(super) struct TestAttributes {
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct TestAttributes {
     /// Whether the receiver answered 2xx.
-    delivered: bool,
+    pub delivered: bool,
     /// The answer's HTTP status; 0 when there was no answer.
-    http_status: u16,
+    pub http_status: u16,
     /// How long the attempt took, in milliseconds.
-    response_time_ms: u32,
+    pub response_time_ms: u32,
     /// What went wrong, in words; `null` when it was delivered.
     #[schema(required)]
-    error: Option<String>,
+    pub error: Option<String>,
 }
 
 /// `POST /v1/webhooks/{id}/test`
@@ -222,7 +226,7 @@ async fn send_test(call: ApiCall, account: AccountId, endpoint: Endpoint) -> Res
         }
     };
     let result = Resource {
-        r#type: "webhook_test_result",
+        r#type: "webhook_test_result".into(),
         id: job.id.to_string(),
         attributes: TestAttributes {
             delivered: outcome.error.is_none(),

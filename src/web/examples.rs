@@ -114,7 +114,8 @@ impl<'a> Example<'a> {
         let authorization = "Authorization: `Bearer ${process.env.API_KEY}`";
         match self.body {
             Some(body) => text.push_str(&format!(
-                "  headers: {{\n    {authorization},\n    \"Content-Type\": \"application/json\",\n  }},\n  body: JSON.stringify({}),\n",
+                "  headers: {{\n    {authorization},\n    \"Content-Type\": \"application/json\",\n  }},\n\
+                 \x20 body: JSON.stringify({}),\n",
                 literal(body, &JAVASCRIPT, 1)
             )),
             None => text.push_str(&format!("  headers: {{ {authorization} }},\n")),
@@ -136,7 +137,8 @@ impl<'a> Example<'a> {
         let authorization = "\"Authorization: Bearer \" . getenv(\"API_KEY\")";
         match self.body {
             Some(body) => text.push_str(&format!(
-                "    CURLOPT_HTTPHEADER => [\n        {authorization},\n        \"Content-Type: application/json\",\n    ],\n    CURLOPT_POSTFIELDS => json_encode({}),\n",
+                "    CURLOPT_HTTPHEADER => [\n        {authorization},\n        \"Content-Type: application/json\",\n\
+                 \x20   ],\n    CURLOPT_POSTFIELDS => json_encode({}),\n",
                 literal(body, &PHP, 1)
             )),
             None => text.push_str(&format!("    CURLOPT_HTTPHEADER => [{authorization}],\n")),
@@ -145,7 +147,8 @@ impl<'a> Example<'a> {
             "    CURLOPT_RETURNTRANSFER => true,\n    CURLOPT_TIMEOUT => 30,\n]);\n$body = curl_exec($curl);\n",
         );
         text.push_str("$status = curl_getinfo($curl, CURLINFO_RESPONSE_CODE);\n");
-        text.push_str("if ($body === false || $status >= 400) {\n    fwrite(STDERR, \"$status \" . ($body ?: curl_error($curl)) . \"\\n\");\n    exit(1);\n}\n");
+        text.push_str("if ($body === false || $status >= 400) {\n");
+        text.push_str("    fwrite(STDERR, \"$status \" . ($body ?: curl_error($curl)) . \"\\n\");\n    exit(1);\n}\n");
         text.push_str(if self.has_answer { "echo $body, \"\\n\";" } else { "echo $status, \"\\n\";" });
         text
     }

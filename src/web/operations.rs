@@ -3,12 +3,13 @@
 
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::api;
+use crate::api::openapi::reference::{self, Reference, Response, Schema, Tag};
 
 /// The document, made once.
-static DOCUMENT: LazyLock<Value> = LazyLock::new(|| api::openapi::document(&api::routes()));
+static DOCUMENT: LazyLock<Reference> = LazyLock::new(|| Reference::of(&api::routes()));
 
 /// Every call, in the order of the routes.
 static CALLS: LazyLock<Vec<Operation>> = LazyLock::new(|| api::routes().iter().map(Operation::read).collect());
@@ -127,13 +128,11 @@ pub struct Status {
 
 /// Every resource with its calls.
 pub fn groups() -> Vec<Group> {
-    let tags = DOCUMENT["tags"].as_array().map_or(&[][..], Vec::as_slice);
-    let group = |tag: &'static Value| {
-        let name = text(&tag["name"]);
-        let operations = CALLS.iter().filter(|operation| operation.group == name).collect();
-        Group { name, about: text(&tag["description"]), operations }
+    let group = |tag: &'static Tag| {
+        let operations = CALLS.iter().filter(|operation| operation.group == tag.name).collect();
+        Group { name: &tag.name, about: &tag.description, operations }
     };
-    tags.iter().map(group).collect()
+    DOCUMENT.tags.iter().map(group).collect()
 }
 
 /// The call with this id.
@@ -148,37 +147,30 @@ pub fn slug(name: &str) -> String {
 
 impl Operation {
     fn read(route: &api::Route) -> Self {
-        let operation: &'static Value = &DOCUMENT["paths"][route.path][route.method.as_str().to_ascii_lowercase()];
-        let responses = operation["responses"].as_object();
-        let statuses: Vec<Status> =
-            responses.into_iter().flatten().map(|(number, response)| Status::read(number, response)).collect();
-        let success = statuses.iter().find(|status| status.number < 300).map_or((200, ""), |s| (s.number, s.about));
-        let contents = &operation["responses"][success.0.to_string()]["content"];
-        let content = &contents["application/json"];
-        let errors = list(&operation["x-errors"]).map(|error| {
-            let status = error["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500);
-            (status, text(&error["code"]))
-        });
+        let operation = DOCUMENT.operation(route.path, &route.method);
+        let (_, success) = operation.responses.pairs().next().expect("the first response is the success");
+        let content = success.content.as_ref();
+        let json = content.and_then(|content| content.json.as_ref());
         Self {
-            id: text(&operation["operationId"]),
-            group: text(&operation["tags"][0]),
+            id: &operation.operation_id,
+            group: &operation.tags[0],
             method: route.method.to_string(),
             path: route.path,
-            title: text(&operation["summary"]),
-            about: text(&operation["description"]),
-            audience: text(&operation["x-audience"]),
-            permission: text(&operation["x-permission"]),
-            bucket: text(&operation["x-rate-limit-bucket"]),
-            guide: operation["x-guide"].as_str(),
-            related: list(&operation["x-related"]).map(text).collect(),
-            parameters: list(&operation["parameters"]).map(Parameter::read).collect(),
-            body: RequestBody::read(&operation["requestBody"]),
-            success,
-            answer: answer(&content["schema"]["properties"]["data"]),
-            is_file: contents.is_object() && content.is_null(),
-            example: content.get("example"),
-            statuses,
-            errors: errors.collect(),
+            title: &operation.summary,
+            about: &operation.description,
+            audience: &operation.audience,
+            permission: &operation.permission,
+            bucket: &operation.bucket,
+            guide: operation.guide.as_deref(),
+            related: operation.related.iter().map(String::as_str).collect(),
+            parameters: operation.parameters.iter().map(Parameter::read).collect(),
+            body: operation.request_body.as_ref().and_then(RequestBody::read),
+            success: (route.description.status, &success.description),
+            answer: json.and_then(|content| answer(content.schema.data()?)),
+            is_file: content.is_some() && json.is_none(),
+            example: json.and_then(|content| content.example.as_ref()),
+            statuses: operation.responses.pairs().map(|(number, response)| Status::read(number, response)).collect(),
+            errors: operation.errors.iter().map(|error| (error.status, error.code.as_str())).collect(),
         }
     }
 
@@ -195,130 +187,112 @@ impl Operation {
 }
 
 impl Parameter {
-    fn read(parameter: &'static Value) -> Self {
-        let mut kind = kind(&parameter["schema"]);
-        if let Some(default) = parameter["schema"].get("default") {
+    fn read(parameter: &'static reference::Parameter) -> Self {
+        let mut kind = kind(&parameter.schema);
+        if let Some(default) = &parameter.schema.default {
             kind = format!("{kind} = {default}");
         }
         Self {
-            name: text(&parameter["name"]),
-            location: text(&parameter["in"]),
+            name: &parameter.name,
+            location: &parameter.place,
             kind,
-            required: parameter["required"] == true,
-            about: text(&parameter["description"]),
-            example: parameter.get("example"),
+            required: parameter.required,
+            about: &parameter.description,
+            example: parameter.example.as_ref(),
         }
     }
 }
 
 impl RequestBody {
-    fn read(body: &'static Value) -> Option<Self> {
-        let content = body["content"].get("application/json")?;
-        let schema = resolved(&content["schema"]);
+    fn read(body: &'static reference::RequestBody) -> Option<Self> {
+        let content = body.content.json.as_ref()?;
+        let schema = DOCUMENT.resolved(&content.schema);
+        let second = content.examples.as_ref().map(|examples| &examples.with);
+        let example = content.example.as_ref().or(second.map(|example| &example.value));
         Some(Self {
-            required: body["required"] == true,
-            about: text(&schema["description"]),
+            required: body.required,
+            about: &schema.description,
             fields: fields(schema),
-            example: content.get("example").unwrap_or(&content["examples"]["with"]["value"]),
-            example_title: content["examples"]["with"]["summary"].as_str(),
+            example: example.expect("a body has an example"),
+            example_title: second.map(|example| example.summary.as_str()),
         })
     }
 }
 
 impl Status {
-    fn read(number: &str, response: &'static Value) -> Self {
-        let schema = &response["content"]["application/json"]["schema"];
-        let is_file = response["content"].is_object() && schema.is_null();
-        let reference = schema["$ref"].as_str().or_else(|| {
-            let data = &schema["properties"]["data"];
-            data["$ref"].as_str().or_else(|| data["items"]["$ref"].as_str())
+    fn read(number: &str, response: &'static Response) -> Self {
+        let json = response.content.as_ref().and_then(|content| content.json.as_ref());
+        let is_file = response.content.is_some() && json.is_none();
+        let component = json.and_then(|content| {
+            let data = content.schema.data();
+            let items = data.and_then(|data| data.items.as_deref());
+            [Some(&content.schema), data, items].into_iter().flatten().find_map(Schema::component)
         });
-        let headers = response["headers"].as_object().into_iter().flatten();
-        let headers = headers
-            .map(|(name, header)| (name.as_str(), text(&header["schema"]["type"]), text(&header["description"])));
+        let headers = response.headers.pairs().map(|(name, header)| {
+            let kind = header.schema.r#type.names().first();
+            (name, kind.map_or("", String::as_str), header.description.as_str())
+        });
         Self {
             number: number.parse().unwrap_or(500),
-            about: text(&response["description"]),
-            body: reference.and_then(|reference| reference.rsplit('/').next()).or(is_file.then_some("file")),
+            about: &response.description,
+            body: component.or(is_file.then_some("file")),
             headers: headers.collect(),
-            example: response["content"]["application/json"].get("example"),
+            example: json.and_then(|content| content.example.as_ref()),
         }
     }
 }
 
 /// What `data` holds: the resource's name, whether it is a list, and the fields of one.
-fn answer(data: &'static Value) -> Option<(&'static str, bool, Vec<Field>)> {
-    let is_list = data.get("items").is_some();
-    let one = if is_list { &data["items"] } else { data };
-    let name = one["$ref"].as_str()?.rsplit('/').next()?;
-    Some((name, is_list, fields(resolved(one))))
+fn answer(data: &'static Schema) -> Option<(&'static str, bool, Vec<Field>)> {
+    let one = data.items.as_deref().unwrap_or(data);
+    Some((one.component()?, data.items.is_some(), fields(DOCUMENT.resolved(one))))
 }
 
-fn fields(schema: &'static Value) -> Vec<Field> {
-    let required: Vec<&str> = list(&schema["required"]).map(text).collect();
-    let properties = schema["properties"].as_object().into_iter().flat_map(Map::iter);
-    let field = |(name, property): (&'static String, &'static Value)| {
-        let property = resolved(property);
-        let below = if property.get("items").is_some() { resolved(&property["items"]) } else { property };
+fn fields(schema: &'static Schema) -> Vec<Field> {
+    let field = |(name, property): (&'static str, &'static Schema)| {
+        let property = DOCUMENT.resolved(property);
+        let below = property.items.as_deref().map_or(property, |items| DOCUMENT.resolved(items));
         Field {
             name,
             kind: kind(property),
-            required: required.contains(&name.as_str()),
-            about: text(&property["description"]),
+            required: schema.required.iter().any(|required| required == name),
+            about: &property.description,
             bounds: bounds(property),
             fields: fields(below),
         }
     };
-    properties.map(field).collect()
+    schema.properties.pairs().map(field).collect()
 }
 
 /// `string (uuid)`, `integer`, `array of string`, `string | null`.
-fn kind(schema: &'static Value) -> String {
-    let one = |name: &'static str| match (name, schema["format"].as_str()) {
-        ("array", _) => format!("array of {}", kind(resolved(&schema["items"]))),
-        ("string", Some(format)) => format!("string ({format})"),
-        (name, _) => name.to_owned(),
+fn kind(schema: &Schema) -> String {
+    let one = |name: &String| match (name.as_str(), &schema.items, &schema.format) {
+        ("array", Some(items), _) => format!("array of {}", kind(DOCUMENT.resolved(items))),
+        ("string", _, Some(format)) => format!("string ({format})"),
+        (name, _, _) => name.to_owned(),
     };
-    match &schema["type"] {
-        Value::Array(names) => names.iter().map(|name| one(text(name))).collect::<Vec<_>>().join(" | "),
-        name => one(text(name)),
-    }
+    schema.r#type.names().iter().map(one).collect::<Vec<_>>().join(" | ")
 }
 
 /// Bounds and allowed values, as code.
-fn bounds(schema: &'static Value) -> Vec<String> {
-    let mut bounds = Vec::new();
-    let values = if schema.get("enum").is_some() { &schema["enum"] } else { &schema["items"]["enum"] };
-    bounds.extend(list(values).filter_map(Value::as_str).map(str::to_owned));
-    bounds.extend(schema["const"].as_str().map(str::to_owned));
-    for (name, words) in [
-        ("minimum", "≥"),
-        ("maximum", "≤"),
-        ("minLength", "length ≥"),
-        ("maxLength", "length ≤"),
-        ("minItems", "items ≥"),
-        ("maxItems", "items ≤"),
-        ("pattern", ""),
+fn bounds(schema: &Schema) -> Vec<String> {
+    let values = match &schema.items {
+        Some(items) if schema.r#enum.is_empty() => &items.r#enum,
+        _ => &schema.r#enum,
+    };
+    let mut bounds: Vec<String> = values.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    bounds.extend(schema.r#const.clone());
+    let least = schema.minimum.as_ref().filter(|least| least.as_i64() != Some(0));
+    for (words, bound) in [
+        ("≥", least),
+        ("≤", schema.maximum.as_ref()),
+        ("length ≥", schema.min_length.as_ref()),
+        ("length ≤", schema.max_length.as_ref()),
+        ("items ≥", schema.min_items.as_ref()),
+        ("items ≤", schema.max_items.as_ref()),
     ] {
-        match &schema[name] {
-            Value::Null => {}
-            Value::Number(zero) if name == "minimum" && zero.as_i64() == Some(0) => {}
-            Value::String(pattern) => bounds.push(pattern.clone()),
-            value => bounds.push(format!("{words} {value}")),
-        }
+        bounds.extend(bound.map(|bound| format!("{words} {bound}")));
     }
+    bounds.extend(schema.pattern.clone());
     bounds
-}
-
-fn resolved(schema: &'static Value) -> &'static Value {
-    let reference = schema["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
-    reference.and_then(|pointer| DOCUMENT.pointer(pointer)).unwrap_or(schema)
-}
-
-fn list(value: &'static Value) -> impl Iterator<Item = &'static Value> {
-    value.as_array().into_iter().flatten()
-}
-
-fn text(value: &'static Value) -> &'static str {
-    value.as_str().unwrap_or("")
 }

@@ -30,7 +30,12 @@ pub fn index(locale: Locale) -> Markup {
     let content = html! {
         h1 { (title) }
         p.lead { (about) }
-        p { (sentence(locale, "Every call takes `Authorization: Bearer <key>` and answers with `data` and `meta`, or with `errors` and `meta`. Times are ISO 8601 in UTC. Details of errors are in English or Spanish by `Accept-Language`; their codes never change.")) }
+        p { (sentence(
+            locale,
+            "Every call takes `Authorization: Bearer <key>` and answers with `data` and `meta`, or with `errors` and \
+             `meta`. Times are ISO 8601 in UTC. Details of errors are in English or Spanish by `Accept-Language`; \
+             their codes never change.",
+        )) }
         (guide_cards(locale, false))
         @for group in operations::groups() {
             h2 id=(slug(group.name)) { a.anchor href={ "#" (slug(group.name)) } { (say(group.name)) } }
@@ -86,7 +91,9 @@ pub fn operation(operation: &Operation, locale: Locale) -> Markup {
     let layout = Layout { locale, path: &path, title: &title, about: first, wide: true };
     let content = html! {
         div.told {
-            p.address { (method(&operation.method)) " " code { span.base { (super::examples::BASE) } (operation.path) } }
+            p.address {
+                (method(&operation.method)) " " code { span.base { (super::examples::BASE) } (operation.path) }
+            }
             h1 { (title) }
             (facts(operation, locale))
             (prose::render(&about, &str::to_owned))
@@ -109,7 +116,10 @@ fn facts(operation: &Operation, locale: Locale) -> Markup {
     html! { dl.facts {
         div { dt { (locale.say("Audience")) } dd { code { (operation.audience) } } }
         div { dt { (locale.say("Permission")) } dd { code { (operation.permission) } } }
-        div { dt { (locale.say("Rate limit bucket")) } dd { a href="/docs/guides/rate-limits" { code { (operation.bucket) } } } }
+        div {
+            dt { (locale.say("Rate limit bucket")) }
+            dd { a href="/docs/guides/rate-limits" { code { (operation.bucket) } } }
+        }
         @if let Some(guide) = operation.guide.and_then(guides::guide) {
             div { dt { (locale.say("How-to guide")) } dd { a href=(guide.page()) { (guide.title(locale)) " →" } } }
         }
@@ -128,7 +138,10 @@ fn parameters(operation: &Operation, locale: Locale) -> Markup {
                 th { (locale.say("Required")) } th { (locale.say("Description")) }
             } }
             tbody { @for parameter in &operation.parameters { tr {
-                td { code { (parameter.name) } @if parameter.required { span.star title=(locale.say("required")) { "*" } } }
+                td {
+                    code { (parameter.name) }
+                    @if parameter.required { span.star title=(locale.say("required")) { "*" } }
+                }
                 td { (parameter.location) } td.nowrap { (parameter.kind) }
                 td { (locale.say(if parameter.required { "yes" } else { "no" })) }
                 td { (sentence(locale, parameter.about)) }
@@ -179,7 +192,8 @@ fn statuses(operation: &Operation, locale: Locale) -> Markup {
         (heading("status-codes", &locale.say("Response status codes")))
         div.scroll { table {
             thead { tr {
-                th { (locale.say("Status")) } th { (locale.say("Class")) } th { (locale.say("Description")) } th { (locale.say("Body")) }
+                th { (locale.say("Status")) } th { (locale.say("Class")) }
+                th { (locale.say("Description")) } th { (locale.say("Body")) }
             } }
             tbody { @for status in &operation.statuses { tr {
                 td { (status.number) } td { (status.number / 100) "xx" } td { (sentence(locale, status.about)) }
@@ -232,9 +246,11 @@ fn headers(operation: &Operation, locale: Locale) -> Markup {
 fn related(operation: &Operation, locale: Locale) -> Markup {
     html! {
         (heading("related", &locale.say("Related calls")))
-        ul.calls { @for other in operation.related.iter().filter_map(|id| operations::operation(id)) { li { a href=(other.page()) {
-            (method(&other.method)) " " span.title { (locale.say(other.title)) } " " code { (other.path) }
-        } } } }
+        ul.calls { @for other in operation.related.iter().filter_map(|id| operations::operation(id)) { li {
+            a href=(other.page()) {
+                (method(&other.method)) " " span.title { (locale.say(other.title)) } " " code { (other.path) }
+            }
+        } } }
     }
 }
 
@@ -302,13 +318,16 @@ fn framed(layout: &Layout<'_>, content: &Markup) -> Markup {
                 a.skip href="#content" { (say("Skip to the content")) }
                 header {
                     a.brand href="/docs" { "Aldaba" }
-                    form.search role="search" hidden data-index={ "/docs/search.json?lang=" (locale.code()) "&" (*STAMP) } {
+                    form.search role="search" hidden
+                        data-index={ "/docs/search.json?lang=" (locale.code()) "&" (*STAMP) } {
                         input type="search" placeholder=(say("Search")) aria-label=(say("Search")) autocomplete="off"
                             role="combobox" aria-expanded="false" aria-controls="found";
                         kbd { "/" }
                         ul #found role="listbox" hidden {}
                     }
-                    a.language href={ (path) "?lang=" (other.code()) } hreflang=(other.code()) lang=(other.code()) { (other.own_name()) }
+                    a.language href={ (path) "?lang=" (other.code()) } hreflang=(other.code()) lang=(other.code()) {
+                        (other.own_name())
+                    }
                 }
                 div.page {
                     nav aria-label=(say("Reference")) {

@@ -76,7 +76,8 @@ impl Locale {
 
 #[cfg(test)]
 thread_local! {
-    static SAID: std::cell::RefCell<std::collections::BTreeSet<String>> = const { std::cell::RefCell::new(std::collections::BTreeSet::new()) };
+    static SAID: std::cell::RefCell<std::collections::BTreeSet<String>> =
+        const { std::cell::RefCell::new(std::collections::BTreeSet::new()) };
 }
 
 #[cfg(test)]
@@ -120,7 +121,11 @@ mod tests {
     fn literal(text: &str) -> Option<String> {
         let text = text.strip_prefix('"')?;
         let end = text.match_indices('"').map(|(at, _)| at).find(|at| !text[..*at].ends_with('\\'))?;
-        Some(text[..end].replace("\\\"", "\""))
+        // After a backslash at the end of a line, a literal goes on with the first letter of the next one.
+        let mut lines = text[..end].split("\\\n");
+        let first = lines.next()?.to_owned();
+        let text = lines.fold(first, |text, line| text + line.trim_start());
+        Some(text.replace("\\\"", "\""))
     }
 
     #[test]

@@ -75,6 +75,9 @@ const MAX_CIRCLE: usize = 3;
 /// Longest file, in lines: a longer one has more than one subject.
 const MAX_LINES: usize = 650;
 
+/// Widest line, in characters: the `max_width` of rustfmt, which breaks neither texts nor templates.
+const MAX_WIDTH: usize = 120;
+
 fn files(root: &str, extension: &str) -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(root);
     if root.is_file() {
@@ -168,6 +171,28 @@ fn every_file_says_what_it_holds_and_has_one_subject() {
             let text = read(&path);
             assert!(text.starts_with("//!"), "{} has no header", path.display());
             assert!(text.lines().count() <= MAX_LINES, "{} has more than one subject", path.display());
+        }
+    }
+}
+
+#[test]
+fn no_line_is_wider_than_a_screen() {
+    for path in ["src", "tests/it"].iter().flat_map(|root| files(root, "rs")) {
+        for (number, line) in read(&path).lines().enumerate() {
+            let width = line.chars().count();
+            assert!(width <= MAX_WIDTH, "{}:{}: {width} characters", path.display(), number + 1);
+        }
+    }
+}
+
+#[test]
+fn pages_read_answers_of_the_api_by_their_types() {
+    let lookups =
+        [".pointer(", ".as_object()", ".as_array()", ".as_bool()", ".as_u64()", "[\"data\"]", "[\"attributes\"]"];
+    for path in files("src/web", "rs") {
+        let text = read(&path);
+        for lookup in lookups {
+            assert!(!text.contains(lookup), "{}: {lookup} reads JSON by a name", path.display());
         }
     }
 }

@@ -48,7 +48,12 @@ fn meta(more: Value) -> Value {
         properties.extend(more);
     }
     let required: Vec<&String> = properties.as_object().into_iter().flat_map(Map::keys).collect();
-    json!({ "type": "object", "description": "About the answer itself.", "required": required, "properties": properties })
+    json!({
+        "type": "object",
+        "description": "About the answer itself.",
+        "required": required,
+        "properties": properties,
+    })
 }
 
 fn meta_of_errors() -> Value {
@@ -60,20 +65,35 @@ fn meta_of_errors() -> Value {
         ),
         (
             "reason",
-            json!({ "type": "string", "description": "With `unavailable`, where a share is used up: what there is too much of." }),
+            json!({
+                "type": "string",
+                "description": "With `unavailable`, where a share is used up: what there is too much of.",
+            }),
         ),
         (
             "event",
-            json!({ "type": "string", "description": "With `webhook_event_invalid` and `event_unknown`: the value that is no event type of the catalog." }),
+            json!({
+                "type": "string",
+                "description": "With `webhook_event_invalid` and `event_unknown`: the value that is no event type of \
+                                the catalog.",
+            }),
         ),
         ("limit", json!({ "type": "integer", "description": "With `webhook_limit_reached`: the account's cap." })),
         (
             "replays",
-            json!({ "type": "array", "items": { "type": "string", "format": "uuid" }, "description": "With `replay_limit_reached`: the replays that are not finished." }),
+            json!({
+                "type": "array",
+                "items": { "type": "string", "format": "uuid" },
+                "description": "With `replay_limit_reached`: the replays that are not finished.",
+            }),
         ),
         (
             "permission",
-            json!({ "type": "string", "description": "With `permission_invalid`: the value that is no permission; with `portal_permission_invalid`: the one that no link can have." }),
+            json!({
+                "type": "string",
+                "description": "With `permission_invalid`: the value that is no permission; with \
+                                `portal_permission_invalid`: the one that no link can have.",
+            }),
         ),
     ];
     for (name, schema) in more {
@@ -96,7 +116,8 @@ fn pagination() -> Value {
             "total_is_minimum": {
                 "type": "boolean",
                 "enum": [true],
-                "description": "`true` when the filtered list has more rows than `total`; absent when `total` is exact.",
+                "description": "`true` when the filtered list has more rows than `total`; absent when `total` is \
+                                exact.",
             },
         },
     })
@@ -114,7 +135,11 @@ fn error_response() -> Value {
                 "required": ["status", "code", "detail"],
                 "properties": {
                     "status": { "type": "string", "pattern": "^[45][0-9]{2}$", "description": "The HTTP status." },
-                    "code": { "type": "string", "enum": codes, "description": "What is wrong. Stable, never translated." },
+                    "code": {
+                        "type": "string",
+                        "enum": codes,
+                        "description": "What is wrong. Stable, never translated.",
+                    },
                     "detail": { "type": "string", "description": "The same in words, in English or Spanish." },
                     "source": {
                         "type": "object",
@@ -122,12 +147,16 @@ fn error_response() -> Value {
                         "properties": {
                             "pointer": {
                                 "type": "string",
-                                "description": "JSON Pointer (RFC 6901) to the field, below `/data/attributes`; in a batch below `/events/<index>`.",
+                                "description": "JSON Pointer (RFC 6901) to the field, below `/data/attributes`; in a \
+                                                batch below `/events/<index>`.",
                             },
                             "parameter": { "type": "string", "description": "The parameter of the query." },
                         },
                     },
-                    "meta": { "type": "object", "description": "Values that a program may want, the same as in the `meta` of the answer." },
+                    "meta": {
+                        "type": "object",
+                        "description": "Values that a program may want, the same as in the `meta` of the answer.",
+                    },
                 },
             } },
             "meta": { "$ref": "#/components/schemas/ErrorMeta" },
@@ -259,9 +288,26 @@ fn both(first: Value, mut second: Value) -> Value {
     second
 }
 
+/// A comment of several lines is one paragraph of the document.
+fn join_lines(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match member {
+                    Value::String(text) if name == "description" => *text = text.replace('\n', " "),
+                    other => join_lines(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(join_lines),
+        _ => {}
+    }
+}
+
 fn schema<T: PartialSchema>() -> Value {
     // A schema is strings, numbers and lists of them.
     let mut schema = serde_json::to_value(T::schema()).unwrap_or_default();
+    join_lines(&mut schema);
     for (_, property) in schema["properties"].as_object_mut().into_iter().flatten() {
         // The macro tells a field's description beside the field's own schema, as if it were an object.
         if let Some([inner, Value::Object(outer)]) = property["allOf"].as_array().map(Vec::as_slice) {

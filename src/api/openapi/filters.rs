@@ -19,7 +19,8 @@ pub const DELIVERIES: &[(&str, &str)] = &[
     ("min_response_time_ms", "With a latest attempt that took at least this long, in milliseconds."),
     (
         "q",
-        "Text in the delivery's or endpoint's id, the endpoint's URL or description, the event type, the validation's id or the response status. Case does not matter; what is past 100 characters is cut off.",
+        "Text in the delivery's or endpoint's id, the endpoint's URL or description, the event type, the validation's \
+         id or the response status. Case does not matter; what is past 100 characters is cut off.",
     ),
 ];
 

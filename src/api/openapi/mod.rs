@@ -6,6 +6,7 @@ pub(super) mod calls;
 mod components;
 pub(super) mod description;
 mod filters;
+pub(crate) mod reference;
 pub(super) mod schemas;
 
 use std::sync::LazyLock;
@@ -52,7 +53,10 @@ pub fn document(routes: &[Route]) -> Value {
         "info": {
             "title": "Aldaba API",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Webhooks that arrive: register endpoints, publish events, see every delivery.\n\nEvery call takes `Authorization: Bearer <key>`. Answers are `{\"data\", \"meta\"}` or `{\"errors\", \"meta\"}`; error details are English or Spanish by `Accept-Language`, error codes never change. Times are ISO 8601 in UTC with whole seconds and `Z`.",
+            "description": "Webhooks that arrive: register endpoints, publish events, see every delivery.\n\nEvery \
+                            call takes `Authorization: Bearer <key>`. Answers are `{\"data\", \"meta\"}` or \
+                            `{\"errors\", \"meta\"}`; error details are English or Spanish by `Accept-Language`, error \
+                            codes never change. Times are ISO 8601 in UTC with whole seconds and `Z`.",
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/", "description": "This server." }],
@@ -157,7 +161,8 @@ fn parameters(route: &Route) -> Vec<Value> {
                 "page",
                 1,
                 None,
-                "Which page, from 1. What is out of range or no number is clamped. Pages hold the newest 100,000 rows; later pages are empty.",
+                "Which page, from 1. What is out of range or no number is clamped. Pages hold the newest 100,000 rows; \
+                 later pages are empty.",
             ),
             ("per_page", 50, Some(100), "Rows on a page, 1 to 100. What is out of range or no number is clamped."),
         ] {
@@ -190,7 +195,8 @@ fn parameters(route: &Route) -> Vec<Value> {
             "name": "Idempotency-Key",
             "in": "header",
             "required": false,
-            "description": "Makes the call safe to repeat: for 24 hours the same key and body get the first answer again.",
+            "description": "Makes the call safe to repeat: for 24 hours the same key and body get the first answer \
+                            again.",
             "schema": { "type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$" },
         }));
     }

@@ -31,9 +31,11 @@ const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.descrip
                        e.settings, e.external_id, e.status, e.consecutive_failures, \
                        e.failing_since, e.created_at, e.updated_at, (SELECT s.hint FROM endpoint_secrets s \
                        WHERE s.endpoint = e.key ORDER BY s.version DESC LIMIT 1) AS hint, \
-                       greatest((SELECT max(c.last_delivery_at) FROM counters c WHERE c.account = e.account AND c.endpoint = e.key), \
+                       greatest((SELECT max(c.last_delivery_at) FROM counters c \
+                       WHERE c.account = e.account AND c.endpoint = e.key), \
                        (SELECT max(c.last_delivery_at) FROM counter_deltas c \
-                       WHERE c.account = e.account AND c.endpoint = e.key AND c.seq > (SELECT value FROM settings WHERE name = 'counters_folded_to'))) AS last_delivery_at \
+                       WHERE c.account = e.account AND c.endpoint = e.key AND c.seq > \
+                       (SELECT value FROM settings WHERE name = 'counters_folded_to'))) AS last_delivery_at \
                        FROM endpoints e WHERE e.deleted_at IS NULL";
 
 impl Endpoints for Store {
@@ -100,8 +102,8 @@ impl Endpoints for Store {
         let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, \
                    ordering = $8::bigint, settings = $9, external_id = $10, \
                    consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
-                   failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, updated_at = $7 \
-                   WHERE key = $1";
+                   failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, \
+                   updated_at = $7 WHERE key = $1";
         let key = endpoint.key;
         let parameters: super::sql::Params<'_> = &[
             &key.0,

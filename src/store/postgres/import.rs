@@ -54,8 +54,9 @@ const TABLES: &[Table] = &[
     Table {
         name: "accounts",
         kinds: &[Number, Id, Text, Number, Number, Number, Number, Number, Number, Text, Text],
-        read: "SELECT key, key, id, name, created_at, updated_at, deleted_at, retention_deliveries, retention_payloads, \
-               payloads_gone, settings, external_id FROM accounts WHERE key > ?1 ORDER BY key LIMIT ?2",
+        read: "SELECT key, key, id, name, created_at, updated_at, deleted_at, retention_deliveries, \
+               retention_payloads, payloads_gone, settings, external_id FROM accounts \
+               WHERE key > ?1 ORDER BY key LIMIT ?2",
         write: "INSERT INTO accounts (key, id, name, created_at, updated_at, deleted_at, retention_deliveries, \
                 retention_payloads, payloads_gone, settings, external_id) OVERRIDING SYSTEM VALUE SELECT * FROM \
                 unnest($1::bigint[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], \
@@ -122,9 +123,10 @@ const TABLES: &[Table] = &[
             Number, Id, Number, Text, Text, Text, Number, Number, Number, Number, Number, Number, Number, Number,
             Number, Number, Text, Text,
         ],
-        read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
-               created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering, settings, \
-               external_id FROM endpoints JOIN endpoint_totals ON endpoint = key WHERE key > ?1 ORDER BY key LIMIT ?2",
+        read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, \
+               failing_since, created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering, \
+               settings, external_id FROM endpoints JOIN endpoint_totals ON endpoint = key \
+               WHERE key > ?1 ORDER BY key LIMIT ?2",
         write: concat!(
             "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], \
              $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \

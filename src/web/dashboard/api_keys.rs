@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::form_errors::{mendable, status_of};
 use super::listing::{find, listed, segment};
-use super::page_context::{Failure, Item, Page, PageContext};
+use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
     Confirm, Input, Kind, badge, button, checks, code, confirm, crumbs, day, empty, faults, head, input, milliseconds,
     notice, secret, select, submit, time,
 };
-use crate::api::{CreateApiKey, RequestBody as _};
+use crate::api::{ApiKeyResource, CreateApiKey, Listing, RequestBody as _};
 
 const SECTION: &str = "api-keys";
 
@@ -36,14 +36,17 @@ fn keys(cx: &PageContext) -> String {
 
 /// `GET /api-keys`
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&keys(&cx), &[("page", cx.asked("page"))]).await?;
+    let found: Listing<ApiKeyResource> = cx.get(&keys(&cx), &[("page", cx.asked("page"))]).await?;
     let (path, create) = (cx.link("/api-keys"), cx.say("Create an API key"));
     let to_create = cx.link("/api-keys/new");
     let may = cx.may("api_keys:write");
     let content = html! {
         (head(
             &cx.say("API keys"),
-            Some(&cx.say("With a key your program publishes events and manages endpoints. A key is shown once, when it is created.")),
+            Some(&cx.say(
+                "With a key your program publishes events and manages endpoints. A key is shown once, when it is \
+                 created.",
+            )),
             html! { @if may { (button(&to_create, &create, "primary")) } },
         ))
         (listed(
@@ -61,7 +64,7 @@ pub async fn list(cx: PageContext) -> Result<Page, Failure> {
     Ok(Page::new(cx.say("API keys"), SECTION, content))
 }
 
-fn table(cx: &PageContext, keys: &[Item<'_>], may: bool) -> Markup {
+fn table(cx: &PageContext, keys: &[ApiKeyResource], may: bool) -> Markup {
     let columns = [cx.say("Name"), cx.say("Permissions"), cx.say("Expires"), cx.say("Last used"), cx.say("Created")];
     html! { div.scroll { table.list {
         thead { tr {
@@ -70,33 +73,41 @@ fn table(cx: &PageContext, keys: &[Item<'_>], may: bool) -> Markup {
         } }
         tbody { @for key in keys { tr {
             td.main data-label=(columns[0]) {
-                strong { @match key.text("name") { "" => (cx.say("No name")), name => (name) } }
-                small.mono { (key.text("key_hint")) }
+                strong { @match &key.name { Some(name) => (name), None => (cx.say("No name")) } }
+                small.mono { (hint(key)) }
             }
-            td data-label=(columns[1]) { @for permission in key.texts("permissions") { (code(permission)) " " } }
-            td.nowrap data-label=(columns[2]) { (expiry(cx, key.text("expires_at"))) }
-            td.nowrap data-label=(columns[3]) { @match key.text("last_used_at") { "" => (cx.say("Never")), at => (time(cx, at)) } }
-            td.nowrap data-label=(columns[4]) { (time(cx, key.text("created_at"))) }
+            td data-label=(columns[1]) { @for permission in &key.permissions { (code(permission)) " " } }
+            td.nowrap data-label=(columns[2]) { (expiry(cx, key.expires_at.as_deref())) }
+            td.nowrap data-label=(columns[3]) { @match &key.last_used_at {
+                Some(at) => (time(cx, at)),
+                None => (cx.say("Never")),
+            } }
+            td.nowrap data-label=(columns[4]) { (time(cx, &key.created_at)) }
             @if may { td.actions {
-                a.button.danger href=(cx.link(&format!("/api-keys/{}/revoke", key.id()))) {
-                    (cx.say("Revoke")) span.sr { " " (called(*key)) }
+                a.button.danger href=(cx.link(&format!("/api-keys/{}/revoke", key.id))) {
+                    (cx.say("Revoke")) span.sr { " " (called(key)) }
                 }
             } }
         } } }
     } } }
 }
 
-fn expiry(cx: &PageContext, at: &str) -> Markup {
-    match milliseconds(at) {
+fn expiry(cx: &PageContext, at: Option<&str>) -> Markup {
+    match at {
         None => html! { (cx.say("Never")) },
-        Some(instant) if instant <= cx.now => badge("idle", &cx.say("Expired")),
-        Some(_) => html! { time datetime=(at) { (day(at)) } },
+        Some(at) if milliseconds(at).is_some_and(|instant| instant <= cx.now) => badge("idle", &cx.say("Expired")),
+        Some(at) => html! { time datetime=(at) { (day(at)) } },
     }
 }
 
+/// What is shown of the key itself, wherever the key is not.
+fn hint(key: &ApiKeyResource) -> &str {
+    key.key_hint.as_deref().unwrap_or_default()
+}
+
 /// The key's name, or its hint.
-fn called(key: Item<'_>) -> &str {
-    if key.text("name").is_empty() { key.text("key_hint") } else { key.text("name") }
+fn called(key: &ApiKeyResource) -> &str {
+    key.name.as_deref().unwrap_or_else(|| hint(key))
 }
 
 /// `GET /api-keys/new`
@@ -113,8 +124,8 @@ pub async fn create(cx: PageContext) -> Result<Page, Failure> {
     let permissions: Vec<&str> = groups().flat_map(|(group, _)| cx.fields(group)).collect();
     let body =
         json!({ "name": name, "permissions": permissions, "expires_at": expires_at(cx.now, cx.field("expires_at")) });
-    match cx.send("POST", &keys(&cx), body).await {
-        Ok(made) => Ok(shown_once(&cx, made.item())),
+    match cx.send::<ApiKeyResource>("POST", &keys(&cx), body).await {
+        Ok(made) => Ok(shown_once(&cx, &made)),
         Err(failure) => {
             let refused = mendable(failure, CreateApiKey::NAMES)?;
             Ok(form(&cx, Some(&refused)).with_status(status_of(&refused)))
@@ -185,7 +196,8 @@ fn permissions(cx: &PageContext, refused: Option<&Failure>) -> Markup {
         @if let Some(error) = error { p.error { (error.detail) } }
         @for (group, names) in groups() {
             @let checked = cx.fields(group);
-            @let labels: Vec<(&str, String)> = names.iter().filter(|name| cx.may(name)).map(|name| (*name, labelled(cx, name))).collect();
+            @let allowed = names.iter().filter(|name| cx.may(name));
+            @let labels: Vec<(&str, String)> = allowed.map(|name| (*name, labelled(cx, name))).collect();
             @let options: Vec<(&str, &str, bool)> =
                 labels.iter().map(|(name, label)| (*name, label.as_str(), checked.contains(name))).collect();
             @if !options.is_empty() { (checks(&about(cx, group), group, &options, "", None)) }
@@ -233,17 +245,20 @@ fn told(cx: &PageContext, permission: &str) -> String {
 }
 
 /// The answer that has the key, or only its hint where the form was sent twice.
-fn shown_once(cx: &PageContext, made: Item<'_>) -> Page {
+fn shown_once(cx: &PageContext, made: &ApiKeyResource) -> Page {
     let content = html! {
         (crumbs(cx, &[(&cx.say("API keys"), &cx.link("/api-keys"))]))
         (head(&cx.say("The API key is created"), None, html! {}))
-        @match made.text("key") {
-            "" => (notice(Kind::Warn, html! {
-                p { (cx.fill("The form was sent twice. There is one key, {hint}, and it was shown the first time.", &[("hint", &made.text("key_hint"))])) }
+        @match &made.key {
+            None => (notice(Kind::Warn, html! {
+                p { (cx.fill(
+                    "The form was sent twice. There is one key, {hint}, and it was shown the first time.",
+                    &[("hint", &hint(made))],
+                )) }
                 p { (cx.say("If you have not copied it, revoke it and create another.")) }
-                a href=(cx.link(&format!("/api-keys/{}/revoke", made.id()))) { (cx.say("Revoke this key")) }
+                a href=(cx.link(&format!("/api-keys/{}/revoke", made.id))) { (cx.say("Revoke this key")) }
             })),
-            key => {
+            Some(key) => {
                 (secret(cx, &cx.say("API key"), key))
                 p { (cx.say("Programs send it with every call:")) " " (code("Authorization: Bearer …")) }
             },
@@ -258,43 +273,42 @@ fn shown_once(cx: &PageContext, made: Item<'_>) -> Page {
 
 /// `GET /api-keys/{id}/revoke`
 pub async fn revoke_ask(cx: PageContext) -> Result<Page, Failure> {
-    let found = find(&cx, &keys(&cx), cx.param("id")).await?;
-    Ok(asked(&cx, found.item(), false, None))
+    let key: ApiKeyResource = find(&cx, &keys(&cx), cx.param("id")).await?;
+    Ok(asked(&cx, &key, false, None))
 }
 
 /// `POST /api-keys/{id}/revoke`
 pub async fn revoke(cx: PageContext) -> Result<Page, Failure> {
-    let found = match find(&cx, &keys(&cx), cx.param("id")).await {
+    let key: ApiKeyResource = match find(&cx, &keys(&cx), cx.param("id")).await {
         // What the form asks for has been done.
         Err(failure) if failure.status == 404 => return Ok(Page::Redirect(cx.link("/api-keys"))),
         found => found?,
     };
-    let key = found.item();
-    if cx.field("confirm").trim() != called(key).trim() {
-        return Ok(asked(&cx, key, true, None).with_status(422));
+    if cx.field("confirm").trim() != called(&key).trim() {
+        return Ok(asked(&cx, &key, true, None).with_status(422));
     }
-    match cx.send("DELETE", &format!("{}/{}", keys(&cx), segment(key.id())), Value::Null).await {
+    match cx.send::<()>("DELETE", &format!("{}/{}", keys(&cx), segment(&key.id)), Value::Null).await {
         Err(failure) if failure.status != 404 => {
             let refused = mendable(failure, &[])?;
-            Ok(asked(&cx, key, false, Some(&refused)).with_status(status_of(&refused)))
+            Ok(asked(&cx, &key, false, Some(&refused)).with_status(status_of(&refused)))
         }
         _ => Ok(Page::Redirect(cx.link("/api-keys"))),
     }
 }
 
-fn asked(cx: &PageContext, key: Item<'_>, mistyped: bool, failure: Option<&Failure>) -> Page {
+fn asked(cx: &PageContext, key: &ApiKeyResource, mistyped: bool, failure: Option<&Failure>) -> Page {
     let name = called(key);
     let question = cx.fill("Revoke the API key {name}?", &[("name", &name)]);
-    let used = match key.text("last_used_at") {
-        "" => html! { (cx.say("It was never used.")) },
-        at => html! { (cx.say("It was last used:")) " " (time(cx, at)) },
+    let used = match &key.last_used_at {
+        None => html! { (cx.say("It was never used.")) },
+        Some(at) => html! { (cx.say("It was last used:")) " " (time(cx, at)) },
     };
     let happens = [
         cx.say("It is refused from the next call on, on every server."),
         cx.say("Programs that use it can no longer publish events or manage endpoints."),
         cx.say("It cannot be brought back. Deliveries of what was published with it go on."),
     ];
-    let fields = html! { p.muted { (key.text("key_hint")) " · " (used) } };
+    let fields = html! { p.muted { (hint(key)) " · " (used) } };
     let content = html! {
         (crumbs(cx, &[(&cx.say("API keys"), &cx.link("/api-keys"))]))
         (confirm(cx, &Confirm {
@@ -302,7 +316,7 @@ fn asked(cx: &PageContext, key: Item<'_>, mistyped: bool, failure: Option<&Failu
             happens: &happens,
             type_this: Some(name),
             mistyped,
-            action: &cx.link(&format!("/api-keys/{}/revoke", key.id())),
+            action: &cx.link(&format!("/api-keys/{}/revoke", key.id)),
             label: &cx.say("Revoke the key"),
             cancel: &cx.link("/api-keys"),
             failure,

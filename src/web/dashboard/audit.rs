@@ -5,8 +5,9 @@ use maud::{Markup, html};
 
 use super::filters::Filters;
 use super::listing::{listed, segment};
-use super::page_context::{Doc, Failure, Item, Page, PageContext, PageOwner};
-use super::parts::{Kind, button, code, empty, head, none, notice, submit, time};
+use super::page_context::{Failure, Page, PageContext, PageOwner};
+use super::parts::{Kind, button, code, empty, filled, head, none, notice, submit, time};
+use crate::api::{AuditEntryResource, Code, Listing};
 
 const SECTION: &str = "audit-log";
 
@@ -63,9 +64,10 @@ const RESOURCES: [&str; 9] = [
 /// `GET /audit-log`
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
     let filters = Filters::read(&cx, &FILTERS);
-    let (found, refused) = match cx.get("/v1/audit-log", &filters.query(cx.asked("page"))).await {
+    let asked = cx.get::<Listing<AuditEntryResource>>("/v1/audit-log", &filters.query(cx.asked("page"))).await;
+    let (found, refused) = match asked {
         Ok(found) => (Some(found), None),
-        Err(failure) if failure.is("invalid_filter") => (None, Some(failure)),
+        Err(failure) if failure.is(Code::InvalidFilter) => (None, Some(failure)),
         Err(failure) => return Err(failure),
     };
     let about = match cx.owner {
@@ -103,7 +105,12 @@ fn form(cx: &PageContext, filters: &Filters, refused: Option<&Failure>) -> Marku
     let open = filters.any(&MORE) || refused.is_some_and(|failure| MORE.iter().any(|name| failure.of(name).is_some()));
     html! { form.filters method="get" action=(cx.link("/audit-log")) aria-label=(cx.say("Filters")) {
         (filters.chosen("action", &cx.say("Action"), &listed(cx.say("Any action"), &ACTIONS, in_words), refused))
-        (filters.chosen("resource_type", &cx.say("Done to"), &listed(cx.say("Anything"), resources, kind_in_words), refused))
+        (filters.chosen(
+            "resource_type",
+            &cx.say("Done to"),
+            &listed(cx.say("Anything"), resources, kind_in_words),
+            refused,
+        ))
         (typed("from", cx.say("From (UTC)"), "date"))
         (typed("to", cx.say("To (UTC)"), "date"))
         details open[open] {
@@ -121,18 +128,21 @@ fn form(cx: &PageContext, filters: &Filters, refused: Option<&Failure>) -> Marku
     } }
 }
 
-fn results(cx: &PageContext, filters: &Filters, found: &Doc) -> Markup {
+fn results(cx: &PageContext, filters: &Filters, found: &Listing<AuditEntryResource>) -> Markup {
     let path = cx.link("/audit-log");
     let at_all = empty(
         &cx.say("Nothing has been changed yet"),
-        &cx.say("Every change of endpoints, secrets, keys and users stands here, with who made it. Published events do not."),
+        &cx.say(
+            "Every change of endpoints, secrets, keys and users stands here, with who made it. Published events do \
+             not.",
+        ),
         None,
     );
     let nothing = filters.nothing(cx, &path, &cx.say("No entry matches"), at_all);
     listed(cx, found, &path, nothing, |shown| table(cx, shown))
 }
 
-fn table(cx: &PageContext, entries: &[Item<'_>]) -> Markup {
+fn table(cx: &PageContext, entries: &[AuditEntryResource]) -> Markup {
     let columns = [
         cx.say("What"),
         cx.say("Done to"),
@@ -147,34 +157,33 @@ fn table(cx: &PageContext, entries: &[Item<'_>]) -> Markup {
     html! { div.scroll { table.list {
         thead { tr { @for name in &columns[..shown] { th scope="col" { (name) } } } }
         tbody { @for entry in entries { tr {
-            td.main data-label=(columns[0]) { (what(cx, *entry)) }
-            td data-label=(columns[1]) { (resource(cx, *entry)) }
-            td data-label=(columns[2]) { (who(cx, *entry)) }
-            td.nowrap data-label=(columns[3]) { (time(cx, entry.text("created_at"))) }
-            td data-label=(columns[4]) { (or_none(cx, entry.text("ip_address"))) }
-            td data-label=(columns[5]) { (or_none(cx, entry.text("request_id"))) }
-            @if operator { td data-label=(columns[6]) { @match entry.text("account_id") {
-                "" => (none(cx)),
-                id => a href=(format!("/accounts/{id}")) { (code(id)) },
+            td.main data-label=(columns[0]) { (what(cx, entry)) }
+            td data-label=(columns[1]) { (resource(cx, entry)) }
+            td data-label=(columns[2]) { (who(cx, entry)) }
+            td.nowrap data-label=(columns[3]) { (time(cx, &entry.created_at)) }
+            td data-label=(columns[4]) { (or_none(cx, entry.ip_address.as_deref())) }
+            td data-label=(columns[5]) { (or_none(cx, entry.request_id.as_deref())) }
+            @if operator { td data-label=(columns[6]) { @match &entry.account_id {
+                None => (none(cx)),
+                Some(id) => a href=(format!("/accounts/{id}")) { (code(id)) },
             } } }
         } } }
     } } }
 }
 
-fn or_none(cx: &PageContext, text: &str) -> Markup {
-    if text.is_empty() { none(cx) } else { code(text) }
+fn or_none(cx: &PageContext, text: Option<&str>) -> Markup {
+    filled(text).map_or_else(|| none(cx), code)
 }
 
-fn what(cx: &PageContext, entry: Item<'_>) -> Markup {
-    let (action, fields) = (entry.text("action"), entry.texts("fields"));
+fn what(cx: &PageContext, entry: &AuditEntryResource) -> Markup {
     html! {
-        strong { (in_words(cx, action)) }
-        small { (code(action)) @for field in fields { " " (code(field)) } }
+        strong { (in_words(cx, &entry.action)) }
+        small { (code(&entry.action)) @for field in &entry.fields { " " (code(field)) } }
     }
 }
 
-fn who(cx: &PageContext, entry: Item<'_>) -> Markup {
-    let kind = match entry.text("actor_type") {
+fn who(cx: &PageContext, entry: &AuditEntryResource) -> Markup {
+    let kind = match entry.actor_type.as_str() {
         "api_key" => cx.say("API key"),
         "operator_key" => cx.say("Operator's key"),
         "user" => cx.say("User"),
@@ -185,22 +194,24 @@ fn who(cx: &PageContext, entry: Item<'_>) -> Markup {
         "system" => cx.say("The server itself"),
         other => other.to_owned(),
     };
-    let (id, name) = (entry.text("actor_id"), entry.text("actor_name"));
-    let called = if name.is_empty() { id } else { name };
-    let path = cx.link("/audit-log");
-    let all = Filters::default().address(&path, &[("actor_id", id)]);
+    let id = filled(entry.actor_id.as_deref());
+    let called = filled(entry.actor_name.as_deref()).or(id);
+    let all = id.map(|id| Filters::default().address(&cx.link("/audit-log"), &[("actor_id", id)]));
     html! {
         (kind)
-        @if !called.is_empty() { " " @if id.is_empty() { (called) } @else { a href=(all) title=(cx.say("Everything that they did")) { (called) } } }
+        @if let Some(called) = called { " " @match all {
+            Some(all) => a href=(all) title=(cx.say("Everything that they did")) { (called) },
+            None => (called),
+        } }
     }
 }
 
 /// What it was done to, and the way there when it has a page and still exists.
-fn resource(cx: &PageContext, entry: Item<'_>) -> Markup {
-    let (kind, id) = (entry.text("resource_type"), entry.text("resource_id"));
-    let gone = entry.text("action").ends_with(".deleted") || entry.text("action") == "api_key.revoked";
+fn resource(cx: &PageContext, entry: &AuditEntryResource) -> Markup {
+    let (kind, id) = (&entry.resource_type, &entry.resource_id);
+    let gone = entry.action.ends_with(".deleted") || entry.action == "api_key.revoked";
     let page = if gone { None } else { page_of(kind, id) };
-    let to = page.and_then(|page| address(cx, entry.text("account_id"), kind, &page));
+    let to = page.and_then(|page| address(cx, entry.account_id.as_deref(), kind, &page));
     html! {
         (kind_in_words(cx, kind)) " "
         @match to { Some(to) => a href=(to) { (code(id)) }, None => (code(id)) }
@@ -223,10 +234,10 @@ fn page_of(kind: &str, id: &str) -> Option<String> {
 }
 
 /// From the operator's pages, what belongs to an account is on that account's.
-fn address(cx: &PageContext, account: &str, kind: &str, page: &str) -> Option<String> {
+fn address(cx: &PageContext, account: Option<&str>, kind: &str, page: &str) -> Option<String> {
     match (cx.owner, kind) {
         (PageOwner::Operator, "event_type") => Some(cx.link(page)),
-        (PageOwner::Operator, _) => (!account.is_empty()).then(|| format!("/accounts/{account}{page}")),
+        (PageOwner::Operator, _) => account.map(|account| format!("/accounts/{account}{page}")),
         (_, "user") if !cx.may("users:read") => None,
         (_, "api_key") if !cx.may("api_keys:read") => None,
         _ => Some(cx.link(page)),

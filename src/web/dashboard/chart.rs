@@ -3,8 +3,9 @@
 
 use maud::{Markup, html};
 
-use super::page_context::{Item, PageContext};
+use super::page_context::PageContext;
 use super::parts::{day, millis, milliseconds, number};
+use crate::api::StatisticsResource;
 
 /// The height of the bars, in pixels.
 const BARS: u64 = 168;
@@ -29,8 +30,8 @@ struct Step<'a> {
     success: u64,
     retrying: u64,
     failed: u64,
-    p50: Option<i64>,
-    p95: Option<i64>,
+    p50: Option<u64>,
+    p95: Option<u64>,
 }
 
 impl Step<'_> {
@@ -39,36 +40,32 @@ impl Step<'_> {
     }
 }
 
-fn steps(statistics: Item<'_>) -> Vec<Step<'_>> {
-    let step = |item: &Item<'_>, at| Step {
-        at,
-        second: milliseconds(at).unwrap_or(0) / 1_000,
-        success: count(*item, "success"),
-        retrying: count(*item, "retrying"),
-        failed: count(*item, "failed"),
-        p50: item.number("p50"),
-        p95: item.number("p95"),
-    };
-    statistics.list("series").iter().map(|item| step(item, item.text("at"))).collect()
-}
-
-fn count(item: Item<'_>, name: &str) -> u64 {
-    item.number(name).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
+fn steps(statistics: &StatisticsResource) -> Vec<Step<'_>> {
+    let steps = statistics.series.iter().map(|step| Step {
+        at: &step.at,
+        second: milliseconds(&step.at).unwrap_or(0) / 1_000,
+        success: step.success,
+        retrying: step.retrying,
+        failed: step.failed,
+        p50: step.p50,
+        p95: step.p95,
+    });
+    steps.collect()
 }
 
 /// The attempts over time by their outcome, as stacked bars.
-pub fn outcomes(cx: &PageContext, statistics: Item<'_>) -> Markup {
+pub fn outcomes(cx: &PageContext, statistics: &StatisticsResource) -> Markup {
     let steps = steps(statistics);
     let most = steps.iter().map(Step::attempts).max().unwrap_or(0);
     let (tick, top) = axis(most);
-    let [success, retrying, failed] = ["success", "retrying", "failed"].map(|name| number(cx, count(statistics, name)));
+    let [success, retrying, failed] =
+        [statistics.success, statistics.retrying, statistics.failed].map(|n| number(cx, n));
     let about = cx.fill(
         "Attempts over time by outcome: {success} succeeded, {retrying} will be tried again, {failed} failed for good.",
         &[("success", &success), ("retrying", &retrying), ("failed", &failed)],
     );
     let words = [cx.say("Success"), cx.say("Retrying"), cx.say("Failed")];
     let legend = [("success", &words[0], &success), ("retrying", &words[1], &retrying), ("failed", &words[2], &failed)];
-    let seconds = statistics.number("step_seconds").unwrap_or(0);
     html! { figure.chart {
         div.plot {
             (scale(tick, top, BARS, &|n| compact(cx, n)))
@@ -79,12 +76,14 @@ pub fn outcomes(cx: &PageContext, statistics: Item<'_>) -> Markup {
                 } }
                 (lines(tick, top, BARS))
                 @for (at, step) in steps.iter().enumerate() { (bar(cx, step, at as u64, steps.len() as u64, top)) }
-                (times(&steps, seconds, BARS))
+                (times(&steps, statistics.step_seconds, BARS))
             }
         }
         @if most == 0 { p.nothing { (cx.say("No attempts in this time.")) } }
         figcaption.legend {
-            @for (class, word, n) in legend { span class={ "key " (class) } { (swatch(class)) (word) " " strong { (n) } } }
+            @for (class, word, n) in legend {
+                span class={ "key " (class) } { (swatch(class)) (word) " " strong { (n) } }
+            }
             span.zone { "UTC" }
         }
         details.numbers {
@@ -139,26 +138,26 @@ fn swatch(class: &str) -> Markup {
 }
 
 /// How fast receivers answered: three numbers, and two of them over time.
-pub fn latency(cx: &PageContext, statistics: Item<'_>) -> Markup {
+pub fn latency(cx: &PageContext, statistics: &StatisticsResource) -> Markup {
     let steps = steps(statistics);
-    let whole = statistics.value("response_time_ms");
+    let whole = &statistics.response_time_ms;
     let tiles = [
-        ("p50", cx.say("Median"), cx.say("half of the answers were faster")),
-        ("p95", cx.say("p95"), cx.say("95% of the answers were faster")),
-        ("p99", cx.say("p99"), cx.say("99% of the answers were faster")),
+        (whole.p50, cx.say("Median"), cx.say("half of the answers were faster")),
+        (whole.p95, cx.say("p95"), cx.say("95% of the answers were faster")),
+        (whole.p99, cx.say("p99"), cx.say("99% of the answers were faster")),
     ];
     html! {
-        div.tiles.three { @for (name, label, about) in &tiles { div.tile {
+        div.tiles.three { @for (time, label, about) in &tiles { div.tile {
             span.label { (label) }
-            strong.value { (millis(cx, whole[*name].as_i64())) }
+            strong.value { (millis(cx, *time)) }
             span.note { (about) }
         } } }
-        @if steps.iter().any(|step| step.p50.is_some()) { (over_time(cx, &steps, statistics)) }
+        @if steps.iter().any(|step| step.p50.is_some()) { (over_time(cx, &steps, statistics.step_seconds)) }
     }
 }
 
-fn over_time(cx: &PageContext, steps: &[Step<'_>], statistics: Item<'_>) -> Markup {
-    let of = |step: &Step<'_>| [step.p50, step.p95].map(|ms| ms.and_then(|ms| u64::try_from(ms).ok()));
+fn over_time(cx: &PageContext, steps: &[Step<'_>], step_seconds: u64) -> Markup {
+    let of = |step: &Step<'_>| [step.p50, step.p95];
     let most = steps.iter().flat_map(of).flatten().max().unwrap_or(0);
     let (tick, top) = axis(most);
     let all = steps.len() as u64;
@@ -168,7 +167,7 @@ fn over_time(cx: &PageContext, steps: &[Step<'_>], statistics: Item<'_>) -> Mark
     });
     html! { figure.chart {
         div.plot {
-            (scale(tick, top, LINES, &|ms| millis(cx, i64::try_from(ms).ok())))
+            (scale(tick, top, LINES, &|ms| millis(cx, Some(ms))))
             svg.drawing role="img" aria-label=(cx.say("Answer times over time: the median and p95.")) width="100%"
                 height=(ABOVE + LINES + BELOW) {
                 (lines(tick, top, LINES))
@@ -185,12 +184,13 @@ fn over_time(cx: &PageContext, steps: &[Step<'_>], statistics: Item<'_>) -> Mark
                     ])) }
                     rect.hit x=(percent(at as u64, all)) y=(ABOVE) width=(percent(1, all)) height=(LINES) {}
                 } }
-                (times(steps, statistics.number("step_seconds").unwrap_or(0), LINES))
+                (times(steps, step_seconds, LINES))
             }
         }
         figcaption.legend {
             @for (class, word) in [("p50", cx.say("Median")), ("p95", cx.say("p95"))] { span.key {
-                svg.swatch aria-hidden="true" width="20" height="12" { path class={ "curve " (class) } d="M1 6h18" {} } (word)
+                svg.swatch aria-hidden="true" width="20" height="12" { path class={ "curve " (class) } d="M1 6h18" {} }
+                (word)
             } }
             span.zone { "UTC" }
         }
@@ -198,7 +198,9 @@ fn over_time(cx: &PageContext, steps: &[Step<'_>], statistics: Item<'_>) -> Mark
             summary { (cx.say("The numbers as a table")) }
             div.scroll tabindex="0" { table {
                 thead { tr {
-                    th scope="col" { (cx.say("Time")) } th.num scope="col" { (cx.say("Median")) } th.num scope="col" { (cx.say("p95")) }
+                    th scope="col" { (cx.say("Time")) }
+                    th.num scope="col" { (cx.say("Median")) }
+                    th.num scope="col" { (cx.say("p95")) }
                 } }
                 tbody { @for step in steps.iter().rev() { tr {
                     td.nowrap { (minute(step.at)) }
@@ -256,10 +258,11 @@ fn level(n: u64, top: u64, tall: u64) -> u64 {
 }
 
 /// The times below a chart. On a phone every second one goes.
-fn times(steps: &[Step<'_>], seconds: i64, tall: u64) -> Markup {
-    let marked = marked(steps, seconds);
+fn times(steps: &[Step<'_>], seconds: u64, tall: u64) -> Markup {
+    let marked = marked(steps, i64::try_from(seconds).unwrap_or(0));
     html! { @for (at, text, index) in marked {
-        text.odd[index % 2 == 1] x=(percent(at * 2 + 1, steps.len() as u64 * 2)) y=(ABOVE + tall + 18) text-anchor="middle" { (text) }
+        text.odd[index % 2 == 1] x=(percent(at * 2 + 1, steps.len() as u64 * 2)) y=(ABOVE + tall + 18)
+            text-anchor="middle" { (text) }
     } }
 }
 

@@ -1,7 +1,5 @@
 //! The errors of a form: those that a page finds itself, and the refusals of the API with which a form is shown again.
 
-use serde_json::Value;
-
 use super::page_context::{Failure, Fault};
 
 /// A refusal that a page makes itself.
@@ -10,8 +8,8 @@ pub fn local(faults: Vec<Fault>) -> Failure {
 }
 
 /// A fault that a page finds itself.
-pub fn fault(code: &str, detail: String, field: Option<&str>) -> Fault {
-    Fault { code: code.to_owned(), detail, field: field.map(str::to_owned), meta: Value::Null }
+pub fn fault(detail: String, field: Option<&str>) -> Fault {
+    Fault { code: None, detail, field: field.map(str::to_owned), replays: Vec::new() }
 }
 
 /// A refusal with which a form is shown again, because its sender can mend it or wait. What is at fault in none of its
@@ -37,7 +35,7 @@ mod tests {
 
     #[test]
     fn a_form_is_shown_again_where_its_sender_can_do_something() {
-        let refused = |status| Failure { status, ..local(vec![fault("x", String::new(), Some("secret"))]) };
+        let refused = |status| Failure { status, ..local(vec![fault(String::new(), Some("secret"))]) };
         let mended = mendable(refused(409), &["name"]).expect("mendable");
         assert_eq!((status_of(&mended), mended.of("secret").is_none()), (422, true));
         assert!(mendable(refused(422), &["secret"]).expect("mendable").of("secret").is_some());

@@ -1,8 +1,10 @@
 //! JSON in forms and pages: parsing what was entered, and laying out what is shown.
 
-use serde_json::Value;
+use std::collections::BTreeMap;
+
 use serde_json::error::Category;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::form_errors::{fault, local};
 use super::page_context::{Failure, PageContext};
@@ -24,7 +26,7 @@ pub fn read(cx: &PageContext, field: &str, text: &str) -> Result<Value, Failure>
         } else {
             cx.fill("This is not JSON: there is a mistake at line {line}, column {column}.", &place)
         };
-        local(vec![fault("invalid_json", detail, Some(field))])
+        local(vec![fault(detail, Some(field))])
     })
 }
 
@@ -34,8 +36,13 @@ pub fn read_optional(cx: &PageContext, field: &str, text: &str) -> Result<Value,
 }
 
 /// JSON in lines; nothing where there is none.
-pub fn pretty(value: &Value) -> String {
-    if value.is_null() { String::new() } else { serde_json::to_string_pretty(value).unwrap_or_default() }
+pub fn pretty(value: Option<&Value>) -> String {
+    value.map(|value| format!("{value:#}")).unwrap_or_default()
+}
+
+/// A client's own notes as JSON in lines; nothing where there are none.
+pub fn notes(metadata: Option<&BTreeMap<String, String>>) -> String {
+    pretty(metadata.map(|notes| json!(notes)).as_ref())
 }
 
 /// JSON text in lines, each of its names, texts and numbers as it was written. `None` where it is no JSON, or too much.
@@ -96,8 +103,12 @@ mod tests {
 
     #[test]
     fn json_is_laid_out_with_its_words_as_they_are() {
-        let text = r#" {"n":1.0,"big":12345678901234567890123,"t":"a\"{,}\\","e":{ },"l":[ ],"m":[1,{"x":null}],"ñ":"\u00e9"} "#;
-        let expected = "{\n  \"n\": 1.0,\n  \"big\": 12345678901234567890123,\n  \"t\": \"a\\\"{,}\\\\\",\n  \"e\": {},\n  \"l\": [],\n  \
+        let text = concat!(
+            r#" {"n":1.0,"big":12345678901234567890123,"t":"a\"{,}\\","e":{ },"l":[ ],"#,
+            r#""m":[1,{"x":null}],"ñ":"\u00e9"} "#,
+        );
+        let expected = "{\n  \"n\": 1.0,\n  \"big\": 12345678901234567890123,\n  \"t\": \"a\\\"{,}\\\\\",\n  \
+                        \"e\": {},\n  \"l\": [],\n  \
                         \"m\": [\n    1,\n    {\n      \"x\": null\n    }\n  ],\n  \"ñ\": \"\\u00e9\"\n}";
         assert_eq!(laid_out(text).as_deref(), Some(expected));
         assert_eq!(laid_out(expected).as_deref(), Some(expected));

@@ -48,12 +48,14 @@ const ICONS: &[(&str, &str)] = &[
     ("replays", "M4.6 7.5A6.2 6.2 0 1 1 3.8 11M4.3 3.5v4h4"),
     (
         "event-types",
-        "M7.5 3.5C5 3.5 5.5 6 5.5 7.5S5 10 3.5 10C5 10 5.5 11 5.5 12.5s-.5 4 2 4M12.5 3.5c2.5 0 2 2.5 2 4S15 10 16.5 10c-1.5 0-2 1-2 2.5s.5 4-2 4",
+        "M7.5 3.5C5 3.5 5.5 6 5.5 7.5S5 10 3.5 10C5 10 5.5 11 5.5 12.5s-.5 4 2 4M12.5 3.5c2.5 0 2 2.5 2 4S15 10 16.5 \
+         10c-1.5 0-2 1-2 2.5s.5 4-2 4",
     ),
     ("api-keys", "M3.5 13a3.3 3.3 0 1 0 6.6 0 3.3 3.3 0 0 0-6.6 0M9.2 10.7l7.3-7.2M13.2 6.8l2.3 2.3"),
     (
         "users",
-        "M4.8 7a2.8 2.8 0 1 0 5.6 0 2.8 2.8 0 0 0-5.6 0M2.5 16.5c.3-3 2.4-4.5 5.1-4.5s4.8 1.5 5.1 4.5M13 4.5a2.7 2.7 0 0 1 0 5M15 12.4c1.5.6 2.3 2 2.5 4.1",
+        "M4.8 7a2.8 2.8 0 1 0 5.6 0 2.8 2.8 0 0 0-5.6 0M2.5 16.5c.3-3 2.4-4.5 5.1-4.5s4.8 1.5 5.1 4.5M13 4.5a2.7 2.7 0 \
+         0 1 0 5M15 12.4c1.5.6 2.3 2 2.5 4.1",
     ),
     (
         "portal-links",
@@ -178,7 +180,9 @@ fn session(layout: &Layout<'_>) -> Markup {
             p.who title=(layout.who) { (layout.who) }
             div.links {
                 a href="/me" aria-current=[(layout.section == "me").then_some("page")] { (layout.say("Your account")) }
-                form method="post" action="/sign-out" { (layout.csrf) button.link type="submit" { (layout.say("Sign out")) } }
+                form method="post" action="/sign-out" {
+                    (layout.csrf) button.link type="submit" { (layout.say("Sign out")) }
+                }
             }
         }
         div.links { a href="/docs" { (layout.say("API reference")) } (language(layout)) }
@@ -188,7 +192,9 @@ fn session(layout: &Layout<'_>) -> Markup {
 fn language(layout: &Layout<'_>) -> Markup {
     let other = layout.locale.other();
     html! {
-        a.language href=(switched(layout.path, other.code())) hreflang=(other.code()) lang=(other.code()) { (other.own_name()) }
+        a.language href=(switched(layout.path, other.code())) hreflang=(other.code()) lang=(other.code()) {
+            (other.own_name())
+        }
     }
 }
 

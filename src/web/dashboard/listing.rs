@@ -1,11 +1,12 @@
-//! How pages read lists of the API: all pages, one entry, and one page with the way to the others.
+//! How pages read lists of the API: all entries, one entry, and one page with the way to the others.
 
 use maud::{Markup, html};
 use url::form_urlencoded::byte_serialize;
 
 use super::form_errors::{fault, local};
-use super::page_context::{Doc, Failure, Item, PageContext};
+use super::page_context::{Failure, PageContext};
 use super::parts::{at_page, empty, pager, pages_end};
+use crate::api::{FromAnswer, Listing, Resource};
 
 /// Entries of one answer: the most that the API gives.
 const PER_PAGE: &str = "100";
@@ -18,67 +19,61 @@ pub fn segment(text: &str) -> String {
     byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
-/// Every page of a list.
-pub async fn pages(cx: &PageContext, path: &str) -> Result<Vec<Doc>, Failure> {
-    let mut docs = Vec::new();
+/// Every entry of a list, from all its pages.
+pub async fn entries<R>(cx: &PageContext, path: &str) -> Result<Vec<R>, Failure>
+where
+    Listing<R>: FromAnswer,
+{
+    let mut entries = Vec::new();
     for page in 1..=MAX_PAGES {
-        let doc = cx.get(path, &[("page", &page.to_string()), ("per_page", PER_PAGE)]).await?;
-        let ends = page >= doc.total_pages();
-        docs.push(doc);
+        let listing: Listing<R> = cx.get(path, &[("page", &page.to_string()), ("per_page", PER_PAGE)]).await?;
+        let ends = page >= listing.pagination().total_pages;
+        entries.extend(listing.items);
         if ends {
             break;
         }
     }
-    Ok(docs)
-}
-
-/// An entry of a list.
-pub struct Found {
-    doc: Doc,
-    at: usize,
-}
-
-impl Found {
-    /// The entry.
-    pub fn item(&self) -> Item<'_> {
-        self.doc.items()[self.at]
-    }
+    Ok(entries)
 }
 
 /// The entry with this id, of a list whose entries the API does not answer alone.
-pub async fn find(cx: &PageContext, path: &str, id: &str) -> Result<Found, Failure> {
+pub async fn find<A>(cx: &PageContext, path: &str, id: &str) -> Result<Resource<A>, Failure>
+where
+    Listing<Resource<A>>: FromAnswer,
+{
     for page in 1..=MAX_PAGES {
-        let doc = cx.get(path, &[("page", &page.to_string()), ("per_page", PER_PAGE)]).await?;
-        let at = doc.items().iter().position(|item| item.id() == id);
-        let ends = page >= doc.total_pages();
-        match at {
-            Some(at) => return Ok(Found { doc, at }),
-            None if ends => break,
-            None => {}
+        let listing: Listing<Resource<A>> =
+            cx.get(path, &[("page", &page.to_string()), ("per_page", PER_PAGE)]).await?;
+        let ends = page >= listing.pagination().total_pages;
+        if let Some(found) = listing.items.into_iter().find(|entry| entry.id == id) {
+            return Ok(found);
+        }
+        if ends {
+            break;
         }
     }
     let detail = cx.say("This does not exist, or no longer.");
-    Err(Failure { status: 404, ..local(vec![fault("not_found", detail, None)]) })
+    Err(Failure { status: 404, ..local(vec![fault(detail, None)]) })
 }
 
 /// A page of a list: its rows and the way to the other pages, or `nothing` where the list is empty. A page behind the
 /// last one says that the list has become shorter, or how far pages go.
-pub fn listed(
+pub fn listed<R>(
     cx: &PageContext,
-    doc: &Doc,
+    listing: &Listing<R>,
     path: &str,
     nothing: Markup,
-    rows: impl FnOnce(&[Item<'_>]) -> Markup,
+    rows: impl FnOnce(&[R]) -> Markup,
 ) -> Markup {
-    let items = doc.items();
+    let (items, list) = (&listing.items, listing.pagination());
     if !items.is_empty() {
-        return html! { (rows(&items)) (pager(cx, doc, path)) };
+        return html! { (rows(items)) (pager(cx, list, items.len(), path)) };
     }
-    if doc.total() == 0 {
+    if list.total == 0 {
         return nothing;
     }
     let first = at_page(cx, path, 1);
-    let why = if doc.goes_on() { pages_end(cx, doc) } else { cx.say("The list has become shorter than it was.") };
+    let why = if list.goes_on() { pages_end(cx, list) } else { cx.say("The list has become shorter than it was.") };
     empty(&cx.say("Nothing is on this page"), &why, Some((&first, &cx.say("To the first page"))))
 }
 

@@ -40,9 +40,15 @@ fn page(cx: &PageContext, told: Option<&str>, done: Option<&str>) -> Result<Mark
                 input type="hidden" name="email" value=(session.email()) autocomplete="username";
                 (current(cx, "current"))
                 @if session.two_factor() { (code(cx, "current-code")) }
-                (parts::input(&Input { name: "password", label: &cx.say("New password"), kind: "password", required: true,
-                    hint: &cx.say("At least 10 characters. Every other session ends."), autocomplete: "new-password",
-                    ..Input::default() }))
+                (parts::input(&Input {
+                    name: "password",
+                    label: &cx.say("New password"),
+                    kind: "password",
+                    required: true,
+                    hint: &cx.say("At least 10 characters. Every other session ends."),
+                    autocomplete: "new-password",
+                    ..Input::default()
+                }))
                 (parts::submit(&cx.say("Change the password"), ""))
             }
         }
@@ -57,7 +63,10 @@ fn page(cx: &PageContext, told: Option<&str>, done: Option<&str>) -> Result<Mark
                     (parts::submit(&cx.say("Turn it off"), "danger"))
                 }
             } @else {
-                p { (cx.say("With a second factor a stolen password alone lets nobody in: signing in also takes a code that an app on your phone shows.")) }
+                p { (cx.say(
+                    "With a second factor a stolen password alone lets nobody in: signing in also takes a code that \
+                     an app on your phone shows.",
+                )) }
                 p { (parts::button("/me/two-factor", &cx.say("Set up a second factor"), "")) }
             }
         }
@@ -75,7 +84,10 @@ fn news(cx: &PageContext, session: &Session) -> Markup {
         @if let Some(at) = session.factor_reset_at() {
             (parts::notice(Kind::Warn, html! {
                 p { (cx.say("Somebody else turned off your second factor:")) " " (parts::time(cx, &at)) }
-                p { (cx.say("If you did not ask for it, change your password and set up a second factor now. The audit log of your account says who it was.")) }
+                p { (cx.say(
+                    "If you did not ask for it, change your password and set up a second factor now. The audit log of \
+                     your account says who it was.",
+                )) }
                 (parts::post(cx, "/me/told", &cx.say("I have read this"), ""))
             }))
         }
@@ -186,7 +198,9 @@ fn enrolment(cx: &PageContext, secret: Option<&str>, told: Option<&str>) -> Resu
             li {
                 p { (cx.say("Scan this with an authenticator app, or type the key into it.")) }
                 @if let Some(drawing) = drawing(&enrolment.uri) {
-                    div.qr role="img" aria-label=(cx.say("The key as a QR code; the same key stands below as text.")) { (drawing) }
+                    div.qr role="img" aria-label=(cx.say("The key as a QR code; the same key stands below as text.")) {
+                        (drawing)
+                    }
                 }
                 (parts::copyable(cx, &enrolment.typed))
             }
@@ -202,7 +216,10 @@ fn enrolment(cx: &PageContext, secret: Option<&str>, told: Option<&str>) -> Resu
                 }
             }
         }
-        p.quiet { (cx.say("If you lose the app, another owner of your account can turn the second factor off, and so can whoever runs this server.")) }
+        p.quiet { (cx.say(
+            "If you lose the app, another owner of your account can turn the second factor off, and so can whoever \
+             runs this server.",
+        )) }
     })
 }
 

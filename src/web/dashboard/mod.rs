@@ -108,11 +108,14 @@ fn of_account() -> Router<Dashboard> {
         .route("/endpoints", view(endpoints::list))
         .route("/endpoints/new", form_page("webhooks:create", endpoints::new).merge(form_action(endpoints::create)))
         .route("/endpoints/{id}", view(endpoints::show))
-        .route("/endpoints/{id}/edit", form_page("webhooks:update", endpoints::edit).merge(form_action(endpoints::update)))
+        .route("/endpoints/{id}/edit",
+            form_page("webhooks:update", endpoints::edit).merge(form_action(endpoints::update)))
         .route("/endpoints/{id}/pause", form_action(endpoints::pause))
         .route("/endpoints/{id}/resume", form_action(endpoints::resume))
-        .route("/endpoints/{id}/delete", form_page("webhooks:delete", endpoints::delete_ask).merge(form_action(endpoints::delete)))
-        .route("/endpoints/{id}/rotate", form_page("webhooks:update", endpoints::rotate_ask).merge(form_action(endpoints::rotate)))
+        .route("/endpoints/{id}/delete",
+            form_page("webhooks:delete", endpoints::delete_ask).merge(form_action(endpoints::delete)))
+        .route("/endpoints/{id}/rotate",
+            form_page("webhooks:update", endpoints::rotate_ask).merge(form_action(endpoints::rotate)))
         .route("/endpoints/{id}/test", form_action(endpoints::test))
         .route("/endpoints/{id}/replay", form_page("webhooks:update", replays::new).merge(form_action(replays::create)))
         .route("/replays/{id}", view(replays::show))
@@ -127,7 +130,8 @@ fn of_account() -> Router<Dashboard> {
         .route("/event-types/{name}", view(event_types::show).merge(form_action(event_types::publish)))
         .route("/api-keys", view(api_keys::list))
         .route("/api-keys/new", form_page("api_keys:write", api_keys::new).merge(form_action(api_keys::create)))
-        .route("/api-keys/{id}/revoke", form_page("api_keys:write", api_keys::revoke_ask).merge(form_action(api_keys::revoke)))
+        .route("/api-keys/{id}/revoke",
+            form_page("api_keys:write", api_keys::revoke_ask).merge(form_action(api_keys::revoke)))
         .route("/users", view(users::list))
         .route("/users/invite", form_page("users:write", users::invite_ask).merge(form_action(users::invite)))
         .route("/users/{id}", view(users::show).merge(form_action(users::set_role)))
@@ -135,7 +139,10 @@ fn of_account() -> Router<Dashboard> {
         .route("/users/{id}/two-factor", form_action(users::reset_second_factor))
         .route("/users/{id}/delete", form_page("users:write", users::delete_ask).merge(form_action(users::delete)))
         .route("/portal-links", view(portal_links::list))
-        .route("/portal-links/{id}/revoke", form_page("portal_links:delete", portal_links::revoke_ask).merge(form_action(portal_links::revoke)))
+        .route(
+            "/portal-links/{id}/revoke",
+            form_page("portal_links:delete", portal_links::revoke_ask).merge(form_action(portal_links::revoke)),
+        )
         .route("/audit-log", view(audit::list))
         .route("/audit-log/export", get(serve::export_audit_log))
         .fallback(view(serve::nothing))

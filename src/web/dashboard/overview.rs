@@ -4,9 +4,10 @@ use maud::{Markup, html};
 
 use super::deliveries::table;
 use super::endpoints::{state, why_disabled, why_failing};
-use super::page_context::{Doc, Failure, Item, Page, PageContext, PageOwner};
+use super::page_context::{Failure, Page, PageContext, PageOwner};
 use super::parts::{button, head, none, number, status};
-use super::traffic::{self, LastFailure, count, last_failure};
+use super::traffic::{self, LastFailure, last_failure};
+use crate::api::{DeliveryResource, EndpointResource, Listing, MissedResource, StatisticsResource};
 
 /// Endpoints of a kind about which further calls are made.
 const LOOKED_INTO: usize = 5;
@@ -14,13 +15,12 @@ const LOOKED_INTO: usize = 5;
 /// `/`
 pub async fn show(cx: PageContext) -> Result<Page, Failure> {
     let title = cx.say("Overview");
-    let doc = cx.get("/v1/webhooks", &[]).await?;
-    let endpoints = doc.items();
+    let endpoints: Vec<EndpointResource> = cx.get("/v1/webhooks", &[]).await?;
     if endpoints.is_empty() {
         return Ok(Page::new(title, "overview", first_run(&cx)));
     }
     let statistics = traffic::statistics(&cx, None).await?;
-    let deliveries = cx.get("/v1/webhooks/deliveries", &[("per_page", "10")]).await?;
+    let deliveries: Listing<DeliveryResource> = cx.get("/v1/webhooks/deliveries", &[("per_page", "10")]).await?;
     let problems = problems(&cx, &endpoints).await;
     let new =
         html! { @if cx.may("webhooks:create") { (button(&cx.link("/endpoints/new"), &cx.say("New endpoint"), "")) } };
@@ -35,31 +35,31 @@ pub async fn show(cx: PageContext) -> Result<Page, Failure> {
                 h2 #traffic-title { (cx.say("Traffic")) }
                 (traffic::switch(&cx, &cx.link("")))
             }
-            (tiles(&cx, statistics.item(), &endpoints))
-            div.pair { (traffic::charts(&cx, statistics.item())) }
+            (tiles(&cx, &statistics, &endpoints))
+            div.pair { (traffic::charts(&cx, &statistics)) }
         }
-        (newest(&cx, &deliveries))
+        (newest(&cx, &deliveries.items))
     };
     Ok(Page::new(title, "overview", content))
 }
 
-fn newest(cx: &PageContext, deliveries: &Doc) -> Markup {
+fn newest(cx: &PageContext, deliveries: &[DeliveryResource]) -> Markup {
     html! { section.panel #deliveries data-live="5" aria-labelledby="deliveries-title" {
         div.panel-head {
             h2 #deliveries-title { (cx.say("Latest deliveries")) }
             a href=(cx.link("/deliveries")) { (cx.say("All deliveries")) }
         }
-        @if deliveries.items().is_empty() {
+        @if deliveries.is_empty() {
             p.muted { (cx.say("None yet. The first event that an endpoint subscribes to makes one.")) }
         } @else {
-            (table(cx, &deliveries.items()))
+            (table(cx, deliveries))
         }
     } }
 }
 
 /// An endpoint that needs attention.
 struct Problem<'a> {
-    endpoint: Item<'a>,
+    endpoint: &'a EndpointResource,
     cause: Cause,
 }
 
@@ -70,17 +70,17 @@ enum Cause {
     Missed(u64),
 }
 
-async fn problems<'a>(cx: &PageContext, endpoints: &[Item<'a>]) -> Vec<Problem<'a>> {
+async fn problems<'a>(cx: &PageContext, endpoints: &'a [EndpointResource]) -> Vec<Problem<'a>> {
     let mut sick = in_state(endpoints, "auto_disabled");
     sick.extend(in_state(endpoints, "failing"));
     let mut found = Vec::new();
     for (at, endpoint) in sick.into_iter().enumerate() {
-        let last = if at < LOOKED_INTO { last_failure(cx, endpoint.id()).await } else { LastFailure::default() };
+        let last = if at < LOOKED_INTO { last_failure(cx, &endpoint.id).await } else { LastFailure::default() };
         found.push(Problem { endpoint, cause: Cause::Failing(last) });
     }
     for endpoint in in_state(endpoints, "disabled").into_iter().take(LOOKED_INTO) {
-        let path = format!("/v1/webhooks/{}/missed", endpoint.id());
-        let missed = cx.get(&path, &[]).await.map_or(0, |missed| count(missed.item(), "count"));
+        let path = format!("/v1/webhooks/{}/missed", endpoint.id);
+        let missed = cx.get(&path, &[]).await.map_or(0, |missed: MissedResource| missed.count);
         if missed > 0 {
             found.push(Problem { endpoint, cause: Cause::Missed(missed) });
         }
@@ -88,16 +88,16 @@ async fn problems<'a>(cx: &PageContext, endpoints: &[Item<'a>]) -> Vec<Problem<'
     found
 }
 
-fn in_state<'a>(endpoints: &[Item<'a>], wanted: &str) -> Vec<Item<'a>> {
-    endpoints.iter().copied().filter(|endpoint| state(*endpoint) == wanted).collect()
+fn in_state<'a>(endpoints: &'a [EndpointResource], wanted: &str) -> Vec<&'a EndpointResource> {
+    endpoints.iter().filter(|endpoint| state(endpoint) == wanted).collect()
 }
 
-fn attention(cx: &PageContext, endpoints: &[Item<'_>], problems: &[Problem<'_>]) -> Markup {
+fn attention(cx: &PageContext, endpoints: &[EndpointResource], problems: &[Problem<'_>]) -> Markup {
     let beyond = in_state(endpoints, "disabled").len().saturating_sub(LOOKED_INTO);
     html! {
         @if problems.is_empty() {
             p.row {
-                @if endpoints.iter().any(|endpoint| state(*endpoint) == "active") {
+                @if endpoints.iter().any(|endpoint| state(endpoint) == "active") {
                     (status(cx, "healthy")) span { (cx.say("Nothing. Every active endpoint accepts its deliveries.")) }
                 } @else {
                     (status(cx, "disabled")) span { (cx.say("No endpoint is active, so nothing is sent.")) }
@@ -118,8 +118,8 @@ fn attention(cx: &PageContext, endpoints: &[Item<'_>], problems: &[Problem<'_>])
 fn problem_row(cx: &PageContext, problem: &Problem<'_>) -> Markup {
     let endpoint = problem.endpoint;
     let name = state(endpoint);
-    let page = cx.link(&format!("/endpoints/{}", endpoint.id()));
-    let failures = count(endpoint, "consecutive_failures");
+    let page = cx.link(&format!("/endpoints/{}", endpoint.id));
+    let failures = endpoint.consecutive_failures;
     let (words, href, label) = match &problem.cause {
         Cause::Failing(last) if name == "auto_disabled" => {
             (why_disabled(cx, failures, last), page.clone(), cx.say("See what to do"))
@@ -134,7 +134,7 @@ fn problem_row(cx: &PageContext, problem: &Problem<'_>) -> Markup {
     html! { li {
         (status(cx, name))
         p {
-            a href=(page) { (endpoint.text("url")) }
+            a href=(page) { (endpoint.url) }
             br;
             (words)
             @if !error.is_empty() { " " (cx.fill("The last error: {error}.", &[("error", &error)])) }
@@ -151,14 +151,13 @@ fn passed_by(cx: &PageContext, n: u64) -> String {
     cx.fill("{n} events were published while it was paused, and were not sent to it.", &[("n", &n)])
 }
 
-fn failures_of(cx: &PageContext, endpoint: Item<'_>) -> String {
-    cx.link(&format!("/deliveries?endpoint_id={}&status=failed,retrying", endpoint.id()))
+fn failures_of(cx: &PageContext, endpoint: &EndpointResource) -> String {
+    cx.link(&format!("/deliveries?endpoint_id={}&status=failed,retrying", endpoint.id))
 }
 
-fn tiles(cx: &PageContext, statistics: Item<'_>, endpoints: &[Item<'_>]) -> Markup {
-    let [attempts, success, failed] = ["attempts", "success", "failed"].map(|name| count(statistics, name));
-    let active = endpoints.iter().filter(|endpoint| endpoint.text("status") == "active").count();
-    let rate = per_mille(success, attempts);
+fn tiles(cx: &PageContext, statistics: &StatisticsResource, endpoints: &[EndpointResource]) -> Markup {
+    let active = endpoints.iter().filter(|endpoint| endpoint.status == "active").count();
+    let rate = per_mille(statistics.success, statistics.attempts);
     let within = match traffic::period(cx) {
         "1h" => cx.say("in the last hour"),
         "7d" => cx.say("in the last 7 days"),
@@ -167,7 +166,7 @@ fn tiles(cx: &PageContext, statistics: Item<'_>, endpoints: &[Item<'_>]) -> Mark
     html! { div.tiles {
         div.tile {
             span.label { (cx.say("Attempts")) }
-            strong.value { (number(cx, attempts)) }
+            strong.value { (number(cx, statistics.attempts)) }
             span.note { (within) }
         }
         div.tile.warn[rate.is_some_and(|rate| (900..990).contains(&rate))].bad[rate.is_some_and(|rate| rate < 900)] {
@@ -177,7 +176,7 @@ fn tiles(cx: &PageContext, statistics: Item<'_>, endpoints: &[Item<'_>]) -> Mark
         }
         a.tile href=(cx.link("/deliveries?status=failed")) {
             span.label { (cx.say("Failed for good")) }
-            strong.value { (number(cx, failed)) }
+            strong.value { (number(cx, statistics.failed)) }
             span.note { (cx.say("no more retries")) }
         }
         a.tile href=(cx.link("/endpoints")) {
@@ -210,7 +209,10 @@ fn first_run(cx: &PageContext) -> Markup {
         section.panel { ol.timeline {
             li.info {
                 h2 { (cx.say("1. Create an endpoint")) }
-                p { (cx.say("Enter the URL of your receiver and choose its events. You get the secret that signs every delivery.")) }
+                p { (cx.say(
+                    "Enter the URL of your receiver and choose its events. You get the secret that signs every \
+                     delivery.",
+                )) }
                 @if cx.may("webhooks:create") {
                     p { (button(&cx.link("/endpoints/new"), &cx.say("New endpoint"), "primary")) }
                 } @else {
@@ -220,18 +222,26 @@ fn first_run(cx: &PageContext) -> Markup {
             li {
                 h2 { (cx.say("2. Publish an event")) }
                 @if may_publish {
-                    p { (cx.say("From your program by the API, or by hand from the page of an event type, to try it out.")) }
+                    p { (cx.say(
+                        "From your program by the API, or by hand from the page of an event type, to try it out.",
+                    )) }
                     p.row {
                         a href=(cx.link("/event-types")) { (cx.say("Event types")) }
                         a href="/docs/guides/quick-start" { (cx.say("Quick start")) }
                     }
                 } @else {
-                    p { (cx.say("You need not do anything: as soon as an event happens that your endpoint subscribes to, it is sent there. You can send a test at any time.")) }
+                    p { (cx.say(
+                        "You need not do anything: as soon as an event happens that your endpoint subscribes to, it \
+                         is sent there. You can send a test at any time.",
+                    )) }
                 }
             }
             li {
                 h2 { (cx.say("3. Verify the signature")) }
-                p { (cx.say("It tells your receiver that a request is genuine. A few lines of code do it, ready to copy in several languages.")) }
+                p { (cx.say(
+                    "It tells your receiver that a request is genuine. A few lines of code do it, ready to copy in \
+                     several languages.",
+                )) }
                 p { a href="/docs/guides/receive-and-verify" { (cx.say("Receive and verify")) } }
             }
         } }

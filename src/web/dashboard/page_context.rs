@@ -5,17 +5,13 @@ use std::fmt::Display;
 
 use axum::body::Body;
 use axum::http::{Method, Response};
-use http_body_util::{BodyExt as _, Limited};
 use maud::{Markup, html};
 use ring::digest;
 use serde_json::Value;
 
 use super::state::Dashboard;
-use crate::api::{Caller, InProcessCall, RequestContext, Session};
+use crate::api::{Caller, Code, FaultJson, FromAnswer, InProcessCall, Refused, RequestContext, Session};
 use crate::web::text::Locale;
-
-/// Largest answer of the API that a page reads: one delivery with its body and a thousand attempts fits.
-const MAX_ANSWER: usize = 32 << 20;
 
 /// Whose pages these are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,25 +104,25 @@ impl PageContext {
     }
 
     /// Reads from the API.
-    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Doc, Failure> {
+    pub async fn get<T: FromAnswer>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, Failure> {
         let address = with_query(path, query);
         let call = InProcessCall { method: Method::GET, address: &address, body: None, idempotency_key: None };
-        read(self.dashboard.in_process.call(self.caller.clone(), &self.request_context, call).await).await
+        Ok(self.dashboard.in_process.read(self.caller.clone(), &self.request_context, call).await?)
     }
 
     /// Changes something by the API; without a body where that is null. What the same form asks for twice is done once.
-    pub async fn send(&self, method: &str, path: &str, body: Value) -> Result<Doc, Failure> {
+    pub async fn send<T: FromAnswer>(&self, method: &str, path: &str, body: Value) -> Result<T, Failure> {
         self.send_text(method, path, (!body.is_null()).then(|| body.to_string())).await
     }
 
     /// The same with a body as it was written, to the byte.
-    pub async fn send_text(&self, method: &str, path: &str, body: Option<String>) -> Result<Doc, Failure> {
+    pub async fn send_text<T: FromAnswer>(&self, method: &str, path: &str, body: Option<String>) -> Result<T, Failure> {
         let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
         // Another body is another call: a form that was corrected after going back is no repetition.
         let text = body.as_deref().unwrap_or("");
         let key = (method == Method::POST && !self.sent.is_empty()).then(|| short_hash(&[&self.sent, text]));
         let call = InProcessCall { method, address: path, body, idempotency_key: key.as_deref() };
-        read(self.dashboard.in_process.call(self.caller.clone(), &self.request_context, call).await).await
+        Ok(self.dashboard.in_process.read(self.caller.clone(), &self.request_context, call).await?)
     }
 
     /// An answer of the API as it is, for what is a file.
@@ -173,113 +169,6 @@ fn with_query(path: &str, query: &[(&str, &str)]) -> String {
     format!("{path}?{encoded}")
 }
 
-async fn read(response: Response<Body>) -> Result<Doc, Failure> {
-    let status = response.status();
-    let broken = || Failure { status: 500, faults: Vec::new(), retry_after: None };
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|_| broken())?.to_bytes();
-    let value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).map_err(|_| broken())? };
-    if status.is_success() { Ok(Doc(value)) } else { Err(Failure::read(status.as_u16(), &value)) }
-}
-
-/// An answer of the API.
-pub struct Doc(Value);
-
-impl Doc {
-    /// Its one resource.
-    pub fn item(&self) -> Item<'_> {
-        Item(&self.0["data"])
-    }
-
-    /// Its resources.
-    pub fn items(&self) -> Vec<Item<'_>> {
-        self.0["data"].as_array().map(|items| items.iter().map(Item).collect()).unwrap_or_default()
-    }
-
-    /// Rows on all pages.
-    pub fn total(&self) -> u64 {
-        self.pagination("total")
-    }
-
-    /// Whether there are more rows than the total says.
-    pub fn total_is_minimum(&self) -> bool {
-        self.0["meta"]["pagination"]["total_is_minimum"] == true
-    }
-
-    /// Rows on each page but the last.
-    pub fn per_page(&self) -> u64 {
-        self.pagination("per_page")
-    }
-
-    /// Whether the list has rows that no page reaches.
-    pub fn goes_on(&self) -> bool {
-        self.total_is_minimum() || self.total() > self.total_pages() * self.per_page()
-    }
-
-    /// Which page this is.
-    pub fn page(&self) -> u64 {
-        self.pagination("page")
-    }
-
-    /// How many pages can be reached.
-    pub fn total_pages(&self) -> u64 {
-        self.pagination("total_pages")
-    }
-
-    fn pagination(&self, name: &str) -> u64 {
-        self.0["meta"]["pagination"][name].as_u64().unwrap_or(0)
-    }
-}
-
-/// A resource, or an object inside one.
-#[derive(Clone, Copy)]
-pub struct Item<'a>(&'a Value);
-
-impl<'a> Item<'a> {
-    /// Its id.
-    pub fn id(self) -> &'a str {
-        self.0["id"].as_str().unwrap_or("")
-    }
-
-    /// A field that is text; nothing where it is null.
-    pub fn text(self, name: &str) -> &'a str {
-        self.value(name).as_str().unwrap_or("")
-    }
-
-    /// A field that is a number.
-    pub fn number(self, name: &str) -> Option<i64> {
-        self.value(name).as_i64()
-    }
-
-    /// A field that is true or false.
-    pub fn flag(self, name: &str) -> bool {
-        self.value(name).as_bool().unwrap_or(false)
-    }
-
-    /// A field that is a list of texts.
-    pub fn texts(self, name: &str) -> Vec<&'a str> {
-        self.value(name).as_array().map(|list| list.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
-    }
-
-    /// A field, whatever it is.
-    pub fn value(self, name: &str) -> &'a Value {
-        match self.0.get("attributes") {
-            Some(attributes) => &attributes[name],
-            None => &self.0[name],
-        }
-    }
-
-    /// A field that is a list of objects.
-    pub fn list(self, name: &str) -> Vec<Item<'a>> {
-        self.value(name).as_array().map(|list| list.iter().map(Item).collect()).unwrap_or_default()
-    }
-
-    /// The resources that this one is related to.
-    pub fn related(self, name: &str) -> Vec<Item<'a>> {
-        let data = &self.0["relationships"][name]["data"];
-        data.as_array().map(|list| list.iter().map(Item).collect()).unwrap_or_default()
-    }
-}
-
 /// A refusal of the API.
 #[derive(Clone, Debug, Default)]
 pub struct Failure {
@@ -294,14 +183,14 @@ pub struct Failure {
 /// One thing that is wrong.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// What.
-    pub code: String,
+    /// What; `None` where the page found it itself.
+    pub code: Option<Code>,
     /// The same in the language of the request.
     pub detail: String,
     /// The field or filter that is at fault.
     pub field: Option<String>,
-    /// Values that belong to it.
-    pub meta: Value,
+    /// The replays that are in the way of another one.
+    pub replays: Vec<String>,
 }
 
 impl Failure {
@@ -311,22 +200,23 @@ impl Failure {
     }
 
     /// Whether it is for this reason.
-    pub fn is(&self, code: &str) -> bool {
-        self.faults.iter().any(|fault| fault.code == code)
+    pub fn is(&self, code: Code) -> bool {
+        self.faults.iter().any(|fault| fault.code == Some(code))
     }
+}
 
-    fn read(status: u16, value: &Value) -> Self {
-        let faults = value["errors"].as_array().map(Vec::as_slice).unwrap_or_default().iter().map(|error| {
-            let source = &error["source"];
-            let field = source["pointer"].as_str().and_then(|pointer| pointer.rsplit('/').next());
-            Fault {
-                code: error["code"].as_str().unwrap_or("").to_owned(),
-                detail: error["detail"].as_str().unwrap_or("").to_owned(),
-                field: field.or(source["parameter"].as_str()).map(str::to_owned),
-                meta: error["meta"].clone(),
-            }
-        });
-        Self { status, faults: faults.collect(), retry_after: value["meta"]["retry_after"].as_u64() }
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        let retry_after = refused.faults.iter().find_map(FaultJson::retry_after);
+        Self { status: refused.status, faults: refused.faults.into_iter().map(Fault::from).collect(), retry_after }
+    }
+}
+
+impl From<FaultJson> for Fault {
+    fn from(fault: FaultJson) -> Self {
+        let field = fault.field().map(str::to_owned);
+        let replays = fault.replays().map(str::to_owned).collect();
+        Self { code: Some(fault.code), detail: fault.detail, field, replays }
     }
 }
 

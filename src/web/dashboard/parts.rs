@@ -4,7 +4,9 @@
 use maud::{Markup, html};
 use url::form_urlencoded::Serializer;
 
-use super::page_context::{Doc, Failure, Fault, PageContext};
+use super::form_errors::fault;
+use super::page_context::{Failure, Fault, PageContext};
+use crate::api::Pagination;
 
 /// How a notice, a badge or a number is meant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,9 +49,19 @@ pub fn none(cx: &PageContext) -> Markup {
     html! { span.none { span aria-hidden="true" { "—" } span.sr { (cx.say("none")) } } }
 }
 
+/// A text that is there, and is not empty.
+pub fn filled(text: Option<&str>) -> Option<&str> {
+    text.filter(|text| !text.is_empty())
+}
+
 /// When something was.
 pub fn time(cx: &PageContext, iso: &str) -> Markup {
     moment(cx, iso, false)
+}
+
+/// The same, or nothing where it never was.
+pub fn time_or_none(cx: &PageContext, iso: Option<&str>) -> Markup {
+    iso.map_or_else(|| none(cx), |iso| time(cx, iso))
 }
 
 /// When something will be.
@@ -57,10 +69,12 @@ pub fn until(cx: &PageContext, iso: &str) -> Markup {
     moment(cx, iso, true)
 }
 
+/// The same, or nothing where it will not be.
+pub fn until_or_none(cx: &PageContext, iso: Option<&str>) -> Markup {
+    iso.map_or_else(|| none(cx), |iso| until(cx, iso))
+}
+
 fn moment(cx: &PageContext, iso: &str, due: bool) -> Markup {
-    if iso.is_empty() {
-        return none(cx);
-    }
     let Some(at) = milliseconds(iso) else { return html! { time { (iso) } } };
     let words = match Distance::between(cx.now, at) {
         Distance::Here | Distance::Soon if !due => cx.say("just now"),
@@ -168,7 +182,7 @@ pub fn badge(kind: &str, word: &str) -> Markup {
 }
 
 /// What a receiver answered.
-pub fn http_status(cx: &PageContext, code: Option<i64>) -> Markup {
+pub fn http_status(cx: &PageContext, code: Option<u16>) -> Markup {
     let Some(code) = code else { return html! { span class="http idle" { (cx.say("no answer")) } } };
     let kind = match code / 100 {
         2 => "good",
@@ -180,11 +194,11 @@ pub fn http_status(cx: &PageContext, code: Option<i64>) -> Markup {
 }
 
 /// How long something took.
-pub fn millis(cx: &PageContext, value: Option<i64>) -> String {
+pub fn millis(cx: &PageContext, value: Option<u64>) -> String {
     value.map_or_else(|| "—".to_owned(), |value| duration(value, decimal_mark(cx)))
 }
 
-fn duration(millis: i64, mark: char) -> String {
+fn duration(millis: u64, mark: char) -> String {
     let tenths = (millis + 50) / 100;
     match millis {
         ..1_000 => format!("{millis} ms"),
@@ -245,26 +259,27 @@ pub fn empty(title: &str, text: &str, action: Option<(&str, &str)>) -> Markup {
 }
 
 /// Which part of a list this is, and the ways to the parts beside it. `path` is the page's own address; what the
-/// query asks for stays.
-pub fn pager(cx: &PageContext, doc: &Doc, path: &str) -> Markup {
-    let (page, pages) = (doc.page().max(1), doc.total_pages());
-    let Some((first, last)) = shown(page, doc.per_page(), doc.items().len() as u64) else { return html! {} };
+/// query asks for stays. `here` is how many entries this part has.
+pub fn pager(cx: &PageContext, list: &Pagination, here: usize, path: &str) -> Markup {
+    let (page, pages) = (list.page.max(1), list.total_pages);
+    let Some((first, last)) = shown(page, list.per_page, here as u64) else { return html! {} };
     let to = |page| at_page(cx, path, page);
-    let more = if doc.total_is_minimum() { "+" } else { "" };
-    let part = [("first", number(cx, first)), ("last", number(cx, last)), ("total", number(cx, doc.total()) + more)];
+    let more = if list.total_is_minimum { "+" } else { "" };
+    let [first, last] = [first, last].map(|n| number(cx, n));
+    let total = number(cx, list.total) + more;
     html! { nav.pager aria-label=(cx.say("Pages of the list")) {
-        p { (cx.fill("{first}–{last} of {total}", &[("first", &part[0].1), ("last", &part[1].1), ("total", &part[2].1)])) }
+        p { (cx.fill("{first}–{last} of {total}", &[("first", &first), ("last", &last), ("total", &total)])) }
         @if pages > 1 { div {
             @if page > 1 { a.button rel="prev" href=(to(page - 1)) { (cx.say("Previous")) } }
             @if page < pages { a.button rel="next" href=(to(page + 1)) { (cx.say("Next")) } }
         } }
-        @if page >= pages && doc.goes_on() { p.muted { (pages_end(cx, doc)) } }
+        @if page >= pages && list.goes_on() { p.muted { (pages_end(cx, list)) } }
     } }
 }
 
 /// Says how far the pages of a long list go.
-pub fn pages_end(cx: &PageContext, doc: &Doc) -> String {
-    cx.fill("Pages show the newest {n} entries of a list.", &[("n", &number(cx, doc.total_pages() * doc.per_page()))])
+pub fn pages_end(cx: &PageContext, list: &Pagination) -> String {
+    cx.fill("Pages show the newest {n} entries of a list.", &[("n", &number(cx, list.total_pages * list.per_page))])
 }
 
 /// The numbers of the first and the last of `here` entries on a page.
@@ -368,8 +383,8 @@ fn error(name: &str, fault: Option<&Fault>) -> Markup {
 /// A line of text to fill in.
 pub fn input(f: &Input<'_>) -> Markup {
     f.around(&html! {
-        input id=(f.id()) name=(f.name) type=(f.kind) value=[(f.kind != "password").then_some(f.value)] required[f.required]
-            autocomplete=(f.autocomplete) maxlength=[f.max] aria-describedby=[f.described()]
+        input id=(f.id()) name=(f.name) type=(f.kind) value=[(f.kind != "password").then_some(f.value)]
+            required[f.required] autocomplete=(f.autocomplete) maxlength=[f.max] aria-describedby=[f.described()]
             aria-invalid=[f.error.map(|_| "true")];
     })
 }
@@ -378,8 +393,9 @@ pub fn input(f: &Input<'_>) -> Markup {
 pub fn area(f: &Input<'_>, rows: u32) -> Markup {
     // A browser drops the first line break in a textarea.
     f.around(&html! {
-        textarea id=(f.id()) name=(f.name) rows=(rows) required[f.required] autocomplete=(f.autocomplete) spellcheck="false"
-            maxlength=[f.max] aria-describedby=[f.described()] aria-invalid=[f.error.map(|_| "true")] { "\n" (f.value) }
+        textarea id=(f.id()) name=(f.name) rows=(rows) required[f.required] autocomplete=(f.autocomplete)
+            spellcheck="false" maxlength=[f.max] aria-describedby=[f.described()]
+            aria-invalid=[f.error.map(|_| "true")] { "\n" (f.value) }
     })
 }
 
@@ -396,7 +412,8 @@ pub fn select(f: &Input<'_>, options: &[(&str, &str)]) -> Markup {
 /// Any of several values. An option is its value, its label, and whether it is checked.
 pub fn checks(legend: &str, name: &str, options: &[(&str, &str, bool)], hint: &str, error: Option<&Fault>) -> Markup {
     html! {
-        fieldset.field.wrong[error.is_some()] id={ "f-" (name) } tabindex="-1" aria-describedby=[described(name, hint, error)] {
+        fieldset.field.wrong[error.is_some()] id={ "f-" (name) } tabindex="-1"
+            aria-describedby=[described(name, hint, error)] {
             legend { (legend) }
             (self::hint(name, hint))
             div.checks { @for (value, label, checked) in options {
@@ -433,7 +450,8 @@ pub fn secret(cx: &PageContext, label: &str, value: &str) -> Markup {
     html! { section.secret {
         label for="secret" { (label) }
         div.copyable {
-            textarea #secret readonly rows=(rows) spellcheck="false" autocomplete="off" aria-describedby="secret-hint" { (value) }
+            textarea #secret readonly rows=(rows) spellcheck="false" autocomplete="off"
+                aria-describedby="secret-hint" { (value) }
             (copy_button(cx))
         }
         p #secret-hint { (cx.say("Copy it now and keep it safe. It is not shown again.")) }
@@ -486,12 +504,7 @@ pub struct Confirm<'a> {
 /// The page of a dangerous step.
 pub fn confirm(cx: &PageContext, c: &Confirm<'_>) -> Markup {
     let typed = c.type_this.map(|name| {
-        let wrong = Fault {
-            code: String::new(),
-            detail: cx.say("Type it exactly as it stands above."),
-            field: Some("confirm".to_owned()),
-            meta: serde_json::Value::Null,
-        };
+        let wrong = fault(cx.say("Type it exactly as it stands above."), Some("confirm"));
         let label = cx.fill("Type {name} to confirm", &[("name", &name)]);
         let error = c.mistyped.then_some(&wrong);
         // What was mistyped stays to be mended.

@@ -1,17 +1,16 @@
 //! Replays: starting one, and its progress.
 
 use maud::{Markup, html};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use super::endpoints::{address, id, resource, trail};
 use super::form_errors::{mendable, status_of};
-use super::page_context::{Failure, Item, Page, PageContext};
+use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
-    Input, Kind, button, crumbs, facts, faults, head, input, milliseconds, none, notice, number, post, select, status,
-    submit, time,
+    Input, Kind, button, crumbs, facts, faults, head, input, milliseconds, notice, number, post, select, status,
+    submit, time, time_or_none,
 };
-use super::traffic::count;
-use crate::api::{ReplayEvents, RequestBody as _};
+use crate::api::{EndpointResource, MissedResource, ReplayEvents, ReplayResource, RequestBody as _};
 
 /// Which events a replay can take.
 const SELECTIONS: [&str; 3] = ["failed", "missed", "all"];
@@ -27,38 +26,37 @@ struct ReplayForm {
 
 /// `/endpoints/{id}/replay`
 pub async fn new(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
-    let missed = cx.get(&resource(&cx, "/missed"), &[]).await?;
-    let missed = missed.item();
+    let endpoint: EndpointResource = cx.get(&resource(&cx, ""), &[]).await?;
+    let missed: MissedResource = cx.get(&resource(&cx, "/missed"), &[]).await?;
     let status = match cx.asked("status") {
         asked if SELECTIONS.contains(&asked) => asked,
-        _ if count(missed, "count") > 0 => "missed",
+        _ if missed.count > 0 => "missed",
         _ => "failed",
     };
-    let oldest = if status == "missed" { milliseconds(missed.text("oldest_at")) } else { None };
+    let oldest = missed.oldest_at.as_deref().filter(|_| status == "missed").and_then(milliseconds);
     let from = asked_time(cx.asked("from")).unwrap_or_else(|| local(oldest.unwrap_or(cx.now - DAY_MS)));
     let to = asked_time(cx.asked("to")).unwrap_or_default();
     let typed = ReplayForm { from, to, status: status.to_owned() };
-    Ok(new_page(&cx, doc.item(), missed, &typed, None))
+    Ok(new_page(&cx, &endpoint, &missed, &typed, None))
 }
 
 /// The same, when it was sent.
 pub async fn create(cx: PageContext) -> Result<Page, Failure> {
     let [from, to, status] = ["from", "to", "status"].map(|name| cx.field(name).trim().to_owned());
     let typed = ReplayForm { from, to, status };
-    let mut body = json!({ "status": typed.status });
+    let mut body = Map::from_iter([("status".to_owned(), Value::from(typed.status.as_str()))]);
     for (name, value) in [("from", &typed.from), ("to", &typed.to)] {
         if !value.is_empty() {
-            body[name] = Value::from(instant(value));
+            body.insert(name.to_owned(), Value::from(instant(value)));
         }
     }
-    match cx.send("POST", &resource(&cx, "/replay"), body).await {
-        Ok(made) => Ok(Page::Redirect(cx.link(&format!("/replays/{}", made.item().id())))),
+    match cx.send::<ReplayResource>("POST", &resource(&cx, "/replay"), Value::Object(body)).await {
+        Ok(made) => Ok(Page::Redirect(cx.link(&format!("/replays/{}", made.id)))),
         Err(failure) => {
             let failure = mendable(failure, ReplayEvents::NAMES)?;
-            let doc = cx.get(&resource(&cx, ""), &[]).await?;
-            let missed = cx.get(&resource(&cx, "/missed"), &[]).await?;
-            let page = new_page(&cx, doc.item(), missed.item(), &typed, Some(&failure));
+            let endpoint: EndpointResource = cx.get(&resource(&cx, ""), &[]).await?;
+            let missed: MissedResource = cx.get(&resource(&cx, "/missed"), &[]).await?;
+            let page = new_page(&cx, &endpoint, &missed, &typed, Some(&failure));
             Ok(page.with_status(status_of(&failure)))
         }
     }
@@ -66,21 +64,24 @@ pub async fn create(cx: PageContext) -> Result<Page, Failure> {
 
 fn new_page(
     cx: &PageContext,
-    endpoint: Item<'_>,
-    missed: Item<'_>,
+    endpoint: &EndpointResource,
+    missed: &MissedResource,
     typed: &ReplayForm,
     failure: Option<&Failure>,
 ) -> Page {
     let title = cx.say("Replay events");
-    let about = cx.say("Sends events of the past to this endpoint again, each as a new delivery with an id of its own. What is new goes first.");
+    let about = cx.say(
+        "Sends events of the past to this endpoint again, each as a new delivery with an id of its own. What is new \
+         goes first.",
+    );
     let error = |name: &str| failure.and_then(|failure| failure.of(name));
-    let n = number(cx, count(missed, "count"));
+    let n = number(cx, missed.count);
     let content = html! {
         (trail(cx, endpoint))
         (head(&title, Some(&about), html! {}))
         (faults(cx, failure))
         (unfinished(cx, failure))
-        @if endpoint.text("status") != "active" { (notice(Kind::Info, html! {
+        @if endpoint.status != "active" { (notice(Kind::Info, html! {
             p { (cx.say("The endpoint is not active. A replay waits until it is resumed.")) }
         })) }
         form.form method="post" action=(address(cx, "/replay")) data-submit-once {
@@ -120,7 +121,10 @@ fn new_page(
                 ..Input::default()
             }))
             p { a href="/docs/guides/replay-after-an-outage" { (cx.say("Replay after an outage")) } }
-            div.buttons { (submit(&cx.say("Start the replay"), "primary")) (button(&address(cx, ""), &cx.say("Cancel"), "")) }
+            div.buttons {
+                (submit(&cx.say("Start the replay"), "primary"))
+                (button(&address(cx, ""), &cx.say("Cancel"), ""))
+            }
         }
     };
     Page::new(title, "endpoints", content)
@@ -129,8 +133,7 @@ fn new_page(
 /// The replays that are in the way of another one.
 fn unfinished(cx: &PageContext, failure: Option<&Failure>) -> Markup {
     let faults = failure.map(|failure| failure.faults.as_slice()).unwrap_or_default();
-    let ids = faults.iter().filter_map(|fault| fault.meta["replays"].as_array()).flatten().filter_map(Value::as_str);
-    let ids: Vec<&str> = ids.collect();
+    let ids: Vec<&String> = faults.iter().flat_map(|fault| &fault.replays).collect();
     html! { @if !ids.is_empty() { section.panel aria-labelledby="unfinished" {
         h2 #unfinished { (cx.say("Replays that are not finished")) }
         p { (cx.say("Wait for one to finish, or cancel one.")) }
@@ -140,31 +143,31 @@ fn unfinished(cx: &PageContext, failure: Option<&Failure>) -> Markup {
 
 /// `/replays/{id}`
 pub async fn show(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&format!("/v1/webhooks/replays/{}", id(&cx)), &[]).await?;
-    let replay = doc.item();
+    let replay: ReplayResource = cx.get(&format!("/v1/webhooks/replays/{}", id(&cx)), &[]).await?;
     // Gone together, in general; a page that is fetched in between does without it.
-    let endpoint = cx.get(&format!("/v1/webhooks/{}", replay.text("endpoint_id")), &[]).await.ok();
+    let path = format!("/v1/webhooks/{}", replay.endpoint_id);
+    let endpoint: Option<EndpointResource> = cx.get(&path, &[]).await.ok();
     let title = cx.say("Replay");
-    let url = endpoint.as_ref().map_or("", |doc| doc.item().text("url"));
-    let active = endpoint.as_ref().is_none_or(|doc| doc.item().text("status") == "active");
-    let page = cx.link(&format!("/endpoints/{}", replay.text("endpoint_id")));
-    let going = matches!(replay.text("status"), "pending" | "running");
-    let name = if url.is_empty() { replay.text("endpoint_id") } else { url };
+    let name = endpoint.as_ref().map_or(&replay.endpoint_id, |endpoint| &endpoint.url);
+    let active = endpoint.as_ref().is_none_or(|endpoint| endpoint.status == "active");
+    let page = cx.link(&format!("/endpoints/{}", replay.endpoint_id));
+    let going = matches!(&*replay.status, "pending" | "running");
+    let finished = if going { None } else { replay.finished_at.as_deref() };
     let content = html! {
         (crumbs(&cx, &[(&cx.say("Endpoints"), &cx.link("/endpoints")), (name, &page)]))
-        (head(&title, Some(&selection(&cx, replay.text("selection"))), html! {}))
+        (head(&title, Some(&selection(&cx, &replay.selection)), html! {}))
         section.panel #replay data-live=[going.then_some("2")] aria-label=(cx.say("Progress")) {
-            (progress(&cx, replay, active))
+            (progress(&cx, &replay, active))
             (facts(&[
                 (&cx.say("Endpoint"), html! { a href=(page) { (name) } }),
-                (&cx.say("Events accepted from"), time(&cx, replay.text("from"))),
-                (&cx.say("Until"), time(&cx, replay.text("to"))),
-                (&cx.say("Events in all"), html! { (number(&cx, count(replay, "total"))) }),
-                (&cx.say("Sent so far"), html! { (number(&cx, count(replay, "sent"))) }),
-                (&cx.say("Requested"), time(&cx, replay.text("created_at"))),
-                (&cx.say("Finished"), if going { none(&cx) } else { time(&cx, replay.text("finished_at")) }),
+                (&cx.say("Events accepted from"), time(&cx, &replay.from)),
+                (&cx.say("Until"), time(&cx, &replay.to)),
+                (&cx.say("Events in all"), html! { (number(&cx, replay.total)) }),
+                (&cx.say("Sent so far"), html! { (number(&cx, replay.sent)) }),
+                (&cx.say("Requested"), time(&cx, &replay.created_at)),
+                (&cx.say("Finished"), time_or_none(&cx, finished)),
             ]))
-            (ways(&cx, replay, going))
+            (ways(&cx, &replay, going))
         }
     };
     Ok(Page::new(title, "endpoints", content))
@@ -179,10 +182,10 @@ fn selection(cx: &PageContext, name: &str) -> String {
 }
 
 /// How far it is, and what that means.
-fn progress(cx: &PageContext, replay: Item<'_>, active: bool) -> Markup {
-    let (sent, total) = (count(replay, "sent"), count(replay, "total"));
+fn progress(cx: &PageContext, replay: &ReplayResource, active: bool) -> Markup {
+    let (sent, total) = (replay.sent, replay.total);
     let [sent_text, total_text] = [sent, total].map(|n| number(cx, n));
-    let state = replay.text("status");
+    let state = &*replay.status;
     // Nothing to send is all sent.
     let (done, most) = if total == 0 && state == "completed" { (1, 1) } else { (sent, total.max(1)) };
     let share = cx.fill("{sent} of {total} sent", &[("sent", &sent_text), ("total", &total_text)]);
@@ -208,15 +211,15 @@ fn progress(cx: &PageContext, replay: Item<'_>, active: bool) -> Markup {
 }
 
 /// What can be done now.
-fn ways(cx: &PageContext, replay: Item<'_>, going: bool) -> Markup {
-    let endpoint = replay.text("endpoint_id");
-    let deliveries = format!("/deliveries?endpoint_id={endpoint}&from={}", replay.text("created_at"));
+fn ways(cx: &PageContext, replay: &ReplayResource, going: bool) -> Markup {
+    let endpoint = &replay.endpoint_id;
+    let deliveries = format!("/deliveries?endpoint_id={endpoint}&from={}", replay.created_at);
     let again = format!("/endpoints/{endpoint}/replay");
     html! { div.buttons {
         (button(&cx.link(&deliveries), &cx.say("Deliveries since then"), ""))
         @if cx.may("webhooks:update") {
             @if going {
-                (post(cx, &cx.link(&format!("/replays/{}/cancel", replay.id())), &cx.say("Cancel the replay"), "danger"))
+                (post(cx, &cx.link(&format!("/replays/{}/cancel", replay.id)), &cx.say("Cancel the replay"), "danger"))
             } @else {
                 (button(&cx.link(&again), &cx.say("Another replay"), ""))
             }
@@ -226,7 +229,7 @@ fn ways(cx: &PageContext, replay: Item<'_>, going: bool) -> Markup {
 
 /// `/replays/{id}/cancel`
 pub async fn cancel(cx: PageContext) -> Result<Page, Failure> {
-    cx.send("DELETE", &format!("/v1/webhooks/replays/{}", id(&cx)), Value::Null).await?;
+    cx.send::<()>("DELETE", &format!("/v1/webhooks/replays/{}", id(&cx)), Value::Null).await?;
     Ok(Page::Redirect(cx.link(&format!("/replays/{}", id(&cx)))))
 }
 

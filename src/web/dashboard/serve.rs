@@ -13,7 +13,7 @@ use super::page_context::{Failure, Page, PageContext, PageOwner};
 use super::page_request::{FramedBy, PageRequest, csrf, path_params};
 use super::parts::{self, Kind};
 use super::state::Dashboard;
-use crate::api::{self, Portal, RequestInfo, Session};
+use crate::api::{self, AccountResource, Portal, RequestInfo, Session};
 use crate::web::static_files::STAMP;
 use crate::web::text::Locale;
 
@@ -185,8 +185,8 @@ impl Navigation {
 
 /// The account's name. It fails where an operator asks for an account that does not exist.
 async fn name_of_account(cx: &PageContext) -> Result<String, Failure> {
-    let account = cx.get(&format!("/v1/accounts/{}", cx.account()), &[]).await?;
-    Ok(account.item().text("name").to_owned())
+    let account: AccountResource = cx.get(&format!("/v1/accounts/{}", cx.account()), &[]).await?;
+    Ok(account.attributes.name)
 }
 
 /// The pages that whoever is signed in may open.

@@ -93,7 +93,10 @@ fn choice(page_request: &PageRequest, offers: &[Offer]) -> Markup {
     let next = next_of(page_request.field("next")).unwrap_or("");
     html! {
         h1 { (say("Choose an account")) }
-        p { (say("Your address and password open each of these. Choose within five minutes; to use another one later, sign in again.")) }
+        p { (say(
+            "Your address and password open each of these. Choose within five minutes; to use another one later, sign \
+             in again.",
+        )) }
         form method="post" action="/sign-in/choose" data-submit-once {
             input type="hidden" name="next" value=(next);
             @for offer in offers { input type="hidden" name="offer" value=(offer.token); }
@@ -267,7 +270,10 @@ async fn joining(dashboard: &Dashboard, page_request: &PageRequest, told: Option
                 autocomplete: "new-password", ..Input::default() }))
             @if two_factor {
                 (parts::input(&Input { name: "code", label: &say("Code of your authenticator app"), required: true,
-                    hint: &say("The link replaces your password alone. If the app is lost, an owner of your account can turn it off."),
+                    hint: &say(
+                        "The link replaces your password alone. If the app is lost, an owner of your account can turn \
+                         it off.",
+                    ),
                     autocomplete: "one-time-code", ..Input::default() }))
             }
             (parts::submit(&say("Set the password and sign in"), "primary"))

@@ -5,8 +5,9 @@ use maud::{Markup, html};
 
 use super::chart;
 use super::deliveries::answer;
-use super::page_context::{Doc, Failure, Item, PageContext};
+use super::page_context::{Failure, PageContext};
 use super::parts::{millis, status, time, until};
+use crate::api::{DeliveryResource, Listing, StatisticsResource};
 
 /// How far back the charts can reach.
 const PERIODS: [&str; 3] = ["1h", "24h", "7d"];
@@ -17,7 +18,7 @@ pub fn period(cx: &PageContext) -> &'static str {
 }
 
 /// The attempts of that period: of an endpoint, or of all.
-pub async fn statistics(cx: &PageContext, endpoint: Option<&str>) -> Result<Doc, Failure> {
+pub async fn statistics(cx: &PageContext, endpoint: Option<&str>) -> Result<StatisticsResource, Failure> {
     let mut query = vec![("period", period(cx))];
     query.extend(endpoint.map(|id| ("endpoint_id", id)));
     cx.get("/v1/webhooks/statistics", &query).await
@@ -40,7 +41,7 @@ pub fn switch(cx: &PageContext, path: &str) -> Markup {
 }
 
 /// The period's charts, each in a panel.
-pub fn charts(cx: &PageContext, statistics: Item<'_>) -> Markup {
+pub fn charts(cx: &PageContext, statistics: &StatisticsResource) -> Markup {
     html! {
         section.panel aria-labelledby="attempts" {
             h2 #attempts { (cx.say("Attempts")) }
@@ -54,26 +55,26 @@ pub fn charts(cx: &PageContext, statistics: Item<'_>) -> Markup {
 }
 
 /// An endpoint's newest deliveries, with what went wrong and when it is tried again.
-pub fn latest(cx: &PageContext, deliveries: &[Item<'_>], is_active: bool) -> Markup {
+pub fn latest(cx: &PageContext, deliveries: &[DeliveryResource], is_active: bool) -> Markup {
     let columns = [cx.say("Event type"), cx.say("Status"), cx.say("HTTP status"), cx.say("Took"), cx.say("Created")];
     html! { div.scroll { table.list {
         thead { tr { @for (at, name) in columns.iter().enumerate() { th.num[at == 3] scope="col" { (name) } } } }
         tbody { @for delivery in deliveries { tr {
             td.main data-label=(columns[0]) {
-                a href=(cx.link(&format!("/deliveries/{}", delivery.id()))) { (delivery.text("event_type")) }
-                @if !delivery.text("error_message").is_empty() { small { (delivery.text("error_message")) } }
+                a href=(cx.link(&format!("/deliveries/{}", delivery.id))) { (delivery.event_type) }
+                @if let Some(error) = &delivery.error_message { small { (error) } }
             }
             td data-label=(columns[1]) { span {
-                (status(cx, delivery.text("status")))
-                @if !is_active && matches!(delivery.text("status"), "pending" | "retrying") {
+                (status(cx, &delivery.status))
+                @if !is_active && matches!(&*delivery.status, "pending" | "retrying") {
                     " " small.muted { (cx.say("held until the endpoint is active")) }
-                } @else if !delivery.text("next_retry_at").is_empty() {
-                    " " small.muted { (cx.say("next attempt")) " " (until(cx, delivery.text("next_retry_at"))) }
+                } @else if let Some(due) = &delivery.next_retry_at {
+                    " " small.muted { (cx.say("next attempt")) " " (until(cx, due)) }
                 }
             } }
-            td data-label=(columns[2]) { (answer(cx, *delivery)) }
-            td.num data-label=(columns[3]) { (millis(cx, delivery.number("response_time_ms"))) }
-            td.nowrap data-label=(columns[4]) { (time(cx, delivery.text("created_at"))) }
+            td data-label=(columns[2]) { (answer(cx, delivery)) }
+            td.num data-label=(columns[3]) { (millis(cx, delivery.response_time_ms.map(u64::from))) }
+            td.nowrap data-label=(columns[4]) { (time(cx, &delivery.created_at)) }
         } } }
     } } }
 }
@@ -90,15 +91,10 @@ pub struct LastFailure {
 /// What went wrong last at an endpoint. A page can do without it.
 pub async fn last_failure(cx: &PageContext, endpoint: &str) -> LastFailure {
     let query = [("endpoint_id", endpoint), ("status", "failed,retrying"), ("per_page", "1")];
-    let Ok(found) = cx.get("/v1/webhooks/deliveries", &query).await else { return LastFailure::default() };
-    let newest = found.items().first().map(|delivery| LastFailure {
-        error: delivery.text("error_message").to_owned(),
-        gone: delivery.number("response_status") == Some(410),
+    let found: Result<Listing<DeliveryResource>, _> = cx.get("/v1/webhooks/deliveries", &query).await;
+    let newest = found.ok().and_then(|found| found.items.into_iter().next()).map(|delivery| LastFailure {
+        gone: delivery.response_status == Some(410),
+        error: delivery.attributes.error_message.unwrap_or_default(),
     });
     newest.unwrap_or_default()
-}
-
-/// A field that counts something.
-pub fn count(item: Item<'_>, name: &str) -> u64 {
-    item.number(name).and_then(|n| u64::try_from(n).ok()).unwrap_or(0)
 }

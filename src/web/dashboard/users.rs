@@ -8,12 +8,14 @@ use serde_json::{Value, json};
 use super::form_errors::{fault, local, mendable, status_of};
 use super::listing::{listed, segment};
 use super::me;
-use super::page_context::{Doc, Failure, Item, Page, PageContext};
+use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
-    Confirm, Input, Kind, button, confirm, copyable, crumbs, empty, facts, faults, head, input, none, notice, post,
-    secret, select, status, submit, time, until,
+    Confirm, Input, Kind, button, confirm, copyable, crumbs, empty, facts, faults, head, input, milliseconds, notice,
+    post, secret, select, status, submit, time, until_or_none,
 };
-use crate::api::{Confirmation, InviteUser, RequestBody as _, Session, SignInRefused, UpdateUser};
+use crate::api::{
+    Confirmation, InviteUser, Listing, RequestBody as _, Session, SignInRefused, UpdateUser, UserResource,
+};
 
 const SECTION: &str = "users";
 
@@ -56,7 +58,7 @@ fn role_field(cx: &PageContext, value: &str, refused: Option<&Failure>) -> Marku
 
 /// `GET /users`
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&users(&cx), &[("page", cx.asked("page"))]).await?;
+    let found: Listing<UserResource> = cx.get(&users(&cx), &[("page", cx.asked("page"))]).await?;
     let path = cx.link("/users");
     let (to_invite, invite) = (cx.link("/users/invite"), cx.say("Invite a user"));
     let may = cx.may("users:write");
@@ -81,28 +83,28 @@ pub async fn list(cx: PageContext) -> Result<Page, Failure> {
     Ok(Page::new(cx.say("Users"), SECTION, content))
 }
 
-fn table(cx: &PageContext, users: &[Item<'_>]) -> Markup {
+fn table(cx: &PageContext, users: &[UserResource]) -> Markup {
     let columns = [cx.say("E-mail"), cx.say("Role"), cx.say("Status"), cx.say("Two-factor"), cx.say("Last sign-in")];
     html! { div.scroll { table.list {
         thead { tr { @for name in &columns { th scope="col" { (name) } } } }
         tbody { @for user in users { tr {
-            td.main data-label=(columns[0]) { a href=(cx.link(&format!("/users/{}", user.id()))) { (user.text("email")) } }
-            td data-label=(columns[1]) { (role_name(cx, user.text("role"))) }
-            td data-label=(columns[2]) { (status(cx, user.text("status"))) }
-            td data-label=(columns[3]) { (two_factor(cx, *user)) }
-            td.nowrap data-label=(columns[4]) { (last_sign_in(cx, *user)) }
+            td.main data-label=(columns[0]) { a href=(cx.link(&format!("/users/{}", user.id))) { (user.email) } }
+            td data-label=(columns[1]) { (role_name(cx, &user.role)) }
+            td data-label=(columns[2]) { (status(cx, &user.status)) }
+            td data-label=(columns[3]) { (two_factor(cx, user)) }
+            td.nowrap data-label=(columns[4]) { (last_sign_in(cx, user)) }
         } } }
     } } }
 }
 
-fn two_factor(cx: &PageContext, user: Item<'_>) -> String {
-    if user.flag("two_factor") { cx.say("On") } else { cx.say("Off") }
+fn two_factor(cx: &PageContext, user: &UserResource) -> String {
+    if user.two_factor { cx.say("On") } else { cx.say("Off") }
 }
 
-fn last_sign_in(cx: &PageContext, user: Item<'_>) -> Markup {
-    match user.text("last_sign_in_at") {
-        "" => html! { (cx.say("Never")) },
-        at => time(cx, at),
+fn last_sign_in(cx: &PageContext, user: &UserResource) -> Markup {
+    match &user.last_sign_in_at {
+        None => html! { (cx.say("Never")) },
+        Some(at) => time(cx, at),
     }
 }
 
@@ -114,7 +116,7 @@ pub fn invite_ask(cx: PageContext) -> Ready<Result<Page, Failure>> {
 /// `POST /users/invite`
 pub async fn invite(cx: PageContext) -> Result<Page, Failure> {
     let body = json!({ "email": cx.field("email").trim(), "role": cx.field("role") });
-    match cx.send("POST", &users(&cx), body).await {
+    match cx.send::<UserResource>("POST", &users(&cx), body).await {
         Ok(made) => Ok(shown_once(&cx, &made)),
         Err(failure) => {
             let refused = mendable(failure, InviteUser::NAMES)?;
@@ -129,7 +131,9 @@ fn invitation_form(cx: &PageContext, refused: Option<&Failure>) -> Page {
         (crumbs(cx, &[(&cx.say("Users"), &cx.link("/users"))]))
         (head(
             &cx.say("Invite a user"),
-            Some(&cx.say("You get a link for them. With it they choose a password. No mail is sent: pass the link on yourself.")),
+            Some(&cx.say(
+                "You get a link for them. With it they choose a password. No mail is sent: pass the link on yourself.",
+            )),
             html! {},
         ))
         (faults(cx, refused))
@@ -157,23 +161,26 @@ fn invitation_form(cx: &PageContext, refused: Option<&Failure>) -> Page {
 }
 
 /// The answer that has the invitation's address; where the form was sent twice it has none.
-fn shown_once(cx: &PageContext, made: &Doc) -> Page {
-    let user = made.item();
-    let title = cx.fill("Invitation for {email}", &[("email", &user.text("email"))]);
-    let to_user = cx.link(&format!("/users/{}", user.id()));
+fn shown_once(cx: &PageContext, user: &UserResource) -> Page {
+    let title = cx.fill("Invitation for {email}", &[("email", &user.email)]);
+    let to_user = cx.link(&format!("/users/{}", user.id));
     let content = html! {
-        (crumbs(cx, &[(&cx.say("Users"), &cx.link("/users")), (user.text("email"), &to_user)]))
+        (crumbs(cx, &[(&cx.say("Users"), &cx.link("/users")), (&user.email, &to_user)]))
         (head(&title, None, html! {}))
-        @match user.text("invitation_url") {
-            "" => (notice(Kind::Warn, html! {
-                p { (cx.say("The form was sent twice. There is one invitation, and its link was shown the first time.")) }
+        @match &user.invitation_url {
+            None => (notice(Kind::Warn, html! {
+                p { (cx.say(
+                    "The form was sent twice. There is one invitation, and its link was shown the first time.",
+                )) }
                 p { (cx.say("If you have not copied it, make a new link on the user's page.")) }
                 a href=(to_user) { (cx.say("To the user's page")) }
             })),
-            url => {
+            Some(url) => {
                 (secret(cx, &cx.say("Invitation link"), url))
-                p { (cx.say("No mail is sent: pass the link on yourself. It works once, for 7 days, for whoever has it.")) }
-                p.muted { (cx.say("It ends:")) " " (until(cx, user.text("invitation_expires_at"))) }
+                p { (cx.say(
+                    "No mail is sent: pass the link on yourself. It works once, for 7 days, for whoever has it.",
+                )) }
+                p.muted { (cx.say("It ends:")) " " (until_or_none(cx, user.invitation_expires_at.as_deref())) }
             },
         }
         div.buttons { (button(&cx.link("/users"), &cx.say("Done"), "primary")) }
@@ -188,8 +195,8 @@ pub async fn show(cx: PageContext) -> Result<Page, Failure> {
 
 /// `POST /users/{id}`
 pub async fn set_role(cx: PageContext) -> Result<Page, Failure> {
-    match cx.send("PUT", &user(&cx), json!({ "role": cx.field("role") })).await {
-        Ok(changed) => Ok(Page::Redirect(cx.link(&format!("/users/{}", changed.item().id())))),
+    match cx.send::<UserResource>("PUT", &user(&cx), json!({ "role": cx.field("role") })).await {
+        Ok(changed) => Ok(Page::Redirect(cx.link(&format!("/users/{}", changed.id)))),
         Err(failure) => {
             let refused = mendable(failure, UpdateUser::NAMES)?;
             Ok(page(&cx, Some(&refused)).await?.with_status(status_of(&refused)))
@@ -199,15 +206,15 @@ pub async fn set_role(cx: PageContext) -> Result<Page, Failure> {
 
 /// `POST /users/{id}/invitation`
 pub async fn invite_again(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&user(&cx), &[]).await?;
-    let cx = match found.item().text("status") {
+    let found: UserResource = cx.get(&user(&cx), &[]).await?;
+    let cx = match &*found.status {
         "active" => match confirmed(cx.clone(), "link-").await? {
             Ok(cx) => cx,
             Err(refused) => return refused_page(&cx, &refused).await,
         },
         _ => cx,
     };
-    match cx.send("POST", &format!("{}/invitation", user(&cx)), Value::Null).await {
+    match cx.send::<UserResource>("POST", &format!("{}/invitation", user(&cx)), Value::Null).await {
         Ok(made) => Ok(shown_once(&cx, &made)),
         Err(failure) => {
             let refused = mendable(failure, &[])?;
@@ -246,7 +253,7 @@ async fn confirmed(cx: PageContext, prefix: &str) -> Result<Result<PageContext, 
 /// Why the password and the code were refused.
 fn not_proved(cx: &PageContext, refused: SignInRefused) -> Failure {
     let (status, told) = me::told(cx, refused);
-    Failure { status, ..local(vec![fault("", told, None)]) }
+    Failure { status, ..local(vec![fault(told, None)]) }
 }
 
 async fn refused_page(cx: &PageContext, refused: &Failure) -> Result<Page, Failure> {
@@ -254,34 +261,32 @@ async fn refused_page(cx: &PageContext, refused: &Failure) -> Result<Page, Failu
 }
 
 async fn page(cx: &PageContext, refused: Option<&Failure>) -> Result<Page, Failure> {
-    let found = cx.get(&user(cx), &[]).await?;
-    let shown = found.item();
+    let shown: UserResource = cx.get(&user(cx), &[]).await?;
     let content = html! {
         (crumbs(cx, &[(&cx.say("Users"), &cx.link("/users"))]))
-        (head(shown.text("email"), None, html! {}))
+        (head(&shown.email, None, html! {}))
         (faults(cx, refused))
-        (about(cx, shown))
+        (about(cx, &shown))
         @if cx.may("users:write") {
-            (role_form(cx, shown, refused))
-            (invitation(cx, shown))
-            @if shown.flag("two_factor") && !is_self(cx, shown) { (factor(cx, shown)) }
+            (role_form(cx, &shown, refused))
+            (invitation(cx, &shown))
+            @if shown.two_factor && !is_self(cx, &shown) { (factor(cx, &shown)) }
             section.panel.danger-zone { div {
                 div {
                     h2 { (cx.say("Delete this user")) }
                     p.muted { (cx.say("They are signed out at once and cannot sign in again.")) }
                 }
-                (button(&cx.link(&format!("/users/{}/delete", shown.id())), &cx.say("Delete the user"), "danger"))
+                (button(&cx.link(&format!("/users/{}/delete", shown.id)), &cx.say("Delete the user"), "danger"))
             } }
         }
     };
-    Ok(Page::new(shown.text("email"), SECTION, content))
+    Ok(Page::new(&shown.email, SECTION, content))
 }
 
-fn about(cx: &PageContext, user: Item<'_>) -> Markup {
-    let until_when = match user.text("invitation_expires_at") {
-        "" => none(cx),
-        at if super::parts::milliseconds(at).is_some_and(|at| at <= cx.now) => html! { (cx.say("Expired")) },
-        at => until(cx, at),
+fn about(cx: &PageContext, user: &UserResource) -> Markup {
+    let until_when = match user.invitation_expires_at.as_deref() {
+        Some(at) if milliseconds(at).is_some_and(|at| at <= cx.now) => html! { (cx.say("Expired")) },
+        at => until_or_none(cx, at),
     };
     let names = [
         cx.say("Status"),
@@ -293,23 +298,23 @@ fn about(cx: &PageContext, user: Item<'_>) -> Markup {
         cx.say("User id"),
     ];
     let rows = [
-        (names[0].as_str(), status(cx, user.text("status"))),
-        (&names[1], html! { (role_name(cx, user.text("role"))) }),
+        (names[0].as_str(), status(cx, &user.status)),
+        (&names[1], html! { (role_name(cx, &user.role)) }),
         (&names[2], html! { (two_factor(cx, user)) }),
         (&names[3], last_sign_in(cx, user)),
-        (&names[4], time(cx, user.text("created_at"))),
+        (&names[4], time(cx, &user.created_at)),
         (&names[5], until_when),
-        (&names[6], copyable(cx, user.id())),
+        (&names[6], copyable(cx, &user.id)),
     ];
     html! { section.panel aria-label=(cx.say("About this user")) { (facts(&rows)) } }
 }
 
-fn role_form(cx: &PageContext, user: Item<'_>, refused: Option<&Failure>) -> Markup {
-    let role = if cx.field("role").is_empty() { user.text("role") } else { cx.field("role") };
+fn role_form(cx: &PageContext, user: &UserResource, refused: Option<&Failure>) -> Markup {
+    let role: &str = if cx.field("role").is_empty() { &user.role } else { cx.field("role") };
     html! { section.panel {
         h2 { (cx.say("Role")) }
         p.muted { (cx.say("A change holds from their next click on.")) }
-        form method="post" action=(cx.link(&format!("/users/{}", user.id()))) data-submit-once {
+        form method="post" action=(cx.link(&format!("/users/{}", user.id))) data-submit-once {
             (cx.form_start())
             (role_field(cx, role, refused))
             div.buttons { (submit(&cx.say("Change the role"), "")) }
@@ -318,16 +323,18 @@ fn role_form(cx: &PageContext, user: Item<'_>, refused: Option<&Failure>) -> Mar
 }
 
 /// Whether this is the user who is signed in.
-fn is_self(cx: &PageContext, user: Item<'_>) -> bool {
-    cx.session().is_some_and(|session| session.id() == user.id())
+fn is_self(cx: &PageContext, user: &UserResource) -> bool {
+    cx.session().is_some_and(|session| session.id() == user.id)
 }
 
-fn invitation(cx: &PageContext, user: Item<'_>) -> Markup {
-    let action = cx.link(&format!("/users/{}/invitation", user.id()));
+fn invitation(cx: &PageContext, user: &UserResource) -> Markup {
+    let action = cx.link(&format!("/users/{}/invitation", user.id));
     let make = cx.say("Make a new link");
-    let content = if user.text("status") == "invited" {
+    let content = if user.status == "invited" {
         html! {
-            p.muted { (cx.say("For when the first one was lost or has expired. The link before this one is dead at once.")) }
+            p.muted { (cx.say(
+                "For when the first one was lost or has expired. The link before this one is dead at once.",
+            )) }
             div.buttons { (post(cx, &action, &make, "")) }
         }
     } else if is_self(cx, user) {
@@ -337,7 +344,11 @@ fn invitation(cx: &PageContext, user: Item<'_>) -> Markup {
         }
     } else {
         html! {
-            p.muted { (cx.say("For when the password was lost. What they sign in with stays until they use the link; then the password is the new one, and they are signed out everywhere else. A second factor stays, and they need its code.")) }
+            p.muted { (cx.say(
+                "For when the password was lost. What they sign in with stays until they use the link; then the \
+                 password is the new one, and they are signed out everywhere else. A second factor stays, and they \
+                 need its code.",
+            )) }
             (confirmation(cx, &action, "link-", &make, ""))
         }
     };
@@ -347,11 +358,14 @@ fn invitation(cx: &PageContext, user: Item<'_>) -> Markup {
     } }
 }
 
-fn factor(cx: &PageContext, user: Item<'_>) -> Markup {
-    let action = cx.link(&format!("/users/{}/two-factor", user.id()));
+fn factor(cx: &PageContext, user: &UserResource) -> Markup {
+    let action = cx.link(&format!("/users/{}/two-factor", user.id));
     html! { section.panel {
         h2 { (cx.say("Second factor")) }
-        p.muted { (cx.say("For when their authenticator app was lost. They are signed out everywhere, sign in with their password alone, and are told that you turned it off.")) }
+        p.muted { (cx.say(
+            "For when their authenticator app was lost. They are signed out everywhere, sign in with their password \
+             alone, and are told that you turned it off.",
+        )) }
         (confirmation(cx, &action, "factor-", &cx.say("Turn off their second factor"), "danger"))
     } }
 }
@@ -376,47 +390,46 @@ fn proof(cx: &PageContext, prefix: &str) -> Markup {
 
 /// `GET /users/{id}/delete`
 pub async fn delete_ask(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&user(&cx), &[]).await?;
-    Ok(asked(&cx, found.item(), false, None))
+    let shown: UserResource = cx.get(&user(&cx), &[]).await?;
+    Ok(asked(&cx, &shown, false, None))
 }
 
 /// `POST /users/{id}/delete`
 pub async fn delete(cx: PageContext) -> Result<Page, Failure> {
-    let found = match cx.get(&user(&cx), &[]).await {
+    let shown = match cx.get::<UserResource>(&user(&cx), &[]).await {
         // What the form asks for has been done.
         Err(failure) if failure.status == 404 => return Ok(Page::Redirect(cx.link("/users"))),
         found => found?,
     };
-    let shown = found.item();
-    if !cx.field("confirm").trim().eq_ignore_ascii_case(shown.text("email")) {
-        return Ok(asked(&cx, shown, true, None).with_status(422));
+    if !cx.field("confirm").trim().eq_ignore_ascii_case(&shown.email) {
+        return Ok(asked(&cx, &shown, true, None).with_status(422));
     }
-    let cx = match shown.text("status") {
+    let cx = match &*shown.status {
         "active" => match confirmed(cx.clone(), "delete-").await? {
             Ok(cx) => cx,
-            Err(refused) => return Ok(asked(&cx, shown, false, Some(&refused)).with_status(status_of(&refused))),
+            Err(refused) => return Ok(asked(&cx, &shown, false, Some(&refused)).with_status(status_of(&refused))),
         },
         _ => cx,
     };
-    match cx.send("DELETE", &user(&cx), Value::Null).await {
+    match cx.send::<()>("DELETE", &user(&cx), Value::Null).await {
         Err(failure) if failure.status != 404 => {
             let refused = mendable(failure, &[])?;
-            Ok(asked(&cx, shown, false, Some(&refused)).with_status(status_of(&refused)))
+            Ok(asked(&cx, &shown, false, Some(&refused)).with_status(status_of(&refused)))
         }
         _ => Ok(Page::Redirect(cx.link("/users"))),
     }
 }
 
-fn asked(cx: &PageContext, user: Item<'_>, mistyped: bool, failure: Option<&Failure>) -> Page {
-    let email = user.text("email");
+fn asked(cx: &PageContext, user: &UserResource, mistyped: bool, failure: Option<&Failure>) -> Page {
+    let email = &user.email;
     let question = cx.fill("Delete the user {email}?", &[("email", &email)]);
     let happens = [
         cx.say("They are signed out everywhere at once, and cannot sign in again. An open invitation is dead."),
         cx.say("What they made stays: endpoints, API keys, and what the audit log says of them."),
         cx.say("API keys that they know still work. Revoke those that they should not use."),
     ];
-    let to_user = cx.link(&format!("/users/{}", user.id()));
-    let fields = (user.text("status") == "active").then(|| proof(cx, "delete-"));
+    let to_user = cx.link(&format!("/users/{}", user.id));
+    let fields = (user.status == "active").then(|| proof(cx, "delete-"));
     let content = html! {
         (crumbs(cx, &[(&cx.say("Users"), &cx.link("/users")), (email, &to_user)]))
         (confirm(cx, &Confirm {
@@ -424,7 +437,7 @@ fn asked(cx: &PageContext, user: Item<'_>, mistyped: bool, failure: Option<&Fail
             happens: &happens,
             type_this: Some(email),
             mistyped,
-            action: &cx.link(&format!("/users/{}/delete", user.id())),
+            action: &cx.link(&format!("/users/{}/delete", user.id)),
             label: &cx.say("Delete the user"),
             cancel: &to_user,
             failure,

@@ -7,9 +7,10 @@ mod one;
 use maud::{Markup, html};
 
 use super::filters::Filters;
-use super::listing::{listed, pages};
-use super::page_context::{Doc, Failure, Item, Page, PageContext};
-use super::parts::{Kind, button, empty, head, http_status, millis, notice, status, submit, time, type_name};
+use super::listing::{entries, listed};
+use super::page_context::{Failure, Page, PageContext};
+use super::parts::{Kind, button, empty, filled, head, http_status, millis, notice, status, submit, time, type_name};
+use crate::api::{Code, DeliveryResource, EndpointResource, EventTypeResource, Listing};
 
 pub use one::{retry, show};
 
@@ -38,13 +39,15 @@ const OUTSIDE_THE_CATALOG: [&str; 6] =
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
     let filters = Filters::read(&cx, &FILTERS);
     let choices = Choices::read(&cx).await;
-    let (found, refused) = match cx.get("/v1/webhooks/deliveries", &filters.query(cx.asked("page"))).await {
+    let query = filters.query(cx.asked("page"));
+    let (found, refused) = match cx.get::<Listing<DeliveryResource>>("/v1/webhooks/deliveries", &query).await {
         Ok(found) => (Some(found), None),
-        Err(failure) if failure.is("invalid_filter") => (None, Some(failure)),
+        Err(failure) if failure.is(Code::InvalidFilter) => (None, Some(failure)),
         Err(failure) => return Err(failure),
     };
+    let about = cx.say("Every event on its way to every endpoint, newest first.");
     let content = html! {
-        (head(&cx.say("Deliveries"), Some(&cx.say("Every event on its way to every endpoint, newest first.")), exports(&cx, &filters)))
+        (head(&cx.say("Deliveries"), Some(&about), exports(&cx, &filters)))
         (form(&cx, &filters, &choices, refused.as_ref()))
         @match &found {
             Some(found) => (results(&cx, &filters, found)),
@@ -74,19 +77,18 @@ struct Choices {
 impl Choices {
     /// Where one of them cannot be read there is less to choose from: that is better than no list.
     async fn read(cx: &PageContext) -> Self {
-        let endpoints = cx.get("/v1/webhooks", &[]).await.ok();
-        let endpoints =
-            endpoints.iter().flat_map(Doc::items).map(|item| (item.id().to_owned(), called(item))).collect();
-        let catalog = pages(cx, "/v1/event-types").await.unwrap_or_default();
-        let names = catalog.iter().flat_map(Doc::items).map(Item::id).chain(OUTSIDE_THE_CATALOG);
+        let endpoints: Vec<EndpointResource> = cx.get("/v1/webhooks", &[]).await.unwrap_or_default();
+        let endpoints = endpoints.iter().map(|endpoint| (endpoint.id.clone(), called(endpoint))).collect();
+        let catalog: Vec<EventTypeResource> = entries(cx, "/v1/event-types").await.unwrap_or_default();
+        let names = catalog.iter().map(|entry| entry.id.as_str()).chain(OUTSIDE_THE_CATALOG);
         Self { endpoints, event_types: names.map(|name| (name.to_owned(), name.to_owned())).collect() }
     }
 }
 
-fn called(endpoint: Item<'_>) -> String {
-    match endpoint.text("description") {
-        "" => endpoint.text("url").to_owned(),
-        description => format!("{description} · {}", endpoint.text("url")),
+fn called(endpoint: &EndpointResource) -> String {
+    match filled(endpoint.description.as_deref()) {
+        None => endpoint.url.clone(),
+        Some(description) => format!("{description} · {}", endpoint.url),
     }
 }
 
@@ -135,26 +137,30 @@ fn form(cx: &PageContext, filters: &Filters, choices: &Choices, refused: Option<
 }
 
 /// How often the list looks again: where a search reads the whole history, not at all.
-fn live(cx: &PageContext, found: &Doc) -> Option<&'static str> {
+fn live(cx: &PageContext, page: u64) -> Option<&'static str> {
     let reads_all = ["q", "validation_id"].into_iter().any(|name| !cx.asked(name).is_empty());
-    (found.page() <= 1 && !reads_all).then_some("5")
+    (page <= 1 && !reads_all).then_some("5")
 }
 
-fn results(cx: &PageContext, filters: &Filters, found: &Doc) -> Markup {
+fn results(cx: &PageContext, filters: &Filters, found: &Listing<DeliveryResource>) -> Markup {
     let path = cx.link("/deliveries");
     let at_all = empty(
         &cx.say("No deliveries yet"),
-        &cx.say("When an event is published, each active endpoint that subscribes to its type gets a delivery, and it stands here."),
+        &cx.say(
+            "When an event is published, each active endpoint that subscribes to its type gets a delivery, and it \
+             stands here.",
+        ),
         Some((&cx.link("/endpoints"), &cx.say("See the endpoints"))),
     );
     let nothing = filters.nothing(cx, &path, &cx.say("No delivery matches"), at_all);
-    html! { section #deliveries.stack aria-label=(cx.say("Deliveries")) data-live=[live(cx, found)] {
+    let live = live(cx, found.pagination().page);
+    html! { section #deliveries.stack aria-label=(cx.say("Deliveries")) data-live=[live] {
         (listed(cx, found, &path, nothing, |shown| table(cx, shown)))
     } }
 }
 
 /// Deliveries in rows, each with the way to its page.
-pub fn table(cx: &PageContext, deliveries: &[Item<'_>]) -> Markup {
+pub fn table(cx: &PageContext, deliveries: &[DeliveryResource]) -> Markup {
     let columns = [
         cx.say("Event type"),
         cx.say("Status"),
@@ -165,28 +171,33 @@ pub fn table(cx: &PageContext, deliveries: &[Item<'_>]) -> Markup {
         cx.say("Created"),
     ];
     html! { div.scroll { table.list {
-        thead { tr { @for (at, name) in columns.iter().enumerate() { th.num[at == 4 || at == 5] scope="col" { (name) } } } }
+        thead { tr {
+            @for (at, name) in columns.iter().enumerate() { th.num[at == 4 || at == 5] scope="col" { (name) } }
+        } }
         tbody { @for delivery in deliveries { tr {
             td.main data-label=(columns[0]) {
-                a href=(cx.link(&format!("/deliveries/{}", delivery.id()))) { (type_name(delivery.text("event_type"))) small { (delivery.id()) } }
+                a href=(cx.link(&format!("/deliveries/{}", delivery.id))) {
+                    (type_name(&delivery.event_type)) small { (delivery.id) }
+                }
             }
-            td data-label=(columns[1]) { (status(cx, delivery.text("status"))) }
+            td data-label=(columns[1]) { (status(cx, &delivery.status)) }
             td.url data-label=(columns[2]) {
-                a href=(cx.link(&format!("/endpoints/{}", delivery.text("endpoint_id")))) { (delivery.text("endpoint_url")) }
+                a href=(cx.link(&format!("/endpoints/{}", delivery.endpoint_id))) {
+                    (delivery.endpoint_url.as_deref().unwrap_or_default())
+                }
             }
-            td data-label=(columns[3]) { (answer(cx, *delivery)) }
-            td.num data-label=(columns[4]) { (millis(cx, delivery.number("response_time_ms"))) }
-            td.num data-label=(columns[5]) { (delivery.number("attempt").unwrap_or(1)) }
-            td.nowrap data-label=(columns[6]) { (time(cx, delivery.text("created_at"))) }
+            td data-label=(columns[3]) { (answer(cx, delivery)) }
+            td.num data-label=(columns[4]) { (millis(cx, delivery.response_time_ms.map(u64::from))) }
+            td.num data-label=(columns[5]) { (delivery.attempt) }
+            td.nowrap data-label=(columns[6]) { (time(cx, &delivery.created_at)) }
         } } }
     } } }
 }
 
 /// What the receiver answered: nothing yet while there was no attempt.
-pub fn answer(cx: &PageContext, delivery: Item<'_>) -> Markup {
-    let code = delivery.number("response_status");
-    if code.is_none() && delivery.number("response_time_ms").is_none() {
+pub fn answer(cx: &PageContext, delivery: &DeliveryResource) -> Markup {
+    if delivery.response_status.is_none() && delivery.response_time_ms.is_none() {
         return super::parts::none(cx);
     }
-    http_status(cx, code)
+    http_status(cx, delivery.response_status)
 }

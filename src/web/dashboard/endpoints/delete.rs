@@ -4,26 +4,27 @@ use maud::html;
 use serde_json::Value;
 
 use super::paths::{address, resource, trail};
-use crate::web::dashboard::page_context::{Failure, Item, Page, PageContext};
+use crate::api::EndpointResource;
+use crate::web::dashboard::page_context::{Failure, Page, PageContext};
 use crate::web::dashboard::parts::{Confirm, confirm};
 
 /// `/endpoints/{id}/delete`
 pub async fn delete_ask(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
-    Ok(asked(&cx, doc.item(), false))
+    let endpoint: EndpointResource = cx.get(&resource(&cx, ""), &[]).await?;
+    Ok(asked(&cx, &endpoint, false))
 }
 
 /// The same, when it was confirmed.
 pub async fn delete(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
-    if cx.field("confirm").trim() != doc.item().text("url") {
-        return Ok(asked(&cx, doc.item(), true).with_status(422));
+    let endpoint: EndpointResource = cx.get(&resource(&cx, ""), &[]).await?;
+    if cx.field("confirm").trim() != endpoint.url {
+        return Ok(asked(&cx, &endpoint, true).with_status(422));
     }
-    cx.send("DELETE", &resource(&cx, ""), Value::Null).await?;
+    cx.send::<()>("DELETE", &resource(&cx, ""), Value::Null).await?;
     Ok(Page::Redirect(cx.link("/endpoints?done=deleted")))
 }
 
-fn asked(cx: &PageContext, endpoint: Item<'_>, mistyped: bool) -> Page {
+fn asked(cx: &PageContext, endpoint: &EndpointResource, mistyped: bool) -> Page {
     let question = cx.say("Delete this endpoint?");
     let happens = [
         cx.say("Nothing is sent to it any more, from this moment on."),
@@ -35,7 +36,7 @@ fn asked(cx: &PageContext, endpoint: Item<'_>, mistyped: bool) -> Page {
         (confirm(cx, &Confirm {
             question: &question,
             happens: &happens,
-            type_this: Some(endpoint.text("url")),
+            type_this: Some(&endpoint.url),
             mistyped,
             action: &address(cx, "/delete"),
             label: &cx.say("Delete the endpoint"),

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::paths::{address, resource, trail};
 use super::secret;
-use crate::api::{CreateWebhook, RequestBody as _, UpdateWebhook};
+use crate::api::{CreateWebhook, EndpointResource, EventTypeResource, FromAnswer, RequestBody as _, UpdateWebhook};
 use crate::web::dashboard::form_errors::{mendable, status_of};
 use crate::web::dashboard::json_fields;
-use crate::web::dashboard::listing::pages;
-use crate::web::dashboard::page_context::{Doc, Failure, Fault, Item, Page, PageContext};
+use crate::web::dashboard::listing::entries;
+use crate::web::dashboard::page_context::{Failure, Fault, Page, PageContext};
 use crate::web::dashboard::parts::{Input, area, button, crumbs, faults, head, input, select, submit};
 
 /// Types that the platform itself publishes. No catalog has them.
@@ -43,14 +43,14 @@ impl EndpointForm {
     }
 
     /// As the API has it.
-    fn of(endpoint: Item<'_>) -> Self {
+    fn of(endpoint: &EndpointResource) -> Self {
         Self {
-            url: endpoint.text("url").to_owned(),
-            events: endpoint.texts("events").into_iter().map(str::to_owned).collect(),
-            description: endpoint.text("description").to_owned(),
-            ordering: endpoint.text("ordering").to_owned(),
-            metadata: json_fields::pretty(endpoint.value("metadata")),
-            external_id: endpoint.text("external_id").to_owned(),
+            url: endpoint.url.clone(),
+            events: endpoint.events.clone(),
+            description: endpoint.description.clone().unwrap_or_default(),
+            ordering: endpoint.ordering.as_deref().unwrap_or_default().to_owned(),
+            metadata: json_fields::notes(endpoint.metadata.as_ref()),
+            external_id: endpoint.external_id.clone().unwrap_or_default(),
         }
     }
 
@@ -69,7 +69,7 @@ impl EndpointForm {
         }))
     }
 
-    async fn send(&self, cx: &PageContext, method: &str, path: &str) -> Result<Doc, Failure> {
+    async fn send<T: FromAnswer>(&self, cx: &PageContext, method: &str, path: &str) -> Result<T, Failure> {
         cx.send(method, path, self.body(cx)?).await
     }
 }
@@ -85,10 +85,10 @@ async fn catalog(cx: &PageContext) -> Result<Option<Vec<Choice>>, Failure> {
     if !cx.may("event_types:read") {
         return Ok(None);
     }
-    let docs = pages(cx, "/v1/event-types").await?;
-    let entries = docs.iter().flat_map(Doc::items);
-    let choice = |entry: Item<'_>| Choice { name: entry.id().to_owned(), about: entry.text("description").to_owned() };
-    Ok(Some(entries.map(choice).collect()))
+    let entries: Vec<EventTypeResource> = entries(cx, "/v1/event-types").await?;
+    let choice =
+        |entry: EventTypeResource| Choice { name: entry.id, about: entry.attributes.description.unwrap_or_default() };
+    Ok(Some(entries.into_iter().map(choice).collect()))
 }
 
 /// `/endpoints/new`
@@ -120,8 +120,8 @@ fn new_page(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>
 /// The same, when it was sent.
 pub async fn create(cx: PageContext) -> Result<Page, Failure> {
     let typed = EndpointForm::sent(&cx);
-    match typed.send(&cx, "POST", "/v1/webhooks").await {
-        Ok(made) => Ok(secret::created(&cx, made.item())),
+    match typed.send::<EndpointResource>(&cx, "POST", "/v1/webhooks").await {
+        Ok(made) => Ok(secret::created(&cx, &made)),
         Err(failure) => {
             let failure = mendable(failure, CreateWebhook::NAMES)?;
             let catalog = catalog(&cx).await?;
@@ -132,14 +132,14 @@ pub async fn create(cx: PageContext) -> Result<Page, Failure> {
 
 /// `/endpoints/{id}/edit`
 pub async fn edit(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
+    let endpoint: EndpointResource = cx.get(&resource(&cx, ""), &[]).await?;
     let catalog = catalog(&cx).await?;
-    Ok(edit_page(&cx, doc.item(), &EndpointForm::of(doc.item()), catalog, None))
+    Ok(edit_page(&cx, &endpoint, &EndpointForm::of(&endpoint), catalog, None))
 }
 
 fn edit_page(
     cx: &PageContext,
-    endpoint: Item<'_>,
+    endpoint: &EndpointResource,
     typed: &EndpointForm,
     catalog: Option<Vec<Choice>>,
     failure: Option<&Failure>,
@@ -165,13 +165,13 @@ fn edit_page(
 pub async fn update(cx: PageContext) -> Result<Page, Failure> {
     let typed = EndpointForm::sent(&cx);
     let path = resource(&cx, "");
-    match typed.send(&cx, "PUT", &path).await {
-        Ok(_) => Ok(Page::Redirect(address(&cx, "?done=saved"))),
+    match typed.send::<()>(&cx, "PUT", &path).await {
+        Ok(()) => Ok(Page::Redirect(address(&cx, "?done=saved"))),
         Err(failure) => {
             let failure = mendable(failure, UpdateWebhook::NAMES)?;
-            let doc = cx.get(&path, &[]).await?;
+            let endpoint: EndpointResource = cx.get(&path, &[]).await?;
             let catalog = catalog(&cx).await?;
-            Ok(edit_page(&cx, doc.item(), &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
+            Ok(edit_page(&cx, &endpoint, &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
         }
     }
 }
@@ -265,13 +265,18 @@ fn types(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, e
             (input(&Input {
                 name: "written",
                 label: &cx.say("Other event types"),
-                hint: &cx.say("Their names, separated by commas. You cannot see the catalog here; the documentation of your provider lists them."),
+                hint: &cx.say(
+                    "Their names, separated by commas. You cannot see the catalog here; the documentation of your \
+                     provider lists them.",
+                ),
                 ..Input::default()
             }))
         }
         fieldset.field aria-describedby="f-operational-hint" {
             legend { (cx.say("Operational event types")) }
-            p.hint #f-operational-hint { (cx.say("They tell what happens to your other endpoints, and are sent by this service itself.")) }
+            p.hint #f-operational-hint {
+                (cx.say("They tell what happens to your other endpoints, and are sent by this service itself."))
+            }
             (checks(typed, &operational))
         }
     }

@@ -10,11 +10,13 @@ mod testing;
 use maud::{Markup, html};
 use serde_json::json;
 
-use super::page_context::{Doc, Failure, Item, Page, PageContext};
+use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
-    Kind, button, code, copyable, crumbs, empty, facts, head, none, notice, number, post, status, time,
+    Kind, button, code, copyable, crumbs, empty, facts, filled, head, none, notice, number, post, status, time,
+    time_or_none,
 };
-use super::traffic::{self, LastFailure, count, last_failure};
+use super::traffic::{self, LastFailure, last_failure};
+use crate::api::{DeliveryResource, EndpointResource, Listing, MissedResource};
 
 pub use delete::{delete, delete_ask};
 pub use forms::{create, edit, new, update};
@@ -23,31 +25,31 @@ pub use secret::{rotate, rotate_ask};
 pub use testing::test;
 
 /// Its status, and whether it is failing while it is active.
-pub fn state(endpoint: Item<'_>) -> &str {
-    match endpoint.text("status") {
-        "active" if count(endpoint, "consecutive_failures") > 0 => "failing",
+pub fn state(endpoint: &EndpointResource) -> &str {
+    match &*endpoint.status {
+        "active" if endpoint.consecutive_failures > 0 => "failing",
         name => name,
     }
 }
 
 /// Why an endpoint was disabled, in a sentence.
-pub fn why_disabled(cx: &PageContext, failures: u64, last: &LastFailure) -> String {
+pub fn why_disabled(cx: &PageContext, failures: u32, last: &LastFailure) -> String {
     if last.gone {
         cx.say("Disabled, because the receiver answered 410: it wants no more deliveries.")
     } else if failures == 1 {
         cx.say("Disabled after a failed attempt. Nothing is sent to it any more.")
     } else {
-        let n = number(cx, failures);
+        let n = number(cx, failures.into());
         cx.fill("Disabled after {n} failed attempts in a row. Nothing is sent to it any more.", &[("n", &n)])
     }
 }
 
 /// That it fails while it is active.
-pub fn why_failing(cx: &PageContext, failures: u64) -> String {
+pub fn why_failing(cx: &PageContext, failures: u32) -> String {
     if failures == 1 {
         return cx.say("The last attempt failed. Failed deliveries are retried on schedule.");
     }
-    let n = number(cx, failures);
+    let n = number(cx, failures.into());
     cx.fill("The last {n} attempts failed. Failed deliveries are retried on schedule.", &[("n", &n)])
 }
 
@@ -58,15 +60,17 @@ fn host(url: &str) -> &str {
 
 /// `/endpoints`
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get("/v1/webhooks", &[]).await?;
-    let endpoints = doc.items();
+    let endpoints: Vec<EndpointResource> = cx.get("/v1/webhooks", &[]).await?;
     let (title, new) = (cx.say("Endpoints"), cx.link("/endpoints/new"));
     let about = cx.say("Where events are sent.");
     let may_create = cx.may("webhooks:create");
     let text = if may_create {
         cx.say("An endpoint is the URL of a receiver, with the event types that it wants.")
     } else {
-        cx.say("An endpoint is the URL of a receiver, with the event types that it wants. You do not have the permission to create one; ask somebody who has.")
+        cx.say(
+            "An endpoint is the URL of a receiver, with the event types that it wants. You do not have the permission \
+             to create one; ask somebody who has.",
+        )
     };
     let label = cx.say("New endpoint");
     let actions = html! { @if may_create && !endpoints.is_empty() { (button(&new, &label, "primary")) } };
@@ -82,7 +86,7 @@ pub async fn list(cx: PageContext) -> Result<Page, Failure> {
     Ok(Page::new(title, "endpoints", content))
 }
 
-fn table(cx: &PageContext, endpoints: &[Item<'_>]) -> Markup {
+fn table(cx: &PageContext, endpoints: &[EndpointResource]) -> Markup {
     let [endpoint_word, status_word] = [cx.say("Endpoint"), cx.say("Status")];
     let [events_word, last_word] = [cx.say("Event types"), cx.say("Last delivery")];
     html! { div.scroll { table.list {
@@ -95,20 +99,21 @@ fn table(cx: &PageContext, endpoints: &[Item<'_>]) -> Markup {
         } }
         tbody { @for endpoint in endpoints { tr {
             td.main data-label=(endpoint_word) {
-                a href=(cx.link(&format!("/endpoints/{}", endpoint.id()))) { (endpoint.text("url")) }
-                @if !endpoint.text("description").is_empty() { small { (endpoint.text("description")) } }
+                a href=(cx.link(&format!("/endpoints/{}", endpoint.id))) { (endpoint.url) }
+                @if let Some(description) = filled(endpoint.description.as_deref()) { small { (description) } }
             }
             td data-label=(status_word) { span {
-                (status(cx, state(*endpoint)))
-                @if state(*endpoint) == "failing" {
-                    " " small.muted { (cx.fill("{n} in a row", &[("n", &number(cx, count(*endpoint, "consecutive_failures")))])) }
+                (status(cx, state(endpoint)))
+                @if state(endpoint) == "failing" {
+                    @let failures = number(cx, endpoint.consecutive_failures.into());
+                    " " small.muted { (cx.fill("{n} in a row", &[("n", &failures)])) }
                 }
             } }
-            td data-label=(events_word) { (events(cx, &endpoint.texts("events"))) }
-            td data-label=(last_word) { (time(cx, endpoint.text("last_delivery_at"))) }
+            td data-label=(events_word) { (events(cx, &endpoint.events)) }
+            td data-label=(last_word) { (time_or_none(cx, endpoint.last_delivery_at.as_deref())) }
             td.actions {
-                a.button href=(cx.link(&format!("/deliveries?endpoint_id={}", endpoint.id()))) {
-                    (cx.say("Deliveries")) span.sr { ": " (endpoint.text("url")) }
+                a.button href=(cx.link(&format!("/deliveries?endpoint_id={}", endpoint.id))) {
+                    (cx.say("Deliveries")) span.sr { ": " (endpoint.url) }
                 }
             }
         } } }
@@ -116,7 +121,7 @@ fn table(cx: &PageContext, endpoints: &[Item<'_>]) -> Markup {
 }
 
 /// What it subscribes to: how many, and which when one asks.
-fn events(cx: &PageContext, names: &[&str]) -> Markup {
+fn events(cx: &PageContext, names: &[String]) -> Markup {
     html! {
         @if let [name] = names {
             (code(name))
@@ -142,22 +147,21 @@ fn done(cx: &PageContext) -> Markup {
 
 /// `/endpoints/{id}`
 pub async fn show(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
-    let endpoint = doc.item();
-    let missed = cx.get(&resource(&cx, "/missed"), &[]).await?;
-    let statistics = traffic::statistics(&cx, Some(endpoint.id())).await?;
-    let deliveries = cx.get(&resource(&cx, "/deliveries"), &[("per_page", "20")]).await?;
-    let last = match state(endpoint) {
-        "auto_disabled" | "failing" => last_failure(&cx, endpoint.id()).await,
+    let endpoint: EndpointResource = cx.get(&resource(&cx, ""), &[]).await?;
+    let missed: MissedResource = cx.get(&resource(&cx, "/missed"), &[]).await?;
+    let statistics = traffic::statistics(&cx, Some(&endpoint.id)).await?;
+    let deliveries: Listing<DeliveryResource> = cx.get(&resource(&cx, "/deliveries"), &[("per_page", "20")]).await?;
+    let last = match state(&endpoint) {
+        "auto_disabled" | "failing" => last_failure(&cx, &endpoint.id).await,
         _ => LastFailure::default(),
     };
-    let description = Some(endpoint.text("description")).filter(|text| !text.is_empty());
+    let description = filled(endpoint.description.as_deref());
     let content = html! {
         (crumbs(&cx, &[(&cx.say("Endpoints"), &cx.link("/endpoints"))]))
-        (head(endpoint.text("url"), description, actions(&cx, endpoint)))
+        (head(&endpoint.url, description, actions(&cx, &endpoint)))
         (done(&cx))
-        (told(&cx, endpoint, &last))
-        (passed_by(&cx, endpoint, missed.item()))
+        (told(&cx, &endpoint, &last))
+        (passed_by(&cx, &endpoint, &missed))
         div.split {
             div.stack {
                 section #traffic data-live="5" aria-labelledby="traffic-title" {
@@ -165,23 +169,23 @@ pub async fn show(cx: PageContext) -> Result<Page, Failure> {
                         h2 #traffic-title { (cx.say("Traffic")) }
                         (traffic::switch(&cx, &address(&cx, "")))
                     }
-                    (traffic::charts(&cx, statistics.item()))
+                    (traffic::charts(&cx, &statistics))
                 }
-                (newest(&cx, endpoint, &deliveries))
+                (newest(&cx, &endpoint, &deliveries.items))
             }
             section.panel #facts data-live="5" aria-labelledby="facts-title" {
                 h2 #facts-title { (cx.say("Endpoint")) }
-                (known(&cx, endpoint, missed.item()))
+                (known(&cx, &endpoint, &missed))
             }
         }
         (danger(&cx))
     };
-    Ok(Page::new(host(endpoint.text("url")), "endpoints", content))
+    Ok(Page::new(host(&endpoint.url), "endpoints", content))
 }
 
-fn actions(cx: &PageContext, endpoint: Item<'_>) -> Markup {
+fn actions(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
     html! { @if cx.may("webhooks:update") {
-        @if endpoint.text("status") == "active" {
+        @if endpoint.status == "active" {
             (post(cx, &address(cx, "/pause"), &cx.say("Pause endpoint"), ""))
         } @else {
             (post(cx, &address(cx, "/resume"), &cx.say("Resume endpoint"), "primary"))
@@ -193,8 +197,8 @@ fn actions(cx: &PageContext, endpoint: Item<'_>) -> Markup {
 }
 
 /// What is to be known of its state, and what to do.
-fn told(cx: &PageContext, endpoint: Item<'_>, last: &LastFailure) -> Markup {
-    let failures = count(endpoint, "consecutive_failures");
+fn told(cx: &PageContext, endpoint: &EndpointResource, last: &LastFailure) -> Markup {
+    let failures = endpoint.consecutive_failures;
     let error = html! { @if !last.error.is_empty() {
         p { (cx.fill("The last error: {error}.", &[("error", &last.error)])) }
     } };
@@ -205,7 +209,10 @@ fn told(cx: &PageContext, endpoint: Item<'_>, last: &LastFailure) -> Markup {
             html! {
                 p { strong { (why_disabled(cx, failures, last)) } }
                 (error)
-                p { (cx.say("Fix the receiver and send a test. Once it is delivered, resume the endpoint: that clears the failure counter, and held deliveries go out. Events published in the meantime can be replayed.")) }
+                p { (cx.say(
+                    "Fix the receiver and send a test. Once it is delivered, resume the endpoint: that clears the \
+                     failure counter, and held deliveries go out. Events published in the meantime can be replayed.",
+                )) }
                 (guide)
             },
         ),
@@ -214,7 +221,10 @@ fn told(cx: &PageContext, endpoint: Item<'_>, last: &LastFailure) -> Markup {
             html! {
                 p { strong { (why_failing(cx, failures)) } }
                 (error)
-                p { (cx.say("Nothing is lost yet. Check the receiver: after too many failures in a row the endpoint is disabled automatically.")) }
+                p { (cx.say(
+                    "Nothing is lost yet. Check the receiver: after too many failures in a row the endpoint is \
+                     disabled automatically.",
+                )) }
                 (guide)
             },
         ),
@@ -222,7 +232,10 @@ fn told(cx: &PageContext, endpoint: Item<'_>, last: &LastFailure) -> Markup {
             Kind::Info,
             html! {
                 p { strong { (cx.say("Paused. Nothing is sent.")) } }
-                p { (cx.say("Waiting deliveries are held until you resume it. Events published in the meantime make no delivery; they count as missed and can be replayed.")) }
+                p { (cx.say(
+                    "Waiting deliveries are held until you resume it. Events published in the meantime make no \
+                     delivery; they count as missed and can be replayed.",
+                )) }
             },
         ),
         _ => html! {},
@@ -230,8 +243,8 @@ fn told(cx: &PageContext, endpoint: Item<'_>, last: &LastFailure) -> Markup {
 }
 
 /// What was published while it was not active.
-fn passed_by(cx: &PageContext, endpoint: Item<'_>, missed: Item<'_>) -> Markup {
-    let n = count(missed, "count");
+fn passed_by(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource) -> Markup {
+    let (n, oldest) = (missed.count, missed.oldest_at.as_deref());
     if n == 0 {
         return html! {};
     }
@@ -242,40 +255,41 @@ fn passed_by(cx: &PageContext, endpoint: Item<'_>, missed: Item<'_>) -> Markup {
         cx.fill("{n} events were published while this endpoint was not active, and were not sent to it.", &[("n", &n)])
     };
     let content = html! {
-        p { (words) " " (cx.say("The oldest:")) " " (time(cx, missed.text("oldest_at"))) }
+        p { (words) " " (cx.say("The oldest:")) " " (time_or_none(cx, oldest)) }
         @if cx.may("webhooks:update") {
-            @if endpoint.text("status") != "active" {
+            @if endpoint.status != "active" {
                 p { (cx.say("A replay waits until the endpoint is active again.")) }
             }
-            p { (button(&replay_missed(cx, missed), &cx.say("Replay what was missed"), "")) }
+            p { (button(&replay_missed(cx, oldest), &cx.say("Replay what was missed"), "")) }
         }
     };
     notice(Kind::Info, content)
 }
 
-fn replay_missed(cx: &PageContext, missed: Item<'_>) -> String {
-    address(cx, &format!("/replay?status=missed&from={}", missed.text("oldest_at")))
+fn replay_missed(cx: &PageContext, oldest: Option<&str>) -> String {
+    address(cx, &format!("/replay?status=missed&from={}", oldest.unwrap_or_default()))
 }
 
-fn newest(cx: &PageContext, endpoint: Item<'_>, deliveries: &Doc) -> Markup {
+fn newest(cx: &PageContext, endpoint: &EndpointResource, deliveries: &[DeliveryResource]) -> Markup {
     html! { section.panel #deliveries data-live="5" aria-labelledby="deliveries-title" {
         div.panel-head {
             h2 #deliveries-title { (cx.say("Latest deliveries")) }
-            a href=(cx.link(&format!("/deliveries?endpoint_id={}", endpoint.id()))) { (cx.say("All its deliveries")) }
+            a href=(cx.link(&format!("/deliveries?endpoint_id={}", endpoint.id))) { (cx.say("All its deliveries")) }
         }
-        @if deliveries.items().is_empty() {
+        @if deliveries.is_empty() {
             p.muted { (cx.say("None yet. A test shows whether the receiver is reached.")) }
         } @else {
-            (traffic::latest(cx, &deliveries.items(), endpoint.text("status") == "active"))
+            (traffic::latest(cx, deliveries, endpoint.status == "active"))
         }
     } }
 }
 
-fn known(cx: &PageContext, endpoint: Item<'_>, missed: Item<'_>) -> Markup {
-    let failures = number(cx, count(endpoint, "consecutive_failures"));
-    let missed = number(cx, count(missed, "count"));
-    let names = endpoint.texts("events");
-    let ordering = if endpoint.text("ordering") == "fifo" {
+fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource) -> Markup {
+    let failures = number(cx, endpoint.consecutive_failures.into());
+    let missed = number(cx, missed.count);
+    let last = endpoint.last_delivery_at.as_deref();
+    let hint = endpoint.secret_hint.as_deref().unwrap_or_default();
+    let ordering = if endpoint.ordering.as_deref() == Some("fifo") {
         cx.say("In order, one at a time (fifo)")
     } else {
         cx.say("In any order, as fast as possible (none)")
@@ -284,40 +298,40 @@ fn known(cx: &PageContext, endpoint: Item<'_>, missed: Item<'_>) -> Markup {
         (&cx.say("Status"), status(cx, state(endpoint))),
         (&cx.say("Failed attempts in a row"), html! { (failures) }),
         (&cx.say("Missed events"), html! { (missed) }),
-        (&cx.say("Last delivery"), time(cx, endpoint.text("last_delivery_at"))),
-        (&cx.say("Event types"), html! { @for name in &names { (code(name)) br; } }),
+        (&cx.say("Last delivery"), time_or_none(cx, last)),
+        (&cx.say("Event types"), html! { @for name in &endpoint.events { (code(name)) br; } }),
         (&cx.say("Ordering"), html! { (ordering) }),
         (&cx.say("Description"), described(cx, endpoint)),
         (&cx.say("Metadata"), metadata(cx, endpoint)),
         (&cx.say("External ID"), external_id(cx, endpoint)),
-        (&cx.say("Signing secret"), code(endpoint.text("secret_hint"))),
-        (&cx.say("Created"), time(cx, endpoint.text("created_at"))),
-        (&cx.say("Changed"), time(cx, endpoint.text("updated_at"))),
-        (&cx.say("ID"), copyable(cx, endpoint.id())),
+        (&cx.say("Signing secret"), code(hint)),
+        (&cx.say("Created"), time(cx, &endpoint.created_at)),
+        (&cx.say("Changed"), time(cx, &endpoint.updated_at)),
+        (&cx.say("ID"), copyable(cx, &endpoint.id)),
     ])
 }
 
-fn described(cx: &PageContext, endpoint: Item<'_>) -> Markup {
-    match endpoint.text("description") {
-        "" => none(cx),
-        text => html! { (text) },
+fn described(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
+    match filled(endpoint.description.as_deref()) {
+        None => none(cx),
+        Some(text) => html! { (text) },
     }
 }
 
 /// The client's own notes, key by key.
-fn metadata(cx: &PageContext, endpoint: Item<'_>) -> Markup {
-    match endpoint.value("metadata").as_object() {
+fn metadata(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
+    match &endpoint.metadata {
         Some(strings) if !strings.is_empty() => html! {
-            @for (key, value) in strings { (code(key)) ": " (value.as_str().unwrap_or_default()) br; }
+            @for (key, value) in strings { (code(key)) ": " (value) br; }
         },
         _ => none(cx),
     }
 }
 
-fn external_id(cx: &PageContext, endpoint: Item<'_>) -> Markup {
-    match endpoint.text("external_id") {
-        "" => none(cx),
-        text => code(text),
+fn external_id(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
+    match &endpoint.external_id {
+        None => none(cx),
+        Some(text) => code(text),
     }
 }
 
@@ -346,13 +360,13 @@ fn danger(cx: &PageContext) -> Markup {
 
 /// `/endpoints/{id}/pause`
 pub async fn pause(cx: PageContext) -> Result<Page, Failure> {
-    cx.send("PUT", &resource(&cx, ""), json!({ "status": "disabled" })).await?;
+    cx.send::<()>("PUT", &resource(&cx, ""), json!({ "status": "disabled" })).await?;
     Ok(Page::Redirect(address(&cx, "")))
 }
 
 /// `/endpoints/{id}/resume`
 pub async fn resume(cx: PageContext) -> Result<Page, Failure> {
-    cx.send("PUT", &resource(&cx, ""), json!({ "status": "active" })).await?;
+    cx.send::<()>("PUT", &resource(&cx, ""), json!({ "status": "active" })).await?;
     Ok(Page::Redirect(address(&cx, "?done=resumed")))
 }
 

@@ -2,7 +2,8 @@
 
 use maud::Markup;
 
-use crate::web::dashboard::page_context::{Item, PageContext};
+use crate::api::EndpointResource;
+use crate::web::dashboard::page_context::PageContext;
 use crate::web::dashboard::parts::crumbs;
 
 /// The id in the path. What can be none names no endpoint, and no other call of the API either.
@@ -22,11 +23,11 @@ pub fn address(cx: &PageContext, rest: &str) -> String {
 }
 
 /// Where a page below an endpoint's is.
-pub fn trail(cx: &PageContext, endpoint: Item<'_>) -> Markup {
-    crumbs(cx, &[(&cx.say("Endpoints"), &cx.link("/endpoints")), (endpoint.text("url"), &address(cx, ""))])
+pub fn trail(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
+    crumbs(cx, &[(&cx.say("Endpoints"), &cx.link("/endpoints")), (&endpoint.url, &address(cx, ""))])
 }
 
 /// The last characters of its secret.
-pub fn ending(endpoint: Item<'_>) -> &str {
-    endpoint.text("secret_hint").trim_start_matches('.')
+pub fn ending(endpoint: &EndpointResource) -> &str {
+    endpoint.secret_hint.as_deref().unwrap_or_default().trim_start_matches('.')
 }

@@ -4,31 +4,43 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::paths::{address, ending, resource, trail};
-use crate::api::{RegenerateSecret, RequestBody as _};
+use crate::api::{EndpointResource, RegenerateSecret, RequestBody as _};
 use crate::web::dashboard::form_errors::{mendable, status_of};
-use crate::web::dashboard::page_context::{Failure, Item, Page, PageContext};
+use crate::web::dashboard::page_context::{Failure, Page, PageContext};
 use crate::web::dashboard::parts::{self, Confirm, Input, Kind, button, confirm, crumbs, head, notice, post, select};
 
 /// `/endpoints/{id}/rotate`
 pub async fn rotate_ask(cx: PageContext) -> Result<Page, Failure> {
-    let doc = cx.get(&resource(&cx, ""), &[]).await?;
-    Ok(asked(&cx, doc.item(), "0", None))
+    let endpoint: EndpointResource = cx.get(&resource(&cx, ""), &[]).await?;
+    Ok(asked(&cx, &endpoint, "0", None))
 }
 
-fn asked(cx: &PageContext, endpoint: Item<'_>, overlap: &str, failure: Option<&Failure>) -> Page {
+fn asked(cx: &PageContext, endpoint: &EndpointResource, overlap: &str, failure: Option<&Failure>) -> Page {
     let question = cx.say("Rotate the signing secret?");
     let happens = [
         cx.say("A new secret is made and shown once, on the next page."),
-        cx.say("Without an overlap the old secret is dead at once. Until your receiver has the new one it rejects genuine deliveries; they fail and are retried on schedule."),
-        cx.say("With an overlap the old secret keeps signing beside the new one: webhook-signature and X-Webhook-Signature-Timestamped carry a signature by each. A receiver that accepts any of them notices nothing."),
-        cx.say("X-Webhook-Signature has room for one signature only. It is the new secret's at once, with an overlap too."),
+        cx.say(
+            "Without an overlap the old secret is dead at once. Until your receiver has the new one it rejects genuine \
+             deliveries; they fail and are retried on schedule.",
+        ),
+        cx.say(
+            "With an overlap the old secret keeps signing beside the new one: webhook-signature and \
+             X-Webhook-Signature-Timestamped carry a signature by each. A receiver that accepts any of them notices \
+             nothing.",
+        ),
+        cx.say(
+            "X-Webhook-Signature has room for one signature only. It is the new secret's at once, with an overlap too.",
+        ),
     ];
     let fields = html! {
         (select(
             &Input {
                 name: "overlap_seconds",
                 label: &cx.say("How long the old secret keeps signing"),
-                hint: &cx.say("If the secret has leaked, choose no overlap. Otherwise choose more time than your next deployment takes."),
+                hint: &cx.say(
+                    "If the secret has leaked, choose no overlap. Otherwise choose more time than your next deployment \
+                     takes.",
+                ),
                 value: overlap,
                 error: failure.and_then(|failure| failure.of("overlap_seconds")),
                 ..Input::default()
@@ -64,23 +76,35 @@ pub async fn rotate(cx: PageContext) -> Result<Page, Failure> {
     // What is no number is refused by the API: no rotation may be sharper than was asked for.
     let overlap = typed.parse::<u64>().map_or_else(|_| Value::from(typed), Value::from);
     let path = resource(&cx, "/regenerate-secret");
-    match cx.send("POST", &path, json!({ "overlap_seconds": overlap })).await {
-        Ok(rotated) => Ok(rotated_page(&cx, rotated.item(), typed)),
+    match cx.send::<EndpointResource>("POST", &path, json!({ "overlap_seconds": overlap })).await {
+        Ok(rotated) => Ok(rotated_page(&cx, &rotated, typed)),
         Err(failure) => {
             let failure = mendable(failure, RegenerateSecret::NAMES)?;
-            let doc = cx.get(&resource(&cx, ""), &[]).await?;
-            Ok(asked(&cx, doc.item(), typed, Some(&failure)).with_status(status_of(&failure)))
+            let endpoint: EndpointResource = cx.get(&resource(&cx, ""), &[]).await?;
+            Ok(asked(&cx, &endpoint, typed, Some(&failure)).with_status(status_of(&failure)))
         }
     }
 }
 
-fn rotated_page(cx: &PageContext, endpoint: Item<'_>, overlap: &str) -> Page {
+fn rotated_page(cx: &PageContext, endpoint: &EndpointResource, overlap: &str) -> Page {
     let title = cx.say("The secret is rotated");
     let old = match overlap {
-        "0" => cx.say("The old secret no longer works: no attempt is signed with it any more. Until your receiver has the new one it rejects deliveries, and they are retried."),
-        "3600" => cx.say("The old secret keeps signing beside the new one for 1 hour. Give your receiver the new one before it ends."),
-        "86400" => cx.say("The old secret keeps signing beside the new one for 24 hours. Give your receiver the new one before it ends."),
-        _ => cx.say("The old secret keeps signing beside the new one until the overlap ends. Give your receiver the new one before that."),
+        "0" => cx.say(
+            "The old secret no longer works: no attempt is signed with it any more. Until your receiver has the new \
+             one it rejects deliveries, and they are retried.",
+        ),
+        "3600" => cx.say(
+            "The old secret keeps signing beside the new one for 1 hour. Give your receiver the new one before it \
+             ends.",
+        ),
+        "86400" => cx.say(
+            "The old secret keeps signing beside the new one for 24 hours. Give your receiver the new one before it \
+             ends.",
+        ),
+        _ => cx.say(
+            "The old secret keeps signing beside the new one until the overlap ends. Give your receiver the new one \
+             before that.",
+        ),
     };
     let next = html! {
         li {
@@ -92,7 +116,7 @@ fn rotated_page(cx: &PageContext, endpoint: Item<'_>, overlap: &str) -> Page {
     };
     let content = html! {
         (trail(cx, endpoint))
-        (head(&title, Some(endpoint.text("url")), html! {}))
+        (head(&title, Some(&endpoint.url), html! {}))
         (once(cx, endpoint, &cx.say("New signing secret")))
         (what_next(cx, endpoint, &next))
     };
@@ -100,12 +124,15 @@ fn rotated_page(cx: &PageContext, endpoint: Item<'_>, overlap: &str) -> Page {
 }
 
 /// The page after an endpoint was created.
-pub fn created(cx: &PageContext, endpoint: Item<'_>) -> Page {
+pub fn created(cx: &PageContext, endpoint: &EndpointResource) -> Page {
     let title = cx.say("The endpoint is created");
     let next = html! {
         li {
             h3 { (cx.say("Give the secret to your receiver")) }
-            p { (cx.say("Keep it with its other secrets, not in its code. Whoever has it can sign requests that your receiver believes.")) }
+            p { (cx.say(
+                "Keep it with its other secrets, not in its code. Whoever has it can sign requests that your receiver \
+                 believes.",
+            )) }
         }
         li {
             h3 { (cx.say("Verify each request with it")) }
@@ -116,7 +143,7 @@ pub fn created(cx: &PageContext, endpoint: Item<'_>) -> Page {
     };
     let content = html! {
         (crumbs(cx, &[(&cx.say("Endpoints"), &cx.link("/endpoints"))]))
-        (head(&title, Some(endpoint.text("url")), html! {}))
+        (head(&title, Some(&endpoint.url), html! {}))
         (once(cx, endpoint, &cx.say("Signing secret")))
         (what_next(cx, endpoint, &next))
     };
@@ -124,21 +151,24 @@ pub fn created(cx: &PageContext, endpoint: Item<'_>) -> Page {
 }
 
 /// The secret where the API shows it; where the form was sent twice it does not.
-fn once(cx: &PageContext, endpoint: Item<'_>, label: &str) -> Markup {
-    let secret = endpoint.text("secret");
-    if !secret.is_empty() {
+fn once(cx: &PageContext, endpoint: &EndpointResource, label: &str) -> Markup {
+    if let Some(secret) = &endpoint.secret {
         return parts::secret(cx, label, secret);
     }
     let content = html! {
         p { strong { (cx.say("The secret was shown already.")) } }
-        p { (cx.fill("This form was sent before, and a secret is shown only once. All that is left to show is how it ends: {ending}.", &[("ending", &ending(endpoint))])) }
+        p { (cx.fill(
+            "This form was sent before, and a secret is shown only once. All that is left to show is how it ends: \
+             {ending}.",
+            &[("ending", &ending(endpoint))],
+        )) }
         p { (cx.say("If nobody copied it, rotate it to get another one.")) }
         p { (button(&page_of(cx, endpoint, "/rotate"), &cx.say("Rotate secret"), "")) }
     };
     notice(Kind::Warn, content)
 }
 
-fn what_next(cx: &PageContext, endpoint: Item<'_>, steps: &Markup) -> Markup {
+fn what_next(cx: &PageContext, endpoint: &EndpointResource, steps: &Markup) -> Markup {
     html! {
         section.panel aria-labelledby="next" {
             h2 #next { (cx.say("What to do next")) }
@@ -148,7 +178,7 @@ fn what_next(cx: &PageContext, endpoint: Item<'_>, steps: &Markup) -> Markup {
     }
 }
 
-fn send_a_test(cx: &PageContext, endpoint: Item<'_>) -> Markup {
+fn send_a_test(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
     html! { @if cx.may("webhooks:update") { li {
         h3 { (cx.say("Send a test")) }
         p { (cx.say("It goes out now, signed like every delivery, and you see what the receiver answers.")) }
@@ -157,6 +187,6 @@ fn send_a_test(cx: &PageContext, endpoint: Item<'_>) -> Markup {
 }
 
 /// The endpoint may be new: the path of this page does not have its id.
-fn page_of(cx: &PageContext, endpoint: Item<'_>, rest: &str) -> String {
-    cx.link(&format!("/endpoints/{}{rest}", endpoint.id()))
+fn page_of(cx: &PageContext, endpoint: &EndpointResource, rest: &str) -> String {
+    cx.link(&format!("/endpoints/{}{rest}", endpoint.id))
 }

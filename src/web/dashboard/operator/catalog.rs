@@ -9,9 +9,9 @@ use super::super::event_types::catalog;
 use super::super::form_errors::{local, mendable, status_of};
 use super::super::json_fields;
 use super::super::listing::{find, listed, segment};
-use super::super::page_context::{Failure, Item, Page, PageContext};
+use super::super::page_context::{Failure, Page, PageContext};
 use super::super::parts::{Confirm, Input, area, button, confirm, crumbs, empty, faults, head, input, submit};
-use crate::api::{CreateEventType, RequestBody as _, UpdateEventType};
+use crate::api::{CreateEventType, EventTypeResource, Listing, RequestBody as _, UpdateEventType};
 
 const SECTION: &str = "event-types";
 
@@ -31,7 +31,7 @@ fn page_of(cx: &PageContext, name: &str) -> String {
 
 /// `GET /operator/event-types`
 pub async fn types(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(LIST, &[("page", cx.asked("page"))]).await?;
+    let found: Listing<EventTypeResource> = cx.get(LIST, &[("page", cx.asked("page"))]).await?;
     let path = cx.link("/event-types");
     let (to_add, add) = (cx.link("/event-types/new"), cx.say("Add an event type"));
     let content = html! {
@@ -65,8 +65,8 @@ pub async fn type_create(cx: PageContext) -> Result<Page, Failure> {
     let refused = match written_type(&cx) {
         Ok(mut body) => {
             body.insert("name".to_owned(), Value::from(cx.field("name").trim()));
-            match cx.send("POST", LIST, Value::Object(body)).await {
-                Ok(made) => return Ok(Page::Redirect(page_of(&cx, made.item().id()))),
+            match cx.send::<EventTypeResource>("POST", LIST, Value::Object(body)).await {
+                Ok(made) => return Ok(Page::Redirect(page_of(&cx, &made.id))),
                 Err(failure) => mendable(failure, CreateEventType::NAMES)?,
             }
         }
@@ -77,17 +77,22 @@ pub async fn type_create(cx: PageContext) -> Result<Page, Failure> {
 
 /// Sends what was changed and leaves the rest: what is shown of JSON is not what was written to the last digit.
 async fn send_changes(cx: &PageContext, body: &mut Map<String, Value>) -> Result<(), Failure> {
-    let found = find(cx, LIST, cx.param("name")).await?;
-    let entry = found.item();
-    let shown = |field: &str| match field {
-        "description" => entry.text(field).to_owned(),
-        _ => json_fields::pretty(entry.value(field)),
-    };
-    body.retain(|field, _| cx.field(field).replace("\r\n", "\n").trim() != shown(field).trim());
+    let entry: EventTypeResource = find(cx, LIST, cx.param("name")).await?;
+    let shown = shown(&entry);
+    body.retain(|field, _| {
+        let at = FIELDS.iter().position(|known| *known == field.as_str());
+        at.is_some_and(|at| cx.field(field).replace("\r\n", "\n").trim() != shown[at].trim())
+    });
     if !body.is_empty() {
-        cx.send("PUT", &one(cx), Value::Object(std::mem::take(body))).await?;
+        cx.send::<()>("PUT", &one(cx), Value::Object(std::mem::take(body))).await?;
     }
     Ok(())
+}
+
+/// What the form shows of a type, in the order of [`FIELDS`].
+fn shown(entry: &EventTypeResource) -> [String; 3] {
+    let [schema, example] = [&entry.schema, &entry.example].map(|value| json_fields::pretty(value.as_ref()));
+    [entry.description.clone().unwrap_or_default(), schema, example]
 }
 
 /// The fields of the form as the API takes them: what is empty is null.
@@ -115,7 +120,10 @@ fn new_page(cx: &PageContext, refused: Option<&Failure>) -> Page {
             (input(&Input {
                 name: "name",
                 label: &cx.say("Name"),
-                hint: &cx.say("Lowercase letters, digits and underscores in parts separated by dots, such as order.shipped. It cannot be changed later."),
+                hint: &cx.say(
+                    "Lowercase letters, digits and underscores in parts separated by dots, such as order.shipped. It \
+                     cannot be changed later.",
+                ),
                 value: cx.field("name"),
                 error: refused.and_then(|failure| failure.of("name")),
                 required: true,
@@ -158,8 +166,8 @@ fn fields(cx: &PageContext, values: [&str; 3], refused: Option<&Failure>) -> Mar
 
 /// `GET /operator/event-types/{name}`
 pub async fn type_edit(cx: PageContext) -> Result<Page, Failure> {
-    let found = find(&cx, LIST, cx.param("name")).await?;
-    Ok(edit_page(&cx, found.item(), None))
+    let found: EventTypeResource = find(&cx, LIST, cx.param("name")).await?;
+    Ok(edit_page(&cx, &found, None))
 }
 
 /// `POST /operator/event-types/{name}`
@@ -171,27 +179,30 @@ pub async fn type_update(cx: PageContext) -> Result<Page, Failure> {
         },
         Err(refused) => refused,
     };
-    let found = find(&cx, LIST, cx.param("name")).await?;
-    Ok(edit_page(&cx, found.item(), Some(&refused)).with_status(status_of(&refused)))
+    let found: EventTypeResource = find(&cx, LIST, cx.param("name")).await?;
+    Ok(edit_page(&cx, &found, Some(&refused)).with_status(status_of(&refused)))
 }
 
-fn edit_page(cx: &PageContext, entry: Item<'_>, refused: Option<&Failure>) -> Page {
-    let (schema, example) = (json_fields::pretty(entry.value("schema")), json_fields::pretty(entry.value("example")));
+fn edit_page(cx: &PageContext, entry: &EventTypeResource, refused: Option<&Failure>) -> Page {
+    let shown = shown(entry);
     let values = match refused {
         Some(_) => FIELDS.map(|field| cx.field(field)),
-        None => [entry.text("description"), &schema, &example],
+        None => shown.each_ref().map(String::as_str),
     };
-    let path = page_of(cx, entry.id());
+    let path = page_of(cx, &entry.id);
     let content = html! {
         (crumbs(cx, &[(&cx.say("Event types"), &cx.link("/event-types"))]))
-        (head(entry.id(), None, html! {}))
+        (head(&entry.id, None, html! {}))
         (faults(cx, refused))
         section.panel {
             p.muted { (cx.say("A change of the schema holds for what is published from now on.")) }
             form method="post" action=(path) data-submit-once {
                 (cx.form_start())
                 (fields(cx, values, refused))
-                div.buttons { (submit(&cx.say("Save"), "primary")) (button(&cx.link("/event-types"), &cx.say("Cancel"), "")) }
+                div.buttons {
+                    (submit(&cx.say("Save"), "primary"))
+                    (button(&cx.link("/event-types"), &cx.say("Cancel"), ""))
+                }
             }
         }
         section.panel.danger-zone { div {
@@ -202,36 +213,36 @@ fn edit_page(cx: &PageContext, entry: Item<'_>, refused: Option<&Failure>) -> Pa
             (button(&format!("{path}/delete"), &cx.say("Delete the event type"), "danger"))
         } }
     };
-    Page::new(entry.id(), SECTION, content)
+    Page::new(&entry.id, SECTION, content)
 }
 
 /// `GET /operator/event-types/{name}/delete`
 pub async fn type_delete_ask(cx: PageContext) -> Result<Page, Failure> {
-    let found = find(&cx, LIST, cx.param("name")).await?;
-    Ok(asked(&cx, found.item(), false, None))
+    let found: EventTypeResource = find(&cx, LIST, cx.param("name")).await?;
+    Ok(asked(&cx, &found, false, None))
 }
 
 /// `POST /operator/event-types/{name}/delete`
 pub async fn type_delete(cx: PageContext) -> Result<Page, Failure> {
-    let found = match find(&cx, LIST, cx.param("name")).await {
+    let found: EventTypeResource = match find(&cx, LIST, cx.param("name")).await {
         // What the form asks for has been done.
         Err(failure) if failure.status == 404 => return Ok(Page::Redirect(cx.link("/event-types"))),
         found => found?,
     };
-    if cx.field("confirm").trim() != found.item().id() {
-        return Ok(asked(&cx, found.item(), true, None).with_status(422));
+    if cx.field("confirm").trim() != found.id {
+        return Ok(asked(&cx, &found, true, None).with_status(422));
     }
-    match cx.send("DELETE", &one(&cx), Value::Null).await {
+    match cx.send::<()>("DELETE", &one(&cx), Value::Null).await {
         Err(failure) if failure.status != 404 => {
             let refused = mendable(failure, &[])?;
-            Ok(asked(&cx, found.item(), false, Some(&refused)).with_status(status_of(&refused)))
+            Ok(asked(&cx, &found, false, Some(&refused)).with_status(status_of(&refused)))
         }
         _ => Ok(Page::Redirect(cx.link("/event-types"))),
     }
 }
 
-fn asked(cx: &PageContext, entry: Item<'_>, mistyped: bool, failure: Option<&Failure>) -> Page {
-    let name = entry.id();
+fn asked(cx: &PageContext, entry: &EventTypeResource, mistyped: bool, failure: Option<&Failure>) -> Page {
+    let name = &entry.id;
     let question = cx.fill("Delete the event type {name}?", &[("name", &name)]);
     let happens = [
         cx.say("Events of this type are refused when they are published, in every account."),

@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 use super::form_errors::{mendable, status_of};
 use super::json_fields;
 use super::listing::{listed, segment};
-use super::page_context::{Doc, Failure, Item, Page, PageContext};
+use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
     Confirm, Input, area, button, code, confirm, copyable, crumbs, empty, facts, faults, head, input, submit, time,
 };
-use crate::api::{CreateAccount, RequestBody as _, UpdateAccount};
+use crate::api::{AccountResource, CreateAccount, Listing, RequestBody as _, UpdateAccount};
 
 pub use catalog::{type_create, type_delete, type_delete_ask, type_edit, type_new, type_update, types};
 
@@ -33,13 +33,13 @@ pub async fn accounts(cx: PageContext) -> Result<Page, Failure> {
     let opened = cx.asked("open").trim();
     let unknown = match opened {
         "" => false,
-        id => match cx.get(&format!("/v1/accounts/{}", segment(id)), &[]).await {
-            Ok(found) => return Ok(Page::Redirect(format!("/accounts/{}", found.item().id()))),
+        id => match cx.get::<AccountResource>(&format!("/v1/accounts/{}", segment(id)), &[]).await {
+            Ok(found) => return Ok(Page::Redirect(format!("/accounts/{}", found.id))),
             Err(failure) if failure.status == 404 => true,
             Err(failure) => return Err(failure),
         },
     };
-    let found = cx.get("/v1/accounts", &[("page", cx.asked("page"))]).await?;
+    let found: Listing<AccountResource> = cx.get("/v1/accounts", &[("page", cx.asked("page"))]).await?;
     let path = cx.link("");
     let (to_create, create) = (cx.link("/accounts/new"), cx.say("Create an account"));
     let content = html! {
@@ -54,7 +54,9 @@ pub async fn accounts(cx: PageContext) -> Result<Page, Failure> {
             &path,
             empty(
                 &cx.say("No accounts yet"),
-                &cx.say("An account stands for one of your customers, or for your own product. Events are published in it."),
+                &cx.say(
+                    "An account stands for one of your customers, or for your own product. Events are published in it.",
+                ),
                 Some((&to_create, &create)),
             ),
             |shown| html! { (open_by_id(&cx, opened, unknown)) (table(&cx, shown)) },
@@ -65,7 +67,7 @@ pub async fn accounts(cx: PageContext) -> Result<Page, Failure> {
 }
 
 fn open_by_id(cx: &PageContext, opened: &str, unknown: bool) -> Markup {
-    let fault = super::form_errors::fault("not_found", cx.say("There is no account with this id."), Some("open"));
+    let fault = super::form_errors::fault(cx.say("There is no account with this id."), Some("open"));
     html! { form.filters method="get" action=(cx.link("")) aria-label=(cx.say("Open an account by its id")) {
         (input(&Input {
             name: "open",
@@ -79,7 +81,7 @@ fn open_by_id(cx: &PageContext, opened: &str, unknown: bool) -> Markup {
     } }
 }
 
-fn table(cx: &PageContext, accounts: &[Item<'_>]) -> Markup {
+fn table(cx: &PageContext, accounts: &[AccountResource]) -> Markup {
     let columns = [cx.say("Account"), cx.say("Account id"), cx.say("History kept"), cx.say("Created")];
     html! { div.scroll { table.list {
         thead { tr {
@@ -87,20 +89,20 @@ fn table(cx: &PageContext, accounts: &[Item<'_>]) -> Markup {
             th scope="col" { span.sr { (cx.say("Actions")) } }
         } }
         tbody { @for account in accounts { tr {
-            td.main data-label=(columns[0]) { a href=(format!("/accounts/{}", account.id())) { (account.text("name")) } }
-            td data-label=(columns[1]) { (code(account.id())) }
-            td data-label=(columns[2]) { (kept(cx, account.number(RETENTIONS[0]))) }
-            td.nowrap data-label=(columns[3]) { (time(cx, account.text("created_at"))) }
+            td.main data-label=(columns[0]) { a href=(format!("/accounts/{}", account.id)) { (account.name) } }
+            td data-label=(columns[1]) { (code(&account.id)) }
+            td data-label=(columns[2]) { (kept(cx, account.deliveries_retention_days)) }
+            td.nowrap data-label=(columns[3]) { (time(cx, &account.created_at)) }
             td.actions {
-                a.button href=(cx.link(&format!("/accounts/{}", account.id()))) {
-                    (cx.say("Settings")) span.sr { " " (account.text("name")) }
+                a.button href=(cx.link(&format!("/accounts/{}", account.id))) {
+                    (cx.say("Settings")) span.sr { " " (account.name) }
                 }
             }
         } } }
     } } }
 }
 
-fn kept(cx: &PageContext, days: Option<i64>) -> String {
+fn kept(cx: &PageContext, days: Option<u64>) -> String {
     days.map_or_else(|| cx.say("As the server's settings say"), |days| cx.fill("{n} d", &[("n", &days)]))
 }
 
@@ -115,12 +117,12 @@ pub async fn account_create(cx: PageContext) -> Result<Page, Failure> {
         Ok(own) => {
             let mut body = Map::from_iter([("name".to_owned(), Value::from(cx.field("name")))]);
             body.extend(own);
-            cx.send("POST", "/v1/accounts", Value::Object(body)).await
+            cx.send::<AccountResource>("POST", "/v1/accounts", Value::Object(body)).await
         }
         Err(failure) => Err(failure),
     };
     match sent {
-        Ok(made) => Ok(Page::Redirect(format!("/accounts/{}", made.item().id()))),
+        Ok(made) => Ok(Page::Redirect(format!("/accounts/{}", made.id))),
         Err(failure) => {
             let refused = mendable(failure, CreateAccount::NAMES)?;
             Ok(new_form(&cx, Some(&refused)).with_status(status_of(&refused)))
@@ -161,7 +163,7 @@ fn name_field(cx: &PageContext, value: &str, refused: Option<&Failure>) -> Marku
 
 /// `GET /operator/accounts/{id}`
 pub async fn account_edit(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&account(&cx), &[]).await?;
+    let found: AccountResource = cx.get(&account(&cx), &[]).await?;
     Ok(settings(&cx, &found, None))
 }
 
@@ -172,15 +174,15 @@ pub async fn account_update(cx: PageContext) -> Result<Page, Failure> {
     let sent = match own_fields(&cx) {
         Ok(own) => {
             body.extend(own);
-            cx.send("PUT", &account(&cx), Value::Object(body)).await
+            cx.send::<()>("PUT", &account(&cx), Value::Object(body)).await
         }
         Err(failure) => Err(failure),
     };
     match sent {
-        Ok(_) => Ok(Page::Redirect(cx.link(""))),
+        Ok(()) => Ok(Page::Redirect(cx.link(""))),
         Err(failure) => {
             let refused = mendable(failure, UpdateAccount::NAMES)?;
-            let found = cx.get(&account(&cx), &[]).await?;
+            let found: AccountResource = cx.get(&account(&cx), &[]).await?;
             Ok(settings(&cx, &found, Some(&refused)).with_status(status_of(&refused)))
         }
     }
@@ -230,15 +232,14 @@ fn days(text: &str) -> Value {
     }
 }
 
-fn settings(cx: &PageContext, found: &Doc, refused: Option<&Failure>) -> Page {
-    let account = found.item();
-    let kept = |field| account.number(field).map(|days| days.to_string()).unwrap_or_default();
+fn settings(cx: &PageContext, account: &AccountResource, refused: Option<&Failure>) -> Page {
+    let kept = |days: Option<u64>| days.map(|days| days.to_string()).unwrap_or_default();
     let stored = [
-        account.text("name").to_owned(),
-        kept(RETENTIONS[0]),
-        kept(RETENTIONS[1]),
-        account.text("external_id").to_owned(),
-        json_fields::pretty(account.value("metadata")),
+        account.name.clone(),
+        kept(account.deliveries_retention_days),
+        kept(account.payloads_retention_days),
+        account.external_id.clone().unwrap_or_default(),
+        json_fields::notes(account.metadata.as_ref()),
     ];
     let value = |at: usize, field| if refused.is_some() { cx.field(field) } else { stored[at].as_str() };
     let as_set = cx.say("In days, from 1 to 3650. Empty: as long as the server's settings say.");
@@ -256,11 +257,11 @@ fn settings(cx: &PageContext, found: &Doc, refused: Option<&Failure>) -> Page {
         })
     };
     let names = [cx.say("Account id"), cx.say("Created")];
-    let rows = [(names[0].as_str(), copyable(cx, account.id())), (&names[1], time(cx, account.text("created_at")))];
-    let path = cx.link(&format!("/accounts/{}", account.id()));
+    let rows = [(names[0].as_str(), copyable(cx, &account.id)), (&names[1], time(cx, &account.created_at))];
+    let (path, pages) = (cx.link(&format!("/accounts/{}", account.id)), format!("/accounts/{}", account.id));
     let content = html! {
         (crumbs(cx, &[(&cx.say("Accounts"), &cx.link(""))]))
-        (head(account.text("name"), None, button(&format!("/accounts/{}", account.id()), &cx.say("Open the account"), "")))
+        (head(&account.name, None, button(&pages, &cx.say("Open the account"), "")))
         (faults(cx, refused))
         section.panel aria-label=(cx.say("About this account")) { (facts(&rows)) }
         section.panel {
@@ -269,7 +270,10 @@ fn settings(cx: &PageContext, found: &Doc, refused: Option<&Failure>) -> Page {
                 (cx.form_start())
                 (name_field(cx, value(0, "name"), refused))
                 (retention(0, cx.say("Deliveries and events are kept"), &as_set))
-                (retention(1, cx.say("Bodies are kept"), &cx.say("In days, at most as long as deliveries. Without its body a delivery cannot be sent again. Empty: as long as the server's settings say.")))
+                (retention(1, cx.say("Bodies are kept"), &cx.say(
+                    "In days, at most as long as deliveries. Without its body a delivery cannot be sent again. Empty: \
+                     as long as the server's settings say.",
+                )))
                 (own_inputs(cx, [value(3, "external_id"), value(4, "metadata")], refused))
                 p.muted { (cx.say("What is older than a new limit is deleted within some minutes, for good.")) }
                 div.buttons { (submit(&cx.say("Save"), "primary")) (button(&cx.link(""), &cx.say("Cancel"), "")) }
@@ -283,36 +287,36 @@ fn settings(cx: &PageContext, found: &Doc, refused: Option<&Failure>) -> Page {
             (button(&format!("{path}/delete"), &cx.say("Delete the account"), "danger"))
         } }
     };
-    Page::new(account.text("name"), SECTION, content)
+    Page::new(&account.name, SECTION, content)
 }
 
 /// `GET /operator/accounts/{id}/delete`
 pub async fn account_delete_ask(cx: PageContext) -> Result<Page, Failure> {
-    let found = cx.get(&account(&cx), &[]).await?;
-    Ok(asked(&cx, found.item(), false, None))
+    let found: AccountResource = cx.get(&account(&cx), &[]).await?;
+    Ok(asked(&cx, &found, false, None))
 }
 
 /// `POST /operator/accounts/{id}/delete`
 pub async fn account_delete(cx: PageContext) -> Result<Page, Failure> {
-    let found = match cx.get(&account(&cx), &[]).await {
+    let found = match cx.get::<AccountResource>(&account(&cx), &[]).await {
         // What the form asks for has been done.
         Err(failure) if failure.status == 404 => return Ok(Page::Redirect(cx.link(""))),
         found => found?,
     };
-    if cx.field("confirm").trim() != found.item().text("name") {
-        return Ok(asked(&cx, found.item(), true, None).with_status(422));
+    if cx.field("confirm").trim() != found.name {
+        return Ok(asked(&cx, &found, true, None).with_status(422));
     }
-    match cx.send("DELETE", &account(&cx), Value::Null).await {
+    match cx.send::<()>("DELETE", &account(&cx), Value::Null).await {
         Err(failure) if failure.status != 404 => {
             let refused = mendable(failure, &[])?;
-            Ok(asked(&cx, found.item(), false, Some(&refused)).with_status(status_of(&refused)))
+            Ok(asked(&cx, &found, false, Some(&refused)).with_status(status_of(&refused)))
         }
         _ => Ok(Page::Redirect(cx.link(""))),
     }
 }
 
-fn asked(cx: &PageContext, account: Item<'_>, mistyped: bool, failure: Option<&Failure>) -> Page {
-    let name = account.text("name");
+fn asked(cx: &PageContext, account: &AccountResource, mistyped: bool, failure: Option<&Failure>) -> Page {
+    let name = &account.name;
     let question = cx.fill("Delete the account {name}?", &[("name", &name)]);
     let happens = [
         cx.say("Its API keys are refused from the next call on, and its users are signed out and deleted."),
@@ -320,7 +324,7 @@ fn asked(cx: &PageContext, account: Item<'_>, mistyped: bool, failure: Option<&F
         cx.say("Its events, deliveries and audit log are deleted in the background."),
         cx.say("None of it can be brought back."),
     ];
-    let path = cx.link(&format!("/accounts/{}", account.id()));
+    let path = cx.link(&format!("/accounts/{}", account.id));
     let content = html! {
         (crumbs(cx, &[(&cx.say("Accounts"), &cx.link("")), (name, &path)]))
         (confirm(cx, &Confirm {
