@@ -147,9 +147,12 @@ impl Drop for UnderWay {
     }
 }
 
+/// Whether a connection may be closed.
+type Condition = fn(&Activity) -> bool;
+
 /// Which connection is closed first: of the site with the most connections (`true`) or of any site, one that waits for
 /// a head or one that is stalled. A few sites with slow clients cost others none of theirs.
-const EVICTION_ORDER: [(bool, fn(&Activity) -> bool); 4] = [
+const EVICTION_ORDER: [(bool, Condition); 4] = [
     (true, Activity::is_waiting),
     (true, Activity::is_stalled),
     (false, Activity::is_waiting),

@@ -126,11 +126,7 @@ impl App {
             attempt_counts: attempt_counts.clone(),
         };
         let (stopping, stopped) = watch::channel(false);
-        let retention = engine::RetentionPolicy {
-            history: config.retention,
-            audit_log: config.audit_retention,
-            idle_sessions: config.sessions.idle,
-        };
+        let retention = retention_policy(&config);
         let mut background = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
         let mut delivering = None;
         if config.roles.delivery {
@@ -256,6 +252,14 @@ fn warn_of_development(config: &Config, listener: &TcpListener) {
             "environment is development, and other machines can reach this address: receivers may be private \
              addresses, and cookies do not need TLS. Listen on 127.0.0.1, or set environment to production"
         );
+    }
+}
+
+fn retention_policy(config: &Config) -> engine::RetentionPolicy {
+    engine::RetentionPolicy {
+        history: config.retention,
+        audit_log: config.audit_retention,
+        idle_sessions: config.sessions.idle,
     }
 }
 

@@ -176,7 +176,8 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_lacks_a_field_is_a_fault_of_the_server() {
         let answer = Answer::new(200, &serde_json::json!({ "type": "webhook_missed", "id": "3", "attributes": {} }));
-        let refused = read::<MissedResource>(answer.into_response("c4d5e6f7a8b9")).await.err().expect("refused");
+        let refused =
+            read::<MissedResource>(answer.into_response("c4d5e6f7a8b9")).await.map(|_| ()).expect_err("refused");
         assert_eq!((refused.status, refused.faults.len()), (500, 0));
     }
 
@@ -189,7 +190,7 @@ mod tests {
             Fault::new(Code::ReplayLimitReached).with_meta("replays", vec!["a", "b"]),
             Fault::new(Code::RateLimitExceeded).with_meta("retry_after", 45),
         ];
-        let refused = read::<()>(refuse(&ApiError::of(faults), &info)).await.err().expect("refused");
+        let refused = read::<()>(refuse(&ApiError::of(faults), &info)).await.expect_err("refused");
         assert_eq!(refused.status, Code::UrlNotHttps.status());
         let read = refused.faults.iter().map(|fault| (fault.code, fault.field()));
         let expected = [

@@ -45,7 +45,7 @@ pub(super) async fn within<F: Future>(
 /// Time that goes back to the receiver after a deadline that fired `late`; `None` where the deadline holds.
 fn to_return(late: Duration, returned: Duration, limit: Duration) -> Option<Duration> {
     debug_assert!(returned <= limit, "no more than the limit is ever given back");
-    let left = limit - returned;
+    let left = limit.saturating_sub(returned);
     (late > STALLED && left > Duration::ZERO).then(|| late.min(left))
 }
 

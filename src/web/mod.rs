@@ -119,9 +119,12 @@ impl Address {
     }
 }
 
+/// Makes what is at an address.
+type MakeContent = fn(Locale) -> Content;
+
 /// Every address of the reference and of the files beside it. Nothing is kept for any other path.
 static ADDRESSES: LazyLock<BTreeMap<String, Address>> = LazyLock::new(|| {
-    let fixed: [(&str, fn(Locale) -> Content); 10] = [
+    let fixed: [(&str, MakeContent); 10] = [
         ("/docs", |locale| Content::page(HTML, &page::index(locale).into_string())),
         ("/docs/index.md", |locale| Content::page("text/plain; charset=utf-8", &markdown::contents(locale))),
         ("/llms.txt", |locale| Content::page("text/plain; charset=utf-8", &markdown::contents(locale))),
@@ -190,7 +193,9 @@ fn search_index(locale: Locale) -> Value {
 /// Every page in one language, made anew, for tests that look at all of them.
 #[cfg(test)]
 fn every_page(locale: Locale) -> Vec<String> {
-    let pages = ADDRESSES.iter().filter(|(path, _)| !path.contains("/assets/") && !path.ends_with(".svg"));
+    let pages = ADDRESSES.iter().filter(|(path, _)| {
+        !path.contains("/assets/") && std::path::Path::new(path).extension() != Some("svg".as_ref())
+    });
     let text = |content: Content| String::from_utf8(content.on(BASE).to_vec()).expect("text");
     pages.map(|(_, address)| text((address.make)(locale))).collect()
 }

@@ -152,7 +152,7 @@ impl Operation {
         let content = success.content.as_ref();
         let json = content.and_then(|content| content.json.as_ref());
         Self {
-            id: &operation.operation_id,
+            id: &operation.id,
             group: &operation.tags[0],
             method: route.method.to_string(),
             path: route.path,

@@ -163,9 +163,9 @@ async fn bodies_that_drip_from_many_networks_leave_prompt_answers_to_others() {
     // It takes a while until it shows that they are slow.
     eventually("ten prompt answers, one after another", || async {
         for _ in 0..10 {
-            let began = Instant::now();
+            let asked_at = Instant::now();
             let answer = ask(connect_from("127.0.100.1", server.address).await, "/healthz", "").await;
-            if !answer.starts_with("HTTP/1.1 200 ") || began.elapsed() > Duration::from_secs(1) {
+            if !answer.starts_with("HTTP/1.1 200 ") || asked_at.elapsed() > Duration::from_secs(1) {
                 return None;
             }
         }

@@ -30,7 +30,9 @@ impl Imports {
             let (uses, code) = divided(text);
             let (mut names, mut paths) = (BTreeMap::new(), BTreeSet::new());
             let mut found = Vec::new();
-            uses.iter().for_each(|tree| expand(tree, &[], &mut found));
+            for tree in &uses {
+                expand(tree, &[], &mut found);
+            }
             for (path, name) in found {
                 if let Some(path) = absolute(module, &path, &texts) {
                     paths.insert(path.clone());

@@ -37,7 +37,8 @@ pub struct Tag {
 #[serde(rename_all = "camelCase")]
 pub struct Operation {
     /// Its name for programs.
-    pub operation_id: String,
+    #[serde(rename = "operationId")]
+    pub id: String,
     /// Its resource.
     pub tags: [String; 1],
     /// Its title.

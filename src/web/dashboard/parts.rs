@@ -262,13 +262,13 @@ pub fn empty(title: &str, text: &str, action: Option<(&str, &str)>) -> Markup {
 /// query asks for stays. `here` is how many entries this part has.
 pub fn pager(cx: &PageContext, list: &Pagination, here: usize, path: &str) -> Markup {
     let (page, pages) = (list.page.max(1), list.total_pages);
-    let Some((first, last)) = shown(page, list.per_page, here as u64) else { return html! {} };
+    let Some((start, end)) = shown(page, list.per_page, here as u64) else { return html! {} };
     let to = |page| at_page(cx, path, page);
     let more = if list.total_is_minimum { "+" } else { "" };
-    let [first, last] = [first, last].map(|n| number(cx, n));
+    let [start, end] = [start, end].map(|n| number(cx, n));
     let total = number(cx, list.total) + more;
     html! { nav.pager aria-label=(cx.say("Pages of the list")) {
-        p { (cx.fill("{first}–{last} of {total}", &[("first", &first), ("last", &last), ("total", &total)])) }
+        p { (cx.fill("{first}–{last} of {total}", &[("first", &start), ("last", &end), ("total", &total)])) }
         @if pages > 1 { div {
             @if page > 1 { a.button rel="prev" href=(to(page - 1)) { (cx.say("Previous")) } }
             @if page < pages { a.button rel="next" href=(to(page + 1)) { (cx.say("Next")) } }
