@@ -197,8 +197,8 @@ pub async fn destroy(folder: &Path) {
         admin.batch_execute(&sql).await.expect("cut off");
         return;
     }
-    // The files are replaced under the readers by something that is no database. `aldaba.db-shm` is not: it is mapped into
-    // the memory of this process, which a signal (SIGBUS) ends when it reads beyond the end of the file.
+    // The files are replaced under the readers by something that is no database. `aldaba.db-shm` is not: it is mapped
+    // into the memory of this process, which a signal (SIGBUS) ends when it reads beyond the end of the file.
     for name in ["aldaba.db", "aldaba.db-wal"] {
         std::fs::write(folder.join(name), b"this is no database").expect("written");
     }
