@@ -266,8 +266,8 @@ def test_a_dangerous_step_is_never_a_form_on_another_page(world, browse):
     for name, found in read_all(page, of_role("operator", world.names), look).items():
         for action in found["actions"]:
             assert action.rsplit("/", 1)[1] not in dangerous or action == found["path"], f"{name}: {action}"
-        # Each of them has its own page, which says what will happen, and asks for a name. A rotation destroys nothing, and
-        # a portal link, which has no name, lives for a day at most.
+        # Each of them has its own page, which says what will happen, and asks for a name. A rotation destroys nothing. A
+        # portal link has no name, and lives for a day at most.
         if found["path"].endswith(dangerous):
             expected = 0 if found["path"].endswith("rotate") or "/portal-links/" in found["path"] else 1
             assert found["told"] >= 2 and found["typed"] == expected and found["cancel"] == 1, f"{name}: {found}"
