@@ -15,6 +15,10 @@ const SEARCH_PAUSE: u32 = 5;
 /// Seconds after which a read may be tried again that found no connection: those before it have ended by then.
 const BUSY_PAUSE: u32 = 2;
 
+/// Seconds after which a change may be tried again that nodes of an older program would ignore: by then they have
+/// stopped, or have lost their leases.
+const OLDER_NODES_PAUSE: u32 = 10;
+
 /// A client may repeat a slow search all day.
 static SLOW_SEARCHES_LOGGED: LogLimit = LogLimit::new();
 
@@ -38,6 +42,16 @@ fn busy() -> Words {
     Words::new(
         "Too many reads are waiting. Make fewer calls at a time, and try again soon.",
         "Hay demasiadas lecturas en espera. Haz menos llamadas a la vez e inténtalo pronto de nuevo.",
+    )
+}
+
+/// Why a change was not made, and what helps.
+fn older_nodes() -> Words {
+    Words::new(
+        "A node of an older version is running, which would ignore this setting. It is being stopped. Try again in a \
+         few seconds.",
+        "Hay un nodo de una versión anterior en marcha, que pasaría por alto este ajuste. Se está deteniendo. Inténtalo \
+         de nuevo en unos segundos.",
     )
 }
 
@@ -337,6 +351,8 @@ impl From<crate::store::StoreError> for ApiError {
                 tracing::debug!("a read found no connection in time");
                 Self::from(Fault::new(Code::Unavailable).saying(busy())).with_header("retry-after", BUSY_PAUSE)
             }
+            E::OlderNodes => Self::from(Fault::new(Code::Unavailable).saying(older_nodes()))
+                .with_header("retry-after", OLDER_NODES_PAUSE),
             // The node has logged the reason when it stopped, and `/readyz` tells it.
             E::Outdated { .. } => Self::from(Code::Unavailable).with_header("retry-after", 1),
             E::Exists | E::OtherRecipe | E::Corrupt(_) => {

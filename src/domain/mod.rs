@@ -22,6 +22,7 @@ pub mod secret;
 pub mod settings;
 pub mod sign;
 pub mod statistics;
+pub mod subscription;
 pub mod time;
 pub mod transition;
 pub mod url;

@@ -54,6 +54,9 @@ pub enum StoreError {
     /// Too many reads wait for a connection, or this one has waited for too long. Fewer at a time may help.
     #[error("too many reads are waiting")]
     Busy,
+    /// Nodes of an older program would ignore what is to be written. They have been told to stop: trying again may help.
+    #[error("nodes of an older program would ignore it")]
+    OlderNodes,
     /// The database requires a later program than this one.
     #[error(
         "the database requires a program that knows version {minimum} of it, and this program knows versions up to \

@@ -14,6 +14,7 @@ use super::shared::words;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
 use crate::domain::settings::{EndpointSettings, Metadata};
+use crate::domain::subscription::is_wildcard;
 
 /// The form of the column `settings`. A program that changes the meaning of what is there raises it, and with it the
 /// database's minimum version.
@@ -28,6 +29,21 @@ pub(super) struct SettingsColumns {
     pub external_id: Option<String>,
     /// JSON: see [`SettingsJson`].
     pub settings: String,
+}
+
+/// Columns that are about to be written.
+pub(super) struct NewColumns {
+    pub columns: SettingsColumns,
+    /// The version of the oldest program that does all that they say. It becomes the database's minimum version with
+    /// the first row that has them.
+    pub requires: i64,
+}
+
+/// The version of the oldest program that does all that these settings say; 0 where every program does. A program below
+/// it would send what its owner does not want, or not send what they want.
+fn required_version(settings: &EndpointSettings) -> i64 {
+    let versions = [(settings.events.iter().any(|entry| is_wildcard(entry)), 17)];
+    versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
 
 /// What is in the column `settings`. An attribute that is not set is absent.
@@ -75,19 +91,21 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
 
 impl SettingsColumns {
     /// The columns of these settings, for a row whose column `settings` is `stored` now. A new row has `{}`.
-    pub fn of(settings: EndpointSettings, stored: &str) -> Result<Self, StoreError> {
+    pub fn of(settings: EndpointSettings, stored: &str) -> Result<NewColumns, StoreError> {
+        let requires = required_version(&settings);
         let SettingsJson { unknown, .. } = SettingsJson::read("endpoints", stored)?;
         let EndpointSettings { url, events, description, ordering, metadata, external_id } = settings;
         let metadata = metadata.map(|metadata| metadata.strings().clone());
         let rest = SettingsJson { version: FORM, metadata, unknown };
-        Ok(Self {
+        let columns = Self {
             url,
             events: events.join(" "),
             description,
             ordering: ordering.to_column(),
             external_id: external_id.map(|external_id| external_id.to_string()),
             settings: rest.column(),
-        })
+        };
+        Ok(NewColumns { columns, requires })
     }
 
     /// The settings in these columns.
@@ -121,14 +139,20 @@ mod tests {
 
     #[test]
     fn settings_are_read_as_they_were_written() {
-        let columns = SettingsColumns::of(settings(), "{}").expect("written");
-        assert_eq!(columns.read(), Ok(settings()));
+        let NewColumns { columns, requires } = SettingsColumns::of(settings(), "{}").expect("written");
+        assert_eq!((columns.read(), requires), (Ok(settings()), 0));
+    }
+
+    #[test]
+    fn what_older_programs_would_ignore_requires_a_later_one() {
+        let wildcard = EndpointSettings { events: vec!["b".into(), "c.*".into()], ..settings() };
+        assert_eq!(SettingsColumns::of(wildcard, "{}").expect("written").requires, 17);
     }
 
     #[test]
     fn attributes_of_a_later_program_stay() {
         let stored = r#"{"version":1,"sparkle":{"level":3}}"#;
-        let columns = SettingsColumns::of(settings(), stored).expect("written");
+        let NewColumns { columns, .. } = SettingsColumns::of(settings(), stored).expect("written");
         let written: Value = serde_json::from_str(&columns.settings).expect("JSON");
         assert_eq!(written["sparkle"]["level"], 3);
         assert_eq!(columns.read(), Ok(settings()));

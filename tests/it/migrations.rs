@@ -7,9 +7,11 @@ use aldaba::clock::ManualClock;
 use aldaba::domain::delivery::DeliveryStatus;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{AccountId, ReplayId};
+use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::time::Timestamp;
+use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::Inbox;
-use aldaba::store::{Accounts, Lifecycle, Log, Replays, Search, Snapshot, Store, StoreError};
+use aldaba::store::{Accounts, Endpoints, Lifecycle, Log, Replays, Search, Snapshot, Store, StoreError};
 
 use crate::app::{App, Call, eventually};
 use crate::database;
@@ -176,4 +178,49 @@ async fn a_node_stops_when_the_database_requires_a_later_program_and_says_so() {
     // The migration was undone from a backup.
     pretend(app.folder(), 999, 0).await;
     eventually("the node to be back", || async { (ready().await.status == 200).then_some(()) }).await;
+}
+
+/// The oldest program that the database admits.
+pub async fn minimum(folder: &Path) -> i64 {
+    let sql = if database::is_postgres() {
+        "SELECT minimum FROM schema_version"
+    } else {
+        "SELECT coalesce((SELECT value FROM settings WHERE name = 'minimum_version'), 0)"
+    };
+    database::number(folder, sql).await
+}
+
+/// Settings that programs of before version 17 know nothing of.
+fn of_version_17() -> EndpointSettings {
+    let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+    EndpointSettings::new(&url, vec!["*".into()])
+}
+
+#[tokio::test]
+async fn the_first_endpoint_that_older_programs_would_not_serve_raises_the_minimum_version() {
+    let f = Fixture::new().await;
+    f.endpoint().await;
+    assert_eq!(minimum(f.folder()).await, 0);
+    f.store.create_endpoint(f.account, of_version_17(), None).await.expect("an endpoint");
+    assert_eq!(minimum(f.folder()).await, 17);
+    f.store.create_endpoint(f.account, of_version_17(), None).await.expect("another one");
+    assert_eq!(minimum(f.folder()).await, 17);
+}
+
+#[tokio::test]
+async fn beside_an_older_node_no_endpoint_is_written_that_it_would_not_serve() {
+    if !database::is_postgres() {
+        return;
+    }
+    let f = Fixture::new().await;
+    let older = "INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE \
+                 VALUES (777, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, false)";
+    database::execute(f.folder(), older).await;
+    let refused = f.store.create_endpoint(f.account, of_version_17(), None).await;
+    assert_eq!(refused.err(), Some(StoreError::OlderNodes));
+    assert_eq!(database::number(f.folder(), "SELECT count(*) FROM endpoints").await, 0);
+    assert_eq!(minimum(f.folder()).await, 17, "the older node stops");
+    f.endpoint().await;
+    database::execute(f.folder(), "DELETE FROM nodes WHERE key = 777").await;
+    f.store.create_endpoint(f.account, of_version_17(), None).await.expect("an endpoint");
 }

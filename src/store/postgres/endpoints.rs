@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 
 use super::catalog_rows::{account, lock_account};
 use super::change_feed::{Change, write_change};
+use super::migrate::require;
 use super::sql::{count, execute, get, one, parsed, read_row, rows, text, time, when, whole};
 use super::store::Store;
 use super::stored_replies::write_pending_reply;
@@ -22,7 +23,7 @@ use crate::store::contract::Endpoints;
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
-use crate::store::settings::SettingsColumns;
+use crate::store::settings::{NewColumns, SettingsColumns};
 use crate::store::shared::AuditRecord;
 use crate::store::values::{PendingReply, WithSecret};
 
@@ -98,7 +99,8 @@ impl Endpoints for Store {
             get(&one(&tx, "SELECT settings FROM endpoints WHERE key = $1", &[&endpoint.key.0]).await?, "settings")?;
         let settings = change.applied_to(endpoint.settings);
         subscribe(&tx, endpoint.account, endpoint.key, &settings.events).await?;
-        let columns = SettingsColumns::of(settings, &stored)?;
+        let NewColumns { columns, requires } = SettingsColumns::of(settings, &stored)?;
+        require(&tx, &self.pool, requires).await?;
         let sql = "UPDATE endpoints SET url = $2, events = $3, description = $4, status = $5::bigint, \
                    ordering = $8::bigint, settings = $9, external_id = $10, \
                    consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
@@ -204,7 +206,8 @@ impl Store {
         let sql = "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, \
                    created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $9, $9) RETURNING key";
         let events = settings.events.clone();
-        let columns = SettingsColumns::of(settings, "{}")?;
+        let NewColumns { columns, requires } = SettingsColumns::of(settings, "{}")?;
+        require(tx, &self.pool, requires).await?;
         let parameters: super::sql::Params<'_> = &[
             &id.0,
             &account.key.0,

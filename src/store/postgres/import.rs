@@ -285,6 +285,7 @@ pub(super) async fn import(
     store.begin_import().await?;
     let export = Export::open(source, clock)?;
     let old = keys.load(&*store.shared.random)?;
+    super::migrate::take_minimum(&store.pool, export.minimum().map_err(failed)?).await?;
     let mut moved = 0;
     for table in TABLES {
         let mut of_table = 0;

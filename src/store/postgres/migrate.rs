@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{GenericClient, Object, Pool};
+use deadpool_postgres::{GenericClient, Object, Pool, Transaction};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::error::SqlState;
 
 use super::lease::ALIVE;
 use super::migration_steps::{Step, steps};
 use super::privileges;
-use super::sql::{get, one, row};
+use super::sql::{count, execute, get, one, row};
 use crate::store::compatible::{Fit, Versions};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::migrations::{Migration, POSTGRES_MIGRATIONS, newest, newest_of};
@@ -56,6 +56,34 @@ const NODES_STOP: Duration = super::lease::LEASE;
 /// The oldest program that may work on the database.
 pub(super) async fn minimum(db: &impl GenericClient) -> Result<i64, StoreError> {
     get(&one(db, "SELECT minimum FROM schema_version", &[]).await?, "minimum")
+}
+
+/// Requires a program of this version from here on, in the transaction that writes a row which older ones would ignore.
+/// While a node of an older program lives, the row must not be written: it is [`StoreError::OlderNodes`], and the
+/// minimum is raised beside the transaction, so that these nodes stop and the call can be repeated.
+pub(super) async fn require(tx: &Transaction<'_>, pool: &Pool, version: i64) -> Result<(), StoreError> {
+    const RAISE: &str = "UPDATE schema_version SET minimum = $1 WHERE minimum < $1";
+    if version == 0 {
+        return Ok(());
+    }
+    let sql = format!("SELECT count(*) AS total FROM nodes WHERE {ALIVE} AND version < $1");
+    if count(tx, &sql, &[&version]).await? > 0 {
+        if execute(&pool.get().await?, RAISE, &[&version]).await? > 0 {
+            tracing::warn!(minimum = version, "nodes below the new minimum version stop: a setting requires it");
+        }
+        return Err(StoreError::OlderNodes);
+    }
+    execute(tx, RAISE, &[&version]).await?;
+    Ok(())
+}
+
+/// Raises the minimum to that of a database that moves here.
+pub(super) async fn take_minimum(pool: &Pool, of_source: i64) -> Result<(), OpenError> {
+    let mut db = pool.get().await.map_err(|error| cannot(error.into()))?;
+    if minimum(&db).await.map_err(cannot)? < of_source {
+        raise_minimum(&mut db, of_source).await.map_err(|error| cannot(error.into()))?;
+    }
+    Ok(())
 }
 
 /// Brings the database to this program's version, where it is older, and makes sure that this program and its role may

@@ -175,8 +175,10 @@ impl Node {
         let db = pool.get().await?;
         let key = (i64::from_le_bytes(shared.random.array()) & i64::MAX).max(NO_NODE + 1);
         debug_assert!(key > NO_NODE, "a key is positive");
-        let sql = format!("INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE VALUES ($1, {NOW}, $2)");
-        execute(&db, &sql, &[&key, &shared.inbox.is_some()]).await?;
+        let sql = format!(
+            "INSERT INTO nodes (key, seen_at, delivers, version) OVERRIDING SYSTEM VALUE VALUES ($1, {NOW}, $2, $3)"
+        );
+        execute(&db, &sql, &[&key, &shared.inbox.is_some(), &newest()]).await?;
         self.key.store(key, Ordering::Relaxed);
         self.hear(began);
         self.count(&db, shared).await?;

@@ -6,6 +6,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::catalog_rows::account;
 use super::columns::{health, read_row, time, unreadable, uuid};
+use super::minimum::require;
 use super::store::Store;
 use super::tx::Tx;
 use crate::domain::account::Account;
@@ -20,7 +21,7 @@ use crate::store::contract::Endpoints;
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
-use crate::store::settings::SettingsColumns;
+use crate::store::settings::{NewColumns, SettingsColumns};
 use crate::store::shared::AuditRecord;
 use crate::store::values::{PendingReply, WithSecret};
 
@@ -95,7 +96,9 @@ impl Endpoints for Store {
                 let (named, before) = (change.status, endpoint.health.status);
                 let status = named.unwrap_or(before);
                 let stored = stored_settings(tx.db, endpoint.key)?;
-                let columns = SettingsColumns::of(change.applied_to(endpoint.settings), &stored)?;
+                let NewColumns { columns, requires } =
+                    SettingsColumns::of(change.applied_to(endpoint.settings), &stored)?;
+                require(tx.db, requires)?;
                 is_external_id_free(tx.db, endpoint.account, columns.external_id.as_deref(), Some(endpoint.key))?;
                 tx.db
                     .prepare_cached(
@@ -211,7 +214,8 @@ fn about(endpoint: &Endpoint) -> About {
 
 fn insert(tx: &mut Tx<'_>, account: &Account, settings: EndpointSettings) -> Result<WithSecret<Endpoint>, StoreError> {
     let id = EndpointId::from_random(tx.shared.random.array());
-    let columns = SettingsColumns::of(settings, "{}")?;
+    let NewColumns { columns, requires } = SettingsColumns::of(settings, "{}")?;
+    require(tx.db, requires)?;
     is_external_id_free(tx.db, account.key, columns.external_id.as_deref(), None)?;
     tx.db
         .prepare_cached(

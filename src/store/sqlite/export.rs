@@ -40,6 +40,11 @@ impl Export {
         Ok(Self { db: Mutex::new(db), _lock: lock })
     }
 
+    /// The oldest program that may work on the database.
+    pub fn minimum(&self) -> Result<i64, StoreError> {
+        Ok(super::minimum::read(&self.db.lock())?)
+    }
+
     /// Rows of a query that takes a position and a number of rows. The first column is the position of each.
     pub fn rows(&self, sql: &str, after: i64, most: usize) -> Result<Vec<(i64, Vec<Value>)>, StoreError> {
         let db = self.db.lock();

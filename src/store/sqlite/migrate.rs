@@ -3,28 +3,22 @@
 use std::path::Path;
 use std::time::Instant;
 
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, TransactionBehavior};
 
 use super::connection::BUSY_TIMEOUT;
-use super::{admin, peer};
+use super::{admin, minimum, peer};
 use crate::clock::Clock;
 use crate::store::compatible::{Fit, Versions};
 use crate::store::errors::OpenError;
 use crate::store::migrations::{Migration, SQLITE_MIGRATIONS, newest};
-
-/// The row of `settings` that says which is the oldest program that may work on the database; without it, every program
-/// may that knows the row.
-const MINIMUM: &str = "minimum_version";
 
 fn versions(connection: &Connection) -> Result<Versions, OpenError> {
     let version = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(cannot_migrate)?;
     if version == 0 {
         return Ok(Versions { version, minimum: 0 });
     }
-    let sql = "SELECT value FROM settings WHERE name = ?1";
-    let minimum = connection.query_row(sql, [MINIMUM], |row| row.get(0)).optional().map_err(cannot_migrate)?;
     // Databases of the first versions name none.
-    Ok(Versions { version, minimum: minimum.unwrap_or(0) })
+    Ok(Versions { version, minimum: minimum::read(connection).map_err(cannot_migrate)? })
 }
 
 fn is_current(connection: &Connection) -> Result<bool, OpenError> {
@@ -66,12 +60,11 @@ pub(super) fn migrate(connection: &mut Connection, clock: &dyn Clock) -> Result<
     if before.admit(newest())? == Fit::Current {
         return Ok(());
     }
-    for Migration { name, sql, minimum } in SQLITE_MIGRATIONS.iter().filter(|next| next.version() > before.version) {
+    for migration in SQLITE_MIGRATIONS.iter().filter(|next| next.version() > before.version) {
+        let Migration { name, sql, minimum } = migration;
         tx.execute_batch(sql).map_err(|e| OpenError(format!("migration {name} failed: {e}")))?;
         if *minimum > before.minimum {
-            let sql = "INSERT INTO settings (name, value) VALUES (?1, ?2) \
-                       ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)";
-            tx.execute(sql, params![MINIMUM, minimum]).map_err(cannot_migrate)?;
+            minimum::raise(&tx, *minimum).map_err(cannot_migrate)?;
         }
     }
     if before.version == 0 {

@@ -10,8 +10,8 @@
 //! `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of deliveries, `id_times`
 //! the times of ids.
 //!
-//! `open` opens the store (`connection`, `migrate`, `peer`), `export` reads it for its move to PostgreSQL. `faults` has
-//! unit tests.
+//! `open` opens the store (`connection`, `migrate`, `minimum`, `peer`), `export` reads it for its move to PostgreSQL.
+//! `faults` has unit tests.
 
 mod admin;
 mod audit;
@@ -37,6 +37,7 @@ mod log;
 mod maintain;
 mod memberships;
 mod migrate;
+mod minimum;
 mod newest;
 mod open;
 mod operational_events;

@@ -1,0 +1,1 @@
+-- Nothing: there is one server. PostgreSQL's twin has the versions of nodes.
