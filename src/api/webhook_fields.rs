@@ -114,6 +114,10 @@ pub const STATUS: EndpointField<EndpointStatus> = Field {
     },
 };
 
+/// What the status of a new endpoint means.
+const NEW_STATUS: &str = "`active`, or `disabled`: the endpoint is registered and receives nothing yet. What is \
+                          published meanwhile counts as missed.";
+
 /// In which order it receives.
 pub const ORDERING: EndpointField<Ordering> = Field {
     about: "`fifo`: deliveries go in the order in which their events were accepted, one at a time; while one is being \
@@ -160,6 +164,7 @@ body! {
         url: ReceiverUrl = NEW_URL.required(Code::UrlRequired),
         events: Vec<String> = EVENTS.required(Code::EventsRequired),
         description: Option<String> = DESCRIPTION.or_default(),
+        status: EndpointStatus = STATUS.about(NEW_STATUS).or_default().shown(|| EndpointStatus::Active.name().into()),
         ordering: Ordering = ORDERING.or_default(),
         metadata: Option<Metadata> = METADATA.or_default(),
         external_id: Option<ExternalId> = EXTERNAL_ID.or_default(),

@@ -22,7 +22,9 @@ use crate::domain::secret::Secret;
 use crate::domain::settings::{EndpointChange, EndpointFilter, EndpointSettings};
 use crate::domain::url::ReceiverUrl;
 use crate::egress::{AttemptEnd, GuardError, StoredTarget};
-use crate::store::{Dispatch, Endpoints, Intake, Settlement, Snapshot, StoreError, Unattempted, WithSecret};
+use crate::store::{
+    Dispatch, Endpoints, Intake, NewEndpoint, Settlement, Snapshot, StoreError, Unattempted, WithSecret,
+};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -132,14 +134,15 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json()?;
-    let CreateWebhook { url, events, description, ordering, metadata, external_id } =
+    let CreateWebhook { url, events, description, status, ordering, metadata, external_id } =
         CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
     check_address(&call, &url).await?;
     let url = url.as_str().to_owned();
     let settings = EndpointSettings { url, events, description, ordering, metadata, external_id };
     let pending_reply =
         call.pending_reply(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.store().create_endpoint(account, settings, pending_reply).await?;
+    let new = NewEndpoint { settings, status };
+    let made = call.store().create_endpoint(account, new, pending_reply).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
 }
 

@@ -194,7 +194,7 @@ async fn register(store: &Store, account: AccountId, url: &str) -> anyhow::Resul
     let url = ReceiverUrl::parse(url, Environment::Development)?;
     let new =
         EndpointSettings { description: Some(DESCRIPTION.into()), ..EndpointSettings::new(&url, vec![EVENT.into()]) };
-    let made = store.create_endpoint(account, new, None).await?;
+    let made = store.create_endpoint(account, new.into(), None).await?;
     Ok((made.resource.id, made.secret))
 }
 

@@ -11,9 +11,10 @@ pub const MAX_EVENTS: usize = 10;
 pub const MAX_DESCRIPTION_CHARS: usize = 255;
 
 /// Whether an endpoint receives deliveries.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum EndpointStatus {
     /// It does.
+    #[default]
     Active,
     /// Its owner paused it.
     Disabled,

@@ -9,9 +9,11 @@ use super::open::Database;
 use crate::clock::{Clock, Random};
 use crate::domain::account::{ApiKey, PlainKey};
 use crate::domain::delivery::{DeliveryKind, Job, Outcome};
+use crate::domain::endpoint::EndpointStatus;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
+use crate::domain::settings::EndpointSettings;
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::DeliveryPolicy;
@@ -336,6 +338,22 @@ pub struct PendingReply<T> {
     pub scope: ReplyScope,
     /// Makes the reply from the effect.
     pub render: Box<dyn FnOnce(&T) -> StoredReply + Send>,
+}
+
+/// An endpoint that is to be registered.
+#[derive(Clone, Debug)]
+pub struct NewEndpoint {
+    /// What its owner sets.
+    pub settings: EndpointSettings,
+    /// Whether it receives from the start.
+    pub status: EndpointStatus,
+}
+
+impl From<EndpointSettings> for NewEndpoint {
+    /// One that receives from the start.
+    fn from(settings: EndpointSettings) -> Self {
+        Self { settings, status: EndpointStatus::Active }
+    }
 }
 
 /// An endpoint together with a secret that its owner has not seen yet.

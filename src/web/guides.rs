@@ -28,6 +28,7 @@ macro_rules! guides {
 guides! {
     "quick-start" false,
     "receive-and-verify" false,
+    "fit-an-endpoint" false,
     "rotate-a-secret" false,
     "when-a-receiver-is-down" false,
     "replay-after-an-outage" false,

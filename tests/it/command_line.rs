@@ -162,7 +162,7 @@ async fn with_an_endpoint(folder: &Path, key: &str) {
     let account = store.create_account("a".into(), None).await.expect("an account").id;
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
     let new = EndpointSettings::new(&url, vec![EVENT.into()]);
-    store.create_endpoint(account, new, None).await.expect("an endpoint");
+    store.create_endpoint(account, new.into(), None).await.expect("an endpoint");
 }
 
 #[test]

@@ -169,7 +169,7 @@ async fn make_endpoint(side: &mut Side, random: &SeededRandom, n: u64) -> String
     let events = TYPES.iter().take(count).map(|name| (*name).to_owned()).collect();
     let description = Some(format!("number {n}"));
     let new = EndpointSettings { description, ..EndpointSettings::new(&url, events) };
-    match side.store.create_endpoint(side.account, new, None).await {
+    match side.store.create_endpoint(side.account, new.into(), None).await {
         Ok(made) => {
             side.endpoints.push((made.resource.id, made.resource.key));
             format!("made {}", made.resource.settings.url)

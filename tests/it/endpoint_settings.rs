@@ -106,16 +106,79 @@ async fn an_endpoint_that_an_older_program_has_made_has_no_settings_yet() {
     assert_eq!(changed.attribute("metadata"), &json!({ "a": "b" }));
 }
 
+/// The browser of an owner of the account.
+pub async fn owners_browser(app: &App) -> Browser {
+    let account = app.account.to_string();
+    let url = printed(app.folder(), &["users", "create", "o@example.com", "--account", &account, "--role", "owner"]);
+    let path = format!("/join/{}", url.rsplit('/').next().expect("a token"));
+    let mut browser = Browser::new(app);
+    let page = browser.open(&path).await.expect(200);
+    let password = [("password", "correct horse battery"), ("again", "correct horse battery")];
+    browser.submit(&page, &path, &password).await.expect(200);
+    browser
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_registered_as_disabled_receives_nothing_before_it_is_active() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let made = register(&app, json!({ "url": receiver.url(), "status": "disabled" })).await.expect(201);
+    assert_eq!(made.attribute("status"), "disabled");
+    let publish = || app.post("/v1/events", json!({ "event": EVENT, "data": {} }));
+    assert_eq!(publish().await.expect(202).attribute("deliveries"), 0);
+    let path = format!("/v1/webhooks/{}", made.id());
+    assert_eq!(app.get(&format!("{path}/missed")).await.expect(200).attribute("count"), 1);
+    let tested = app.call("POST", &format!("{path}/test")).send().await.expect(200);
+    assert_eq!(tested.attribute("delivered"), true);
+    app.put(&path, json!({ "status": "active" })).await.expect(200);
+    assert_eq!(publish().await.expect(202).attribute("deliveries"), 1);
+    receiver.wait_for(2).await;
+    let active = register(&app, json!({ "status": "active" })).await.expect(201);
+    assert_eq!(active.attribute("status"), "active");
+}
+
+#[tokio::test]
+async fn a_new_endpoints_status_that_is_not_allowed_is_refused_in_both_languages_and_makes_nothing() {
+    let app = App::start().await;
+    for wrong in
+        [json!(null), json!(""), json!("auto_disabled"), json!("Active"), json!(0), json!(["active"]), json!({})]
+    {
+        let refused = register(&app, json!({ "status": wrong })).await;
+        refused.refused(422, "webhook_status_invalid", "/data/attributes/status");
+    }
+    let body = json!({ "url": "http://127.0.0.1:9/", "events": [EVENT], "status": 1, "metadata": 7 });
+    let spanish = app.call("POST", "/v1/webhooks").header("accept-language", "es").json(&body).send().await.expect(422);
+    assert_eq!(spanish.codes(), ["webhook_status_invalid", "webhook_metadata_invalid"]);
+    assert_eq!(spanish.json["errors"][0]["detail"], "status debe ser active o disabled.");
+    assert_eq!(app.get("/v1/webhooks").await.expect(200).json["data"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_endpoint_can_be_paused_in_the_dashboard_and_the_form_of_a_change_leaves_its_status() {
+    let app = App::start().await;
+    let mut browser = owners_browser(&app).await;
+    let new = format!("/accounts/{}/endpoints/new", app.account);
+    let page = browser.open(&new).await.expect(200);
+    let form = |status| [("url", "http://127.0.0.1:9/"), ("events", EVENT), ("status", status)];
+    let refused = browser.submit(&page, &new, &form("asleep")).await.expect(422);
+    assert!(refused.html.contains("f-status-error"), "{}", refused.content());
+    browser.submit(&page, &new, &form("disabled")).await.expect(200);
+    let listed = app.get("/v1/webhooks").await.expect(200);
+    let made = &listed.json["data"][0];
+    assert_eq!(made["attributes"]["status"], "disabled");
+    let edit = format!("/accounts/{}/endpoints/{}/edit", app.account, made["id"].as_str().expect("an id"));
+    let page = browser.open(&edit).await.expect(200);
+    browser.submit(&page, &edit, &[("url", "http://127.0.0.1:9/a"), ("events", EVENT)]).await.expect(200);
+    let changed = app.get("/v1/webhooks").await.expect(200);
+    assert_eq!(changed.json["data"][0]["attributes"]["url"], "http://127.0.0.1:9/a");
+    assert_eq!(changed.json["data"][0]["attributes"]["status"], "disabled");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metadata_is_written_and_shown_in_the_dashboard() {
     let app = App::start().await;
     let account = app.account.to_string();
-    let url = printed(app.folder(), &["users", "create", "o@example.com", "--account", &account, "--role", "owner"]);
-    let path = format!("/join/{}", url.rsplit('/').next().expect("a token"));
-    let mut browser = Browser::new(&app);
-    let page = browser.open(&path).await.expect(200);
-    let password = [("password", "correct horse battery"), ("again", "correct horse battery")];
-    browser.submit(&page, &path, &password).await.expect(200);
+    let mut browser = owners_browser(&app).await;
     let new = format!("/accounts/{account}/endpoints/new");
     let page = browser.open(&new).await.expect(200);
     let form = |metadata: &'static str| [("url", "http://127.0.0.1:9/"), ("events", EVENT), ("metadata", metadata)];

@@ -31,7 +31,7 @@ async fn scene(f: &mut Fixture) -> Vec<(EndpointId, Option<String>)> {
         let events = vec![EVENT.to_owned(), "billing.payment_failed".into(), "validation.failed".into()];
         let description = description.map(str::to_owned);
         let new = EndpointSettings { description, ..EndpointSettings::new(&url, events) };
-        let made = f.store.create_endpoint(f.account, new, None).await.expect("an endpoint").resource;
+        let made = f.store.create_endpoint(f.account, new.into(), None).await.expect("an endpoint").resource;
         endpoints.push((made.id, made.settings.description));
     }
     for n in 0..20_u32 {

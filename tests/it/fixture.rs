@@ -96,7 +96,7 @@ impl Fixture {
     pub async fn endpoint(&self) -> (EndpointId, EndpointKey) {
         let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
         let new = EndpointSettings::new(&url, vec![EVENT.into()]);
-        let made = self.store.create_endpoint(self.account, new, None).await.expect("an endpoint").resource;
+        let made = self.store.create_endpoint(self.account, new.into(), None).await.expect("an endpoint").resource;
         (made.id, made.key)
     }
 

@@ -149,6 +149,7 @@ macro_rules! guides_run {
 guides_run! {
     the_guide_quick_start_runs "quick-start"
     the_guide_receive_and_verify_runs "receive-and-verify"
+    the_guide_fit_an_endpoint_runs "fit-an-endpoint"
     the_guide_rotate_a_secret_runs "rotate-a-secret"
     the_guide_when_a_receiver_is_down_runs "when-a-receiver-is-down"
     the_guide_replay_after_an_outage_runs "replay-after-an-outage"

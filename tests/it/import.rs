@@ -149,7 +149,7 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
     let account = source.create_account("a".into(), None).await.expect("an account").id;
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
     let new = EndpointSettings::new(&url, vec![EVENT.into()]);
-    let endpoint = source.create_endpoint(account, new, None).await.expect("an endpoint").resource.id;
+    let endpoint = source.create_endpoint(account, new.into(), None).await.expect("an endpoint").resource.id;
     let now = Timestamp::from_millis(1_800_000_000_000);
     for _ in 0..6 {
         let numbered = |n: u32| NewEvent {

@@ -195,7 +195,7 @@ async fn the_wait_for_a_look_ups_permit_is_not_timed_against_the_receiver() {
     let url = format!("http://localhost:{}/", receiver.address.port());
     let url = ReceiverUrl::parse(&url, Environment::Development).expect("a URL");
     let new = EndpointSettings::new(&url, vec![EVENT.into()]);
-    f.store.create_endpoint(f.account, new, None).await.expect("an endpoint");
+    f.store.create_endpoint(f.account, new.into(), None).await.expect("an endpoint");
     f.store.accept(vec![f.event(1)], None).await.expect("accepted");
     let job = f.jobs(1).await.remove(0).job;
     let (timeout, wait) = (Duration::from_secs(1), Duration::from_secs(2));

@@ -201,9 +201,9 @@ async fn the_first_endpoint_that_older_programs_would_not_serve_raises_the_minim
     let f = Fixture::new().await;
     f.endpoint().await;
     assert_eq!(minimum(f.folder()).await, 0);
-    f.store.create_endpoint(f.account, of_version_17(), None).await.expect("an endpoint");
+    f.store.create_endpoint(f.account, of_version_17().into(), None).await.expect("an endpoint");
     assert_eq!(minimum(f.folder()).await, 17);
-    f.store.create_endpoint(f.account, of_version_17(), None).await.expect("another one");
+    f.store.create_endpoint(f.account, of_version_17().into(), None).await.expect("another one");
     assert_eq!(minimum(f.folder()).await, 17);
 }
 
@@ -216,11 +216,11 @@ async fn beside_an_older_node_no_endpoint_is_written_that_it_would_not_serve() {
     let older = "INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE \
                  VALUES (777, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, false)";
     database::execute(f.folder(), older).await;
-    let refused = f.store.create_endpoint(f.account, of_version_17(), None).await;
+    let refused = f.store.create_endpoint(f.account, of_version_17().into(), None).await;
     assert_eq!(refused.err(), Some(StoreError::OlderNodes));
     assert_eq!(database::number(f.folder(), "SELECT count(*) FROM endpoints").await, 0);
     assert_eq!(minimum(f.folder()).await, 17, "the older node stops");
     f.endpoint().await;
     database::execute(f.folder(), "DELETE FROM nodes WHERE key = 777").await;
-    f.store.create_endpoint(f.account, of_version_17(), None).await.expect("an endpoint");
+    f.store.create_endpoint(f.account, of_version_17().into(), None).await.expect("an endpoint");
 }

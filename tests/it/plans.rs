@@ -266,7 +266,7 @@ async fn the_next_in_order_is_found_without_reading_all_that_went_before() {
     let _held = hold_snapshot(f.folder()).await;
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
     let new = EndpointSettings { ordering: Ordering::Fifo, ..EndpointSettings::new(&url, vec![EVENT.into()]) };
-    let endpoint = f.store.create_endpoint(f.account, new, None).await.expect("an endpoint").resource.key;
+    let endpoint = f.store.create_endpoint(f.account, new.into(), None).await.expect("an endpoint").resource.key;
     for batch in 0..15 {
         let events = (0..100).map(|n| f.event(100 * batch + n)).collect();
         f.store.accept(events, None).await.expect("accepted");

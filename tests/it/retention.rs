@@ -31,7 +31,7 @@ async fn purge(f: &Fixture, keep: Retention) {
 async fn endpoint(f: &Fixture, account: AccountId) -> EndpointId {
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
     let new = EndpointSettings::new(&url, vec![EVENT.to_owned()]);
-    f.store.create_endpoint(account, new, None).await.expect("an endpoint").resource.id
+    f.store.create_endpoint(account, new.into(), None).await.expect("an endpoint").resource.id
 }
 
 /// A delivery of the account that has succeeded, on each of so many days.

@@ -40,7 +40,7 @@ pub const CREATE_WEBHOOK: Description = Description {
     status: 201,
     answer: One(Kind::WebhookEndpoint, "The endpoint is registered. Its secret is in this answer only."),
     errors: &[Code::WebhookLimitReached],
-    guide: Some("receive-and-verify"),
+    guide: Some("fit-an-endpoint"),
     related: &["test_webhook", "regenerate_secret", "list_event_types"],
     ..Description::BLANK
 };

@@ -8,10 +8,10 @@ use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, ApiKeyId, EndpointId};
 use crate::domain::permission::Permissions;
-use crate::domain::settings::{EndpointChange, EndpointSettings};
+use crate::domain::settings::EndpointChange;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
-use crate::store::values::{NewApiKey, Page, Paged, PendingReply, WithKey, WithSecret};
+use crate::store::values::{NewApiKey, NewEndpoint, Page, Paged, PendingReply, WithKey, WithSecret};
 
 role! {
     /// Accounts and API keys.
@@ -91,7 +91,7 @@ role! {
         async fn create_endpoint(
             &self,
             owner: AccountId,
-            settings: EndpointSettings,
+            new: NewEndpoint,
             pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
         ) -> Result<WithSecret<Endpoint>, StoreError>;
 

@@ -25,7 +25,7 @@ use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
 use crate::store::settings::{NewColumns, SettingsColumns};
 use crate::store::shared::AuditRecord;
-use crate::store::values::{PendingReply, WithSecret};
+use crate::store::values::{NewEndpoint, PendingReply, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.id, e.key, e.account, e.url, e.events, e.description, e.ordering, \
@@ -43,7 +43,7 @@ impl Endpoints for Store {
     async fn create_endpoint(
         &self,
         owner: AccountId,
-        settings: EndpointSettings,
+        new: NewEndpoint,
         pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let now = self.now();
@@ -56,7 +56,7 @@ impl Endpoints for Store {
         if count(&tx, sql, &[&account.key.0]).await? >= u64::from(limit) {
             return Err(StoreError::LimitReached(limit));
         }
-        let made = self.insert_endpoint(&tx, &account, settings, now).await?;
+        let made = self.insert_endpoint(&tx, &account, new, now).await?;
         self.audit(&tx, &AuditRecord::of(account.key, Action::WebhookCreated, made.resource.id), now).await?;
         write_pending_reply(&tx, pending_reply, &made, now).await?;
         write_change(&tx, Change::Endpoint(made.resource.key), now).await?;
@@ -199,14 +199,15 @@ impl Store {
         &self,
         tx: &Transaction<'_>,
         account: &Account,
-        settings: EndpointSettings,
+        new: NewEndpoint,
         now: Timestamp,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let id = EndpointId::from_random(self.shared.random.array());
         let sql = "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, \
-                   created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $9, $9) RETURNING key";
-        let events = settings.events.clone();
-        let NewColumns { columns, requires } = SettingsColumns::of(settings, "{}")?;
+                   created_at, updated_at, status) VALUES ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $9, $9, \
+                   $10::bigint) RETURNING key";
+        let events = new.settings.events.clone();
+        let NewColumns { columns, requires } = SettingsColumns::of(new.settings, "{}")?;
         require(tx, &self.pool, requires).await?;
         let parameters: super::sql::Params<'_> = &[
             &id.0,
@@ -218,6 +219,7 @@ impl Store {
             &columns.settings,
             &columns.external_id,
             &now.as_millis(),
+            &new.status.to_column(),
         ];
         let statement = tx.prepare_cached(sql).await?;
         let key = EndpointKey(get(&tx.query_one(&statement, parameters).await.map_err(taken)?, "key")?);

@@ -23,7 +23,7 @@ use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
 use crate::store::settings::{NewColumns, SettingsColumns};
 use crate::store::shared::AuditRecord;
-use crate::store::values::{PendingReply, WithSecret};
+use crate::store::values::{NewEndpoint, PendingReply, WithSecret};
 
 /// An endpoint's columns; its secret's hint is the current one's.
 const COLUMNS: &str = "SELECT e.*, c.*, (SELECT hint FROM endpoint_secrets s WHERE s.endpoint = e.key \
@@ -34,7 +34,7 @@ impl Endpoints for Store {
     async fn create_endpoint(
         &self,
         owner: AccountId,
-        settings: EndpointSettings,
+        new: NewEndpoint,
         pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let origin = self.origin.clone();
@@ -47,7 +47,7 @@ impl Endpoints for Store {
                 if existing >= limit {
                     return Err(StoreError::LimitReached(limit));
                 }
-                let made = insert(tx, &account, settings)?;
+                let made = insert(tx, &account, new)?;
                 tx.audit(&origin, &AuditRecord::of(account.key, Action::WebhookCreated, made.resource.id))?;
                 tx.store_pending_reply(pending_reply, &made)?;
                 Ok(made)
@@ -212,15 +212,15 @@ fn about(endpoint: &Endpoint) -> About {
     About { account: endpoint.account, key: endpoint.key, id: endpoint.id, url: endpoint.settings.url.clone() }
 }
 
-fn insert(tx: &mut Tx<'_>, account: &Account, settings: EndpointSettings) -> Result<WithSecret<Endpoint>, StoreError> {
+fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSecret<Endpoint>, StoreError> {
     let id = EndpointId::from_random(tx.shared.random.array());
-    let NewColumns { columns, requires } = SettingsColumns::of(settings, "{}")?;
+    let NewColumns { columns, requires } = SettingsColumns::of(new.settings, "{}")?;
     require(tx.db, requires)?;
     is_external_id_free(tx.db, account.key, columns.external_id.as_deref(), None)?;
     tx.db
         .prepare_cached(
-            "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, \
-             created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9)",
+            "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, status, \
+             created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
         )?
         .execute(params![
             id.0.as_bytes(),
@@ -231,6 +231,7 @@ fn insert(tx: &mut Tx<'_>, account: &Account, settings: EndpointSettings) -> Res
             columns.ordering,
             columns.settings,
             columns.external_id,
+            new.status.to_column(),
             tx.now.as_millis(),
         ])?;
     let key = EndpointKey(tx.db.last_insert_rowid());

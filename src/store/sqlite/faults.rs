@@ -64,7 +64,7 @@ impl Fixture {
         let account = store.create_account("a".into(), None).await.expect("an account").id;
         let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
         let new = EndpointSettings { ordering, ..EndpointSettings::new(&url, vec![EVENT.into()]) };
-        store.create_endpoint(account, new, None).await.expect("an endpoint");
+        store.create_endpoint(account, new.into(), None).await.expect("an endpoint");
         Self { store, nudges, inbox, fuse, account, _folder: folder }
     }
 

@@ -25,6 +25,8 @@ struct EndpointForm {
     ordering: String,
     metadata: String,
     external_id: String,
+    /// Only the form of a new endpoint has it.
+    status: String,
 }
 
 impl EndpointForm {
@@ -39,6 +41,7 @@ impl EndpointForm {
             ordering: cx.field("ordering").to_owned(),
             metadata: cx.field("metadata").to_owned(),
             external_id: cx.field("external_id").trim().to_owned(),
+            status: cx.field("status").to_owned(),
         }
     }
 
@@ -51,6 +54,7 @@ impl EndpointForm {
             ordering: endpoint.ordering.as_deref().unwrap_or_default().to_owned(),
             metadata: json_fields::notes(endpoint.metadata.as_ref()),
             external_id: endpoint.external_id.clone().unwrap_or_default(),
+            status: String::new(),
         }
     }
 
@@ -59,14 +63,18 @@ impl EndpointForm {
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
         let ordering: &str = if self.ordering.is_empty() { "none" } else { &self.ordering };
         let metadata = json_fields::read_optional(cx, "metadata", &self.metadata)?;
-        Ok(json!({
+        let mut body = json!({
             "url": self.url,
             "events": self.events,
             "description": given(&self.description),
             "ordering": ordering,
             "metadata": metadata,
             "external_id": given(&self.external_id),
-        }))
+        });
+        if let Some(status) = given(&self.status) {
+            body["status"] = status.into();
+        }
+        Ok(body)
     }
 
     async fn send<T: FromAnswer>(&self, cx: &PageContext, method: &str, path: &str) -> Result<T, Failure> {
@@ -111,6 +119,7 @@ fn new_page(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>
         form.form method="post" action=(cx.link("/endpoints/new")) data-submit-once {
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
+            (first_status(cx, typed, failure))
             div.buttons { (submit(&cx.say("Create endpoint"), "primary")) (button(&list, &cx.say("Cancel"), "")) }
         }
     };
@@ -235,6 +244,27 @@ fn fields(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, 
             ..Input::default()
         }))
     }
+}
+
+/// Whether a new endpoint receives from the start.
+fn first_status(cx: &PageContext, typed: &EndpointForm, failure: Option<&Failure>) -> Markup {
+    select(
+        &Input {
+            name: "status",
+            label: &cx.say("Status"),
+            value: &typed.status,
+            hint: &cx.say(
+                "A paused endpoint can be tested. What is published before you resume it counts as missed, and can be \
+                 replayed.",
+            ),
+            error: failure.and_then(|failure| failure.of("status")),
+            ..Input::default()
+        },
+        &[
+            ("active", &cx.say("Active: events are sent to it at once")),
+            ("disabled", &cx.say("Paused: registered, and nothing is sent yet")),
+        ],
+    )
 }
 
 /// The event types: those of the catalog, and those of the platform.
