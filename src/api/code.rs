@@ -145,8 +145,9 @@ codes! {
         "events must name at most 10 event types."
         "events debe indicar como máximo 10 tipos de evento.";
     EventInvalid 422 "webhook_event_invalid"
-        "events must be a list of known event types; this is none: {}."
-        "events debe ser una lista de tipos de evento conocidos; este no lo es: {}.";
+        "events must be a list of known event types, * for all of them, or wildcards such as order.*; this is none: {}."
+        "events debe ser una lista de tipos de evento conocidos, * para todos, o comodines como order.*; esto no lo \
+         es: {}.";
     DescriptionInvalidType 422 "webhook_description_invalid_type"
         "description must be a string or null."
         "description debe ser una cadena o null.";

@@ -12,6 +12,7 @@ use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
 use crate::domain::secret::MAX_OVERLAP_SECONDS;
 use crate::domain::settings::Metadata;
+use crate::domain::subscription::is_wildcard;
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
 use crate::store::EventTypes;
 
@@ -75,11 +76,13 @@ const NEW_URL: EndpointField<ReceiverUrl> = Field {
     ..URL
 };
 
-/// The event types. They are counted as sent; then duplicates are dropped.
+/// The event types and wildcards. They are counted as sent; then duplicates are dropped.
 pub const EVENTS: EndpointField<Vec<String>> = Field {
-    about: "Event types to subscribe to, from the catalog; and `endpoint.auto_disabled`, `endpoint.disabled`, \
-            `endpoint.enabled`, `delivery.failed`, `secret.rotated`, by which the server tells of the account's other \
-            endpoints. Counted as sent, then duplicates are dropped.",
+    about: "Event types to subscribe to, from the catalog. `*` means every type, now and later; `order.*` every type \
+            that begins with `order.`, which need not exist yet. An event makes one delivery, however many entries \
+            mean it. No wildcard means `endpoint.auto_disabled`, `endpoint.disabled`, `endpoint.enabled`, \
+            `delivery.failed` and `secret.rotated`, by which the server tells of the account's other endpoints: name \
+            them. Counted as sent, then duplicates are dropped.",
     shape: Shape::List(List { items: &Shape::Text(Text::ANY), min: Some(1), max: Some(MAX_EVENTS) }),
     nullable: false,
     codes: &[Code::EventsRequired, Code::EventsTooMany, Code::EventInvalid],
@@ -233,6 +236,7 @@ impl EndpointContext {
     /// Whether an endpoint may subscribe to the type.
     fn knows(&self, name: &str) -> bool {
         self.catalog.contains_key(name)
+            || is_wildcard(name)
             || Operational::parse(name).is_some()
             || self.subscribed.iter().any(|known| known == name)
     }

@@ -33,7 +33,7 @@ pub struct Attributes {
     /// address.
     #[schema(format = "uri", max_length = 2048)]
     pub url: String,
-    /// Subscribed event types.
+    /// Subscribed event types and wildcards.
     #[schema(min_items = 1, max_items = 10)]
     pub events: Vec<String>,
     /// Free-form label.

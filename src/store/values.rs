@@ -454,12 +454,20 @@ pub struct Claimed {
 }
 
 /// What an endpoint did not get because it was not active.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Missed {
     /// Events of the types that it subscribes to.
     pub count: u64,
     /// When the oldest of them was accepted.
     pub oldest_at: Option<Timestamp>,
+}
+
+impl Missed {
+    /// Adds so many events of one type, the oldest of which was accepted then.
+    pub(super) fn add(&mut self, count: u64, oldest_at: Timestamp) {
+        self.count += count;
+        self.oldest_at = self.oldest_at.into_iter().chain([oldest_at]).min();
+    }
 }
 
 /// A replay that has not ended.

@@ -31,6 +31,9 @@ const OPERATIONS: u64 = 120;
 
 const TYPES: [&str; 3] = ["validation.completed", "validation.failed", "billing.payment_failed"];
 
+/// What endpoints subscribe to.
+const ENTRIES: [&str; 5] = [TYPES[0], TYPES[1], TYPES[2], "validation.*", "*"];
+
 /// When every run begins.
 fn start() -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000)
@@ -166,7 +169,8 @@ fn pick(random: &SeededRandom, bound: usize) -> usize {
 async fn make_endpoint(side: &mut Side, random: &SeededRandom, n: u64) -> String {
     let url = ReceiverUrl::parse(&format!("http://127.0.0.1:9/{n}"), Environment::Development).expect("a URL");
     let count = 1 + pick(random, 3);
-    let events = TYPES.iter().take(count).map(|name| (*name).to_owned()).collect();
+    let wildcard = (pick(random, 3) == 0).then(|| ENTRIES[TYPES.len() + pick(random, 2)]);
+    let events = TYPES.into_iter().take(count).chain(wildcard).map(str::to_owned).collect();
     let description = Some(format!("number {n}"));
     let new = EndpointSettings { description, ..EndpointSettings::new(&url, events) };
     match side.store.create_endpoint(side.account, new.into(), None).await {
@@ -210,7 +214,7 @@ async fn act(side: &mut Side, seed: u64) -> String {
         }
         10 => {
             let status = if random.below(3) == 0 { Disabled } else { Active };
-            let events = (pick(&random, 4) == 0).then(|| vec![TYPES[pick(&random, 3)].to_owned()]);
+            let events = (pick(&random, 4) == 0).then(|| vec![ENTRIES[pick(&random, ENTRIES.len())].to_owned()]);
             let change = EndpointChange { status: Some(status), events, ..EndpointChange::default() };
             let changed = side.store.update_endpoint(side.account, id, change).await;
             changed.map_or_else(name, |endpoint| format!("{:?} {:?}", endpoint.health, endpoint.settings.events))

@@ -67,8 +67,12 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     let mut endpoints = Vec::new();
     let mut secrets = Vec::new();
     for name in ["first", "second"] {
-        let body =
-            json!({ "url": receiver.url(), "events": [EVENT], "description": name, "metadata": { "name": name } });
+        let body = json!({
+            "url": receiver.url(),
+            "events": [EVENT, "validation.*"],
+            "description": name,
+            "metadata": { "name": name },
+        });
         let made = call("POST", "/v1/webhooks", body).await.expect(201);
         endpoints.push(made.id());
         secrets.push(made.attribute("secret").as_str().expect("a secret").to_owned());
@@ -101,6 +105,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
     let told: Value = serde_json::from_slice(&moved.stdout).expect("JSON");
     assert!(told["rows"].as_u64() > Some(20), "{told}");
+    assert_eq!(crate::migrations::minimum(folder.path()).await, 17, "older programs would not serve these endpoints");
     let again = run(&["import", "--from", &file], false);
     assert!(String::from_utf8_lossy(&again.stderr).contains("has taken in another already"));
     let refused = run(&["accounts", "list"], true);

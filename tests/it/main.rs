@@ -61,6 +61,7 @@ mod sessions;
 mod shares;
 mod simulation;
 mod store;
+mod subscriptions;
 mod surface;
 mod takeover;
 mod tidy;

@@ -26,6 +26,7 @@ use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, EventId};
+use crate::domain::subscription::entries_of;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, Nudge};
@@ -272,15 +273,17 @@ impl Writer {
     async fn read(&self, needs: &BatchNeeds) -> Result<FanOut, StoreError> {
         let (accounts, types): (Vec<Uuid>, Vec<&str>) =
             needs.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
+        let entries: Vec<String> = types.iter().map(|name| entries_of(name)).collect();
         let db = self.parts.pool.get().await?;
         let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, \
-                   e.ordering FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[]) AS w(id, type) \
-                   LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL LEFT JOIN event_types t \
-                   ON t.name = w.type LEFT JOIN subscriptions s ON s.account = a.key AND s.type = w.type \
-                   LEFT JOIN endpoints e ON e.key = s.endpoint AND e.deleted_at IS NULL \
+                   e.ordering FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[], $3::text[]) \
+                   AS w(id, type, entries) LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL \
+                   LEFT JOIN event_types t ON t.name = w.type LEFT JOIN LATERAL (SELECT DISTINCT endpoint \
+                   FROM subscriptions WHERE account = a.key AND type = ANY(string_to_array(w.entries, ' '))) AS s \
+                   ON true LEFT JOIN endpoints e ON e.key = s.endpoint AND e.deleted_at IS NULL \
                    WHERE g.name = 'generation' ORDER BY e.key";
         let mut fan_out = FanOut::default();
-        for row in rows(&db, sql, &[&accounts, &types]).await? {
+        for row in rows(&db, sql, &[&accounts, &types, &entries]).await? {
             fan_out.generation = get(&row, "value")?;
             let whose: (_, String) = (AccountId(get(&row, "id")?), get(&row, "type")?);
             if let Some(account) = get(&row, "account")? {

@@ -23,6 +23,7 @@ use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
+use crate::domain::subscription::includes;
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
 use crate::store::numbers::row_count;
@@ -41,7 +42,8 @@ struct Job {
     key: i64,
     endpoint: EndpointKey,
     account: i64,
-    types: Vec<String>,
+    /// What the endpoint subscribes to.
+    entries: Vec<String>,
     selection: Selection,
     status: ReplayStatus,
     first: i64,
@@ -201,11 +203,15 @@ impl Replays for Store {
         let mut client = self.client_for(Some(owner)).await?;
         let db = snapshot(&mut client).await?;
         let endpoint = find(&db, owner, id).await?;
-        let sql = "SELECT count(*) AS count, min(event) AS oldest FROM missed \
-                   WHERE account = $1 AND endpoint = $2 AND type = ANY($3)";
-        let found = one(&db, sql, &[&endpoint.account.0, &endpoint.key.0, &endpoint.settings.events]).await?;
-        let oldest: Option<i64> = get(&found, "oldest")?;
-        Ok(Missed { count: whole(&found, "count")?, oldest_at: oldest.map(|id| self.shared.id_times().of(id)) })
+        let sql = "SELECT type, count(*) AS count, min(event) AS oldest FROM missed \
+                   WHERE account = $1 AND endpoint = $2 GROUP BY type";
+        let (times, mut missed) = (self.shared.id_times(), Missed::default());
+        for row in rows(&db, sql, &[&endpoint.account.0, &endpoint.key.0]).await? {
+            if includes(&endpoint.settings.events, get(&row, "type")?) {
+                missed.add(whole(&row, "count")?, times.of(get(&row, "oldest")?));
+            }
+        }
+        Ok(missed)
     }
 }
 
@@ -335,7 +341,7 @@ async fn requested_job(
         key: 0,
         endpoint: endpoint.key,
         account: endpoint.account.0,
-        types: endpoint.settings.events,
+        entries: endpoint.settings.events,
         selection: new.selection,
         status: ReplayStatus::Pending,
         first,
@@ -353,7 +359,7 @@ async fn job(db: &impl GenericClient, key: i64) -> Result<Option<Job>, StoreErro
         key,
         endpoint: EndpointKey(get(&row, "endpoint")?),
         account: get(&row, "account")?,
-        types: words(get(&row, "events")?),
+        entries: words(get(&row, "events")?),
         selection: parsed(&row, "selection", Selection::from_column)?,
         status: parsed(&row, "status", ReplayStatus::from_column)?,
         first: get(&row, "first")?,
@@ -406,7 +412,7 @@ async fn candidates(
         let statuses: Option<Vec<_>> =
             statuses.into_iter().map(|status| DeliveryStatus::from_column(status.into())).collect();
         let statuses = statuses.ok_or_else(|| super::sql::corrupt("status"))?;
-        let takes = event_type != TEST_TYPE && job.selection.takes(job.types.contains(&event_type), &statuses);
+        let takes = event_type != TEST_TYPE && job.selection.takes(includes(&job.entries, &event_type), &statuses);
         found.push((get(&row, "id")?, takes));
     }
     Ok(found)

@@ -98,7 +98,7 @@ impl Intake for Store {
 
 fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     let account = tx.cache.account_key(new.account).ok_or(StoreError::NotFound)?;
-    let subscribers = tx.cache.subscribers(account, &new.event_type).to_vec();
+    let subscribers = tx.cache.subscribers(account, &new.event_type);
     let deliveries = delivery_count(subscribers.len());
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);

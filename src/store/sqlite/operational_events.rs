@@ -22,8 +22,9 @@ impl Tx<'_> {
     /// Writes an operational event to those who subscribe to it. The last thing that a transaction does: the cache is
     /// told of it.
     pub fn announce(&mut self, operational_event: &OperationalEvent) -> Result<(), StoreError> {
-        let others = |endpoints: &[EndpointKey]| -> Vec<EndpointKey> {
-            endpoints.iter().copied().filter(|endpoint| *endpoint != operational_event.about).collect()
+        let others = |mut endpoints: Vec<EndpointKey>| -> Vec<EndpointKey> {
+            endpoints.retain(|endpoint| *endpoint != operational_event.about);
+            endpoints
         };
         let kind = operational_event.kind.name();
         let subscribers = others(self.cache.subscribers(operational_event.account, kind));

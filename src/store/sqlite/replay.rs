@@ -20,6 +20,7 @@ use crate::domain::audit::Action;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
+use crate::domain::subscription::includes;
 use crate::domain::time::Timestamp;
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
@@ -39,7 +40,8 @@ struct Job {
     key: i64,
     endpoint: EndpointKey,
     account: i64,
-    types: Vec<String>,
+    /// What the endpoint subscribes to.
+    entries: Vec<String>,
     selection: Selection,
     status: ReplayStatus,
     first: i64,
@@ -197,17 +199,16 @@ impl Replays for Store {
         self.read(Some(owner), move |db| {
             let snapshot = db.unchecked_transaction()?;
             let endpoint = find(&snapshot, owner, id)?;
-            let (times, mut missed) = (id_times::read(&snapshot)?, Missed { count: 0, oldest_at: None });
-            for event_type in endpoint.settings.events {
-                let sql =
-                    "SELECT COUNT(*) AS count, MIN(event) AS oldest FROM missed WHERE endpoint = ?1 AND type = ?2";
-                let (count, oldest) =
-                    snapshot.prepare_cached(sql)?.query_row(params![endpoint.key.0, event_type], |row| {
-                        Ok((whole::<u64>(row, "count")?, row.get::<_, Option<i64>>("oldest")?))
-                    })?;
-                missed.count += count;
-                let oldest = oldest.map(|id| times.of(id));
-                missed.oldest_at = missed.oldest_at.into_iter().chain(oldest).min();
+            let (times, mut missed) = (id_times::read(&snapshot)?, Missed::default());
+            let sql =
+                "SELECT type, COUNT(*) AS count, MIN(event) AS oldest FROM missed WHERE endpoint = ?1 GROUP BY type";
+            let mut statement = snapshot.prepare_cached(sql)?;
+            let mut rows = statement.query([endpoint.key.0])?;
+            while let Some(row) = rows.next()? {
+                if includes(&endpoint.settings.events, &row.get::<_, String>("type")?) {
+                    let (count, oldest) = (whole::<u64>(row, "count")?, times.of(row.get("oldest")?));
+                    missed.add(count, oldest);
+                }
             }
             Ok(missed)
         })
@@ -279,7 +280,7 @@ fn requested_job(db: &Connection, owner: AccountId, id: EndpointId, new: NewRepl
         key: 0,
         endpoint: endpoint.key,
         account: endpoint.account.0,
-        types: endpoint.settings.events,
+        entries: endpoint.settings.events,
         selection: new.selection,
         status: ReplayStatus::Pending,
         first,
@@ -302,7 +303,7 @@ fn job(db: &Connection, key: i64) -> Result<Option<Job>, StoreError> {
                 key,
                 endpoint: EndpointKey(row.get("endpoint")?),
                 account: row.get("account")?,
-                types: words(&row.get::<_, String>("events")?),
+                entries: words(&row.get::<_, String>("events")?),
                 selection: parsed(row, "selection", Selection::from_column)?,
                 status: parsed(row, "status", ReplayStatus::from_column)?,
                 first: row.get("first")?,
@@ -379,7 +380,7 @@ fn takes(db: &Connection, job: &Job, event: &Candidate) -> Result<bool, StoreErr
         parsed(row, "status", DeliveryStatus::from_column)
     })?;
     let statuses = rows.collect::<Result<Vec<_>, _>>()?;
-    Ok(job.selection.takes(job.types.contains(&event.event_type), &statuses))
+    Ok(job.selection.takes(includes(&job.entries, &event.event_type), &statuses))
 }
 
 /// Goes on counting; at the end the job may run.

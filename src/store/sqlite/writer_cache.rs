@@ -14,6 +14,7 @@ use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
+use crate::domain::subscription;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::inbox::MemoryUse;
@@ -53,14 +54,61 @@ struct AccountRow {
     id: AccountId,
     external_id: Option<ExternalId>,
     events_added: i64,
-    /// Active endpoints by event type.
+    /// Active endpoints.
     subscribers: Subscribers,
     /// Those that are not active.
     paused: Subscribers,
 }
 
-/// Endpoints by event type.
-type Subscribers = HashMap<String, Vec<EndpointKey>>;
+/// Endpoints by what they subscribe to.
+#[derive(Default)]
+struct Subscribers {
+    by_type: HashMap<String, Vec<EndpointKey>>,
+    /// Those with wildcards, by how the types begin that a wildcard means.
+    by_prefix: HashMap<String, Vec<EndpointKey>>,
+}
+
+impl Subscribers {
+    fn add(&mut self, entry: &str, key: EndpointKey) {
+        let (endpoints, name) = match subscription::prefix(entry) {
+            Some(prefix) => (&mut self.by_prefix, prefix),
+            None => (&mut self.by_type, entry),
+        };
+        endpoints.entry(name.to_owned()).or_default().push(key);
+    }
+
+    /// Those that subscribe to the type, each once.
+    fn of(&self, event_type: &str) -> Vec<EndpointKey> {
+        let mut found = self.by_type.get(event_type).cloned().unwrap_or_default();
+        if !self.by_prefix.is_empty() {
+            let prefixes = subscription::prefixes_of(event_type);
+            found.extend(prefixes.filter_map(|prefix| self.by_prefix.get(prefix)).flatten());
+            found.sort_unstable();
+            found.dedup();
+        }
+        found
+    }
+
+    /// Takes an endpoint out; returns its entries.
+    fn remove(&mut self, key: EndpointKey) -> Vec<String> {
+        let prefixes = remove_from(&mut self.by_prefix, key).into_iter().map(|prefix| prefix + "*");
+        remove_from(&mut self.by_type, key).into_iter().chain(prefixes).collect()
+    }
+}
+
+/// Takes an endpoint out; returns the names that it had.
+fn remove_from(endpoints: &mut HashMap<String, Vec<EndpointKey>>, key: EndpointKey) -> Vec<String> {
+    let mut names = Vec::new();
+    endpoints.retain(|name, of_name| {
+        let before = of_name.len();
+        of_name.retain(|other| *other != key);
+        if of_name.len() < before {
+            names.push(name.clone());
+        }
+        !of_name.is_empty()
+    });
+    names
+}
 
 /// A row that the running write has changed.
 enum Touched {
@@ -127,13 +175,13 @@ impl WriterCache {
     }
 
     /// Active endpoints of the account that subscribe to the type.
-    pub fn subscribers(&self, account: AccountKey, event_type: &str) -> &[EndpointKey] {
-        self.accounts.get(&account).and_then(|row| row.subscribers.get(event_type)).map_or(&[], Vec::as_slice)
+    pub fn subscribers(&self, account: AccountKey, event_type: &str) -> Vec<EndpointKey> {
+        self.accounts.get(&account).map(|row| row.subscribers.of(event_type)).unwrap_or_default()
     }
 
     /// Endpoints of the account that subscribe to the type and are not active.
-    pub fn paused_subscribers(&self, account: AccountKey, event_type: &str) -> &[EndpointKey] {
-        self.accounts.get(&account).and_then(|row| row.paused.get(event_type)).map_or(&[], Vec::as_slice)
+    pub fn paused_subscribers(&self, account: AccountKey, event_type: &str) -> Vec<EndpointKey> {
+        self.accounts.get(&account).map(|row| row.paused.of(event_type)).unwrap_or_default()
     }
 
     pub fn count_event(&mut self, account: AccountKey) {
@@ -199,8 +247,8 @@ impl WriterCache {
             let account = row.account;
             self.changes.push(Change::Endpoint(key, paused));
             if let Some(account) = self.accounts.get_mut(&account) {
-                for event_type in forget(&mut account.subscribers, key) {
-                    account.paused.entry(event_type).or_default().push(key);
+                for entry in account.subscribers.remove(key) {
+                    account.paused.add(&entry, key);
                 }
             }
         }
@@ -346,7 +394,7 @@ impl WriterCache {
 
     fn add_account(&mut self, key: AccountKey, id: AccountId, external_id: Option<ExternalId>) {
         self.account_keys.insert(id, key);
-        let (subscribers, paused) = (HashMap::default(), HashMap::default());
+        let (subscribers, paused) = Default::default();
         self.accounts.insert(key, AccountRow { id, external_id, events_added: 0, subscribers, paused });
     }
 
@@ -385,8 +433,8 @@ impl WriterCache {
 
     fn unsubscribe(&mut self, account: AccountKey, key: EndpointKey) {
         let Some(account) = self.accounts.get_mut(&account) else { return };
-        forget(&mut account.subscribers, key);
-        forget(&mut account.paused, key);
+        account.subscribers.remove(key);
+        account.paused.remove(key);
     }
 
     /// Reads one endpoint, or all of them.
@@ -424,8 +472,8 @@ impl WriterCache {
             };
             if let Some(account) = self.accounts.get_mut(&endpoint.account) {
                 let subscribers = if endpoint.active { &mut account.subscribers } else { &mut account.paused };
-                for event in &events {
-                    subscribers.entry(event.clone()).or_default().push(endpoint.key);
+                for entry in &events {
+                    subscribers.add(entry, endpoint.key);
                 }
             }
             let account = endpoint.account;
@@ -446,20 +494,6 @@ impl WriterCache {
         }
         Ok(())
     }
-}
-
-/// Takes an endpoint out; returns the types that it had.
-fn forget(subscribers: &mut Subscribers, key: EndpointKey) -> Vec<String> {
-    let mut types = Vec::new();
-    subscribers.retain(|event_type, endpoints| {
-        let before = endpoints.len();
-        endpoints.retain(|other| *other != key);
-        if endpoints.len() < before {
-            types.push(event_type.clone());
-        }
-        !endpoints.is_empty()
-    });
-    types
 }
 
 fn named_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Option<ExternalId>)> {

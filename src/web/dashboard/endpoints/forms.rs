@@ -271,8 +271,11 @@ fn first_status(cx: &PageContext, typed: &EndpointForm, failure: Option<&Failure
 fn types(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, error: Option<&Fault>) -> Markup {
     let may_choose = catalog.is_some();
     let mut choices = catalog.unwrap_or_default();
+    let wildcards = wildcards(cx, typed, &choices);
     // A type that was removed from the catalog stays selected until the user removes it.
-    let known = |name: &str| OPERATIONAL.contains(&name) || choices.iter().any(|choice| choice.name == name);
+    let known = |name: &str| {
+        OPERATIONAL.contains(&name) || is_wildcard(name) || choices.iter().any(|choice| choice.name == name)
+    };
     let mut left: Vec<String> = typed.events.iter().filter(|name| !known(name.as_str())).cloned().collect();
     left.sort_unstable();
     left.dedup();
@@ -296,11 +299,21 @@ fn types(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, e
                 name: "written",
                 label: &cx.say("Other event types"),
                 hint: &cx.say(
-                    "Their names, separated by commas. You cannot see the catalog here; the documentation of your \
-                     provider lists them.",
+                    "Their names, or wildcards such as order.*, separated by commas. You cannot see the catalog here; \
+                     the documentation of your provider lists them.",
                 ),
                 ..Input::default()
             }))
+        }
+        fieldset.field aria-describedby="f-wildcards-hint" {
+            legend { (cx.say("Wildcards")) }
+            p.hint #f-wildcards-hint {
+                (cx.say(
+                    "Each means every type that begins so, also those that come later. An event is sent once, however \
+                     many of your choices mean it.",
+                ))
+            }
+            (checks(typed, &wildcards))
         }
         fieldset.field aria-describedby="f-operational-hint" {
             legend { (cx.say("Operational event types")) }
@@ -310,6 +323,25 @@ fn types(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, e
             (checks(typed, &operational))
         }
     }
+}
+
+/// Whether an entry means several types. No type has a star in its name.
+fn is_wildcard(entry: &str) -> bool {
+    entry.ends_with('*')
+}
+
+/// The wildcards: for everything, for what types of the catalog begin with, and those that were chosen before.
+fn wildcards(cx: &PageContext, typed: &EndpointForm, catalog: &[Choice]) -> Vec<Choice> {
+    let chosen = typed.events.iter().filter(|entry| is_wildcard(entry) && *entry != "*").cloned();
+    let mut names: Vec<String> = catalog
+        .iter()
+        .flat_map(|Choice { name, .. }| name.match_indices('.').map(|(dot, _)| format!("{}.*", &name[..dot])))
+        .chain(chosen)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    let all = Choice { name: "*".to_owned(), about: cx.say("Every event type, now and later.") };
+    std::iter::once(all).chain(names.into_iter().map(|name| Choice { name, about: String::new() })).collect()
 }
 
 fn checks(typed: &EndpointForm, choices: &[Choice]) -> Markup {
