@@ -167,6 +167,11 @@ codes! {
     ExternalIdTaken 422 "webhook_external_id_taken"
         "Another endpoint of the account has this external_id."
         "Otro endpoint de la cuenta tiene este external_id.";
+    ChannelsInvalid 422 "webhook_channels_invalid"
+        "channels must be a list of 1 to 10 distinct strings of 1 to 128 letters, digits, dots, underscores, colons or \
+         hyphens, or null."
+        "channels debe ser una lista de 1 a 10 cadenas distintas de 1 a 128 letras, dígitos, puntos, guiones bajos, \
+         dos puntos o guiones, o null.";
     StatusInvalid 422 "webhook_status_invalid"
         "status must be active or disabled."
         "status debe ser active o disabled.";
@@ -207,6 +212,11 @@ codes! {
     EventTimestampInvalid 422 "event_timestamp_invalid"
         "timestamp must be an ISO 8601 date-time with its offset, like 2026-05-01T05:14:38Z."
         "timestamp debe ser una fecha y hora ISO 8601 con su desfase, como 2026-05-01T05:14:38Z.";
+    EventChannelsInvalid 422 "event_channels_invalid"
+        "channels must be a list of 1 to 5 distinct strings of 1 to 128 letters, digits, dots, underscores, colons or \
+         hyphens."
+        "channels debe ser una lista de 1 a 5 cadenas distintas de 1 a 128 letras, dígitos, puntos, guiones bajos, \
+         dos puntos o guiones.";
     EventAccountRequired 422 "event_account_required"
         "account_id is required with an operator key."
         "account_id es obligatorio con una clave de operador.";

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::call::{ApiCall, invalid_json};
+use super::client_fields::{CHANNEL_SHAPE, read_channels};
 use super::counting::KIB_PER_ROW;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
@@ -14,6 +15,7 @@ use super::fields::{BodySchema, List, Property, Shape, Text};
 use super::heavy::LARGE_BODY;
 use super::schema_check::{Allowance, CheckError, no_object};
 use super::{Api, deliveries};
+use crate::domain::channels::MAX_EVENT_CHANNELS;
 use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
@@ -34,6 +36,10 @@ pub struct Attributes {
     /// The account that it happened in.
     #[schema(format = "uuid")]
     pub account_id: String,
+    /// The channels that it carries. Only present where it was published with some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub channels: Option<Vec<String>>,
     /// How many deliveries it fanned out to: one for each active endpoint that subscribes to its type.
     pub deliveries: u32,
     /// When it was accepted.
@@ -49,6 +55,7 @@ fn resource(event: &Event) -> Resource<Attributes> {
             event: event.event_type.clone(),
             timestamp: time(event.occurred_at),
             account_id: event.account.0.to_string(),
+            channels: event.channels.as_ref().map(|channels| channels.names().to_vec()),
             deliveries: event.deliveries,
             created_at: time(event.created_at),
         },
@@ -63,6 +70,7 @@ struct Publish<'a> {
     data: Option<&'a RawValue>,
     timestamp: Option<Value>,
     account_id: Option<Value>,
+    channels: Option<Value>,
 }
 
 /// What the reference shows of [`Publish`]. A handler reads it field by field: `data` goes on to the byte as it came.
@@ -101,6 +109,14 @@ pub fn publish_event() -> BodySchema {
                 Shape::Text(Text::ANY),
                 false,
                 &[Code::NotFound, Code::EventAccountRequired],
+            ),
+            Property::new(
+                "channels",
+                "Up to 5 distinct names. Endpoints that have channels get the event only if it carries one of theirs. \
+                 They are not sent.",
+                Shape::List(List { items: &CHANNEL_SHAPE, min: Some(1), max: Some(MAX_EVENT_CHANNELS) }),
+                false,
+                &[Code::EventChannelsInvalid],
             ),
         ],
     }
@@ -388,12 +404,19 @@ impl Reader {
         if occurred_at.is_none() {
             faults.push(Fault::of_field(Code::EventTimestampInvalid, "timestamp"));
         }
+        let channels = publish.channels.unwrap_or_default();
+        let channels =
+            read_channels(&channels, MAX_EVENT_CHANNELS, Code::EventChannelsInvalid).unwrap_or_else(|found| {
+                faults.extend(found.into_iter().map(|fault| fault.in_field("channels")));
+                None
+            });
         match (account, event_type, data, occurred_at) {
             (Some(account), Some(entry), Some(data), Some(occurred_at)) if faults.is_empty() => Ok(NewEvent {
                 account,
                 event_type: entry.name.clone(),
                 occurred_at,
                 validation_id: validation_of(&entry.name, data),
+                channels,
                 body: message(&entry.name, occurred_at, data),
             }),
             _ => Err(ReadError::Faults { faults, is_of_view }),

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::client_fields::{EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_external_id, read_metadata};
+use super::client_fields::{
+    CHANNEL_SHAPE, EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_channels, read_external_id, read_metadata,
+};
 use super::error::{Code, Fault};
 use super::fields::{Field, List, Shape, Text, body};
+use crate::domain::channels::{Channels, MAX_ENDPOINT_CHANNELS};
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
@@ -161,6 +164,16 @@ pub const EXTERNAL_ID: EndpointField<Option<ExternalId>> = Field {
     },
 };
 
+/// Which of the published events it gets.
+pub const CHANNELS: EndpointField<Option<Channels>> = Field {
+    about: "Up to 10 distinct names. Of the events that are published, the endpoint gets only those that carry one of \
+            them. Without channels it gets every event that it subscribes to. `null` removes them.",
+    shape: Shape::List(List { items: &CHANNEL_SHAPE, min: Some(1), max: Some(MAX_ENDPOINT_CHANNELS) }),
+    nullable: true,
+    codes: &[Code::ChannelsInvalid],
+    read: |_, value| read_channels(value, MAX_ENDPOINT_CHANNELS, Code::ChannelsInvalid),
+};
+
 body! {
     /// Registers a receiver.
     pub struct CreateWebhook(EndpointContext) {
@@ -171,6 +184,7 @@ body! {
         ordering: Ordering = ORDERING.or_default(),
         metadata: Option<Metadata> = METADATA.or_default(),
         external_id: Option<ExternalId> = EXTERNAL_ID.or_default(),
+        channels: Option<Channels> = CHANNELS.or_default(),
     }
 }
 
@@ -184,6 +198,7 @@ body! {
         ordering: Option<Ordering> = ORDERING.change(),
         metadata: Option<Option<Metadata>> = METADATA.change(),
         external_id: Option<Option<ExternalId>> = EXTERNAL_ID.change(),
+        channels: Option<Option<Channels>> = CHANNELS.change(),
     }
 }
 

@@ -52,6 +52,10 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub external_id: Option<String>,
+    /// The endpoint gets only published events that carry one of these. Only present where they were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub channels: Option<Vec<String>>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -93,6 +97,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             ordering: (endpoint.settings.ordering != Ordering::None).then(|| endpoint.settings.ordering.name().into()),
             metadata: endpoint.settings.metadata.as_ref().map(|metadata| metadata.strings().clone()),
             external_id: endpoint.settings.external_id.as_ref().map(ToString::to_string),
+            channels: endpoint.settings.channels.as_ref().map(|channels| channels.names().to_vec()),
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -134,11 +139,11 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json()?;
-    let CreateWebhook { url, events, description, status, ordering, metadata, external_id } =
+    let CreateWebhook { url, events, description, status, ordering, metadata, external_id, channels } =
         CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
     check_address(&call, &url).await?;
     let url = url.as_str().to_owned();
-    let settings = EndpointSettings { url, events, description, ordering, metadata, external_id };
+    let settings = EndpointSettings { url, events, description, ordering, metadata, external_id, channels };
     let pending_reply =
         call.pending_reply(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
     let new = NewEndpoint { settings, status };
@@ -150,13 +155,13 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json()?;
-    let UpdateWebhook { url, events, description, status, ordering, metadata, external_id } =
+    let UpdateWebhook { url, events, description, status, ordering, metadata, external_id, channels } =
         UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
     if let Some(url) = &url {
         check_address(&call, url).await?;
     }
     let url = url.map(|url| url.as_str().to_owned());
-    let change = EndpointChange { url, events, description, ordering, metadata, external_id, status };
+    let change = EndpointChange { url, events, description, ordering, metadata, external_id, channels, status };
     let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }

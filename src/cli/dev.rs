@@ -204,7 +204,7 @@ async fn publish(store: &Store, account: AccountId) -> anyhow::Result<()> {
     let data = format!(r#"{{"id":"{id}","result":"valid","greeting":"hello from Aldaba"}}"#);
     let body = message(EVENT, now, &data);
     let validation_id = validation_id(EVENT, Some(id));
-    let new = NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id, body };
+    let new = NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id, channels: None, body };
     store.accept(vec![new], None).await?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::channels::Channels;
 use super::id::{AccountId, AccountKey, EventId, parse_hyphenated};
 use super::time::Timestamp;
 
@@ -101,6 +102,8 @@ pub struct NewEvent {
     pub occurred_at: Timestamp,
     /// `data.id`, for events about a validation.
     pub validation_id: Option<Uuid>,
+    /// The channels that it carries.
+    pub channels: Option<Channels>,
     /// The body of every delivery request.
     pub body: Bytes,
 }
@@ -118,6 +121,8 @@ pub struct Event {
     pub event_type: String,
     /// When it happened, by the publisher.
     pub occurred_at: Timestamp,
+    /// The channels that it carries.
+    pub channels: Option<Channels>,
     /// How many deliveries it fanned out to.
     pub deliveries: u32,
 }

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod address;
 pub mod audit;
+pub mod channels;
 pub mod delivery;
 pub mod egress_rules;
 pub mod endpoint;

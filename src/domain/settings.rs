@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::channels::{Channels, wants};
 use super::endpoint::{EndpointStatus, Ordering};
+use super::event::NewEvent;
 use super::external_id::ExternalId;
+use super::subscription::Subscription;
 use super::url::ReceiverUrl;
 
 /// Most keys of metadata.
@@ -72,6 +75,8 @@ settings! {
         metadata: Option<Metadata>,
         /// The client's own name for it, which no other endpoint of the account has.
         external_id: Option<ExternalId>,
+        /// It gets only events that carry one of them.
+        channels: Option<Channels>,
     }
 }
 
@@ -85,7 +90,27 @@ impl EndpointSettings {
             ordering: Ordering::None,
             metadata: None,
             external_id: None,
+            channels: None,
         }
+    }
+
+    /// What of the account's events the endpoint wants.
+    pub fn subscription(&self) -> Subscription {
+        Subscription { entries: self.events.clone(), channels: self.channels.clone() }
+    }
+}
+
+/// What an owner has set of an endpoint that decides about its deliveries.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DeliverySettings {
+    /// It gets only published events that carry one of them.
+    pub channels: Option<Channels>,
+}
+
+impl DeliverySettings {
+    /// Whether an event that is published makes a delivery, if the endpoint subscribes to its type.
+    pub fn admit(&self, event: &NewEvent) -> bool {
+        wants(self.channels.as_ref(), event.channels.as_ref())
     }
 }
 

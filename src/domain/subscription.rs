@@ -1,8 +1,9 @@
-//! What an endpoint subscribes to: event types by name, and wildcards.
+//! What an endpoint subscribes to: event types by name, and wildcards; and which events of these types it wants.
 //!
 //! `*` means every type, and `<prefix>.*` every type that begins with `<prefix>.`, now and later. Wildcards do not mean
 //! operational events or tests.
 
+use super::channels::{Channels, wants};
 use super::event::{Operational, TEST_TYPE, is_type_name};
 
 /// Whether an entry is a wildcard. Its prefix is named like a type, and need not be one.
@@ -32,6 +33,28 @@ pub fn entries_of(event_type: &str) -> String {
         entries.push('*');
     }
     entries
+}
+
+/// What an endpoint wants of the events of its account.
+#[derive(Clone, Debug)]
+pub struct Subscription {
+    /// Types and wildcards.
+    pub entries: Vec<String>,
+    /// Its channels.
+    pub channels: Option<Channels>,
+}
+
+impl Subscription {
+    /// Whether the endpoint subscribes to the type.
+    pub fn includes(&self, event_type: &str) -> bool {
+        includes(&self.entries, event_type)
+    }
+
+    /// Whether the endpoint wants an event with these channels, if it subscribes to the type. Operational events come
+    /// whatever its channels are.
+    pub fn admits(&self, event_type: &str, channels: Option<&Channels>) -> bool {
+        Operational::parse(event_type).is_some() || wants(self.channels.as_ref(), channels)
+    }
 }
 
 /// Whether one of the entries means the type.
@@ -87,6 +110,14 @@ mod tests {
             assert_eq!(entries_of(event_type), event_type);
         }
         assert!(includes(&["endpoint.*".to_owned()], "endpoint.renamed"), "a type of the catalog");
+    }
+
+    #[test]
+    fn channels_hold_for_what_is_published() {
+        let channels = |name: &str| Channels::parse(vec![name.to_owned()], 1);
+        let subscription = Subscription { entries: vec!["a".into()], channels: channels("x") };
+        assert!(subscription.admits("a", channels("x").as_ref()) && !subscription.admits("a", channels("y").as_ref()));
+        assert!(!subscription.admits("a", None) && subscription.admits("endpoint.disabled", None));
     }
 
     proptest! {

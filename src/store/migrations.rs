@@ -50,6 +50,7 @@ migrations! {
     ("0015_portal_links", 0),
     ("0016_settings", 0),
     ("0017_node_versions", 0),
+    ("0018_event_channels", 0),
 }
 
 /// This program's own version, which is that of both lists.

@@ -11,9 +11,10 @@ use serde_json::{Map, Value};
 
 use super::errors::StoreError;
 use super::shared::words;
+use crate::domain::channels::Channels;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
-use crate::domain::settings::{EndpointSettings, Metadata};
+use crate::domain::settings::{DeliverySettings, EndpointSettings, Metadata};
 use crate::domain::subscription::is_wildcard;
 
 /// The form of the column `settings`. A program that changes the meaning of what is there raises it, and with it the
@@ -42,7 +43,7 @@ pub(super) struct NewColumns {
 /// The version of the oldest program that does all that these settings say; 0 where every program does. A program below
 /// it would send what its owner does not want, or not send what they want.
 fn required_version(settings: &EndpointSettings) -> i64 {
-    let versions = [(settings.events.iter().any(|entry| is_wildcard(entry)), 17)];
+    let versions = [(settings.events.iter().any(|entry| is_wildcard(entry)), 17), (settings.channels.is_some(), 18)];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
 
@@ -53,6 +54,8 @@ struct SettingsJson {
     version: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     metadata: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    channels: Option<Vec<String>>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -81,7 +84,7 @@ impl SettingsJson {
 pub(super) fn of_account(metadata: Option<Metadata>, stored: &str) -> Result<String, StoreError> {
     let SettingsJson { unknown, .. } = SettingsJson::read("accounts", stored)?;
     let metadata = metadata.map(|metadata| metadata.strings().clone());
-    Ok(SettingsJson { version: FORM, metadata, unknown }.column())
+    Ok(SettingsJson { version: FORM, metadata, channels: None, unknown }.column())
 }
 
 /// The metadata in the column `settings` of an account.
@@ -89,14 +92,31 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
     Ok(SettingsJson::read("accounts", column)?.metadata.map(Metadata::stored))
 }
 
+/// What the column `settings` of an endpoint says of its deliveries.
+pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreError> {
+    let SettingsJson { channels, .. } = SettingsJson::read("endpoints", column)?;
+    Ok(DeliverySettings { channels: channels.map(Channels::stored) })
+}
+
+/// The channels of an event, as a column has them.
+pub(super) fn channels_column(channels: Option<&Channels>) -> Option<String> {
+    channels.map(|channels| channels.names().join(" "))
+}
+
+/// The channels that a column of an event has.
+pub(super) fn channels_of(column: Option<&str>) -> Option<Channels> {
+    column.map(|names| Channels::stored(words(names)))
+}
+
 impl SettingsColumns {
     /// The columns of these settings, for a row whose column `settings` is `stored` now. A new row has `{}`.
     pub fn of(settings: EndpointSettings, stored: &str) -> Result<NewColumns, StoreError> {
         let requires = required_version(&settings);
         let SettingsJson { unknown, .. } = SettingsJson::read("endpoints", stored)?;
-        let EndpointSettings { url, events, description, ordering, metadata, external_id } = settings;
+        let EndpointSettings { url, events, description, ordering, metadata, external_id, channels } = settings;
         let metadata = metadata.map(|metadata| metadata.strings().clone());
-        let rest = SettingsJson { version: FORM, metadata, unknown };
+        let channels = channels.map(|channels| channels.names().to_vec());
+        let rest = SettingsJson { version: FORM, metadata, channels, unknown };
         let columns = Self {
             url,
             events: events.join(" "),
@@ -110,12 +130,13 @@ impl SettingsColumns {
 
     /// The settings in these columns.
     pub fn read(self) -> Result<EndpointSettings, StoreError> {
-        let SettingsJson { metadata, .. } = SettingsJson::read("endpoints", &self.settings)?;
+        let SettingsJson { metadata, channels, .. } = SettingsJson::read("endpoints", &self.settings)?;
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
         let (url, events, description) = (self.url, words(&self.events), self.description);
         let (metadata, external_id) = (metadata.map(Metadata::stored), self.external_id.map(ExternalId::stored));
-        Ok(EndpointSettings { url, events, description, ordering, metadata, external_id })
+        let channels = channels.map(Channels::stored);
+        Ok(EndpointSettings { url, events, description, ordering, metadata, external_id, channels })
     }
 }
 
@@ -141,12 +162,20 @@ mod tests {
     fn settings_are_read_as_they_were_written() {
         let NewColumns { columns, requires } = SettingsColumns::of(settings(), "{}").expect("written");
         assert_eq!((columns.read(), requires), (Ok(settings()), 0));
+        let channels = Channels::parse(vec!["d".into(), "e:1".into()], 2);
+        let all = EndpointSettings { channels: channels.clone(), ..settings() };
+        let NewColumns { columns, .. } = SettingsColumns::of(all.clone(), "{}").expect("written");
+        assert_eq!(delivery_settings(&columns.settings), Ok(DeliverySettings { channels }));
+        assert_eq!(columns.read(), Ok(all));
     }
 
     #[test]
     fn what_older_programs_would_ignore_requires_a_later_one() {
         let wildcard = EndpointSettings { events: vec!["b".into(), "c.*".into()], ..settings() };
-        assert_eq!(SettingsColumns::of(wildcard, "{}").expect("written").requires, 17);
+        let channels = EndpointSettings { channels: Channels::parse(vec!["d".into()], 1), ..wildcard.clone() };
+        for (settings, version) in [(wildcard, 17), (channels, 18)] {
+            assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
+        }
     }
 
     #[test]

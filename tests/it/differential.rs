@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aldaba::clock::{ManualClock, SeededRandom, SystemRandom};
+use aldaba::domain::channels::Channels;
 use aldaba::domain::delivery::{Delivery, DeliveryStatus};
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::event::{NewEvent, message};
@@ -77,8 +78,11 @@ impl Side {
 
     fn event(&self, event_type: &str, n: u64) -> NewEvent {
         let body = message(event_type, start(), &format!("{{\"n\":{n}}}"));
-        let event_type = event_type.to_owned();
-        NewEvent { account: self.account, event_type, occurred_at: start(), validation_id: None, body }
+        let (account, event_type) = (self.account, event_type.to_owned());
+        // Some carry a channel, some another one, some none.
+        let channel = ["a", "b"].into_iter().nth(usize::try_from(n % 3).expect("small"));
+        let channels = Channels::parse(channel.map(str::to_owned).into_iter().collect(), 1);
+        NewEvent { account, event_type, occurred_at: start(), validation_id: None, channels, body }
     }
 
     /// The number of an endpoint, which both sides have in common.
@@ -165,6 +169,11 @@ fn pick(random: &SeededRandom, bound: usize) -> usize {
     usize::try_from(random.below(bound as u64)).expect("small")
 }
 
+/// The channels of an endpoint, where it has some.
+fn channels(random: &SeededRandom) -> Option<Channels> {
+    (pick(random, 3) == 0).then(|| Channels::parse(vec!["a".into()], 1).expect("a channel"))
+}
+
 /// Makes an endpoint, and says what the store has answered.
 async fn make_endpoint(side: &mut Side, random: &SeededRandom, n: u64) -> String {
     let url = ReceiverUrl::parse(&format!("http://127.0.0.1:9/{n}"), Environment::Development).expect("a URL");
@@ -172,7 +181,8 @@ async fn make_endpoint(side: &mut Side, random: &SeededRandom, n: u64) -> String
     let wildcard = (pick(random, 3) == 0).then(|| ENTRIES[TYPES.len() + pick(random, 2)]);
     let events = TYPES.into_iter().take(count).chain(wildcard).map(str::to_owned).collect();
     let description = Some(format!("number {n}"));
-    let new = EndpointSettings { description, ..EndpointSettings::new(&url, events) };
+    let channels = channels(random);
+    let new = EndpointSettings { description, channels, ..EndpointSettings::new(&url, events) };
     match side.store.create_endpoint(side.account, new.into(), None).await {
         Ok(made) => {
             side.endpoints.push((made.resource.id, made.resource.key));
@@ -215,7 +225,8 @@ async fn act(side: &mut Side, seed: u64) -> String {
         10 => {
             let status = if random.below(3) == 0 { Disabled } else { Active };
             let events = (pick(&random, 4) == 0).then(|| vec![ENTRIES[pick(&random, ENTRIES.len())].to_owned()]);
-            let change = EndpointChange { status: Some(status), events, ..EndpointChange::default() };
+            let channels = (pick(&random, 4) == 0).then(|| channels(&random));
+            let change = EndpointChange { status: Some(status), events, channels, ..EndpointChange::default() };
             let changed = side.store.update_endpoint(side.account, id, change).await;
             changed.map_or_else(name, |endpoint| format!("{:?} {:?}", endpoint.health, endpoint.settings.events))
         }

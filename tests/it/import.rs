@@ -72,6 +72,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
             "events": [EVENT, "validation.*"],
             "description": name,
             "metadata": { "name": name },
+            "channels": ["tenant:7"],
         });
         let made = call("POST", "/v1/webhooks", body).await.expect(201);
         endpoints.push(made.id());
@@ -79,13 +80,14 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     }
     receiver.script([Reply::Status(500), Reply::Status(500), Reply::Status(200), Reply::Status(200)]);
     for number in 0..2 {
-        call("POST", "/v1/events", json!({ "event": EVENT, "data": { "n": number } })).await.expect(202);
+        let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": number } });
+        call("POST", "/v1/events", body).await.expect(202);
         receiver.wait_for(2 + number * 2).await;
     }
     let paused = json!({ "status": "disabled" });
     call("PUT", &format!("/v1/webhooks/{}", endpoints[1]), paused).await.expect(200);
     let keyed = || {
-        let body = json!({ "event": EVENT, "data": { "n": 2 } });
+        let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
         Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body)
     };
     let first_answer = keyed().send().await.expect(202);
@@ -105,7 +107,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
     let told: Value = serde_json::from_slice(&moved.stdout).expect("JSON");
     assert!(told["rows"].as_u64() > Some(20), "{told}");
-    assert_eq!(crate::migrations::minimum(folder.path()).await, 17, "older programs would not serve these endpoints");
+    assert_eq!(crate::migrations::minimum(folder.path()).await, 18, "older programs would not serve these endpoints");
     let again = run(&["import", "--from", &file], false);
     assert!(String::from_utf8_lossy(&again.stderr).contains("has taken in another already"));
     let refused = run(&["accounts", "list"], true);
@@ -116,7 +118,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(before, after);
     }
-    let body = json!({ "event": EVENT, "data": { "n": 2 } });
+    let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
     let kept = Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body);
     let kept = kept.send().await.expect(202);
     assert_eq!((kept.id(), kept.header("idempotent-replayed")), (first_answer.id(), "true"));
@@ -162,6 +164,7 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
             event_type: EVENT.into(),
             occurred_at: now,
             validation_id: None,
+            channels: None,
             body: message(EVENT, now, &format!("{{\"n\":{n}}}")),
         };
         source.accept((0..1_000).map(numbered).collect(), None).await.expect("accepted");

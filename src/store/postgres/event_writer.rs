@@ -26,11 +26,13 @@ use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, EventId};
+use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription::entries_of;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, Nudge};
 use crate::store::numbers::{body_size, delivery_count};
+use crate::store::settings::delivery_settings;
 use crate::store::shared::Shared;
 use crate::store::values::{PendingReply, ReplyScope};
 use crate::store::view::View;
@@ -276,7 +278,7 @@ impl Writer {
         let entries: Vec<String> = types.iter().map(|name| entries_of(name)).collect();
         let db = self.parts.pool.get().await?;
         let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, \
-                   e.ordering FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[], $3::text[]) \
+                   e.ordering, e.settings FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[], $3::text[]) \
                    AS w(id, type, entries) LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL \
                    LEFT JOIN event_types t ON t.name = w.type LEFT JOIN LATERAL (SELECT DISTINCT endpoint \
                    FROM subscriptions WHERE account = a.key AND type = ANY(string_to_array(w.entries, ' '))) AS s \
@@ -298,6 +300,10 @@ impl Writer {
             subscribers.entry(whose).or_default().push(key);
             if parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo {
                 fan_out.fifo.insert(key);
+            }
+            let delivery = delivery_settings(get(&row, "settings")?)?;
+            if delivery != DeliverySettings::default() {
+                fan_out.delivery.insert(key, delivery);
             }
         }
         fan_out.read_for = needs.events.iter().cloned().collect();
@@ -372,7 +378,7 @@ impl Writer {
         let mut deliveries = Vec::new();
         let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
         // Every event has been given as many ids as it has subscribers.
-        for (endpoint, delivery) in fan_out.subscribers(&new).iter().copied().zip(ids) {
+        for (endpoint, delivery) in fan_out.recipients(&fan_out.active, &new).zip(ids) {
             // A delivery of a FIFO endpoint waits in the store.
             let is_fifo = fan_out.fifo.contains(&endpoint);
             let inbox = body.as_ref().filter(|_| may_lease && !is_fifo);
@@ -412,9 +418,13 @@ impl Writer {
             };
             plan.jobs.push(Leased { job, permit });
         }
-        debug_assert_eq!(deliveries.len(), fan_out.subscribers(&new).len(), "each subscriber has a delivery");
-        for endpoint in fan_out.paused.get(&(new.account, new.event_type.clone())).into_iter().flatten() {
-            write.missed.push((account, *endpoint, new.event_type.clone(), id));
+        debug_assert_eq!(
+            deliveries.len(),
+            fan_out.recipients(&fan_out.active, &new).count(),
+            "each recipient has a delivery"
+        );
+        for endpoint in fan_out.recipients(&fan_out.paused, &new) {
+            write.missed.push((account, endpoint, new.event_type.clone(), id));
         }
         plan.accepted.push(Event {
             id: EventId(id),
@@ -422,6 +432,7 @@ impl Writer {
             account: (new.account, account),
             event_type: new.event_type.clone(),
             occurred_at: new.occurred_at,
+            channels: new.channels.clone(),
             deliveries: delivery_count(deliveries.len()),
         });
         write.events.push(EventRow {
@@ -430,6 +441,7 @@ impl Writer {
             event_type: new.event_type,
             occurred_at: new.occurred_at.as_millis(),
             validation: new.validation_id,
+            channels: new.channels,
             deliveries,
             body: new.body,
         });
@@ -477,6 +489,9 @@ impl Planned {
     }
 }
 
+/// Endpoints by account and type.
+type Subscribers = HashMap<(AccountId, String), Vec<EndpointKey>>;
+
 /// Who subscribes, by account and type; and what refuses a request.
 #[derive(Default)]
 struct FanOut {
@@ -484,8 +499,10 @@ struct FanOut {
     generation: i64,
     accounts: HashMap<AccountId, AccountKey>,
     types: HashSet<String>,
-    active: HashMap<(AccountId, String), Vec<EndpointKey>>,
-    paused: HashMap<(AccountId, String), Vec<EndpointKey>>,
+    active: Subscribers,
+    paused: Subscribers,
+    /// Settings of endpoints that have some.
+    delivery: HashMap<EndpointKey, DeliverySettings>,
     taken: HashSet<ReplyScope>,
     /// FIFO endpoints.
     fifo: HashSet<EndpointKey>,
@@ -514,19 +531,22 @@ impl FanOut {
             self.types.extend(known.types);
             self.active.extend(known.active);
             self.paused.extend(known.paused);
+            self.delivery.extend(known.delivery);
             self.fifo.extend(known.fifo);
             self.read_for.extend(known.read_for);
         }
         self
     }
 
-    fn subscribers(&self, event: &NewEvent) -> &[EndpointKey] {
-        self.active.get(&(event.account, event.event_type.clone())).map_or(&[], Vec::as_slice)
+    /// Those of these endpoints that the event concerns.
+    fn recipients(&self, subscribers: &Subscribers, event: &NewEvent) -> impl Iterator<Item = EndpointKey> {
+        let subscribed = subscribers.get(&(event.account, event.event_type.clone())).into_iter().flatten().copied();
+        subscribed.filter(|key| self.delivery.get(key).is_none_or(|delivery| delivery.admit(event)))
     }
 
     /// Events and deliveries that these come to.
     fn rows_of(&self, events: &[NewEvent]) -> usize {
-        events.iter().map(|event| 1 + self.subscribers(event).len()).sum()
+        events.iter().map(|event| 1 + self.recipients(&self.active, event).count()).sum()
     }
 
     fn refusal(&self, events: &[NewEvent], scope: Option<&ReplyScope>) -> Option<StoreError> {

@@ -64,6 +64,7 @@ impl Intake for Store {
             event_type: TEST_TYPE.into(),
             occurred_at: now.as_millis(),
             validation: None,
+            channels: None,
             deliveries: vec![delivery],
             body: message.clone(),
         });

@@ -15,6 +15,7 @@ use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EventId, 
 use crate::store::contract::Log;
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
+use crate::store::settings::channels_of;
 use crate::store::status::literal;
 use crate::store::values::{Page, Paged};
 
@@ -29,7 +30,7 @@ const JOINED: &str = concat!(
 );
 
 const EVENT_COLUMNS: &str = "SELECT v.id, v.account, v.type, v.occurred_at, cardinality(v.deliveries) AS deliveries, \
-                             a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
+                             v.channels, a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
 
 /// Deliveries of one event that are shown with it.
 const MAX_EVENT_DELIVERIES: u32 = 1_000;
@@ -213,6 +214,7 @@ fn event_from_row(row: &Row, times: &IdTimes) -> Result<Event, StoreError> {
             account: (AccountId(get(row, "account_id")?), AccountKey(get(row, "account")?)),
             event_type: get(row, "type")?,
             occurred_at: when(row, "occurred_at")?,
+            channels: channels_of(get(row, "channels")?),
             deliveries: whole(row, "deliveries")?,
         })
     })

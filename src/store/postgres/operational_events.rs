@@ -92,6 +92,7 @@ impl Store {
                 event_type: event_type.to_owned(),
                 occurred_at: now.as_millis(),
                 validation: None,
+                channels: None,
                 deliveries,
                 body,
             });

@@ -23,10 +23,11 @@ use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
-use crate::domain::subscription::includes;
+use crate::domain::subscription::{Subscription, includes};
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
 use crate::store::numbers::row_count;
+use crate::store::settings::{channels_of, delivery_settings};
 use crate::store::shared::{AuditRecord, check_open_replays, words};
 use crate::store::status::literal;
 use crate::store::values::{Missed, OpenReplay, PendingReply, REPLAY_WINDOW, Step};
@@ -42,8 +43,8 @@ struct Job {
     key: i64,
     endpoint: EndpointKey,
     account: i64,
-    /// What the endpoint subscribes to.
-    entries: Vec<String>,
+    /// What the endpoint wants now.
+    subscription: Subscription,
     selection: Selection,
     status: ReplayStatus,
     first: i64,
@@ -341,7 +342,7 @@ async fn requested_job(
         key: 0,
         endpoint: endpoint.key,
         account: endpoint.account.0,
-        entries: endpoint.settings.events,
+        subscription: endpoint.settings.subscription(),
         selection: new.selection,
         status: ReplayStatus::Pending,
         first,
@@ -351,15 +352,16 @@ async fn requested_job(
 }
 
 async fn job(db: &impl GenericClient, key: i64) -> Result<Option<Job>, StoreError> {
-    let sql = "SELECT r.endpoint, r.account, r.selection, r.status, r.first, r.last, r.position, e.events \
-               FROM replays r JOIN endpoints e ON e.key = r.endpoint \
+    let sql = "SELECT r.endpoint, r.account, r.selection, r.status, r.first, r.last, r.position, e.events, \
+               e.settings FROM replays r JOIN endpoints e ON e.key = r.endpoint \
                WHERE r.key = $1 AND r.finished_at IS NULL AND e.deleted_at IS NULL";
     let Some(row) = row(db, sql, &[&key]).await? else { return Ok(None) };
+    let channels = delivery_settings(get(&row, "settings")?)?.channels;
     Ok(Some(Job {
         key,
         endpoint: EndpointKey(get(&row, "endpoint")?),
         account: get(&row, "account")?,
-        entries: words(get(&row, "events")?),
+        subscription: Subscription { entries: words(get(&row, "events")?), channels },
         selection: parsed(&row, "selection", Selection::from_column)?,
         status: parsed(&row, "status", ReplayStatus::from_column)?,
         first: get(&row, "first")?,
@@ -398,7 +400,7 @@ async fn candidates(
     limit: i64,
 ) -> Result<Vec<(i64, bool)>, StoreError> {
     let sql = format!(
-        "SELECT v.id, v.type, ARRAY(SELECT d.status FROM unnest(v.deliveries) AS u(id) JOIN deliveries d \
+        "SELECT v.id, v.type, v.channels, ARRAY(SELECT d.status FROM unnest(v.deliveries) AS u(id) JOIN deliveries d \
          ON d.account = v.account AND d.id = u.id WHERE d.endpoint = $2 UNION ALL SELECT d.status FROM deliveries d \
          WHERE d.event = v.id AND d.endpoint = $2 AND d.replay IS NOT NULL) AS statuses \
          FROM events v CROSS JOIN LATERAL \
@@ -412,7 +414,10 @@ async fn candidates(
         let statuses: Option<Vec<_>> =
             statuses.into_iter().map(|status| DeliveryStatus::from_column(status.into())).collect();
         let statuses = statuses.ok_or_else(|| super::sql::corrupt("status"))?;
-        let takes = event_type != TEST_TYPE && job.selection.takes(includes(&job.entries, &event_type), &statuses);
+        let channels = channels_of(get(&row, "channels")?);
+        let takes = event_type != TEST_TYPE
+            && job.subscription.admits(&event_type, channels.as_ref())
+            && job.selection.takes(job.subscription.includes(&event_type), &statuses);
         found.push((get(&row, "id")?, takes));
     }
     Ok(found)

@@ -72,7 +72,8 @@ impl Fixture {
         let now = Timestamp::from_millis(0);
         // Longer than a page, so that many statements of SQLite's own are needed for it.
         let body = message(EVENT, now, &format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(6_000)));
-        NewEvent { account: self.account, event_type: EVENT.into(), occurred_at: now, validation_id: None, body }
+        let (account, event_type) = (self.account, EVENT.into());
+        NewEvent { account, event_type, occurred_at: now, validation_id: None, channels: None, body }
     }
 
     fn take_jobs(&mut self) -> Vec<Leased> {

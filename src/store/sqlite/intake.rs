@@ -58,7 +58,7 @@ impl Intake for Store {
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
                 let event = EventId(tx.ids.next(tx.now));
-                insert_event(tx, event, endpoint.account, TEST_TYPE, tx.now.as_millis(), None, 1, &message)?;
+                insert_event(tx, event, endpoint.account, TEST_TYPE, tx.now.as_millis(), None, 1, None, &message)?;
                 let delivery = DeliveryId(tx.ids.next(tx.now));
                 insert_delivery(tx, delivery, endpoint.key, event, true)?;
                 let job = Job {
@@ -98,13 +98,14 @@ impl Intake for Store {
 
 fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     let account = tx.cache.account_key(new.account).ok_or(StoreError::NotFound)?;
-    let subscribers = tx.cache.subscribers(account, &new.event_type);
+    let (subscribers, paused) = tx.cache.recipients(account, &new);
     let deliveries = delivery_count(subscribers.len());
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);
     let occurred_at = new.occurred_at.as_millis();
-    insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, &new.body)?;
-    for endpoint in tx.cache.paused_subscribers(account, &new.event_type) {
+    let channels = new.channels.as_ref();
+    insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, channels, &new.body)?;
+    for endpoint in paused {
         let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
         tx.db.prepare_cached(sql)?.execute(params![endpoint.0, new.event_type, id.0])?;
     }
@@ -147,6 +148,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
         account: (new.account, account),
         event_type: new.event_type,
         occurred_at: new.occurred_at,
+        channels: new.channels,
         deliveries,
     })
 }

@@ -16,6 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::store::contract::Log;
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
+use crate::store::settings::channels_of;
 use crate::store::values::{Page, Paged};
 
 pub(super) const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id \
@@ -215,6 +216,7 @@ fn event_from_row(row: &Row<'_>, times: &IdTimes) -> rusqlite::Result<Event> {
             account: (AccountId(uuid(row, "account_id")?), AccountKey(row.get("account")?)),
             event_type: row.get("type")?,
             occurred_at: Timestamp::from_millis(row.get("occurred_at")?),
+            channels: channels_of(row.get::<_, Option<String>>("channels")?.as_deref()),
             deliveries: row.get("deliveries")?,
         })
     })

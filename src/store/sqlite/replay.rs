@@ -7,7 +7,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{parsed, read_row, time, uuid, whole};
+use super::columns::{parsed, read_row, time, unreadable, uuid, whole};
 use super::endpoints::find;
 use super::fifo::make_head_due;
 use super::id_times;
@@ -17,14 +17,17 @@ use super::store::Store;
 use super::tx::Tx;
 use super::writer_cache::EndpointRow;
 use crate::domain::audit::Action;
+use crate::domain::channels::Channels;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
+use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
-use crate::domain::subscription::includes;
+use crate::domain::subscription::{Subscription, includes};
 use crate::domain::time::Timestamp;
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
 use crate::store::numbers::{row_count, sql_limit};
+use crate::store::settings::{channels_of, delivery_settings};
 use crate::store::shared::{AuditRecord, check_open_replays, words};
 use crate::store::status::literal;
 use crate::store::values::{Missed, OpenReplay, PendingReply, REPLAY_WINDOW, Step};
@@ -40,8 +43,8 @@ struct Job {
     key: i64,
     endpoint: EndpointKey,
     account: i64,
-    /// What the endpoint subscribes to.
-    entries: Vec<String>,
+    /// What the endpoint wants now.
+    subscription: Subscription,
     selection: Selection,
     status: ReplayStatus,
     first: i64,
@@ -60,6 +63,7 @@ struct Scan {
 struct Candidate {
     event: i64,
     event_type: String,
+    channels: Option<Channels>,
     /// Deliveries that were made when it was accepted.
     deliveries: i64,
 }
@@ -280,7 +284,7 @@ fn requested_job(db: &Connection, owner: AccountId, id: EndpointId, new: NewRepl
         key: 0,
         endpoint: endpoint.key,
         account: endpoint.account.0,
-        entries: endpoint.settings.events,
+        subscription: endpoint.settings.subscription(),
         selection: new.selection,
         status: ReplayStatus::Pending,
         first,
@@ -294,16 +298,18 @@ fn last_event(db: &Connection) -> rusqlite::Result<i64> {
 }
 
 fn job(db: &Connection, key: i64) -> Result<Option<Job>, StoreError> {
-    let sql = "SELECT r.*, e.account, e.events FROM replays r JOIN endpoints e ON e.key = r.endpoint \
+    let sql = "SELECT r.*, e.account, e.events, e.settings FROM replays r JOIN endpoints e ON e.key = r.endpoint \
                WHERE r.key = ?1 AND r.finished_at IS NULL AND e.deleted_at IS NULL";
     let found = db
         .prepare_cached(sql)?
         .query_row([key], |row| {
+            let entries = words(&row.get::<_, String>("events")?);
+            let delivery = delivery_settings(&row.get::<_, String>("settings")?).map_err(unreadable)?;
             Ok(Job {
                 key,
                 endpoint: EndpointKey(row.get("endpoint")?),
                 account: row.get("account")?,
-                entries: words(&row.get::<_, String>("events")?),
+                subscription: Subscription { entries, channels: delivery.channels },
                 selection: parsed(row, "selection", Selection::from_column)?,
                 status: parsed(row, "status", ReplayStatus::from_column)?,
                 first: row.get("first")?,
@@ -344,14 +350,15 @@ fn waiting(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<usize> {
 /// Looks at up to `most` events after `position`, until `most_taken` of them are taken.
 fn scan(db: &Connection, job: &Job, position: i64, most: usize, most_taken: usize) -> Result<Scan, StoreError> {
     // One without a body cannot be sent again.
-    let sql = "SELECT id, type, deliveries FROM events JOIN payloads ON event = id WHERE account = ?1 AND id > ?2 \
-               AND id <= ?3 ORDER BY id LIMIT ?4";
+    let sql = "SELECT id, type, deliveries, channels FROM events JOIN payloads ON event = id WHERE account = ?1 \
+               AND id > ?2 AND id <= ?3 ORDER BY id LIMIT ?4";
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query(params![job.account, position, job.last, sql_limit(most)])?;
     let mut scan = Scan { found: Vec::new(), up_to: None };
     let mut seen = 0;
     while let Some(row) = rows.next()? {
-        let candidate = Candidate { event: row.get(0)?, event_type: row.get(1)?, deliveries: row.get(2)? };
+        let channels = channels_of(row.get::<_, Option<String>>(3)?.as_deref());
+        let candidate = Candidate { event: row.get(0)?, event_type: row.get(1)?, channels, deliveries: row.get(2)? };
         scan.up_to = Some(candidate.event);
         if takes(db, job, &candidate)? {
             scan.found.push(candidate);
@@ -369,7 +376,8 @@ fn scan(db: &Connection, job: &Job, position: i64, most: usize, most_taken: usiz
 
 /// Whether the job takes this event, as things are now.
 fn takes(db: &Connection, job: &Job, event: &Candidate) -> Result<bool, StoreError> {
-    if event.event_type == crate::domain::event::TEST_TYPE {
+    let Candidate { event_type, channels, .. } = event;
+    if event_type == TEST_TYPE || !job.subscription.admits(event_type, channels.as_ref()) {
         return Ok(false);
     }
     let mut statement = db.prepare_cached(
@@ -380,7 +388,7 @@ fn takes(db: &Connection, job: &Job, event: &Candidate) -> Result<bool, StoreErr
         parsed(row, "status", DeliveryStatus::from_column)
     })?;
     let statuses = rows.collect::<Result<Vec<_>, _>>()?;
-    Ok(job.selection.takes(includes(&job.entries, &event.event_type), &statuses))
+    Ok(job.selection.takes(job.subscription.includes(event_type), &statuses))
 }
 
 /// Goes on counting; at the end the job may run.

@@ -3,10 +3,12 @@
 use rusqlite::{CachedStatement, Connection, params};
 
 use super::writer_cache::WriterCache;
+use crate::domain::channels::Channels;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, EventId, IdSequence};
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::inbox::Leased;
+use crate::store::settings::channels_column;
 use crate::store::shared::Shared;
 
 /// What a write sees: the connection inside the transaction, and what waits for its commit. All writes of a transaction
@@ -75,8 +77,8 @@ impl<'a> Inserts<'a> {
     pub fn prepare(db: &'a Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             event: db.prepare_cached(
-                "INSERT INTO events (id, account, type, occurred_at, validation_id, deliveries) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO events (id, account, type, occurred_at, validation_id, deliveries, channels) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?,
             payload: db.prepare_cached("INSERT INTO payloads (event, body) VALUES (?1, ?2)")?,
             delivery: db.prepare_cached(
@@ -95,9 +97,11 @@ pub(super) fn insert_event(
     occurred_at: i64,
     validation: Option<[u8; 16]>,
     deliveries: u32,
+    channels: Option<&Channels>,
     body: &[u8],
 ) -> Result<(), StoreError> {
-    tx.inserts.event.execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries])?;
+    let channels = channels_column(channels);
+    tx.inserts.event.execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries, channels])?;
     tx.inserts.payload.execute(params![id.0, body])?;
     tx.size.bytes += body.len();
     tx.size.rows += 1;

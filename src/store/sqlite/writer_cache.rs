@@ -8,16 +8,19 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{health, parsed, time, uuid, whole};
+use super::columns::{health, parsed, time, unreadable, uuid, whole};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
+use crate::domain::event::NewEvent;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
+use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::inbox::MemoryUse;
+use crate::store::settings::delivery_settings;
 use crate::store::shared::{Shared, StoredEndpoint, words};
 use crate::store::values::Target;
 use crate::store::view::{EventTypes, KnownAccounts, View, Whole};
@@ -31,6 +34,7 @@ pub(super) struct EndpointRow {
     pub is_fifo: bool,
     /// Whether some of its open deliveries may be sent in order.
     pub has_fifo_order: bool,
+    pub delivery: DeliverySettings,
     last_delivery_at: Option<Timestamp>,
     deliveries_gone: i64,
     /// Whether the running transaction has paused it: its status is written then, and not with every counter.
@@ -182,6 +186,17 @@ impl WriterCache {
     /// Endpoints of the account that subscribe to the type and are not active.
     pub fn paused_subscribers(&self, account: AccountKey, event_type: &str) -> Vec<EndpointKey> {
         self.accounts.get(&account).map(|row| row.paused.of(event_type)).unwrap_or_default()
+    }
+
+    /// The endpoints of its account that an event concerns: those that it is sent to, and those that miss it because
+    /// they are not active.
+    pub fn recipients(&self, account: AccountKey, event: &NewEvent) -> (Vec<EndpointKey>, Vec<EndpointKey>) {
+        let wants = |key: &EndpointKey| self.endpoints.get(key).is_some_and(|row| row.delivery.admit(event));
+        let mut active = self.subscribers(account, &event.event_type);
+        let mut paused = self.paused_subscribers(account, &event.event_type);
+        active.retain(wants);
+        paused.retain(wants);
+        (active, paused)
     }
 
     pub fn count_event(&mut self, account: AccountKey) {
@@ -453,13 +468,15 @@ impl WriterCache {
         }
         let mut statement = db.prepare_cached(
             "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
-             last_delivery_at, ordering, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) \
+             last_delivery_at, ordering, settings, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) \
              AS has_fifo_order FROM endpoints JOIN endpoint_totals ON endpoint = key \
              WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
-            let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, has_fifo_order } = stored?;
+            let stored = stored?;
+            let StoredRow { mut endpoint, events, delivery, health, last_delivery_at, ordering, has_fifo_order } =
+                stored;
             let memory = before.remove(&endpoint.key).map(|row| row.memory).unwrap_or_default();
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
             let shown = self.view.target(endpoint.key).filter(|target| target.version == endpoint.version);
@@ -485,6 +502,7 @@ impl WriterCache {
                 memory,
                 is_fifo,
                 has_fifo_order,
+                delivery,
                 last_delivery_at,
                 deliveries_gone: 0,
                 paused: false,
@@ -505,6 +523,7 @@ fn named_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Option<ExternalI
 struct StoredRow {
     endpoint: StoredEndpoint,
     events: Vec<String>,
+    delivery: DeliverySettings,
     health: EndpointHealth,
     last_delivery_at: Option<Timestamp>,
     ordering: Ordering,
@@ -526,6 +545,7 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
     Ok(StoredRow {
         endpoint,
         events,
+        delivery: delivery_settings(&row.get::<_, String>("settings")?).map_err(unreadable)?,
         health,
         last_delivery_at: time(row, "last_delivery_at")?,
         ordering: parsed(row, "ordering", Ordering::from_column)?,

@@ -10,8 +10,8 @@ use super::json_fields;
 use super::listing::{find, listed, segment};
 use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
-    Input, Kind, area, button, code, copyable, crumbs, empty, facts, faults, filled, head, none, notice, number,
-    submit, time, type_name,
+    Input, Kind, area, button, code, codes, copyable, crumbs, empty, facts, faults, filled, head, input, none, notice,
+    number, submit, time, type_name,
 };
 use crate::api::{EventResource, EventTypeResource, EventWithDeliveries, Listing};
 
@@ -75,12 +75,15 @@ pub async fn publish(cx: PageContext) -> Result<Page, Failure> {
         return Ok(page(&cx, Some(&refused)).await?.with_status(status_of(&refused)));
     }
     // Receivers get what was written, to the byte: nothing is read into a value and written anew.
-    let body = format!("{{\"event\":{},\"data\":{}}}", json!(cx.param("name")), cx.field("data").trim());
+    let channels = json_fields::listed(cx.field("channels"));
+    let channels = if channels.is_empty() { String::new() } else { format!(",\"channels\":{}", json!(channels)) };
+    let (name, data) = (json!(cx.param("name")), cx.field("data").trim());
+    let body = format!("{{\"event\":{name},\"data\":{data}{channels}}}");
     match cx.send_text::<EventResource>("POST", "/v1/events", Some(body)).await {
         Ok(event) if cx.may("events:read") => Ok(Page::Redirect(cx.link(&format!("/events/{}", event.id)))),
         Ok(event) => Ok(accepted(&cx, &event)),
         Err(failure) => {
-            let refused = mendable(failure, &["data"])?;
+            let refused = mendable(failure, &["data", "channels"])?;
             Ok(page(&cx, Some(&refused)).await?.with_status(status_of(&refused)))
         }
     }
@@ -150,6 +153,17 @@ fn form(cx: &PageContext, entry: &EventTypeResource, example: &str, refused: Opt
                 required: true,
                 ..Input::default()
             }, rows))
+            (input(&Input {
+                name: "channels",
+                label: &cx.say("Channels"),
+                hint: &cx.say(
+                    "Up to 5 names, separated by commas. Endpoints that have channels get the event only if it carries \
+                     one of theirs.",
+                ),
+                value: cx.field("channels"),
+                error: refused.and_then(|failure| failure.of("channels")),
+                ..Input::default()
+            }))
             div.buttons { (submit(&cx.say("Publish"), "primary")) }
         }
     } }
@@ -206,6 +220,7 @@ pub async fn event(cx: PageContext) -> Result<Page, Failure> {
         cx.say("Event type"),
         cx.say("Happened"),
         cx.say("Accepted"),
+        cx.say("Channels"),
         cx.say("Deliveries at first"),
         cx.say("Event id"),
     ];
@@ -213,8 +228,9 @@ pub async fn event(cx: PageContext) -> Result<Page, Failure> {
         (names[0].as_str(), code(&event.event)),
         (&names[1], time(&cx, &event.timestamp)),
         (&names[2], time(&cx, &event.created_at)),
-        (&names[3], html! { (number(&cx, event.deliveries.into())) }),
-        (&names[4], copyable(&cx, &event.id)),
+        (&names[3], codes(&cx, event.channels.as_deref())),
+        (&names[4], html! { (number(&cx, event.deliveries.into())) }),
+        (&names[5], copyable(&cx, &event.id)),
     ];
     let content = html! {
         (crumbs(&cx, &[(&cx.say("Events"), &cx.link("/events"))]))
@@ -226,8 +242,8 @@ pub async fn event(cx: PageContext) -> Result<Page, Failure> {
                 (empty(
                     &cx.say("It went to no endpoint"),
                     &cx.say(
-                        "No active endpoint subscribed to its type when it was published. Subscribe one, and replay \
-                         what it missed.",
+                        "No active endpoint wanted it when it was published: none subscribed to its type, or their \
+                         channels were others. Subscribe one, and replay what it missed.",
                     ),
                     Some((&cx.link("/endpoints"), &cx.say("See the endpoints"))),
                 ))

@@ -1,4 +1,4 @@
-//! JSON in forms and pages: parsing what was entered, and laying out what is shown.
+//! JSON and lists in forms and pages: parsing what was entered, and laying out what is shown.
 
 use std::collections::BTreeMap;
 
@@ -33,6 +33,11 @@ pub fn read(cx: &PageContext, field: &str, text: &str) -> Result<Value, Failure>
 /// The same where nothing may be written: that is `null`.
 pub fn read_optional(cx: &PageContext, field: &str, text: &str) -> Result<Value, Failure> {
     if text.trim().is_empty() { Ok(Value::Null) } else { read(cx, field, text) }
+}
+
+/// What a field lists, separated by commas, spaces or lines.
+pub fn listed(text: &str) -> Vec<&str> {
+    text.split([',', ' ', '\n', '\r', '\t']).filter(|name| !name.is_empty()).collect()
 }
 
 /// JSON in lines; nothing where there is none.

@@ -49,6 +49,14 @@ pub fn none(cx: &PageContext) -> Markup {
     html! { span.none { span aria-hidden="true" { "—" } span.sr { (cx.say("none")) } } }
 }
 
+/// Names as code, each on a line of its own; nothing where there are none.
+pub fn codes(cx: &PageContext, names: Option<&[String]>) -> Markup {
+    match names {
+        Some(names) => html! { @for name in names { (code(name)) br; } },
+        None => none(cx),
+    }
+}
+
 /// A text that is there, and is not empty.
 pub fn filled(text: Option<&str>) -> Option<&str> {
     text.filter(|text| !text.is_empty())

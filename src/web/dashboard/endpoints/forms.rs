@@ -25,6 +25,7 @@ struct EndpointForm {
     ordering: String,
     metadata: String,
     external_id: String,
+    channels: String,
     /// Only the form of a new endpoint has it.
     status: String,
 }
@@ -33,7 +34,7 @@ impl EndpointForm {
     /// As it was sent.
     fn sent(cx: &PageContext) -> Self {
         // Where the catalog cannot be read, types are written and not chosen.
-        let written = cx.field("written").split([',', ' ', '\n']).map(str::trim).filter(|name| !name.is_empty());
+        let written = json_fields::listed(cx.field("written"));
         Self {
             url: cx.field("url").trim().to_owned(),
             events: cx.fields("events").into_iter().chain(written).map(str::to_owned).collect(),
@@ -41,6 +42,7 @@ impl EndpointForm {
             ordering: cx.field("ordering").to_owned(),
             metadata: cx.field("metadata").to_owned(),
             external_id: cx.field("external_id").trim().to_owned(),
+            channels: cx.field("channels").trim().to_owned(),
             status: cx.field("status").to_owned(),
         }
     }
@@ -54,6 +56,7 @@ impl EndpointForm {
             ordering: endpoint.ordering.as_deref().unwrap_or_default().to_owned(),
             metadata: json_fields::notes(endpoint.metadata.as_ref()),
             external_id: endpoint.external_id.clone().unwrap_or_default(),
+            channels: endpoint.channels.as_deref().unwrap_or_default().join(", "),
             status: String::new(),
         }
     }
@@ -63,6 +66,7 @@ impl EndpointForm {
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
         let ordering: &str = if self.ordering.is_empty() { "none" } else { &self.ordering };
         let metadata = json_fields::read_optional(cx, "metadata", &self.metadata)?;
+        let channels = json_fields::listed(&self.channels);
         let mut body = json!({
             "url": self.url,
             "events": self.events,
@@ -70,6 +74,7 @@ impl EndpointForm {
             "ordering": ordering,
             "metadata": metadata,
             "external_id": given(&self.external_id),
+            "channels": (!channels.is_empty()).then_some(channels),
         });
         if let Some(status) = given(&self.status) {
             body["status"] = status.into();
@@ -241,6 +246,17 @@ fn fields(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, 
             hint: &cx.say("Your own name for the endpoint. The API takes it in place of the ID."),
             error: error("external_id"),
             max: UpdateWebhook::max_chars("external_id"),
+            ..Input::default()
+        }))
+        (input(&Input {
+            name: "channels",
+            label: &cx.say("Channels"),
+            value: &typed.channels,
+            hint: &cx.say(
+                "Up to 10 names, separated by commas. The endpoint gets only events that are published with one of \
+                 them. Leave it empty to get every event.",
+            ),
+            error: error("channels"),
             ..Input::default()
         }))
     }

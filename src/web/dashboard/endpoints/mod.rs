@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
-    Kind, button, code, copyable, crumbs, empty, facts, filled, head, none, notice, number, post, status, time,
+    Kind, button, code, codes, copyable, crumbs, empty, facts, filled, head, none, notice, number, post, status, time,
     time_or_none,
 };
 use super::traffic::{self, LastFailure, last_failure};
@@ -304,6 +304,7 @@ fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource)
         (&cx.say("Description"), described(cx, endpoint)),
         (&cx.say("Metadata"), metadata(cx, endpoint)),
         (&cx.say("External ID"), external_id(cx, endpoint)),
+        (&cx.say("Channels"), codes(cx, endpoint.channels.as_deref())),
         (&cx.say("Signing secret"), code(hint)),
         (&cx.say("Created"), time(cx, &endpoint.created_at)),
         (&cx.say("Changed"), time(cx, &endpoint.updated_at)),
