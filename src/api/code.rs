@@ -172,6 +172,9 @@ codes! {
          hyphens, or null."
         "channels debe ser una lista de 1 a 10 cadenas distintas de 1 a 128 letras, dígitos, puntos, guiones bajos, \
          dos puntos o guiones, o null.";
+    TimeoutSecondsInvalid 422 "webhook_timeout_seconds_invalid"
+        "timeout_seconds must be a whole number from 1 to 120, or null."
+        "timeout_seconds debe ser un número entero de 1 a 120, o null.";
     StatusInvalid 422 "webhook_status_invalid"
         "status must be active or disabled."
         "status debe ser active o disabled.";

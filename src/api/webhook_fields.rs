@@ -14,10 +14,10 @@ use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS,
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
 use crate::domain::secret::MAX_OVERLAP_SECONDS;
-use crate::domain::settings::Metadata;
+use crate::domain::settings::{EndpointChange, EndpointSettings, MAX_TIMEOUT_SECONDS, Metadata};
 use crate::domain::subscription::is_wildcard;
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
-use crate::store::EventTypes;
+use crate::store::{EventTypes, NewEndpoint};
 
 /// What the fields of an endpoint are read with.
 pub struct EndpointContext {
@@ -174,6 +174,26 @@ pub const CHANNELS: EndpointField<Option<Channels>> = Field {
     read: |_, value| read_channels(value, MAX_ENDPOINT_CHANNELS, Code::ChannelsInvalid),
 };
 
+/// How long an attempt may take.
+pub const TIMEOUT_SECONDS: EndpointField<Option<u32>> = Field {
+    about: "How long an attempt may take, from the look-up of the name to the end of the answer. The default is the \
+            setting `webhooks.timeout`. `null` removes it.",
+    shape: Shape::Number(1, MAX_TIMEOUT_SECONDS as u64),
+    nullable: true,
+    codes: &[Code::TimeoutSecondsInvalid],
+    read: |_, value| read_number(value, MAX_TIMEOUT_SECONDS, Code::TimeoutSecondsInvalid),
+};
+
+/// Reads a whole number from 1 to `most`, or `null`. What is not allowed is this fault.
+fn read_number(value: &Value, most: u32, invalid: Code) -> Result<Option<u32>, Vec<Fault>> {
+    if value.is_null() {
+        return Ok(None);
+    }
+    let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+    let number = number.filter(|number| (1..=most).contains(number));
+    number.map(Some).ok_or_else(|| vec![Fault::new(invalid)])
+}
+
 body! {
     /// Registers a receiver.
     pub struct CreateWebhook(EndpointContext) {
@@ -185,6 +205,7 @@ body! {
         metadata: Option<Metadata> = METADATA.or_default(),
         external_id: Option<ExternalId> = EXTERNAL_ID.or_default(),
         channels: Option<Channels> = CHANNELS.or_default(),
+        timeout_seconds: Option<u32> = TIMEOUT_SECONDS.or_default(),
     }
 }
 
@@ -199,6 +220,29 @@ body! {
         metadata: Option<Option<Metadata>> = METADATA.change(),
         external_id: Option<Option<ExternalId>> = EXTERNAL_ID.change(),
         channels: Option<Option<Channels>> = CHANNELS.change(),
+        timeout_seconds: Option<Option<u32>> = TIMEOUT_SECONDS.change(),
+    }
+}
+
+impl CreateWebhook {
+    /// The endpoint that it asks for.
+    pub fn endpoint(self) -> NewEndpoint {
+        let url = self.url.as_str().to_owned();
+        let Self { events, description, status, ordering, metadata, external_id, .. } = self;
+        let Self { channels, timeout_seconds, .. } = self;
+        let settings =
+            EndpointSettings { url, events, description, ordering, metadata, external_id, channels, timeout_seconds };
+        NewEndpoint { settings, status }
+    }
+}
+
+impl UpdateWebhook {
+    /// The change that it asks for.
+    pub fn change(self) -> EndpointChange {
+        let url = self.url.map(|url| url.as_str().to_owned());
+        let Self { events, description, status, ordering, metadata, external_id, .. } = self;
+        let Self { channels, timeout_seconds, .. } = self;
+        EndpointChange { url, events, description, ordering, metadata, external_id, channels, timeout_seconds, status }
     }
 }
 

@@ -19,12 +19,10 @@ use crate::domain::event::{TEST_TYPE, message};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::secret::Secret;
-use crate::domain::settings::{EndpointChange, EndpointFilter, EndpointSettings};
+use crate::domain::settings::EndpointFilter;
 use crate::domain::url::ReceiverUrl;
 use crate::egress::{AttemptEnd, GuardError, StoredTarget};
-use crate::store::{
-    Dispatch, Endpoints, Intake, NewEndpoint, Settlement, Snapshot, StoreError, Unattempted, WithSecret,
-};
+use crate::store::{Dispatch, Endpoints, Intake, Settlement, Snapshot, StoreError, Unattempted, WithSecret};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -56,6 +54,10 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub channels: Option<Vec<String>>,
+    /// How long an attempt may take. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1, maximum = 120)]
+    pub timeout_seconds: Option<u32>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -98,6 +100,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             metadata: endpoint.settings.metadata.as_ref().map(|metadata| metadata.strings().clone()),
             external_id: endpoint.settings.external_id.as_ref().map(ToString::to_string),
             channels: endpoint.settings.channels.as_ref().map(|channels| channels.names().to_vec()),
+            timeout_seconds: endpoint.settings.timeout_seconds,
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -139,15 +142,11 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json()?;
-    let CreateWebhook { url, events, description, status, ordering, metadata, external_id, channels } =
-        CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
-    check_address(&call, &url).await?;
-    let url = url.as_str().to_owned();
-    let settings = EndpointSettings { url, events, description, ordering, metadata, external_id, channels };
+    let new = CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
+    check_address(&call, &new.url).await?;
     let pending_reply =
         call.pending_reply(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
-    let new = NewEndpoint { settings, status };
-    let made = call.store().create_endpoint(account, new, pending_reply).await?;
+    let made = call.store().create_endpoint(account, new.endpoint(), pending_reply).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
 }
 
@@ -155,14 +154,11 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json()?;
-    let UpdateWebhook { url, events, description, status, ordering, metadata, external_id, channels } =
-        UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
-    if let Some(url) = &url {
+    let change = UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
+    if let Some(url) = &change.url {
         check_address(&call, url).await?;
     }
-    let url = url.map(|url| url.as_str().to_owned());
-    let change = EndpointChange { url, events, description, ordering, metadata, external_id, channels, status };
-    let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change).await?;
+    let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change.change()).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }
 

@@ -1,6 +1,7 @@
 //! What an owner can set of an endpoint. `settings!` makes the settings and their change from one list of attributes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::channels::{Channels, wants};
 use super::endpoint::{EndpointStatus, Ordering};
@@ -17,6 +18,9 @@ pub const MAX_METADATA_KEY_CHARS: usize = 64;
 
 /// Longest string of metadata, in characters.
 pub const MAX_METADATA_VALUE_CHARS: usize = 512;
+
+/// Longest time of an attempt that an endpoint can have, in seconds.
+pub const MAX_TIMEOUT_SECONDS: u32 = 120;
 
 /// A structure of attributes, and a structure of changes to them.
 macro_rules! settings {
@@ -77,6 +81,8 @@ settings! {
         external_id: Option<ExternalId>,
         /// It gets only events that carry one of them.
         channels: Option<Channels>,
+        /// How long an attempt may take in all; the server's setting where it is absent.
+        timeout_seconds: Option<u32>,
     }
 }
 
@@ -91,6 +97,7 @@ impl EndpointSettings {
             metadata: None,
             external_id: None,
             channels: None,
+            timeout_seconds: None,
         }
     }
 
@@ -105,6 +112,8 @@ impl EndpointSettings {
 pub struct DeliverySettings {
     /// It gets only published events that carry one of them.
     pub channels: Option<Channels>,
+    /// How long an attempt may take in all.
+    pub timeout: Option<Duration>,
 }
 
 impl DeliverySettings {

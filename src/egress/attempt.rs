@@ -224,8 +224,10 @@ impl Egress {
         let started_at = clock.now();
         let begin = Instant::now();
         let progress = Progress::default();
+        let Some(planned) = targets.planned() else { return AttemptEnd::Unattempted };
+        let timeout = planned.delivery.timeout.unwrap_or(self.0.timeout);
         // The receiver has all of its time. The database and the wait for a look-up have bounds of their own.
-        let exchange = within(self.0.timeout, || progress.ours(), self.exchange(job, targets, &progress)).await;
+        let exchange = within(timeout, || progress.ours(), self.exchange(job, targets, planned, &progress)).await;
         let endpoint_version = progress.version.load(Ordering::Relaxed);
         // The two clocks are read one after the other. A process that was stopped for 49 days shows no longer time.
         let took = begin.elapsed().saturating_sub(progress.ours());
@@ -263,7 +265,7 @@ impl Egress {
             }
             Ok(Err(ExchangeError::Failed(error))) => failed(error),
             Ok(Err(ExchangeError::Stale)) => failed("the receiver closed the connection before it answered".into()),
-            Err(_) => failed(timed_out(&progress.stage, self.0.timeout)),
+            Err(_) => failed(timed_out(&progress.stage, timeout)),
         })
     }
 
@@ -271,11 +273,11 @@ impl Egress {
         &self,
         job: &Job,
         targets: &impl TargetSource,
+        mut planned: Arc<Target>,
         progress: &Progress,
     ) -> Result<Answer, ExchangeError> {
         let mut may_reuse = true;
         loop {
-            let mut planned = targets.planned().ok_or(ExchangeError::NoTarget)?;
             let pooled = if may_reuse { self.0.pool.take(&planned.url) } else { None };
             let reused = pooled.is_some();
             let connection = match pooled {
@@ -290,11 +292,12 @@ impl Egress {
             // Connecting may have taken seconds: sign with the endpoint as it is now.
             let target = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
             if target.url != planned.url {
+                planned = target;
                 continue;
             }
             progress.reached(Stage::Waiting, &target);
             match self.send(job, &target, connection, progress).await {
-                Err(ExchangeError::Stale) if reused => may_reuse = false,
+                Err(ExchangeError::Stale) if reused => (may_reuse, planned) = (false, target),
                 other => return other,
             }
         }

@@ -5,6 +5,7 @@
 //! of a later version has written them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -43,12 +44,16 @@ pub(super) struct NewColumns {
 /// The version of the oldest program that does all that these settings say; 0 where every program does. A program below
 /// it would send what its owner does not want, or not send what they want.
 fn required_version(settings: &EndpointSettings) -> i64 {
-    let versions = [(settings.events.iter().any(|entry| is_wildcard(entry)), 17), (settings.channels.is_some(), 18)];
+    let versions = [
+        (settings.events.iter().any(|entry| is_wildcard(entry)), 17),
+        (settings.channels.is_some(), 18),
+        (settings.timeout_seconds.is_some(), 18),
+    ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
 
 /// What is in the column `settings`. An attribute that is not set is absent.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, Default)]
 struct SettingsJson {
     #[serde(default = "form")]
     version: u32,
@@ -56,6 +61,8 @@ struct SettingsJson {
     metadata: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     channels: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    timeout_seconds: Option<u32>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -84,7 +91,7 @@ impl SettingsJson {
 pub(super) fn of_account(metadata: Option<Metadata>, stored: &str) -> Result<String, StoreError> {
     let SettingsJson { unknown, .. } = SettingsJson::read("accounts", stored)?;
     let metadata = metadata.map(|metadata| metadata.strings().clone());
-    Ok(SettingsJson { version: FORM, metadata, channels: None, unknown }.column())
+    Ok(SettingsJson { version: FORM, metadata, unknown, ..SettingsJson::default() }.column())
 }
 
 /// The metadata in the column `settings` of an account.
@@ -94,8 +101,9 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
 
 /// What the column `settings` of an endpoint says of its deliveries.
 pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreError> {
-    let SettingsJson { channels, .. } = SettingsJson::read("endpoints", column)?;
-    Ok(DeliverySettings { channels: channels.map(Channels::stored) })
+    let SettingsJson { channels, timeout_seconds, .. } = SettingsJson::read("endpoints", column)?;
+    let timeout = timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    Ok(DeliverySettings { channels: channels.map(Channels::stored), timeout })
 }
 
 /// The channels of an event, as a column has them.
@@ -113,10 +121,11 @@ impl SettingsColumns {
     pub fn of(settings: EndpointSettings, stored: &str) -> Result<NewColumns, StoreError> {
         let requires = required_version(&settings);
         let SettingsJson { unknown, .. } = SettingsJson::read("endpoints", stored)?;
-        let EndpointSettings { url, events, description, ordering, metadata, external_id, channels } = settings;
+        let EndpointSettings { url, events, description, ordering, .. } = settings;
+        let EndpointSettings { metadata, external_id, channels, timeout_seconds, .. } = settings;
         let metadata = metadata.map(|metadata| metadata.strings().clone());
         let channels = channels.map(|channels| channels.names().to_vec());
-        let rest = SettingsJson { version: FORM, metadata, channels, unknown };
+        let rest = SettingsJson { version: FORM, metadata, channels, timeout_seconds, unknown };
         let columns = Self {
             url,
             events: events.join(" "),
@@ -130,13 +139,13 @@ impl SettingsColumns {
 
     /// The settings in these columns.
     pub fn read(self) -> Result<EndpointSettings, StoreError> {
-        let SettingsJson { metadata, channels, .. } = SettingsJson::read("endpoints", &self.settings)?;
+        let SettingsJson { metadata, channels, timeout_seconds, .. } = SettingsJson::read("endpoints", &self.settings)?;
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
         let (url, events, description) = (self.url, words(&self.events), self.description);
         let (metadata, external_id) = (metadata.map(Metadata::stored), self.external_id.map(ExternalId::stored));
         let channels = channels.map(Channels::stored);
-        Ok(EndpointSettings { url, events, description, ordering, metadata, external_id, channels })
+        Ok(EndpointSettings { url, events, description, ordering, metadata, external_id, channels, timeout_seconds })
     }
 }
 
@@ -163,9 +172,10 @@ mod tests {
         let NewColumns { columns, requires } = SettingsColumns::of(settings(), "{}").expect("written");
         assert_eq!((columns.read(), requires), (Ok(settings()), 0));
         let channels = Channels::parse(vec!["d".into(), "e:1".into()], 2);
-        let all = EndpointSettings { channels: channels.clone(), ..settings() };
+        let all = EndpointSettings { channels: channels.clone(), timeout_seconds: Some(7), ..settings() };
         let NewColumns { columns, .. } = SettingsColumns::of(all.clone(), "{}").expect("written");
-        assert_eq!(delivery_settings(&columns.settings), Ok(DeliverySettings { channels }));
+        let delivery = DeliverySettings { channels, timeout: Some(Duration::from_secs(7)) };
+        assert_eq!(delivery_settings(&columns.settings), Ok(delivery));
         assert_eq!(columns.read(), Ok(all));
     }
 
@@ -173,7 +183,8 @@ mod tests {
     fn what_older_programs_would_ignore_requires_a_later_one() {
         let wildcard = EndpointSettings { events: vec!["b".into(), "c.*".into()], ..settings() };
         let channels = EndpointSettings { channels: Channels::parse(vec!["d".into()], 1), ..wildcard.clone() };
-        for (settings, version) in [(wildcard, 17), (channels, 18)] {
+        let timeout = EndpointSettings { timeout_seconds: Some(7), ..settings() };
+        for (settings, version) in [(wildcard, 17), (channels, 18), (timeout, 18)] {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }
     }

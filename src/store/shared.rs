@@ -16,6 +16,7 @@ use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditEntry, AuditFilter, Origin};
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey, IdTimes, ReplayId, TOLERANCE, UserId};
 use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
+use crate::domain::settings::DeliverySettings;
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::DeliveryPolicy;
@@ -64,6 +65,7 @@ pub(super) struct StoredEndpoint {
     pub url: String,
     pub version: i64,
     pub active: bool,
+    pub delivery: Arc<DeliverySettings>,
     /// The current secret first, each with the end of its overlap.
     pub secrets: Vec<(SealedSecret, Option<Timestamp>)>,
 }
@@ -138,6 +140,7 @@ impl Shared {
                 active: stored.active,
                 url: Arc::new(url),
                 signer: Signer::new(&secrets),
+                delivery: stored.delivery.clone(),
             }),
             (Err(error), _) => {
                 tracing::error!(endpoint = %stored.id, %error, "an endpoint's secret cannot be opened: its deliveries \

@@ -13,7 +13,7 @@ use crate::domain::endpoint::EndpointStatus;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
-use crate::domain::settings::EndpointSettings;
+use crate::domain::settings::{DeliverySettings, EndpointSettings};
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::DeliveryPolicy;
@@ -387,6 +387,8 @@ pub struct Target {
     pub url: Arc<ReceiverUrl>,
     /// The keys of its secrets.
     pub signer: Signer,
+    /// What its owner has set.
+    pub delivery: Arc<DeliverySettings>,
 }
 
 /// A delivery that was in memory and was not attempted.

@@ -35,6 +35,7 @@ use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::inbox::Nudge;
+use crate::store::settings::delivery_settings;
 use crate::store::shared::{Shared, StoredEndpoint};
 use crate::store::values::Target;
 use crate::store::view::{KnownAccounts, View, Whole};
@@ -527,6 +528,7 @@ async fn load_endpoints(
             url: get(&row, "url")?,
             version: get(&row, "version")?,
             active: status == EndpointStatus::Active,
+            delivery: Arc::new(delivery_settings(get(&row, "settings")?)?),
             // One without a secret is not opened, which is logged.
             secrets: secrets.remove(&key).unwrap_or_default(),
         };
@@ -539,7 +541,8 @@ async fn load_endpoints(
 
 const SECRETS: &str = "SELECT endpoint, key_id, sealed, expires_at FROM endpoint_secrets";
 
-const ENDPOINTS: &str = "SELECT key, id, account, url, status, version FROM endpoints WHERE deleted_at IS NULL";
+const ENDPOINTS: &str =
+    "SELECT key, id, account, url, status, version, settings FROM endpoints WHERE deleted_at IS NULL";
 
 #[cfg(test)]
 mod tests {

@@ -34,7 +34,7 @@ pub(super) struct EndpointRow {
     pub is_fifo: bool,
     /// Whether some of its open deliveries may be sent in order.
     pub has_fifo_order: bool,
-    pub delivery: DeliverySettings,
+    pub delivery: Arc<DeliverySettings>,
     last_delivery_at: Option<Timestamp>,
     deliveries_gone: i64,
     /// Whether the running transaction has paused it: its status is written then, and not with every counter.
@@ -474,9 +474,7 @@ impl WriterCache {
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
-            let stored = stored?;
-            let StoredRow { mut endpoint, events, delivery, health, last_delivery_at, ordering, has_fifo_order } =
-                stored;
+            let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, has_fifo_order } = stored?;
             let memory = before.remove(&endpoint.key).map(|row| row.memory).unwrap_or_default();
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
             let shown = self.view.target(endpoint.key).filter(|target| target.version == endpoint.version);
@@ -502,7 +500,7 @@ impl WriterCache {
                 memory,
                 is_fifo,
                 has_fifo_order,
-                delivery,
+                delivery: endpoint.delivery,
                 last_delivery_at,
                 deliveries_gone: 0,
                 paused: false,
@@ -523,7 +521,6 @@ fn named_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Option<ExternalI
 struct StoredRow {
     endpoint: StoredEndpoint,
     events: Vec<String>,
-    delivery: DeliverySettings,
     health: EndpointHealth,
     last_delivery_at: Option<Timestamp>,
     ordering: Ordering,
@@ -539,13 +536,13 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
         url: row.get("url")?,
         version: row.get("version")?,
         active: health.status == EndpointStatus::Active,
+        delivery: Arc::new(delivery_settings(&row.get::<_, String>("settings")?).map_err(unreadable)?),
         secrets: Vec::new(),
     };
     let events = words(&row.get::<_, String>("events")?);
     Ok(StoredRow {
         endpoint,
         events,
-        delivery: delivery_settings(&row.get::<_, String>("settings")?).map_err(unreadable)?,
         health,
         last_delivery_at: time(row, "last_delivery_at")?,
         ordering: parsed(row, "ordering", Ordering::from_column)?,

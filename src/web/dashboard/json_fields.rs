@@ -40,6 +40,15 @@ pub fn listed(text: &str) -> Vec<&str> {
     text.split([',', ' ', '\n', '\r', '\t']).filter(|name| !name.is_empty()).collect()
 }
 
+/// A field that holds a whole number, or nothing. What is no number goes on as it is: the API refuses it.
+pub fn number(text: &str) -> Value {
+    match text.parse::<u64>() {
+        Ok(number) => number.into(),
+        Err(_) if text.is_empty() => Value::Null,
+        Err(_) => text.into(),
+    }
+}
+
 /// JSON in lines; nothing where there is none.
 pub fn pretty(value: Option<&Value>) -> String {
     value.map(|value| format!("{value:#}")).unwrap_or_default()

@@ -26,6 +26,7 @@ struct EndpointForm {
     metadata: String,
     external_id: String,
     channels: String,
+    timeout_seconds: String,
     /// Only the form of a new endpoint has it.
     status: String,
 }
@@ -43,6 +44,7 @@ impl EndpointForm {
             metadata: cx.field("metadata").to_owned(),
             external_id: cx.field("external_id").trim().to_owned(),
             channels: cx.field("channels").trim().to_owned(),
+            timeout_seconds: cx.field("timeout_seconds").trim().to_owned(),
             status: cx.field("status").to_owned(),
         }
     }
@@ -57,6 +59,7 @@ impl EndpointForm {
             metadata: json_fields::notes(endpoint.metadata.as_ref()),
             external_id: endpoint.external_id.clone().unwrap_or_default(),
             channels: endpoint.channels.as_deref().unwrap_or_default().join(", "),
+            timeout_seconds: endpoint.timeout_seconds.map(|seconds| seconds.to_string()).unwrap_or_default(),
             status: String::new(),
         }
     }
@@ -75,6 +78,7 @@ impl EndpointForm {
             "metadata": metadata,
             "external_id": given(&self.external_id),
             "channels": (!channels.is_empty()).then_some(channels),
+            "timeout_seconds": json_fields::number(&self.timeout_seconds),
         });
         if let Some(status) = given(&self.status) {
             body["status"] = status.into();
@@ -257,6 +261,15 @@ fn fields(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, 
                  them. Leave it empty to get every event.",
             ),
             error: error("channels"),
+            ..Input::default()
+        }))
+        (input(&Input {
+            name: "timeout_seconds",
+            label: &cx.say("Timeout in seconds"),
+            value: &typed.timeout_seconds,
+            hint: &cx.say("1 to 120: how long an attempt may take. Leave it empty for the default of this server."),
+            error: error("timeout_seconds"),
+            kind: "number",
             ..Input::default()
         }))
     }

@@ -305,6 +305,7 @@ fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource)
         (&cx.say("Metadata"), metadata(cx, endpoint)),
         (&cx.say("External ID"), external_id(cx, endpoint)),
         (&cx.say("Channels"), codes(cx, endpoint.channels.as_deref())),
+        (&cx.say("Timeout in seconds"), number_or_none(cx, endpoint.timeout_seconds)),
         (&cx.say("Signing secret"), code(hint)),
         (&cx.say("Created"), time(cx, &endpoint.created_at)),
         (&cx.say("Changed"), time(cx, &endpoint.updated_at)),
@@ -334,6 +335,10 @@ fn external_id(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
         None => none(cx),
         Some(text) => code(text),
     }
+}
+
+fn number_or_none(cx: &PageContext, value: Option<u32>) -> Markup {
+    value.map_or_else(|| none(cx), |value| html! { (number(cx, value.into())) })
 }
 
 /// Steps that cannot be taken back.

@@ -1,0 +1,114 @@
+//! What an owner sets of how an endpoint's deliveries are attempted, in place of the server's settings.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::app::{App, EVENT, Receiver, Reply};
+use crate::endpoint_settings::owners_browser;
+use crate::migrations::minimum;
+
+/// Registers an endpoint with this setting, and returns its path.
+async fn with(app: &App, url: &str, name: &str, value: Value) -> String {
+    let mut body = json!({ "url": url, "events": [EVENT] });
+    body[name] = value.clone();
+    let made = app.post("/v1/webhooks", body).await.expect(201);
+    assert_eq!(made.json["data"]["attributes"].get(name), Some(&value));
+    format!("/v1/webhooks/{}", made.id())
+}
+
+/// Checks that a setting is absent until it is set, stays when others change, is replaced and removed; and that each of
+/// the wrong values is refused in both languages, with words that say what is allowed, and changes nothing.
+async fn check(name: &str, code: &str, (first, second): (Value, Value), wrong: &[Value], words: [&str; 2]) {
+    let app = App::start().await;
+    let (id, _) = app.endpoint("http://127.0.0.1:9/").await;
+    let path = format!("/v1/webhooks/{id}");
+    let shown = async || app.get(&path).await.expect(200).json["data"]["attributes"].get(name).cloned();
+    let pointer = format!("/data/attributes/{name}");
+    for value in wrong {
+        app.put(&path, json!({ name: value })).await.refused(422, code, &pointer);
+        let body = json!({ "url": "http://127.0.0.1:9/", "events": [EVENT], name: value });
+        app.post("/v1/webhooks", body).await.refused(422, code, &pointer);
+    }
+    for (language, words) in ["en", "es"].into_iter().zip(words) {
+        let body = json!({ name: wrong[0] });
+        let refused = app.call("PUT", &path).header("accept-language", language).json(&body).send().await;
+        let detail = refused.json["errors"][0]["detail"].as_str().expect("a detail");
+        assert!(detail.contains(words), "{detail}");
+    }
+    assert_eq!((shown().await, minimum(app.folder()).await), (None, 0));
+    assert_eq!(app.get("/v1/webhooks").await.expect(200).json["data"].as_array().map(Vec::len), Some(1));
+    for value in [first, second] {
+        app.put(&path, json!({ name: value })).await.expect(200);
+        app.put(&path, json!({ "description": "a" })).await.expect(200);
+        assert_eq!(shown().await, Some(value));
+    }
+    assert_eq!(minimum(app.folder()).await, 18, "older programs would go by the server's setting");
+    app.put(&path, json!({ name: null })).await.expect(200);
+    assert_eq!(shown().await, None);
+    let entries = app.get("/v1/audit-log?action=webhook.updated").await.expect(200);
+    assert_eq!(entries.json["data"][0]["attributes"]["fields"], json!([name]));
+    let bare = json!({ "url": "http://127.0.0.1:9/", "events": [EVENT], name: null });
+    let bare = app.post("/v1/webhooks", bare).await.expect(201);
+    assert!(bare.json["data"]["attributes"].get(name).is_none());
+}
+
+/// The form of an endpoint with this field.
+fn form<'a>(name: &'a str, value: &'a str) -> [(&'a str, &'a str); 3] {
+    [("url", "http://127.0.0.1:9/"), ("events", EVENT), (name, value)]
+}
+
+/// Writes a setting in the form of the dashboard, finds it there and on the page, and removes it.
+async fn check_dashboard(name: &str, (wrong, written): (&str, &str), stored: Value, shown: &str) {
+    let app = App::start().await;
+    let mut browser = owners_browser(&app).await;
+    let new = format!("/accounts/{}/endpoints/new", app.account);
+    let page = browser.open(&new).await.expect(200);
+    let refused = browser.submit(&page, &new, &form(name, wrong)).await.expect(422);
+    assert!(refused.html.contains(&format!("f-{name}-error")), "{}", refused.content());
+    browser.submit(&page, &new, &form(name, written)).await.expect(200);
+    let listed = app.get("/v1/webhooks").await.expect(200);
+    assert_eq!(listed.json["data"][0]["attributes"][name], stored);
+    let id = listed.json["data"][0]["id"].as_str().expect("an id");
+    let endpoint = format!("/accounts/{}/endpoints/{id}", app.account);
+    let page = browser.open(&endpoint).await.expect(200);
+    assert!(page.html.contains(shown), "{}", page.content());
+    let edit = format!("{endpoint}/edit");
+    let page = browser.open(&edit).await.expect(200);
+    assert!(page.html.contains(&format!("value=\"{written}\"")), "{}", page.content());
+    browser.submit(&page, &edit, &form(name, "")).await.expect(200);
+    let removed = app.get("/v1/webhooks").await.expect(200);
+    assert!(removed.json["data"][0]["attributes"].get(name).is_none());
+}
+
+#[tokio::test]
+async fn a_timeout_is_a_whole_number_of_seconds_up_to_two_minutes() {
+    let wrong = [json!(0), json!(121), json!(-1), json!(1.5), json!("10"), json!("10s"), json!([10]), json!({})];
+    let words = ["from 1 to 120, or null", "de 1 a 120, o null"];
+    check("timeout_seconds", "webhook_timeout_seconds_invalid", (json!(1), json!(120)), &wrong, words).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_timeout_is_written_and_shown_in_the_dashboard() {
+    check_dashboard("timeout_seconds", ("soon", "30"), json!(30), "Timeout in seconds").await;
+}
+
+#[tokio::test]
+async fn an_attempt_takes_as_long_as_its_endpoint_allows_and_not_as_the_server_does() {
+    let settings = [("WEBHOOKS__TIMEOUT", "2s"), ("WEBHOOKS__RETRY_SCHEDULE", "")];
+    let app = App::with(&settings).await;
+    let receiver = Receiver::start().await;
+    let path = with(&app, &receiver.url(), "timeout_seconds", json!(1)).await;
+    let test = async || app.call("POST", &format!("{path}/test")).send().await.expect(200);
+    receiver.script([Reply::Hang]);
+    assert_eq!(test().await.attribute("error"), "timed out after 1s while waiting for the answer");
+    app.put(&path, json!({ "timeout_seconds": 30 })).await.expect(200);
+    receiver.script([Reply::Late(Duration::from_millis(2_300)), Reply::Late(Duration::from_millis(2_300))]);
+    let (tested, published) = tokio::join!(test(), app.publish(json!({})));
+    assert_eq!(tested.attribute("delivered"), true, "{}", tested.json);
+    let delivery = app.delivery(path.rsplit('/').next().expect("an id"), "success").await;
+    assert!(delivery["attributes"]["response_time_ms"].as_u64() >= Some(2_300), "{published}: {delivery}");
+    app.put(&path, json!({ "timeout_seconds": null })).await.expect(200);
+    receiver.script([Reply::Hang]);
+    assert_eq!(test().await.attribute("error"), "timed out after 2s while waiting for the answer");
+}
