@@ -228,6 +228,7 @@ fn api_settings(config: &Config, sign_in_link: Option<SignInLink>, metrics_apart
         sessions: config.sessions,
         sign_in_link,
         metrics_apart,
+        max_in_flight_per_endpoint: u32::try_from(config.max_in_flight_per_endpoint).expect("it is 4,096 at most"),
         max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
     }
 }

@@ -175,6 +175,9 @@ codes! {
     TimeoutSecondsInvalid 422 "webhook_timeout_seconds_invalid"
         "timeout_seconds must be a whole number from 1 to 120, or null."
         "timeout_seconds debe ser un número entero de 1 a 120, o null.";
+    MaxInFlightInvalid 422 "webhook_max_in_flight_invalid"
+        "max_in_flight must be a whole number from 1 to {}, or null."
+        "max_in_flight debe ser un número entero de 1 a {}, o null.";
     StatusInvalid 422 "webhook_status_invalid"
         "status must be active or disabled."
         "status debe ser active o disabled.";
@@ -332,6 +335,7 @@ impl Code {
             Self::EventInvalid | Self::EventTypeUnknown => "order.lost",
             Self::NoValidFields => fields,
             Self::WebhookLimitReached => "50",
+            Self::MaxInFlightInvalid => "64",
             Self::ReplayLimitReached => "10",
             Self::ApiKeyLimitReached => "100",
             Self::InvalidFilter => words("validation_id takes a UUID", "validation_id admite un UUID"),

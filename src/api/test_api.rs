@@ -46,6 +46,7 @@ pub async fn api(folder: &std::path::Path) -> Api {
         sessions: Sessions { idle: Duration::from_secs(60), lifetime: Duration::from_secs(60) },
         sign_in_link: None,
         metrics_apart: false,
+        max_in_flight_per_endpoint: 1,
         max_tests: (1, 1),
     };
     Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)

@@ -27,6 +27,8 @@ pub struct EndpointContext {
     pub catalog: Arc<EventTypes>,
     /// The types that the endpoint subscribes to now: one that has left the catalog may stay.
     pub subscribed: Vec<String>,
+    /// The setting `webhooks.max_in_flight_per_endpoint`.
+    pub max_in_flight: u32,
 }
 
 type EndpointField<T> = Field<EndpointContext, T>;
@@ -184,6 +186,22 @@ pub const TIMEOUT_SECONDS: EndpointField<Option<u32>> = Field {
     read: |_, value| read_number(value, MAX_TIMEOUT_SECONDS, Code::TimeoutSecondsInvalid),
 };
 
+/// How many attempts may be in flight at once.
+pub const MAX_IN_FLIGHT: EndpointField<Option<u32>> = Field {
+    about: "Attempts that may be in flight at once, over all nodes: at most, and by default, the setting \
+            `webhooks.max_in_flight_per_endpoint`. The endpoint reaches it step by step, with its successes. Tests are \
+            not counted. `null` removes it.",
+    shape: Shape::Number(1, 4_096),
+    nullable: true,
+    codes: &[Code::MaxInFlightInvalid],
+    read: |context, value| {
+        read_number(value, context.max_in_flight, Code::MaxInFlightInvalid).map_err(|faults| {
+            let named = |fault: Fault| fault.naming(context.max_in_flight);
+            faults.into_iter().map(named).collect()
+        })
+    },
+};
+
 /// Reads a whole number from 1 to `most`, or `null`. What is not allowed is this fault.
 fn read_number(value: &Value, most: u32, invalid: Code) -> Result<Option<u32>, Vec<Fault>> {
     if value.is_null() {
@@ -206,6 +224,7 @@ body! {
         external_id: Option<ExternalId> = EXTERNAL_ID.or_default(),
         channels: Option<Channels> = CHANNELS.or_default(),
         timeout_seconds: Option<u32> = TIMEOUT_SECONDS.or_default(),
+        max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
     }
 }
 
@@ -221,28 +240,43 @@ body! {
         external_id: Option<Option<ExternalId>> = EXTERNAL_ID.change(),
         channels: Option<Option<Channels>> = CHANNELS.change(),
         timeout_seconds: Option<Option<u32>> = TIMEOUT_SECONDS.change(),
+        max_in_flight: Option<Option<u32>> = MAX_IN_FLIGHT.change(),
     }
 }
 
 impl CreateWebhook {
     /// The endpoint that it asks for.
     pub fn endpoint(self) -> NewEndpoint {
-        let url = self.url.as_str().to_owned();
-        let Self { events, description, status, ordering, metadata, external_id, .. } = self;
-        let Self { channels, timeout_seconds, .. } = self;
-        let settings =
-            EndpointSettings { url, events, description, ordering, metadata, external_id, channels, timeout_seconds };
-        NewEndpoint { settings, status }
+        let settings = EndpointSettings {
+            url: self.url.as_str().to_owned(),
+            events: self.events,
+            description: self.description,
+            ordering: self.ordering,
+            metadata: self.metadata,
+            external_id: self.external_id,
+            channels: self.channels,
+            timeout_seconds: self.timeout_seconds,
+            max_in_flight: self.max_in_flight,
+        };
+        NewEndpoint { settings, status: self.status }
     }
 }
 
 impl UpdateWebhook {
     /// The change that it asks for.
     pub fn change(self) -> EndpointChange {
-        let url = self.url.map(|url| url.as_str().to_owned());
-        let Self { events, description, status, ordering, metadata, external_id, .. } = self;
-        let Self { channels, timeout_seconds, .. } = self;
-        EndpointChange { url, events, description, ordering, metadata, external_id, channels, timeout_seconds, status }
+        EndpointChange {
+            url: self.url.map(|url| url.as_str().to_owned()),
+            events: self.events,
+            description: self.description,
+            ordering: self.ordering,
+            metadata: self.metadata,
+            external_id: self.external_id,
+            channels: self.channels,
+            timeout_seconds: self.timeout_seconds,
+            max_in_flight: self.max_in_flight,
+            status: self.status,
+        }
     }
 }
 

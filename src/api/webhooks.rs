@@ -58,6 +58,10 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 1, maximum = 120)]
     pub timeout_seconds: Option<u32>,
+    /// Attempts that may be in flight at once. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, minimum = 1)]
+    pub max_in_flight: Option<u32>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -101,6 +105,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             external_id: endpoint.settings.external_id.as_ref().map(ToString::to_string),
             channels: endpoint.settings.channels.as_ref().map(|channels| channels.names().to_vec()),
             timeout_seconds: endpoint.settings.timeout_seconds,
+            max_in_flight: endpoint.settings.max_in_flight,
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -280,7 +285,8 @@ async fn find(call: &ApiCall) -> Result<Endpoint, ApiError> {
 async fn context(call: &ApiCall, subscribed: Vec<String>) -> Result<EndpointContext, ApiError> {
     call.api.store.refresh().await?;
     let catalog = call.api.store.view().event_types();
-    Ok(EndpointContext { environment: call.api.settings.environment, catalog, subscribed })
+    let (environment, max_in_flight) = (call.api.settings.environment, call.api.settings.max_in_flight_per_endpoint);
+    Ok(EndpointContext { environment, catalog, subscribed, max_in_flight })
 }
 
 /// The look at the network, when all else is right.

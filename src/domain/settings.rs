@@ -83,6 +83,8 @@ settings! {
         channels: Option<Channels>,
         /// How long an attempt may take in all; the server's setting where it is absent.
         timeout_seconds: Option<u32>,
+        /// Attempts that may be in flight at once, over all nodes; the server's setting where it is absent or lower.
+        max_in_flight: Option<u32>,
     }
 }
 
@@ -98,6 +100,7 @@ impl EndpointSettings {
             external_id: None,
             channels: None,
             timeout_seconds: None,
+            max_in_flight: None,
         }
     }
 
@@ -114,6 +117,8 @@ pub struct DeliverySettings {
     pub channels: Option<Channels>,
     /// How long an attempt may take in all.
     pub timeout: Option<Duration>,
+    /// Attempts that may be in flight at once, over all nodes.
+    pub max_in_flight: Option<usize>,
 }
 
 impl DeliverySettings {

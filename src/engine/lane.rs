@@ -136,10 +136,16 @@ impl Lane {
         self.in_flight < self.limit()
     }
 
-    /// At least 1 and far below what a float counts exactly.
+    /// Requests that its owner allows in flight, over all processes, once the endpoint had a delivery here.
+    pub fn own_limit(&self) -> Option<usize> {
+        self.memory.as_ref()?.max_in_flight()
+    }
+
+    /// At least 1 and far below what a float counts exactly, and no more than the owner allows now.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 65536")]
     pub fn limit(&self) -> usize {
-        self.limit as usize
+        let limit = self.limit as usize;
+        self.own_limit().map_or(limit, |own| limit.min(own))
     }
 
     /// Whether the lane should claim due deliveries from the store. Deliveries that were just accepted do not count:
@@ -163,9 +169,14 @@ impl Lane {
         }
     }
 
+    /// Sets a new bound of the limit.
+    pub fn bound(&mut self, most: f64) {
+        self.limit = if self.limit == 0.0 { FIRST_LIMIT.min(most) } else { self.limit.min(most) };
+    }
+
     /// Sets a new bound of the limit. At 0 it returns all waiting deliveries.
     pub fn take_share(&mut self, most: f64) -> Vec<Leased> {
-        self.limit = if self.limit == 0.0 { FIRST_LIMIT.min(most) } else { self.limit.min(most) };
+        self.bound(most);
         if most > 0.0 {
             return Vec::new();
         }
@@ -259,6 +270,30 @@ mod tests {
         assert!(rarely > 15.0, "one failure of twenty: {rarely}");
         let often = limit_after(&mut lane, 10_000, 3);
         assert!((4.0..12.0).contains(&often), "one of three: {often}");
+    }
+
+    #[test]
+    fn what_its_owner_allows_bounds_a_lane_at_once() {
+        let job = crate::domain::delivery::Job {
+            id: crate::domain::id::DeliveryId(1),
+            endpoint: crate::domain::id::EndpointKey(1),
+            lease: 0,
+            kind: DeliveryKind::Event,
+            event_type: "a.b".into(),
+            attempts_made: 0,
+            failures: 0,
+            body: bytes::Bytes::new(),
+        };
+        let permit = crate::store::inbox::MemoryPermit::unbounded();
+        let memory = permit.endpoint().clone();
+        let mut lane = Lane::new(64.0);
+        lane.push(Leased { job, permit }, false);
+        limit_after(&mut lane, 20, usize::MAX);
+        assert!(lane.limit() > 5);
+        memory.note_max_in_flight(Some(3));
+        assert_eq!((lane.limit(), lane.own_limit()), (3, Some(3)));
+        memory.note_max_in_flight(None);
+        assert!(lane.limit() > 5 && lane.own_limit().is_none());
     }
 
     #[test]

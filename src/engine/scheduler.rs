@@ -104,13 +104,15 @@ impl Scheduler {
     }
 
     fn lane(&mut self, endpoint: EndpointKey) -> &mut Lane {
-        let most = self.most_of(endpoint);
+        let most = self.most_of(endpoint, None);
         self.lanes.entry(endpoint).or_insert_with(|| Lane::new(most))
     }
 
-    /// The highest limit that the endpoint can reach here; 0 where other processes deliver to it.
-    fn most_of(&self, endpoint: EndpointKey) -> f64 {
-        let most = self.share.of(self.limits.max_in_flight_per_endpoint, endpoint);
+    /// The highest limit that the endpoint can reach here, where its owner allows so many; 0 where other processes
+    /// deliver to it.
+    fn most_of(&self, endpoint: EndpointKey, own: Option<usize>) -> f64 {
+        let setting = self.limits.max_in_flight_per_endpoint;
+        let most = self.share.of(own.map_or(setting, |own| own.min(setting)), endpoint);
         f64::from(u16::try_from(most).expect("the setting is 4,096 at most"))
     }
 
@@ -122,15 +124,20 @@ impl Scheduler {
     /// Sets the share of this process.
     pub fn share(&mut self, share: Share) {
         self.share = share;
-        let mut given_up = std::mem::take(&mut self.given_up);
         for endpoint in self.lanes.keys().copied().collect::<Vec<_>>() {
-            let most = self.most_of(endpoint);
-            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
-            given_up.extend(lane.take_share(most));
-            self.enqueue(endpoint);
-            self.refill(endpoint);
+            self.apply_limit(endpoint);
         }
-        self.given_up = given_up;
+    }
+
+    /// Applies the highest limit of an endpoint, which its owner may have changed. What other processes send from now
+    /// on is given up.
+    fn apply_limit(&mut self, endpoint: EndpointKey) {
+        let Some(own) = self.lanes.get(&endpoint).map(Lane::own_limit) else { return };
+        let most = self.most_of(endpoint, own);
+        let given_up = self.lanes.get_mut(&endpoint).map(|lane| lane.take_share(most));
+        self.given_up.extend(given_up.into_iter().flatten());
+        self.enqueue(endpoint);
+        self.refill(endpoint);
     }
 
     /// Requests in flight now.
@@ -146,18 +153,21 @@ impl Scheduler {
     fn push(&mut self, jobs: impl IntoIterator<Item = Leased>, claimed: bool) {
         for leased in jobs {
             let endpoint = leased.job.endpoint;
-            if self.most_of(endpoint) == 0.0 {
+            let most = self.most_of(endpoint, leased.permit.endpoint().max_in_flight());
+            if most == 0.0 {
                 self.given_up.push(leased);
                 continue;
             }
             let lane = self.lane(endpoint);
             lane.push(leased, claimed);
+            lane.bound(most);
             self.enqueue(endpoint);
         }
     }
 
     /// Notes that a delivery of the endpoint in the store is due then.
     pub fn due(&mut self, endpoint: EndpointKey, at: Timestamp) {
+        self.apply_limit(endpoint);
         let lane = self.lane(endpoint);
         if lane.next_due.is_some_and(|due| due <= at) {
             return;
@@ -335,7 +345,7 @@ impl Scheduler {
         let Some(InFlight { endpoint, counted_as }) = self.attempts.remove(&id) else { return };
         self.forget_ended();
         self.in_flight[counted_as as usize] -= 1;
-        let most = self.most_of(endpoint);
+        let most = self.most_of(endpoint, self.lanes.get(&endpoint).and_then(Lane::own_limit));
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.in_flight -= 1;
         lane.answered(answered, most);

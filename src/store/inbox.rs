@@ -111,6 +111,8 @@ pub struct MemoryUse {
     responsiveness: AtomicU8,
     /// Whether older deliveries of the endpoint are due in the store, as far as this process knows.
     stored: AtomicBool,
+    /// Requests that its owner allows in flight, over all processes; 0 where the owner has set nothing.
+    max_in_flight: AtomicUsize,
 }
 
 impl MemoryUse {
@@ -137,6 +139,17 @@ impl MemoryUse {
     /// so that it does not pass them.
     pub fn note_stored(&self, stored: bool) {
         self.stored.store(stored, Ordering::Relaxed);
+    }
+
+    /// Requests that the endpoint's owner allows in flight, over all processes.
+    pub fn max_in_flight(&self) -> Option<usize> {
+        Some(self.max_in_flight.load(Ordering::Relaxed)).filter(|most| *most > 0)
+    }
+
+    /// Notes what the endpoint's owner has set.
+    pub fn note_max_in_flight(&self, most: Option<usize>) {
+        debug_assert!(most != Some(0), "an owner allows one at least");
+        self.max_in_flight.store(most.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Counts one more; returns what was there before.

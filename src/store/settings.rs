@@ -48,6 +48,7 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.events.iter().any(|entry| is_wildcard(entry)), 17),
         (settings.channels.is_some(), 18),
         (settings.timeout_seconds.is_some(), 18),
+        (settings.max_in_flight.is_some(), 18),
     ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
@@ -63,6 +64,8 @@ struct SettingsJson {
     channels: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     timeout_seconds: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_in_flight: Option<u32>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -101,9 +104,12 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
 
 /// What the column `settings` of an endpoint says of its deliveries.
 pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreError> {
-    let SettingsJson { channels, timeout_seconds, .. } = SettingsJson::read("endpoints", column)?;
-    let timeout = timeout_seconds.map(|seconds| Duration::from_secs(seconds.into()));
-    Ok(DeliverySettings { channels: channels.map(Channels::stored), timeout })
+    let SettingsJson { channels, timeout_seconds, max_in_flight, .. } = SettingsJson::read("endpoints", column)?;
+    Ok(DeliverySettings {
+        channels: channels.map(Channels::stored),
+        timeout: timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        max_in_flight: max_in_flight.map(|most| most as usize),
+    })
 }
 
 /// The channels of an event, as a column has them.
@@ -121,11 +127,20 @@ impl SettingsColumns {
     pub fn of(settings: EndpointSettings, stored: &str) -> Result<NewColumns, StoreError> {
         let requires = required_version(&settings);
         let SettingsJson { unknown, .. } = SettingsJson::read("endpoints", stored)?;
-        let EndpointSettings { url, events, description, ordering, .. } = settings;
-        let EndpointSettings { metadata, external_id, channels, timeout_seconds, .. } = settings;
+        let EndpointSettings {
+            url,
+            events,
+            description,
+            ordering,
+            metadata,
+            external_id,
+            channels,
+            timeout_seconds,
+            max_in_flight,
+        } = settings;
         let metadata = metadata.map(|metadata| metadata.strings().clone());
         let channels = channels.map(|channels| channels.names().to_vec());
-        let rest = SettingsJson { version: FORM, metadata, channels, timeout_seconds, unknown };
+        let rest = SettingsJson { version: FORM, metadata, channels, timeout_seconds, max_in_flight, unknown };
         let columns = Self {
             url,
             events: events.join(" "),
@@ -139,13 +154,20 @@ impl SettingsColumns {
 
     /// The settings in these columns.
     pub fn read(self) -> Result<EndpointSettings, StoreError> {
-        let SettingsJson { metadata, channels, timeout_seconds, .. } = SettingsJson::read("endpoints", &self.settings)?;
+        let rest = SettingsJson::read("endpoints", &self.settings)?;
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
-        let (url, events, description) = (self.url, words(&self.events), self.description);
-        let (metadata, external_id) = (metadata.map(Metadata::stored), self.external_id.map(ExternalId::stored));
-        let channels = channels.map(Channels::stored);
-        Ok(EndpointSettings { url, events, description, ordering, metadata, external_id, channels, timeout_seconds })
+        Ok(EndpointSettings {
+            url: self.url,
+            events: words(&self.events),
+            description: self.description,
+            ordering,
+            metadata: rest.metadata.map(Metadata::stored),
+            external_id: self.external_id.map(ExternalId::stored),
+            channels: rest.channels.map(Channels::stored),
+            timeout_seconds: rest.timeout_seconds,
+            max_in_flight: rest.max_in_flight,
+        })
     }
 }
 
@@ -172,9 +194,15 @@ mod tests {
         let NewColumns { columns, requires } = SettingsColumns::of(settings(), "{}").expect("written");
         assert_eq!((columns.read(), requires), (Ok(settings()), 0));
         let channels = Channels::parse(vec!["d".into(), "e:1".into()], 2);
-        let all = EndpointSettings { channels: channels.clone(), timeout_seconds: Some(7), ..settings() };
+        let all = EndpointSettings {
+            channels: channels.clone(),
+            timeout_seconds: Some(7),
+            max_in_flight: Some(3),
+            ..settings()
+        };
         let NewColumns { columns, .. } = SettingsColumns::of(all.clone(), "{}").expect("written");
-        let delivery = DeliverySettings { channels, timeout: Some(Duration::from_secs(7)) };
+        let timeout = Some(Duration::from_secs(7));
+        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3) };
         assert_eq!(delivery_settings(&columns.settings), Ok(delivery));
         assert_eq!(columns.read(), Ok(all));
     }
@@ -184,7 +212,8 @@ mod tests {
         let wildcard = EndpointSettings { events: vec!["b".into(), "c.*".into()], ..settings() };
         let channels = EndpointSettings { channels: Channels::parse(vec!["d".into()], 1), ..wildcard.clone() };
         let timeout = EndpointSettings { timeout_seconds: Some(7), ..settings() };
-        for (settings, version) in [(wildcard, 17), (channels, 18), (timeout, 18)] {
+        let in_flight = EndpointSettings { max_in_flight: Some(3), ..settings() };
+        for (settings, version) in [(wildcard, 17), (channels, 18), (timeout, 18), (in_flight, 18)] {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }
     }

@@ -391,6 +391,13 @@ pub struct Target {
     pub delivery: Arc<DeliverySettings>,
 }
 
+impl Target {
+    /// Requests that may be in flight to it, over all processes, where the server allows so many for an endpoint.
+    pub(super) fn max_in_flight(&self, setting: usize) -> usize {
+        self.delivery.max_in_flight.map_or(setting, |own| own.min(setting))
+    }
+}
+
 /// A delivery that was in memory and was not attempted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Unattempted {

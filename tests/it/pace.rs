@@ -112,3 +112,83 @@ async fn an_attempt_takes_as_long_as_its_endpoint_allows_and_not_as_the_server_d
     receiver.script([Reply::Hang]);
     assert_eq!(test().await.attribute("error"), "timed out after 2s while waiting for the answer");
 }
+
+#[tokio::test]
+async fn a_limit_of_attempts_at_once_is_a_whole_number_up_to_the_servers_setting() {
+    let wrong = [json!(0), json!(65), json!(-1), json!(1.5), json!("1"), json!(true), json!([1]), json!({})];
+    let words = ["from 1 to 64, or null", "de 1 a 64, o null"];
+    check("max_in_flight", "webhook_max_in_flight_invalid", (json!(64), json!(1)), &wrong, words).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_of_attempts_at_once_is_written_and_shown_in_the_dashboard() {
+    check_dashboard("max_in_flight", ("many", "3"), json!(3), "Attempts at once").await;
+}
+
+/// How long a receiver takes for each request in the tests of attempts at once.
+const WORK: Duration = Duration::from_millis(60);
+
+/// The shortest time between two arrivals, of those from the `skipped`-th on.
+fn closest(receiver: &Receiver, skipped: usize) -> Duration {
+    let at: Vec<_> = receiver.received().iter().skip(skipped).map(|request| request.at).collect();
+    at.windows(2).map(|pair| pair[1] - pair[0]).min().expect("two at least")
+}
+
+async fn publish_many(app: &App, count: usize) {
+    let events = vec![json!({ "event": EVENT, "data": {} }); count];
+    app.post("/v1/events/batch", json!({ "events": events })).await.expect(202);
+}
+
+#[tokio::test]
+async fn an_endpoint_has_no_more_in_flight_than_its_owner_allows() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    receiver.always(Reply::Late(WORK));
+    let path = with(&app, &receiver.url(), "max_in_flight", json!(1)).await;
+    publish_many(&app, 8).await;
+    receiver.wait_for(8).await;
+    assert!(closest(&receiver, 0) >= WORK, "one after the other: {:?}", closest(&receiver, 0));
+    app.put(&path, json!({ "max_in_flight": null })).await.expect(200);
+    publish_many(&app, 30).await;
+    receiver.wait_for(38).await;
+    assert!(closest(&receiver, 8) < WORK, "several at once: {:?}", closest(&receiver, 8));
+    let id = path.rsplit('/').next().expect("an id");
+    crate::app::eventually("all to be over", || async {
+        let open = app.get(&format!("/v1/webhooks/deliveries?endpoint_id={id}&status=pending")).await.expect(200);
+        (open.json["meta"]["pagination"]["total"] == 0).then_some(())
+    })
+    .await;
+    app.put(&path, json!({ "max_in_flight": 1 })).await.expect(200);
+    publish_many(&app, 8).await;
+    receiver.wait_for(46).await;
+    assert!(closest(&receiver, 38) >= WORK, "one after the other again: {:?}", closest(&receiver, 38));
+}
+
+#[tokio::test]
+async fn the_limit_of_an_endpoint_holds_for_all_nodes_together_and_leaves_nothing_behind() {
+    if !crate::database::is_postgres() {
+        return;
+    }
+    let first = App::start().await;
+    let second = first.another(&[]).await;
+    let receiver = Receiver::start().await;
+    receiver.always(Reply::Late(WORK));
+    let path = with(&first, &receiver.url(), "max_in_flight", json!(64)).await;
+    // Both nodes have some in memory when one of them may send no more.
+    for node in [&first, &second] {
+        publish_many(node, 20).await;
+    }
+    first.put(&path, json!({ "max_in_flight": 1 })).await.expect(200);
+    let id = path.rsplit('/').next().expect("an id");
+    crate::app::eventually("all to be sent", || async {
+        let sent = first.get(&format!("/v1/webhooks/deliveries?endpoint_id={id}&status=success")).await.expect(200);
+        (sent.json["meta"]["pagination"]["total"] == 40).then_some(())
+    })
+    .await;
+    let before = receiver.received().len();
+    for node in [&first, &second, &first, &second] {
+        publish_many(node, 2).await;
+    }
+    receiver.wait_for(before + 8).await;
+    assert!(closest(&receiver, before) >= WORK, "one after the other: {:?}", closest(&receiver, before));
+}

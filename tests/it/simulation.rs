@@ -96,7 +96,7 @@ impl SimStore {
         for _ in 0..count {
             let endpoint = EndpointKey(self.world.random.below(ENDPOINTS.cast_unsigned()).cast_signed());
             let index = disk.rows.len();
-            let memory = disk.memory.entry(endpoint).or_default().clone();
+            let memory = memory_of(&mut disk, endpoint);
             let active = disk.health.entry(endpoint).or_insert(EndpointHealth::NEW).status == EndpointStatus::Active;
             let permit = if active { self.inbox.reserve_new(&memory, &self.inbox.body(1)) } else { None };
             let leased = permit.is_some();
@@ -157,7 +157,7 @@ impl Dispatch for SimStore {
         if disk.incarnation != self.incarnation || disk.health[&endpoint].status != EndpointStatus::Active {
             return Ok(Claimed::default());
         }
-        let memory = disk.memory.entry(endpoint).or_default().clone();
+        let memory = memory_of(&mut disk, endpoint);
         let due: Vec<_> =
             disk.due.entry(endpoint).or_default().range(..=(now, usize::MAX)).take(limit).copied().collect();
         let mut claimed = Claimed::default();
@@ -272,7 +272,7 @@ impl Sender for SimSender {
             }
             let in_flight = disk.in_flight.entry(job.endpoint).or_default();
             *in_flight += 1;
-            assert!(*in_flight <= 8, "more in flight than an endpoint may have");
+            assert!(*in_flight <= own_limit(job.endpoint).unwrap_or(8), "more in flight than an endpoint may have");
         }
         let _counted = InFlight(&self.0, job.endpoint);
         if let Some(fault) = local_fault(&world.random) {
@@ -300,6 +300,22 @@ fn local_fault(random: &SeededRandom) -> Option<LocalFault> {
         1 => Some(LocalFault::OutOfPorts),
         _ => None,
     }
+}
+
+/// The limits of endpoints whose owners have set one.
+fn own_limit(endpoint: EndpointKey) -> Option<usize> {
+    match endpoint.0 % 4 {
+        1 => Some(1),
+        2 => Some(3),
+        _ => None,
+    }
+}
+
+/// What the endpoint holds of the memory of the process that runs now.
+fn memory_of(disk: &mut Disk, endpoint: EndpointKey) -> Arc<MemoryUse> {
+    let memory = disk.memory.entry(endpoint).or_default();
+    memory.note_max_in_flight(own_limit(endpoint));
+    memory.clone()
 }
 
 /// How an endpoint behaves: each in its own way, and differently from hour to hour.

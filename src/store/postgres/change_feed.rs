@@ -324,6 +324,7 @@ impl ChangeFeed {
             after = *last;
             endpoints.extend(super::time_limit::in_time(load_endpoints(db, &self.shared, &piece)).await?);
         }
+        self.note_limits(&endpoints);
         // An import has written them, and has then had everything read.
         self.shared.set_id_times(super::time_limit::in_time(super::ids::read_times(db)).await?);
         self.view.show(Whole {
@@ -342,6 +343,19 @@ impl ChangeFeed {
         }
         self.freshness.shows(first.generation, began);
         Ok(())
+    }
+
+    /// Notes what the owners of these endpoints allow in flight. The engine looks at those that have a limit: another
+    /// process may send to them from now on.
+    fn note_limits(&self, endpoints: &HashMap<EndpointKey, Arc<Target>>) {
+        for (key, target) in endpoints {
+            self.endpoint_memory.note_max_in_flight(*key, target.delivery.max_in_flight);
+            if target.delivery.max_in_flight.is_some()
+                && let Some(inbox) = &self.shared.inbox
+            {
+                inbox.send(Nudge::Due(*key, self.shared.clock.now()));
+            }
+        }
     }
 
     async fn apply(&self, db: &Object, known: &mut Known, changes: Vec<Change>) -> Result<(), StoreError> {
@@ -411,8 +425,9 @@ impl ChangeFeed {
         for key in keys.into_iter().map(EndpointKey) {
             let target = found.remove(&key);
             let active = target.as_ref().is_some_and(|target| target.active);
-            if target.is_none() {
-                self.endpoint_memory.forget(key);
+            match &target {
+                Some(target) => self.endpoint_memory.note_max_in_flight(key, target.delivery.max_in_flight),
+                None => self.endpoint_memory.forget(key),
             }
             self.view.show_endpoint(key, target);
             self.positions.forget(key);

@@ -58,7 +58,7 @@ impl Dispatch for Store {
         let limit = limit.min(MAX_CLAIM);
         let Some(inbox) = &self.shared.inbox else { return Ok(Claimed::default()) };
         // Deliveries of a paused endpoint stay where they are until it is active again, which nudges the engine.
-        let active = self.view.target(endpoint).filter(|target| target.active);
+        let active = self.view.target(endpoint).filter(|target| target.active && self.serves(endpoint));
         let (Some(_), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
         let memory = self.endpoint_memory.of(endpoint);
         let now = self.now();

@@ -17,6 +17,16 @@ impl EndpointMemory {
         self.0.lock().entry(endpoint).or_default().clone()
     }
 
+    /// Notes what the endpoint's owner allows. It holds for those that have nothing in memory yet, too.
+    pub fn note_max_in_flight(&self, endpoint: EndpointKey, most: Option<usize>) {
+        let mut memory = self.0.lock();
+        if most.is_some() {
+            memory.entry(endpoint).or_default().note_max_in_flight(most);
+        } else if let Some(known) = memory.get(&endpoint) {
+            known.note_max_in_flight(None);
+        }
+    }
+
     pub fn forget(&self, endpoint: EndpointKey) {
         self.0.lock().remove(&endpoint);
     }

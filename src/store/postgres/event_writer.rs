@@ -383,8 +383,9 @@ impl Writer {
             let is_fifo = fan_out.fifo.contains(&endpoint);
             let inbox = body.as_ref().filter(|_| may_lease && !is_fifo);
             let most = self.parts.shared.max_in_flight_per_endpoint;
-            let known = self.parts.view.target(endpoint).is_some_and(|target| target.active)
-                && self.parts.node.share().of(most, endpoint) > 0;
+            let known = self.parts.view.target(endpoint).is_some_and(|target| {
+                target.active && self.parts.node.share().of(target.max_in_flight(most), endpoint) > 0
+            });
             let permit = inbox
                 .filter(|_| known)
                 .and_then(|(inbox, body)| inbox.reserve_new(&self.parts.endpoint_memory.of(endpoint), body));

@@ -116,6 +116,8 @@ impl Store {
 
     /// Whether this process may have requests in flight to the endpoint.
     pub(super) fn serves(&self, endpoint: EndpointKey) -> bool {
-        self.shared.inbox.is_some() && self.node.share().of(self.shared.max_in_flight_per_endpoint, endpoint) > 0
+        let setting = self.shared.max_in_flight_per_endpoint;
+        let most = self.view.target(endpoint).map_or(setting, |target| target.max_in_flight(setting));
+        self.shared.inbox.is_some() && self.node.share().of(most, endpoint) > 0
     }
 }

@@ -476,6 +476,7 @@ impl WriterCache {
         for stored in rows {
             let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, has_fifo_order } = stored?;
             let memory = before.remove(&endpoint.key).map(|row| row.memory).unwrap_or_default();
+            memory.note_max_in_flight(endpoint.delivery.max_in_flight);
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
             let shown = self.view.target(endpoint.key).filter(|target| target.version == endpoint.version);
             let target = match shown {

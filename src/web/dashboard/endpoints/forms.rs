@@ -27,6 +27,7 @@ struct EndpointForm {
     external_id: String,
     channels: String,
     timeout_seconds: String,
+    max_in_flight: String,
     /// Only the form of a new endpoint has it.
     status: String,
 }
@@ -45,6 +46,7 @@ impl EndpointForm {
             external_id: cx.field("external_id").trim().to_owned(),
             channels: cx.field("channels").trim().to_owned(),
             timeout_seconds: cx.field("timeout_seconds").trim().to_owned(),
+            max_in_flight: cx.field("max_in_flight").trim().to_owned(),
             status: cx.field("status").to_owned(),
         }
     }
@@ -60,6 +62,7 @@ impl EndpointForm {
             external_id: endpoint.external_id.clone().unwrap_or_default(),
             channels: endpoint.channels.as_deref().unwrap_or_default().join(", "),
             timeout_seconds: endpoint.timeout_seconds.map(|seconds| seconds.to_string()).unwrap_or_default(),
+            max_in_flight: endpoint.max_in_flight.map(|most| most.to_string()).unwrap_or_default(),
             status: String::new(),
         }
     }
@@ -79,6 +82,7 @@ impl EndpointForm {
             "external_id": given(&self.external_id),
             "channels": (!channels.is_empty()).then_some(channels),
             "timeout_seconds": json_fields::number(&self.timeout_seconds),
+            "max_in_flight": json_fields::number(&self.max_in_flight),
         });
         if let Some(status) = given(&self.status) {
             body["status"] = status.into();
@@ -269,6 +273,18 @@ fn fields(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, 
             value: &typed.timeout_seconds,
             hint: &cx.say("1 to 120: how long an attempt may take. Leave it empty for the default of this server."),
             error: error("timeout_seconds"),
+            kind: "number",
+            ..Input::default()
+        }))
+        (input(&Input {
+            name: "max_in_flight",
+            label: &cx.say("Attempts at once"),
+            value: &typed.max_in_flight,
+            hint: &cx.say(
+                "How many requests the receiver takes at the same time, over all nodes. Leave it empty for the default \
+                 of this server, which is also the most.",
+            ),
+            error: error("max_in_flight"),
             kind: "number",
             ..Input::default()
         }))

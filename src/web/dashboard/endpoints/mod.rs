@@ -306,6 +306,7 @@ fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource)
         (&cx.say("External ID"), external_id(cx, endpoint)),
         (&cx.say("Channels"), codes(cx, endpoint.channels.as_deref())),
         (&cx.say("Timeout in seconds"), number_or_none(cx, endpoint.timeout_seconds)),
+        (&cx.say("Attempts at once"), number_or_none(cx, endpoint.max_in_flight)),
         (&cx.say("Signing secret"), code(hint)),
         (&cx.say("Created"), time(cx, &endpoint.created_at)),
         (&cx.say("Changed"), time(cx, &endpoint.updated_at)),
