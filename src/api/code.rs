@@ -178,6 +178,9 @@ codes! {
     MaxInFlightInvalid 422 "webhook_max_in_flight_invalid"
         "max_in_flight must be a whole number from 1 to {}, or null."
         "max_in_flight debe ser un número entero de 1 a {}, o null.";
+    RetryScheduleInvalid 422 "webhook_retry_schedule_invalid"
+        "retry_schedule must be a list of up to 20 whole numbers of seconds, each from 1 to 604800, or null."
+        "retry_schedule debe ser una lista de hasta 20 números enteros de segundos, cada uno de 1 a 604800, o null.";
     StatusInvalid 422 "webhook_status_invalid"
         "status must be active or disabled."
         "status debe ser active o disabled.";

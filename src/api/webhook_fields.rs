@@ -13,6 +13,7 @@ use crate::domain::channels::{Channels, MAX_ENDPOINT_CHANNELS};
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
+use crate::domain::retry::{MAX_ENDPOINT_DELAY_SECONDS, MAX_ENDPOINT_STEPS, RetrySchedule};
 use crate::domain::secret::MAX_OVERLAP_SECONDS;
 use crate::domain::settings::{EndpointChange, EndpointSettings, MAX_TIMEOUT_SECONDS, Metadata};
 use crate::domain::subscription::is_wildcard;
@@ -202,6 +203,28 @@ pub const MAX_IN_FLIGHT: EndpointField<Option<u32>> = Field {
     },
 };
 
+/// When an attempt that failed is made again.
+pub const RETRY_SCHEDULE: EndpointField<Option<RetrySchedule>> = Field {
+    about: "Seconds between attempts: after the first failure the first of them, and so on, each with up to 10 % more \
+            or less. A list without entries means no retry. The default is the setting `webhooks.retry_schedule`. \
+            `null` removes it.",
+    shape: Shape::List(List {
+        items: &Shape::Number(1, MAX_ENDPOINT_DELAY_SECONDS),
+        min: None,
+        max: Some(MAX_ENDPOINT_STEPS),
+    }),
+    nullable: true,
+    codes: &[Code::RetryScheduleInvalid],
+    read: |_, value| {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let delays: Option<Vec<u64>> = value.as_array().and_then(|list| list.iter().map(Value::as_u64).collect());
+        let schedule = delays.and_then(|delays| RetrySchedule::of_endpoint(&delays));
+        schedule.map(Some).ok_or_else(|| vec![Fault::new(Code::RetryScheduleInvalid)])
+    },
+};
+
 /// Reads a whole number from 1 to `most`, or `null`. What is not allowed is this fault.
 fn read_number(value: &Value, most: u32, invalid: Code) -> Result<Option<u32>, Vec<Fault>> {
     if value.is_null() {
@@ -225,6 +248,7 @@ body! {
         channels: Option<Channels> = CHANNELS.or_default(),
         timeout_seconds: Option<u32> = TIMEOUT_SECONDS.or_default(),
         max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
+        retry_schedule: Option<RetrySchedule> = RETRY_SCHEDULE.or_default(),
     }
 }
 
@@ -241,6 +265,7 @@ body! {
         channels: Option<Option<Channels>> = CHANNELS.change(),
         timeout_seconds: Option<Option<u32>> = TIMEOUT_SECONDS.change(),
         max_in_flight: Option<Option<u32>> = MAX_IN_FLIGHT.change(),
+        retry_schedule: Option<Option<RetrySchedule>> = RETRY_SCHEDULE.change(),
     }
 }
 
@@ -257,6 +282,7 @@ impl CreateWebhook {
             channels: self.channels,
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
+            retry_schedule: self.retry_schedule,
         };
         NewEndpoint { settings, status: self.status }
     }
@@ -275,6 +301,7 @@ impl UpdateWebhook {
             channels: self.channels,
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
+            retry_schedule: self.retry_schedule,
             status: self.status,
         }
     }

@@ -18,6 +18,7 @@ use crate::domain::endpoint::{Endpoint, Ordering};
 use crate::domain::event::{TEST_TYPE, message};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::settings::EndpointFilter;
 use crate::domain::url::ReceiverUrl;
@@ -62,6 +63,10 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, minimum = 1)]
     pub max_in_flight: Option<u32>,
+    /// Seconds between attempts. Only present where they were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_items = 20)]
+    pub retry_schedule: Option<Vec<u64>>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -106,6 +111,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             channels: endpoint.settings.channels.as_ref().map(|channels| channels.names().to_vec()),
             timeout_seconds: endpoint.settings.timeout_seconds,
             max_in_flight: endpoint.settings.max_in_flight,
+            retry_schedule: endpoint.settings.retry_schedule.as_ref().map(RetrySchedule::seconds),
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),

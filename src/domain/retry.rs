@@ -1,5 +1,6 @@
 //! When the next attempt is due: the schedule, its jitter, and what a receiver's `Retry-After` asks for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::time::Timestamp;
@@ -10,24 +11,46 @@ pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Most steps of a schedule.
 pub const MAX_STEPS: usize = 50;
 
+/// Most steps of a schedule that belongs to an endpoint.
+pub const MAX_ENDPOINT_STEPS: usize = 20;
+
+/// Longest delay in such a schedule, in seconds: 7 days.
+pub const MAX_ENDPOINT_DELAY_SECONDS: u64 = 604_800;
+
 /// Share of a delay that jitter may add or take away.
 const JITTER: f64 = 0.1;
 
-/// The delays between attempts: the first follows the first attempt.
+/// The delays between attempts: the first follows the first attempt. Clones share them.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RetrySchedule(Vec<Duration>);
+pub struct RetrySchedule(Arc<[Duration]>);
 
 impl Default for RetrySchedule {
     /// 30s, 2m, 10m, 30m, 1h30m, 3h, 3h30m: about 8.6 hours.
     fn default() -> Self {
-        Self([30, 120, 600, 1_800, 5_400, 10_800, 12_600].map(Duration::from_secs).to_vec())
+        Self::stored(&[30, 120, 600, 1_800, 5_400, 10_800, 12_600])
     }
 }
 
 impl RetrySchedule {
     /// From delays, at most [`MAX_STEPS`] of them; an empty schedule never retries.
     pub fn new(delays: Vec<Duration>) -> Option<Self> {
-        (delays.len() <= MAX_STEPS).then_some(Self(delays))
+        (delays.len() <= MAX_STEPS).then(|| Self(delays.into()))
+    }
+
+    /// From seconds, as an endpoint may have them; without any it never retries.
+    pub fn of_endpoint(seconds: &[u64]) -> Option<Self> {
+        let fits = |delay: &u64| (1..=MAX_ENDPOINT_DELAY_SECONDS).contains(delay);
+        (seconds.len() <= MAX_ENDPOINT_STEPS && seconds.iter().all(fits)).then(|| Self::stored(seconds))
+    }
+
+    /// What was checked before it was stored.
+    pub fn stored(seconds: &[u64]) -> Self {
+        Self(seconds.iter().copied().map(Duration::from_secs).collect())
+    }
+
+    /// The delays in whole seconds.
+    pub fn seconds(&self) -> Vec<u64> {
+        self.0.iter().map(Duration::as_secs).collect()
     }
 
     /// The delays.
@@ -78,6 +101,16 @@ mod tests {
     fn the_default_schedule_lasts_about_eight_and_a_half_hours() {
         let total: Duration = RetrySchedule::default().delays().iter().sum();
         assert_eq!(total, Duration::from_secs(31_350));
+    }
+
+    #[test]
+    fn an_endpoints_schedule_has_up_to_20_steps_of_up_to_a_week() {
+        for good in [&[][..], &[1], &[604_800; 20]] {
+            assert_eq!(RetrySchedule::of_endpoint(good).expect("allowed").seconds(), good);
+        }
+        for bad in [&[0][..], &[1, 604_801], &[1; 21]] {
+            assert_eq!(RetrySchedule::of_endpoint(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::channels::{Channels, wants};
 use super::endpoint::{EndpointStatus, Ordering};
 use super::event::NewEvent;
 use super::external_id::ExternalId;
+use super::retry::RetrySchedule;
 use super::subscription::Subscription;
 use super::url::ReceiverUrl;
 
@@ -85,6 +86,8 @@ settings! {
         timeout_seconds: Option<u32>,
         /// Attempts that may be in flight at once, over all nodes; the server's setting where it is absent or lower.
         max_in_flight: Option<u32>,
+        /// The delays between attempts; the server's setting where it is absent.
+        retry_schedule: Option<RetrySchedule>,
     }
 }
 
@@ -101,6 +104,7 @@ impl EndpointSettings {
             channels: None,
             timeout_seconds: None,
             max_in_flight: None,
+            retry_schedule: None,
         }
     }
 
@@ -119,6 +123,8 @@ pub struct DeliverySettings {
     pub timeout: Option<Duration>,
     /// Attempts that may be in flight at once, over all nodes.
     pub max_in_flight: Option<usize>,
+    /// The delays between attempts.
+    pub retry_schedule: Option<RetrySchedule>,
 }
 
 impl DeliverySettings {

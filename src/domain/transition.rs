@@ -32,6 +32,14 @@ impl Default for DeliveryPolicy {
     }
 }
 
+impl DeliveryPolicy {
+    /// The same for an endpoint that may have a schedule of its own.
+    #[must_use]
+    pub fn of_endpoint(&self, schedule: Option<&RetrySchedule>) -> Self {
+        Self { schedule: schedule.unwrap_or(&self.schedule).clone(), ..*self }
+    }
+}
+
 /// What an outcome means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -190,6 +198,21 @@ mod tests {
         }
         let last = run(7, EndpointHealth::NEW, &unanswered());
         assert_eq!((last.status, last.next_retry_at), (DeliveryStatus::Failed, None));
+    }
+
+    #[test]
+    fn an_endpoints_own_schedule_takes_the_place_of_the_servers() {
+        let (policy, now) = (DeliveryPolicy::default(), Timestamp::from_millis(2_000));
+        let next = |own: Option<&RetrySchedule>, failures| {
+            let policy = policy.of_endpoint(own);
+            let kind = DeliveryKind::Event;
+            transition(kind, failures, EndpointHealth::NEW, &unanswered(), &policy, now, 0.0).next_retry_at
+        };
+        let own = RetrySchedule::of_endpoint(&[7]).expect("a schedule");
+        assert_eq!(next(Some(&own), 0), Some(now.plus(Duration::from_secs(7))));
+        assert_eq!(next(Some(&own), 1), None);
+        assert_eq!(next(RetrySchedule::of_endpoint(&[]).as_ref(), 0), None);
+        assert_eq!(next(None, 1), Some(now.plus(Duration::from_secs(120))));
     }
 
     #[test]

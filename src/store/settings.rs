@@ -15,6 +15,7 @@ use super::shared::words;
 use crate::domain::channels::Channels;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
+use crate::domain::retry::RetrySchedule;
 use crate::domain::settings::{DeliverySettings, EndpointSettings, Metadata};
 use crate::domain::subscription::is_wildcard;
 
@@ -49,6 +50,7 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.channels.is_some(), 18),
         (settings.timeout_seconds.is_some(), 18),
         (settings.max_in_flight.is_some(), 18),
+        (settings.retry_schedule.is_some(), 18),
     ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
@@ -66,6 +68,8 @@ struct SettingsJson {
     timeout_seconds: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     max_in_flight: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_schedule: Option<Vec<u64>>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -104,11 +108,12 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
 
 /// What the column `settings` of an endpoint says of its deliveries.
 pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreError> {
-    let SettingsJson { channels, timeout_seconds, max_in_flight, .. } = SettingsJson::read("endpoints", column)?;
+    let rest = SettingsJson::read("endpoints", column)?;
     Ok(DeliverySettings {
-        channels: channels.map(Channels::stored),
-        timeout: timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
-        max_in_flight: max_in_flight.map(|most| most as usize),
+        channels: rest.channels.map(Channels::stored),
+        timeout: rest.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+        max_in_flight: rest.max_in_flight.map(|most| most as usize),
+        retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
     })
 }
 
@@ -137,10 +142,17 @@ impl SettingsColumns {
             channels,
             timeout_seconds,
             max_in_flight,
+            retry_schedule,
         } = settings;
-        let metadata = metadata.map(|metadata| metadata.strings().clone());
-        let channels = channels.map(|channels| channels.names().to_vec());
-        let rest = SettingsJson { version: FORM, metadata, channels, timeout_seconds, max_in_flight, unknown };
+        let rest = SettingsJson {
+            version: FORM,
+            metadata: metadata.map(|metadata| metadata.strings().clone()),
+            channels: channels.map(|channels| channels.names().to_vec()),
+            timeout_seconds,
+            max_in_flight,
+            retry_schedule: retry_schedule.map(|schedule| schedule.seconds()),
+            unknown,
+        };
         let columns = Self {
             url,
             events: events.join(" "),
@@ -167,6 +179,7 @@ impl SettingsColumns {
             channels: rest.channels.map(Channels::stored),
             timeout_seconds: rest.timeout_seconds,
             max_in_flight: rest.max_in_flight,
+            retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
         })
     }
 }
@@ -198,11 +211,13 @@ mod tests {
             channels: channels.clone(),
             timeout_seconds: Some(7),
             max_in_flight: Some(3),
+            retry_schedule: RetrySchedule::of_endpoint(&[5, 60]),
             ..settings()
         };
         let NewColumns { columns, .. } = SettingsColumns::of(all.clone(), "{}").expect("written");
         let timeout = Some(Duration::from_secs(7));
-        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3) };
+        let retry_schedule = RetrySchedule::of_endpoint(&[5, 60]);
+        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3), retry_schedule };
         assert_eq!(delivery_settings(&columns.settings), Ok(delivery));
         assert_eq!(columns.read(), Ok(all));
     }
@@ -213,7 +228,8 @@ mod tests {
         let channels = EndpointSettings { channels: Channels::parse(vec!["d".into()], 1), ..wildcard.clone() };
         let timeout = EndpointSettings { timeout_seconds: Some(7), ..settings() };
         let in_flight = EndpointSettings { max_in_flight: Some(3), ..settings() };
-        for (settings, version) in [(wildcard, 17), (channels, 18), (timeout, 18), (in_flight, 18)] {
+        let schedule = EndpointSettings { retry_schedule: RetrySchedule::of_endpoint(&[]), ..settings() };
+        for (settings, version) in [(wildcard, 17), (channels, 18), (timeout, 18), (in_flight, 18), (schedule, 18)] {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }
     }

@@ -75,6 +75,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
             "channels": ["tenant:7"],
             "timeout_seconds": 7,
             "max_in_flight": 3,
+            "retry_schedule": [3600, 3600],
         });
         let made = call("POST", "/v1/webhooks", body).await.expect(201);
         endpoints.push(made.id());

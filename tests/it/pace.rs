@@ -192,3 +192,72 @@ async fn the_limit_of_an_endpoint_holds_for_all_nodes_together_and_leaves_nothin
     receiver.wait_for(before + 8).await;
     assert!(closest(&receiver, before) >= WORK, "one after the other: {:?}", closest(&receiver, before));
 }
+
+#[tokio::test]
+async fn a_retry_schedule_is_a_list_of_up_to_20_seconds() {
+    let wrong = [
+        json!("30s"),
+        json!(30),
+        json!({}),
+        json!([0]),
+        json!([604_801]),
+        json!([1.5]),
+        json!([-1]),
+        json!(["1"]),
+        json!([null]),
+        json!([[1]]),
+        json!(vec![1; 21]),
+    ];
+    let words = ["up to 20 whole numbers", "hasta 20 números enteros"];
+    let good = (json!(vec![604_800; 20]), json!([]));
+    check("retry_schedule", "webhook_retry_schedule_invalid", good, &wrong, words).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_retry_schedule_is_written_and_shown_in_the_dashboard() {
+    check_dashboard("retry_schedule", ("30s", "30, 600"), json!([30, 600]), "30, 600").await;
+    check_dashboard("retry_schedule", ("0, 0", "0"), json!([]), "No retry").await;
+}
+
+#[tokio::test]
+async fn an_endpoint_is_tried_again_by_its_own_schedule() {
+    let app = App::with(&[("WEBHOOKS__RETRY_SCHEDULE", "1h")]).await;
+    let receiver = Receiver::start().await;
+    receiver.always(Reply::Status(500));
+    let twice = with(&app, &receiver.url(), "retry_schedule", json!([1, 1])).await;
+    let never = with(&app, &receiver.url(), "retry_schedule", json!([])).await;
+    let (by_default, _) = app.endpoint(&receiver.url()).await;
+    app.publish(json!({})).await;
+    let id = |path: &str| path.rsplit('/').next().expect("an id").to_owned();
+    let failed = app.delivery(&id(&twice), "failed").await;
+    assert_eq!(failed["attributes"]["attempt"], 3, "{failed}");
+    let failed = app.delivery(&id(&never), "failed").await;
+    assert_eq!((&failed["attributes"]["attempt"], &failed["attributes"]["next_retry_at"]), (&json!(1), &Value::Null));
+    let waiting = app.delivery(&by_default, "retrying").await;
+    assert_eq!(waiting["attributes"]["attempt"], 1);
+    // Sent again by hand, it goes by the schedule of now, from its beginning.
+    app.put(&never, json!({ "retry_schedule": [1] })).await.expect(200);
+    let path = format!("/v1/webhooks/deliveries/{}/retry", failed["id"].as_str().expect("an id"));
+    app.post(&path, json!({})).await.expect(202);
+    receiver.wait_for(7).await;
+    let failed = app.delivery(&id(&never), "failed").await;
+    assert_eq!(failed["attributes"]["attempt"], 3, "{failed}");
+}
+
+#[tokio::test]
+async fn a_fifo_endpoint_goes_on_when_its_own_schedule_is_used_up() {
+    let app = App::with(&[("WEBHOOKS__RETRY_SCHEDULE", "1h")]).await;
+    let receiver = Receiver::start().await;
+    let body = json!({ "url": receiver.url(), "events": [EVENT], "ordering": "fifo", "retry_schedule": [1] });
+    app.post("/v1/webhooks", body).await.expect(201);
+    receiver.script([Reply::Status(500), Reply::Status(500)]);
+    for n in 0..2 {
+        app.publish(json!({ "n": n })).await;
+    }
+    let requests = receiver.wait_for(3).await;
+    let sent: Vec<_> = requests
+        .iter()
+        .map(|request| serde_json::from_slice::<Value>(&request.body).expect("JSON")["data"]["n"].clone())
+        .collect();
+    assert_eq!(sent, [0, 0, 1]);
+}

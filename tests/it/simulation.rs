@@ -10,6 +10,7 @@ use aldaba::clock::{Clock, Random, SeededRandom};
 use aldaba::domain::delivery::{DeliveryKind, DeliveryStatus, Job, Outcome};
 use aldaba::domain::endpoint::{EndpointHealth, EndpointStatus};
 use aldaba::domain::id::{DeliveryId, EndpointKey};
+use aldaba::domain::retry::RetrySchedule;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::{DeliveryPolicy, Verdict, classify, transition};
 use aldaba::egress::{AttemptEnd, LocalFault};
@@ -196,7 +197,8 @@ impl Dispatch for SimStore {
             }
             let health = disk.health[&settlement.endpoint];
             let Settlement { kind, failures, outcome, jitter, .. } = settlement;
-            let next = transition(*kind, *failures, health, outcome, &self.world.policy, now, *jitter);
+            let policy = self.world.policy.of_endpoint(own_schedule(settlement.endpoint).as_ref());
+            let next = transition(*kind, *failures, health, outcome, &policy, now, *jitter);
             disk.health.insert(settlement.endpoint, next.health);
             let row = &mut disk.rows[index];
             assert!(row.status.is_open(), "a delivery that had ended was settled again");
@@ -208,7 +210,7 @@ impl Dispatch for SimStore {
             row.due_at = next.next_retry_at;
             match next.next_retry_at {
                 Some(at) => {
-                    let step = self.world.policy.schedule.delays()[row.failures as usize - 1];
+                    let step = policy.schedule.delays()[row.failures as usize - 1];
                     assert!(at >= now.plus(step.mul_f64(0.89)), "a retry is sooner than the schedule");
                     if let Verdict::Failed(Some(asked)) = classify(outcome) {
                         assert!(at >= now.plus(asked), "a retry is sooner than the receiver asked");
@@ -307,6 +309,15 @@ fn own_limit(endpoint: EndpointKey) -> Option<usize> {
     match endpoint.0 % 4 {
         1 => Some(1),
         2 => Some(3),
+        _ => None,
+    }
+}
+
+/// The schedules of endpoints whose owners have set one.
+fn own_schedule(endpoint: EndpointKey) -> Option<RetrySchedule> {
+    match endpoint.0 % 5 {
+        1 => RetrySchedule::of_endpoint(&[5, 3_600]),
+        2 => RetrySchedule::of_endpoint(&[]),
         _ => None,
     }
 }

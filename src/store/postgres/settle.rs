@@ -16,10 +16,12 @@ use super::stored_replies::write_pending_reply;
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
+use crate::domain::retry::RetrySchedule;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_counter;
+use crate::store::settings::delivery_settings;
 use crate::store::status::is_open;
 use crate::store::values::{PendingReply, Settled, Settlement};
 
@@ -34,6 +36,9 @@ struct Written<'a> {
     failures: u32,
     next_retry_at: Option<Timestamp>,
 }
+
+/// Healths of endpoints, and the versions that these have.
+type Healths = HashMap<EndpointKey, (EndpointHealth, i64)>;
 
 /// Whether outcomes are written only when none of their endpoints has failures to be forgotten.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,7 +179,7 @@ impl Store {
         let tx = client.transaction().await?;
         let owners = self.owners(&tx, settlements.iter().map(|row| row.endpoint)).await?;
         write_pending_reply(&tx, pending_reply, &(), now).await?;
-        let mut healths = self.lock_healths(&tx, settlements).await?;
+        let (mut healths, schedules) = self.lock_healths(&tx, settlements).await?;
         let before: HashMap<EndpointKey, EndpointHealth> =
             healths.iter().map(|(key, (health, _))| (*key, *health)).collect();
         // Where a health may change, only outcomes that will be written may change it.
@@ -187,7 +192,8 @@ impl Store {
             }
             let Settlement { endpoint, kind, failures, outcome, jitter, .. } = settlement;
             let (known, version) = healths.get(endpoint).copied().unwrap_or((EndpointHealth::NEW, i64::MIN));
-            let next = transition(*kind, *failures, known, outcome, &self.shared.policy, now, *jitter);
+            let policy = self.shared.policy.of_endpoint(schedules.get(endpoint));
+            let next = transition(*kind, *failures, known, outcome, &policy, now, *jitter);
             // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.
             if outcome.endpoint_version >= version
                 && let Some(entry) = healths.get_mut(endpoint)
@@ -239,26 +245,30 @@ impl Store {
     }
 
     /// The health of every endpoint that this batch may change, until the transaction ends: those with a failure, and
-    /// those with a success after failures. With each, the version that it has now.
+    /// those with a success after failures. With each, the version that it has now. Also the schedules of those that
+    /// have one of their own.
     async fn lock_healths(
         &self,
         tx: &Transaction<'_>,
         settlements: &[Settlement],
-    ) -> Result<HashMap<EndpointKey, (EndpointHealth, i64)>, StoreError> {
+    ) -> Result<(Healths, HashMap<EndpointKey, RetrySchedule>), StoreError> {
         let mut failing: BTreeMap<i64, bool> = BTreeMap::new();
         for settlement in settlements {
             *failing.entry(settlement.endpoint.0).or_default() |= classify(&settlement.outcome) != Verdict::Delivered;
         }
         let (keys, failing): (Vec<i64>, Vec<bool>) = failing.into_iter().unzip();
-        let sql = "SELECT e.key, e.status, e.consecutive_failures, e.failing_since, e.version \
+        let sql = "SELECT e.key, e.status, e.consecutive_failures, e.failing_since, e.version, e.settings \
                    FROM unnest($1::bigint[], $2::boolean[]) AS w(key, failing) JOIN endpoints e ON e.key = w.key \
                    WHERE e.deleted_at IS NULL AND (w.failing OR e.consecutive_failures > 0) ORDER BY e.key FOR \
                    UPDATE OF e";
-        let mut healths = HashMap::default();
+        let (mut healths, mut schedules) = (Healths::default(), HashMap::default());
         for row in rows(tx, sql, &[&keys, &failing]).await? {
-            healths.insert(EndpointKey(get(&row, "key")?), (health(&row)?, get(&row, "version")?));
+            let key = EndpointKey(get(&row, "key")?);
+            healths.insert(key, (health(&row)?, get(&row, "version")?));
+            let schedule = delivery_settings(get(&row, "settings")?)?.retry_schedule;
+            schedules.extend(schedule.map(|schedule| (key, schedule)));
         }
-        Ok(healths)
+        Ok((healths, schedules))
     }
 
     /// Those deliveries of the batch whose leases still stand, until the transaction ends.
@@ -347,7 +357,7 @@ impl Store {
         written: &[Written<'_>],
         lease_valid: &BTreeSet<i64>,
         paused: &[EndpointKey],
-        healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
+        healths: &Healths,
         now: Timestamp,
     ) -> Result<AfterCommit, StoreError> {
         let mut failures = Vec::new();
@@ -379,7 +389,7 @@ impl Store {
         &self,
         tx: &Transaction<'_>,
         before: &HashMap<EndpointKey, EndpointHealth>,
-        healths: &HashMap<EndpointKey, (EndpointHealth, i64)>,
+        healths: &Healths,
         now: Timestamp,
     ) -> Result<Vec<EndpointKey>, StoreError> {
         let mut paused = Vec::new();

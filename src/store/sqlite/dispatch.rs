@@ -208,8 +208,9 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         };
         let health = *healths.get(&settlement.endpoint).unwrap_or(&row.health);
         let has_fifo_order = row.has_fifo_order;
+        let policy = tx.shared.policy.of_endpoint(row.delivery.retry_schedule.as_ref());
         let Settlement { kind, failures, outcome, jitter, .. } = settlement;
-        let mut next = transition(*kind, *failures, health, outcome, &tx.shared.policy, tx.now, *jitter);
+        let mut next = transition(*kind, *failures, health, outcome, &policy, tx.now, *jitter);
         // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.
         if row.version().is_some_and(|version| outcome.endpoint_version < version) {
             next.health = health;

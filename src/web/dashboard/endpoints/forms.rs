@@ -28,6 +28,8 @@ struct EndpointForm {
     channels: String,
     timeout_seconds: String,
     max_in_flight: String,
+    /// `0` means no retry, which nothing says in a list of numbers.
+    retry_schedule: String,
     /// Only the form of a new endpoint has it.
     status: String,
 }
@@ -47,6 +49,7 @@ impl EndpointForm {
             channels: cx.field("channels").trim().to_owned(),
             timeout_seconds: cx.field("timeout_seconds").trim().to_owned(),
             max_in_flight: cx.field("max_in_flight").trim().to_owned(),
+            retry_schedule: cx.field("retry_schedule").trim().to_owned(),
             status: cx.field("status").to_owned(),
         }
     }
@@ -63,6 +66,11 @@ impl EndpointForm {
             channels: endpoint.channels.as_deref().unwrap_or_default().join(", "),
             timeout_seconds: endpoint.timeout_seconds.map(|seconds| seconds.to_string()).unwrap_or_default(),
             max_in_flight: endpoint.max_in_flight.map(|most| most.to_string()).unwrap_or_default(),
+            retry_schedule: match endpoint.retry_schedule.as_deref() {
+                None => String::new(),
+                Some([]) => "0".to_owned(),
+                Some(delays) => delays.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+            },
             status: String::new(),
         }
     }
@@ -83,11 +91,20 @@ impl EndpointForm {
             "channels": (!channels.is_empty()).then_some(channels),
             "timeout_seconds": json_fields::number(&self.timeout_seconds),
             "max_in_flight": json_fields::number(&self.max_in_flight),
+            "retry_schedule": self.schedule(),
         });
         if let Some(status) = given(&self.status) {
             body["status"] = status.into();
         }
         Ok(body)
+    }
+
+    fn schedule(&self) -> Value {
+        match json_fields::listed(&self.retry_schedule).as_slice() {
+            [] => Value::Null,
+            ["0"] => json!([]),
+            delays => delays.iter().map(|delay| json_fields::number(delay)).collect(),
+        }
     }
 
     async fn send<T: FromAnswer>(&self, cx: &PageContext, method: &str, path: &str) -> Result<T, Failure> {
@@ -286,6 +303,17 @@ fn fields(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, 
             ),
             error: error("max_in_flight"),
             kind: "number",
+            ..Input::default()
+        }))
+        (input(&Input {
+            name: "retry_schedule",
+            label: &cx.say("Retry schedule in seconds"),
+            value: &typed.retry_schedule,
+            hint: &cx.say(
+                "Up to 20 delays between attempts, separated by commas, such as 30, 120, 600. 0 means no retry. Leave \
+                 it empty for the default of this server.",
+            ),
+            error: error("retry_schedule"),
             ..Input::default()
         }))
     }

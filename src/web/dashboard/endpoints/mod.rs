@@ -307,6 +307,7 @@ fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource)
         (&cx.say("Channels"), codes(cx, endpoint.channels.as_deref())),
         (&cx.say("Timeout in seconds"), number_or_none(cx, endpoint.timeout_seconds)),
         (&cx.say("Attempts at once"), number_or_none(cx, endpoint.max_in_flight)),
+        (&cx.say("Retry schedule in seconds"), schedule(cx, endpoint.retry_schedule.as_deref())),
         (&cx.say("Signing secret"), code(hint)),
         (&cx.say("Created"), time(cx, &endpoint.created_at)),
         (&cx.say("Changed"), time(cx, &endpoint.updated_at)),
@@ -340,6 +341,14 @@ fn external_id(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
 
 fn number_or_none(cx: &PageContext, value: Option<u32>) -> Markup {
     value.map_or_else(|| none(cx), |value| html! { (number(cx, value.into())) })
+}
+
+fn schedule(cx: &PageContext, delays: Option<&[u64]>) -> Markup {
+    match delays {
+        None => none(cx),
+        Some([]) => html! { (cx.say("No retry")) },
+        Some(delays) => html! { (delays.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")) },
+    }
 }
 
 /// Steps that cannot be taken back.
