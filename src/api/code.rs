@@ -181,6 +181,11 @@ codes! {
     RetryScheduleInvalid 422 "webhook_retry_schedule_invalid"
         "retry_schedule must be a list of up to 20 whole numbers of seconds, each from 1 to 604800, or null."
         "retry_schedule debe ser una lista de hasta 20 números enteros de segundos, cada uno de 1 a 604800, o null.";
+    SecretInvalid 422 "webhook_secret_invalid"
+        "secret must be 24 to 128 visible ASCII characters; what follows whsec_ must be padded base64 of 24 to 64 \
+         bytes; the secret that the endpoint has is refused."
+        "secret debe tener de 24 a 128 caracteres ASCII visibles; lo que sigue a whsec_ debe ser base64 con relleno de \
+         24 a 64 bytes; se rechaza el secreto que el endpoint ya tiene.";
     StatusInvalid 422 "webhook_status_invalid"
         "status must be active or disabled."
         "status debe ser active o disabled.";

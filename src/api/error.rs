@@ -50,8 +50,8 @@ fn older_nodes() -> Words {
     Words::new(
         "A node of an older version is running, which would ignore this setting. It is being stopped. Try again in a \
          few seconds.",
-        "Hay un nodo de una versión anterior en marcha, que pasaría por alto este ajuste. Se está deteniendo. Inténtalo \
-         de nuevo en unos segundos.",
+        "Hay un nodo de una versión anterior en marcha, que pasaría por alto este ajuste. Se está deteniendo. \
+         Inténtalo de nuevo en unos segundos.",
     )
 }
 
@@ -332,6 +332,7 @@ impl From<crate::store::StoreError> for ApiError {
             }
             E::LastOwner => Code::LastOwner.into(),
             E::ExternalIdTaken => Fault::of_field(Code::ExternalIdTaken, "external_id").into(),
+            E::SecretUnchanged => Fault::of_field(Code::SecretInvalid, "secret").into(),
             E::UnderWay => Code::DeliveryUnderWay.into(),
             E::PayloadGone => Code::PayloadExpired.into(),
             E::UnknownType(name) => {

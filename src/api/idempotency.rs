@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::error::{ApiError, Code};
+use crate::domain::secret::Keyring;
 use crate::lock::Mutex;
 use crate::store::{CALL_LIFE, Calls, ReplyScope, Store, StoreError};
 
@@ -44,11 +45,47 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     }
 }
 
-/// SHA-256 of a body.
-pub fn hash(body: &[u8]) -> [u8; 32] {
-    let mut hash = [0; 32];
-    hash.copy_from_slice(digest::digest(&digest::SHA256, body).as_ref());
-    hash
+/// Under this path bodies can hold values that no answer shows again.
+const SECRET_PATH: &str = "/v1/webhooks";
+
+/// The names of such values, as they are in a body.
+const SECRET_NAMES: [&str; 1] = ["secret"];
+
+/// Before the hash of a body that is signed.
+const SIGNED: &[u8] = b"idempotent body\0";
+
+/// What is stored of a body, so that the same key with another one is refused.
+#[derive(Clone, Copy)]
+pub struct BodyHash {
+    sha256: [u8; 32],
+    /// Whether the body can hold a secret: whoever reads the database must not be able to try secrets out.
+    is_keyed: bool,
+}
+
+impl BodyHash {
+    /// Of the body of a call to this path.
+    pub fn new(path: &str, body: &[u8]) -> Self {
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest::digest(&digest::SHA256, body).as_ref());
+        let holds = |name: &[u8]| body.windows(name.len()).any(|part| part == name);
+        // A backslash can be part of a name in JSON.
+        let can_hold = || body.contains(&b'\\') || SECRET_NAMES.iter().any(|name| holds(name.as_bytes()));
+        Self { sha256, is_keyed: path.starts_with(SECRET_PATH) && can_hold() }
+    }
+
+    /// As it is stored: SHA-256 of the body, or where it can hold a secret, that under a key.
+    pub fn stored(&self, keyring: &Keyring) -> [u8; 32] {
+        if self.is_keyed { keyring.sign(&self.signed()) } else { self.sha256 }
+    }
+
+    /// Whether this is stored of the same body. Programs before this one have stored no keyed hashes.
+    pub fn is_of(&self, stored: &[u8; 32], keyring: &Keyring) -> bool {
+        self.sha256 == *stored || self.is_keyed && keyring.is_signed(&self.signed(), stored)
+    }
+
+    fn signed(&self) -> Vec<u8> {
+        [SIGNED, &self.sha256].concat()
+    }
 }
 
 /// Keys whose first call has not been answered yet.
@@ -177,5 +214,32 @@ impl Ended {
     /// Only the task takes calls out, so that the first ones are still those of its batch.
     fn forget(&self, count: usize) {
         self.0.lock().waiting.drain(..count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_hold_a_secret_is_hashed_under_a_key() {
+        let (old, other) = (Keyring::new(&[1; 32], &[]), Keyring::new(&[2; 32], &[]));
+        let after_a_change = Keyring::new(&[2; 32], &[[1; 32]]);
+        let create = br#"{"data":{"attributes":{"secret":"one-of-its-owner-itself"}}}"#;
+        let escaped = br#"{"data":{"attributes":{"\u0073ecret":"one-of-its-owner-itself"}}}"#;
+        for body in [&create[..], &escaped[..]] {
+            let hash = BodyHash::new("/v1/webhooks", body);
+            let stored = hash.stored(&old);
+            assert_ne!(stored, hash.sha256, "it can be tried out by nobody without the key");
+            assert!(hash.is_of(&stored, &old) && hash.is_of(&stored, &after_a_change) && !hash.is_of(&stored, &other));
+            assert!(hash.is_of(&hash.sha256, &old), "a program before this one has stored it");
+            assert!(!BodyHash::new("/v1/webhooks", b"secret").is_of(&stored, &old));
+            // Elsewhere a body has no secrets.
+            let event = BodyHash::new("/v1/events", body);
+            assert_eq!(event.stored(&old), event.sha256);
+        }
+        let without = BodyHash::new("/v1/webhooks", br#"{"data":{"attributes":{"url":"https://example.com"}}}"#);
+        assert_eq!(without.stored(&old), without.sha256);
+        assert!(without.is_of(&without.sha256, &old) && !without.is_of(&[0; 32], &old));
     }
 }

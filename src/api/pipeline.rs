@@ -15,7 +15,7 @@ use super::dispatch::{Handler, MatchedRoute};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code};
 use super::heavy::LARGE_BODY;
-use super::idempotency::{self, Mark};
+use super::idempotency::{self, BodyHash, Mark};
 use super::origin::{self, Peer};
 use super::rules::{KeyScope, RouteRules};
 use super::trace::with_current_request;
@@ -97,8 +97,8 @@ async fn enter(
     };
     let (mut mark, mut idempotent) = (None, None);
     if let (Some(scope), Ok(body)) = (scope, &body) {
-        let body_hash = hash(&api, &caller, body).await?;
-        match (repeat_reply(&api, &scope, body_hash, &mut mark).await, counted) {
+        let hash = hash(&api, &caller, &scope.path, body).await?;
+        match (repeat_reply(&api, &scope, hash, &mut mark).await, counted) {
             (Ok(Some(response)), Ok(counted)) => {
                 api.count_repeated(&caller, rules.bucket).await?;
                 api.give_back(counted).await;
@@ -108,6 +108,7 @@ async fn enter(
             (_, Err(refused)) | (Err(refused), Ok(_)) => return Err(refused),
             (Ok(None), Ok(_)) => {}
         }
+        let body_hash = hash.stored(&api.store.keyring());
         idempotent = Some(IdempotentCall { scope, body_hash });
     } else {
         counted?;
@@ -210,12 +211,12 @@ async fn store_refusal(
 }
 
 /// The hash of a body that is stored with its idempotency key.
-async fn hash(api: &Api, caller: &Caller, body: &Bytes) -> Result<[u8; 32], ApiError> {
+async fn hash(api: &Api, caller: &Caller, path: &str, body: &Bytes) -> Result<BodyHash, ApiError> {
     if body.len() <= LARGE_BODY {
-        return Ok(idempotency::hash(body));
+        return Ok(BodyHash::new(path, body));
     }
-    let body = body.clone();
-    api.heavy.run(caller.account(), move || idempotency::hash(&body)).await
+    let (path, body) = (path.to_owned(), body.clone());
+    api.heavy.run(caller.account(), move || BodyHash::new(&path, &body)).await
 }
 
 /// Authenticates by all that is committed: another node may have made or revoked the key.
@@ -234,7 +235,7 @@ async fn caller_of(api: &Api, headers: &HeaderMap, peer: Option<Peer>, now: Time
 async fn repeat_reply(
     api: &Api,
     scope: &ReplyScope,
-    body_hash: [u8; 32],
+    hash: BodyHash,
     mark: &mut Option<Mark>,
 ) -> Result<Option<Response<Body>>, ApiError> {
     *mark = api.in_flight.begin(&api.store, scope).await?;
@@ -243,7 +244,7 @@ async fn repeat_reply(
     let Some(found) = found else {
         return if mark.is_some() { Ok(None) } else { Err(idempotency::in_progress()) };
     };
-    if found.body_hash != body_hash {
+    if !hash.is_of(&found.body_hash, &api.store.keyring()) {
         return Err(Code::IdempotencyKeyReused.into());
     }
     let mut response = respond(found.status, found.body, &found.request_id);

@@ -14,7 +14,7 @@ use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS,
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
 use crate::domain::retry::{MAX_ENDPOINT_DELAY_SECONDS, MAX_ENDPOINT_STEPS, RetrySchedule};
-use crate::domain::secret::MAX_OVERLAP_SECONDS;
+use crate::domain::secret::{MAX_OVERLAP_SECONDS, SECRET_CHARS, SECRET_PATTERN, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings, MAX_TIMEOUT_SECONDS, Metadata};
 use crate::domain::subscription::is_wildcard;
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
@@ -225,6 +225,34 @@ pub const RETRY_SCHEDULE: EndpointField<Option<RetrySchedule>> = Field {
     },
 };
 
+/// What a secret that its owner brings means.
+const NEW_SECRET: &str = "Your own secret, such as the one that the receiver has from another sender: 24 to 128 \
+                          visible ASCII characters; what follows `whsec_` is padded base64 of 24 to 64 bytes. Without \
+                          it a secret is generated.";
+
+/// What it means in place of one.
+const NEXT_SECRET: &str = "Your own new secret, under the same rules as at registration, and another than the one \
+                           until now. Without it a secret is generated.";
+
+/// A signing secret that its owner brings. Its fault does not show it.
+const fn own_secret<C>(about: &'static str) -> Field<C, Secret> {
+    Field {
+        about,
+        shape: Shape::Text(Text {
+            min: Some(SECRET_CHARS.0),
+            max: Some(SECRET_CHARS.1),
+            pattern: Some(SECRET_PATTERN),
+            ..Text::ANY
+        }),
+        nullable: false,
+        codes: &[Code::SecretInvalid],
+        read: |_, value| {
+            let secret = value.as_str().and_then(Secret::of_owner);
+            secret.ok_or_else(|| vec![Fault::new(Code::SecretInvalid)])
+        },
+    }
+}
+
 /// Reads a whole number from 1 to `most`, or `null`. What is not allowed is this fault.
 fn read_number(value: &Value, most: u32, invalid: Code) -> Result<Option<u32>, Vec<Fault>> {
     if value.is_null() {
@@ -249,6 +277,7 @@ body! {
         timeout_seconds: Option<u32> = TIMEOUT_SECONDS.or_default(),
         max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
         retry_schedule: Option<RetrySchedule> = RETRY_SCHEDULE.or_default(),
+        secret: Option<Secret> = own_secret(NEW_SECRET).maybe(),
     }
 }
 
@@ -284,7 +313,7 @@ impl CreateWebhook {
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
         };
-        NewEndpoint { settings, status: self.status }
+        NewEndpoint { settings, status: self.status, secret: self.secret }
     }
 }
 
@@ -320,9 +349,10 @@ const OVERLAP: Field<(), u32> = Field {
 };
 
 body! {
-    /// How long the old secret lives on.
+    /// The new secret, and how long the old one lives on.
     pub struct RegenerateSecret(()) {
         overlap_seconds: u32 = OVERLAP.or_default().shown(|| 0.into()),
+        secret: Option<Secret> = own_secret(NEXT_SECRET).maybe(),
     }
 }
 

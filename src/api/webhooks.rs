@@ -76,9 +76,10 @@ pub struct Attributes {
     /// Time of the last attempt, whatever its outcome; `null` before the first.
     #[schema(required, format = DateTime)]
     pub last_delivery_at: Option<String>,
-    /// Shared secret for verifying signatures. Only present in the answers that create or rotate it.
+    /// Shared secret for verifying signatures: 64 lowercase hex characters, or the one that you brought. Only present
+    /// in the answers that create or rotate it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false, pattern = "^[0-9a-f]{64}$")]
+    #[schema(nullable = false, min_length = 24, max_length = 128)]
     pub secret: Option<String>,
     /// `...` and the last 4 characters of the secret. Present wherever the secret is not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -184,11 +185,11 @@ pub async fn delete(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn regenerate_secret(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.optional_json()?;
-    let overlap = RegenerateSecret::read(&body, &())?.overlap_seconds;
-    let overlap = Duration::from_secs(overlap.into());
+    let RegenerateSecret { overlap_seconds, secret } = RegenerateSecret::read(&body, &())?;
+    let overlap = Duration::from_secs(overlap_seconds.into());
     let pending_reply =
         call.pending_reply(|rotated: &WithSecret<Endpoint>| Answer::new(200, &resource(&rotated.resource, None)));
-    let rotated = call.store().rotate_secret(call.account()?, endpoint.id, overlap, pending_reply).await?;
+    let rotated = call.store().rotate_secret(call.account()?, endpoint.id, secret, overlap, pending_reply).await?;
     Ok(Answer::new(200, &resource(&rotated.resource, Some(&rotated.secret))))
 }
 

@@ -188,7 +188,7 @@ async fn register(store: &Store, account: AccountId, url: &str) -> anyhow::Resul
     if let Some(endpoint) = known.into_iter().find(|e| e.settings.description.as_deref() == Some(DESCRIPTION)) {
         let change = EndpointChange { url: Some(url.to_owned()), ..EndpointChange::default() };
         store.update_endpoint(account, endpoint.id, change).await?;
-        let rotated = store.rotate_secret(account, endpoint.id, std::time::Duration::ZERO, None).await?;
+        let rotated = store.rotate_secret(account, endpoint.id, None, std::time::Duration::ZERO, None).await?;
         return Ok((endpoint.id, rotated.secret));
     }
     let url = ReceiverUrl::parse(url, Environment::Development)?;

@@ -52,7 +52,12 @@ impl Receiver {
 
 pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, output: Output) -> anyhow::Result<()> {
     let secret = secret
-        .map(|text| Secret::parse(text).context("--secret must be the 64 lowercase hex characters of a signing secret"))
+        .map(|text| {
+            Secret::of_owner(text).context(
+                "--secret must be a signing secret: 24 to 128 visible ASCII characters; what follows whsec_ must be \
+                 padded base64 of 24 to 64 bytes",
+            )
+        })
         .transpose()?;
     let listener = bind(listen).await?;
     let address = format!("http://{}", listener.local_addr()?);

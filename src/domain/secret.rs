@@ -18,7 +18,19 @@ pub const MAX_OLDER_SECRETS: usize = 4;
 /// Longest overlap of an old secret and its successor, in seconds: 7 days.
 pub const MAX_OVERLAP_SECONDS: u32 = 604_800;
 
-/// A signing secret: 64 lowercase hex characters.
+/// Fewest and most characters of a secret.
+pub const SECRET_CHARS: (usize, usize) = (24, 128);
+
+/// What a secret looks like, as a regular expression.
+pub const SECRET_PATTERN: &str = "^[!-~]{24,128}$";
+
+/// Before the base64 text of a key, in the form of other senders.
+const PREFIX: &str = "whsec_";
+
+/// Fewest and most bytes of a key behind [`PREFIX`].
+const PREFIXED_KEY: std::ops::RangeInclusive<usize> = 24..=64;
+
+/// A signing secret: 64 lowercase hex characters, or what its owner brought.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -40,25 +52,52 @@ impl Secret {
         format!("...{}", &self.0[self.0.len() - 4..])
     }
 
-    /// Reads a secret as a receiver's settings hold it.
+    /// Reads a secret that was generated here.
     pub fn parse(text: &str) -> Option<Self> {
-        let lowercase_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-        (text.len() == 64 && lowercase_hex).then(|| Self(text.to_owned()))
+        is_generated(text).then(|| Self(text.to_owned()))
     }
 
-    /// The HMAC-SHA256 key of our own two signatures: the 64 ASCII characters.
+    /// Reads a secret that may be its owner's own: visible ASCII characters, and behind `whsec_` padded base64.
+    pub fn of_owner(text: &str) -> Option<Self> {
+        let fits =
+            (SECRET_CHARS.0..=SECRET_CHARS.1).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        let is_key = |key| decoded(key).is_some_and(|key| PREFIXED_KEY.contains(&key.len()));
+        (fits && text.strip_prefix(PREFIX).is_none_or(is_key)).then(|| Self(text.to_owned()))
+    }
+
+    /// Whether it has the form of those that are generated here.
+    pub fn is_generated(&self) -> bool {
+        is_generated(&self.0)
+    }
+
+    /// Whether both are the same, in a time that does not depend on where they differ.
+    pub fn is_same(&self, other: &Self) -> bool {
+        hmac::verify(&self.text_key(), b"", hmac::sign(&other.text_key(), b"").as_ref()).is_ok()
+    }
+
+    /// The HMAC-SHA256 key of our own two signatures: the characters.
     pub(super) fn text_key(&self) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA256, self.0.as_bytes())
     }
 
-    /// The HMAC-SHA256 key of the Standard Webhooks scheme: the text, base64-decoded (48 bytes).
+    /// The HMAC-SHA256 key of the Standard Webhooks scheme: what is behind `whsec_`, or else the text, base64-decoded;
+    /// where it is no base64, the characters. A generated secret gives 48 bytes.
     pub(super) fn decoded_key(&self) -> hmac::Key {
-        use base64::Engine as _;
-        // The alphabet of base64 holds them, and no padding is due.
-        let bytes = base64::engine::general_purpose::STANDARD.decode(&self.0);
-        let bytes = bytes.expect("64 hex characters are base64 of 48 bytes");
-        hmac::Key::new(hmac::HMAC_SHA256, &Zeroizing::new(bytes))
+        match decoded(self.0.strip_prefix(PREFIX).unwrap_or(&self.0)) {
+            Some(bytes) => hmac::Key::new(hmac::HMAC_SHA256, &bytes),
+            None => self.text_key(),
+        }
     }
+}
+
+fn is_generated(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The bytes of padded base64.
+fn decoded(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(text).ok().map(Zeroizing::new)
 }
 
 impl fmt::Debug for Secret {
@@ -132,7 +171,7 @@ impl Keyring {
         let tag = master
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut text)
-            .expect("64 bytes are within what one ChaCha20-Poly1305 call can seal");
+            .expect("a secret is within what one ChaCha20-Poly1305 call can seal");
         bytes.extend_from_slice(&text);
         bytes.extend_from_slice(tag.as_ref());
         SealedSecret { key_id: master.id.clone(), bytes }
@@ -161,7 +200,7 @@ impl Keyring {
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
         let aad = Aad::from(owner.as_bytes());
         let text = master.key.open_in_place(nonce, aad, &mut buffer).map_err(|_| OpenError::Damaged)?;
-        std::str::from_utf8(text).ok().and_then(Secret::parse).ok_or(OpenError::Damaged)
+        std::str::from_utf8(text).ok().and_then(Secret::of_owner).ok_or(OpenError::Damaged)
     }
 }
 
@@ -198,12 +237,58 @@ mod tests {
     fn a_sealed_secret_opens_for_its_own_endpoint_only() {
         let ring = Keyring::new(&[1; 32], &[]);
         let secret = Secret::from_random([9; 32]);
+        let own = Secret::of_owner(&"own".repeat(40)).expect("a secret");
+        assert_eq!(ring.open(&ring.seal(&own, ENDPOINT, [4; 12]), ENDPOINT), Ok(own));
         let sealed = ring.seal(&secret, ENDPOINT, [3; 12]);
         assert_eq!(ring.open(&sealed, ENDPOINT), Ok(secret));
         assert_eq!(ring.open(&sealed, Uuid::from_bytes([2; 16])), Err(OpenError::Damaged));
         let mut altered = sealed.clone();
         altered.bytes[20] ^= 1;
         assert_eq!(ring.open(&altered, ENDPOINT), Err(OpenError::Damaged));
+    }
+
+    #[test]
+    fn a_secret_of_its_owner_is_visible_ascii_and_behind_the_prefix_base64() {
+        let longest = "~".repeat(128);
+        let (shortest_key, longest_key) = (format!("whsec_{}", "A".repeat(32)), format!("whsec_{}==", "A".repeat(86)));
+        let shortest = "!".repeat(24);
+        for text in [&shortest, &longest, &shortest_key, &longest_key] {
+            let secret = Secret::of_owner(text).unwrap_or_else(|| panic!("{text}"));
+            assert!(secret.reveal() == text && !secret.is_generated());
+        }
+        assert!(Secret::of_owner(Secret::from_random([7; 32]).reveal()).is_some_and(|secret| secret.is_generated()));
+        let too_long_key = format!("whsec_{}=", "A".repeat(87));
+        let (short_key, loose) = (format!("whsec_{}=", "A".repeat(31)), format!("whsec_{}", "A".repeat(34)));
+        let bad: [&str; 13] = [
+            "",
+            "short",
+            &"a".repeat(23),
+            &"a".repeat(129),
+            "with a space in between them",
+            "with-a-line-break-at-its-end\n",
+            "with-a-nul-at-the-end-of-it\0",
+            "ñ-is-not-one-of-the-visible-ASCII",
+            &too_long_key,
+            &short_key,
+            &loose,
+            "whsec_",
+            "whsec_this-is-not-the-standard-alphabet_",
+        ];
+        for text in bad {
+            assert!(Secret::of_owner(text).is_none(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_the_same_as_itself_only() {
+        let (long, longer) = ("a".repeat(127), "a".repeat(128));
+        let texts = ["a-secret-of-24-characters", "A-secret-of-24-characters", &*long, &*longer];
+        let secrets = texts.map(|text| Secret::of_owner(text).expect("a secret"));
+        for (i, secret) in secrets.iter().enumerate() {
+            for (j, other) in secrets.iter().enumerate() {
+                assert_eq!(secret.is_same(other), i == j);
+            }
+        }
     }
 
     #[test]

@@ -174,6 +174,27 @@ mod tests {
     }
 
     #[test]
+    fn the_key_of_the_standard_scheme_is_what_the_secret_means_in_base64() {
+        let of_text = |text: &str| hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes());
+        let of_base64 = |text: &str| hmac::Key::new(hmac::HMAC_SHA256, &BASE64.decode(text).expect("base64"));
+        let key = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        let (prefixed, text, unpadded) =
+            (format!("whsec_{key}"), "colons:are:in:no:base64:", "0123456789abcdefghijklmno");
+        let own =
+            [(&*prefixed, of_base64(key)), (key, of_base64(key)), (text, of_text(text)), (unpadded, of_text(unpadded))];
+        for (secret, standard) in own {
+            let set = SecretSet { current: Secret::of_owner(secret).expect("a secret"), older: vec![] };
+            let signed = Signer::new(&set).sign(DeliveryId(7), Timestamp::from_millis(9_000), b"{}");
+            let base64 = BASE64.encode(hmac::sign(&standard, b"7.9.{}"));
+            assert_eq!(signed.standard, format!("v1,{base64}"));
+            let hex = hex::encode(hmac::sign(&of_text(secret), b"{}"));
+            assert_eq!(signed.plain, format!("sha256={hex}"));
+            let timestamped = hex::encode(hmac::sign(&of_text(secret), b"9.{}"));
+            assert_eq!(signed.timestamped, format!("t=9,v1={timestamped}"));
+        }
+    }
+
+    #[test]
     fn during_an_overlap_both_secrets_sign_and_after_it_only_the_new_one() {
         let old = Secret::from_random([2; 32]);
         let until = Timestamp::from_millis(10_000);

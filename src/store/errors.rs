@@ -14,6 +14,9 @@ pub enum StoreError {
     /// Another endpoint of the account, or another account, has this external id.
     #[error("the external id is taken")]
     ExternalIdTaken,
+    /// The endpoint has this secret already.
+    #[error("the endpoint has this secret already")]
+    SecretUnchanged,
     /// The catalog does not have this event type.
     #[error("unknown event type {0}")]
     UnknownType(String),
@@ -54,7 +57,8 @@ pub enum StoreError {
     /// Too many reads wait for a connection, or this one has waited for too long. Fewer at a time may help.
     #[error("too many reads are waiting")]
     Busy,
-    /// Nodes of an older program would ignore what is to be written. They have been told to stop: trying again may help.
+    /// Nodes of an older program would ignore what is to be written. They have been told to stop: trying again may
+    /// help.
     #[error("nodes of an older program would ignore it")]
     OlderNodes,
     /// The database requires a later program than this one.

@@ -16,6 +16,7 @@ use crate::domain::channels::Channels;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
 use crate::domain::retry::RetrySchedule;
+use crate::domain::secret::Secret;
 use crate::domain::settings::{DeliverySettings, EndpointSettings, Metadata};
 use crate::domain::subscription::is_wildcard;
 
@@ -53,6 +54,11 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.retry_schedule.is_some(), 18),
     ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
+}
+
+/// The version of the oldest program that opens this secret; 0 where every program does.
+pub fn required_of_secret(secret: Option<&Secret>) -> i64 {
+    if secret.is_none_or(Secret::is_generated) { 0 } else { 18 }
 }
 
 /// What is in the column `settings`. An attribute that is not set is absent.
@@ -232,6 +238,9 @@ mod tests {
         for (settings, version) in [(wildcard, 17), (channels, 18), (timeout, 18), (in_flight, 18), (schedule, 18)] {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }
+        let (own, generated) = (Secret::of_owner("an-own-secret-of-its-owner"), Secret::from_random([1; 32]));
+        assert_eq!((required_of_secret(None), required_of_secret(Some(&generated))), (0, 0));
+        assert_eq!(required_of_secret(Some(&own.expect("a secret"))), 18);
     }
 
     #[test]

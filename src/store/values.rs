@@ -347,12 +347,14 @@ pub struct NewEndpoint {
     pub settings: EndpointSettings,
     /// Whether it receives from the start.
     pub status: EndpointStatus,
+    /// Its owner's own secret; `None` is one that is generated.
+    pub secret: Option<Secret>,
 }
 
 impl From<EndpointSettings> for NewEndpoint {
-    /// One that receives from the start.
+    /// One that receives from the start, with a secret that is generated.
     fn from(settings: EndpointSettings) -> Self {
-        Self { settings, status: EndpointStatus::Active }
+        Self { settings, status: EndpointStatus::Active, secret: None }
     }
 }
 

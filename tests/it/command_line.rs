@@ -370,8 +370,11 @@ async fn a_listener_tells_each_delivery_as_json_when_asked() {
     use std::io::{BufRead as _, BufReader};
     let app = App::start().await;
     let mut listen = aldaba(app.folder(), &["listen", "--listen", "127.0.0.1:0", "--json"]);
-    let (id, secret) = app.endpoint("http://127.0.0.1:9/").await;
-    let mut child = listen.env("WEBHOOK_SECRET", &secret).stdout(Stdio::piped()).spawn().expect("it starts");
+    let (id, _) = app.endpoint("http://127.0.0.1:9/").await;
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let rotate = format!("/v1/webhooks/{id}/regenerate-secret");
+    app.post(&rotate, json!({ "secret": secret })).await.expect(200);
+    let mut child = listen.env("WEBHOOK_SECRET", secret).stdout(Stdio::piped()).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().expect("a line").expect("text")).expect("JSON") };
     let address = next()["receiving"].as_str().expect("an address").to_owned();
@@ -385,7 +388,6 @@ async fn a_listener_tells_each_delivery_as_json_when_asked() {
     );
     assert_eq!(line["verified"]["webhook-signature"], true);
     // During an overlap the old secret still verifies what can carry both.
-    let rotate = format!("/v1/webhooks/{id}/regenerate-secret");
     app.post(&rotate, json!({ "overlap_seconds": 60 })).await.expect(200);
     let told = app.call("POST", &format!("/v1/webhooks/{id}/test")).send().await.expect(200);
     assert_eq!(told.attribute("delivered"), true);

@@ -44,6 +44,7 @@ mod name_server;
 mod old_node;
 mod operational;
 mod overload;
+mod own_secrets;
 mod pace;
 mod people;
 mod plans;

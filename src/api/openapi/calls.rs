@@ -97,7 +97,7 @@ pub const REGENERATE_SECRET: Description = Description {
         r#"{"overlap_seconds":86400}"#,
         "With an overlap: for a day the previous secret signs beside the new one.",
     ),
-    answer: One(Kind::WebhookEndpoint, "New signing secret generated. It is in this answer only."),
+    answer: One(Kind::WebhookEndpoint, "The new signing secret. It is in this answer only."),
     guide: Some("rotate-a-secret"),
     related: &["get_webhook", "test_webhook", "create_webhook"],
     ..Description::BLANK

@@ -8,6 +8,7 @@ use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, ApiKeyId, EndpointId};
 use crate::domain::permission::Permissions;
+use crate::domain::secret::Secret;
 use crate::domain::settings::EndpointChange;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
@@ -116,12 +117,14 @@ role! {
         /// Deletes an endpoint at once, and its history in the background.
         async fn delete_endpoint(&self, owner: AccountId, id: EndpointId) -> Result<(), StoreError>;
 
-        /// Replaces the signing secret. Without an overlap every older secret is dead with the commit. With an overlap
-        /// the secret until now signs beside the new one for that long.
+        /// Replaces the signing secret by this one; `None` is one that is generated. Without an overlap every older
+        /// secret is dead with the commit. With an overlap the secret until now signs beside the new one for that long.
+        /// The secret until now is [`StoreError::SecretUnchanged`].
         async fn rotate_secret(
             &self,
             owner: AccountId,
             id: EndpointId,
+            secret: Option<Secret>,
             overlap: Duration,
             pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
         ) -> Result<WithSecret<Endpoint>, StoreError>;

@@ -23,7 +23,7 @@ use crate::store::contract::Endpoints;
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
-use crate::store::settings::{NewColumns, SettingsColumns};
+use crate::store::settings::{NewColumns, SettingsColumns, required_of_secret};
 use crate::store::shared::AuditRecord;
 use crate::store::values::{NewEndpoint, PendingReply, WithSecret};
 
@@ -146,6 +146,7 @@ impl Endpoints for Store {
         &self,
         owner: AccountId,
         id: EndpointId,
+        secret: Option<Secret>,
         overlap: Duration,
         pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
@@ -153,8 +154,11 @@ impl Endpoints for Store {
         let mut client = self.client_for(Some(owner)).await?;
         let tx = client.transaction().await?;
         let endpoint = find_locked(&tx, owner, id).await?;
+        if let Some(secret) = &secret {
+            self.is_new(&tx, endpoint.key, id, secret).await?;
+        }
         retire_secrets(&tx, endpoint.key, overlap, now).await?;
-        let secret = self.add_secret(&tx, endpoint.key, id).await?;
+        let secret = self.add_secret(&tx, endpoint.key, id, secret).await?;
         let sql = "UPDATE endpoints SET version = version + 1, updated_at = $2 WHERE key = $1";
         execute(&tx, sql, &[&endpoint.key.0, &now.as_millis()]).await?;
         let rotated = WithSecret { resource: find(&tx, owner, id).await?, secret };
@@ -224,12 +228,35 @@ impl Store {
         let statement = tx.prepare_cached(sql).await?;
         let key = EndpointKey(get(&tx.query_one(&statement, parameters).await.map_err(taken)?, "key")?);
         subscribe(tx, account.key, key, &events).await?;
-        let secret = self.add_secret(tx, key, id).await?;
+        let secret = self.add_secret(tx, key, id, new.secret).await?;
         Ok(WithSecret { resource: find(tx, account.id, id).await?, secret })
     }
 
-    async fn add_secret(&self, tx: &Transaction<'_>, key: EndpointKey, id: EndpointId) -> Result<Secret, StoreError> {
-        let secret = Secret::from_random(self.shared.random.array());
+    /// Refuses the secret that the endpoint has. One that cannot be opened is another.
+    async fn is_new(
+        &self,
+        tx: &Transaction<'_>,
+        key: EndpointKey,
+        id: EndpointId,
+        secret: &Secret,
+    ) -> Result<(), StoreError> {
+        let sql = "SELECT key_id, sealed FROM endpoint_secrets WHERE endpoint = $1 ORDER BY version DESC LIMIT 1";
+        let row = one(tx, sql, &[&key.0]).await?;
+        let current = SealedSecret { key_id: get(&row, "key_id")?, bytes: get(&row, "sealed")? };
+        let is_same = self.shared.keyring().open(&current, id.0).is_ok_and(|current| current.is_same(secret));
+        if is_same { Err(StoreError::SecretUnchanged) } else { Ok(()) }
+    }
+
+    /// Adds its owner's own secret, or one that is generated.
+    async fn add_secret(
+        &self,
+        tx: &Transaction<'_>,
+        key: EndpointKey,
+        id: EndpointId,
+        own: Option<Secret>,
+    ) -> Result<Secret, StoreError> {
+        require(tx, &self.pool, required_of_secret(own.as_ref())).await?;
+        let secret = own.unwrap_or_else(|| Secret::from_random(self.shared.random.array()));
         let sealed = self.shared.keyring().seal(&secret, id.0, self.shared.random.array());
         let sql = "INSERT INTO endpoint_secrets (endpoint, version, key_id, sealed, hint) SELECT $1, \
                    coalesce((SELECT max(version) FROM endpoint_secrets WHERE endpoint = $1), 0) + 1, $2, $3, $4";

@@ -21,7 +21,7 @@ use crate::store::contract::Endpoints;
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
-use crate::store::settings::{NewColumns, SettingsColumns};
+use crate::store::settings::{NewColumns, SettingsColumns, required_of_secret};
 use crate::store::shared::AuditRecord;
 use crate::store::values::{NewEndpoint, PendingReply, WithSecret};
 
@@ -150,6 +150,7 @@ impl Endpoints for Store {
         &self,
         owner: AccountId,
         id: EndpointId,
+        secret: Option<Secret>,
         overlap: Duration,
         pending_reply: Option<PendingReply<WithSecret<Endpoint>>>,
     ) -> Result<WithSecret<Endpoint>, StoreError> {
@@ -157,8 +158,11 @@ impl Endpoints for Store {
         self.writer
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
+                if let Some(secret) = &secret {
+                    is_new(tx, endpoint.key, id, secret)?;
+                }
                 retire_secrets(tx, endpoint.key, overlap)?;
-                let secret = add_secret(tx, endpoint.key, id)?;
+                let secret = add_secret(tx, endpoint.key, id, secret)?;
                 let sql = "UPDATE endpoints SET version = version + 1, updated_at = ?2 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![endpoint.key.0, tx.now.as_millis()])?;
                 tx.cache.touch_endpoint(endpoint.key);
@@ -236,7 +240,7 @@ fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSe
         ])?;
     let key = EndpointKey(tx.db.last_insert_rowid());
     tx.db.prepare_cached("INSERT INTO endpoint_counters (endpoint) VALUES (?1)")?.execute([key.0])?;
-    let secret = add_secret(tx, key, id)?;
+    let secret = add_secret(tx, key, id, new.secret)?;
     tx.cache.touch_endpoint(key);
     Ok(WithSecret { resource: find(tx.db, account.id, id)?, secret })
 }
@@ -263,9 +267,20 @@ fn retire_secrets(tx: &Tx<'_>, key: EndpointKey, overlap: Duration) -> Result<()
     Ok(())
 }
 
-fn add_secret(tx: &Tx<'_>, key: EndpointKey, id: EndpointId) -> Result<Secret, StoreError> {
+/// Refuses the secret that the endpoint has. One that cannot be opened is another.
+fn is_new(tx: &Tx<'_>, key: EndpointKey, id: EndpointId, secret: &Secret) -> Result<(), StoreError> {
+    let sql = "SELECT key_id, sealed FROM endpoint_secrets WHERE endpoint = ?1 ORDER BY version DESC LIMIT 1";
+    let sealed = |row: &Row<'_>| Ok(SealedSecret { key_id: row.get(0)?, bytes: row.get(1)? });
+    let current = tx.db.prepare_cached(sql)?.query_row([key.0], sealed)?;
+    let is_same = tx.shared.keyring().open(&current, id.0).is_ok_and(|current| current.is_same(secret));
+    if is_same { Err(StoreError::SecretUnchanged) } else { Ok(()) }
+}
+
+/// Adds its owner's own secret, or one that is generated.
+fn add_secret(tx: &Tx<'_>, key: EndpointKey, id: EndpointId, own: Option<Secret>) -> Result<Secret, StoreError> {
+    require(tx.db, required_of_secret(own.as_ref()))?;
     let keyring: std::sync::Arc<Keyring> = tx.shared.keyring();
-    let secret = Secret::from_random(tx.shared.random.array());
+    let secret = own.unwrap_or_else(|| Secret::from_random(tx.shared.random.array()));
     let sealed = keyring.seal(&secret, id.0, tx.shared.random.array());
     tx.db
         .prepare_cached(

@@ -30,8 +30,9 @@ struct EndpointForm {
     max_in_flight: String,
     /// `0` means no retry, which nothing says in a list of numbers.
     retry_schedule: String,
-    /// Only the form of a new endpoint has it.
+    /// Only the form of a new endpoint has these.
     status: String,
+    secret: String,
 }
 
 impl EndpointForm {
@@ -51,6 +52,7 @@ impl EndpointForm {
             max_in_flight: cx.field("max_in_flight").trim().to_owned(),
             retry_schedule: cx.field("retry_schedule").trim().to_owned(),
             status: cx.field("status").to_owned(),
+            secret: cx.field("secret").trim().to_owned(),
         }
     }
 
@@ -72,6 +74,7 @@ impl EndpointForm {
                 Some(delays) => delays.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
             },
             status: String::new(),
+            secret: String::new(),
         }
     }
 
@@ -95,6 +98,9 @@ impl EndpointForm {
         });
         if let Some(status) = given(&self.status) {
             body["status"] = status.into();
+        }
+        if let Some(secret) = given(&self.secret) {
+            body["secret"] = secret.into();
         }
         Ok(body)
     }
@@ -150,6 +156,7 @@ fn new_page(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
             (first_status(cx, typed, failure))
+            (secret::own(cx, failure))
             div.buttons { (submit(&cx.say("Create endpoint"), "primary")) (button(&list, &cx.say("Cancel"), "")) }
         }
     };

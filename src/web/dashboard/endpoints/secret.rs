@@ -52,6 +52,7 @@ fn asked(cx: &PageContext, endpoint: &EndpointResource, overlap: &str, failure: 
                 ("604800", &cx.say("7 days")),
             ],
         ))
+        (own(cx, failure))
         p { a href="/docs/guides/rotate-a-secret" { (cx.say("Rotate a secret")) } }
     };
     let content = html! {
@@ -70,13 +71,31 @@ fn asked(cx: &PageContext, endpoint: &EndpointResource, overlap: &str, failure: 
     Page::new(question, "endpoints", content)
 }
 
+/// The field for a secret that the receiver has already. What was typed is not shown again. It has no greatest
+/// length: a browser would cut off the rest of a longer one, and that would be another secret.
+pub fn own(cx: &PageContext, failure: Option<&Failure>) -> Markup {
+    parts::input(&Input {
+        name: "secret",
+        label: &cx.say("Your own signing secret"),
+        hint: &cx.say(
+            "Only if your receiver has one already, for example from another sender: 24 to 128 visible ASCII \
+             characters. Leave it empty to get a new one.",
+        ),
+        error: failure.and_then(|failure| failure.of("secret")),
+        kind: "password",
+        ..Input::default()
+    })
+}
+
 /// The same, when it was confirmed.
 pub async fn rotate(cx: PageContext) -> Result<Page, Failure> {
     let typed = cx.field("overlap_seconds").trim();
     // What is no number is refused by the API: no rotation may be sharper than was asked for.
     let overlap = typed.parse::<u64>().map_or_else(|_| Value::from(typed), Value::from);
+    let own = Some(cx.field("secret").trim()).filter(|secret| !secret.is_empty());
     let path = resource(&cx, "/regenerate-secret");
-    match cx.send::<EndpointResource>("POST", &path, json!({ "overlap_seconds": overlap })).await {
+    let body = json!({ "overlap_seconds": overlap, "secret": own });
+    match cx.send::<EndpointResource>("POST", &path, body).await {
         Ok(rotated) => Ok(rotated_page(&cx, &rotated, typed)),
         Err(failure) => {
             let failure = mendable(failure, RegenerateSecret::NAMES)?;
