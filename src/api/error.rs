@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use super::code::{Code, Language};
+use crate::heavy::HeavyError;
 use crate::log_limit::LogLimit;
 
 /// Seconds after which a search that was too slow may be tried again: other searches may have ended by then.
@@ -310,6 +311,15 @@ impl From<Fault> for ApiError {
 impl From<Code> for ApiError {
     fn from(code: Code) -> Self {
         Fault::new(code).into()
+    }
+}
+
+impl From<HeavyError> for ApiError {
+    fn from(error: HeavyError) -> Self {
+        match error {
+            HeavyError::Busy => Self::busy(error.to_string()),
+            HeavyError::Interrupted => Code::InternalError.into(),
+        }
     }
 }
 

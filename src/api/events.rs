@@ -12,7 +12,6 @@ use super::counting::KIB_PER_ROW;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{BodySchema, List, Property, Shape, Text};
-use super::heavy::LARGE_BODY;
 use super::schema_check::{Allowance, CheckError, no_object};
 use super::{Api, deliveries};
 use crate::domain::channels::MAX_EVENT_CHANNELS;
@@ -20,6 +19,7 @@ use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
+use crate::heavy::LARGE_BODY;
 use crate::store::{Intake, Log, PendingReply, Snapshot};
 
 /// Events in one batch.

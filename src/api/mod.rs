@@ -28,7 +28,6 @@ mod filters;
 mod forms;
 mod hashing;
 mod health;
-mod heavy;
 mod http_service;
 mod idempotency;
 mod in_process;

@@ -6,7 +6,6 @@ use tokio::sync::Semaphore;
 
 use super::bodies::{BodyBudget, Bounds};
 use super::hashing::HashingPool;
-use super::heavy::HeavyWork;
 use super::lookups::Lookups;
 use super::origin::Network;
 use super::schema_check::Schemas;
@@ -16,6 +15,7 @@ use super::{auth, envelope, idempotency, limits};
 use crate::clock::{Clock, Random};
 use crate::domain::id::{AccountId, EndpointKey};
 use crate::egress::Egress;
+use crate::heavy::HeavyWork;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
 use crate::store::{Accounts, Store};
