@@ -1,5 +1,5 @@
-//! Work that may take long, off the threads that serve requests: reading large bodies, and checks against schemas that
-//! may be slow. A few run at once, with a share for each account.
+//! Work that may take long, off the threads that serve requests: reading large bodies, and checks against schemas and
+//! filters that may be slow. A few run at once, with a share for each account.
 
 use std::time::Duration;
 
@@ -28,7 +28,8 @@ pub enum HeavyError {
     Interrupted,
 }
 
-/// The threads for heavy work.
+/// The threads for heavy work. Clones share them.
+#[derive(Clone)]
 pub struct HeavyWork(Permits<Option<AccountId>>);
 
 impl Default for HeavyWork {

@@ -187,6 +187,7 @@ mod tests {
         let faults = vec![
             Fault::of_field(Code::UrlNotHttps, "url"),
             Fault::of_parameter(Code::InvalidFilter, "from"),
+            Fault::new(Code::FilterInvalid).at("/data/url/$gt").in_field("filter"),
             Fault::new(Code::ReplayLimitReached).with_meta("replays", vec!["a", "b"]),
             Fault::new(Code::RateLimitExceeded).with_meta("retry_after", 45),
         ];
@@ -196,11 +197,12 @@ mod tests {
         let expected = [
             (Code::UrlNotHttps, Some("url")),
             (Code::InvalidFilter, Some("from")),
+            (Code::FilterInvalid, Some("filter")),
             (Code::ReplayLimitReached, None),
             (Code::RateLimitExceeded, None),
         ];
         assert_eq!(read.collect::<Vec<_>>(), expected);
-        assert_eq!(refused.faults[2].replays().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(refused.faults[3].replays().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(refused.faults.iter().find_map(FaultJson::retry_after), Some(45));
     }
 }

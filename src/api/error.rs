@@ -20,6 +20,9 @@ const BUSY_PAUSE: u32 = 2;
 /// stopped, or have lost their leases.
 const OLDER_NODES_PAUSE: u32 = 10;
 
+/// Longest place within a field, in bytes: a pointer to it may have names that a client chose.
+const MAX_PLACE: usize = 512;
+
 /// A client may repeat a slow search all day.
 static SLOW_SEARCHES_LOGGED: LogLimit = LogLimit::new();
 
@@ -146,10 +149,20 @@ impl Fault {
         self
     }
 
+    /// Says which place of its field is at fault, as a JSON pointer into the field. Names in it that a client chose are
+    /// bounded: it ends at the last whole step within [`MAX_PLACE`].
+    #[must_use]
+    pub fn at(self, place: &str) -> Self {
+        let ends = place.match_indices('/').map(|(end, _)| end).chain([place.len()]);
+        let whole = ends.take_while(|end| *end <= MAX_PLACE).last().unwrap_or(0);
+        Self { pointer: Some(place[..whole].to_owned()), ..self }
+    }
+
     /// Says which field of the body is at fault.
     #[must_use]
     pub fn in_field(self, field: &str) -> Self {
-        Self { pointer: Some(format!("/data/attributes/{field}")), ..self }
+        let place = self.pointer.as_deref().unwrap_or("");
+        Self { pointer: Some(format!("/data/attributes/{field}{place}")), ..self }
     }
 
     /// Puts the field below another, for one event of a batch.
@@ -205,8 +218,12 @@ impl FaultJson {
     /// The field or the parameter at fault.
     pub fn field(&self) -> Option<&str> {
         let source = self.source.as_ref()?;
-        let pointer = source.pointer.as_deref();
-        pointer.and_then(|pointer| pointer.rsplit('/').next()).or(source.parameter.as_deref())
+        let field = source.pointer.as_deref().and_then(|pointer| match pointer.strip_prefix("/data/attributes/") {
+            // What stands below the field is a place in it.
+            Some(field) => field.split('/').next(),
+            None => pointer.rsplit('/').next(),
+        });
+        field.or(source.parameter.as_deref())
     }
 
     /// Seconds after which to try again.
@@ -362,6 +379,7 @@ impl From<crate::store::StoreError> for ApiError {
                 tracing::debug!("a read found no connection in time");
                 Self::from(Fault::new(Code::Unavailable).saying(busy())).with_header("retry-after", BUSY_PAUSE)
             }
+            E::FiltersBusy => Self::busy("too many slow checks against filters of this account"),
             E::OlderNodes => Self::from(Fault::new(Code::Unavailable).saying(older_nodes()))
                 .with_header("retry-after", OLDER_NODES_PAUSE),
             // The node has logged the reason when it stopped, and `/readyz` tells it.
@@ -377,6 +395,21 @@ impl From<crate::store::StoreError> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_within_a_field_is_told_as_far_as_it_is_short() {
+        let pointer = |place: &str| Fault::new(Code::FilterInvalid).at(place).in_field("filter").pointer;
+        let told = |text: &str| Some(text.to_owned());
+        assert_eq!(pointer(""), told("/data/attributes/filter"));
+        assert_eq!(pointer("/data/a~1b/$gt"), told("/data/attributes/filter/data/a~1b/$gt"));
+        let longest = format!("/data/{}", "é".repeat(253));
+        assert_eq!(longest.len(), MAX_PLACE);
+        assert_eq!(pointer(&longest), Some(format!("/data/attributes/filter{longest}")));
+        assert_eq!(pointer(&format!("{longest}x/$gt")), told("/data/attributes/filter/data"));
+        assert_eq!(pointer(&format!("/{}", "é".repeat(300))), told("/data/attributes/filter"));
+        let of_a_batch = Fault::of_field(Code::EventDataInvalid, "data").within("/events/1");
+        assert_eq!(of_a_batch.pointer, told("/events/1/data"));
+    }
 
     #[test]
     fn a_read_that_is_refused_or_ended_is_unavailable_and_says_what_helps() {

@@ -24,6 +24,8 @@ mod event_types;
 mod events;
 mod export;
 mod fields;
+mod filter_field;
+mod filter_preview;
 mod filters;
 mod forms;
 mod hashing;

@@ -9,10 +9,12 @@ use super::client_fields::{
 };
 use super::error::{Code, Fault};
 use super::fields::{Field, List, Shape, Text, body};
+use super::filter_field::read_filter;
 use crate::domain::channels::{Channels, MAX_ENDPOINT_CHANNELS};
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
+use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::retry::{MAX_ENDPOINT_DELAY_SECONDS, MAX_ENDPOINT_STEPS, RetrySchedule};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, SECRET_CHARS, SECRET_PATTERN, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings, MAX_TIMEOUT_SECONDS, Metadata};
@@ -225,6 +227,19 @@ pub const RETRY_SCHEDULE: EndpointField<Option<RetrySchedule>> = Field {
     },
 };
 
+/// What its events must match.
+pub const FILTER: EndpointField<Option<PayloadFilter>> = Field {
+    about: "Of the events that are published, the endpoint gets only those that match: a JSON object of up to 4096 \
+            bytes, 8 levels and 32 conditions, such as `{\"data\": {\"amount\": {\"$gte\": 100}}}`. The fields are \
+            `event`, `data` and `channels`; a value means equality, and the operators are `$eq`, `$neq`, `$gt`, \
+            `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$starts_with`, `$ends_with`, `$contains`, `$exists`, `$not`, `$and` \
+            and `$or`. Numbers are kept and compared to the digit. `null` removes it.",
+    shape: Shape::Object,
+    nullable: true,
+    codes: &[Code::FilterInvalid],
+    read: |_, value| read_filter(value),
+};
+
 /// What a secret that its owner brings means.
 const NEW_SECRET: &str = "Your own secret, such as the one that the receiver has from another sender: 24 to 128 \
                           visible ASCII characters; what follows `whsec_` is padded base64 of 24 to 64 bytes. Without \
@@ -277,6 +292,7 @@ body! {
         timeout_seconds: Option<u32> = TIMEOUT_SECONDS.or_default(),
         max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
         retry_schedule: Option<RetrySchedule> = RETRY_SCHEDULE.or_default(),
+        filter: Option<PayloadFilter> = FILTER.or_default(),
         secret: Option<Secret> = own_secret(NEW_SECRET).maybe(),
     }
 }
@@ -295,6 +311,7 @@ body! {
         timeout_seconds: Option<Option<u32>> = TIMEOUT_SECONDS.change(),
         max_in_flight: Option<Option<u32>> = MAX_IN_FLIGHT.change(),
         retry_schedule: Option<Option<RetrySchedule>> = RETRY_SCHEDULE.change(),
+        filter: Option<Option<PayloadFilter>> = FILTER.change(),
     }
 }
 
@@ -312,6 +329,7 @@ impl CreateWebhook {
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
+            filter: self.filter,
         };
         NewEndpoint { settings, status: self.status, secret: self.secret }
     }
@@ -331,6 +349,7 @@ impl UpdateWebhook {
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
+            filter: self.filter,
             status: self.status,
         }
     }

@@ -5,19 +5,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::fields::RequestBody as _;
-use super::openapi::schemas::{EndpointStatusName, OrderingName};
+use super::openapi::schemas::{AnyObject, EndpointStatusName, OrderingName};
 use super::trace::with_current_request;
 use super::webhook_fields::{CreateWebhook, EndpointContext, RegenerateSecret, UpdateWebhook};
 use crate::domain::endpoint::{Endpoint, Ordering};
 use crate::domain::event::{TEST_TYPE, message};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::settings::EndpointFilter;
@@ -67,6 +69,11 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, max_items = 20)]
     pub retry_schedule: Option<Vec<u64>>,
+    /// The endpoint gets only published events that match it. Only present where it was set, with numbers as they were
+    /// written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = AnyObject, inline)]
+    pub filter: Option<Box<RawValue>>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -113,6 +120,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             timeout_seconds: endpoint.settings.timeout_seconds,
             max_in_flight: endpoint.settings.max_in_flight,
             retry_schedule: endpoint.settings.retry_schedule.as_ref().map(RetrySchedule::seconds),
+            filter: endpoint.settings.filter.as_ref().map(shown_filter),
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -122,6 +130,11 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             updated_at: time(endpoint.updated_at),
         },
     }
+}
+
+/// A filter with the digits of its client.
+fn shown_filter(filter: &PayloadFilter) -> Box<RawValue> {
+    RawValue::from_string(filter.as_json().to_owned()).expect("a filter is JSON")
 }
 
 /// `GET /v1/webhooks`
@@ -153,7 +166,7 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
 /// `POST /v1/webhooks`
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
-    let body = call.json()?;
+    let body = call.json_with_text("filter")?;
     let new = CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
     check_address(&call, &new.url).await?;
     let pending_reply =
@@ -165,7 +178,7 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
 /// `PUT /v1/webhooks/{id}`
 pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
-    let body = call.json()?;
+    let body = call.json_with_text("filter")?;
     let change = UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
     if let Some(url) = &change.url {
         check_address(&call, url).await?;
@@ -289,7 +302,7 @@ async fn find(call: &ApiCall) -> Result<Endpoint, ApiError> {
 }
 
 /// What the fields of an endpoint are read with that subscribes to these types now.
-async fn context(call: &ApiCall, subscribed: Vec<String>) -> Result<EndpointContext, ApiError> {
+pub(super) async fn context(call: &ApiCall, subscribed: Vec<String>) -> Result<EndpointContext, ApiError> {
     call.api.store.refresh().await?;
     let catalog = call.api.store.view().event_types();
     let (environment, max_in_flight) = (call.api.settings.environment, call.api.settings.max_in_flight_per_endpoint);

@@ -7,6 +7,7 @@ use super::channels::{Channels, wants};
 use super::endpoint::{EndpointStatus, Ordering};
 use super::event::NewEvent;
 use super::external_id::ExternalId;
+use super::payload_filter::PayloadFilter;
 use super::retry::RetrySchedule;
 use super::subscription::Subscription;
 use super::url::ReceiverUrl;
@@ -88,6 +89,8 @@ settings! {
         max_in_flight: Option<u32>,
         /// The delays between attempts; the server's setting where it is absent.
         retry_schedule: Option<RetrySchedule>,
+        /// It gets only events that match it.
+        filter: Option<PayloadFilter>,
     }
 }
 
@@ -105,12 +108,13 @@ impl EndpointSettings {
             timeout_seconds: None,
             max_in_flight: None,
             retry_schedule: None,
+            filter: None,
         }
     }
 
     /// What of the account's events the endpoint wants.
     pub fn subscription(&self) -> Subscription {
-        Subscription { entries: self.events.clone(), channels: self.channels.clone() }
+        Subscription { entries: self.events.clone(), channels: self.channels.clone(), filter: self.filter.clone() }
     }
 }
 
@@ -125,11 +129,14 @@ pub struct DeliverySettings {
     pub max_in_flight: Option<usize>,
     /// The delays between attempts.
     pub retry_schedule: Option<RetrySchedule>,
+    /// It gets only published events that match it.
+    pub filter: Option<PayloadFilter>,
 }
 
 impl DeliverySettings {
-    /// Whether an event that is published makes a delivery, if the endpoint subscribes to its type.
-    pub fn admit(&self, event: &NewEvent) -> bool {
+    /// Whether the endpoint's channels let an event through that is published. Its filter is asked apart, because that
+    /// may take long.
+    pub fn channels_admit(&self, event: &NewEvent) -> bool {
         wants(self.channels.as_ref(), event.channels.as_ref())
     }
 }

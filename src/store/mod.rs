@@ -10,8 +10,10 @@ mod compatible;
 mod contract;
 mod errors;
 pub(crate) mod fair_slots;
+mod filter_checks;
 pub mod inbox;
 mod intake_shares;
+mod kept_events;
 pub mod keys;
 mod migrations;
 mod numbers;
@@ -31,6 +33,7 @@ use crate::domain::audit::Origin;
 
 pub use contract::*;
 pub use errors::*;
+pub use kept_events::KeptEvent;
 pub use open::{Database, PostgresUrl};
 pub use values::*;
 pub use view::{EventTypes, View};

@@ -15,6 +15,7 @@ use super::shared::words;
 use crate::domain::channels::Channels;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
+use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::settings::{DeliverySettings, EndpointSettings, Metadata};
@@ -52,6 +53,7 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.timeout_seconds.is_some(), 18),
         (settings.max_in_flight.is_some(), 18),
         (settings.retry_schedule.is_some(), 18),
+        (settings.filter.is_some(), 18),
     ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
@@ -76,6 +78,9 @@ struct SettingsJson {
     max_in_flight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_schedule: Option<Vec<u64>>,
+    /// JSON text: as a value its numbers would lose digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<String>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -112,14 +117,28 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
     Ok(SettingsJson::read("accounts", column)?.metadata.map(Metadata::stored))
 }
 
-/// What the column `settings` of an endpoint says of its deliveries.
-pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreError> {
+/// A stored filter. One that is `known` already is not compiled again.
+fn filter_of(text: Option<String>, known: Option<&PayloadFilter>) -> Result<Option<PayloadFilter>, StoreError> {
+    let Some(text) = text else { return Ok(None) };
+    if let Some(known) = known.filter(|known| known.as_json() == text) {
+        return Ok(Some(known.clone()));
+    }
+    let filter = PayloadFilter::parse(&text);
+    filter.map(Some).map_err(|error| StoreError::Corrupt(format!("endpoints.settings: filter: {error}")))
+}
+
+/// What the column `settings` of an endpoint says of its deliveries; what it said before may be `known`.
+pub(super) fn delivery_settings(
+    column: &str,
+    known: Option<&DeliverySettings>,
+) -> Result<DeliverySettings, StoreError> {
     let rest = SettingsJson::read("endpoints", column)?;
     Ok(DeliverySettings {
         channels: rest.channels.map(Channels::stored),
         timeout: rest.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         max_in_flight: rest.max_in_flight.map(|most| most as usize),
         retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
+        filter: filter_of(rest.filter, known.and_then(|known| known.filter.as_ref()))?,
     })
 }
 
@@ -149,6 +168,7 @@ impl SettingsColumns {
             timeout_seconds,
             max_in_flight,
             retry_schedule,
+            filter,
         } = settings;
         let rest = SettingsJson {
             version: FORM,
@@ -157,6 +177,7 @@ impl SettingsColumns {
             timeout_seconds,
             max_in_flight,
             retry_schedule: retry_schedule.map(|schedule| schedule.seconds()),
+            filter: filter.map(|filter| filter.as_json().to_owned()),
             unknown,
         };
         let columns = Self {
@@ -186,6 +207,7 @@ impl SettingsColumns {
             timeout_seconds: rest.timeout_seconds,
             max_in_flight: rest.max_in_flight,
             retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
+            filter: filter_of(rest.filter, None)?,
         })
     }
 }
@@ -218,13 +240,16 @@ mod tests {
             timeout_seconds: Some(7),
             max_in_flight: Some(3),
             retry_schedule: RetrySchedule::of_endpoint(&[5, 60]),
+            filter: PayloadFilter::parse(r#"{"data":{"n":1.50,"text":"\u0000é"}}"#).ok(),
             ..settings()
         };
         let NewColumns { columns, .. } = SettingsColumns::of(all.clone(), "{}").expect("written");
         let timeout = Some(Duration::from_secs(7));
         let retry_schedule = RetrySchedule::of_endpoint(&[5, 60]);
-        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3), retry_schedule };
-        assert_eq!(delivery_settings(&columns.settings), Ok(delivery));
+        let filter = all.filter.clone();
+        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3), retry_schedule, filter };
+        assert_eq!(delivery_settings(&columns.settings, None), Ok(delivery.clone()));
+        assert_eq!(delivery_settings(&columns.settings, Some(&delivery)), Ok(delivery));
         assert_eq!(columns.read(), Ok(all));
     }
 
@@ -235,7 +260,10 @@ mod tests {
         let timeout = EndpointSettings { timeout_seconds: Some(7), ..settings() };
         let in_flight = EndpointSettings { max_in_flight: Some(3), ..settings() };
         let schedule = EndpointSettings { retry_schedule: RetrySchedule::of_endpoint(&[]), ..settings() };
-        for (settings, version) in [(wildcard, 17), (channels, 18), (timeout, 18), (in_flight, 18), (schedule, 18)] {
+        let filter = EndpointSettings { filter: PayloadFilter::parse("{}").ok(), ..settings() };
+        for (settings, version) in
+            [(wildcard, 17), (channels, 18), (timeout, 18), (in_flight, 18), (schedule, 18), (filter, 18)]
+        {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }
         let (own, generated) = (Secret::of_owner("an-own-secret-of-its-owner"), Secret::from_random([1; 32]));
@@ -257,5 +285,7 @@ mod tests {
         let refused = SettingsColumns::of(settings(), r#"{"version":2}"#).err().expect("refused");
         assert!(refused.to_string().contains("endpoints.settings: version 2"), "{refused}");
         assert!(SettingsColumns::of(settings(), "nothing").is_err());
+        let corrupt = delivery_settings(r#"{"version":1,"filter":"{\"data\":{}}"}"#, None).expect_err("refused");
+        assert!(corrupt.to_string().contains("endpoints.settings: filter"), "{corrupt}");
     }
 }

@@ -76,6 +76,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
             "timeout_seconds": 7,
             "max_in_flight": 3,
             "retry_schedule": [3600, 3600],
+            "filter": { "data": { "n": { "$gte": 0 } } },
             "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         });
         let made = call("POST", "/v1/webhooks", body).await.expect(201);

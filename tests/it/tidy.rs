@@ -20,7 +20,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("heavy", &["domain", "permits", "waiting"]),
     ("table", &["lock"]),
     ("clock", &["domain", "lock"]),
-    ("store", &["clock", "domain", "lock", "log_limit", "private_files", "tls", "waiting"]),
+    ("store", &["clock", "domain", "heavy", "lock", "log_limit", "private_files", "tls", "waiting"]),
     ("egress", &["clock", "domain", "lock", "permits", "store", "tls"]),
     ("engine", &["clock", "domain", "egress", "lock", "log_limit", "metrics", "store", "waiting"]),
     (

@@ -19,6 +19,9 @@ pub use decimal::{MAX_DIGITS, MAX_EXPONENT};
 use json::Document;
 pub use json::MAX_EVENT_LEVELS;
 
+use super::channels::Channels;
+use super::event::data_of;
+
 /// Steps of reading an event, for each of its bytes.
 const READ_STEPS: u64 = 1;
 
@@ -91,6 +94,12 @@ impl<'a> ParsedEvent<'a> {
     /// whose data is deeper than [`MAX_EVENT_LEVELS`] or no JSON.
     pub fn parse<C: AsRef<str>>(event_type: &'a str, data: &'a str, channels: &'a [C]) -> Self {
         Self(Document::of_event(event_type, data, channels).ok())
+    }
+
+    /// Reads an event from the message that receivers get of it.
+    pub fn of_message(event_type: &'a str, message: &'a [u8], channels: Option<&'a Channels>) -> Self {
+        let names = channels.map(Channels::names).unwrap_or_default();
+        Self::parse(event_type, data_of(message).unwrap_or_default(), names)
     }
 }
 
