@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use super::envelope::{Pagination, Resource};
 use super::error::FaultJson;
 use super::events::WithDeliveries;
-use super::{accounts, audit, deliveries, event_types, events, portal, replays, statistics, users, webhooks};
+use super::{
+    accounts, audit, deliveries, event_types, events, filter_preview, portal, replays, statistics, users, webhooks,
+};
 
 /// Largest answer that is read: one delivery with its body and a thousand attempts fits.
 const MAX_ANSWER: usize = 32 << 20;
@@ -33,6 +35,8 @@ pub type EndpointResource = Resource<webhooks::Attributes>;
 pub type EventResource = Resource<events::Attributes>;
 /// An event type.
 pub type EventTypeResource = Resource<event_types::Attributes>;
+/// What a filter would have done.
+pub type FilterPreviewResource = Resource<filter_preview::PreviewAttributes>;
 /// What an endpoint has missed.
 pub type MissedResource = Resource<replays::MissedAttributes>;
 /// A portal link.

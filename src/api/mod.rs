@@ -66,8 +66,8 @@ mod webhooks;
 pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount};
 pub(crate) use answers::{
     AccountResource, ApiKeyResource, AuditEntryResource, DeliveryDetailResource, DeliveryResource, EndpointResource,
-    EventResource, EventTypeResource, FromAnswer, Listing, MissedResource, PortalLinkResource, Refused, ReplayResource,
-    StatisticsResource, TestResultResource, UserResource,
+    EventResource, EventTypeResource, FilterPreviewResource, FromAnswer, Listing, MissedResource, PortalLinkResource,
+    Refused, ReplayResource, StatisticsResource, TestResultResource, UserResource,
 };
 pub use auth::Caller;
 pub use confirmation::{Confirmation, Enrolment};
@@ -80,6 +80,7 @@ pub use error::{ApiError, Code, Language};
 pub(crate) use event_types::{CreateEventType, UpdateEventType};
 pub(crate) use events::WithDeliveries as EventWithDeliveries;
 pub(crate) use fields::RequestBody;
+pub(crate) use filter_preview::PreviewFilter;
 pub use forms::Form;
 pub(crate) use hashing::site;
 pub use http_service::{HttpService, not_found, root, unreadable};

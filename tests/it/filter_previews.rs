@@ -1,13 +1,15 @@
-//! What a filter would have done with the events of the past.
+//! What a filter would have done with the events of the past, over the API and in the dashboard.
 
 use aldaba::domain::permission::Permission;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::app::{Answer, App, EVENT, Receiver};
+use crate::browser::Browser;
 use crate::database;
+use crate::endpoint_settings::owners_browser;
 use crate::migrations::minimum;
-use crate::payload_filters::{send, slow};
+use crate::payload_filters::{publish, send, slow, with};
 
 const PATH: &str = "/v1/webhooks/filters/preview";
 
@@ -210,4 +212,91 @@ async fn one_preview_of_an_account_is_under_way_at_a_time() {
         assert_eq!(answer.json["errors"][0]["meta"]["reason"], "a preview of this account is under way");
     }
     ask(&app.key).await.expect(200);
+}
+
+/// The form of an endpoint with this filter, as far as the tests fill it in.
+fn form(filter: &str) -> Vec<(&str, &str)> {
+    vec![("url", "http://127.0.0.1:9/mine"), ("events", EVENT), ("description", "kept as it was"), ("filter", filter)]
+}
+
+/// The same form, sent by the button for a preview.
+fn asking(filter: &str) -> Vec<(&str, &str)> {
+    [form(filter), vec![("preview", "filter")]].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_is_written_tried_and_shown_in_the_dashboard() {
+    let app = App::start().await;
+    for n in 0..3 {
+        assert_eq!(publish(&app, &format!(r#"{{"n":{n}}}"#)).await, 0);
+    }
+    let mut browser = owners_browser(&app).await;
+    let new = format!("/accounts/{}/endpoints/new", app.account);
+    let page = browser.open(&new).await.expect(200);
+    for sending in [form, asking] {
+        for wrong in [r#"{"data": {}}"#, r#"{"data""#] {
+            let refused = browser.submit(&page, &new, &sending(wrong)).await.expect(422);
+            assert!(refused.html.contains("f-filter-error"), "{}", refused.content());
+            assert!(refused.html.contains("value=\"kept as it was\""), "{}", refused.content());
+        }
+    }
+    let filter = r#"{"data": {"n": {"$gte": 1.50}}}"#;
+    let tried = browser.submit(&page, &new, &asking(filter)).await.expect(200);
+    for shown in [
+        "Of your newest 3 events 1 match.",
+        "<code>/data/n/$gte</code>",
+        "value=\"http://127.0.0.1:9/mine\"",
+        "value=\"kept as it was\"",
+        "{&quot;data&quot;: {&quot;n&quot;: {&quot;$gte&quot;: 1.50}}}</textarea>",
+    ] {
+        assert!(tried.html.contains(shown), "{shown}: {}", tried.content());
+    }
+    assert!(tried.html.contains(&format!("name=\"events\" value=\"{EVENT}\" checked")), "{}", tried.content());
+    assert_eq!(app.get("/v1/webhooks").await.expect(200).json["data"], json!([]), "nothing was made");
+    let all = browser.submit(&tried, &new, &asking("")).await.expect(200);
+    assert!(all.html.contains("Of your newest 3 events 3 match."), "{}", all.content());
+
+    browser.submit(&all, &new, &form(filter)).await.expect(200);
+    let listed = app.get("/v1/webhooks").await.expect(200);
+    assert!(String::from_utf8_lossy(&listed.text).contains(r#""filter":{"data":{"n":{"$gte":1.50}}}"#));
+    let id = listed.json["data"][0]["id"].as_str().expect("an id").to_owned();
+    let endpoint = format!("/accounts/{}/endpoints/{id}", app.account);
+    let page = browser.open(&endpoint).await.expect(200);
+    assert!(page.html.contains("&quot;$gte&quot;: 1.50"), "{}", page.content());
+    let edit = format!("{endpoint}/edit");
+    let page = browser.open(&edit).await.expect(200);
+    assert!(page.html.contains("&quot;$gte&quot;: 1.50"), "{}", page.content());
+    let tried = browser.submit(&page, &edit, &asking(r#"{"data": {"n": 7}}"#)).await.expect(200);
+    assert!(tried.html.contains("Of your newest 3 events 0 match."), "{}", tried.content());
+    let kept = app.get(&format!("/v1/webhooks/{id}")).await.expect(200);
+    assert_eq!(kept.attribute("filter"), &json!({ "data": { "n": { "$gte": 1.5 } } }), "nothing was changed");
+    browser.submit(&tried, &edit, &form("")).await.expect(200);
+    let removed = app.get(&format!("/v1/webhooks/{id}")).await.expect(200);
+    assert!(removed.json["data"]["attributes"].get("filter").is_none(), "an empty field removes it");
+
+    let mut browser = browser.in_spanish();
+    let page = browser.open(&edit).await.expect(200);
+    let tried = browser.submit(&page, &edit, &asking(filter)).await.expect(200);
+    assert!(tried.html.contains("De tus 3 eventos más recientes, 1 lo cumplen."), "{}", tried.content());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_is_tried_and_changed_in_the_portal() {
+    let app = App::start().await;
+    let path = with(&app, "http://127.0.0.1:9/mine", r#"{"data":{"n":1}}"#).await;
+    let event = app.publish(json!({ "n": 2 })).await;
+    let links = format!("/v1/accounts/{}/portal-links", app.account);
+    let new = json!({ "permissions": ["webhooks:read", "webhooks:update"], "brand": "Acme" });
+    let made = app.call("POST", &links).bearer(&app.operator).json(&new).send().await.expect(201);
+    let url = made.attribute("url").as_str().expect("an address").to_owned();
+    let portal = url.split_once("localhost").expect("our address").1;
+    let mut browser = Browser::new(&app);
+    let edit = format!("{portal}/endpoints/{}/edit", path.rsplit('/').next().expect("an id"));
+    let page = browser.open(&edit).await.expect(200);
+    assert!(page.html.contains("name=\"preview\""), "{}", page.content());
+    let tried = browser.submit(&page, &edit, &asking(r#"{"data": {"n": 1}}"#)).await.expect(200);
+    assert!(tried.html.contains("Your newest event does not match."), "{}", tried.content());
+    assert!(tried.html.contains(&event) && !tried.html.contains(&format!("/events/{event}")), "{}", tried.content());
+    browser.submit(&tried, &edit, &form(r#"{"data": {"n": 2}}"#)).await.expect(200);
+    assert_eq!(publish(&app, r#"{"n":2}"#).await, 1);
 }

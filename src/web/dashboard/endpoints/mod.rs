@@ -1,7 +1,8 @@
-//! Endpoints: the list, the page of one, pausing and resuming. Forms, secret, tests and deletion have files of their
-//! own.
+//! Endpoints: the list, the page of one, pausing and resuming. Forms, previews of filters, secret, tests and deletion
+//! have files of their own.
 
 mod delete;
+mod filter_preview;
 mod forms;
 mod paths;
 mod secret;
@@ -10,6 +11,7 @@ mod testing;
 use maud::{Markup, html};
 use serde_json::json;
 
+use super::json_fields;
 use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
     Kind, button, code, codes, copyable, crumbs, empty, facts, filled, head, none, notice, number, post, status, time,
@@ -308,6 +310,7 @@ fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource)
         (&cx.say("Timeout in seconds"), number_or_none(cx, endpoint.timeout_seconds)),
         (&cx.say("Attempts at once"), number_or_none(cx, endpoint.max_in_flight)),
         (&cx.say("Retry schedule in seconds"), schedule(cx, endpoint.retry_schedule.as_deref())),
+        (&cx.say("Content filter"), filter(cx, endpoint)),
         (&cx.say("Signing secret"), code(hint)),
         (&cx.say("Created"), time(cx, &endpoint.created_at)),
         (&cx.say("Changed"), time(cx, &endpoint.updated_at)),
@@ -348,6 +351,13 @@ fn schedule(cx: &PageContext, delays: Option<&[u64]>) -> Markup {
         None => none(cx),
         Some([]) => html! { (cx.say("No retry")) },
         Some(delays) => html! { (delays.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")) },
+    }
+}
+
+fn filter(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
+    match endpoint.filter.as_deref() {
+        None => none(cx),
+        filter => copyable(cx, &json_fields::laid_out_or_nothing(filter)),
     }
 }
 
