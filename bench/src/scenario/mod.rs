@@ -53,6 +53,7 @@ const NAMES: &[&str] = &[
     "deliver-1000",
     "fan-out-4",
     "fan-out-50",
+    "deliver-filtered",
     "nodes-2",
     "nodes-4",
     "latency",
@@ -70,8 +71,18 @@ const ONCE: &[&str] = &["backlog", "flat", "log", "idle"];
 
 /// Those that come to a rate within seconds: they take turns in a round. Where the floor is asked for, it is measured
 /// again before each of them: every share is a share of it.
-const RATES: &[&str] =
-    &["http", "accept", "batch", "deliver", "deliver-1000", "fan-out-4", "fan-out-50", "nodes-2", "nodes-4"];
+const RATES: &[&str] = &[
+    "http",
+    "accept",
+    "batch",
+    "deliver",
+    "deliver-1000",
+    "fan-out-4",
+    "fan-out-50",
+    "deliver-filtered",
+    "nodes-2",
+    "nodes-4",
+];
 
 /// Those that there are on this database: SQLite has one server, and rates beside a long log are measured on it only.
 pub fn names() -> Vec<&'static str> {
@@ -125,6 +136,14 @@ async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
         "fan-out-50" => {
             let rounds = rates::deliver(&rates::server()?, plan, n / 20, 50).await?;
             rate("deliveries end to end, each event to 50 endpoints", rounds)
+        }
+        "deliver-filtered" => {
+            let [with, without] = rates::filtered(&rates::server()?, plan, n).await?;
+            let mut figures = rate("events, which 1 of 10 endpoints gets by its filter", with);
+            figures.extend(rate("the same events for one endpoint without a filter", without));
+            let share = with.per_second / without.per_second;
+            figures.push(Figure::new(name, "accepting with filters, of accepting without", Unit::Share, share));
+            figures
         }
         "nodes-2" => rate("deliveries end to end, two nodes, counted one by one", rates::nodes(n, 2).await?),
         "nodes-4" => rate("deliveries end to end, four nodes, counted one by one", rates::nodes(n, 4).await?),
