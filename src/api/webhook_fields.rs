@@ -277,7 +277,7 @@ body! {
         timeout_seconds: Option<u32> = TIMEOUT_SECONDS.or_default(),
         max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
         retry_schedule: Option<RetrySchedule> = RETRY_SCHEDULE.or_default(),
-        secret: Option<Secret> = own_secret(NEW_SECRET).maybe(),
+        secret: Option<Secret> = own_secret::<EndpointContext>(NEW_SECRET).maybe(),
     }
 }
 
@@ -352,7 +352,7 @@ body! {
     /// The new secret, and how long the old one lives on.
     pub struct RegenerateSecret(()) {
         overlap_seconds: u32 = OVERLAP.or_default().shown(|| 0.into()),
-        secret: Option<Secret> = own_secret(NEXT_SECRET).maybe(),
+        secret: Option<Secret> = own_secret::<()>(NEXT_SECRET).maybe(),
     }
 }
 

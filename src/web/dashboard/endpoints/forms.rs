@@ -291,6 +291,14 @@ fn fields(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, 
             error: error("channels"),
             ..Input::default()
         }))
+        (attempts(cx, typed, failure))
+    }
+}
+
+/// How attempts are made.
+fn attempts(cx: &PageContext, typed: &EndpointForm, failure: Option<&Failure>) -> Markup {
+    let error = |name: &str| failure.and_then(|failure| failure.of(name));
+    html! {
         (input(&Input {
             name: "timeout_seconds",
             label: &cx.say("Timeout in seconds"),
