@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::call::{ApiCall, invalid_json};
 use super::client_fields::{CHANNEL_SHAPE, read_channels};
-use super::counting::KIB_PER_ROW;
+use super::counting::StorageUse;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{BodySchema, List, Property, Shape, Text};
@@ -306,23 +306,20 @@ async fn accept(
     events: Vec<NewEvent>,
     pending_reply: Option<PendingReply<Vec<Event>>>,
 ) -> Result<Vec<Event>, ApiError> {
-    let mut stored: Vec<(AccountId, usize)> = Vec::with_capacity(1);
+    let mut stored = StorageUse::default();
     for event in &events {
-        match stored.iter_mut().find(|(account, _)| *account == event.account) {
-            Some((_, bytes)) => *bytes += event.body.len(),
-            None => stored.push((event.account, event.body.len())),
-        }
+        stored.of(event.account).bytes += event.body.len();
     }
-    for (account, _) in &stored {
-        call.api.count_storage(*account).await?;
+    for used in &stored.accounts {
+        call.api.count_storage(used.account).await?;
     }
     let accepted = call.api.store.accept(events, pending_reply).await?;
     count(call, &accepted);
-    for (account, bytes) in stored {
-        let of_account = accepted.iter().filter(|event| event.account.0 == account);
-        let rows: usize = of_account.map(|event| 1 + event.deliveries as usize).sum();
-        let kib = bytes.div_ceil(1024) + rows * KIB_PER_ROW as usize;
-        call.api.charge_storage(account, u32::try_from(kib).unwrap_or(u32::MAX)).await;
+    for event in &accepted {
+        stored.of(event.account.0).rows += 1 + event.deliveries as usize;
+    }
+    for used in &stored.accounts {
+        call.api.charge_storage(used.account, used.kib()).await;
     }
     Ok(accepted)
 }
