@@ -155,7 +155,8 @@ impl Api {
     pub fn charge_replayed(&self, account: AccountId, deliveries: u64) -> impl Future<Output = ()> + use<> {
         let api = self.clone();
         async move {
-            let kib = u32::try_from(deliveries).unwrap_or(u32::MAX).saturating_mul(KIB_PER_ROW);
+            let kib =
+                u32::try_from(deliveries * u64::from(KIB_PER_ROW)).expect("a step makes some thousand deliveries");
             if kib > 0 {
                 let _ = api.take((account.0, Bucket::EventsStorage, 1), kib).await;
             }
@@ -168,7 +169,7 @@ impl Api {
         if bytes <= FREE_REFUSAL_BYTES {
             return Ok(());
         }
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let kib = u32::try_from(bytes.div_ceil(1024)).expect("a refusal is in memory, and smaller than 4 TiB");
         self.take((owner, Bucket::EventsStorage, 1), kib).await.map(|_| ())
     }
 
