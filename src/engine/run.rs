@@ -131,8 +131,9 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 () = tokio::time::sleep(sleep) => {}
             }
         }
-        // The loop no longer starts attempts. Attempts in flight hold the last senders to the settler, which ends after
-        // them.
+        // The loop starts no more attempts, so that what the store hands over stays there for the next start. Attempts
+        // in flight hold the last senders to the settler, which ends after them.
+        nudges.close();
         drop((ended, attempts));
         finish(in_flight, settler, self.grace).await;
     }

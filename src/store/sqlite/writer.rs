@@ -293,7 +293,7 @@ impl Writer {
     fn sweep(&mut self) {
         self.swept = Instant::now();
         let Some(inbox) = &self.shared.inbox else { return };
-        match super::leases::lost_leases(&self.db, self.lease, inbox.in_memory()) {
+        match super::leases::lost_leases(&self.db, self.lease, inbox) {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => self.commit(vec![Box::new(FreeLost(lost))]),
             Err(error) => tracing::warn!(%error, "it could not be looked for lost leases"),
