@@ -114,12 +114,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     Report::Rescanned(None) => rescan_soon = Some(Instant::now() + RESCAN_AGAIN),
                 },
                 Some((endpoint, at)) = due_later.recv() => scheduler.due(endpoint, at),
-                Some(nudge) = nudges.recv() => match nudge {
-                    Nudge::Jobs(jobs) => scheduler.add(jobs),
-                    Nudge::Due(endpoint, at) => scheduler.due(endpoint, at),
-                    Nudge::Rescan => self.spawn_rescan(&reports),
-                    Nudge::Share(share) => scheduler.share(share),
-                },
+                Some(nudge) = nudges.recv() => self.pass_on(nudge, &mut scheduler, &reports),
                 _ = rescan.tick() => self.spawn_rescan(&reports),
                 () = sleep_until(rescan_soon) => {
                     rescan_soon = None;
@@ -136,6 +131,16 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         nudges.close();
         drop((ended, attempts));
         finish(in_flight, settler, self.grace).await;
+    }
+
+    /// Does what the store asks for.
+    fn pass_on(&self, nudge: Nudge, scheduler: &mut Scheduler, reports: &mpsc::UnboundedSender<Report>) {
+        match nudge {
+            Nudge::Jobs(jobs) => scheduler.add(jobs),
+            Nudge::Due(endpoint, at) => scheduler.due(endpoint, at),
+            Nudge::Rescan => self.spawn_rescan(reports),
+            Nudge::Share(share) => scheduler.share(share),
+        }
     }
 
     fn spawn_claim(&self, endpoint: EndpointKey, limit: usize, reports: &mpsc::UnboundedSender<Report>) {
