@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use api::{Api, HttpService, SignInLink};
 use clock::{Clock, Random, SharedClock, SystemRandom};
@@ -146,11 +147,7 @@ impl App {
         let refusing = api.clone();
         let refusal: client_stream::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
         if let Some(listener) = metrics_listener {
-            let service = HttpService::metrics(api.clone());
-            let answer = move |request, peer| service.answer(request, peer);
-            let options = ServerOptions::new(METRICS_CONNECTIONS, Vec::new(), refusal.clone());
-            let serving = server::serve(listener, answer, options, until(stopped.clone()), Duration::ZERO);
-            background.push(tokio::spawn(serving));
+            background.push(serve_metrics(listener, api.clone(), refusal.clone(), stopped.clone()));
         }
         let options = ServerOptions::new(config.connections_per_address, config.trusted_proxies, refusal);
         let server = tokio::spawn(server::serve(listener, answer, options, until(stopped), grace));
@@ -169,19 +166,41 @@ impl App {
             tracing::error!(%error, "the process ends, so that its supervisor starts it again");
         }
         let _ = stopping.send(true);
-        // Both stop at the same signal. An event that is accepted in between is committed, and sent after the next
-        // start.
-        let _ = server.await;
-        if let Some(delivering) = delivering.filter(|delivering| !delivering.is_finished()) {
-            let _ = delivering.await;
-        }
-        background.iter().for_each(tokio::task::JoinHandle::abort);
-        api.flush_key_uses().await;
-        if let Err(error) = store.close().await {
-            tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over \
-                                    later");
-        }
+        finish(server, delivering, background, api, store).await;
         failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Serves `/metrics` on a listener of its own.
+fn serve_metrics(
+    listener: TcpListener,
+    api: Api,
+    refusal: client_stream::Refusal,
+    stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let service = HttpService::metrics(api);
+    let answer = move |request, peer| service.answer(request, peer);
+    let options = ServerOptions::new(METRICS_CONNECTIONS, Vec::new(), refusal);
+    tokio::spawn(server::serve(listener, answer, options, until(stopped), Duration::ZERO))
+}
+
+/// Lets requests and attempts end, which have been told to stop, and writes what is in memory only.
+async fn finish(
+    server: JoinHandle<()>,
+    delivering: Option<JoinHandle<()>>,
+    background: Vec<JoinHandle<()>>,
+    api: Api,
+    store: Store,
+) {
+    // Both stop at the same signal. An event that is accepted in between is committed, and sent after the next start.
+    let _ = server.await;
+    if let Some(delivering) = delivering.filter(|delivering| !delivering.is_finished()) {
+        let _ = delivering.await;
+    }
+    background.iter().for_each(JoinHandle::abort);
+    api.flush_key_uses().await;
+    if let Err(error) = store.close().await {
+        tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over later");
     }
 }
 

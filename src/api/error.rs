@@ -270,8 +270,7 @@ impl ApiError {
     /// The `errors` of the envelope, as JSON text.
     pub fn errors(&self, language: Language) -> String {
         let faults: Vec<_> = self.faults.iter().map(|fault| fault.to_json(language)).collect();
-        // String keys and no foreign code: this cannot fail.
-        serde_json::to_string(&faults).unwrap_or_default()
+        serde_json::to_string(&faults).expect("faults serialise: string keys, no foreign code")
     }
 
     /// What is wrong, in words.
@@ -283,9 +282,8 @@ impl ApiError {
     /// Puts the headers of the refusal into an answer.
     pub fn add_headers(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.headers {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
+            let value = HeaderValue::try_from(value).expect("the headers of a refusal are numbers and ASCII words");
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
 

@@ -98,3 +98,6 @@ pub use state::Api;
 pub use trace::{RequestTrace, current_request};
 pub(crate) use users::{InviteUser, UpdateUser};
 pub(crate) use webhook_fields::{CreateWebhook, RegenerateSecret, UpdateWebhook};
+
+// Event types that no catalog has: pages do not import `domain`.
+pub(crate) use crate::domain::event::{Operational, TEST_TYPE};

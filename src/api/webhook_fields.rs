@@ -391,3 +391,15 @@ impl EndpointContext {
             || self.subscribed.iter().any(|known| known == name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_names_every_operational_event() {
+        for kind in Operational::ALL {
+            assert!(EVENTS.about.contains(&format!("`{}`", kind.name())), "{}", kind.name());
+        }
+    }
+}
