@@ -14,12 +14,13 @@ use super::error::{ApiError, Code, Fault};
 use super::fields::{BodySchema, List, Property, Shape, Text};
 use super::heavy::LARGE_BODY;
 use super::schema_check::{Allowance, CheckError, no_object};
-use super::{Api, deliveries};
+use super::{Api, deliveries, trace_context};
 use crate::domain::channels::MAX_EVENT_CHANNELS;
 use crate::domain::event::{Event, NewEvent, message, validation_id};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::store::{Intake, Log, PendingReply, Snapshot};
 
 /// Events in one batch.
@@ -71,6 +72,8 @@ struct Publish<'a> {
     timestamp: Option<Value>,
     account_id: Option<Value>,
     channels: Option<Value>,
+    traceparent: Option<Value>,
+    tracestate: Option<Value>,
 }
 
 /// What the reference shows of [`Publish`]. A handler reads it field by field: `data` goes on to the byte as it came.
@@ -79,7 +82,7 @@ pub fn publish_event() -> BodySchema {
     BodySchema {
         name: "PublishEvent",
         about: "Something that happened.",
-        properties: vec![
+        properties: [
             Property::new(
                 "event",
                 "An event type of the catalog.",
@@ -118,7 +121,10 @@ pub fn publish_event() -> BodySchema {
                 false,
                 &[Code::EventChannelsInvalid],
             ),
-        ],
+        ]
+        .into_iter()
+        .chain(trace_context::fields())
+        .collect(),
     }
 }
 
@@ -167,7 +173,8 @@ pub async fn publish_batch(call: ApiCall) -> Result<Answer, ApiError> {
 /// Reads every event of a call; all faults are in one answer. What may take long is read off the threads that serve
 /// requests.
 async fn read_events(call: &ApiCall, mut reading: Reading) -> Result<Vec<NewEvent>, ApiError> {
-    let reader = Reader { api: call.api.clone(), account: call.caller.account() };
+    let trace = if call.api.settings.trace_context { trace_context::of_headers(&call.headers) } else { None };
+    let reader = Reader { api: call.api.clone(), account: call.caller.account(), trace };
     let mut is_heavy = reading.bodies.iter().map(Bytes::len).sum::<usize>() > LARGE_BODY;
     loop {
         let pause = if is_heavy {
@@ -359,6 +366,8 @@ impl ReadError {
 struct Reader {
     api: Api,
     account: Option<AccountId>,
+    /// Of events without a trace of their own.
+    trace: Option<TraceContext>,
 }
 
 impl Reader {
@@ -404,6 +413,7 @@ impl Reader {
         if occurred_at.is_none() {
             faults.push(Fault::of_field(Code::EventTimestampInvalid, "timestamp"));
         }
+        let trace = self.trace(&publish);
         let channels = publish.channels.unwrap_or_default();
         let channels =
             read_channels(&channels, MAX_EVENT_CHANNELS, Code::EventChannelsInvalid).unwrap_or_else(|found| {
@@ -417,10 +427,20 @@ impl Reader {
                 occurred_at,
                 validation_id: validation_of(&entry.name, data),
                 channels,
+                trace,
                 body: message(&entry.name, occurred_at, data),
             }),
             _ => Err(ReadError::Faults { faults, is_of_view }),
         }
+    }
+
+    /// The event's own trace, or that of the call.
+    fn trace(&self, publish: &Publish<'_>) -> Option<TraceContext> {
+        if !self.api.settings.trace_context {
+            return None;
+        }
+        let own = trace_context::of_fields(publish.traceparent.as_ref(), publish.tracestate.as_ref());
+        own.or_else(|| self.trace.clone())
     }
 
     /// The key's own account; with an operator's key the one that is named, if one is.
@@ -504,7 +524,7 @@ mod tests {
     async fn only_an_event_whose_faults_a_newer_view_may_mend_is_read_again_and_only_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let account = Some(AccountId::from_random([1; 16]));
-        let reader = Reader { api: test_api::api(folder.path()).await, account };
+        let reader = Reader { api: test_api::api(folder.path()).await, account, trace: None };
         let bodies = [
             r#"{"event":"billing.payment_failed","data":{}}"#,
             "{}",
