@@ -87,6 +87,7 @@ impl App {
             config.timeout,
             clock.clone(),
             resolver,
+            config.trace_context.then(|| random.clone()),
         );
         Ok(Self { store, config, egress, clock, random, nudges, sign_in_link: None, metrics_listener })
     }
@@ -248,6 +249,7 @@ fn api_settings(config: &Config, sign_in_link: Option<SignInLink>, metrics_apart
         sign_in_link,
         metrics_apart,
         max_in_flight_per_endpoint: u32::try_from(config.max_in_flight_per_endpoint).expect("it is 4,096 at most"),
+        trace_context: config.trace_context,
         max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
     }
 }

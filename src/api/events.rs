@@ -14,12 +14,13 @@ use super::error::{ApiError, Code, Fault};
 use super::fields::{BodySchema, Field, List, Maybe, OrDefault, Property, Required, Shape, Slot as _, Text, take};
 use super::heavy::LARGE_BODY;
 use super::schema_check::{Allowance, CheckError, no_object};
-use super::{Api, deliveries};
+use super::{Api, deliveries, trace_context};
 use crate::domain::channels::{Channels, MAX_EVENT_CHANNELS};
 use crate::domain::event::{Event, EventType, NewEvent, message, validation_id};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::store::{EventTypes, Intake, Log, PendingReply, Snapshot};
 
 /// Events in one batch.
@@ -72,6 +73,8 @@ struct Publish<'a> {
     timestamp: Option<Value>,
     account_id: Option<Value>,
     channels: Option<Value>,
+    traceparent: Option<Value>,
+    tracestate: Option<Value>,
 }
 
 /// The type, out of the catalog.
@@ -119,7 +122,7 @@ pub fn publish_event() -> BodySchema {
     BodySchema {
         name: "PublishEvent",
         about: "Something that happened.",
-        properties: vec![
+        properties: [
             type_slot().property("event"),
             Property::new(
                 "data",
@@ -139,7 +142,10 @@ pub fn publish_event() -> BodySchema {
                 &[Code::NotFound, Code::EventAccountRequired],
             ),
             CHANNELS.property("channels"),
-        ],
+        ]
+        .into_iter()
+        .chain(trace_context::fields())
+        .collect(),
     }
 }
 
@@ -188,7 +194,8 @@ pub async fn publish_batch(call: ApiCall) -> Result<Answer, ApiError> {
 /// Reads every event of a call; all faults are in one answer. What may take long is read off the threads that serve
 /// requests.
 async fn read_events(call: &ApiCall, mut reading: Reading) -> Result<Vec<NewEvent>, ApiError> {
-    let reader = Reader { api: call.api.clone(), account: call.caller.account() };
+    let trace = if call.api.settings.trace_context { trace_context::of_headers(&call.headers) } else { None };
+    let reader = Reader { api: call.api.clone(), account: call.caller.account(), trace };
     let mut is_heavy = reading.bodies.iter().map(Bytes::len).sum::<usize>() > LARGE_BODY;
     loop {
         let pause = if is_heavy {
@@ -377,6 +384,8 @@ impl ReadError {
 struct Reader {
     api: Api,
     account: Option<AccountId>,
+    /// Of events without a trace of their own.
+    trace: Option<TraceContext>,
 }
 
 impl Reader {
@@ -409,6 +418,7 @@ impl Reader {
         let data = data.map_err(|fault| faults.push(fault)).ok();
         let timestamp = take(&TIMESTAMP, "timestamp", &(), publish.timestamp.as_ref(), &mut faults);
         let channels = take(&CHANNELS, "channels", &(), publish.channels.as_ref(), &mut faults);
+        let trace = self.trace(&publish);
         match (account, event_type, data, timestamp, channels) {
             (Some(account), Some(entry), Some(data), Some(timestamp), Some(channels)) => {
                 debug_assert!(faults.is_empty(), "a field without a fault has a value");
@@ -419,11 +429,21 @@ impl Reader {
                     occurred_at,
                     validation_id: validation_of(&entry.name, data),
                     channels,
+                    trace,
                     body: message(&entry.name, occurred_at, data),
                 })
             }
             _ => Err(ReadError::Faults { faults, is_of_view }),
         }
+    }
+
+    /// The event's own trace, or that of the call.
+    fn trace(&self, publish: &Publish<'_>) -> Option<TraceContext> {
+        if !self.api.settings.trace_context {
+            return None;
+        }
+        let own = trace_context::of_fields(publish.traceparent.as_ref(), publish.tracestate.as_ref());
+        own.or_else(|| self.trace.clone())
     }
 
     /// The key's own account; with an operator's key the one that is named, if one is.
@@ -509,7 +529,7 @@ mod tests {
     async fn only_an_event_whose_faults_a_newer_view_may_mend_is_read_again_and_only_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let account = Some(AccountId::from_random([1; 16]));
-        let reader = Reader { api: test_api::api(folder.path()).await, account };
+        let reader = Reader { api: test_api::api(folder.path()).await, account, trace: None };
         let bodies = [
             r#"{"event":"billing.payment_failed","data":{}}"#,
             "{}",
@@ -531,7 +551,7 @@ mod tests {
     async fn every_field_of_the_reference_is_read_and_refused_with_its_codes() {
         let folder = tempfile::tempdir().expect("a folder");
         let account = Some(AccountId::from_random([1; 16]));
-        let reader = Reader { api: test_api::api(folder.path()).await, account };
+        let reader = Reader { api: test_api::api(folder.path()).await, account, trace: None };
         let read = |body: &Value| match reader.read(body.to_string().as_bytes(), &mut Allowance::of_request()) {
             Ok(_) => Vec::new(),
             Err(ReadError::Faults { faults, .. }) => faults,

@@ -58,6 +58,7 @@ mod statistics;
 #[cfg(test)]
 mod test_api;
 mod trace;
+mod trace_context;
 mod users;
 mod webhook_fields;
 mod webhooks;

@@ -275,6 +275,13 @@ pub const SETTINGS: &[Setting] = &[
                   successes.",
     },
     Setting {
+        name: "webhooks.trace_context",
+        value: Value::Choice(&["on", "off"]),
+        default: "on",
+        meaning: "Whether an event's `traceparent` and `tracestate` (W3C Trace Context) are kept, and sent with every \
+                  attempt, each of which is a child span. Without an incoming one nothing is sent.",
+    },
+    Setting {
         name: "egress.deny_networks",
         value: Value::List { items: "networks or addresses", most: None, example: "198.51.100.0/24,2001:db8::/32" },
         default: "",

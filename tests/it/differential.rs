@@ -82,7 +82,7 @@ impl Side {
         // Some carry a channel, some another one, some none.
         let channel = ["a", "b"].into_iter().nth(usize::try_from(n % 3).expect("small"));
         let channels = Channels::parse(channel.map(str::to_owned).into_iter().collect(), 1);
-        NewEvent { account, event_type, occurred_at: start(), validation_id: None, channels, body }
+        NewEvent { account, event_type, occurred_at: start(), validation_id: None, channels, trace: None, body }
     }
 
     /// The number of an endpoint, which both sides have in common.

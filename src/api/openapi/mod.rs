@@ -19,6 +19,7 @@ use super::error::{Code, Language};
 use super::export::MAX_ROWS;
 use super::fields::BodySchema;
 use super::rules::{KeyScope, RouteRules};
+use super::trace_context;
 use crate::table::Format;
 use description::{Body, Description, Kind, Shape, Tag};
 
@@ -199,6 +200,9 @@ fn parameters(route: &Route) -> Vec<Value> {
                             again.",
             "schema": { "type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$" },
         }));
+        if route.description.tag == Tag::Events {
+            parameters.extend(trace_context::parameters());
+        }
     }
     parameters
 }

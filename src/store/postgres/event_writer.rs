@@ -75,7 +75,10 @@ pub(super) struct Request {
 
 impl Request {
     fn bytes(&self) -> usize {
-        self.events.iter().map(|event| event.body.len()).sum()
+        self.events
+            .iter()
+            .map(|event| event.body.len() + event.trace.as_ref().map_or(0, |trace| trace.column().len()))
+            .sum()
     }
 }
 
@@ -409,6 +412,7 @@ impl Writer {
                 event_type: event_type.clone(),
                 attempts_made: 0,
                 failures: 0,
+                trace: new.trace.clone(),
                 body: new.body.clone(),
             };
             plan.jobs.push(Leased { job, permit });
@@ -437,6 +441,7 @@ impl Writer {
             occurred_at: new.occurred_at.as_millis(),
             validation: new.validation_id,
             channels: new.channels,
+            trace: new.trace,
             deliveries,
             body: new.body,
         });

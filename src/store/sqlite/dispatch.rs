@@ -17,6 +17,7 @@ use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::domain::transition::transition;
 use crate::store::contract::Dispatch;
 use crate::store::errors::StoreError;
@@ -160,9 +161,9 @@ fn find_due(
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
-        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body FROM deliveries d JOIN events e \
-         ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 AND {kind} \
-         ORDER BY d.due_at LIMIT ?3"
+        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body, p.trace_context FROM deliveries d \
+         JOIN events e ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 \
+         AND d.due_at <= ?2 AND {kind} ORDER BY d.due_at LIMIT ?3"
     ))?;
     let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), sql_limit(limit)])?;
     while let Some(row) = rows.next()? {
@@ -182,6 +183,7 @@ fn find_due(
             event_type,
             attempts_made: row.get("attempt")?,
             failures: row.get("failures")?,
+            trace: row.get::<_, Option<String>>("trace_context")?.as_deref().and_then(TraceContext::from_column),
             body: body.into(),
         };
         jobs.push(Leased { job, permit });

@@ -73,7 +73,7 @@ impl Fixture {
         // Longer than a page, so that many statements of SQLite's own are needed for it.
         let body = message(EVENT, now, &format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(6_000)));
         let (account, event_type) = (self.account, EVENT.into());
-        NewEvent { account, event_type, occurred_at: now, validation_id: None, channels: None, body }
+        NewEvent { account, event_type, occurred_at: now, validation_id: None, channels: None, trace: None, body }
     }
 
     fn take_jobs(&mut self) -> Vec<Leased> {
