@@ -556,7 +556,7 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(ReadError::Faults { faults, .. }) => faults,
             Err(ReadError::Whole(error)) if error.is(Code::NotFound) => vec![Fault::new(Code::NotFound)],
-            Err(_) => panic!("{body} was not read"),
+            Err(ReadError::Whole(_) | ReadError::Slow) => panic!("{body} was not read"),
         };
         let whole = json!({ "event": "billing.payment_failed", "data": {} });
         assert!(read(&whole).is_empty());

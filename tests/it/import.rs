@@ -44,6 +44,21 @@ async fn everything(address: std::net::SocketAddr, key: &str, endpoints: &[Strin
     all
 }
 
+/// An endpoint with every attribute.
+fn every_attribute(url: &str, name: &str) -> Value {
+    json!({
+        "url": url,
+        "events": [EVENT, "validation.*"],
+        "description": name,
+        "metadata": { "name": name },
+        "channels": ["tenant:7"],
+        "timeout_seconds": 7,
+        "max_in_flight": 3,
+        "retry_schedule": [3600, 3600],
+        "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    })
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     if !database::is_postgres() {
@@ -69,17 +84,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     let mut endpoints = Vec::new();
     let mut secrets = Vec::new();
     for name in ["first", "second"] {
-        let body = json!({
-            "url": receiver.url(),
-            "events": [EVENT, "validation.*"],
-            "description": name,
-            "metadata": { "name": name },
-            "channels": ["tenant:7"],
-            "timeout_seconds": 7,
-            "max_in_flight": 3,
-            "retry_schedule": [3600, 3600],
-            "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-        });
+        let body = every_attribute(&receiver.url(), name);
         let made = call("POST", "/v1/webhooks", body).await.expect(201);
         endpoints.push(made.id());
         secrets.push(made.attribute("secret").as_str().expect("a secret").to_owned());
@@ -93,10 +98,9 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     }
     let paused = json!({ "status": "disabled" });
     call("PUT", &format!("/v1/webhooks/{}", endpoints[1]), paused).await.expect(200);
-    let keyed = || {
-        let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
-        Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body)
-    };
+    let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
+    let keyed =
+        || Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body);
     let first_answer = keyed().send().await.expect(202);
     receiver.wait_for(5).await;
     let settled = || async {
@@ -125,7 +129,6 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(before, after);
     }
-    let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
     let kept = Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body);
     let kept = kept.send().await.expect(202);
     assert_eq!((kept.id(), kept.header("idempotent-replayed")), (first_answer.id(), "true"));
