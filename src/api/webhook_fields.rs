@@ -15,7 +15,9 @@ use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
 use crate::domain::retry::{MAX_ENDPOINT_DELAY_SECONDS, MAX_ENDPOINT_STEPS, RetrySchedule};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, SECRET_CHARS, SECRET_PATTERN, Secret};
-use crate::domain::settings::{EndpointChange, EndpointSettings, MAX_TIMEOUT_SECONDS, Metadata};
+use crate::domain::settings::{
+    EndpointChange, EndpointSettings, MAX_IN_FLIGHT_PER_ENDPOINT, MAX_TIMEOUT_SECONDS, Metadata,
+};
 use crate::domain::subscription::is_wildcard;
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
 use crate::store::{EventTypes, NewEndpoint};
@@ -192,7 +194,7 @@ pub const MAX_IN_FLIGHT: EndpointField<Option<u32>> = Field {
     about: "Attempts that may be in flight at once, over all nodes: at most, and by default, the setting \
             `webhooks.max_in_flight_per_endpoint`. The endpoint reaches it step by step, with its successes. Tests are \
             not counted. `null` removes it.",
-    shape: Shape::Number(1, 4_096),
+    shape: Shape::Number(1, MAX_IN_FLIGHT_PER_ENDPOINT as u64),
     nullable: true,
     codes: &[Code::MaxInFlightInvalid],
     read: |context, value| {
