@@ -15,8 +15,8 @@ pub const SLOTS: [(Duration, Duration); 2] = [
     (Duration::from_secs(1_800), Duration::from_secs(8 * 86_400)),
 ];
 
-/// Upper ends of the classes of response times, in milliseconds; the last class is open, and beyond the longest time of
-/// an attempt. Each is about a third longer than the one before, so a percentile that is read from them is wrong by less
+/// Upper ends of the classes of response times, in milliseconds; the last class is open, and beyond the longest time
+/// of an attempt. Each is about a third longer than the one before, so a percentile that is read from them is wrong by less
 /// than that. The class up to 30 s alone is longer: it was the last one, and a class keeps its number.
 const CLASSES: [u32; 37] = [
     1, 2, 3, 4, 5, 7, 10, 13, 18, 24, 32, 42, 56, 75, 100, 133, 178, 237, 316, 422, 562, 750, 1_000, 1_333, 1_778,
