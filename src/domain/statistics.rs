@@ -16,8 +16,8 @@ pub const SLOTS: [(Duration, Duration); 2] = [
 ];
 
 /// Upper ends of the classes of response times, in milliseconds; the last class is open, and beyond the longest time
-/// of an attempt. Each is about a third longer than the one before, so a percentile that is read from them is wrong by less
-/// than that. The class up to 30 s alone is longer: it was the last one, and a class keeps its number.
+/// of an attempt. Each is about a third longer than the one before, so a percentile that is read from them is wrong by
+/// less than that. The class up to 30 s alone is longer: it was the last one, and a class keeps its number.
 const CLASSES: [u32; 37] = [
     1, 2, 3, 4, 5, 7, 10, 13, 18, 24, 32, 42, 56, 75, 100, 133, 178, 237, 316, 422, 562, 750, 1_000, 1_333, 1_778,
     2_371, 3_162, 4_217, 5_623, 7_499, 10_000, 30_000, 40_000, 53_000, 71_000, 95_000, 127_000,
