@@ -269,9 +269,13 @@ impl ApiError {
 
     /// The `errors` of the envelope, as JSON text.
     pub fn errors(&self, language: Language) -> String {
-        let faults: Vec<_> = self.faults.iter().map(|fault| fault.to_json(language)).collect();
         // String keys and no foreign code: this cannot fail.
-        serde_json::to_string(&faults).unwrap_or_default()
+        serde_json::to_string(&self.shown(language)).unwrap_or_default()
+    }
+
+    /// The faults as the envelope shows them.
+    pub(crate) fn shown(&self, language: Language) -> Vec<FaultJson> {
+        self.faults.iter().map(|fault| fault.to_json(language)).collect()
     }
 
     /// What is wrong, in words.
