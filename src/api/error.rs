@@ -269,8 +269,7 @@ impl ApiError {
 
     /// The `errors` of the envelope, as JSON text.
     pub fn errors(&self, language: Language) -> String {
-        // String keys and no foreign code: this cannot fail.
-        serde_json::to_string(&self.shown(language)).unwrap_or_default()
+        serde_json::to_string(&self.shown(language)).expect("faults serialise: string keys, no foreign code")
     }
 
     /// The faults as the envelope shows them.
@@ -287,9 +286,8 @@ impl ApiError {
     /// Puts the headers of the refusal into an answer.
     pub fn add_headers(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.headers {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
+            let value = HeaderValue::try_from(value).expect("the headers of a refusal are numbers and ASCII words");
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
 

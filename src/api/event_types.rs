@@ -67,8 +67,9 @@ pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     let mut entries: Vec<&EventType> = catalog.values().collect();
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let page = call.page();
+    // What is beyond the greatest index is beyond the list.
     let skip = usize::try_from(page.offset()).unwrap_or(usize::MAX);
-    let total = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+    let total = entries.len() as u64;
     let items = entries.into_iter().skip(skip).take(page.limit() as usize).collect();
     Ok(Answer::page(&Paged::exact(items, total), page, |entry| resource(entry)))
 }

@@ -370,15 +370,15 @@ pub trait RequestBody: Sized {
     }
 }
 
-/// Reads one field of a body. Faults go to the others, with the field's name.
+/// Reads one field of a body, or its absence. Faults go to the others, with the field's name.
 pub fn take<C, S: Slot<C>>(
     slot: &S,
     name: &str,
     context: &C,
-    body: &Map<String, Value>,
+    value: Option<&Value>,
     faults: &mut Vec<Fault>,
 ) -> Option<S::Value> {
-    match slot.read(context, body.get(name)) {
+    match slot.read(context, value) {
         Ok(value) => Some(value),
         Err(found) => {
             debug_assert!(!found.is_empty(), "a refusal has a fault");
@@ -420,7 +420,10 @@ macro_rules! body {
                 context: &$context,
             ) -> Result<Self, $crate::api::error::ApiError> {
                 let mut faults = Vec::new();
-                $(let $field = $crate::api::fields::take(&$slot, stringify!($field), context, body, &mut faults);)+
+                $(
+                    let value = body.get(stringify!($field));
+                    let $field = $crate::api::fields::take(&$slot, stringify!($field), context, value, &mut faults);
+                )+
                 $crate::api::error::ApiError::check(faults)?;
                 Ok(Self { $($field: $field.expect("a field without a fault has a value")),+ })
             }

@@ -58,6 +58,7 @@ mod statistics;
 #[cfg(test)]
 mod test_api;
 mod trace;
+mod trace_context;
 mod users;
 mod webhook_fields;
 mod webhooks;
@@ -99,3 +100,6 @@ pub use trace::{RequestTrace, current_request};
 pub(crate) use users::{InviteUser, UpdateUser};
 pub(crate) use webhook_fields::{CreateWebhook, RegenerateSecret, UpdateWebhook};
 pub(crate) use webhooks::new_endpoint;
+
+// Event types that no catalog has: pages do not import `domain`.
+pub(crate) use crate::domain::event::{Operational, TEST_TYPE};

@@ -15,7 +15,9 @@ use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
 use crate::domain::retry::{MAX_ENDPOINT_DELAY_SECONDS, MAX_ENDPOINT_STEPS, RetrySchedule};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, SECRET_CHARS, SECRET_PATTERN, Secret};
-use crate::domain::settings::{EndpointChange, EndpointSettings, MAX_TIMEOUT_SECONDS, Metadata};
+use crate::domain::settings::{
+    EndpointChange, EndpointSettings, MAX_IN_FLIGHT_PER_ENDPOINT, MAX_TIMEOUT_SECONDS, Metadata,
+};
 use crate::domain::subscription::is_wildcard;
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
 use crate::store::{EventTypes, NewEndpoint};
@@ -192,7 +194,7 @@ pub const MAX_IN_FLIGHT: EndpointField<Option<u32>> = Field {
     about: "Attempts that may be in flight at once, over all nodes: at most, and by default, the setting \
             `webhooks.max_in_flight_per_endpoint`. The endpoint reaches it step by step, with its successes. Tests are \
             not counted. `null` removes it.",
-    shape: Shape::Number(1, 4_096),
+    shape: Shape::Number(1, MAX_IN_FLIGHT_PER_ENDPOINT as u64),
     nullable: true,
     codes: &[Code::MaxInFlightInvalid],
     read: |context, value| {
@@ -277,7 +279,7 @@ body! {
         timeout_seconds: Option<u32> = TIMEOUT_SECONDS.or_default(),
         max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
         retry_schedule: Option<RetrySchedule> = RETRY_SCHEDULE.or_default(),
-        secret: Option<Secret> = own_secret(NEW_SECRET).maybe(),
+        secret: Option<Secret> = own_secret::<EndpointContext>(NEW_SECRET).maybe(),
     }
 }
 
@@ -352,7 +354,7 @@ body! {
     /// The new secret, and how long the old one lives on.
     pub struct RegenerateSecret(()) {
         overlap_seconds: u32 = OVERLAP.or_default().shown(|| 0.into()),
-        secret: Option<Secret> = own_secret(NEXT_SECRET).maybe(),
+        secret: Option<Secret> = own_secret::<()>(NEXT_SECRET).maybe(),
     }
 }
 
@@ -389,5 +391,17 @@ impl EndpointContext {
             || is_wildcard(name)
             || Operational::parse(name).is_some()
             || self.subscribed.iter().any(|known| known == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_names_every_operational_event() {
+        for kind in Operational::ALL {
+            assert!(EVENTS.about.contains(&format!("`{}`", kind.name())), "{}", kind.name());
+        }
     }
 }

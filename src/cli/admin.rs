@@ -140,6 +140,7 @@ pub(super) async fn publish(
         occurred_at,
         validation_id: validation_id(event, parsed["id"].as_str()),
         channels: None,
+        trace: None,
         body: message(event, occurred_at, text.trim()),
     };
     let accepted = store.accept(vec![new], None).await.map_err(|error| match error {

@@ -107,6 +107,14 @@ impl Reader {
         })
     }
 
+    fn on_or_off(&mut self, name: &str) -> bool {
+        self.take(name, |text| match text {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        })
+    }
+
     /// Every setting, or all faults.
     pub(super) fn finish(mut self) -> Result<Config, ConfigError> {
         let row = Setting::named("database_url");
@@ -129,6 +137,7 @@ impl Reader {
             max_endpoints: self.number("webhooks.max_endpoints"),
             max_in_flight: self.number("webhooks.max_in_flight"),
             max_in_flight_per_endpoint: self.number("webhooks.max_in_flight_per_endpoint"),
+            trace_context: self.on_or_off("webhooks.trace_context"),
             max_body: self.number("limits.max_body"),
             connections_per_address: self.number("limits.connections_per_address"),
             rate_limits: self.rate_limits(),

@@ -25,6 +25,7 @@ pub mod sign;
 pub mod statistics;
 pub mod subscription;
 pub mod time;
+pub mod trace_context;
 pub mod transition;
 pub mod url;
 pub mod user;

@@ -23,6 +23,9 @@ pub const MAX_METADATA_VALUE_CHARS: usize = 512;
 /// Longest time of an attempt that an endpoint can have, in seconds.
 pub const MAX_TIMEOUT_SECONDS: u32 = 120;
 
+/// Most attempts in flight to one endpoint that an operator can allow.
+pub const MAX_IN_FLIGHT_PER_ENDPOINT: u32 = 4_096;
+
 /// A structure of attributes, and a structure of changes to them.
 macro_rules! settings {
     (

@@ -24,6 +24,7 @@ use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
 use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context;
 use crate::domain::url::Host;
 use crate::lock::Mutex;
 use crate::store::{Snapshot, Target};
@@ -42,6 +43,8 @@ const X_WEBHOOK_SIGNATURE_TIMESTAMPED: HeaderName = HeaderName::from_static("x-w
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const TRACEPARENT: HeaderName = HeaderName::from_static(trace_context::TRACEPARENT);
+const TRACESTATE: HeaderName = HeaderName::from_static(trace_context::TRACESTATE);
 
 /// Headers of a request, rounded up: the map does not grow on the way.
 const HEADERS: usize = 16;
@@ -199,7 +202,8 @@ enum ExchangeError {
 const MASK: &str = "***";
 
 impl Egress {
-    /// The headers of the request that an attempt at `at` sends, with the signatures masked and without `host`.
+    /// The headers of the request that an attempt at `at` sends, with the signatures masked. `host` and the trace
+    /// context are left out: the span of an attempt is not stored.
     pub fn shown_headers(&self, delivery: DeliveryId, event_type: &str, at: Timestamp) -> Vec<(String, String)> {
         let (names, seconds) = (&self.0.headers, at.as_secs());
         [
@@ -364,6 +368,12 @@ impl Egress {
         headers.insert(WEBHOOK_ID, id);
         headers.insert(WEBHOOK_TIMESTAMP, time);
         headers.insert(WEBHOOK_SIGNATURE, HeaderValue::try_from(signed.standard)?);
+        if let (Some(trace), Some(span_ids)) = (&job.trace, &self.0.span_ids) {
+            headers.insert(TRACEPARENT, HeaderValue::try_from(trace.child(span_ids.array()))?);
+            if let Some(state) = trace.state() {
+                headers.insert(TRACESTATE, HeaderValue::from_str(state)?);
+            }
+        }
         let mut request = Request::new(Full::new(job.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = target.url.target.parse()?;

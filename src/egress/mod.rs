@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Random};
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::id::AccountId;
 use crate::domain::url::{Environment, ReceiverUrl};
@@ -47,17 +47,20 @@ struct Inner {
     clock: Arc<dyn Clock>,
     timeout: Duration,
     headers: attempt::BrandHeaders,
+    span_ids: Option<Arc<dyn Random>>,
 }
 
 impl Egress {
     /// `environment` and the operator's rules say which receivers are allowed. `timeout` bounds a whole attempt, from
-    /// resolving the name to the last byte that is read.
+    /// resolving the name to the last byte that is read. Each attempt at an event that has a trace context is a child
+    /// span, whose id comes from `span_ids`; without `span_ids` no trace context is sent.
     pub fn new(
         (environment, rules): (Environment, EgressRules),
         brand: &str,
         timeout: Duration,
         clock: Arc<dyn Clock>,
         resolver: Arc<dyn Resolver>,
+        span_ids: Option<Arc<dyn Random>>,
     ) -> Self {
         Self(Arc::new(Inner {
             connector: connector::Connector::new(environment, rules, resolver),
@@ -65,6 +68,7 @@ impl Egress {
             clock,
             timeout,
             headers: attempt::BrandHeaders::new(brand),
+            span_ids,
         }))
     }
 

@@ -114,12 +114,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     Report::Rescanned(None) => rescan_soon = Some(Instant::now() + RESCAN_AGAIN),
                 },
                 Some((endpoint, at)) = due_later.recv() => scheduler.due(endpoint, at),
-                Some(nudge) = nudges.recv() => match nudge {
-                    Nudge::Jobs(jobs) => scheduler.add(jobs),
-                    Nudge::Due(endpoint, at) => scheduler.due(endpoint, at),
-                    Nudge::Rescan => self.spawn_rescan(&reports),
-                    Nudge::Share(share) => scheduler.share(share),
-                },
+                Some(nudge) = nudges.recv() => self.pass_on(nudge, &mut scheduler, &reports),
                 _ = rescan.tick() => self.spawn_rescan(&reports),
                 () = sleep_until(rescan_soon) => {
                     rescan_soon = None;
@@ -131,10 +126,21 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 () = tokio::time::sleep(sleep) => {}
             }
         }
-        // The loop no longer starts attempts. Attempts in flight hold the last senders to the settler, which ends after
-        // them.
+        // The loop starts no more attempts, so that what the store hands over stays there for the next start. Attempts
+        // in flight hold the last senders to the settler, which ends after them.
+        nudges.close();
         drop((ended, attempts));
         finish(in_flight, settler, self.grace).await;
+    }
+
+    /// Does what the store asks for.
+    fn pass_on(&self, nudge: Nudge, scheduler: &mut Scheduler, reports: &mpsc::UnboundedSender<Report>) {
+        match nudge {
+            Nudge::Jobs(jobs) => scheduler.add(jobs),
+            Nudge::Due(endpoint, at) => scheduler.due(endpoint, at),
+            Nudge::Rescan => self.spawn_rescan(reports),
+            Nudge::Share(share) => scheduler.share(share),
+        }
     }
 
     fn spawn_claim(&self, endpoint: EndpointKey, limit: usize, reports: &mpsc::UnboundedSender<Report>) {

@@ -439,6 +439,7 @@ mod tests {
                     event_type: "a.b".into(),
                     attempts_made: 0,
                     failures: 0,
+                    trace: None,
                     body: bytes::Bytes::new(),
                 },
                 permit: MemoryPermit::unbounded(),

@@ -340,6 +340,7 @@ mod tests {
             event_type: "a.b".into(),
             attempts_made: 0,
             failures: 0,
+            trace: None,
             body: bytes::Bytes::new(),
         };
         let outcome = Outcome {

@@ -235,6 +235,11 @@ impl Inbox {
         let _ = self.nudges.send(nudge);
     }
 
+    /// Whether the engine has stopped. What it leaves, and what comes, is for the next start.
+    pub fn is_closed(&self) -> bool {
+        self.nudges.is_closed()
+    }
+
     /// Deliveries in memory now.
     pub fn count(&self) -> usize {
         self.total.count()

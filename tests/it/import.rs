@@ -21,6 +21,8 @@ use crate::database;
 use crate::fixture::event;
 use crate::verify::assert_signed;
 
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 /// Every attribute of every list that the key can read.
 async fn everything(address: std::net::SocketAddr, key: &str, endpoints: &[String]) -> Vec<Value> {
     let mut paths = vec!["/v1/webhooks".to_owned(), "/v1/webhooks/deliveries?per_page=100".to_owned()];
@@ -40,6 +42,21 @@ async fn everything(address: std::net::SocketAddr, key: &str, endpoints: &[Strin
         all.push(json);
     }
     all
+}
+
+/// An endpoint with every attribute.
+fn every_attribute(url: &str, name: &str) -> Value {
+    json!({
+        "url": url,
+        "events": [EVENT, "validation.*"],
+        "description": name,
+        "metadata": { "name": name },
+        "channels": ["tenant:7"],
+        "timeout_seconds": 7,
+        "max_in_flight": 3,
+        "retry_schedule": [3600, 3600],
+        "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,33 +84,23 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     let mut endpoints = Vec::new();
     let mut secrets = Vec::new();
     for name in ["first", "second"] {
-        let body = json!({
-            "url": receiver.url(),
-            "events": [EVENT, "validation.*"],
-            "description": name,
-            "metadata": { "name": name },
-            "channels": ["tenant:7"],
-            "timeout_seconds": 7,
-            "max_in_flight": 3,
-            "retry_schedule": [3600, 3600],
-            "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-        });
+        let body = every_attribute(&receiver.url(), name);
         let made = call("POST", "/v1/webhooks", body).await.expect(201);
         endpoints.push(made.id());
         secrets.push(made.attribute("secret").as_str().expect("a secret").to_owned());
     }
     receiver.script([Reply::Status(500), Reply::Status(500), Reply::Status(200), Reply::Status(200)]);
     for number in 0..2 {
-        let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": number } });
+        let body =
+            json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": number }, "traceparent": TRACEPARENT });
         call("POST", "/v1/events", body).await.expect(202);
         receiver.wait_for(2 + number * 2).await;
     }
     let paused = json!({ "status": "disabled" });
     call("PUT", &format!("/v1/webhooks/{}", endpoints[1]), paused).await.expect(200);
-    let keyed = || {
-        let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
-        Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body)
-    };
+    let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
+    let keyed =
+        || Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body);
     let first_answer = keyed().send().await.expect(202);
     receiver.wait_for(5).await;
     let settled = || async {
@@ -122,13 +129,18 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(before, after);
     }
-    let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
     let kept = Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body);
     let kept = kept.send().await.expect(202);
     assert_eq!((kept.id(), kept.header("idempotent-replayed")), (first_answer.id(), "true"));
     let publish = Call::new(server.address, "POST", "/v1/events").bearer(&key).json(&body);
     publish.send().await.expect(202);
     assert_signed(&receiver.wait_for(6).await[5], &secrets[0]);
+    let path = format!("/v1/webhooks/deliveries?status=success&endpoint_id={}", endpoints[0]);
+    let listed = Call::new(server.address, "GET", &path).bearer(&key).send().await.expect(200);
+    let oldest = listed.json["data"].as_array().and_then(|rows| rows.last()?["id"].as_str()).expect("one of before");
+    let path = format!("/v1/webhooks/deliveries/{oldest}/retry");
+    Call::new(server.address, "POST", &path).bearer(&key).json(&json!({})).send().await.expect(202);
+    assert!(receiver.wait_for(7).await[6].header("traceparent").starts_with(&TRACEPARENT[..36]));
     let more = json!({ "url": receiver.url(), "events": [EVENT] });
     Call::new(server.address, "POST", "/v1/webhooks").bearer(&key).json(&more).send().await.expect(201);
 }
@@ -169,6 +181,7 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
             occurred_at: now,
             validation_id: None,
             channels: None,
+            trace: None,
             body: message(EVENT, now, &format!("{{\"n\":{n}}}")),
         };
         source.accept((0..1_000).map(numbered).collect(), None).await.expect("accepted");

@@ -69,6 +69,7 @@ mod surface;
 mod takeover;
 mod tidy;
 mod tools;
+mod trace_context;
 mod tries;
 mod verify;
 mod webhooks;

@@ -132,6 +132,7 @@ fn job(row: &Row, index: usize) -> Job {
         event_type: "a.b".into(),
         attempts_made: row.attempts,
         failures: row.failures,
+        trace: None,
         body: Bytes::new(),
     }
 }

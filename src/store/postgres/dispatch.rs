@@ -15,6 +15,7 @@ use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::store::contract::Dispatch;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
@@ -198,20 +199,22 @@ impl Store {
         // partitions.
         let ((first_delivery, end_delivery), (first_event, end_event)) =
             (span(deliveries.iter().copied()), span(events.iter().copied()));
-        let sql = "SELECT c.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, \
-                   event) CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id \
-                   AND id >= $4 AND id < $5 LIMIT 1) AS d CROSS JOIN LATERAL (SELECT body FROM payloads \
-                   WHERE account = c.account AND event = c.event AND event >= $6 AND event < $7 LIMIT 1) AS p";
+        let sql = "SELECT c.id, d.type, p.body, p.trace_context FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
+                   AS c(account, id, event) CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account \
+                   AND id = c.id AND id >= $4 AND id < $5 LIMIT 1) AS d CROSS JOIN LATERAL (SELECT body, trace_context \
+                   FROM payloads WHERE account = c.account AND event = c.event AND event >= $6 AND event < $7 \
+                   LIMIT 1) AS p";
         let parameters: super::sql::Params<'_> =
             &[&accounts, &deliveries, &events, &first_delivery, &end_delivery, &first_event, &end_event];
         let mut bodies = HashMap::default();
         for row in rows(tx, sql, parameters).await? {
             let body: Vec<u8> = get(&row, "body")?;
-            bodies.insert(get::<i64>(&row, "id")?, (Arc::<str>::from(get::<&str>(&row, "type")?), body));
+            let trace = get::<Option<&str>>(&row, "trace_context")?.and_then(TraceContext::from_column);
+            bodies.insert(get::<i64>(&row, "id")?, (Arc::<str>::from(get::<&str>(&row, "type")?), trace, body));
         }
         let mut jobs = Vec::with_capacity(chosen.len());
         for row in chosen {
-            let Some((event_type, body)) = bodies.remove(&row.delivery) else {
+            let Some((event_type, trace, body)) = bodies.remove(&row.delivery) else {
                 give_up(tx, row.account, row.delivery).await?;
                 continue;
             };
@@ -228,6 +231,7 @@ impl Store {
                 event_type,
                 attempts_made: row.attempts_made,
                 failures: row.failures,
+                trace,
                 body: body.into(),
             };
             let permit = row.permit.named(self.node.in_memory(), job.id);

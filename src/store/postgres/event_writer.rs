@@ -30,7 +30,7 @@ use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription::entries_of;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
-use crate::store::inbox::{Leased, Nudge};
+use crate::store::inbox::{Inbox, Leased, MemoryPermit, Nudge, SharedBody};
 use crate::store::numbers::{body_size, delivery_count};
 use crate::store::settings::delivery_settings;
 use crate::store::shared::Shared;
@@ -75,7 +75,10 @@ pub(super) struct Request {
 
 impl Request {
     fn bytes(&self) -> usize {
-        self.events.iter().map(|event| event.body.len()).sum()
+        self.events
+            .iter()
+            .map(|event| event.body.len() + event.trace.as_ref().map_or(0, |trace| trace.column().len()))
+            .sum()
     }
 }
 
@@ -382,13 +385,7 @@ impl Writer {
             // A delivery of a FIFO endpoint waits in the store.
             let is_fifo = fan_out.fifo.contains(&endpoint);
             let inbox = body.as_ref().filter(|_| may_lease && !is_fifo);
-            let most = self.parts.shared.max_in_flight_per_endpoint;
-            let known = self.parts.view.target(endpoint).is_some_and(|target| {
-                target.active && self.parts.node.share().of(target.max_in_flight(most), endpoint) > 0
-            });
-            let permit = inbox
-                .filter(|_| known)
-                .and_then(|(inbox, body)| inbox.reserve_new(&self.parts.endpoint_memory.of(endpoint), body));
+            let permit = inbox.and_then(|(inbox, body)| self.reserve_memory(inbox, body, endpoint));
             write.deliveries.push(DeliveryRow {
                 account,
                 id: delivery,
@@ -415,6 +412,7 @@ impl Writer {
                 event_type: event_type.clone(),
                 attempts_made: 0,
                 failures: 0,
+                trace: new.trace.clone(),
                 body: new.body.clone(),
             };
             plan.jobs.push(Leased { job, permit });
@@ -443,9 +441,19 @@ impl Writer {
             occurred_at: new.occurred_at.as_millis(),
             validation: new.validation_id,
             channels: new.channels,
+            trace: new.trace,
             deliveries,
             body: new.body,
         });
+    }
+
+    /// Memory for a delivery that was just accepted, if this node sends to its endpoint.
+    fn reserve_memory(&self, inbox: &Inbox, body: &SharedBody, endpoint: EndpointKey) -> Option<MemoryPermit> {
+        let most = self.parts.shared.max_in_flight_per_endpoint;
+        let may_send = self.parts.view.target(endpoint).is_some_and(|target| {
+            target.active && self.parts.node.share().of(target.max_in_flight(most), endpoint) > 0
+        });
+        if may_send { inbox.reserve_new(&self.parts.endpoint_memory.of(endpoint), body) } else { None }
     }
 }
 

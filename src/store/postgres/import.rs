@@ -158,16 +158,18 @@ const TABLES: &[Table] = &[
     },
     Table {
         name: "events",
-        kinds: &[Number, Number, Text, Number, Id, Number, Bytes, Text],
-        read: "SELECT v.id, v.account, v.id, v.type, v.occurred_at, v.validation_id, v.deliveries, p.body, v.channels \
-               FROM events v LEFT JOIN payloads p ON p.event = v.id WHERE v.id > ?1 ORDER BY v.id LIMIT ?2",
+        kinds: &[Number, Number, Text, Number, Id, Number, Bytes, Text, Text],
+        read: "SELECT v.id, v.account, v.id, v.type, v.occurred_at, v.validation_id, v.deliveries, p.body, \
+               v.channels, p.trace_context FROM events v LEFT JOIN payloads p ON p.event = v.id WHERE v.id > ?1 \
+               ORDER BY v.id LIMIT ?2",
         // The ids of an event's deliveries follow its own.
         write: "WITH v AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
-                $5::uuid[], $6::bigint[], $7::bytea[], $8::text[]) AS t(account, id, type, occurred_at, validation_id, \
-                deliveries, body, channels)), bodies AS (INSERT INTO payloads (account, event, body) SELECT account, \
-                id, body FROM v WHERE body IS NOT NULL) INSERT INTO events (account, id, type, occurred_at, \
-                validation_id, deliveries, channels) SELECT account, id, type, occurred_at, validation_id, \
-                ARRAY(SELECT generate_series(id + 1, id + deliveries)), channels FROM v",
+                $5::uuid[], $6::bigint[], $7::bytea[], $8::text[], $9::text[]) AS t(account, id, type, occurred_at, \
+                validation_id, deliveries, body, channels, trace_context)), bodies AS (INSERT INTO payloads (account, \
+                event, body, trace_context) SELECT account, id, body, trace_context FROM v WHERE body IS NOT NULL) \
+                INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries, channels) \
+                SELECT account, id, type, occurred_at, validation_id, ARRAY(SELECT generate_series(id + 1, \
+                id + deliveries)), channels FROM v",
     },
     Table {
         name: "deliveries",

@@ -17,6 +17,7 @@ use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::domain::transition::transition;
 use crate::store::contract::Dispatch;
 use crate::store::errors::StoreError;
@@ -160,9 +161,9 @@ fn find_due(
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
-        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body FROM deliveries d JOIN events e \
-         ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 AND {kind} \
-         ORDER BY d.due_at LIMIT ?3"
+        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body, p.trace_context FROM deliveries d \
+         JOIN events e ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 \
+         AND d.due_at <= ?2 AND {kind} ORDER BY d.due_at LIMIT ?3"
     ))?;
     let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), sql_limit(limit)])?;
     while let Some(row) = rows.next()? {
@@ -182,6 +183,7 @@ fn find_due(
             event_type,
             attempts_made: row.get("attempt")?,
             failures: row.get("failures")?,
+            trace: row.get::<_, Option<String>>("trace_context")?.as_deref().and_then(TraceContext::from_column),
             body: body.into(),
         };
         jobs.push(Leased { job, permit });
@@ -235,12 +237,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
             settled.push(Settled::LeaseLost);
             continue;
         }
-        tx.relist(settlement.delivery, settlement.endpoint)?;
-        tx.forget_lease(settlement.delivery)?;
-        if matches!(kind, DeliveryKind::Replay(_)) && settlement.attempts_made == 0 {
-            let sql = "DELETE FROM missed WHERE event = (SELECT event FROM deliveries WHERE id = ?1) AND endpoint = ?2";
-            tx.db.prepare_cached(sql)?.execute([settlement.delivery.0, settlement.endpoint.0])?;
-        }
+        update_other_rows(tx, settlement, next.status, has_fifo_order)?;
         if next.status == DeliveryStatus::Failed && *kind != DeliveryKind::Test {
             let attempts = settlement.attempts();
             let Settlement { endpoint, delivery, .. } = *settlement;
@@ -248,12 +245,6 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         }
         if next.health.status != health.status {
             paused.push((settlement.endpoint, next.health.consecutive_failures, outcome.clone()));
-        }
-        if !next.status.is_open() && tx.now.since(tx.ids.times().of(settlement.delivery.0)) >= LATE {
-            drop_spent_body(tx.db, settlement.delivery)?;
-        }
-        if has_fifo_order && !next.status.is_open() {
-            tx.remove_from_fifo(settlement.delivery, settlement.endpoint)?;
         }
         healths.insert(settlement.endpoint, next.health);
         // A row has its last attempt alone, and is looked at until it is listed.
@@ -267,6 +258,32 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         tx.cache.record_attempt(endpoint, health, at, in_its_row);
     }
     Ok(settled)
+}
+
+/// Updates what is stored of a delivery beside its row, when an outcome has set its status.
+fn update_other_rows(
+    tx: &mut Tx<'_>,
+    settlement: &Settlement,
+    status: DeliveryStatus,
+    has_fifo_order: bool,
+) -> Result<(), StoreError> {
+    let Settlement { delivery, endpoint, .. } = *settlement;
+    tx.relist(delivery, endpoint)?;
+    tx.forget_lease(delivery)?;
+    if matches!(settlement.kind, DeliveryKind::Replay(_)) && settlement.attempts_made == 0 {
+        let sql = "DELETE FROM missed WHERE event = (SELECT event FROM deliveries WHERE id = ?1) AND endpoint = ?2";
+        tx.db.prepare_cached(sql)?.execute([delivery.0, endpoint.0])?;
+    }
+    if status.is_open() {
+        return Ok(());
+    }
+    if tx.now.since(tx.ids.times().of(delivery.0)) >= LATE {
+        drop_spent_body(tx.db, delivery)?;
+    }
+    if has_fifo_order {
+        tx.remove_from_fifo(delivery, endpoint)?;
+    }
+    Ok(())
 }
 
 /// The delivery's row shows its latest attempt; the one before moves to the history.

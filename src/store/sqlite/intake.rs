@@ -58,7 +58,8 @@ impl Intake for Store {
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
                 let event = EventId(tx.ids.next(tx.now));
-                insert_event(tx, event, endpoint.account, TEST_TYPE, tx.now.as_millis(), None, 1, None, &message)?;
+                let now = tx.now.as_millis();
+                insert_event(tx, event, endpoint.account, TEST_TYPE, now, None, 1, None, None, &message)?;
                 let delivery = DeliveryId(tx.ids.next(tx.now));
                 insert_delivery(tx, delivery, endpoint.key, event, true)?;
                 let job = Job {
@@ -69,6 +70,7 @@ impl Intake for Store {
                     event_type: TEST_TYPE.into(),
                     attempts_made: 0,
                     failures: 0,
+                    trace: None,
                     body: message,
                 };
                 let permit = match &tx.shared.inbox {
@@ -103,8 +105,8 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);
     let occurred_at = new.occurred_at.as_millis();
-    let channels = new.channels.as_ref();
-    insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, channels, &new.body)?;
+    let (channels, trace) = (new.channels.as_ref(), new.trace.as_ref());
+    insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, channels, trace, &new.body)?;
     for endpoint in paused {
         let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
         tx.db.prepare_cached(sql)?.execute(params![endpoint.0, new.event_type, id.0])?;
@@ -134,6 +136,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
                     event_type: event_type.clone(),
                     attempts_made: 0,
                     failures: 0,
+                    trace: new.trace.clone(),
                     body: new.body.clone(),
                 };
                 tx.after.jobs.push(Leased { job, permit });

@@ -13,7 +13,7 @@ use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
-use crate::store::inbox::InMemoryDeliveries;
+use crate::store::inbox::Inbox;
 use crate::store::numbers::row_count;
 use crate::store::status::literal;
 
@@ -60,18 +60,18 @@ const LEASED: &str = "SELECT d.id FROM listed_leases l CROSS JOIN deliveries d O
                       UNION ALL SELECT id FROM recent_deliveries WHERE lease = ?1";
 
 /// Deliveries that are leased to this process and that its memory does not hold. Outside of a transaction there are
-/// none, unless a write came to something of which its caller was told nothing.
-pub(super) fn lost_leases(
-    db: &Connection,
-    lease: i64,
-    in_memory: &InMemoryDeliveries,
-) -> Result<Vec<DeliveryId>, StoreError> {
+/// none, unless a write came to something of which its caller was told nothing. What an engine that has stopped does
+/// not hold any more is not lost: the next start frees it.
+pub(super) fn lost_leases(db: &Connection, lease: i64, inbox: &Inbox) -> Result<Vec<DeliveryId>, StoreError> {
     let mut lost = Vec::new();
+    if inbox.is_closed() {
+        return Ok(lost);
+    }
     let mut statement = db.prepare_cached(LEASED)?;
     let mut rows = statement.query([lease])?;
     while let Some(row) = rows.next()? {
         let id = DeliveryId(row.get(0)?);
-        if !in_memory.contains(id) {
+        if !inbox.in_memory().contains(id) {
             lost.push(id);
         }
     }

@@ -5,16 +5,14 @@ use serde_json::{Value, json};
 
 use super::paths::{address, resource, trail};
 use super::secret;
-use crate::api::{CreateWebhook, EndpointResource, EventTypeResource, FromAnswer, RequestBody as _, UpdateWebhook};
+use crate::api::{
+    CreateWebhook, EndpointResource, EventTypeResource, FromAnswer, Operational, RequestBody as _, UpdateWebhook,
+};
 use crate::web::dashboard::form_errors::{mendable, status_of};
 use crate::web::dashboard::json_fields;
 use crate::web::dashboard::listing::entries;
 use crate::web::dashboard::page_context::{Failure, Fault, Page, PageContext};
 use crate::web::dashboard::parts::{Input, area, button, crumbs, faults, head, input, select, submit};
-
-/// Types that the platform itself publishes. No catalog has them.
-const OPERATIONAL: [&str; 5] =
-    ["endpoint.auto_disabled", "endpoint.disabled", "endpoint.enabled", "delivery.failed", "secret.rotated"];
 
 /// An endpoint as it stands in the form.
 #[derive(Default)]
@@ -291,6 +289,14 @@ fn fields(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, 
             error: error("channels"),
             ..Input::default()
         }))
+        (attempts(cx, typed, failure))
+    }
+}
+
+/// How attempts are made.
+fn attempts(cx: &PageContext, typed: &EndpointForm, failure: Option<&Failure>) -> Markup {
+    let error = |name: &str| failure.and_then(|failure| failure.of(name));
+    html! {
         (input(&Input {
             name: "timeout_seconds",
             label: &cx.say("Timeout in seconds"),
@@ -354,14 +360,17 @@ fn types(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, e
     let wildcards = wildcards(cx, typed, &choices);
     // A type that was removed from the catalog stays selected until the user removes it.
     let known = |name: &str| {
-        OPERATIONAL.contains(&name) || is_wildcard(name) || choices.iter().any(|choice| choice.name == name)
+        Operational::parse(name).is_some() || is_wildcard(name) || choices.iter().any(|choice| choice.name == name)
     };
     let mut left: Vec<String> = typed.events.iter().filter(|name| !known(name.as_str())).cloned().collect();
     left.sort_unstable();
     left.dedup();
     let about = if may_choose { cx.say("No longer in the catalog: such events are not sent.") } else { String::new() };
     choices.extend(left.into_iter().map(|name| Choice { name, about: about.clone() }));
-    let operational = OPERATIONAL.map(|name| Choice { name: name.to_owned(), about: meaning(cx, name) });
+    let operational: Vec<Choice> = Operational::ALL
+        .iter()
+        .map(|kind| Choice { name: kind.name().to_owned(), about: meaning(cx, *kind) })
+        .collect();
     let hint = cx.say("Choose 1 to 10 in total.");
     html! {
         fieldset #f-events .field .wrong[error.is_some()] tabindex="-1"
@@ -432,12 +441,12 @@ fn checks(typed: &EndpointForm, choices: &[Choice]) -> Markup {
 }
 
 /// What an operational type tells.
-fn meaning(cx: &PageContext, name: &str) -> String {
-    match name {
-        "endpoint.auto_disabled" => cx.say("Another endpoint was disabled after too many failures."),
-        "endpoint.disabled" => cx.say("Another endpoint was paused."),
-        "endpoint.enabled" => cx.say("Another endpoint was resumed."),
-        "delivery.failed" => cx.say("A delivery to another endpoint failed for good."),
-        _ => cx.say("The signing secret of another endpoint was rotated."),
+fn meaning(cx: &PageContext, kind: Operational) -> String {
+    match kind {
+        Operational::EndpointAutoDisabled => cx.say("Another endpoint was disabled after too many failures."),
+        Operational::EndpointDisabled => cx.say("Another endpoint was paused."),
+        Operational::EndpointEnabled => cx.say("Another endpoint was resumed."),
+        Operational::DeliveryFailed => cx.say("A delivery to another endpoint failed for good."),
+        Operational::SecretRotated => cx.say("The signing secret of another endpoint was rotated."),
     }
 }
