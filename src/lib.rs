@@ -80,15 +80,7 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
         let store = Store::open(open_options(&config, clock.clone(), true, inbox)).await?;
-        let resolver = egress::resolver(config.dns_servers.clone());
-        let egress = Egress::new(
-            (config.environment, config.egress_rules.clone()),
-            &config.brand,
-            config.timeout,
-            clock.clone(),
-            resolver,
-            config.trace_context.then(|| random.clone()),
-        );
+        let egress = egress_of(&config, clock.clone(), random.clone());
         Ok(Self { store, config, egress, clock, random, nudges, sign_in_link: None, metrics_listener })
     }
 
@@ -231,6 +223,21 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
         random: Arc::new(SystemRandom::default()),
         inbox,
     }
+}
+
+fn egress_of(config: &Config, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Egress {
+    let resolver = egress::resolver(config.dns_servers.clone());
+    let rules = (config.environment, config.egress_rules.clone());
+    let spans = config.trace_context.then_some(random);
+    Egress::new(rules, &config.brand, config.timeout, clock, resolver, spans)
+}
+
+/// The API for a command beside the server: what the command makes passes the checks of the API's calls.
+pub(crate) fn api_of_command(config: &Config, store: Store) -> Api {
+    let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
+    let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
+    let egress = egress_of(config, clock.clone(), random.clone());
+    Api::new(store, egress, clock, random, Arc::new(Metrics::default()), api_settings(config, None, false))
 }
 
 /// The part of the settings that the API reads.

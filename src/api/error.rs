@@ -269,8 +269,12 @@ impl ApiError {
 
     /// The `errors` of the envelope, as JSON text.
     pub fn errors(&self, language: Language) -> String {
-        let faults: Vec<_> = self.faults.iter().map(|fault| fault.to_json(language)).collect();
-        serde_json::to_string(&faults).expect("faults serialise: string keys, no foreign code")
+        serde_json::to_string(&self.shown(language)).expect("faults serialise: string keys, no foreign code")
+    }
+
+    /// The faults as the envelope shows them.
+    pub(crate) fn shown(&self, language: Language) -> Vec<FaultJson> {
+        self.faults.iter().map(|fault| fault.to_json(language)).collect()
     }
 
     /// What is wrong, in words.

@@ -63,7 +63,7 @@ mod users;
 mod webhook_fields;
 mod webhooks;
 
-pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount};
+pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount, new_account};
 pub(crate) use answers::{
     AccountResource, ApiKeyResource, AuditEntryResource, DeliveryDetailResource, DeliveryResource, EndpointResource,
     EventResource, EventTypeResource, FromAnswer, Listing, MissedResource, PortalLinkResource, Refused, ReplayResource,
@@ -77,7 +77,7 @@ pub use envelope::RequestInfo;
 pub(crate) use envelope::{Pagination, Resource};
 pub(crate) use error::FaultJson;
 pub use error::{ApiError, Code, Language};
-pub(crate) use event_types::{CreateEventType, UpdateEventType};
+pub(crate) use event_types::{CreateEventType, UpdateEventType, new_event_type};
 pub(crate) use events::WithDeliveries as EventWithDeliveries;
 pub(crate) use fields::RequestBody;
 pub use forms::Form;
@@ -99,6 +99,7 @@ pub use state::Api;
 pub use trace::{RequestTrace, current_request};
 pub(crate) use users::{InviteUser, UpdateUser};
 pub(crate) use webhook_fields::{CreateWebhook, RegenerateSecret, UpdateWebhook};
+pub(crate) use webhooks::new_endpoint;
 
 // Event types that no catalog has: pages do not import `domain`.
 pub(crate) use crate::domain::event::{Operational, TEST_TYPE};

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::Api;
 use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
@@ -23,7 +25,9 @@ use crate::domain::secret::Secret;
 use crate::domain::settings::EndpointFilter;
 use crate::domain::url::ReceiverUrl;
 use crate::egress::{AttemptEnd, GuardError, StoredTarget};
-use crate::store::{Dispatch, Endpoints, Intake, Settlement, Snapshot, StoreError, Unattempted, WithSecret};
+use crate::store::{
+    Dispatch, Endpoints, Intake, NewEndpoint, Settlement, Snapshot, StoreError, Unattempted, WithSecret,
+};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -153,22 +157,33 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
 /// `POST /v1/webhooks`
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
-    let body = call.json()?;
-    let new = CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
-    check_address(&call, &new.url).await?;
+    let new = new_endpoint(&call.api, account, &call.json()?, Vec::new()).await?;
     let pending_reply =
         call.pending_reply(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.store().create_endpoint(account, new.endpoint(), pending_reply).await?;
+    let made = call.store().create_endpoint(account, new, pending_reply).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
+}
+
+/// Reads a new endpoint of the account with every check that comes before the database. It may subscribe to `types`
+/// too, which the catalog does not have.
+pub async fn new_endpoint(
+    api: &Api,
+    account: AccountId,
+    body: &Map<String, Value>,
+    types: Vec<String>,
+) -> Result<NewEndpoint, ApiError> {
+    let new = CreateWebhook::read(body, &context(api, types).await?)?;
+    check_address(api, account, &new.url).await?;
+    Ok(new.endpoint())
 }
 
 /// `PUT /v1/webhooks/{id}`
 pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json()?;
-    let change = UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
+    let change = UpdateWebhook::read_change(&body, &context(&call.api, endpoint.settings.events).await?)?;
     if let Some(url) = &change.url {
-        check_address(&call, url).await?;
+        check_address(&call.api, call.account()?, url).await?;
     }
     let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change.change()).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
@@ -289,16 +304,16 @@ async fn find(call: &ApiCall) -> Result<Endpoint, ApiError> {
 }
 
 /// What the fields of an endpoint are read with that subscribes to these types now.
-async fn context(call: &ApiCall, subscribed: Vec<String>) -> Result<EndpointContext, ApiError> {
-    call.api.store.refresh().await?;
-    let catalog = call.api.store.view().event_types();
-    let (environment, max_in_flight) = (call.api.settings.environment, call.api.settings.max_in_flight_per_endpoint);
+async fn context(api: &Api, subscribed: Vec<String>) -> Result<EndpointContext, ApiError> {
+    api.store.refresh().await?;
+    let catalog = api.store.view().event_types();
+    let (environment, max_in_flight) = (api.settings.environment, api.settings.max_in_flight_per_endpoint);
     Ok(EndpointContext { environment, catalog, subscribed, max_in_flight })
 }
 
 /// The look at the network, when all else is right.
-async fn check_address(call: &ApiCall, url: &ReceiverUrl) -> Result<(), ApiError> {
-    call.api.egress.check(call.account()?, url).await.map_err(|error| {
+async fn check_address(api: &Api, account: AccountId, url: &ReceiverUrl) -> Result<(), ApiError> {
+    api.egress.check(account, url).await.map_err(|error| {
         let (code, host) = match error {
             GuardError::Unresolved { host } => (Code::UrlDnsFailed, host),
             GuardError::Blocked { host } => (Code::UrlSsrfBlocked, host),

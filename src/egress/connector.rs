@@ -205,7 +205,7 @@ async fn connect_to(address: SocketAddr, limit: Option<Duration>) -> Result<TcpS
     connected.map_err(|error| Refused { error, refusal: Refusal { at_once, ipv6: address.is_ipv6() } })
 }
 
-async fn handshake<S>(stream: S) -> hyper::Result<Connection>
+pub(super) async fn handshake<S>(stream: S) -> hyper::Result<Connection>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
@@ -217,7 +217,7 @@ where
     Ok(Connection { sender, driver: Driver(Some(driver)), allowance })
 }
 
-fn server_name(host: &Host) -> Option<ServerName<'static>> {
+pub(super) fn server_name(host: &Host) -> Option<ServerName<'static>> {
     match host {
         Host::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned()).ok(),
         Host::Address(address) => Some(ServerName::IpAddress((*address).into())),
@@ -268,7 +268,7 @@ fn tls_reason(error: &io::Error) -> String {
 }
 
 /// HTTP/1.1 over TLS.
-fn tls_config() -> rustls::ClientConfig {
+pub(super) fn tls_config() -> rustls::ClientConfig {
     let mut config = crate::tls::verified();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config

@@ -3,13 +3,15 @@
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
 //! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `lookups`
 //! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
-//! failures of a receiver. Redirects are never followed.
+//! failures of a receiver. Redirects are never followed. `fetch` is apart: it reads from the server that an operator
+//! names to a command.
 
 mod attempt;
 mod connector;
 mod deadline;
 mod dns;
 mod fault;
+mod fetch;
 mod guard;
 mod interim;
 mod lookups;
@@ -27,6 +29,7 @@ use crate::domain::url::{Environment, ReceiverUrl};
 
 pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
 pub use fault::LocalFault;
+pub use fetch::{FetchError, Fetched, Fetcher};
 pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};
 
 /// The resolver that asks these servers; without any, those of the system.

@@ -40,6 +40,7 @@ mod local_faults;
 mod memberships;
 mod metrics;
 mod migrations;
+mod move_here;
 mod name_server;
 mod old_node;
 mod operational;
