@@ -107,8 +107,8 @@ async fn a_csv_file_moves_endpoints_once_and_their_receivers_verify_as_before() 
         assert_eq!((&attributes["actor_type"], &attributes["actor_name"]), (&json!("command_line"), &json!("ana")));
     }
     app.publish(json!({ "n": 1 })).await;
-    let received = receiver.wait_for(2).await;
-    assert_signed(received.iter().find(|request| request.path == "/hook").expect("the first"), SECRET);
+    let requests = receiver.wait_for(2).await;
+    assert_signed(requests.iter().find(|request| request.path == "/hook").expect("the first"), SECRET);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -313,9 +313,9 @@ async fn check_moved(app: &App, receiver: &Receiver) {
     let publish = |data| Call::new(app.address, "POST", "/v1/events").bearer(&app.operator).json(&event(data)).send();
     publish(json!({})).await.refused(422, "event_data_invalid", "/data/attributes/data");
     publish(json!({ "id": "7" })).await.expect(202);
-    let received = receiver.wait_for(1).await;
-    assert_eq!(received[0].path, "/hook");
-    assert_signed(&received[0], SECRET);
+    let requests = receiver.wait_for(1).await;
+    assert_eq!(requests[0].path, "/hook");
+    assert_signed(&requests[0], SECRET);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -507,11 +507,14 @@ async fn a_server_is_read_page_by_page_and_an_import_that_broke_off_goes_on_wher
     check_moved(&app, &receiver).await;
 }
 
+/// Makes the same reply each time.
+type Fault = Box<dyn Fn() -> Reply + Send + Sync>;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_answers_too_much_without_end_or_nothing_readable_is_given_up() {
     let folder = tempfile::tempdir().expect("a folder");
     let huge = || [b"HTTP/1.1 200 OK\r\ncontent-length: 20000000\r\n\r\n".to_vec(), vec![b' '; 17 << 20]].concat();
-    let faults: [(Box<dyn Fn() -> Reply + Send + Sync>, &str); 7] = [
+    let faults: [(Fault, &str); 7] = [
         (Box::new(move || Reply::Raw(huge())), "is larger than 16 MiB"),
         (Box::new(|| Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello".to_vec())), "is no JSON"),
         (Box::new(|| Reply::Raw(b"nothing of HTTP\r\n\r\n".to_vec())), "broke"),
