@@ -8,11 +8,11 @@ use super::error::{ApiError, Code};
 use super::session::SignInRefused;
 use crate::domain::secret::Secret;
 use crate::domain::user::User;
-use crate::store::{Credentials, Factor};
+use crate::store::{Factor, SignInCredentials};
 
 impl Api {
     /// The time step of the second factor's code; `None` for a user without one.
-    pub(super) fn second_step(&self, known: &Credentials, code: &str) -> Result<Option<i64>, SignInRefused> {
+    pub(super) fn second_step(&self, known: &SignInCredentials, code: &str) -> Result<Option<i64>, SignInRefused> {
         match &known.second_factor {
             Factor::None => Ok(None),
             Factor::Secret(secret) => self.step_of(secret, &known.user, code).map(Some).ok_or(SignInRefused::Wrong),

@@ -21,6 +21,7 @@ use super::deadline::within;
 use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
 use super::guard::{self, GuardError, LookupOwner, OnBegin, Resolver};
 use super::interim::ReadAllowance;
+use super::spelling::Spelling;
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
@@ -35,6 +36,7 @@ pub(super) struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
     pub driver: Driver,
     pub allowance: ReadAllowance,
+    pub spelling: Spelling,
 }
 
 impl Connection {
@@ -210,11 +212,12 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (allowance, stream) = ReadAllowance::of(stream);
+    let (spelling, stream) = Spelling::of(stream);
     let (sender, connection) =
         Builder::new().max_buf_size(MAX_ANSWER_HEAD).writev(false).handshake(TokioIo::new(stream)).await?;
     // The sender gets the errors of the driver.
     let driver = Box::pin(async move { drop(connection.await) });
-    Ok(Connection { sender, driver: Driver(Some(driver)), allowance })
+    Ok(Connection { sender, driver: Driver(Some(driver)), allowance, spelling })
 }
 
 pub(super) fn server_name(host: &Host) -> Option<ServerName<'static>> {

@@ -143,7 +143,7 @@ impl Fetcher {
         let server = self.base.authority.clone();
         let broken = |error: hyper::Error| FetchError::Broken { server: server.clone(), reason: in_words(&error) };
         let request = self.request(target)?;
-        let Connection { sender, driver, allowance } = &mut connection;
+        let Connection { sender, driver, allowance, .. } = &mut connection;
         driver.run(sender.ready()).await.map_err(broken)?;
         allowance.await_answer();
         let response = driver.run(sender.send_request(request)).await.map_err(broken)?;

@@ -1,10 +1,10 @@
 //! All outbound connections to receivers: resolving, checking, connecting, and sending signed requests.
 //!
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
-//! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `lookups`
-//! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
-//! failures of a receiver. Redirects are never followed. `fetch` is apart: it reads from the server that an operator
-//! names to a command.
+//! open. `attempt` signs and sends within its `deadline`, `spelling` writes names of headers as their owner did, and
+//! `interim` bounds what comes before an answer. `oauth` gets access tokens. `lookups` shares look-ups of names among
+//! accounts, `dns` asks the name servers. `fault` distinguishes local faults from failures of a receiver. Redirects are
+//! never followed. `fetch` is apart: it reads from the server that an operator names to a command.
 
 mod attempt;
 mod connector;
@@ -15,7 +15,9 @@ mod fetch;
 mod guard;
 mod interim;
 mod lookups;
+mod oauth;
 mod pool;
+mod spelling;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -44,6 +46,7 @@ pub struct Egress(Arc<Inner>);
 struct Inner {
     connector: connector::Connector,
     pool: pool::Pool,
+    tokens: oauth::Tokens,
     clock: Arc<dyn Clock>,
     timeout: Duration,
     headers: attempt::BrandHeaders,
@@ -65,6 +68,7 @@ impl Egress {
         Self(Arc::new(Inner {
             connector: connector::Connector::new(environment, rules, resolver),
             pool: pool::Pool::default(),
+            tokens: oauth::Tokens::default(),
             clock,
             timeout,
             headers: attempt::BrandHeaders::new(brand),
@@ -86,8 +90,9 @@ impl Egress {
         }
     }
 
-    /// Closes connections that nobody has used for a while.
+    /// Closes connections that nobody has used for a while, and drops access tokens that have expired.
     pub fn close_idle(&self) {
         self.0.pool.close_idle();
+        self.0.tokens.drop_expired();
     }
 }

@@ -139,7 +139,7 @@ impl Maker {
         // Where a dry run has not made the account, the look at the URL's name counts for nobody.
         let random: &dyn Random = &SystemRandom::default();
         let account = owner.id.unwrap_or_else(|| AccountId::from_random(random.array()));
-        let new = match new_endpoint(&self.api, account, body, planned).await {
+        let new = match new_endpoint(&self.api, account, body, false, planned).await {
             Ok(new) => new,
             Err(error) => return refused(&error),
         };

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::credentials::{CredentialsForm, MEMBERS};
 use super::paths::{address, resource, trail};
 use super::secret;
 use crate::api::{
@@ -31,6 +32,7 @@ struct EndpointForm {
     /// Only the form of a new endpoint has these.
     status: String,
     secret: String,
+    credentials: CredentialsForm,
 }
 
 impl EndpointForm {
@@ -51,6 +53,7 @@ impl EndpointForm {
             retry_schedule: cx.field("retry_schedule").trim().to_owned(),
             status: cx.field("status").to_owned(),
             secret: cx.field("secret").trim().to_owned(),
+            credentials: CredentialsForm::sent(cx),
         }
     }
 
@@ -73,6 +76,7 @@ impl EndpointForm {
             },
             status: String::new(),
             secret: String::new(),
+            credentials: CredentialsForm::of(endpoint),
         }
     }
 
@@ -100,6 +104,7 @@ impl EndpointForm {
         if let Some(secret) = given(&self.secret) {
             body["secret"] = secret.into();
         }
+        self.credentials.add_to(cx, &mut body)?;
         Ok(body)
     }
 
@@ -153,6 +158,7 @@ fn new_page(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>
         form.form method="post" action=(cx.link("/endpoints/new")) data-submit-once {
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
+            (typed.credentials.fields(cx, None, failure))
             (first_status(cx, typed, failure))
             (secret::own(cx, failure))
             div.buttons { (submit(&cx.say("Create endpoint"), "primary")) (button(&list, &cx.say("Cancel"), "")) }
@@ -167,7 +173,7 @@ pub async fn create(cx: PageContext) -> Result<Page, Failure> {
     match typed.send::<EndpointResource>(&cx, "POST", "/v1/webhooks").await {
         Ok(made) => Ok(secret::created(&cx, &made)),
         Err(failure) => {
-            let failure = mendable(failure, CreateWebhook::NAMES)?;
+            let failure = mendable(failure, &[CreateWebhook::NAMES, MEMBERS].concat())?;
             let catalog = catalog(&cx).await?;
             Ok(new_page(&cx, &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
         }
@@ -192,6 +198,7 @@ fn edit_page(
     let about = cx.say(
         "A new URL applies from the next attempt on, also to deliveries that are under way. The secret stays the same.",
     );
+    let current = endpoint.authentication.as_ref().map(|known| known.kind.as_str());
     let content = html! {
         (trail(cx, endpoint))
         (head(&title, Some(&about), html! {}))
@@ -199,6 +206,7 @@ fn edit_page(
         form.form method="post" action=(address(cx, "/edit")) data-submit-once {
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
+            (typed.credentials.fields(cx, current, failure))
             div.buttons { (submit(&cx.say("Save"), "primary")) (button(&address(cx, ""), &cx.say("Cancel"), "")) }
         }
     };
@@ -212,7 +220,7 @@ pub async fn update(cx: PageContext) -> Result<Page, Failure> {
     match typed.send::<()>(&cx, "PUT", &path).await {
         Ok(()) => Ok(Page::Redirect(address(&cx, "?done=saved"))),
         Err(failure) => {
-            let failure = mendable(failure, UpdateWebhook::NAMES)?;
+            let failure = mendable(failure, &[UpdateWebhook::NAMES, MEMBERS].concat())?;
             let endpoint: EndpointResource = cx.get(&path, &[]).await?;
             let catalog = catalog(&cx).await?;
             Ok(edit_page(&cx, &endpoint, &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
