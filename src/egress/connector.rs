@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
@@ -21,6 +22,7 @@ use super::deadline::within;
 use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
 use super::guard::{self, GuardError, LookupOwner, OnBegin, Resolver};
 use super::interim::ReadAllowance;
+use super::tls_sessions::TlsSessions;
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
@@ -267,9 +269,10 @@ fn tls_reason(error: &io::Error) -> String {
     words.to_owned()
 }
 
-/// HTTP/1.1 over TLS.
+/// HTTP/1.1 over TLS, with sessions that new connections resume.
 fn tls_config() -> rustls::ClientConfig {
     let mut config = crate::tls::verified();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.resumption = Resumption::store(Arc::new(TlsSessions::default()));
     config
 }

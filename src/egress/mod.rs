@@ -3,7 +3,7 @@
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
 //! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `lookups`
 //! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
-//! failures of a receiver. Redirects are never followed.
+//! failures of a receiver, and `tls_sessions` makes further handshakes cheap. Redirects are never followed.
 
 mod attempt;
 mod connector;
@@ -14,6 +14,7 @@ mod guard;
 mod interim;
 mod lookups;
 mod pool;
+mod tls_sessions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

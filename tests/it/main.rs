@@ -67,6 +67,7 @@ mod subscriptions;
 mod surface;
 mod takeover;
 mod tidy;
+mod tls;
 mod tools;
 mod trace_context;
 mod tries;
