@@ -356,7 +356,7 @@ impl From<crate::store::StoreError> for ApiError {
                 .with_header("retry-after", OLDER_NODES_PAUSE),
             // The node has logged the reason when it stopped, and `/readyz` tells it.
             E::Outdated { .. } => Self::from(Code::Unavailable).with_header("retry-after", 1),
-            E::Exists | E::OtherRecipe | E::Corrupt(_) => {
+            E::CredentialsRefused(_) | E::Exists | E::OtherRecipe | E::Corrupt(_) => {
                 tracing::error!(%error, "the store failed");
                 Code::InternalError.into()
             }

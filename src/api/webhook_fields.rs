@@ -10,6 +10,7 @@ use super::client_fields::{
 use super::error::{Code, Fault};
 use super::fields::{Field, List, Shape, Text, body};
 use crate::domain::channels::{Channels, MAX_ENDPOINT_CHANNELS};
+use crate::domain::credentials::{Credentials, CredentialsChange, ShownCredentials};
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
@@ -312,8 +313,10 @@ impl CreateWebhook {
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
+            credentials: ShownCredentials::default(),
         };
-        NewEndpoint { settings, status: self.status, secret: self.secret }
+        let credentials = Credentials::default();
+        NewEndpoint { settings, status: self.status, secret: self.secret, credentials }
     }
 }
 
@@ -331,6 +334,7 @@ impl UpdateWebhook {
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
+            credentials: CredentialsChange::default(),
             status: self.status,
         }
     }

@@ -6,7 +6,11 @@
 pub mod account;
 pub mod address;
 pub mod audit;
+pub mod authentication;
 pub mod channels;
+pub mod credential;
+pub mod credentials;
+pub mod custom_headers;
 pub mod delivery;
 pub mod egress_rules;
 pub mod endpoint;

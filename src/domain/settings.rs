@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::channels::{Channels, wants};
+use super::credentials::{CredentialFault, CredentialsChange, ShownCredentials, is_same_address};
 use super::endpoint::{EndpointStatus, Ordering};
 use super::event::NewEvent;
 use super::external_id::ExternalId;
@@ -34,12 +35,16 @@ macro_rules! settings {
         #[derive(Clone, PartialEq, Eq, Debug)]
         pub struct $settings {
             $($(#[$about])* pub $attribute: $type,)+
+            /// Headers and credentials of its requests, without the values that nobody reads again.
+            pub credentials: ShownCredentials,
         }
 
         $(#[$of_change])*
         #[derive(Clone, PartialEq, Eq, Debug, Default)]
         pub struct $change {
             $($(#[$about])* pub $attribute: Option<$type>,)+
+            /// Headers and credentials of its requests, with their values.
+            pub credentials: CredentialsChange,
             /// `active` (which clears the failures) or `disabled`.
             pub status: Option<EndpointStatus>,
         }
@@ -47,16 +52,18 @@ macro_rules! settings {
         impl $change {
             /// The attributes that it names.
             pub fn fields(&self) -> Vec<&'static str> {
-                let named = [
-                    $((stringify!($attribute), self.$attribute.is_some()),)+
-                    ("status", self.status.is_some()),
-                ];
-                named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
+                let named = [$((stringify!($attribute), self.$attribute.is_some()),)+];
+                let named = named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name);
+                named.chain(self.credentials.fields()).chain(self.status.map(|_| "status")).collect()
             }
 
-            /// The settings with this change; the status is no setting.
+            /// The settings with this change. The status is no setting, and the credentials stay: whoever has their
+            /// values changes them.
             pub fn applied_to(self, before: $settings) -> $settings {
-                $settings { $($attribute: self.$attribute.unwrap_or(before.$attribute),)+ }
+                $settings {
+                    $($attribute: self.$attribute.unwrap_or(before.$attribute),)+
+                    credentials: before.credentials,
+                }
             }
         }
     };
@@ -105,12 +112,21 @@ impl EndpointSettings {
             timeout_seconds: None,
             max_in_flight: None,
             retry_schedule: None,
+            credentials: ShownCredentials::default(),
         }
     }
 
     /// What of the account's events the endpoint wants.
     pub fn subscription(&self) -> Subscription {
         Subscription { entries: self.events.clone(), channels: self.channels.clone() }
+    }
+}
+
+impl EndpointChange {
+    /// What is wrong with its headers and credentials for an endpoint with these settings.
+    pub fn credential_faults(&self, before: &EndpointSettings) -> Vec<CredentialFault> {
+        let moves = self.url.as_ref().is_some_and(|url| !is_same_address(url, &before.url));
+        self.credentials.faults(&before.credentials, moves)
     }
 }
 
@@ -125,6 +141,8 @@ pub struct DeliverySettings {
     pub max_in_flight: Option<usize>,
     /// The delays between attempts.
     pub retry_schedule: Option<RetrySchedule>,
+    /// Headers and credentials of its requests, without the values that nobody reads again.
+    pub credentials: ShownCredentials,
 }
 
 impl DeliverySettings {
@@ -200,6 +218,7 @@ impl EndpointFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::custom_headers::Headers;
     use crate::domain::url::Environment;
 
     #[test]
@@ -229,8 +248,25 @@ mod tests {
             ..EndpointChange::default()
         };
         assert_eq!(change.fields(), ["description", "ordering", "status"]);
+        let credentials = CredentialsChange { authentication: Some(None), ..CredentialsChange::default() };
+        assert_eq!(EndpointChange { credentials, ..change.clone() }.fields()[2..], ["authentication", "status"]);
         let after = EndpointSettings { ordering: Ordering::Fifo, ..EndpointSettings::new(&url, vec!["b".into()]) };
         assert_eq!(change.applied_to(before.clone()), after);
         assert_eq!(EndpointChange::default().applied_to(before.clone()), before);
+    }
+
+    #[test]
+    fn a_changed_address_is_noticed_where_there_is_something_that_could_follow() {
+        let url = ReceiverUrl::parse("https://shop.example/a", Environment::Production).expect("a URL");
+        let headers = Headers::stored([("X-Key".to_owned(), "...".to_owned())].into());
+        let credentials = ShownCredentials { headers: Some(headers), authentication: None };
+        let before = EndpointSettings { credentials, ..EndpointSettings::new(&url, vec!["b".into()]) };
+        let faults = |url: &str, before: &EndpointSettings| {
+            EndpointChange { url: Some(url.into()), ..EndpointChange::default() }.credential_faults(before).len()
+        };
+        assert_eq!(faults("https://shop.example/b", &before), 0);
+        assert_eq!(faults("https://other.example/a", &before), 1);
+        assert_eq!(faults("https://other.example/a", &EndpointSettings::new(&url, vec!["b".into()])), 0);
+        assert!(EndpointChange::default().credential_faults(&before).is_empty());
     }
 }

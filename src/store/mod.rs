@@ -8,6 +8,7 @@
 
 mod compatible;
 mod contract;
+mod credentials;
 mod errors;
 pub(crate) mod fair_slots;
 pub mod inbox;

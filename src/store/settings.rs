@@ -12,7 +12,10 @@ use serde_json::{Map, Value};
 
 use super::errors::StoreError;
 use super::shared::words;
+use crate::domain::authentication::Authentication;
 use crate::domain::channels::Channels;
+use crate::domain::credentials::ShownCredentials;
+use crate::domain::custom_headers::Headers;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
 use crate::domain::retry::RetrySchedule;
@@ -52,6 +55,8 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.timeout_seconds.is_some(), 18),
         (settings.max_in_flight.is_some(), 18),
         (settings.retry_schedule.is_some(), 18),
+        (settings.credentials.headers.is_some(), 19),
+        (settings.credentials.authentication.is_some(), 19),
     ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
@@ -76,9 +81,56 @@ struct SettingsJson {
     max_in_flight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_schedule: Option<Vec<u64>>,
+    /// Names and masks; the values are in the column `credentials`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    headers: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authentication: Option<AuthenticationJson>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
+}
+
+/// How requests authenticate, without the value that nobody reads again: it is in the column `credentials`.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum AuthenticationJson {
+    Basic {
+        username: String,
+    },
+    Bearer,
+    OAuth2 {
+        token_url: String,
+        client_id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        audience: Option<String>,
+    },
+}
+
+impl From<Authentication> for AuthenticationJson {
+    fn from(authentication: Authentication) -> Self {
+        match authentication {
+            Authentication::Basic { username } => Self::Basic { username },
+            Authentication::Bearer => Self::Bearer,
+            Authentication::OAuth2 { token_url, client_id, scope, audience } => {
+                Self::OAuth2 { token_url, client_id, scope, audience }
+            }
+        }
+    }
+}
+
+impl From<AuthenticationJson> for Authentication {
+    fn from(authentication: AuthenticationJson) -> Self {
+        match authentication {
+            AuthenticationJson::Basic { username } => Self::Basic { username },
+            AuthenticationJson::Bearer => Self::Bearer,
+            AuthenticationJson::OAuth2 { token_url, client_id, scope, audience } => {
+                Self::OAuth2 { token_url, client_id, scope, audience }
+            }
+        }
+    }
 }
 
 fn form() -> u32 {
@@ -98,6 +150,14 @@ impl SettingsJson {
     fn column(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers are JSON")
     }
+
+    /// Takes out what is shown of headers and credentials.
+    fn credentials(&mut self) -> ShownCredentials {
+        ShownCredentials {
+            headers: self.headers.take().map(Headers::stored),
+            authentication: self.authentication.take().map(Authentication::from),
+        }
+    }
 }
 
 /// The column `settings` of an account with this metadata, whose column is `stored` now. A new row has `{}`.
@@ -114,8 +174,9 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
 
 /// What the column `settings` of an endpoint says of its deliveries.
 pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreError> {
-    let rest = SettingsJson::read("endpoints", column)?;
+    let mut rest = SettingsJson::read("endpoints", column)?;
     Ok(DeliverySettings {
+        credentials: rest.credentials(),
         channels: rest.channels.map(Channels::stored),
         timeout: rest.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         max_in_flight: rest.max_in_flight.map(|most| most as usize),
@@ -149,6 +210,7 @@ impl SettingsColumns {
             timeout_seconds,
             max_in_flight,
             retry_schedule,
+            credentials,
         } = settings;
         let rest = SettingsJson {
             version: FORM,
@@ -157,6 +219,8 @@ impl SettingsColumns {
             timeout_seconds,
             max_in_flight,
             retry_schedule: retry_schedule.map(|schedule| schedule.seconds()),
+            headers: credentials.headers.map(|headers| headers.masks().clone()),
+            authentication: credentials.authentication.map(AuthenticationJson::from),
             unknown,
         };
         let columns = Self {
@@ -172,7 +236,7 @@ impl SettingsColumns {
 
     /// The settings in these columns.
     pub fn read(self) -> Result<EndpointSettings, StoreError> {
-        let rest = SettingsJson::read("endpoints", &self.settings)?;
+        let mut rest = SettingsJson::read("endpoints", &self.settings)?;
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
         Ok(EndpointSettings {
@@ -180,6 +244,7 @@ impl SettingsColumns {
             events: words(&self.events),
             description: self.description,
             ordering,
+            credentials: rest.credentials(),
             metadata: rest.metadata.map(Metadata::stored),
             external_id: self.external_id.map(ExternalId::stored),
             channels: rest.channels.map(Channels::stored),
@@ -208,6 +273,31 @@ mod tests {
         }
     }
 
+    fn credentials() -> ShownCredentials {
+        let headers = Some(Headers::stored([("X-Key".to_owned(), "...abcd".to_owned())].into()));
+        let authentication = Authentication::OAuth2 {
+            token_url: "https://id.example/token".into(),
+            client_id: "aldaba".into(),
+            scope: Some("a b".into()),
+            audience: None,
+        };
+        ShownCredentials { headers, authentication: Some(authentication) }
+    }
+
+    #[test]
+    fn each_way_to_authenticate_is_read_as_it_was_written() {
+        for authentication in [
+            Authentication::Basic { username: "a".into() },
+            Authentication::Bearer,
+            credentials().authentication.expect("one"),
+        ] {
+            let credentials = ShownCredentials { headers: None, authentication: Some(authentication) };
+            let settings = EndpointSettings { credentials, ..settings() };
+            let columns = SettingsColumns::of(settings.clone(), "{}").expect("written").columns;
+            assert_eq!(columns.read(), Ok(settings));
+        }
+    }
+
     #[test]
     fn settings_are_read_as_they_were_written() {
         let NewColumns { columns, requires } = SettingsColumns::of(settings(), "{}").expect("written");
@@ -218,12 +308,14 @@ mod tests {
             timeout_seconds: Some(7),
             max_in_flight: Some(3),
             retry_schedule: RetrySchedule::of_endpoint(&[5, 60]),
+            credentials: credentials(),
             ..settings()
         };
         let NewColumns { columns, .. } = SettingsColumns::of(all.clone(), "{}").expect("written");
         let timeout = Some(Duration::from_secs(7));
         let retry_schedule = RetrySchedule::of_endpoint(&[5, 60]);
-        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3), retry_schedule };
+        let credentials = credentials();
+        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3), retry_schedule, credentials };
         assert_eq!(delivery_settings(&columns.settings), Ok(delivery));
         assert_eq!(columns.read(), Ok(all));
     }
@@ -235,7 +327,19 @@ mod tests {
         let timeout = EndpointSettings { timeout_seconds: Some(7), ..settings() };
         let in_flight = EndpointSettings { max_in_flight: Some(3), ..settings() };
         let schedule = EndpointSettings { retry_schedule: RetrySchedule::of_endpoint(&[]), ..settings() };
-        for (settings, version) in [(wildcard, 17), (channels, 18), (timeout, 18), (in_flight, 18), (schedule, 18)] {
+        let headers = ShownCredentials { authentication: None, ..credentials() };
+        let headers = EndpointSettings { credentials: headers, ..settings() };
+        let authentication = ShownCredentials { headers: None, ..credentials() };
+        let authentication = EndpointSettings { credentials: authentication, ..settings() };
+        for (settings, version) in [
+            (wildcard, 17),
+            (channels, 18),
+            (timeout, 18),
+            (in_flight, 18),
+            (schedule, 18),
+            (headers, 19),
+            (authentication, 19),
+        ] {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }
         let (own, generated) = (Secret::of_owner("an-own-secret-of-its-owner"), Secret::from_random([1; 32]));

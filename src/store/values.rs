@@ -8,6 +8,7 @@ use super::keys::KeySource;
 use super::open::Database;
 use crate::clock::{Clock, Random};
 use crate::domain::account::{ApiKey, PlainKey};
+use crate::domain::credentials::{Credentials, RequestCredentials};
 use crate::domain::delivery::{DeliveryKind, Job, Outcome};
 use crate::domain::endpoint::EndpointStatus;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey};
@@ -349,12 +350,14 @@ pub struct NewEndpoint {
     pub status: EndpointStatus,
     /// Its owner's own secret; `None` is one that is generated.
     pub secret: Option<Secret>,
+    /// The values of its headers and credentials that nobody reads again.
+    pub credentials: Credentials,
 }
 
 impl From<EndpointSettings> for NewEndpoint {
     /// One that receives from the start, with a secret that is generated.
     fn from(settings: EndpointSettings) -> Self {
-        Self { settings, status: EndpointStatus::Active, secret: None }
+        Self { settings, status: EndpointStatus::Active, secret: None, credentials: Credentials::default() }
     }
 }
 
@@ -389,6 +392,8 @@ pub struct Target {
     pub url: Arc<ReceiverUrl>,
     /// The keys of its secrets.
     pub signer: Signer,
+    /// Headers and credentials of its requests.
+    pub credentials: Arc<RequestCredentials>,
     /// What its owner has set.
     pub delivery: Arc<DeliverySettings>,
 }

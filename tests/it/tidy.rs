@@ -223,6 +223,7 @@ fn every_code_that_the_api_can_answer_is_met_in_a_test() {
 fn no_secret_type_derives_debug() {
     for (file, name) in [
         ("src/domain/secret.rs", "struct Secret("),
+        ("src/domain/credential.rs", "struct Credential("),
         ("src/domain/account.rs", "struct PlainKey("),
         ("src/domain/account.rs", "struct KeyHash("),
     ] {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{health, parsed, time, unreadable, uuid, whole};
+use super::columns::{health, parsed, sealed, time, unreadable, uuid, whole};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::event::NewEvent;
@@ -18,6 +18,7 @@ use crate::domain::secret::SealedSecret;
 use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription;
 use crate::domain::time::Timestamp;
+use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::inbox::MemoryUse;
 use crate::store::settings::delivery_settings;
@@ -468,8 +469,9 @@ impl WriterCache {
         }
         let mut statement = db.prepare_cached(
             "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
-             last_delivery_at, ordering, settings, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) \
-             AS has_fifo_order FROM endpoints JOIN endpoint_totals ON endpoint = key \
+             last_delivery_at, ordering, settings, credentials_key_id, credentials, EXISTS (SELECT 1 \
+             FROM deliveries d WHERE d.turn = endpoints.key) AS has_fifo_order FROM endpoints \
+             JOIN endpoint_totals ON endpoint = key \
              WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
@@ -538,6 +540,7 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
         version: row.get("version")?,
         active: health.status == EndpointStatus::Active,
         delivery: Arc::new(delivery_settings(&row.get::<_, String>("settings")?).map_err(unreadable)?),
+        credentials: sealed(row, KEY_ID, SEALED)?,
         secrets: Vec::new(),
     };
     let events = words(&row.get::<_, String>("events")?);
