@@ -20,6 +20,8 @@ use super::deadline::within;
 use super::fault::{LocalFault, exhausted};
 use super::guard::LookupOwner;
 use super::interim;
+use super::tls::certificate_complaint;
+use crate::domain::client_certificate::{ClientIdentity, IdentityId};
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
 use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
@@ -282,12 +284,12 @@ impl Egress {
     ) -> Result<Answer, ExchangeError> {
         let mut may_reuse = true;
         loop {
-            let pooled = if may_reuse { self.0.pool.take(&planned.url) } else { None };
+            let pooled = if may_reuse { self.0.pool.take(&planned.url, identity_id(&planned)) } else { None };
             let reused = pooled.is_some();
             let connection = match pooled {
                 Some(connection) => connection,
                 None => {
-                    // Read the endpoint again: its URL may have changed.
+                    // Read the endpoint again: its URL or its client certificate may have changed.
                     planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
                     progress.reached(Stage::Connecting, &planned);
                     self.connect(&planned, progress).await?
@@ -295,7 +297,7 @@ impl Egress {
             };
             // Connecting may have taken seconds: sign with the endpoint as it is now.
             let target = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
-            if target.url != planned.url {
+            if target.url != planned.url || identity_id(&target) != identity_id(&planned) {
                 planned = target;
                 continue;
             }
@@ -315,7 +317,7 @@ impl Egress {
         }
         let on_begin = || progress.start_clock();
         let owner = LookupOwner::Attempt(target.account);
-        let connected = Box::pin(self.0.connector.connect(&target.url, owner, &on_begin)).await;
+        let connected = Box::pin(self.0.connector.connect(&target.url, identity(target), owner, &on_begin)).await;
         // The clock also starts where no look-up was made.
         progress.start_clock();
         connected.map_err(|error| match error {
@@ -331,12 +333,16 @@ impl Egress {
         mut connection: Connection,
         progress: &Progress,
     ) -> Result<Answer, ExchangeError> {
-        let Connection { sender, driver, allowance } = &mut connection;
-        driver.run(sender.ready()).await.map_err(|_| ExchangeError::Stale)?;
+        let Connection { sender, driver, allowance, complaint } = &mut connection;
+        let closed = || complaint.get().map_or(ExchangeError::Stale, |words| ExchangeError::Failed((*words).into()));
+        driver.run(sender.ready()).await.map_err(|_| closed())?;
         let now = self.0.clock.now();
         let request = self.request(job, target, now).map_err(|e| ExchangeError::Failed(e.to_string()))?;
         allowance.await_answer();
-        let response = driver.run(sender.send_request(request)).await.map_err(|error| refused(&error))?;
+        let response = driver.run(sender.send_request(request)).await.map_err(|error| match refused(&error) {
+            ExchangeError::Stale => closed(),
+            refused => refused,
+        })?;
         allowance.lift();
         progress.reached(Stage::Reading, target);
         let status = response.status().as_u16();
@@ -347,7 +353,7 @@ impl Egress {
             .and_then(|value| parse_retry_after(value, self.0.clock.now()));
         let (body, ended) = driver.run(read_body(response)).await?;
         if ended {
-            self.0.pool.put(&target.url, connection);
+            self.0.pool.put(&target.url, identity_id(target), connection);
         }
         Ok(Answer { status, body, retry_after })
     }
@@ -382,6 +388,15 @@ impl Egress {
     }
 }
 
+/// The client certificate of a connection to the endpoint, which must be TLS.
+fn identity(target: &Target) -> Option<&ClientIdentity> {
+    target.credentials.identity.as_ref().filter(|_| target.url.https)
+}
+
+fn identity_id(target: &Target) -> Option<IdentityId> {
+    identity(target).map(ClientIdentity::id)
+}
+
 /// Reads up to [`MAX_ANSWER_BODY`]. Tells whether that was all of it.
 async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), ExchangeError> {
     let mut incoming = response.into_body();
@@ -407,6 +422,8 @@ fn refused(error: &hyper::Error) -> ExchangeError {
         ExchangeError::Local(fault)
     } else if let Some(words) = source.and_then(interim::complaint) {
         ExchangeError::Failed(words)
+    } else if let Some(words) = source.and_then(certificate_complaint) {
+        ExchangeError::Failed(words.into())
     } else if error.is_parse_too_large() {
         ExchangeError::Failed("the head of the receiver's answer is too large".into())
     } else if error.is_parse() {

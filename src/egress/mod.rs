@@ -3,7 +3,8 @@
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
 //! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `lookups`
 //! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
-//! failures of a receiver, and `tls_sessions` makes further handshakes cheap. Redirects are never followed.
+//! failures of a receiver. `tls` has client certificates, and `tls_sessions` makes further handshakes cheap. Redirects
+//! are never followed.
 
 mod attempt;
 mod connector;
@@ -14,6 +15,7 @@ mod guard;
 mod interim;
 mod lookups;
 mod pool;
+mod tls;
 mod tls_sessions;
 
 use std::net::SocketAddr;
@@ -84,8 +86,9 @@ impl Egress {
         }
     }
 
-    /// Closes connections that nobody has used for a while.
+    /// Closes connections that nobody has used for a while, and forgets client certificates in the same way.
     pub fn close_idle(&self) {
         self.0.pool.close_idle();
+        self.0.connector.tls.drop_unused();
     }
 }
