@@ -181,6 +181,20 @@ codes! {
     RetryScheduleInvalid 422 "webhook_retry_schedule_invalid"
         "retry_schedule must be a list of up to 20 whole numbers of seconds, each from 1 to 604800, or null."
         "retry_schedule debe ser una lista de hasta 20 números enteros de segundos, cada uno de 1 a 604800, o null.";
+    HeadersInvalid 422 "webhook_headers_invalid"
+        "headers must be an object of up to 20 names (1 to 64 letters, digits or hyphens, none of them twice) with \
+         values of 1 to 1024 visible ASCII characters and inner spaces that do not begin with ..., or null; names of \
+         the connection, such as Host, and names that this service sends are refused."
+        "headers debe ser un objeto de hasta 20 nombres (de 1 a 64 letras, dígitos o guiones, ninguno repetido) con \
+         valores de 1 a 1024 caracteres ASCII visibles y espacios interiores que no empiecen por ..., o null; se \
+         rechazan los nombres de la conexión, como Host, y los que envía este servicio.";
+    AuthenticationInvalid 422 "webhook_authentication_invalid"
+        "authentication must be an object of type basic with username (without a colon) and password, of type bearer \
+         with token, or of type oauth2 with token_url (as url), client_id, client_secret and maybe scope and audience, \
+         each of 1 to 1024 visible ASCII characters; or null."
+        "authentication debe ser un objeto de type basic con username (sin dos puntos) y password, de type bearer con \
+         token, o de type oauth2 con token_url (como url), client_id, client_secret y quizá scope y audience, cada uno \
+         de 1 a 1024 caracteres ASCII visibles; o null.";
     SecretInvalid 422 "webhook_secret_invalid"
         "secret must be 24 to 128 visible ASCII characters; what follows whsec_ must be padded base64 of 24 to 64 \
          bytes; the secret that the endpoint has is refused."

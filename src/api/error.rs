@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use super::code::{Code, Language};
+use crate::domain::credentials::{AUTHENTICATION, CredentialFault, CredentialRefusal};
 use crate::log_limit::LogLimit;
 
 /// Seconds after which a search that was too slow may be tried again: other searches may have ended by then.
@@ -82,6 +83,9 @@ impl std::fmt::Display for Words {
     }
 }
 
+/// What pointers to fields of a body begin with.
+const ATTRIBUTES: &str = "/data/attributes/";
+
 /// One thing that is wrong with a call.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Fault {
@@ -145,10 +149,22 @@ impl Fault {
         self
     }
 
+    /// Says which member of a field is at fault. Whoever knows the field's place adds it.
+    #[must_use]
+    pub fn below(self, member: &str) -> Self {
+        Self { pointer: Some(format!("/{member}")), ..self }
+    }
+
     /// Says which field of the body is at fault.
     #[must_use]
     pub fn in_field(self, field: &str) -> Self {
-        Self { pointer: Some(format!("/data/attributes/{field}")), ..self }
+        let member = self.pointer.as_deref().unwrap_or_default();
+        Self { pointer: Some(format!("{ATTRIBUTES}{field}{member}")), ..self }
+    }
+
+    /// The field of the body at fault.
+    fn attribute(&self) -> Option<&str> {
+        self.pointer.as_deref()?.strip_prefix(ATTRIBUTES)?.split('/').next()
     }
 
     /// Puts the field below another, for one event of a batch.
@@ -239,6 +255,23 @@ impl ApiError {
         Self { faults, headers: Vec::new() }
     }
 
+    /// What came of reading a body that has these fields, with more of its faults, in the order of the fields. A field
+    /// that has a fault gets no other.
+    pub fn with_more<T>(read: Result<T, Self>, more: Vec<Fault>, order: &[&str]) -> Result<T, Self> {
+        if more.is_empty() {
+            return read;
+        }
+        let mut faults = read.err().map(|refused| refused.faults).unwrap_or_default();
+        for fault in more {
+            if !faults.iter().any(|known| known.attribute() == fault.attribute()) {
+                faults.push(fault);
+            }
+        }
+        let place = |fault: &Fault| order.iter().position(|name| fault.attribute() == Some(*name));
+        faults.sort_by_key(place);
+        Err(Self::of(faults))
+    }
+
     /// Refuses filters that cannot be read. `allowed` says what a filter takes.
     pub fn of_filters(names: Vec<&'static str>, allowed: fn(&str) -> Words) -> Self {
         let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
@@ -313,6 +346,39 @@ impl From<Code> for ApiError {
     }
 }
 
+impl From<CredentialFault> for Fault {
+    fn from(CredentialFault { attribute, reason }: CredentialFault) -> Self {
+        let code = if attribute == AUTHENTICATION { Code::AuthenticationInvalid } else { Code::HeadersInvalid };
+        let detail = match reason {
+            CredentialRefusal::UnknownHeader => Words::new(
+                "In headers, null keeps the value that the endpoint has under this name; under one of these it has \
+                 none.",
+                "En headers, null conserva el valor que el endpoint tiene con ese nombre; con uno de estos no tiene \
+                 ninguno.",
+            ),
+            CredentialRefusal::TwoAuthorizations => Words::new(
+                "headers can have Authorization only while authentication is not set.",
+                "headers solo puede tener Authorization mientras authentication no esté establecido.",
+            ),
+            CredentialRefusal::AddressChanged => Words::new(
+                format!(
+                    "The change leads to another scheme, host or port, which must not get what was stored for the one \
+                     before: give {attribute} again with all values, or remove it with null."
+                ),
+                format!(
+                    "El cambio lleva a otro esquema, host o puerto, que no debe recibir lo que se guardó para el \
+                     anterior: indica {attribute} de nuevo con todos sus valores, o quítalo con null."
+                ),
+            ),
+            CredentialRefusal::NotHttps => Words::new(
+                format!("{attribute} is PEM for an https url: give such a url, or remove {attribute} with null."),
+                format!("{attribute} es PEM para una url https: indica una url así, o quita {attribute} con null."),
+            ),
+        };
+        Self::of_field(code, attribute).saying(detail)
+    }
+}
+
 impl From<crate::store::StoreError> for ApiError {
     fn from(error: crate::store::StoreError) -> Self {
         use crate::store::StoreError as E;
@@ -356,7 +422,8 @@ impl From<crate::store::StoreError> for ApiError {
                 .with_header("retry-after", OLDER_NODES_PAUSE),
             // The node has logged the reason when it stopped, and `/readyz` tells it.
             E::Outdated { .. } => Self::from(Code::Unavailable).with_header("retry-after", 1),
-            E::CredentialsRefused(_) | E::Exists | E::OtherRecipe | E::Corrupt(_) => {
+            E::CredentialsRefused(faults) => Self::of(faults.into_iter().map(Fault::from).collect()),
+            E::Exists | E::OtherRecipe | E::Corrupt(_) => {
                 tracing::error!(%error, "the store failed");
                 Code::InternalError.into()
             }
@@ -367,6 +434,26 @@ impl From<crate::store::StoreError> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_faults_are_told_in_the_order_of_the_fields_and_one_of_each() {
+        let order = ["url", "headers", "authentication", "status"];
+        let more = || vec![Fault::of_field(Code::HeadersInvalid, "headers")];
+        let merged = |read: Result<(), ApiError>| match ApiError::with_more(read, more(), &order) {
+            Ok(()) => vec![],
+            Err(refused) => refused.faults.iter().map(|fault| fault.code).collect(),
+        };
+        assert_eq!(merged(Ok(())), [Code::HeadersInvalid]);
+        let below = Fault::new(Code::AuthenticationInvalid).below("token_url").in_field("authentication");
+        assert_eq!(below.pointer.as_deref(), Some("/data/attributes/authentication/token_url"));
+        let read = vec![Fault::of_field(Code::UrlEmpty, "url"), below, Fault::of_field(Code::StatusInvalid, "status")];
+        let expected = [Code::UrlEmpty, Code::HeadersInvalid, Code::AuthenticationInvalid, Code::StatusInvalid];
+        assert_eq!(merged(Err(ApiError::of(read))), expected);
+        let same = Fault::of_field(Code::HeadersInvalid, "headers").with_meta("event", "first");
+        let refused = ApiError::with_more(Err::<(), _>(same.into()), more(), &order).expect_err("refused");
+        assert_eq!((refused.faults.len(), refused.meta().len()), (1, 1));
+        assert!(ApiError::with_more(Ok(7), vec![], &order).is_ok());
+    }
 
     #[test]
     fn a_read_that_is_refused_or_ended_is_unavailable_and_says_what_helps() {

@@ -27,6 +27,8 @@ pub enum Shape {
     Object,
     /// A JSON Schema.
     JsonSchema,
+    /// What this schema says, which has one type.
+    Written(fn() -> Value),
 }
 
 /// The limits of a string. Lengths are in characters.
@@ -121,6 +123,12 @@ impl Shape {
             Self::Body(name) => set("$ref", format!("#/components/schemas/{name}").into()),
             Self::Object => set("type", types(&["object"])),
             Self::JsonSchema => set("type", types(&["object", "boolean"])),
+            Self::Written(written) => {
+                let written = written();
+                set("type", types(&[written["type"].as_str().expect("one type")]));
+                let rest = written.as_object().into_iter().flatten().filter(|(name, _)| *name != "type");
+                rest.for_each(|(name, value)| set(name, value.clone()));
+            }
         }
         schema.into()
     }

@@ -14,6 +14,7 @@ mod client_fields;
 mod code;
 mod confirmation;
 mod counting;
+mod credential_fields;
 mod deliveries;
 mod device;
 mod dispatch;

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::client_fields::{
     CHANNEL_SHAPE, EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_channels, read_external_id, read_metadata,
 };
-use super::error::{Code, Fault};
-use super::fields::{Field, List, Shape, Text, body};
+use super::credential_fields::{
+    AUTHENTICATION_SHAPE, HEADERS_SHAPE, NEXT_HEADERS_SHAPE, read_authentication, read_headers,
+};
+use super::error::{ApiError, Code, Fault};
+use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
+use crate::domain::authentication::Authentication;
 use crate::domain::channels::{Channels, MAX_ENDPOINT_CHANNELS};
-use crate::domain::credentials::{Credentials, CredentialsChange, ShownCredentials};
+use crate::domain::credential::WithCredential;
+use crate::domain::credentials::{Credentials, CredentialsChange, ShownCredentials, UrlAfter};
+use crate::domain::custom_headers::NewHeaders;
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
@@ -31,6 +37,10 @@ pub struct EndpointContext {
     pub subscribed: Vec<String>,
     /// The setting `webhooks.max_in_flight_per_endpoint`.
     pub max_in_flight: u32,
+    /// The setting `brand`, after which headers are named.
+    pub brand: String,
+    /// Whether `headers` of the body have a name twice, of which its JSON has kept one.
+    pub repeats_a_header: bool,
 }
 
 type EndpointField<T> = Field<EndpointContext, T>;
@@ -226,6 +236,47 @@ pub const RETRY_SCHEDULE: EndpointField<Option<RetrySchedule>> = Field {
     },
 };
 
+/// Headers of each request.
+pub const HEADERS: EndpointField<Option<NewHeaders>> = Field {
+    about: "Up to 20 headers that each request carries, in the case in which you write them: names of 1 to 64 letters, \
+            digits and hyphens, with values of 1 to 1024 visible ASCII characters and inner spaces. Answers show \
+            `...` and the last 4 characters of values of 12 or more, else `...`. Refused are names that occur twice \
+            in any case, values that begin with `...`, names of the connection (`Host`, `Content-Type`, \
+            `Content-Length`, `User-Agent`, `Proxy-*`, `X-Forwarded-*` and the like), what this service sends itself, \
+            and `Authorization` while `authentication` is set.",
+    shape: HEADERS_SHAPE,
+    nullable: true,
+    codes: &[Code::HeadersInvalid],
+    read: |context, value| {
+        if context.repeats_a_header {
+            return Err(vec![Fault::new(Code::HeadersInvalid)]);
+        }
+        read_headers(value, &context.brand)
+    },
+};
+
+/// The same in place of those before.
+const NEXT_HEADERS: EndpointField<Option<NewHeaders>> = Field {
+    about: "Headers in place of those before, under the same rules as at registration. A value of `null` keeps the \
+            one that is stored; a name that is absent goes. Where `url` or `token_url` gets another scheme, host or \
+            port, every value must be given again. `null` removes all of them.",
+    shape: NEXT_HEADERS_SHAPE,
+    ..HEADERS
+};
+
+/// How requests authenticate.
+pub const AUTHENTICATION: EndpointField<Option<WithCredential<Authentication>>> = Field {
+    about: "How requests authenticate to the receiver, in the header `Authorization`. With `oauth2` access tokens are \
+            had from `token_url` when they are needed (RFC 6749, section 4.4; the client authenticates by Basic) and \
+            kept until they expire; after an answer of 401 the next attempt gets another one, at most once a minute. \
+            It is replaced whole. Where `url` or `token_url` gets another scheme, host or port, it must be given \
+            again. `null` removes it.",
+    shape: AUTHENTICATION_SHAPE,
+    nullable: true,
+    codes: &[Code::AuthenticationInvalid, Code::UrlDnsFailed, Code::UrlSsrfBlocked, Code::UrlPortBlocked],
+    read: |context, value| read_authentication(value, context.environment),
+};
+
 /// What a secret that its owner brings means.
 const NEW_SECRET: &str = "Your own secret, such as the one that the receiver has from another sender: 24 to 128 \
                           visible ASCII characters; what follows `whsec_` is padded base64 of 24 to 64 bytes. Without \
@@ -279,6 +330,8 @@ body! {
         max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
         retry_schedule: Option<RetrySchedule> = RETRY_SCHEDULE.or_default(),
         secret: Option<Secret> = own_secret(NEW_SECRET).maybe(),
+        headers: Option<NewHeaders> = HEADERS.or_default(),
+        authentication: Option<WithCredential<Authentication>> = AUTHENTICATION.or_default(),
     }
 }
 
@@ -296,12 +349,28 @@ body! {
         timeout_seconds: Option<Option<u32>> = TIMEOUT_SECONDS.change(),
         max_in_flight: Option<Option<u32>> = MAX_IN_FLIGHT.change(),
         retry_schedule: Option<Option<RetrySchedule>> = RETRY_SCHEDULE.change(),
+        headers: Option<Option<NewHeaders>> = NEXT_HEADERS.change(),
+        authentication: Option<Option<WithCredential<Authentication>>> = AUTHENTICATION.change(),
     }
 }
 
 impl CreateWebhook {
+    /// Reads a body, and looks at headers and authentication together.
+    pub fn read_whole(body: &Map<String, Value>, context: &EndpointContext) -> Result<Self, ApiError> {
+        let faults = sent_credentials(body, context)
+            .faults(&ShownCredentials::default(), UrlAfter { moves: false, https: true });
+        let faults = faults.into_iter().map(Fault::from).collect();
+        ApiError::with_more(Self::read(body, context), faults, Self::NAMES)
+    }
+
     /// The endpoint that it asks for.
     pub fn endpoint(self) -> NewEndpoint {
+        let credentials = CredentialsChange {
+            headers: Some(self.headers),
+            authentication: Some(self.authentication),
+            client_certificate: None,
+        };
+        let (shown, credentials) = credentials.applied_to(ShownCredentials::default(), Credentials::default());
         let settings = EndpointSettings {
             url: self.url.as_str().to_owned(),
             events: self.events,
@@ -313,14 +382,29 @@ impl CreateWebhook {
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
-            credentials: ShownCredentials::default(),
+            credentials: shown,
         };
-        let credentials = Credentials::default();
         NewEndpoint { settings, status: self.status, secret: self.secret, credentials }
     }
 }
 
 impl UpdateWebhook {
+    /// Reads a change of an endpoint with these settings, and looks at what belongs together.
+    pub fn read_whole(
+        body: &Map<String, Value>,
+        context: &EndpointContext,
+        before: &EndpointSettings,
+    ) -> Result<Self, ApiError> {
+        let url = body.get("url").and_then(|value| (URL.read)(context, value).ok());
+        let change = EndpointChange {
+            url: url.map(|url| url.as_str().to_owned()),
+            credentials: sent_credentials(body, context),
+            ..EndpointChange::default()
+        };
+        let faults = change.credential_faults(before).into_iter().map(Fault::from).collect();
+        ApiError::with_more(Self::read_change(body, context), faults, Self::NAMES)
+    }
+
     /// The change that it asks for.
     pub fn change(self) -> EndpointChange {
         EndpointChange {
@@ -334,9 +418,22 @@ impl UpdateWebhook {
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
-            credentials: CredentialsChange::default(),
+            credentials: CredentialsChange {
+                headers: self.headers,
+                authentication: self.authentication,
+                client_certificate: None,
+            },
             status: self.status,
         }
+    }
+}
+
+/// Headers and authentication of a body, as far as they can be read.
+fn sent_credentials(body: &Map<String, Value>, context: &EndpointContext) -> CredentialsChange {
+    CredentialsChange {
+        headers: body.get("headers").and_then(|value| (HEADERS.read)(context, value).ok()),
+        authentication: body.get("authentication").and_then(|value| (AUTHENTICATION.read)(context, value).ok()),
+        client_certificate: None,
     }
 }
 

@@ -8,12 +8,15 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::call::ApiCall;
+use super::credential_fields::{AuthenticationAttributes, repeats_a_header};
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::fields::RequestBody as _;
 use super::openapi::schemas::{EndpointStatusName, OrderingName};
 use super::trace::with_current_request;
 use super::webhook_fields::{CreateWebhook, EndpointContext, RegenerateSecret, UpdateWebhook};
+use crate::domain::authentication::Authentication;
+use crate::domain::credential::WithCredential;
 use crate::domain::endpoint::{Endpoint, Ordering};
 use crate::domain::event::{TEST_TYPE, message};
 use crate::domain::external_id::ExternalId;
@@ -67,6 +70,16 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, max_items = 20)]
     pub retry_schedule: Option<Vec<u64>>,
+    /// The names of headers that each request carries, each with `...` and the last 4 characters of a value of 12 or
+    /// more, else `...`. Only present where they were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub headers: Option<BTreeMap<String, String>>,
+    /// How requests authenticate to the receiver, without the password, the token or the client's secret. Only present
+    /// where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = AuthenticationAttributes, inline)]
+    pub authentication: Option<AuthenticationAttributes>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -113,6 +126,8 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             timeout_seconds: endpoint.settings.timeout_seconds,
             max_in_flight: endpoint.settings.max_in_flight,
             retry_schedule: endpoint.settings.retry_schedule.as_ref().map(RetrySchedule::seconds),
+            headers: endpoint.settings.credentials.headers.as_ref().map(|headers| headers.masks().clone()),
+            authentication: endpoint.settings.credentials.authentication.as_ref().map(AuthenticationAttributes::from),
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -154,8 +169,8 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json()?;
-    let new = CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
-    check_address(&call, &new.url).await?;
+    let new = CreateWebhook::read_whole(&body, &context(&call, Vec::new()).await?)?;
+    check_addresses(&call, Some(&new.url), new.authentication.as_ref()).await?;
     let pending_reply =
         call.pending_reply(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
     let made = call.store().create_endpoint(account, new.endpoint(), pending_reply).await?;
@@ -166,10 +181,10 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json()?;
-    let change = UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
-    if let Some(url) = &change.url {
-        check_address(&call, url).await?;
-    }
+    let context = context(&call, endpoint.settings.events.clone()).await?;
+    let change = UpdateWebhook::read_whole(&body, &context, &endpoint.settings)?;
+    let authentication = change.authentication.as_ref().and_then(Option::as_ref);
+    check_addresses(&call, change.url.as_ref(), authentication).await?;
     let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change.change()).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }
@@ -293,24 +308,53 @@ async fn context(call: &ApiCall, subscribed: Vec<String>) -> Result<EndpointCont
     call.api.store.refresh().await?;
     let catalog = call.api.store.view().event_types();
     let (environment, max_in_flight) = (call.api.settings.environment, call.api.settings.max_in_flight_per_endpoint);
-    Ok(EndpointContext { environment, catalog, subscribed, max_in_flight })
+    Ok(EndpointContext {
+        environment,
+        catalog,
+        subscribed,
+        max_in_flight,
+        brand: call.api.settings.brand.clone(),
+        repeats_a_header: repeats_a_header(&call.json_bytes()?),
+    })
 }
 
 /// The look at the network, when all else is right.
-async fn check_address(call: &ApiCall, url: &ReceiverUrl) -> Result<(), ApiError> {
-    call.api.egress.check(call.account()?, url).await.map_err(|error| {
-        let (code, host) = match error {
-            GuardError::Unresolved { host } => (Code::UrlDnsFailed, host),
-            GuardError::Blocked { host } => (Code::UrlSsrfBlocked, host),
-            GuardError::Port { port } => return Fault::of_field(Code::UrlPortBlocked, "url").naming(port).into(),
-            GuardError::NotHttps { .. } => return Fault::of_field(Code::UrlNotHttps, "url").into(),
-            // A client that sends too many tests must not fill the log.
-            GuardError::ShareUsedUp => return ApiError::busy("too many look-ups of this account are under way"),
-            GuardError::Local(fault) => {
-                tracing::warn!("a receiver's name was not looked up: {fault}");
-                return ApiError::from(Code::Unavailable).with_header("retry-after", 1);
-            }
-        };
-        Fault::of_field(code, "url").naming(host).into()
-    })
+async fn check_addresses(
+    call: &ApiCall,
+    url: Option<&ReceiverUrl>,
+    authentication: Option<&WithCredential<Authentication>>,
+) -> Result<(), ApiError> {
+    let mut faults = Vec::new();
+    if let Some(url) = url {
+        faults.extend(check_address(call, url, "url", Code::UrlNotHttps).await?);
+    }
+    if let Some(token_url) = authentication.and_then(|new| new.shown.token_url()) {
+        let invalid = Code::AuthenticationInvalid;
+        let token_url = ReceiverUrl::parse(token_url, call.api.settings.environment).map_err(|_| invalid)?;
+        faults.extend(check_address(call, &token_url, "authentication/token_url", invalid).await?);
+    }
+    ApiError::check(faults)
+}
+
+/// What is wrong with the address of a field; `not_https` is the code of plain HTTP.
+async fn check_address(
+    call: &ApiCall,
+    url: &ReceiverUrl,
+    field: &str,
+    not_https: Code,
+) -> Result<Option<Fault>, ApiError> {
+    let Err(error) = call.api.egress.check(call.account()?, url).await else { return Ok(None) };
+    let fault = match error {
+        GuardError::Unresolved { host } => Fault::of_field(Code::UrlDnsFailed, field).naming(host),
+        GuardError::Blocked { host } => Fault::of_field(Code::UrlSsrfBlocked, field).naming(host),
+        GuardError::Port { port } => Fault::of_field(Code::UrlPortBlocked, field).naming(port),
+        GuardError::NotHttps { .. } => Fault::of_field(not_https, field),
+        // A client that sends too many tests must not fill the log.
+        GuardError::ShareUsedUp => return Err(ApiError::busy("too many look-ups of this account are under way")),
+        GuardError::Local(fault) => {
+            tracing::warn!("a receiver's name was not looked up: {fault}");
+            return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 1));
+        }
+    };
+    Ok(Some(fault))
 }

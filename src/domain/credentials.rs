@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::authentication::{Authentication, Authorization};
+use super::authentication::{Authentication, Authorization, TokenGrant};
 use super::client_certificate::{ClientIdentity, ShownCertificate};
-use super::credential::{Credential, WithCredential};
+use super::credential::{Credential, MASK, WithCredential};
 use super::custom_headers::{AUTHORIZATION, Headers, NewHeaders};
 use super::url::{Environment, ReceiverUrl};
 
@@ -15,6 +15,9 @@ pub const HEADERS: &str = "headers";
 pub const AUTHENTICATION: &str = "authentication";
 /// See [`HEADERS`].
 pub const CLIENT_CERTIFICATE: &str = "client_certificate";
+
+/// The shortest value that is masked where a receiver answers with it.
+const MASKED_FROM: usize = 8;
 
 /// What is shown of an endpoint's headers and credentials.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -54,6 +57,32 @@ pub struct RequestCredentials {
     pub authorization: Option<Authorization>,
     /// The certificate that connections have, with its key.
     pub identity: Option<ClientIdentity>,
+}
+
+impl RequestCredentials {
+    /// What an access token is had for, where requests carry one.
+    pub fn grant(&self) -> Option<&TokenGrant> {
+        match &self.authorization {
+            Some(Authorization::Token(grant)) => Some(grant),
+            Some(Authorization::Fixed(_)) | None => None,
+        }
+    }
+
+    /// The text with a mask for each of the values that it has, and for this token. `None` where it has none. Short
+    /// values stay, because words may have them by chance.
+    pub fn masked_in(&self, text: &str, token: Option<&Credential>) -> Option<String> {
+        let fixed = match &self.authorization {
+            Some(Authorization::Fixed(value)) => Some(value),
+            Some(Authorization::Token(_)) | None => token,
+        };
+        // Of `Authorization` what comes after the scheme.
+        let of_scheme = fixed.map(|value| value.reveal().split_once(' ').map_or(value.reveal(), |(_, rest)| rest));
+        let of_headers = self.headers.iter().map(|(_, value)| value.reveal());
+        let values = of_headers.chain(of_scheme).filter(|value| value.len() >= MASKED_FROM);
+        values
+            .filter(|value| text.contains(value))
+            .fold(None, |masked: Option<String>, value| Some(masked.as_deref().unwrap_or(text).replace(value, MASK)))
+    }
 }
 
 impl ShownCredentials {
@@ -427,6 +456,21 @@ mod tests {
         assert_eq!(shown.clone().with(Credentials::default()), None);
         assert_eq!(shown.with(Credentials { authentication: None, ..held.clone() }), None);
         assert_eq!(ShownCredentials::default().with(held), None);
+    }
+
+    #[test]
+    fn a_value_that_a_receiver_answers_with_is_masked() {
+        let entries = [("X-Key", Some("the-value-of-a-key")), ("X-Short", Some("short"))];
+        let (shown, held) = with(Some(headers(&entries)), Some(bearer()));
+        let request = shown.with(held).expect("they fit");
+        let masked = |text: &str| request.masked_in(text, None);
+        assert_eq!(masked("x-key: the-value-of-a-key, short"), Some("x-key: ..., short".into()));
+        assert_eq!(masked("the-value-of-a-key the-value-of-a-key"), Some("... ...".into()));
+        assert_eq!(masked("nothing of it, Bearer only"), None);
+        let token = credential("Bearer a-token-of-the-server");
+        let (shown, held) = with(None, Some(oauth2("https://id.example/")));
+        let request = shown.with(held).expect("they fit");
+        assert_eq!(request.masked_in("got a-token-of-the-server", Some(&token)), Some("got ...".into()));
     }
 
     #[test]

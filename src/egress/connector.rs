@@ -21,6 +21,7 @@ use super::deadline::within;
 use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
 use super::guard::{self, GuardError, LookupOwner, OnBegin, Resolver};
 use super::interim::ReadAllowance;
+use super::spelling::Spelling;
 use super::tls::{Tls, certificate_complaint};
 use crate::domain::client_certificate::ClientIdentity;
 use crate::domain::egress_rules::EgressRules;
@@ -37,6 +38,7 @@ pub(super) struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
     pub driver: Driver,
     pub allowance: ReadAllowance,
+    pub spelling: Spelling,
     /// What the receiver said of the client certificate when it ended the connection.
     pub complaint: Arc<OnceLock<&'static str>>,
 }
@@ -219,6 +221,7 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (allowance, stream) = ReadAllowance::of(stream);
+    let (spelling, stream) = Spelling::of(stream);
     let (sender, connection) =
         Builder::new().max_buf_size(MAX_ANSWER_HEAD).writev(false).handshake(TokioIo::new(stream)).await?;
     let complaint = Arc::new(OnceLock::new());
@@ -231,7 +234,7 @@ where
             let _ = heard.set(words);
         }
     });
-    Ok(Connection { sender, driver: Driver(Some(driver)), allowance, complaint })
+    Ok(Connection { sender, driver: Driver(Some(driver)), allowance, spelling, complaint })
 }
 
 fn server_name(host: &Host) -> Option<ServerName<'static>> {

@@ -1,10 +1,10 @@
 //! All outbound connections to receivers: resolving, checking, connecting, and sending signed requests.
 //!
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
-//! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `lookups`
-//! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
-//! failures of a receiver. `tls` has client certificates, and `tls_sessions` makes further handshakes cheap. Redirects
-//! are never followed.
+//! open. `attempt` signs and sends within its `deadline`, `spelling` writes names of headers as their owner did, and
+//! `interim` bounds what comes before an answer. `oauth` gets access tokens. `lookups` shares look-ups of names among
+//! accounts, `dns` asks the name servers. `fault` distinguishes local faults from failures of a receiver. `tls` has
+//! client certificates, and `tls_sessions` makes further handshakes cheap. Redirects are never followed.
 
 mod attempt;
 mod connector;
@@ -14,7 +14,9 @@ mod fault;
 mod guard;
 mod interim;
 mod lookups;
+mod oauth;
 mod pool;
+mod spelling;
 mod tls;
 mod tls_sessions;
 
@@ -44,6 +46,7 @@ pub struct Egress(Arc<Inner>);
 struct Inner {
     connector: connector::Connector,
     pool: pool::Pool,
+    tokens: oauth::Tokens,
     clock: Arc<dyn Clock>,
     timeout: Duration,
     headers: attempt::BrandHeaders,
@@ -65,6 +68,7 @@ impl Egress {
         Self(Arc::new(Inner {
             connector: connector::Connector::new(environment, rules, resolver),
             pool: pool::Pool::default(),
+            tokens: oauth::Tokens::default(),
             clock,
             timeout,
             headers: attempt::BrandHeaders::new(brand),
@@ -86,9 +90,11 @@ impl Egress {
         }
     }
 
-    /// Closes connections that nobody has used for a while, and forgets client certificates in the same way.
+    /// Closes connections that nobody has used for a while, forgets client certificates in the same way, and drops
+    /// access tokens that have expired.
     pub fn close_idle(&self) {
         self.0.pool.close_idle();
         self.0.connector.tls.drop_unused();
+        self.0.tokens.drop_expired();
     }
 }

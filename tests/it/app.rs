@@ -346,6 +346,8 @@ impl Answer {
 /// What arrived at a receiver.
 #[derive(Debug, Clone)]
 pub struct Received {
+    /// The head as it was sent.
+    pub head: String,
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -366,6 +368,8 @@ pub enum Reply {
     Full(u16, Vec<(&'static str, String)>, String),
     /// 200 after this long.
     Late(Duration),
+    /// The same with a body.
+    LateFull(Duration, String),
     /// Never.
     Hang,
     /// A head, and then a byte of the body every 50 ms.
@@ -527,7 +531,7 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<S
             let next = shared.script.lock().ok()?.pop_front();
             next.or_else(|| shared.always.lock().ok()?.clone()).unwrap_or(Reply::Status(200))
         };
-        shared.received.lock().ok()?.push(Received { path, headers, body, at: std::time::Instant::now() });
+        shared.received.lock().ok()?.push(Received { head, path, headers, body, at: std::time::Instant::now() });
         shared.arrived.notify_waiters();
         match reply {
             Reply::Status(status) => {
@@ -544,6 +548,11 @@ async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<S
             Reply::Late(after) => {
                 tokio::time::sleep(after).await;
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.ok()?;
+            }
+            Reply::LateFull(after, text) => {
+                tokio::time::sleep(after).await;
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+                stream.write_all(answer.as_bytes()).await.ok()?;
             }
             Reply::Hang => std::future::pending().await,
             Reply::Drip => {

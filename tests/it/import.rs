@@ -79,6 +79,8 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
             "max_in_flight": 3,
             "retry_schedule": [3600, 3600],
             "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+            "headers": { "X-Key": "the-key-that-moves" },
+            "authentication": { "type": "bearer", "token": "the-token-that-moves" },
         });
         let made = call("POST", "/v1/webhooks", body).await.expect(201);
         endpoints.push(made.id());
@@ -114,7 +116,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
     let told: Value = serde_json::from_slice(&moved.stdout).expect("JSON");
     assert!(told["rows"].as_u64() > Some(20), "{told}");
-    assert_eq!(crate::migrations::minimum(folder.path()).await, 18, "older programs would not serve these endpoints");
+    assert_eq!(crate::migrations::minimum(folder.path()).await, 19, "older programs would not serve these endpoints");
     let again = run(&["import", "--from", &file], false);
     assert!(String::from_utf8_lossy(&again.stderr).contains("has taken in another already"));
     let refused = run(&["accounts", "list"], true);
@@ -131,7 +133,10 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     assert_eq!((kept.id(), kept.header("idempotent-replayed")), (first_answer.id(), "true"));
     let publish = Call::new(server.address, "POST", "/v1/events").bearer(&key).json(&body);
     publish.send().await.expect(202);
-    assert_signed(&receiver.wait_for(6).await[5], &secrets[0]);
+    let request = receiver.wait_for(6).await.remove(5);
+    assert_signed(&request, &secrets[0]);
+    assert_eq!(request.header("x-key"), "the-key-that-moves");
+    assert_eq!(request.header("authorization"), "Bearer the-token-that-moves");
     let path = format!("/v1/webhooks/deliveries?status=success&endpoint_id={}", endpoints[0]);
     let listed = Call::new(server.address, "GET", &path).bearer(&key).send().await.expect(200);
     let oldest = listed.json["data"].as_array().and_then(|rows| rows.last()?["id"].as_str()).expect("one of before");

@@ -1,5 +1,6 @@
 //! Black-box tests: a real server or a real store, a fresh database, a real receiver.
 
+mod access_tokens;
 mod account_settings;
 mod accounts;
 mod app;
@@ -52,6 +53,7 @@ mod portal;
 mod private_files;
 mod privileges;
 mod readers;
+mod receiver_credentials;
 mod reference;
 mod replay;
 mod retention;

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::credentials::{CredentialsForm, MEMBERS};
 use super::paths::{address, resource, trail};
 use super::secret;
 use crate::api::{CreateWebhook, EndpointResource, EventTypeResource, FromAnswer, RequestBody as _, UpdateWebhook};
@@ -33,6 +34,7 @@ struct EndpointForm {
     /// Only the form of a new endpoint has these.
     status: String,
     secret: String,
+    credentials: CredentialsForm,
 }
 
 impl EndpointForm {
@@ -53,6 +55,7 @@ impl EndpointForm {
             retry_schedule: cx.field("retry_schedule").trim().to_owned(),
             status: cx.field("status").to_owned(),
             secret: cx.field("secret").trim().to_owned(),
+            credentials: CredentialsForm::sent(cx),
         }
     }
 
@@ -75,6 +78,7 @@ impl EndpointForm {
             },
             status: String::new(),
             secret: String::new(),
+            credentials: CredentialsForm::of(endpoint),
         }
     }
 
@@ -102,6 +106,7 @@ impl EndpointForm {
         if let Some(secret) = given(&self.secret) {
             body["secret"] = secret.into();
         }
+        self.credentials.add_to(cx, &mut body)?;
         Ok(body)
     }
 
@@ -155,6 +160,7 @@ fn new_page(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>
         form.form method="post" action=(cx.link("/endpoints/new")) data-submit-once {
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
+            (typed.credentials.fields(cx, None, failure))
             (first_status(cx, typed, failure))
             (secret::own(cx, failure))
             div.buttons { (submit(&cx.say("Create endpoint"), "primary")) (button(&list, &cx.say("Cancel"), "")) }
@@ -169,7 +175,7 @@ pub async fn create(cx: PageContext) -> Result<Page, Failure> {
     match typed.send::<EndpointResource>(&cx, "POST", "/v1/webhooks").await {
         Ok(made) => Ok(secret::created(&cx, &made)),
         Err(failure) => {
-            let failure = mendable(failure, CreateWebhook::NAMES)?;
+            let failure = mendable(failure, &[CreateWebhook::NAMES, MEMBERS].concat())?;
             let catalog = catalog(&cx).await?;
             Ok(new_page(&cx, &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
         }
@@ -194,6 +200,7 @@ fn edit_page(
     let about = cx.say(
         "A new URL applies from the next attempt on, also to deliveries that are under way. The secret stays the same.",
     );
+    let current = endpoint.authentication.as_ref().map(|known| known.kind.as_str());
     let content = html! {
         (trail(cx, endpoint))
         (head(&title, Some(&about), html! {}))
@@ -201,6 +208,7 @@ fn edit_page(
         form.form method="post" action=(address(cx, "/edit")) data-submit-once {
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
+            (typed.credentials.fields(cx, current, failure))
             div.buttons { (submit(&cx.say("Save"), "primary")) (button(&address(cx, ""), &cx.say("Cancel"), "")) }
         }
     };
@@ -214,7 +222,7 @@ pub async fn update(cx: PageContext) -> Result<Page, Failure> {
     match typed.send::<()>(&cx, "PUT", &path).await {
         Ok(()) => Ok(Page::Redirect(address(&cx, "?done=saved"))),
         Err(failure) => {
-            let failure = mendable(failure, UpdateWebhook::NAMES)?;
+            let failure = mendable(failure, &[UpdateWebhook::NAMES, MEMBERS].concat())?;
             let endpoint: EndpointResource = cx.get(&path, &[]).await?;
             let catalog = catalog(&cx).await?;
             Ok(edit_page(&cx, &endpoint, &typed, catalog, Some(&failure)).with_status(status_of(&failure)))

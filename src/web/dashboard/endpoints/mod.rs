@@ -1,6 +1,7 @@
 //! Endpoints: the list, the page of one, pausing and resuming. Forms, secret, tests and deletion have files of their
 //! own.
 
+mod credentials;
 mod delete;
 mod forms;
 mod paths;
@@ -308,6 +309,8 @@ fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource)
         (&cx.say("Timeout in seconds"), number_or_none(cx, endpoint.timeout_seconds)),
         (&cx.say("Attempts at once"), number_or_none(cx, endpoint.max_in_flight)),
         (&cx.say("Retry schedule in seconds"), schedule(cx, endpoint.retry_schedule.as_deref())),
+        (&cx.say("Headers"), credentials::headers(cx, endpoint)),
+        (&cx.say("Authentication"), credentials::authentication(cx, endpoint)),
         (&cx.say("Signing secret"), code(hint)),
         (&cx.say("Created"), time(cx, &endpoint.created_at)),
         (&cx.say("Changed"), time(cx, &endpoint.updated_at)),
