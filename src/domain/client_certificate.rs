@@ -97,11 +97,13 @@ fn read_key(text: &str) -> Result<Zeroizing<PrivateKeyDer<'static>>, Certificate
     if text.lines().any(|line| says_so(line.trim_start())) {
         return Err(CertificateRefusal::EncryptedKey);
     }
-    let mut keys = PrivateKeyDer::pem_slice_iter(text.as_bytes());
-    match (keys.next(), keys.next()) {
-        (Some(Ok(key)), None) => Ok(Zeroizing::new(key)),
-        _ => Err(CertificateRefusal::NoKey),
-    }
+    // Nothing beside it: a certificate there would be shown to receivers.
+    let mut sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(text.as_bytes());
+    let key = match (sections.next(), sections.next()) {
+        (Some(Ok((kind, der))), None) => PrivateKeyDer::from_pem(kind, der),
+        _ => None,
+    };
+    key.map(Zeroizing::new).ok_or(CertificateRefusal::NoKey)
 }
 
 /// What is shown of the first certificate. All of them must be certificates.
@@ -243,7 +245,7 @@ Ys6St6LyHksOUUTEM2aaZ1t2/+oom0YFIVkyaBekuyWNHCZ44vlC4WaG
             SEC1_KEY.replace("BEGIN EC PRIVATE KEY-----", "BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n");
         let no_der = CLIENT.replace("MIIBkT", "MIIBkD");
         let (longer, chain) = (" ".repeat(MAX_CERTIFICATE_CHARS), CLIENT.repeat(MAX_CHAIN + 1));
-        let cases: [(&str, &str, CertificateRefusal); 17] = [
+        let cases: [(&str, &str, CertificateRefusal); 18] = [
             ("", KEY, NoCertificate),
             ("nothing", KEY, NoCertificate),
             (KEY, KEY, NoCertificate),
@@ -256,6 +258,7 @@ Ys6St6LyHksOUUTEM2aaZ1t2/+oom0YFIVkyaBekuyWNHCZ44vlC4WaG
             (CLIENT, "", NoKey),
             (CLIENT, CLIENT, NoKey),
             (CLIENT, &[KEY, KEY].concat(), NoKey),
+            (CLIENT, &[KEY, CLIENT].concat(), NoKey),
             (CLIENT, &KEY.replace("MIGHAgEA", "MIGHAgEB"), NoKey),
             (CLIENT, &encrypted, EncryptedKey),
             (CLIENT, &older, EncryptedKey),

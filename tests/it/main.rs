@@ -7,6 +7,7 @@ mod app;
 mod audit;
 mod bodies;
 mod browser;
+mod client_certificates;
 mod clock;
 mod cluster;
 mod command_line;

@@ -94,9 +94,9 @@ impl Authority {
 
 /// A server in a process of its own that trusts the authority, with a key of an account.
 pub struct Trusting {
-    pub server: Server,
-    pub key: String,
-    pub folder: TempDir,
+    server: Server,
+    key: String,
+    folder: TempDir,
 }
 
 impl Trusting {
@@ -104,10 +104,22 @@ impl Trusting {
         let folder = tempfile::tempdir().expect("a folder");
         let account = printed(folder.path(), &["accounts", "create", "tests"]);
         let key = printed(folder.path(), &["keys", "create", "--account", &account]);
+        Self::on(folder, key, authority)
+    }
+
+    fn on(folder: TempDir, key: String, authority: &Authority) -> Self {
         let (name, file) = authority.trusted();
         let settings = [(name, file.as_str()), ("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "")];
         let server = Server::start(folder.path(), &settings);
         Self { server, key, folder }
+    }
+
+    /// Stops it, does something in its folder, and starts it again.
+    pub fn restart(self, authority: &Authority, between: impl FnOnce(&Path)) -> Self {
+        let Self { server, key, folder } = self;
+        assert!(server.terminate().success());
+        between(folder.path());
+        Self::on(folder, key, authority)
     }
 
     pub fn call(&self, method: &str, path: &str) -> Call {
