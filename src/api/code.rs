@@ -195,6 +195,13 @@ codes! {
         "authentication debe ser un objeto de type basic con username (sin dos puntos) y password, de type bearer con \
          token, o de type oauth2 con token_url (como url), client_id, client_secret y quizá scope y audience, cada uno \
          de 1 a 1024 caracteres ASCII visibles; o null.";
+    ClientCertificateInvalid 422 "webhook_client_certificate_invalid"
+        "client_certificate must be an object of certificate (PEM, up to 5 certificates, the endpoint's own first, up \
+         to 16384 characters) and private_key (PEM, its key, not encrypted, up to 8192 characters) for an https url, \
+         or null: {}."
+        "client_certificate debe ser un objeto de certificate (PEM, hasta 5 certificados, primero el del endpoint, \
+         hasta 16384 caracteres) y private_key (PEM, su clave, sin cifrar, hasta 8192 caracteres) para una url https, \
+         o null: {}.";
     SecretInvalid 422 "webhook_secret_invalid"
         "secret must be 24 to 128 visible ASCII characters; what follows whsec_ must be padded base64 of 24 to 64 \
          bytes; the secret that the endpoint has is refused."
@@ -364,6 +371,7 @@ impl Code {
             Self::EventDataInvalid => {
                 words("\"order\" is a required property at the top", "no cumple el esquema en el nivel superior")
             }
+            Self::ClientCertificateInvalid => words("the certificate has expired", "el certificado ha caducado"),
             Self::TypeSchemaInvalid => words("a schema is an object", "un esquema es un objeto"),
             Self::TypeExampleInvalid => words("it is no object", "no es un objeto"),
             Self::PermissionInvalid => "webhooks:fly",

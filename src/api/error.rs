@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use super::code::{Code, Language};
-use crate::domain::credentials::{AUTHENTICATION, CredentialFault, CredentialRefusal};
+use crate::domain::credentials::{AUTHENTICATION, CLIENT_CERTIFICATE, CredentialFault, CredentialRefusal};
 use crate::log_limit::LogLimit;
 
 /// Seconds after which a search that was too slow may be tried again: other searches may have ended by then.
@@ -350,7 +350,11 @@ impl From<Code> for ApiError {
 
 impl From<CredentialFault> for Fault {
     fn from(CredentialFault { attribute, reason }: CredentialFault) -> Self {
-        let code = if attribute == AUTHENTICATION { Code::AuthenticationInvalid } else { Code::HeadersInvalid };
+        let code = match attribute {
+            AUTHENTICATION => Code::AuthenticationInvalid,
+            CLIENT_CERTIFICATE => Code::ClientCertificateInvalid,
+            _ => Code::HeadersInvalid,
+        };
         let detail = match reason {
             CredentialRefusal::UnknownHeader => Words::new(
                 "In headers, null keeps the value that the endpoint has under this name; under one of these it has \
@@ -371,6 +375,10 @@ impl From<CredentialFault> for Fault {
                     "El cambio lleva a otro esquema, host o puerto, que no debe recibir lo que se guardó para el \
                      anterior: indica {attribute} de nuevo con todos sus valores, o quítalo con null."
                 ),
+            ),
+            CredentialRefusal::NotHttps => Words::new(
+                format!("{attribute} needs an https url: give one, or remove {attribute} with null."),
+                format!("{attribute} necesita una url https: indica una, o quita {attribute} con null."),
             ),
         };
         Self::of_field(code, attribute).saying(detail)

@@ -49,7 +49,7 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 const SECRET_PATH: &str = "/v1/webhooks";
 
 /// The names of such values, as they are in a body.
-const SECRET_NAMES: [&str; 3] = ["secret", "headers", "authentication"];
+const SECRET_NAMES: [&str; 4] = ["secret", "headers", "authentication", "client_certificate"];
 
 /// Before the hash of a body that is signed.
 const SIGNED: &[u8] = b"idempotent body\0";

@@ -10,6 +10,7 @@ mod audit;
 mod auth;
 mod bodies;
 mod call;
+mod certificate_fields;
 mod client_fields;
 mod code;
 mod confirmation;

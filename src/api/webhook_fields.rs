@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::certificate_fields::{CLIENT_CERTIFICATE_SHAPE, read_client_certificate};
 use super::client_fields::{
     CHANNEL_SHAPE, EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_channels, read_external_id, read_metadata,
 };
@@ -14,8 +15,9 @@ use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
 use crate::domain::authentication::Authentication;
 use crate::domain::channels::{Channels, MAX_ENDPOINT_CHANNELS};
+use crate::domain::client_certificate::ShownCertificate;
 use crate::domain::credential::WithCredential;
-use crate::domain::credentials::{Credentials, CredentialsChange, ShownCredentials};
+use crate::domain::credentials::{Credentials, CredentialsChange, ShownCredentials, UrlAfter};
 use crate::domain::custom_headers::NewHeaders;
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
@@ -26,6 +28,7 @@ use crate::domain::settings::{
     EndpointChange, EndpointSettings, MAX_IN_FLIGHT_PER_ENDPOINT, MAX_TIMEOUT_SECONDS, Metadata,
 };
 use crate::domain::subscription::is_wildcard;
+use crate::domain::time::Timestamp;
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
 use crate::store::{EventTypes, NewEndpoint};
 
@@ -43,6 +46,8 @@ pub struct EndpointContext {
     pub brand: String,
     /// Whether `headers` of the body have a name twice, of which its JSON has kept one.
     pub repeats_a_header: bool,
+    /// The time, by which certificates have expired.
+    pub now: Timestamp,
 }
 
 type EndpointField<T> = Field<EndpointContext, T>;
@@ -279,6 +284,18 @@ pub const AUTHENTICATION: EndpointField<Option<WithCredential<Authentication>>> 
     read: |context, value| read_authentication(value, context.environment),
 };
 
+/// The certificate of connections.
+pub const CLIENT_CERTIFICATE: EndpointField<Option<WithCredential<ShownCertificate>>> = Field {
+    about: "The certificate that connections to the receiver have (mutual TLS), with its private key, both as PEM. The \
+            `url` must be `https`. Answers show its subject, its fingerprint and its end. Refused are a key of another \
+            certificate, an encrypted key, and a certificate that has expired. It is replaced whole. Where `url` or \
+            `token_url` gets another scheme, host or port, it must be given again. `null` removes it.",
+    shape: CLIENT_CERTIFICATE_SHAPE,
+    nullable: true,
+    codes: &[Code::ClientCertificateInvalid],
+    read: |context, value| read_client_certificate(value, context.now),
+};
+
 /// What a secret that its owner brings means.
 const NEW_SECRET: &str = "Your own secret, such as the one that the receiver has from another sender: 24 to 128 \
                           visible ASCII characters; what follows `whsec_` is padded base64 of 24 to 64 bytes. Without \
@@ -334,6 +351,7 @@ body! {
         secret: Option<Secret> = own_secret::<EndpointContext>(NEW_SECRET).maybe(),
         headers: Option<NewHeaders> = HEADERS.or_default(),
         authentication: Option<WithCredential<Authentication>> = AUTHENTICATION.or_default(),
+        client_certificate: Option<WithCredential<ShownCertificate>> = CLIENT_CERTIFICATE.or_default(),
     }
 }
 
@@ -353,20 +371,27 @@ body! {
         retry_schedule: Option<Option<RetrySchedule>> = RETRY_SCHEDULE.change(),
         headers: Option<Option<NewHeaders>> = NEXT_HEADERS.change(),
         authentication: Option<Option<WithCredential<Authentication>>> = AUTHENTICATION.change(),
+        client_certificate: Option<Option<WithCredential<ShownCertificate>>> = CLIENT_CERTIFICATE.change(),
     }
 }
 
 impl CreateWebhook {
-    /// Reads a body, and looks at headers and authentication together.
+    /// Reads a body, and looks at what belongs together.
     pub fn read_whole(body: &Map<String, Value>, context: &EndpointContext) -> Result<Self, ApiError> {
-        let faults = sent_credentials(body, context).faults(&ShownCredentials::default(), false);
+        let url = body.get("url").and_then(|value| (URL.read)(context, value).ok());
+        let url = UrlAfter { moves: false, https: url.is_none_or(|url| url.https) };
+        let faults = sent_credentials(body, context).faults(&ShownCredentials::default(), url);
         let faults = faults.into_iter().map(Fault::from).collect();
         ApiError::with_more(Self::read(body, context), faults, Self::NAMES)
     }
 
     /// The endpoint that it asks for.
     pub fn endpoint(self) -> NewEndpoint {
-        let credentials = CredentialsChange { headers: Some(self.headers), authentication: Some(self.authentication) };
+        let credentials = CredentialsChange {
+            headers: Some(self.headers),
+            authentication: Some(self.authentication),
+            client_certificate: Some(self.client_certificate),
+        };
         let (shown, credentials) = credentials.applied_to(ShownCredentials::default(), Credentials::default());
         let settings = EndpointSettings {
             url: self.url.as_str().to_owned(),
@@ -415,17 +440,24 @@ impl UpdateWebhook {
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
-            credentials: CredentialsChange { headers: self.headers, authentication: self.authentication },
+            credentials: CredentialsChange {
+                headers: self.headers,
+                authentication: self.authentication,
+                client_certificate: self.client_certificate,
+            },
             status: self.status,
         }
     }
 }
 
-/// Headers and authentication of a body, as far as they can be read.
+/// Headers and credentials of a body, as far as they can be read.
 fn sent_credentials(body: &Map<String, Value>, context: &EndpointContext) -> CredentialsChange {
     CredentialsChange {
         headers: body.get("headers").and_then(|value| (HEADERS.read)(context, value).ok()),
         authentication: body.get("authentication").and_then(|value| (AUTHENTICATION.read)(context, value).ok()),
+        client_certificate: body
+            .get("client_certificate")
+            .and_then(|value| (CLIENT_CERTIFICATE.read)(context, value).ok()),
     }
 }
 

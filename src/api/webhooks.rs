@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::Api;
 use super::call::ApiCall;
+use super::certificate_fields::ClientCertificateAttributes;
 use super::credential_fields::{AuthenticationAttributes, repeats_a_header};
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
@@ -84,6 +85,10 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = AuthenticationAttributes, inline)]
     pub authentication: Option<AuthenticationAttributes>,
+    /// The certificate that connections to the receiver have. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = ClientCertificateAttributes, inline)]
+    pub client_certificate: Option<ClientCertificateAttributes>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -132,6 +137,12 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             retry_schedule: endpoint.settings.retry_schedule.as_ref().map(RetrySchedule::seconds),
             headers: endpoint.settings.credentials.headers.as_ref().map(|headers| headers.masks().clone()),
             authentication: endpoint.settings.credentials.authentication.as_ref().map(AuthenticationAttributes::from),
+            client_certificate: endpoint
+                .settings
+                .credentials
+                .client_certificate
+                .as_ref()
+                .map(ClientCertificateAttributes::from),
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -334,6 +345,7 @@ async fn context(api: &Api, subscribed: Vec<String>, repeats_a_header: bool) -> 
         max_in_flight,
         brand: api.settings.brand.clone(),
         repeats_a_header,
+        now: api.clock.now(),
     })
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::authentication::{Authentication, Authorization, TokenGrant};
+use super::client_certificate::{ClientIdentity, ShownCertificate};
 use super::credential::{Credential, MASK, WithCredential};
 use super::custom_headers::{AUTHORIZATION, Headers, NewHeaders};
 use super::url::{Environment, ReceiverUrl};
@@ -12,6 +13,8 @@ use super::url::{Environment, ReceiverUrl};
 pub const HEADERS: &str = "headers";
 /// See [`HEADERS`].
 pub const AUTHENTICATION: &str = "authentication";
+/// See [`HEADERS`].
+pub const CLIENT_CERTIFICATE: &str = "client_certificate";
 
 /// The shortest value that is masked where a receiver answers with it.
 const MASKED_FROM: usize = 8;
@@ -23,6 +26,8 @@ pub struct ShownCredentials {
     pub headers: Option<Headers>,
     /// How each request authenticates.
     pub authentication: Option<Authentication>,
+    /// The certificate that connections have.
+    pub client_certificate: Option<ShownCertificate>,
 }
 
 /// The values that are not shown.
@@ -32,12 +37,14 @@ pub struct Credentials {
     pub headers: BTreeMap<String, Credential>,
     /// The password, the token or the client's secret.
     pub authentication: Option<Credential>,
+    /// The client certificate with its private key.
+    pub client_certificate: Option<Credential>,
 }
 
 impl Credentials {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.headers.is_empty() && self.authentication.is_none()
+        self.headers.is_empty() && self.authentication.is_none() && self.client_certificate.is_none()
     }
 }
 
@@ -48,6 +55,8 @@ pub struct RequestCredentials {
     pub headers: Vec<(String, Credential)>,
     /// What stands in `Authorization`.
     pub authorization: Option<Authorization>,
+    /// The certificate that connections have, with its key.
+    pub identity: Option<ClientIdentity>,
 }
 
 impl RequestCredentials {
@@ -88,7 +97,12 @@ impl ShownCredentials {
             (None, None) => None,
             _ => return None,
         };
-        Some(RequestCredentials { headers: held.headers.into_iter().collect(), authorization })
+        let identity = match (self.client_certificate, held.client_certificate) {
+            (Some(_), Some(pem)) => Some(ClientIdentity::new(pem)),
+            (None, None) => None,
+            _ => return None,
+        };
+        Some(RequestCredentials { headers: held.headers.into_iter().collect(), authorization, identity })
     }
 }
 
@@ -99,6 +113,8 @@ pub struct CredentialsChange {
     pub headers: Option<Option<NewHeaders>>,
     /// Another authentication, which is replaced whole.
     pub authentication: Option<Option<WithCredential<Authentication>>>,
+    /// Another client certificate, which is replaced whole.
+    pub client_certificate: Option<Option<WithCredential<ShownCertificate>>>,
 }
 
 /// Why a change is refused.
@@ -119,12 +135,27 @@ pub enum CredentialRefusal {
     TwoAuthorizations,
     /// A value would be sent to another address than the one that it was given for.
     AddressChanged,
+    /// A client certificate needs `https`.
+    NotHttps,
+}
+
+/// Where the requests of an endpoint go with a change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UrlAfter {
+    /// Whether it has another scheme, host or port than before.
+    pub moves: bool,
+    /// Whether it is `https`.
+    pub https: bool,
 }
 
 impl CredentialsChange {
     /// The attributes that it names.
     pub fn fields(&self) -> impl Iterator<Item = &'static str> {
-        let named = [(HEADERS, self.headers.is_some()), (AUTHENTICATION, self.authentication.is_some())];
+        let named = [
+            (HEADERS, self.headers.is_some()),
+            (AUTHENTICATION, self.authentication.is_some()),
+            (CLIENT_CERTIFICATE, self.client_certificate.is_some()),
+        ];
         named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name)
     }
 
@@ -137,11 +168,12 @@ impl CredentialsChange {
     ///
     /// A value that nobody reads again never follows a changed address. Where `url` or `token_url` gets another scheme,
     /// host or port, every header and credential must be given again or be removed.
-    pub fn faults(&self, before: &ShownCredentials, url_moves: bool) -> Vec<CredentialFault> {
-        let moves = url_moves || self.token_url_moves(before);
+    pub fn faults(&self, before: &ShownCredentials, url: UrlAfter) -> Vec<CredentialFault> {
+        let moves = url.moves || self.token_url_moves(before);
         let found = [
             (HEADERS, self.fault_of_headers(before, moves)),
             (AUTHENTICATION, self.fault_of_authentication(before, moves)),
+            (CLIENT_CERTIFICATE, self.fault_of_certificate(before, moves, url.https)),
         ];
         let fault = |(attribute, reason): (_, Option<_>)| Some(CredentialFault { attribute, reason: reason? });
         found.into_iter().filter_map(fault).collect()
@@ -181,6 +213,16 @@ impl CredentialsChange {
         (authorizes && self.authenticates(before)).then_some(CredentialRefusal::TwoAuthorizations)
     }
 
+    fn fault_of_certificate(&self, before: &ShownCredentials, moves: bool, https: bool) -> Option<CredentialRefusal> {
+        let is_there = self.client_certificate.as_ref().map_or(before.client_certificate.is_some(), Option::is_some);
+        let follows = moves && self.client_certificate.is_none();
+        match (is_there, https) {
+            (true, false) => Some(CredentialRefusal::NotHttps),
+            (true, true) => follows.then_some(CredentialRefusal::AddressChanged),
+            (false, _) => None,
+        }
+    }
+
     /// Whether the endpoint has `authentication` with this change.
     fn authenticates(&self, before: &ShownCredentials) -> bool {
         self.authentication.as_ref().map_or(before.authentication.is_some(), Option::is_some)
@@ -196,6 +238,10 @@ impl CredentialsChange {
             (shown.authentication, held.authentication) =
                 authentication.map(|WithCredential { shown, credential }| (shown, credential)).unzip();
         }
+        if let Some(certificate) = self.client_certificate {
+            (shown.client_certificate, held.client_certificate) =
+                certificate.map(|WithCredential { shown, credential }| (shown, credential)).unzip();
+        }
         (shown, held)
     }
 }
@@ -209,10 +255,16 @@ pub fn is_same_address(one: &str, other: &str) -> bool {
     address(one).is_some_and(|known| address(other) == Some(known))
 }
 
+/// Whether a URL is `https`.
+pub fn is_https(url: &str) -> bool {
+    ReceiverUrl::parse(url, Environment::Development).is_ok_and(|url| url.https)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::CredentialRefusal::{AddressChanged, TwoAuthorizations, UnknownHeader};
+    use super::CredentialRefusal::{AddressChanged, NotHttps, TwoAuthorizations, UnknownHeader};
     use super::*;
+    use crate::domain::time::Timestamp;
 
     fn credential(text: &str) -> Credential {
         Credential::new(text.to_owned())
@@ -241,7 +293,20 @@ mod tests {
         headers: Option<Option<NewHeaders>>,
         authentication: Option<Option<WithCredential<Authentication>>>,
     ) -> CredentialsChange {
-        CredentialsChange { headers, authentication }
+        CredentialsChange { headers, authentication, client_certificate: None }
+    }
+
+    fn certificate() -> WithCredential<ShownCertificate> {
+        let shown = ShownCertificate {
+            subject: "CN=a".into(),
+            fingerprint: "0".repeat(64),
+            not_after: Timestamp::from_millis(0),
+        };
+        WithCredential { shown, credential: credential("a-certificate-with-its-key") }
+    }
+
+    fn certificate_change(to: Option<WithCredential<ShownCertificate>>) -> CredentialsChange {
+        CredentialsChange { client_certificate: Some(to), ..CredentialsChange::default() }
     }
 
     /// An endpoint with these.
@@ -257,7 +322,8 @@ mod tests {
         before: &ShownCredentials,
         url_moves: bool,
     ) -> Vec<(&'static str, CredentialRefusal)> {
-        change.faults(before, url_moves).into_iter().map(|fault| (fault.attribute, fault.reason)).collect()
+        let url = UrlAfter { moves: url_moves, https: true };
+        change.faults(before, url).into_iter().map(|fault| (fault.attribute, fault.reason)).collect()
     }
 
     #[test]
@@ -283,6 +349,35 @@ mod tests {
         for none in [ShownCredentials::default(), with(Some(headers(&[])), None).0] {
             assert_eq!(refusals(&change(None, None), &none, true), vec![], "there is nothing that could follow");
         }
+    }
+
+    #[test]
+    fn a_client_certificate_follows_no_address_and_needs_https() {
+        let none = ShownCredentials::default();
+        let (certified, held) =
+            certificate_change(Some(certificate())).applied_to(none.clone(), Credentials::default());
+        let (moved, http) = (UrlAfter { moves: true, https: true }, UrlAfter { moves: true, https: false });
+        let stays = UrlAfter { moves: false, https: true };
+        let (same, other) = (CredentialsChange::default(), certificate_change(Some(certificate())));
+        let removed = certificate_change(None);
+        for (change, before, url, expected) in [
+            (&same, &certified, moved, Some(AddressChanged)),
+            (&other, &certified, moved, None),
+            (&removed, &certified, moved, None),
+            (&same, &certified, stays, None),
+            (&same, &certified, http, Some(NotHttps)),
+            (&other, &certified, http, Some(NotHttps)),
+            (&other, &none, UrlAfter { moves: false, https: false }, Some(NotHttps)),
+            (&removed, &certified, http, None),
+            (&same, &none, http, None),
+        ] {
+            let found: Vec<_> = change.faults(before, url).iter().map(|fault| fault.reason).collect();
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{change:?} {url:?}");
+        }
+        let request = certified.clone().with(held.clone()).expect("they fit");
+        assert_eq!(request.identity, Some(ClientIdentity::new(certificate().credential)));
+        assert_eq!(certified.with(Credentials::default()), None);
+        assert_eq!(none.with(held), None);
     }
 
     #[test]
@@ -387,5 +482,6 @@ mod tests {
             assert!(!is_same_address("https://shop.example/a", other), "{other}");
         }
         assert!(!is_same_address("no URL", "no URL"));
+        assert!(is_https("HTTPS://shop.example/") && !is_https("http://shop.example/") && !is_https("no URL"));
     }
 }

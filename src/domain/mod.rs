@@ -8,6 +8,7 @@ pub mod address;
 pub mod audit;
 pub mod authentication;
 pub mod channels;
+pub mod client_certificate;
 pub mod credential;
 pub mod credentials;
 pub mod custom_headers;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::channels::{Channels, wants};
-use super::credentials::{CredentialFault, CredentialsChange, ShownCredentials, is_same_address};
+use super::credentials::{CredentialFault, CredentialsChange, ShownCredentials, UrlAfter, is_https, is_same_address};
 use super::endpoint::{EndpointStatus, Ordering};
 use super::event::NewEvent;
 use super::external_id::ExternalId;
@@ -129,7 +129,8 @@ impl EndpointChange {
     /// What is wrong with its headers and credentials for an endpoint with these settings.
     pub fn credential_faults(&self, before: &EndpointSettings) -> Vec<CredentialFault> {
         let moves = self.url.as_ref().is_some_and(|url| !is_same_address(url, &before.url));
-        self.credentials.faults(&before.credentials, moves)
+        let https = is_https(self.url.as_ref().unwrap_or(&before.url));
+        self.credentials.faults(&before.credentials, UrlAfter { moves, https })
     }
 }
 
@@ -262,7 +263,7 @@ mod tests {
     fn a_changed_address_is_noticed_where_there_is_something_that_could_follow() {
         let url = ReceiverUrl::parse("https://shop.example/a", Environment::Production).expect("a URL");
         let headers = Headers::stored([("X-Key".to_owned(), "...".to_owned())].into());
-        let credentials = ShownCredentials { headers: Some(headers), authentication: None };
+        let credentials = ShownCredentials { headers: Some(headers), ..ShownCredentials::default() };
         let before = EndpointSettings { credentials, ..EndpointSettings::new(&url, vec!["b".into()]) };
         let faults = |url: &str, before: &EndpointSettings| {
             EndpointChange { url: Some(url.into()), ..EndpointChange::default() }.credential_faults(before).len()

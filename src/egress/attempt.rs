@@ -22,7 +22,9 @@ use super::fault::{LocalFault, exhausted};
 use super::guard::LookupOwner;
 use super::interim;
 use super::oauth::TokenError;
+use super::tls::certificate_complaint;
 use crate::domain::authentication::{Authentication, Authorization};
+use crate::domain::client_certificate::{ClientIdentity, IdentityId};
 use crate::domain::credential::Credential;
 use crate::domain::credentials::ShownCredentials;
 use crate::domain::custom_headers::Headers;
@@ -187,8 +189,8 @@ const MASK: &str = "***";
 
 impl Egress {
     /// The headers of the request that an attempt at `at` sends to an endpoint with these headers and credentials, with
-    /// the signatures and what is not shown masked. `host` and the trace context are left out: the span of an attempt is
-    /// not stored.
+    /// the signatures and what is not shown masked. `host` and the trace context are left out: the span of an attempt
+    /// is not stored.
     pub fn shown_headers(
         &self,
         delivery: DeliveryId,
@@ -285,20 +287,22 @@ impl Egress {
             // Before the row with which the request is signed: it may take seconds.
             let token = self.access_token((job, timeout), targets, &mut planned, progress).await?;
             let authorized = planned.clone();
-            let pooled = if may_reuse { self.0.pool.take(&planned.url) } else { None };
+            let pooled = if may_reuse { self.0.pool.take(&planned.url, identity_id(&planned)) } else { None };
             let reused = pooled.is_some();
             let connection = match pooled {
                 Some(connection) => connection,
                 None => {
-                    // Read the endpoint again: its URL may have changed.
+                    // Read the endpoint again: its URL or its client certificate may have changed.
                     planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
                     progress.reached(Stage::Connecting, &planned);
-                    self.connect(&planned.url, planned.account, &progress.clock).await.map_err(not_connected)?
+                    let connecting = self.connect(&planned.url, identity(&planned), planned.account, &progress.clock);
+                    connecting.await.map_err(not_connected)?
                 }
             };
             // Connecting may have taken seconds: sign with the endpoint as it is now.
             let target = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
-            if target.url != planned.url || target.credentials.grant() != authorized.credentials.grant() {
+            let has_moved = target.url != planned.url || identity_id(&target) != identity_id(&planned);
+            if has_moved || target.credentials.grant() != authorized.credentials.grant() {
                 planned = target;
                 continue;
             }
@@ -341,10 +345,11 @@ impl Egress {
         })
     }
 
-    /// Connects. The clock is stopped until a look-up has begun.
+    /// Connects, with a client certificate if there is one. The clock is stopped until a look-up has begun.
     pub(super) async fn connect(
         &self,
         url: &ReceiverUrl,
+        identity: Option<&ClientIdentity>,
         account: AccountKey,
         clock: &ReceiverClock,
     ) -> Result<Connection, ConnectError> {
@@ -353,7 +358,8 @@ impl Egress {
             clock.stop();
         }
         let on_begin = || clock.start();
-        let connected = Box::pin(self.0.connector.connect(url, LookupOwner::Attempt(account), &on_begin)).await;
+        let owner = LookupOwner::Attempt(account);
+        let connected = Box::pin(self.0.connector.connect(url, identity, owner, &on_begin)).await;
         // The clock also starts where no look-up was made.
         clock.start();
         connected
@@ -366,13 +372,17 @@ impl Egress {
         mut connection: Connection,
         progress: &Progress,
     ) -> Result<Answer, ExchangeError> {
-        let Connection { sender, driver, allowance, spelling } = &mut connection;
-        driver.run(sender.ready()).await.map_err(|_| ExchangeError::Stale)?;
+        let Connection { sender, driver, allowance, spelling, complaint } = &mut connection;
+        let closed = || complaint.get().map_or(ExchangeError::Stale, |words| ExchangeError::Failed((*words).into()));
+        driver.run(sender.ready()).await.map_err(|_| closed())?;
         let now = self.0.clock.now();
         let request = self.request(job, target, token, now).map_err(|e| ExchangeError::Failed(e.to_string()))?;
         spelling.spell(target.credentials.headers.iter().map(|(name, _)| name.clone()).collect());
         allowance.await_answer();
-        let response = driver.run(sender.send_request(request)).await.map_err(|error| refused(&error))?;
+        let response = driver.run(sender.send_request(request)).await.map_err(|error| match refused(&error) {
+            ExchangeError::Stale => closed(),
+            refused => refused,
+        })?;
         allowance.lift();
         progress.reached(Stage::Reading, target);
         let status = response.status().as_u16();
@@ -388,7 +398,7 @@ impl Egress {
             body = masked.into_bytes();
         }
         if ended {
-            self.0.pool.put(&target.url, connection);
+            self.0.pool.put(&target.url, identity_id(target), connection);
         }
         Ok(Answer { status, body, retry_after })
     }
@@ -415,12 +425,6 @@ impl Egress {
         headers.insert(WEBHOOK_ID, id);
         headers.insert(WEBHOOK_TIMESTAMP, time);
         headers.insert(WEBHOOK_SIGNATURE, HeaderValue::try_from(signed.standard)?);
-        if let (Some(trace), Some(span_ids)) = (&job.trace, &self.0.span_ids) {
-            headers.insert(TRACEPARENT, HeaderValue::try_from(trace.child(span_ids.array()))?);
-            if let Some(state) = trace.state() {
-                headers.insert(TRACESTATE, HeaderValue::from_str(state)?);
-            }
-        }
         let fixed = match &target.credentials.authorization {
             Some(Authorization::Fixed(value)) => Some(value),
             Some(Authorization::Token(_)) | None => token,
@@ -432,12 +436,27 @@ impl Egress {
             // Where the brand has changed since, the name can be one of those above.
             headers.entry(HeaderName::try_from(name.as_str())?).or_insert(hidden(value)?);
         }
+        if let (Some(trace), Some(span_ids)) = (&job.trace, &self.0.span_ids) {
+            headers.insert(TRACEPARENT, HeaderValue::try_from(trace.child(span_ids.array()))?);
+            if let Some(state) = trace.state() {
+                headers.insert(TRACESTATE, HeaderValue::from_str(state)?);
+            }
+        }
         let mut request = Request::new(Full::new(job.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = target.url.target.parse()?;
         *request.headers_mut() = headers;
         Ok(request)
     }
+}
+
+/// The client certificate of a connection to the endpoint, which must be TLS.
+fn identity(target: &Target) -> Option<&ClientIdentity> {
+    target.credentials.identity.as_ref().filter(|_| target.url.https)
+}
+
+fn identity_id(target: &Target) -> Option<IdentityId> {
+    identity(target).map(ClientIdentity::id)
 }
 
 /// A value that nobody reads again, as a header that does not print itself.
@@ -480,6 +499,8 @@ fn refused(error: &hyper::Error) -> ExchangeError {
         ExchangeError::Local(fault)
     } else if let Some(words) = source.and_then(interim::complaint) {
         ExchangeError::Failed(words)
+    } else if let Some(words) = source.and_then(certificate_complaint) {
+        ExchangeError::Failed(words.into())
     } else if error.is_parse_too_large() {
         ExchangeError::Failed("the head of the receiver's answer is too large".into())
     } else if error.is_parse() {

@@ -12,7 +12,8 @@ use hyper::header::{ACCEPT, AUTHORIZATION, HOST, HeaderValue, RETRY_AFTER, USER_
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::connector::{Connection, handshake, server_name, tls_config};
+use super::connector::{Connection, handshake, server_name};
+use super::tls;
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::retry::parse_retry_after;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
@@ -92,7 +93,7 @@ impl Fetcher {
         }
         let mut authorization = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| FetchError::Token)?;
         authorization.set_sensitive(true);
-        Ok(Self { base, authorization, tls: TlsConnector::from(Arc::new(tls_config())), connection: None })
+        Ok(Self { base, authorization, tls: TlsConnector::from(Arc::new(tls::config())), connection: None })
     }
 
     /// Reads the answer to a `GET` of this path and query.

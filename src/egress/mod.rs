@@ -3,8 +3,9 @@
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
 //! open. `attempt` signs and sends within its `deadline`, `spelling` writes names of headers as their owner did, and
 //! `interim` bounds what comes before an answer. `oauth` gets access tokens. `lookups` shares look-ups of names among
-//! accounts, `dns` asks the name servers. `fault` distinguishes local faults from failures of a receiver. Redirects are
-//! never followed. `fetch` is apart: it reads from the server that an operator names to a command.
+//! accounts, `dns` asks the name servers. `fault` distinguishes local faults from failures of a receiver. `tls` has
+//! client certificates, and `tls_sessions` makes further handshakes cheap. Redirects are never followed. `fetch` is
+//! apart: it reads from the server that an operator names to a command.
 
 mod attempt;
 mod connector;
@@ -18,6 +19,8 @@ mod lookups;
 mod oauth;
 mod pool;
 mod spelling;
+mod tls;
+mod tls_sessions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -90,9 +93,11 @@ impl Egress {
         }
     }
 
-    /// Closes connections that nobody has used for a while, and drops access tokens that have expired.
+    /// Closes connections that nobody has used for a while, forgets client certificates in the same way, and drops
+    /// access tokens that have expired.
     pub fn close_idle(&self) {
         self.0.pool.close_idle();
+        self.0.connector.tls.drop_unused();
         self.0.tokens.drop_expired();
     }
 }

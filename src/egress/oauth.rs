@@ -249,7 +249,7 @@ impl Egress {
     /// Asks the token server. The clock stands until a look-up has begun.
     async fn ask(&self, account: AccountKey, grant: &TokenGrant, clock: &ReceiverClock) -> Result<Kept, TokenError> {
         let asked_at = Instant::now();
-        let connected = self.connect(&grant.token_url, account, clock).await;
+        let connected = self.connect(&grant.token_url, None, account, clock).await;
         let mut connection = connected.map_err(|error| match error {
             ConnectError::Local(fault) => TokenError::Local(fault),
             error => refused(error),

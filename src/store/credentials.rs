@@ -26,6 +26,8 @@ struct CredentialsJson<'a> {
     headers: BTreeMap<String, Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authentication: Option<Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_certificate: Option<Cow<'a, str>>,
 }
 
 /// Opens the values of an endpoint; without columns there are none.
@@ -37,6 +39,7 @@ pub(super) fn open(keyring: &Keyring, id: EndpointId, sealed: Option<&SealedSecr
     Ok(Credentials {
         headers: json.headers.into_iter().map(|(name, text)| (name, value(text))).collect(),
         authentication: json.authentication.map(value),
+        client_certificate: json.client_certificate.map(value),
     })
 }
 
@@ -49,6 +52,7 @@ impl Shared {
         let json = CredentialsJson {
             headers: credentials.headers.iter().map(|(name, value)| (name.clone(), value.reveal().into())).collect(),
             authentication: credentials.authentication.as_ref().map(|value| value.reveal().into()),
+            client_certificate: credentials.client_certificate.as_ref().map(|value| value.reveal().into()),
         };
         let text = Zeroizing::new(serde_json::to_vec(&json).expect("strings are JSON"));
         Some(self.keyring().seal_text(SealedKind::Credentials, &text, id.0, self.random.array()))

@@ -14,6 +14,7 @@ use super::errors::StoreError;
 use super::shared::words;
 use crate::domain::authentication::Authentication;
 use crate::domain::channels::Channels;
+use crate::domain::client_certificate::ShownCertificate;
 use crate::domain::credentials::ShownCredentials;
 use crate::domain::custom_headers::Headers;
 use crate::domain::endpoint::Ordering;
@@ -22,6 +23,7 @@ use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::settings::{DeliverySettings, EndpointSettings, Metadata};
 use crate::domain::subscription::is_wildcard;
+use crate::domain::time::Timestamp;
 
 /// The form of the column `settings`. A program that changes the meaning of what is there raises it, and with it the
 /// database's minimum version.
@@ -57,6 +59,7 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.retry_schedule.is_some(), 18),
         (settings.credentials.headers.is_some(), 19),
         (settings.credentials.authentication.is_some(), 19),
+        (settings.credentials.client_certificate.is_some(), 20),
     ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
@@ -86,6 +89,9 @@ struct SettingsJson {
     headers: Option<BTreeMap<String, String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authentication: Option<AuthenticationJson>,
+    /// What is shown; the certificate and its key are in the column `credentials`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_certificate: Option<CertificateJson>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -133,6 +139,27 @@ impl From<AuthenticationJson> for Authentication {
     }
 }
 
+/// What is shown of a client certificate.
+#[derive(Serialize, Deserialize)]
+struct CertificateJson {
+    subject: String,
+    fingerprint: String,
+    /// In milliseconds.
+    not_after: i64,
+}
+
+impl From<ShownCertificate> for CertificateJson {
+    fn from(ShownCertificate { subject, fingerprint, not_after }: ShownCertificate) -> Self {
+        Self { subject, fingerprint, not_after: not_after.as_millis() }
+    }
+}
+
+impl From<CertificateJson> for ShownCertificate {
+    fn from(CertificateJson { subject, fingerprint, not_after }: CertificateJson) -> Self {
+        Self { subject, fingerprint, not_after: Timestamp::from_millis(not_after) }
+    }
+}
+
 fn form() -> u32 {
     FORM
 }
@@ -156,6 +183,7 @@ impl SettingsJson {
         ShownCredentials {
             headers: self.headers.take().map(Headers::stored),
             authentication: self.authentication.take().map(Authentication::from),
+            client_certificate: self.client_certificate.take().map(ShownCertificate::from),
         }
     }
 }
@@ -221,6 +249,7 @@ impl SettingsColumns {
             retry_schedule: retry_schedule.map(|schedule| schedule.seconds()),
             headers: credentials.headers.map(|headers| headers.masks().clone()),
             authentication: credentials.authentication.map(AuthenticationJson::from),
+            client_certificate: credentials.client_certificate.map(CertificateJson::from),
             unknown,
         };
         let columns = Self {
@@ -281,7 +310,13 @@ mod tests {
             scope: Some("a b".into()),
             audience: None,
         };
-        ShownCredentials { headers, authentication: Some(authentication) }
+        let client_certificate = ShownCertificate {
+            subject: "CN=a".into(),
+            fingerprint: "0f".repeat(32),
+            not_after: Timestamp::from_millis(1_800_000_000_000),
+        };
+        let client_certificate = Some(client_certificate);
+        ShownCredentials { headers, authentication: Some(authentication), client_certificate }
     }
 
     #[test]
@@ -291,7 +326,7 @@ mod tests {
             Authentication::Bearer,
             credentials().authentication.expect("one"),
         ] {
-            let credentials = ShownCredentials { headers: None, authentication: Some(authentication) };
+            let credentials = ShownCredentials { authentication: Some(authentication), ..ShownCredentials::default() };
             let settings = EndpointSettings { credentials, ..settings() };
             let columns = SettingsColumns::of(settings.clone(), "{}").expect("written").columns;
             assert_eq!(columns.read(), Ok(settings));
@@ -327,9 +362,10 @@ mod tests {
         let timeout = EndpointSettings { timeout_seconds: Some(7), ..settings() };
         let in_flight = EndpointSettings { max_in_flight: Some(3), ..settings() };
         let schedule = EndpointSettings { retry_schedule: RetrySchedule::of_endpoint(&[]), ..settings() };
-        let headers = ShownCredentials { authentication: None, ..credentials() };
+        let headers = ShownCredentials { authentication: None, client_certificate: None, ..credentials() };
         let headers = EndpointSettings { credentials: headers, ..settings() };
-        let authentication = ShownCredentials { headers: None, ..credentials() };
+        let certificate = EndpointSettings { credentials: credentials(), ..settings() };
+        let authentication = ShownCredentials { headers: None, client_certificate: None, ..credentials() };
         let authentication = EndpointSettings { credentials: authentication, ..settings() };
         for (settings, version) in [
             (wildcard, 17),
@@ -339,6 +375,7 @@ mod tests {
             (schedule, 18),
             (headers, 19),
             (authentication, 19),
+            (certificate, 20),
         ] {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }

@@ -19,6 +19,7 @@ use crate::command_line::aldaba;
 use crate::crash::Server;
 use crate::database;
 use crate::fixture::event;
+use crate::tls::Authority;
 use crate::verify::assert_signed;
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -91,6 +92,11 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
         endpoints.push(made.id());
         secrets.push(made.attribute("secret").as_str().expect("a secret").to_owned());
     }
+    let authority = Authority::new();
+    let pair = json!({ "certificate": authority.read("receiver.pem"), "private_key": authority.read("receiver.key") });
+    let (url, events) = ("https://a.tests.localhost:9/", ["billing.trial_will_end"]);
+    let certified = json!({ "url": url, "events": events, "client_certificate": pair });
+    call("POST", "/v1/webhooks", certified).await.expect(201);
     receiver.script([Reply::Status(500), Reply::Status(500), Reply::Status(200), Reply::Status(200)]);
     for number in 0..2 {
         let body =
@@ -120,7 +126,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
     let told: Value = serde_json::from_slice(&moved.stdout).expect("JSON");
     assert!(told["rows"].as_u64() > Some(20), "{told}");
-    assert_eq!(crate::migrations::minimum(folder.path()).await, 19, "older programs would not serve these endpoints");
+    assert_eq!(crate::migrations::minimum(folder.path()).await, 20, "older programs would not serve these endpoints");
     let again = run(&["import", "--from", &file], false);
     assert!(String::from_utf8_lossy(&again.stderr).contains("has taken in another already"));
     let refused = run(&["accounts", "list"], true);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::credentials::{CredentialsForm, MEMBERS};
 use super::paths::{address, resource, trail};
-use super::secret;
+use super::{certificate, secret};
 use crate::api::{
     CreateWebhook, EndpointResource, EventTypeResource, FromAnswer, Operational, RequestBody as _, UpdateWebhook,
 };
@@ -105,6 +105,9 @@ impl EndpointForm {
             body["secret"] = secret.into();
         }
         self.credentials.add_to(cx, &mut body)?;
+        if let Some(certificate) = certificate::sent(cx) {
+            body["client_certificate"] = certificate;
+        }
         Ok(body)
     }
 
@@ -161,6 +164,7 @@ fn new_page(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>
             (typed.credentials.fields(cx, None, failure))
             (first_status(cx, typed, failure))
             (secret::own(cx, failure))
+            (certificate::fields(cx, None, failure))
             div.buttons { (submit(&cx.say("Create endpoint"), "primary")) (button(&list, &cx.say("Cancel"), "")) }
         }
     };
@@ -207,6 +211,7 @@ fn edit_page(
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
             (typed.credentials.fields(cx, current, failure))
+            (certificate::fields(cx, Some(endpoint), failure))
             div.buttons { (submit(&cx.say("Save"), "primary")) (button(&address(cx, ""), &cx.say("Cancel"), "")) }
         }
     };

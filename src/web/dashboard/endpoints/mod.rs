@@ -1,6 +1,7 @@
 //! Endpoints: the list, the page of one, pausing and resuming. Forms, secret, tests and deletion have files of their
 //! own.
 
+mod certificate;
 mod credentials;
 mod delete;
 mod forms;
@@ -311,6 +312,7 @@ fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource)
         (&cx.say("Retry schedule in seconds"), schedule(cx, endpoint.retry_schedule.as_deref())),
         (&cx.say("Headers"), credentials::headers(cx, endpoint)),
         (&cx.say("Authentication"), credentials::authentication(cx, endpoint)),
+        (&cx.say("Client certificate"), certificate::shown(cx, endpoint)),
         (&cx.say("Signing secret"), code(hint)),
         (&cx.say("Created"), time(cx, &endpoint.created_at)),
         (&cx.say("Changed"), time(cx, &endpoint.updated_at)),
