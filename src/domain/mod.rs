@@ -8,6 +8,7 @@ pub mod address;
 pub mod audit;
 pub mod channels;
 pub mod delivery;
+pub mod duration;
 pub mod egress_rules;
 pub mod endpoint;
 pub mod event;
