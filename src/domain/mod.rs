@@ -17,6 +17,7 @@ pub mod filter;
 pub mod id;
 mod id_times;
 pub mod permission;
+pub mod rate_limit;
 pub mod replay;
 pub mod retention;
 pub mod retry;
