@@ -181,6 +181,9 @@ codes! {
     RetryScheduleInvalid 422 "webhook_retry_schedule_invalid"
         "retry_schedule must be a list of up to 20 whole numbers of seconds, each from 1 to 604800, or null."
         "retry_schedule debe ser una lista de hasta 20 números enteros de segundos, cada uno de 1 a 604800, o null.";
+    RateLimitInvalid 422 "webhook_rate_limit_invalid"
+        "rate_limit must be attempts/time such as 100/1m, with 1 to 10000 attempts in 1s to 1h, or null."
+        "rate_limit debe ser intentos/tiempo, como 100/1m, con 1 a 10000 intentos en 1s a 1h, o null.";
     SecretInvalid 422 "webhook_secret_invalid"
         "secret must be 24 to 128 visible ASCII characters; what follows whsec_ must be padded base64 of 24 to 64 \
          bytes; the secret that the endpoint has is refused."

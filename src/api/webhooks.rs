@@ -67,6 +67,10 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, max_items = 20)]
     pub retry_schedule: Option<Vec<u64>>,
+    /// Attempts that may begin in any time of a length, such as `100/1m`. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rate_limit: Option<String>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -113,6 +117,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             timeout_seconds: endpoint.settings.timeout_seconds,
             max_in_flight: endpoint.settings.max_in_flight,
             retry_schedule: endpoint.settings.retry_schedule.as_ref().map(RetrySchedule::seconds),
+            rate_limit: endpoint.settings.rate_limit.as_ref().map(ToString::to_string),
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -227,7 +232,7 @@ async fn send_test(call: ApiCall, account: AccountId, endpoint: Endpoint) -> Res
     let leased = api.store.open_test(account, endpoint.id, body).await?;
     let job = &leased.job;
     // A paused endpoint can be tested: that is how its owner sees whether it is well again.
-    let current = StoredTarget { store: &api.store, job, requires_active: false };
+    let current = StoredTarget { store: &api.store, job, requires_active: false, start: None };
     let outcome = match api.egress.attempt(job, &current).await {
         AttemptEnd::Outcome(outcome) => outcome,
         end => {

@@ -7,6 +7,7 @@ use super::channels::{Channels, wants};
 use super::endpoint::{EndpointStatus, Ordering};
 use super::event::NewEvent;
 use super::external_id::ExternalId;
+use super::rate_limit::{Rate, RateLimit};
 use super::retry::RetrySchedule;
 use super::subscription::Subscription;
 use super::url::ReceiverUrl;
@@ -88,6 +89,8 @@ settings! {
         max_in_flight: Option<u32>,
         /// The delays between attempts; the server's setting where it is absent.
         retry_schedule: Option<RetrySchedule>,
+        /// Attempts that may begin in any window of a length, over all nodes.
+        rate_limit: Option<RateLimit>,
     }
 }
 
@@ -105,6 +108,7 @@ impl EndpointSettings {
             timeout_seconds: None,
             max_in_flight: None,
             retry_schedule: None,
+            rate_limit: None,
         }
     }
 
@@ -125,6 +129,9 @@ pub struct DeliverySettings {
     pub max_in_flight: Option<usize>,
     /// The delays between attempts.
     pub retry_schedule: Option<RetrySchedule>,
+    /// Attempts that may begin in any window of a length, over all nodes. Where there is such a limit, a delivery waits
+    /// in the store until its attempt may begin.
+    pub rate_limit: Option<Rate>,
 }
 
 impl DeliverySettings {

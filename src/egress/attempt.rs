@@ -3,6 +3,7 @@
 //! The row is read after the connection is made, so that a slow look-up or handshake never delays a signature: an
 //! attempt that begins after a rotation was answered is never signed with the old secret.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,13 +21,14 @@ use super::deadline::within;
 use super::fault::{LocalFault, exhausted};
 use super::guard::LookupOwner;
 use super::interim;
+use super::start::{COUNT_TRIES, count_start};
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
 use crate::domain::id::DeliveryId;
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
 use crate::domain::url::Host;
 use crate::lock::Mutex;
-use crate::store::{Snapshot, Target};
+use crate::store::{Dispatch, Snapshot, StartPermit, Target};
 
 /// Bytes of an answer's body that are read; the rest is left, and the connection closed.
 const MAX_ANSWER_BODY: usize = 16 * 1024;
@@ -69,8 +71,15 @@ pub trait TargetSource: Sync {
     /// The endpoint as this process last read it, to connect to. `None` where nothing is to be sent.
     fn planned(&self) -> Option<Arc<Target>>;
 
-    /// The endpoint by all that was committed before this call, to sign with.
+    /// The endpoint by all that was committed before this call, to sign with. `None` also where its rate limit allows
+    /// no request now.
     fn current(&self) -> impl Future<Output = Option<Arc<Target>>> + Send;
+
+    /// Does work that comes before the request, however long it takes: the attempt stays counted meanwhile.
+    fn hold<T: Send>(&self, work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send;
+
+    /// A request is sent now. Another one of the same attempt is counted again.
+    fn sending(&self);
 }
 
 /// The endpoint as the store has it.
@@ -81,6 +90,8 @@ pub struct StoredTarget<'a, S> {
     pub job: &'a Job,
     /// Whether nothing is sent while the endpoint is not active.
     pub requires_active: bool,
+    /// What allows a request where the endpoint has a rate limit; `None` for a test, which no limit holds.
+    pub start: Option<&'a StartPermit>,
 }
 
 impl<S> StoredTarget<'_, S> {
@@ -89,12 +100,8 @@ impl<S> StoredTarget<'_, S> {
     }
 }
 
-impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
-    fn planned(&self) -> Option<Arc<Target>> {
-        self.if_sendable(self.store.view().target(self.job.endpoint))
-    }
-
-    async fn current(&self) -> Option<Arc<Target>> {
+impl<S: Snapshot> StoredTarget<'_, S> {
+    async fn read(&self) -> Option<Arc<Target>> {
         if !self.store.is_lease_valid(self.job.lease) {
             return None;
         }
@@ -109,13 +116,62 @@ impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
     }
 }
 
+impl<S: Snapshot + Dispatch> TargetSource for StoredTarget<'_, S> {
+    fn planned(&self) -> Option<Arc<Target>> {
+        self.if_sendable(self.store.view().target(self.job.endpoint))
+    }
+
+    async fn current(&self) -> Option<Arc<Target>> {
+        let mut tries = 0..COUNT_TRIES;
+        loop {
+            // Read again after each count, which may take a while.
+            let target = self.read().await?;
+            let (Some(start), Some(rate)) = (self.start, target.delivery.rate_limit) else { return Some(target) };
+            if start.is_valid(rate) {
+                return Some(target);
+            }
+            if !count_start(self.store, self.job.endpoint, rate, start, tries.next()?).await {
+                return None;
+            }
+        }
+    }
+
+    async fn hold<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        let mut work = pin!(work);
+        while let Some((start, counted)) = self.start.and_then(|start| Some((start, start.counted()?))) {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep_until(counted.lapses_at()) => {}
+            }
+            let mut renewal = pin!(count_start(self.store, self.job.endpoint, counted.rate, start, 0));
+            let is_counted = tokio::select! {
+                is_counted = &mut renewal => is_counted,
+                done = &mut work => {
+                    renewal.await;
+                    return done;
+                }
+            };
+            if !is_counted {
+                break;
+            }
+        }
+        work.await
+    }
+
+    fn sending(&self) {
+        if let Some(start) = self.start {
+            start.replace(None);
+        }
+    }
+}
+
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum AttemptEnd {
     /// The attempt was made.
     Outcome(Outcome),
-    /// Nothing was to be sent: the endpoint is not active or could not be read, or the lease has gone. The delivery is
-    /// given back.
+    /// Nothing was to be sent: the endpoint is not active or could not be read, its rate limit allows no attempt, or
+    /// the lease has gone. The delivery is given back.
     Unattempted,
     /// This machine could not make the attempt. It counts as no failure of the receiver, and the delivery is attempted
     /// again.
@@ -286,17 +342,20 @@ impl Egress {
                     // Read the endpoint again: its URL may have changed.
                     planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
                     progress.reached(Stage::Connecting, &planned);
-                    self.connect(&planned, progress).await?
+                    targets.hold(self.connect(&planned, progress)).await?
                 }
             };
             // Connecting may have taken seconds: sign with the endpoint as it is now.
-            let target = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
+            let Some(target) = progress.read_target(targets).await else {
+                self.0.pool.put(&planned.url, connection);
+                return Err(ExchangeError::NoTarget);
+            };
             if target.url != planned.url {
                 planned = target;
                 continue;
             }
             progress.reached(Stage::Waiting, &target);
-            match self.send(job, &target, connection, progress).await {
+            match self.send(job, targets, &target, connection, progress).await {
                 Err(ExchangeError::Stale) if reused => (may_reuse, planned) = (false, target),
                 other => return other,
             }
@@ -323,6 +382,7 @@ impl Egress {
     async fn send(
         &self,
         job: &Job,
+        targets: &impl TargetSource,
         target: &Target,
         mut connection: Connection,
         progress: &Progress,
@@ -332,6 +392,7 @@ impl Egress {
         let now = self.0.clock.now();
         let request = self.request(job, target, now).map_err(|e| ExchangeError::Failed(e.to_string()))?;
         allowance.await_answer();
+        targets.sending();
         let response = driver.run(sender.send_request(request)).await.map_err(|error| refused(&error))?;
         allowance.lift();
         progress.reached(Stage::Reading, target);

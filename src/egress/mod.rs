@@ -1,9 +1,9 @@
 //! All outbound connections to receivers: resolving, checking, connecting, and sending signed requests.
 //!
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
-//! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `lookups`
-//! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
-//! failures of a receiver. Redirects are never followed.
+//! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `start`
+//! counts attempts where an endpoint has a rate limit. `lookups` shares look-ups of names among accounts, `dns` asks
+//! the name servers. `fault` distinguishes local faults from failures of a receiver. Redirects are never followed.
 
 mod attempt;
 mod connector;
@@ -14,6 +14,7 @@ mod guard;
 mod interim;
 mod lookups;
 mod pool;
+mod start;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use crate::domain::url::{Environment, ReceiverUrl};
 pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
 pub use fault::LocalFault;
 pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};
+pub use start::{COUNT_TRIES, count_start};
 
 /// The resolver that asks these servers; without any, those of the system.
 pub fn resolver(servers: Vec<SocketAddr>) -> Arc<dyn Resolver> {

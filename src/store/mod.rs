@@ -8,6 +8,7 @@
 
 mod compatible;
 mod contract;
+mod counted_attempts;
 mod errors;
 pub(crate) mod fair_slots;
 pub mod inbox;
@@ -23,6 +24,7 @@ mod postgres_url;
 mod settings;
 mod shared;
 mod sqlite;
+mod start_permit;
 mod status;
 mod values;
 mod view;
@@ -32,6 +34,7 @@ use crate::domain::audit::Origin;
 pub use contract::*;
 pub use errors::*;
 pub use open::{Database, PostgresUrl};
+pub use start_permit::{CountedStart, StartPermit};
 pub use values::*;
 pub use view::{EventTypes, View};
 

@@ -15,6 +15,7 @@ use super::shared::words;
 use crate::domain::channels::Channels;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
+use crate::domain::rate_limit::RateLimit;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::settings::{DeliverySettings, EndpointSettings, Metadata};
@@ -52,6 +53,7 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.timeout_seconds.is_some(), 18),
         (settings.max_in_flight.is_some(), 18),
         (settings.retry_schedule.is_some(), 18),
+        (settings.rate_limit.is_some(), 21),
     ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
@@ -76,6 +78,8 @@ struct SettingsJson {
     max_in_flight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_schedule: Option<Vec<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<String>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -93,6 +97,12 @@ impl SettingsJson {
             return Err(corrupt(format!("version {} is of a later program than this one", rest.version)));
         }
         Ok(rest)
+    }
+
+    fn rate_limit(&self) -> Result<Option<RateLimit>, StoreError> {
+        let Some(text) = &self.rate_limit else { return Ok(None) };
+        let unreadable = || StoreError::Corrupt("endpoints.settings: rate_limit cannot be read".into());
+        RateLimit::parse(text).map(Some).ok_or_else(unreadable)
     }
 
     fn column(&self) -> String {
@@ -115,11 +125,13 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
 /// What the column `settings` of an endpoint says of its deliveries.
 pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreError> {
     let rest = SettingsJson::read("endpoints", column)?;
+    let rate_limit = rest.rate_limit()?;
     Ok(DeliverySettings {
         channels: rest.channels.map(Channels::stored),
         timeout: rest.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         max_in_flight: rest.max_in_flight.map(|most| most as usize),
         retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
+        rate_limit: rate_limit.map(|limit| limit.rate()),
     })
 }
 
@@ -149,6 +161,7 @@ impl SettingsColumns {
             timeout_seconds,
             max_in_flight,
             retry_schedule,
+            rate_limit,
         } = settings;
         let rest = SettingsJson {
             version: FORM,
@@ -157,6 +170,7 @@ impl SettingsColumns {
             timeout_seconds,
             max_in_flight,
             retry_schedule: retry_schedule.map(|schedule| schedule.seconds()),
+            rate_limit: rate_limit.map(|limit| limit.to_string()),
             unknown,
         };
         let columns = Self {
@@ -175,6 +189,7 @@ impl SettingsColumns {
         let rest = SettingsJson::read("endpoints", &self.settings)?;
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
+        let rate_limit = rest.rate_limit()?;
         Ok(EndpointSettings {
             url: self.url,
             events: words(&self.events),
@@ -186,6 +201,7 @@ impl SettingsColumns {
             timeout_seconds: rest.timeout_seconds,
             max_in_flight: rest.max_in_flight,
             retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
+            rate_limit,
         })
     }
 }
@@ -218,12 +234,14 @@ mod tests {
             timeout_seconds: Some(7),
             max_in_flight: Some(3),
             retry_schedule: RetrySchedule::of_endpoint(&[5, 60]),
+            rate_limit: RateLimit::parse("5/60s"),
             ..settings()
         };
         let NewColumns { columns, .. } = SettingsColumns::of(all.clone(), "{}").expect("written");
         let timeout = Some(Duration::from_secs(7));
         let retry_schedule = RetrySchedule::of_endpoint(&[5, 60]);
-        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3), retry_schedule };
+        let rate_limit = RateLimit::parse("5/1m").map(|limit| limit.rate());
+        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3), retry_schedule, rate_limit };
         assert_eq!(delivery_settings(&columns.settings), Ok(delivery));
         assert_eq!(columns.read(), Ok(all));
     }
@@ -238,6 +256,8 @@ mod tests {
         for (settings, version) in [(wildcard, 17), (channels, 18), (timeout, 18), (in_flight, 18), (schedule, 18)] {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }
+        let rate = EndpointSettings { rate_limit: RateLimit::parse("1/1s"), ..settings() };
+        assert_eq!(SettingsColumns::of(rate, "{}").expect("written").requires, 21);
         let (own, generated) = (Secret::of_owner("an-own-secret-of-its-owner"), Secret::from_random([1; 32]));
         assert_eq!((required_of_secret(None), required_of_secret(Some(&generated))), (0, 0));
         assert_eq!(required_of_secret(Some(&own.expect("a secret"))), 18);
@@ -250,6 +270,11 @@ mod tests {
         let written: Value = serde_json::from_str(&columns.settings).expect("JSON");
         assert_eq!(written["sparkle"]["level"], 3);
         assert_eq!(columns.read(), Ok(settings()));
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_read_is_an_error_and_not_no_limit() {
+        assert!(delivery_settings(r#"{"version":1,"rate_limit":"many"}"#).is_err());
     }
 
     #[test]

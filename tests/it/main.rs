@@ -51,6 +51,7 @@ mod plans;
 mod portal;
 mod private_files;
 mod privileges;
+mod rate_limits;
 mod readers;
 mod reference;
 mod replay;

@@ -379,9 +379,9 @@ impl Writer {
         let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
         // Every event has been given as many ids as it has subscribers.
         for (endpoint, delivery) in fan_out.recipients(&fan_out.active, &new).zip(ids) {
-            // A delivery of a FIFO endpoint waits in the store.
+            // A delivery of a FIFO endpoint, and of an endpoint with a rate limit, waits in the store.
             let is_fifo = fan_out.fifo.contains(&endpoint);
-            let inbox = body.as_ref().filter(|_| may_lease && !is_fifo);
+            let inbox = body.as_ref().filter(|_| may_lease && !is_fifo && !fan_out.is_rate_limited(endpoint));
             let most = self.parts.shared.max_in_flight_per_endpoint;
             let known = self.parts.view.target(endpoint).is_some_and(|target| {
                 target.active && self.parts.node.share().of(target.max_in_flight(most), endpoint) > 0
@@ -417,7 +417,7 @@ impl Writer {
                 failures: 0,
                 body: new.body.clone(),
             };
-            plan.jobs.push(Leased { job, permit });
+            plan.jobs.push(Leased::new(job, permit));
         }
         debug_assert_eq!(
             deliveries.len(),
@@ -543,6 +543,11 @@ impl FanOut {
     fn recipients(&self, subscribers: &Subscribers, event: &NewEvent) -> impl Iterator<Item = EndpointKey> {
         let subscribed = subscribers.get(&(event.account, event.event_type.clone())).into_iter().flatten().copied();
         subscribed.filter(|key| self.delivery.get(key).is_none_or(|delivery| delivery.admit(event)))
+    }
+
+    /// Whether the endpoint has a rate limit.
+    fn is_rate_limited(&self, endpoint: EndpointKey) -> bool {
+        self.delivery.get(&endpoint).is_some_and(|delivery| delivery.rate_limit.is_some())
     }
 
     /// Events and deliveries that these come to.

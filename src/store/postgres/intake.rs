@@ -93,7 +93,7 @@ impl Intake for Store {
             failures: 0,
             body: message,
         };
-        Ok(Leased { job, permit })
+        Ok(Leased::new(job, permit))
     }
 
     async fn settle_test(
