@@ -202,6 +202,9 @@ codes! {
         "client_certificate debe ser un objeto de certificate (PEM, hasta 5 certificados, primero el del endpoint, \
          hasta 16384 caracteres) y private_key (PEM, su clave, sin cifrar, hasta 8192 caracteres) para una url https, \
          o null: {}.";
+    RateLimitInvalid 422 "webhook_rate_limit_invalid"
+        "rate_limit must be attempts/time such as 100/1m, with 1 to 10000 attempts in 1s to 1h, or null."
+        "rate_limit debe ser intentos/tiempo, como 100/1m, con 1 a 10000 intentos en 1s a 1h, o null.";
     SecretInvalid 422 "webhook_secret_invalid"
         "secret must be 24 to 128 visible ASCII characters; what follows whsec_ must be padded base64 of 24 to 64 \
          bytes; the secret that the endpoint has is refused."

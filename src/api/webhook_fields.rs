@@ -22,6 +22,7 @@ use crate::domain::custom_headers::NewHeaders;
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
+use crate::domain::rate_limit::{MAX_RATE_LIMIT_CHARS, RATE_LIMIT_PATTERN, RateLimit};
 use crate::domain::retry::{MAX_ENDPOINT_DELAY_SECONDS, MAX_ENDPOINT_STEPS, RetrySchedule};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, SECRET_CHARS, SECRET_PATTERN, Secret};
 use crate::domain::settings::{
@@ -296,6 +297,23 @@ pub const CLIENT_CERTIFICATE: EndpointField<Option<WithCredential<ShownCertifica
     read: |context, value| read_client_certificate(value, context.now),
 };
 
+/// How many attempts may begin in a time.
+pub const RATE_LIMIT: EndpointField<Option<RateLimit>> = Field {
+    about: "Attempts that may begin in any time of a length, over all nodes: 1 to 10000, a slash, and 1 second to 1 \
+            hour, such as `100/1m` or `5/1s`. Retries and replays count. What is above waits as `pending` or \
+            `retrying`, the longest waiting first. Tests are neither counted nor held. `null` removes it.",
+    shape: Shape::Text(Text { max: Some(MAX_RATE_LIMIT_CHARS), pattern: Some(RATE_LIMIT_PATTERN), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::RateLimitInvalid],
+    read: |_, value| {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let limit = value.as_str().and_then(RateLimit::parse);
+        limit.map(Some).ok_or_else(|| vec![Fault::new(Code::RateLimitInvalid)])
+    },
+};
+
 /// What a secret that its owner brings means.
 const NEW_SECRET: &str = "Your own secret, such as the one that the receiver has from another sender: 24 to 128 \
                           visible ASCII characters; what follows `whsec_` is padded base64 of 24 to 64 bytes. Without \
@@ -348,6 +366,7 @@ body! {
         timeout_seconds: Option<u32> = TIMEOUT_SECONDS.or_default(),
         max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
         retry_schedule: Option<RetrySchedule> = RETRY_SCHEDULE.or_default(),
+        rate_limit: Option<RateLimit> = RATE_LIMIT.or_default(),
         secret: Option<Secret> = own_secret::<EndpointContext>(NEW_SECRET).maybe(),
         headers: Option<NewHeaders> = HEADERS.or_default(),
         authentication: Option<WithCredential<Authentication>> = AUTHENTICATION.or_default(),
@@ -372,6 +391,7 @@ body! {
         headers: Option<Option<NewHeaders>> = NEXT_HEADERS.change(),
         authentication: Option<Option<WithCredential<Authentication>>> = AUTHENTICATION.change(),
         client_certificate: Option<Option<WithCredential<ShownCertificate>>> = CLIENT_CERTIFICATE.change(),
+        rate_limit: Option<Option<RateLimit>> = RATE_LIMIT.change(),
     }
 }
 
@@ -405,6 +425,7 @@ impl CreateWebhook {
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
             credentials: shown,
+            rate_limit: self.rate_limit,
         };
         NewEndpoint { settings, status: self.status, secret: self.secret, credentials }
     }
@@ -445,6 +466,7 @@ impl UpdateWebhook {
                 authentication: self.authentication,
                 client_certificate: self.client_certificate,
             },
+            rate_limit: self.rate_limit,
             status: self.status,
         }
     }

@@ -89,6 +89,10 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = ClientCertificateAttributes, inline)]
     pub client_certificate: Option<ClientCertificateAttributes>,
+    /// Attempts that may begin in any time of a length, such as `100/1m`. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rate_limit: Option<String>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -143,6 +147,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
                 .client_certificate
                 .as_ref()
                 .map(ClientCertificateAttributes::from),
+            rate_limit: endpoint.settings.rate_limit.as_ref().map(ToString::to_string),
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -272,7 +277,7 @@ async fn send_test(call: ApiCall, account: AccountId, endpoint: Endpoint) -> Res
     let leased = api.store.open_test(account, endpoint.id, body).await?;
     let job = &leased.job;
     // A paused endpoint can be tested: that is how its owner sees whether it is well again.
-    let current = StoredTarget { store: &api.store, job, requires_active: false };
+    let current = StoredTarget { store: &api.store, job, requires_active: false, start: None };
     let outcome = match api.egress.attempt(job, &current).await {
         AttemptEnd::Outcome(outcome) => outcome,
         end => {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::duration::show_duration;
 use crate::api::Bucket;
+use crate::domain::duration::show_duration;
 use crate::domain::retry::MAX_STEPS;
 use crate::domain::settings::MAX_IN_FLIGHT_PER_ENDPOINT;
 

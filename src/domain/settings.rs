@@ -8,6 +8,7 @@ use super::credentials::{CredentialFault, CredentialsChange, ShownCredentials, U
 use super::endpoint::{EndpointStatus, Ordering};
 use super::event::NewEvent;
 use super::external_id::ExternalId;
+use super::rate_limit::{Rate, RateLimit};
 use super::retry::RetrySchedule;
 use super::subscription::Subscription;
 use super::url::ReceiverUrl;
@@ -98,6 +99,8 @@ settings! {
         max_in_flight: Option<u32>,
         /// The delays between attempts; the server's setting where it is absent.
         retry_schedule: Option<RetrySchedule>,
+        /// Attempts that may begin in any window of a length, over all nodes.
+        rate_limit: Option<RateLimit>,
     }
 }
 
@@ -116,6 +119,7 @@ impl EndpointSettings {
             max_in_flight: None,
             retry_schedule: None,
             credentials: ShownCredentials::default(),
+            rate_limit: None,
         }
     }
 
@@ -147,6 +151,9 @@ pub struct DeliverySettings {
     pub retry_schedule: Option<RetrySchedule>,
     /// Headers and credentials of its requests, without the values that nobody reads again.
     pub credentials: ShownCredentials,
+    /// Attempts that may begin in any window of a length, over all nodes. Where there is such a limit, a delivery waits
+    /// in the store until its attempt may begin.
+    pub rate_limit: Option<Rate>,
 }
 
 impl DeliverySettings {

@@ -4,6 +4,7 @@
 //! attempt that begins after a rotation was answered is never signed with the old secret. An access token is had before
 //! it too.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
@@ -22,6 +23,7 @@ use super::fault::{LocalFault, exhausted};
 use super::guard::LookupOwner;
 use super::interim;
 use super::oauth::TokenError;
+use super::start::{COUNT_TRIES, count_start};
 use super::tls::certificate_complaint;
 use crate::domain::authentication::{Authentication, Authorization};
 use crate::domain::client_certificate::{ClientIdentity, IdentityId};
@@ -34,7 +36,7 @@ use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
 use crate::domain::trace_context;
 use crate::domain::url::{Host, ReceiverUrl};
-use crate::store::{Snapshot, Target};
+use crate::store::{Dispatch, Snapshot, StartPermit, Target};
 
 /// Bytes of an answer's body that are read; the rest is left, and the connection closed.
 const MAX_ANSWER_BODY: usize = 16 * 1024;
@@ -79,8 +81,15 @@ pub trait TargetSource: Sync {
     /// The endpoint as this process last read it, to connect to. `None` where nothing is to be sent.
     fn planned(&self) -> Option<Arc<Target>>;
 
-    /// The endpoint by all that was committed before this call, to sign with.
+    /// The endpoint by all that was committed before this call, to sign with. `None` also where its rate limit allows
+    /// no request now.
     fn current(&self) -> impl Future<Output = Option<Arc<Target>>> + Send;
+
+    /// Does work that comes before the request, however long it takes: the attempt stays counted meanwhile.
+    fn hold<T: Send>(&self, work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send;
+
+    /// A request is sent now. Another one of the same attempt is counted again.
+    fn sending(&self);
 }
 
 /// The endpoint as the store has it.
@@ -91,6 +100,8 @@ pub struct StoredTarget<'a, S> {
     pub job: &'a Job,
     /// Whether nothing is sent while the endpoint is not active.
     pub requires_active: bool,
+    /// What allows a request where the endpoint has a rate limit; `None` for a test, which no limit holds.
+    pub start: Option<&'a StartPermit>,
 }
 
 impl<S> StoredTarget<'_, S> {
@@ -99,12 +110,8 @@ impl<S> StoredTarget<'_, S> {
     }
 }
 
-impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
-    fn planned(&self) -> Option<Arc<Target>> {
-        self.if_sendable(self.store.view().target(self.job.endpoint))
-    }
-
-    async fn current(&self) -> Option<Arc<Target>> {
+impl<S: Snapshot> StoredTarget<'_, S> {
+    async fn read(&self) -> Option<Arc<Target>> {
         if !self.store.is_lease_valid(self.job.lease) {
             return None;
         }
@@ -119,13 +126,62 @@ impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
     }
 }
 
+impl<S: Snapshot + Dispatch> TargetSource for StoredTarget<'_, S> {
+    fn planned(&self) -> Option<Arc<Target>> {
+        self.if_sendable(self.store.view().target(self.job.endpoint))
+    }
+
+    async fn current(&self) -> Option<Arc<Target>> {
+        let mut tries = 0..COUNT_TRIES;
+        loop {
+            // Read again after each count, which may take a while.
+            let target = self.read().await?;
+            let (Some(start), Some(rate)) = (self.start, target.delivery.rate_limit) else { return Some(target) };
+            if start.is_valid(rate) {
+                return Some(target);
+            }
+            if !count_start(self.store, self.job.endpoint, rate, start, tries.next()?).await {
+                return None;
+            }
+        }
+    }
+
+    async fn hold<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        let mut work = pin!(work);
+        while let Some((start, counted)) = self.start.and_then(|start| Some((start, start.counted()?))) {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep_until(counted.lapses_at()) => {}
+            }
+            let mut renewal = pin!(count_start(self.store, self.job.endpoint, counted.rate, start, 0));
+            let is_counted = tokio::select! {
+                is_counted = &mut renewal => is_counted,
+                done = &mut work => {
+                    renewal.await;
+                    return done;
+                }
+            };
+            if !is_counted {
+                break;
+            }
+        }
+        work.await
+    }
+
+    fn sending(&self) {
+        if let Some(start) = self.start {
+            start.replace(None);
+        }
+    }
+}
+
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum AttemptEnd {
     /// The attempt was made.
     Outcome(Outcome),
-    /// Nothing was to be sent: the endpoint is not active or could not be read, or the lease has gone. The delivery is
-    /// given back.
+    /// Nothing was to be sent: the endpoint is not active or could not be read, its rate limit allows no attempt, or
+    /// the lease has gone. The delivery is given back.
     Unattempted,
     /// This machine could not make the attempt. It counts as no failure of the receiver, and the delivery is attempted
     /// again.
@@ -296,18 +352,21 @@ impl Egress {
                     planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
                     progress.reached(Stage::Connecting, &planned);
                     let connecting = self.connect(&planned.url, identity(&planned), planned.account, &progress.clock);
-                    connecting.await.map_err(not_connected)?
+                    targets.hold(connecting).await.map_err(not_connected)?
                 }
             };
             // Connecting may have taken seconds: sign with the endpoint as it is now.
-            let target = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
+            let Some(target) = progress.read_target(targets).await else {
+                self.0.pool.put(&planned.url, identity_id(&planned), connection);
+                return Err(ExchangeError::NoTarget);
+            };
             let has_moved = target.url != planned.url || identity_id(&target) != identity_id(&planned);
             if has_moved || target.credentials.grant() != authorized.credentials.grant() {
                 planned = target;
                 continue;
             }
             progress.reached(Stage::Waiting, &target);
-            match self.send(job, (&target, token.as_ref()), connection, progress).await {
+            match self.send((job, targets), (&target, token.as_ref()), connection, progress).await {
                 Err(ExchangeError::Stale) if reused => (may_reuse, planned) = (false, target),
                 answer => {
                     if let (Ok(Answer { status: 401, .. }), Some(token)) = (&answer, &token) {
@@ -337,7 +396,7 @@ impl Egress {
         progress.reached(Stage::Authorizing, planned);
         // What this process takes for it is not the receiver's time, and the receiver has the other half of its time.
         progress.clock.stop();
-        let fetched = self.fetch_token(job.endpoint, planned.account, grant, timeout / 2).await;
+        let fetched = targets.hold(self.fetch_token(job.endpoint, planned.account, grant, timeout / 2)).await;
         progress.clock.start_after(fetched.took);
         fetched.token.map(Some).map_err(|error| match error {
             TokenError::Local(fault) => ExchangeError::Local(fault),
@@ -367,7 +426,7 @@ impl Egress {
 
     async fn send(
         &self,
-        job: &Job,
+        (job, targets): (&Job, &impl TargetSource),
         (target, token): (&Target, Option<&Credential>),
         mut connection: Connection,
         progress: &Progress,
@@ -379,6 +438,7 @@ impl Egress {
         let request = self.request(job, target, token, now).map_err(|e| ExchangeError::Failed(e.to_string()))?;
         spelling.spell(target.credentials.headers.iter().map(|(name, _)| name.clone()).collect());
         allowance.await_answer();
+        targets.sending();
         let response = driver.run(sender.send_request(request)).await.map_err(|error| match refused(&error) {
             ExchangeError::Stale => closed(),
             refused => refused,

@@ -2,10 +2,11 @@
 //!
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
 //! open. `attempt` signs and sends within its `deadline`, `spelling` writes names of headers as their owner did, and
-//! `interim` bounds what comes before an answer. `oauth` gets access tokens. `lookups` shares look-ups of names among
-//! accounts, `dns` asks the name servers. `fault` distinguishes local faults from failures of a receiver. `tls` has
-//! client certificates, and `tls_sessions` makes further handshakes cheap. Redirects are never followed. `fetch` is
-//! apart: it reads from the server that an operator names to a command.
+//! `interim` bounds what comes before an answer. `start` counts attempts where an endpoint has a rate limit. `oauth`
+//! gets access tokens. `lookups` shares look-ups of names among accounts, `dns` asks the name servers. `fault`
+//! distinguishes local faults from failures of a receiver. `tls` has client certificates, and `tls_sessions` makes
+//! further handshakes cheap. Redirects are never followed. `fetch` is apart: it reads from the server that an operator
+//! names to a command.
 
 mod attempt;
 mod connector;
@@ -19,6 +20,7 @@ mod lookups;
 mod oauth;
 mod pool;
 mod spelling;
+mod start;
 mod tls;
 mod tls_sessions;
 
@@ -36,6 +38,7 @@ pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
 pub use fault::LocalFault;
 pub use fetch::{FetchError, Fetched, Fetcher};
 pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};
+pub use start::{COUNT_TRIES, count_start};
 
 /// The resolver that asks these servers; without any, those of the system.
 pub fn resolver(servers: Vec<SocketAddr>) -> Arc<dyn Resolver> {

@@ -91,7 +91,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 in_flight.begin(start);
             }
             self.metrics.attempts_in_flight.set(scheduler.in_flight() as u64);
-            let (next_due, starved_until) = scheduler.next_wake();
+            let (next_due, waits_until) = scheduler.next_wake();
             let sleep = next_due.map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
             tokio::select! {
                 biased;
@@ -121,7 +121,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     self.spawn_rescan(&reports);
                 }
                 () = sleep_until(overdue_at) => {}
-                () = sleep_until(starved_until) => {}
+                () = sleep_until(waits_until) => {}
                 () = sleep_until(pause_ends) => {}
                 () = tokio::time::sleep(sleep) => {}
             }
@@ -140,6 +140,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
             Nudge::Due(endpoint, at) => scheduler.due(endpoint, at),
             Nudge::Rescan => self.spawn_rescan(reports),
             Nudge::Share(share) => scheduler.share(share),
+            Nudge::Changed(endpoint) => scheduler.note_change(endpoint),
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod compatible;
 mod contract;
+mod counted_attempts;
 mod credentials;
 mod errors;
 pub(crate) mod fair_slots;
@@ -24,6 +25,7 @@ mod postgres_url;
 mod settings;
 mod shared;
 mod sqlite;
+mod start_permit;
 mod status;
 mod values;
 mod view;
@@ -33,6 +35,7 @@ use crate::domain::audit::Origin;
 pub use contract::*;
 pub use errors::*;
 pub use open::{Database, PostgresUrl};
+pub use start_permit::{CountedStart, StartPermit};
 pub use values::*;
 pub use view::{EventTypes, View};
 

@@ -19,6 +19,7 @@ use crate::domain::credentials::ShownCredentials;
 use crate::domain::custom_headers::Headers;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
+use crate::domain::rate_limit::RateLimit;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::settings::{DeliverySettings, EndpointSettings, Metadata};
@@ -60,6 +61,7 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.credentials.headers.is_some(), 19),
         (settings.credentials.authentication.is_some(), 19),
         (settings.credentials.client_certificate.is_some(), 20),
+        (settings.rate_limit.is_some(), 21),
     ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
@@ -92,6 +94,8 @@ struct SettingsJson {
     /// What is shown; the certificate and its key are in the column `credentials`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_certificate: Option<CertificateJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<String>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -174,6 +178,12 @@ impl SettingsJson {
         Ok(rest)
     }
 
+    fn rate_limit(&self) -> Result<Option<RateLimit>, StoreError> {
+        let Some(text) = &self.rate_limit else { return Ok(None) };
+        let unreadable = || StoreError::Corrupt("endpoints.settings: rate_limit cannot be read".into());
+        RateLimit::parse(text).map(Some).ok_or_else(unreadable)
+    }
+
     fn column(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers are JSON")
     }
@@ -203,12 +213,14 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
 /// What the column `settings` of an endpoint says of its deliveries.
 pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreError> {
     let mut rest = SettingsJson::read("endpoints", column)?;
+    let rate_limit = rest.rate_limit()?;
     Ok(DeliverySettings {
         credentials: rest.credentials(),
         channels: rest.channels.map(Channels::stored),
         timeout: rest.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         max_in_flight: rest.max_in_flight.map(|most| most as usize),
         retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
+        rate_limit: rate_limit.map(|limit| limit.rate()),
     })
 }
 
@@ -239,6 +251,7 @@ impl SettingsColumns {
             max_in_flight,
             retry_schedule,
             credentials,
+            rate_limit,
         } = settings;
         let rest = SettingsJson {
             version: FORM,
@@ -250,6 +263,7 @@ impl SettingsColumns {
             headers: credentials.headers.map(|headers| headers.masks().clone()),
             authentication: credentials.authentication.map(AuthenticationJson::from),
             client_certificate: credentials.client_certificate.map(CertificateJson::from),
+            rate_limit: rate_limit.map(|limit| limit.to_string()),
             unknown,
         };
         let columns = Self {
@@ -268,6 +282,7 @@ impl SettingsColumns {
         let mut rest = SettingsJson::read("endpoints", &self.settings)?;
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
+        let rate_limit = rest.rate_limit()?;
         Ok(EndpointSettings {
             url: self.url,
             events: words(&self.events),
@@ -280,6 +295,7 @@ impl SettingsColumns {
             timeout_seconds: rest.timeout_seconds,
             max_in_flight: rest.max_in_flight,
             retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
+            rate_limit,
         })
     }
 }
@@ -344,13 +360,16 @@ mod tests {
             max_in_flight: Some(3),
             retry_schedule: RetrySchedule::of_endpoint(&[5, 60]),
             credentials: credentials(),
+            rate_limit: RateLimit::parse("5/60s"),
             ..settings()
         };
         let NewColumns { columns, .. } = SettingsColumns::of(all.clone(), "{}").expect("written");
         let timeout = Some(Duration::from_secs(7));
         let retry_schedule = RetrySchedule::of_endpoint(&[5, 60]);
         let credentials = credentials();
-        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3), retry_schedule, credentials };
+        let rate_limit = RateLimit::parse("5/1m").map(|limit| limit.rate());
+        let max_in_flight = Some(3);
+        let delivery = DeliverySettings { channels, timeout, max_in_flight, retry_schedule, credentials, rate_limit };
         assert_eq!(delivery_settings(&columns.settings), Ok(delivery));
         assert_eq!(columns.read(), Ok(all));
     }
@@ -379,6 +398,8 @@ mod tests {
         ] {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }
+        let rate = EndpointSettings { rate_limit: RateLimit::parse("1/1s"), ..settings() };
+        assert_eq!(SettingsColumns::of(rate, "{}").expect("written").requires, 21);
         let (own, generated) = (Secret::of_owner("an-own-secret-of-its-owner"), Secret::from_random([1; 32]));
         assert_eq!((required_of_secret(None), required_of_secret(Some(&generated))), (0, 0));
         assert_eq!(required_of_secret(Some(&own.expect("a secret"))), 18);
@@ -391,6 +412,11 @@ mod tests {
         let written: Value = serde_json::from_str(&columns.settings).expect("JSON");
         assert_eq!(written["sparkle"]["level"], 3);
         assert_eq!(columns.read(), Ok(settings()));
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_read_is_an_error_and_not_no_limit() {
+        assert!(delivery_settings(r#"{"version":1,"rate_limit":"many"}"#).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::inbox::{Inbox, Leased};
 use super::keys::KeySource;
 use super::open::Database;
+use super::start_permit::CountedStart;
 use crate::clock::{Clock, Random};
 use crate::domain::account::{ApiKey, PlainKey};
 use crate::domain::credentials::{Credentials, RequestCredentials};
@@ -22,7 +23,8 @@ use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Color, Email, Role, User};
 
 /// Deliveries that are due and wait in the database, in the memory of no process. Deliveries of a paused endpoint are
-/// not due. Of an endpoint with FIFO order only the head can be due.
+/// not due. Of an endpoint with FIFO order only the head can be due. What waits for a rate limit, as its owner wants,
+/// is no backlog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// How many, counted up to a bound.
@@ -414,12 +416,19 @@ pub struct Unattempted {
     pub endpoint: EndpointKey,
     /// The lease under which it was in memory.
     pub lease: i64,
+    /// The attempt that is counted for it towards the endpoint's rate limit, and is not made.
+    pub counted: Option<CountedStart>,
 }
 
 impl Unattempted {
-    /// The delivery of this job.
+    /// The delivery of this job, for which no attempt is counted.
     pub fn of(job: &Job) -> Self {
-        Self { delivery: job.id, endpoint: job.endpoint, lease: job.lease }
+        Self { delivery: job.id, endpoint: job.endpoint, lease: job.lease, counted: None }
+    }
+
+    /// A delivery with what is counted for it.
+    pub fn of_leased(leased: &Leased) -> Self {
+        Self { counted: leased.start.counted(), ..Self::of(&leased.job) }
     }
 }
 
@@ -467,6 +476,8 @@ pub struct Claimed {
     pub jobs: Vec<Leased>,
     /// When the next of those that stay in the store is due.
     pub next_due: Option<Timestamp>,
+    /// How long the endpoint's rate limit allows no further attempt; `None` where it allows one now.
+    pub held_for: Option<Duration>,
 }
 
 /// What an endpoint did not get because it was not active.

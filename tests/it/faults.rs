@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aldaba::clock::{Clock, SeededRandom, SystemClock};
-use aldaba::domain::delivery::Job;
 use aldaba::domain::time::Timestamp;
 use aldaba::egress::AttemptEnd;
 use aldaba::engine::{Engine, Limits, Sender};
 use aldaba::metrics::Metrics;
-use aldaba::store::inbox::Inbox;
+use aldaba::store::inbox::{Inbox, Leased};
 use aldaba::store::{Accounts, Health, Intake, OpenOptions, Store, StoreError};
 use serde_json::json;
 
@@ -121,7 +120,7 @@ async fn a_store_that_lives_does_not_say_that_it_has_died() {
 struct Hanging;
 
 impl Sender for Hanging {
-    async fn send(&self, _: &Job) -> AttemptEnd {
+    async fn send(&self, _: &Leased) -> AttemptEnd {
         std::future::pending().await
     }
 }

@@ -56,6 +56,7 @@ fn every_attribute(url: &str, name: &str) -> Value {
         "timeout_seconds": 7,
         "max_in_flight": 3,
         "retry_schedule": [3600, 3600],
+        "rate_limit": "100/1m",
         "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         "headers": { "X-Key": "the-key-that-moves" },
         "authentication": { "type": "bearer", "token": "the-token-that-moves" },
@@ -126,7 +127,9 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
     let told: Value = serde_json::from_slice(&moved.stdout).expect("JSON");
     assert!(told["rows"].as_u64() > Some(20), "{told}");
-    assert_eq!(crate::migrations::minimum(folder.path()).await, 20, "older programs would not serve these endpoints");
+    assert_eq!(crate::migrations::minimum(folder.path()).await, 21, "older programs would not serve these endpoints");
+    let counted = "SELECT count(*) FROM limited_attempts WHERE attempts LIKE '[[%'";
+    assert_eq!(database::number(folder.path(), counted).await, 2, "what counts towards rate limits moves too");
     let again = run(&["import", "--from", &file], false);
     assert!(String::from_utf8_lossy(&again.stderr).contains("has taken in another already"));
     let refused = run(&["accounts", "list"], true);

@@ -202,7 +202,7 @@ async fn the_wait_for_a_look_ups_permit_is_not_timed_against_the_receiver() {
     let resolver = Arc::new(WaitsForPermit(wait));
     let rules = (Environment::Development, EgressRules::default());
     let egress = Egress::new(rules, "Aldaba", timeout, f.clock.clone(), resolver, None);
-    let row = StoredTarget { store: &f.store, job: &job, requires_active: true };
+    let row = StoredTarget { store: &f.store, job: &job, requires_active: true, start: None };
     let AttemptEnd::Outcome(outcome) = egress.attempt(&job, &row).await else { panic!("it was made") };
     assert_eq!((outcome.http_status, outcome.error), (Some(200), None));
     assert!(outcome.duration_ms < 1_000, "{} ms", outcome.duration_ms);

@@ -54,6 +54,7 @@ mod plans;
 mod portal;
 mod private_files;
 mod privileges;
+mod rate_limits;
 mod readers;
 mod receiver_credentials;
 mod reference;

@@ -434,6 +434,7 @@ impl ChangeFeed {
             self.positions.forget(key);
             // Its deliveries go on.
             if active && let Some(inbox) = &self.shared.inbox {
+                inbox.send(Nudge::Changed(key));
                 inbox.send(Nudge::Due(key, self.shared.clock.now()));
             }
         }

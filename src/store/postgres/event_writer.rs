@@ -382,9 +382,10 @@ impl Writer {
         let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
         // Every event has been given as many ids as it has subscribers.
         for (endpoint, delivery) in fan_out.recipients(&fan_out.active, &new).zip(ids) {
-            // A delivery of a FIFO endpoint waits in the store.
+            // A delivery of a FIFO endpoint, and of an endpoint with a rate limit, waits in the store.
             let is_fifo = fan_out.fifo.contains(&endpoint);
-            let inbox = body.as_ref().filter(|_| may_lease && !is_fifo);
+            let may_have_memory = may_lease && !is_fifo && !fan_out.is_rate_limited(endpoint);
+            let inbox = body.as_ref().filter(|_| may_have_memory);
             let permit = inbox.and_then(|(inbox, body)| self.reserve_memory(inbox, body, endpoint));
             write.deliveries.push(DeliveryRow {
                 account,
@@ -415,7 +416,7 @@ impl Writer {
                 trace: new.trace.clone(),
                 body: new.body.clone(),
             };
-            plan.jobs.push(Leased { job, permit });
+            plan.jobs.push(Leased::new(job, permit));
         }
         debug_assert_eq!(
             deliveries.len(),
@@ -551,6 +552,11 @@ impl FanOut {
     fn recipients(&self, subscribers: &Subscribers, event: &NewEvent) -> impl Iterator<Item = EndpointKey> {
         let subscribed = subscribers.get(&(event.account, event.event_type.clone())).into_iter().flatten().copied();
         subscribed.filter(|key| self.delivery.get(key).is_none_or(|delivery| delivery.admit(event)))
+    }
+
+    /// Whether the endpoint has a rate limit.
+    fn is_rate_limited(&self, endpoint: EndpointKey) -> bool {
+        self.delivery.get(&endpoint).is_some_and(|delivery| delivery.rate_limit.is_some())
     }
 
     /// Events and deliveries that these come to.

@@ -159,6 +159,13 @@ const TABLES: &[Table] = &[
                 unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::text[], $6::bigint[])",
     },
     Table {
+        name: "limited_attempts",
+        kinds: &[Number, Text],
+        read: "SELECT endpoint, endpoint, attempts FROM limited_attempts WHERE endpoint > ?1 ORDER BY endpoint \
+               LIMIT ?2",
+        write: "INSERT INTO limited_attempts (endpoint, attempts) SELECT * FROM unnest($1::bigint[], $2::text[])",
+    },
+    Table {
         name: "events",
         kinds: &[Number, Number, Text, Number, Id, Number, Bytes, Text, Text],
         read: "SELECT v.id, v.account, v.id, v.type, v.occurred_at, v.validation_id, v.deliveries, p.body, \

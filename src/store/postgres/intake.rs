@@ -95,7 +95,7 @@ impl Intake for Store {
             trace: None,
             body: message,
         };
-        Ok(Leased { job, permit })
+        Ok(Leased::new(job, permit))
     }
 
     async fn settle_test(

@@ -77,7 +77,7 @@ impl Intake for Store {
                     Some(inbox) => MemoryPermit::unbounded().named(inbox.in_memory(), delivery),
                     None => MemoryPermit::unbounded(),
                 };
-                Ok(Leased { job, permit })
+                Ok(Leased::new(job, permit))
             })
             .await
     }
@@ -117,8 +117,9 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
         debug_assert!(delivery.0 <= id.0 + i64::from(deliveries), "nothing comes between an event and its deliveries");
-        // A delivery of a FIFO endpoint waits in the store.
-        let memory = tx.cache.endpoint(endpoint).filter(|row| !row.is_fifo).map(|row| row.memory.clone());
+        // A delivery of a FIFO endpoint, and of an endpoint with a rate limit, waits in the store.
+        let row = tx.cache.endpoint(endpoint).filter(|row| !row.is_fifo && row.delivery.rate_limit.is_none());
+        let memory = row.map(|row| row.memory.clone());
         let permit = match (&body, memory) {
             (Some((inbox, body)), Some(memory)) => {
                 inbox.reserve_new(&memory, body).map(|permit| permit.named(inbox.in_memory(), delivery))
@@ -139,7 +140,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
                     trace: new.trace.clone(),
                     body: new.body.clone(),
                 };
-                tx.after.jobs.push(Leased { job, permit });
+                tx.after.jobs.push(Leased::new(job, permit));
             }
             None if tx.add_to_fifo(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
             None => {}

@@ -20,16 +20,20 @@ use crate::store::status::literal;
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Gives back deliveries that are leased to this process.
-pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = DeliveryId>) -> Result<(), StoreError> {
+/// Gives back deliveries that are leased to this process. Returns those that were.
+pub(super) fn release(
+    tx: &mut Tx<'_>,
+    deliveries: impl Iterator<Item = DeliveryId>,
+) -> Result<Vec<DeliveryId>, StoreError> {
     let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 \
                RETURNING endpoint, replay";
-    let mut replays = BTreeSet::new();
+    let (mut replays, mut given_back) = (BTreeSet::new(), Vec::new());
     for id in deliveries {
         let mut statement = tx.db.prepare_cached(sql)?;
         let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
         while let Some(row) = rows.next()? {
             tx.forget_lease(id)?;
+            given_back.push(id);
             let endpoint = EndpointKey(row.get(0)?);
             replays.extend(row.get::<_, Option<i64>>(1)?.map(|replay| (replay, endpoint)));
             // It may have become active again while its deliveries were on their way back. A little later:
@@ -51,7 +55,7 @@ pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = Delivery
     for (endpoint, count) in taken_back {
         tx.cache.gone(endpoint, count);
     }
-    Ok(())
+    Ok(given_back)
 }
 
 /// The deliveries with a lease. `CROSS JOIN` keeps the order of the loops: without it SQLite reads all deliveries and
@@ -81,7 +85,8 @@ pub(super) fn lost_leases(db: &Connection, lease: i64, inbox: &Inbox) -> Result<
 /// Makes lost deliveries due again.
 pub(super) fn free_lost(tx: &mut Tx<'_>, lost: &[DeliveryId]) -> Result<(), StoreError> {
     tracing::warn!(deliveries = lost.len(), "leased deliveries were not in memory: they are due again");
-    release(tx, lost.iter().copied())
+    release(tx, lost.iter().copied())?;
+    Ok(())
 }
 
 /// Removes what a replay has made and nobody has begun to send, if it was cancelled. Returns how many that were.

@@ -326,7 +326,7 @@ impl Writer {
                 let _ = self.db.execute_batch("ROLLBACK");
             }
         } else {
-            self.cache.publish();
+            self.cache.publish(self.shared.inbox.as_ref());
         }
         // The error of one write is not that of the others, which may come again.
         let committed =

@@ -20,7 +20,7 @@ use crate::domain::subscription;
 use crate::domain::time::Timestamp;
 use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
-use crate::store::inbox::MemoryUse;
+use crate::store::inbox::{Inbox, MemoryUse, Nudge};
 use crate::store::settings::delivery_settings;
 use crate::store::shared::{Shared, StoredEndpoint, words};
 use crate::store::values::Target;
@@ -355,11 +355,16 @@ impl WriterCache {
         Ok(())
     }
 
-    /// Shows what has been committed.
-    pub fn publish(&mut self) {
+    /// Shows what has been committed, and tells the engine which endpoints have changed.
+    pub fn publish(&mut self, inbox: Option<&Inbox>) {
         for change in self.changes.drain(..) {
             match change {
-                Change::Endpoint(key, target) => self.view.show_endpoint(key, target),
+                Change::Endpoint(key, target) => {
+                    self.view.show_endpoint(key, target);
+                    if let Some(inbox) = inbox {
+                        inbox.send(Nudge::Changed(key));
+                    }
+                }
                 Change::ApiKey(hash, key) => self.view.show_key(hash, key),
                 Change::Account(id, external_id) => self.view.show_account(id, external_id),
                 Change::AccountGone(id) => self.view.forget_account(id),

@@ -29,6 +29,7 @@ struct EndpointForm {
     max_in_flight: String,
     /// `0` means no retry, which nothing says in a list of numbers.
     retry_schedule: String,
+    rate_limit: String,
     /// Only the form of a new endpoint has these.
     status: String,
     secret: String,
@@ -51,6 +52,7 @@ impl EndpointForm {
             timeout_seconds: cx.field("timeout_seconds").trim().to_owned(),
             max_in_flight: cx.field("max_in_flight").trim().to_owned(),
             retry_schedule: cx.field("retry_schedule").trim().to_owned(),
+            rate_limit: cx.field("rate_limit").trim().to_owned(),
             status: cx.field("status").to_owned(),
             secret: cx.field("secret").trim().to_owned(),
             credentials: CredentialsForm::sent(cx),
@@ -74,6 +76,7 @@ impl EndpointForm {
                 Some([]) => "0".to_owned(),
                 Some(delays) => delays.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
             },
+            rate_limit: endpoint.rate_limit.clone().unwrap_or_default(),
             status: String::new(),
             secret: String::new(),
             credentials: CredentialsForm::of(endpoint),
@@ -97,6 +100,7 @@ impl EndpointForm {
             "timeout_seconds": json_fields::number(&self.timeout_seconds),
             "max_in_flight": json_fields::number(&self.max_in_flight),
             "retry_schedule": self.schedule(),
+            "rate_limit": given(&self.rate_limit),
         });
         if let Some(status) = given(&self.status) {
             body["status"] = status.into();
@@ -340,6 +344,18 @@ fn attempts(cx: &PageContext, typed: &EndpointForm, failure: Option<&Failure>) -
                  it empty for the default of this server.",
             ),
             error: error("retry_schedule"),
+            ..Input::default()
+        }))
+        (input(&Input {
+            name: "rate_limit",
+            label: &cx.say("Rate limit"),
+            value: &typed.rate_limit,
+            hint: &cx.say(
+                "How many attempts may begin in any time of a length, such as 100/1m: 1 to 10000 in 1s to 1h. What is \
+                 above waits. Leave it empty for no limit.",
+            ),
+            error: error("rate_limit"),
+            max: UpdateWebhook::max_chars("rate_limit"),
             ..Input::default()
         }))
     }
