@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use api::{Api, HttpService, SignInLink};
 use clock::{Clock, Random, SharedClock, SystemRandom};
@@ -80,14 +81,7 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
         let store = Store::open(open_options(&config, clock.clone(), true, inbox)).await?;
-        let resolver = egress::resolver(config.dns_servers.clone());
-        let egress = Egress::new(
-            (config.environment, config.egress_rules.clone()),
-            &config.brand,
-            config.timeout,
-            clock.clone(),
-            resolver,
-        );
+        let egress = egress_of(&config, clock.clone(), random.clone());
         Ok(Self { store, config, egress, clock, random, nudges, sign_in_link: None, metrics_listener })
     }
 
@@ -147,11 +141,7 @@ impl App {
         let refusing = api.clone();
         let refusal: client_stream::Refusal = Arc::new(move |status| api::unreadable(&refusing, status));
         if let Some(listener) = metrics_listener {
-            let service = HttpService::metrics(api.clone());
-            let answer = move |request, peer| service.answer(request, peer);
-            let options = ServerOptions::new(METRICS_CONNECTIONS, Vec::new(), refusal.clone());
-            let serving = server::serve(listener, answer, options, until(stopped.clone()), Duration::ZERO);
-            background.push(tokio::spawn(serving));
+            background.push(serve_metrics(listener, api.clone(), refusal.clone(), stopped.clone()));
         }
         let options = ServerOptions::new(config.connections_per_address, config.trusted_proxies, refusal);
         let server = tokio::spawn(server::serve(listener, answer, options, until(stopped), grace));
@@ -170,19 +160,41 @@ impl App {
             tracing::error!(%error, "the process ends, so that its supervisor starts it again");
         }
         let _ = stopping.send(true);
-        // Both stop at the same signal. An event that is accepted in between is committed, and sent after the next
-        // start.
-        let _ = server.await;
-        if let Some(delivering) = delivering.filter(|delivering| !delivering.is_finished()) {
-            let _ = delivering.await;
-        }
-        background.iter().for_each(tokio::task::JoinHandle::abort);
-        api.flush_key_uses().await;
-        if let Err(error) = store.close().await {
-            tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over \
-                                    later");
-        }
+        finish(server, delivering, background, api, store).await;
         failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Serves `/metrics` on a listener of its own.
+fn serve_metrics(
+    listener: TcpListener,
+    api: Api,
+    refusal: client_stream::Refusal,
+    stopped: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let service = HttpService::metrics(api);
+    let answer = move |request, peer| service.answer(request, peer);
+    let options = ServerOptions::new(METRICS_CONNECTIONS, Vec::new(), refusal);
+    tokio::spawn(server::serve(listener, answer, options, until(stopped), Duration::ZERO))
+}
+
+/// Lets requests and attempts end, which have been told to stop, and writes what is in memory only.
+async fn finish(
+    server: JoinHandle<()>,
+    delivering: Option<JoinHandle<()>>,
+    background: Vec<JoinHandle<()>>,
+    api: Api,
+    store: Store,
+) {
+    // Both stop at the same signal. An event that is accepted in between is committed, and sent after the next start.
+    let _ = server.await;
+    if let Some(delivering) = delivering.filter(|delivering| !delivering.is_finished()) {
+        let _ = delivering.await;
+    }
+    background.iter().for_each(JoinHandle::abort);
+    api.flush_key_uses().await;
+    if let Err(error) = store.close().await {
+        tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over later");
     }
 }
 
@@ -214,6 +226,21 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
     }
 }
 
+fn egress_of(config: &Config, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Egress {
+    let resolver = egress::resolver(config.dns_servers.clone());
+    let rules = (config.environment, config.egress_rules.clone());
+    let spans = config.trace_context.then_some(random);
+    Egress::new(rules, &config.brand, config.timeout, clock, resolver, spans)
+}
+
+/// The API for a command beside the server: what the command makes passes the checks of the API's calls.
+pub(crate) fn api_of_command(config: &Config, store: Store) -> Api {
+    let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
+    let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
+    let egress = egress_of(config, clock.clone(), random.clone());
+    Api::new(store, egress, clock, random, Arc::new(Metrics::default()), api_settings(config, None, false))
+}
+
 /// The part of the settings that the API reads.
 fn api_settings(config: &Config, sign_in_link: Option<SignInLink>, metrics_apart: bool) -> api::Settings {
     api::Settings {
@@ -230,6 +257,7 @@ fn api_settings(config: &Config, sign_in_link: Option<SignInLink>, metrics_apart
         sign_in_link,
         metrics_apart,
         max_in_flight_per_endpoint: u32::try_from(config.max_in_flight_per_endpoint).expect("it is 4,096 at most"),
+        trace_context: config.trace_context,
         max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
     }
 }

@@ -4,6 +4,7 @@
 //! beside the bare-HTTP floor of the same run. `--quick` is a smoke test: it asserts that nothing is lost and nothing
 //! arrives twice, and asserts no timing.
 
+mod certificates;
 mod figure;
 mod history;
 mod http;

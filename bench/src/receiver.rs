@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,14 @@ use bytes::Bytes;
 use http_body_util::channel::Channel;
 use http_body_util::{BodyExt as _, Either, Full};
 use hyper::body::Incoming;
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::HandshakeKind;
 
 use crate::load::{micros, sent_at};
 
@@ -60,11 +63,46 @@ struct Shared {
     requests: AtomicUsize,
     ids: Mutex<HashSet<String>>,
     times: Mutex<Vec<u64>>,
+    /// Of one over TLS.
+    tls: Option<TlsAcceptor>,
+    full_handshakes: AtomicUsize,
+    resumed_handshakes: AtomicUsize,
+    closes: AtomicBool,
+}
+
+/// Handshakes of a receiver over TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct Handshakes {
+    /// Those that began a session.
+    pub full: usize,
+    /// Those that resumed one.
+    pub resumed: usize,
+}
+
+impl Handshakes {
+    /// Those that came after these.
+    pub fn since(self, before: Self) -> Self {
+        Self { full: self.full - before.full, resumed: self.resumed - before.resumed }
+    }
+
+    /// How many there were.
+    pub fn all(self) -> usize {
+        self.full + self.resumed
+    }
 }
 
 impl Receiver {
     /// Listens on a free port.
     pub async fn start(mode: Mode, keep: Keep) -> anyhow::Result<Self> {
+        Self::start_with(mode, keep, None).await
+    }
+
+    /// The same over TLS. It is healthy.
+    pub async fn start_tls(keep: Keep, tls: TlsAcceptor) -> anyhow::Result<Self> {
+        Self::start_with(Mode::Healthy, keep, Some(tls)).await
+    }
+
+    async fn start_with(mode: Mode, keep: Keep, tls: Option<TlsAcceptor>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
@@ -74,6 +112,10 @@ impl Receiver {
             requests: AtomicUsize::new(0),
             ids: Mutex::default(),
             times: Mutex::default(),
+            tls,
+            full_handshakes: AtomicUsize::new(0),
+            resumed_handshakes: AtomicUsize::new(0),
+            closes: AtomicBool::new(false),
         });
         let receiver = Self { address, shared: shared.clone() };
         tokio::spawn(async move {
@@ -98,6 +140,20 @@ impl Receiver {
     /// From now on no request gets an answer.
     pub fn hang(&self) {
         self.shared.behave(Mode::Hanging);
+    }
+
+    /// From now on it closes a connection after its answer, or does not.
+    pub fn close_after_answers(&self, closes: bool) {
+        self.shared.closes.store(closes, Ordering::Relaxed);
+    }
+
+    /// Handshakes until now.
+    pub fn handshakes(&self) -> Handshakes {
+        let Shared { full_handshakes, resumed_handshakes, .. } = &*self.shared;
+        Handshakes {
+            full: full_handshakes.load(Ordering::Relaxed),
+            resumed: resumed_handshakes.load(Ordering::Relaxed),
+        }
     }
 
     /// Requests that have arrived.
@@ -126,7 +182,18 @@ async fn converse(stream: TcpStream, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| receive(request, shared.clone()));
     // A sender that breaks off is no event of ours.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    match &shared.tls {
+        None => {
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        }
+        Some(tls) => {
+            let Ok(stream) = tls.accept(stream).await else { return };
+            let is_resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+            let count = if is_resumed { &shared.resumed_handshakes } else { &shared.full_handshakes };
+            count.fetch_add(1, Ordering::Relaxed);
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        }
+    }
 }
 
 /// An answer's body: at once, or in drops.
@@ -174,7 +241,11 @@ async fn answer(shared: &Shared) -> Response<Body> {
             return Response::new(Either::Right(body));
         }
     }
-    whole("ok")
+    let mut answer = whole("ok");
+    if shared.closes.load(Ordering::Relaxed) {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    answer
 }
 
 fn whole(body: &'static str) -> Response<Body> {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use tokio_rustls::TlsAcceptor;
 
+use crate::certificates;
 use crate::http::{Connection, request};
 
 /// Longest wait for the end of something.
@@ -46,9 +48,19 @@ pub struct Tenant {
 impl Server {
     /// Makes a fresh database beside the program (on the disk that holds the build), and starts.
     pub fn start(settings: Settings) -> anyhow::Result<Self> {
+        Self::start_after(settings, |_| Ok(()))
+    }
+
+    /// The same with an authority that it trusts: see [`Server::acceptor`].
+    pub fn start_for_tls(settings: Settings) -> anyhow::Result<Self> {
+        Self::start_after(settings, certificates::make)
+    }
+
+    fn start_after(settings: Settings, prepare: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<Self> {
         let program = program()?;
         ensure!(program.exists(), "{} is missing: run `cargo build --release` first", program.display());
         let folder = tempfile::tempdir_in(program.parent().context("a folder")?)?;
+        prepare(folder.path())?;
         if let Some(cluster) = cluster() {
             make_database(&cluster, folder.path())?;
         }
@@ -58,6 +70,11 @@ impl Server {
         let operator = String::from_utf8(output.stdout)?.trim().to_owned();
         let (child, address) = serve(&program, folder.path(), settings)?;
         Ok(Self { address, operator, settings, child, folder })
+    }
+
+    /// Takes connections over TLS with a certificate that the server trusts.
+    pub fn acceptor(&self) -> anyhow::Result<TlsAcceptor> {
+        certificates::acceptor(self.folder.path())
     }
 
     /// Another server on the same database, which must be PostgreSQL.
@@ -283,6 +300,10 @@ fn command(program: &Path, folder: &Path, settings: Settings, arguments: &[&str]
         "EVENT_TYPES_WRITE",
     ] {
         command.env(format!("ALDABA_RATE_LIMITS__{bucket}"), "off");
+    }
+    let authority = folder.join(certificates::AUTHORITY);
+    if authority.exists() {
+        command.env("SSL_CERT_FILE", authority);
     }
     if let Database::Url(url) = database(folder) {
         command.env("ALDABA_DATABASE_URL", url).env("ALDABA_SECRETS__MASTER_KEY", "11".repeat(32));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::call::ApiCall;
@@ -138,11 +138,16 @@ pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
 
 /// `POST /v1/accounts`
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
-    let CreateAccount { name, metadata, external_id } = CreateAccount::read(&call.json()?, &())?;
-    let new = NewAccount { name, metadata, external_id };
+    let new = new_account(&call.json()?)?;
     let pending_reply = call.pending_reply(|account: &Account| Answer::new(201, &resource(account)));
     let account = call.store().create_account(new, pending_reply).await.map_err(refused)?;
     Ok(Answer::new(201, &resource(&account)))
+}
+
+/// Reads a new account with every check that comes before the database.
+pub fn new_account(body: &Map<String, Value>) -> Result<NewAccount, ApiError> {
+    let CreateAccount { name, metadata, external_id } = CreateAccount::read(body, &())?;
+    Ok(NewAccount { name, metadata, external_id })
 }
 
 /// `GET /v1/accounts/{id}`

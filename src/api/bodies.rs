@@ -238,7 +238,7 @@ impl<K: Copy + Eq + Hash> Reservation<K> {
         let state = &mut *guard;
         let owner = state.owners.get_mut(&self.owner).expect("an owner is kept while it has a body");
         self.rank.take().map(|rank| owner.growing.remove(&rank));
-        let unused = self.bytes.saturating_sub(bytes);
+        let unused = self.bytes.checked_sub(bytes).expect("a body is read into memory that was reserved for it");
         owner.bytes -= unused;
         state.free += unused;
         self.bytes -= unused;

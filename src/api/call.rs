@@ -86,7 +86,7 @@ impl ApiCall {
         }
         let beyond = if value.starts_with('-') { i64::MIN } else { i64::MAX };
         let number = value.parse().unwrap_or(beyond).clamp(i64::from(least), i64::from(most));
-        u32::try_from(number).unwrap_or(default)
+        u32::try_from(number).expect("its bounds are of this type")
     }
 
     /// `page` and `per_page`, clamped to their bounds.

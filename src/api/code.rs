@@ -181,6 +181,30 @@ codes! {
     RetryScheduleInvalid 422 "webhook_retry_schedule_invalid"
         "retry_schedule must be a list of up to 20 whole numbers of seconds, each from 1 to 604800, or null."
         "retry_schedule debe ser una lista de hasta 20 números enteros de segundos, cada uno de 1 a 604800, o null.";
+    HeadersInvalid 422 "webhook_headers_invalid"
+        "headers must be an object of up to 20 names (1 to 64 letters, digits or hyphens, none of them twice) with \
+         values of 1 to 1024 visible ASCII characters and inner spaces that do not begin with ..., or null; names of \
+         the connection, such as Host, and names that this service sends are refused."
+        "headers debe ser un objeto de hasta 20 nombres (de 1 a 64 letras, dígitos o guiones, ninguno repetido) con \
+         valores de 1 a 1024 caracteres ASCII visibles y espacios interiores que no empiecen por ..., o null; se \
+         rechazan los nombres de la conexión, como Host, y los que envía este servicio.";
+    AuthenticationInvalid 422 "webhook_authentication_invalid"
+        "authentication must be an object of type basic with username (without a colon) and password, of type bearer \
+         with token, or of type oauth2 with token_url (as url), client_id, client_secret and maybe scope and audience, \
+         each of 1 to 1024 visible ASCII characters; or null."
+        "authentication debe ser un objeto de type basic con username (sin dos puntos) y password, de type bearer con \
+         token, o de type oauth2 con token_url (como url), client_id, client_secret y quizá scope y audience, cada uno \
+         de 1 a 1024 caracteres ASCII visibles; o null.";
+    ClientCertificateInvalid 422 "webhook_client_certificate_invalid"
+        "client_certificate must be an object of certificate (PEM, up to 5 certificates, the endpoint's own first, up \
+         to 16384 characters) and private_key (PEM, its key, not encrypted, up to 8192 characters) for an https url, \
+         or null: {}."
+        "client_certificate debe ser un objeto de certificate (PEM, hasta 5 certificados, primero el del endpoint, \
+         hasta 16384 caracteres) y private_key (PEM, su clave, sin cifrar, hasta 8192 caracteres) para una url https, \
+         o null: {}.";
+    RateLimitInvalid 422 "webhook_rate_limit_invalid"
+        "rate_limit must be attempts/time such as 100/1m, with 1 to 10000 attempts in 1s to 1h, or null."
+        "rate_limit debe ser intentos/tiempo, como 100/1m, con 1 a 10000 intentos en 1s a 1h, o null.";
     SecretInvalid 422 "webhook_secret_invalid"
         "secret must be 24 to 128 visible ASCII characters; what follows whsec_ must be padded base64 of 24 to 64 \
          bytes; the secret that the endpoint has is refused."
@@ -355,6 +379,7 @@ impl Code {
             Self::EventDataInvalid => {
                 words("\"order\" is a required property at the top", "no cumple el esquema en el nivel superior")
             }
+            Self::ClientCertificateInvalid => words("the certificate has expired", "el certificado ha caducado"),
             Self::TypeSchemaInvalid => words("a schema is an object", "un esquema es un objeto"),
             Self::TypeExampleInvalid => words("it is no object", "no es un objeto"),
             Self::PermissionInvalid => "webhooks:fly",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use foldhash::HashMap;
 use uuid::Uuid;
 
 use super::Api;
@@ -25,13 +26,50 @@ const REPEATED_TIMES: u32 = 10;
 
 /// KiB that count for an event beside its body, and for each delivery. A delivery that arrives at once takes 0.13 KiB
 /// on SQLite; one that fails keeps each attempt with the beginning of the response.
-pub(super) const KIB_PER_ROW: u32 = 1;
+const KIB_PER_ROW: u32 = 1;
 
 /// Stored refusals up to this size are bounded by the calls that make them. Larger ones list the faults of a batch.
 const FREE_REFUSAL_BYTES: usize = 4 << 10;
 
 /// Tells windows of repeated answers from those of calls: ids are random, so that no other id is this one.
 const REPEATED: u128 = 0x5265_7065_6174_6564_2041_6e73_7765_7273;
+
+/// What the events of a call take of the storage of their accounts.
+#[derive(Default)]
+pub(super) struct StorageUse {
+    /// In the order in which the events name them.
+    pub accounts: Vec<AccountUse>,
+    places: HashMap<AccountId, usize>,
+}
+
+/// What one account stores.
+pub(super) struct AccountUse {
+    pub account: AccountId,
+    /// Of bodies.
+    pub bytes: usize,
+    /// Events and deliveries.
+    pub rows: usize,
+}
+
+impl StorageUse {
+    /// What this account stores, to be added to.
+    pub fn of(&mut self, account: AccountId) -> &mut AccountUse {
+        let next = self.accounts.len();
+        let place = *self.places.entry(account).or_insert(next);
+        if place == next {
+            self.accounts.push(AccountUse { account, bytes: 0, rows: 0 });
+        }
+        &mut self.accounts[place]
+    }
+}
+
+impl AccountUse {
+    /// The KiB that count.
+    pub fn kib(&self) -> u32 {
+        let kib = self.bytes.div_ceil(1024) + self.rows * KIB_PER_ROW as usize;
+        u32::try_from(kib).expect("a call has up to 1,000 events, each for up to 10,000 endpoints")
+    }
+}
 
 /// The windows that a call was counted in.
 pub struct CountedCall {
@@ -117,7 +155,8 @@ impl Api {
     pub fn charge_replayed(&self, account: AccountId, deliveries: u64) -> impl Future<Output = ()> + use<> {
         let api = self.clone();
         async move {
-            let kib = u32::try_from(deliveries).unwrap_or(u32::MAX).saturating_mul(KIB_PER_ROW);
+            let kib =
+                u32::try_from(deliveries * u64::from(KIB_PER_ROW)).expect("a step makes some thousand deliveries");
             if kib > 0 {
                 let _ = api.take((account.0, Bucket::EventsStorage, 1), kib).await;
             }
@@ -130,7 +169,7 @@ impl Api {
         if bytes <= FREE_REFUSAL_BYTES {
             return Ok(());
         }
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let kib = u32::try_from(bytes.div_ceil(1024)).expect("a refusal is in memory, and smaller than 4 TiB");
         self.take((owner, Bucket::EventsStorage, 1), kib).await.map(|_| ())
     }
 
@@ -150,5 +189,23 @@ impl Api {
         now: Timestamp,
     ) -> Result<RateWindow, StoreError> {
         self.store.take_calls(key, bucket.name(), limit.calls, least, limit.window, now).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_events_take_is_added_up_by_account_in_the_order_in_which_they_name_them() {
+        let [first, second] = [2, 1].map(|byte| AccountId::from_random([byte; 16]));
+        let mut stored = StorageUse::default();
+        for (account, bytes, rows) in [(first, 1_000, 1), (second, 1, 3), (first, 25, 10_001)] {
+            let used = stored.of(account);
+            used.bytes += bytes;
+            used.rows += rows;
+        }
+        let counted: Vec<_> = stored.accounts.iter().map(|used| (used.account, used.kib())).collect();
+        assert_eq!(counted, [(first, 2 + 10_002), (second, 1 + 3)]);
     }
 }

@@ -82,7 +82,7 @@ pub struct Detail {
     #[schema(required)]
     pub request_body: Option<String>,
     /// The headers of the latest attempt's request, with the signatures masked and the time at which the attempt began;
-    /// `null` while there was none.
+    /// `null` while there was none. The endpoint's own headers and `authorization` are those of now, masked.
     #[schema(required, value_type = NullableHeaders, inline)]
     pub request_headers: Option<Entries<String>>,
     /// Every attempt, the first one first; of more than 1,000 the newest.
@@ -244,8 +244,10 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let id = call.param("id", DeliveryId::parse)?;
     let detail = call.api.store.delivery(call.account()?, id).await?;
     let delivery = &detail.delivery;
+    let endpoint = call.api.store.endpoint(call.account()?, delivery.endpoint).await?;
     let headers = detail.attempts.last().map(|latest| {
-        let headers = call.api.egress.shown_headers(id, &delivery.event_type, latest.started_at);
+        let (at, credentials) = (latest.started_at, &endpoint.settings.credentials);
+        let headers = call.api.egress.shown_headers(id, &delivery.event_type, at, credentials);
         headers.into_iter().collect()
     });
     let attributes = WithDetail {

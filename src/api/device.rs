@@ -75,7 +75,7 @@ impl Device {
     pub fn knows(&self, user: UserId, now: Timestamp, is_signed: impl Fn(&[u8], &[u8]) -> bool) -> bool {
         let today = day_of(now);
         self.marks.iter().any(|mark| {
-            let is_fresh = (today.saturating_sub(KNOWN_DAYS)..=today.saturating_add(1)).contains(&mark.day);
+            let is_fresh = (today - KNOWN_DAYS..=today + 1).contains(&mark.day);
             is_fresh && is_signed(&self.signed_text(user, mark.day), &mark.signature)
         })
     }

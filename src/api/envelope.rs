@@ -46,8 +46,8 @@ impl RequestIds {
     pub fn next(&self) -> Arc<str> {
         let number = self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut digits = [0; 12];
-        let _ = hex::encode_to_slice(&number.to_be_bytes()[2..], &mut digits);
-        std::str::from_utf8(&digits).unwrap_or_default().into()
+        hex::encode_to_slice(&number.to_be_bytes()[2..], &mut digits).expect("six bytes are twelve digits");
+        std::str::from_utf8(&digits).expect("hexadecimal digits are ASCII").into()
     }
 }
 
@@ -164,18 +164,17 @@ impl Answer {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
         // What is in it comes from whomever.
         headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-        if let Ok(value) = HeaderValue::try_from(format!("attachment; filename=\"{name}\"")) {
-            headers.insert("content-disposition", value);
-        }
+        let attached = HeaderValue::try_from(format!("attachment; filename=\"{name}\""));
+        headers.insert("content-disposition", attached.expect("the name of a file is ours, and ASCII"));
         response
     }
 }
 
-/// A body as far as its data. Our own structures always serialise: string keys, no foreign code.
+/// A body as far as its data.
 fn begun(data: &impl Serialize) -> Vec<u8> {
     let mut text = Vec::with_capacity(USUAL_BODY);
     text.extend_from_slice(b"{\"data\":");
-    let _ = serde_json::to_writer(&mut text, data);
+    serde_json::to_writer(&mut text, data).expect("our own structures serialise: string keys, no foreign code");
     text
 }
 
@@ -213,15 +212,13 @@ pub fn respond(status: u16, body: impl Into<Bytes>, request_id: &str) -> Respons
     let body = body.into();
     let has_body = !body.is_empty();
     let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() = StatusCode::from_u16(status).expect("a code and an answer have a status of HTTP");
     let headers = response.headers_mut();
     if has_body {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert(X_REQUEST_ID, id);
-    }
+    headers.insert(X_REQUEST_ID, HeaderValue::from_str(request_id).expect("a request's id is hexadecimal digits"));
     response
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use super::code::{Code, Language};
+use crate::domain::credentials::{AUTHENTICATION, CLIENT_CERTIFICATE, CredentialFault, CredentialRefusal};
 use crate::heavy::HeavyError;
 use crate::log_limit::LogLimit;
 
@@ -86,6 +87,9 @@ impl std::fmt::Display for Words {
     }
 }
 
+/// What pointers to fields of a body begin with.
+const ATTRIBUTES: &str = "/data/attributes/";
+
 /// One thing that is wrong with a call.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Fault {
@@ -161,8 +165,13 @@ impl Fault {
     /// Says which field of the body is at fault.
     #[must_use]
     pub fn in_field(self, field: &str) -> Self {
-        let place = self.pointer.as_deref().unwrap_or("");
-        Self { pointer: Some(format!("/data/attributes/{field}{place}")), ..self }
+        let member = self.pointer.as_deref().unwrap_or_default();
+        Self { pointer: Some(format!("{ATTRIBUTES}{field}{member}")), ..self }
+    }
+
+    /// The field of the body at fault.
+    fn attribute(&self) -> Option<&str> {
+        self.pointer.as_deref()?.strip_prefix(ATTRIBUTES)?.split('/').next()
     }
 
     /// Puts the field below another, for one event of a batch.
@@ -257,6 +266,23 @@ impl ApiError {
         Self { faults, headers: Vec::new() }
     }
 
+    /// What came of reading a body that has these fields, with more of its faults, in the order of the fields. A field
+    /// that has a fault gets no other.
+    pub fn with_more<T>(read: Result<T, Self>, more: Vec<Fault>, order: &[&str]) -> Result<T, Self> {
+        if more.is_empty() {
+            return read;
+        }
+        let mut faults = read.err().map(|refused| refused.faults).unwrap_or_default();
+        for fault in more {
+            if !faults.iter().any(|known| known.attribute() == fault.attribute()) {
+                faults.push(fault);
+            }
+        }
+        let place = |fault: &Fault| order.iter().position(|name| fault.attribute() == Some(*name));
+        faults.sort_by_key(place);
+        Err(Self::of(faults))
+    }
+
     /// Refuses filters that cannot be read. `allowed` says what a filter takes.
     pub fn of_filters(names: Vec<&'static str>, allowed: fn(&str) -> Words) -> Self {
         let fault = |name| Fault::of_parameter(Code::InvalidFilter, name).because(&allowed(name));
@@ -287,9 +313,12 @@ impl ApiError {
 
     /// The `errors` of the envelope, as JSON text.
     pub fn errors(&self, language: Language) -> String {
-        let faults: Vec<_> = self.faults.iter().map(|fault| fault.to_json(language)).collect();
-        // String keys and no foreign code: this cannot fail.
-        serde_json::to_string(&faults).unwrap_or_default()
+        serde_json::to_string(&self.shown(language)).expect("faults serialise: string keys, no foreign code")
+    }
+
+    /// The faults as the envelope shows them.
+    pub(crate) fn shown(&self, language: Language) -> Vec<FaultJson> {
+        self.faults.iter().map(|fault| fault.to_json(language)).collect()
     }
 
     /// What is wrong, in words.
@@ -301,9 +330,8 @@ impl ApiError {
     /// Puts the headers of the refusal into an answer.
     pub fn add_headers(&self, headers: &mut HeaderMap) {
         for (name, value) in &self.headers {
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(HeaderName::from_static(name), value);
-            }
+            let value = HeaderValue::try_from(value).expect("the headers of a refusal are numbers and ASCII words");
+            headers.insert(HeaderName::from_static(name), value);
         }
     }
 
@@ -337,6 +365,43 @@ impl From<HeavyError> for ApiError {
             HeavyError::Busy => Self::busy(error.to_string()),
             HeavyError::Interrupted => Code::InternalError.into(),
         }
+    }
+}
+
+impl From<CredentialFault> for Fault {
+    fn from(CredentialFault { attribute, reason }: CredentialFault) -> Self {
+        let code = match attribute {
+            AUTHENTICATION => Code::AuthenticationInvalid,
+            CLIENT_CERTIFICATE => Code::ClientCertificateInvalid,
+            _ => Code::HeadersInvalid,
+        };
+        let detail = match reason {
+            CredentialRefusal::UnknownHeader => Words::new(
+                "In headers, null keeps the value that the endpoint has under this name; under one of these it has \
+                 none.",
+                "En headers, null conserva el valor que el endpoint tiene con ese nombre; con uno de estos no tiene \
+                 ninguno.",
+            ),
+            CredentialRefusal::TwoAuthorizations => Words::new(
+                "headers can have Authorization only while authentication is not set.",
+                "headers solo puede tener Authorization mientras authentication no esté establecido.",
+            ),
+            CredentialRefusal::AddressChanged => Words::new(
+                format!(
+                    "The change leads to another scheme, host or port, which must not get what was stored for the one \
+                     before: give {attribute} again with all values, or remove it with null."
+                ),
+                format!(
+                    "El cambio lleva a otro esquema, host o puerto, que no debe recibir lo que se guardó para el \
+                     anterior: indica {attribute} de nuevo con todos sus valores, o quítalo con null."
+                ),
+            ),
+            CredentialRefusal::NotHttps => Words::new(
+                format!("{attribute} needs an https url: give one, or remove {attribute} with null."),
+                format!("{attribute} necesita una url https: indica una, o quita {attribute} con null."),
+            ),
+        };
+        Self::of_field(code, attribute).saying(detail)
     }
 }
 
@@ -384,6 +449,7 @@ impl From<crate::store::StoreError> for ApiError {
                 .with_header("retry-after", OLDER_NODES_PAUSE),
             // The node has logged the reason when it stopped, and `/readyz` tells it.
             E::Outdated { .. } => Self::from(Code::Unavailable).with_header("retry-after", 1),
+            E::CredentialsRefused(faults) => Self::of(faults.into_iter().map(Fault::from).collect()),
             E::Exists | E::OtherRecipe | E::Corrupt(_) => {
                 tracing::error!(%error, "the store failed");
                 Code::InternalError.into()
@@ -409,6 +475,26 @@ mod tests {
         assert_eq!(pointer(&format!("/{}", "é".repeat(300))), told("/data/attributes/filter"));
         let of_a_batch = Fault::of_field(Code::EventDataInvalid, "data").within("/events/1");
         assert_eq!(of_a_batch.pointer, told("/events/1/data"));
+    }
+
+    #[test]
+    fn more_faults_are_told_in_the_order_of_the_fields_and_one_of_each() {
+        let order = ["url", "headers", "authentication", "status"];
+        let more = || vec![Fault::of_field(Code::HeadersInvalid, "headers")];
+        let merged = |read: Result<(), ApiError>| match ApiError::with_more(read, more(), &order) {
+            Ok(()) => vec![],
+            Err(refused) => refused.faults.iter().map(|fault| fault.code).collect(),
+        };
+        assert_eq!(merged(Ok(())), [Code::HeadersInvalid]);
+        let within = Fault::new(Code::AuthenticationInvalid).at("/token_url").in_field("authentication");
+        assert_eq!(within.pointer.as_deref(), Some("/data/attributes/authentication/token_url"));
+        let read = vec![Fault::of_field(Code::UrlEmpty, "url"), within, Fault::of_field(Code::StatusInvalid, "status")];
+        let expected = [Code::UrlEmpty, Code::HeadersInvalid, Code::AuthenticationInvalid, Code::StatusInvalid];
+        assert_eq!(merged(Err(ApiError::of(read))), expected);
+        let same = Fault::of_field(Code::HeadersInvalid, "headers").with_meta("event", "first");
+        let refused = ApiError::with_more(Err::<(), _>(same.into()), more(), &order).expect_err("refused");
+        assert_eq!((refused.faults.len(), refused.meta().len()), (1, 1));
+        assert!(ApiError::with_more(Ok(7), vec![], &order).is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::Api;
 use super::call::ApiCall;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
@@ -11,6 +12,7 @@ use super::fields::{Field, Property, RequestBody as _, Shape, Slot, Text, body};
 use super::openapi::schemas::{NullableObject, NullableSchema};
 use super::schema_check::{compile_new, compile_stored, first_mismatch, no_object, unreadable_schema};
 use crate::domain::event::{EventType, MAX_TYPE_CHARS, Operational, TEST_TYPE, is_type_name};
+use crate::domain::id::AccountId;
 use crate::store::{Catalog, Paged, Snapshot, StoreError};
 
 /// Deepest nesting of a schema or an example: readers of JSON that give up do so at some 100.
@@ -65,31 +67,44 @@ pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
     let mut entries: Vec<&EventType> = catalog.values().collect();
     entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let page = call.page();
+    // What is beyond the greatest index is beyond the list.
     let skip = usize::try_from(page.offset()).unwrap_or(usize::MAX);
-    let total = u64::try_from(entries.len()).unwrap_or(u64::MAX);
+    let total = entries.len() as u64;
     let items = entries.into_iter().skip(skip).take(page.limit() as usize).collect();
     Ok(Answer::page(&Paged::exact(items, total), page, |entry| resource(entry)))
 }
 
 /// `POST /v1/event-types`
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
-    let body = call.json()?;
-    // Schemas are compiled.
-    let read = move || CreateEventType::read(&body, &TypeContext::of(&body, None));
-    let read = call.api.heavy.run(call.caller.account(), read).await?;
-    let CreateEventType { name, description, schema, example } = read?;
-    let now = call.api.clock.now();
-    let new = EventType { name, description, schema, example, created_at: now, updated_at: now };
+    let new = new_event_type(&call.api, call.caller.account(), call.json()?).await?;
     let shown = new.name.clone();
-    if Operational::parse(&shown).is_some() {
-        return Err(Fault::of_field(Code::EventTypeExists, "name").naming(shown).into());
-    }
     let pending_reply = call.pending_reply(|made: &EventType| Answer::new(201, &resource(made)));
     match call.store().create_event_type(new, pending_reply).await {
         Ok(made) => Ok(Answer::new(201, &resource(&made))),
-        Err(StoreError::Exists) => Err(Fault::of_field(Code::EventTypeExists, "name").naming(shown).into()),
+        Err(StoreError::Exists) => Err(exists(shown)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Reads a new event type with every check that comes before the database, for a caller of this account.
+pub async fn new_event_type(
+    api: &Api,
+    account: Option<AccountId>,
+    body: Map<String, Value>,
+) -> Result<EventType, ApiError> {
+    // Schemas are compiled.
+    let read = move || CreateEventType::read(&body, &TypeContext::of(&body, None));
+    let read = api.heavy.run(account, read).await?;
+    let CreateEventType { name, description, schema, example } = read?;
+    if Operational::parse(&name).is_some() {
+        return Err(exists(name));
+    }
+    let now = api.clock.now();
+    Ok(EventType { name, description, schema, example, created_at: now, updated_at: now })
+}
+
+fn exists(name: String) -> ApiError {
+    Fault::of_field(Code::EventTypeExists, "name").naming(name).into()
 }
 
 /// `PUT /v1/event-types/{name}`
@@ -99,7 +114,7 @@ pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let entry =
         call.api.store.view().event_types().get(&name).cloned().ok_or_else(|| ApiError::from(Code::NotFound))?;
     let body = call.json()?;
-    // As in `create`.
+    // As in `new_event_type`.
     let read = move || (UpdateEventType::read_change(&body, &TypeContext::of(&body, Some(&entry))), entry);
     let (change, entry) = call.api.heavy.run(call.caller.account(), read).await?;
     let change = change?;

@@ -8,19 +8,20 @@ use utoipa::ToSchema;
 
 use super::call::{ApiCall, invalid_json};
 use super::client_fields::{CHANNEL_SHAPE, read_channels};
-use super::counting::KIB_PER_ROW;
+use super::counting::StorageUse;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
-use super::fields::{BodySchema, List, Property, Shape, Text};
+use super::fields::{BodySchema, Field, List, Maybe, OrDefault, Property, Required, Shape, Slot as _, Text, take};
 use super::schema_check::{Allowance, CheckError, no_object};
-use super::{Api, deliveries};
-use crate::domain::channels::MAX_EVENT_CHANNELS;
-use crate::domain::event::{Event, NewEvent, message, validation_id};
+use super::{Api, deliveries, trace_context};
+use crate::domain::channels::{Channels, MAX_EVENT_CHANNELS};
+use crate::domain::event::{Event, EventType, NewEvent, message, validation_id};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::heavy::LARGE_BODY;
-use crate::store::{Intake, Log, PendingReply, Snapshot};
+use crate::store::{EventTypes, Intake, Log, PendingReply, Snapshot};
 
 /// Events in one batch.
 const MAX_EVENTS: usize = 1_000;
@@ -62,7 +63,8 @@ fn resource(event: &Event) -> Resource<Attributes> {
     }
 }
 
-/// What a publisher sends. `data` stays as it came, to the byte.
+/// What a publisher sends. It is no `body!`: that reads a map of values, and `data` stays as it came, to the byte. The
+/// reference and `Reader::read` share the slots of all other fields but `account_id`, whose fault is a 404.
 #[derive(Deserialize)]
 struct Publish<'a> {
     event: Option<Value>,
@@ -71,22 +73,57 @@ struct Publish<'a> {
     timestamp: Option<Value>,
     account_id: Option<Value>,
     channels: Option<Value>,
+    traceparent: Option<Value>,
+    tracestate: Option<Value>,
 }
 
-/// What the reference shows of [`Publish`]. A handler reads it field by field: `data` goes on to the byte as it came.
+/// The type, out of the catalog.
+const fn type_slot<'a>() -> Required<&'a EventTypes, &'a EventType> {
+    let field: Field<&'a EventTypes, &'a EventType> = Field {
+        about: "An event type of the catalog.",
+        shape: Shape::Text(Text::ANY),
+        nullable: false,
+        codes: &[Code::EventTypeUnknown],
+        read: |&catalog, value| {
+            value.as_str().and_then(|name| catalog.get(name)).ok_or_else(|| {
+                let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                let shown: String = shown.chars().take(200).collect();
+                vec![Fault::new(Code::EventTypeUnknown).naming(&shown).with_meta("event", shown)]
+            })
+        },
+    };
+    field.required(Code::EventTypeRequired)
+}
+
+const TIMESTAMP: Maybe<(), Timestamp> = Field {
+    about: "When it happened: ISO 8601 with its offset. Now, when it is not given.",
+    shape: Shape::Text(Text { format: Some("date-time"), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::EventTimestampInvalid],
+    read: |(), value| {
+        let at = value.as_str().and_then(Timestamp::parse);
+        at.ok_or_else(|| vec![Fault::new(Code::EventTimestampInvalid)])
+    },
+}
+.maybe();
+
+const CHANNELS: OrDefault<(), Option<Channels>> = Field {
+    about: "Up to 5 distinct names. Endpoints that have channels get the event only if it carries one of theirs. They \
+            are not sent.",
+    shape: Shape::List(List { items: &CHANNEL_SHAPE, min: Some(1), max: Some(MAX_EVENT_CHANNELS) }),
+    nullable: true,
+    codes: &[Code::EventChannelsInvalid],
+    read: |(), value| read_channels(value, MAX_EVENT_CHANNELS, Code::EventChannelsInvalid),
+}
+.or_default();
+
+/// What the reference shows of [`Publish`].
 pub fn publish_event() -> BodySchema {
-    let time = Shape::Text(Text { format: Some("date-time"), ..Text::ANY });
     BodySchema {
         name: "PublishEvent",
         about: "Something that happened.",
-        properties: vec![
-            Property::new(
-                "event",
-                "An event type of the catalog.",
-                Shape::Text(Text::ANY),
-                true,
-                &[Code::EventTypeRequired, Code::EventTypeUnknown],
-            ),
+        properties: [
+            type_slot().property("event"),
             Property::new(
                 "data",
                 "What receivers get as `data`, to the byte as it is sent. Where the event type has a schema, it must \
@@ -95,13 +132,7 @@ pub fn publish_event() -> BodySchema {
                 true,
                 &[Code::EventDataRequired, Code::EventDataInvalid],
             ),
-            Property::new(
-                "timestamp",
-                "When it happened: ISO 8601 with its offset. Now, when it is not given.",
-                time,
-                false,
-                &[Code::EventTimestampInvalid],
-            ),
+            TIMESTAMP.property("timestamp"),
             Property::new(
                 "account_id",
                 "The account that it happened in, by its id or its `external_id`. Required with an operator key; \
@@ -110,15 +141,11 @@ pub fn publish_event() -> BodySchema {
                 false,
                 &[Code::NotFound, Code::EventAccountRequired],
             ),
-            Property::new(
-                "channels",
-                "Up to 5 distinct names. Endpoints that have channels get the event only if it carries one of theirs. \
-                 They are not sent.",
-                Shape::List(List { items: &CHANNEL_SHAPE, min: Some(1), max: Some(MAX_EVENT_CHANNELS) }),
-                false,
-                &[Code::EventChannelsInvalid],
-            ),
-        ],
+            CHANNELS.property("channels"),
+        ]
+        .into_iter()
+        .chain(trace_context::fields())
+        .collect(),
     }
 }
 
@@ -167,7 +194,8 @@ pub async fn publish_batch(call: ApiCall) -> Result<Answer, ApiError> {
 /// Reads every event of a call; all faults are in one answer. What may take long is read off the threads that serve
 /// requests.
 async fn read_events(call: &ApiCall, mut reading: Reading) -> Result<Vec<NewEvent>, ApiError> {
-    let reader = Reader { api: call.api.clone(), account: call.caller.account() };
+    let trace = if call.api.settings.trace_context { trace_context::of_headers(&call.headers) } else { None };
+    let reader = Reader { api: call.api.clone(), account: call.caller.account(), trace };
     let mut is_heavy = reading.bodies.iter().map(Bytes::len).sum::<usize>() > LARGE_BODY;
     loop {
         let pause = if is_heavy {
@@ -306,23 +334,20 @@ async fn accept(
     events: Vec<NewEvent>,
     pending_reply: Option<PendingReply<Vec<Event>>>,
 ) -> Result<Vec<Event>, ApiError> {
-    let mut stored: Vec<(AccountId, usize)> = Vec::with_capacity(1);
+    let mut stored = StorageUse::default();
     for event in &events {
-        match stored.iter_mut().find(|(account, _)| *account == event.account) {
-            Some((_, bytes)) => *bytes += event.body.len(),
-            None => stored.push((event.account, event.body.len())),
-        }
+        stored.of(event.account).bytes += event.body.len();
     }
-    for (account, _) in &stored {
-        call.api.count_storage(*account).await?;
+    for used in &stored.accounts {
+        call.api.count_storage(used.account).await?;
     }
     let accepted = call.api.store.accept(events, pending_reply).await?;
     count(call, &accepted);
-    for (account, bytes) in stored {
-        let of_account = accepted.iter().filter(|event| event.account.0 == account);
-        let rows: usize = of_account.map(|event| 1 + event.deliveries as usize).sum();
-        let kib = bytes.div_ceil(1024) + rows * KIB_PER_ROW as usize;
-        call.api.charge_storage(account, u32::try_from(kib).unwrap_or(u32::MAX)).await;
+    for event in &accepted {
+        stored.of(event.account.0).rows += 1 + event.deliveries as usize;
+    }
+    for used in &stored.accounts {
+        call.api.charge_storage(used.account, used.kib()).await;
     }
     Ok(accepted)
 }
@@ -359,6 +384,8 @@ impl ReadError {
 struct Reader {
     api: Api,
     account: Option<AccountId>,
+    /// Of events without a trace of their own.
+    trace: Option<TraceContext>,
 }
 
 impl Reader {
@@ -366,22 +393,14 @@ impl Reader {
     fn read(&self, body: &[u8], allowance: &mut Allowance) -> Result<NewEvent, ReadError> {
         let publish: Publish<'_> =
             serde_json::from_slice(body).map_err(|error| ReadError::Whole(invalid_json(&error)))?;
-        let (mut faults, mut is_of_view) = (Vec::new(), false);
+        let mut faults = Vec::new();
         let account = self.account(publish.account_id.as_ref()).map_err(ReadError::Whole)?;
         if account.is_none() {
             faults.push(Fault::of_field(Code::EventAccountRequired, "account_id"));
         }
         let catalog = self.api.store.view().event_types();
-        let event_type = match &publish.event {
-            None => Err(Fault::of_field(Code::EventTypeRequired, "event")),
-            Some(value) => value.as_str().and_then(|name| catalog.get(name)).ok_or_else(|| {
-                is_of_view = true;
-                let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                let shown: String = shown.chars().take(200).collect();
-                Fault::of_field(Code::EventTypeUnknown, "event").naming(&shown).with_meta("event", shown)
-            }),
-        };
-        let event_type = event_type.map_err(|fault| faults.push(fault)).ok();
+        let event_type = take(&type_slot(), "event", &&*catalog, publish.event.as_ref(), &mut faults);
+        let mut is_of_view = publish.event.is_some() && event_type.is_none();
         let data = match publish.data.map(RawValue::get) {
             None => Err(Fault::of_field(Code::EventDataRequired, "data")),
             Some(text) if !text.starts_with('{') => {
@@ -397,30 +416,34 @@ impl Reader {
             },
         };
         let data = data.map_err(|fault| faults.push(fault)).ok();
-        let occurred_at = match &publish.timestamp {
-            None => Some(self.api.clock.now()),
-            Some(value) => value.as_str().and_then(Timestamp::parse),
-        };
-        if occurred_at.is_none() {
-            faults.push(Fault::of_field(Code::EventTimestampInvalid, "timestamp"));
-        }
-        let channels = publish.channels.unwrap_or_default();
-        let channels =
-            read_channels(&channels, MAX_EVENT_CHANNELS, Code::EventChannelsInvalid).unwrap_or_else(|found| {
-                faults.extend(found.into_iter().map(|fault| fault.in_field("channels")));
-                None
-            });
-        match (account, event_type, data, occurred_at) {
-            (Some(account), Some(entry), Some(data), Some(occurred_at)) if faults.is_empty() => Ok(NewEvent {
-                account,
-                event_type: entry.name.clone(),
-                occurred_at,
-                validation_id: validation_of(&entry.name, data),
-                channels,
-                body: message(&entry.name, occurred_at, data),
-            }),
+        let timestamp = take(&TIMESTAMP, "timestamp", &(), publish.timestamp.as_ref(), &mut faults);
+        let channels = take(&CHANNELS, "channels", &(), publish.channels.as_ref(), &mut faults);
+        let trace = self.trace(&publish);
+        match (account, event_type, data, timestamp, channels) {
+            (Some(account), Some(entry), Some(data), Some(timestamp), Some(channels)) => {
+                debug_assert!(faults.is_empty(), "a field without a fault has a value");
+                let occurred_at = timestamp.unwrap_or_else(|| self.api.clock.now());
+                Ok(NewEvent {
+                    account,
+                    event_type: entry.name.clone(),
+                    occurred_at,
+                    validation_id: validation_of(&entry.name, data),
+                    channels,
+                    trace,
+                    body: message(&entry.name, occurred_at, data),
+                })
+            }
             _ => Err(ReadError::Faults { faults, is_of_view }),
         }
+    }
+
+    /// The event's own trace, or that of the call.
+    fn trace(&self, publish: &Publish<'_>) -> Option<TraceContext> {
+        if !self.api.settings.trace_context {
+            return None;
+        }
+        let own = trace_context::of_fields(publish.traceparent.as_ref(), publish.tracestate.as_ref());
+        own.or_else(|| self.trace.clone())
     }
 
     /// The key's own account; with an operator's key the one that is named, if one is.
@@ -497,6 +520,8 @@ fn members(body: &Bytes) -> Result<Vec<Bytes>, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::api::test_api;
 
@@ -504,7 +529,7 @@ mod tests {
     async fn only_an_event_whose_faults_a_newer_view_may_mend_is_read_again_and_only_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let account = Some(AccountId::from_random([1; 16]));
-        let reader = Reader { api: test_api::api(folder.path()).await, account };
+        let reader = Reader { api: test_api::api(folder.path()).await, account, trace: None };
         let bodies = [
             r#"{"event":"billing.payment_failed","data":{}}"#,
             "{}",
@@ -520,5 +545,30 @@ mod tests {
         reading.is_fresh = true;
         assert!(read_on(&mut reading).is_none());
         assert_eq!((reading.next, reading.events.len(), reading.faults.len()), (5, 1, 6));
+    }
+
+    #[tokio::test]
+    async fn every_field_of_the_reference_is_read_and_refused_with_its_codes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let account = Some(AccountId::from_random([1; 16]));
+        let reader = Reader { api: test_api::api(folder.path()).await, account, trace: None };
+        let read = |body: &Value| match reader.read(body.to_string().as_bytes(), &mut Allowance::of_request()) {
+            Ok(_) => Vec::new(),
+            Err(ReadError::Faults { faults, .. }) => faults,
+            Err(ReadError::Whole(error)) if error.is(Code::NotFound) => vec![Fault::new(Code::NotFound)],
+            Err(ReadError::Whole(_) | ReadError::Slow) => panic!("{body} was not read"),
+        };
+        let whole = json!({ "event": "billing.payment_failed", "data": {} });
+        assert!(read(&whole).is_empty());
+        for Property { name, codes, is_required, .. } in publish_event().properties {
+            let (mut wrong, mut null) = (whole.clone(), whole.clone());
+            // No field takes this. One without codes ignores what it does not take.
+            wrong[name] = json!([{}]);
+            null[name] = Value::Null;
+            let (of_wrong, of_null) = (read(&wrong), read(&null));
+            assert_eq!(of_wrong.len(), usize::from(!codes.is_empty()), "{name}");
+            assert_eq!(of_null.len(), usize::from(is_required), "{name}");
+            assert!(of_wrong.iter().chain(&of_null).all(|fault| codes.contains(&fault.code)), "{name}");
+        }
     }
 }

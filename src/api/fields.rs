@@ -27,6 +27,8 @@ pub enum Shape {
     Object,
     /// A JSON Schema.
     JsonSchema,
+    /// What this schema says, which has one type.
+    Written(fn() -> Value),
 }
 
 /// The limits of a string. Lengths are in characters.
@@ -121,6 +123,12 @@ impl Shape {
             Self::Body(name) => set("$ref", format!("#/components/schemas/{name}").into()),
             Self::Object => set("type", types(&["object"])),
             Self::JsonSchema => set("type", types(&["object", "boolean"])),
+            Self::Written(written) => {
+                let written = written();
+                set("type", types(&[written["type"].as_str().expect("one type")]));
+                let rest = written.as_object().into_iter().flatten().filter(|(name, _)| *name != "type");
+                rest.for_each(|(name, value)| set(name, value.clone()));
+            }
         }
         schema.into()
     }
@@ -370,15 +378,15 @@ pub trait RequestBody: Sized {
     }
 }
 
-/// Reads one field of a body. Faults go to the others, with the field's name.
+/// Reads one field of a body, or its absence. Faults go to the others, with the field's name.
 pub fn take<C, S: Slot<C>>(
     slot: &S,
     name: &str,
     context: &C,
-    body: &Map<String, Value>,
+    value: Option<&Value>,
     faults: &mut Vec<Fault>,
 ) -> Option<S::Value> {
-    match slot.read(context, body.get(name)) {
+    match slot.read(context, value) {
         Ok(value) => Some(value),
         Err(found) => {
             debug_assert!(!found.is_empty(), "a refusal has a fault");
@@ -420,7 +428,10 @@ macro_rules! body {
                 context: &$context,
             ) -> Result<Self, $crate::api::error::ApiError> {
                 let mut faults = Vec::new();
-                $(let $field = $crate::api::fields::take(&$slot, stringify!($field), context, body, &mut faults);)+
+                $(
+                    let value = body.get(stringify!($field));
+                    let $field = $crate::api::fields::take(&$slot, stringify!($field), context, value, &mut faults);
+                )+
                 $crate::api::error::ApiError::check(faults)?;
                 Ok(Self { $($field: $field.expect("a field without a fault has a value")),+ })
             }

@@ -91,7 +91,8 @@ pub async fn preview(call: ApiCall) -> Result<Answer, ApiError> {
     // An endpoint may subscribe to a type that has left the catalog, and events of it may be kept.
     let endpoints = call.api.store.endpoints(account).await?;
     let subscribed = endpoints.into_iter().flat_map(|endpoint| endpoint.settings.events).collect();
-    let PreviewFilter { filter, events, channels } = PreviewFilter::read(&body, &context(&call, subscribed).await?)?;
+    let context = context(&call.api, subscribed, false).await?;
+    let PreviewFilter { filter, events, channels } = PreviewFilter::read(&body, &context)?;
     let slot = call.api.previews.take(account, (usize::MAX, 1));
     let _slot = slot.ok_or_else(|| ApiError::busy("a preview of this account is under way"))?;
     let wanted = Subscription { entries: events.unwrap_or_else(|| vec!["*".into()]), channels, filter: None };

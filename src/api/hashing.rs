@@ -118,7 +118,7 @@ pub fn site(address: Option<IpAddr>) -> Option<IpNet> {
 fn network(address: Option<IpAddr>, (ipv4, ipv6): (u8, u8)) -> Option<IpNet> {
     let address = address?.to_canonical();
     let prefix = if address.is_ipv4() { ipv4 } else { ipv6 };
-    IpNet::new(address, prefix).ok().map(|network| network.trunc())
+    Some(IpNet::new(address, prefix).expect("a prefix is no longer than its address").trunc())
 }
 
 #[cfg(test)]

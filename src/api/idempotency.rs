@@ -49,7 +49,7 @@ pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 const SECRET_PATH: &str = "/v1/webhooks";
 
 /// The names of such values, as they are in a body.
-const SECRET_NAMES: [&str; 1] = ["secret"];
+const SECRET_NAMES: [&str; 4] = ["secret", "headers", "authentication", "client_certificate"];
 
 /// Before the hash of a body that is signed.
 const SIGNED: &[u8] = b"idempotent body\0";
@@ -237,6 +237,9 @@ mod tests {
             // Elsewhere a body has no secrets.
             let event = BodyHash::new("/v1/events", body);
             assert_eq!(event.stored(&old), event.sha256);
+        }
+        for body in [r#"{"headers":{"X-Key":"a"}}"#, r#"{"authentication":{"type":"bearer","token":"a"}}"#] {
+            assert!(BodyHash::new("/v1/webhooks", body.as_bytes()).is_keyed, "{body}");
         }
         let without = BodyHash::new("/v1/webhooks", br#"{"data":{"attributes":{"url":"https://example.com"}}}"#);
         assert_eq!(without.stored(&old), without.sha256);

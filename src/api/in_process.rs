@@ -59,7 +59,8 @@ impl InProcessApi {
         if has_body {
             request.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
         }
-        if let Some(Ok(key)) = call.idempotency_key.map(HeaderValue::from_str) {
+        if let Some(key) = call.idempotency_key {
+            let key = HeaderValue::from_str(key).expect("a page makes its keys of hexadecimal digits");
             request.headers_mut().insert("idempotency-key", key);
         }
         if let Ok(host) = HeaderValue::from_str(context.host()) {

@@ -128,6 +128,7 @@ impl RateLimiter {
         F: Future<Output = Result<RateWindow, StoreError>>,
     {
         let Some(limit) = self.limits.of(bucket) else { return Ok(None) };
+        // More calls than the type can count are as good as the most that it can.
         let whole = RateLimit { calls: limit.calls.saturating_mul(times), window: limit.window };
         self.take_of((limit, whole), (key, bucket), weight, now, ask).await.map(Some)
     }
@@ -176,7 +177,8 @@ impl RateLimiter {
         let mut windows = self.shard(key).lock().await;
         let window = windows.open.get_mut(&(key, bucket)).filter(|window| window.ends_at == ends_at);
         if let Some(window) = window {
-            window.left = window.left.saturating_add(1);
+            // It was taken from there.
+            window.left += 1;
         }
     }
 
@@ -187,7 +189,8 @@ impl RateLimiter {
 
 fn refusal(limit: RateLimit, ends_at: Timestamp, now: Timestamp) -> ApiError {
     let reset = ends_at.as_millis().div_euclid(1000) + i64::from(ends_at.as_millis().rem_euclid(1000) > 0);
-    let retry_after = u64::try_from(ends_at.since(now).as_millis().div_ceil(1000)).unwrap_or(1).max(1);
+    let seconds = ends_at.since(now).as_millis().div_ceil(1000);
+    let retry_after = u64::try_from(seconds).expect("a window is a day at most").max(1);
     let fault = Fault::new(Code::RateLimitExceeded).naming(retry_after).with_meta("retry_after", retry_after);
     ApiError::from(fault)
         .with_header("retry-after", retry_after)

@@ -43,11 +43,10 @@ where
             tracing::error!("a handler panicked");
             refuse(&ApiError::from(Code::InternalError), &info)
         });
-        if !response.headers().contains_key(X_REQUEST_ID)
-            && let Ok(id) = HeaderValue::from_str(&info.id)
-        {
-            response.headers_mut().insert(X_REQUEST_ID, id);
-        }
+        response
+            .headers_mut()
+            .entry(X_REQUEST_ID)
+            .or_insert_with(|| HeaderValue::from_str(&info.id).expect("a request's id is hexadecimal digits"));
         // A browser takes an answer for what its type says.
         response.headers_mut().entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
         if let Some(hsts) = api.settings.hsts() {

@@ -10,10 +10,12 @@ mod audit;
 mod auth;
 mod bodies;
 mod call;
+mod certificate_fields;
 mod client_fields;
 mod code;
 mod confirmation;
 mod counting;
+mod credential_fields;
 mod deliveries;
 mod device;
 mod dispatch;
@@ -59,11 +61,12 @@ mod statistics;
 #[cfg(test)]
 mod test_api;
 mod trace;
+mod trace_context;
 mod users;
 mod webhook_fields;
 mod webhooks;
 
-pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount};
+pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount, new_account};
 pub(crate) use answers::{
     AccountResource, ApiKeyResource, AuditEntryResource, DeliveryDetailResource, DeliveryResource, EndpointResource,
     EventResource, EventTypeResource, FilterPreviewResource, FromAnswer, Listing, MissedResource, PortalLinkResource,
@@ -77,7 +80,7 @@ pub use envelope::RequestInfo;
 pub(crate) use envelope::{Pagination, Resource};
 pub(crate) use error::FaultJson;
 pub use error::{ApiError, Code, Language};
-pub(crate) use event_types::{CreateEventType, UpdateEventType};
+pub(crate) use event_types::{CreateEventType, UpdateEventType, new_event_type};
 pub(crate) use events::WithDeliveries as EventWithDeliveries;
 pub(crate) use fields::RequestBody;
 pub(crate) use filter_preview::PreviewFilter;
@@ -100,3 +103,7 @@ pub use state::Api;
 pub use trace::{RequestTrace, current_request};
 pub(crate) use users::{InviteUser, UpdateUser};
 pub(crate) use webhook_fields::{CreateWebhook, RegenerateSecret, UpdateWebhook};
+pub(crate) use webhooks::new_endpoint;
+
+// Event types that no catalog has: pages do not import `domain`.
+pub(crate) use crate::domain::event::{Operational, TEST_TYPE};

@@ -24,8 +24,9 @@ const SALT: usize = 16;
 const MAX_HASHED: usize = 3;
 
 /// A hash of no user's password. It is checked where there is no user, so that the answer takes as long.
-pub(super) static DUMMY_HASH: LazyLock<PasswordHash> =
-    LazyLock::new(|| hash_with("nobody's", &[0; 16]).unwrap_or(PasswordHash(String::new())));
+pub(super) static DUMMY_HASH: LazyLock<PasswordHash> = LazyLock::new(|| {
+    hash_with("nobody's", &[0; SALT]).expect("argon2 takes any short password and a salt of 16 bytes")
+});
 
 /// Hashes a password with argon2id (RFC 9106), with 19 MiB of memory and two passes: with the salt of this other hash,
 /// or with a new one.

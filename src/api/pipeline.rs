@@ -11,10 +11,12 @@ use super::Api;
 use super::auth::{Caller, authenticate, presented_key};
 use super::bodies::{BodyError, MAX_BATCH_BODY, Reservation, declared_length};
 use super::call::{ApiCall, IdempotentCall, stored_reply};
+use super::counting::CountedCall;
 use super::dispatch::{Handler, MatchedRoute};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code};
 use super::idempotency::{self, BodyHash, Mark};
+use super::limits::Bucket;
 use super::origin::{self, Peer};
 use super::rules::{KeyScope, RouteRules};
 use super::trace::with_current_request;
@@ -65,7 +67,6 @@ async fn enter(
     api.key_uses.note(&caller, now);
     let is_post = request.method() == Method::POST;
     let key = if is_post { idempotency::key(request.headers()) } else { Ok(None) };
-    let counted = api.count(&caller, rules.bucket).await;
     let (parts, body) = request.into_parts();
     // No route has ids of that length, and an idempotency key is stored with its path.
     let params = params.filter(|_| parts.uri.path().len() <= MAX_PATH);
@@ -73,18 +74,7 @@ async fn enter(
     if let (Ok(Some(key)), Ok(()), Some(_)) = (&key, allowed(&caller, rules), &params) {
         scope = Some(ReplyScope { account: caller.account(), path: parts.uri.path().to_owned(), key: key.clone() });
     }
-    let counted = match counted {
-        Ok(counted) => Ok(counted),
-        // A repeated answer does not count against the limit. Past the limit, the body of any other call is not read.
-        Err(refused) if refused.is(Code::RateLimitExceeded) => match &scope {
-            Some(scope) if api.store.stored_reply(scope.clone()).await?.is_some() => {
-                api.count_repeated(&caller, rules.bucket).await?;
-                Err(refused)
-            }
-            _ => return Err(refused),
-        },
-        Err(error) => return Err(error),
-    };
+    let counted = count(&api, &caller, rules.bucket, scope.as_ref()).await?;
     allowed(&caller, rules)?;
     key?;
     let params = params.ok_or_else(|| ApiError::from(Code::NotFound))?;
@@ -114,29 +104,39 @@ async fn enter(
         counted?;
     }
     let query = parts.uri.query().unwrap_or("").to_owned();
-    let call = ApiCall {
-        api: api.clone(),
-        caller,
-        info: info.clone(),
-        headers: parts.headers,
-        peer,
-        params,
-        query,
-        body,
-        idempotent: idempotent.clone(),
-        _memory: memory,
-    };
-    let answered = match (idempotent, mark) {
-        (Some(idempotent), Some(mark)) => {
+    let id = info.id.clone();
+    let headers = parts.headers;
+    let call = ApiCall { api, caller, info, headers, peer, params, query, body, idempotent, _memory: memory };
+    let answered = match mark {
+        Some(mark) => {
             // The call runs in a task of its own. A client that disconnects must not end the mark while the effect goes
             // on.
-            let marked = Box::pin(answer_once(api, info.clone(), idempotent, mark, handler, call));
-            let marked = tokio::spawn(with_current_request(marked));
+            let marked = tokio::spawn(with_current_request(Box::pin(answer_once(mark, handler, call))));
             marked.await.map_err(|_| ApiError::from(Code::InternalError))?
         }
-        _ => handler(call).await,
+        None => handler(call).await,
     };
-    answered.map(|answer| answer.into_response(&info.id))
+    answered.map(|answer| answer.into_response(&id))
+}
+
+/// Counts a call, or refuses it. A repeated answer does not count against the limit: where one is stored, a refusal is
+/// kept until it is known whether the call gets that answer. Past the limit, the body of any other call is not read.
+async fn count(
+    api: &Api,
+    caller: &Caller,
+    bucket: Bucket,
+    scope: Option<&ReplyScope>,
+) -> Result<Result<CountedCall, ApiError>, ApiError> {
+    match api.count(caller, bucket).await {
+        Err(refused) if refused.is(Code::RateLimitExceeded) => match scope {
+            Some(scope) if api.store.stored_reply(scope.clone()).await?.is_some() => {
+                api.count_repeated(caller, bucket).await?;
+                Ok(Err(refused))
+            }
+            _ => Err(refused),
+        },
+        counted => counted.map(Ok),
+    }
 }
 
 /// A body or its fault, and the memory that is reserved for it.
@@ -166,14 +166,9 @@ async fn read_within_budget(
 
 /// Runs the first call with an idempotency key to its end. A refusal is stored here; a success is stored in the
 /// commit of its effect.
-async fn answer_once(
-    api: Api,
-    info: RequestInfo,
-    idempotent: IdempotentCall,
-    mark: Mark,
-    handler: Handler,
-    call: ApiCall,
-) -> Result<Answer, ApiError> {
+async fn answer_once(mark: Mark, handler: Handler, call: ApiCall) -> Result<Answer, ApiError> {
+    let (api, info) = (call.api.clone(), call.info.clone());
+    let idempotent = call.idempotent.clone().expect("a call with a mark has an idempotency key");
     let owner = call.caller.counted_with.unwrap_or(call.caller.counted_as);
     let answered = match handler(call).await {
         Err(error) if is_stored(&error) => Err(store_refusal(&api, owner, &info, idempotent, error).await),

@@ -3,7 +3,8 @@
 //! The work is counted in steps. References make a graph of a schema, so that a short schema can apply a subschema to
 //! one value very often, and ever more often the deeper the value is. The count follows the graph level by level of the
 //! data. It is never less than what `jsonschema` does. It may be more: of the properties that a value can have, it
-//! takes the one that costs most, for each subschema by itself.
+//! takes the one that costs most, for each subschema by itself. A sum that has reached the highest number stays there:
+//! that is beyond every bound.
 
 use foldhash::HashMap;
 use percent_encoding::percent_decode_str;

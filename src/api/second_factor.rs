@@ -8,11 +8,11 @@ use super::error::{ApiError, Code};
 use super::session::SignInRefused;
 use crate::domain::secret::Secret;
 use crate::domain::user::User;
-use crate::store::{Credentials, Factor};
+use crate::store::{Factor, SignInCredentials};
 
 impl Api {
     /// The time step of the second factor's code; `None` for a user without one.
-    pub(super) fn second_step(&self, known: &Credentials, code: &str) -> Result<Option<i64>, SignInRefused> {
+    pub(super) fn second_step(&self, known: &SignInCredentials, code: &str) -> Result<Option<i64>, SignInRefused> {
         match &known.second_factor {
             Factor::None => Ok(None),
             Factor::Secret(secret) => self.step_of(secret, &known.user, code).map(Some).ok_or(SignInRefused::Wrong),
@@ -23,9 +23,9 @@ impl Api {
     /// The time step whose code this is, if it is one of now.
     pub(super) fn step_of(&self, secret: &Secret, user: &User, code: &str) -> Option<i64> {
         let code: String = code.chars().filter(|c| !c.is_whitespace()).take(16).collect();
-        let now = u64::try_from(self.clock.now().as_secs()).ok()?;
+        let now = self.clock.now().unix_seconds();
         let step = totp(secret, self.brand(), user.email.as_str())?.check(&code, now)?;
-        i64::try_from(step).ok()
+        Some(i64::try_from(step).expect("a step is half a minute, and time ends with the year 9999"))
     }
 }
 

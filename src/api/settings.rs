@@ -31,6 +31,8 @@ pub struct Settings {
     pub requests_per_forwarded_address: usize,
     /// Attempts that an endpoint may have in flight at once.
     pub max_in_flight_per_endpoint: u32,
+    /// Whether the trace contexts of events are kept.
+    pub trace_context: bool,
     /// Test sends at once, in all and to one endpoint.
     pub max_tests: (usize, usize),
     /// The base URL of the server, such as `https://hooks.example.com`. Without it the `Host` header is used.

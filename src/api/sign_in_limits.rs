@@ -22,7 +22,7 @@ use crate::domain::audit::{Actor, Origin};
 use crate::domain::id::UserId;
 use crate::domain::user::{Email, User};
 use crate::log_limit::LogLimit;
-use crate::store::{Credentials, Factor, Memberships, Proof, Snapshot};
+use crate::store::{Factor, Memberships, Proof, SignInCredentials, Snapshot};
 
 /// All networks together may make this many times the limit of wrong tries for one e-mail address. At 100 tries a
 /// minute, only the most common passwords are found.
@@ -149,7 +149,7 @@ impl Api {
     /// it may not, the answer is that of a wrong code: another one would tell that the password is right.
     pub(super) async fn checked_step(
         &self,
-        known: &Credentials,
+        known: &SignInCredentials,
         code: &str,
         source: CodeSource<'_>,
     ) -> Result<Option<i64>, SignInRefused> {
@@ -292,8 +292,8 @@ pub(super) fn counted(kind: &str, text: &str) -> Uuid {
 
 /// An e-mail address as the log shows it: recognizable, but not usable.
 fn masked(email: &Email) -> String {
-    let (local, domain) = email.as_str().rsplit_once('@').unwrap_or_default();
-    format!("{}***@{domain}", local.chars().next().map(String::from).unwrap_or_default())
+    let (local, domain) = email.as_str().rsplit_once('@').expect("an address has an @");
+    format!("{}***@{domain}", local.chars().next().expect("something stands before it"))
 }
 
 #[cfg(test)]

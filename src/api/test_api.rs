@@ -32,7 +32,7 @@ pub async fn api(folder: &std::path::Path) -> Api {
     .await;
     let (second, resolver) = (Duration::from_secs(1), resolver(Vec::new()));
     let rules = (Environment::Development, EgressRules::default());
-    let egress = Egress::new(rules, "Aldaba", second, clock.clone(), resolver);
+    let egress = Egress::new(rules, "Aldaba", second, clock.clone(), resolver, None);
     let settings = Settings {
         environment: Environment::Development,
         key_prefix: "mxcep_".into(),
@@ -47,6 +47,7 @@ pub async fn api(folder: &std::path::Path) -> Api {
         sign_in_link: None,
         metrics_apart: false,
         max_in_flight_per_endpoint: 1,
+        trace_context: true,
         max_tests: (1, 1),
     };
     Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)

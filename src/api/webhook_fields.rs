@@ -2,23 +2,36 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::certificate_fields::{CLIENT_CERTIFICATE_SHAPE, read_client_certificate};
 use super::client_fields::{
     CHANNEL_SHAPE, EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_channels, read_external_id, read_metadata,
 };
-use super::error::{Code, Fault};
-use super::fields::{Field, List, Shape, Text, body};
+use super::credential_fields::{
+    AUTHENTICATION_SHAPE, HEADERS_SHAPE, NEXT_HEADERS_SHAPE, read_authentication, read_headers,
+};
+use super::error::{ApiError, Code, Fault};
+use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
 use super::filter_field::read_filter;
+use crate::domain::authentication::Authentication;
 use crate::domain::channels::{Channels, MAX_ENDPOINT_CHANNELS};
+use crate::domain::client_certificate::ShownCertificate;
+use crate::domain::credential::WithCredential;
+use crate::domain::credentials::{Credentials, CredentialsChange, ShownCredentials, UrlAfter};
+use crate::domain::custom_headers::NewHeaders;
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
 use crate::domain::payload_filter::PayloadFilter;
+use crate::domain::rate_limit::{MAX_RATE_LIMIT_CHARS, RATE_LIMIT_PATTERN, RateLimit};
 use crate::domain::retry::{MAX_ENDPOINT_DELAY_SECONDS, MAX_ENDPOINT_STEPS, RetrySchedule};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, SECRET_CHARS, SECRET_PATTERN, Secret};
-use crate::domain::settings::{EndpointChange, EndpointSettings, MAX_TIMEOUT_SECONDS, Metadata};
+use crate::domain::settings::{
+    EndpointChange, EndpointSettings, MAX_IN_FLIGHT_PER_ENDPOINT, MAX_TIMEOUT_SECONDS, Metadata,
+};
 use crate::domain::subscription::is_wildcard;
+use crate::domain::time::Timestamp;
 use crate::domain::url::{Environment, MAX_URL_CHARS, ReceiverUrl, UrlError};
 use crate::store::{EventTypes, NewEndpoint};
 
@@ -32,6 +45,12 @@ pub struct EndpointContext {
     pub subscribed: Vec<String>,
     /// The setting `webhooks.max_in_flight_per_endpoint`.
     pub max_in_flight: u32,
+    /// The setting `brand`, after which headers are named.
+    pub brand: String,
+    /// Whether `headers` of the body have a name twice, of which its JSON has kept one.
+    pub repeats_a_header: bool,
+    /// The time, by which certificates have expired.
+    pub now: Timestamp,
 }
 
 type EndpointField<T> = Field<EndpointContext, T>;
@@ -194,7 +213,7 @@ pub const MAX_IN_FLIGHT: EndpointField<Option<u32>> = Field {
     about: "Attempts that may be in flight at once, over all nodes: at most, and by default, the setting \
             `webhooks.max_in_flight_per_endpoint`. The endpoint reaches it step by step, with its successes. Tests are \
             not counted. `null` removes it.",
-    shape: Shape::Number(1, 4_096),
+    shape: Shape::Number(1, MAX_IN_FLIGHT_PER_ENDPOINT as u64),
     nullable: true,
     codes: &[Code::MaxInFlightInvalid],
     read: |context, value| {
@@ -238,6 +257,76 @@ pub const FILTER: EndpointField<Option<PayloadFilter>> = Field {
     nullable: true,
     codes: &[Code::FilterInvalid],
     read: |_, value| read_filter(value),
+};
+
+/// Headers of each request.
+pub const HEADERS: EndpointField<Option<NewHeaders>> = Field {
+    about: "Up to 20 headers that each request carries, in the case in which you write them: names of 1 to 64 letters, \
+            digits and hyphens, with values of 1 to 1024 visible ASCII characters and inner spaces. Answers show \
+            `...` and the last 4 characters of values of 12 or more, else `...`. Refused are names that occur twice \
+            in any case, values that begin with `...`, names of the connection (`Host`, `Content-Type`, \
+            `Content-Length`, `User-Agent`, `Proxy-*`, `X-Forwarded-*` and the like), what this service sends itself, \
+            and `Authorization` while `authentication` is set.",
+    shape: HEADERS_SHAPE,
+    nullable: true,
+    codes: &[Code::HeadersInvalid],
+    read: |context, value| {
+        if context.repeats_a_header {
+            return Err(vec![Fault::new(Code::HeadersInvalid)]);
+        }
+        read_headers(value, &context.brand)
+    },
+};
+
+/// The same in place of those before.
+const NEXT_HEADERS: EndpointField<Option<NewHeaders>> = Field {
+    about: "Headers in place of those before, under the same rules as at registration. A value of `null` keeps the \
+            one that is stored; a name that is absent goes. Where `url` or `token_url` gets another scheme, host or \
+            port, every value must be given again. `null` removes all of them.",
+    shape: NEXT_HEADERS_SHAPE,
+    ..HEADERS
+};
+
+/// How requests authenticate.
+pub const AUTHENTICATION: EndpointField<Option<WithCredential<Authentication>>> = Field {
+    about: "How requests authenticate to the receiver, in the header `Authorization`. With `oauth2` access tokens are \
+            had from `token_url` when they are needed (RFC 6749, section 4.4; the client authenticates by Basic) and \
+            kept until they expire; after an answer of 401 the next attempt gets another one, at most once a minute. \
+            It is replaced whole. Where `url` or `token_url` gets another scheme, host or port, it must be given \
+            again. `null` removes it.",
+    shape: AUTHENTICATION_SHAPE,
+    nullable: true,
+    codes: &[Code::AuthenticationInvalid, Code::UrlDnsFailed, Code::UrlSsrfBlocked, Code::UrlPortBlocked],
+    read: |context, value| read_authentication(value, context.environment),
+};
+
+/// The certificate of connections.
+pub const CLIENT_CERTIFICATE: EndpointField<Option<WithCredential<ShownCertificate>>> = Field {
+    about: "The certificate that connections to the receiver have (mutual TLS), with its private key, both as PEM. The \
+            `url` must be `https`. Answers show its subject, its fingerprint and its end. Refused are a key of another \
+            certificate, an encrypted key, and a certificate that has expired. It is replaced whole. Where `url` or \
+            `token_url` gets another scheme, host or port, it must be given again. `null` removes it.",
+    shape: CLIENT_CERTIFICATE_SHAPE,
+    nullable: true,
+    codes: &[Code::ClientCertificateInvalid],
+    read: |context, value| read_client_certificate(value, context.now),
+};
+
+/// How many attempts may begin in a time.
+pub const RATE_LIMIT: EndpointField<Option<RateLimit>> = Field {
+    about: "Attempts that may begin in any time of a length, over all nodes: 1 to 10000, a slash, and 1 second to 1 \
+            hour, such as `100/1m` or `5/1s`. Retries and replays count. What is above waits as `pending` or \
+            `retrying`, the longest waiting first. Tests are neither counted nor held. `null` removes it.",
+    shape: Shape::Text(Text { max: Some(MAX_RATE_LIMIT_CHARS), pattern: Some(RATE_LIMIT_PATTERN), ..Text::ANY }),
+    nullable: true,
+    codes: &[Code::RateLimitInvalid],
+    read: |_, value| {
+        if value.is_null() {
+            return Ok(None);
+        }
+        let limit = value.as_str().and_then(RateLimit::parse);
+        limit.map(Some).ok_or_else(|| vec![Fault::new(Code::RateLimitInvalid)])
+    },
 };
 
 /// What a secret that its owner brings means.
@@ -293,7 +382,11 @@ body! {
         max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
         retry_schedule: Option<RetrySchedule> = RETRY_SCHEDULE.or_default(),
         filter: Option<PayloadFilter> = FILTER.or_default(),
-        secret: Option<Secret> = own_secret(NEW_SECRET).maybe(),
+        rate_limit: Option<RateLimit> = RATE_LIMIT.or_default(),
+        secret: Option<Secret> = own_secret::<EndpointContext>(NEW_SECRET).maybe(),
+        headers: Option<NewHeaders> = HEADERS.or_default(),
+        authentication: Option<WithCredential<Authentication>> = AUTHENTICATION.or_default(),
+        client_certificate: Option<WithCredential<ShownCertificate>> = CLIENT_CERTIFICATE.or_default(),
     }
 }
 
@@ -312,12 +405,31 @@ body! {
         max_in_flight: Option<Option<u32>> = MAX_IN_FLIGHT.change(),
         retry_schedule: Option<Option<RetrySchedule>> = RETRY_SCHEDULE.change(),
         filter: Option<Option<PayloadFilter>> = FILTER.change(),
+        headers: Option<Option<NewHeaders>> = NEXT_HEADERS.change(),
+        authentication: Option<Option<WithCredential<Authentication>>> = AUTHENTICATION.change(),
+        client_certificate: Option<Option<WithCredential<ShownCertificate>>> = CLIENT_CERTIFICATE.change(),
+        rate_limit: Option<Option<RateLimit>> = RATE_LIMIT.change(),
     }
 }
 
 impl CreateWebhook {
+    /// Reads a body, and looks at what belongs together.
+    pub fn read_whole(body: &Map<String, Value>, context: &EndpointContext) -> Result<Self, ApiError> {
+        let url = body.get("url").and_then(|value| (URL.read)(context, value).ok());
+        let url = UrlAfter { moves: false, https: url.is_none_or(|url| url.https) };
+        let faults = sent_credentials(body, context).faults(&ShownCredentials::default(), url);
+        let faults = faults.into_iter().map(Fault::from).collect();
+        ApiError::with_more(Self::read(body, context), faults, Self::NAMES)
+    }
+
     /// The endpoint that it asks for.
     pub fn endpoint(self) -> NewEndpoint {
+        let credentials = CredentialsChange {
+            headers: Some(self.headers),
+            authentication: Some(self.authentication),
+            client_certificate: Some(self.client_certificate),
+        };
+        let (shown, credentials) = credentials.applied_to(ShownCredentials::default(), Credentials::default());
         let settings = EndpointSettings {
             url: self.url.as_str().to_owned(),
             events: self.events,
@@ -330,12 +442,30 @@ impl CreateWebhook {
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
             filter: self.filter,
+            credentials: shown,
+            rate_limit: self.rate_limit,
         };
-        NewEndpoint { settings, status: self.status, secret: self.secret }
+        NewEndpoint { settings, status: self.status, secret: self.secret, credentials }
     }
 }
 
 impl UpdateWebhook {
+    /// Reads a change of an endpoint with these settings, and looks at what belongs together.
+    pub fn read_whole(
+        body: &Map<String, Value>,
+        context: &EndpointContext,
+        before: &EndpointSettings,
+    ) -> Result<Self, ApiError> {
+        let url = body.get("url").and_then(|value| (URL.read)(context, value).ok());
+        let change = EndpointChange {
+            url: url.map(|url| url.as_str().to_owned()),
+            credentials: sent_credentials(body, context),
+            ..EndpointChange::default()
+        };
+        let faults = change.credential_faults(before).into_iter().map(Fault::from).collect();
+        ApiError::with_more(Self::read_change(body, context), faults, Self::NAMES)
+    }
+
     /// The change that it asks for.
     pub fn change(self) -> EndpointChange {
         EndpointChange {
@@ -350,8 +480,25 @@ impl UpdateWebhook {
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
             filter: self.filter,
+            credentials: CredentialsChange {
+                headers: self.headers,
+                authentication: self.authentication,
+                client_certificate: self.client_certificate,
+            },
+            rate_limit: self.rate_limit,
             status: self.status,
         }
+    }
+}
+
+/// Headers and credentials of a body, as far as they can be read.
+fn sent_credentials(body: &Map<String, Value>, context: &EndpointContext) -> CredentialsChange {
+    CredentialsChange {
+        headers: body.get("headers").and_then(|value| (HEADERS.read)(context, value).ok()),
+        authentication: body.get("authentication").and_then(|value| (AUTHENTICATION.read)(context, value).ok()),
+        client_certificate: body
+            .get("client_certificate")
+            .and_then(|value| (CLIENT_CERTIFICATE.read)(context, value).ok()),
     }
 }
 
@@ -371,7 +518,7 @@ body! {
     /// The new secret, and how long the old one lives on.
     pub struct RegenerateSecret(()) {
         overlap_seconds: u32 = OVERLAP.or_default().shown(|| 0.into()),
-        secret: Option<Secret> = own_secret(NEXT_SECRET).maybe(),
+        secret: Option<Secret> = own_secret::<()>(NEXT_SECRET).maybe(),
     }
 }
 
@@ -408,5 +555,17 @@ impl EndpointContext {
             || is_wildcard(name)
             || Operational::parse(name).is_some()
             || self.subscribed.iter().any(|known| known == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_names_every_operational_event() {
+        for kind in Operational::ALL {
+            assert!(EVENTS.about.contains(&format!("`{}`", kind.name())), "{}", kind.name());
+        }
     }
 }

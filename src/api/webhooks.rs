@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::Api;
 use super::call::ApiCall;
+use super::certificate_fields::ClientCertificateAttributes;
+use super::credential_fields::{AuthenticationAttributes, repeats_a_header};
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::fields::RequestBody as _;
 use super::openapi::schemas::{AnyObject, EndpointStatusName, OrderingName};
 use super::trace::with_current_request;
 use super::webhook_fields::{CreateWebhook, EndpointContext, RegenerateSecret, UpdateWebhook};
+use crate::domain::authentication::Authentication;
+use crate::domain::credential::WithCredential;
 use crate::domain::endpoint::{Endpoint, Ordering};
 use crate::domain::event::{TEST_TYPE, message};
 use crate::domain::external_id::ExternalId;
@@ -25,7 +31,9 @@ use crate::domain::secret::Secret;
 use crate::domain::settings::EndpointFilter;
 use crate::domain::url::ReceiverUrl;
 use crate::egress::{AttemptEnd, GuardError, StoredTarget};
-use crate::store::{Dispatch, Endpoints, Intake, Settlement, Snapshot, StoreError, Unattempted, WithSecret};
+use crate::store::{
+    Dispatch, Endpoints, Intake, NewEndpoint, Settlement, Snapshot, StoreError, Unattempted, WithSecret,
+};
 
 /// The webhook endpoint: receiver URL, subscribed events, status and secret.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -74,6 +82,24 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = AnyObject, inline)]
     pub filter: Option<Box<RawValue>>,
+    /// The names of headers that each request carries, each with `...` and the last 4 characters of a value of 12 or
+    /// more, else `...`. Only present where they were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub headers: Option<BTreeMap<String, String>>,
+    /// How requests authenticate to the receiver, without the password, the token or the client's secret. Only present
+    /// where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = AuthenticationAttributes, inline)]
+    pub authentication: Option<AuthenticationAttributes>,
+    /// The certificate that connections to the receiver have. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = ClientCertificateAttributes, inline)]
+    pub client_certificate: Option<ClientCertificateAttributes>,
+    /// Attempts that may begin in any time of a length, such as `100/1m`. Only present where it was set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub rate_limit: Option<String>,
     /// `active` receives deliveries. `disabled` was paused by its owner. `auto_disabled` was paused by the platform,
     /// after more than `webhooks.auto_disable_threshold` consecutive failures or an answer of 410.
     #[schema(value_type = EndpointStatusName, inline)]
@@ -121,6 +147,15 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             max_in_flight: endpoint.settings.max_in_flight,
             retry_schedule: endpoint.settings.retry_schedule.as_ref().map(RetrySchedule::seconds),
             filter: endpoint.settings.filter.as_ref().map(shown_filter),
+            headers: endpoint.settings.credentials.headers.as_ref().map(|headers| headers.masks().clone()),
+            authentication: endpoint.settings.credentials.authentication.as_ref().map(AuthenticationAttributes::from),
+            client_certificate: endpoint
+                .settings
+                .credentials
+                .client_certificate
+                .as_ref()
+                .map(ClientCertificateAttributes::from),
+            rate_limit: endpoint.settings.rate_limit.as_ref().map(ToString::to_string),
             status: endpoint.health.status.name().into(),
             consecutive_failures: endpoint.health.consecutive_failures,
             last_delivery_at: endpoint.last_delivery_at.map(time),
@@ -167,22 +202,37 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json_with_text("filter")?;
-    let new = CreateWebhook::read(&body, &context(&call, Vec::new()).await?)?;
-    check_address(&call, &new.url).await?;
+    let is_repeated = repeats_a_header(&call.json_bytes()?);
+    let new = new_endpoint(&call.api, account, &body, is_repeated, Vec::new()).await?;
     let pending_reply =
         call.pending_reply(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
-    let made = call.store().create_endpoint(account, new.endpoint(), pending_reply).await?;
+    let made = call.store().create_endpoint(account, new, pending_reply).await?;
     Ok(Answer::new(201, &resource(&made.resource, Some(&made.secret))))
+}
+
+/// Reads a new endpoint of the account with every check that comes before the database. It may subscribe to `types`
+/// too, which the catalog does not have. A `filter` stands in the body as its text (`ApiCall::json_with_text`).
+pub async fn new_endpoint(
+    api: &Api,
+    account: AccountId,
+    body: &Map<String, Value>,
+    repeats_a_header: bool,
+    types: Vec<String>,
+) -> Result<NewEndpoint, ApiError> {
+    let new = CreateWebhook::read_whole(body, &context(api, types, repeats_a_header).await?)?;
+    check_addresses(api, account, Some(&new.url), new.authentication.as_ref()).await?;
+    Ok(new.endpoint())
 }
 
 /// `PUT /v1/webhooks/{id}`
 pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json_with_text("filter")?;
-    let change = UpdateWebhook::read_change(&body, &context(&call, endpoint.settings.events).await?)?;
-    if let Some(url) = &change.url {
-        check_address(&call, url).await?;
-    }
+    let is_repeated = repeats_a_header(&call.json_bytes()?);
+    let context = context(&call.api, endpoint.settings.events.clone(), is_repeated).await?;
+    let change = UpdateWebhook::read_whole(&body, &context, &endpoint.settings)?;
+    let authentication = change.authentication.as_ref().and_then(Option::as_ref);
+    check_addresses(&call.api, call.account()?, change.url.as_ref(), authentication).await?;
     let endpoint = call.store().update_endpoint(call.account()?, endpoint.id, change.change()).await?;
     Ok(Answer::new(200, &resource(&endpoint, None)))
 }
@@ -240,7 +290,7 @@ async fn send_test(call: ApiCall, account: AccountId, endpoint: Endpoint) -> Res
     let leased = api.store.open_test(account, endpoint.id, body).await?;
     let job = &leased.job;
     // A paused endpoint can be tested: that is how its owner sees whether it is well again.
-    let current = StoredTarget { store: &api.store, job, requires_active: false };
+    let current = StoredTarget { store: &api.store, job, requires_active: false, start: None };
     let outcome = match api.egress.attempt(job, &current).await {
         AttemptEnd::Outcome(outcome) => outcome,
         end => {
@@ -302,28 +352,64 @@ async fn find(call: &ApiCall) -> Result<Endpoint, ApiError> {
 }
 
 /// What the fields of an endpoint are read with that subscribes to these types now.
-pub(super) async fn context(call: &ApiCall, subscribed: Vec<String>) -> Result<EndpointContext, ApiError> {
-    call.api.store.refresh().await?;
-    let catalog = call.api.store.view().event_types();
-    let (environment, max_in_flight) = (call.api.settings.environment, call.api.settings.max_in_flight_per_endpoint);
-    Ok(EndpointContext { environment, catalog, subscribed, max_in_flight })
+pub(super) async fn context(
+    api: &Api,
+    subscribed: Vec<String>,
+    repeats_a_header: bool,
+) -> Result<EndpointContext, ApiError> {
+    api.store.refresh().await?;
+    let catalog = api.store.view().event_types();
+    let (environment, max_in_flight) = (api.settings.environment, api.settings.max_in_flight_per_endpoint);
+    Ok(EndpointContext {
+        environment,
+        catalog,
+        subscribed,
+        max_in_flight,
+        brand: api.settings.brand.clone(),
+        repeats_a_header,
+        now: api.clock.now(),
+    })
 }
 
 /// The look at the network, when all else is right.
-async fn check_address(call: &ApiCall, url: &ReceiverUrl) -> Result<(), ApiError> {
-    call.api.egress.check(call.account()?, url).await.map_err(|error| {
-        let (code, host) = match error {
-            GuardError::Unresolved { host } => (Code::UrlDnsFailed, host),
-            GuardError::Blocked { host } => (Code::UrlSsrfBlocked, host),
-            GuardError::Port { port } => return Fault::of_field(Code::UrlPortBlocked, "url").naming(port).into(),
-            GuardError::NotHttps { .. } => return Fault::of_field(Code::UrlNotHttps, "url").into(),
-            // A client that sends too many tests must not fill the log.
-            GuardError::ShareUsedUp => return ApiError::busy("too many look-ups of this account are under way"),
-            GuardError::Local(fault) => {
-                tracing::warn!("a receiver's name was not looked up: {fault}");
-                return ApiError::from(Code::Unavailable).with_header("retry-after", 1);
-            }
-        };
-        Fault::of_field(code, "url").naming(host).into()
-    })
+async fn check_addresses(
+    api: &Api,
+    account: AccountId,
+    url: Option<&ReceiverUrl>,
+    authentication: Option<&WithCredential<Authentication>>,
+) -> Result<(), ApiError> {
+    let mut faults = Vec::new();
+    if let Some(url) = url {
+        faults.extend(check_address(api, account, url, "url", Code::UrlNotHttps).await?);
+    }
+    if let Some(token_url) = authentication.and_then(|new| new.shown.token_url()) {
+        let invalid = Code::AuthenticationInvalid;
+        let token_url = ReceiverUrl::parse(token_url, api.settings.environment).map_err(|_| invalid)?;
+        faults.extend(check_address(api, account, &token_url, "authentication/token_url", invalid).await?);
+    }
+    ApiError::check(faults)
+}
+
+/// What is wrong with the address of a field; `not_https` is the code of plain HTTP.
+async fn check_address(
+    api: &Api,
+    account: AccountId,
+    url: &ReceiverUrl,
+    field: &str,
+    not_https: Code,
+) -> Result<Option<Fault>, ApiError> {
+    let Err(error) = api.egress.check(account, url).await else { return Ok(None) };
+    let fault = match error {
+        GuardError::Unresolved { host } => Fault::of_field(Code::UrlDnsFailed, field).naming(host),
+        GuardError::Blocked { host } => Fault::of_field(Code::UrlSsrfBlocked, field).naming(host),
+        GuardError::Port { port } => Fault::of_field(Code::UrlPortBlocked, field).naming(port),
+        GuardError::NotHttps { .. } => Fault::of_field(not_https, field),
+        // A client that sends too many tests must not fill the log.
+        GuardError::ShareUsedUp => return Err(ApiError::busy("too many look-ups of this account are under way")),
+        GuardError::Local(fault) => {
+            tracing::warn!("a receiver's name was not looked up: {fault}");
+            return Err(ApiError::from(Code::Unavailable).with_header("retry-after", 1));
+        }
+    };
+    Ok(Some(fault))
 }

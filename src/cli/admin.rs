@@ -1,6 +1,7 @@
 //! Commands that work on the database directly, beside a running server too.
 
 use std::io::Read as _;
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
@@ -8,14 +9,14 @@ use serde_json::{Value, json};
 use super::args::{Output, print_line};
 use crate::api::{Allowance, Schemas};
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::parse_duration;
 use crate::domain::account::{ApiKey, MAX_NAME_CHARS};
+use crate::domain::duration::parse_duration;
 use crate::domain::event::{NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::time::Timestamp;
 use crate::store::keys::KeySource;
-use crate::store::{Accounts, Database, Intake, Lifecycle, NewApiKey, Page, Snapshot, Store, StoreError};
+use crate::store::{Accounts, Intake, Lifecycle, NewApiKey, Page, Snapshot, Store, StoreError};
 
 /// Rows that a listing prints.
 pub(super) const LISTED: Page = Page { page: 1, per_page: 100 };
@@ -139,6 +140,7 @@ pub(super) async fn publish(
         occurred_at,
         validation_id: validation_id(event, parsed["id"].as_str()),
         channels: None,
+        trace: None,
         body: message(event, occurred_at, text.trim()),
     };
     let accepted = store.accept(vec![new], None).await.map_err(|error| match error {
@@ -153,18 +155,15 @@ pub(super) async fn publish(
 }
 
 /// Moves an SQLite database into this one. Its master keys are those of the file beside it, or of the settings.
-pub(super) async fn import(store: &Store, from: &str, keys: &KeySource, output: Output) -> anyhow::Result<()> {
-    let Ok(Database::Sqlite(path)) = Database::parse(from) else {
-        bail!("--from must be sqlite://PATH");
-    };
-    let own_keys = KeySource::file_of(&path);
+pub(super) async fn import(store: &Store, path: &Path, keys: &KeySource, output: Output) -> anyhow::Result<()> {
+    let own_keys = KeySource::file_of(path);
     let keys = if own_keys.exists() { &own_keys } else { keys };
     let on_progress = |table: &str, rows: usize| {
         if !output.json && rows.is_multiple_of(100_000) {
             eprintln!("{table}: {rows}");
         }
     };
-    let rows = store.import(&path, keys, &SystemClock, on_progress).await?;
+    let rows = store.import(path, keys, &SystemClock, on_progress).await?;
     let text = format!("{rows} rows were moved; the server of {} does not start any more", path.display());
     output.print(&json!({ "rows": rows }), &text)
 }

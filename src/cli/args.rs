@@ -1,12 +1,12 @@
-//! What several commands take or do alike: the settings and the database, the owner of a user, the output, the
+//! What several commands take or do alike: the settings and the database, the owner of a user, files, the output, the
 //! listener. It calls no command.
 
 use std::fmt::Display;
-use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::clock::SharedClock;
@@ -117,6 +117,28 @@ pub(super) fn print_line(line: impl Display) -> anyhow::Result<()> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to standard output"),
     }
+}
+
+/// Characters of a text from elsewhere that are printed.
+const PRINTED_CHARS: usize = 600;
+
+/// A text from elsewhere, without anything that a terminal would obey.
+pub(super) fn printable(text: &str) -> String {
+    let shown: String = text.chars().take(PRINTED_CHARS).map(|c| if c.is_control() { '·' } else { c }).collect();
+    if text.chars().nth(PRINTED_CHARS).is_some() { format!("{shown}…") } else { shown }
+}
+
+/// Reads a file that has at most so many bytes.
+pub(super) fn read_file(path: &Path, most: usize) -> anyhow::Result<Vec<u8>> {
+    let shown = path.display();
+    let limit = u64::try_from(most).expect("no more than fits into memory").saturating_add(1);
+    let file = std::fs::File::open(path).with_context(|| format!("cannot read {shown}"))?;
+    let mut bytes = Vec::new();
+    file.take(limit).read_to_end(&mut bytes).with_context(|| format!("cannot read {shown}"))?;
+    if bytes.len() > most {
+        bail!("{shown} is larger than {most} bytes");
+    }
+    Ok(bytes)
 }
 
 /// Binds, or says in one line why not.

@@ -204,7 +204,8 @@ async fn publish(store: &Store, account: AccountId) -> anyhow::Result<()> {
     let data = format!(r#"{{"id":"{id}","result":"valid","greeting":"hello from Aldaba"}}"#);
     let body = message(EVENT, now, &data);
     let validation_id = validation_id(EVENT, Some(id));
-    let new = NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id, channels: None, body };
+    let event_type = EVENT.into();
+    let new = NewEvent { account, event_type, occurred_at: now, validation_id, channels: None, trace: None, body };
     store.accept(vec![new], None).await?;
     Ok(())
 }

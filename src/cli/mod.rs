@@ -5,6 +5,7 @@ mod args;
 mod browser;
 mod dev;
 mod files;
+mod import;
 mod receiver;
 mod serve;
 mod users;
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use crate::store::Lifecycle;
 use args::{Output, SettingArgs, print_line};
+use import::ImportArgs;
 use users::UsersCommand;
 
 /// A webhook sender: it takes your events, signs them, delivers them, and never loses one.
@@ -84,15 +86,11 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Move everything from an SQLite database into the PostgreSQL database of the settings; no server may run on
-    /// either
-    Import {
-        /// Where it comes from, such as `sqlite://aldaba.db`
-        #[arg(long, value_name = "URL")]
-        from: String,
-        #[command(flatten)]
-        output: Output,
-    },
+    /// Move here: from an SQLite database into PostgreSQL, from a CSV file, or from Svix
+    ///
+    /// A CSV file and Svix are read beside a running server, by the rules of the API. What is there already is left as
+    /// it is, so the command can be run again. It ends with 1 where something cannot be moved
+    Import(ImportArgs),
     /// Print the OpenAPI 3.1 document of the API
     Openapi,
     /// Print every setting with its values, its default and its meaning
@@ -242,10 +240,7 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
             settings.open().await?;
             output.print(&serde_json::json!({ "migrated": true }), "the database is up to date")
         }
-        Command::Import { from, output } => {
-            let keys = settings.load([])?.keys;
-            admin::import(&settings.open().await?, &from, &keys, output).await
-        }
+        Command::Import(args) => import::run(&settings, args).await,
         Command::Openapi => print_line(format_args!("{:#}", crate::api::openapi::document(&crate::api::routes()))),
         Command::Settings { output } => {
             output.print(&crate::config::settings_json(), crate::config::settings_page().trim_end())

@@ -11,7 +11,7 @@ use axum::http::{Request, Response, StatusCode};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::args::{Output, bind, print_line};
+use super::args::{Output, bind, print_line, printable};
 use super::serve::Signals;
 use crate::clock::{Clock as _, SystemClock};
 use crate::domain::secret::Secret;
@@ -24,9 +24,6 @@ const TOLERANCE_SECS: u64 = 300;
 
 /// Bytes of a body that are read.
 const MAX_BODY: usize = 2 << 20;
-
-/// Characters of a body that are printed.
-const PRINTED_CHARS: usize = 600;
 
 /// What the receiver knows.
 #[derive(Clone)]
@@ -130,10 +127,4 @@ async fn receive(receiver: Receiver, request: Request<Body>) -> Response<Body> {
     let mut response = Response::new(Body::from("received\n"));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
     response
-}
-
-/// What came over the network, without anything that a terminal would obey.
-fn printable(text: &str) -> String {
-    let shown: String = text.chars().take(PRINTED_CHARS).map(|c| if c.is_control() { '·' } else { c }).collect();
-    if text.chars().nth(PRINTED_CHARS).is_some() { format!("{shown}…") } else { shown }
 }

@@ -1,7 +1,6 @@
 //! Settings: a TOML file, over it the environment, over it flags. They are read and checked once, at the start. `table`
 //! has every setting with its default and bounds, `reader` checks them, `values` has the checked ones.
 
-mod duration;
 mod egress;
 mod reader;
 mod table;
@@ -9,7 +8,6 @@ mod values;
 
 use std::path::Path;
 
-pub use duration::parse_duration;
 pub use values::{Config, ConfigError, LogFormat, Roles};
 
 pub(crate) use table::{json as settings_json, markdown as settings_page};

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::duration::parse_duration;
 use super::table::{MAX_RETRY_DELAY, Setting, Value};
 use super::values::{Config, ConfigError, LogFormat, Roles};
 use crate::api::{Bucket, RateLimit, RateLimits, Sessions};
+use crate::domain::duration::{parse_duration, parse_rate};
 use crate::domain::retention::Retention;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::transition::DeliveryPolicy;
@@ -107,6 +107,14 @@ impl Reader {
         })
     }
 
+    fn on_or_off(&mut self, name: &str) -> bool {
+        self.take(name, |text| match text {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        })
+    }
+
     /// Every setting, or all faults.
     pub(super) fn finish(mut self) -> Result<Config, ConfigError> {
         let row = Setting::named("database_url");
@@ -129,6 +137,7 @@ impl Reader {
             max_endpoints: self.number("webhooks.max_endpoints"),
             max_in_flight: self.number("webhooks.max_in_flight"),
             max_in_flight_per_endpoint: self.number("webhooks.max_in_flight_per_endpoint"),
+            trace_context: self.on_or_off("webhooks.trace_context"),
             max_body: self.number("limits.max_body"),
             connections_per_address: self.number("limits.connections_per_address"),
             rate_limits: self.rate_limits(),
@@ -303,9 +312,7 @@ fn parse_rate_limit(text: &str) -> Option<Option<RateLimit>> {
     if text == "off" {
         return Some(None);
     }
-    let (calls, window) = text.split_once('/')?;
-    let calls = calls.trim().parse().ok().filter(|calls| *calls >= 1)?;
     let range = Duration::from_secs(1)..=Duration::from_secs(86_400);
-    let window = parse_duration(window.trim()).filter(|window| range.contains(window))?;
+    let (calls, window) = parse_rate(text).filter(|(_, window)| range.contains(window))?;
     Some(Some(RateLimit { calls, window }))
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use super::duration::show_duration;
 use crate::api::Bucket;
+use crate::domain::duration::show_duration;
 use crate::domain::retry::MAX_STEPS;
+use crate::domain::settings::MAX_IN_FLIGHT_PER_ENDPOINT;
 
 /// The beginning of environment variables that are settings; `__` stands between the parts of a name.
 pub(super) const ENV_PREFIX: &str = "ALDABA_";
@@ -269,10 +270,17 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "webhooks.max_in_flight_per_endpoint",
-        value: Value::Number { least: 1, most: 4_096 },
+        value: Value::Number { least: 1, most: MAX_IN_FLIGHT_PER_ENDPOINT as u64 },
         default: "64",
         meaning: "Attempts in flight to one endpoint. The limit of an endpoint starts lower and grows with its \
                   successes.",
+    },
+    Setting {
+        name: "webhooks.trace_context",
+        value: Value::Choice(&["on", "off"]),
+        default: "on",
+        meaning: "Whether an event's `traceparent` and `tracestate` (W3C Trace Context) are kept, and sent with every \
+                  attempt, each of which is a child span. Without an incoming one nothing is sent.",
     },
     Setting {
         name: "egress.deny_networks",

@@ -44,6 +44,8 @@ pub struct Config {
     pub max_in_flight: usize,
     /// `webhooks.max_in_flight_per_endpoint`.
     pub max_in_flight_per_endpoint: usize,
+    /// `webhooks.trace_context`.
+    pub trace_context: bool,
     /// `limits.max_body`, in bytes.
     pub max_body: usize,
     /// `limits.connections_per_address`.

@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::id::{DeliveryId, EndpointId, EndpointKey, EventId};
 use super::time::Timestamp;
+use super::trace_context::TraceContext;
 
 /// Characters of an answer's body that are kept.
 pub const KEPT_BODY_CHARS: usize = 500;
@@ -96,6 +97,8 @@ pub struct Job {
     pub attempts_made: u32,
     /// Failures that count towards the schedule.
     pub failures: u32,
+    /// The trace of its event.
+    pub trace: Option<TraceContext>,
     /// The bytes to send.
     pub body: Bytes,
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::channels::Channels;
 use super::id::{AccountId, AccountKey, EventId, parse_hyphenated};
 use super::time::Timestamp;
+use super::trace_context::TraceContext;
 
 /// Longest name of an event type, in characters.
 pub const MAX_TYPE_CHARS: usize = 128;
@@ -104,6 +105,8 @@ pub struct NewEvent {
     pub validation_id: Option<Uuid>,
     /// The channels that it carries.
     pub channels: Option<Channels>,
+    /// The trace that it was published in.
+    pub trace: Option<TraceContext>,
     /// The body of every delivery request.
     pub body: Bytes,
 }

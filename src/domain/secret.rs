@@ -122,6 +122,26 @@ pub struct SealedSecret {
     pub bytes: Vec<u8>,
 }
 
+/// What a sealed text is. Its seal says so: none opens as another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SealedKind {
+    /// A [`Secret`].
+    Secret,
+    /// The credentials of an endpoint, as the store writes them.
+    Credentials,
+}
+
+impl SealedKind {
+    /// What is authenticated beside the text: whose it is, and what it is.
+    fn context(self, owner: Uuid) -> Vec<u8> {
+        let kind: &[u8] = match self {
+            Self::Secret => b"",
+            Self::Credentials => b"credentials",
+        };
+        [&owner.as_bytes()[..], kind].concat()
+    }
+}
+
 /// A sealed secret cannot be opened.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OpenError {
@@ -164,13 +184,17 @@ impl Keyring {
 
     /// Encrypts a secret for one row, whose public id is `owner`; `nonce` must be fresh random bytes.
     pub fn seal(&self, secret: &Secret, owner: Uuid, nonce: [u8; NONCE_LEN]) -> SealedSecret {
+        self.seal_text(SealedKind::Secret, secret.0.as_bytes(), owner, nonce)
+    }
+
+    /// The same for a text of this kind.
+    pub fn seal_text(&self, kind: SealedKind, text: &[u8], owner: Uuid, nonce: [u8; NONCE_LEN]) -> SealedSecret {
         let master = &self.0[0];
         let mut bytes = nonce.to_vec();
-        let mut text = Zeroizing::new(secret.0.as_bytes().to_vec());
-        let aad = Aad::from(owner.as_bytes());
+        let mut text = Zeroizing::new(text.to_vec());
         let tag = master
             .key
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), aad, &mut text)
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(kind.context(owner)), &mut text)
             .expect("a secret is within what one ChaCha20-Poly1305 call can seal");
         bytes.extend_from_slice(&text);
         bytes.extend_from_slice(tag.as_ref());
@@ -190,6 +214,28 @@ impl Keyring {
 
     /// Decrypts a secret of this owner.
     pub fn open(&self, sealed: &SealedSecret, owner: Uuid) -> Result<Secret, OpenError> {
+        let text = self.open_text(SealedKind::Secret, sealed, owner)?;
+        std::str::from_utf8(&text).ok().and_then(Secret::of_owner).ok_or(OpenError::Damaged)
+    }
+
+    /// Encrypts anew what one of these keys has sealed.
+    pub fn reseal(
+        &self,
+        kind: SealedKind,
+        sealed: &SealedSecret,
+        owner: Uuid,
+        nonce: [u8; NONCE_LEN],
+    ) -> Result<SealedSecret, OpenError> {
+        Ok(self.seal_text(kind, &self.open_text(kind, sealed, owner)?, owner, nonce))
+    }
+
+    /// Decrypts a text of this kind and owner.
+    pub fn open_text(
+        &self,
+        kind: SealedKind,
+        sealed: &SealedSecret,
+        owner: Uuid,
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let master = self
             .0
             .iter()
@@ -198,9 +244,10 @@ impl Keyring {
         let (nonce, ciphertext) = sealed.bytes.split_at_checked(NONCE_LEN).ok_or(OpenError::Damaged)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Damaged)?;
         let mut buffer = Zeroizing::new(ciphertext.to_vec());
-        let aad = Aad::from(owner.as_bytes());
-        let text = master.key.open_in_place(nonce, aad, &mut buffer).map_err(|_| OpenError::Damaged)?;
-        std::str::from_utf8(text).ok().and_then(Secret::of_owner).ok_or(OpenError::Damaged)
+        let aad = Aad::from(kind.context(owner));
+        let length = master.key.open_in_place(nonce, aad, &mut buffer).map_err(|_| OpenError::Damaged)?.len();
+        buffer.truncate(length);
+        Ok(buffer)
     }
 }
 
@@ -245,6 +292,24 @@ mod tests {
         let mut altered = sealed.clone();
         altered.bytes[20] ^= 1;
         assert_eq!(ring.open(&altered, ENDPOINT), Err(OpenError::Damaged));
+    }
+
+    #[test]
+    fn what_is_sealed_opens_as_its_own_kind_only_also_when_it_is_sealed_anew() {
+        let (ring, next) = (Keyring::new(&[1; 32], &[]), Keyring::new(&[2; 32], &[[1; 32]]));
+        let text = b"a-text-that-could-be-a-secret-too";
+        let sealed = ring.seal_text(SealedKind::Credentials, text, ENDPOINT, [5; 12]);
+        assert!(!sealed.bytes.windows(text.len()).any(|part| part == text));
+        assert_eq!(ring.open(&sealed, ENDPOINT), Err(OpenError::Damaged));
+        let secret = ring.seal(&Secret::from_random([9; 32]), ENDPOINT, [3; 12]);
+        let opened = ring.open_text(SealedKind::Credentials, &secret, ENDPOINT);
+        assert_eq!(opened.err(), Some(OpenError::Damaged));
+        let anew = next.reseal(SealedKind::Credentials, &sealed, ENDPOINT, [6; 12]).expect("opened");
+        assert_eq!(anew.key_id, next.current_id());
+        let opened = Keyring::new(&[2; 32], &[]).open_text(SealedKind::Credentials, &anew, ENDPOINT);
+        assert_eq!(opened.expect("opened").as_slice(), text);
+        let other = Keyring::new(&[3; 32], &[]).reseal(SealedKind::Credentials, &sealed, ENDPOINT, [6; 12]);
+        assert_eq!(other, Err(OpenError::UnknownKey(sealed.key_id.clone())));
     }
 
     #[test]

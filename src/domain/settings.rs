@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::channels::{Channels, wants};
+use super::credentials::{CredentialFault, CredentialsChange, ShownCredentials, UrlAfter, is_https, is_same_address};
 use super::endpoint::{EndpointStatus, Ordering};
 use super::event::NewEvent;
 use super::external_id::ExternalId;
 use super::payload_filter::PayloadFilter;
+use super::rate_limit::{Rate, RateLimit};
 use super::retry::RetrySchedule;
 use super::subscription::Subscription;
 use super::url::ReceiverUrl;
@@ -24,6 +26,9 @@ pub const MAX_METADATA_VALUE_CHARS: usize = 512;
 /// Longest time of an attempt that an endpoint can have, in seconds.
 pub const MAX_TIMEOUT_SECONDS: u32 = 120;
 
+/// Most attempts in flight to one endpoint that an operator can allow.
+pub const MAX_IN_FLIGHT_PER_ENDPOINT: u32 = 4_096;
+
 /// A structure of attributes, and a structure of changes to them.
 macro_rules! settings {
     (
@@ -35,12 +40,16 @@ macro_rules! settings {
         #[derive(Clone, PartialEq, Eq, Debug)]
         pub struct $settings {
             $($(#[$about])* pub $attribute: $type,)+
+            /// Headers and credentials of its requests, without the values that nobody reads again.
+            pub credentials: ShownCredentials,
         }
 
         $(#[$of_change])*
         #[derive(Clone, PartialEq, Eq, Debug, Default)]
         pub struct $change {
             $($(#[$about])* pub $attribute: Option<$type>,)+
+            /// Headers and credentials of its requests, with their values.
+            pub credentials: CredentialsChange,
             /// `active` (which clears the failures) or `disabled`.
             pub status: Option<EndpointStatus>,
         }
@@ -48,16 +57,18 @@ macro_rules! settings {
         impl $change {
             /// The attributes that it names.
             pub fn fields(&self) -> Vec<&'static str> {
-                let named = [
-                    $((stringify!($attribute), self.$attribute.is_some()),)+
-                    ("status", self.status.is_some()),
-                ];
-                named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
+                let named = [$((stringify!($attribute), self.$attribute.is_some()),)+];
+                let named = named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name);
+                named.chain(self.credentials.fields()).chain(self.status.map(|_| "status")).collect()
             }
 
-            /// The settings with this change; the status is no setting.
+            /// The settings with this change. The status is no setting, and the credentials stay: whoever has their
+            /// values changes them.
             pub fn applied_to(self, before: $settings) -> $settings {
-                $settings { $($attribute: self.$attribute.unwrap_or(before.$attribute),)+ }
+                $settings {
+                    $($attribute: self.$attribute.unwrap_or(before.$attribute),)+
+                    credentials: before.credentials,
+                }
             }
         }
     };
@@ -91,6 +102,8 @@ settings! {
         retry_schedule: Option<RetrySchedule>,
         /// It gets only events that match it.
         filter: Option<PayloadFilter>,
+        /// Attempts that may begin in any window of a length, over all nodes.
+        rate_limit: Option<RateLimit>,
     }
 }
 
@@ -109,12 +122,23 @@ impl EndpointSettings {
             max_in_flight: None,
             retry_schedule: None,
             filter: None,
+            credentials: ShownCredentials::default(),
+            rate_limit: None,
         }
     }
 
     /// What of the account's events the endpoint wants.
     pub fn subscription(&self) -> Subscription {
         Subscription { entries: self.events.clone(), channels: self.channels.clone(), filter: self.filter.clone() }
+    }
+}
+
+impl EndpointChange {
+    /// What is wrong with its headers and credentials for an endpoint with these settings.
+    pub fn credential_faults(&self, before: &EndpointSettings) -> Vec<CredentialFault> {
+        let moves = self.url.as_ref().is_some_and(|url| !is_same_address(url, &before.url));
+        let https = is_https(self.url.as_ref().unwrap_or(&before.url));
+        self.credentials.faults(&before.credentials, UrlAfter { moves, https })
     }
 }
 
@@ -131,6 +155,11 @@ pub struct DeliverySettings {
     pub retry_schedule: Option<RetrySchedule>,
     /// It gets only published events that match it.
     pub filter: Option<PayloadFilter>,
+    /// Headers and credentials of its requests, without the values that nobody reads again.
+    pub credentials: ShownCredentials,
+    /// Attempts that may begin in any window of a length, over all nodes. Where there is such a limit, a delivery waits
+    /// in the store until its attempt may begin.
+    pub rate_limit: Option<Rate>,
 }
 
 impl DeliverySettings {
@@ -207,6 +236,7 @@ impl EndpointFilter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::custom_headers::Headers;
     use crate::domain::url::Environment;
 
     #[test]
@@ -236,8 +266,25 @@ mod tests {
             ..EndpointChange::default()
         };
         assert_eq!(change.fields(), ["description", "ordering", "status"]);
+        let credentials = CredentialsChange { authentication: Some(None), ..CredentialsChange::default() };
+        assert_eq!(EndpointChange { credentials, ..change.clone() }.fields()[2..], ["authentication", "status"]);
         let after = EndpointSettings { ordering: Ordering::Fifo, ..EndpointSettings::new(&url, vec!["b".into()]) };
         assert_eq!(change.applied_to(before.clone()), after);
         assert_eq!(EndpointChange::default().applied_to(before.clone()), before);
+    }
+
+    #[test]
+    fn a_changed_address_is_noticed_where_there_is_something_that_could_follow() {
+        let url = ReceiverUrl::parse("https://shop.example/a", Environment::Production).expect("a URL");
+        let headers = Headers::stored([("X-Key".to_owned(), "...".to_owned())].into());
+        let credentials = ShownCredentials { headers: Some(headers), ..ShownCredentials::default() };
+        let before = EndpointSettings { credentials, ..EndpointSettings::new(&url, vec!["b".into()]) };
+        let faults = |url: &str, before: &EndpointSettings| {
+            EndpointChange { url: Some(url.into()), ..EndpointChange::default() }.credential_faults(before).len()
+        };
+        assert_eq!(faults("https://shop.example/b", &before), 0);
+        assert_eq!(faults("https://other.example/a", &before), 1);
+        assert_eq!(faults("https://other.example/a", &EndpointSettings::new(&url, vec!["b".into()])), 0);
+        assert!(EndpointChange::default().credential_faults(&before).is_empty());
     }
 }

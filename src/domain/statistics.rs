@@ -15,11 +15,12 @@ pub const SLOTS: [(Duration, Duration); 2] = [
     (Duration::from_secs(1_800), Duration::from_secs(8 * 86_400)),
 ];
 
-/// Upper ends of the classes of response times, in milliseconds; the last class is open. Each is about a third longer
-/// than the one before, so a percentile that is read from them is wrong by less than that.
-const CLASSES: [u32; 32] = [
+/// Upper ends of the classes of response times, in milliseconds; the last class is open, and beyond the longest time
+/// of an attempt. Each is about a third longer than the one before, so a percentile that is read from them is wrong by
+/// less than that. The class up to 30 s alone is longer: it was the last one, and a class keeps its number.
+const CLASSES: [u32; 37] = [
     1, 2, 3, 4, 5, 7, 10, 13, 18, 24, 32, 42, 56, 75, 100, 133, 178, 237, 316, 422, 562, 750, 1_000, 1_333, 1_778,
-    2_371, 3_162, 4_217, 5_623, 7_499, 10_000, 30_000,
+    2_371, 3_162, 4_217, 5_623, 7_499, 10_000, 30_000, 40_000, 53_000, 71_000, 95_000, 127_000,
 ];
 
 /// What came of an attempt.
@@ -267,6 +268,16 @@ mod tests {
             #[allow(clippy::cast_precision_loss)]
             let told = latencies.percentile(share).expect("a time") as f64;
             assert!((told / truth - 1.0).abs() < 0.34, "{told} for {truth}");
+        }
+    }
+
+    #[test]
+    fn an_attempt_of_up_to_two_minutes_is_told_as_such() {
+        for took in [30_001_u32, 41_000, 60_000, 90_000, 120_000] {
+            let mut latencies = Latencies::default();
+            latencies.add(Counted::of(EndpointKey(1), Timestamp::default(), Came::Success, took).class, 1);
+            let told = latencies.percentile(0.5).expect("a time");
+            assert!((u64::from(took)..u64::from(took) * 4 / 3).contains(&told), "{told} for {took}");
         }
     }
 

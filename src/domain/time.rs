@@ -31,7 +31,7 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// Whole seconds since the Unix epoch for a metric; 0 before it.
+    /// Whole seconds since the Unix epoch, for what has no earlier time; 0 before it.
     pub fn unix_seconds(self) -> u64 {
         self.since(Self::default()).as_secs()
     }

@@ -1,32 +1,42 @@
 //! One attempt: get a connection, read the endpoint's current row, sign, send, read a bounded answer.
 //!
 //! The row is read after the connection is made, so that a slow look-up or handshake never delays a signature: an
-//! attempt that begins after a rotation was answered is never signed with the old secret.
+//! attempt that begins after a rotation was answered is never signed with the old secret. An access token is had before
+//! it too.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Method, Request, Response};
 use tokio::time::Instant;
 
 use super::Egress;
 use super::connector::{ConnectError, Connection};
-use super::deadline::within;
+use super::deadline::{ReceiverClock, within};
 use super::fault::{LocalFault, exhausted};
 use super::guard::LookupOwner;
 use super::interim;
+use super::oauth::TokenError;
+use super::start::{COUNT_TRIES, count_start};
+use super::tls::certificate_complaint;
+use crate::domain::authentication::{Authentication, Authorization};
+use crate::domain::client_certificate::{ClientIdentity, IdentityId};
+use crate::domain::credential::Credential;
+use crate::domain::credentials::ShownCredentials;
+use crate::domain::custom_headers::Headers;
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
-use crate::domain::id::DeliveryId;
+use crate::domain::id::{AccountKey, DeliveryId};
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
-use crate::domain::url::Host;
-use crate::lock::Mutex;
-use crate::store::{Snapshot, Target};
+use crate::domain::trace_context;
+use crate::domain::url::{Host, ReceiverUrl};
+use crate::store::{Dispatch, Snapshot, StartPermit, Target};
 
 /// Bytes of an answer's body that are read; the rest is left, and the connection closed.
 const MAX_ANSWER_BODY: usize = 16 * 1024;
@@ -35,13 +45,15 @@ const MAX_ANSWER_BODY: usize = 16 * 1024;
 const MAX_ERROR_CHARS: usize = 500;
 
 const CONTENT_TYPE_SENT: &str = "application/json";
-const USER_AGENT_SENT: &str = concat!("Aldaba/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT_SENT: &str = concat!("Aldaba/", env!("CARGO_PKG_VERSION"));
 
 const X_WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("x-webhook-signature");
 const X_WEBHOOK_SIGNATURE_TIMESTAMPED: HeaderName = HeaderName::from_static("x-webhook-signature-timestamped");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const TRACEPARENT: HeaderName = HeaderName::from_static(trace_context::TRACEPARENT);
+const TRACESTATE: HeaderName = HeaderName::from_static(trace_context::TRACESTATE);
 
 /// Headers of a request, rounded up: the map does not grow on the way.
 const HEADERS: usize = 16;
@@ -69,8 +81,15 @@ pub trait TargetSource: Sync {
     /// The endpoint as this process last read it, to connect to. `None` where nothing is to be sent.
     fn planned(&self) -> Option<Arc<Target>>;
 
-    /// The endpoint by all that was committed before this call, to sign with.
+    /// The endpoint by all that was committed before this call, to sign with. `None` also where its rate limit allows
+    /// no request now.
     fn current(&self) -> impl Future<Output = Option<Arc<Target>>> + Send;
+
+    /// Does work that comes before the request, however long it takes: the attempt stays counted meanwhile.
+    fn hold<T: Send>(&self, work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send;
+
+    /// A request is sent now. Another one of the same attempt is counted again.
+    fn sending(&self);
 }
 
 /// The endpoint as the store has it.
@@ -81,6 +100,8 @@ pub struct StoredTarget<'a, S> {
     pub job: &'a Job,
     /// Whether nothing is sent while the endpoint is not active.
     pub requires_active: bool,
+    /// What allows a request where the endpoint has a rate limit; `None` for a test, which no limit holds.
+    pub start: Option<&'a StartPermit>,
 }
 
 impl<S> StoredTarget<'_, S> {
@@ -89,12 +110,8 @@ impl<S> StoredTarget<'_, S> {
     }
 }
 
-impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
-    fn planned(&self) -> Option<Arc<Target>> {
-        self.if_sendable(self.store.view().target(self.job.endpoint))
-    }
-
-    async fn current(&self) -> Option<Arc<Target>> {
+impl<S: Snapshot> StoredTarget<'_, S> {
+    async fn read(&self) -> Option<Arc<Target>> {
         if !self.store.is_lease_valid(self.job.lease) {
             return None;
         }
@@ -109,13 +126,62 @@ impl<S: Snapshot> TargetSource for StoredTarget<'_, S> {
     }
 }
 
+impl<S: Snapshot + Dispatch> TargetSource for StoredTarget<'_, S> {
+    fn planned(&self) -> Option<Arc<Target>> {
+        self.if_sendable(self.store.view().target(self.job.endpoint))
+    }
+
+    async fn current(&self) -> Option<Arc<Target>> {
+        let mut tries = 0..COUNT_TRIES;
+        loop {
+            // Read again after each count, which may take a while.
+            let target = self.read().await?;
+            let (Some(start), Some(rate)) = (self.start, target.delivery.rate_limit) else { return Some(target) };
+            if start.is_valid(rate) {
+                return Some(target);
+            }
+            if !count_start(self.store, self.job.endpoint, rate, start, tries.next()?).await {
+                return None;
+            }
+        }
+    }
+
+    async fn hold<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+        let mut work = pin!(work);
+        while let Some((start, counted)) = self.start.and_then(|start| Some((start, start.counted()?))) {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep_until(counted.lapses_at()) => {}
+            }
+            let mut renewal = pin!(count_start(self.store, self.job.endpoint, counted.rate, start, 0));
+            let is_counted = tokio::select! {
+                is_counted = &mut renewal => is_counted,
+                done = &mut work => {
+                    renewal.await;
+                    return done;
+                }
+            };
+            if !is_counted {
+                break;
+            }
+        }
+        work.await
+    }
+
+    fn sending(&self) {
+        if let Some(start) = self.start {
+            start.replace(None);
+        }
+    }
+}
+
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum AttemptEnd {
     /// The attempt was made.
     Outcome(Outcome),
-    /// Nothing was to be sent: the endpoint is not active or could not be read, or the lease has gone. The delivery is
-    /// given back.
+    /// Nothing was to be sent: the endpoint is not active or could not be read, its rate limit allows no attempt, or
+    /// the lease has gone. The delivery is given back.
     Unattempted,
     /// This machine could not make the attempt. It counts as no failure of the receiver, and the delivery is attempted
     /// again.
@@ -127,38 +193,16 @@ pub enum AttemptEnd {
 struct Progress {
     stage: AtomicU8,
     version: AtomicI64,
-    /// Time that this process took, which is not the receiver's: in microseconds, and since when it takes more.
-    ours_us: AtomicU64,
-    ours_since: Mutex<Option<Instant>>,
+    clock: ReceiverClock,
 }
 
 impl Progress {
     /// Reads the endpoint. The time of the read is not counted.
     async fn read_target(&self, targets: &impl TargetSource) -> Option<Arc<Target>> {
-        self.stop_clock();
+        self.clock.stop();
         let target = targets.current().await;
-        self.start_clock();
+        self.clock.start();
         target
-    }
-
-    /// Stops the clock of the receiver: what follows is this process's time.
-    fn stop_clock(&self) {
-        let since = self.ours_since.lock().replace(Instant::now());
-        debug_assert!(since.is_none(), "the clock is stopped once at a time");
-    }
-
-    /// Starts the clock of the receiver again, if it is stopped.
-    fn start_clock(&self) {
-        let Some(since) = self.ours_since.lock().take() else { return };
-        let micros = u64::try_from(since.elapsed().as_micros()).expect("less than 500,000 years");
-        self.ours_us.fetch_add(micros, Ordering::Relaxed);
-    }
-
-    /// How long the clock was stopped until now.
-    fn ours(&self) -> Duration {
-        let now = *self.ours_since.lock();
-        Duration::from_micros(self.ours_us.load(Ordering::Relaxed))
-            + now.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     fn reached(&self, stage: Stage, target: &Target) {
@@ -172,6 +216,7 @@ impl Progress {
 #[derive(Clone, Copy)]
 enum Stage {
     Connecting,
+    Authorizing,
     Waiting,
     Reading,
 }
@@ -195,14 +240,22 @@ enum ExchangeError {
     Stale,
 }
 
-/// What stands for a signature where a request is shown.
+/// What stands for a signature, and for what authenticates, where a request is shown.
 const MASK: &str = "***";
 
 impl Egress {
-    /// The headers of the request that an attempt at `at` sends, with the signatures masked and without `host`.
-    pub fn shown_headers(&self, delivery: DeliveryId, event_type: &str, at: Timestamp) -> Vec<(String, String)> {
+    /// The headers of the request that an attempt at `at` sends to an endpoint with these headers and credentials, with
+    /// the signatures and what is not shown masked. `host` and the trace context are left out: the span of an attempt
+    /// is not stored.
+    pub fn shown_headers(
+        &self,
+        delivery: DeliveryId,
+        event_type: &str,
+        at: Timestamp,
+        credentials: &ShownCredentials,
+    ) -> Vec<(String, String)> {
         let (names, seconds) = (&self.0.headers, at.as_secs());
-        [
+        let own = [
             ("content-type", CONTENT_TYPE_SENT.to_owned()),
             ("user-agent", USER_AGENT_SENT.to_owned()),
             ("x-webhook-signature", format!("sha256={MASK}")),
@@ -213,9 +266,17 @@ impl Egress {
             ("webhook-id", delivery.to_string()),
             ("webhook-timestamp", seconds.to_string()),
             ("webhook-signature", format!("v1,{MASK}")),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        ];
+        let scheme = credentials.authentication.as_ref().map(|authentication| match authentication {
+            Authentication::Basic { .. } => "Basic",
+            Authentication::Bearer | Authentication::OAuth2 { .. } => "Bearer",
+        });
+        let masks = credentials.headers.as_ref().map(Headers::masks).into_iter().flatten();
+        // The brand may have changed since a name was taken.
+        let of_owner = masks.filter(|(name, _)| !own.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)));
+        let of_owner: Vec<_> = of_owner.map(|(name, mask)| (name.clone(), mask.clone())).collect();
+        let authorization = scheme.map(|scheme| (AUTHORIZATION.as_str().to_owned(), format!("{scheme} {MASK}")));
+        own.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(authorization).chain(of_owner).collect()
     }
 
     /// Makes one attempt. Where `targets` has nothing to send to, nothing is sent.
@@ -227,10 +288,11 @@ impl Egress {
         let Some(planned) = targets.planned() else { return AttemptEnd::Unattempted };
         let timeout = planned.delivery.timeout.unwrap_or(self.0.timeout);
         // The receiver has all of its time. The database and the wait for a look-up have bounds of their own.
-        let exchange = within(timeout, || progress.ours(), self.exchange(job, targets, planned, &progress)).await;
+        let exchange = self.exchange((job, timeout), targets, planned, &progress);
+        let exchange = within(timeout, || progress.clock.ours(), exchange).await;
         let endpoint_version = progress.version.load(Ordering::Relaxed);
         // The two clocks are read one after the other. A process that was stopped for 49 days shows no longer time.
-        let took = begin.elapsed().saturating_sub(progress.ours());
+        let took = begin.elapsed().saturating_sub(progress.clock.ours());
         let duration_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
         let failed = |error: String| Outcome {
             started_at,
@@ -271,68 +333,116 @@ impl Egress {
 
     async fn exchange(
         &self,
-        job: &Job,
+        (job, timeout): (&Job, Duration),
         targets: &impl TargetSource,
         mut planned: Arc<Target>,
         progress: &Progress,
     ) -> Result<Answer, ExchangeError> {
         let mut may_reuse = true;
         loop {
-            let pooled = if may_reuse { self.0.pool.take(&planned.url) } else { None };
+            // Before the row with which the request is signed: it may take seconds.
+            let token = self.access_token((job, timeout), targets, &mut planned, progress).await?;
+            let authorized = planned.clone();
+            let pooled = if may_reuse { self.0.pool.take(&planned.url, identity_id(&planned)) } else { None };
             let reused = pooled.is_some();
             let connection = match pooled {
                 Some(connection) => connection,
                 None => {
-                    // Read the endpoint again: its URL may have changed.
+                    // Read the endpoint again: its URL or its client certificate may have changed.
                     planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
                     progress.reached(Stage::Connecting, &planned);
-                    self.connect(&planned, progress).await?
+                    let connecting = self.connect(&planned.url, identity(&planned), planned.account, &progress.clock);
+                    targets.hold(connecting).await.map_err(not_connected)?
                 }
             };
             // Connecting may have taken seconds: sign with the endpoint as it is now.
-            let target = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
-            if target.url != planned.url {
+            let Some(target) = progress.read_target(targets).await else {
+                self.0.pool.put(&planned.url, identity_id(&planned), connection);
+                return Err(ExchangeError::NoTarget);
+            };
+            let has_moved = target.url != planned.url || identity_id(&target) != identity_id(&planned);
+            if has_moved || target.credentials.grant() != authorized.credentials.grant() {
                 planned = target;
                 continue;
             }
             progress.reached(Stage::Waiting, &target);
-            match self.send(job, &target, connection, progress).await {
+            match self.send((job, targets), (&target, token.as_ref()), connection, progress).await {
                 Err(ExchangeError::Stale) if reused => (may_reuse, planned) = (false, target),
-                other => return other,
+                answer => {
+                    if let (Ok(Answer { status: 401, .. }), Some(token)) = (&answer, &token) {
+                        self.0.tokens.refuse(job.endpoint, token);
+                    }
+                    return answer;
+                }
             }
         }
     }
 
-    /// Connects. The clock is stopped until a look-up has begun.
-    async fn connect(&self, target: &Target, progress: &Progress) -> Result<Connection, ExchangeError> {
-        let looks_up = matches!(target.url.host, Host::Name(_));
-        if looks_up {
-            progress.stop_clock();
+    /// The access token that requests to the endpoint carry, if they carry one. Before one is fetched, the endpoint is
+    /// read again into `planned`.
+    async fn access_token(
+        &self,
+        (job, timeout): (&Job, Duration),
+        targets: &impl TargetSource,
+        planned: &mut Arc<Target>,
+        progress: &Progress,
+    ) -> Result<Option<Credential>, ExchangeError> {
+        let Some(grant) = planned.credentials.grant() else { return Ok(None) };
+        if let Some(token) = self.0.tokens.get(job.endpoint, grant) {
+            return Ok(Some(token));
         }
-        let on_begin = || progress.start_clock();
-        let owner = LookupOwner::Attempt(target.account);
-        let connected = Box::pin(self.0.connector.connect(&target.url, owner, &on_begin)).await;
-        // The clock also starts where no look-up was made.
-        progress.start_clock();
-        connected.map_err(|error| match error {
-            ConnectError::Local(fault) => ExchangeError::Local(fault),
-            error => ExchangeError::Failed(error.to_string()),
+        *planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
+        let Some(grant) = planned.credentials.grant() else { return Ok(None) };
+        progress.reached(Stage::Authorizing, planned);
+        // What this process takes for it is not the receiver's time, and the receiver has the other half of its time.
+        progress.clock.stop();
+        let fetched = targets.hold(self.fetch_token(job.endpoint, planned.account, grant, timeout / 2)).await;
+        progress.clock.start_after(fetched.took);
+        fetched.token.map(Some).map_err(|error| match error {
+            TokenError::Local(fault) => ExchangeError::Local(fault),
+            TokenError::Refused(words) => ExchangeError::Failed(words),
         })
+    }
+
+    /// Connects, with a client certificate if there is one. The clock is stopped until a look-up has begun.
+    pub(super) async fn connect(
+        &self,
+        url: &ReceiverUrl,
+        identity: Option<&ClientIdentity>,
+        account: AccountKey,
+        clock: &ReceiverClock,
+    ) -> Result<Connection, ConnectError> {
+        let looks_up = matches!(url.host, Host::Name(_));
+        if looks_up {
+            clock.stop();
+        }
+        let on_begin = || clock.start();
+        let owner = LookupOwner::Attempt(account);
+        let connected = Box::pin(self.0.connector.connect(url, identity, owner, &on_begin)).await;
+        // The clock also starts where no look-up was made.
+        clock.start();
+        connected
     }
 
     async fn send(
         &self,
-        job: &Job,
-        target: &Target,
+        (job, targets): (&Job, &impl TargetSource),
+        (target, token): (&Target, Option<&Credential>),
         mut connection: Connection,
         progress: &Progress,
     ) -> Result<Answer, ExchangeError> {
-        let Connection { sender, driver, allowance } = &mut connection;
-        driver.run(sender.ready()).await.map_err(|_| ExchangeError::Stale)?;
+        let Connection { sender, driver, allowance, spelling, complaint } = &mut connection;
+        let closed = || complaint.get().map_or(ExchangeError::Stale, |words| ExchangeError::Failed((*words).into()));
+        driver.run(sender.ready()).await.map_err(|_| closed())?;
         let now = self.0.clock.now();
-        let request = self.request(job, target, now).map_err(|e| ExchangeError::Failed(e.to_string()))?;
+        let request = self.request(job, target, token, now).map_err(|e| ExchangeError::Failed(e.to_string()))?;
+        spelling.spell(target.credentials.headers.iter().map(|(name, _)| name.clone()).collect());
         allowance.await_answer();
-        let response = driver.run(sender.send_request(request)).await.map_err(|error| refused(&error))?;
+        targets.sending();
+        let response = driver.run(sender.send_request(request)).await.map_err(|error| match refused(&error) {
+            ExchangeError::Stale => closed(),
+            refused => refused,
+        })?;
         allowance.lift();
         progress.reached(Stage::Reading, target);
         let status = response.status().as_u16();
@@ -341,18 +451,29 @@ impl Egress {
             .get(RETRY_AFTER)
             .and_then(|value| value.to_str().ok())
             .and_then(|value| parse_retry_after(value, self.0.clock.now()));
-        let (body, ended) = driver.run(read_body(response)).await?;
+        let (mut body, ended) = driver.run(read_body(response)).await?;
+        // A receiver may answer with what it got.
+        let masked = target.credentials.masked_in(&String::from_utf8_lossy(&body), token);
+        if let Some(masked) = masked {
+            body = masked.into_bytes();
+        }
         if ended {
-            self.0.pool.put(&target.url, connection);
+            self.0.pool.put(&target.url, identity_id(target), connection);
         }
         Ok(Answer { status, body, retry_after })
     }
 
-    fn request(&self, job: &Job, target: &Target, now: Timestamp) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    fn request(
+        &self,
+        job: &Job,
+        target: &Target,
+        token: Option<&Credential>,
+        now: Timestamp,
+    ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let signed = target.signer.sign(job.id, now, &job.body);
         let id = HeaderValue::from(job.id.0);
         let time = HeaderValue::from(now.as_secs());
-        let mut headers = HeaderMap::with_capacity(HEADERS);
+        let mut headers = HeaderMap::with_capacity(HEADERS + target.credentials.headers.len());
         headers.insert(HOST, HeaderValue::from_str(&target.url.authority)?);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_SENT));
         headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_SENT));
@@ -364,11 +485,52 @@ impl Egress {
         headers.insert(WEBHOOK_ID, id);
         headers.insert(WEBHOOK_TIMESTAMP, time);
         headers.insert(WEBHOOK_SIGNATURE, HeaderValue::try_from(signed.standard)?);
+        let fixed = match &target.credentials.authorization {
+            Some(Authorization::Fixed(value)) => Some(value),
+            Some(Authorization::Token(_)) | None => token,
+        };
+        if let Some(value) = fixed {
+            headers.insert(AUTHORIZATION, hidden(value)?);
+        }
+        for (name, value) in &target.credentials.headers {
+            // Where the brand has changed since, the name can be one of those above.
+            headers.entry(HeaderName::try_from(name.as_str())?).or_insert(hidden(value)?);
+        }
+        if let (Some(trace), Some(span_ids)) = (&job.trace, &self.0.span_ids) {
+            headers.insert(TRACEPARENT, HeaderValue::try_from(trace.child(span_ids.array()))?);
+            if let Some(state) = trace.state() {
+                headers.insert(TRACESTATE, HeaderValue::from_str(state)?);
+            }
+        }
         let mut request = Request::new(Full::new(job.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = target.url.target.parse()?;
         *request.headers_mut() = headers;
         Ok(request)
+    }
+}
+
+/// The client certificate of a connection to the endpoint, which must be TLS.
+fn identity(target: &Target) -> Option<&ClientIdentity> {
+    target.credentials.identity.as_ref().filter(|_| target.url.https)
+}
+
+fn identity_id(target: &Target) -> Option<IdentityId> {
+    identity(target).map(ClientIdentity::id)
+}
+
+/// A value that nobody reads again, as a header that does not print itself.
+pub(super) fn hidden(value: &Credential) -> Result<HeaderValue, hyper::http::Error> {
+    let mut header = HeaderValue::from_str(value.reveal())?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// Why there is no connection to a receiver.
+fn not_connected(error: ConnectError) -> ExchangeError {
+    match error {
+        ConnectError::Local(fault) => ExchangeError::Local(fault),
+        error => ExchangeError::Failed(error.to_string()),
     }
 }
 
@@ -397,6 +559,8 @@ fn refused(error: &hyper::Error) -> ExchangeError {
         ExchangeError::Local(fault)
     } else if let Some(words) = source.and_then(interim::complaint) {
         ExchangeError::Failed(words)
+    } else if let Some(words) = source.and_then(certificate_complaint) {
+        ExchangeError::Failed(words.into())
     } else if error.is_parse_too_large() {
         ExchangeError::Failed("the head of the receiver's answer is too large".into())
     } else if error.is_parse() {
@@ -420,6 +584,7 @@ fn complaint(status: u16) -> Option<String> {
 
 fn timed_out(stage: &AtomicU8, timeout: Duration) -> String {
     let doing = match stage.load(Ordering::Relaxed) {
+        stage if stage == Stage::Authorizing as u8 => "getting an access token",
         stage if stage == Stage::Connecting as u8 => "connecting",
         stage if stage == Stage::Waiting as u8 => "waiting for the answer",
         _ => "reading the answer",

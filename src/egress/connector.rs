@@ -1,10 +1,11 @@
 //! Connections to addresses that the guard has checked, with TLS where the URL says so.
 
+use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -15,12 +16,14 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
-use tokio_rustls::TlsConnector;
 
 use super::deadline::within;
 use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
 use super::guard::{self, GuardError, LookupOwner, OnBegin, Resolver};
 use super::interim::ReadAllowance;
+use super::spelling::Spelling;
+use super::tls::{Tls, certificate_complaint};
+use crate::domain::client_certificate::ClientIdentity;
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
@@ -35,6 +38,9 @@ pub(super) struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
     pub driver: Driver,
     pub allowance: ReadAllowance,
+    pub spelling: Spelling,
+    /// What the receiver said of the client certificate when it ended the connection.
+    pub complaint: Arc<OnceLock<&'static str>>,
 }
 
 impl Connection {
@@ -77,7 +83,8 @@ pub(super) struct Connector {
     environment: Environment,
     rules: EgressRules,
     resolver: Arc<dyn Resolver>,
-    tls: TlsConnector,
+    /// For receivers over TLS.
+    pub tls: Tls,
     /// When receivers were reached.
     pub reached: Reached,
 }
@@ -97,8 +104,7 @@ pub(super) enum ConnectError {
 
 impl Connector {
     pub fn new(environment: Environment, rules: EgressRules, resolver: Arc<dyn Resolver>) -> Self {
-        let tls = TlsConnector::from(Arc::new(tls_config()));
-        Self { environment, rules, resolver, tls, reached: Reached::default() }
+        Self { environment, rules, resolver, tls: Tls::new(), reached: Reached::default() }
     }
 
     /// The addresses that a connection may go to. `on_begin` is called when a look-up begins.
@@ -111,9 +117,11 @@ impl Connector {
         guard::addresses(url, self.environment, &self.rules, &*self.resolver, (owner, on_begin)).await
     }
 
+    /// Connects with this client certificate, if there is one.
     pub async fn connect(
         &self,
         url: &ReceiverUrl,
+        identity: Option<&ClientIdentity>,
         owner: LookupOwner,
         on_begin: OnBegin<'_>,
     ) -> Result<Connection, ConnectError> {
@@ -124,9 +132,12 @@ impl Connector {
         tcp.set_nodelay(true).map_err(|e| failed(&e))?;
         if url.https {
             let name = server_name(&url.host).ok_or_else(|| failed(&"the host cannot be named in TLS"))?;
-            let stream = self.tls.connect(name, tcp).await.map_err(|error| match exhausted(&error) {
+            let broken = |reason: String| ConnectError::Tls { authority: shown(url), reason };
+            let tls = self.tls.connector(identity);
+            let tls = tls.ok_or_else(|| broken("the client certificate cannot be used".into()))?;
+            let stream = tls.connect(name, tcp).await.map_err(|error| match exhausted(&error) {
                 Some(fault) => fault.into(),
-                None => ConnectError::Tls { authority: shown(url), reason: tls_reason(&error) },
+                None => broken(tls_reason(&error)),
             })?;
             handshake(stream).await.map_err(|e| failed(&e))
         } else {
@@ -205,19 +216,28 @@ async fn connect_to(address: SocketAddr, limit: Option<Duration>) -> Result<TcpS
     connected.map_err(|error| Refused { error, refusal: Refusal { at_once, ipv6: address.is_ipv6() } })
 }
 
-async fn handshake<S>(stream: S) -> hyper::Result<Connection>
+pub(super) async fn handshake<S>(stream: S) -> hyper::Result<Connection>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (allowance, stream) = ReadAllowance::of(stream);
+    let (spelling, stream) = Spelling::of(stream);
     let (sender, connection) =
         Builder::new().max_buf_size(MAX_ANSWER_HEAD).writev(false).handshake(TokioIo::new(stream)).await?;
-    // The sender gets the errors of the driver.
-    let driver = Box::pin(async move { drop(connection.await) });
-    Ok(Connection { sender, driver: Driver(Some(driver)), allowance })
+    let complaint = Arc::new(OnceLock::new());
+    let heard = complaint.clone();
+    // The sender gets the errors of the driver, but for one that comes before there is a request.
+    let driver = Box::pin(async move {
+        let Err(error) = connection.await else { return };
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        if let Some(words) = source.and_then(certificate_complaint) {
+            let _ = heard.set(words);
+        }
+    });
+    Ok(Connection { sender, driver: Driver(Some(driver)), allowance, spelling, complaint })
 }
 
-fn server_name(host: &Host) -> Option<ServerName<'static>> {
+pub(super) fn server_name(host: &Host) -> Option<ServerName<'static>> {
     match host {
         Host::Name(name) => ServerName::try_from(name.trim_end_matches('.').to_owned()).ok(),
         Host::Address(address) => Some(ServerName::IpAddress((*address).into())),
@@ -244,6 +264,9 @@ fn io_reason(error: &io::Error) -> String {
 /// What is wrong with the handshake, in words for the receiver's owner.
 fn tls_reason(error: &io::Error) -> String {
     use rustls::{CertificateError as C, Error as E};
+    if let Some(words) = certificate_complaint(error) {
+        return words.to_owned();
+    }
     let words = match error.get_ref().and_then(|inner| inner.downcast_ref::<E>()) {
         Some(E::InvalidMessage(_)) => "the receiver does not speak TLS on this port",
         Some(E::InvalidCertificate(C::Expired | C::ExpiredContext { .. })) => "the certificate has expired",
@@ -265,11 +288,4 @@ fn tls_reason(error: &io::Error) -> String {
         None => return io_reason(error),
     };
     words.to_owned()
-}
-
-/// HTTP/1.1 over TLS.
-fn tls_config() -> rustls::ClientConfig {
-    let mut config = crate::tls::verified();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config
 }

@@ -4,14 +4,56 @@
 //! meanwhile. A deadline that fires late is therefore no timeout yet.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 
+use crate::lock::Mutex;
+
 /// A timer that fires later than this after its time shows that the process stalled. A runtime that is only busy is
 /// late by a few milliseconds; a socket that is readable is read within much less than this.
 const STALLED: Duration = Duration::from_millis(100);
+
+/// The clock of a receiver. It stands while this process is what the attempt waits for.
+#[derive(Default)]
+pub(super) struct ReceiverClock {
+    /// Time that this process took, which is not the receiver's: in microseconds, and since when it takes more.
+    ours_us: AtomicU64,
+    ours_since: Mutex<Option<Instant>>,
+}
+
+impl ReceiverClock {
+    /// Stops the clock: what follows is this process's time.
+    pub fn stop(&self) {
+        let since = self.ours_since.lock().replace(Instant::now());
+        debug_assert!(since.is_none(), "the clock is stopped once at a time");
+    }
+
+    /// Starts the clock again, if it is stopped.
+    pub fn start(&self) {
+        let Some(since) = self.ours_since.lock().take() else { return };
+        self.ours_us.fetch_add(micros(since.elapsed()), Ordering::Relaxed);
+    }
+
+    /// Starts the clock again, and counts a part of the time for which it stood as the receiver's.
+    pub fn start_after(&self, theirs: Duration) {
+        let Some(since) = self.ours_since.lock().take() else { return };
+        self.ours_us.fetch_add(micros(since.elapsed().saturating_sub(theirs)), Ordering::Relaxed);
+    }
+
+    /// How long the clock was stopped until now.
+    pub fn ours(&self) -> Duration {
+        let now = *self.ours_since.lock();
+        Duration::from_micros(self.ours_us.load(Ordering::Relaxed))
+            + now.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).expect("less than 500,000 years")
+}
 
 /// Waits for `future` until `limit` has passed. The clock stands for as long as `ours` says.
 ///
@@ -82,6 +124,20 @@ mod tests {
         };
         let took = took(ms(1_000)).await;
         assert!(took >= ms(1_700) && took < ms(1_750), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_stood_counts_what_is_said_to_be_the_receivers() {
+        let clock = ReceiverClock::default();
+        clock.stop();
+        tokio::time::sleep(ms(500)).await;
+        assert!(clock.ours() >= ms(500));
+        clock.start_after(ms(300));
+        assert!(clock.ours() >= ms(200) && clock.ours() < ms(250), "{:?}", clock.ours());
+        clock.start();
+        clock.stop();
+        clock.start_after(ms(300));
+        assert!(clock.ours() < ms(250), "never more than it stood: {:?}", clock.ours());
     }
 
     #[tokio::test(start_paused = true)]

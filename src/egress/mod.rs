@@ -1,33 +1,44 @@
 //! All outbound connections to receivers: resolving, checking, connecting, and sending signed requests.
 //!
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
-//! open. `attempt` signs and sends within its `deadline`, and `interim` bounds what comes before an answer. `lookups`
-//! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
-//! failures of a receiver. Redirects are never followed.
+//! open. `attempt` signs and sends within its `deadline`, `spelling` writes names of headers as their owner did, and
+//! `interim` bounds what comes before an answer. `start` counts attempts where an endpoint has a rate limit. `oauth`
+//! gets access tokens. `lookups` shares look-ups of names among accounts, `dns` asks the name servers. `fault`
+//! distinguishes local faults from failures of a receiver. `tls` has client certificates, and `tls_sessions` makes
+//! further handshakes cheap. Redirects are never followed. `fetch` is apart: it reads from the server that an operator
+//! names to a command.
 
 mod attempt;
 mod connector;
 mod deadline;
 mod dns;
 mod fault;
+mod fetch;
 mod guard;
 mod interim;
 mod lookups;
+mod oauth;
 mod pool;
+mod spelling;
+mod start;
+mod tls;
+mod tls_sessions;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Random};
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::id::AccountId;
 use crate::domain::url::{Environment, ReceiverUrl};
 
 pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
 pub use fault::LocalFault;
+pub use fetch::{FetchError, Fetched, Fetcher};
 pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};
+pub use start::{COUNT_TRIES, count_start};
 
 /// The resolver that asks these servers; without any, those of the system.
 pub fn resolver(servers: Vec<SocketAddr>) -> Arc<dyn Resolver> {
@@ -41,27 +52,33 @@ pub struct Egress(Arc<Inner>);
 struct Inner {
     connector: connector::Connector,
     pool: pool::Pool,
+    tokens: oauth::Tokens,
     clock: Arc<dyn Clock>,
     timeout: Duration,
     headers: attempt::BrandHeaders,
+    span_ids: Option<Arc<dyn Random>>,
 }
 
 impl Egress {
     /// `environment` and the operator's rules say which receivers are allowed. `timeout` bounds a whole attempt, from
-    /// resolving the name to the last byte that is read.
+    /// resolving the name to the last byte that is read. Each attempt at an event that has a trace context is a child
+    /// span, whose id comes from `span_ids`; without `span_ids` no trace context is sent.
     pub fn new(
         (environment, rules): (Environment, EgressRules),
         brand: &str,
         timeout: Duration,
         clock: Arc<dyn Clock>,
         resolver: Arc<dyn Resolver>,
+        span_ids: Option<Arc<dyn Random>>,
     ) -> Self {
         Self(Arc::new(Inner {
             connector: connector::Connector::new(environment, rules, resolver),
             pool: pool::Pool::default(),
+            tokens: oauth::Tokens::default(),
             clock,
             timeout,
             headers: attempt::BrandHeaders::new(brand),
+            span_ids,
         }))
     }
 
@@ -79,8 +96,11 @@ impl Egress {
         }
     }
 
-    /// Closes connections that nobody has used for a while.
+    /// Closes connections that nobody has used for a while, forgets client certificates in the same way, and drops
+    /// access tokens that have expired.
     pub fn close_idle(&self) {
         self.0.pool.close_idle();
+        self.0.connector.tls.drop_unused();
+        self.0.tokens.drop_expired();
     }
 }

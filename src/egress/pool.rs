@@ -6,6 +6,7 @@ use foldhash::HashMap;
 use tokio::time::Instant;
 
 use super::connector::Connection;
+use crate::domain::client_certificate::IdentityId;
 use crate::domain::url::ReceiverUrl;
 use crate::lock::Mutex;
 
@@ -22,6 +23,8 @@ pub(super) struct Pool(Mutex<Idle>);
 struct Idle {
     http: Connections,
     https: Connections,
+    /// Those with a client certificate, apart from all that have another one or none.
+    certified: HashMap<IdentityId, Connections>,
     total: usize,
 }
 
@@ -29,16 +32,20 @@ struct Idle {
 type Connections = HashMap<String, Vec<(Connection, Instant)>>;
 
 impl Idle {
-    fn of(&mut self, url: &ReceiverUrl) -> &mut Connections {
-        if url.https { &mut self.https } else { &mut self.http }
+    fn of(&mut self, url: &ReceiverUrl, identity: Option<IdentityId>) -> &mut Connections {
+        match identity {
+            Some(identity) => self.certified.entry(identity).or_default(),
+            None if url.https => &mut self.https,
+            None => &mut self.http,
+        }
     }
 }
 
 impl Pool {
     /// The connection that was used last and is still open, if there is one.
-    pub fn take(&self, url: &ReceiverUrl) -> Option<Connection> {
+    pub fn take(&self, url: &ReceiverUrl, identity: Option<IdentityId>) -> Option<Connection> {
         let mut idle = self.0.lock();
-        while let Some((mut connection, since)) = idle.of(url).get_mut(&url.authority).and_then(Vec::pop) {
+        while let Some((mut connection, since)) = idle.of(url, identity).get_mut(&url.authority).and_then(Vec::pop) {
             idle.total -= 1;
             if connection.is_usable() && since.elapsed() < IDLE_TIMEOUT {
                 return Some(connection);
@@ -48,7 +55,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose last answer was read to its end, unless the pool is full.
-    pub fn put(&self, url: &ReceiverUrl, connection: Connection) {
+    pub fn put(&self, url: &ReceiverUrl, identity: Option<IdentityId>, connection: Connection) {
         if connection.sender.is_closed() {
             return;
         }
@@ -58,9 +65,10 @@ impl Pool {
         }
         idle.total += 1;
         let pooled = (connection, Instant::now());
-        match idle.of(url).get_mut(&url.authority) {
+        let receivers = idle.of(url, identity);
+        match receivers.get_mut(&url.authority) {
             Some(connections) => connections.push(pooled),
-            None => drop(idle.of(url).insert(url.authority.clone(), vec![pooled])),
+            None => drop(receivers.insert(url.authority.clone(), vec![pooled])),
         }
     }
 
@@ -76,13 +84,14 @@ impl Pool {
         let mut idle = self.0.lock();
         let mut total = 0;
         let idle = &mut *idle;
-        for receivers in [&mut idle.http, &mut idle.https] {
+        for receivers in [&mut idle.http, &mut idle.https].into_iter().chain(idle.certified.values_mut()) {
             receivers.retain(|_, connections| {
                 connections.retain_mut(|(connection, since)| connection.is_usable() && since.elapsed() < IDLE_TIMEOUT);
                 total += connections.len();
                 !connections.is_empty()
             });
         }
+        idle.certified.retain(|_, receivers| !receivers.is_empty());
         idle.total = total;
     }
 }

@@ -67,7 +67,7 @@ impl<T: Sender> Attempts<T> {
 async fn attempt<T: Sender>(context: Arc<AttemptContext<T>>, start: Start) {
     let mut attempt = Attempt { id: start.id, leased: Some(start.leased), end: None, context: &context };
     if let Some(leased) = &attempt.leased {
-        let end = context.sender.send(&leased.job).await;
+        let end = context.sender.send(leased).await;
         attempt.end = Some(end);
     }
 }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::waiting_lanes::Wait;
 use crate::domain::delivery::DeliveryKind;
 use crate::domain::time::Timestamp;
 use crate::store::inbox::{Leased, MemoryUse, Responsiveness};
@@ -77,8 +78,11 @@ pub(super) struct Lane {
     /// The ring in which the lane waits to start a delivery.
     pub queued: Option<LaneHealth>,
     pub claiming: bool,
-    /// Whether the lane waits in the list of starved lanes: its last claim found no memory, or failed.
-    pub starved: bool,
+    /// Why the lane claims nothing, although deliveries may be due.
+    pub waits: Option<Wait>,
+    /// Whether its endpoint has a rate limit, as the last delivery that came here shows. What may not begin stays in
+    /// the store.
+    rate_limited: bool,
     pub next_due: Option<Timestamp>,
 }
 
@@ -104,7 +108,8 @@ impl Default for Lane {
             memory: None,
             queued: None,
             claiming: false,
-            starved: false,
+            waits: None,
+            rate_limited: false,
             next_due: None,
         }
     }
@@ -117,7 +122,7 @@ impl Lane {
     }
 
     pub fn is_quiet(&self) -> bool {
-        !self.has_work() && self.in_flight == 0 && !self.claiming && !self.starved && self.next_due.is_none()
+        !self.has_work() && self.in_flight == 0 && !self.claiming && self.waits.is_none() && self.next_due.is_none()
     }
 
     pub fn has_work(&self) -> bool {
@@ -151,7 +156,15 @@ impl Lane {
     /// Whether the lane should claim due deliveries from the store. Deliveries that were just accepted do not count:
     /// they would keep out older ones.
     pub fn wants_claim(&self) -> bool {
-        !self.claiming && !self.starved && self.claimed < REFILL_BELOW && self.limit() > 0
+        let has_room = self.room().map_or(self.claimed < REFILL_BELOW, |room| room > 0);
+        !self.claiming && self.waits.is_none() && has_room && self.limit() > 0
+    }
+
+    /// Where the endpoint has a rate limit: deliveries that could be sent at once. No more are claimed, because the
+    /// attempt of each that is claimed is counted towards the limit.
+    pub fn room(&self) -> Option<usize> {
+        let here = self.in_flight + self.queue.len() + self.replays.len();
+        self.rate_limited.then(|| self.limit().saturating_sub(here))
     }
 
     /// Adds a delivery; `claimed` tells whether it came from a claim.
@@ -161,6 +174,7 @@ impl Lane {
             self.memory = Some(memory.clone());
             self.note_responsiveness();
         }
+        self.rate_limited = leased.start.counted().is_some();
         if matches!(leased.job.kind, DeliveryKind::Replay(_)) && leased.job.attempts_made == 0 {
             self.replays.push_back(leased);
         } else {
@@ -250,7 +264,11 @@ impl Lane {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::domain::rate_limit::Rate;
+    use crate::store::CountedStart;
 
     const PROMPTLY: AttemptResult = AttemptResult::Delivered(Duration::from_millis(5));
 
@@ -282,18 +300,30 @@ mod tests {
             event_type: "a.b".into(),
             attempts_made: 0,
             failures: 0,
+            trace: None,
             body: bytes::Bytes::new(),
         };
         let permit = crate::store::inbox::MemoryPermit::unbounded();
         let memory = permit.endpoint().clone();
         let mut lane = Lane::new(64.0);
-        lane.push(Leased { job, permit }, false);
+        lane.push(Leased::new(job, permit), false);
         limit_after(&mut lane, 20, usize::MAX);
         assert!(lane.limit() > 5);
         memory.note_max_in_flight(Some(3));
         assert_eq!((lane.limit(), lane.own_limit()), (3, Some(3)));
         memory.note_max_in_flight(None);
         assert!(lane.limit() > 5 && lane.own_limit().is_none());
+        // With a rate limit it takes no more from the store than it can send at once.
+        assert_eq!((lane.room(), lane.wants_claim()), (None, true));
+        let leased = lane.next().expect("one waits");
+        let (now, rate) = (Timestamp::from_millis(0), Rate { attempts: 9, window: Duration::from_secs(1) });
+        leased.start.replace(Some(CountedStart::new(now, rate, Instant::now(), rate.validity())));
+        lane.push(leased, true);
+        memory.note_max_in_flight(Some(3));
+        lane.in_flight = 1;
+        assert_eq!((lane.room(), lane.wants_claim()), (Some(1), true));
+        lane.in_flight = 2;
+        assert_eq!((lane.room(), lane.wants_claim()), (Some(0), false));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
 //!
-//! `scheduler` and `lane` decide, without I/O. `run` is the loop that carries out their decisions. `attempts` has a
-//! task for each attempt. `settle` writes outcomes, and `attempt_counts` counts them for charts. `faults` pauses
-//! attempts that this machine cannot make. `replay` carries out replays, `backlog` counts what is due, and `maintain`
-//! removes old data. Time, randomness, the store (by the traits of its roles) and the sender are parameters, so that a
-//! simulation can run the whole engine.
+//! `scheduler`, `lane` and `waiting_lanes` decide, without I/O. `run` is the loop that carries out their decisions.
+//! `attempts` has a task for each attempt. `settle` writes outcomes, and `attempt_counts` counts them for charts.
+//! `faults` pauses attempts that this machine cannot make. `replay` carries out replays, `backlog` counts what is due,
+//! and `maintain` removes old data. Time, randomness, the store (by the traits of its roles) and the sender are
+//! parameters, so that a simulation can run the whole engine.
 
 mod attempt_counts;
 mod attempts;
@@ -16,16 +16,18 @@ mod replay;
 mod run;
 mod scheduler;
 mod settle;
+mod waiting_lanes;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, Random};
-use crate::domain::delivery::{DeliveryKind, Job};
+use crate::domain::delivery::DeliveryKind;
 use crate::egress::{AttemptEnd, Egress, StoredTarget};
 use crate::metrics::Metrics;
-use crate::store::Snapshot;
+use crate::store::inbox::Leased;
+use crate::store::{Dispatch, Snapshot};
 
 pub use attempt_counts::AttemptCounts;
 pub use backlog::measure_backlog;
@@ -35,7 +37,7 @@ pub use replay::replay;
 /// What makes an attempt.
 pub trait Sender: Clone + Send + Sync + 'static {
     /// Makes one attempt. Without an outcome the delivery is given back as unattempted.
-    fn send(&self, job: &Job) -> impl Future<Output = AttemptEnd> + Send;
+    fn send(&self, leased: &Leased) -> impl Future<Output = AttemptEnd> + Send;
 }
 
 /// Attempts over HTTP. Each reads the endpoint's row at the time of sending.
@@ -47,13 +49,13 @@ pub struct HttpSender<S> {
     pub store: S,
 }
 
-impl<S: Snapshot> Sender for HttpSender<S> {
-    async fn send(&self, job: &Job) -> AttemptEnd {
-        let view = self.store.view();
+impl<S: Snapshot + Dispatch> Sender for HttpSender<S> {
+    async fn send(&self, leased: &Leased) -> AttemptEnd {
+        let (job, view) = (&leased.job, self.store.view());
         if matches!(job.kind, DeliveryKind::Replay(replay) if job.attempts_made == 0 && view.is_cancelled(replay)) {
             return AttemptEnd::Unattempted;
         }
-        let row = StoredTarget { store: &self.store, job, requires_active: true };
+        let row = StoredTarget { store: &self.store, job, requires_active: true, start: Some(&leased.start) };
         self.egress.attempt(job, &row).await
     }
 }

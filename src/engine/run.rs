@@ -91,7 +91,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 in_flight.begin(start);
             }
             self.metrics.attempts_in_flight.set(scheduler.in_flight() as u64);
-            let (next_due, starved_until) = scheduler.next_wake();
+            let (next_due, waits_until) = scheduler.next_wake();
             let sleep = next_due.map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
             tokio::select! {
                 biased;
@@ -114,27 +114,34 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     Report::Rescanned(None) => rescan_soon = Some(Instant::now() + RESCAN_AGAIN),
                 },
                 Some((endpoint, at)) = due_later.recv() => scheduler.due(endpoint, at),
-                Some(nudge) = nudges.recv() => match nudge {
-                    Nudge::Jobs(jobs) => scheduler.add(jobs),
-                    Nudge::Due(endpoint, at) => scheduler.due(endpoint, at),
-                    Nudge::Rescan => self.spawn_rescan(&reports),
-                    Nudge::Share(share) => scheduler.share(share),
-                },
+                Some(nudge) = nudges.recv() => self.pass_on(nudge, &mut scheduler, &reports),
                 _ = rescan.tick() => self.spawn_rescan(&reports),
                 () = sleep_until(rescan_soon) => {
                     rescan_soon = None;
                     self.spawn_rescan(&reports);
                 }
                 () = sleep_until(overdue_at) => {}
-                () = sleep_until(starved_until) => {}
+                () = sleep_until(waits_until) => {}
                 () = sleep_until(pause_ends) => {}
                 () = tokio::time::sleep(sleep) => {}
             }
         }
-        // The loop no longer starts attempts. Attempts in flight hold the last senders to the settler, which ends after
-        // them.
+        // The loop starts no more attempts, so that what the store hands over stays there for the next start. Attempts
+        // in flight hold the last senders to the settler, which ends after them.
+        nudges.close();
         drop((ended, attempts));
         finish(in_flight, settler, self.grace).await;
+    }
+
+    /// Does what the store asks for.
+    fn pass_on(&self, nudge: Nudge, scheduler: &mut Scheduler, reports: &mpsc::UnboundedSender<Report>) {
+        match nudge {
+            Nudge::Jobs(jobs) => scheduler.add(jobs),
+            Nudge::Due(endpoint, at) => scheduler.due(endpoint, at),
+            Nudge::Rescan => self.spawn_rescan(reports),
+            Nudge::Share(share) => scheduler.share(share),
+            Nudge::Changed(endpoint) => scheduler.note_change(endpoint),
+        }
     }
 
     fn spawn_claim(&self, endpoint: EndpointKey, limit: usize, reports: &mpsc::UnboundedSender<Report>) {

@@ -9,13 +9,13 @@
 //! the free part of the bound: when some endpoints begin to hang, others still find capacity.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use super::Limits;
 use super::lane::{AttemptResult, Lane, LaneHealth, PROMPT};
+use super::waiting_lanes::{HELD_AT_MOST, WOKEN_BY_SUCCESS, Wait, WaitingLanes};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::store::Claimed;
@@ -24,13 +24,6 @@ use crate::store::inbox::{Leased, Share};
 /// Deliveries in one claim: a few times the limit of the lane.
 const CLAIM: std::ops::RangeInclusive<usize> = 8..=256;
 const CLAIM_ROUNDS: usize = 4;
-
-/// A lane is starved when its claim brought nothing although deliveries were due: the memory is full, or the store
-/// failed. Starved lanes wait in a list. After this long some of them claim again; each claim that brings deliveries
-/// wakes two more.
-const CLAIM_AGAIN: Duration = Duration::from_millis(250);
-const WOKEN_AT_ONCE: usize = 32;
-const WOKEN_BY_SUCCESS: usize = 2;
 
 /// Idle lanes that are kept because they know the health and the limit of their endpoint.
 const MAX_QUIET_LANES: usize = 16_384;
@@ -78,10 +71,9 @@ pub(super) struct Scheduler {
     last_ring: usize,
     /// When lanes will claim from the store.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
-    /// Starved lanes, and when some of them claim again.
-    starved: VecDeque<EndpointKey>,
-    /// A time of the monotonic clock: a wall clock that is set back must not delay them.
-    wake_starved: Option<Instant>,
+    waiting: WaitingLanes,
+    /// Endpoints that were changed while a claim of theirs was under way.
+    changed: BTreeSet<EndpointKey>,
 }
 
 impl Scheduler {
@@ -98,8 +90,8 @@ impl Scheduler {
             started: VecDeque::new(),
             last_ring: 0,
             timers: BTreeSet::new(),
-            starved: VecDeque::new(),
-            wake_starved: None,
+            waiting: WaitingLanes::default(),
+            changed: BTreeSet::new(),
         }
     }
 
@@ -172,27 +164,37 @@ impl Scheduler {
         if lane.next_due.is_some_and(|due| due <= at) {
             return;
         }
-        let (later, starved) = (lane.next_due.replace(at), lane.starved);
+        let (later, waits) = (lane.next_due.replace(at), lane.waits.is_some());
         if let Some(later) = later {
             self.timers.remove(&(later, endpoint));
         }
-        // A starved lane waits until it is woken.
-        if !starved {
+        if !waits {
             self.timers.insert((at, endpoint));
         }
     }
 
+    /// The endpoint was changed: what was found of its rate limit may hold no more.
+    pub fn note_change(&mut self, endpoint: EndpointKey) {
+        let Some((claiming, waits)) = self.lanes.get(&endpoint).map(|lane| (lane.claiming, lane.waits)) else { return };
+        if claiming {
+            self.changed.insert(endpoint);
+        }
+        if let Some(Wait::Held(until)) = waits {
+            self.waiting.remove_held(endpoint, until);
+            self.wake(endpoint);
+        }
+    }
+
     /// When [`Scheduler::next_claim`] will have a claim: a time of the wall clock for due deliveries, and one of the
-    /// monotonic clock for starved lanes.
+    /// monotonic clock for lanes that wait.
     pub fn next_wake(&self) -> (Option<Timestamp>, Option<Instant>) {
-        (self.timers.first().map(|(at, _)| *at), self.wake_starved)
+        (self.timers.first().map(|(at, _)| *at), self.waiting.next())
     }
 
     /// An endpoint whose due deliveries are to be fetched now, and how many.
     pub fn next_claim(&mut self, now: Timestamp, at: Instant) -> Option<(EndpointKey, usize)> {
-        if self.wake_starved.is_some_and(|wake| wake <= at) {
-            self.wake_starved = None;
-            self.wake_some(WOKEN_AT_ONCE, at);
+        for endpoint in self.waiting.take_due(at) {
+            self.wake(endpoint);
         }
         while let Some((at, endpoint)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.timers.remove(&(at, endpoint));
@@ -203,7 +205,8 @@ impl Scheduler {
             }
             lane.next_due = None;
             lane.claiming = true;
-            return Some((endpoint, (lane.limit() * CLAIM_ROUNDS).clamp(*CLAIM.start(), *CLAIM.end())));
+            let most = (lane.limit() * CLAIM_ROUNDS).clamp(*CLAIM.start(), *CLAIM.end());
+            return Some((endpoint, lane.room().map_or(most, |room| room.min(most))));
         }
         None
     }
@@ -217,12 +220,20 @@ impl Scheduler {
         if let Some(noted) = lane.next_due {
             self.timers.insert((noted, endpoint));
         }
+        let was_changed = self.changed.remove(&endpoint);
         match claimed {
-            Some(Claimed { jobs, next_due }) => {
-                if jobs.is_empty() && next_due.is_some_and(|due| due <= now) {
-                    self.starve(endpoint, at);
-                } else if !jobs.is_empty() {
-                    self.wake_some(WOKEN_BY_SUCCESS, at);
+            Some(Claimed { jobs, next_due, held_for }) => {
+                let is_due = next_due.is_some_and(|due| due <= now);
+                let may_wake = if jobs.is_empty() { 0 } else { WOKEN_BY_SUCCESS };
+                for woken in self.waiting.take_starved(may_wake, at) {
+                    self.wake(woken);
+                }
+                match held_for {
+                    Some(held_for) if !was_changed => {
+                        self.wait(endpoint, Wait::Held(at + held_for.min(HELD_AT_MOST)), at);
+                    }
+                    None if jobs.is_empty() && is_due => self.wait(endpoint, Wait::Starved, at),
+                    _ => {}
                 }
                 self.push(jobs, true);
                 if let Some(due) = next_due {
@@ -230,38 +241,31 @@ impl Scheduler {
                 }
             }
             None => {
-                self.starve(endpoint, at);
+                self.wait(endpoint, Wait::Starved, at);
                 self.due(endpoint, now);
             }
         }
         self.refill(endpoint);
     }
 
-    /// Adds a lane to the end of the starved list.
-    fn starve(&mut self, endpoint: EndpointKey, at: Instant) {
+    /// Lets a lane claim nothing until it is woken.
+    fn wait(&mut self, endpoint: EndpointKey, wait: Wait, at: Instant) {
         let lane = self.lane(endpoint);
-        debug_assert!(!lane.starved, "a starved lane claims nothing, and is in the list once");
-        lane.starved = true;
+        debug_assert!(lane.waits.is_none(), "a lane that waits claims nothing");
+        lane.waits = Some(wait);
         if let Some(noted) = lane.next_due {
             self.timers.remove(&(noted, endpoint));
         }
-        self.starved.push_back(endpoint);
-        self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
+        self.waiting.add(endpoint, wait, at);
     }
 
-    /// Wakes the first starved lanes.
-    fn wake_some(&mut self, count: usize, at: Instant) {
-        for _ in 0..count {
-            let Some(endpoint) = self.starved.pop_front() else { break };
-            let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
-            debug_assert!(lane.starved, "only starved lanes are in the list");
-            lane.starved = false;
-            if let Some(at) = lane.next_due {
-                self.timers.insert((at, endpoint));
-            }
-        }
-        if !self.starved.is_empty() {
-            self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
+    /// Lets a lane claim again.
+    fn wake(&mut self, endpoint: EndpointKey) {
+        let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
+        debug_assert!(lane.waits.is_some(), "only lanes that wait are woken");
+        lane.waits = None;
+        if let Some(at) = lane.next_due {
+            self.timers.insert((at, endpoint));
         }
     }
 
@@ -399,9 +403,13 @@ impl Scheduler {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::domain::delivery::{DeliveryKind, Job};
     use crate::domain::id::DeliveryId;
+    use crate::engine::waiting_lanes::{CLAIM_AGAIN, WOKEN_AT_ONCE};
+    use crate::store::StartPermit;
     use crate::store::inbox::MemoryPermit;
 
     const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 };
@@ -424,7 +432,7 @@ mod tests {
         scheduler.share(Share::WHOLE);
         assert!(scheduler.given_up().is_empty());
         assert_eq!(scheduler.next_claim(now, at).map(|(endpoint, _)| endpoint), Some(EndpointKey(0)));
-        scheduler.claimed(EndpointKey(0), Some(Claimed { jobs: given_up, next_due: None }), now, at);
+        scheduler.claimed(EndpointKey(0), Some(Claimed { jobs: given_up, ..Claimed::default() }), now, at);
         assert!(scheduler.next_start(Instant::now()).is_some());
     }
 
@@ -439,9 +447,11 @@ mod tests {
                     event_type: "a.b".into(),
                     attempts_made: 0,
                     failures: 0,
+                    trace: None,
                     body: bytes::Bytes::new(),
                 },
                 permit: MemoryPermit::unbounded(),
+                start: StartPermit::default(),
             })
             .collect()
     }
@@ -547,7 +557,7 @@ mod tests {
     fn lanes_that_find_no_memory_are_starved_and_do_not_ask_all_at_once() {
         let mut scheduler = Scheduler::new(LIMITS);
         let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
-        let starved = || Some(Claimed { jobs: vec![], next_due: Some(Timestamp::from_millis(5)) });
+        let starved = || Some(Claimed { next_due: Some(Timestamp::from_millis(5)), ..Claimed::default() });
         for endpoint in 1..=1_000 {
             scheduler.due(EndpointKey(endpoint), now);
         }
@@ -560,7 +570,7 @@ mod tests {
         assert_eq!(asked(&mut scheduler, at), 0, "a note does not wake a starved lane");
         let later = at + CLAIM_AGAIN;
         assert_eq!(asked(&mut scheduler, later), WOKEN_AT_ONCE);
-        scheduler.claimed(EndpointKey(1), Some(Claimed { jobs: jobs(1, 1), next_due: None }), now, later);
+        scheduler.claimed(EndpointKey(1), Some(Claimed { jobs: jobs(1, 1), ..Claimed::default() }), now, later);
         assert_eq!(asked(&mut scheduler, later), WOKEN_BY_SUCCESS, "where one found memory, more may");
     }
 
@@ -610,7 +620,7 @@ mod tests {
     fn a_claim_that_failed_or_found_no_memory_is_tried_again_a_little_later() {
         let mut scheduler = Scheduler::new(LIMITS);
         let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
-        for came_back in [None, Some(Claimed { jobs: vec![], next_due: Some(Timestamp::from_millis(5)) })] {
+        for came_back in [None, Some(Claimed { next_due: Some(Timestamp::from_millis(5)), ..Claimed::default() })] {
             scheduler.due(EndpointKey(1), now);
             scheduler.next_claim(now, at + CLAIM_AGAIN);
             scheduler.claimed(EndpointKey(1), came_back, now, at);
@@ -625,7 +635,7 @@ mod tests {
         let (now, at) = (Timestamp::from_millis(7_200_000), Instant::now());
         scheduler.due(EndpointKey(1), now.minus(Duration::from_secs(7_200)));
         assert!(scheduler.next_claim(now, at).is_some());
-        let full = Claimed { jobs: vec![], next_due: Some(Timestamp::from_millis(5)) };
+        let full = Claimed { next_due: Some(Timestamp::from_millis(5)), ..Claimed::default() };
         scheduler.claimed(EndpointKey(1), Some(full), now, at);
         let back = now.minus(Duration::from_secs(3_600));
         assert_eq!(scheduler.next_claim(back, at), None);

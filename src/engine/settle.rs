@@ -88,7 +88,7 @@ impl<S: Dispatch> Writer<S> {
                     rows.push(row);
                 }
                 None => {
-                    unattempted.push(Unattempted::of(&row.leased.job));
+                    unattempted.push(Unattempted::of_leased(&row.leased));
                     returned.push(row);
                 }
             }
@@ -276,9 +276,10 @@ mod tests {
     use crate::clock::SeededRandom;
     use crate::domain::delivery::{DeliveryKind, Job};
     use crate::domain::id::DeliveryId;
+    use crate::domain::rate_limit::Rate;
     use crate::lock::Mutex;
     use crate::store::inbox::MemoryPermit;
-    use crate::store::{Claimed, Health};
+    use crate::store::{Claimed, CountedStart, Health};
 
     /// A store in which some deliveries cannot be written, and sometimes none.
     #[derive(Clone, Default)]
@@ -305,6 +306,16 @@ mod tests {
     impl Dispatch for Disk {
         async fn claim(&self, _: EndpointKey, _: usize) -> Result<Claimed, StoreError> {
             Ok(Claimed::default())
+        }
+
+        async fn count_start(
+            &self,
+            _: EndpointKey,
+            _: Rate,
+            _: Option<CountedStart>,
+            _: Duration,
+        ) -> Result<Option<CountedStart>, StoreError> {
+            Ok(None)
         }
 
         async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
@@ -340,6 +351,7 @@ mod tests {
             event_type: "a.b".into(),
             attempts_made: 0,
             failures: 0,
+            trace: None,
             body: bytes::Bytes::new(),
         };
         let outcome = Outcome {
@@ -351,7 +363,7 @@ mod tests {
             endpoint_version: 0,
             retry_after_ms: None,
         };
-        EndedAttempt { leased: Leased { job, permit: MemoryPermit::unbounded() }, outcome: Some(outcome) }
+        EndedAttempt { leased: Leased::new(job, MemoryPermit::unbounded()), outcome: Some(outcome) }
     }
 
     fn start(disk: &Disk) -> (mpsc::UnboundedSender<EndedAttempt>, Arc<Metrics>, tokio::task::JoinHandle<()>) {

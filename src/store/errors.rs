@@ -1,5 +1,6 @@
 //! Why the store did not do what it was asked.
 
+use crate::domain::credentials::CredentialFault;
 use crate::domain::id::ReplayId;
 use crate::heavy::HeavyError;
 
@@ -18,6 +19,9 @@ pub enum StoreError {
     /// The endpoint has this secret already.
     #[error("the endpoint has this secret already")]
     SecretUnchanged,
+    /// The endpoint's headers or credentials cannot be changed so.
+    #[error("its headers or credentials cannot be changed so")]
+    CredentialsRefused(Vec<CredentialFault>),
     /// The catalog does not have this event type.
     #[error("unknown event type {0}")]
     UnknownType(String),

@@ -313,7 +313,15 @@ mod tests {
     fn event(account: AccountId, data: &str) -> NewEvent {
         let now = Timestamp::default();
         let body = message("a.b", now, data);
-        NewEvent { account, event_type: "a.b".into(), occurred_at: now, validation_id: None, channels: None, body }
+        NewEvent {
+            account,
+            event_type: "a.b".into(),
+            occurred_at: now,
+            validation_id: None,
+            channels: None,
+            trace: None,
+            body,
+        }
     }
 
     fn filtered(key: i64, filter: &str) -> Filtered {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use foldhash::HashMap;
 use tokio::sync::mpsc;
 
+use super::start_permit::StartPermit;
 use crate::domain::delivery::Job;
 use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
@@ -30,6 +31,15 @@ pub struct Leased {
     pub job: Job,
     /// Given back when the delivery is settled or released.
     pub permit: MemoryPermit,
+    /// What allows its attempt to begin, where its endpoint has a rate limit.
+    pub start: StartPermit,
+}
+
+impl Leased {
+    /// A delivery whose attempt needs no permit to begin, or has yet to get one.
+    pub fn new(job: Job, permit: MemoryPermit) -> Self {
+        Self { job, permit, start: StartPermit::default() }
+    }
 }
 
 /// What wakes the engine.
@@ -43,6 +53,8 @@ pub enum Nudge {
     Rescan,
     /// Other processes have come or gone: this is the share from here on.
     Share(Share),
+    /// An endpoint was changed, and perhaps what its owner allows.
+    Changed(EndpointKey),
 }
 
 /// This process among those that deliver: what an endpoint may have in flight is divided among them.
@@ -113,6 +125,8 @@ pub struct MemoryUse {
     stored: AtomicBool,
     /// Requests that its owner allows in flight, over all processes; 0 where the owner has set nothing.
     max_in_flight: AtomicUsize,
+    /// Held while an attempt is counted towards its rate limit.
+    counting: tokio::sync::Mutex<()>,
 }
 
 impl MemoryUse {
@@ -150,6 +164,12 @@ impl MemoryUse {
     pub fn note_max_in_flight(&self, most: Option<usize>) {
         debug_assert!(most != Some(0), "an owner allows one at least");
         self.max_in_flight.store(most.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Waits until no other attempt of the endpoint is being counted towards its rate limit: those of one endpoint wait
+    /// for its row with one connection of the database.
+    pub async fn counting(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.counting.lock().await
     }
 
     /// Counts one more; returns what was there before.
@@ -233,6 +253,11 @@ impl Inbox {
     /// Hands something to the engine; when the engine has stopped, it is dropped.
     pub fn send(&self, nudge: Nudge) {
         let _ = self.nudges.send(nudge);
+    }
+
+    /// Whether the engine has stopped. What it leaves, and what comes, is for the next start.
+    pub fn is_closed(&self) -> bool {
+        self.nudges.is_closed()
     }
 
     /// Deliveries in memory now.

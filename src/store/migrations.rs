@@ -51,6 +51,9 @@ migrations! {
     ("0016_settings", 0),
     ("0017_node_versions", 0),
     ("0018_event_channels", 0),
+    ("0019_endpoint_credentials", 0),
+    ("0020_event_trace_context", 0),
+    ("0021_rate_limits", 0),
 }
 
 /// This program's own version, which is that of both lists.

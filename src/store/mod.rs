@@ -8,6 +8,8 @@
 
 mod compatible;
 mod contract;
+mod counted_attempts;
+mod credentials;
 mod errors;
 pub(crate) mod fair_slots;
 mod filter_checks;
@@ -25,6 +27,7 @@ mod postgres_url;
 mod settings;
 mod shared;
 mod sqlite;
+mod start_permit;
 mod status;
 mod values;
 mod view;
@@ -35,6 +38,7 @@ pub use contract::*;
 pub use errors::*;
 pub use kept_events::KeptEvent;
 pub use open::{Database, PostgresUrl};
+pub use start_permit::{CountedStart, StartPermit};
 pub use values::*;
 pub use view::{EventTypes, View};
 

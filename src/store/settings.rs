@@ -12,14 +12,20 @@ use serde_json::{Map, Value};
 
 use super::errors::StoreError;
 use super::shared::words;
+use crate::domain::authentication::Authentication;
 use crate::domain::channels::Channels;
+use crate::domain::client_certificate::ShownCertificate;
+use crate::domain::credentials::ShownCredentials;
+use crate::domain::custom_headers::Headers;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
 use crate::domain::payload_filter::PayloadFilter;
+use crate::domain::rate_limit::RateLimit;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::settings::{DeliverySettings, EndpointSettings, Metadata};
 use crate::domain::subscription::is_wildcard;
+use crate::domain::time::Timestamp;
 
 /// The form of the column `settings`. A program that changes the meaning of what is there raises it, and with it the
 /// database's minimum version.
@@ -54,6 +60,10 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.max_in_flight.is_some(), 18),
         (settings.retry_schedule.is_some(), 18),
         (settings.filter.is_some(), 18),
+        (settings.credentials.headers.is_some(), 19),
+        (settings.credentials.authentication.is_some(), 19),
+        (settings.credentials.client_certificate.is_some(), 20),
+        (settings.rate_limit.is_some(), 21),
     ];
     versions.iter().filter(|(is_set, _)| *is_set).map(|(_, version)| *version).max().unwrap_or(0)
 }
@@ -81,9 +91,82 @@ struct SettingsJson {
     /// JSON text: as a value its numbers would lose digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filter: Option<String>,
+    /// Names and masks; the values are in the column `credentials`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    headers: Option<BTreeMap<String, String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authentication: Option<AuthenticationJson>,
+    /// What is shown; the certificate and its key are in the column `credentials`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_certificate: Option<CertificateJson>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate_limit: Option<String>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
+}
+
+/// How requests authenticate, without the value that nobody reads again: it is in the column `credentials`.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum AuthenticationJson {
+    Basic {
+        username: String,
+    },
+    Bearer,
+    OAuth2 {
+        token_url: String,
+        client_id: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scope: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        audience: Option<String>,
+    },
+}
+
+impl From<Authentication> for AuthenticationJson {
+    fn from(authentication: Authentication) -> Self {
+        match authentication {
+            Authentication::Basic { username } => Self::Basic { username },
+            Authentication::Bearer => Self::Bearer,
+            Authentication::OAuth2 { token_url, client_id, scope, audience } => {
+                Self::OAuth2 { token_url, client_id, scope, audience }
+            }
+        }
+    }
+}
+
+impl From<AuthenticationJson> for Authentication {
+    fn from(authentication: AuthenticationJson) -> Self {
+        match authentication {
+            AuthenticationJson::Basic { username } => Self::Basic { username },
+            AuthenticationJson::Bearer => Self::Bearer,
+            AuthenticationJson::OAuth2 { token_url, client_id, scope, audience } => {
+                Self::OAuth2 { token_url, client_id, scope, audience }
+            }
+        }
+    }
+}
+
+/// What is shown of a client certificate.
+#[derive(Serialize, Deserialize)]
+struct CertificateJson {
+    subject: String,
+    fingerprint: String,
+    /// In milliseconds.
+    not_after: i64,
+}
+
+impl From<ShownCertificate> for CertificateJson {
+    fn from(ShownCertificate { subject, fingerprint, not_after }: ShownCertificate) -> Self {
+        Self { subject, fingerprint, not_after: not_after.as_millis() }
+    }
+}
+
+impl From<CertificateJson> for ShownCertificate {
+    fn from(CertificateJson { subject, fingerprint, not_after }: CertificateJson) -> Self {
+        Self { subject, fingerprint, not_after: Timestamp::from_millis(not_after) }
+    }
 }
 
 fn form() -> u32 {
@@ -100,8 +183,23 @@ impl SettingsJson {
         Ok(rest)
     }
 
+    fn rate_limit(&self) -> Result<Option<RateLimit>, StoreError> {
+        let Some(text) = &self.rate_limit else { return Ok(None) };
+        let unreadable = || StoreError::Corrupt("endpoints.settings: rate_limit cannot be read".into());
+        RateLimit::parse(text).map(Some).ok_or_else(unreadable)
+    }
+
     fn column(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers are JSON")
+    }
+
+    /// Takes out what is shown of headers and credentials.
+    fn credentials(&mut self) -> ShownCredentials {
+        ShownCredentials {
+            headers: self.headers.take().map(Headers::stored),
+            authentication: self.authentication.take().map(Authentication::from),
+            client_certificate: self.client_certificate.take().map(ShownCertificate::from),
+        }
     }
 }
 
@@ -132,13 +230,16 @@ pub(super) fn delivery_settings(
     column: &str,
     known: Option<&DeliverySettings>,
 ) -> Result<DeliverySettings, StoreError> {
-    let rest = SettingsJson::read("endpoints", column)?;
+    let mut rest = SettingsJson::read("endpoints", column)?;
+    let rate_limit = rest.rate_limit()?;
     Ok(DeliverySettings {
+        credentials: rest.credentials(),
         channels: rest.channels.map(Channels::stored),
         timeout: rest.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         max_in_flight: rest.max_in_flight.map(|most| most as usize),
         retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
         filter: filter_of(rest.filter, known.and_then(|known| known.filter.as_ref()))?,
+        rate_limit: rate_limit.map(|limit| limit.rate()),
     })
 }
 
@@ -169,6 +270,8 @@ impl SettingsColumns {
             max_in_flight,
             retry_schedule,
             filter,
+            credentials,
+            rate_limit,
         } = settings;
         let rest = SettingsJson {
             version: FORM,
@@ -178,6 +281,10 @@ impl SettingsColumns {
             max_in_flight,
             retry_schedule: retry_schedule.map(|schedule| schedule.seconds()),
             filter: filter.map(|filter| filter.as_json().to_owned()),
+            headers: credentials.headers.map(|headers| headers.masks().clone()),
+            authentication: credentials.authentication.map(AuthenticationJson::from),
+            client_certificate: credentials.client_certificate.map(CertificateJson::from),
+            rate_limit: rate_limit.map(|limit| limit.to_string()),
             unknown,
         };
         let columns = Self {
@@ -193,14 +300,16 @@ impl SettingsColumns {
 
     /// The settings in these columns.
     pub fn read(self) -> Result<EndpointSettings, StoreError> {
-        let rest = SettingsJson::read("endpoints", &self.settings)?;
+        let mut rest = SettingsJson::read("endpoints", &self.settings)?;
         let ordering = Ordering::from_column(self.ordering);
         let ordering = ordering.ok_or_else(|| StoreError::Corrupt(format!("endpoints.ordering: {}", self.ordering)))?;
+        let rate_limit = rest.rate_limit()?;
         Ok(EndpointSettings {
             url: self.url,
             events: words(&self.events),
             description: self.description,
             ordering,
+            credentials: rest.credentials(),
             metadata: rest.metadata.map(Metadata::stored),
             external_id: self.external_id.map(ExternalId::stored),
             channels: rest.channels.map(Channels::stored),
@@ -208,6 +317,7 @@ impl SettingsColumns {
             max_in_flight: rest.max_in_flight,
             retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
             filter: filter_of(rest.filter, None)?,
+            rate_limit,
         })
     }
 }
@@ -230,6 +340,37 @@ mod tests {
         }
     }
 
+    fn credentials() -> ShownCredentials {
+        let headers = Some(Headers::stored([("X-Key".to_owned(), "...abcd".to_owned())].into()));
+        let authentication = Authentication::OAuth2 {
+            token_url: "https://id.example/token".into(),
+            client_id: "aldaba".into(),
+            scope: Some("a b".into()),
+            audience: None,
+        };
+        let client_certificate = ShownCertificate {
+            subject: "CN=a".into(),
+            fingerprint: "0f".repeat(32),
+            not_after: Timestamp::from_millis(1_800_000_000_000),
+        };
+        let client_certificate = Some(client_certificate);
+        ShownCredentials { headers, authentication: Some(authentication), client_certificate }
+    }
+
+    #[test]
+    fn each_way_to_authenticate_is_read_as_it_was_written() {
+        for authentication in [
+            Authentication::Basic { username: "a".into() },
+            Authentication::Bearer,
+            credentials().authentication.expect("one"),
+        ] {
+            let credentials = ShownCredentials { authentication: Some(authentication), ..ShownCredentials::default() };
+            let settings = EndpointSettings { credentials, ..settings() };
+            let columns = SettingsColumns::of(settings.clone(), "{}").expect("written").columns;
+            assert_eq!(columns.read(), Ok(settings));
+        }
+    }
+
     #[test]
     fn settings_are_read_as_they_were_written() {
         let NewColumns { columns, requires } = SettingsColumns::of(settings(), "{}").expect("written");
@@ -241,13 +382,19 @@ mod tests {
             max_in_flight: Some(3),
             retry_schedule: RetrySchedule::of_endpoint(&[5, 60]),
             filter: PayloadFilter::parse(r#"{"data":{"n":1.50,"text":"\u0000é"}}"#).ok(),
+            credentials: credentials(),
+            rate_limit: RateLimit::parse("5/60s"),
             ..settings()
         };
         let NewColumns { columns, .. } = SettingsColumns::of(all.clone(), "{}").expect("written");
         let timeout = Some(Duration::from_secs(7));
         let retry_schedule = RetrySchedule::of_endpoint(&[5, 60]);
+        let credentials = credentials();
+        let rate_limit = RateLimit::parse("5/1m").map(|limit| limit.rate());
+        let max_in_flight = Some(3);
         let filter = all.filter.clone();
-        let delivery = DeliverySettings { channels, timeout, max_in_flight: Some(3), retry_schedule, filter };
+        let delivery =
+            DeliverySettings { channels, timeout, max_in_flight, retry_schedule, filter, credentials, rate_limit };
         assert_eq!(delivery_settings(&columns.settings, None), Ok(delivery.clone()));
         assert_eq!(delivery_settings(&columns.settings, Some(&delivery)), Ok(delivery));
         assert_eq!(columns.read(), Ok(all));
@@ -261,11 +408,26 @@ mod tests {
         let in_flight = EndpointSettings { max_in_flight: Some(3), ..settings() };
         let schedule = EndpointSettings { retry_schedule: RetrySchedule::of_endpoint(&[]), ..settings() };
         let filter = EndpointSettings { filter: PayloadFilter::parse("{}").ok(), ..settings() };
-        for (settings, version) in
-            [(wildcard, 17), (channels, 18), (timeout, 18), (in_flight, 18), (schedule, 18), (filter, 18)]
-        {
+        let headers = ShownCredentials { authentication: None, client_certificate: None, ..credentials() };
+        let headers = EndpointSettings { credentials: headers, ..settings() };
+        let certificate = EndpointSettings { credentials: credentials(), ..settings() };
+        let authentication = ShownCredentials { headers: None, client_certificate: None, ..credentials() };
+        let authentication = EndpointSettings { credentials: authentication, ..settings() };
+        for (settings, version) in [
+            (wildcard, 17),
+            (channels, 18),
+            (timeout, 18),
+            (in_flight, 18),
+            (schedule, 18),
+            (filter, 18),
+            (headers, 19),
+            (authentication, 19),
+            (certificate, 20),
+        ] {
             assert_eq!(SettingsColumns::of(settings, "{}").expect("written").requires, version);
         }
+        let rate = EndpointSettings { rate_limit: RateLimit::parse("1/1s"), ..settings() };
+        assert_eq!(SettingsColumns::of(rate, "{}").expect("written").requires, 21);
         let (own, generated) = (Secret::of_owner("an-own-secret-of-its-owner"), Secret::from_random([1; 32]));
         assert_eq!((required_of_secret(None), required_of_secret(Some(&generated))), (0, 0));
         assert_eq!(required_of_secret(Some(&own.expect("a secret"))), 18);
@@ -278,6 +440,11 @@ mod tests {
         let written: Value = serde_json::from_str(&columns.settings).expect("JSON");
         assert_eq!(written["sparkle"]["level"], 3);
         assert_eq!(columns.read(), Ok(settings()));
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_read_is_an_error_and_not_no_limit() {
+        assert!(delivery_settings(r#"{"version":1,"rate_limit":"many"}"#, None).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use foldhash::HashMap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::credentials;
 use super::errors::StoreError;
 use super::filter_checks::FilterChecks;
 use super::inbox::Inbox;
@@ -15,6 +16,7 @@ use super::pings::Pings;
 use super::values::{Factor, MAX_ACCOUNT_REPLAYS, MAX_REPLAYS, OpenOptions, Target};
 use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditEntry, AuditFilter, Origin};
+use crate::domain::credentials::RequestCredentials;
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey, IdTimes, ReplayId, TOLERANCE, UserId};
 use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
 use crate::domain::settings::DeliverySettings;
@@ -69,6 +71,8 @@ pub(super) struct StoredEndpoint {
     pub version: i64,
     pub active: bool,
     pub delivery: Arc<DeliverySettings>,
+    /// The values of its headers and credentials.
+    pub credentials: Option<SealedSecret>,
     /// The current secret first, each with the end of its overlap.
     pub secrets: Vec<(SealedSecret, Option<Timestamp>)>,
 }
@@ -126,29 +130,34 @@ impl Shared {
         }
     }
 
-    /// Opens the secrets of an endpoint. One that cannot be opened is logged and receives nothing until it can.
+    /// Opens the secrets of an endpoint, and its credentials. One that cannot be opened is logged and receives nothing
+    /// until it can.
     pub fn open_target(&self, stored: &StoredEndpoint) -> Option<Target> {
-        let mut opened = self.open_secrets(stored);
+        let open = || -> Result<(SecretSet, RequestCredentials), OpenError> {
+            Ok((self.open_secrets(stored)?, self.open_credentials(stored)?))
+        };
+        let mut opened = open();
         if let Err(OpenError::UnknownKey(_)) = opened {
             self.reload_keyring();
-            opened = self.open_secrets(stored);
+            opened = open();
         }
         // The address is checked again at each connection; a URL that was registered in development may not be valid in
         // production.
         let url = ReceiverUrl::parse(&stored.url, self.environment)
             .or_else(|_| ReceiverUrl::parse(&stored.url, Environment::Development));
         match (opened, url) {
-            (Ok(secrets), Ok(url)) => Some(Target {
+            (Ok((secrets, credentials)), Ok(url)) => Some(Target {
                 account: stored.account,
                 version: stored.version,
                 active: stored.active,
                 url: Arc::new(url),
                 signer: Signer::new(&secrets),
+                credentials: Arc::new(credentials),
                 delivery: stored.delivery.clone(),
             }),
             (Err(error), _) => {
-                tracing::error!(endpoint = %stored.id, %error, "an endpoint's secret cannot be opened: its deliveries \
-                                                                wait");
+                tracing::error!(endpoint = %stored.id, %error, "an endpoint's secret or credentials cannot be opened: \
+                                                                its deliveries wait");
                 None
             }
             (_, Err(error)) => {
@@ -171,6 +180,11 @@ impl Shared {
             }
         }
         current.map(|current| SecretSet { current, older }).ok_or(OpenError::Damaged)
+    }
+
+    fn open_credentials(&self, stored: &StoredEndpoint) -> Result<RequestCredentials, OpenError> {
+        let held = credentials::open(&self.keyring(), stored.id, stored.credentials.as_ref())?;
+        stored.delivery.credentials.clone().with(held).ok_or(OpenError::Damaged)
     }
 
     /// Opens the secret of a user's second factor.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::inbox::{Inbox, Leased};
 use super::keys::KeySource;
 use super::open::Database;
+use super::start_permit::CountedStart;
 use crate::clock::{Clock, Random};
 use crate::domain::account::{ApiKey, PlainKey};
+use crate::domain::credentials::{Credentials, RequestCredentials};
 use crate::domain::delivery::{DeliveryKind, Job, Outcome};
 use crate::domain::endpoint::EndpointStatus;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey};
@@ -21,7 +23,8 @@ use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::{Color, Email, Role, User};
 
 /// Deliveries that are due and wait in the database, in the memory of no process. Deliveries of a paused endpoint are
-/// not due. Of an endpoint with FIFO order only the head can be due.
+/// not due. Of an endpoint with FIFO order only the head can be due. What waits for a rate limit, as its owner wants,
+/// is no backlog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
     /// How many, counted up to a bound.
@@ -165,7 +168,7 @@ pub struct WithToken<T> {
 
 /// What a user signs in with.
 #[derive(Clone, Debug)]
-pub struct Credentials {
+pub struct SignInCredentials {
     /// Who.
     pub user: User,
     /// The hash of their password; none before they have joined.
@@ -349,12 +352,14 @@ pub struct NewEndpoint {
     pub status: EndpointStatus,
     /// Its owner's own secret; `None` is one that is generated.
     pub secret: Option<Secret>,
+    /// The values of its headers and credentials that nobody reads again.
+    pub credentials: Credentials,
 }
 
 impl From<EndpointSettings> for NewEndpoint {
     /// One that receives from the start, with a secret that is generated.
     fn from(settings: EndpointSettings) -> Self {
-        Self { settings, status: EndpointStatus::Active, secret: None }
+        Self { settings, status: EndpointStatus::Active, secret: None, credentials: Credentials::default() }
     }
 }
 
@@ -389,6 +394,8 @@ pub struct Target {
     pub url: Arc<ReceiverUrl>,
     /// The keys of its secrets.
     pub signer: Signer,
+    /// Headers and credentials of its requests.
+    pub credentials: Arc<RequestCredentials>,
     /// What its owner has set.
     pub delivery: Arc<DeliverySettings>,
 }
@@ -409,12 +416,19 @@ pub struct Unattempted {
     pub endpoint: EndpointKey,
     /// The lease under which it was in memory.
     pub lease: i64,
+    /// The attempt that is counted for it towards the endpoint's rate limit, and is not made.
+    pub counted: Option<CountedStart>,
 }
 
 impl Unattempted {
-    /// The delivery of this job.
+    /// The delivery of this job, for which no attempt is counted.
     pub fn of(job: &Job) -> Self {
-        Self { delivery: job.id, endpoint: job.endpoint, lease: job.lease }
+        Self { delivery: job.id, endpoint: job.endpoint, lease: job.lease, counted: None }
+    }
+
+    /// A delivery with what is counted for it.
+    pub fn of_leased(leased: &Leased) -> Self {
+        Self { counted: leased.start.counted(), ..Self::of(&leased.job) }
     }
 }
 
@@ -462,6 +476,8 @@ pub struct Claimed {
     pub jobs: Vec<Leased>,
     /// When the next of those that stay in the store is due.
     pub next_due: Option<Timestamp>,
+    /// How long the endpoint's rate limit allows no further attempt; `None` where it allows one now.
+    pub held_for: Option<Duration>,
 }
 
 /// What an endpoint did not get because it was not active.

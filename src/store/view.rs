@@ -82,6 +82,14 @@ impl View {
         })
     }
 
+    /// Those of them whose deliveries do not wait for a rate limit.
+    pub(super) fn unlimited_endpoints(&self) -> Vec<EndpointKey> {
+        let sends_at_once = |target: &Target| target.active && target.delivery.rate_limit.is_none();
+        read(&self.endpoints, |endpoints| {
+            endpoints.iter().filter(|(_, target)| sends_at_once(target)).map(|(key, _)| *key).collect()
+        })
+    }
+
     /// The key with this hash, if it was not revoked.
     pub fn api_key(&self, hash: &KeyHash) -> Option<Arc<ApiKey>> {
         read(&self.keys, |keys| keys.get(hash).cloned())

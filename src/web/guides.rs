@@ -40,6 +40,7 @@ guides! {
     "signatures" true,
     "rate-limits" true,
     "guarantees" true,
+    "move-here" false,
 }
 
 /// What the guides call the drawing.

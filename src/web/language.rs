@@ -10,8 +10,9 @@ use crate::api::Language;
 const COOKIE: &str = "aldaba_lang";
 
 /// Remembers a language that was asked for.
-pub fn language_cookie(locale: Locale) -> Option<HeaderValue> {
-    HeaderValue::from_str(&format!("{COOKIE}={}; Path=/; Max-Age=31536000; SameSite=Lax", locale.code())).ok()
+pub fn language_cookie(locale: Locale) -> HeaderValue {
+    let cookie = format!("{COOKIE}={}; Path=/; Max-Age=31536000; SameSite=Lax", locale.code());
+    HeaderValue::try_from(cookie).expect("a language has a code of two letters")
 }
 
 /// The language that the address asks for, by the switch on every page.

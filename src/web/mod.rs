@@ -95,7 +95,7 @@ async fn serve(info: Extension<api::RequestInfo>, request: Request) -> Response<
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert("referrer-policy", HeaderValue::from_static("same-origin"));
     headers.insert(VARY, HeaderValue::from_static("accept-language, cookie, host"));
-    if let Some(cookie) = asked.and_then(language_cookie) {
+    if let Some(cookie) = asked.map(language_cookie) {
         headers.insert(SET_COOKIE, cookie);
     }
     response

@@ -233,7 +233,7 @@ impl Status {
             (name, kind.map_or("", String::as_str), header.description.as_str())
         });
         Self {
-            number: number.parse().unwrap_or(500),
+            number: number.parse().expect("the document has its answers by status"),
             about: &response.description,
             body: component.or(is_file.then_some("file")),
             headers: headers.collect(),

@@ -25,7 +25,7 @@ def test_an_endpoint_is_made_and_its_secret_shown_once(world, browse, fresh, rol
     page.get_by_role("textbox", name="Description").fill("Where orders go")
     page.get_by_role("button", name="Create endpoint").click()
     expect(heading(page)).to_have_text("The endpoint is created")
-    secret = page.get_by_label("Signing secret").input_value()
+    secret = page.get_by_label("Signing secret", exact=True).input_value()
     assert re.fullmatch("[0-9a-f]{64}", secret)
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()

@@ -40,7 +40,7 @@ def test_an_endpoint_is_made_paused_and_deleted_without_a_script(world, browse, 
     page.get_by_role("textbox", name="URL", exact=True).fill(url)
     page.get_by_role("checkbox", name="order.created").check()
     page.get_by_role("button", name="Create endpoint").click()
-    expect(page.get_by_label("Signing secret")).to_have_value(re.compile("^[0-9a-f]{64}$"))
+    expect(page.get_by_label("Signing secret", exact=True)).to_have_value(re.compile("^[0-9a-f]{64}$"))
     page.get_by_role("button", name="Send a test").click()
     expect(page.get_by_text("Delivered.", exact=True)).to_be_visible()
     page.get_by_role("link", name="To the endpoint").first.click()

@@ -18,9 +18,12 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{HandshakeKind, ServerConnection};
 
 /// Longest wait for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -343,6 +346,8 @@ impl Answer {
 /// What arrived at a receiver.
 #[derive(Debug, Clone)]
 pub struct Received {
+    /// The head as it was sent.
+    pub head: String,
     pub path: String,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -363,6 +368,8 @@ pub enum Reply {
     Full(u16, Vec<(&'static str, String)>, String),
     /// 200 after this long.
     Late(Duration),
+    /// The same with a body.
+    LateFull(Duration, String),
     /// Never.
     Hang,
     /// A head, and then a byte of the body every 50 ms.
@@ -384,7 +391,25 @@ struct Shared {
     script: Mutex<VecDeque<Reply>>,
     always: Mutex<Option<Reply>>,
     connections: AtomicUsize,
+    handshakes: Mutex<Vec<Handshake>>,
     arrived: Notify,
+}
+
+/// A TLS connection that a receiver has taken.
+#[derive(Debug, Clone)]
+pub struct Handshake {
+    /// Whether it resumed a session.
+    pub is_resumed: bool,
+    /// The certificate that the sender has shown.
+    pub client: Option<Vec<u8>>,
+}
+
+impl Handshake {
+    fn of(connection: &ServerConnection) -> Self {
+        let client = connection.peer_certificates().and_then(|chain| chain.first());
+        let is_resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+        Self { is_resumed, client: client.map(|certificate| certificate.to_vec()) }
+    }
 }
 
 impl Receiver {
@@ -393,10 +418,19 @@ impl Receiver {
     }
 
     pub async fn on(address: &str) -> Self {
+        Self::listen(address, None).await
+    }
+
+    /// Over TLS.
+    pub async fn over_tls(tls: TlsAcceptor) -> Self {
+        Self::listen("127.0.0.1:0", Some(tls)).await
+    }
+
+    async fn listen(address: &str, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared::default());
-        let serving = tokio::spawn(accept(listener, shared.clone()));
+        let serving = tokio::spawn(accept(listener, tls, shared.clone()));
         Self { address, shared, serving }
     }
 
@@ -423,6 +457,11 @@ impl Receiver {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
+    /// TLS connections that it has taken.
+    pub fn handshakes(&self) -> Vec<Handshake> {
+        self.shared.handshakes.lock().expect("no panic").clone()
+    }
+
     /// Waits until so many requests have arrived.
     pub async fn wait_for(&self, count: usize) -> Vec<Received> {
         let waiting = async {
@@ -447,17 +486,22 @@ impl Drop for Receiver {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         shared.connections.fetch_add(1, Ordering::Relaxed);
-        connections.spawn(converse(stream, shared.clone()));
+        let (shared, tls) = (shared.clone(), tls.clone());
+        connections.spawn(async move {
+            let Some(tls) = tls else { return converse(stream, shared).await };
+            let stream = tls.accept(stream).await.ok()?;
+            shared.handshakes.lock().ok()?.push(Handshake::of(stream.get_ref().1));
+            converse(stream, shared).await
+        });
     }
 }
 
 /// Reads requests by hand, so that it can misbehave.
-async fn converse(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+async fn converse(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) -> Option<()> {
     let mut buffer = Vec::new();
     loop {
         let end = loop {
@@ -487,7 +531,7 @@ async fn converse(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
             let next = shared.script.lock().ok()?.pop_front();
             next.or_else(|| shared.always.lock().ok()?.clone()).unwrap_or(Reply::Status(200))
         };
-        shared.received.lock().ok()?.push(Received { path, headers, body, at: std::time::Instant::now() });
+        shared.received.lock().ok()?.push(Received { head, path, headers, body, at: std::time::Instant::now() });
         shared.arrived.notify_waiters();
         match reply {
             Reply::Status(status) => {
@@ -505,6 +549,11 @@ async fn converse(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
                 tokio::time::sleep(after).await;
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.ok()?;
             }
+            Reply::LateFull(after, text) => {
+                tokio::time::sleep(after).await;
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+                stream.write_all(answer.as_bytes()).await.ok()?;
+            }
             Reply::Hang => std::future::pending().await,
             Reply::Drip => {
                 stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n").await.ok()?;
@@ -515,5 +564,6 @@ async fn converse(mut stream: TcpStream, shared: Arc<Shared>) -> Option<()> {
             }
             Reply::Close => return None,
         }
+        stream.flush().await.ok()?;
     }
 }

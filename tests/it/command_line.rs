@@ -460,6 +460,7 @@ fn every_command_explains_itself() {
         &["secrets", "rekey", "--help"],
         &["migrate", "--help"],
         &["openapi", "--help"],
+        &["import", "--help"],
     ] {
         assert!(printed(folder.path(), args).contains("Usage: aldaba"), "{args:?}");
     }

@@ -83,7 +83,7 @@ impl Side {
         // Some carry a channel, some another one, some none.
         let channel = ["a", "b"].into_iter().nth(usize::try_from(n % 3).expect("small"));
         let channels = Channels::parse(channel.map(str::to_owned).into_iter().collect(), 1);
-        NewEvent { account, event_type, occurred_at: start(), validation_id: None, channels, body }
+        NewEvent { account, event_type, occurred_at: start(), validation_id: None, channels, trace: None, body }
     }
 
     /// The number of an endpoint, which both sides have in common.
@@ -200,6 +200,14 @@ async fn make_endpoint(side: &mut Side, random: &SeededRandom, n: u64) -> String
     }
 }
 
+async fn replay_steps(side: &Side) -> String {
+    let mut told = Vec::new();
+    for open in side.store.open_replays().await.expect("listed") {
+        told.push((open.ready, side.store.replay_step(open.key).await.expect("a step")));
+    }
+    format!("{told:?}")
+}
+
 /// One operation on one side; it says what the store has answered.
 async fn act(side: &mut Side, seed: u64) -> String {
     let random = SeededRandom::new(seed);
@@ -256,13 +264,7 @@ async fn act(side: &mut Side, seed: u64) -> String {
                 format!("{:?} {} {}", replay.status, replay.total, replay.sent)
             })
         }
-        14 => {
-            let mut told = Vec::new();
-            for open in side.store.open_replays().await.expect("listed") {
-                told.push((open.ready, side.store.replay_step(open.key).await.expect("a step")));
-            }
-            format!("{told:?}")
-        }
+        14 => replay_steps(side).await,
         15 if random.below(4) == 0 => {
             let deleted = side.store.delete_endpoint(side.account, id).await;
             while side.store.purge_deleted().await.expect("purged") {}

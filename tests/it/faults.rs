@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use aldaba::clock::{Clock, SystemClock};
+use aldaba::clock::{Clock, SeededRandom, SystemClock};
 use aldaba::domain::time::Timestamp;
-use aldaba::store::inbox::Inbox;
+use aldaba::egress::AttemptEnd;
+use aldaba::engine::{Engine, Limits, Sender};
+use aldaba::metrics::Metrics;
+use aldaba::store::inbox::{Inbox, Leased};
 use aldaba::store::{Accounts, Health, Intake, OpenOptions, Store, StoreError};
 use serde_json::json;
 
 use crate::app::{App, Call, PATIENCE, Receiver, Reply, eventually};
 use crate::database;
-use crate::fixture::{event, options};
+use crate::fixture::{Fixture, event, options};
 
 /// The database refuses the outcome of whoever answers with this.
 const POISON: &str = "poison";
@@ -110,4 +113,44 @@ async fn a_store_that_lives_does_not_say_that_it_has_died() {
     assert!(died.is_err());
     let stopped = app.stop().await;
     drop(stopped);
+}
+
+/// What never comes to an end.
+#[derive(Clone)]
+struct Hanging;
+
+impl Sender for Hanging {
+    async fn send(&self, _: &Leased) -> AttemptEnd {
+        std::future::pending().await
+    }
+}
+
+/// On SQLite the deliveries of an engine that had stopped were searched for as lost, and a warning said so.
+#[tokio::test]
+async fn an_engine_that_stops_takes_nothing_more_while_its_attempts_hang() {
+    let f = Fixture::new().await;
+    f.endpoint().await;
+    let metrics = Arc::new(Metrics::default());
+    let engine = Engine {
+        store: f.store.clone(),
+        sender: Hanging,
+        clock: f.clock.clone(),
+        random: Arc::new(SeededRandom::new(1)),
+        limits: Limits { max_in_flight: 64, max_in_flight_per_endpoint: 8 },
+        grace: PATIENCE,
+        metrics: metrics.clone(),
+        attempt_counts: Arc::default(),
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let until_stopped = async {
+        let _ = stopped.await;
+    };
+    let running = tokio::spawn(engine.run(f.nudges, until_stopped));
+    f.store.accept(vec![event(f.account, 1)], None).await.expect("accepted");
+    eventually("an attempt to begin", || async { (metrics.attempts_in_flight.get() == 1).then_some(()) }).await;
+    assert!(!f.inbox.is_closed());
+    stop.send(()).expect("it runs");
+    eventually("it to take nothing more", || async { f.inbox.is_closed().then_some(()) }).await;
+    assert!(!running.is_finished(), "the attempt hangs");
+    running.abort();
 }

@@ -118,7 +118,8 @@ impl Fixture {
 pub fn event(account: AccountId, n: u32) -> NewEvent {
     let now = Timestamp::from_millis(0);
     let body = message(EVENT, now, &format!("{{\"n\":{n}}}"));
-    NewEvent { account, event_type: EVENT.into(), occurred_at: now, validation_id: None, channels: None, body }
+    let event_type = EVENT.into();
+    NewEvent { account, event_type, occurred_at: now, validation_id: None, channels: None, trace: None, body }
 }
 
 pub fn settlement(leased: &Leased, status: u16) -> Settlement {

@@ -161,6 +161,7 @@ guides_run! {
     the_guide_signatures_runs "signatures"
     the_guide_rate_limits_runs "rate-limits"
     the_guide_guarantees_runs "guarantees"
+    the_guide_move_here_runs "move-here"
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

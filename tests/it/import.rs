@@ -19,7 +19,10 @@ use crate::command_line::aldaba;
 use crate::crash::Server;
 use crate::database;
 use crate::fixture::event;
+use crate::tls::Authority;
 use crate::verify::assert_signed;
+
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// Every attribute of every list that the key can read.
 async fn everything(address: std::net::SocketAddr, key: &str, endpoints: &[String]) -> Vec<Value> {
@@ -40,6 +43,25 @@ async fn everything(address: std::net::SocketAddr, key: &str, endpoints: &[Strin
         all.push(json);
     }
     all
+}
+
+/// An endpoint with every attribute.
+fn every_attribute(url: &str, name: &str) -> Value {
+    json!({
+        "url": url,
+        "events": [EVENT, "validation.*"],
+        "description": name,
+        "metadata": { "name": name },
+        "channels": ["tenant:7"],
+        "timeout_seconds": 7,
+        "max_in_flight": 3,
+        "retry_schedule": [3600, 3600],
+        "rate_limit": "100/1m",
+        "filter": { "data": { "n": { "$gte": 0 } } },
+        "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        "headers": { "X-Key": "the-key-that-moves" },
+        "authentication": { "type": "bearer", "token": "the-token-that-moves" },
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -67,34 +89,28 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     let mut endpoints = Vec::new();
     let mut secrets = Vec::new();
     for name in ["first", "second"] {
-        let body = json!({
-            "url": receiver.url(),
-            "events": [EVENT, "validation.*"],
-            "description": name,
-            "metadata": { "name": name },
-            "channels": ["tenant:7"],
-            "timeout_seconds": 7,
-            "max_in_flight": 3,
-            "retry_schedule": [3600, 3600],
-            "filter": { "data": { "n": { "$gte": 0 } } },
-            "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
-        });
+        let body = every_attribute(&receiver.url(), name);
         let made = call("POST", "/v1/webhooks", body).await.expect(201);
         endpoints.push(made.id());
         secrets.push(made.attribute("secret").as_str().expect("a secret").to_owned());
     }
+    let authority = Authority::new();
+    let pair = json!({ "certificate": authority.read("receiver.pem"), "private_key": authority.read("receiver.key") });
+    let (url, events) = ("https://a.tests.localhost:9/", ["billing.trial_will_end"]);
+    let certified = json!({ "url": url, "events": events, "client_certificate": pair });
+    call("POST", "/v1/webhooks", certified).await.expect(201);
     receiver.script([Reply::Status(500), Reply::Status(500), Reply::Status(200), Reply::Status(200)]);
     for number in 0..2 {
-        let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": number } });
+        let body =
+            json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": number }, "traceparent": TRACEPARENT });
         call("POST", "/v1/events", body).await.expect(202);
         receiver.wait_for(2 + number * 2).await;
     }
     let paused = json!({ "status": "disabled" });
     call("PUT", &format!("/v1/webhooks/{}", endpoints[1]), paused).await.expect(200);
-    let keyed = || {
-        let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
-        Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body)
-    };
+    let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
+    let keyed =
+        || Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body);
     let first_answer = keyed().send().await.expect(202);
     receiver.wait_for(5).await;
     let settled = || async {
@@ -112,7 +128,9 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
     let told: Value = serde_json::from_slice(&moved.stdout).expect("JSON");
     assert!(told["rows"].as_u64() > Some(20), "{told}");
-    assert_eq!(crate::migrations::minimum(folder.path()).await, 18, "older programs would not serve these endpoints");
+    assert_eq!(crate::migrations::minimum(folder.path()).await, 21, "older programs would not serve these endpoints");
+    let counted = "SELECT count(*) FROM limited_attempts WHERE attempts LIKE '[[%'";
+    assert_eq!(database::number(folder.path(), counted).await, 2, "what counts towards rate limits moves too");
     let again = run(&["import", "--from", &file], false);
     assert!(String::from_utf8_lossy(&again.stderr).contains("has taken in another already"));
     let refused = run(&["accounts", "list"], true);
@@ -123,13 +141,21 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(before, after);
     }
-    let body = json!({ "event": EVENT, "channels": ["tenant:7"], "data": { "n": 2 } });
     let kept = Call::new(server.address, "POST", "/v1/events").bearer(&key).header("idempotency-key", "k").json(&body);
     let kept = kept.send().await.expect(202);
     assert_eq!((kept.id(), kept.header("idempotent-replayed")), (first_answer.id(), "true"));
     let publish = Call::new(server.address, "POST", "/v1/events").bearer(&key).json(&body);
     publish.send().await.expect(202);
-    assert_signed(&receiver.wait_for(6).await[5], &secrets[0]);
+    let request = receiver.wait_for(6).await.remove(5);
+    assert_signed(&request, &secrets[0]);
+    assert_eq!(request.header("x-key"), "the-key-that-moves");
+    assert_eq!(request.header("authorization"), "Bearer the-token-that-moves");
+    let path = format!("/v1/webhooks/deliveries?status=success&endpoint_id={}", endpoints[0]);
+    let listed = Call::new(server.address, "GET", &path).bearer(&key).send().await.expect(200);
+    let oldest = listed.json["data"].as_array().and_then(|rows| rows.last()?["id"].as_str()).expect("one of before");
+    let path = format!("/v1/webhooks/deliveries/{oldest}/retry");
+    Call::new(server.address, "POST", &path).bearer(&key).json(&json!({})).send().await.expect(202);
+    assert!(receiver.wait_for(7).await[6].header("traceparent").starts_with(&TRACEPARENT[..36]));
     let more = json!({ "url": receiver.url(), "events": [EVENT] });
     Call::new(server.address, "POST", "/v1/webhooks").bearer(&key).json(&more).send().await.expect(201);
 }
@@ -170,6 +196,7 @@ async fn an_import_that_was_interrupted_goes_on_where_it_was() {
             occurred_at: now,
             validation_id: None,
             channels: None,
+            trace: None,
             body: message(EVENT, now, &format!("{{\"n\":{n}}}")),
         };
         source.accept((0..1_000).map(numbered).collect(), None).await.expect("accepted");

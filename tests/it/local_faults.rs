@@ -200,9 +200,9 @@ async fn the_wait_for_a_look_ups_permit_is_not_timed_against_the_receiver() {
     let job = f.jobs(1).await.remove(0).job;
     let (timeout, wait) = (Duration::from_secs(1), Duration::from_secs(2));
     let resolver = Arc::new(WaitsForPermit(wait));
-    let egress =
-        Egress::new((Environment::Development, EgressRules::default()), "Aldaba", timeout, f.clock.clone(), resolver);
-    let row = StoredTarget { store: &f.store, job: &job, requires_active: true };
+    let rules = (Environment::Development, EgressRules::default());
+    let egress = Egress::new(rules, "Aldaba", timeout, f.clock.clone(), resolver, None);
+    let row = StoredTarget { store: &f.store, job: &job, requires_active: true, start: None };
     let AttemptEnd::Outcome(outcome) = egress.attempt(&job, &row).await else { panic!("it was made") };
     assert_eq!((outcome.http_status, outcome.error), (Some(200), None));
     assert!(outcome.duration_ms < 1_000, "{} ms", outcome.duration_ms);

@@ -254,6 +254,8 @@ async fn an_own_secret_is_given_in_the_dashboard_and_not_shown_in_a_form() {
     let mut browser = owners_browser(&app).await;
     let new = format!("/accounts/{}/endpoints/new", app.account);
     let page = browser.open(&new).await.expect(200);
+    let field = "type=\"password\" autocomplete=\"new-password\"";
+    assert!(page.html.contains(field), "no browser fills in the password of a sign-in: {}", page.content());
     let form = |secret| [("url", "http://127.0.0.1:9/"), ("events", EVENT), ("secret", secret)];
     let refused = browser.submit(&page, &new, &form("too-short-a-secret")).await.expect(422);
     assert!(refused.html.contains("f-secret-error") && !refused.html.contains("too-short"), "{}", refused.content());

@@ -43,7 +43,8 @@ async fn check(name: &str, code: &str, (first, second): (Value, Value), wrong: &
         app.put(&path, json!({ "description": "a" })).await.expect(200);
         assert_eq!(shown().await, Some(value));
     }
-    assert_eq!(minimum(app.folder()).await, 18, "older programs would go by the server's setting");
+    let required = if name == "rate_limit" { 21 } else { 18 };
+    assert_eq!(minimum(app.folder()).await, required, "older programs would go by the server's setting");
     app.put(&path, json!({ name: null })).await.expect(200);
     assert_eq!(shown().await, None);
     let entries = app.get("/v1/audit-log?action=webhook.updated").await.expect(200);
@@ -260,4 +261,30 @@ async fn a_fifo_endpoint_goes_on_when_its_own_schedule_is_used_up() {
         .map(|request| serde_json::from_slice::<Value>(&request.body).expect("JSON")["data"]["n"].clone())
         .collect();
     assert_eq!(sent, [0, 0, 1]);
+}
+
+#[tokio::test]
+async fn a_rate_limit_is_a_number_of_attempts_in_a_second_to_an_hour() {
+    let wrong = [
+        json!("100"),
+        json!(100),
+        json!(""),
+        json!("0/1s"),
+        json!("10001/1s"),
+        json!("1/999ms"),
+        json!("1/1h1s"),
+        json!("1/60"),
+        json!("1 / 1s"),
+        json!("off"),
+        json!(["1/1s"]),
+        json!({}),
+    ];
+    let words = ["100/1m, with 1 to 10000 attempts", "100/1m, con 1 a 10000 intentos"];
+    let good = (json!("10000/1h"), json!("1/60s"));
+    check("rate_limit", "webhook_rate_limit_invalid", good, &wrong, words).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_limit_is_written_and_shown_in_the_dashboard() {
+    check_dashboard("rate_limit", ("many", "100/1m"), json!("100/1m"), "100/1m").await;
 }

@@ -221,7 +221,8 @@ async fn each_account_has_its_own_user_with_an_address_and_nothing_of_it_shows_i
         let email = email.clone();
         async move { store.opened_by(email, hash(password)).await.expect("an answer") }
     };
-    let ids = |known: Vec<aldaba::store::Credentials>| known.iter().map(|known| known.user.id).collect::<Vec<_>>();
+    let ids =
+        |known: Vec<aldaba::store::SignInCredentials>| known.iter().map(|known| known.user.id).collect::<Vec<_>>();
     assert_eq!(ids(opened("a squatter").await), [squatter.id]);
     assert_eq!(ids(opened("correct horse").await), [joined.id]);
     assert_eq!(ids(opened("neither").await), []);

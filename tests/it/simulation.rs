@@ -2,7 +2,7 @@
 //! errors, and processes that stop between any two steps. A million deliveries; a failing seed is printed and replays
 //! with `SIMULATION_SEED=<seed> cargo test simulation`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -10,14 +10,17 @@ use aldaba::clock::{Clock, Random, SeededRandom};
 use aldaba::domain::delivery::{DeliveryKind, DeliveryStatus, Job, Outcome};
 use aldaba::domain::endpoint::{EndpointHealth, EndpointStatus};
 use aldaba::domain::id::{DeliveryId, EndpointKey};
+use aldaba::domain::rate_limit::{AttemptLog, Rate};
 use aldaba::domain::retry::RetrySchedule;
 use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::{DeliveryPolicy, Verdict, classify, transition};
-use aldaba::egress::{AttemptEnd, LocalFault};
+use aldaba::egress::{AttemptEnd, COUNT_TRIES, LocalFault, count_start};
 use aldaba::engine::{Engine, Limits, Sender};
 use aldaba::metrics::Metrics;
 use aldaba::store::inbox::{Inbox, Leased, MemoryUse, Nudge};
-use aldaba::store::{Claimed, Dispatch, Health, Isolation, Settled, Settlement, StoreError, Unattempted};
+use aldaba::store::{
+    Claimed, CountedStart, Dispatch, Health, Isolation, Settled, Settlement, StartPermit, StoreError, Unattempted,
+};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -54,6 +57,10 @@ struct Disk {
     incarnation: u64,
     errors: u64,
     in_flight: BTreeMap<EndpointKey, usize>,
+    /// What counts towards rate limits.
+    attempts: BTreeMap<EndpointKey, AttemptLog>,
+    /// When the last attempts of endpoints with a rate limit began, as many as the limit allows.
+    begun: BTreeMap<EndpointKey, VecDeque<Instant>>,
 }
 
 #[derive(Clone)]
@@ -99,7 +106,8 @@ impl SimStore {
             let index = disk.rows.len();
             let memory = memory_of(&mut disk, endpoint);
             let active = disk.health.entry(endpoint).or_insert(EndpointHealth::NEW).status == EndpointStatus::Active;
-            let permit = if active { self.inbox.reserve_new(&memory, &self.inbox.body(1)) } else { None };
+            let may_lease = active && own_rate(endpoint).is_none();
+            let permit = if may_lease { self.inbox.reserve_new(&memory, &self.inbox.body(1)) } else { None };
             let leased = permit.is_some();
             disk.rows.push(Row {
                 endpoint,
@@ -111,7 +119,7 @@ impl SimStore {
                 not_before: now,
             });
             match permit {
-                Some(permit) => jobs.push(Leased { job: job(&disk.rows[index], index), permit }),
+                Some(permit) => jobs.push(Leased::new(job(&disk.rows[index], index), permit)),
                 None => {
                     disk.due.entry(endpoint).or_default().insert((now, index));
                     self.inbox.send(Nudge::Due(endpoint, now));
@@ -120,6 +128,42 @@ impl SimStore {
         }
         drop(disk);
         self.inbox.send(Nudge::Jobs(jobs));
+    }
+
+    fn claim_now(&self, endpoint: EndpointKey, limit: usize) -> Claimed {
+        let now = self.world.clock.now();
+        let mut disk = self.world.disk();
+        if disk.incarnation != self.incarnation || disk.health[&endpoint].status != EndpointStatus::Active {
+            return Claimed::default();
+        }
+        let memory = memory_of(&mut disk, endpoint);
+        let limit = own_rate(endpoint)
+            .map_or(limit, |rate| limit.min(disk.attempts.entry(endpoint).or_default().free(rate, now) as usize));
+        let due: Vec<_> =
+            disk.due.entry(endpoint).or_default().range(..=(now, usize::MAX)).take(limit).copied().collect();
+        let mut claimed = Claimed::default();
+        for (at, index) in due {
+            let Some(permit) = self.inbox.reserve(&memory, 1) else { break };
+            disk.due.entry(endpoint).or_default().remove(&(at, index));
+            let row = &mut disk.rows[index];
+            assert!(row.lease.is_none(), "a leased delivery was claimed");
+            row.lease = Some(self.incarnation);
+            row.due_at = None;
+            claimed.jobs.push(Leased::new(job(row, index), permit));
+        }
+        claimed.next_due = disk.due[&endpoint].first().map(|(at, _)| *at);
+        memory.note_stored(claimed.next_due.is_some_and(|at| at <= now));
+        if let Some(rate) = own_rate(endpoint) {
+            let attempts = disk.attempts.entry(endpoint).or_default();
+            if !claimed.jobs.is_empty() {
+                let count = u32::try_from(claimed.jobs.len()).expect("few");
+                let group = attempts.count(rate, count, now, rate.validity());
+                let counted = CountedStart::new(group, rate, Instant::now(), rate.validity());
+                claimed.jobs.iter_mut().for_each(|leased| leased.start = StartPermit::of(counted));
+            }
+            claimed.held_for = attempts.held_for(rate, now);
+        }
+        claimed
     }
 }
 
@@ -132,6 +176,7 @@ fn job(row: &Row, index: usize) -> Job {
         event_type: "a.b".into(),
         attempts_made: row.attempts,
         failures: row.failures,
+        trace: None,
         body: Bytes::new(),
     }
 }
@@ -153,27 +198,28 @@ impl Health for SimStore {
 impl Dispatch for SimStore {
     async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         self.world.step().await?;
+        let claimed = self.claim_now(endpoint, limit);
+        // The answer is late now and then.
+        if self.world.random.below(20) == 0 {
+            tokio::time::sleep(Duration::from_millis(self.world.random.below(500))).await;
+        }
+        Ok(claimed)
+    }
+
+    async fn count_start(
+        &self,
+        endpoint: EndpointKey,
+        rate: Rate,
+        earlier: Option<CountedStart>,
+        validity: Duration,
+    ) -> Result<Option<CountedStart>, StoreError> {
+        let asked_at = Instant::now();
+        self.world.step().await?;
         let now = self.world.clock.now();
         let mut disk = self.world.disk();
-        if disk.incarnation != self.incarnation || disk.health[&endpoint].status != EndpointStatus::Active {
-            return Ok(Claimed::default());
-        }
-        let memory = memory_of(&mut disk, endpoint);
-        let due: Vec<_> =
-            disk.due.entry(endpoint).or_default().range(..=(now, usize::MAX)).take(limit).copied().collect();
-        let mut claimed = Claimed::default();
-        for (at, index) in due {
-            let Some(permit) = self.inbox.reserve(&memory, 1) else { break };
-            disk.due.entry(endpoint).or_default().remove(&(at, index));
-            let row = &mut disk.rows[index];
-            assert!(row.lease.is_none(), "a leased delivery was claimed");
-            row.lease = Some(self.incarnation);
-            row.due_at = None;
-            claimed.jobs.push(Leased { job: job(row, index), permit });
-        }
-        claimed.next_due = disk.due[&endpoint].first().map(|(at, _)| *at);
-        memory.note_stored(claimed.next_due.is_some_and(|at| at <= now));
-        Ok(claimed)
+        let attempts = disk.attempts.entry(endpoint).or_default();
+        let group = attempts.count_again(rate, earlier.map(|earlier| earlier.group), now, validity);
+        Ok(group.map(|group| CountedStart::new(group, rate, asked_at, validity)))
     }
 
     async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
@@ -229,12 +275,15 @@ impl Dispatch for SimStore {
         self.world.step().await?;
         let now = self.world.clock.now();
         let mut disk = self.world.disk();
-        for Unattempted { delivery: id, .. } in deliveries {
+        for Unattempted { delivery: id, counted, .. } in deliveries {
             let row = &mut disk.rows[index(id)];
             if row.lease == Some(self.incarnation) {
                 row.lease = None;
                 row.due_at = Some(now);
                 let endpoint = row.endpoint;
+                if let Some(counted) = counted {
+                    disk.attempts.entry(endpoint).or_default().give_back(counted.group);
+                }
                 disk.due.entry(endpoint).or_default().insert((now, index(id)));
                 if disk.health[&endpoint].status == EndpointStatus::Active {
                     self.inbox.send(Nudge::Due(endpoint, now));
@@ -260,9 +309,34 @@ impl Drop for InFlight<'_> {
     }
 }
 
+impl SimSender {
+    /// Counts an attempt as a sender does, after a connection that may take a while.
+    async fn may_begin(&self, leased: &Leased, rate: Rate) -> bool {
+        let random = &self.0.world.random;
+        if random.below(4) == 0 {
+            tokio::time::sleep(Duration::from_millis(random.below(3_000))).await;
+        }
+        for tries in 0..COUNT_TRIES {
+            if leased.start.is_valid(rate) {
+                return true;
+            }
+            if !count_start(&self.0, leased.job.endpoint, rate, &leased.start, tries).await {
+                return false;
+            }
+        }
+        leased.start.is_valid(rate)
+    }
+}
+
 impl Sender for SimSender {
-    async fn send(&self, job: &Job) -> AttemptEnd {
-        let world = &self.0.world;
+    async fn send(&self, leased: &Leased) -> AttemptEnd {
+        let (world, job) = (&self.0.world, &leased.job);
+        let rate = own_rate(job.endpoint);
+        if let Some(rate) = rate
+            && !self.may_begin(leased, rate).await
+        {
+            return AttemptEnd::Unattempted;
+        }
         let started_at = world.clock.now();
         {
             let mut disk = world.disk();
@@ -279,6 +353,10 @@ impl Sender for SimSender {
         let _counted = InFlight(&self.0, job.endpoint);
         if let Some(fault) = local_fault(&world.random) {
             return AttemptEnd::LocalFault(fault);
+        }
+        if let Some(rate) = rate {
+            leased.start.replace(None);
+            note_begin(&mut world.disk(), job.endpoint, rate);
         }
         let (status, took, retry_after_ms) = receiver(job.endpoint, started_at, &world.random);
         tokio::time::sleep(took).await;
@@ -311,6 +389,27 @@ fn own_limit(endpoint: EndpointKey) -> Option<usize> {
         2 => Some(3),
         _ => None,
     }
+}
+
+/// The rate limits of endpoints whose owners have set one.
+fn own_rate(endpoint: EndpointKey) -> Option<Rate> {
+    let (attempts, seconds) = match endpoint.0 % 7 {
+        3 => (30, 60),
+        5 => (100, 600),
+        6 => (2, 1),
+        _ => return None,
+    };
+    Some(Rate { attempts, window: Duration::from_secs(seconds) })
+}
+
+/// Notes that an attempt begins, and checks every window that ends with it.
+fn note_begin(disk: &mut Disk, endpoint: EndpointKey, rate: Rate) {
+    let (begun, now) = (disk.begun.entry(endpoint).or_default(), Instant::now());
+    if begun.len() == rate.attempts as usize {
+        let first = begun.pop_front().expect("a limit allows one");
+        assert!(now - first > rate.window, "more attempts began in a window than the limit allows");
+    }
+    begun.push_back(now);
 }
 
 /// The schedules of endpoints whose owners have set one.
@@ -388,6 +487,8 @@ async fn live(seed: u64) -> (u64, u64) {
             incarnation: 0,
             errors: 0,
             in_flight: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            begun: BTreeMap::new(),
         })),
         clock: Arc::new(SimClock(Instant::now())),
         random: Arc::new(SeededRandom::new(seed)),

@@ -4,6 +4,7 @@ mod backlog;
 mod export;
 mod flat;
 mod hanging;
+mod https;
 mod idle;
 mod isolation;
 mod latency;
@@ -12,6 +13,7 @@ mod rates;
 
 use crate::figure::{Figure, Rate, Unit, gather};
 use crate::memory;
+use crate::receiver::Keep;
 use crate::server::Server;
 
 /// How much to do.
@@ -37,6 +39,11 @@ impl Plan {
         if self.quick { 1 } else { 3 }
     }
 
+    /// What a receiver keeps of each request: a smoke test compares what arrived.
+    fn keep(self) -> Keep {
+        if self.quick { Keep::Ids } else { Keep::Nothing }
+    }
+
     /// Before each measurement; a smoke test asserts no timing.
     fn prepare(self) -> anyhow::Result<()> {
         if self.quick { Ok(()) } else { memory::fill() }
@@ -51,6 +58,7 @@ const NAMES: &[&str] = &[
     "batch",
     "deliver",
     "deliver-1000",
+    "deliver-https",
     "fan-out-4",
     "fan-out-50",
     "deliver-filtered",
@@ -77,6 +85,7 @@ const RATES: &[&str] = &[
     "batch",
     "deliver",
     "deliver-1000",
+    "deliver-https",
     "fan-out-4",
     "fan-out-50",
     "deliver-filtered",
@@ -129,6 +138,7 @@ async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
         "deliver-1000" => {
             rate("deliveries end to end, 1,000 endpoints", rates::deliver_to_many(&rates::server()?, plan, n).await?)
         }
+        "deliver-https" => https::run(plan, name).await?,
         "fan-out-4" => {
             let rounds = rates::deliver(&rates::server()?, plan, n / 2, 4).await?;
             rate("deliveries end to end, each event to 4 endpoints", rounds)

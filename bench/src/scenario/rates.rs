@@ -68,7 +68,7 @@ pub fn batch(key: &str, event_type: &str) -> anyhow::Result<Message> {
 
 /// From the first publish until the last outcome is on disk; each event goes to so many endpoints.
 pub async fn deliver(server: &Server, plan: Plan, events: usize, endpoints: usize) -> anyhow::Result<Rate> {
-    let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
+    let receiver = Receiver::start(Mode::Healthy, plan.keep()).await?;
     let tenant = server.tenant().await?;
     for _ in 0..endpoints {
         server.endpoint(&tenant, &receiver.url(), EVENT).await?;
@@ -124,7 +124,8 @@ async fn accept_and_deliver(server: &Server, tenant: &Tenant, events: usize) -> 
 
 /// Many endpoints, each of which is sent an event in its turn.
 pub struct Crowd {
-    receiver: Receiver,
+    /// Where all of them are.
+    pub receiver: Receiver,
     requests: Vec<Message>,
 }
 
@@ -132,12 +133,18 @@ impl Crowd {
     /// Registers them, in an account of their own.
     pub async fn of(server: &Server, plan: Plan) -> anyhow::Result<Self> {
         let endpoints = if plan.quick { 50 } else { 1_000 };
-        let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
+        let receiver = Receiver::start(Mode::Healthy, plan.keep()).await?;
+        let urls = vec![receiver.url(); endpoints];
+        Self::at(server, receiver, urls).await
+    }
+
+    /// Registers one at each of these URLs of the receiver.
+    pub async fn at(server: &Server, receiver: Receiver, urls: Vec<String>) -> anyhow::Result<Self> {
         let tenant = server.tenant().await?;
-        let names: Vec<_> = (0..endpoints).map(|number| format!("bench.n{number}")).collect();
-        for name in &names {
+        let names: Vec<_> = (0..urls.len()).map(|number| format!("bench.n{number}")).collect();
+        for (name, url) in names.iter().zip(&urls) {
             server.event_type(name).await?;
-            server.endpoint(&tenant, &receiver.url(), name).await?;
+            server.endpoint(&tenant, url, name).await?;
         }
         Ok(Self { receiver, requests: publish_each(&tenant.key, &names)? })
     }

@@ -312,8 +312,7 @@ fn join_lines(schema: &mut Value) {
 }
 
 fn schema<T: PartialSchema>() -> Value {
-    // A schema is strings, numbers and lists of them.
-    let mut schema = serde_json::to_value(T::schema()).unwrap_or_default();
+    let mut schema = serde_json::to_value(T::schema()).expect("a schema is strings, numbers and lists of them");
     join_lines(&mut schema);
     for (_, property) in schema["properties"].as_object_mut().into_iter().flatten() {
         // The macro tells a field's description beside the field's own schema, as if it were an object.

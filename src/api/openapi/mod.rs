@@ -19,13 +19,14 @@ use super::error::{Code, Language};
 use super::export::MAX_ROWS;
 use super::fields::BodySchema;
 use super::rules::{KeyScope, RouteRules};
+use super::trace_context;
 use crate::table::Format;
 use description::{Body, Description, Kind, Shape, Tag};
 
 /// What the server answered to each call's example, with ids, times and secrets replaced by fixed ones. The tests write
 /// this file and fail when an answer has changed.
 static ANSWERS: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(include_str!("answers.json")).unwrap_or_default());
+    LazyLock::new(|| serde_json::from_str(include_str!("answers.json")).expect("the tests have written JSON"));
 
 /// A call that the router serves.
 #[derive(Clone, Debug)]
@@ -199,6 +200,9 @@ fn parameters(route: &Route) -> Vec<Value> {
                             again.",
             "schema": { "type": "string", "pattern": "^[A-Za-z0-9_-]{1,255}$" },
         }));
+        if route.description.tag == Tag::Events {
+            parameters.extend(trace_context::parameters());
+        }
     }
     parameters
 }
@@ -212,7 +216,7 @@ fn filter((name, about): &(&str, &str)) -> Value {
 
 fn request_body(body: &Body) -> Option<Value> {
     let reference = |schema: fn() -> BodySchema| json!({ "$ref": format!("#/components/schemas/{}", schema().name) });
-    let parsed = |example: &str| serde_json::from_str::<Value>(example).unwrap_or_default();
+    let parsed = |example: &str| serde_json::from_str::<Value>(example).expect("an example of a body is JSON");
     let content =
         |schema: fn() -> BodySchema, example: &str| json!({ "schema": reference(schema), "example": parsed(example) });
     match *body {

@@ -7,7 +7,7 @@ use crate::domain::id::{AccountId, PortalLinkId, UserId};
 use crate::domain::user::{Email, PortalLink, Role, User};
 use crate::store::errors::StoreError;
 use crate::store::values::{
-    Credentials, NewPortalLink, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignInChange, WithToken,
+    NewPortalLink, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SignInChange, SignInCredentials, WithToken,
 };
 
 role! {
@@ -54,7 +54,7 @@ role! {
     /// What users sign in with, their sessions and their invitations.
     pub trait SignIn {
         /// What this user signs in with.
-        async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError>;
+        async fn credentials_of(&self, id: UserId) -> Result<Option<SignInCredentials>, StoreError>;
 
         /// Checks what a user has proved in this session for one step, and takes the time step of the second factor. A
         /// session that has ended, a password or second factor that was changed meanwhile, or a time step that was used
@@ -102,7 +102,7 @@ role! {
         async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError>;
 
         /// The users with this address and this password, those who signed in last first, up to a bound.
-        async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError>;
+        async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<SignInCredentials>, StoreError>;
 
         /// The users of all accounts with this address, for operators.
         async fn users_with(&self, email: Email) -> Result<Vec<User>, StoreError>;

@@ -65,8 +65,8 @@ role! {
         /// What waits for the database now, and how old the view is. It does not ask the database.
         fn database_load(&self) -> DatabaseLoad;
 
-        /// Deliveries of active endpoints that are due and wait in the database, of which `most` are counted. It ends
-        /// after [`SEARCH_TIMEOUT`](crate::store::SEARCH_TIMEOUT).
+        /// Deliveries of active endpoints without a rate limit that are due and wait in the database, of which `most`
+        /// are counted. It ends after [`SEARCH_TIMEOUT`](crate::store::SEARCH_TIMEOUT).
         async fn backlog(&self, most: usize) -> Result<Backlog, StoreError>;
     }
 }

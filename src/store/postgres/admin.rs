@@ -8,18 +8,19 @@ use super::catalog_rows::{
     ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, lock_account,
 };
 use super::change_feed::{Change, write_change};
-use super::sql::{count, execute, get, offset, one, rows, text};
+use super::sql::{count, execute, get, offset, one, rows, sealed, text};
 use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
-use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointKey};
+use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::{Accounts, Catalog};
+use crate::store::credentials::{self, KEY_ID, SEALED};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::of_account;
 use crate::store::shared::AuditRecord;
@@ -317,10 +318,17 @@ pub(super) async fn check_master_keys(db: &Object, keyring: &Keyring) -> Result<
                JOIN endpoints e ON e.key = s.endpoint WHERE e.deleted_at IS NULL) UNION ALL \
                (SELECT DISTINCT ON (factor_key_id) factor_key_id, factor_sealed, id FROM users \
                WHERE factor_key_id IS NOT NULL)";
+    let of_credentials = "SELECT DISTINCT ON (credentials_key_id) credentials_key_id, credentials, id FROM endpoints \
+                          WHERE credentials_key_id IS NOT NULL";
     let check = async {
         for row in rows(db, sql, &[]).await? {
             let sealed = SealedSecret { key_id: get(&row, "key_id")?, bytes: get(&row, "sealed")? };
             let opened = keyring.open(&sealed, get(&row, "id")?);
+            opened.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        }
+        for row in rows(db, of_credentials, &[]).await? {
+            let id = EndpointId(get(&row, "id")?);
+            let opened = credentials::open(keyring, id, sealed(&row, KEY_ID, SEALED)?.as_ref());
             opened.map_err(|error| StoreError::Corrupt(error.to_string()))?;
         }
         Ok(())

@@ -21,7 +21,7 @@ const BACKLOG: &str = "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[]
 
 impl Figures for Store {
     async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
-        let (active, now) = (self.view.active_endpoints(), self.now());
+        let (active, now) = (self.view.unlimited_endpoints(), self.now());
         // Entries of claimed deliveries stay in the index as long as somebody holds an old snapshot: see `positions`.
         let from = self.positions.measure_from(&active, now);
         let keys: Vec<i64> = active.iter().map(|key| key.0).collect();

@@ -26,13 +26,14 @@ use super::connect::{Connector, Health, health};
 use super::endpoint_memory::EndpointMemory;
 use super::freshness::Freshness;
 use super::positions::Positions;
-use super::sql::{corrupt, execute, get, one, parsed, rows, time};
+use super::sql::{corrupt, execute, get, one, parsed, rows, sealed, time};
 use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointStatus;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
+use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::inbox::Nudge;
 use crate::store::settings::delivery_settings;
@@ -433,6 +434,7 @@ impl ChangeFeed {
             self.positions.forget(key);
             // Its deliveries go on.
             if active && let Some(inbox) = &self.shared.inbox {
+                inbox.send(Nudge::Changed(key));
                 inbox.send(Nudge::Due(key, self.shared.clock.now()));
             }
         }
@@ -547,6 +549,7 @@ async fn load_endpoints(
             version: get(&row, "version")?,
             active: status == EndpointStatus::Active,
             delivery: Arc::new(delivery),
+            credentials: sealed(&row, KEY_ID, SEALED)?,
             // One without a secret is not opened, which is logged.
             secrets: secrets.remove(&key).unwrap_or_default(),
         };
@@ -559,8 +562,8 @@ async fn load_endpoints(
 
 const SECRETS: &str = "SELECT endpoint, key_id, sealed, expires_at FROM endpoint_secrets";
 
-const ENDPOINTS: &str =
-    "SELECT key, id, account, url, status, version, settings FROM endpoints WHERE deleted_at IS NULL";
+const ENDPOINTS: &str = "SELECT key, id, account, url, status, version, settings, credentials_key_id, credentials \
+                         FROM endpoints WHERE deleted_at IS NULL";
 
 #[cfg(test)]
 mod tests {

@@ -5,20 +5,25 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{GenericClient, Transaction};
+use deadpool_postgres::{GenericClient, Object, Transaction};
 use foldhash::HashMap;
 use tokio::time::Instant;
+use tokio_postgres::Row;
 
+use super::limited_attempts;
 use super::sql::{column, execute, get, maybe_whole, one, row, rows, span, time, whole};
 use super::store::Store;
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::rate_limit::Rate;
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::store::contract::Dispatch;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::numbers::sql_limit;
+use crate::store::start_permit::CountedStart;
 use crate::store::status::literal;
 use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted};
 
@@ -59,7 +64,7 @@ impl Dispatch for Store {
         let Some(inbox) = &self.shared.inbox else { return Ok(Claimed::default()) };
         // Deliveries of a paused endpoint stay where they are until it is active again, which nudges the engine.
         let active = self.view.target(endpoint).filter(|target| target.active && self.serves(endpoint));
-        let (Some(_), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
+        let (Some(target), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
         let memory = self.endpoint_memory.of(endpoint);
         let now = self.now();
         let span = (self.positions.claim_from(endpoint, now), now.as_millis());
@@ -73,9 +78,15 @@ impl Dispatch for Store {
         if row(&tx, sql, &[&endpoint.0]).await?.is_none() {
             return Ok(Claimed::default());
         }
+        // Before the rows of the queue: whoever waits here holds none.
+        let mut counted = match target.delivery.rate_limit {
+            Some(rate) => Some((rate, limited_attempts::lock(&tx, endpoint).await?)),
+            None => None,
+        };
+        let limit = counted.as_mut().map_or(limit, |(rate, attempts)| limit.min(attempts.free(*rate)));
         let mut chosen = Vec::new();
         let reserve = |bytes| inbox.reserve(&memory, bytes);
-        let full = choose(&tx, endpoint, FRESH, limit, span, reserve, &mut chosen).await?;
+        let full = limit == 0 || choose(&tx, endpoint, FRESH, limit, span, reserve, &mut chosen).await?;
         if !full && chosen.len() < limit {
             let reserve = |bytes| inbox.reserve_replayed(&memory, bytes);
             choose(&tx, endpoint, REPLAYED, limit - chosen.len(), span, reserve, &mut chosen).await?;
@@ -92,11 +103,39 @@ impl Dispatch for Store {
             execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
             jobs = self.load(&tx, endpoint, lease, chosen).await?;
         }
+        let mut held_for = None;
+        if let Some((rate, attempts)) = &mut counted {
+            attempts.permit(*rate, &mut jobs);
+            held_for = attempts.held_for(*rate);
+            if !jobs.is_empty() {
+                limited_attempts::write(&tx, endpoint, attempts).await?;
+            }
+        }
         let next_due = self.next_due(&tx, endpoint, span.0).await?;
         tx.commit().await?;
         memory.note_stored(next_due.is_some_and(|at| at <= now));
         self.positions.found(endpoint, next_due, now);
-        Ok(Claimed { jobs, next_due })
+        Ok(Claimed { jobs, next_due, held_for })
+    }
+
+    async fn count_start(
+        &self,
+        endpoint: EndpointKey,
+        rate: Rate,
+        earlier: Option<CountedStart>,
+        validity: Duration,
+    ) -> Result<Option<CountedStart>, StoreError> {
+        let memory = self.endpoint_memory.of(endpoint);
+        let _counting = memory.counting().await;
+        let mut client = self.client().await?;
+        let tx = client.transaction().await?;
+        let mut attempts = limited_attempts::lock(&tx, endpoint).await?;
+        let counted = attempts.count_start(rate, earlier, validity);
+        if counted.is_some() || earlier.is_some() {
+            limited_attempts::write(&tx, endpoint, &attempts).await?;
+            tx.commit().await?;
+        }
+        Ok(counted)
     }
 
     async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
@@ -138,7 +177,7 @@ impl Dispatch for Store {
 
     async fn release(&self, mut deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
         deliveries.sort_unstable_by_key(|row| row.delivery);
-        let db = self.client().await?;
+        let mut db = self.client().await?;
         let owners = self.owners(&db, deliveries.iter().map(|row| row.endpoint)).await?;
         deliveries.retain(|row| owners.contains_key(&row.endpoint));
         let parameters: super::sql::Params<'_> = &[
@@ -147,7 +186,11 @@ impl Dispatch for Store {
             &column(&deliveries, |row| row.lease),
             &self.now().as_millis(),
         ];
-        let released = rows(&db, RELEASE, parameters).await?;
+        let released = if deliveries.iter().any(|row| row.counted.is_some()) {
+            release_counted(&mut db, &deliveries, parameters).await?
+        } else {
+            rows(&db, RELEASE, parameters).await?
+        };
         drop(db);
         let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
         for row in &released {
@@ -198,20 +241,22 @@ impl Store {
         // partitions.
         let ((first_delivery, end_delivery), (first_event, end_event)) =
             (span(deliveries.iter().copied()), span(events.iter().copied()));
-        let sql = "SELECT c.id, d.type, p.body FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS c(account, id, \
-                   event) CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account AND id = c.id \
-                   AND id >= $4 AND id < $5 LIMIT 1) AS d CROSS JOIN LATERAL (SELECT body FROM payloads \
-                   WHERE account = c.account AND event = c.event AND event >= $6 AND event < $7 LIMIT 1) AS p";
+        let sql = "SELECT c.id, d.type, p.body, p.trace_context FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) \
+                   AS c(account, id, event) CROSS JOIN LATERAL (SELECT type FROM deliveries WHERE account = c.account \
+                   AND id = c.id AND id >= $4 AND id < $5 LIMIT 1) AS d CROSS JOIN LATERAL (SELECT body, trace_context \
+                   FROM payloads WHERE account = c.account AND event = c.event AND event >= $6 AND event < $7 \
+                   LIMIT 1) AS p";
         let parameters: super::sql::Params<'_> =
             &[&accounts, &deliveries, &events, &first_delivery, &end_delivery, &first_event, &end_event];
         let mut bodies = HashMap::default();
         for row in rows(tx, sql, parameters).await? {
             let body: Vec<u8> = get(&row, "body")?;
-            bodies.insert(get::<i64>(&row, "id")?, (Arc::<str>::from(get::<&str>(&row, "type")?), body));
+            let trace = get::<Option<&str>>(&row, "trace_context")?.and_then(TraceContext::from_column);
+            bodies.insert(get::<i64>(&row, "id")?, (Arc::<str>::from(get::<&str>(&row, "type")?), trace, body));
         }
         let mut jobs = Vec::with_capacity(chosen.len());
         for row in chosen {
-            let Some((event_type, body)) = bodies.remove(&row.delivery) else {
+            let Some((event_type, trace, body)) = bodies.remove(&row.delivery) else {
                 give_up(tx, row.account, row.delivery).await?;
                 continue;
             };
@@ -228,10 +273,11 @@ impl Store {
                 event_type,
                 attempts_made: row.attempts_made,
                 failures: row.failures,
+                trace,
                 body: body.into(),
             };
             let permit = row.permit.named(self.node.in_memory(), job.id);
-            jobs.push(Leased { job, permit });
+            jobs.push(Leased::new(job, permit));
         }
         Ok(jobs)
     }
@@ -243,7 +289,33 @@ const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.row_ref, r.lease \
                        CROSS JOIN LATERAL (SELECT ctid AS row_ref, lease FROM queue WHERE account = r.account \
                        AND delivery = r.delivery LIMIT 1) AS q WHERE q.lease = r.lease) \
                        UPDATE queue q SET lease = NULL, due_at = $4 FROM r WHERE q.ctid = r.row_ref \
-                       AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay";
+                       AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay, q.delivery";
+
+/// Gives leased rows of the queue back, and takes out what was counted for those that it gives back. The two are one
+/// commit: a release that comes twice takes out what was counted once. `deliveries` are in the order of their ids.
+async fn release_counted(
+    db: &mut Object,
+    deliveries: &[Unattempted],
+    parameters: super::sql::Params<'_>,
+) -> Result<Vec<Row>, StoreError> {
+    let tx = db.transaction().await?;
+    let mut locked = limited_attempts::lock_counted(&tx, deliveries).await?;
+    let released = rows(&tx, RELEASE, parameters).await?;
+    for row in &released {
+        let id = DeliveryId(get(row, "delivery")?);
+        let found = deliveries.binary_search_by_key(&id, |row| row.delivery).ok().map(|index| deliveries[index]);
+        if let Some(Unattempted { endpoint, counted: Some(counted), .. }) = found
+            && let Some(attempts) = locked.get_mut(&endpoint)
+        {
+            attempts.give_back(counted);
+        }
+    }
+    for (endpoint, attempts) in &locked {
+        limited_attempts::write(&tx, *endpoint, attempts).await?;
+    }
+    tx.commit().await?;
+    Ok(released)
+}
 
 /// Chooses deliveries of one kind that became due within the span and that nobody else is choosing, as far as there is
 /// memory. Returns whether there was none for a delivery.

@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 use super::catalog_rows::{account, lock_account};
 use super::change_feed::{Change, write_change};
 use super::migrate::require;
-use super::sql::{count, execute, get, one, parsed, read_row, rows, text, time, when, whole};
+use super::sql::{count, execute, get, one, parsed, read_row, rows, sealed, text, time, when, whole};
 use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use crate::domain::account::Account;
@@ -16,10 +16,11 @@ use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointHealth, EndpointStatus};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
-use crate::domain::secret::{MAX_OLDER_SECRETS, SealedSecret, Secret};
+use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedKind, SealedSecret, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
 use crate::store::contract::Endpoints;
+use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
@@ -95,9 +96,8 @@ impl Endpoints for Store {
         let record = AuditRecord::of(endpoint.account, Action::WebhookUpdated, id).with_fields(&change.fields());
         let status = change.status.unwrap_or(endpoint.health.status);
         let cleared = change.status == Some(EndpointStatus::Active);
-        let stored: String =
-            get(&one(&tx, "SELECT settings FROM endpoints WHERE key = $1", &[&endpoint.key.0]).await?, "settings")?;
-        let settings = change.applied_to(endpoint.settings);
+        let (stored, sealed) = stored_settings(&tx, endpoint.key).await?;
+        let (settings, sealed) = self.shared.change_settings(id, change, endpoint.settings, sealed)?;
         subscribe(&tx, endpoint.account, endpoint.key, &settings.events).await?;
         let NewColumns { columns, requires } = SettingsColumns::of(settings, &stored)?;
         require(&tx, &self.pool, requires).await?;
@@ -105,8 +105,9 @@ impl Endpoints for Store {
                    ordering = $8::bigint, settings = $9, external_id = $10, \
                    consecutive_failures = CASE WHEN $6 THEN 0 ELSE consecutive_failures END, \
                    failing_since = CASE WHEN $6 THEN NULL ELSE failing_since END, version = version + 1, \
-                   updated_at = $7 WHERE key = $1";
+                   updated_at = $7, credentials_key_id = $11, credentials = $12 WHERE key = $1";
         let key = endpoint.key;
+        let (key_id, sealed) = sealed.map(|sealed| (sealed.key_id, sealed.bytes)).unzip();
         let parameters: super::sql::Params<'_> = &[
             &key.0,
             &columns.url,
@@ -118,6 +119,8 @@ impl Endpoints for Store {
             &columns.ordering,
             &columns.settings,
             &columns.external_id,
+            &key_id,
+            &sealed,
         ];
         let statement = tx.prepare_cached(sql).await?;
         tx.execute(&statement, parameters).await.map_err(taken)?;
@@ -179,6 +182,8 @@ impl Store {
         let keyring = self.shared.keyring();
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
+        // Endpoints first, as whoever rotates a secret locks them.
+        let credentials = self.reseal_credentials(&tx, &keyring).await?;
         let sql = "SELECT s.endpoint, s.version, s.key_id, s.sealed, e.id FROM endpoint_secrets s \
                    JOIN endpoints e ON e.key = s.endpoint WHERE s.key_id <> $1 ORDER BY s.endpoint FOR UPDATE OF s";
         let stale = rows(&tx, sql, &[&keyring.current_id()]).await?;
@@ -196,7 +201,23 @@ impl Store {
         self.audit(&tx, &AuditRecord::of(None, Action::SecretsRekeyed, keyring.current_id()), now).await?;
         write_change(&tx, Change::MasterKeys, now).await?;
         self.commit(tx).await?;
-        Ok(stale.len() as u64 + factors)
+        Ok(stale.len() as u64 + factors + credentials)
+    }
+
+    /// Seals the credentials of endpoints with the current master key. Returns of how many.
+    async fn reseal_credentials(&self, tx: &Transaction<'_>, keyring: &Keyring) -> Result<u64, StoreError> {
+        let sql = "SELECT key, id, credentials_key_id, credentials FROM endpoints WHERE credentials_key_id <> $1 \
+                   ORDER BY key FOR UPDATE";
+        let mut resealed = 0;
+        for row in rows(tx, sql, &[&keyring.current_id()]).await? {
+            let Some(old) = sealed(&row, KEY_ID, SEALED)? else { continue };
+            let new = keyring.reseal(SealedKind::Credentials, &old, get(&row, "id")?, self.shared.random.array());
+            let new = new.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+            let sql = "UPDATE endpoints SET credentials_key_id = $2, credentials = $3 WHERE key = $1";
+            execute(tx, sql, &[&get::<i64>(&row, "key")?, &new.key_id, &new.bytes]).await?;
+            resealed += 1;
+        }
+        Ok(resealed)
     }
 
     async fn insert_endpoint(
@@ -208,8 +229,10 @@ impl Store {
     ) -> Result<WithSecret<Endpoint>, StoreError> {
         let id = EndpointId::from_random(self.shared.random.array());
         let sql = "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, \
-                   created_at, updated_at, status) VALUES ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $9, $9, \
-                   $10::bigint) RETURNING key";
+                   created_at, updated_at, status, credentials_key_id, credentials) \
+                   VALUES ($1, $2, $3, $4, $5, $6::bigint, $7, $8, $9, $9, $10::bigint, $11, $12) RETURNING key";
+        let sealed = self.shared.seal_credentials(id, &new.credentials);
+        let (key_id, sealed) = sealed.map(|sealed| (sealed.key_id, sealed.bytes)).unzip();
         let events = new.settings.events.clone();
         let NewColumns { columns, requires } = SettingsColumns::of(new.settings, "{}")?;
         require(tx, &self.pool, requires).await?;
@@ -224,6 +247,8 @@ impl Store {
             &columns.external_id,
             &now.as_millis(),
             &new.status.to_column(),
+            &key_id,
+            &sealed,
         ];
         let statement = tx.prepare_cached(sql).await?;
         let key = EndpointKey(get(&tx.query_one(&statement, parameters).await.map_err(taken)?, "key")?);
@@ -314,7 +339,8 @@ async fn retire_secrets(
 
 /// Makes an endpoint a tombstone: it does not exist any more, and its rows wait to be purged.
 pub(super) async fn bury(tx: &Transaction<'_>, key: EndpointKey, now: Timestamp) -> Result<(), StoreError> {
-    let sql = "UPDATE endpoints SET deleted_at = $2, version = version + 1 WHERE key = $1";
+    let sql = "UPDATE endpoints SET deleted_at = $2, version = version + 1, credentials_key_id = NULL, \
+               credentials = NULL WHERE key = $1";
     execute(tx, sql, &[&key.0, &now.as_millis()]).await?;
     execute(tx, "DELETE FROM endpoint_secrets WHERE endpoint = $1", &[&key.0]).await?;
     execute(tx, "DELETE FROM subscriptions WHERE endpoint = $1", &[&key.0]).await?;
@@ -334,6 +360,13 @@ async fn find_locked(tx: &Transaction<'_>, owner: AccountId, id: EndpointId) -> 
     let sql = format!("SELECT 1 FROM endpoints e WHERE e.deleted_at IS NULL {OWNED} FOR UPDATE");
     one(tx, &sql, &[&id.0, &owner.0]).await?;
     find(tx, owner, id).await
+}
+
+/// The column `settings`, and the sealed credentials.
+async fn stored_settings(tx: &Transaction<'_>, key: EndpointKey) -> Result<(String, Option<SealedSecret>), StoreError> {
+    let sql = "SELECT settings, credentials_key_id, credentials FROM endpoints WHERE key = $1";
+    let row = one(tx, sql, &[&key.0]).await?;
+    Ok((get(&row, "settings")?, sealed(&row, KEY_ID, SEALED)?))
 }
 
 fn settings(row: &Row) -> Result<EndpointSettings, StoreError> {

@@ -31,7 +31,7 @@ use crate::domain::subscription::entries_of;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::filter_checks::{CallChecks, Checks, Filtered, Intaken, Publishing};
-use crate::store::inbox::{Leased, Nudge};
+use crate::store::inbox::{Inbox, Leased, MemoryPermit, Nudge, SharedBody};
 use crate::store::numbers::{body_size, delivery_count};
 use crate::store::settings::delivery_settings;
 use crate::store::shared::Shared;
@@ -75,7 +75,11 @@ pub(super) struct Request {
 
 impl Request {
     fn bytes(&self) -> usize {
-        self.call.events.iter().map(|event| event.body.len()).sum()
+        self.call
+            .events
+            .iter()
+            .map(|event| event.body.len() + event.trace.as_ref().map_or(0, |trace| trace.column().len()))
+            .sum()
     }
 }
 
@@ -391,16 +395,11 @@ impl Writer {
         let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
         // Every event has been given as many ids as it has subscribers.
         for (endpoint, delivery) in fan_out.recipients(&fan_out.active, &new, checks).zip(ids) {
-            // A delivery of a FIFO endpoint waits in the store.
+            // A delivery of a FIFO endpoint, and of an endpoint with a rate limit, waits in the store.
             let is_fifo = fan_out.fifo.contains(&endpoint);
-            let inbox = body.as_ref().filter(|_| may_lease && !is_fifo);
-            let most = self.parts.shared.max_in_flight_per_endpoint;
-            let known = self.parts.view.target(endpoint).is_some_and(|target| {
-                target.active && self.parts.node.share().of(target.max_in_flight(most), endpoint) > 0
-            });
-            let permit = inbox
-                .filter(|_| known)
-                .and_then(|(inbox, body)| inbox.reserve_new(&self.parts.endpoint_memory.of(endpoint), body));
+            let may_have_memory = may_lease && !is_fifo && !fan_out.is_rate_limited(endpoint);
+            let inbox = body.as_ref().filter(|_| may_have_memory);
+            let permit = inbox.and_then(|(inbox, body)| self.reserve_memory(inbox, body, endpoint));
             write.deliveries.push(DeliveryRow {
                 account,
                 id: delivery,
@@ -427,9 +426,10 @@ impl Writer {
                 event_type: event_type.clone(),
                 attempts_made: 0,
                 failures: 0,
+                trace: new.trace.clone(),
                 body: new.body.clone(),
             };
-            plan.jobs.push(Leased { job, permit });
+            plan.jobs.push(Leased::new(job, permit));
         }
         debug_assert_eq!(
             deliveries.len(),
@@ -455,9 +455,19 @@ impl Writer {
             occurred_at: new.occurred_at.as_millis(),
             validation: new.validation_id,
             channels: new.channels,
+            trace: new.trace,
             deliveries,
             body: new.body,
         });
+    }
+
+    /// Memory for a delivery that was just accepted, if this node sends to its endpoint.
+    fn reserve_memory(&self, inbox: &Inbox, body: &SharedBody, endpoint: EndpointKey) -> Option<MemoryPermit> {
+        let most = self.parts.shared.max_in_flight_per_endpoint;
+        let may_send = self.parts.view.target(endpoint).is_some_and(|target| {
+            target.active && self.parts.node.share().of(target.max_in_flight(most), endpoint) > 0
+        });
+        if may_send { inbox.reserve_new(&self.parts.endpoint_memory.of(endpoint), body) } else { None }
     }
 }
 
@@ -580,6 +590,11 @@ impl FanOut {
         let settings = |key: &EndpointKey| Some((*key, self.delivery.get(key)?.clone()));
         let subscribed = subscribed.flatten().filter_map(settings);
         subscribed.filter(|(_, settings)| settings.filter.is_some()).collect()
+    }
+
+    /// Whether the endpoint has a rate limit.
+    fn is_rate_limited(&self, endpoint: EndpointKey) -> bool {
+        self.delivery.get(&endpoint).is_some_and(|delivery| delivery.rate_limit.is_some())
     }
 
     /// Events and deliveries that a call comes to. Before it is checked, these are the most.

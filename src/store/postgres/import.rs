@@ -16,7 +16,7 @@ use super::partitions::{Day, create_days};
 use super::sql::{execute, get, one, row};
 use super::store::Store;
 use crate::clock::Clock;
-use crate::domain::secret::{Keyring, SealedSecret};
+use crate::domain::secret::{Keyring, SealedKind, SealedSecret};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::keys::KeySource;
 use crate::store::sqlite::export::Export;
@@ -121,18 +121,20 @@ const TABLES: &[Table] = &[
         name: "endpoints",
         kinds: &[
             Number, Id, Number, Text, Text, Text, Number, Number, Number, Number, Number, Number, Number, Number,
-            Number, Number, Text, Text,
+            Number, Number, Text, Text, Text, Bytes,
         ],
         read: "SELECT key, key, id, account, url, events, description, status, version, consecutive_failures, \
                failing_since, created_at, updated_at, deleted_at, deliveries_total, last_delivery_at, ordering, \
-               settings, external_id FROM endpoints JOIN endpoint_totals ON endpoint = key \
+               settings, external_id, credentials_key_id, credentials FROM endpoints \
+               JOIN endpoint_totals ON endpoint = key \
                WHERE key > ?1 ORDER BY key LIMIT ?2",
         write: concat!(
             "WITH e AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::uuid[], $3::bigint[], $4::text[], \
              $5::text[], $6::text[], $7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], \
-             $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[]) \
-             AS t(key, id, account, url, events, description, status, version, consecutive_failures, failing_since, \
-             created_at, updated_at, deleted_at, total, last_delivery_at, ordering, settings, external_id)), \
+             $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::text[], $18::text[], \
+             $19::text[], $20::bytea[]) AS t(key, id, account, url, events, description, status, version, \
+             consecutive_failures, failing_since, created_at, updated_at, deleted_at, total, last_delivery_at, \
+             ordering, settings, external_id, credentials_key_id, credentials)), \
              counted AS (INSERT INTO counters (account, endpoint, shard, total, last_delivery_at) \
              SELECT account, key, ",
             literal!(Shard::Rows),
@@ -141,9 +143,9 @@ const TABLES: &[Table] = &[
              FROM e, unnest(string_to_array(events, ' ')) AS s(type) WHERE deleted_at IS NULL AND type <> '') \
              INSERT INTO endpoints (key, id, account, url, events, description, status, version, \
              consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
-             external_id) OVERRIDING SYSTEM VALUE SELECT key, id, account, url, events, description, status, version, \
-             consecutive_failures, failing_since, created_at, updated_at, deleted_at, ordering, settings, \
-             external_id FROM e"
+             external_id, credentials_key_id, credentials) OVERRIDING SYSTEM VALUE SELECT key, id, account, url, \
+             events, description, status, version, consecutive_failures, failing_since, created_at, updated_at, \
+             deleted_at, ordering, settings, external_id, credentials_key_id, credentials FROM e"
         ),
     },
     Table {
@@ -157,17 +159,26 @@ const TABLES: &[Table] = &[
                 unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::text[], $6::bigint[])",
     },
     Table {
+        name: "limited_attempts",
+        kinds: &[Number, Text],
+        read: "SELECT endpoint, endpoint, attempts FROM limited_attempts WHERE endpoint > ?1 ORDER BY endpoint \
+               LIMIT ?2",
+        write: "INSERT INTO limited_attempts (endpoint, attempts) SELECT * FROM unnest($1::bigint[], $2::text[])",
+    },
+    Table {
         name: "events",
-        kinds: &[Number, Number, Text, Number, Id, Number, Bytes, Text],
-        read: "SELECT v.id, v.account, v.id, v.type, v.occurred_at, v.validation_id, v.deliveries, p.body, v.channels \
-               FROM events v LEFT JOIN payloads p ON p.event = v.id WHERE v.id > ?1 ORDER BY v.id LIMIT ?2",
+        kinds: &[Number, Number, Text, Number, Id, Number, Bytes, Text, Text],
+        read: "SELECT v.id, v.account, v.id, v.type, v.occurred_at, v.validation_id, v.deliveries, p.body, \
+               v.channels, p.trace_context FROM events v LEFT JOIN payloads p ON p.event = v.id WHERE v.id > ?1 \
+               ORDER BY v.id LIMIT ?2",
         // The ids of an event's deliveries follow its own.
         write: "WITH v AS MATERIALIZED (SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
-                $5::uuid[], $6::bigint[], $7::bytea[], $8::text[]) AS t(account, id, type, occurred_at, validation_id, \
-                deliveries, body, channels)), bodies AS (INSERT INTO payloads (account, event, body) SELECT account, \
-                id, body FROM v WHERE body IS NOT NULL) INSERT INTO events (account, id, type, occurred_at, \
-                validation_id, deliveries, channels) SELECT account, id, type, occurred_at, validation_id, \
-                ARRAY(SELECT generate_series(id + 1, id + deliveries)), channels FROM v",
+                $5::uuid[], $6::bigint[], $7::bytea[], $8::text[], $9::text[]) AS t(account, id, type, occurred_at, \
+                validation_id, deliveries, body, channels, trace_context)), bodies AS (INSERT INTO payloads (account, \
+                event, body, trace_context) SELECT account, id, body, trace_context FROM v WHERE body IS NOT NULL) \
+                INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries, channels) \
+                SELECT account, id, type, occurred_at, validation_id, ARRAY(SELECT generate_series(id + 1, \
+                id + deliveries)), channels FROM v",
     },
     Table {
         name: "deliveries",
@@ -359,11 +370,11 @@ impl Store {
     }
 
     /// Seals what is sealed in a row with the keys of this store.
-    fn seal_anew(&self, values: &mut [Value], sealed: [usize; 3], old: &Keyring) -> Result<(), StoreError> {
+    fn seal_anew(&self, values: &mut [Value], sealed: SealedColumns, old: &Keyring) -> Result<(), StoreError> {
         let corrupt = || StoreError::Corrupt("a secret holds an impossible value".into());
-        let [key_id, bytes, owner] = sealed;
+        let SealedColumns { kind, key_id, bytes, owner } = sealed;
         let (before, owner) = match (&values[key_id], &values[bytes], &values[owner]) {
-            // A user without a second factor.
+            // A user without a second factor, an endpoint without credentials.
             (Value::Null, Value::Null, _) => return Ok(()),
             (Value::Text(key_id), Value::Blob(bytes), Value::Blob(owner)) => {
                 let owner = Uuid::from_slice(owner).map_err(|_| corrupt())?;
@@ -371,8 +382,8 @@ impl Store {
             }
             _ => return Err(corrupt()),
         };
-        let secret = old.open(&before, owner).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        let new = self.shared.keyring().seal(&secret, owner, self.shared.random.array());
+        let text = old.open_text(kind, &before, owner).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let new = self.shared.keyring().seal_text(kind, &text, owner, self.shared.random.array());
         (values[key_id], values[bytes]) = (Value::Text(new.key_id), Value::Blob(new.bytes));
         Ok(())
     }
@@ -398,10 +409,20 @@ impl Store {
 }
 
 /// Where rows of a table have what is sealed: the id of the master key, what it sealed, and the id of whose it is.
-fn sealed_in(table: &str) -> Option<[usize; 3]> {
+#[derive(Clone, Copy)]
+struct SealedColumns {
+    kind: SealedKind,
+    key_id: usize,
+    bytes: usize,
+    owner: usize,
+}
+
+fn sealed_in(table: &str) -> Option<SealedColumns> {
+    let at = |kind, key_id, bytes, owner| Some(SealedColumns { kind, key_id, bytes, owner });
     match table {
-        "endpoint_secrets" => Some([2, 3, 6]),
-        "users" => Some([6, 7, 1]),
+        "endpoint_secrets" => at(SealedKind::Secret, 2, 3, 6),
+        "users" => at(SealedKind::Secret, 6, 7, 1),
+        "endpoints" => at(SealedKind::Credentials, 18, 19, 1),
         _ => None,
     }
 }

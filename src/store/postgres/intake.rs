@@ -47,6 +47,7 @@ impl Intake for Store {
             occurred_at: now.as_millis(),
             validation: None,
             channels: None,
+            trace: None,
             deliveries: vec![delivery],
             body: message.clone(),
         });
@@ -73,9 +74,10 @@ impl Intake for Store {
             event_type: TEST_TYPE.into(),
             attempts_made: 0,
             failures: 0,
+            trace: None,
             body: message,
         };
-        Ok(Leased { job, permit })
+        Ok(Leased::new(job, permit))
     }
 
     async fn settle_test(

@@ -285,6 +285,7 @@ async fn purge_endpoint(db: &Object, account: i64, key: i64, settled: bool) -> R
     }
     execute(db, "DELETE FROM replays WHERE endpoint = $1", &[&key]).await?;
     super::counters::forget_endpoint(db, account, key).await?;
+    execute(db, "DELETE FROM limited_attempts WHERE endpoint = $1", &[&key]).await?;
     Ok(execute(db, "DELETE FROM endpoints WHERE key = $1", &[&key]).await? > 0)
 }
 

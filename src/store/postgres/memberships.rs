@@ -13,7 +13,7 @@ use crate::domain::user::{Email, User};
 use crate::store::contract::Memberships;
 use crate::store::errors::StoreError;
 use crate::store::shared::AuditRecord;
-use crate::store::values::{Credentials, MAX_OPENED, OFFER_LIFE, PasswordHash, Proof};
+use crate::store::values::{MAX_OPENED, OFFER_LIFE, PasswordHash, Proof, SignInCredentials};
 
 impl Memberships for Store {
     async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
@@ -22,7 +22,7 @@ impl Memberships for Store {
         found.map(|found| get(&found, "password").map(PasswordHash)).transpose()
     }
 
-    async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
+    async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<SignInCredentials>, StoreError> {
         let sql = format!(
             "SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.email = $1 AND u.password = $2 AND {THERE} \
              ORDER BY coalesce(u.last_sign_in_at, 0) DESC, u.key LIMIT {MAX_OPENED}"

@@ -93,6 +93,7 @@ impl Store {
                 occurred_at: now.as_millis(),
                 validation: None,
                 channels: None,
+                trace: None,
                 deliveries,
                 body,
             });

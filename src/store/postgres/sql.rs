@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use uuid::Uuid;
 
+use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::values::Page;
@@ -107,6 +108,12 @@ pub(super) fn time(row: &Row, column: &str) -> Result<Option<Timestamp>, StoreEr
 
 pub(super) fn when(row: &Row, column: &str) -> Result<Timestamp, StoreError> {
     time(row, column)?.ok_or_else(|| corrupt(column))
+}
+
+/// What is sealed in these columns: the id of the master key, and the bytes.
+pub(super) fn sealed(row: &Row, key_id: &str, bytes: &str) -> Result<Option<SealedSecret>, StoreError> {
+    let key_id: Option<String> = get(row, key_id)?;
+    key_id.map(|key_id| Ok(SealedSecret { key_id, bytes: get(row, bytes)? })).transpose()
 }
 
 pub(super) fn corrupt(column: &str) -> StoreError {

@@ -23,8 +23,8 @@ use crate::store::contract::{SignIn, Users};
 use crate::store::errors::StoreError;
 use crate::store::shared::AuditRecord;
 use crate::store::values::{
-    Credentials, INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof,
-    SESSION_SEEN_EVERY, SignInChange, WithToken,
+    INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SESSION_SEEN_EVERY,
+    SignInChange, SignInCredentials, WithToken,
 };
 
 /// A user's columns, without what they sign in with.
@@ -177,7 +177,7 @@ impl Users for Store {
 }
 
 impl SignIn for Store {
-    async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
+    async fn credentials_of(&self, id: UserId) -> Result<Option<SignInCredentials>, StoreError> {
         let sql = format!("SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.id = $1 AND {THERE}");
         let found = row(&self.client().await?, &sql, &[&id.0]).await?;
         found.map(|found| self.credentials_from_row(&found)).transpose()
@@ -321,7 +321,7 @@ impl SignIn for Store {
 }
 
 impl Store {
-    pub(super) fn credentials_from_row(&self, row: &Row) -> Result<Credentials, StoreError> {
+    pub(super) fn credentials_from_row(&self, row: &Row) -> Result<SignInCredentials, StoreError> {
         let user = user_from_row(row)?;
         let sealed = match get::<Option<String>>(row, "factor_key_id")? {
             Some(key_id) => Some(SealedSecret { key_id, bytes: get(row, "factor_sealed")? }),
@@ -329,7 +329,7 @@ impl Store {
         };
         let second_factor = self.shared.open_factor(sealed.as_ref(), user.id);
         let password = get::<Option<String>>(row, "password")?.map(PasswordHash);
-        Ok(Credentials { user, password, second_factor })
+        Ok(SignInCredentials { user, password, second_factor })
     }
 
     /// Seals second factors with the current master key. Returns how many were sealed anew.

@@ -15,6 +15,7 @@ use crate::domain::channels::Channels;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountKey, EndpointKey, first_at_clock};
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::store::errors::StoreError;
 use crate::store::numbers::EVENTS_COUNTER;
 use crate::store::settings::channels_column;
@@ -28,6 +29,7 @@ pub(super) struct EventRow {
     pub occurred_at: i64,
     pub validation: Option<Uuid>,
     pub channels: Option<Channels>,
+    pub trace: Option<TraceContext>,
     pub deliveries: Vec<i64>,
     pub body: Bytes,
 }
@@ -66,15 +68,17 @@ pub(super) struct Written {
 const WRITE: &str = "WITH g AS MATERIALIZED (SELECT value AS generation, $31::bigint IS NULL OR $31 = value AS fits \
                      FROM settings WHERE name = 'generation'), \
                      e AS MATERIALIZED (SELECT t.* FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::bigint[], \
-                     $5::uuid[], $6::text[], $7::bytea[], $32::text[]) AS t(account, id, type, occurred_at, \
-                     validation_id, deliveries, body, channels) WHERE (SELECT fits FROM g)), \
+                     $5::uuid[], $6::text[], $7::bytea[], $32::text[], $33::text[]) AS t(account, id, type, \
+                     occurred_at, validation_id, deliveries, body, channels, trace_context) WHERE (SELECT fits \
+                     FROM g)), \
                      d AS MATERIALIZED (SELECT t.* FROM unnest($8::bigint[], $9::bigint[], $10::bigint[], \
                      $11::bigint[], $12::integer[], $13::boolean[], $28::boolean[]) \
                      AS t(account, id, endpoint, event, size, leased, is_fifo) WHERE (SELECT fits FROM g)), \
                      new_events AS (INSERT INTO events (account, id, type, occurred_at, validation_id, deliveries, \
                      channels) SELECT account, id, type, occurred_at, validation_id, deliveries::bigint[], channels \
                      FROM e), \
-                     new_payloads AS (INSERT INTO payloads (account, event, body) SELECT account, id, body FROM e), \
+                     new_payloads AS (INSERT INTO payloads (account, event, body, trace_context) SELECT account, id, \
+                     body, trace_context FROM e), \
                      new_deliveries AS (INSERT INTO deliveries (account, id, endpoint, event, type, validation_id) \
                      SELECT d.account, d.id, d.endpoint, d.event, e.type, e.validation_id FROM d JOIN e \
                      ON e.id = d.event), queued AS (INSERT INTO queue (account, delivery, endpoint, event, size, \
@@ -191,6 +195,7 @@ impl Write {
                     &column(counted.values(), |total| *total),
                     &self.planned_at,
                     &column(events, |row| channels_column(row.channels.as_ref())),
+                    &column(events, |row| row.trace.as_ref().map(TraceContext::column)),
                 ],
             )
             .await?;

@@ -3,18 +3,19 @@
 use rusqlite::{Connection, params};
 
 use super::catalog_rows::{API_KEY_COLUMNS, account, account_from_row, api_key, api_key_from_row};
-use super::columns::{count, sql_offset, uuid};
+use super::columns::{count, sealed, sql_offset, uuid};
 use super::store::Store;
 use super::tx::Tx;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
 use crate::domain::external_id::ExternalId;
-use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
+use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId};
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Keyring;
 use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::{Accounts, Catalog};
+use crate::store::credentials::{self, KEY_ID, SEALED};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::of_account;
 use crate::store::shared::AuditRecord;
@@ -328,6 +329,15 @@ pub(super) fn check_master_keys(db: &Connection, keyring: &Keyring) -> Result<()
         while let Some(row) = rows.next()? {
             let sealed = crate::domain::secret::SealedSecret { key_id: row.get("key_id")?, bytes: row.get("sealed")? };
             keyring.open(&sealed, uuid(row, "id")?).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+        }
+        let sql = "SELECT credentials_key_id, credentials, id FROM endpoints WHERE credentials_key_id IS NOT NULL \
+                   GROUP BY credentials_key_id";
+        let mut statement = db.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let id = EndpointId(uuid(row, "id")?);
+            let opened = credentials::open(keyring, id, sealed(row, KEY_ID, SEALED)?.as_ref());
+            opened.map_err(|error| StoreError::Corrupt(error.to_string()))?;
         }
         Ok(())
     };

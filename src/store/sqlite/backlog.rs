@@ -16,7 +16,7 @@ use crate::store::values::{Backlog, DatabaseLoad, SEARCH_TIMEOUT};
 
 impl Figures for Store {
     async fn backlog(&self, most: usize) -> Result<Backlog, StoreError> {
-        let (mut active, now) = (self.view.active_endpoints(), self.shared.clock.now());
+        let (mut active, now) = (self.view.unlimited_endpoints(), self.shared.clock.now());
         active.sort_unstable();
         self.read_in_background_within(SEARCH_TIMEOUT, move |db| {
             // Only endpoints with deliveries in the index are looked at: most have none.

@@ -4,6 +4,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus};
+use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::values::Page;
@@ -87,6 +88,12 @@ pub(super) fn health(row: &Row<'_>) -> rusqlite::Result<EndpointHealth> {
         consecutive_failures: row.get("consecutive_failures")?,
         failing_since: time(row, "failing_since")?,
     })
+}
+
+/// What is sealed in these columns: the id of the master key, and the bytes.
+pub(super) fn sealed(row: &Row<'_>, key_id: &str, bytes: &str) -> rusqlite::Result<Option<SealedSecret>> {
+    let key_id: Option<String> = row.get(key_id)?;
+    key_id.map(|key_id| Ok(SealedSecret { key_id, bytes: row.get(bytes)? })).transpose()
 }
 
 pub(super) fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {

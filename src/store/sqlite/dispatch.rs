@@ -8,6 +8,7 @@ use foldhash::HashMap;
 use rusqlite::{Connection, params};
 
 use super::leases::release;
+use super::limited_attempts;
 use super::maintain::drop_spent_body;
 use super::operational_events::Failure;
 use super::store::Store;
@@ -16,12 +17,15 @@ use crate::domain::delivery::{DeliveryKind, DeliveryStatus, Job};
 use crate::domain::endpoint::EndpointHealth;
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::rate_limit::Rate;
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::domain::transition::transition;
 use crate::store::contract::Dispatch;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::numbers::sql_limit;
+use crate::store::start_permit::CountedStart;
 use crate::store::status::literal;
 use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted};
 
@@ -40,6 +44,24 @@ pub const MAX_CLAIM: usize = 256;
 impl Dispatch for Store {
     async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
         self.writer.write_hot(move |tx| claim(tx, endpoint, limit.min(MAX_CLAIM))).await
+    }
+
+    async fn count_start(
+        &self,
+        endpoint: EndpointKey,
+        rate: Rate,
+        earlier: Option<CountedStart>,
+        validity: Duration,
+    ) -> Result<Option<CountedStart>, StoreError> {
+        let count = move |tx: &mut Tx<'_>| {
+            let mut attempts = limited_attempts::read(tx, endpoint)?;
+            let counted = attempts.count_start(rate, earlier, validity);
+            if counted.is_some() || earlier.is_some() {
+                limited_attempts::write(tx, endpoint, &attempts)?;
+            }
+            Ok(counted)
+        };
+        self.writer.write_hot(count).await
     }
 
     async fn due_endpoints(&self) -> Result<Vec<(EndpointKey, Timestamp)>, StoreError> {
@@ -78,7 +100,11 @@ impl Dispatch for Store {
     }
 
     async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
-        self.writer.write_hot(move |tx| release(tx, deliveries.iter().map(|row| row.delivery))).await
+        let give_back = move |tx: &mut Tx<'_>| {
+            let given_back = release(tx, deliveries.iter().map(|row| row.delivery))?;
+            limited_attempts::give_back(tx, &deliveries, &given_back)
+        };
+        self.writer.write_hot(give_back).await
     }
 }
 
@@ -124,11 +150,17 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
     let Some(inbox) = &tx.shared.inbox else { return Ok(Claimed::default()) };
     // Deliveries of a paused endpoint stay where they are until it is active again, which nudges the engine.
     let active = tx.cache.endpoint(endpoint).filter(|row| row.can_receive());
-    let Some(memory) = active.map(|row| row.memory.clone()) else { return Ok(Claimed::default()) };
+    let allowed = active.map(|row| (row.memory.clone(), row.delivery.rate_limit));
+    let Some((memory, rate)) = allowed else { return Ok(Claimed::default()) };
+    let mut counted = match rate {
+        Some(rate) => Some((rate, limited_attempts::read(tx, endpoint)?)),
+        None => None,
+    };
+    let limit = counted.as_mut().map_or(limit, |(rate, attempts)| limit.min(attempts.free(*rate)));
     let mut jobs = Vec::new();
     let named = |permit: Option<MemoryPermit>, id| permit.map(|permit| permit.named(inbox.in_memory(), id));
     let reserve = |id, bytes| named(inbox.reserve(&memory, bytes), id);
-    let full = find_due(tx, endpoint, FRESH, limit, reserve, &mut jobs)?;
+    let full = limit == 0 || find_due(tx, endpoint, FRESH, limit, reserve, &mut jobs)?;
     if !full && jobs.len() < limit {
         let reserve = |id, bytes| named(inbox.reserve_replayed(&memory, bytes), id);
         find_due(tx, endpoint, REPLAYED, limit - jobs.len(), reserve, &mut jobs)?;
@@ -139,9 +171,17 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
         tx.db.prepare_cached(sql)?.execute(params![leased.job.id.0, tx.lease])?;
         tx.note_lease(leased.job.id)?;
     }
+    let mut held_for = None;
+    if let Some((rate, attempts)) = &mut counted {
+        attempts.permit(*rate, &mut jobs);
+        held_for = attempts.held_for(*rate);
+        if !jobs.is_empty() {
+            limited_attempts::write(tx, endpoint, attempts)?;
+        }
+    }
     let next_due = next_due(tx.db, endpoint)?;
     memory.note_stored(next_due.is_some_and(|at| at <= tx.now));
-    Ok(Claimed { jobs, next_due })
+    Ok(Claimed { jobs, next_due, held_for })
 }
 
 /// What a replay has made and nobody has begun to send; and everything else, which goes before it.
@@ -160,9 +200,9 @@ fn find_due(
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
-        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body FROM deliveries d JOIN events e \
-         ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 AND d.due_at <= ?2 AND {kind} \
-         ORDER BY d.due_at LIMIT ?3"
+        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body, p.trace_context FROM deliveries d \
+         JOIN events e ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 \
+         AND d.due_at <= ?2 AND {kind} ORDER BY d.due_at LIMIT ?3"
     ))?;
     let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), sql_limit(limit)])?;
     while let Some(row) = rows.next()? {
@@ -182,9 +222,10 @@ fn find_due(
             event_type,
             attempts_made: row.get("attempt")?,
             failures: row.get("failures")?,
+            trace: row.get::<_, Option<String>>("trace_context")?.as_deref().and_then(TraceContext::from_column),
             body: body.into(),
         };
-        jobs.push(Leased { job, permit });
+        jobs.push(Leased::new(job, permit));
     }
     Ok(false)
 }
@@ -235,12 +276,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
             settled.push(Settled::LeaseLost);
             continue;
         }
-        tx.relist(settlement.delivery, settlement.endpoint)?;
-        tx.forget_lease(settlement.delivery)?;
-        if matches!(kind, DeliveryKind::Replay(_)) && settlement.attempts_made == 0 {
-            let sql = "DELETE FROM missed WHERE event = (SELECT event FROM deliveries WHERE id = ?1) AND endpoint = ?2";
-            tx.db.prepare_cached(sql)?.execute([settlement.delivery.0, settlement.endpoint.0])?;
-        }
+        update_other_rows(tx, settlement, next.status, has_fifo_order)?;
         if next.status == DeliveryStatus::Failed && *kind != DeliveryKind::Test {
             let attempts = settlement.attempts();
             let Settlement { endpoint, delivery, .. } = *settlement;
@@ -248,12 +284,6 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         }
         if next.health.status != health.status {
             paused.push((settlement.endpoint, next.health.consecutive_failures, outcome.clone()));
-        }
-        if !next.status.is_open() && tx.now.since(tx.ids.times().of(settlement.delivery.0)) >= LATE {
-            drop_spent_body(tx.db, settlement.delivery)?;
-        }
-        if has_fifo_order && !next.status.is_open() {
-            tx.remove_from_fifo(settlement.delivery, settlement.endpoint)?;
         }
         healths.insert(settlement.endpoint, next.health);
         // A row has its last attempt alone, and is looked at until it is listed.
@@ -267,6 +297,32 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         tx.cache.record_attempt(endpoint, health, at, in_its_row);
     }
     Ok(settled)
+}
+
+/// Updates what is stored of a delivery beside its row, when an outcome has set its status.
+fn update_other_rows(
+    tx: &mut Tx<'_>,
+    settlement: &Settlement,
+    status: DeliveryStatus,
+    has_fifo_order: bool,
+) -> Result<(), StoreError> {
+    let Settlement { delivery, endpoint, .. } = *settlement;
+    tx.relist(delivery, endpoint)?;
+    tx.forget_lease(delivery)?;
+    if matches!(settlement.kind, DeliveryKind::Replay(_)) && settlement.attempts_made == 0 {
+        let sql = "DELETE FROM missed WHERE event = (SELECT event FROM deliveries WHERE id = ?1) AND endpoint = ?2";
+        tx.db.prepare_cached(sql)?.execute([delivery.0, endpoint.0])?;
+    }
+    if status.is_open() {
+        return Ok(());
+    }
+    if tx.now.since(tx.ids.times().of(delivery.0)) >= LATE {
+        drop_spent_body(tx.db, delivery)?;
+    }
+    if has_fifo_order {
+        tx.remove_from_fifo(delivery, endpoint)?;
+    }
+    Ok(())
 }
 
 /// The delivery's row shows its latest attempt; the one before moves to the history.

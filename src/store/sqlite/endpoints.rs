@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Row, params};
 
 use super::catalog_rows::account;
-use super::columns::{health, read_row, time, unreadable, uuid};
+use super::columns::{health, read_row, sealed, time, unreadable, uuid};
 use super::minimum::require;
 use super::store::Store;
 use super::tx::Tx;
@@ -14,10 +14,11 @@ use crate::domain::audit::Action;
 use crate::domain::endpoint::{Endpoint, EndpointStatus};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey};
-use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedSecret, Secret};
+use crate::domain::secret::{Keyring, MAX_OLDER_SECRETS, SealedKind, SealedSecret, Secret};
 use crate::domain::settings::{EndpointChange, EndpointSettings};
 use crate::domain::time::Timestamp;
 use crate::store::contract::Endpoints;
+use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::operational_events::About;
@@ -95,15 +96,16 @@ impl Endpoints for Store {
                 )?;
                 let (named, before) = (change.status, endpoint.health.status);
                 let status = named.unwrap_or(before);
-                let stored = stored_settings(tx.db, endpoint.key)?;
-                let NewColumns { columns, requires } =
-                    SettingsColumns::of(change.applied_to(endpoint.settings), &stored)?;
+                let (stored, sealed) = stored_settings(tx.db, endpoint.key)?;
+                let (settings, sealed) = tx.shared.change_settings(id, change, endpoint.settings, sealed)?;
+                let NewColumns { columns, requires } = SettingsColumns::of(settings, &stored)?;
                 require(tx.db, requires)?;
                 is_external_id_free(tx.db, endpoint.account, columns.external_id.as_deref(), Some(endpoint.key))?;
                 tx.db
                     .prepare_cached(
                         "UPDATE endpoints SET url = ?2, events = ?3, description = ?4, ordering = ?5, settings = ?6, \
-                         external_id = ?7, status = ?8, version = version + 1, updated_at = ?9 WHERE key = ?1",
+                         external_id = ?7, status = ?8, version = version + 1, updated_at = ?9, \
+                         credentials_key_id = ?10, credentials = ?11 WHERE key = ?1",
                     )?
                     .execute(params![
                         endpoint.key.0,
@@ -115,6 +117,8 @@ impl Endpoints for Store {
                         columns.external_id,
                         status.to_column(),
                         tx.now.as_millis(),
+                        sealed.as_ref().map(|sealed| &sealed.key_id),
+                        sealed.as_ref().map(|sealed| &sealed.bytes),
                     ])?;
                 if named == Some(EndpointStatus::Active) {
                     let sql = "UPDATE endpoint_counters SET consecutive_failures = 0, failing_since = NULL \
@@ -188,7 +192,7 @@ impl Store {
                            JOIN endpoints e ON e.key = s.endpoint WHERE s.key_id <> ?1";
                 let mut statement = tx.db.prepare(sql)?;
                 let mut rows = statement.query([keyring.current_id()])?;
-                let mut resealed = super::users::reseal_factors(tx, &keyring)?;
+                let mut resealed = super::users::reseal_factors(tx, &keyring)? + reseal_credentials(tx, &keyring)?;
                 while let Some(row) = rows.next()? {
                     let id = EndpointId(uuid(row, "id")?);
                     let old = SealedSecret { key_id: row.get("key_id")?, bytes: row.get("sealed")? };
@@ -211,6 +215,28 @@ impl Store {
     }
 }
 
+/// Seals the credentials of endpoints with the current master key. Returns of how many.
+fn reseal_credentials(tx: &Tx<'_>, keyring: &Keyring) -> Result<u64, StoreError> {
+    let sql = "SELECT key, id, credentials_key_id, credentials FROM endpoints WHERE credentials_key_id <> ?1";
+    let stale = tx
+        .db
+        .prepare(sql)?
+        .query_map([keyring.current_id()], |row| {
+            Ok((row.get::<_, i64>("key")?, uuid(row, "id")?, sealed(row, KEY_ID, SEALED)?))
+        })?
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut resealed = 0;
+    for (key, id, old) in stale {
+        let Some(old) = old else { continue };
+        let new = keyring.reseal(SealedKind::Credentials, &old, id, tx.shared.random.array());
+        let new = new.map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        let sql = "UPDATE endpoints SET credentials_key_id = ?2, credentials = ?3 WHERE key = ?1";
+        tx.db.prepare_cached(sql)?.execute(params![key, new.key_id, new.bytes])?;
+        resealed += 1;
+    }
+    Ok(resealed)
+}
+
 /// The endpoint, for an operational event.
 fn about(endpoint: &Endpoint) -> About {
     About { account: endpoint.account, key: endpoint.key, id: endpoint.id, url: endpoint.settings.url.clone() }
@@ -218,13 +244,15 @@ fn about(endpoint: &Endpoint) -> About {
 
 fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSecret<Endpoint>, StoreError> {
     let id = EndpointId::from_random(tx.shared.random.array());
+    let sealed = tx.shared.seal_credentials(id, &new.credentials);
     let NewColumns { columns, requires } = SettingsColumns::of(new.settings, "{}")?;
     require(tx.db, requires)?;
     is_external_id_free(tx.db, account.key, columns.external_id.as_deref(), None)?;
     tx.db
         .prepare_cached(
             "INSERT INTO endpoints (id, account, url, events, description, ordering, settings, external_id, status, \
-             created_at, updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10)",
+             created_at, updated_at, credentials_key_id, credentials) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10, ?11, ?12)",
         )?
         .execute(params![
             id.0.as_bytes(),
@@ -237,6 +265,8 @@ fn insert(tx: &mut Tx<'_>, account: &Account, new: NewEndpoint) -> Result<WithSe
             columns.external_id,
             new.status.to_column(),
             tx.now.as_millis(),
+            sealed.as_ref().map(|sealed| &sealed.key_id),
+            sealed.as_ref().map(|sealed| &sealed.bytes),
         ])?;
     let key = EndpointKey(tx.db.last_insert_rowid());
     tx.db.prepare_cached("INSERT INTO endpoint_counters (endpoint) VALUES (?1)")?.execute([key.0])?;
@@ -293,7 +323,8 @@ fn add_secret(tx: &Tx<'_>, key: EndpointKey, id: EndpointId, own: Option<Secret>
 
 /// Makes an endpoint a tombstone: it does not exist any more, and its rows wait to be purged.
 pub(super) fn bury(tx: &mut Tx<'_>, key: EndpointKey) -> Result<(), StoreError> {
-    let sql = "UPDATE endpoints SET deleted_at = ?2, version = version + 1 WHERE key = ?1";
+    let sql = "UPDATE endpoints SET deleted_at = ?2, version = version + 1, credentials_key_id = NULL, \
+               credentials = NULL WHERE key = ?1";
     tx.db.prepare_cached(sql)?.execute(params![key.0, tx.now.as_millis()])?;
     tx.db.prepare_cached("DELETE FROM endpoint_secrets WHERE endpoint = ?1")?.execute([key.0])?;
     tx.cache.touch_endpoint(key);
@@ -322,9 +353,11 @@ fn is_external_id_free(
     if is_taken { Err(StoreError::ExternalIdTaken) } else { Ok(()) }
 }
 
-fn stored_settings(db: &Connection, key: EndpointKey) -> Result<String, StoreError> {
-    let sql = "SELECT settings FROM endpoints WHERE key = ?1";
-    Ok(db.prepare_cached(sql)?.query_row([key.0], |row| row.get(0))?)
+/// The column `settings`, and the sealed credentials.
+fn stored_settings(db: &Connection, key: EndpointKey) -> Result<(String, Option<SealedSecret>), StoreError> {
+    let sql = "SELECT settings, credentials_key_id, credentials FROM endpoints WHERE key = ?1";
+    let stored = |row: &Row<'_>| Ok((row.get("settings")?, sealed(row, KEY_ID, SEALED)?));
+    Ok(db.prepare_cached(sql)?.query_row([key.0], stored)?)
 }
 
 fn settings(row: &Row<'_>) -> rusqlite::Result<EndpointSettings> {

@@ -73,7 +73,7 @@ impl Fixture {
         // Longer than a page, so that many statements of SQLite's own are needed for it.
         let body = message(EVENT, now, &format!("{{\"n\":{n},\"text\":\"{}\"}}", "x".repeat(6_000)));
         let (account, event_type) = (self.account, EVENT.into());
-        NewEvent { account, event_type, occurred_at: now, validation_id: None, channels: None, body }
+        NewEvent { account, event_type, occurred_at: now, validation_id: None, channels: None, trace: None, body }
     }
 
     fn take_jobs(&mut self) -> Vec<Leased> {
@@ -91,8 +91,8 @@ impl Fixture {
     }
 
     async fn lost(&self) -> Vec<DeliveryId> {
-        let in_memory = self.inbox.in_memory().clone();
-        let find = move |tx: &mut super::tx::Tx<'_>| super::leases::lost_leases(tx.db, tx.lease, &in_memory);
+        let inbox = self.inbox.clone();
+        let find = move |tx: &mut super::tx::Tx<'_>| super::leases::lost_leases(tx.db, tx.lease, &inbox);
         self.store.writer.write(find).await.expect("looked")
     }
 }
@@ -251,4 +251,14 @@ async fn what_is_leased_to_this_process_and_not_in_its_memory_becomes_due_again(
     tokio::time::timeout(std::time::Duration::from_secs(30), due).await.expect("the writer looks by itself");
     let claimed = f.store.claim(endpoint, 10).await.expect("claimed").jobs;
     assert_eq!(claimed.iter().map(|leased| leased.job.id).collect::<Vec<_>>(), [head]);
+}
+
+#[tokio::test]
+async fn what_an_engine_that_has_stopped_does_not_hold_is_left_for_the_next_start() {
+    let mut f = Fixture::new(endpoint::Ordering::None).await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    assert_eq!(f.lost().await, []);
+    f.nudges.close();
+    assert_eq!(f.take_jobs().len(), 1, "this drops what was handed over");
+    assert_eq!(f.lost().await, []);
 }

@@ -33,7 +33,8 @@ impl Intake for Store {
             .write(move |tx| {
                 let endpoint = find(tx.db, owner, id)?;
                 let event = EventId(tx.ids.next(tx.now));
-                insert_event(tx, event, endpoint.account, TEST_TYPE, tx.now.as_millis(), None, 1, None, &message)?;
+                let now = tx.now.as_millis();
+                insert_event(tx, event, endpoint.account, TEST_TYPE, now, None, 1, None, None, &message)?;
                 let delivery = DeliveryId(tx.ids.next(tx.now));
                 insert_delivery(tx, delivery, endpoint.key, event, true)?;
                 let job = Job {
@@ -44,13 +45,14 @@ impl Intake for Store {
                     event_type: TEST_TYPE.into(),
                     attempts_made: 0,
                     failures: 0,
+                    trace: None,
                     body: message,
                 };
                 let permit = match &tx.shared.inbox {
                     Some(inbox) => MemoryPermit::unbounded().named(inbox.in_memory(), delivery),
                     None => MemoryPermit::unbounded(),
                 };
-                Ok(Leased { job, permit })
+                Ok(Leased::new(job, permit))
             })
             .await
     }
@@ -120,8 +122,8 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, 
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);
     let occurred_at = new.occurred_at.as_millis();
-    let channels = new.channels.as_ref();
-    insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, channels, &new.body)?;
+    let (channels, trace) = (new.channels.as_ref(), new.trace.as_ref());
+    insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, channels, trace, &new.body)?;
     for endpoint in paused {
         let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
         tx.db.prepare_cached(sql)?.execute(params![endpoint.0, new.event_type, id.0])?;
@@ -132,8 +134,9 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, 
         // The ids of an event's deliveries follow its own, which is how they are found again.
         let delivery = DeliveryId(tx.ids.next(tx.now));
         debug_assert!(delivery.0 <= id.0 + i64::from(deliveries), "nothing comes between an event and its deliveries");
-        // A delivery of a FIFO endpoint waits in the store.
-        let memory = tx.cache.endpoint(endpoint).filter(|row| !row.is_fifo).map(|row| row.memory.clone());
+        // A delivery of a FIFO endpoint, and of an endpoint with a rate limit, waits in the store.
+        let row = tx.cache.endpoint(endpoint).filter(|row| !row.is_fifo && row.delivery.rate_limit.is_none());
+        let memory = row.map(|row| row.memory.clone());
         let permit = match (&body, memory) {
             (Some((inbox, body)), Some(memory)) => {
                 inbox.reserve_new(&memory, body).map(|permit| permit.named(inbox.in_memory(), delivery))
@@ -151,9 +154,10 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, 
                     event_type: event_type.clone(),
                     attempts_made: 0,
                     failures: 0,
+                    trace: new.trace.clone(),
                     body: new.body.clone(),
                 };
-                tx.after.jobs.push(Leased { job, permit });
+                tx.after.jobs.push(Leased::new(job, permit));
             }
             None if tx.add_to_fifo(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
             None => {}

@@ -13,23 +13,27 @@ use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::replay::ReplayStatus;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
-use crate::store::inbox::InMemoryDeliveries;
+use crate::store::inbox::Inbox;
 use crate::store::numbers::row_count;
 use crate::store::status::literal;
 
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Gives back deliveries that are leased to this process.
-pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = DeliveryId>) -> Result<(), StoreError> {
+/// Gives back deliveries that are leased to this process. Returns those that were.
+pub(super) fn release(
+    tx: &mut Tx<'_>,
+    deliveries: impl Iterator<Item = DeliveryId>,
+) -> Result<Vec<DeliveryId>, StoreError> {
     let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 \
                RETURNING endpoint, replay";
-    let mut replays = BTreeSet::new();
+    let (mut replays, mut given_back) = (BTreeSet::new(), Vec::new());
     for id in deliveries {
         let mut statement = tx.db.prepare_cached(sql)?;
         let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
         while let Some(row) = rows.next()? {
             tx.forget_lease(id)?;
+            given_back.push(id);
             let endpoint = EndpointKey(row.get(0)?);
             replays.extend(row.get::<_, Option<i64>>(1)?.map(|replay| (replay, endpoint)));
             // It may have become active again while its deliveries were on their way back. A little later:
@@ -51,7 +55,7 @@ pub(super) fn release(tx: &mut Tx<'_>, deliveries: impl Iterator<Item = Delivery
     for (endpoint, count) in taken_back {
         tx.cache.gone(endpoint, count);
     }
-    Ok(())
+    Ok(given_back)
 }
 
 /// The deliveries with a lease. `CROSS JOIN` keeps the order of the loops: without it SQLite reads all deliveries and
@@ -60,18 +64,18 @@ const LEASED: &str = "SELECT d.id FROM listed_leases l CROSS JOIN deliveries d O
                       UNION ALL SELECT id FROM recent_deliveries WHERE lease = ?1";
 
 /// Deliveries that are leased to this process and that its memory does not hold. Outside of a transaction there are
-/// none, unless a write came to something of which its caller was told nothing.
-pub(super) fn lost_leases(
-    db: &Connection,
-    lease: i64,
-    in_memory: &InMemoryDeliveries,
-) -> Result<Vec<DeliveryId>, StoreError> {
+/// none, unless a write came to something of which its caller was told nothing. What an engine that has stopped does
+/// not hold any more is not lost: the next start frees it.
+pub(super) fn lost_leases(db: &Connection, lease: i64, inbox: &Inbox) -> Result<Vec<DeliveryId>, StoreError> {
     let mut lost = Vec::new();
+    if inbox.is_closed() {
+        return Ok(lost);
+    }
     let mut statement = db.prepare_cached(LEASED)?;
     let mut rows = statement.query([lease])?;
     while let Some(row) = rows.next()? {
         let id = DeliveryId(row.get(0)?);
-        if !in_memory.contains(id) {
+        if !inbox.in_memory().contains(id) {
             lost.push(id);
         }
     }
@@ -81,7 +85,8 @@ pub(super) fn lost_leases(
 /// Makes lost deliveries due again.
 pub(super) fn free_lost(tx: &mut Tx<'_>, lost: &[DeliveryId]) -> Result<(), StoreError> {
     tracing::warn!(deliveries = lost.len(), "leased deliveries were not in memory: they are due again");
-    release(tx, lost.iter().copied())
+    release(tx, lost.iter().copied())?;
+    Ok(())
 }
 
 /// Removes what a replay has made and nobody has begun to send, if it was cancelled. Returns how many that were.

@@ -162,6 +162,7 @@ fn purge_deleted(tx: &mut Tx<'_>) -> Result<bool, StoreError> {
         if rows.is_empty() && missed == 0 {
             tx.db.prepare_cached("DELETE FROM replays WHERE endpoint = ?1")?.execute([endpoint])?;
             tx.db.prepare_cached("DELETE FROM endpoint_counters WHERE endpoint = ?1")?.execute([endpoint])?;
+            tx.db.prepare_cached("DELETE FROM limited_attempts WHERE endpoint = ?1")?.execute([endpoint])?;
             tx.db.prepare_cached("DELETE FROM endpoints WHERE key = ?1")?.execute([endpoint])?;
         }
         return Ok(true);

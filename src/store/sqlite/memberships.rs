@@ -16,7 +16,7 @@ use crate::domain::user::{Email, User};
 use crate::store::contract::Memberships;
 use crate::store::errors::StoreError;
 use crate::store::shared::AuditRecord;
-use crate::store::values::{Credentials, MAX_OPENED, OFFER_LIFE, PasswordHash, Proof};
+use crate::store::values::{MAX_OPENED, OFFER_LIFE, PasswordHash, Proof, SignInCredentials};
 
 impl Memberships for Store {
     async fn password_of_address(&self, email: Email) -> Result<Option<PasswordHash>, StoreError> {
@@ -28,7 +28,7 @@ impl Memberships for Store {
         .await
     }
 
-    async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<Credentials>, StoreError> {
+    async fn opened_by(&self, email: Email, password: PasswordHash) -> Result<Vec<SignInCredentials>, StoreError> {
         let shared = self.shared.clone();
         self.read_short(None, move |db| {
             let sql = format!(

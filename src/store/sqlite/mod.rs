@@ -8,7 +8,7 @@
 //! `endpoints`, `intake`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `users`, and in `store`,
 //! which has the handle. What several of them use is in files below them: `catalog_rows` and `columns` read rows,
 //! `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of deliveries, `id_times`
-//! the times of ids.
+//! the times of ids, `limited_attempts` what counts towards rate limits.
 //!
 //! `open` opens the store (`connection`, `migrate`, `minimum`, `peer`), `export` reads it for its move to PostgreSQL.
 //! `faults` has unit tests.
@@ -33,6 +33,7 @@ mod group_commit;
 mod id_times;
 mod intake;
 mod leases;
+mod limited_attempts;
 mod log;
 mod maintain;
 mod memberships;

@@ -34,7 +34,8 @@ impl Tx<'_> {
         }
         let (id, body) = (EventId(self.ids.next(self.now)), message(kind, self.now, &operational_event.data));
         let deliveries = delivery_count(subscribers.len());
-        insert_event(self, id, operational_event.account, kind, self.now.as_millis(), None, deliveries, None, &body)?;
+        let (account, now) = (operational_event.account, self.now.as_millis());
+        insert_event(self, id, account, kind, now, None, deliveries, None, None, &body)?;
         for endpoint in paused {
             let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
             self.db.prepare_cached(sql)?.execute(params![endpoint.0, kind, id.0])?;

@@ -6,6 +6,7 @@ use super::writer_cache::WriterCache;
 use crate::domain::channels::Channels;
 use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, EventId, IdSequence};
 use crate::domain::time::Timestamp;
+use crate::domain::trace_context::TraceContext;
 use crate::store::errors::StoreError;
 use crate::store::inbox::Leased;
 use crate::store::settings::channels_column;
@@ -80,7 +81,7 @@ impl<'a> Inserts<'a> {
                 "INSERT INTO events (id, account, type, occurred_at, validation_id, deliveries, channels) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?,
-            payload: db.prepare_cached("INSERT INTO payloads (event, body) VALUES (?1, ?2)")?,
+            payload: db.prepare_cached("INSERT INTO payloads (event, body, trace_context) VALUES (?1, ?2, ?3)")?,
             delivery: db.prepare_cached(
                 "INSERT INTO deliveries (id, endpoint, event, due_at, lease) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?,
@@ -98,12 +99,14 @@ pub(super) fn insert_event(
     validation: Option<[u8; 16]>,
     deliveries: u32,
     channels: Option<&Channels>,
+    trace: Option<&TraceContext>,
     body: &[u8],
 ) -> Result<(), StoreError> {
     let channels = channels_column(channels);
     tx.inserts.event.execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries, channels])?;
-    tx.inserts.payload.execute(params![id.0, body])?;
-    tx.size.bytes += body.len();
+    let trace = trace.map(TraceContext::column);
+    tx.inserts.payload.execute(params![id.0, body, trace])?;
+    tx.size.bytes += body.len() + trace.map_or(0, str::len);
     tx.size.rows += 1;
     Ok(())
 }

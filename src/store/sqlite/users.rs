@@ -18,8 +18,8 @@ use crate::store::contract::{SignIn, Users};
 use crate::store::errors::StoreError;
 use crate::store::shared::{AuditRecord, Shared};
 use crate::store::values::{
-    Credentials, INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof,
-    SESSION_SEEN_EVERY, SignInChange, WithToken,
+    INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SESSION_SEEN_EVERY,
+    SignInChange, SignInCredentials, WithToken,
 };
 
 /// A user's columns, without what they sign in with.
@@ -166,7 +166,7 @@ impl Users for Store {
 }
 
 impl SignIn for Store {
-    async fn credentials_of(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
+    async fn credentials_of(&self, id: UserId) -> Result<Option<SignInCredentials>, StoreError> {
         let shared = self.shared.clone();
         self.read_short(None, move |db| {
             let sql = format!("SELECT {COLUMNS}, {SIGN_IN} FROM {FROM} WHERE u.id = ?1 AND {THERE}");
@@ -468,9 +468,9 @@ pub(super) struct SealedCredentials {
 }
 
 impl SealedCredentials {
-    pub(super) fn open(self, shared: &Shared) -> Credentials {
+    pub(super) fn open(self, shared: &Shared) -> SignInCredentials {
         let second_factor = shared.open_factor(self.factor.as_ref(), self.user.id);
-        Credentials { user: self.user, password: self.password.map(PasswordHash), second_factor }
+        SignInCredentials { user: self.user, password: self.password.map(PasswordHash), second_factor }
     }
 }
 

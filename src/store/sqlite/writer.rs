@@ -293,7 +293,7 @@ impl Writer {
     fn sweep(&mut self) {
         self.swept = Instant::now();
         let Some(inbox) = &self.shared.inbox else { return };
-        match super::leases::lost_leases(&self.db, self.lease, inbox.in_memory()) {
+        match super::leases::lost_leases(&self.db, self.lease, inbox) {
             Ok(lost) if lost.is_empty() => {}
             Ok(lost) => self.commit(vec![Box::new(FreeLost(lost))]),
             Err(error) => tracing::warn!(%error, "it could not be looked for lost leases"),
@@ -326,7 +326,7 @@ impl Writer {
                 let _ = self.db.execute_batch("ROLLBACK");
             }
         } else {
-            self.cache.publish();
+            self.cache.publish(self.shared.inbox.as_ref());
         }
         // The error of one write is not that of the others, which may come again.
         let committed =
@@ -403,36 +403,7 @@ impl Writer {
         };
         while let Some(write) = batch.get_mut(next) {
             next += 1;
-            let hot = write.is_hot();
-            // A savepoint keeps a copy of every page that is changed after it.
-            if !hot {
-                tx.cache.write_counters(tx.db)?;
-                tx.db.prepare_cached("SAVEPOINT one")?.execute([])?;
-            }
-            let (mark, changes, listed_to) = (tx.after.mark(), tx.db.total_changes(), tx.cache.listed_to());
-            let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write.apply(&mut tx)));
-            let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
-            match result {
-                Err(error) if hot && tx.db.total_changes() != changes => return Err(error),
-                // SQLite rolls a transaction back by itself where a statement finds no room or no memory
-                // (sqlite.org/lang_transaction.html, section 3). What came after it would be committed alone.
-                Err(error) if tx.db.is_autocommit() => return Err(error),
-                Err(_) => {
-                    tx.after.rewind(mark);
-                    tx.cache.forget_touched();
-                    if !hot {
-                        tx.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
-                        if tx.cache.listed_to() != listed_to {
-                            tx.cache.read_recent(tx.db)?;
-                        }
-                    }
-                }
-                Ok(()) => tx.cache.refresh_touched(tx.db, tx.shared)?,
-            }
-            debug_assert!(!tx.db.is_autocommit(), "every write of the batch is in its transaction");
-            if !hot {
-                tx.db.prepare_cached("RELEASE one")?.execute([])?;
-            }
+            run_one(&mut tx, write.as_mut())?;
             if !tx.size.is_full() {
                 batch.extend(waiting.next());
             }
@@ -454,4 +425,40 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// Runs one write in the transaction of its batch. If the write is refused, what it has done is taken back. An error of
+/// this function ends the whole transaction.
+fn run_one(tx: &mut Tx<'_>, write: &mut dyn Write) -> Result<(), StoreError> {
+    let hot = write.is_hot();
+    // A savepoint keeps a copy of every page that is changed after it.
+    if !hot {
+        tx.cache.write_counters(tx.db)?;
+        tx.db.prepare_cached("SAVEPOINT one")?.execute([])?;
+    }
+    let (mark, changes, listed_to) = (tx.after.mark(), tx.db.total_changes(), tx.cache.listed_to());
+    let guarded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| write.apply(tx)));
+    let result = guarded.unwrap_or_else(|_| Err(StoreError::Corrupt("a write panicked".into())));
+    match result {
+        Err(error) if hot && tx.db.total_changes() != changes => return Err(error),
+        // SQLite rolls a transaction back by itself where a statement finds no room or no memory
+        // (sqlite.org/lang_transaction.html, section 3). What came after it would be committed alone.
+        Err(error) if tx.db.is_autocommit() => return Err(error),
+        Err(_) => {
+            tx.after.rewind(mark);
+            tx.cache.forget_touched();
+            if !hot {
+                tx.db.prepare_cached("ROLLBACK TO one")?.execute([])?;
+                if tx.cache.listed_to() != listed_to {
+                    tx.cache.read_recent(tx.db)?;
+                }
+            }
+        }
+        Ok(()) => tx.cache.refresh_touched(tx.db, tx.shared)?,
+    }
+    debug_assert!(!tx.db.is_autocommit(), "every write of the batch is in its transaction");
+    if !hot {
+        tx.db.prepare_cached("RELEASE one")?.execute([])?;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{health, parsed, time, uuid, whole};
+use super::columns::{health, parsed, sealed, time, uuid, whole};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::event::NewEvent;
@@ -18,9 +18,10 @@ use crate::domain::secret::SealedSecret;
 use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription;
 use crate::domain::time::Timestamp;
+use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::filter_checks::{Checks, Filtered};
-use crate::store::inbox::MemoryUse;
+use crate::store::inbox::{Inbox, MemoryUse, Nudge};
 use crate::store::settings::delivery_settings;
 use crate::store::shared::{Shared, StoredEndpoint, words};
 use crate::store::values::Target;
@@ -379,11 +380,16 @@ impl WriterCache {
         Ok(())
     }
 
-    /// Shows what has been committed.
-    pub fn publish(&mut self) {
+    /// Shows what has been committed, and tells the engine which endpoints have changed.
+    pub fn publish(&mut self, inbox: Option<&Inbox>) {
         for change in self.changes.drain(..) {
             match change {
-                Change::Endpoint(key, target) => self.view.show_endpoint(key, target),
+                Change::Endpoint(key, target) => {
+                    self.view.show_endpoint(key, target);
+                    if let Some(inbox) = inbox {
+                        inbox.send(Nudge::Changed(key));
+                    }
+                }
                 Change::ApiKey(hash, key) => self.view.show_key(hash, key),
                 Change::Account(id, external_id) => self.view.show_account(id, external_id),
                 Change::AccountGone(id) => self.view.forget_account(id),
@@ -499,8 +505,9 @@ impl WriterCache {
         }
         let mut statement = db.prepare_cached(
             "SELECT key, id, account, url, events, status, version, consecutive_failures, failing_since, \
-             last_delivery_at, ordering, settings, EXISTS (SELECT 1 FROM deliveries d WHERE d.turn = endpoints.key) \
-             AS has_fifo_order FROM endpoints JOIN endpoint_totals ON endpoint = key \
+             last_delivery_at, ordering, settings, credentials_key_id, credentials, EXISTS (SELECT 1 \
+             FROM deliveries d WHERE d.turn = endpoints.key) AS has_fifo_order FROM endpoints \
+             JOIN endpoint_totals ON endpoint = key \
              WHERE deleted_at IS NULL AND (?1 IS NULL OR key = ?1)",
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
@@ -576,6 +583,7 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
         version: row.get("version")?,
         active: health.status == EndpointStatus::Active,
         delivery: Arc::default(),
+        credentials: sealed(row, KEY_ID, SEALED)?,
         secrets: Vec::new(),
     };
     let events = words(&row.get::<_, String>("events")?);

@@ -43,7 +43,7 @@ impl Step<'_> {
 fn steps(statistics: &StatisticsResource) -> Vec<Step<'_>> {
     let steps = statistics.series.iter().map(|step| Step {
         at: &step.at,
-        second: milliseconds(&step.at).unwrap_or(0) / 1_000,
+        second: milliseconds(&step.at).expect("the API writes times that can be read") / 1_000,
         success: step.success,
         retrying: step.retrying,
         failed: step.failed,
@@ -109,7 +109,8 @@ fn bar(cx: &PageContext, step: &Step<'_>, at: u64, steps: u64, top: u64) -> Mark
     let parts = [("success", step.success), ("retrying", step.retrying), ("failed", step.failed)];
     let parts = parts.map(|(class, n)| {
         let tall = height(n, top, BARS);
-        foot = foot.saturating_sub(tall);
+        // What is drawn taller than it is goes into the room above.
+        foot -= tall;
         (class, foot, tall)
     });
     let told = cx.fill(
@@ -219,7 +220,7 @@ fn curve(heights: &[Option<u64>], tall: u64) -> [String; 2] {
         let Some(height) = height else { continue };
         let goes_on = at > 0 && heights[at - 1].is_some();
         let alone = !goes_on && heights.get(at + 1).is_none_or(Option::is_none);
-        let point = format!("{} {}", at * 10 + 5, tall.saturating_sub(*height));
+        let point = format!("{} {}", at * 10 + 5, tall - height);
         match (alone, goes_on) {
             // The ends of a stroke are round: one without a length is a dot.
             (true, _) => dots.push_str(&format!("M{point}h0.01")),
@@ -259,7 +260,7 @@ fn level(n: u64, top: u64, tall: u64) -> u64 {
 
 /// The times below a chart. On a phone every second one goes.
 fn times(steps: &[Step<'_>], seconds: u64, tall: u64) -> Markup {
-    let marked = marked(steps, i64::try_from(seconds).unwrap_or(0));
+    let marked = marked(steps, i64::try_from(seconds).expect("a step is a day at most"));
     html! { @for (at, text, index) in marked {
         text.odd[index % 2 == 1] x=(percent(at * 2 + 1, steps.len() as u64 * 2)) y=(ABOVE + tall + 18)
             text-anchor="middle" { (text) }
@@ -268,7 +269,8 @@ fn times(steps: &[Step<'_>], seconds: u64, tall: u64) -> Markup {
 
 /// The steps that begin at a round time, with what is written below them.
 fn marked(steps: &[Step<'_>], seconds: i64) -> Vec<(u64, String, usize)> {
-    let apart = round_time(seconds * i64::try_from(steps.len()).unwrap_or(0));
+    let whole = i64::try_from(steps.len()).expect("a chart has few steps") * seconds;
+    let apart = round_time(whole);
     let round = (0u64..).zip(steps).filter(|(_, step)| step.second.rem_euclid(apart) < seconds);
     let texts = round.map(|(at, step)| {
         let text = if apart < 86_400 { step.at.get(11..16) } else { step.at.get(5..10) };

@@ -137,7 +137,7 @@ fn form(cx: &PageContext, entry: &EventTypeResource, example: &str, refused: Opt
         (None, "") => "{}",
         (None, example) => example,
     };
-    let rows = u32::try_from(written.lines().count()).unwrap_or(u32::MAX).clamp(6, 24);
+    let rows = u32::try_from(written.lines().count().clamp(6, 24)).expect("it is 24 at most");
     html! { section.panel {
         h2 { (cx.say("Publish an event")) }
         p.muted { (cx.say("It is real: it goes to every active endpoint that subscribes to this type.")) }

@@ -106,7 +106,8 @@ pub fn laid_out(text: &str) -> Option<String> {
                 }
             }
             '}' | ']' => {
-                depth = depth.saturating_sub(1);
+                // It is JSON: what is closed was opened.
+                depth -= 1;
                 line(&mut out, depth);
                 out.push(c);
             }

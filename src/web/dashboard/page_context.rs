@@ -117,7 +117,7 @@ impl PageContext {
 
     /// The same with a body as it was written, to the byte.
     pub async fn send_text<T: FromAnswer>(&self, method: &str, path: &str, body: Option<String>) -> Result<T, Failure> {
-        let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+        let method = Method::from_bytes(method.as_bytes()).expect("a page names a method of HTTP");
         // Another body is another call: a form that was corrected after going back is no repetition.
         let text = body.as_deref().unwrap_or("");
         let key = (method == Method::POST && !self.sent.is_empty()).then(|| short_hash(&[&self.sent, text]));

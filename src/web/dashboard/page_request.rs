@@ -99,14 +99,14 @@ impl PageRequest {
     /// account.
     pub async fn read(dashboard: &Dashboard, request: Request) -> Result<Self, Box<Response<Body>>> {
         let (mut parts, body) = request.into_parts();
-        let info = parts.extensions.get::<RequestInfo>().cloned();
+        let info = parts.extensions.get::<RequestInfo>().expect("every request has an id");
         // Within a nested router the URI has only the rest of the path.
         let whole = parts.extensions.get::<OriginalUri>().map(|OriginalUri(whole)| whole.clone());
         let address = whole.unwrap_or_else(|| parts.uri.clone());
         let query = parts.uri.query().unwrap_or("").to_owned();
         let asked = language_asked(&query);
         let locale = asked.unwrap_or_else(|| language_of(&parts.headers));
-        let info = RequestInfo { language: locale.0, id: info.map_or_else(|| "".into(), |info| info.id) };
+        let info = RequestInfo { language: locale.0, id: info.id.clone() };
         let request_context =
             dashboard.api.request_context(&info, &parts.headers, parts.extensions.get::<Peer>().copied());
         let params = path_params(&mut parts).await;
@@ -252,13 +252,13 @@ impl PageRequest {
             "a page of a session stands in no frame"
         );
         let mut response = Response::new(Body::from(page.into_string()));
-        *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        *response.status_mut() = StatusCode::from_u16(status).expect("a page has a status of HTTP");
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
         let policy = format!("{POLICY}; frame-ancestors {}", self.framed_by.sources());
-        if let Ok(policy) = HeaderValue::try_from(policy) {
-            headers.insert(CONTENT_SECURITY_POLICY, policy);
-        }
+        // No page without its policy.
+        let policy = HeaderValue::try_from(policy).expect("origins were checked when their link was made");
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
         self.add_common_headers(headers);
         response
     }
@@ -281,7 +281,7 @@ impl PageRequest {
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
         headers.insert(VARY, HeaderValue::from_static("accept-language, cookie"));
-        if let Some(cookie) = self.asked.and_then(language_cookie) {
+        if let Some(cookie) = self.asked.map(language_cookie) {
             headers.append(SET_COOKIE, cookie);
         }
     }
@@ -289,9 +289,7 @@ impl PageRequest {
     /// Ends the session and redirects to the sign-in page.
     pub fn end_session(&self, dashboard: &Dashboard) -> Response<Body> {
         let mut response = self.redirect("/sign-in");
-        if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, cookie_name(dashboard), "", 0)) {
-            response.headers_mut().append(SET_COOKIE, cookie);
-        }
+        response.headers_mut().append(SET_COOKIE, set_cookie(dashboard, cookie_name(dashboard), "", 0));
         response
     }
 
@@ -299,9 +297,7 @@ impl PageRequest {
     pub fn start_session(&self, dashboard: &Dashboard, token: &str, to: &str) -> Response<Body> {
         let mut response = self.redirect(to);
         let seconds = dashboard.api.sessions().lifetime.as_secs();
-        if let Ok(cookie) = HeaderValue::try_from(set_cookie(dashboard, cookie_name(dashboard), token, seconds)) {
-            response.headers_mut().append(SET_COOKIE, cookie);
-        }
+        response.headers_mut().append(SET_COOKIE, set_cookie(dashboard, cookie_name(dashboard), token, seconds));
         response
     }
 
@@ -309,9 +305,7 @@ impl PageRequest {
     pub fn start_session_on_device(&self, dashboard: &Dashboard, opened: &Opened, to: &str) -> Response<Body> {
         let mut response = self.start_session(dashboard, &opened.token, to);
         let cookie = set_cookie(dashboard, device_cookie(dashboard), &opened.device, KNOWN_DEVICE_SECONDS);
-        if let Ok(cookie) = HeaderValue::try_from(cookie) {
-            response.headers_mut().append(SET_COOKIE, cookie);
-        }
+        response.headers_mut().append(SET_COOKIE, cookie);
         response
     }
 }
@@ -348,9 +342,10 @@ fn device_cookie(dashboard: &Dashboard) -> &'static str {
     if dashboard.api.is_secure() { "__Host-aldaba_device" } else { "aldaba_device" }
 }
 
-fn set_cookie(dashboard: &Dashboard, name: &str, value: &str, seconds: u64) -> String {
+fn set_cookie(dashboard: &Dashboard, name: &str, value: &str, seconds: u64) -> HeaderValue {
     let secure = if dashboard.api.is_secure() { "; Secure" } else { "" };
-    format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
+    let cookie = format!("{name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    HeaderValue::try_from(cookie).expect("tokens and signed devices are ASCII")
 }
 
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

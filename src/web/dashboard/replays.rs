@@ -242,8 +242,8 @@ fn asked_time(text: &str) -> Option<String> {
 }
 
 fn local(milliseconds: i64) -> String {
-    let text = jiff::Timestamp::from_millisecond(milliseconds).map(|at| at.to_string()).unwrap_or_default();
-    text.get(..16).unwrap_or("").to_owned()
+    let at = jiff::Timestamp::from_millisecond(milliseconds).expect("it is a time that was read, or yesterday");
+    at.to_string().get(..16).unwrap_or("").to_owned()
 }
 
 /// A `datetime-local` as the API reads times. What is none is left for the API to refuse.

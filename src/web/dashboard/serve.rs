@@ -279,11 +279,10 @@ pub(super) fn home_of(session: &Session) -> String {
 
 /// The colour of a portal.
 pub(super) async fn theme(State(dashboard): State<Dashboard>, request: Request) -> Response<Body> {
-    let info = request.extensions().get::<RequestInfo>().cloned();
+    let info = request.extensions().get::<RequestInfo>().cloned().expect("every request has an id");
     let (mut parts, _) = request.into_parts();
     let params = path_params(&mut parts).await.unwrap_or_default();
     let token = params.iter().find(|(name, _)| name == "token").map_or("", |(_, value)| value);
-    let info = info.unwrap_or(RequestInfo { id: "".into(), language: api::Language::English });
     let request_context =
         dashboard.api.request_context(&info, &parts.headers, parts.extensions.get::<api::Peer>().copied());
     let portal = dashboard.api.portal(&request_context, token).await;

@@ -10,7 +10,7 @@ use super::filters::Filters;
 use super::listing::{entries, listed};
 use super::page_context::{Failure, Page, PageContext};
 use super::parts::{Kind, button, empty, filled, head, http_status, millis, notice, status, submit, time, type_name};
-use crate::api::{Code, DeliveryResource, EndpointResource, EventTypeResource, Listing};
+use crate::api::{Code, DeliveryResource, EndpointResource, EventTypeResource, Listing, Operational, TEST_TYPE};
 
 pub use one::{retry, show};
 
@@ -30,10 +30,6 @@ const FILTERS: [&str; 10] = [
 
 /// Filters behind "More filters".
 const MORE: [&str; 5] = ["from", "to", "min_attempt", "min_response_time_ms", "validation_id"];
-
-/// Types that are delivered and stand in no catalog: of a test, and of what the server tells of endpoints.
-const OUTSIDE_THE_CATALOG: [&str; 6] =
-    ["test", "endpoint.auto_disabled", "endpoint.disabled", "endpoint.enabled", "delivery.failed", "secret.rotated"];
 
 /// `GET /deliveries`
 pub async fn list(cx: PageContext) -> Result<Page, Failure> {
@@ -80,8 +76,10 @@ impl Choices {
         let endpoints: Vec<EndpointResource> = cx.get("/v1/webhooks", &[]).await.unwrap_or_default();
         let endpoints = endpoints.iter().map(|endpoint| (endpoint.id.clone(), called(endpoint))).collect();
         let catalog: Vec<EventTypeResource> = entries(cx, "/v1/event-types").await.unwrap_or_default();
-        let names = catalog.iter().map(|entry| entry.id.as_str()).chain(OUTSIDE_THE_CATALOG);
-        Self { endpoints, event_types: names.map(|name| (name.to_owned(), name.to_owned())).collect() }
+        // Tests and operational events are delivered, and no catalog has their types.
+        let others = std::iter::once(TEST_TYPE).chain(Operational::ALL.iter().map(|kind| kind.name()));
+        let names = catalog.into_iter().map(|entry| entry.id).chain(others.map(str::to_owned));
+        Self { endpoints, event_types: names.map(|name| (name.clone(), name)).collect() }
     }
 }
 

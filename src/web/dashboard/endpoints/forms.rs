@@ -3,10 +3,11 @@
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::credentials::{CredentialsForm, MEMBERS};
 use super::paths::{address, resource, trail};
-use super::{filter_preview, secret};
+use super::{certificate, filter_preview, secret};
 use crate::api::{
-    CreateWebhook, EndpointResource, EventTypeResource, FilterPreviewResource, FromAnswer, PreviewFilter,
+    CreateWebhook, EndpointResource, EventTypeResource, FilterPreviewResource, FromAnswer, Operational, PreviewFilter,
     RequestBody as _, UpdateWebhook,
 };
 use crate::web::dashboard::form_errors::{mendable, status_of};
@@ -14,10 +15,6 @@ use crate::web::dashboard::json_fields;
 use crate::web::dashboard::listing::entries;
 use crate::web::dashboard::page_context::{Failure, Fault, Page, PageContext};
 use crate::web::dashboard::parts::{Input, area, button, crumbs, faults, head, input, select, submit};
-
-/// Types that the platform itself publishes. No catalog has them.
-const OPERATIONAL: [&str; 5] =
-    ["endpoint.auto_disabled", "endpoint.disabled", "endpoint.enabled", "delivery.failed", "secret.rotated"];
 
 /// An endpoint as it stands in the form.
 #[derive(Default)]
@@ -36,9 +33,11 @@ struct EndpointForm {
     filter: String,
     /// What the filter would have done, where that was asked.
     preview: Option<FilterPreviewResource>,
+    rate_limit: String,
     /// Only the form of a new endpoint has these.
     status: String,
     secret: String,
+    credentials: CredentialsForm,
 }
 
 impl EndpointForm {
@@ -59,8 +58,10 @@ impl EndpointForm {
             retry_schedule: cx.field("retry_schedule").trim().to_owned(),
             filter: cx.field("filter").trim().to_owned(),
             preview: None,
+            rate_limit: cx.field("rate_limit").trim().to_owned(),
             status: cx.field("status").to_owned(),
             secret: cx.field("secret").trim().to_owned(),
+            credentials: CredentialsForm::sent(cx),
         }
     }
 
@@ -83,8 +84,10 @@ impl EndpointForm {
             },
             filter: json_fields::laid_out_or_nothing(endpoint.filter.as_deref()),
             preview: None,
+            rate_limit: endpoint.rate_limit.clone().unwrap_or_default(),
             status: String::new(),
             secret: String::new(),
+            credentials: CredentialsForm::of(endpoint),
         }
     }
 
@@ -105,12 +108,17 @@ impl EndpointForm {
             "timeout_seconds": json_fields::number(&self.timeout_seconds),
             "max_in_flight": json_fields::number(&self.max_in_flight),
             "retry_schedule": self.schedule(),
+            "rate_limit": given(&self.rate_limit),
         });
         if let Some(status) = given(&self.status) {
             body["status"] = status.into();
         }
         if let Some(secret) = given(&self.secret) {
             body["secret"] = secret.into();
+        }
+        self.credentials.add_to(cx, &mut body)?;
+        if let Some(certificate) = certificate::sent(cx) {
+            body["client_certificate"] = certificate;
         }
         let filter = if self.filter.is_empty() { "null" } else { json_fields::read_text(cx, "filter", &self.filter)? };
         Ok(json_fields::with_text(&body, "filter", filter))
@@ -177,8 +185,10 @@ fn new_page(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>
         form.form method="post" action=(action) data-submit-once {
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
+            (typed.credentials.fields(cx, None, failure))
             (first_status(cx, typed, failure))
             (secret::own(cx, failure))
+            (certificate::fields(cx, None, failure))
             div.buttons {
                 (submit(&cx.say("Create endpoint"), "primary"))
                 (button(&list, &cx.say("Cancel"), ""))
@@ -200,7 +210,7 @@ pub async fn create(cx: PageContext) -> Result<Page, Failure> {
     match typed.send::<EndpointResource>(&cx, "POST", "/v1/webhooks").await {
         Ok(made) => Ok(secret::created(&cx, &made)),
         Err(failure) => {
-            let failure = mendable(failure, CreateWebhook::NAMES)?;
+            let failure = mendable(failure, &[CreateWebhook::NAMES, MEMBERS].concat())?;
             let catalog = catalog(&cx).await?;
             Ok(new_page(&cx, &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
         }
@@ -225,6 +235,7 @@ fn edit_page(
     let about = cx.say(
         "A new URL applies from the next attempt on, also to deliveries that are under way. The secret stays the same.",
     );
+    let current = endpoint.authentication.as_ref().map(|known| known.kind.as_str());
     let content = html! {
         (trail(cx, endpoint))
         (head(&title, Some(&about), html! {}))
@@ -232,6 +243,8 @@ fn edit_page(
         form.form method="post" action=(address(cx, "/edit")) data-submit-once {
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
+            (typed.credentials.fields(cx, current, failure))
+            (certificate::fields(cx, Some(endpoint), failure))
             div.buttons {
                 (submit(&cx.say("Save"), "primary"))
                 (button(&address(cx, ""), &cx.say("Cancel"), ""))
@@ -255,7 +268,7 @@ pub async fn update(cx: PageContext) -> Result<Page, Failure> {
     match typed.send::<()>(&cx, "PUT", &path).await {
         Ok(()) => Ok(Page::Redirect(address(&cx, "?done=saved"))),
         Err(failure) => {
-            let failure = mendable(failure, UpdateWebhook::NAMES)?;
+            let failure = mendable(failure, &[UpdateWebhook::NAMES, MEMBERS].concat())?;
             let endpoint: EndpointResource = cx.get(&path, &[]).await?;
             let catalog = catalog(&cx).await?;
             Ok(edit_page(&cx, &endpoint, &typed, catalog, Some(&failure)).with_status(status_of(&failure)))
@@ -332,6 +345,14 @@ fn fields(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, 
             error: error("channels"),
             ..Input::default()
         }))
+        (attempts(cx, typed, failure))
+    }
+}
+
+/// How attempts are made.
+fn attempts(cx: &PageContext, typed: &EndpointForm, failure: Option<&Failure>) -> Markup {
+    let error = |name: &str| failure.and_then(|failure| failure.of(name));
+    html! {
         (input(&Input {
             name: "timeout_seconds",
             label: &cx.say("Timeout in seconds"),
@@ -365,6 +386,18 @@ fn fields(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, 
             ..Input::default()
         }))
         (filter_preview::field(cx, &typed.filter, error("filter"), typed.preview.as_ref()))
+        (input(&Input {
+            name: "rate_limit",
+            label: &cx.say("Rate limit"),
+            value: &typed.rate_limit,
+            hint: &cx.say(
+                "How many attempts may begin in any time of a length, such as 100/1m: 1 to 10000 in 1s to 1h. What is \
+                 above waits. Leave it empty for no limit.",
+            ),
+            error: error("rate_limit"),
+            max: UpdateWebhook::max_chars("rate_limit"),
+            ..Input::default()
+        }))
     }
 }
 
@@ -396,14 +429,17 @@ fn types(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>, e
     let wildcards = wildcards(cx, typed, &choices);
     // A type that was removed from the catalog stays selected until the user removes it.
     let known = |name: &str| {
-        OPERATIONAL.contains(&name) || is_wildcard(name) || choices.iter().any(|choice| choice.name == name)
+        Operational::parse(name).is_some() || is_wildcard(name) || choices.iter().any(|choice| choice.name == name)
     };
     let mut left: Vec<String> = typed.events.iter().filter(|name| !known(name.as_str())).cloned().collect();
     left.sort_unstable();
     left.dedup();
     let about = if may_choose { cx.say("No longer in the catalog: such events are not sent.") } else { String::new() };
     choices.extend(left.into_iter().map(|name| Choice { name, about: about.clone() }));
-    let operational = OPERATIONAL.map(|name| Choice { name: name.to_owned(), about: meaning(cx, name) });
+    let operational: Vec<Choice> = Operational::ALL
+        .iter()
+        .map(|kind| Choice { name: kind.name().to_owned(), about: meaning(cx, *kind) })
+        .collect();
     let hint = cx.say("Choose 1 to 10 in total.");
     html! {
         fieldset #f-events .field .wrong[error.is_some()] tabindex="-1"
@@ -474,12 +510,12 @@ fn checks(typed: &EndpointForm, choices: &[Choice]) -> Markup {
 }
 
 /// What an operational type tells.
-fn meaning(cx: &PageContext, name: &str) -> String {
-    match name {
-        "endpoint.auto_disabled" => cx.say("Another endpoint was disabled after too many failures."),
-        "endpoint.disabled" => cx.say("Another endpoint was paused."),
-        "endpoint.enabled" => cx.say("Another endpoint was resumed."),
-        "delivery.failed" => cx.say("A delivery to another endpoint failed for good."),
-        _ => cx.say("The signing secret of another endpoint was rotated."),
+fn meaning(cx: &PageContext, kind: Operational) -> String {
+    match kind {
+        Operational::EndpointAutoDisabled => cx.say("Another endpoint was disabled after too many failures."),
+        Operational::EndpointDisabled => cx.say("Another endpoint was paused."),
+        Operational::EndpointEnabled => cx.say("Another endpoint was resumed."),
+        Operational::DeliveryFailed => cx.say("A delivery to another endpoint failed for good."),
+        Operational::SecretRotated => cx.say("The signing secret of another endpoint was rotated."),
     }
 }

@@ -1,6 +1,8 @@
 //! Endpoints: the list, the page of one, pausing and resuming. Forms, previews of filters, secret, tests and deletion
 //! have files of their own.
 
+mod certificate;
+mod credentials;
 mod delete;
 mod filter_preview;
 mod forms;
@@ -305,12 +307,16 @@ fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource)
         (&cx.say("Ordering"), html! { (ordering) }),
         (&cx.say("Description"), described(cx, endpoint)),
         (&cx.say("Metadata"), metadata(cx, endpoint)),
-        (&cx.say("External ID"), external_id(cx, endpoint)),
+        (&cx.say("External ID"), text_or_none(cx, endpoint.external_id.as_deref())),
         (&cx.say("Channels"), codes(cx, endpoint.channels.as_deref())),
         (&cx.say("Timeout in seconds"), number_or_none(cx, endpoint.timeout_seconds)),
         (&cx.say("Attempts at once"), number_or_none(cx, endpoint.max_in_flight)),
         (&cx.say("Retry schedule in seconds"), schedule(cx, endpoint.retry_schedule.as_deref())),
         (&cx.say("Content filter"), filter(cx, endpoint)),
+        (&cx.say("Headers"), credentials::headers(cx, endpoint)),
+        (&cx.say("Authentication"), credentials::authentication(cx, endpoint)),
+        (&cx.say("Client certificate"), certificate::shown(cx, endpoint)),
+        (&cx.say("Rate limit"), text_or_none(cx, endpoint.rate_limit.as_deref())),
         (&cx.say("Signing secret"), code(hint)),
         (&cx.say("Created"), time(cx, &endpoint.created_at)),
         (&cx.say("Changed"), time(cx, &endpoint.updated_at)),
@@ -335,11 +341,8 @@ fn metadata(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
     }
 }
 
-fn external_id(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
-    match &endpoint.external_id {
-        None => none(cx),
-        Some(text) => code(text),
-    }
+fn text_or_none(cx: &PageContext, text: Option<&str>) -> Markup {
+    text.map_or_else(|| none(cx), code)
 }
 
 fn number_or_none(cx: &PageContext, value: Option<u32>) -> Markup {

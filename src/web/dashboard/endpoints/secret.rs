@@ -72,7 +72,8 @@ fn asked(cx: &PageContext, endpoint: &EndpointResource, overlap: &str, failure: 
 }
 
 /// The field for a secret that the receiver has already. What was typed is not shown again. It has no greatest
-/// length: a browser would cut off the rest of a longer one, and that would be another secret.
+/// length: a browser would cut off the rest of a longer one, and that would be another secret. A browser must not fill
+/// in the password of a sign-in, which it does in spite of `off`.
 pub fn own(cx: &PageContext, failure: Option<&Failure>) -> Markup {
     parts::input(&Input {
         name: "secret",
@@ -83,6 +84,7 @@ pub fn own(cx: &PageContext, failure: Option<&Failure>) -> Markup {
         ),
         error: failure.and_then(|failure| failure.of("secret")),
         kind: "password",
+        autocomplete: "new-password",
         ..Input::default()
     })
 }

@@ -5,6 +5,15 @@ use std::time::Duration;
 /// Each unit and its milliseconds, the largest first.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// Reads so many in so long, such as `600/60s`: a whole number from 1 on, and a duration. Spaces around either do not
+/// matter.
+pub fn parse_rate(text: &str) -> Option<(u32, Duration)> {
+    let (count, window) = text.split_once('/')?;
+    let digits = Some(count.trim()).filter(|count| count.bytes().all(|b| b.is_ascii_digit()))?;
+    let count = digits.parse::<u32>().ok().filter(|count| *count >= 1)?;
+    Some((count, parse_duration(window.trim())?))
+}
+
 /// Reads whole numbers with units, the largest first: `1h30m`, `500ms`, `30d`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
@@ -27,7 +36,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// The duration in the largest unit that divides it; `parse_duration` reads it back.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     if ms == 0 {
         return "0s".to_owned();
@@ -54,10 +63,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_rate_is_a_number_and_a_duration() {
+        for (text, count, ms) in
+            [("600/60s", 600, 60_000), ("1/1h30m", 1, 5_400_000), (" 4294967295 / 1ms ", u32::MAX, 1)]
+        {
+            assert_eq!(parse_rate(text), Some((count, Duration::from_millis(ms))), "{text}");
+        }
+        for text in ["", "1", "1/", "/1s", "0/1s", "-1/1s", "+1/1s", "1.5/1s", "1/1", "1/1s/1s", "4294967296/1s"] {
+            assert_eq!(parse_rate(text), None, "{text}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_a_duration_or_none(text in "\\PC{0,20}") {
-            let _ = parse_duration(&text);
+            let _ = (parse_duration(&text), parse_rate(&text));
         }
 
         #[test]

@@ -1,0 +1,65 @@
+//! Deliveries over TLS to receivers of the benchmark's own, beside the same without TLS: to one endpoint, and to 1,000
+//! names on one address.
+//!
+//! What is measured are connections that are kept: each endpoint has had events before the clock starts. TLS then costs
+//! the encryption of requests and answers, on both sides of this machine. The last figure is the share of handshakes
+//! that resume a session, when all receivers have closed their connections and each name is sent an event again.
+
+use anyhow::ensure;
+
+use super::Plan;
+use super::rates::{Crowd, SETTINGS, deliver, server};
+use crate::certificates::DOMAIN;
+use crate::figure::{Figure, Rate, Unit};
+use crate::receiver::{Handshakes, Receiver};
+use crate::server::Server;
+
+/// Each part has a server of its own: idle connections of one part would take room in the pool from another.
+pub async fn run(plan: Plan, name: &'static str) -> anyhow::Result<Vec<Figure>> {
+    let plain = deliver(&server()?, plan, plan.requests, 1).await?;
+    let mut figures = Vec::new();
+    for (endpoints, what) in [(1, "one endpoint"), (if plan.quick { 50 } else { 1_000 }, "1,000 names")] {
+        let server = Server::start_for_tls(SETTINGS)?;
+        let receiver = Receiver::start_tls(plan.keep(), server.acceptor()?).await?;
+        let port = receiver.address.port();
+        let urls = (0..endpoints).map(|number| format!("https://n{number}.{DOMAIN}:{port}/")).collect();
+        let crowd = Crowd::at(&server, receiver, urls).await?;
+        let rate = kept(&crowd, &server, plan, endpoints).await?;
+        let rate_of = format!("deliveries over TLS on kept connections, {what}");
+        figures.push(Figure::new(name, &rate_of, Unit::PerSecond, rate.per_second));
+        let cost_of = format!("{rate_of}: the server's time on a core for each");
+        figures.push(Figure::new(name, &cost_of, Unit::Micros, rate.cost));
+        let share_of = format!("over TLS, of one endpoint without it, {what}");
+        figures.push(Figure::new(name, &share_of, Unit::Share, rate.per_second / plain.per_second));
+        if endpoints > 1 {
+            let share = resumed(&crowd, &server, plan, endpoints).await?;
+            figures.push(Figure::new(name, "handshakes that resume a session, 1,000 names", Unit::Share, share));
+        }
+    }
+    Ok(figures)
+}
+
+/// Deliveries after each endpoint has a connection.
+async fn kept(crowd: &Crowd, server: &Server, plan: Plan, endpoints: usize) -> anyhow::Result<Rate> {
+    let (events, before) = (plan.requests, (endpoints * 2).max(2_000));
+    crowd.deliver(server, plan, before).await?;
+    let handshakes = crowd.receiver.handshakes();
+    let rate = crowd.deliver(server, plan, events).await?;
+    let new = crowd.receiver.handshakes().since(handshakes).all();
+    ensure!(new * 4 < events, "connections are kept: {new} new ones for {events} deliveries");
+    Ok(rate)
+}
+
+/// The share of resumed handshakes, when each receiver has closed its connections.
+async fn resumed(crowd: &Crowd, server: &Server, plan: Plan, endpoints: usize) -> anyhow::Result<f64> {
+    crowd.receiver.close_after_answers(true);
+    crowd.deliver(server, plan, endpoints).await?;
+    crowd.receiver.close_after_answers(false);
+    let handshakes = crowd.receiver.handshakes();
+    crowd.deliver(server, plan, endpoints).await?;
+    let Handshakes { full, resumed } = crowd.receiver.handshakes().since(handshakes);
+    ensure!(resumed > 0, "sessions are resumed: {full} full handshakes");
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
+    let share = resumed as f64 / (full + resumed) as f64;
+    Ok(share)
+}

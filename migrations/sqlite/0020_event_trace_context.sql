@@ -1,0 +1,3 @@
+-- The trace context that every attempt at the event is sent with: traceparent, and after a space tracestate. It goes
+-- with the body.
+ALTER TABLE payloads ADD COLUMN trace_context TEXT;

@@ -1,0 +1,140 @@
+//! Lanes that claim nothing for a while although deliveries of theirs wait in the store.
+//!
+//! A lane is starved when its claim brought nothing although deliveries were due: the memory is full, or the store
+//! failed. Starved lanes wait in a list: after a pause some of them claim again, and each claim that brings deliveries
+//! wakes two more. A lane is held while the rate limit of its endpoint allows no attempt.
+//!
+//! Times are those of the monotonic clock: a wall clock that is set back must not delay a lane.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::domain::id::EndpointKey;
+
+/// After this long some of the starved lanes claim again.
+pub(super) const CLAIM_AGAIN: Duration = Duration::from_millis(250);
+pub(super) const WOKEN_AT_ONCE: usize = 32;
+pub(super) const WOKEN_BY_SUCCESS: usize = 2;
+
+/// A lane that is held asks again after this long at the latest: an attempt may have been given back, or the note of a
+/// change of its limit may have been lost.
+pub(super) const HELD_AT_MOST: Duration = Duration::from_secs(10);
+
+/// Why a lane waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wait {
+    /// Its last claim found no memory, or failed.
+    Starved,
+    /// Its rate limit allows no attempt until then.
+    Held(Instant),
+}
+
+/// The lanes that wait.
+#[derive(Default)]
+pub(super) struct WaitingLanes {
+    starved: VecDeque<EndpointKey>,
+    wake_starved: Option<Instant>,
+    held: BTreeSet<(Instant, EndpointKey)>,
+}
+
+impl WaitingLanes {
+    /// Adds a lane. It is in no other list.
+    pub fn add(&mut self, endpoint: EndpointKey, wait: Wait, at: Instant) {
+        match wait {
+            Wait::Starved => {
+                self.starved.push_back(endpoint);
+                self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
+            }
+            Wait::Held(until) => _ = self.held.insert((until, endpoint)),
+        }
+    }
+
+    /// Takes a lane out that was held until then.
+    pub fn remove_held(&mut self, endpoint: EndpointKey, until: Instant) {
+        self.held.remove(&(until, endpoint));
+    }
+
+    /// When [`WaitingLanes::take_due`] will have a lane.
+    pub fn next(&self) -> Option<Instant> {
+        let held = self.held.first().map(|(until, _)| *until);
+        self.wake_starved.into_iter().chain(held).min()
+    }
+
+    /// Takes the lanes out whose time has come.
+    pub fn take_due(&mut self, at: Instant) -> Vec<EndpointKey> {
+        let mut due = Vec::new();
+        if self.wake_starved.is_some_and(|wake| wake <= at) {
+            self.wake_starved = None;
+            due = self.take_starved(WOKEN_AT_ONCE, at);
+        }
+        while let Some((until, endpoint)) = self.held.first().copied().filter(|(until, _)| *until <= at) {
+            self.held.remove(&(until, endpoint));
+            due.push(endpoint);
+        }
+        due
+    }
+
+    /// Takes the first starved lanes out.
+    pub fn take_starved(&mut self, count: usize, at: Instant) -> Vec<EndpointKey> {
+        let taken = self.starved.drain(..count.min(self.starved.len())).collect();
+        if !self.starved.is_empty() {
+            self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
+        }
+        taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::time::Timestamp;
+    use crate::engine::Limits;
+    use crate::engine::scheduler::Scheduler;
+    use crate::store::Claimed;
+
+    const ENDPOINT: EndpointKey = EndpointKey(1);
+    const HOLD: Duration = Duration::from_secs(5);
+
+    /// A scheduler with a lane that has asked for what is due.
+    fn claiming(now: Timestamp, at: Instant) -> Scheduler {
+        let mut scheduler = Scheduler::new(Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 });
+        scheduler.due(ENDPOINT, now);
+        assert_eq!(scheduler.next_claim(now, at), Some((ENDPOINT, 8)));
+        scheduler
+    }
+
+    /// What a claim finds while the rate limit allows no attempt.
+    fn held(now: Timestamp, held_for: Duration) -> Option<Claimed> {
+        Some(Claimed { next_due: Some(now), held_for: Some(held_for), ..Claimed::default() })
+    }
+
+    #[test]
+    fn a_lane_claims_nothing_while_its_rate_limit_holds_it() {
+        let (now, at) = (Timestamp::from_millis(10_000), Instant::now());
+        let mut scheduler = claiming(now, at);
+        scheduler.claimed(ENDPOINT, held(now, HOLD), now, at);
+        scheduler.due(ENDPOINT, now.minus(HOLD));
+        assert_eq!(scheduler.next_claim(now, at + HOLD / 2), None, "a note does not wake it");
+        assert_eq!(scheduler.next_wake(), (None, Some(at + HOLD)));
+        assert_eq!(scheduler.next_claim(now, at + HOLD), Some((ENDPOINT, 8)));
+        scheduler.claimed(ENDPOINT, held(now, HOLD * 1_000), now, at);
+        assert_eq!(scheduler.next_wake(), (None, Some(at + HELD_AT_MOST)), "should a change be missed");
+    }
+
+    #[test]
+    fn an_endpoint_whose_limit_is_changed_goes_on_at_once() {
+        let (now, at) = (Timestamp::from_millis(10_000), Instant::now());
+        let mut scheduler = claiming(now, at);
+        scheduler.claimed(ENDPOINT, held(now, HOLD), now, at);
+        scheduler.note_change(ENDPOINT);
+        assert_eq!(scheduler.next_claim(now, at), Some((ENDPOINT, 8)));
+        // The change comes while the claim is under way, which may have found the limit of before.
+        scheduler.note_change(ENDPOINT);
+        scheduler.claimed(ENDPOINT, held(now, HOLD), now, at);
+        assert_eq!(scheduler.next_claim(now, at), Some((ENDPOINT, 8)));
+        scheduler.claimed(ENDPOINT, held(now, HOLD), now, at);
+        assert_eq!(scheduler.next_claim(now, at), None);
+    }
+}

@@ -1,0 +1,227 @@
+//! The rate limit of an endpoint: no window holds more attempts than it allows, whatever sends them.
+
+use std::time::{Duration, Instant};
+
+use aldaba::domain::id::EndpointKey;
+use aldaba::domain::rate_limit::RateLimit;
+use aldaba::domain::settings::EndpointSettings;
+use aldaba::domain::url::{Environment, ReceiverUrl};
+use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Snapshot, Unattempted};
+use serde_json::{Value, json};
+
+use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
+use crate::command_line::printed;
+use crate::crash::Server;
+use crate::database;
+use crate::fixture::Fixture;
+
+/// By how much the network may shift an arrival.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// The body of an endpoint with this limit.
+fn limited(receiver: &Receiver, limit: &str, more: Value) -> Value {
+    let mut body = json!({ "url": receiver.url(), "events": [EVENT], "rate_limit": limit });
+    body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+    body
+}
+
+async fn register(app: &App, body: Value) -> String {
+    app.post("/v1/webhooks", body).await.expect(201).id()
+}
+
+async fn publish_many(app: &App, count: usize) {
+    let events: Vec<Value> = (0..count).map(|n| json!({ "event": EVENT, "data": { "n": n } })).collect();
+    app.post("/v1/events/batch", json!({ "events": events })).await.expect(202);
+}
+
+/// How many deliveries of the endpoint have this status.
+async fn count(app: &App, endpoint: &str, status: &str) -> Value {
+    let path = format!("/v1/webhooks/deliveries?endpoint_id={endpoint}&status={status}");
+    app.get(&path).await.expect(200).json["meta"]["pagination"]["total"].clone()
+}
+
+/// Checks that no window of this length holds more arrivals than so many.
+fn check_windows(receiver: &Receiver, attempts: usize, window: Duration) {
+    let mut at: Vec<_> = receiver.received().iter().map(|request| request.at).collect();
+    at.sort_unstable();
+    for one in at.windows(attempts + 1) {
+        let span = one[attempts] - one[0];
+        assert!(span + GRACE >= window, "{} attempts within {span:?}", attempts + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_burst_goes_at_once_and_the_rest_waits_over_a_restart_until_the_limit_is_lifted() {
+    let app = App::start().await;
+    let (receiver, other) = (Receiver::start().await, Receiver::start().await);
+    let id = register(&app, limited(&receiver, "5/1h", json!({}))).await;
+    app.endpoint(&other.url()).await;
+    publish_many(&app, 8).await;
+    receiver.wait_for(5).await;
+    let app = app.restart(&[]).await;
+    publish_many(&app, 2).await;
+    other.wait_for(10).await;
+    let tested = app.call("POST", &format!("/v1/webhooks/{id}/test")).send().await.expect(200);
+    assert_eq!(tested.attribute("delivered"), true, "a test is not held");
+    eventually("the outcomes", || async { (count(&app, &id, "success").await == json!(6)).then_some(()) }).await;
+    assert_eq!((count(&app, &id, "pending").await, receiver.received().len()), (json!(5), 6));
+    let rows = database::number(app.folder(), "SELECT count(*) FROM limited_attempts").await;
+    assert_eq!(rows, 1, "an endpoint without a limit is not counted");
+    let path = format!("/v1/webhooks/{id}");
+    app.put(&path, json!({ "rate_limit": "6/1h" })).await.expect(200);
+    receiver.wait_for(7).await;
+    app.put(&path, json!({ "rate_limit": null })).await.expect(200);
+    receiver.wait_for(11).await;
+}
+
+#[tokio::test]
+async fn a_limit_holds_for_what_was_accepted_before_it() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    receiver.always(Reply::Late(Duration::from_millis(300)));
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    publish_many(&app, 40).await;
+    receiver.wait_for(1).await;
+    app.put(&format!("/v1/webhooks/{id}"), json!({ "rate_limit": "1/1h" })).await.expect(200);
+    let answered = Instant::now();
+    let later = || receiver.received().iter().filter(|request| request.at > answered + GRACE).count();
+    // What had begun ends, one more may begin, and the others give up their memory.
+    eventually("the others to wait", || async {
+        let ended = count(&app, &id, "success").await.as_u64()?;
+        let is_quiet = app.metric("attempts_in_flight").await == 0 && receiver.received().len() as u64 == ended;
+        (is_quiet && app.store.in_memory() == 0).then_some(())
+    })
+    .await;
+    let before = receiver.received().len();
+    assert!(before < 40 && later() <= 1, "{} of {before} after the limit was set", later());
+    app.put(&format!("/v1/webhooks/{id}"), json!({ "rate_limit": "2/1h" })).await.expect(200);
+    receiver.wait_for(before + 1).await;
+}
+
+#[tokio::test]
+async fn no_window_holds_more_attempts_than_allowed_with_retries_and_replays() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    receiver.script([500, 503, 500].map(Reply::Status));
+    let id = register(&app, limited(&receiver, "4/1s", json!({ "retry_schedule": [1] }))).await;
+    publish_many(&app, 6).await;
+    receiver.wait_for(9).await;
+    let replay = app.replay(&id, json!({ "from": "2026-01-01", "status": "all" })).await;
+    app.replayed(&replay).await;
+    receiver.wait_for(15).await;
+    check_windows(&receiver, 4, Duration::from_secs(1));
+    eventually("the outcomes", || async { (count(&app, &id, "success").await == json!(12)).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_with_an_order_and_a_limit_keeps_both() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    register(&app, limited(&receiver, "3/1s", json!({ "ordering": "fifo" }))).await;
+    publish_many(&app, 9).await;
+    let requests = receiver.wait_for(9).await;
+    let number = |body: &[u8]| serde_json::from_slice::<Value>(body).expect("JSON")["data"]["n"].as_u64();
+    let numbers: Vec<_> = requests.iter().filter_map(|request| number(&request.body)).collect();
+    assert_eq!(numbers, (0..9).collect::<Vec<_>>());
+    check_windows(&receiver, 3, Duration::from_secs(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_holds_for_all_nodes_together_and_what_one_leaves_the_other_sends() {
+    if !database::is_postgres() {
+        return;
+    }
+    let first = App::start().await;
+    let second = first.another(&[]).await;
+    let receiver = Receiver::start().await;
+    let id = register(&first, limited(&receiver, "5/1s", json!({}))).await;
+    for node in [&first, &second] {
+        publish_many(node, 12).await;
+    }
+    receiver.wait_for(12).await;
+    second.stop().await;
+    receiver.wait_for(24).await;
+    check_windows(&receiver, 5, Duration::from_secs(1));
+    eventually("the outcomes", || async { (count(&first, &id, "success").await == json!(24)).then_some(()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_exceeds_no_limit_when_it_is_back() {
+    if database::is_postgres() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let account = printed(folder.path(), &["accounts", "create", "killed"]);
+    let key = printed(folder.path(), &["keys", "create", "--account", &account]);
+    let receiver = Receiver::start().await;
+    let mut server = Server::start(folder.path(), &[]);
+    let new = limited(&receiver, "3/2s", json!({}));
+    Call::new(server.address, "POST", "/v1/webhooks").bearer(&key).json(&new).send().await.expect(201);
+    let events: Vec<Value> = (0..6).map(|n| json!({ "event": EVENT, "data": { "n": n } })).collect();
+    let batch = Call::new(server.address, "POST", "/v1/events/batch").bearer(&key);
+    batch.json(&json!({ "events": events })).send().await.expect(202);
+    for arrived in [2, 4] {
+        receiver.wait_for(arrived).await;
+        server.kill();
+        server = Server::start(folder.path(), &[]);
+    }
+    eventually("all of it", || async {
+        let path = "/v1/webhooks/deliveries?status=success";
+        let sent = Call::new(server.address, "GET", path).bearer(&key).send().await.expect(200);
+        (sent.json["meta"]["pagination"]["total"] == 6).then_some(())
+    })
+    .await;
+    check_windows(&receiver, 3, Duration::from_secs(2));
+}
+
+/// An endpoint with this limit.
+async fn endpoint(f: &Fixture, limit: &str) -> EndpointKey {
+    let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+    let plain = EndpointSettings::new(&url, vec![EVENT.into()]);
+    let new = EndpointSettings { rate_limit: RateLimit::parse(limit), ..plain };
+    let made = f.store.create_endpoint(f.account, new.into(), None).await.expect("an endpoint").resource;
+    f.store.refresh().await.expect("refreshed");
+    made.key
+}
+
+#[tokio::test]
+async fn what_may_not_begin_has_no_lease_and_no_memory_and_what_is_given_back_makes_room_once() {
+    let f = Fixture::new().await;
+    let key = endpoint(&f, "2/1m").await;
+    f.store.accept((0..5).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    assert_eq!(f.store.in_memory(), 0);
+    let backlog = f.store.backlog(100).await.expect("measured");
+    assert_eq!(backlog, Backlog::default(), "what waits for a limit is as its owner wants it");
+    let claim = async || f.store.claim(key, 10).await.expect("claimed");
+    let first = claim().await;
+    assert_eq!((first.jobs.len(), f.store.in_memory()), (2, 2));
+    let held_for = first.held_for.expect("no third attempt may begin");
+    assert!((Duration::from_secs(50)..Duration::from_secs(62)).contains(&held_for), "{held_for:?}");
+    assert!(first.next_due.is_some(), "the others stay where they are");
+    assert_eq!(claim().await.jobs.len(), 0);
+    // One comes back twice, as after an answer that was lost. The other one had been sent.
+    let unsent = Unattempted::of_leased(&first.jobs[0]);
+    first.jobs[1].start.replace(None);
+    for unattempted in [unsent, unsent, Unattempted::of_leased(&first.jobs[1])] {
+        f.store.release(vec![unattempted]).await.expect("released");
+    }
+    drop(first);
+    let next = claim().await;
+    assert_eq!((next.jobs.len(), next.held_for.is_some()), (1, true));
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_late_is_counted_in_its_own_place_and_another_waits() {
+    let f = Fixture::new().await;
+    let key = endpoint(&f, "1/1m").await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    let claimed = f.store.claim(key, 10).await.expect("claimed").jobs;
+    let counted = claimed[0].start.counted().expect("it is counted");
+    let rate = counted.rate;
+    assert!(claimed[0].start.is_valid(rate));
+    let count = async |earlier| f.store.count_start(key, rate, earlier, rate.validity()).await.expect("answered");
+    assert_eq!(count(None).await, None);
+    let again = count(Some(counted)).await.expect("its own place");
+    assert!(again.group >= counted.group);
+    assert_eq!(count(None).await, None);
+}
