@@ -102,11 +102,11 @@ impl NewHeaders {
             debug_assert!(found.is_some(), "a name that is not known keeps nothing: it was refused");
             found.map(|(_, value)| value.clone())
         };
-        let valued = self.0.into_iter().filter_map(|(name, value)| {
+        let pairs = self.0.into_iter().filter_map(|(name, value)| {
             let value = value.or_else(|| value_of(&name))?;
             Some((name, value))
         });
-        let values: BTreeMap<String, Credential> = valued.collect();
+        let values: BTreeMap<String, Credential> = pairs.collect();
         let masks = values.iter().map(|(name, value)| (name.clone(), value.mask())).collect();
         (Headers(masks), values)
     }

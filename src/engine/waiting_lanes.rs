@@ -106,20 +106,20 @@ mod tests {
     }
 
     /// What a claim finds while the rate limit allows no attempt.
-    fn held(now: Timestamp, held_for: Duration) -> Option<Claimed> {
-        Some(Claimed { next_due: Some(now), held_for: Some(held_for), ..Claimed::default() })
+    fn held(now: Timestamp, held_for: Duration) -> Claimed {
+        Claimed { next_due: Some(now), held_for: Some(held_for), ..Claimed::default() }
     }
 
     #[test]
     fn a_lane_claims_nothing_while_its_rate_limit_holds_it() {
         let (now, at) = (Timestamp::from_millis(10_000), Instant::now());
         let mut scheduler = claiming(now, at);
-        scheduler.claimed(ENDPOINT, held(now, HOLD), now, at);
+        scheduler.claimed(ENDPOINT, Some(held(now, HOLD)), now, at);
         scheduler.due(ENDPOINT, now.minus(HOLD));
         assert_eq!(scheduler.next_claim(now, at + HOLD / 2), None, "a note does not wake it");
         assert_eq!(scheduler.next_wake(), (None, Some(at + HOLD)));
         assert_eq!(scheduler.next_claim(now, at + HOLD), Some((ENDPOINT, 8)));
-        scheduler.claimed(ENDPOINT, held(now, HOLD * 1_000), now, at);
+        scheduler.claimed(ENDPOINT, Some(held(now, HOLD * 1_000)), now, at);
         assert_eq!(scheduler.next_wake(), (None, Some(at + HELD_AT_MOST)), "should a change be missed");
     }
 
@@ -127,14 +127,14 @@ mod tests {
     fn an_endpoint_whose_limit_is_changed_goes_on_at_once() {
         let (now, at) = (Timestamp::from_millis(10_000), Instant::now());
         let mut scheduler = claiming(now, at);
-        scheduler.claimed(ENDPOINT, held(now, HOLD), now, at);
+        scheduler.claimed(ENDPOINT, Some(held(now, HOLD)), now, at);
         scheduler.note_change(ENDPOINT);
         assert_eq!(scheduler.next_claim(now, at), Some((ENDPOINT, 8)));
         // The change comes while the claim is under way, which may have found the limit of before.
         scheduler.note_change(ENDPOINT);
-        scheduler.claimed(ENDPOINT, held(now, HOLD), now, at);
+        scheduler.claimed(ENDPOINT, Some(held(now, HOLD)), now, at);
         assert_eq!(scheduler.next_claim(now, at), Some((ENDPOINT, 8)));
-        scheduler.claimed(ENDPOINT, held(now, HOLD), now, at);
+        scheduler.claimed(ENDPOINT, Some(held(now, HOLD)), now, at);
         assert_eq!(scheduler.next_claim(now, at), None);
     }
 }
