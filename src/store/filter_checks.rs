@@ -12,6 +12,7 @@ use foldhash::HashMap;
 
 use super::errors::StoreError;
 use super::values::PendingReply;
+use crate::domain::channels::Channels;
 use crate::domain::event::{Event, NewEvent};
 use crate::domain::id::{AccountId, EndpointKey};
 use crate::domain::payload_filter::{ParsedEvent, PayloadFilter};
@@ -289,7 +290,7 @@ fn parse(event: &NewEvent) -> ParsedEvent<'_> {
 
 /// The bytes that a filter can look at, and some more.
 fn size(event: &NewEvent) -> usize {
-    let channels = event.channels.iter().flat_map(|channels| channels.names());
+    let channels = event.channels.iter().flat_map(Channels::names);
     event.body.len() + channels.map(String::len).sum::<usize>()
 }
 
@@ -302,7 +303,6 @@ pub(super) fn replay_bytes(filter: &PayloadFilter) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::channels::Channels;
     use crate::domain::event::message;
     use crate::domain::time::Timestamp;
 
@@ -356,14 +356,14 @@ mod tests {
         let before = [filtered(7, r#"{"data":{"n":1}}"#), filtered(8, r#"{"data":{"n":{"$gte":1}}}"#)];
         let first = checked(&checks, call(events())).await;
         assert!(first.checks.0.is_empty(), "nothing is known");
-        let back = write(&checks, &before, first).err().expect("handed back");
+        let back = write(&checks, &before, first).expect_err("handed back");
         let again = checked(&checks, *back).await;
         assert_eq!(write(&checks, &before, again).ok(), Some(vec![vec![7, 8], vec![8]]));
         // Known from now on.
         let known = checked(&checks, call(events())).await;
         // One is changed before it is written: the other need not be checked again.
         let after = [filtered(7, r#"{"data":{"n":2}}"#), before[1].clone()];
-        let back = write(&checks, &after, known).err().expect("handed back");
+        let back = write(&checks, &after, known).expect_err("handed back");
         let again = checked(&checks, *back).await;
         assert_eq!(again.checks.of(0).0.len(), 3, "two, and one that is new");
         assert_eq!(write(&checks, &after, again).ok(), Some(vec![vec![8], vec![7, 8]]));
@@ -383,7 +383,7 @@ mod tests {
         let carrying = |name: &str| NewEvent { channels: channels(name), ..event(one, "{}") };
         let events = || vec![carrying("b"), event(one, "{}")];
         assert_eq!(write(&checks, &known, call(events())).ok(), Some(vec![vec![], vec![]]), "nothing is to be checked");
-        let back = write(&checks, &known, call(vec![carrying("a")])).err().expect("handed back");
+        let back = write(&checks, &known, call(vec![carrying("a")])).expect_err("handed back");
         let again = checked(&checks, *back).await;
         assert_eq!(write(&checks, &known, again).ok(), Some(vec![vec![7]]));
     }

@@ -95,12 +95,12 @@ async fn each_operator_decides_which_events_an_endpoint_gets() {
         assert_eq!(publish(&app, other).await, 0, "{filter} lets {other} through");
         assert_eq!(publish(&app, matching).await, 1, "{filter} keeps {matching} back");
     }
-    let received = receiver.wait_for(OPERATORS.len()).await;
+    let requests = receiver.wait_for(OPERATORS.len()).await;
     for [_, matching, _] in OPERATORS {
         let is_it = |body: &[u8]| String::from_utf8_lossy(body).contains(&format!(r#""data":{matching}"#));
-        assert!(received.iter().any(|request| is_it(&request.body)), "{matching}");
+        assert!(requests.iter().any(|request| is_it(&request.body)), "{matching}");
     }
-    assert_eq!(received.len(), OPERATORS.len());
+    assert_eq!(requests.len(), OPERATORS.len());
     let listed = app.get("/v1/webhooks/deliveries").await.expect(200);
     assert_eq!(listed.json["meta"]["pagination"]["total"], OPERATORS.len(), "what does not match costs no delivery");
     set(&app, &path, "{}").await;

@@ -99,13 +99,13 @@ fn filter(matches: bool) -> Value {
 /// without a filter: both make one delivery of each event.
 pub async fn filtered(server: &Server, plan: Plan, events: usize) -> anyhow::Result<[Rate; 2]> {
     let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
-    let (plain, filtered) = (server.tenant().await?, server.tenant().await?);
-    server.endpoint(&plain, &receiver.url(), EVENT).await?;
+    let (unfiltered, filtered) = (server.tenant().await?, server.tenant().await?);
+    server.endpoint(&unfiltered, &receiver.url(), EVENT).await?;
     for number in 0..FILTERED {
         let attributes = json!({ "url": receiver.url(), "events": [EVENT], "filter": filter(number == 0) });
         server.endpoint_of(&filtered, attributes).await?;
     }
-    let without = accept_and_deliver(server, &plain, events).await?;
+    let without = accept_and_deliver(server, &unfiltered, events).await?;
     let with = accept_and_deliver(server, &filtered, events).await?;
     complete(plan, &receiver, 2 * events)?;
     Ok([with, without])

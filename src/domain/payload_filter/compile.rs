@@ -104,8 +104,8 @@ pub(super) fn compile(text: &str) -> Result<(String, Clauses), FilterError> {
         ReadError::TooDeep => whole(FilterFault::TooDeep),
     })?;
     let mut compiler = Compiler { clauses: Clauses::new(), conditions: 0 };
-    let test = compiler.filter(document.root(), Place { clause: ROOT, levels: 0, is_event: true })?;
-    compiler.clauses.set(ROOT, test);
+    let top = compiler.filter(document.root(), Place { clause: ROOT, levels: 0, is_event: true })?;
+    compiler.clauses.set(ROOT, top);
     let mut canonical = String::new();
     document.root().write(&mut canonical);
     // What is written is read again as the same filter.
