@@ -228,8 +228,12 @@ impl FaultJson {
     pub fn field(&self) -> Option<&str> {
         let source = self.source.as_ref()?;
         let field = source.pointer.as_deref().and_then(|pointer| match pointer.strip_prefix("/data/attributes/") {
-            // What stands below the field is a place in it.
-            Some(field) => field.split('/').next(),
+            // What stands below the field is a place in it. Each member of `authentication` is a field of a form.
+            Some(field) => match field.split_once('/') {
+                Some(("authentication", member)) => Some(member),
+                Some((field, _)) => Some(field),
+                None => Some(field),
+            },
             None => pointer.rsplit('/').next(),
         });
         field.or(source.parameter.as_deref())

@@ -522,7 +522,10 @@ proptest! {
         let compiled = match PayloadFilter::parse(&text) {
             Ok(compiled) => compiled,
             Err(error) => {
-                let is_too_much = matches!(error.fault, FilterFault::TooDeep | FilterFault::TooManyConditions);
+                let is_too_much = matches!(
+                    error.fault,
+                    FilterFault::TooLong | FilterFault::TooDeep | FilterFault::TooManyConditions
+                );
                 prop_assert!(is_too_much, "{text}: {error} at {}", error.pointer);
                 return Ok(());
             }
