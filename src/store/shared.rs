@@ -12,6 +12,7 @@ use super::filter_checks::FilterChecks;
 use super::inbox::Inbox;
 use super::intake_shares::IntakeShares;
 use super::keys::KeySource;
+use super::operational_events::FailureLimit;
 use super::pings::Pings;
 use super::values::{Factor, MAX_ACCOUNT_REPLAYS, MAX_REPLAYS, OpenOptions, Target};
 use crate::clock::{Clock, Random};
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) intake_shares: IntakeShares,
     /// Checks of published events against the filters of endpoints.
     pub filter_checks: FilterChecks,
+    /// How many failed deliveries each account is told of.
+    pub failure_limit: FailureLimit,
     /// Wakes whoever carries out replays.
     pub replays: Notify,
     /// Where this process looks for the next delivery of endpoints that receive in order (PostgreSQL).
@@ -93,6 +96,7 @@ impl Shared {
             pings: Pings::default(),
             intake_shares: IntakeShares::default(),
             filter_checks: FilterChecks::default(),
+            failure_limit: FailureLimit::default(),
             replays: Notify::new(),
             fifo_heads: Mutex::default(),
             looked_at: Mutex::default(),

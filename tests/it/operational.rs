@@ -150,3 +150,36 @@ async fn many_that_fail_at_once_are_each_told_of_once() {
         told.iter().map(|(_, data)| data["delivery_id"].as_str().expect("an id").to_owned()).collect();
     assert_eq!((told.len(), deliveries.len(), events(&app).await), (200, 200, 400));
 }
+
+/// Each failure was written once more for every endpoint that subscribes, whatever the account may store.
+#[tokio::test]
+async fn failures_beyond_the_limit_of_a_minute_make_no_more_events() {
+    const TOLD_IN_A_MINUTE: u64 = 200;
+    let app = App::with(&[("WEBHOOKS__AUTO_DISABLE_THRESHOLD", "100000")]).await;
+    let (sick, watching) = (Receiver::start().await, Receiver::start().await);
+    sick.always(Reply::Status(500));
+    for _ in 0..3 {
+        let endpoint = json!({ "url": sick.url(), "events": [EVENT, "delivery.failed"], "retry_schedule": [] });
+        app.post("/v1/webhooks", endpoint).await.expect(201);
+    }
+    subscribed(&app, &watching, &["delivery.failed"]).await;
+    let batch = json!({ "events": vec![json!({ "event": EVENT, "data": {} }); 100] });
+    app.post("/v1/events/batch", batch).await.expect(202);
+    let failed = format!("/v1/webhooks/deliveries?per_page=1&status=failed&event_type={EVENT}");
+    eventually("all to have failed", || async {
+        let listed = app.get(&failed).await.expect(200).json;
+        (listed["meta"]["pagination"]["total"] == 300).then_some(())
+    })
+    .await;
+    assert_eq!(events(&app).await, 100 + TOLD_IN_A_MINUTE);
+    heard(&watching, 200).await;
+    // Another account is told of its own.
+    let (_, key) = app.stranger().await;
+    let call = |method: &str, path: &str, body: Value| app.call(method, path).bearer(&key).json(&body).send();
+    for (receiver, event) in [(&sick, EVENT), (&watching, "delivery.failed")] {
+        let endpoint = json!({ "url": receiver.url(), "events": [event], "retry_schedule": [] });
+        call("POST", "/v1/webhooks", endpoint).await.expect(201);
+    }
+    call("POST", "/v1/events", json!({ "event": EVENT, "data": {} })).await.expect(202);
+    heard(&watching, 201).await;
+}

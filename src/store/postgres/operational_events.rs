@@ -17,7 +17,7 @@ use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
 use crate::store::numbers::body_size;
-use crate::store::operational_events::{About, FailedDelivery, OperationalEvent};
+use crate::store::operational_events::{About, FailedDelivery, FailureLimit, OperationalEvent};
 
 /// A delivery that failed for good, and after how many attempts.
 pub(super) struct Failure<'a> {
@@ -117,24 +117,36 @@ impl Store {
     }
 }
 
-/// What outcomes have to tell: of deliveries that failed for good, and of endpoints that were paused by them. Nothing
-/// where nobody of their accounts wants to know.
+/// What outcomes have to tell: of deliveries that failed for good, as far as the limit of their account goes, and of
+/// endpoints that were paused by them. Nothing where no other endpoint of their accounts wants to know.
 pub(super) async fn operational_events_of(
     tx: &Transaction<'_>,
     failures: &[Failure<'_>],
     paused: &[Paused<'_>],
+    limit: &FailureLimit,
 ) -> Result<Vec<OperationalEvent>, StoreError> {
     let accounts: BTreeSet<i64> =
         failures.iter().map(|failure| failure.account.0).chain(paused.iter().map(|paused| paused.account.0)).collect();
     let accounts: Vec<i64> = accounts.into_iter().collect();
     let kinds = [Operational::DeliveryFailed.name(), Operational::EndpointAutoDisabled.name()];
-    let sql = "SELECT DISTINCT account FROM subscriptions WHERE account = ANY($1) AND type = ANY($2)";
-    let mut listening = BTreeSet::new();
+    let sql = "SELECT account, type, endpoint FROM subscriptions WHERE account = ANY($1) AND type = ANY($2)";
+    let mut listening: HashMap<(AccountKey, String), Vec<EndpointKey>> = HashMap::default();
     for row in rows(tx, sql, &[&accounts, &kinds.as_slice()]).await? {
-        listening.insert(AccountKey(get(&row, "account")?));
+        let whose = (AccountKey(get(&row, "account")?), get(&row, "type")?);
+        listening.entry(whose).or_default().push(EndpointKey(get(&row, "endpoint")?));
     }
-    let failures: Vec<_> = failures.iter().filter(|failure| listening.contains(&failure.account)).collect();
-    let paused: Vec<_> = paused.iter().filter(|paused| listening.contains(&paused.account)).collect();
+    let is_heard = |account: AccountKey, about: EndpointKey, kind: Operational| {
+        let others = listening.get(&(account, kind.name().to_owned()));
+        others.is_some_and(|others| others.iter().any(|other| *other != about))
+    };
+    let failures: Vec<_> = failures
+        .iter()
+        .filter(|failure| is_heard(failure.account, failure.endpoint, Operational::DeliveryFailed))
+        .collect();
+    let paused: Vec<_> = paused
+        .iter()
+        .filter(|paused| is_heard(paused.account, paused.endpoint, Operational::EndpointAutoDisabled))
+        .collect();
     if failures.is_empty() && paused.is_empty() {
         return Ok(Vec::new());
     }
@@ -163,13 +175,18 @@ pub(super) async fn operational_events_of(
         else {
             continue;
         };
+        if Operational::parse(event_type).is_some() {
+            continue;
+        }
+        let Some(left_out) = limit.admit(failure.account) else { continue };
         let (attempts, outcome) = (failure.attempts, failure.outcome);
-        operational_events.extend(about.failed(&FailedDelivery {
+        operational_events.push(about.failed(&FailedDelivery {
             id: failure.delivery,
             event: *event,
             event_type,
             attempts,
             outcome,
+            left_out,
         }));
     }
     for Paused { endpoint, failures, outcome, .. } in paused {

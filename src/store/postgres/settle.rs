@@ -381,7 +381,7 @@ impl Store {
         if failures.is_empty() && paused.is_empty() {
             return Ok(AfterCommit::default());
         }
-        let operational_events = operational_events_of(tx, &failures, &paused).await?;
+        let operational_events = operational_events_of(tx, &failures, &paused, &self.shared.failure_limit).await?;
         self.announce(tx, &operational_events, now).await
     }
 

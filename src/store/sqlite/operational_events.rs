@@ -63,14 +63,20 @@ impl Tx<'_> {
             let sql = "SELECT d.event, e.type FROM deliveries d JOIN events e ON e.id = d.event WHERE d.id = ?1";
             let (event, event_type): (i64, String) =
                 self.db.prepare_cached(sql)?.query_row([failure.delivery.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            if Operational::parse(&event_type).is_some() {
+                continue;
+            }
+            let about = self.about(failure.endpoint)?;
+            let Some(left_out) = self.shared.failure_limit.admit(about.account) else { continue };
             let failed = FailedDelivery {
                 id: failure.delivery,
                 event: EventId(event),
                 event_type: &event_type,
                 attempts: failure.attempts,
                 outcome: &failure.outcome,
+                left_out,
             };
-            operational_events.extend(self.about(failure.endpoint)?.failed(&failed));
+            operational_events.push(about.failed(&failed));
         }
         let paused = paused.iter().filter(|paused| self.is_heard(paused.0, Operational::EndpointAutoDisabled));
         for (endpoint, count, outcome) in paused {
@@ -79,12 +85,12 @@ impl Tx<'_> {
         operational_events.iter().try_for_each(|operational_event| self.announce(operational_event))
     }
 
-    /// Whether somebody of the endpoint's account wants to know.
+    /// Whether another endpoint of the account wants to know.
     fn is_heard(&self, endpoint: EndpointKey, kind: Operational) -> bool {
+        let is_by_another = |subscribers: Vec<EndpointKey>| subscribers.iter().any(|other| *other != endpoint);
         self.cache.endpoint(endpoint).is_some_and(|row| {
-            let account = row.account;
-            let subscribers = self.cache.subscribers(account, kind.name());
-            !subscribers.is_empty() || !self.cache.paused_subscribers(account, kind.name()).is_empty()
+            is_by_another(self.cache.subscribers(row.account, kind.name()))
+                || is_by_another(self.cache.paused_subscribers(row.account, kind.name()))
         })
     }
 
