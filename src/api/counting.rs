@@ -24,8 +24,9 @@ const ACCOUNT_TIMES: u32 = 5;
 /// the limit.
 const REPEATED_TIMES: u32 = 10;
 
-/// KiB that count for an event beside its body, and for each delivery. A delivery that arrives at once takes 0.13 KiB
-/// on SQLite; one that fails keeps each attempt with the beginning of the response.
+/// KiB that count for an event beside what its publisher sent, for each delivery, and for each endpoint that missed it.
+/// A delivery that arrives at once takes 0.13 KiB on SQLite; one that fails keeps each attempt with the beginning of
+/// the response.
 const KIB_PER_ROW: u32 = 1;
 
 /// Stored refusals up to this size are bounded by the calls that make them. Larger ones list the faults of a batch.
@@ -45,9 +46,9 @@ pub(super) struct StorageUse {
 /// What one account stores.
 pub(super) struct AccountUse {
     pub account: AccountId,
-    /// Of bodies.
+    /// Of bodies, channels and traces.
     pub bytes: usize,
-    /// Events and deliveries.
+    /// Events, deliveries and missed events.
     pub rows: usize,
 }
 

@@ -42,11 +42,11 @@ fn too_slow() -> Words {
     )
 }
 
-/// Why a read was not begun, and what helps.
+/// Why a read or a write was not begun, and what helps.
 fn busy() -> Words {
     Words::new(
-        "Too many reads are waiting. Make fewer calls at a time, and try again soon.",
-        "Hay demasiadas lecturas en espera. Haz menos llamadas a la vez e inténtalo pronto de nuevo.",
+        "Too many calls are waiting. Make fewer calls at a time, and try again soon.",
+        "Hay demasiadas llamadas en espera. Haz menos llamadas a la vez e inténtalo pronto de nuevo.",
     )
 }
 
@@ -445,7 +445,7 @@ impl From<crate::store::StoreError> for ApiError {
                 Self::from(Fault::new(Code::Unavailable).saying(too_slow())).with_header("retry-after", SEARCH_PAUSE)
             }
             E::Busy => {
-                tracing::debug!("a read found no connection in time");
+                tracing::debug!("a call found no connection, or no share of its account, in time");
                 Self::from(Fault::new(Code::Unavailable).saying(busy())).with_header("retry-after", BUSY_PAUSE)
             }
             E::FiltersBusy => Self::busy("too many slow checks against filters of this account"),

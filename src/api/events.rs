@@ -336,7 +336,7 @@ async fn accept(
 ) -> Result<Vec<Event>, ApiError> {
     let mut stored = StorageUse::default();
     for event in &events {
-        stored.of(event.account).bytes += event.body.len();
+        stored.of(event.account).bytes += event.stored_bytes();
     }
     for used in &stored.accounts {
         call.api.count_storage(used.account).await?;
@@ -344,7 +344,7 @@ async fn accept(
     let accepted = call.api.store.accept(events, pending_reply).await?;
     count(call, &accepted);
     for event in &accepted {
-        stored.of(event.account.0).rows += 1 + event.deliveries as usize;
+        stored.of(event.account.0).rows += 1 + event.deliveries as usize + event.missed as usize;
     }
     for used in &stored.accounts {
         call.api.charge_storage(used.account, used.kib()).await;

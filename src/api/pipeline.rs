@@ -186,7 +186,7 @@ fn is_stored(error: &ApiError) -> bool {
 /// Stores a refusal and returns it; where it cannot be stored, the reason for that.
 ///
 /// Every fault of a batch is in its reply, which is stored for a day: a call of 4 KB can take 250 KB. So large refusals
-/// count as what the account stores.
+/// count as what the account stores. They have a share of what it writes, too: where that is taken, the answer is 503.
 async fn store_refusal(
     api: &Api,
     owner: Uuid,

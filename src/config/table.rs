@@ -339,9 +339,9 @@ pub const SETTINGS: &[Setting] = &[
         name: "rate_limits.events_storage",
         value: Value::Text("KIB/WINDOW such as 104857600/1d with a window of 1s to 1d, or off"),
         default: "104857600/1d",
-        meaning: "KiB that an account may store in a fixed window: the bodies of its published events, and 1 KiB for \
-                  each event, each replay and each delivery. A refusal of more than 4 KiB that is kept for an \
-                  idempotency key counts too.",
+        meaning: "KiB that an account may store in a fixed window: bodies, channels and traces of its published \
+                  events, and 1 KiB for each event, each replay, each delivery, and each endpoint that misses an \
+                  event. A refusal of more than 4 KiB that is kept for an idempotency key counts too.",
     },
     Setting {
         name: "rate_limits.rate_limited_login",

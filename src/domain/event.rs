@@ -111,6 +111,15 @@ pub struct NewEvent {
     pub body: Bytes,
 }
 
+impl NewEvent {
+    /// The bytes that are stored of what its publisher sent, however many deliveries it makes.
+    pub fn stored_bytes(&self) -> usize {
+        let channels = self.channels.iter().flat_map(Channels::names).map(String::len).sum::<usize>();
+        let trace = self.trace.as_ref().map_or(0, |trace| trace.column().len());
+        self.body.len() + channels + trace
+    }
+}
+
 /// An accepted event, without its body.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
@@ -128,6 +137,8 @@ pub struct Event {
     pub channels: Option<Channels>,
     /// How many deliveries it fanned out to.
     pub deliveries: u32,
+    /// How many endpoints missed it because they were not active. Only of an event that was just accepted: 0 in lists.
+    pub missed: u32,
 }
 
 /// What stands in a message between its time and its data.
@@ -183,6 +194,25 @@ mod tests {
                 r#""meta":{"datetime":{"timezone":"UTC","format":"ISO 8601"}}}"#
             )
         );
+    }
+
+    #[test]
+    fn what_is_stored_of_an_event_is_its_body_its_channels_and_its_trace() {
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut event = NewEvent {
+            account: AccountId::from_random([1; 16]),
+            event_type: "a.b".into(),
+            occurred_at: Timestamp::default(),
+            validation_id: None,
+            channels: None,
+            trace: None,
+            body: Bytes::from_static(b"12345"),
+        };
+        assert_eq!(event.stored_bytes(), 5);
+        event.channels = Channels::parse(vec!["a".repeat(100), "b".into()], 2);
+        assert_eq!(event.stored_bytes(), 106);
+        event.trace = TraceContext::parse(traceparent, Some("k=v"));
+        assert_eq!(event.stored_bytes(), 106 + traceparent.len() + " k=v".len());
     }
 
     #[test]

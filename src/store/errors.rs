@@ -59,8 +59,9 @@ pub enum StoreError {
     /// one may help.
     #[error("the search took too long")]
     TooSlow,
-    /// Too many reads wait for a connection, or this one has waited for too long. Fewer at a time may help.
-    #[error("too many reads are waiting")]
+    /// Too many calls wait for a connection, or this one has waited for too long for one, or for what its account may
+    /// have waiting for the writer. Fewer at a time may help.
+    #[error("too many calls are waiting")]
     Busy,
     /// Too many checks against filters of the account's endpoints are under way, or its filters change again and again
     /// while they are made.

@@ -14,7 +14,6 @@ mod errors;
 pub(crate) mod fair_slots;
 mod filter_checks;
 pub mod inbox;
-mod intake_shares;
 mod kept_events;
 pub mod keys;
 mod migrations;
@@ -31,6 +30,7 @@ mod start_permit;
 mod status;
 mod values;
 mod view;
+mod write_shares;
 
 use crate::domain::audit::Origin;
 

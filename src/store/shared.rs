@@ -10,11 +10,11 @@ use super::credentials;
 use super::errors::StoreError;
 use super::filter_checks::FilterChecks;
 use super::inbox::Inbox;
-use super::intake_shares::IntakeShares;
 use super::keys::KeySource;
 use super::operational_events::FailureLimit;
 use super::pings::Pings;
 use super::values::{Factor, MAX_ACCOUNT_REPLAYS, MAX_REPLAYS, OpenOptions, Target};
+use super::write_shares::WriteShares;
 use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditEntry, AuditFilter, Origin};
 use crate::domain::credentials::RequestCredentials;
@@ -42,8 +42,8 @@ pub(super) struct Shared {
     pub inbox: Option<Inbox>,
     /// Whether the database answers.
     pub pings: Pings,
-    /// Events of each account that are being written.
-    pub(super) intake_shares: IntakeShares,
+    /// What each account has waiting for the writer or being written.
+    pub(super) write_shares: WriteShares,
     /// Checks of published events against the filters of endpoints.
     pub filter_checks: FilterChecks,
     /// How many failed deliveries each account is told of.
@@ -94,7 +94,7 @@ impl Shared {
             max_in_flight_per_endpoint: options.max_in_flight_per_endpoint,
             inbox: options.inbox,
             pings: Pings::default(),
-            intake_shares: IntakeShares::default(),
+            write_shares: WriteShares::default(),
             filter_checks: FilterChecks::default(),
             failure_limit: FailureLimit::default(),
             replays: Notify::new(),

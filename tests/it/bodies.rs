@@ -138,6 +138,21 @@ async fn an_account_that_has_stored_what_it_may_in_a_window_publishes_no_more_of
 }
 
 #[tokio::test]
+async fn what_paused_endpoints_miss_counts_as_storage_of_their_account() {
+    let app = App::with(&[("RATE_LIMITS__EVENTS_STORAGE", "10/1d")]).await;
+    for n in 0..5 {
+        let url = format!("http://127.0.0.1:9/{n}");
+        let endpoint = json!({ "url": url, "events": [EVENT], "status": "disabled" });
+        app.post("/v1/webhooks", endpoint).await.expect(201);
+    }
+    // Each takes 1 KiB for the body, 1 for its row and 5 for those who miss it.
+    let event = json!({ "event": EVENT, "data": {} });
+    assert_eq!(app.post("/v1/events", event.clone()).await.expect(202).attribute("deliveries"), 0);
+    app.post("/v1/events", event.clone()).await.expect(202);
+    app.post("/v1/events", event).await.refused(429, "rate_limit_exceeded", "");
+}
+
+#[tokio::test]
 async fn the_keys_of_an_account_have_five_times_the_limit_of_a_bucket_together() {
     let app = App::with(&[("RATE_LIMITS__WEBHOOKS_LIST", "2/60s")]).await;
     let list = |key: String| async move { Call::new(app.address, "GET", "/v1/webhooks").bearer(&key).send().await };

@@ -1,14 +1,16 @@
-//! What one account or one network may take of test sends, of the steps of replays and of the hashing of passwords, and
-//! what is left for others.
+//! What one account or one network may take of test sends, of the steps of replays, of the hashing of passwords and of
+//! the writer, and what is left for others.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use aldaba::store::{Accounts as _, Calls as _, Intake as _, ReplyScope, StoreError, StoredReply};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::app::{Answer, App, Call, EVENT, Receiver, Reply, eventually};
+use crate::fixture::{Fixture, event};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn test_sends_of_one_account_that_hang_leave_slots_for_another() {
@@ -134,4 +136,40 @@ async fn one_network_that_signs_in_all_the_time_keeps_nobody_else_out() {
     times.sort();
     println!("others: longest {:?}; the network: {tried} tried, {refused} refused in {:?}", times[11], begin.elapsed());
     assert!(refused > 0);
+}
+
+/// A refusal of a batch lists all faults, and is stored for a day: each took the writer as long as thousands of events.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_whose_large_refusals_are_stored_leaves_most_of_the_writers_time_to_others() {
+    const REPLIES: usize = 8;
+    let f = Fixture::new().await;
+    let other = f.store.create_account("other".into(), None).await.expect("an account").id;
+    let (stored, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut attack = JoinSet::new();
+    for task in 0..3 {
+        let (store, account, stored, ended) = (f.store.clone(), f.account, stored.clone(), ended.clone());
+        attack.spawn(async move {
+            let mut calls = 0;
+            while !ended.load(Ordering::SeqCst) {
+                calls += 1;
+                let (path, key) = ("/v1/events/batch".into(), format!("{task}-{calls}"));
+                let scope = ReplyScope { account: Some(account), path, key };
+                let body = vec![b'x'; 4 << 20];
+                let reply = StoredReply { body_hash: [0; 32], status: 422, request_id: "r".into(), body };
+                match store.store_reply(scope, reply).await {
+                    Ok(()) => _ = stored.fetch_add(1, Ordering::SeqCst),
+                    Err(error) => assert_eq!(error, StoreError::Busy),
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+    }
+    let mut published = 0;
+    while stored.load(Ordering::SeqCst) < REPLIES {
+        f.store.accept(vec![event(other, published)], None).await.expect("accepted");
+        published += 1;
+    }
+    ended.store(true, Ordering::SeqCst);
+    attack.join_all().await;
+    assert!(published as usize >= 4 * REPLIES, "{published} events of another account beside {REPLIES} replies");
 }

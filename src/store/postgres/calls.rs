@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::lease::{ALIVE, NO_NODE};
@@ -13,6 +14,7 @@ use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::Calls;
 use crate::store::errors::StoreError;
 use crate::store::values::{CALL_LIFE, RateWindow, ReplyScope, StoredReply};
+use crate::store::write_shares::WriteSize;
 
 /// Parts of a limit that a node may take at once: so that what it has left when others need it is next to nothing, and
 /// so that large limits do not cost a question for each call.
@@ -39,7 +41,13 @@ impl Calls for Store {
     }
 
     async fn store_reply(&self, scope: ReplyScope, reply: StoredReply) -> Result<(), StoreError> {
-        write_reply(&self.client().await?, &scope, &reply, self.now()).await
+        let share = self.shared.write_shares.of_reply(&scope, &reply)?;
+        let db = self.client().await?;
+        let began = Instant::now();
+        let written = write_reply(&db, &scope, &reply, self.now()).await;
+        let size = WriteSize { rows: 1, bytes: reply.body.len() };
+        drop(share.and_then(|share| share.ran(began, 0, size)));
+        written
     }
 
     fn draw_holder(&self) -> Option<Uuid> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, atomic};
 
 use deadpool_postgres::Pool;
 use foldhash::{HashMap, HashSet};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -37,6 +37,7 @@ use crate::store::settings::delivery_settings;
 use crate::store::shared::Shared;
 use crate::store::values::{PendingReply, ReplyScope};
 use crate::store::view::View;
+use crate::store::write_shares::{WriteShare, WriteSize};
 
 /// Requests that may wait.
 const QUEUE: usize = 4_096;
@@ -46,7 +47,7 @@ const MAX_BATCH: usize = 512;
 
 const MAX_BATCH_BYTES: usize = 8 << 20;
 
-/// Events and deliveries in one commit; a single request may come to more.
+/// Events, deliveries and missed events in one commit; a single request may come to more.
 const MAX_ROWS: usize = 20_000;
 
 /// Accounts and types whose subscribers are known.
@@ -69,17 +70,13 @@ pub(super) struct Request {
     pub reply: Reply,
     /// None where the writer has begun with it.
     pub begin: Option<Arc<Begin>>,
-    /// Given back when the request has been answered.
-    pub share: Option<OwnedSemaphorePermit>,
+    /// Given back when the request has been written.
+    pub share: Option<WriteShare>,
 }
 
 impl Request {
     fn bytes(&self) -> usize {
-        self.call
-            .events
-            .iter()
-            .map(|event| event.body.len() + event.trace.as_ref().map_or(0, |trace| trace.column().len()))
-            .sum()
+        WriteSize::bytes_of(&self.call.events)
     }
 }
 
@@ -189,29 +186,31 @@ impl Writer {
     /// that is no longer the last.
     async fn accept_by(&mut self, batch: Vec<Request>, fan_out: &FanOut, planned_at: Option<i64>) -> Vec<Request> {
         let (mut part, mut again) = (Vec::new(), Vec::new());
-        let mut rows = 0;
+        let (mut ids, mut rows) = (0, 0);
         for request in batch {
-            let more = fan_out.rows_of(&request.call);
+            let (more_ids, more_missed) = fan_out.rows_of(&request.call);
+            let more = more_ids + more_missed;
             if rows + more > MAX_ROWS && !part.is_empty() {
-                again.extend(self.accept_part(std::mem::take(&mut part), fan_out, rows, planned_at).await);
-                rows = 0;
+                again.extend(self.accept_part(std::mem::take(&mut part), fan_out, ids, planned_at).await);
+                (ids, rows) = (0, 0);
             }
-            rows += more;
+            (ids, rows) = (ids + more_ids, rows + more);
             part.push(request);
         }
-        again.extend(self.accept_part(part, fan_out, rows, planned_at).await);
+        again.extend(self.accept_part(part, fan_out, ids, planned_at).await);
         again
     }
 
-    /// Writes requests in one commit and answers each of them, or returns them.
+    /// Writes requests in one commit and answers each of them, or returns them. They take so many ids.
     async fn accept_part(
         &mut self,
         part: Vec<Request>,
         fan_out: &FanOut,
-        rows: usize,
+        ids: usize,
         planned_at: Option<i64>,
     ) -> Vec<Request> {
-        let (planned, refused) = match super::time_limit::in_time(self.reserve(rows)).await {
+        let part_began = Instant::now();
+        let (planned, refused) = match super::time_limit::in_time(self.reserve(ids)).await {
             Ok(ids) => self.plan(part, fan_out, ids, planned_at),
             Err(error) => (None, part.into_iter().map(|request| (request.reply, Err(error.clone()))).collect()),
         };
@@ -233,7 +232,8 @@ impl Writer {
             }
             Err(error) => tracing::error!(%error, requests = planned.len(), "events could not be accepted"),
         }
-        for Planned { accepted, jobs, due, has_key, reply, .. } in planned {
+        for Planned { accepted, jobs, due, has_key, reply, size, share, .. } in planned {
+            drop(share.and_then(|share| share.ran(part_began, accepted.len(), size)));
             let answer = match &written {
                 Ok(_) => {
                     self.hand_over(jobs, due, write.now);
@@ -268,11 +268,11 @@ impl Writer {
         }
     }
 
-    /// Ids for so many rows.
-    async fn reserve(&mut self, rows: usize) -> Result<Vec<i64>, StoreError> {
+    /// So many ids.
+    async fn reserve(&mut self, count: usize) -> Result<Vec<i64>, StoreError> {
         let db = self.parts.pool.get().await?;
         let shared = &self.parts.shared;
-        self.ids.reserve(&db, rows, shared.id_times().first_at(shared.clock.now()), self.parts.node.given()).await
+        self.ids.reserve(&db, count, shared.id_times().first_at(shared.clock.now()), self.parts.node.given()).await
     }
 
     /// Reads who subscribes to what the batch holds.
@@ -355,6 +355,7 @@ impl Writer {
                 continue;
             }
             let Publishing { events, checks, pending_reply } = call;
+            let (rows_before, bytes) = (write.rows(), WriteSize::bytes_of(&events));
             let mut plan = Planned {
                 events: if planned_at.is_some() { events.clone() } else { Vec::new() },
                 checks: CallChecks::default(),
@@ -363,6 +364,7 @@ impl Writer {
                 due: BTreeSet::new(),
                 has_key: pending_reply.is_some(),
                 reply,
+                size: WriteSize { rows: 0, bytes },
                 share,
             };
             for (number, event) in events.into_iter().enumerate() {
@@ -370,8 +372,11 @@ impl Writer {
                 self.plan_event(event, fan_out, lease.is_some(), &mut ids, &mut write, &mut plan);
             }
             plan.checks = checks;
+            plan.size.rows = write.rows() - rows_before;
             if let Some(PendingReply { scope, render }) = pending_reply {
-                write.replies.push((scope, render(&plan.accepted)));
+                let reply = render(&plan.accepted);
+                plan.size.bytes += reply.body.len();
+                write.replies.push((scope, reply));
             }
             planned.push(plan);
         }
@@ -436,6 +441,7 @@ impl Writer {
             fan_out.recipients(&fan_out.active, &new, checks).count(),
             "each recipient has a delivery"
         );
+        let missed = write.missed.len();
         for endpoint in fan_out.recipients(&fan_out.paused, &new, checks) {
             write.missed.push((account, endpoint, new.event_type.clone(), id));
         }
@@ -447,6 +453,7 @@ impl Writer {
             occurred_at: new.occurred_at,
             channels: new.channels.clone(),
             deliveries: delivery_count(deliveries.len()),
+            missed: delivery_count(write.missed.len() - missed),
         });
         write.events.push(EventRow {
             account,
@@ -509,7 +516,9 @@ struct Planned {
     /// Whether it has an idempotency key.
     has_key: bool,
     reply: Reply,
-    share: Option<OwnedSemaphorePermit>,
+    /// What it comes to.
+    size: WriteSize,
+    share: Option<WriteShare>,
 }
 
 impl Planned {
@@ -597,10 +606,14 @@ impl FanOut {
         self.delivery.get(&endpoint).is_some_and(|delivery| delivery.rate_limit.is_some())
     }
 
-    /// Events and deliveries that a call comes to. Before it is checked, these are the most.
-    fn rows_of(&self, call: &Publishing) -> usize {
-        let recipients = |(number, event)| self.recipients(&self.active, event, call.checks.of(number)).count();
-        call.events.iter().enumerate().map(|numbered| 1 + recipients(numbered)).sum()
+    /// Events and deliveries that a call comes to, which have ids, and missed events. Before it is checked, these are
+    /// the most.
+    fn rows_of(&self, call: &Publishing) -> (usize, usize) {
+        let recipients = |subscribers| {
+            let of_one = |(number, event)| self.recipients(subscribers, event, call.checks.of(number)).count();
+            call.events.iter().enumerate().map(of_one).sum::<usize>()
+        };
+        (call.events.len() + recipients(&self.active), recipients(&self.paused))
     }
 
     fn refusal(&self, events: &[NewEvent], scope: Option<&ReplyScope>) -> Option<StoreError> {

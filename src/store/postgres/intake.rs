@@ -94,7 +94,7 @@ impl Store {
     async fn write_events(&self, call: Publishing) -> Result<Intaken, StoreError> {
         let (reply, answer) = oneshot::channel();
         let closed = || StoreError::Unavailable("the store is closed".into());
-        let share = self.shared.intake_shares.take(&call.events).await?;
+        let share = self.shared.write_shares.of_events(&call.events).await?;
         let begin = Arc::new(Begin::default());
         let request = Request { call, reply, begin: Some(begin.clone()), share };
         let asked = async {

@@ -216,6 +216,7 @@ fn event_from_row(row: &Row, times: &IdTimes) -> Result<Event, StoreError> {
             occurred_at: when(row, "occurred_at")?,
             channels: channels_of(get(row, "channels")?),
             deliveries: whole(row, "deliveries")?,
+            missed: 0,
         })
     })
 }

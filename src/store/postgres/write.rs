@@ -132,6 +132,11 @@ impl Write {
         Ok(Ok(Written { generation, due }))
     }
 
+    /// Events, deliveries and missed events.
+    pub fn rows(&self) -> usize {
+        self.events.len() + self.deliveries.len() + self.missed.len()
+    }
+
     /// Whether it was planned before this change, so that nothing was written.
     pub fn is_late(&self, generation: i64) -> bool {
         self.planned_at.is_some_and(|planned_at| planned_at != generation)

@@ -361,7 +361,11 @@ fn api_keys_where(
 
 impl Tx<'_> {
     /// Stores the reply to this effect in the transaction, where the call has an idempotency key.
-    pub fn store_pending_reply<T>(&self, pending_reply: Option<PendingReply<T>>, effect: &T) -> Result<(), StoreError> {
+    pub fn store_pending_reply<T>(
+        &mut self,
+        pending_reply: Option<PendingReply<T>>,
+        effect: &T,
+    ) -> Result<(), StoreError> {
         let Some(PendingReply { scope, render }) = pending_reply else { return Ok(()) };
         self.store_reply(&scope, &render(effect))
     }
@@ -372,7 +376,8 @@ impl Tx<'_> {
     }
 
     /// Stores a reply to a call that has changed nothing.
-    pub fn store_reply(&self, scope: &ReplyScope, reply: &StoredReply) -> Result<(), StoreError> {
+    pub fn store_reply(&mut self, scope: &ReplyScope, reply: &StoredReply) -> Result<(), StoreError> {
+        self.size.bytes += reply.body.len();
         let stored = self
             .db
             .prepare_cached(

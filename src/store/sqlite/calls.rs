@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::store::Store;
@@ -18,7 +19,16 @@ impl Calls for Store {
     }
 
     async fn store_reply(&self, scope: ReplyScope, reply: StoredReply) -> Result<(), StoreError> {
-        self.writer.write(move |tx| tx.store_reply(&scope, &reply)).await
+        let share = self.shared.write_shares.of_reply(&scope, &reply)?;
+        let _large = self
+            .writer
+            .write(move |tx| {
+                let (began, before) = (Instant::now(), *tx.size);
+                tx.store_reply(&scope, &reply)?;
+                Ok(share.and_then(|share| share.ran(began, 0, tx.size.since(before))))
+            })
+            .await?;
+        Ok(())
     }
 
     fn draw_holder(&self) -> Option<Uuid> {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rusqlite::params;
+use tokio::time::Instant;
 
 use super::dispatch::settle;
 use super::endpoints::find;
 use super::store::Store;
-use super::tx::{Tx, insert_delivery, insert_event};
+use super::tx::{Tx, insert_delivery, insert_event, insert_missed};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
@@ -75,14 +75,19 @@ impl Intake for Store {
 
 impl Store {
     async fn write_events(&self, call: Publishing) -> Result<Intaken, StoreError> {
-        let share = self.shared.intake_shares.take(&call.events).await?;
-        self.writer
+        let share = self.shared.write_shares.of_events(&call.events).await?;
+        let (intaken, _large) = self
+            .writer
             .write_hot(move |tx| {
-                // The next call of the account may wait for the writer when this one has run.
-                let _share = share;
-                accept_all(tx, call)
+                let (began, before, events) = (Instant::now(), *tx.size, call.events.len());
+                let intaken = accept_all(tx, call)?;
+                // The next call of the account may wait for the writer when this one has run; after a large one, when
+                // its pause is over.
+                let large = share.and_then(|share| share.ran(began, events, tx.size.since(before)));
+                Ok((intaken, large))
             })
-            .await
+            .await?;
+        Ok(intaken)
     }
 }
 
@@ -118,15 +123,14 @@ fn accept_all(tx: &mut Tx<'_>, call: Publishing) -> Result<Intaken, StoreError> 
 fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, StoreError> {
     let account = tx.cache.account_key(new.account).ok_or(StoreError::NotFound)?;
     let (subscribers, paused) = tx.cache.recipients(account, &new, checks);
-    let deliveries = delivery_count(subscribers.len());
+    let (deliveries, missed) = (delivery_count(subscribers.len()), delivery_count(paused.len()));
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);
     let occurred_at = new.occurred_at.as_millis();
     let (channels, trace) = (new.channels.as_ref(), new.trace.as_ref());
     insert_event(tx, id, account, &new.event_type, occurred_at, validation, deliveries, channels, trace, &new.body)?;
     for endpoint in paused {
-        let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
-        tx.db.prepare_cached(sql)?.execute(params![endpoint.0, new.event_type, id.0])?;
+        insert_missed(tx, endpoint, &new.event_type, id)?;
     }
     let event_type: Arc<str> = new.event_type.as_str().into();
     let body = tx.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
@@ -171,5 +175,6 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, 
         occurred_at: new.occurred_at,
         channels: new.channels,
         deliveries,
+        missed,
     })
 }

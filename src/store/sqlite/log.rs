@@ -218,6 +218,7 @@ fn event_from_row(row: &Row<'_>, times: &IdTimes) -> rusqlite::Result<Event> {
             occurred_at: Timestamp::from_millis(row.get("occurred_at")?),
             channels: channels_of(row.get::<_, Option<String>>("channels")?.as_deref()),
             deliveries: row.get("deliveries")?,
+            missed: 0,
         })
     })
 }

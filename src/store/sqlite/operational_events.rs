@@ -1,8 +1,6 @@
 //! Writes operational events, each in the transaction that it reports.
 
-use rusqlite::params;
-
-use super::tx::{Tx, insert_delivery, insert_event};
+use super::tx::{Tx, insert_delivery, insert_event, insert_missed};
 use crate::domain::delivery::Outcome;
 use crate::domain::event::{Operational, message};
 use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
@@ -37,8 +35,7 @@ impl Tx<'_> {
         let (account, now) = (operational_event.account, self.now.as_millis());
         insert_event(self, id, account, kind, now, None, deliveries, None, None, &body)?;
         for endpoint in paused {
-            let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
-            self.db.prepare_cached(sql)?.execute(params![endpoint.0, kind, id.0])?;
+            insert_missed(self, endpoint, kind, id)?;
         }
         for endpoint in subscribers {
             let delivery = DeliveryId(self.ids.next(self.now));

@@ -11,6 +11,7 @@ use crate::store::errors::StoreError;
 use crate::store::inbox::Leased;
 use crate::store::settings::channels_column;
 use crate::store::shared::Shared;
+use crate::store::write_shares::WriteSize;
 
 /// What a write sees: the connection inside the transaction, and what waits for its commit. All writes of a transaction
 /// share it.
@@ -26,26 +27,21 @@ pub(super) struct Tx<'a> {
     pub lease: i64,
     pub after: &'a mut AfterCommit,
     /// What has been written.
-    pub size: &'a mut Size,
+    pub size: &'a mut WriteSize,
 }
 
-/// Bytes of bodies in one transaction: more is cut between two writes. One call stays one commit, so that a batch may
-/// come to as much again. It is a quarter of the log from which on writers wait for a checkpoint.
+/// Bytes of bodies and stored replies in one transaction: more is cut between two writes. One call stays one commit, so
+/// that a batch may come to as much again. It is a quarter of the log from which on writers wait for a checkpoint.
 const MAX_TRANSACTION_BYTES: usize = 8 << 20;
 
-/// Rows of events, deliveries and outcomes in one transaction, cut in the same way: so many take some 50 ms.
+/// Rows of events, deliveries, missed events and outcomes in one transaction, cut in the same way: so many take some
+/// 50 ms.
 const MAX_TRANSACTION_ROWS: usize = 8_192;
 
-/// How much a transaction has written.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Size {
-    pub bytes: usize,
-    pub rows: usize,
-}
-
-impl Size {
-    pub fn is_full(self) -> bool {
-        self.bytes >= MAX_TRANSACTION_BYTES || self.rows >= MAX_TRANSACTION_ROWS
+impl Tx<'_> {
+    /// Whether the transaction has written so much that it takes no further write.
+    pub fn is_full(&self) -> bool {
+        self.size.bytes >= MAX_TRANSACTION_BYTES || self.size.rows >= MAX_TRANSACTION_ROWS
     }
 }
 
@@ -106,7 +102,7 @@ pub(super) fn insert_event(
     tx.inserts.event.execute(params![id.0, account.0, event_type, occurred_at, validation, deliveries, channels])?;
     let trace = trace.map(TraceContext::column);
     tx.inserts.payload.execute(params![id.0, body, trace])?;
-    tx.size.bytes += body.len() + trace.map_or(0, str::len);
+    tx.size.bytes += body.len() + channels.as_ref().map_or(0, String::len) + trace.map_or(0, str::len);
     tx.size.rows += 1;
     Ok(())
 }
@@ -122,6 +118,19 @@ pub(super) fn insert_delivery(
     let (due_at, lease) = if leased { (None, Some(tx.lease)) } else { (Some(tx.now.as_millis()), None) };
     tx.inserts.delivery.execute(params![id.0, endpoint.0, event.0, due_at, lease])?;
     tx.cache.came(1);
+    tx.size.rows += 1;
+    Ok(())
+}
+
+/// The event was published while the endpoint, which subscribes to it, was not active.
+pub(super) fn insert_missed(
+    tx: &mut Tx<'_>,
+    endpoint: EndpointKey,
+    event_type: &str,
+    event: EventId,
+) -> Result<(), StoreError> {
+    let sql = "INSERT INTO missed (endpoint, type, event) VALUES (?1, ?2, ?3)";
+    tx.db.prepare_cached(sql)?.execute(params![endpoint.0, event_type, event.0])?;
     tx.size.rows += 1;
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::checkpoint::Checkpoints;
 use super::delivery_index::{flush_recent, is_early_flush_due, is_flush_due};
 use super::group_commit::GroupCommit;
 use super::queue::{Next, Receiver, Sender, queue};
-use super::tx::{AfterCommit, Inserts, Size, Tx};
+use super::tx::{AfterCommit, Inserts, Tx};
 use super::writer_cache::WriterCache;
 use super::{id_times, peer};
 use crate::domain::id::{DeliveryId, EndpointKey, IdSequence};
@@ -23,6 +23,7 @@ use crate::store::errors::StoreError;
 use crate::store::inbox::Nudge;
 use crate::store::shared::Shared;
 use crate::store::view::View;
+use crate::store::write_shares::WriteSize;
 use crate::waiting::at_most;
 
 /// Writes that may wait.
@@ -314,7 +315,7 @@ impl Writer {
     /// Runs the first of the writes in one transaction, and answers them.
     fn commit_some(&mut self, waiting: &mut std::vec::IntoIter<Box<dyn Write>>) {
         let (mut after, mut batch) = (AfterCommit::default(), Vec::with_capacity(waiting.len()));
-        let mut size = Size::default();
+        let mut size = WriteSize::default();
         let committed = self.transact(waiting, &mut batch, &mut after, &mut size);
         if let Err(error) = &committed {
             static LIMIT: LogLimit = LogLimit::new();
@@ -381,7 +382,7 @@ impl Writer {
         waiting: &mut impl Iterator<Item = Box<dyn Write>>,
         batch: &mut Vec<Box<dyn Write>>,
         after: &mut AfterCommit,
-        size: &mut Size,
+        size: &mut WriteSize,
     ) -> Result<(), StoreError> {
         if let Err(error) = self.begin() {
             // Whoever holds the lock holds up the others as well.
@@ -404,7 +405,7 @@ impl Writer {
         while let Some(write) = batch.get_mut(next) {
             next += 1;
             run_one(&mut tx, write.as_mut())?;
-            if !tx.size.is_full() {
+            if !tx.is_full() {
                 batch.extend(waiting.next());
             }
         }
