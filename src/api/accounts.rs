@@ -17,7 +17,7 @@ use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
 use super::openapi::schemas::PermissionNames;
-use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS, NewAccount};
+use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS, NewAccount, is_name};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
@@ -257,7 +257,7 @@ const NEW_NAME: Field<(), String> = Field {
 const NAME_LIMITS: Text = Text { min: Some(1), max: Some(MAX_NAME_CHARS), ..Text::ANY };
 
 fn read_name(value: &Value) -> Result<String, Vec<Fault>> {
-    let name = value.as_str().map(str::trim).filter(|name| (1..=MAX_NAME_CHARS).contains(&name.chars().count()));
+    let name = value.as_str().map(str::trim).filter(|name| is_name(name));
     name.map(str::to_owned).ok_or_else(|| vec![Fault::new(Code::NameInvalid)])
 }
 
