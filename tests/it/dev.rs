@@ -172,6 +172,9 @@ async fn the_link_that_dev_prints_signs_in_until_the_process_ends_and_is_in_no_l
     }
     let old = dev.sign_in.clone();
     let token = old.rsplit('/').next().expect("a token").to_owned();
+    for misspelt in [format!("/{old}"), format!("/Sign-In/{token}"), format!("/signin/{token}/x")] {
+        dev.open(&misspelt).send().await.expect(404);
+    }
     let logs = dev.stop();
     assert!(logs.contains("path=/sign-in/…") && !logs.contains(&token), "{logs}");
     let next = Dev::start(folder.path());
