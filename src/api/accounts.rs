@@ -193,7 +193,9 @@ pub async fn list_keys(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn create_key(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let CreateApiKey { name, permissions, expires_at } = CreateApiKey::read(&call.json()?, &call.api.clock.now())?;
-    if !call.caller.permissions.covers(permissions) {
+    // A key counts as a person who has proved who they are: a session that was stolen must not become one.
+    let lacks_proof = permissions.let_others_in() && !call.caller.is_proved();
+    if lacks_proof || !call.caller.permissions.covers(permissions) {
         return Err(Code::Forbidden.into());
     }
     // A key that is made with a key ends with it at the latest, also where no end was asked for.
@@ -202,6 +204,12 @@ pub async fn create_key(call: ApiCall) -> Result<Answer, ApiError> {
     let pending_reply = call.pending_reply(|made: &WithKey| Answer::new(201, &key_resource(&made.resource, None)));
     let made = call.store().create_api_key(new, call.api.settings.key_prefix.clone(), pending_reply).await?;
     Ok(Answer::new(201, &key_resource(&made.resource, Some(made.key.reveal()))))
+}
+
+/// Whether a person gives password and second factor before they make a key with the permissions of these names.
+pub fn takes_proof(permissions: &[&str]) -> bool {
+    let known = permissions.iter().filter_map(|name| Permission::parse(name));
+    known.collect::<Permissions>().let_others_in()
 }
 
 /// `DELETE /v1/accounts/{id}/api-keys/{key_id}`

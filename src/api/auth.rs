@@ -101,8 +101,8 @@ impl Caller {
         Self { confirmed: true, ..self }
     }
 
-    /// Whether the caller may take away what a user signs in with. A key may. A person may after giving password and
-    /// second factor.
+    /// Whether the caller may take away what a user signs in with, and let others in. A key may. A person may after
+    /// giving password and second factor.
     pub(super) fn is_proved(&self) -> bool {
         match &self.actor {
             Actor::User(..) | Actor::OperatorUser(..) => self.confirmed,

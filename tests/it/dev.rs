@@ -182,6 +182,24 @@ async fn the_link_that_dev_prints_signs_in_until_the_process_ends_and_is_in_no_l
     next.open(&old).send().await.expect(404);
 }
 
+/// The owner has no password yet, so that there is none to be asked for.
+#[tokio::test]
+async fn whoever_came_by_the_link_of_dev_invites_others_without_a_password() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dev = Dev::start(folder.path());
+    let answer = dev.open(&dev.sign_in).send().await.expect(303);
+    let cookie = answer.header("set-cookie").split(';').next().expect("a cookie");
+    let home = dev.open("/").header("cookie", cookie).send().await.expect(303).header("location").to_owned();
+    let path = format!("{home}/users/invite");
+    let page = dev.open(&path).header("cookie", cookie).send().await.expect(200);
+    let html = String::from_utf8_lossy(&page.text);
+    let mark = html.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a mark");
+    let form = format!("csrf={mark}&email=eva%40example.com&role=viewer&invite-current=");
+    let call = Call::new(dev.address, "POST", &path).header("accept", "text/html").header("cookie", cookie);
+    let made = call.header("content-type", "application/x-www-form-urlencoded").body(form).send().await.expect(200);
+    assert!(String::from_utf8_lossy(&made.text).contains("/join/"), "an invitation");
+}
+
 #[cfg(unix)]
 #[test]
 fn dev_puts_its_key_through_no_link_and_into_no_folder_that_others_can_write_to() {
