@@ -17,6 +17,7 @@ mod connections;
 pub mod domain;
 pub mod egress;
 pub mod engine;
+mod heavy;
 mod lock;
 mod log_limit;
 pub mod metrics;

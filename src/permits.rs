@@ -14,7 +14,9 @@ use crate::lock::Mutex;
 /// So many permits in all, shared by owners.
 ///
 /// An owner gets a permit while it has fewer than are free: one owner gets half of all, the next one half of the rest.
-/// An owner without a permit gets one until the last is taken. The number of owners need not be known.
+/// An owner without a permit gets one until the last is taken. The number of owners need not be known. Clones share
+/// the permits.
+#[derive(Clone)]
 pub struct Permits<K: Copy + Eq + Hash>(Arc<Mutex<State<K>>>);
 
 struct State<K: Copy + Eq + Hash> {

@@ -147,8 +147,12 @@ impl Server {
 
     /// A new endpoint of the account.
     pub async fn endpoint(&self, tenant: &Tenant, url: &str, event_type: &str) -> anyhow::Result<String> {
-        let made = self.made("/v1/webhooks", &tenant.key, json!({ "url": url, "events": [event_type] })).await?;
-        text(&made["id"])
+        self.endpoint_of(tenant, json!({ "url": url, "events": [event_type] })).await
+    }
+
+    /// A new endpoint of the account with these attributes.
+    pub async fn endpoint_of(&self, tenant: &Tenant, attributes: Value) -> anyhow::Result<String> {
+        text(&self.made("/v1/webhooks", &tenant.key, attributes).await?["id"])
     }
 
     /// Deletes an endpoint, and what waits to be delivered to it.

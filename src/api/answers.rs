@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 use super::envelope::{Pagination, Resource};
 use super::error::FaultJson;
 use super::events::WithDeliveries;
-use super::{accounts, audit, deliveries, event_types, events, portal, replays, statistics, users, webhooks};
+use super::{
+    accounts, audit, deliveries, event_types, events, filter_preview, portal, replays, statistics, users, webhooks,
+};
 
 /// Largest answer that is read: one delivery with its body and a thousand attempts fits.
 const MAX_ANSWER: usize = 32 << 20;
@@ -33,6 +35,8 @@ pub type EndpointResource = Resource<webhooks::Attributes>;
 pub type EventResource = Resource<events::Attributes>;
 /// An event type.
 pub type EventTypeResource = Resource<event_types::Attributes>;
+/// What a filter would have done.
+pub type FilterPreviewResource = Resource<filter_preview::PreviewAttributes>;
 /// What an endpoint has missed.
 pub type MissedResource = Resource<replays::MissedAttributes>;
 /// A portal link.
@@ -187,6 +191,7 @@ mod tests {
         let faults = vec![
             Fault::of_field(Code::UrlNotHttps, "url"),
             Fault::of_parameter(Code::InvalidFilter, "from"),
+            Fault::new(Code::FilterInvalid).at("/data/url/$gt").in_field("filter"),
             Fault::new(Code::ReplayLimitReached).with_meta("replays", vec!["a", "b"]),
             Fault::new(Code::RateLimitExceeded).with_meta("retry_after", 45),
         ];
@@ -196,11 +201,12 @@ mod tests {
         let expected = [
             (Code::UrlNotHttps, Some("url")),
             (Code::InvalidFilter, Some("from")),
+            (Code::FilterInvalid, Some("filter")),
             (Code::ReplayLimitReached, None),
             (Code::RateLimitExceeded, None),
         ];
         assert_eq!(read.collect::<Vec<_>>(), expected);
-        assert_eq!(refused.faults[2].replays().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(refused.faults[3].replays().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(refused.faults.iter().find_map(FaultJson::retry_after), Some(45));
     }
 }

@@ -1,8 +1,12 @@
 //! A call as its handler gets it: who calls, the path, the query and the body.
 
+use std::fmt;
+
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use bytes::Bytes;
+use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::Api;
@@ -116,6 +120,12 @@ impl ApiCall {
         serde_json::from_slice(&self.json_bytes()?).map_err(|error| invalid_json(&error))
     }
 
+    /// The same with one member as a string: its text as it came, of which a value would lose digits. `null` stays
+    /// `null`.
+    pub fn json_with_text(&self, name: &str) -> Result<Map<String, Value>, ApiError> {
+        with_text(&self.json_bytes()?, name).map_err(|error| invalid_json(&error))
+    }
+
     /// The body of a call that needs none: an object, or nothing at all with any content type.
     pub fn optional_json(&self) -> Result<Map<String, Value>, ApiError> {
         if self.body()?.is_empty() { Ok(Map::new()) } else { self.json() }
@@ -141,6 +151,40 @@ impl ApiCall {
     }
 }
 
+fn with_text(body: &[u8], name: &str) -> serde_json::Result<Map<String, Value>> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let object = reader.deserialize_map(WithText(name))?;
+    reader.end()?;
+    Ok(object)
+}
+
+/// Reads an object in which the member with this name stands as a string: its text.
+struct WithText<'n>(&'n str);
+
+impl<'de> Visitor<'de> for WithText<'_> {
+    type Value = Map<String, Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = members.next_key::<String>()? {
+            let value = if name == self.0 {
+                match members.next_value::<&RawValue>()?.get() {
+                    "null" => Value::Null,
+                    text => text.into(),
+                }
+            } else {
+                members.next_value()?
+            };
+            object.insert(name, value);
+        }
+        Ok(object)
+    }
+}
+
 /// The error of a body that is not valid JSON, with the line and the column.
 pub fn invalid_json(error: &serde_json::Error) -> ApiError {
     // The message of a parse error names the place and the syntax, not the content.
@@ -160,4 +204,28 @@ pub fn invalid_json(error: &serde_json::Error) -> ApiError {
 /// A reply as it is stored for an idempotency key.
 pub(super) fn stored_reply(body_hash: [u8; 32], status: u16, info: &RequestInfo, body: Vec<u8>) -> StoredReply {
     StoredReply { body_hash, status, request_id: info.id.to_string(), body }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_member_of_a_body_is_its_text_to_the_digit() {
+        let read = |body: &str| with_text(body.as_bytes(), "f").map(Value::Object);
+        for (body, expected) in [
+            (r#" {"a": 1.50, "f": {"n": 1.50, "m":1e350} } "#, json!({ "a": 1.5, "f": r#"{"n": 1.50, "m":1e350}"# })),
+            (r#"{"f":null,"b":[null]}"#, json!({ "f": null, "b": [null] })),
+            (r#"{"f":"null"}"#, json!({ "f": "\"null\"" })),
+            (r#"{"f":1,"\u0066":2}"#, json!({ "f": "2" })),
+            ("{}", json!({})),
+        ] {
+            assert_eq!(read(body).expect(body), expected, "{body}");
+        }
+        for body in ["{", r#"{"f":}"#, r#"{"f":{"a":}}"#, r#"{"f":1} {}"#, r#"{"a":1e350}"#, "[]"] {
+            assert!(read(body).is_err(), "{body}");
+        }
+    }
 }

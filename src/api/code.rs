@@ -210,6 +210,11 @@ codes! {
          bytes; the secret that the endpoint has is refused."
         "secret debe tener de 24 a 128 caracteres ASCII visibles; lo que sigue a whsec_ debe ser base64 con relleno de \
          24 a 64 bytes; se rechaza el secreto que el endpoint ya tiene.";
+    FilterInvalid 422 "webhook_filter_invalid"
+        "filter must be a JSON object of conditions on event, data and channels, of up to 4096 bytes, 8 levels and 32 \
+         conditions, or null."
+        "filter debe ser un objeto JSON de condiciones sobre event, data y channels, de hasta 4096 bytes, 8 niveles y \
+         32 condiciones, o null.";
     StatusInvalid 422 "webhook_status_invalid"
         "status must be active or disabled."
         "status debe ser active o disabled.";

@@ -106,7 +106,7 @@ pub fn read_authentication(
             let audience = optional(members, "audience", is_visible)?;
             let token_url = token_url.as_str().and_then(|text| ReceiverUrl::parse(text, environment).ok());
             // The object is right but for this member.
-            let at_url = || vec![Fault::new(Code::AuthenticationInvalid).below("token_url")];
+            let at_url = || vec![Fault::new(Code::AuthenticationInvalid).at("/token_url")];
             let token_url = token_url.ok_or_else(at_url)?.as_str().to_owned();
             (Authentication::OAuth2 { token_url, client_id, scope, audience }, client_secret)
         }

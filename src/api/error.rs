@@ -8,6 +8,7 @@ use serde_json::Value;
 
 pub use super::code::{Code, Language};
 use crate::domain::credentials::{AUTHENTICATION, CLIENT_CERTIFICATE, CredentialFault, CredentialRefusal};
+use crate::heavy::HeavyError;
 use crate::log_limit::LogLimit;
 
 /// Seconds after which a search that was too slow may be tried again: other searches may have ended by then.
@@ -19,6 +20,9 @@ const BUSY_PAUSE: u32 = 2;
 /// Seconds after which a change may be tried again that nodes of an older program would ignore: by then they have
 /// stopped, or have lost their leases.
 const OLDER_NODES_PAUSE: u32 = 10;
+
+/// Longest place within a field, in bytes: a pointer to it may have names that a client chose.
+const MAX_PLACE: usize = 512;
 
 /// A client may repeat a slow search all day.
 static SLOW_SEARCHES_LOGGED: LogLimit = LogLimit::new();
@@ -149,10 +153,13 @@ impl Fault {
         self
     }
 
-    /// Says which member of a field is at fault. Whoever knows the field's place adds it.
+    /// Says which place of its field is at fault, as a JSON pointer into the field. Names in it that a client chose are
+    /// bounded: it ends at the last whole step within [`MAX_PLACE`].
     #[must_use]
-    pub fn below(self, member: &str) -> Self {
-        Self { pointer: Some(format!("/{member}")), ..self }
+    pub fn at(self, place: &str) -> Self {
+        let ends = place.match_indices('/').map(|(end, _)| end).chain([place.len()]);
+        let whole = ends.take_while(|end| *end <= MAX_PLACE).last().unwrap_or(0);
+        Self { pointer: Some(place[..whole].to_owned()), ..self }
     }
 
     /// Says which field of the body is at fault.
@@ -220,8 +227,16 @@ impl FaultJson {
     /// The field or the parameter at fault.
     pub fn field(&self) -> Option<&str> {
         let source = self.source.as_ref()?;
-        let pointer = source.pointer.as_deref();
-        pointer.and_then(|pointer| pointer.rsplit('/').next()).or(source.parameter.as_deref())
+        let field = source.pointer.as_deref().and_then(|pointer| match pointer.strip_prefix("/data/attributes/") {
+            // What stands below the field is a place in it. Each member of `authentication` is a field of a form.
+            Some(field) => match field.split_once('/') {
+                Some(("authentication", member)) => Some(member),
+                Some((field, _)) => Some(field),
+                None => Some(field),
+            },
+            None => pointer.rsplit('/').next(),
+        });
+        field.or(source.parameter.as_deref())
     }
 
     /// Seconds after which to try again.
@@ -348,6 +363,15 @@ impl From<Code> for ApiError {
     }
 }
 
+impl From<HeavyError> for ApiError {
+    fn from(error: HeavyError) -> Self {
+        match error {
+            HeavyError::Busy => Self::busy(error.to_string()),
+            HeavyError::Interrupted => Code::InternalError.into(),
+        }
+    }
+}
+
 impl From<CredentialFault> for Fault {
     fn from(CredentialFault { attribute, reason }: CredentialFault) -> Self {
         let code = match attribute {
@@ -424,6 +448,7 @@ impl From<crate::store::StoreError> for ApiError {
                 tracing::debug!("a read found no connection in time");
                 Self::from(Fault::new(Code::Unavailable).saying(busy())).with_header("retry-after", BUSY_PAUSE)
             }
+            E::FiltersBusy => Self::busy("too many slow checks against filters of this account"),
             E::OlderNodes => Self::from(Fault::new(Code::Unavailable).saying(older_nodes()))
                 .with_header("retry-after", OLDER_NODES_PAUSE),
             // The node has logged the reason when it stopped, and `/readyz` tells it.
@@ -442,6 +467,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_place_within_a_field_is_told_as_far_as_it_is_short() {
+        let pointer = |place: &str| Fault::new(Code::FilterInvalid).at(place).in_field("filter").pointer;
+        let told = |text: &str| Some(text.to_owned());
+        assert_eq!(pointer(""), told("/data/attributes/filter"));
+        assert_eq!(pointer("/data/a~1b/$gt"), told("/data/attributes/filter/data/a~1b/$gt"));
+        let longest = format!("/data/{}", "é".repeat(253));
+        assert_eq!(longest.len(), MAX_PLACE);
+        assert_eq!(pointer(&longest), Some(format!("/data/attributes/filter{longest}")));
+        assert_eq!(pointer(&format!("{longest}x/$gt")), told("/data/attributes/filter/data"));
+        assert_eq!(pointer(&format!("/{}", "é".repeat(300))), told("/data/attributes/filter"));
+        let of_a_batch = Fault::of_field(Code::EventDataInvalid, "data").within("/events/1");
+        assert_eq!(of_a_batch.pointer, told("/events/1/data"));
+    }
+
+    #[test]
     fn more_faults_are_told_in_the_order_of_the_fields_and_one_of_each() {
         let order = ["url", "headers", "authentication", "status"];
         let more = || vec![Fault::of_field(Code::HeadersInvalid, "headers")];
@@ -450,9 +490,9 @@ mod tests {
             Err(refused) => refused.faults.iter().map(|fault| fault.code).collect(),
         };
         assert_eq!(merged(Ok(())), [Code::HeadersInvalid]);
-        let below = Fault::new(Code::AuthenticationInvalid).below("token_url").in_field("authentication");
-        assert_eq!(below.pointer.as_deref(), Some("/data/attributes/authentication/token_url"));
-        let read = vec![Fault::of_field(Code::UrlEmpty, "url"), below, Fault::of_field(Code::StatusInvalid, "status")];
+        let within = Fault::new(Code::AuthenticationInvalid).at("/token_url").in_field("authentication");
+        assert_eq!(within.pointer.as_deref(), Some("/data/attributes/authentication/token_url"));
+        let read = vec![Fault::of_field(Code::UrlEmpty, "url"), within, Fault::of_field(Code::StatusInvalid, "status")];
         let expected = [Code::UrlEmpty, Code::HeadersInvalid, Code::AuthenticationInvalid, Code::StatusInvalid];
         assert_eq!(merged(Err(ApiError::of(read))), expected);
         let same = Fault::of_field(Code::HeadersInvalid, "headers").with_meta("event", "first");

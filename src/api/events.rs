@@ -12,7 +12,6 @@ use super::counting::StorageUse;
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{BodySchema, Field, List, Maybe, OrDefault, Property, Required, Shape, Slot as _, Text, take};
-use super::heavy::LARGE_BODY;
 use super::schema_check::{Allowance, CheckError, no_object};
 use super::{Api, deliveries, trace_context};
 use crate::domain::channels::{Channels, MAX_EVENT_CHANNELS};
@@ -21,6 +20,7 @@ use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EventId};
 use crate::domain::time::Timestamp;
 use crate::domain::trace_context::TraceContext;
+use crate::heavy::LARGE_BODY;
 use crate::store::{EventTypes, Intake, Log, PendingReply, Snapshot};
 
 /// Events in one batch.

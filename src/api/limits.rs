@@ -64,6 +64,7 @@ buckets! {
     UsersRead = "users_read",
     UsersWrite = "users_write",
     PortalLinks = "portal_links",
+    WebhooksPreview = "webhooks_preview",
     Login = "rate_limited_login",
 }
 

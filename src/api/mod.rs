@@ -26,11 +26,12 @@ mod event_types;
 mod events;
 mod export;
 mod fields;
+mod filter_field;
+mod filter_preview;
 mod filters;
 mod forms;
 mod hashing;
 mod health;
-mod heavy;
 mod http_service;
 mod idempotency;
 mod in_process;
@@ -68,8 +69,8 @@ mod webhooks;
 pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount, new_account, takes_proof};
 pub(crate) use answers::{
     AccountResource, ApiKeyResource, AuditEntryResource, DeliveryDetailResource, DeliveryResource, EndpointResource,
-    EventResource, EventTypeResource, FromAnswer, Listing, MissedResource, PortalLinkResource, Refused, ReplayResource,
-    StatisticsResource, TestResultResource, UserResource,
+    EventResource, EventTypeResource, FilterPreviewResource, FromAnswer, Listing, MissedResource, PortalLinkResource,
+    Refused, ReplayResource, StatisticsResource, TestResultResource, UserResource,
 };
 pub use auth::Caller;
 pub use confirmation::{Confirmation, Enrolment};
@@ -82,6 +83,7 @@ pub use error::{ApiError, Code, Language};
 pub(crate) use event_types::{CreateEventType, UpdateEventType, new_event_type};
 pub(crate) use events::WithDeliveries as EventWithDeliveries;
 pub(crate) use fields::RequestBody;
+pub(crate) use filter_preview::PreviewFilter;
 pub use forms::Form;
 pub(crate) use hashing::site;
 pub use http_service::{HttpService, not_found, root, unreadable};

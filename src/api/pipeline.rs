@@ -15,7 +15,6 @@ use super::counting::CountedCall;
 use super::dispatch::{Handler, MatchedRoute};
 use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code};
-use super::heavy::LARGE_BODY;
 use super::idempotency::{self, BodyHash, Mark};
 use super::limits::Bucket;
 use super::origin::{self, Peer};
@@ -23,6 +22,7 @@ use super::rules::{KeyScope, RouteRules};
 use super::trace::with_current_request;
 use crate::domain::id::AccountId;
 use crate::domain::time::Timestamp;
+use crate::heavy::LARGE_BODY;
 use crate::store::{Calls, ReplyScope, Snapshot};
 
 /// Longest path of a call, in bytes: a route, and two ids of up to 255 characters.
@@ -212,7 +212,7 @@ async fn hash(api: &Api, caller: &Caller, path: &str, body: &Bytes) -> Result<Bo
         return Ok(BodyHash::new(path, body));
     }
     let (path, body) = (path.to_owned(), body.clone());
-    api.heavy.run(caller.account(), move || BodyHash::new(&path, &body)).await
+    Ok(api.heavy.run(caller.account(), move || BodyHash::new(&path, &body)).await?)
 }
 
 /// Authenticates by all that is committed: another node may have made or revoked the key.

@@ -12,7 +12,9 @@ use super::openapi::description::{Body, Description};
 use super::openapi::{Route, calls};
 use super::rules::KeyScope::{self, Account, Both, Operator};
 use super::rules::RouteRules;
-use super::{accounts, audit, deliveries, event_types, events, portal, replays, statistics, users, webhooks};
+use super::{
+    accounts, audit, deliveries, event_types, events, filter_preview, portal, replays, statistics, users, webhooks,
+};
 use crate::domain::permission::Permission as P;
 
 /// The methods, as the surface writes them.
@@ -84,6 +86,8 @@ fn with_webhooks(list: RouteList) -> RouteList {
             replays::cancel, &calls::CANCEL_REPLAY)
         .call(GET, "/v1/webhooks/{id}/missed", (B::DeliveriesRead, P::WebhooksRead, Account),
             replays::missed, &calls::GET_MISSED)
+        .call(POST, "/v1/webhooks/filters/preview", (B::WebhooksPreview, P::WebhooksRead, Account),
+            filter_preview::preview, &calls::PREVIEW_FILTER)
 }
 
 /// Events and the catalog of their types.

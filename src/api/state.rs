@@ -6,7 +6,6 @@ use tokio::sync::Semaphore;
 
 use super::bodies::{BodyBudget, Bounds};
 use super::hashing::HashingPool;
-use super::heavy::HeavyWork;
 use super::lookups::Lookups;
 use super::origin::Network;
 use super::schema_check::Schemas;
@@ -16,9 +15,10 @@ use super::{auth, envelope, idempotency, limits};
 use crate::clock::{Clock, Random};
 use crate::domain::id::{AccountId, EndpointKey};
 use crate::egress::Egress;
+use crate::heavy::HeavyWork;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
-use crate::store::{Accounts, Store};
+use crate::store::{Accounts, Snapshot, Store};
 
 /// Wrong sign-ins that are written down at once; more are answered and leave nothing but a count in the log.
 const MAX_NOTES: usize = 16;
@@ -43,6 +43,7 @@ pub struct ApiState {
     pub(super) tests: Slots<EndpointKey>,
     pub(super) test_shares: Permits<AccountId>,
     pub(super) exports: Slots<Option<AccountId>>,
+    pub(super) previews: Slots<AccountId>,
     pub(super) hashing: HashingPool,
     pub(super) lookups: Lookups,
     pub(super) heavy: HeavyWork,
@@ -79,9 +80,10 @@ impl Api {
             tests: Slots::default(),
             test_shares: Permits::new(settings.max_tests.0),
             exports: Slots::default(),
+            previews: Slots::default(),
             hashing: HashingPool::default(),
             lookups: Lookups::default(),
-            heavy: HeavyWork::default(),
+            heavy: store.heavy(),
             bodies: BodyBudget::new(Bounds::CALLS),
             forms: BodyBudget::new(Bounds::FORMS),
             notes: Arc::new(Semaphore::new(MAX_NOTES)),

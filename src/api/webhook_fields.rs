@@ -13,6 +13,7 @@ use super::credential_fields::{
 };
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
+use super::filter_field::read_filter;
 use crate::domain::authentication::Authentication;
 use crate::domain::channels::{Channels, MAX_ENDPOINT_CHANNELS};
 use crate::domain::client_certificate::ShownCertificate;
@@ -22,6 +23,7 @@ use crate::domain::custom_headers::NewHeaders;
 use crate::domain::endpoint::{EndpointStatus, MAX_DESCRIPTION_CHARS, MAX_EVENTS, Ordering};
 use crate::domain::event::Operational;
 use crate::domain::external_id::ExternalId;
+use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::rate_limit::{MAX_RATE_LIMIT_CHARS, RATE_LIMIT_PATTERN, RateLimit};
 use crate::domain::retry::{MAX_ENDPOINT_DELAY_SECONDS, MAX_ENDPOINT_STEPS, RetrySchedule};
 use crate::domain::secret::{MAX_OVERLAP_SECONDS, SECRET_CHARS, SECRET_PATTERN, Secret};
@@ -244,6 +246,19 @@ pub const RETRY_SCHEDULE: EndpointField<Option<RetrySchedule>> = Field {
     },
 };
 
+/// What its events must match.
+pub const FILTER: EndpointField<Option<PayloadFilter>> = Field {
+    about: "Of the events that are published, the endpoint gets only those that match: a JSON object of up to 4096 \
+            bytes, 8 levels and 32 conditions, such as `{\"data\": {\"amount\": {\"$gte\": 100}}}`. The fields are \
+            `event`, `data` and `channels`; a value means equality, and the operators are `$eq`, `$neq`, `$gt`, \
+            `$gte`, `$lt`, `$lte`, `$in`, `$nin`, `$starts_with`, `$ends_with`, `$contains`, `$exists`, `$not`, `$and` \
+            and `$or`. Numbers are kept and compared to the digit. `null` removes it.",
+    shape: Shape::Object,
+    nullable: true,
+    codes: &[Code::FilterInvalid],
+    read: |_, value| read_filter(value),
+};
+
 /// Headers of each request.
 pub const HEADERS: EndpointField<Option<NewHeaders>> = Field {
     about: "Up to 20 headers that each request carries, in the case in which you write them: names of 1 to 64 letters, \
@@ -366,6 +381,7 @@ body! {
         timeout_seconds: Option<u32> = TIMEOUT_SECONDS.or_default(),
         max_in_flight: Option<u32> = MAX_IN_FLIGHT.or_default(),
         retry_schedule: Option<RetrySchedule> = RETRY_SCHEDULE.or_default(),
+        filter: Option<PayloadFilter> = FILTER.or_default(),
         rate_limit: Option<RateLimit> = RATE_LIMIT.or_default(),
         secret: Option<Secret> = own_secret::<EndpointContext>(NEW_SECRET).maybe(),
         headers: Option<NewHeaders> = HEADERS.or_default(),
@@ -388,6 +404,7 @@ body! {
         timeout_seconds: Option<Option<u32>> = TIMEOUT_SECONDS.change(),
         max_in_flight: Option<Option<u32>> = MAX_IN_FLIGHT.change(),
         retry_schedule: Option<Option<RetrySchedule>> = RETRY_SCHEDULE.change(),
+        filter: Option<Option<PayloadFilter>> = FILTER.change(),
         headers: Option<Option<NewHeaders>> = NEXT_HEADERS.change(),
         authentication: Option<Option<WithCredential<Authentication>>> = AUTHENTICATION.change(),
         client_certificate: Option<Option<WithCredential<ShownCertificate>>> = CLIENT_CERTIFICATE.change(),
@@ -424,6 +441,7 @@ impl CreateWebhook {
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
+            filter: self.filter,
             credentials: shown,
             rate_limit: self.rate_limit,
         };
@@ -461,6 +479,7 @@ impl UpdateWebhook {
             timeout_seconds: self.timeout_seconds,
             max_in_flight: self.max_in_flight,
             retry_schedule: self.retry_schedule,
+            filter: self.filter,
             credentials: CredentialsChange {
                 headers: self.headers,
                 authentication: self.authentication,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -15,7 +16,7 @@ use super::credential_fields::{AuthenticationAttributes, repeats_a_header};
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::fields::RequestBody as _;
-use super::openapi::schemas::{EndpointStatusName, OrderingName};
+use super::openapi::schemas::{AnyObject, EndpointStatusName, OrderingName};
 use super::trace::with_current_request;
 use super::webhook_fields::{CreateWebhook, EndpointContext, RegenerateSecret, UpdateWebhook};
 use crate::domain::authentication::Authentication;
@@ -24,6 +25,7 @@ use crate::domain::endpoint::{Endpoint, Ordering};
 use crate::domain::event::{TEST_TYPE, message};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, EndpointId};
+use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
 use crate::domain::settings::EndpointFilter;
@@ -75,6 +77,11 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, max_items = 20)]
     pub retry_schedule: Option<Vec<u64>>,
+    /// The endpoint gets only published events that match it. Only present where it was set, with numbers as they were
+    /// written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = AnyObject, inline)]
+    pub filter: Option<Box<RawValue>>,
     /// The names of headers that each request carries, each with `...` and the last 4 characters of a value of 12 or
     /// more, else `...`. Only present where they were set.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,6 +146,7 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             timeout_seconds: endpoint.settings.timeout_seconds,
             max_in_flight: endpoint.settings.max_in_flight,
             retry_schedule: endpoint.settings.retry_schedule.as_ref().map(RetrySchedule::seconds),
+            filter: endpoint.settings.filter.as_ref().map(shown_filter),
             headers: endpoint.settings.credentials.headers.as_ref().map(|headers| headers.masks().clone()),
             authentication: endpoint.settings.credentials.authentication.as_ref().map(AuthenticationAttributes::from),
             client_certificate: endpoint
@@ -157,6 +165,11 @@ fn resource(endpoint: &Endpoint, secret: Option<&Secret>) -> Resource<Attributes
             updated_at: time(endpoint.updated_at),
         },
     }
+}
+
+/// A filter with the digits of its client.
+fn shown_filter(filter: &PayloadFilter) -> Box<RawValue> {
+    RawValue::from_string(filter.as_json().to_owned()).expect("a filter is JSON")
 }
 
 /// `GET /v1/webhooks`
@@ -188,7 +201,7 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
 /// `POST /v1/webhooks`
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
-    let body = call.json()?;
+    let body = call.json_with_text("filter")?;
     let is_repeated = repeats_a_header(&call.json_bytes()?);
     let new = new_endpoint(&call.api, account, &body, is_repeated, Vec::new()).await?;
     let pending_reply =
@@ -198,7 +211,7 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
 }
 
 /// Reads a new endpoint of the account with every check that comes before the database. It may subscribe to `types`
-/// too, which the catalog does not have.
+/// too, which the catalog does not have. A `filter` stands in the body as its text (`ApiCall::json_with_text`).
 pub async fn new_endpoint(
     api: &Api,
     account: AccountId,
@@ -214,7 +227,7 @@ pub async fn new_endpoint(
 /// `PUT /v1/webhooks/{id}`
 pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
-    let body = call.json()?;
+    let body = call.json_with_text("filter")?;
     let is_repeated = repeats_a_header(&call.json_bytes()?);
     let context = context(&call.api, endpoint.settings.events.clone(), is_repeated).await?;
     let change = UpdateWebhook::read_whole(&body, &context, &endpoint.settings)?;
@@ -339,7 +352,11 @@ async fn find(call: &ApiCall) -> Result<Endpoint, ApiError> {
 }
 
 /// What the fields of an endpoint are read with that subscribes to these types now.
-async fn context(api: &Api, subscribed: Vec<String>, repeats_a_header: bool) -> Result<EndpointContext, ApiError> {
+pub(super) async fn context(
+    api: &Api,
+    subscribed: Vec<String>,
+    repeats_a_header: bool,
+) -> Result<EndpointContext, ApiError> {
     api.store.refresh().await?;
     let catalog = api.store.view().event_types();
     let (environment, max_in_flight) = (api.settings.environment, api.settings.max_in_flight_per_endpoint);

@@ -130,12 +130,24 @@ pub struct Event {
     pub deliveries: u32,
 }
 
+/// What stands in a message between its time and its data.
+const BEFORE_DATA: &str = "\",\"data\":";
+
+/// What follows the data in a message.
+const AFTER_DATA: &str = ",\"meta\":{\"datetime\":{\"timezone\":\"UTC\",\"format\":\"ISO 8601\"}}}";
+
 /// The body of the delivery request. `data` is JSON text and goes in as it came.
 pub fn message(event_type: &str, occurred_at: Timestamp, data: &str) -> Bytes {
     // An event type needs no JSON escape: see `is_type_name`.
     let time = occurred_at.to_string();
-    let meta = ",\"meta\":{\"datetime\":{\"timezone\":\"UTC\",\"format\":\"ISO 8601\"}}}";
-    ["{\"event\":\"", event_type, "\",\"timestamp\":\"", &time, "\",\"data\":", data, meta].concat().into()
+    ["{\"event\":\"", event_type, "\",\"timestamp\":\"", &time, BEFORE_DATA, data, AFTER_DATA].concat().into()
+}
+
+/// The data of a message, as it came. `None` for what [`message`] has not made.
+pub fn data_of(message: &[u8]) -> Option<&str> {
+    // Neither a type nor a time has a quotation mark in it.
+    let (_, rest) = std::str::from_utf8(message).ok()?.split_once(BEFORE_DATA)?;
+    rest.strip_suffix(AFTER_DATA)
 }
 
 /// The id of the validation that an event is about: `data.id` when it is a UUID and the type begins with `validation.`.
@@ -171,5 +183,17 @@ mod tests {
                 r#""meta":{"datetime":{"timezone":"UTC","format":"ISO 8601"}}}"#
             )
         );
+    }
+
+    #[test]
+    fn the_data_of_a_message_is_found_again_whatever_it_says() {
+        for data in ["{}", r#"{"n": 1.0}"#, r#"{"a":"\",\"data\":","meta":{"data":{}}}"#, r#"{"é":[{"data":1}]}"#] {
+            let body = message("a.b", Timestamp::default(), data);
+            assert_eq!(data_of(&body), Some(data));
+        }
+        for other in ["", "{}", r#"{"event":"a","data":{}}"#, r#"{"event":"a","timestamp":"b","data":{}}"#] {
+            assert_eq!(data_of(other.as_bytes()), None, "{other}");
+        }
+        assert_eq!(data_of(b"\xff"), None);
     }
 }

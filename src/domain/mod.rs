@@ -1,7 +1,8 @@
 //! What the product means: values and decisions, and nothing else.
 //!
 //! No I/O, no clock, no SQL. Time and randomness arrive as parameters. The only wire formats here are those of
-//! receivers: the message (`event`) and the signatures (`sign`).
+//! receivers: the message (`event`) and the signatures (`sign`); and the JSON of filters and of the events that they
+//! look into (`payload_filter`).
 
 pub mod account;
 pub mod address;
@@ -21,6 +22,7 @@ pub mod external_id;
 pub mod filter;
 pub mod id;
 mod id_times;
+pub mod payload_filter;
 pub mod permission;
 pub mod rate_limit;
 pub mod replay;

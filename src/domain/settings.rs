@@ -8,6 +8,7 @@ use super::credentials::{CredentialFault, CredentialsChange, ShownCredentials, U
 use super::endpoint::{EndpointStatus, Ordering};
 use super::event::NewEvent;
 use super::external_id::ExternalId;
+use super::payload_filter::PayloadFilter;
 use super::rate_limit::{Rate, RateLimit};
 use super::retry::RetrySchedule;
 use super::subscription::Subscription;
@@ -99,6 +100,8 @@ settings! {
         max_in_flight: Option<u32>,
         /// The delays between attempts; the server's setting where it is absent.
         retry_schedule: Option<RetrySchedule>,
+        /// It gets only events that match it.
+        filter: Option<PayloadFilter>,
         /// Attempts that may begin in any window of a length, over all nodes.
         rate_limit: Option<RateLimit>,
     }
@@ -118,6 +121,7 @@ impl EndpointSettings {
             timeout_seconds: None,
             max_in_flight: None,
             retry_schedule: None,
+            filter: None,
             credentials: ShownCredentials::default(),
             rate_limit: None,
         }
@@ -125,7 +129,7 @@ impl EndpointSettings {
 
     /// What of the account's events the endpoint wants.
     pub fn subscription(&self) -> Subscription {
-        Subscription { entries: self.events.clone(), channels: self.channels.clone() }
+        Subscription { entries: self.events.clone(), channels: self.channels.clone(), filter: self.filter.clone() }
     }
 }
 
@@ -149,6 +153,8 @@ pub struct DeliverySettings {
     pub max_in_flight: Option<usize>,
     /// The delays between attempts.
     pub retry_schedule: Option<RetrySchedule>,
+    /// It gets only published events that match it.
+    pub filter: Option<PayloadFilter>,
     /// Headers and credentials of its requests, without the values that nobody reads again.
     pub credentials: ShownCredentials,
     /// Attempts that may begin in any window of a length, over all nodes. Where there is such a limit, a delivery waits
@@ -157,8 +163,9 @@ pub struct DeliverySettings {
 }
 
 impl DeliverySettings {
-    /// Whether an event that is published makes a delivery, if the endpoint subscribes to its type.
-    pub fn admit(&self, event: &NewEvent) -> bool {
+    /// Whether the endpoint's channels let an event through that is published. Its filter is asked apart, because that
+    /// may take long.
+    pub fn channels_admit(&self, event: &NewEvent) -> bool {
         wants(self.channels.as_ref(), event.channels.as_ref())
     }
 }

@@ -5,6 +5,7 @@
 
 use super::channels::{Channels, wants};
 use super::event::{Operational, TEST_TYPE, is_type_name};
+use super::payload_filter::PayloadFilter;
 
 /// Whether an entry is a wildcard. Its prefix is named like a type, and need not be one.
 pub fn is_wildcard(entry: &str) -> bool {
@@ -42,6 +43,8 @@ pub struct Subscription {
     pub entries: Vec<String>,
     /// Its channels.
     pub channels: Option<Channels>,
+    /// Its filter.
+    pub filter: Option<PayloadFilter>,
 }
 
 impl Subscription {
@@ -54,6 +57,17 @@ impl Subscription {
     /// whatever its channels are.
     pub fn admits(&self, event_type: &str, channels: Option<&Channels>) -> bool {
         Operational::parse(event_type).is_some() || wants(self.channels.as_ref(), channels)
+    }
+
+    /// What an event of this type must match too, if the endpoint subscribes to it. Operational events come whatever
+    /// its filter is.
+    pub fn filter_for(&self, event_type: &str) -> Option<&PayloadFilter> {
+        self.filter.as_ref().filter(|_| Operational::parse(event_type).is_none())
+    }
+
+    /// Whether an event was published that the endpoint subscribes to and its channels let through.
+    pub fn covers(&self, event_type: &str, channels: Option<&Channels>) -> bool {
+        Operational::parse(event_type).is_none() && self.includes(event_type) && wants(self.channels.as_ref(), channels)
     }
 }
 
@@ -113,11 +127,17 @@ mod tests {
     }
 
     #[test]
-    fn channels_hold_for_what_is_published() {
+    fn channels_and_filters_hold_for_what_is_published() {
         let channels = |name: &str| Channels::parse(vec![name.to_owned()], 1);
-        let subscription = Subscription { entries: vec!["a".into()], channels: channels("x") };
+        let entries = vec!["a".into(), "endpoint.disabled".into()];
+        let filter = PayloadFilter::parse("{}").ok();
+        let subscription = Subscription { entries, channels: channels("x"), filter };
         assert!(subscription.admits("a", channels("x").as_ref()) && !subscription.admits("a", channels("y").as_ref()));
         assert!(!subscription.admits("a", None) && subscription.admits("endpoint.disabled", None));
+        assert!(subscription.filter_for("a").is_some() && subscription.filter_for("endpoint.disabled").is_none());
+        assert!(subscription.covers("a", channels("x").as_ref()) && !subscription.covers("a", None));
+        assert!(!subscription.covers("b", channels("x").as_ref()));
+        assert!(!subscription.covers("endpoint.disabled", channels("x").as_ref()), "nobody publishes it");
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 
 use crate::domain::credentials::CredentialFault;
 use crate::domain::id::ReplayId;
+use crate::heavy::HeavyError;
 
 /// Why the store did not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -61,6 +62,10 @@ pub enum StoreError {
     /// Too many reads wait for a connection, or this one has waited for too long. Fewer at a time may help.
     #[error("too many reads are waiting")]
     Busy,
+    /// Too many checks against filters of the account's endpoints are under way, or its filters change again and again
+    /// while they are made.
+    #[error("too many slow checks against filters of this account")]
+    FiltersBusy,
     /// Nodes of an older program would ignore what is to be written. They have been told to stop: trying again may
     /// help.
     #[error("nodes of an older program would ignore it")]
@@ -79,6 +84,15 @@ pub enum StoreError {
     /// A row holds what this program cannot have written.
     #[error("corrupt database: {0}")]
     Corrupt(String),
+}
+
+impl From<HeavyError> for StoreError {
+    fn from(error: HeavyError) -> Self {
+        match error {
+            HeavyError::Busy => Self::FiltersBusy,
+            HeavyError::Interrupted => Self::Unavailable("a check was interrupted".into()),
+        }
+    }
 }
 
 /// Why a database cannot be opened: for the person who starts the program.

@@ -12,8 +12,10 @@ mod counted_attempts;
 mod credentials;
 mod errors;
 pub(crate) mod fair_slots;
+mod filter_checks;
 pub mod inbox;
 mod intake_shares;
+mod kept_events;
 pub mod keys;
 mod migrations;
 mod numbers;
@@ -34,6 +36,7 @@ use crate::domain::audit::Origin;
 
 pub use contract::*;
 pub use errors::*;
+pub use kept_events::KeptEvent;
 pub use open::{Database, PostgresUrl};
 pub use start_permit::{CountedStart, StartPermit};
 pub use values::*;

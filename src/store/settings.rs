@@ -19,6 +19,7 @@ use crate::domain::credentials::ShownCredentials;
 use crate::domain::custom_headers::Headers;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
+use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::rate_limit::RateLimit;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::secret::Secret;
@@ -58,6 +59,7 @@ fn required_version(settings: &EndpointSettings) -> i64 {
         (settings.timeout_seconds.is_some(), 18),
         (settings.max_in_flight.is_some(), 18),
         (settings.retry_schedule.is_some(), 18),
+        (settings.filter.is_some(), 18),
         (settings.credentials.headers.is_some(), 19),
         (settings.credentials.authentication.is_some(), 19),
         (settings.credentials.client_certificate.is_some(), 20),
@@ -86,6 +88,9 @@ struct SettingsJson {
     max_in_flight: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_schedule: Option<Vec<u64>>,
+    /// JSON text: as a value its numbers would lose digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<String>,
     /// Names and masks; the values are in the column `credentials`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     headers: Option<BTreeMap<String, String>>,
@@ -210,8 +215,21 @@ pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreEr
     Ok(SettingsJson::read("accounts", column)?.metadata.map(Metadata::stored))
 }
 
-/// What the column `settings` of an endpoint says of its deliveries.
-pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreError> {
+/// A stored filter. One that is `known` already is not compiled again.
+fn filter_of(text: Option<String>, known: Option<&PayloadFilter>) -> Result<Option<PayloadFilter>, StoreError> {
+    let Some(text) = text else { return Ok(None) };
+    if let Some(known) = known.filter(|known| known.as_json() == text) {
+        return Ok(Some(known.clone()));
+    }
+    let filter = PayloadFilter::parse(&text);
+    filter.map(Some).map_err(|error| StoreError::Corrupt(format!("endpoints.settings: filter: {error}")))
+}
+
+/// What the column `settings` of an endpoint says of its deliveries; what it said before may be `known`.
+pub(super) fn delivery_settings(
+    column: &str,
+    known: Option<&DeliverySettings>,
+) -> Result<DeliverySettings, StoreError> {
     let mut rest = SettingsJson::read("endpoints", column)?;
     let rate_limit = rest.rate_limit()?;
     Ok(DeliverySettings {
@@ -220,6 +238,7 @@ pub(super) fn delivery_settings(column: &str) -> Result<DeliverySettings, StoreE
         timeout: rest.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
         max_in_flight: rest.max_in_flight.map(|most| most as usize),
         retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
+        filter: filter_of(rest.filter, known.and_then(|known| known.filter.as_ref()))?,
         rate_limit: rate_limit.map(|limit| limit.rate()),
     })
 }
@@ -250,6 +269,7 @@ impl SettingsColumns {
             timeout_seconds,
             max_in_flight,
             retry_schedule,
+            filter,
             credentials,
             rate_limit,
         } = settings;
@@ -260,6 +280,7 @@ impl SettingsColumns {
             timeout_seconds,
             max_in_flight,
             retry_schedule: retry_schedule.map(|schedule| schedule.seconds()),
+            filter: filter.map(|filter| filter.as_json().to_owned()),
             headers: credentials.headers.map(|headers| headers.masks().clone()),
             authentication: credentials.authentication.map(AuthenticationJson::from),
             client_certificate: credentials.client_certificate.map(CertificateJson::from),
@@ -295,6 +316,7 @@ impl SettingsColumns {
             timeout_seconds: rest.timeout_seconds,
             max_in_flight: rest.max_in_flight,
             retry_schedule: rest.retry_schedule.as_deref().map(RetrySchedule::stored),
+            filter: filter_of(rest.filter, None)?,
             rate_limit,
         })
     }
@@ -359,6 +381,7 @@ mod tests {
             timeout_seconds: Some(7),
             max_in_flight: Some(3),
             retry_schedule: RetrySchedule::of_endpoint(&[5, 60]),
+            filter: PayloadFilter::parse(r#"{"data":{"n":1.50,"text":"\u0000é"}}"#).ok(),
             credentials: credentials(),
             rate_limit: RateLimit::parse("5/60s"),
             ..settings()
@@ -369,8 +392,11 @@ mod tests {
         let credentials = credentials();
         let rate_limit = RateLimit::parse("5/1m").map(|limit| limit.rate());
         let max_in_flight = Some(3);
-        let delivery = DeliverySettings { channels, timeout, max_in_flight, retry_schedule, credentials, rate_limit };
-        assert_eq!(delivery_settings(&columns.settings), Ok(delivery));
+        let filter = all.filter.clone();
+        let delivery =
+            DeliverySettings { channels, timeout, max_in_flight, retry_schedule, filter, credentials, rate_limit };
+        assert_eq!(delivery_settings(&columns.settings, None), Ok(delivery.clone()));
+        assert_eq!(delivery_settings(&columns.settings, Some(&delivery)), Ok(delivery));
         assert_eq!(columns.read(), Ok(all));
     }
 
@@ -381,6 +407,7 @@ mod tests {
         let timeout = EndpointSettings { timeout_seconds: Some(7), ..settings() };
         let in_flight = EndpointSettings { max_in_flight: Some(3), ..settings() };
         let schedule = EndpointSettings { retry_schedule: RetrySchedule::of_endpoint(&[]), ..settings() };
+        let filter = EndpointSettings { filter: PayloadFilter::parse("{}").ok(), ..settings() };
         let headers = ShownCredentials { authentication: None, client_certificate: None, ..credentials() };
         let headers = EndpointSettings { credentials: headers, ..settings() };
         let certificate = EndpointSettings { credentials: credentials(), ..settings() };
@@ -392,6 +419,7 @@ mod tests {
             (timeout, 18),
             (in_flight, 18),
             (schedule, 18),
+            (filter, 18),
             (headers, 19),
             (authentication, 19),
             (certificate, 20),
@@ -416,7 +444,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_cannot_be_read_is_an_error_and_not_no_limit() {
-        assert!(delivery_settings(r#"{"version":1,"rate_limit":"many"}"#).is_err());
+        assert!(delivery_settings(r#"{"version":1,"rate_limit":"many"}"#, None).is_err());
     }
 
     #[test]
@@ -424,5 +452,7 @@ mod tests {
         let refused = SettingsColumns::of(settings(), r#"{"version":2}"#).err().expect("refused");
         assert!(refused.to_string().contains("endpoints.settings: version 2"), "{refused}");
         assert!(SettingsColumns::of(settings(), "nothing").is_err());
+        let corrupt = delivery_settings(r#"{"version":1,"filter":"{\"data\":{}}"}"#, None).expect_err("refused");
+        assert!(corrupt.to_string().contains("endpoints.settings: filter"), "{corrupt}");
     }
 }

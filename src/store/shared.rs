@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::credentials;
 use super::errors::StoreError;
+use super::filter_checks::FilterChecks;
 use super::inbox::Inbox;
 use super::intake_shares::IntakeShares;
 use super::keys::KeySource;
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub pings: Pings,
     /// Events of each account that are being written.
     pub(super) intake_shares: IntakeShares,
+    /// Checks of published events against the filters of endpoints.
+    pub filter_checks: FilterChecks,
     /// Wakes whoever carries out replays.
     pub replays: Notify,
     /// Where this process looks for the next delivery of endpoints that receive in order (PostgreSQL).
@@ -89,6 +92,7 @@ impl Shared {
             inbox: options.inbox,
             pings: Pings::default(),
             intake_shares: IntakeShares::default(),
+            filter_checks: FilterChecks::default(),
             replays: Notify::new(),
             fifo_heads: Mutex::default(),
             looked_at: Mutex::default(),

@@ -152,7 +152,7 @@ class Server:
         for bucket in (
             "webhooks_list webhooks_read webhooks_write webhooks_test deliveries_list deliveries_read deliveries_export "
             "deliveries_retry events_create events_read events_storage event_types_read event_types_write accounts_read accounts_write "
-            "api_keys_read api_keys_write audit_read users_read users_write portal_links rate_limited_login"
+            "api_keys_read api_keys_write audit_read users_read users_write portal_links webhooks_preview rate_limited_login"
         ).split():
             self.environment[f"ALDABA_RATE_LIMITS__{bucket.upper()}"] = "off"
         self.environment |= {f"ALDABA_{name}": value for name, value in settings.items()}

@@ -11,6 +11,7 @@ use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{AccountId, EndpointId, EndpointKey, EventId, ReplayId};
+use aldaba::domain::payload_filter::PayloadFilter;
 use aldaba::domain::replay::{NewReplay, Selection};
 use aldaba::domain::settings::{EndpointChange, EndpointSettings};
 use aldaba::domain::time::Timestamp;
@@ -174,6 +175,12 @@ fn channels(random: &SeededRandom) -> Option<Channels> {
     (pick(random, 3) == 0).then(|| Channels::parse(vec!["a".into()], 1).expect("a channel"))
 }
 
+/// The filter of an endpoint, where it has one. About half of the events match.
+fn payload_filter(random: &SeededRandom) -> Option<PayloadFilter> {
+    let filter = r#"{"data":{"n":{"$gte":5000000}}}"#;
+    (pick(random, 3) == 0).then(|| PayloadFilter::parse(filter).expect("a filter"))
+}
+
 /// Makes an endpoint, and says what the store has answered.
 async fn make_endpoint(side: &mut Side, random: &SeededRandom, n: u64) -> String {
     let url = ReceiverUrl::parse(&format!("http://127.0.0.1:9/{n}"), Environment::Development).expect("a URL");
@@ -182,7 +189,8 @@ async fn make_endpoint(side: &mut Side, random: &SeededRandom, n: u64) -> String
     let events = TYPES.into_iter().take(count).chain(wildcard).map(str::to_owned).collect();
     let description = Some(format!("number {n}"));
     let channels = channels(random);
-    let new = EndpointSettings { description, channels, ..EndpointSettings::new(&url, events) };
+    let filter = payload_filter(random);
+    let new = EndpointSettings { description, channels, filter, ..EndpointSettings::new(&url, events) };
     match side.store.create_endpoint(side.account, new.into(), None).await {
         Ok(made) => {
             side.endpoints.push((made.resource.id, made.resource.key));
@@ -234,7 +242,8 @@ async fn act(side: &mut Side, seed: u64) -> String {
             let status = if random.below(3) == 0 { Disabled } else { Active };
             let events = (pick(&random, 4) == 0).then(|| vec![ENTRIES[pick(&random, ENTRIES.len())].to_owned()]);
             let channels = (pick(&random, 4) == 0).then(|| channels(&random));
-            let change = EndpointChange { status: Some(status), events, channels, ..EndpointChange::default() };
+            let filter = (pick(&random, 4) == 0).then(|| payload_filter(&random));
+            let change = EndpointChange { status: Some(status), events, channels, filter, ..EndpointChange::default() };
             let changed = side.store.update_endpoint(side.account, id, change).await;
             changed.map_or_else(name, |endpoint| format!("{:?} {:?}", endpoint.health, endpoint.settings.events))
         }

@@ -134,7 +134,9 @@ fn mask(name: &str, value: &Value, kind: &Value) -> Value {
                 ("endpoint_id" | "resource_id", _) | ("id", "webhook_endpoint" | "webhook_missed") => {
                     json!(ENDPOINT_ID)
                 }
-                ("account_id", _) | ("id", "account" | "webhook_statistics") => json!(ACCOUNT_ID),
+                ("account_id", _) | ("id", "account" | "webhook_statistics" | "webhook_filter_preview") => {
+                    json!(ACCOUNT_ID)
+                }
                 ("webhook-id" | "x-aldaba-delivery-id", _) | ("id", "webhook_delivery" | "webhook_test_result") => {
                     json!(DELIVERY_ID)
                 }

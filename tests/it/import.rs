@@ -1,6 +1,6 @@
 //! Moving an embedded installation to PostgreSQL: nothing is lost, and the old place is not used again.
 
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,10 +57,31 @@ fn every_attribute(url: &str, name: &str) -> Value {
         "max_in_flight": 3,
         "retry_schedule": [3600, 3600],
         "rate_limit": "100/1m",
+        "filter": { "data": { "n": { "$gte": 0 } } },
         "secret": (name == "first").then_some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
         "headers": { "X-Key": "the-key-that-moves" },
         "authentication": { "type": "bearer", "token": "the-token-that-moves" },
     })
+}
+
+/// An endpoint with a client certificate.
+fn with_certificate() -> Value {
+    let authority = Authority::new();
+    let pair = json!({ "certificate": authority.read("receiver.pem"), "private_key": authority.read("receiver.key") });
+    let (url, events) = ("https://a.tests.localhost:9/", ["billing.trial_will_end"]);
+    json!({ "url": url, "events": events, "client_certificate": pair })
+}
+
+/// Moves the file to PostgreSQL, and tries it again. `run` runs a command on the file or on PostgreSQL.
+fn moves_once(file: &str, run: impl Fn(&[&str], bool) -> Output) {
+    let moved = run(&["import", "--from", file, "--json"], false);
+    assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
+    let told: Value = serde_json::from_slice(&moved.stdout).expect("JSON");
+    assert!(told["rows"].as_u64() > Some(20), "{told}");
+    let again = run(&["import", "--from", file], false);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("has taken in another already"));
+    let refused = run(&["accounts", "list"], true);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("was moved to PostgreSQL"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -93,11 +114,7 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
         endpoints.push(made.id());
         secrets.push(made.attribute("secret").as_str().expect("a secret").to_owned());
     }
-    let authority = Authority::new();
-    let pair = json!({ "certificate": authority.read("receiver.pem"), "private_key": authority.read("receiver.key") });
-    let (url, events) = ("https://a.tests.localhost:9/", ["billing.trial_will_end"]);
-    let certified = json!({ "url": url, "events": events, "client_certificate": pair });
-    call("POST", "/v1/webhooks", certified).await.expect(201);
+    call("POST", "/v1/webhooks", with_certificate()).await.expect(201);
     receiver.script([Reply::Status(500), Reply::Status(500), Reply::Status(200), Reply::Status(200)]);
     for number in 0..2 {
         let body =
@@ -123,17 +140,10 @@ async fn an_embedded_installation_moves_with_everything_and_goes_on() {
     assert!(!running.status.success(), "not while a server runs on it");
     assert_eq!(server.terminate().code(), Some(0));
 
-    let moved = run(&["import", "--from", &file, "--json"], false);
-    assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));
-    let told: Value = serde_json::from_slice(&moved.stdout).expect("JSON");
-    assert!(told["rows"].as_u64() > Some(20), "{told}");
+    moves_once(&file, run);
     assert_eq!(crate::migrations::minimum(folder.path()).await, 21, "older programs would not serve these endpoints");
     let counted = "SELECT count(*) FROM limited_attempts WHERE attempts LIKE '[[%'";
     assert_eq!(database::number(folder.path(), counted).await, 2, "what counts towards rate limits moves too");
-    let again = run(&["import", "--from", &file], false);
-    assert!(String::from_utf8_lossy(&again.stderr).contains("has taken in another already"));
-    let refused = run(&["accounts", "list"], true);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("was moved to PostgreSQL"));
 
     let server = Server::start(folder.path(), &[("ALDABA_WEBHOOKS__RETRY_SCHEDULE", "1h,1h")]);
     let after = everything(server.address, &key, &endpoints).await;

@@ -16,7 +16,7 @@ use crate::server::Server;
 
 /// Each part has a server of its own: idle connections of one part would take room in the pool from another.
 pub async fn run(plan: Plan, name: &'static str) -> anyhow::Result<Vec<Figure>> {
-    let plain = deliver(&server()?, plan, plan.requests, 1).await?;
+    let without = deliver(&server()?, plan, plan.requests, 1).await?;
     let mut figures = Vec::new();
     for (endpoints, what) in [(1, "one endpoint"), (if plan.quick { 50 } else { 1_000 }, "1,000 names")] {
         let server = Server::start_for_tls(SETTINGS)?;
@@ -30,7 +30,7 @@ pub async fn run(plan: Plan, name: &'static str) -> anyhow::Result<Vec<Figure>> 
         let cost_of = format!("{rate_of}: the server's time on a core for each");
         figures.push(Figure::new(name, &cost_of, Unit::Micros, rate.cost));
         let share_of = format!("over TLS, of one endpoint without it, {what}");
-        figures.push(Figure::new(name, &share_of, Unit::Share, rate.per_second / plain.per_second));
+        figures.push(Figure::new(name, &share_of, Unit::Share, rate.per_second / without.per_second));
         if endpoints > 1 {
             let share = resumed(&crowd, &server, plan, endpoints).await?;
             figures.push(Figure::new(name, "handshakes that resume a session, 1,000 names", Unit::Share, share));

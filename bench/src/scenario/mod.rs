@@ -61,6 +61,7 @@ const NAMES: &[&str] = &[
     "deliver-https",
     "fan-out-4",
     "fan-out-50",
+    "deliver-filtered",
     "nodes-2",
     "nodes-4",
     "latency",
@@ -87,6 +88,7 @@ const RATES: &[&str] = &[
     "deliver-https",
     "fan-out-4",
     "fan-out-50",
+    "deliver-filtered",
     "nodes-2",
     "nodes-4",
 ];
@@ -144,6 +146,14 @@ async fn one(name: &'static str, plan: Plan) -> anyhow::Result<Vec<Figure>> {
         "fan-out-50" => {
             let rounds = rates::deliver(&rates::server()?, plan, n / 20, 50).await?;
             rate("deliveries end to end, each event to 50 endpoints", rounds)
+        }
+        "deliver-filtered" => {
+            let [with, without] = rates::filtered(&rates::server()?, plan, n).await?;
+            let mut figures = rate("events, which 1 of 10 endpoints gets by its filter", with);
+            figures.extend(rate("the same events for one endpoint without a filter", without));
+            let share = with.per_second / without.per_second;
+            figures.push(Figure::new(name, "accepting with filters, of accepting without", Unit::Share, share));
+            figures
         }
         "nodes-2" => rate("deliveries end to end, two nodes, counted one by one", rates::nodes(n, 2).await?),
         "nodes-4" => rate("deliveries end to end, four nodes, counted one by one", rates::nodes(n, 4).await?),

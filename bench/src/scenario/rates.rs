@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use anyhow::ensure;
+use serde_json::{Value, json};
 
 use super::Plan;
 use crate::figure::{Rate, rate};
 use crate::http::{Message, request};
 use crate::load::{BODY_BYTES, EVENT, closed, event, publish, publish_each};
 use crate::receiver::{Keep, Mode, Receiver};
-use crate::server::{Server, Settings};
+use crate::server::{Server, Settings, Tenant};
 
 /// Events in one batch.
 pub const BATCH: usize = 100;
@@ -82,6 +83,43 @@ pub async fn deliver(server: &Server, plan: Plan, events: usize, endpoints: usiz
     ensure!(listed == deliveries, "every delivery is listed: {listed} of {deliveries}");
     complete(plan, &receiver, deliveries)?;
     Ok(Rate::of(deliveries, took, cpu))
+}
+
+/// Endpoints with filters, of which one gets each event.
+const FILTERED: usize = 10;
+
+/// A filter of five conditions, the last of which decides.
+fn filter(matches: bool) -> Value {
+    let end = if matches { "x" } else { "y" };
+    let at = json!({ "$gte": 1_000_000_000_000_u64, "$lt": 2_000_000_000_000_u64 });
+    json!({ "event": EVENT, "data": { "at": at, "padding": { "$starts_with": "x", "$ends_with": end } } })
+}
+
+/// Accepting events that one of ten endpoints gets by its filter, and before that, accepting events for one endpoint
+/// without a filter: both make one delivery of each event.
+pub async fn filtered(server: &Server, plan: Plan, events: usize) -> anyhow::Result<[Rate; 2]> {
+    let receiver = Receiver::start(Mode::Healthy, if plan.quick { Keep::Ids } else { Keep::Nothing }).await?;
+    let (unfiltered, filtered) = (server.tenant().await?, server.tenant().await?);
+    server.endpoint(&unfiltered, &receiver.url(), EVENT).await?;
+    for number in 0..FILTERED {
+        let attributes = json!({ "url": receiver.url(), "events": [EVENT], "filter": filter(number == 0) });
+        server.endpoint_of(&filtered, attributes).await?;
+    }
+    let without = accept_and_deliver(server, &unfiltered, events).await?;
+    let with = accept_and_deliver(server, &filtered, events).await?;
+    complete(plan, &receiver, 2 * events)?;
+    Ok([with, without])
+}
+
+/// From the first publish to the last 202. It returns when each event has been delivered once.
+async fn accept_and_deliver(server: &Server, tenant: &Tenant, events: usize) -> anyhow::Result<Rate> {
+    let (before, cpu) = (server.delivered().await?, server.cpu()?);
+    let took = closed(server.address, vec![publish(&tenant.key, EVENT)?], events, 202).await?;
+    let cpu = server.cpu()?.saturating_sub(cpu);
+    server.settled(before + events).await?;
+    let listed = server.total("/v1/webhooks/deliveries", &tenant.key).await?;
+    ensure!(listed == events, "each event makes one delivery: {listed} of {events}");
+    Ok(Rate::of(events, took, cpu))
 }
 
 /// Many endpoints, each of which is sent an event in its turn.

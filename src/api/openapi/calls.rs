@@ -9,6 +9,7 @@ use crate::api::error::Code;
 use crate::api::event_types::{CreateEventType, UpdateEventType};
 use crate::api::events::{publish_event, publish_events};
 use crate::api::fields::RequestBody as _;
+use crate::api::filter_preview::PreviewFilter;
 use crate::api::portal::CreatePortalLink;
 use crate::api::replays::ReplayEvents;
 use crate::api::users::{InviteUser, UpdateUser};
@@ -259,6 +260,20 @@ pub const GET_STATISTICS: Description = Description {
     filters: filters::STATISTICS,
     errors: &[Code::NotFound],
     related: &["list_deliveries", "list_webhook_deliveries"],
+    ..Description::BLANK
+};
+
+pub const PREVIEW_FILTER: Description = Description {
+    id: "preview_filter",
+    tag: Tag::Webhooks,
+    title: "Preview a filter",
+    about: "Tries a filter on the account's newest events, without storing anything: how many of them match, and for \
+            those that do not, the first condition that failed. It looks at 1,000 events and 16 MiB at most, as far as \
+            their bodies are kept. An account has one preview under way at a time; another one is answered with 503.",
+    body: Body::Json(PreviewFilter::schema, r#"{"filter":{"data":{"result":"valid"}},"events":["validation.*"]}"#),
+    answer: One(Kind::WebhookFilterPreview, "What the filter would have done."),
+    guide: Some("fit-an-endpoint"),
+    related: &["create_webhook", "update_webhook", "list_events"],
     ..Description::BLANK
 };
 

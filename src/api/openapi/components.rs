@@ -6,7 +6,9 @@ use utoipa::PartialSchema;
 use super::Route;
 use super::description::Kind;
 use crate::api::error::Code;
-use crate::api::{accounts, audit, deliveries, event_types, events, portal, replays, statistics, users, webhooks};
+use crate::api::{
+    accounts, audit, deliveries, event_types, events, filter_preview, portal, replays, statistics, users, webhooks,
+};
 
 /// All of them, by name.
 pub(super) fn components(routes: &[Route]) -> Map<String, Value> {
@@ -165,7 +167,7 @@ fn error_response() -> Value {
 }
 
 impl Kind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::WebhookEndpoint,
         Self::WebhookTestResult,
         Self::WebhookDelivery,
@@ -181,6 +183,7 @@ impl Kind {
         Self::User,
         Self::PortalLink,
         Self::WebhookStatistics,
+        Self::WebhookFilterPreview,
     ];
 
     /// The component's name, the resource's `type`, and what its id is.
@@ -210,6 +213,9 @@ impl Kind {
             Self::WebhookStatistics => {
                 ("WebhookStatistics", "webhook_statistics", "The endpoint that is counted, or the account.")
             }
+            Self::WebhookFilterPreview => {
+                ("WebhookFilterPreview", "webhook_filter_preview", "The account whose events were looked at.")
+            }
         }
     }
 
@@ -229,6 +235,7 @@ impl Kind {
             Self::User => schema::<users::UserAttributes>(),
             Self::PortalLink => schema::<portal::PortalLinkAttributes>(),
             Self::WebhookStatistics => schema::<statistics::StatisticsAttributes>(),
+            Self::WebhookFilterPreview => schema::<filter_preview::PreviewAttributes>(),
         }
     }
 

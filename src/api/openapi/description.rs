@@ -188,4 +188,6 @@ pub enum Kind {
     PortalLink,
     /// `webhook_statistics`
     WebhookStatistics,
+    /// `webhook_filter_preview`
+    WebhookFilterPreview,
 }

@@ -131,6 +131,17 @@ impl PartialSchema for PermissionNames {
     }
 }
 
+/// Any JSON object.
+pub struct AnyObject;
+
+impl ToSchema for AnyObject {}
+
+impl PartialSchema for AnyObject {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Object).into()
+    }
+}
+
 /// Any JSON object, or null.
 pub struct NullableObject;
 

@@ -106,8 +106,8 @@ role! {
         async fn endpoint_named(&self, owner: AccountId, name: ExternalId) -> Result<EndpointId, StoreError>;
 
         /// Changes an endpoint. An external id that another endpoint of the account has is
-        /// [`StoreError::ExternalIdTaken`]. Headers and credentials that do not fit those of the endpoint, or that would
-        /// follow a changed address, are [`StoreError::CredentialsRefused`].
+        /// [`StoreError::ExternalIdTaken`]. Headers and credentials that do not fit those of the endpoint, or that
+        /// would follow a changed address, are [`StoreError::CredentialsRefused`].
         async fn update_endpoint(
             &self,
             owner: AccountId,

@@ -12,10 +12,11 @@ role! {
     /// Takes events in.
     pub trait Intake {
         /// Accepts events, all or none. When it returns they are on disk, each with a delivery for every active
-        /// endpoint that subscribes to it.
+        /// endpoint that subscribes to it, and whose channels and filter let it through.
         ///
         /// An unknown account is [`StoreError::NotFound`]; a type that has left the catalog
-        /// [`StoreError::UnknownType`].
+        /// [`StoreError::UnknownType`]. Where too many slow checks of the account are under way it is
+        /// [`StoreError::FiltersBusy`].
         #[postgres(unbounded)]
         async fn accept(
             &self,

@@ -9,8 +9,10 @@ use crate::domain::event::Event;
 use crate::domain::filter::DeliveryFilter;
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
 use crate::domain::statistics::{Count, Counted};
+use crate::domain::subscription::Subscription;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
+use crate::store::kept_events::KeptEvent;
 use crate::store::values::{Page, Paged, Stretch};
 
 role! {
@@ -39,7 +41,7 @@ role! {
 }
 
 role! {
-    /// Filtered lists of deliveries.
+    /// Filtered lists of deliveries, and the events behind them.
     pub trait Search {
         /// Deliveries of all endpoints of an account that match the filter, newest first.
         async fn find_deliveries(
@@ -57,6 +59,16 @@ role! {
             filter: DeliveryFilter,
             before: Option<i64>,
         ) -> Result<Stretch<Delivery>, StoreError>;
+
+        /// The published events, with their bodies, that the subscription covers among the next of the account that are
+        /// older than `before`, newest first, as far as their bodies are kept: a bounded stretch, in which there may be
+        /// none.
+        async fn walk_kept_events(
+            &self,
+            owner: AccountId,
+            wanted: Subscription,
+            before: Option<i64>,
+        ) -> Result<Stretch<KeptEvent>, StoreError>;
     }
 }
 

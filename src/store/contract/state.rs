@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::domain::id::EndpointKey;
 use crate::domain::secret::Keyring;
+use crate::heavy::HeavyWork;
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::keys::KeySource;
 use crate::store::values::{Backlog, DatabaseLoad, Target};
@@ -34,6 +35,9 @@ role! {
 
         /// The master keys: they sign what a browser keeps for this server.
         fn keyring(&self) -> Arc<Keyring>;
+
+        /// The threads for work that may take long, of which the store takes some for checks against filters.
+        fn heavy(&self) -> HeavyWork;
     }
 }
 

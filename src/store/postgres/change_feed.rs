@@ -323,7 +323,7 @@ impl ChangeFeed {
             let piece: Vec<i64> = piece.iter().map(|row| get(row, "key")).collect::<Result<_, _>>()?;
             let Some(last) = piece.last() else { break };
             after = *last;
-            endpoints.extend(super::time_limit::in_time(load_endpoints(db, &self.shared, &piece)).await?);
+            endpoints.extend(super::time_limit::in_time(load_endpoints(db, &self.shared, &self.view, &piece)).await?);
         }
         self.note_limits(&endpoints);
         // An import has written them, and has then had everything read.
@@ -422,7 +422,7 @@ impl ChangeFeed {
     }
 
     async fn apply_endpoints(&self, db: &Object, keys: Vec<i64>) -> Result<(), StoreError> {
-        let mut found = load_endpoints(db, &self.shared, &keys).await?;
+        let mut found = load_endpoints(db, &self.shared, &self.view, &keys).await?;
         for key in keys.into_iter().map(EndpointKey) {
             let target = found.remove(&key);
             let active = target.as_ref().is_some_and(|target| target.active);
@@ -518,10 +518,11 @@ fn named_account(row: &Row) -> Result<(AccountId, Option<ExternalId>), StoreErro
     Ok((AccountId(get(row, "id")?), external_id.map(ExternalId::stored)))
 }
 
-/// Reads these endpoints with their secrets.
+/// Reads these endpoints with their secrets. A filter that the view shows already is not compiled again.
 async fn load_endpoints(
     db: &Object,
     shared: &Shared,
+    view: &View,
     keys: &[i64],
 ) -> Result<HashMap<EndpointKey, Arc<Target>>, StoreError> {
     // The secrets last: a rotation in between shows them with the version before it, and its change is yet to be read.
@@ -538,6 +539,8 @@ async fn load_endpoints(
         }
         let key: i64 = get(&row, "key")?;
         let status = parsed(&row, "status", EndpointStatus::from_column)?;
+        let shown = view.target(EndpointKey(key));
+        let delivery = delivery_settings(get(&row, "settings")?, shown.as_ref().map(|target| &*target.delivery))?;
         let stored = StoredEndpoint {
             key: EndpointKey(key),
             id: EndpointId(get(&row, "id")?),
@@ -545,7 +548,7 @@ async fn load_endpoints(
             url: get(&row, "url")?,
             version: get(&row, "version")?,
             active: status == EndpointStatus::Active,
-            delivery: Arc::new(delivery_settings(get(&row, "settings")?)?),
+            delivery: Arc::new(delivery),
             credentials: sealed(&row, KEY_ID, SEALED)?,
             // One without a secret is not opened, which is logged.
             secrets: secrets.remove(&key).unwrap_or_default(),

@@ -30,6 +30,7 @@ use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription::entries_of;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
+use crate::store::filter_checks::{CallChecks, Checks, Filtered, Intaken, Publishing};
 use crate::store::inbox::{Inbox, Leased, MemoryPermit, Nudge, SharedBody};
 use crate::store::numbers::{body_size, delivery_count};
 use crate::store::settings::delivery_settings;
@@ -64,8 +65,7 @@ impl Begin {
 }
 
 pub(super) struct Request {
-    pub events: Vec<NewEvent>,
-    pub pending_reply: Option<PendingReply<Vec<Event>>>,
+    pub call: Publishing,
     pub reply: Reply,
     /// None where the writer has begun with it.
     pub begin: Option<Arc<Begin>>,
@@ -75,7 +75,8 @@ pub(super) struct Request {
 
 impl Request {
     fn bytes(&self) -> usize {
-        self.events
+        self.call
+            .events
             .iter()
             .map(|event| event.body.len() + event.trace.as_ref().map_or(0, |trace| trace.column().len()))
             .sum()
@@ -190,7 +191,7 @@ impl Writer {
         let (mut part, mut again) = (Vec::new(), Vec::new());
         let mut rows = 0;
         for request in batch {
-            let more = fan_out.rows_of(&request.events);
+            let more = fan_out.rows_of(&request.call);
             if rows + more > MAX_ROWS && !part.is_empty() {
                 again.extend(self.accept_part(std::mem::take(&mut part), fan_out, rows, planned_at).await);
                 rows = 0;
@@ -212,11 +213,11 @@ impl Writer {
     ) -> Vec<Request> {
         let (planned, refused) = match super::time_limit::in_time(self.reserve(rows)).await {
             Ok(ids) => self.plan(part, fan_out, ids, planned_at),
-            Err(error) => (None, part.into_iter().map(|request| (request.reply, error.clone())).collect()),
+            Err(error) => (None, part.into_iter().map(|request| (request.reply, Err(error.clone()))).collect()),
         };
-        for (reply, error) in refused {
+        for (reply, answer) in refused {
             // A caller that has gone away no longer wants to know.
-            let _ = reply.send(Err(error));
+            let _ = reply.send(answer);
         }
         let Some((write, planned)) = planned else { return Vec::new() };
         let began = Instant::now();
@@ -236,7 +237,7 @@ impl Writer {
             let answer = match &written {
                 Ok(_) => {
                     self.hand_over(jobs, due, write.now);
-                    Ok(accepted)
+                    Ok(Intaken::Written(accepted))
                 }
                 // The database does not say whose key was taken in this very moment. The others may come again.
                 Err(StoreError::KeyTaken) if !has_key => {
@@ -304,9 +305,12 @@ impl Writer {
             if parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo {
                 fan_out.fifo.insert(key);
             }
-            let delivery = delivery_settings(get(&row, "settings")?)?;
+            // The view has a filter compiled already.
+            let shown = self.parts.view.target(key);
+            let delivery = delivery_settings(get(&row, "settings")?, shown.as_ref().map(|target| &*target.delivery))?;
+            fan_out.has_filters |= delivery.filter.is_some();
             if delivery != DeliverySettings::default() {
-                fan_out.delivery.insert(key, delivery);
+                fan_out.delivery.insert(key, Arc::new(delivery));
             }
         }
         fan_out.read_for = needs.events.iter().cloned().collect();
@@ -314,7 +318,7 @@ impl Writer {
         Ok(fan_out)
     }
 
-    /// Decides what is written for each request, and which are refused.
+    /// Decides what is written for each request, and which are refused or handed back.
     #[expect(clippy::type_complexity, reason = "two lists of what becomes of the requests")]
     fn plan(
         &self,
@@ -322,31 +326,38 @@ impl Writer {
         fan_out: &FanOut,
         ids: Vec<i64>,
         planned_at: Option<i64>,
-    ) -> (Option<(Write, Vec<Planned>)>, Vec<(Reply, StoreError)>) {
+    ) -> (Option<(Write, Vec<Planned>)>, Vec<(Reply, Answer)>) {
         let lease = self.parts.node.lease();
         let now = self.parts.shared.clock.now();
         // Without a lease nothing is leased, and the number is not written.
         let mut write = Write { lease: lease.unwrap_or(NO_NODE), now, planned_at, ..Write::default() };
         let (mut planned, mut refused) = (Vec::with_capacity(batch.len()), Vec::new());
         let (mut ids, mut scopes) = (ids.into_iter(), HashSet::default());
-        for Request { events, pending_reply, reply, begin, share } in batch {
+        for Request { call, reply, begin, share } in batch {
             // Nobody waits for it any longer: it was answered, and may have come again.
             if reply.is_closed() || begin.is_some_and(|begin| !begin.is_first()) {
                 continue;
             }
-            let scope = pending_reply.as_ref().map(|pending| &pending.scope);
-            if let Some(error) = fan_out.refusal(&events, scope) {
-                refused.push((reply, error));
+            let scope = call.pending_reply.as_ref().map(|pending| &pending.scope);
+            if let Some(error) = fan_out.refusal(&call.events, scope) {
+                refused.push((reply, Err(error)));
+                continue;
+            }
+            let filter_checks = &self.parts.shared.filter_checks;
+            if !filter_checks.is_checked(&call, fan_out.has_filters, |event| fan_out.filtered(event)) {
+                refused.push((reply, Ok(Intaken::Unchecked(Box::new(call)))));
                 continue;
             }
             if let Some(scope) = scope
                 && !scopes.insert(scope.clone())
             {
-                refused.push((reply, StoreError::KeyTaken));
+                refused.push((reply, Err(StoreError::KeyTaken)));
                 continue;
             }
+            let Publishing { events, checks, pending_reply } = call;
             let mut plan = Planned {
                 events: if planned_at.is_some() { events.clone() } else { Vec::new() },
+                checks: CallChecks::default(),
                 accepted: Vec::with_capacity(events.len()),
                 jobs: Vec::new(),
                 due: BTreeSet::new(),
@@ -354,9 +365,11 @@ impl Writer {
                 reply,
                 share,
             };
-            for event in events {
+            for (number, event) in events.into_iter().enumerate() {
+                let event = (event, checks.of(number));
                 self.plan_event(event, fan_out, lease.is_some(), &mut ids, &mut write, &mut plan);
             }
+            plan.checks = checks;
             if let Some(PendingReply { scope, render }) = pending_reply {
                 write.replies.push((scope, render(&plan.accepted)));
             }
@@ -367,7 +380,7 @@ impl Writer {
 
     fn plan_event(
         &self,
-        new: NewEvent,
+        (new, checks): (NewEvent, &Checks),
         fan_out: &FanOut,
         may_lease: bool,
         ids: &mut impl Iterator<Item = i64>,
@@ -381,7 +394,7 @@ impl Writer {
         let mut deliveries = Vec::new();
         let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
         // Every event has been given as many ids as it has subscribers.
-        for (endpoint, delivery) in fan_out.recipients(&fan_out.active, &new).zip(ids) {
+        for (endpoint, delivery) in fan_out.recipients(&fan_out.active, &new, checks).zip(ids) {
             // A delivery of a FIFO endpoint, and of an endpoint with a rate limit, waits in the store.
             let is_fifo = fan_out.fifo.contains(&endpoint);
             let may_have_memory = may_lease && !is_fifo && !fan_out.is_rate_limited(endpoint);
@@ -420,10 +433,10 @@ impl Writer {
         }
         debug_assert_eq!(
             deliveries.len(),
-            fan_out.recipients(&fan_out.active, &new).count(),
+            fan_out.recipients(&fan_out.active, &new, checks).count(),
             "each recipient has a delivery"
         );
-        for endpoint in fan_out.recipients(&fan_out.paused, &new) {
+        for endpoint in fan_out.recipients(&fan_out.paused, &new, checks) {
             write.missed.push((account, endpoint, new.event_type.clone(), id));
         }
         plan.accepted.push(Event {
@@ -467,21 +480,28 @@ struct BatchNeeds {
 
 impl BatchNeeds {
     fn of(batch: &[Request]) -> Self {
-        let all = batch.iter().flat_map(|request| &request.events);
+        let all = batch.iter().flat_map(|request| &request.call.events);
         let events = all.map(|event| (event.account, event.event_type.clone())).collect();
         Self {
             events,
-            scopes: batch.iter().filter_map(|request| Some(request.pending_reply.as_ref()?.scope.clone())).collect(),
+            scopes: batch
+                .iter()
+                .filter_map(|request| Some(request.call.pending_reply.as_ref()?.scope.clone()))
+                .collect(),
         }
     }
 }
 
-pub(super) type Reply = oneshot::Sender<Result<Vec<Event>, StoreError>>;
+/// What becomes of a request.
+type Answer = Result<Intaken, StoreError>;
+
+pub(super) type Reply = oneshot::Sender<Answer>;
 
 /// A request on its way through a batch.
 struct Planned {
     /// What was asked for, where it may have to be planned again.
     events: Vec<NewEvent>,
+    checks: CallChecks,
     accepted: Vec<Event>,
     jobs: Vec<Leased>,
     /// Endpoints with deliveries for which there was no memory.
@@ -495,7 +515,8 @@ struct Planned {
 impl Planned {
     /// The request as it came. None with a key is planned by what is known.
     fn again(self) -> Request {
-        Request { events: self.events, pending_reply: None, reply: self.reply, begin: None, share: self.share }
+        let call = Publishing { events: self.events, checks: self.checks, pending_reply: None };
+        Request { call, reply: self.reply, begin: None, share: self.share }
     }
 }
 
@@ -512,7 +533,9 @@ struct FanOut {
     active: Subscribers,
     paused: Subscribers,
     /// Settings of endpoints that have some.
-    delivery: HashMap<EndpointKey, DeliverySettings>,
+    delivery: HashMap<EndpointKey, Arc<DeliverySettings>>,
+    /// Whether one of them is a filter.
+    has_filters: bool,
     taken: HashSet<ReplyScope>,
     /// FIFO endpoints.
     fifo: HashSet<EndpointKey>,
@@ -542,16 +565,31 @@ impl FanOut {
             self.active.extend(known.active);
             self.paused.extend(known.paused);
             self.delivery.extend(known.delivery);
+            self.has_filters |= known.has_filters;
             self.fifo.extend(known.fifo);
             self.read_for.extend(known.read_for);
         }
         self
     }
 
-    /// Those of these endpoints that the event concerns.
-    fn recipients(&self, subscribers: &Subscribers, event: &NewEvent) -> impl Iterator<Item = EndpointKey> {
+    /// Those of these endpoints that the event concerns, by the checks that were made of it.
+    fn recipients(
+        &self,
+        subscribers: &Subscribers,
+        event: &NewEvent,
+        checks: &Checks,
+    ) -> impl Iterator<Item = EndpointKey> {
         let subscribed = subscribers.get(&(event.account, event.event_type.clone())).into_iter().flatten().copied();
-        subscribed.filter(|key| self.delivery.get(key).is_none_or(|delivery| delivery.admit(event)))
+        subscribed.filter(|key| self.delivery.get(key).is_none_or(|delivery| checks.admit(event, *key, delivery)))
+    }
+
+    /// The endpoints with filters, active or not, that subscribe to the type of an event.
+    fn filtered(&self, event: &NewEvent) -> Vec<Filtered> {
+        let whose = (event.account, event.event_type.clone());
+        let subscribed = [&self.active, &self.paused].into_iter().filter_map(|subscribers| subscribers.get(&whose));
+        let settings = |key: &EndpointKey| Some((*key, self.delivery.get(key)?.clone()));
+        let subscribed = subscribed.flatten().filter_map(settings);
+        subscribed.filter(|(_, settings)| settings.filter.is_some()).collect()
     }
 
     /// Whether the endpoint has a rate limit.
@@ -559,9 +597,10 @@ impl FanOut {
         self.delivery.get(&endpoint).is_some_and(|delivery| delivery.rate_limit.is_some())
     }
 
-    /// Events and deliveries that these come to.
-    fn rows_of(&self, events: &[NewEvent]) -> usize {
-        events.iter().map(|event| 1 + self.recipients(&self.active, event).count()).sum()
+    /// Events and deliveries that a call comes to. Before it is checked, these are the most.
+    fn rows_of(&self, call: &Publishing) -> usize {
+        let recipients = |(number, event)| self.recipients(&self.active, event, call.checks.of(number)).count();
+        call.events.iter().enumerate().map(|numbered| 1 + recipients(numbered)).sum()
     }
 
     fn refusal(&self, events: &[NewEvent], scope: Option<&ReplyScope>) -> Option<StoreError> {

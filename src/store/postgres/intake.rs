@@ -17,6 +17,7 @@ use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId};
 use crate::store::contract::Intake;
 use crate::store::errors::StoreError;
+use crate::store::filter_checks::{Intaken, Publishing};
 use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::values::{PendingReply, Settlement};
 
@@ -26,26 +27,7 @@ impl Intake for Store {
         events: Vec<NewEvent>,
         pending_reply: Option<PendingReply<Vec<Event>>>,
     ) -> Result<Vec<Event>, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        let closed = || StoreError::Unavailable("the store is closed".into());
-        let share = self.shared.intake_shares.take(&events).await?;
-        let begin = Arc::new(Begin::default());
-        let request = Request { events, pending_reply, reply, begin: Some(begin.clone()), share };
-        let asked = async {
-            self.intake.0.send(request).await.map_err(|_| closed())?;
-            Ok(answer)
-        };
-        let mut answer = super::time_limit::in_time(asked).await?;
-        let answered = match tokio::time::timeout(CALL_TIMEOUT, &mut answer).await {
-            Ok(answered) => answered,
-            Err(_) if begin.is_first() => {
-                super::connect::suspect();
-                return Err(StoreError::Unavailable("it did not answer in time".into()));
-            }
-            // What is being written ends in its own time, and its caller is told what became of it.
-            Err(_) => answer.await,
-        };
-        answered.map_err(|_| closed())?
+        self.shared.filter_checks.accept(events, pending_reply, |call| self.write_events(call)).await
     }
 
     async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
@@ -105,5 +87,30 @@ impl Intake for Store {
     ) -> Result<(), StoreError> {
         self.settle_batch(&[settlement], pending_reply).await?;
         Ok(())
+    }
+}
+
+impl Store {
+    async fn write_events(&self, call: Publishing) -> Result<Intaken, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || StoreError::Unavailable("the store is closed".into());
+        let share = self.shared.intake_shares.take(&call.events).await?;
+        let begin = Arc::new(Begin::default());
+        let request = Request { call, reply, begin: Some(begin.clone()), share };
+        let asked = async {
+            self.intake.0.send(request).await.map_err(|_| closed())?;
+            Ok(answer)
+        };
+        let mut answer = super::time_limit::in_time(asked).await?;
+        let answered = match tokio::time::timeout(CALL_TIMEOUT, &mut answer).await {
+            Ok(answered) => answered,
+            Err(_) if begin.is_first() => {
+                super::connect::suspect();
+                return Err(StoreError::Unavailable("it did not answer in time".into()));
+            }
+            // What is being written ends in its own time, and its caller is told what became of it.
+            Err(_) => answer.await,
+        };
+        answered.map_err(|_| closed())?
     }
 }

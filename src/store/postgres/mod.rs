@@ -8,8 +8,9 @@
 //! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
 //! `endpoints`, `intake`, `lifecycle`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `target`,
 //! `users`, and in `store`, which has the handle. What several of them use is in files below them: `sql` runs
-//! statements and reads columns, `catalog_rows` reads rows, `stored_replies` stores replies, `operational_events`
-//! writes operational events, `fifo` is the order of deliveries, `limited_attempts` what counts towards rate limits.
+//! statements and reads columns, `catalog_rows` reads rows, `bodies` reads bodies of events, `stored_replies` stores
+//! replies, `operational_events` writes operational events, `fifo` is the order of deliveries, `limited_attempts` what
+//! counts towards rate limits.
 //!
 //! `open` starts it all: `connect` makes connections, `require` and `privileges` refuse a database that cannot be used,
 //! `migrate` runs the migrations, each by its `migration_steps`. `reads` shares the connections among accounts.
@@ -18,6 +19,7 @@
 mod admin;
 mod audit;
 mod backlog;
+mod bodies;
 mod calls;
 mod cancellation;
 mod catalog_rows;

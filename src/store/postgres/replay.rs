@@ -3,9 +3,13 @@
 //! A step of a job looks for its next events, and then writes their deliveries and the job's new position in one
 //! commit, if the position is still the one that it started from: every node tries, one of them wins.
 
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
 use deadpool_postgres::{GenericClient, Object};
 use tokio_postgres::Row;
 
+use super::bodies::with_bodies;
 use super::cancellation::take_back_one;
 use super::catalog_rows::lock_account;
 use super::change_feed::{Change, write_change};
@@ -18,14 +22,18 @@ use super::sql::{execute, get, one, parsed, read_row, row, rows, snapshot, time,
 use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use crate::domain::audit::Action;
+use crate::domain::channels::Channels;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::TEST_TYPE;
-use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes, ReplayId};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId, IdTimes, ReplayId};
+use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::subscription::{Subscription, includes};
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
+use crate::store::filter_checks::replay_bytes;
+use crate::store::kept_events::KeptEvent;
 use crate::store::numbers::row_count;
 use crate::store::settings::{channels_of, delivery_settings};
 use crate::store::shared::{AuditRecord, check_open_replays, words};
@@ -58,6 +66,29 @@ struct Scan {
     found: Vec<i64>,
     /// The last event that was looked at; `None` where the stretch is at its end.
     up_to: Option<i64>,
+}
+
+/// An event that was looked at.
+struct Candidate {
+    event: i64,
+    event_type: String,
+    channels: Option<Channels>,
+    /// Whether the job takes it as things are now. [`check_filter`] decides about the endpoint's filter.
+    is_taken: bool,
+}
+
+impl Candidate {
+    /// The filter that it must match.
+    fn filter<'j>(&self, job: &'j Job) -> Option<&'j PayloadFilter> {
+        job.subscription.filter_for(&self.event_type).filter(|_| self.is_taken)
+    }
+
+    /// The event before its body is read.
+    fn without_body(&self) -> KeptEvent {
+        let Self { event, event_type, channels, .. } = self;
+        let (event_type, channels) = (event_type.clone(), channels.clone());
+        KeptEvent { id: EventId(*event), event_type, channels, body: Bytes::new() }
+    }
 }
 
 impl Replays for Store {
@@ -285,7 +316,8 @@ impl Store {
         let sql = "SELECT 1 FROM events WHERE account = $1 AND id = ANY($2) ORDER BY id FOR KEY SHARE";
         execute(&tx, sql, &[&job.account, &scan.found]).await?;
         let candidates = candidates(&tx, job, "v.id = ANY($3)", &scan.found, i64::MAX).await?;
-        let events: Vec<i64> = candidates.iter().filter(|row| row.1).map(|row| row.0).collect();
+        let taken = candidates.iter().filter(|candidate| candidate.is_taken);
+        let events: Vec<i64> = taken.map(|candidate| candidate.event).collect();
         let pairs: Vec<(i64, i64)> = ids.by_ref().zip(events).collect();
         let (ids, events): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
         let made = row_count(ids.len());
@@ -356,12 +388,13 @@ async fn job(db: &impl GenericClient, key: i64) -> Result<Option<Job>, StoreErro
                e.settings FROM replays r JOIN endpoints e ON e.key = r.endpoint \
                WHERE r.key = $1 AND r.finished_at IS NULL AND e.deleted_at IS NULL";
     let Some(row) = row(db, sql, &[&key]).await? else { return Ok(None) };
-    let channels = delivery_settings(get(&row, "settings")?)?.channels;
+    let delivery = delivery_settings(get(&row, "settings")?, None)?;
+    let entries = words(get(&row, "events")?);
     Ok(Some(Job {
         key,
         endpoint: EndpointKey(get(&row, "endpoint")?),
         account: get(&row, "account")?,
-        subscription: Subscription { entries: words(get(&row, "events")?), channels },
+        subscription: Subscription { entries, channels: delivery.channels, filter: delivery.filter },
         selection: parsed(&row, "selection", Selection::from_column)?,
         status: parsed(&row, "status", ReplayStatus::from_column)?,
         first: get(&row, "first")?,
@@ -391,14 +424,15 @@ async fn waiting(db: &impl GenericClient, endpoint: EndpointKey) -> Result<usize
     whole(&one(db, sql, &[&endpoint.0]).await?, "waiting")
 }
 
-/// Events that `condition` names and that have their body still, each with whether the job takes it as things are now.
+/// Events that `condition` names and that have their body still, in the order of their ids. The endpoint's filter is
+/// not asked.
 async fn candidates(
     db: &impl GenericClient,
     job: &Job,
     condition: &str,
     bounds: &[i64],
     limit: i64,
-) -> Result<Vec<(i64, bool)>, StoreError> {
+) -> Result<Vec<Candidate>, StoreError> {
     let sql = format!(
         "SELECT v.id, v.type, v.channels, ARRAY(SELECT d.status FROM unnest(v.deliveries) AS u(id) JOIN deliveries d \
          ON d.account = v.account AND d.id = u.id WHERE d.endpoint = $2 UNION ALL SELECT d.status FROM deliveries d \
@@ -415,15 +449,44 @@ async fn candidates(
             statuses.into_iter().map(|status| DeliveryStatus::from_column(status.into())).collect();
         let statuses = statuses.ok_or_else(|| super::sql::corrupt("status"))?;
         let channels = channels_of(get(&row, "channels")?);
-        let takes = event_type != TEST_TYPE
+        let is_taken = event_type != TEST_TYPE
             && job.subscription.admits(&event_type, channels.as_ref())
             && job.selection.takes(job.subscription.includes(&event_type), &statuses);
-        found.push((get(&row, "id")?, takes));
+        found.push(Candidate { event: get(&row, "id")?, event_type, channels, is_taken });
     }
     Ok(found)
 }
 
-/// Looks at up to `most` events after `position`, until `most_taken` of them are taken.
+/// Asks the endpoint's filter about the candidates that are taken, as far as one step may. The others are removed, and
+/// looked at by the next step; the answer is whether there are some.
+async fn check_filter(db: &impl GenericClient, job: &Job, looked_at: &mut Vec<Candidate>) -> Result<bool, StoreError> {
+    let Some(filter) = job.subscription.filter.clone() else { return Ok(false) };
+    let asked = looked_at.iter().filter(|candidate| candidate.filter(job).is_some());
+    let asked: Vec<KeptEvent> = asked.map(Candidate::without_body).collect();
+    let ids: Vec<i64> = asked.iter().map(|event| event.id.0).collect();
+    let read = with_bodies(db, job.account, asked, replay_bytes(&filter)).await?;
+    debug_assert!(ids.is_empty() || !read.is_empty(), "a candidate has its body, and the first one is read");
+    let unread = ids.get(read.len()).copied();
+    // Away from the threads that serve requests.
+    let matching = move || {
+        let matching = read.iter().filter(|event| filter.matches(&event.parsed()));
+        matching.map(|event| event.id.0).collect::<BTreeSet<i64>>()
+    };
+    let matching = tokio::task::spawn_blocking(matching).await;
+    let matching = matching.map_err(|_| StoreError::Unavailable("a check was interrupted".into()))?;
+    if let Some(unread) = unread {
+        looked_at.truncate(looked_at.partition_point(|candidate| candidate.event < unread));
+    }
+    for candidate in looked_at {
+        if candidate.filter(job).is_some() {
+            candidate.is_taken = matching.contains(&candidate.event);
+        }
+    }
+    Ok(unread.is_some())
+}
+
+/// Looks at up to `most` events after `position`, until `most_taken` of them are taken, or until it has checked as many
+/// bytes against the endpoint's filter as one step may.
 async fn scan(
     db: &impl GenericClient,
     job: &Job,
@@ -432,18 +495,20 @@ async fn scan(
     most_taken: usize,
 ) -> Result<Scan, StoreError> {
     let stretch = "v.id > ($3::bigint[])[1] AND v.id <= ($3::bigint[])[2]";
-    let looked_at = candidates(db, job, stretch, &[position, job.last], most).await?;
+    let mut looked_at = candidates(db, job, stretch, &[position, job.last], most).await?;
+    let is_last = row_count(looked_at.len()) < most;
+    let goes_on = check_filter(db, job, &mut looked_at).await?;
     let mut scan = Scan { found: Vec::new(), up_to: None };
-    for (event, takes) in &looked_at {
-        scan.up_to = Some(*event);
-        if *takes {
-            scan.found.push(*event);
+    for candidate in &looked_at {
+        scan.up_to = Some(candidate.event);
+        if candidate.is_taken {
+            scan.found.push(candidate.event);
         }
         if scan.found.len() >= most_taken {
             return Ok(scan);
         }
     }
-    if row_count(looked_at.len()) < most {
+    if is_last && !goes_on {
         scan.up_to = None;
     }
     Ok(scan)

@@ -1,18 +1,23 @@
-//! The account-wide list of deliveries, filtered: by page, or from one end to the other.
+//! The account-wide list of deliveries, filtered: by page, or from one end to the other; and events with their bodies.
 
+use bytes::Bytes;
 use deadpool_postgres::GenericClient;
 use tokio_postgres::types::ToSql;
 
+use super::bodies::with_bodies;
 use super::catalog_rows::account;
 use super::log::{delivery_from_row, shown};
 use super::sql::{column, get, rows, search_failed, snapshot, text, whole};
 use super::store::Store;
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
-use crate::domain::id::{AccountId, EndpointId, IdTimes};
+use crate::domain::id::{AccountId, EndpointId, EventId, IdTimes};
+use crate::domain::subscription::Subscription;
 use crate::store::contract::{Log, Search};
 use crate::store::errors::StoreError;
+use crate::store::kept_events::{BODY_STRETCH, EVENT_STRETCH, KeptEvent};
 use crate::store::numbers::sql_limit;
+use crate::store::settings::channels_of;
 use crate::store::values::{MAX_PAGED_ROWS, Page, Paged, STRETCH, Stretch};
 
 impl Search for Store {
@@ -87,6 +92,41 @@ impl Search for Store {
                 items: found.iter().map(|row| delivery_from_row(row, &times)).collect::<Result<_, _>>()?,
                 next,
             })
+        }
+        .await;
+        client.end(found)
+    }
+
+    async fn walk_kept_events(
+        &self,
+        owner: AccountId,
+        wanted: Subscription,
+        before: Option<i64>,
+    ) -> Result<Stretch<KeptEvent>, StoreError> {
+        let mut client = self.reader(Some(owner)).await?;
+        let found = async {
+            let db = snapshot(&mut client).await?;
+            let account = account(&db, owner).await?.key.0;
+            let sql = "SELECT id, type, channels FROM events WHERE account = $1 AND id < $2 ORDER BY id DESC LIMIT $3";
+            let parameters: super::sql::Params<'_> =
+                &[&account, &before.unwrap_or(i64::MAX), &sql_limit(EVENT_STRETCH)];
+            let looked_at = rows(&db, sql, parameters).await?;
+            let (mut last, mut covered) = (None, Vec::new());
+            for row in &looked_at {
+                let (id, event_type): (i64, String) = (get(row, "id")?, get(row, "type")?);
+                let channels = channels_of(get(row, "channels")?);
+                last = Some(id);
+                if wanted.covers(&event_type, channels.as_ref()) {
+                    covered.push(KeptEvent { id: EventId(id), event_type, channels, body: Bytes::new() });
+                }
+            }
+            let items = with_bodies(&db, account, covered, BODY_STRETCH).await?;
+            let bytes: usize = items.iter().map(|event| event.body.len()).sum();
+            // Bodies after the last one may not have been read.
+            let is_cut = bytes >= BODY_STRETCH;
+            let last_read = items.last().map(|event| event.id.0).filter(|_| is_cut);
+            let next = last_read.or(last.filter(|_| looked_at.len() == EVENT_STRETCH));
+            Ok(Stretch { items, next })
         }
         .await;
         client.end(found)

@@ -265,8 +265,9 @@ impl Store {
         for row in rows(tx, sql, &[&keys, &failing]).await? {
             let key = EndpointKey(get(&row, "key")?);
             healths.insert(key, (health(&row)?, get(&row, "version")?));
-            let schedule = delivery_settings(get(&row, "settings")?)?.retry_schedule;
-            schedules.extend(schedule.map(|schedule| (key, schedule)));
+            let shown = self.view.target(key);
+            let settings = delivery_settings(get(&row, "settings")?, shown.as_ref().map(|target| &*target.delivery))?;
+            schedules.extend(settings.retry_schedule.map(|schedule| (key, schedule)));
         }
         Ok((healths, schedules))
     }

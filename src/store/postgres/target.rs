@@ -13,6 +13,7 @@ use super::store::Store;
 use super::time_limit::in_time;
 use crate::domain::id::EndpointKey;
 use crate::domain::secret::Keyring;
+use crate::heavy::HeavyWork;
 use crate::store::contract::Snapshot;
 use crate::store::errors::StoreError;
 use crate::store::values::Target;
@@ -45,6 +46,10 @@ impl Snapshot for Store {
 
     fn keyring(&self) -> Arc<Keyring> {
         self.shared.keyring()
+    }
+
+    fn heavy(&self) -> HeavyWork {
+        self.shared.filter_checks.heavy()
     }
 
     async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError> {

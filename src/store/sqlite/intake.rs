@@ -14,6 +14,7 @@ use crate::domain::event::{Event, NewEvent, TEST_TYPE};
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
 use crate::store::contract::Intake;
 use crate::store::errors::StoreError;
+use crate::store::filter_checks::{Checks, Intaken, Publishing};
 use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::numbers::delivery_count;
 use crate::store::values::{PendingReply, Settlement};
@@ -24,33 +25,7 @@ impl Intake for Store {
         events: Vec<NewEvent>,
         pending_reply: Option<PendingReply<Vec<Event>>>,
     ) -> Result<Vec<Event>, StoreError> {
-        let share = self.shared.intake_shares.take(&events).await?;
-        self.writer
-            .write_hot(move |tx| {
-                // The next call of the account may wait for the writer when this one has run.
-                let _share = share;
-                // What can be refused comes before the first write.
-                for event in &events {
-                    tx.cache.account_key(event.account).ok_or(StoreError::NotFound)?;
-                    if !tx.cache.has_type(&event.event_type) {
-                        return Err(StoreError::UnknownType(event.event_type.clone()));
-                    }
-                }
-                if let Some(pending) = &pending_reply {
-                    tx.check_scope_free(&pending.scope)?;
-                }
-                let mut accepted = Vec::with_capacity(events.len());
-                for event in events {
-                    accepted.push(accept_one(tx, event)?);
-                }
-                tx.store_pending_reply(pending_reply, &accepted)?;
-                // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
-                for event in &accepted {
-                    tx.cache.count_event(event.account.1);
-                }
-                Ok(accepted)
-            })
-            .await
+        self.shared.filter_checks.accept(events, pending_reply, |call| self.write_events(call)).await
     }
 
     async fn open_test(&self, owner: AccountId, id: EndpointId, message: Bytes) -> Result<Leased, StoreError> {
@@ -98,9 +73,51 @@ impl Intake for Store {
     }
 }
 
-fn accept_one(tx: &mut Tx<'_>, new: NewEvent) -> Result<Event, StoreError> {
+impl Store {
+    async fn write_events(&self, call: Publishing) -> Result<Intaken, StoreError> {
+        let share = self.shared.intake_shares.take(&call.events).await?;
+        self.writer
+            .write_hot(move |tx| {
+                // The next call of the account may wait for the writer when this one has run.
+                let _share = share;
+                accept_all(tx, call)
+            })
+            .await
+    }
+}
+
+/// Writes the events of a call, or hands it back.
+fn accept_all(tx: &mut Tx<'_>, call: Publishing) -> Result<Intaken, StoreError> {
+    // What can be refused comes before the first write.
+    for event in &call.events {
+        tx.cache.account_key(event.account).ok_or(StoreError::NotFound)?;
+        if !tx.cache.has_type(&event.event_type) {
+            return Err(StoreError::UnknownType(event.event_type.clone()));
+        }
+    }
+    if let Some(pending) = &call.pending_reply {
+        tx.check_scope_free(&pending.scope)?;
+    }
+    let (cache, filter_checks) = (&*tx.cache, &tx.shared.filter_checks);
+    if !filter_checks.is_checked(&call, cache.has_filters(), |event| cache.filtered(event)) {
+        return Ok(Intaken::Unchecked(Box::new(call)));
+    }
+    let Publishing { events, checks, pending_reply } = call;
+    let mut accepted = Vec::with_capacity(events.len());
+    for (number, event) in events.into_iter().enumerate() {
+        accepted.push(accept_one(tx, event, checks.of(number))?);
+    }
+    tx.store_pending_reply(pending_reply, &accepted)?;
+    // The cache is not rolled back with a savepoint: it is told when nothing can fail any more.
+    for event in &accepted {
+        tx.cache.count_event(event.account.1);
+    }
+    Ok(Intaken::Written(accepted))
+}
+
+fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, StoreError> {
     let account = tx.cache.account_key(new.account).ok_or(StoreError::NotFound)?;
-    let (subscribers, paused) = tx.cache.recipients(account, &new);
+    let (subscribers, paused) = tx.cache.recipients(account, &new, checks);
     let deliveries = delivery_count(subscribers.len());
     let id = EventId(tx.ids.next(tx.now));
     let validation = new.validation_id.map(uuid::Uuid::into_bytes);

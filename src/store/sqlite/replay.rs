@@ -21,11 +21,13 @@ use crate::domain::channels::Channels;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
+use crate::domain::payload_filter::ParsedEvent;
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
 use crate::domain::subscription::{Subscription, includes};
 use crate::domain::time::Timestamp;
 use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
+use crate::store::filter_checks::replay_bytes;
 use crate::store::numbers::{row_count, sql_limit};
 use crate::store::settings::{channels_of, delivery_settings};
 use crate::store::shared::{AuditRecord, check_open_replays, words};
@@ -304,12 +306,12 @@ fn job(db: &Connection, key: i64) -> Result<Option<Job>, StoreError> {
         .prepare_cached(sql)?
         .query_row([key], |row| {
             let entries = words(&row.get::<_, String>("events")?);
-            let delivery = delivery_settings(&row.get::<_, String>("settings")?).map_err(unreadable)?;
+            let delivery = delivery_settings(&row.get::<_, String>("settings")?, None).map_err(unreadable)?;
             Ok(Job {
                 key,
                 endpoint: EndpointKey(row.get("endpoint")?),
                 account: row.get("account")?,
-                subscription: Subscription { entries, channels: delivery.channels },
+                subscription: Subscription { entries, channels: delivery.channels, filter: delivery.filter },
                 selection: parsed(row, "selection", Selection::from_column)?,
                 status: parsed(row, "status", ReplayStatus::from_column)?,
                 first: row.get("first")?,
@@ -347,7 +349,8 @@ fn waiting(db: &Connection, endpoint: EndpointKey) -> rusqlite::Result<usize> {
     db.prepare_cached(sql)?.query_row([endpoint.0], |row| whole(row, "waiting"))
 }
 
-/// Looks at up to `most` events after `position`, until `most_taken` of them are taken.
+/// Looks at up to `most` events after `position`, until `most_taken` of them are taken, or until it has checked as many
+/// bytes against the endpoint's filter as one step may.
 fn scan(db: &Connection, job: &Job, position: i64, most: usize, most_taken: usize) -> Result<Scan, StoreError> {
     // One without a body cannot be sent again.
     let sql = "SELECT id, type, deliveries, channels FROM events JOIN payloads ON event = id WHERE account = ?1 \
@@ -355,16 +358,17 @@ fn scan(db: &Connection, job: &Job, position: i64, most: usize, most_taken: usiz
     let mut statement = db.prepare_cached(sql)?;
     let mut rows = statement.query(params![job.account, position, job.last, sql_limit(most)])?;
     let mut scan = Scan { found: Vec::new(), up_to: None };
-    let mut seen = 0;
+    let (mut seen, mut checked) = (0, 0);
+    let most_checked = job.subscription.filter.as_ref().map_or(usize::MAX, replay_bytes);
     while let Some(row) = rows.next()? {
         let channels = channels_of(row.get::<_, Option<String>>(3)?.as_deref());
         let candidate = Candidate { event: row.get(0)?, event_type: row.get(1)?, channels, deliveries: row.get(2)? };
         scan.up_to = Some(candidate.event);
-        if takes(db, job, &candidate)? {
+        if takes(db, job, &candidate)? && matches(db, job, &candidate, &mut checked)? {
             scan.found.push(candidate);
         }
         seen += 1;
-        if scan.found.len() >= most_taken {
+        if scan.found.len() >= most_taken || checked >= most_checked {
             return Ok(scan);
         }
     }
@@ -374,7 +378,18 @@ fn scan(db: &Connection, job: &Job, position: i64, most: usize, most_taken: usiz
     Ok(scan)
 }
 
-/// Whether the job takes this event, as things are now.
+/// Whether an event matches the endpoint's filter. Adds the bytes that were checked.
+fn matches(db: &Connection, job: &Job, event: &Candidate, checked: &mut usize) -> Result<bool, StoreError> {
+    let Candidate { event, event_type, channels, .. } = event;
+    let Some(filter) = job.subscription.filter_for(event_type) else { return Ok(true) };
+    let sql = "SELECT body FROM payloads WHERE event = ?1";
+    let body: Vec<u8> = db.prepare_cached(sql)?.query_row([event], |row| row.get(0))?;
+    *checked += body.len();
+    Ok(filter.matches(&ParsedEvent::of_message(event_type, &body, channels.as_ref())))
+}
+
+/// Whether the job takes this event, as things are now. The filter is asked apart: it decides once, when the event is
+/// found.
 fn takes(db: &Connection, job: &Job, event: &Candidate) -> Result<bool, StoreError> {
     let Candidate { event_type, channels, .. } = event;
     if event_type == TEST_TYPE || !job.subscription.admits(event_type, channels.as_ref()) {

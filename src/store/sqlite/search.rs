@@ -1,7 +1,7 @@
-//! The account-wide list of deliveries, filtered: by page, or from one end to the other.
+//! The account-wide list of deliveries, filtered: by page, or from one end to the other; and events with their bodies.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
 
 use super::catalog_rows::account;
 use super::columns::uuid;
@@ -11,9 +11,13 @@ use super::newest::{Wanted, newest_ids};
 use super::store::Store;
 use crate::domain::delivery::Delivery;
 use crate::domain::filter::{DeliveryFilter, ResponseFilter};
-use crate::domain::id::{AccountId, DeliveryId, EndpointId};
+use crate::domain::id::{AccountId, DeliveryId, EndpointId, EventId};
+use crate::domain::subscription::Subscription;
 use crate::store::contract::{Log, Search};
 use crate::store::errors::StoreError;
+use crate::store::kept_events::{BODY_STRETCH, EVENT_STRETCH, KeptEvent};
+use crate::store::numbers::sql_limit;
+use crate::store::settings::channels_of;
 use crate::store::values::{Page, Paged, STRETCH, Stretch};
 
 /// A validation's id as text, as it is shown.
@@ -67,6 +71,42 @@ impl Search for Store {
                 statement.query_map(params_from_iter(&condition.values), |row| delivery_from_row(row, &times))?;
             let next = ids.last().copied().filter(|_| ids.len() == STRETCH);
             Ok(Stretch { items: rows.collect::<Result<_, _>>()?, next })
+        })
+        .await
+    }
+
+    async fn walk_kept_events(
+        &self,
+        owner: AccountId,
+        wanted: Subscription,
+        before: Option<i64>,
+    ) -> Result<Stretch<KeptEvent>, StoreError> {
+        self.read(Some(owner), move |db| {
+            let snapshot = db.unchecked_transaction()?;
+            let account = account(&snapshot, owner)?.key;
+            let sql = "SELECT id, type, channels FROM events WHERE account = ?1 AND id < ?2 ORDER BY id DESC LIMIT ?3";
+            let mut statement = snapshot.prepare_cached(sql)?;
+            let mut body = snapshot.prepare_cached("SELECT body FROM payloads WHERE event = ?1")?;
+            let mut rows = statement.query(params![account.0, before.unwrap_or(i64::MAX), sql_limit(EVENT_STRETCH)])?;
+            let mut stretch = Stretch { items: Vec::new(), next: None };
+            let (mut looked_at, mut bytes) = (0, 0);
+            while let Some(row) = rows.next()? {
+                let (id, event_type): (i64, String) = (row.get("id")?, row.get("type")?);
+                let channels = channels_of(row.get::<_, Option<String>>("channels")?.as_deref());
+                looked_at += 1;
+                stretch.next = Some(id);
+                if !wanted.covers(&event_type, channels.as_ref()) {
+                    continue;
+                }
+                let Some(body) = body.query_row([id], |row| row.get::<_, Vec<u8>>(0)).optional()? else { continue };
+                bytes += body.len();
+                stretch.items.push(KeptEvent { id: EventId(id), event_type, channels, body: body.into() });
+                if bytes >= BODY_STRETCH {
+                    return Ok(stretch);
+                }
+            }
+            stretch.next = stretch.next.filter(|_| looked_at == EVENT_STRETCH);
+            Ok(stretch)
         })
         .await
     }

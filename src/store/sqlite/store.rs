@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::domain::audit::Origin;
 use crate::domain::id::{AccountId, EndpointKey};
 use crate::domain::secret::Keyring;
+use crate::heavy::HeavyWork;
 use crate::store::contract::{Health, Lifecycle, Snapshot};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::keys::KeySource;
@@ -69,6 +70,10 @@ impl Snapshot for Store {
 
     fn keyring(&self) -> Arc<Keyring> {
         self.shared.keyring()
+    }
+
+    fn heavy(&self) -> HeavyWork {
+        self.shared.filter_checks.heavy()
     }
 }
 

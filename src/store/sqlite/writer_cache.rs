@@ -8,7 +8,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{health, parsed, sealed, time, unreadable, uuid, whole};
+use super::columns::{health, parsed, sealed, time, uuid, whole};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::event::NewEvent;
@@ -20,6 +20,7 @@ use crate::domain::subscription;
 use crate::domain::time::Timestamp;
 use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
+use crate::store::filter_checks::{Checks, Filtered};
 use crate::store::inbox::{Inbox, MemoryUse, Nudge};
 use crate::store::settings::delivery_settings;
 use crate::store::shared::{Shared, StoredEndpoint, words};
@@ -138,6 +139,8 @@ pub(super) struct WriterCache {
     account_keys: HashMap<AccountId, AccountKey>,
     accounts: HashMap<AccountKey, AccountRow>,
     endpoints: HashMap<EndpointKey, EndpointRow>,
+    /// The endpoints of each account that have a filter.
+    filtered: HashMap<AccountKey, HashSet<EndpointKey>>,
     key_hashes: HashMap<ApiKeyId, KeyHash>,
     types: Arc<EventTypes>,
     /// The newest delivery that is listed, and how many are newer: see `delivery_index`.
@@ -156,6 +159,7 @@ impl WriterCache {
             account_keys: HashMap::default(),
             accounts: HashMap::default(),
             endpoints: HashMap::default(),
+            filtered: HashMap::default(),
             key_hashes: HashMap::default(),
             types: Arc::default(),
             listed_to: 0,
@@ -190,14 +194,35 @@ impl WriterCache {
     }
 
     /// The endpoints of its account that an event concerns: those that it is sent to, and those that miss it because
-    /// they are not active.
-    pub fn recipients(&self, account: AccountKey, event: &NewEvent) -> (Vec<EndpointKey>, Vec<EndpointKey>) {
-        let wants = |key: &EndpointKey| self.endpoints.get(key).is_some_and(|row| row.delivery.admit(event));
+    /// they are not active. The event was checked against the filters of those that [`Self::filtered`] finds.
+    pub fn recipients(
+        &self,
+        account: AccountKey,
+        event: &NewEvent,
+        checks: &Checks,
+    ) -> (Vec<EndpointKey>, Vec<EndpointKey>) {
+        let wants =
+            |key: &EndpointKey| self.endpoints.get(key).is_some_and(|row| checks.admit(event, *key, &row.delivery));
         let mut active = self.subscribers(account, &event.event_type);
         let mut paused = self.paused_subscribers(account, &event.event_type);
         active.retain(wants);
         paused.retain(wants);
         (active, paused)
+    }
+
+    /// Whether any endpoint has a filter.
+    pub fn has_filters(&self) -> bool {
+        !self.filtered.is_empty()
+    }
+
+    /// The endpoints with filters, active or not, that subscribe to the type of an event.
+    pub fn filtered(&self, event: &NewEvent) -> Vec<Filtered> {
+        let account = self.account_key(event.account).and_then(|key| Some((key, self.filtered.get(&key)?)));
+        let Some((account, filtered)) = account else { return Vec::new() };
+        let mut found = self.subscribers(account, &event.event_type);
+        found.extend(self.paused_subscribers(account, &event.event_type));
+        found.retain(|key| filtered.contains(key));
+        found.into_iter().filter_map(|key| Some((key, self.endpoints.get(&key)?.delivery.clone()))).collect()
     }
 
     pub fn count_event(&mut self, account: AccountKey) {
@@ -453,6 +478,12 @@ impl WriterCache {
     }
 
     fn unsubscribe(&mut self, account: AccountKey, key: EndpointKey) {
+        if let Some(filtered) = self.filtered.get_mut(&account) {
+            filtered.remove(&key);
+            if filtered.is_empty() {
+                self.filtered.remove(&account);
+            }
+        }
         let Some(account) = self.accounts.get_mut(&account) else { return };
         account.subscribers.remove(key);
         account.paused.remove(key);
@@ -481,11 +512,14 @@ impl WriterCache {
         )?;
         let rows = statement.query_map([only.map(|key| key.0)], stored_row)?;
         for stored in rows {
-            let StoredRow { mut endpoint, events, health, last_delivery_at, ordering, has_fifo_order } = stored?;
+            let StoredRow { mut endpoint, settings, events, health, last_delivery_at, ordering, has_fifo_order } =
+                stored?;
             let memory = before.remove(&endpoint.key).map(|row| row.memory).unwrap_or_default();
+            let shown = self.view.target(endpoint.key);
+            endpoint.delivery = Arc::new(delivery_settings(&settings, shown.as_ref().map(|target| &*target.delivery))?);
             memory.note_max_in_flight(endpoint.delivery.max_in_flight);
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
-            let shown = self.view.target(endpoint.key).filter(|target| target.version == endpoint.version);
+            let shown = shown.filter(|target| target.version == endpoint.version);
             let target = match shown {
                 Some(shown) => Some(shown),
                 None => {
@@ -500,6 +534,9 @@ impl WriterCache {
                 }
             }
             let account = endpoint.account;
+            if endpoint.delivery.filter.is_some() {
+                self.filtered.entry(account).or_default().insert(endpoint.key);
+            }
             let is_fifo = ordering == Ordering::Fifo;
             let has_fifo_order = has_fifo_order || is_fifo;
             let row = EndpointRow {
@@ -525,9 +562,10 @@ fn named_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Option<ExternalI
     Ok((AccountId(uuid(row, "id")?), external_id.map(ExternalId::stored)))
 }
 
-/// A row of the cache before its secrets are opened.
+/// A row of the cache before its settings are read and its secrets are opened.
 struct StoredRow {
     endpoint: StoredEndpoint,
+    settings: String,
     events: Vec<String>,
     health: EndpointHealth,
     last_delivery_at: Option<Timestamp>,
@@ -544,13 +582,14 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
         url: row.get("url")?,
         version: row.get("version")?,
         active: health.status == EndpointStatus::Active,
-        delivery: Arc::new(delivery_settings(&row.get::<_, String>("settings")?).map_err(unreadable)?),
+        delivery: Arc::default(),
         credentials: sealed(row, KEY_ID, SEALED)?,
         secrets: Vec::new(),
     };
     let events = words(&row.get::<_, String>("events")?);
     Ok(StoredRow {
         endpoint,
+        settings: row.get("settings")?,
         events,
         health,
         last_delivery_at: time(row, "last_delivery_at")?,

@@ -243,7 +243,7 @@ pub async fn event(cx: PageContext) -> Result<Page, Failure> {
                     &cx.say("It went to no endpoint"),
                     &cx.say(
                         "No active endpoint wanted it when it was published: none subscribed to its type, or their \
-                         channels were others. Subscribe one, and replay what it missed.",
+                         channels or filters left it out. Subscribe one, and replay what it missed.",
                     ),
                     Some((&cx.link("/endpoints"), &cx.say("See the endpoints"))),
                 ))

@@ -17,17 +17,33 @@ const MAX_LAID_OUT: usize = 1 << 20;
 
 /// Reads a field that holds JSON; the refusal says where it stops being JSON.
 pub fn read(cx: &PageContext, field: &str, text: &str) -> Result<Value, Failure> {
-    serde_json::from_str(text).map_err(|error| {
-        let place: [(&str, &dyn std::fmt::Display); 2] = [("line", &error.line()), ("column", &error.column())];
-        let detail = if text.trim().is_empty() {
-            cx.say("Nothing is written here. The smallest JSON object is {}.")
-        } else if error.classify() == Category::Eof {
-            cx.fill("This is not JSON yet: it ends early, at line {line}, column {column}.", &place)
-        } else {
-            cx.fill("This is not JSON: there is a mistake at line {line}, column {column}.", &place)
-        };
-        local(vec![fault(detail, Some(field))])
-    })
+    serde_json::from_str(text).map_err(|error| refusal(cx, field, text, &error))
+}
+
+/// The text of a field that holds JSON, whose numbers keep their digits.
+pub fn read_text<'t>(cx: &PageContext, field: &str, text: &'t str) -> Result<&'t str, Failure> {
+    let json = serde_json::from_str::<&RawValue>(text);
+    json.map(RawValue::get).map_err(|error| refusal(cx, field, text, &error))
+}
+
+/// A JSON object as text, with one more member that is JSON as it was written.
+pub fn with_text(object: &Value, name: &str, text: &str) -> String {
+    let object = object.to_string();
+    let rest = object.strip_prefix('{').expect("an object begins so");
+    let comma = if rest == "}" { "" } else { "," };
+    format!("{{{name}:{text}{comma}{rest}", name = json!(name))
+}
+
+fn refusal(cx: &PageContext, field: &str, text: &str, error: &serde_json::Error) -> Failure {
+    let place: [(&str, &dyn std::fmt::Display); 2] = [("line", &error.line()), ("column", &error.column())];
+    let detail = if text.trim().is_empty() {
+        cx.say("Nothing is written here. The smallest JSON object is {}.")
+    } else if error.classify() == Category::Eof {
+        cx.fill("This is not JSON yet: it ends early, at line {line}, column {column}.", &place)
+    } else {
+        cx.fill("This is not JSON: there is a mistake at line {line}, column {column}.", &place)
+    };
+    local(vec![fault(detail, Some(field))])
 }
 
 /// The same where nothing may be written: that is `null`.
@@ -52,6 +68,11 @@ pub fn number(text: &str) -> Value {
 /// JSON in lines; nothing where there is none.
 pub fn pretty(value: Option<&Value>) -> String {
     value.map(|value| format!("{value:#}")).unwrap_or_default()
+}
+
+/// JSON text in lines; nothing where there is none.
+pub fn laid_out_or_nothing(json: Option<&RawValue>) -> String {
+    json.map(|json| laid_out(json.get()).unwrap_or_else(|| json.get().to_owned())).unwrap_or_default()
 }
 
 /// A client's own notes as JSON in lines; nothing where there are none.
@@ -128,6 +149,12 @@ mod tests {
         assert_eq!(laid_out(text).as_deref(), Some(expected));
         assert_eq!(laid_out(expected).as_deref(), Some(expected));
         assert_eq!(laid_out("7").as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn a_member_goes_into_an_object_as_it_was_written() {
+        assert_eq!(with_text(&json!({ "a": 1 }), "f", "{\"n\": 1.50}"), r#"{"f":{"n": 1.50},"a":1}"#);
+        assert_eq!(with_text(&json!({}), "f", "null"), r#"{"f":null}"#);
     }
 
     #[test]

@@ -5,9 +5,10 @@ use serde_json::{Value, json};
 
 use super::credentials::{CredentialsForm, MEMBERS};
 use super::paths::{address, resource, trail};
-use super::{certificate, secret};
+use super::{certificate, filter_preview, secret};
 use crate::api::{
-    CreateWebhook, EndpointResource, EventTypeResource, FromAnswer, Operational, RequestBody as _, UpdateWebhook,
+    CreateWebhook, EndpointResource, EventTypeResource, FilterPreviewResource, FromAnswer, Operational, PreviewFilter,
+    RequestBody as _, UpdateWebhook,
 };
 use crate::web::dashboard::form_errors::{mendable, status_of};
 use crate::web::dashboard::json_fields;
@@ -29,6 +30,9 @@ struct EndpointForm {
     max_in_flight: String,
     /// `0` means no retry, which nothing says in a list of numbers.
     retry_schedule: String,
+    filter: String,
+    /// What the filter would have done, where that was asked.
+    preview: Option<FilterPreviewResource>,
     rate_limit: String,
     /// Only the form of a new endpoint has these.
     status: String,
@@ -52,6 +56,8 @@ impl EndpointForm {
             timeout_seconds: cx.field("timeout_seconds").trim().to_owned(),
             max_in_flight: cx.field("max_in_flight").trim().to_owned(),
             retry_schedule: cx.field("retry_schedule").trim().to_owned(),
+            filter: cx.field("filter").trim().to_owned(),
+            preview: None,
             rate_limit: cx.field("rate_limit").trim().to_owned(),
             status: cx.field("status").to_owned(),
             secret: cx.field("secret").trim().to_owned(),
@@ -76,6 +82,8 @@ impl EndpointForm {
                 Some([]) => "0".to_owned(),
                 Some(delays) => delays.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
             },
+            filter: json_fields::laid_out_or_nothing(endpoint.filter.as_deref()),
+            preview: None,
             rate_limit: endpoint.rate_limit.clone().unwrap_or_default(),
             status: String::new(),
             secret: String::new(),
@@ -83,8 +91,8 @@ impl EndpointForm {
         }
     }
 
-    /// As the API takes it.
-    fn body(&self, cx: &PageContext) -> Result<Value, Failure> {
+    /// As the API takes it, with the digits of the filter.
+    fn body(&self, cx: &PageContext) -> Result<String, Failure> {
         let given = |text: &String| (!text.is_empty()).then(|| text.clone());
         let ordering: &str = if self.ordering.is_empty() { "none" } else { &self.ordering };
         let metadata = json_fields::read_optional(cx, "metadata", &self.metadata)?;
@@ -112,7 +120,19 @@ impl EndpointForm {
         if let Some(certificate) = certificate::sent(cx) {
             body["client_certificate"] = certificate;
         }
-        Ok(body)
+        let filter = if self.filter.is_empty() { "null" } else { json_fields::read_text(cx, "filter", &self.filter)? };
+        Ok(json_fields::with_text(&body, "filter", filter))
+    }
+
+    /// Asks what the filter would have done. What is returned is a refusal that the sender of the form can mend.
+    async fn look(&mut self, cx: &PageContext) -> Result<Option<Failure>, Failure> {
+        let channels = json_fields::listed(&self.channels);
+        let looked = filter_preview::ask(cx, &self.filter, &self.events, &channels).await;
+        match looked {
+            Ok(preview) => self.preview = Some(preview),
+            Err(failure) => return mendable(failure, PreviewFilter::NAMES).map(Some),
+        }
+        Ok(None)
     }
 
     fn schedule(&self) -> Value {
@@ -124,7 +144,7 @@ impl EndpointForm {
     }
 
     async fn send<T: FromAnswer>(&self, cx: &PageContext, method: &str, path: &str) -> Result<T, Failure> {
-        cx.send(method, path, self.body(cx)?).await
+        cx.send_text(method, path, Some(self.body(cx)?)).await
     }
 }
 
@@ -157,19 +177,23 @@ fn new_page(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>
     let title = cx.say("New endpoint");
     let about =
         cx.say("Events of the types that you choose are sent to this URL, signed, until it answers with a success.");
-    let list = cx.link("/endpoints");
+    let (list, action) = (cx.link("/endpoints"), cx.link("/endpoints/new"));
     let content = html! {
         (crumbs(cx, &[(&cx.say("Endpoints"), &list)]))
         (head(&title, Some(&about), html! {}))
         (faults(cx, failure))
-        form.form method="post" action=(cx.link("/endpoints/new")) data-submit-once {
+        form.form method="post" action=(action) data-submit-once {
             (cx.form_start())
             (fields(cx, typed, catalog, failure))
             (typed.credentials.fields(cx, None, failure))
             (first_status(cx, typed, failure))
             (secret::own(cx, failure))
             (certificate::fields(cx, None, failure))
-            div.buttons { (submit(&cx.say("Create endpoint"), "primary")) (button(&list, &cx.say("Cancel"), "")) }
+            div.buttons {
+                (submit(&cx.say("Create endpoint"), "primary"))
+                (button(&list, &cx.say("Cancel"), ""))
+                (filter_preview::button(cx, &action))
+            }
         }
     };
     Page::new(title, "endpoints", content)
@@ -177,7 +201,12 @@ fn new_page(cx: &PageContext, typed: &EndpointForm, catalog: Option<Vec<Choice>>
 
 /// The same, when it was sent.
 pub async fn create(cx: PageContext) -> Result<Page, Failure> {
-    let typed = EndpointForm::sent(&cx);
+    let mut typed = EndpointForm::sent(&cx);
+    if filter_preview::is_asked(&cx) {
+        let refused = typed.look(&cx).await?;
+        let page = new_page(&cx, &typed, catalog(&cx).await?, refused.as_ref());
+        return Ok(page.with_status(refused.as_ref().map_or(200, status_of)));
+    }
     match typed.send::<EndpointResource>(&cx, "POST", "/v1/webhooks").await {
         Ok(made) => Ok(secret::created(&cx, &made)),
         Err(failure) => {
@@ -216,7 +245,11 @@ fn edit_page(
             (fields(cx, typed, catalog, failure))
             (typed.credentials.fields(cx, current, failure))
             (certificate::fields(cx, Some(endpoint), failure))
-            div.buttons { (submit(&cx.say("Save"), "primary")) (button(&address(cx, ""), &cx.say("Cancel"), "")) }
+            div.buttons {
+                (submit(&cx.say("Save"), "primary"))
+                (button(&address(cx, ""), &cx.say("Cancel"), ""))
+                (filter_preview::button(cx, &address(cx, "/edit")))
+            }
         }
     };
     Page::new(title, "endpoints", content)
@@ -224,8 +257,14 @@ fn edit_page(
 
 /// The same, when it was sent.
 pub async fn update(cx: PageContext) -> Result<Page, Failure> {
-    let typed = EndpointForm::sent(&cx);
+    let mut typed = EndpointForm::sent(&cx);
     let path = resource(&cx, "");
+    if filter_preview::is_asked(&cx) {
+        let endpoint: EndpointResource = cx.get(&path, &[]).await?;
+        let refused = typed.look(&cx).await?;
+        let page = edit_page(&cx, &endpoint, &typed, catalog(&cx).await?, refused.as_ref());
+        return Ok(page.with_status(refused.as_ref().map_or(200, status_of)));
+    }
     match typed.send::<()>(&cx, "PUT", &path).await {
         Ok(()) => Ok(Page::Redirect(address(&cx, "?done=saved"))),
         Err(failure) => {
@@ -346,6 +385,7 @@ fn attempts(cx: &PageContext, typed: &EndpointForm, failure: Option<&Failure>) -
             error: error("retry_schedule"),
             ..Input::default()
         }))
+        (filter_preview::field(cx, &typed.filter, error("filter"), typed.preview.as_ref()))
         (input(&Input {
             name: "rate_limit",
             label: &cx.say("Rate limit"),

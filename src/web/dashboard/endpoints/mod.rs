@@ -1,9 +1,10 @@
-//! Endpoints: the list, the page of one, pausing and resuming. Forms, secret, tests and deletion have files of their
-//! own.
+//! Endpoints: the list, the page of one, pausing and resuming. Forms, previews of filters, secret, tests and deletion
+//! have files of their own.
 
 mod certificate;
 mod credentials;
 mod delete;
+mod filter_preview;
 mod forms;
 mod paths;
 mod secret;
@@ -12,6 +13,7 @@ mod testing;
 use maud::{Markup, html};
 use serde_json::json;
 
+use super::json_fields;
 use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
     Kind, button, code, codes, copyable, crumbs, empty, facts, filled, head, none, notice, number, post, status, time,
@@ -310,6 +312,7 @@ fn known(cx: &PageContext, endpoint: &EndpointResource, missed: &MissedResource)
         (&cx.say("Timeout in seconds"), number_or_none(cx, endpoint.timeout_seconds)),
         (&cx.say("Attempts at once"), number_or_none(cx, endpoint.max_in_flight)),
         (&cx.say("Retry schedule in seconds"), schedule(cx, endpoint.retry_schedule.as_deref())),
+        (&cx.say("Content filter"), filter(cx, endpoint)),
         (&cx.say("Headers"), credentials::headers(cx, endpoint)),
         (&cx.say("Authentication"), credentials::authentication(cx, endpoint)),
         (&cx.say("Client certificate"), certificate::shown(cx, endpoint)),
@@ -351,6 +354,13 @@ fn schedule(cx: &PageContext, delays: Option<&[u64]>) -> Markup {
         None => none(cx),
         Some([]) => html! { (cx.say("No retry")) },
         Some(delays) => html! { (delays.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")) },
+    }
+}
+
+fn filter(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
+    match endpoint.filter.as_deref() {
+        None => none(cx),
+        filter => copyable(cx, &json_fields::laid_out_or_nothing(filter)),
     }
 }
 

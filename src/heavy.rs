@@ -1,16 +1,15 @@
-//! Work that may take long, off the threads that serve requests: reading large bodies, and checks against schemas that
-//! may be slow. A few run at once, with a share for each account.
+//! Work that may take long, off the threads that serve requests: reading large bodies, and checks against schemas and
+//! filters that may be slow. A few run at once, with a share for each account.
 
 use std::time::Duration;
 
-use super::error::{ApiError, Code};
 use crate::domain::id::AccountId;
 use crate::permits::Permits;
 use crate::waiting::at_most;
 
 /// Bodies above this size are read and hashed here. As many bytes take about a millisecond, and no event is larger
 /// unless `limits.max_body` is raised.
-pub(super) const LARGE_BODY: usize = 256 << 10;
+pub const LARGE_BODY: usize = 256 << 10;
 
 /// Pieces of work at once. One account has half of them; the rest of the processor is for requests and deliveries.
 const AT_ONCE: usize = 4;
@@ -18,8 +17,20 @@ const AT_ONCE: usize = 4;
 /// How long a call waits for its account's share: for some batches of 8 MiB that came before it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The threads for heavy work.
-pub(super) struct HeavyWork(Permits<Option<AccountId>>);
+/// Why work was not done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeavyError {
+    /// The account's share was taken for too long.
+    #[error("too many large bodies or slow checks of this account")]
+    Busy,
+    /// The work panicked.
+    #[error("heavy work was interrupted")]
+    Interrupted,
+}
+
+/// The threads for heavy work. Clones share them.
+#[derive(Clone)]
+pub struct HeavyWork(Permits<Option<AccountId>>);
 
 impl Default for HeavyWork {
     fn default() -> Self {
@@ -34,15 +45,14 @@ impl HeavyWork {
         &self,
         account: Option<AccountId>,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let permit = at_most(PATIENCE, self.0.take(account)).await;
-        let permit = permit.map_err(|_| ApiError::busy("too many large bodies or slow checks of this account"))?;
+    ) -> Result<T, HeavyError> {
+        let permit = at_most(PATIENCE, self.0.take(account)).await.map_err(|_| HeavyError::Busy)?;
         let worked = tokio::task::spawn_blocking(move || {
             let worked = work();
             drop(permit);
             worked
         });
-        worked.await.map_err(|_| Code::InternalError.into())
+        worked.await.map_err(|_| HeavyError::Interrupted)
     }
 }
 
@@ -56,8 +66,7 @@ mod tests {
         let [busy, other] = [1, 2].map(|n| Some(AccountId::from_random([n; 16])));
         let held: Vec<_> = std::iter::from_fn(|| heavy.0.try_take(busy)).collect();
         assert_eq!(held.len(), AT_ONCE / 2);
-        let refused = heavy.run(busy, || ()).await.expect_err("its share is taken");
-        assert_eq!((refused.status(), refused.headers), (503, vec![("retry-after", "1".to_owned())]));
+        assert_eq!(heavy.run(busy, || ()).await, Err(HeavyError::Busy), "its share is taken");
         assert_eq!(heavy.run(other, || 7).await, Ok(7));
         drop(held);
         assert_eq!(heavy.run(busy, || 8).await, Ok(8));
