@@ -116,8 +116,8 @@ fn own_folder(folder: &Path) -> anyhow::Result<()> {
         return Ok(());
     }
     bail!(
-        "other users own the folder {FOLDER} or can write to it, and would get at the API key in it: make it yours with \
-         mode 0700, or start in another folder"
+        "other users own the folder {FOLDER} or can write to it, and would get at the API key in it: make it yours \
+         with mode 0700, or start in another folder"
     )
 }
 

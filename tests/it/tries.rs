@@ -183,22 +183,22 @@ async fn squatted(app: &App, password: &str) -> String {
 async fn who_guesses_by_the_password_of_an_own_user_with_the_address_is_counted_and_told_of() {
     let app = proxied("3/60s").await;
     let victim = user(&app, OWNER, "owner").await;
-    let squatters = squatted(&app, "a guess").await;
+    let squatters = squatted(&app, "a guess of it").await;
     let here = "203.0.113.1";
     // As many as people need in a day are given back, and show nowhere else.
     for _ in 0..5 {
-        attempt(&app, here, "", [OWNER, "a guess", ""]).await.expect(303);
+        attempt(&app, here, "", [OWNER, "a guess of it", ""]).await.expect(303);
     }
-    let guess = attempt(&app, here, "", [OWNER, "a guess", ""]).await.expect(303);
+    let guess = attempt(&app, here, "", [OWNER, "a guess of it", ""]).await.expect(303);
     let found = failures(&app, &app.key).await;
     let entry = &found[0]["attributes"];
     assert_eq!((found.len(), &entry["request_id"]), (1, &json!(guess.header("x-request-id"))));
     assert_eq!((&entry["resource_id"], &entry["fields"]), (&json!(victim), &json!(["password"])));
     assert_eq!((&entry["actor_type"], &entry["ip_address"]), (&json!("anonymous"), &json!(here)));
     for _ in 0..2 {
-        attempt(&app, here, "", [OWNER, "a guess", ""]).await.expect(303);
+        attempt(&app, here, "", [OWNER, "a guess of it", ""]).await.expect(303);
     }
-    attempt(&app, here, "", [OWNER, "a guess", ""]).await.expect(429);
+    attempt(&app, here, "", [OWNER, "a guess of it", ""]).await.expect(429);
     attempt(&app, here, "", [OWNER, PASSWORD, ""]).await.expect(429);
     // The address has its own tries, and nobody is kept out elsewhere.
     attempt(&app, here, "", [OTHER, "wrong", ""]).await.expect(401);
