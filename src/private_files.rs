@@ -4,12 +4,16 @@
 //! system has no modes, nothing is done.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 /// What group and others may do.
 #[cfg(unix)]
 const OTHERS: u32 = 0o077;
+
+/// That group and others may write.
+#[cfg(unix)]
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Makes the file where it is missing, and takes the rights of group and others away where it has some. Where that is
 /// not allowed, a warning says so.
@@ -31,6 +35,19 @@ pub fn options() -> OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
+}
+
+/// Puts a file that is private in the place of whatever has its name. A link that somebody has put there is replaced,
+/// and not followed.
+pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".new");
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    options().create_new(true).open(&partial)?.write_all(content)?;
+    std::fs::rename(&partial, path)
 }
 
 /// Takes the rights of group and others on a file away. What is not there needs nothing.
@@ -65,13 +82,28 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
+/// Whether a folder is ours, and nobody else can put files into it or replace ours.
+#[cfg(unix)]
+pub fn is_ours_alone(folder: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let found = std::fs::metadata(folder)?;
+    Ok(found.uid() == rustix::process::geteuid().as_raw() && found.mode() & OTHERS_WRITE == 0)
+}
+
+/// Whether a folder is ours: where the system has no modes, it is.
+#[cfg(not(unix))]
+pub fn is_ours_alone(_: &Path) -> io::Result<bool> {
+    Ok(true)
+}
+
 /// Says in the log where others could put files of theirs into the folder of `file`, or remove ours.
 #[cfg(unix)]
 pub fn warn_of_open_folder(file: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
 
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let open = std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o022 != 0);
+    let open = std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & OTHERS_WRITE != 0);
     if open {
         let folder = folder.display();
         tracing::warn!(%folder, "other users can write to the folder of the database: set its mode to 0700");

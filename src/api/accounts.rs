@@ -17,7 +17,7 @@ use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
 use super::openapi::schemas::PermissionNames;
-use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS, NewAccount};
+use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS, NewAccount, is_name};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, ApiKeyId};
 use crate::domain::permission::{Permission, Permissions};
@@ -193,7 +193,9 @@ pub async fn list_keys(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn create_key(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let CreateApiKey { name, permissions, expires_at } = CreateApiKey::read(&call.json()?, &call.api.clock.now())?;
-    if !call.caller.permissions.covers(permissions) {
+    // A key counts as a person who has proved who they are: a session that was stolen must not become one.
+    let lacks_proof = permissions.let_others_in() && !call.caller.is_proved();
+    if lacks_proof || !call.caller.permissions.covers(permissions) {
         return Err(Code::Forbidden.into());
     }
     // A key that is made with a key ends with it at the latest, also where no end was asked for.
@@ -202,6 +204,12 @@ pub async fn create_key(call: ApiCall) -> Result<Answer, ApiError> {
     let pending_reply = call.pending_reply(|made: &WithKey| Answer::new(201, &key_resource(&made.resource, None)));
     let made = call.store().create_api_key(new, call.api.settings.key_prefix.clone(), pending_reply).await?;
     Ok(Answer::new(201, &key_resource(&made.resource, Some(made.key.reveal()))))
+}
+
+/// Whether a person gives password and second factor before they make a key with the permissions of these names.
+pub fn takes_proof(permissions: &[&str]) -> bool {
+    let known = permissions.iter().filter_map(|name| Permission::parse(name));
+    known.collect::<Permissions>().let_others_in()
 }
 
 /// `DELETE /v1/accounts/{id}/api-keys/{key_id}`
@@ -257,7 +265,7 @@ const NEW_NAME: Field<(), String> = Field {
 const NAME_LIMITS: Text = Text { min: Some(1), max: Some(MAX_NAME_CHARS), ..Text::ANY };
 
 fn read_name(value: &Value) -> Result<String, Vec<Fault>> {
-    let name = value.as_str().map(str::trim).filter(|name| (1..=MAX_NAME_CHARS).contains(&name.chars().count()));
+    let name = value.as_str().map(str::trim).filter(|name| is_name(name));
     name.map(str::to_owned).ok_or_else(|| vec![Fault::new(Code::NameInvalid)])
 }
 

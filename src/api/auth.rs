@@ -21,6 +21,17 @@ use crate::store::View;
 /// Longest key that is hashed.
 const MAX_KEY_LEN: usize = 256;
 
+/// What a caller came with, by which they are looked up again.
+#[derive(Clone)]
+pub(super) enum Credential {
+    /// An API key.
+    Key(KeyHash, Arc<ApiKey>),
+    /// The token of a session.
+    Session(KeyHash),
+    /// The token of a portal link.
+    PortalLink(KeyHash),
+}
+
 /// The authenticated caller.
 #[derive(Clone)]
 pub struct Caller {
@@ -34,47 +45,47 @@ pub struct Caller {
     /// The account whose keys, users and portal links share limits with them. An operator who looks at an account takes
     /// none of its calls.
     pub counted_with: Option<Uuid>,
-    /// The key that they came with.
-    key: Option<Arc<ApiKey>>,
+    credential: Credential,
     /// Whether a person has given password and second factor for this very call: their session may have been stolen.
     confirmed: bool,
 }
 
 impl Caller {
-    fn of_key(key: Arc<ApiKey>) -> Self {
+    fn of_key(hash: KeyHash, key: Arc<ApiKey>) -> Self {
         Self {
             account: key.account.map(|(id, _)| id),
             permissions: key.permissions,
             actor: Actor::of_key(&key),
             counted_as: key.id.0,
             counted_with: key.account.map(|(id, _)| id.0),
-            key: Some(key),
+            credential: Credential::Key(hash, key),
             confirmed: false,
         }
     }
 
-    /// A user who has signed in, in their own account; an operator in the account that they look at, or in none.
-    pub(super) fn of_user(user: &User, looks_at: Option<AccountId>) -> Self {
+    /// A user who has signed in, by this session, in their own account; an operator in the account that they look at,
+    /// or in none.
+    pub(super) fn of_user(user: &User, session: KeyHash, looks_at: Option<AccountId>) -> Self {
         Self {
             account: user.account.map(|(id, _)| id).or(looks_at),
             permissions: user.role.permissions(),
             actor: Actor::of_user(user),
             counted_as: user.id.0,
             counted_with: user.account.map(|(id, _)| id.0),
-            key: None,
+            credential: Credential::Session(session),
             confirmed: false,
         }
     }
 
     /// The holder of a portal link.
-    pub(super) fn of_portal(link: &PortalLink) -> Self {
+    pub(super) fn of_portal(link: &PortalLink, token: KeyHash) -> Self {
         Self {
             account: Some(link.account),
             permissions: link.permissions,
             actor: Actor::PortalLink(link.id),
             counted_as: link.id.0,
             counted_with: Some(link.account.0),
-            key: None,
+            credential: Credential::PortalLink(token),
             confirmed: false,
         }
     }
@@ -90,8 +101,8 @@ impl Caller {
         Self { confirmed: true, ..self }
     }
 
-    /// Whether the caller may take away what a user signs in with. A key may. A person may after giving password and
-    /// second factor.
+    /// Whether the caller may take away what a user signs in with, and let others in. A key may. A person may after
+    /// giving password and second factor.
     pub(super) fn is_proved(&self) -> bool {
         match &self.actor {
             Actor::User(..) | Actor::OperatorUser(..) => self.confirmed,
@@ -107,9 +118,17 @@ impl Caller {
         self.is_proved() && !is_own
     }
 
+    /// What they came with.
+    pub(super) fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
     /// When the key that they came with expires, if it does.
     pub fn key_expires_at(&self) -> Option<Timestamp> {
-        self.key.as_ref().and_then(|key| key.expires_at)
+        match &self.credential {
+            Credential::Key(_, key) => key.expires_at,
+            Credential::Session(_) | Credential::PortalLink(_) => None,
+        }
     }
 
     /// Whether they may do this.
@@ -132,9 +151,9 @@ pub fn presented_key(headers: &HeaderMap) -> Result<KeyHash, ApiError> {
 }
 
 /// The caller with this key, if the view has it and it has not expired.
-pub fn authenticate(key: &KeyHash, view: &View, now: Timestamp) -> Result<Caller, ApiError> {
-    let key = view.api_key(key).filter(|key| key.expires_at.is_none_or(|at| at > now));
-    key.map(Caller::of_key).ok_or_else(unauthorized)
+pub fn authenticate(hash: &KeyHash, view: &View, now: Timestamp) -> Result<Caller, ApiError> {
+    let key = view.api_key(hash).filter(|key| key.expires_at.is_none_or(|at| at > now));
+    key.map(|key| Caller::of_key(*hash, key)).ok_or_else(unauthorized)
 }
 
 fn unauthorized() -> ApiError {
@@ -148,7 +167,7 @@ pub struct KeyUses(Mutex<HashMap<ApiKeyId, Timestamp>>);
 impl KeyUses {
     /// Notes a call, if it came with a key.
     pub fn note(&self, caller: &Caller, now: Timestamp) {
-        let Some(key) = &caller.key else { return };
+        let Credential::Key(_, key) = &caller.credential else { return };
         let mut uses = self.0.lock();
         uses.insert(key.id, now);
     }

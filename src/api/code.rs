@@ -300,8 +300,8 @@ codes! {
         "Otra cuenta tiene este external_id.";
     NameRequired 422 "name_required" "name is required." "name es obligatorio.";
     NameInvalid 422 "name_invalid"
-        "name must be a string of 1 to 255 characters."
-        "name debe ser una cadena de 1 a 255 caracteres.";
+        "name must be a string of 1 to 255 characters, none of them a control character."
+        "name debe ser una cadena de 1 a 255 caracteres, ninguno de control.";
     PermissionsRequired 422 "permissions_required"
         "permissions must name at least one permission."
         "permissions debe indicar al menos un permiso.";

@@ -9,7 +9,7 @@ use super::limits::Bucket;
 use super::request_context::RequestContext;
 use super::second_factor::{totp, totp_secret};
 use super::session::{Session, SignInRefused};
-use super::sign_in_limits::{CodeSource, counted};
+use super::sign_in_limits::{CodeSource, WrongTry, counted};
 use crate::domain::id::UserId;
 use crate::domain::secret::Secret;
 use crate::store::{Proof, SignIn, SignInChange, Users};
@@ -153,8 +153,15 @@ impl Api {
             return Ok(Proof::Trusted);
         }
         let right = self.is_password(context, given.password, hash.clone()).await?;
-        let (Some(known), Some(hash)) = (known.filter(|_| right), hash) else { return Err(SignInRefused::Wrong) };
-        let step = self.checked_step(&known, given.code, CodeSource::Session).await?;
+        let (Some(known), Some(hash)) = (known.filter(|_| right), hash) else {
+            self.note_wrong(context, WrongTry::InSession(user.clone(), "password"));
+            return Err(SignInRefused::Wrong);
+        };
+        let step = self.checked_step(&known, given.code, CodeSource::Session).await.inspect_err(|refused| {
+            if matches!(refused, SignInRefused::Wrong) {
+                self.note_wrong(context, WrongTry::InSession(user.clone(), "two_factor"));
+            }
+        })?;
         Ok(Proof::Password(hash, step))
     }
 }

@@ -129,6 +129,12 @@ impl Api {
         }
     }
 
+    /// The same in the window of this key alone: in its other windows the call stays counted.
+    pub(super) async fn give_back_in(&self, key: Uuid, mut counted: CountedCall) {
+        counted.windows.retain(|(window, _)| *window == key);
+        self.give_back(counted).await;
+    }
+
     /// Counts a repeated answer, or refuses it.
     pub(super) async fn count_repeated(&self, caller: &Caller, bucket: Bucket) -> Result<(), ApiError> {
         let owner = caller.counted_with.unwrap_or(caller.counted_as);

@@ -1,5 +1,5 @@
-//! Streams lists as files: reads rows in batches and writes them as fast as the client reads. Each list's own file has
-//! its columns.
+//! Streams lists as files: reads rows in batches and writes them as fast as the client reads, while the caller may read
+//! them. Each list's own file has its columns.
 
 use std::io;
 use std::time::Duration;
@@ -8,11 +8,13 @@ use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::channel::{Channel, Sender};
 
+use super::Api;
+use super::auth::{Caller, Credential, authenticate};
 use super::call::ApiCall;
 use super::envelope::{Answer, time};
 use super::error::{ApiError, Code};
 use super::trace::with_current_request;
-use crate::store::{StoreError, Stretch};
+use crate::store::{PortalLinks, SignIn, Snapshot, StoreError, Stretch};
 use crate::table::{Cell, Format, Table};
 
 /// Rows of one file.
@@ -54,12 +56,40 @@ where
         ApiError::from(Code::InternalError)
     })?;
     let (sender, body) = Channel::<Bytes, io::Error>::new(1);
+    let (api, caller) = (call.api.clone(), call.caller.clone());
+    let walk_on = move |from| {
+        let (api, caller, stretch) = (api.clone(), caller.clone(), walk(from));
+        async move {
+            match still_may(&api, &caller).await {
+                Ok(true) => stretch.await.map_err(io::Error::other),
+                Ok(false) => Err(io::Error::other("its caller may no longer read it")),
+                Err(error) => Err(io::Error::other(error)),
+            }
+        }
+    };
     tokio::spawn(with_current_request(async move {
         let _slot = slot;
-        write(sender, table, first, limit, walk, cells).await;
+        write(sender, table, first, limit, walk_on, cells).await;
     }));
     let today = time(call.api.clock.now()).chars().take(10).collect::<String>();
     Ok(Answer::file(format.media_type(), format!("{name}-{today}.{}", format.name()), Body::new(body)))
+}
+
+/// Whether a caller may do what they could when their call came. A file can take minutes: meanwhile a key or a link may
+/// have been revoked or have expired, a session may have ended, and a user may have got another role.
+async fn still_may(api: &Api, caller: &Caller) -> Result<bool, StoreError> {
+    let permissions = match caller.credential() {
+        Credential::Key(hash, _) => {
+            api.store.refresh_stale().await?;
+            authenticate(hash, api.store.view(), api.clock.now()).ok().map(|caller| caller.permissions)
+        }
+        Credential::Session(token) => {
+            let user = api.store.session(*token, api.settings.sessions.idle, false).await?;
+            user.map(|user| user.role.permissions())
+        }
+        Credential::PortalLink(token) => api.store.portal_link(*token).await?.map(|link| link.permissions),
+    };
+    Ok(permissions.is_some_and(|permissions| permissions.covers(caller.permissions)))
 }
 
 async fn write<T, F>(
@@ -67,11 +97,11 @@ async fn write<T, F>(
     table: Table,
     first: Stretch<T>,
     limit: usize,
-    walk: impl Fn(Option<i64>) -> F,
+    walk_on: impl Fn(Option<i64>) -> F,
     cells: fn(&T) -> Vec<Cell<'_>>,
 ) where
     T: Send + 'static,
-    F: Future<Output = Result<Stretch<T>, StoreError>>,
+    F: Future<Output = io::Result<Stretch<T>>>,
 {
     let (mut table, mut stretch, mut left) = (table, first, limit);
     let failed = loop {
@@ -102,9 +132,9 @@ async fn write<T, F>(
         // The end of the file.
         let Some(rest) = rest else { return };
         table = rest;
-        match walk(next).await {
+        match walk_on(next).await {
             Ok(found) => stretch = found,
-            Err(error) => break io::Error::other(error.to_string()),
+            Err(error) => break error,
         }
     };
     tracing::warn!(error = %failed, "an export broke off");

@@ -66,7 +66,7 @@ mod users;
 mod webhook_fields;
 mod webhooks;
 
-pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount, new_account};
+pub(crate) use accounts::{CreateAccount, CreateApiKey, UpdateAccount, new_account, takes_proof};
 pub(crate) use answers::{
     AccountResource, ApiKeyResource, AuditEntryResource, DeliveryDetailResource, DeliveryResource, EndpointResource,
     EventResource, EventTypeResource, FilterPreviewResource, FromAnswer, Listing, MissedResource, PortalLinkResource,

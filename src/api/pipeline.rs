@@ -179,8 +179,9 @@ async fn answer_once(mark: Mark, handler: Handler, call: ApiCall) -> Result<Answ
 }
 
 fn is_stored(error: &ApiError) -> bool {
-    // Where another call holds the key, the reply of that call is the one that is stored.
-    error.status() < 500 && error.status() != 429 && !error.is(Code::IdempotencyKeyInProgress)
+    // What a caller may not do (403), a stronger key of the same account may. Where another call holds the key, the
+    // reply of that call is the one that is stored.
+    error.status() < 500 && !matches!(error.status(), 403 | 429) && !error.is(Code::IdempotencyKeyInProgress)
 }
 
 /// Stores a refusal and returns it; where it cannot be stored, the reason for that.

@@ -94,13 +94,16 @@ fn resource(link: &PortalLink, url: Option<String>) -> Resource<PortalLinkAttrib
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
     let body = CreatePortalLink::read(&call.json()?, &())?;
+    let lives = body.expires_in.unwrap_or(Duration::from_secs(LIVES_BY_DEFAULT));
+    let end = call.api.clock.now().plus(lives);
     let new = NewPortalLink {
         account: account.id,
         permissions: body.permissions,
         brand: body.brand,
         color: body.color,
         frame_origins: body.frame_origins.unwrap_or_default(),
-        lives: body.expires_in.unwrap_or(Duration::from_secs(LIVES_BY_DEFAULT)),
+        // A link that is made with a key ends with it at the latest, like a key.
+        expires_at: call.caller.key_expires_at().map_or(end, |key_end| key_end.min(end)),
     };
     if !call.caller.permissions.covers(new.permissions) {
         return Err(Code::Forbidden.into());
@@ -153,7 +156,7 @@ const PERMISSIONS: Field<(), Permissions> = Field {
 };
 
 const EXPIRES_IN: Field<(), Duration> = Field {
-    about: "Seconds until it is dead.",
+    about: "Seconds until it is dead. A link that is made with a key ends with the key at the latest.",
     shape: Shape::Number(*LIVES.start(), *LIVES.end()),
     nullable: true,
     codes: &[Code::ExpiresInInvalid],

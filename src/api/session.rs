@@ -85,38 +85,41 @@ impl Session {
     pub fn caller(&self, account: Option<&str>) -> Option<Caller> {
         let asked = account.map(|id| AccountId::parse(id).ok_or(())).transpose().ok()?;
         let allowed = self.user.account.is_none() || asked.is_some() && asked == self.user.account.map(|(id, _)| id);
-        allowed.then(|| Caller::of_user(&self.user, asked))
+        allowed.then(|| Caller::of_user(&self.user, self.token_hash, asked))
     }
 }
 
 /// The holder of a portal link.
 #[derive(Clone)]
-pub struct Portal(PortalLink);
+pub struct Portal {
+    link: PortalLink,
+    token_hash: KeyHash,
+}
 
 impl Portal {
     /// The account whose pages it opens.
     pub fn account(&self) -> String {
-        self.0.account.to_string()
+        self.link.account.to_string()
     }
 
     /// Who calls.
     pub fn caller(&self) -> Caller {
-        Caller::of_portal(&self.0)
+        Caller::of_portal(&self.link, self.token_hash)
     }
 
     /// The name at the top, where the operator has given one.
     pub fn brand(&self) -> Option<&str> {
-        self.0.brand.as_deref()
+        self.link.brand.as_deref()
     }
 
     /// Sites that may hold the pages in a frame.
     pub fn frame_origins(&self) -> &[String] {
-        &self.0.frame_origins
+        &self.link.frame_origins
     }
 
     /// The style sheet of the operator's colour, shaded so that it can be read in light and in dark.
     pub fn theme(&self) -> Option<String> {
-        let color = self.0.color?;
+        let color = self.link.color?;
         let rule = |dark| {
             let shade = color.readable(dark);
             format!(":root{{--accent:{shade};--accent-ink:{}}}", shade.ink())
@@ -187,17 +190,17 @@ impl Api {
     /// The portal link of a token, if it has not expired.
     pub async fn portal(&self, context: &RequestContext, token: &str) -> Result<Option<Portal>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
-        Ok(self.lookups.run(context.address(), self.store.portal_link(hash)).await?.map(Portal))
+        let found = self.lookups.run(context.address(), self.store.portal_link(hash)).await?;
+        Ok(found.map(|link| Portal { link, token_hash: hash }))
     }
 
     /// The same for a page. The first use is written to the audit log before the page is shown.
     pub async fn open_portal(&self, context: &RequestContext, token: &str) -> Result<Option<Portal>, ApiError> {
-        let found = self.portal(context, token).await?;
-        let (Some(hash), Some(portal)) = (token_hash(token), found) else { return Ok(None) };
-        if portal.0.opened_at.is_none() {
+        let Some(portal) = self.portal(context, token).await? else { return Ok(None) };
+        if portal.link.opened_at.is_none() {
             let (address, request) = (context.address(), Some(context.info().id.to_string()));
-            let origin = Origin { actor: Actor::PortalLink(portal.0.id), address, request };
-            self.store.acting(origin).open_portal_link(hash).await?;
+            let origin = Origin { actor: Actor::PortalLink(portal.link.id), address, request };
+            self.store.acting(origin).open_portal_link(portal.token_hash).await?;
         }
         Ok(Some(portal))
     }

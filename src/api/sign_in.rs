@@ -9,9 +9,9 @@ use super::limits::Bucket;
 use super::memberships::SignedIn;
 use super::request_context::RequestContext;
 use super::session::{Invited, Opened, SignInForm, SignInRefused, token_hash};
-use super::sign_in_limits::{CodeSource, counted, network};
+use super::sign_in_limits::{CodeSource, WrongTry, counted, network};
 use crate::domain::account::KeyHash;
-use crate::domain::user::Email;
+use crate::domain::user::{Email, User};
 use crate::store::{Proof, SignIn, StoreError, Users};
 
 impl Api {
@@ -19,18 +19,28 @@ impl Api {
     /// not tell its cause, not even by the time that it takes.
     pub async fn sign_in(&self, context: &RequestContext, form: SignInForm<'_>) -> Result<SignedIn, SignInRefused> {
         let (email, device) = (Email::parse(form.email), Device::parse(form.device));
-        let (counted, scope) = self.count_sign_in(context, email.as_ref(), device.as_ref()).await?;
+        let (taken, scope) = self.count_sign_in(context, email.as_ref(), device.as_ref()).await?;
         let mut wrong_code = Vec::new();
         let with = (&form, device.as_ref(), &scope);
         let let_in = self.let_in(context, email.clone(), with, &mut wrong_code).await;
+        let opened: Vec<User> = let_in.iter().flatten().map(|(user, _)| user.clone()).collect();
         let signed_in = match let_in {
             Ok(let_in) => self.open(context, let_in, device).await,
             Err(refused) => Err(refused),
         };
         if matches!(signed_in, Err(SignInRefused::Wrong)) {
-            self.note_wrong(context, email, wrong_code);
+            let is_code = !wrong_code.is_empty();
+            let wrong = if is_code { WrongTry::Code(wrong_code) } else { WrongTry::Password(email, Vec::new()) };
+            self.note_wrong(context, wrong);
+        } else if opened.is_empty() || self.is_free_sign_in(&scope, &opened).await {
+            self.give_back(taken).await;
+            self.note_wrong_codes(context, wrong_code);
         } else {
-            self.give_back(counted).await;
+            // It was wrong for the other users with the address, whose password it may have been a guess of.
+            self.give_back_in(counted("address", &network(context.address())), taken).await;
+            let right = opened.iter().chain(&wrong_code).map(|user| user.id).collect();
+            self.note_wrong(context, WrongTry::Password(email, right));
+            self.note_wrong_codes(context, wrong_code);
         }
         signed_in
     }
@@ -79,7 +89,7 @@ impl Api {
         let known = self.store.credentials_of(invited.id).await?.ok_or(SignInRefused::Wrong)?;
         let step = match self.checked_step(&known, code, CodeSource::Link).await {
             Err(SignInRefused::Wrong) => {
-                self.note_wrong(context, None, vec![known.user]);
+                self.note_wrong(context, WrongTry::Code(vec![known.user]));
                 return Err(SignInRefused::Wrong);
             }
             step => step?,

@@ -1,8 +1,8 @@
 //! Limits on sign-ins, and what wrong ones leave in the log and in the audit log.
 //!
 //! A try is counted before it is checked, and uncounted unless it was wrong. Windows bound it by the network of the
-//! client, by user and site, and by user. Where these are used up, a known device (`device`) has windows of its own.
-//! Larger windows bound right tries too. `sign_in` and `memberships` check passwords and codes.
+//! client, by e-mail address and site, and by e-mail address. Where these are used up, a known device (`device`) has
+//! windows of its own. Larger windows bound right tries too. `sign_in` and `memberships` check passwords and codes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -42,6 +42,12 @@ const WRONG_CODES: RateLimit = RateLimit { calls: 100, window: Duration::from_se
 /// clients, so its windows are short.
 const CODES_OF_NOBODY: RateLimit = RateLimit { calls: 100, window: Duration::from_secs(60) };
 
+/// Right sign-ins with an address to one account in a day that are given back whole. Later ones stay counted for the
+/// address, and are noted as wrong for its users whom they did not let in: an account can have a user with the address
+/// of somebody else, set its password to a guess, and sign in. A session lasts for days, so people need fewer, and
+/// nothing of what they do in one account shows in another.
+const FREE_SIGN_INS: RateLimit = RateLimit { calls: 5, window: Duration::from_secs(86_400) };
+
 /// Entries in the audit log on wrong passwords of one user, and on wrong codes: guessing must not fill the log of an
 /// account.
 const NOTED: RateLimit = RateLimit { calls: 1, window: Duration::from_secs(3_600) };
@@ -66,6 +72,16 @@ impl SignInScope {
             Self::Only(users) => users.contains(&user),
         }
     }
+}
+
+/// What was wrong with a try, and for whom.
+pub(super) enum WrongTry {
+    /// The password, for the users with this address but for these, for whom it was right.
+    Password(Option<Email>, Vec<UserId>),
+    /// The code, for users whose password was right.
+    Code(Vec<User>),
+    /// The password or the code that a user gave again within a session: `password` or `two_factor`.
+    InSession(User, &'static str),
 }
 
 /// Where a code of the second factor was given. Each place has a window of its own, so that one that is used up does
@@ -123,6 +139,23 @@ impl Api {
                 Err(refused)
             }
         }
+    }
+
+    /// Whether a try that has let these users in is given back whole. With a known device it is: it lets in no others
+    /// than those who have signed in with the device.
+    pub(super) async fn is_free_sign_in(&self, scope: &SignInScope, let_in: &[User]) -> bool {
+        if matches!(scope, SignInScope::Only(_)) {
+            return true;
+        }
+        for user in let_in {
+            // Not by the user: one who is deleted and invited anew would have others.
+            let account = user.account.map(|(id, _)| id.to_string()).unwrap_or_default();
+            let window = counted("free sign-in", &format!("{account}\0{}", user.email));
+            if !matches!(self.count_fixed(window, FREE_SIGN_INS).await, Ok(Some(_))) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Of these users, whose password and code were right, those who may sign in once more. Where none of them may, it
@@ -221,16 +254,22 @@ impl Api {
         self.hashing.permit_of_device(context.address(), device.bytes()).ok_or(refused)
     }
 
+    /// Writes down wrong codes of users, if there were any, as [`Api::note_wrong`].
+    pub(super) fn note_wrong_codes(&self, context: &RequestContext, users: Vec<User>) {
+        if !users.is_empty() {
+            self.note_wrong(context, WrongTry::Code(users));
+        }
+    }
+
     /// Writes down a wrong try after the answer: the time of the answer must not tell whether the address has a user.
-    /// `wrong_code` are the users whose password was right.
-    pub(super) fn note_wrong(&self, context: &RequestContext, email: Option<Email>, wrong_code: Vec<User>) {
+    pub(super) fn note_wrong(&self, context: &RequestContext, wrong: WrongTry) {
         let Ok(permit) = self.notes.clone().try_acquire_owned() else {
             FAILURES_LOGGED.suppress();
             return;
         };
         let (api, context) = (self.clone(), context.clone());
         tokio::spawn(async move {
-            let noted = api.note(&context, email, wrong_code).await;
+            let noted = api.note(&context, wrong).await;
             if let Err(error) = noted
                 && let Some(suppressed) = FAILURES_LOGGED.admit()
             {
@@ -241,28 +280,37 @@ impl Api {
         });
     }
 
-    async fn note(
-        &self,
-        context: &RequestContext,
-        email: Option<Email>,
-        wrong_code: Vec<User>,
-    ) -> Result<(), ApiError> {
-        let wrong = if wrong_code.is_empty() { "password" } else { "two_factor" };
-        let users = match email {
-            Some(email) if wrong_code.is_empty() => self.store.users_with(email).await?,
-            _ => wrong_code,
+    async fn note(&self, context: &RequestContext, wrong: WrongTry) -> Result<(), ApiError> {
+        let (wrong, users, actor) = match wrong {
+            WrongTry::Password(email, right) => {
+                let known = match email {
+                    Some(email) => self.store.users_with(email).await?,
+                    None => Vec::new(),
+                };
+                let users: Vec<User> = known.into_iter().filter(|user| !right.contains(&user.id)).collect();
+                if !right.is_empty() && !users.iter().any(|user| user.joined) {
+                    return Ok(());
+                }
+                ("password", users, Actor::Anonymous)
+            }
+            WrongTry::Code(users) => ("two_factor", users, Actor::Anonymous),
+            WrongTry::InSession(user, wrong) => {
+                let actor = Actor::of_user(&user);
+                (wrong, vec![user], actor)
+            }
         };
         let users: Vec<User> = users.into_iter().filter(|user| user.joined).take(MAX_NOTED_USERS).collect();
+        let by = actor.kind();
         if let Some(suppressed) = FAILURES_LOGGED.admit() {
             // An unknown address may be a password in the wrong field, so it is not written.
             let email = users.first().map_or_else(|| "unknown".to_owned(), |user| masked(&user.email));
             let (address, id) = (context.address().map(tracing::field::display), &context.info().id);
-            tracing::warn!(address, email, wrong, suppressed, request_id = %id, "a sign-in failed");
+            tracing::warn!(address, email, wrong, by, suppressed, request_id = %id, "a sign-in failed");
         }
         let request = Some(context.info().id.to_string());
-        let store = self.store.acting(Origin { actor: Actor::Anonymous, address: context.address(), request });
+        let store = self.store.acting(Origin { actor, address: context.address(), request });
         for user in users {
-            if self.count_fixed(counted("noted", &format!("{wrong}\0{}", user.id)), NOTED).await?.is_some() {
+            if self.count_fixed(counted("noted", &format!("{wrong}\0{by}\0{}", user.id)), NOTED).await?.is_some() {
                 store.note_failed_sign_in(user, wrong).await?;
             }
         }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use axum::http::{Method, Uri};
+use percent_encoding::percent_decode_str;
 
 tokio::task_local! {
     static CURRENT: RequestTrace;
@@ -29,14 +30,25 @@ impl RequestTrace {
     }
 }
 
-/// Paths in which the next part is a secret token, which must not be logged.
-const WITH_KEY: [&str; 3] = ["/portal/", "/join/", "/sign-in/"];
+/// Parts of a path after which a secret token comes, which must not be logged.
+const BEFORE_TOKEN: [&str; 3] = ["portal", "join", "sign-in"];
 
-/// A path without its secret token.
+/// A part with so many hexadecimal digits in a row may be a token, wherever it is: a token has 64, an id 12 at most.
+const TOKEN_DIGITS: usize = 24;
+
+/// A path without secret tokens. It need not lead to a page: it may be misspelt.
 fn loggable_path(path: &str) -> String {
-    let Some(before) = WITH_KEY.into_iter().find(|before| path.starts_with(before)) else { return path.to_owned() };
-    let after = path[before.len()..].split_once('/').map_or(String::new(), |(_, after)| format!("/{after}"));
-    format!("{before}…{after}")
+    let mut token_is_next = false;
+    let shown = path.split('/').map(|part| {
+        let plain = percent_decode_str(part).decode_utf8_lossy();
+        let holds_token = plain.split(|c: char| !c.is_ascii_hexdigit()).any(|digits| digits.len() >= TOKEN_DIGITS);
+        let is_token = holds_token || token_is_next && !part.is_empty();
+        let is_before = BEFORE_TOKEN.iter().any(|before| plain.eq_ignore_ascii_case(before));
+        // Slashes that are doubled make empty parts.
+        token_is_next = !is_token && (is_before || token_is_next);
+        if is_token { "…" } else { part }
+    });
+    shown.collect::<Vec<_>>().join("/")
 }
 
 /// The request that the running task works for, if it works for one.
@@ -71,5 +83,24 @@ mod tests {
         assert_eq!(loggable_path("/join/0123abcd"), "/join/…");
         assert_eq!(loggable_path("/sign-in/0123abcd"), "/sign-in/…");
         assert_eq!(loggable_path("/sign-in"), "/sign-in");
+        let id = "/v1/webhooks/7f3d9a52-6c1e-4b0a-9d57-2f8e41c6b3aa/deliveries";
+        assert_eq!(loggable_path(id), id);
+    }
+
+    #[test]
+    fn a_key_in_a_misspelt_path_is_not_told() {
+        let token = "0123456789abcdef".repeat(4);
+        for (path, shown) in [
+            ("//portal/T", "//portal/…"),
+            ("/portal//T/deliveries", "/portal//…/deliveries"),
+            ("/Portal/T", "/Portal/…"),
+            ("/%70ortal/T", "/%70ortal/…"),
+            ("/portal%2FT", "/…"),
+            ("/portals/T", "/portals/…"),
+            ("/x/JOIN/short", "/x/JOIN/…"),
+            ("/accounts/1/portal-links", "/accounts/1/portal-links"),
+        ] {
+            assert_eq!(loggable_path(&path.replace('T', &token)), shown, "{path}");
+        }
     }
 }

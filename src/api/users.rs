@@ -81,7 +81,7 @@ pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
 /// `POST /v1/accounts/{id}/users`
 pub async fn invite(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    refuse_expiring_key(&call)?;
+    may_let_in(&call)?;
     let InviteUser { email, role } = InviteUser::read(&call.json()?, &())?;
     may_give(&call, role)?;
     let new = NewUser { account: Some(account.id), email: email.clone(), role, password: None };
@@ -106,7 +106,7 @@ pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     may_give(&call, role)?;
     may_give(&call, user.role)?;
     if !user.role.permissions().covers(role.permissions()) {
-        refuse_expiring_key(&call)?;
+        may_let_in(&call)?;
     }
     let user = call.store().update_user(Some(account.id), user.id, role).await?;
     Ok(Answer::new(200, &resource(&user, None)))
@@ -127,7 +127,7 @@ pub async fn delete(call: ApiCall) -> Result<Answer, ApiError> {
 /// `POST /v1/accounts/{id}/users/{user_id}/invitation`
 pub async fn invite_again(call: ApiCall) -> Result<Answer, ApiError> {
     let (account, user) = find_user(&call).await?;
-    refuse_expiring_key(&call)?;
+    may_let_in(&call)?;
     call.optional_json()?;
     may_give(&call, user.role)?;
     if user.joined && !call.caller.may_replace_password_of(user.id) {
@@ -150,9 +150,13 @@ fn may_give(call: &ApiCall, role: Role) -> Result<(), ApiError> {
     if call.caller.permissions.covers(role.permissions()) { Ok(()) } else { Err(Code::Forbidden.into()) }
 }
 
-/// A user outlives the key that made them, so a key that expires makes none, and gives none more than they have.
-fn refuse_expiring_key(call: &ApiCall) -> Result<(), ApiError> {
-    if call.caller.key_expires_at().is_some() { Err(Code::KeyExpires.into()) } else { Ok(()) }
+/// A user outlives the key or the session that made them. So a key that expires makes none and gives none more than
+/// they have, and neither does a session alone, which may have been stolen.
+fn may_let_in(call: &ApiCall) -> Result<(), ApiError> {
+    if call.caller.key_expires_at().is_some() {
+        return Err(Code::KeyExpires.into());
+    }
+    if call.caller.is_proved() { Ok(()) } else { Err(Code::Forbidden.into()) }
 }
 
 fn url(call: &ApiCall, made: &WithToken<User>) -> Option<String> {

@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
 
-use super::args::{Output, print_line};
+use super::args::{Output, print_line, printable};
 use crate::api::{Allowance, Schemas};
 use crate::clock::{Clock as _, SystemClock};
-use crate::domain::account::{ApiKey, MAX_NAME_CHARS};
+use crate::domain::account::{ApiKey, MAX_NAME_CHARS, is_name};
 use crate::domain::duration::parse_duration;
 use crate::domain::event::{NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, ApiKeyId};
@@ -36,7 +36,7 @@ pub(super) async fn list_accounts(store: &Store, output: Output) -> anyhow::Resu
         print_line(rows.collect::<Value>())?;
     } else {
         for account in &accounts.items {
-            print_line(format_args!("{}  {}  {}", account.id, account.created_at, account.name))?;
+            print_line(format_args!("{}  {}  {}", account.id, account.created_at, printable(&account.name)))?;
         }
         tell_rest(accounts.items.len(), accounts.total);
     }
@@ -94,7 +94,8 @@ pub(super) async fn list_keys(store: &Store, account: Option<&str>, output: Outp
     } else {
         for key in &keys.items {
             let expires = key.expires_at.map_or_else(|| "never expires".to_owned(), |at| format!("expires {at}"));
-            print_line(format_args!("{}  {}  {}  {}", key.id, key.hint, expires, key.permissions.to_column()))?;
+            let (hint, permissions) = (printable(&key.hint), key.permissions.to_column());
+            print_line(format_args!("{}  {hint}  {expires}  {permissions}", key.id))?;
         }
         tell_rest(keys.items.len(), keys.total);
     }
@@ -187,8 +188,8 @@ pub(super) fn account_id(text: &str) -> anyhow::Result<AccountId> {
 
 fn checked_name(name: &str) -> anyhow::Result<String> {
     let name = name.trim();
-    if !(1..=MAX_NAME_CHARS).contains(&name.chars().count()) {
-        bail!("a name has 1 to {MAX_NAME_CHARS} characters");
+    if !is_name(name) {
+        bail!("a name has 1 to {MAX_NAME_CHARS} characters, none of them a control character");
     }
     Ok(name.to_owned())
 }

@@ -1,6 +1,6 @@
 //! Opens a page in the browser of the person at the terminal.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -29,12 +29,10 @@ fn program(at_terminal: bool, is_set: impl Fn(&str) -> bool) -> Option<&'static 
 
 /// Writes a page that leads to the address, for its owner alone.
 fn write_page(address: &str, file: &Path) -> std::io::Result<PathBuf> {
-    private_files::make_private(file)?;
-    let mut page = private_files::options().truncate(true).open(file)?;
-    write!(
-        page,
+    let page = format!(
         "<!doctype html><meta http-equiv=\"refresh\" content=\"0; url={address}\"><a href=\"{address}\">Aldaba</a>"
-    )?;
+    );
+    private_files::replace(file, page.as_bytes())?;
     file.canonicalize()
 }
 

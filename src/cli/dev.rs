@@ -1,11 +1,10 @@
 //! `aldaba dev`: a server, an account and a receiver to try. Its files are in `./aldaba-data/`, its data too unless a
 //! setting names another database.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -51,7 +50,7 @@ const DESCRIPTION: &str = "the receiver built into aldaba dev";
 
 pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: Output) -> anyhow::Result<()> {
     let folder = Path::new(FOLDER);
-    private_files::make_folder(folder).with_context(|| format!("cannot make the folder {FOLDER}"))?;
+    own_folder(folder)?;
     let listen = listen.map(|listen| ("listen", listen));
     let environment = ("environment", "development".to_owned());
     let config =
@@ -107,6 +106,19 @@ pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: 
     // The receiver goes last, so that attempts under way are answered.
     receiving.abort();
     Ok(())
+}
+
+/// Makes the folder where it is missing. One that others own or can write to is refused: they could put links in the
+/// place of its files.
+fn own_folder(folder: &Path) -> anyhow::Result<()> {
+    let made = private_files::make_folder(folder).and_then(|()| private_files::is_ours_alone(folder));
+    if made.with_context(|| format!("cannot make the folder {FOLDER}"))? {
+        return Ok(());
+    }
+    bail!(
+        "other users own the folder {FOLDER} or can write to it, and would get at the API key in it: make it yours \
+         with mode 0700, or start in another folder"
+    )
 }
 
 /// Listens where the settings say. Where they say nothing and the usual port is taken, on a free one.
@@ -175,10 +187,8 @@ async fn account_and_key(store: &Store, file: &Path, prefix: String) -> anyhow::
     let permissions = Permissions::all();
     let new = NewApiKey { account: Some(account.id), name: Some("aldaba dev".into()), permissions, expires_at: None };
     let made = store.create_api_key(new, prefix, None).await?;
-    let written = || format!("cannot write {}", file.display());
-    private_files::make_private(file).with_context(written)?;
-    let mut kept = private_files::options().truncate(true).open(file).with_context(written)?;
-    kept.write_all(made.key.reveal().as_bytes())?;
+    private_files::replace(file, made.key.reveal().as_bytes())
+        .with_context(|| format!("cannot write {}", file.display()))?;
     Ok((account.id, made.key.reveal().to_owned()))
 }
 

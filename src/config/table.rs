@@ -348,8 +348,8 @@ pub const SETTINGS: &[Setting] = &[
         value: Value::Text(RATE_LIMIT_RULE),
         default: "10/60s",
         meaning: "Wrong sign-ins: for an address, for a user from one network (an IPv4 /24 or IPv6 /48), and ten \
-                  times as many for a user from all networks. Sign-ins, right ones too: ten times as many for an \
-                  address and for a user.",
+                  times as many for a user from all networks. Right ones beyond a user's fifth in a day count for the \
+                  user too. Sign-ins, right ones too: ten times as many for an address and for a user.",
     },
     Setting {
         name: "sessions.idle_timeout",

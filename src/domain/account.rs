@@ -16,6 +16,11 @@ use super::time::Timestamp;
 /// Longest name of an account or a key, in characters.
 pub const MAX_NAME_CHARS: usize = 255;
 
+/// Whether an account or a key may be called so: a name is one line of text that moves no cursor of a terminal.
+pub fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_CHARS).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
 /// The owner of endpoints, events and keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {

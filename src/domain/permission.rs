@@ -77,6 +77,11 @@ impl Permissions {
         self.has(Permission::All) || other.0 & !self.0 == 0
     }
 
+    /// Whether whoever has them lets others in: by users, or by more keys.
+    pub fn let_others_in(self) -> bool {
+        [Permission::ApiKeysWrite, Permission::UsersWrite].into_iter().any(|permission| self.allows(permission))
+    }
+
     /// Whether nothing is allowed.
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -130,5 +135,14 @@ mod tests {
         assert!(!set.covers(Permissions::all()));
         assert_eq!(Permissions::from_column(&set.to_column()), set);
         assert_eq!(Permissions::from_column("events:steal"), Permissions::default());
+    }
+
+    #[test]
+    fn others_are_let_in_by_whoever_makes_users_or_keys() {
+        for permission in Permission::ALL {
+            let lets_in = matches!(permission, Permission::ApiKeysWrite | Permission::UsersWrite | Permission::All);
+            let set: Permissions = [*permission].into_iter().collect();
+            assert_eq!(set.let_others_in(), lets_in, "{permission}");
+        }
     }
 }

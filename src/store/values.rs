@@ -225,8 +225,8 @@ pub struct NewPortalLink {
     pub color: Option<Color>,
     /// Sites that may show it in a frame.
     pub frame_origins: Vec<String>,
-    /// How long it lives.
-    pub lives: Duration,
+    /// After this it is dead.
+    pub expires_at: Timestamp,
 }
 
 /// Which rows of a list.

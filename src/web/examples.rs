@@ -168,6 +168,8 @@ struct Syntax {
     words: [&'static str; 3],
     /// Whether keys that are plain names go without quotes.
     bare_keys: bool,
+    /// A `$` in a string.
+    dollar: &'static str,
 }
 
 const PYTHON: Syntax = Syntax {
@@ -177,9 +179,11 @@ const PYTHON: Syntax = Syntax {
     entry: ": ",
     words: ["None", "True", "False"],
     bare_keys: false,
+    dollar: "$",
 };
 const JAVASCRIPT: Syntax = Syntax { indent: 2, words: ["null", "true", "false"], bare_keys: true, ..PYTHON };
-const PHP: Syntax = Syntax { object: ["[", "]"], entry: " => ", words: ["null", "true", "false"], ..PYTHON };
+const PHP: Syntax =
+    Syntax { object: ["[", "]"], entry: " => ", words: ["null", "true", "false"], dollar: "\\$", ..PYTHON };
 
 /// A value as a literal, `depth` steps in. What is short stays on one line.
 fn literal(value: &Value, syntax: &Syntax, depth: usize) -> String {
@@ -192,6 +196,7 @@ fn literal(value: &Value, syntax: &Syntax, depth: usize) -> String {
         let items: Vec<String> = items.iter().map(|item| format!("{inner}{item},\n")).collect();
         format!("{open}\n{}{outer}{close}", items.concat())
     };
+    let string = |text: &str| Value::from(text).to_string().replace('$', syntax.dollar);
     match value {
         Value::Null => syntax.words[0].to_owned(),
         Value::Bool(yes) => syntax.words[if *yes { 1 } else { 2 }].to_owned(),
@@ -202,13 +207,14 @@ fn literal(value: &Value, syntax: &Syntax, depth: usize) -> String {
         Value::Object(fields) => {
             let entry = |(name, value): (&String, &Value)| {
                 let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-                let name = if syntax.bare_keys && plain { name.clone() } else { format!("\"{name}\"") };
+                let name = if syntax.bare_keys && plain { name.clone() } else { string(name) };
                 format!("{name}{}{}", syntax.entry, literal(value, syntax, depth + 1))
             };
             let items: Vec<_> = fields.iter().map(entry).collect();
             line(&items, syntax.object)
         }
-        // Strings and numbers are written alike in all of these: the examples hold no `$` and no escapes.
-        other => other.to_string(),
+        // But for a `$`, strings are written alike in all of these: the examples hold no escapes.
+        Value::String(text) => string(text),
+        Value::Number(number) => number.to_string(),
     }
 }

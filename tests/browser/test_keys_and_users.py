@@ -78,6 +78,21 @@ def test_a_key_without_permissions_is_refused_and_the_form_kept(browse, fresh, s
     expect(page.get_by_role("textbox", name="Name")).to_have_value("Nothing")
 
 
+def test_a_key_that_may_do_everything_takes_the_password(world, browse, fresh, size):
+    page = browse(fresh.owner, size)
+    page.goto(f"{fresh.home}/api-keys/new")
+    page.get_by_role("textbox", name="Name").fill("Migration")
+    page.get_by_role("checkbox", name="Everything (*)").check()
+    page.get_by_role("button", name="Create the key").click()
+    expect(page.get_by_role("alert")).to_contain_text("The password or the code is wrong.")
+    expect(page.get_by_role("textbox", name="Name")).to_have_value("Migration")
+    expect(page.get_by_role("checkbox", name="Everything (*)")).to_be_checked()
+    page.locator("#f-key-current").fill(PASSWORD)
+    page.get_by_role("button", name="Create the key").click()
+    key = page.get_by_label("API key", exact=True).input_value()
+    world.server.call("GET", "/v1/webhooks", key=key).expect(200)
+
+
 def test_a_developer_sees_keys_and_makes_none(world, browse):
     page = browse(world.cookies["developer"])
     page.goto(f"{world.acme.home}/api-keys")
@@ -93,6 +108,10 @@ def test_a_colleague_is_invited_joins_gets_another_role_and_is_deleted(world, br
     page.get_by_role("link", name="Invite a user").click()
     page.get_by_role("textbox", name="E-mail").fill(email)
     page.get_by_role("combobox", name="Role").select_option("viewer")
+    page.get_by_role("button", name="Create the invitation").click()
+    expect(page.get_by_role("alert")).to_contain_text("The password or the code is wrong.")
+    expect(page.get_by_role("textbox", name="E-mail")).to_have_value(email)
+    page.locator("#f-invite-current").fill(PASSWORD)
     page.get_by_role("button", name="Create the invitation").click()
     link = page.get_by_label("Invitation link").input_value()
     assert link.startswith(f"{world.server.base}/join/")
@@ -126,6 +145,7 @@ def test_a_colleague_is_invited_joins_gets_another_role_and_is_deleted(world, br
     page.reload()
     page.get_by_role("link", name=email).click()
     page.get_by_role("combobox", name="Role").select_option("developer")
+    page.locator("#f-role-current").fill(PASSWORD)
     page.get_by_role("button", name="Change the role").click()
     expect(page.locator("dd", has_text="Developer").first).to_be_visible()
     guest.reload()
@@ -151,6 +171,7 @@ def test_a_new_invitation_link_kills_the_one_before(world, browse, fresh):
     id, first = fresh.invite("viewer")
     page = browse(fresh.owner)
     page.goto(f"{fresh.home}/users/{id}")
+    page.locator("#f-link-current").fill(PASSWORD)
     page.get_by_role("button", name="Make a new link").click()
     second = page.get_by_label("Invitation link").input_value()
     assert second != first
@@ -164,6 +185,7 @@ def test_the_last_owner_stays(browse, fresh, size):
     page.goto(f"{fresh.home}/users")
     page.get_by_role("link", name=fresh.owner_email).click()
     page.get_by_role("combobox", name="Role").select_option("viewer")
+    page.locator("#f-role-current").fill(PASSWORD)
     page.get_by_role("button", name="Change the role").click()
     expect(page.get_by_role("alert")).to_contain_text("owner")
     page.get_by_role("link", name="Delete the user").click()
@@ -179,6 +201,7 @@ def test_an_address_that_is_taken_is_told_beside_its_field(browse, fresh, size):
     page = browse(fresh.owner, size)
     page.goto(f"{fresh.home}/users/invite")
     page.get_by_role("textbox", name="E-mail").fill(fresh.owner_email)
+    page.locator("#f-invite-current").fill(PASSWORD)
     page.get_by_role("button", name="Create the invitation").click()
     expect(page.locator("#f-email-error")).not_to_be_empty()
     expect(page.get_by_role("textbox", name="E-mail")).to_have_value(fresh.owner_email)

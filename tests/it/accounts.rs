@@ -30,6 +30,7 @@ async fn an_operator_manages_accounts() {
         (json!({ "name": "  " }), "name_invalid"),
         (json!({ "name": 5 }), "name_invalid"),
         (json!({ "name": "x".repeat(256) }), "name_invalid"),
+        (json!({ "name": "Shop\n0000  another row" }), "name_invalid"),
     ] {
         let refused = call("POST", "/v1/accounts").json(&body).send().await;
         refused.refused(422, code, "/data/attributes/name");
@@ -94,6 +95,7 @@ async fn every_field_of_a_key_is_checked() {
         (json!({ "permissions": ["*"], "expires_at": "2001-01-01T00:00:00Z" }), "expires_at_invalid", "expires_at"),
         (json!({ "permissions": ["*"], "expires_at": "soon" }), "expires_at_invalid", "expires_at"),
         (json!({ "permissions": ["*"], "name": 5 }), "name_invalid", "name"),
+        (json!({ "permissions": ["*"], "name": "\u{1b}[2J" }), "name_invalid", "name"),
     ] {
         let refused = app.post(&path, body).await.refused(422, code, &format!("/data/attributes/{field}"));
         assert_eq!(refused.codes().len(), 1);

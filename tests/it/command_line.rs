@@ -44,6 +44,20 @@ fn refused(output: &Output) -> String {
 }
 
 #[tokio::test]
+async fn a_name_that_a_terminal_would_obey_makes_no_row_of_its_own_and_is_no_longer_taken() {
+    let app = App::start().await;
+    // An older version took it.
+    app.store.create_account("Shop\n0000  forged\u{1b}[2J\u{9b}2J".into(), None).await.expect("an account");
+    let listed = printed(app.folder(), &["accounts", "list"]);
+    assert_eq!(listed.lines().count(), 2, "{listed:?}");
+    assert!(listed.contains("  Shop·0000  forged·[2J·2J"), "{listed:?}");
+    assert!(!listed.chars().any(|c| c.is_control() && c != '\n'), "{listed:?}");
+    for args in [&["accounts", "create", "a\u{1b}[2J"][..], &["keys", "create", "--name", "a\nb"]] {
+        assert!(refused(&run(app.folder(), args)).contains("control character"), "{args:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_the_command_line_changes_is_seen_by_the_running_server() {
     let app = App::start().await;
     let folder = app.folder();

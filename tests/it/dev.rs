@@ -172,9 +172,57 @@ async fn the_link_that_dev_prints_signs_in_until_the_process_ends_and_is_in_no_l
     }
     let old = dev.sign_in.clone();
     let token = old.rsplit('/').next().expect("a token").to_owned();
+    for misspelt in [format!("/{old}"), format!("/Sign-In/{token}"), format!("/signin/{token}/x")] {
+        dev.open(&misspelt).send().await.expect(404);
+    }
     let logs = dev.stop();
     assert!(logs.contains("path=/sign-in/…") && !logs.contains(&token), "{logs}");
     let next = Dev::start(folder.path());
     assert_ne!(next.sign_in, old);
     next.open(&old).send().await.expect(404);
+}
+
+/// The owner has no password yet, so that there is none to be asked for.
+#[tokio::test]
+async fn whoever_came_by_the_link_of_dev_invites_others_without_a_password() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dev = Dev::start(folder.path());
+    let answer = dev.open(&dev.sign_in).send().await.expect(303);
+    let cookie = answer.header("set-cookie").split(';').next().expect("a cookie");
+    let home = dev.open("/").header("cookie", cookie).send().await.expect(303).header("location").to_owned();
+    let path = format!("{home}/users/invite");
+    let page = dev.open(&path).header("cookie", cookie).send().await.expect(200);
+    let html = String::from_utf8_lossy(&page.text);
+    let mark = html.split("name=\"csrf\" value=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a mark");
+    let form = format!("csrf={mark}&email=eva%40example.com&role=viewer&invite-current=");
+    let call = Call::new(dev.address, "POST", &path).header("accept", "text/html").header("cookie", cookie);
+    let made = call.header("content-type", "application/x-www-form-urlencoded").body(form).send().await.expect(200);
+    assert!(String::from_utf8_lossy(&made.text).contains("/join/"), "an invitation");
+}
+
+#[cfg(unix)]
+#[test]
+fn dev_puts_its_key_through_no_link_and_into_no_folder_that_others_can_write_to() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let (data, theirs) = (folder.path().join("aldaba-data"), folder.path().join("theirs"));
+    let set_mode = |mode| {
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(mode)).expect("changed");
+    };
+    std::fs::create_dir(&data).expect("made");
+    set_mode(0o700);
+    std::fs::write(&theirs, "untouched").expect("written");
+    symlink("../theirs", data.join("dev-key")).expect("linked");
+    symlink("../theirs", data.join("dev-key.new")).expect("linked");
+    drop(Dev::start(folder.path()));
+    assert_eq!(std::fs::read_to_string(&theirs).expect("text"), "untouched");
+    let key = data.join("dev-key");
+    let found = std::fs::symlink_metadata(&key).expect("a file");
+    assert_eq!((found.is_file(), found.permissions().mode() & 0o777), (true, 0o600));
+    assert!(std::fs::read_to_string(&key).expect("text").starts_with("mxcep_"));
+    set_mode(0o770);
+    let refused = command(folder.path(), &["--listen", "127.0.0.1:0"], &[]).output().expect("it ends");
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && told.contains("aldaba-data") && told.contains("0700"), "{told}");
 }

@@ -9,7 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
+use crate::browser::Browser;
 use crate::database;
+use crate::people::PASSWORD;
 
 const ALL: &str = "/v1/webhooks/deliveries/export";
 
@@ -164,11 +166,16 @@ async fn filters_and_the_limit_hold_and_what_is_another_accounts_does_not_exist(
 
 /// The beginning of an export, of which nothing more is read.
 async fn begin(app: &App, key: &str) -> (TcpStream, Vec<u8>) {
+    begin_with(app, ALL, &format!("authorization: Bearer {key}")).await
+}
+
+/// The same at this path, with this header.
+async fn begin_with(app: &App, path: &str, header: &str) -> (TcpStream, Vec<u8>) {
     let socket = TcpSocket::new_v4().expect("a socket");
     // The system would take megabytes for a client that does not read.
     socket.set_recv_buffer_size(64 << 10).expect("a small buffer");
     let mut stream = socket.connect(app.address).await.expect("connected");
-    let head = format!("GET {ALL} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {key}\r\n\r\n");
+    let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\n{header}\r\n\r\n");
     stream.write_all(head.as_bytes()).await.expect("sent");
     let mut begun = vec![0; 1_000];
     stream.read_exact(&mut begun).await.expect("a beginning");
@@ -213,6 +220,38 @@ async fn a_file_that_cannot_be_finished_does_not_look_as_if_it_were() {
     database::destroy(app.folder()).await;
     let _ = stream.read_to_end(&mut file).await;
     assert!(!file.ends_with(b"0\r\n\r\n"), "the last chunk is never sent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_breaks_off_where_its_caller_may_no_longer_read_it() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let (id, _) = app.endpoint(&receiver.url()).await;
+    app.publish(json!({ "event": EVENT })).await;
+    app.delivery(&id, "success").await;
+    grow(&app, 100_000).await;
+    let account = format!("/v1/accounts/{}", app.account);
+    let body = json!({ "permissions": ["webhooks:read"] });
+    let key = app.post(&format!("{account}/api-keys"), body.clone()).await.expect(201);
+    let bearer = format!("authorization: Bearer {}", key.attribute("key").as_str().expect("a key"));
+    let links = format!("{account}/portal-links");
+    let link = app.call("POST", &links).bearer(&app.operator).json(&body).send().await.expect(201);
+    let portal = link.attribute("url").as_str().and_then(|url| url.split_once("localhost")).expect("our address").1;
+    let user = crate::people::user(&app, "viewer@example.com", "viewer").await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in("viewer@example.com", PASSWORD, "").await.expect(200);
+    let cookie = format!("cookie: aldaba_session={}", browser.session().expect("a session"));
+    for (path, header, end) in [
+        (ALL.to_owned(), bearer, format!("{account}/api-keys/{}", key.id())),
+        (format!("{portal}/deliveries/export"), "accept: */*".to_owned(), format!("{links}/{}", link.id())),
+        (format!("/accounts/{}/deliveries/export", app.account), cookie, format!("{account}/users/{user}")),
+    ] {
+        let (mut stream, mut file) = begin_with(&app, &path, &header).await;
+        assert!(file.starts_with(b"HTTP/1.1 200"), "{path}: {}", String::from_utf8_lossy(&file));
+        app.delete(&end).await.expect(204);
+        let _ = stream.read_to_end(&mut file).await;
+        assert!(!file.ends_with(b"0\r\n\r\n"), "{path}: the last chunk is never sent");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

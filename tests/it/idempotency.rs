@@ -1,5 +1,6 @@
 //! `Idempotency-Key`: the same call twice has its effect once.
 
+use aldaba::domain::permission::Permission;
 use serde_json::{Value, json};
 
 use crate::app::{Answer, App, Call, EVENT, Receiver, Reply, eventually};
@@ -85,6 +86,19 @@ async fn refusals_are_kept_too_and_a_wrong_key_is_refused() {
         sent.refused(400, "invalid_idempotency_key", "");
     }
     post(&app, &"x".repeat(255), "/v1/events", &json!({ "event": EVENT, "data": {} })).await.expect(202);
+}
+
+#[tokio::test]
+async fn what_a_weak_key_may_not_do_is_not_kept_for_a_stronger_one() {
+    let app = App::start().await;
+    let path = format!("/v1/accounts/{}/api-keys", app.account);
+    let body = json!({ "permissions": ["*"] });
+    let weak = app.key_for(&[Permission::ApiKeysWrite]).await;
+    let planted = app.call("POST", &path).bearer(&weak).header("idempotency-key", "k").json(&body).send().await;
+    planted.refused(403, "forbidden", "");
+    let made = post(&app, "k", &path, &body).await.expect(201);
+    assert_eq!(made.header("idempotent-replayed"), "");
+    assert_eq!(post(&app, "k", &path, &body).await.expect(201).header("idempotent-replayed"), "true");
 }
 
 #[tokio::test]
@@ -175,7 +189,6 @@ async fn while_the_first_is_in_flight_the_second_is_told_so() {
 
 #[tokio::test]
 async fn permission_is_checked_before_a_replay() {
-    use aldaba::domain::permission::Permission;
     let app = App::start().await;
     let body = json!({ "url": "http://127.0.0.1:9/", "events": [EVENT] });
     post(&app, "k", "/v1/webhooks", &body).await.expect(201);

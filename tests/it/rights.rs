@@ -46,6 +46,26 @@ async fn a_key_that_is_made_with_a_key_ends_with_it_at_the_latest() {
 }
 
 #[tokio::test]
+async fn a_portal_link_that_is_made_with_a_key_ends_with_it_at_the_latest() {
+    let app = App::start().await;
+    let in_a_minute = Timestamp::from_millis((SystemClock.now().as_secs() + 60) * 1_000);
+    let expiring = key_until(&app.store, None, Permissions::all(), Some(in_a_minute)).await;
+    let path = format!("/v1/accounts/{}/portal-links", app.account);
+    let make = |key: &str| {
+        let body = json!({ "permissions": ["webhooks:read"], "expires_in": 86_400 });
+        app.call("POST", &path).bearer(key).json(&body).send()
+    };
+    let cut = make(&expiring).await.expect(201);
+    assert_eq!(cut.attribute("expires_at"), &json!(in_a_minute.to_string()));
+    let whole = make(&app.operator).await.expect(201);
+    let tomorrow = whole.attribute("expires_at").as_str().and_then(Timestamp::parse).expect("a time");
+    assert!(tomorrow > in_a_minute.plus(Duration::from_secs(86_000)), "{tomorrow}");
+    // What was cut is what is kept.
+    let listed = app.get(&path).await.expect(200);
+    assert_eq!(listed.json["data"][1]["attributes"]["expires_at"], json!(in_a_minute.to_string()));
+}
+
+#[tokio::test]
 async fn a_key_that_expires_makes_no_user_who_would_outlive_it_and_gives_nobody_more() {
     let app = App::start().await;
     let in_an_hour = Timestamp::from_millis((SystemClock.now().as_secs() + 3_600) * 1_000);

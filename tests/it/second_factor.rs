@@ -84,11 +84,77 @@ async fn a_session_alone_makes_no_link_that_sets_the_password_of_somebody_who_ha
     let shown = browser.submit(&page, &renew, &[("link-current", PASSWORD)]).await.expect(200);
     join(&app, &link(&shown).expect("a link"), NEW).await;
     Browser::new(&app).sign_in(OTHER, NEW, "").await.expect(200);
-    // Whoever has not joined has nothing to lose.
+    // Whoever has not joined has nothing to lose, but whoever gets their link is let in.
     let users = format!("/v1/accounts/{}/users", app.account);
-    let invited = app.post(&users, json!({ "email": "new@example.com", "role": "viewer" })).await.expect(201).id();
+    let invited = app.post(&users, json!({ "email": "new@example.com", "role": "owner" })).await.expect(201).id();
     let (page, renew) = page_of(&app, &mut browser, &invited, "invitation").await;
-    assert!(link(&browser.submit(&page, &renew, &[]).await.expect(200)).is_some());
+    assert_eq!(link(&browser.submit(&page, &renew, &[]).await.expect(422)), None);
+    assert!(link(&browser.submit(&page, &renew, &[("link-current", PASSWORD)]).await.expect(200)).is_some());
+}
+
+/// How many users and keys the account has, and the role of this user.
+async fn let_in(app: &App, id: &str) -> (Value, Value, Value) {
+    let total = async |path: &str| app.get(path).await.expect(200).json["meta"]["pagination"]["total"].clone();
+    let users = format!("/v1/accounts/{}/users", app.account);
+    let keys = format!("/v1/accounts/{}/api-keys", app.account);
+    let role = app.get(&format!("{users}/{id}")).await.expect(200).attribute("role").clone();
+    (total(&users).await, total(&keys).await, role)
+}
+
+#[tokio::test]
+async fn a_session_alone_lets_nobody_in_by_an_invitation_a_role_or_a_key() {
+    let app = App::start().await;
+    let owner = user(&app, OWNER, "owner").await;
+    let viewer = user(&app, OTHER, "viewer").await;
+    let mut browser = signed_in(&app, OWNER, "").await;
+    let factor = Factor::of(&app, &owner, &browser, 11).await;
+    let home = format!("/accounts/{}", app.account);
+    let invite = format!("{home}/users/invite");
+    let (role, key) = (format!("{home}/users/{viewer}"), format!("{home}/api-keys/new"));
+    let steps = [
+        (&invite, "invite", &[("email", "new@example.com"), ("role", "viewer")][..]),
+        (&role, "role", &[("role", "owner")]),
+        (&key, "key", &[("everything", "*")]),
+        (&key, "key", &[("users", "users:read"), ("users", "users:write")]),
+        (&key, "key", &[("api_keys", "api_keys:write")]),
+    ];
+    let before = let_in(&app, &viewer).await;
+    for (path, form, fields) in steps {
+        let page = browser.open(path).await.expect(200);
+        let (current, code) = (format!("{form}-current"), format!("{form}-code"));
+        // Neither does the password without the code of the second factor.
+        for proof in [&[][..], &[(&*current, PASSWORD)], &[(&*current, "wrong"), (&*code, &*factor.code(0))]] {
+            let shown = browser.submit(&page, path, &[fields, proof].concat()).await.expect(422);
+            assert!(shown.html.contains("The password or the code is wrong"), "{}", shown.content());
+        }
+    }
+    assert_eq!(let_in(&app, &viewer).await, before, "nobody was let in");
+    // An operator's session does no more in an account.
+    let url = printed(app.folder(), &["users", "create", "ops@example.com", "--operator"]);
+    let url = format!("http://localhost/join/{}", url.rsplit('/').next().expect("a token"));
+    let mut operator = join(&app, &url, PASSWORD).await;
+    for (path, _, fields) in steps {
+        let page = operator.open(path).await.expect(200);
+        operator.submit(&page, path, fields).await.expect(422);
+    }
+    assert_eq!(let_in(&app, &viewer).await, before, "nobody was let in");
+    // With password and code each is done. A key that lets nobody in takes neither.
+    let page = browser.open(&invite).await.expect(200);
+    let code = factor.code(0);
+    let proof = [("invite-current", PASSWORD), ("invite-code", code.as_str())];
+    let shown = browser.submit(&page, &invite, &[steps[0].2, &proof].concat()).await.expect(200);
+    assert!(link(&shown).is_some(), "{}", shown.content());
+    let page = browser.open(&key).await.expect(200);
+    let code = factor.code(1);
+    let proof = [("key-current", PASSWORD), ("key-code", code.as_str())];
+    let shown = browser.submit(&page, &key, &[steps[2].2, &proof].concat()).await.expect(200);
+    assert!(shown.html.contains(">mxcep_"), "{}", shown.content());
+    let page = browser.open(&key).await.expect(200);
+    let shown = browser.submit(&page, &key, &[("webhooks", "webhooks:read")]).await.expect(200);
+    assert!(shown.html.contains(">mxcep_"), "{}", shown.content());
+    let page = operator.open(&role).await.expect(200);
+    operator.submit(&page, &role, &[("role", "owner"), ("role-current", PASSWORD)]).await.expect(200);
+    assert_eq!(let_in(&app, &viewer).await, (json!(3), json!(3), json!("owner")));
 }
 
 /// What proves that a form was on a page of this session.

@@ -116,7 +116,7 @@ async fn invitations_and_portal_links_end_in_time() {
         brand: None,
         color: None,
         frame_origins: vec!["https://app.example.com".into()],
-        lives: MINUTE,
+        expires_at: fixture.clock.now().plus(MINUTE),
     };
     let link = fixture.store.create_portal_link(new, None).await.expect("a link");
     let link_token = KeyHash::of(link.token.expect("a token").reveal());

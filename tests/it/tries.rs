@@ -3,9 +3,11 @@
 
 use std::collections::BTreeSet;
 
+use aldaba::api::hash_password;
+use aldaba::clock::SystemRandom;
 use aldaba::domain::account::KeyHash;
-use aldaba::domain::id::AccountId;
-use aldaba::store::SignIn;
+use aldaba::domain::user::{Email, Role};
+use aldaba::store::{NewUser, SignIn, Users};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -76,20 +78,24 @@ async fn wrong_tries_from_one_network_do_not_keep_the_right_person_out_of_anothe
 
 #[tokio::test]
 async fn right_sign_ins_are_bounded_for_a_user_and_for_an_address_by_ten_times_the_limit() {
-    let app = proxied("2/60s").await;
-    user(&app, OWNER, "owner").await;
-    user(&app, OTHER, "viewer").await;
+    let app = proxied("1/60s").await;
+    for email in [OWNER, OTHER] {
+        let email = Email::parse(email).expect("an address");
+        let password = hash_password(PASSWORD, None, &SystemRandom::default());
+        let new = NewUser { account: Some(app.account), email, role: Role::Owner, password };
+        app.store.create_user(new, None).await.expect("a user");
+    }
     let here = "192.0.2.1";
-    for email in [OWNER, OTHER].repeat(10) {
+    for email in [OWNER, OTHER].repeat(5) {
         attempt(&app, here, "", [email, PASSWORD, ""]).await.expect(303);
     }
-    // Twenty from this address: it makes no other, whoever it is for.
+    // Ten from this address: it makes no other, whoever it is for.
     let refused = attempt(&app, here, "", [OTHER, PASSWORD, ""]).await.expect(429);
     assert!((1..=60).contains(&refused.header("retry-after").parse::<u64>().expect("seconds")));
-    assert_eq!(refused.header("x-ratelimit-limit"), "2");
-    // Each of the two users has ten left.
+    assert_eq!(refused.header("x-ratelimit-limit"), "1");
+    // Each of the two users has five left.
     let mut device = String::new();
-    for n in 1..=10 {
+    for n in 1..=5 {
         let answer = attempt(&app, &format!("203.0.{n}.1"), "", [OWNER, PASSWORD, ""]).await.expect(303);
         device = device_of(&answer).expect("a device cookie");
     }
@@ -98,7 +104,7 @@ async fn right_sign_ins_are_bounded_for_a_user_and_for_an_address_by_ten_times_t
     attempt(&app, elsewhere, &device, [OWNER, PASSWORD, ""]).await.expect(429);
     attempt(&app, elsewhere, "", [OTHER, PASSWORD, ""]).await.expect(303);
     // A wrong password is told as ever.
-    attempt(&app, elsewhere, "", [OWNER, "wrong", ""]).await.expect(401);
+    attempt(&app, "198.51.101.7", "", [OWNER, "wrong", ""]).await.expect(401);
 }
 
 #[tokio::test]
@@ -153,11 +159,7 @@ async fn a_known_device_gets_in_where_its_network_is_kept_out_and_has_tries_of_i
 async fn an_account_that_invites_an_address_has_no_known_device_for_the_users_of_others() {
     let app = proxied("2/60s").await;
     user(&app, OWNER, "owner").await;
-    let (squatter, key) = app.stranger().await;
-    let invite = |account: AccountId| format!("/v1/accounts/{account}/users");
-    let body = json!({ "email": OWNER, "role": "owner" });
-    let made = Call::new(app.address, "POST", &invite(squatter)).bearer(&key).json(&body).send().await.expect(201);
-    join(&app, made.attribute("invitation_url").as_str().expect("a link"), "a squatter's own").await;
+    squatted(&app, "a squatter's own").await;
     let here = "203.0.113.1";
     let device = attempt(&app, here, "", [OWNER, "a squatter's own", ""]).await.expect(303);
     let device = device_of(&device).expect("a device cookie");
@@ -166,6 +168,79 @@ async fn an_account_that_invites_an_address_has_no_known_device_for_the_users_of
     }
     attempt(&app, here, &device, [OWNER, "a squatter's own", ""]).await.expect(303);
     attempt(&app, here, &device, [OWNER, PASSWORD, ""]).await.expect(401);
+}
+
+/// Another account whose owner has a user with the address of [`OWNER`], and this password: the account's key.
+async fn squatted(app: &App, password: &str) -> String {
+    let (squatter, key) = app.stranger().await;
+    let (path, body) = (format!("/v1/accounts/{squatter}/users"), json!({ "email": OWNER, "role": "owner" }));
+    let made = app.call("POST", &path).bearer(&key).json(&body).send().await.expect(201);
+    join(app, made.attribute("invitation_url").as_str().expect("a link"), password).await;
+    key
+}
+
+#[tokio::test]
+async fn who_guesses_by_the_password_of_an_own_user_with_the_address_is_counted_and_told_of() {
+    let app = proxied("3/60s").await;
+    let victim = user(&app, OWNER, "owner").await;
+    let squatters = squatted(&app, "a guess of it").await;
+    let here = "203.0.113.1";
+    // As many as people need in a day are given back, and show nowhere else.
+    for _ in 0..5 {
+        attempt(&app, here, "", [OWNER, "a guess of it", ""]).await.expect(303);
+    }
+    let guess = attempt(&app, here, "", [OWNER, "a guess of it", ""]).await.expect(303);
+    let found = failures(&app, &app.key).await;
+    let entry = &found[0]["attributes"];
+    assert_eq!((found.len(), &entry["request_id"]), (1, &json!(guess.header("x-request-id"))));
+    assert_eq!((&entry["resource_id"], &entry["fields"]), (&json!(victim), &json!(["password"])));
+    assert_eq!((&entry["actor_type"], &entry["ip_address"]), (&json!("anonymous"), &json!(here)));
+    for _ in 0..2 {
+        attempt(&app, here, "", [OWNER, "a guess of it", ""]).await.expect(303);
+    }
+    attempt(&app, here, "", [OWNER, "a guess of it", ""]).await.expect(429);
+    attempt(&app, here, "", [OWNER, PASSWORD, ""]).await.expect(429);
+    // The address has its own tries, and nobody is kept out elsewhere.
+    attempt(&app, here, "", [OTHER, "wrong", ""]).await.expect(401);
+    attempt(&app, "198.51.100.7", "", [OWNER, PASSWORD, ""]).await.expect(303);
+    let log = app.call("GET", "/v1/audit-log?action=user.sign_in_failed").bearer(&squatters).send().await.expect(200);
+    assert_eq!(log.json["data"], json!([]), "the other account learns nothing of it");
+}
+
+#[tokio::test]
+async fn a_wrong_code_is_told_of_where_the_password_opens_another_account_too() {
+    let app = proxied("off").await;
+    let victim = user(&app, OWNER, "owner").await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(OWNER, PASSWORD, "").await.expect(200);
+    Factor::of(&app, &victim, &browser, 9).await;
+    squatted(&app, PASSWORD).await;
+    attempt(&app, "203.0.113.1", "", [OWNER, PASSWORD, "abcdef"]).await.expect(303);
+    let entry = failures(&app, &app.key).await[0]["attributes"].clone();
+    assert_eq!((&entry["resource_id"], &entry["fields"]), (&json!(victim), &json!(["two_factor"])));
+}
+
+#[tokio::test]
+async fn wrong_passwords_and_codes_within_a_session_are_in_the_audit_log() {
+    let app = App::start().await;
+    let id = user(&app, OWNER, "owner").await;
+    let mut browser = Browser::new(&app);
+    browser.sign_in(OWNER, PASSWORD, "").await.expect(200);
+    let me = browser.open("/me").await.expect(200);
+    let wrong = [("current", "wrong"), ("password", "another one entirely")];
+    browser.submit(&me, "/me/password", &wrong).await.expect(422);
+    let entry = failures(&app, &app.key).await[0]["attributes"].clone();
+    assert_eq!((&entry["resource_id"], &entry["fields"]), (&json!(id), &json!(["password"])));
+    assert_eq!((&entry["actor_type"], &entry["actor_id"]), (&json!("user"), &json!(id)), "it came by their session");
+    Factor::of(&app, &id, &browser, 10).await;
+    let me = browser.open("/me").await.expect(200);
+    let wrong = [("factor-current", PASSWORD), ("factor-code", "abcdef")];
+    browser.submit(&me, "/me/two-factor/off", &wrong).await.expect(422);
+    eventually("an entry on the code", || async {
+        let found = failures(&app, &app.key).await;
+        found.iter().any(|entry| entry["attributes"]["fields"] == json!(["two_factor"])).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -64,10 +64,13 @@ pub const UPDATE_WEBHOOK: Description = Description {
     about: "Changes the fields that the body names; the others stay. `status: \"disabled\"` pauses the endpoint: its \
             waiting deliveries are held, and events published meanwhile make none. `status: \"active\"` lets them go \
             on and clears the failure counter.",
-    body: Body::Json(UpdateWebhook::schema, r#"{"status":"disabled"}"#),
+    body: Body::Json(
+        UpdateWebhook::schema,
+        r#"{"filter":{"data":{"amount":{"$gte":100}}},"headers":{"X-Tenant":"north-42"},"rate_limit":"100/1m"}"#,
+    ),
     answer: One(Kind::WebhookEndpoint, "The endpoint as it is now."),
     errors: &[Code::NoValidFields],
-    guide: Some("when-a-receiver-is-down"),
+    guide: Some("fit-an-endpoint"),
     related: &["get_webhook", "delete_webhook"],
     ..Description::BLANK
 };

@@ -39,7 +39,7 @@ impl PortalLinks for Store {
             brand: new.brand.map(text),
             color: new.color,
             frame_origins: new.frame_origins,
-            expires_at: now.plus(new.lives),
+            expires_at: new.expires_at,
             opened_at: None,
         };
         let token = self.draw_token();

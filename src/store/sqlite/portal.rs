@@ -33,7 +33,7 @@ impl PortalLinks for Store {
             .write(move |tx| {
                 let account = account(tx.db, new.account)?;
                 let id = PortalLinkId::from_random(tx.shared.random.array());
-                let (token, expires_at) = (draw_token(tx), tx.now.plus(new.lives));
+                let token = draw_token(tx);
                 let sql = "INSERT INTO portal_links (token, id, account, permissions, brand, color, frame_origins, \
                            expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
                 tx.db.prepare_cached(sql)?.execute(params![
@@ -44,9 +44,9 @@ impl PortalLinks for Store {
                     new.brand,
                     new.color.map(|color| color.to_string()),
                     new.frame_origins.join(" "),
-                    expires_at.as_millis(),
+                    new.expires_at.as_millis(),
                 ])?;
-                let NewPortalLink { account: owner, permissions, brand, color, frame_origins, .. } = new;
+                let NewPortalLink { account: owner, permissions, brand, color, frame_origins, expires_at } = new;
                 let resource = PortalLink {
                     id,
                     account: owner,

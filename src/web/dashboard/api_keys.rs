@@ -5,6 +5,7 @@ use std::future::{Ready, ready};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
+use super::confirmation::{self, confirmed};
 use super::form_errors::{mendable, status_of};
 use super::listing::{find, listed, segment};
 use super::page_context::{Failure, Page, PageContext};
@@ -12,7 +13,7 @@ use super::parts::{
     Confirm, Input, Kind, badge, button, checks, code, confirm, crumbs, day, empty, faults, head, input, milliseconds,
     notice, secret, select, submit, time,
 };
-use crate::api::{ApiKeyResource, CreateApiKey, Listing, RequestBody as _};
+use crate::api::{ApiKeyResource, CreateApiKey, Listing, RequestBody as _, takes_proof};
 
 const SECTION: &str = "api-keys";
 
@@ -124,6 +125,14 @@ pub async fn create(cx: PageContext) -> Result<Page, Failure> {
     let permissions: Vec<&str> = groups().flat_map(|(group, _)| cx.fields(group)).collect();
     let body =
         json!({ "name": name, "permissions": permissions, "expires_at": expires_at(cx.now, cx.field("expires_at")) });
+    let cx = if takes_proof(&permissions) {
+        match confirmed(cx.clone(), "key-").await? {
+            Ok(cx) => cx,
+            Err(refused) => return Ok(form(&cx, Some(&refused)).with_status(status_of(&refused))),
+        }
+    } else {
+        cx
+    };
     match cx.send::<ApiKeyResource>("POST", &keys(&cx), body).await {
         Ok(made) => Ok(shown_once(&cx, &made)),
         Err(failure) => {
@@ -183,6 +192,11 @@ fn form(cx: &PageContext, refused: Option<&Failure>) -> Page {
                 error: error("expires_at"),
                 ..Input::default()
             }, &lives))
+            p.muted { (cx.say(
+                "For a key that may do everything, or create keys or users, give your password again. It lets others \
+                 in.",
+            )) }
+            (confirmation::fields(cx, "key-"))
             div.buttons {
                 (submit(&cx.say("Create the key"), "primary"))
                 (button(&cx.link("/api-keys"), &cx.say("Cancel"), ""))

@@ -7,6 +7,7 @@
 mod api_keys;
 mod audit;
 mod chart;
+mod confirmation;
 mod deliveries;
 mod endpoints;
 mod event_types;

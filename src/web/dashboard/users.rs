@@ -5,17 +5,15 @@ use std::future::{Ready, ready};
 use maud::{Markup, html};
 use serde_json::{Value, json};
 
-use super::form_errors::{fault, local, mendable, status_of};
+use super::confirmation::{self, confirmed, given, not_proved};
+use super::form_errors::{mendable, status_of};
 use super::listing::{listed, segment};
-use super::me;
 use super::page_context::{Failure, Page, PageContext};
 use super::parts::{
     Confirm, Input, Kind, button, confirm, copyable, crumbs, empty, facts, faults, head, input, milliseconds, notice,
-    post, secret, select, status, submit, time, until_or_none,
+    secret, select, status, submit, time, until_or_none,
 };
-use crate::api::{
-    Confirmation, InviteUser, Listing, RequestBody as _, Session, SignInRefused, UpdateUser, UserResource,
-};
+use crate::api::{InviteUser, Listing, RequestBody as _, SignInRefused, UpdateUser, UserResource};
 
 const SECTION: &str = "users";
 
@@ -116,6 +114,10 @@ pub fn invite_ask(cx: PageContext) -> Ready<Result<Page, Failure>> {
 /// `POST /users/invite`
 pub async fn invite(cx: PageContext) -> Result<Page, Failure> {
     let body = json!({ "email": cx.field("email").trim(), "role": cx.field("role") });
+    let cx = match confirmed(cx.clone(), "invite-").await? {
+        Ok(cx) => cx,
+        Err(refused) => return Ok(invitation_form(&cx, Some(&refused)).with_status(status_of(&refused))),
+    };
     match cx.send::<UserResource>("POST", &users(&cx), body).await {
         Ok(made) => Ok(shown_once(&cx, &made)),
         Err(failure) => {
@@ -151,6 +153,7 @@ fn invitation_form(cx: &PageContext, refused: Option<&Failure>) -> Page {
                 ..Input::default()
             }))
             (role_field(cx, role, refused))
+            (confirmation::fields(cx, "invite-"))
             div.buttons {
                 (submit(&cx.say("Create the invitation"), "primary"))
                 (button(&cx.link("/users"), &cx.say("Cancel"), ""))
@@ -195,6 +198,10 @@ pub async fn show(cx: PageContext) -> Result<Page, Failure> {
 
 /// `POST /users/{id}`
 pub async fn set_role(cx: PageContext) -> Result<Page, Failure> {
+    let cx = match confirmed(cx.clone(), "role-").await? {
+        Ok(cx) => cx,
+        Err(refused) => return refused_page(&cx, &refused).await,
+    };
     match cx.send::<UserResource>("PUT", &user(&cx), json!({ "role": cx.field("role") })).await {
         Ok(changed) => Ok(Page::Redirect(cx.link(&format!("/users/{}", changed.id)))),
         Err(failure) => {
@@ -206,13 +213,9 @@ pub async fn set_role(cx: PageContext) -> Result<Page, Failure> {
 
 /// `POST /users/{id}/invitation`
 pub async fn invite_again(cx: PageContext) -> Result<Page, Failure> {
-    let found: UserResource = cx.get(&user(&cx), &[]).await?;
-    let cx = match &*found.status {
-        "active" => match confirmed(cx.clone(), "link-").await? {
-            Ok(cx) => cx,
-            Err(refused) => return refused_page(&cx, &refused).await,
-        },
-        _ => cx,
+    let cx = match confirmed(cx.clone(), "link-").await? {
+        Ok(cx) => cx,
+        Err(refused) => return refused_page(&cx, &refused).await,
     };
     match cx.send::<UserResource>("POST", &format!("{}/invitation", user(&cx)), Value::Null).await {
         Ok(made) => Ok(shown_once(&cx, &made)),
@@ -234,26 +237,6 @@ pub async fn reset_second_factor(cx: PageContext) -> Result<Page, Failure> {
         }
         Err(refused) => refused_page(&cx, &not_proved(&cx, refused)).await,
     }
-}
-
-/// What the user has typed to confirm who they are, in the fields whose names begin like this.
-fn given<'a>(cx: &'a PageContext, prefix: &str) -> Confirmation<'a> {
-    Confirmation { password: cx.field(&format!("{prefix}current")), code: cx.field(&format!("{prefix}code")) }
-}
-
-/// The page context with a confirmed caller, or why the confirmation was refused.
-async fn confirmed(cx: PageContext, prefix: &str) -> Result<Result<PageContext, Failure>, Failure> {
-    let session = cx.session().cloned().ok_or_else(|| Failure { status: 404, ..Failure::default() })?;
-    match cx.dashboard.api.confirm(&cx.request_context, &session, given(&cx, prefix)).await {
-        Ok(()) => Ok(Ok(PageContext { caller: cx.caller.clone().confirmed(), ..cx })),
-        Err(refused) => Ok(Err(not_proved(&cx, refused))),
-    }
-}
-
-/// Why the password and the code were refused.
-fn not_proved(cx: &PageContext, refused: SignInRefused) -> Failure {
-    let (status, told) = me::told(cx, refused);
-    Failure { status, ..local(vec![fault(told, None)]) }
 }
 
 async fn refused_page(cx: &PageContext, refused: &Failure) -> Result<Page, Failure> {
@@ -317,6 +300,7 @@ fn role_form(cx: &PageContext, user: &UserResource, refused: Option<&Failure>) -
         form method="post" action=(cx.link(&format!("/users/{}", user.id))) data-submit-once {
             (cx.form_start())
             (role_field(cx, role, refused))
+            (confirmation::fields(cx, "role-"))
             div.buttons { (submit(&cx.say("Change the role"), "")) }
         }
     } }
@@ -335,7 +319,7 @@ fn invitation(cx: &PageContext, user: &UserResource) -> Markup {
             p.muted { (cx.say(
                 "For when the first one was lost or has expired. The link before this one is dead at once.",
             )) }
-            div.buttons { (post(cx, &action, &make, "")) }
+            (confirming_form(cx, &action, "link-", &make, ""))
         }
     } else if is_self(cx, user) {
         html! {
@@ -349,7 +333,7 @@ fn invitation(cx: &PageContext, user: &UserResource) -> Markup {
                  password is the new one, and they are signed out everywhere else. A second factor stays, and they \
                  need its code.",
             )) }
-            (confirmation(cx, &action, "link-", &make, ""))
+            (confirming_form(cx, &action, "link-", &make, ""))
         }
     };
     html! { section.panel {
@@ -366,26 +350,17 @@ fn factor(cx: &PageContext, user: &UserResource) -> Markup {
             "For when their authenticator app was lost. They are signed out everywhere, sign in with their password \
              alone, and are told that you turned it off.",
         )) }
-        (confirmation(cx, &action, "factor-", &cx.say("Turn off their second factor"), "danger"))
+        (confirming_form(cx, &action, "factor-", &cx.say("Turn off their second factor"), "danger"))
     } }
 }
 
 /// A form that asks the user for password and code.
-fn confirmation(cx: &PageContext, action: &str, prefix: &str, label: &str, class: &str) -> Markup {
+fn confirming_form(cx: &PageContext, action: &str, prefix: &str, label: &str, class: &str) -> Markup {
     html! { form.form method="post" action=(action) data-submit-once {
         (cx.form_start())
-        (proof(cx, prefix))
+        (confirmation::fields(cx, prefix))
         div.buttons { (submit(label, class)) }
     } }
-}
-
-/// The fields for password and code, which the user gives again: their session may have been stolen.
-fn proof(cx: &PageContext, prefix: &str) -> Markup {
-    let two_factor = cx.session().is_some_and(Session::two_factor);
-    html! {
-        (me::current(cx, &format!("{prefix}current")))
-        @if two_factor { (me::code(cx, &format!("{prefix}code"))) }
-    }
 }
 
 /// `GET /users/{id}/delete`
@@ -429,7 +404,7 @@ fn asked(cx: &PageContext, user: &UserResource, mistyped: bool, failure: Option<
         cx.say("API keys that they know still work. Revoke those that they should not use."),
     ];
     let to_user = cx.link(&format!("/users/{}", user.id));
-    let fields = (user.status == "active").then(|| proof(cx, "delete-"));
+    let fields = (user.status == "active").then(|| confirmation::fields(cx, "delete-"));
     let content = html! {
         (crumbs(cx, &[(&cx.say("Users"), &cx.link("/users")), (email, &to_user)]))
         (confirm(cx, &Confirm {
