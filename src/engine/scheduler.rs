@@ -1,5 +1,5 @@
 //! Decides which delivery is sent next: a queue and a limit for each endpoint, a round robin of endpoints, and a global
-//! bound.
+//! bound (`admission`).
 //!
 //! It does no I/O and reads no clock: events and times are parameters, and decisions are results.
 //!
@@ -14,6 +14,7 @@ use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use super::Limits;
+use super::admission::Admission;
 use super::lane::{AttemptResult, Lane, LaneHealth, PROMPT};
 use super::waiting_lanes::{HELD_AT_MOST, WOKEN_BY_SUCCESS, Wait, WaitingLanes};
 use crate::domain::id::EndpointKey;
@@ -27,10 +28,6 @@ const CLAIM_ROUNDS: usize = 4;
 
 /// Idle lanes that are kept because they know the health and the limit of their endpoint.
 const MAX_QUIET_LANES: usize = 16_384;
-
-/// A lane may have as many requests in flight as are free in the bound, divided by this. With 16 endpoints that take
-/// all they can, each has 57 of 1,024, and 113 are free for others.
-const FREE_SHARE: usize = 2;
 
 /// The number of an attempt, in the order in which they begin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -61,8 +58,7 @@ pub(super) struct Scheduler {
     lanes: Lanes,
     /// Endpoints with a delivery to send and capacity for it, by health.
     rings: [VecDeque<EndpointKey>; LaneHealth::ALL.len()],
-    /// Requests in flight, by health.
-    in_flight: [usize; LaneHealth::ALL.len()],
+    admission: Admission,
     attempts: std::collections::HashMap<AttemptId, InFlight, FixedState>,
     next_attempt: u64,
     /// Attempts that have begun within the last second, the oldest first. The first one is in flight.
@@ -79,12 +75,12 @@ pub(super) struct Scheduler {
 impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         Self {
+            admission: Admission::new(limits.max_in_flight),
             limits,
             share: Share::WHOLE,
             given_up: Vec::new(),
             lanes: Lanes::default(),
             rings: Default::default(),
-            in_flight: [0; LaneHealth::ALL.len()],
             attempts: std::collections::HashMap::default(),
             next_attempt: 0,
             started: VecDeque::new(),
@@ -134,7 +130,7 @@ impl Scheduler {
 
     /// Requests in flight now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.iter().sum()
+        self.admission.in_flight()
     }
 
     /// Adds deliveries that were just accepted, with their leases.
@@ -280,9 +276,9 @@ impl Scheduler {
             }
             self.started.pop_front();
             let Some(attempt) = self.attempts.get_mut(&id) else { continue };
-            self.in_flight[attempt.counted_as as usize] -= 1;
+            self.admission.ended(attempt.counted_as);
             attempt.counted_as = LaneHealth::Unhealthy;
-            self.in_flight[LaneHealth::Unhealthy as usize] += 1;
+            self.admission.began(attempt.counted_as);
             let endpoint = attempt.endpoint;
             if let Some(lane) = self.lanes.get_mut(&endpoint) {
                 lane.overdue();
@@ -300,7 +296,7 @@ impl Scheduler {
 
     /// The next delivery to send, if the bounds allow one.
     pub fn next_start(&mut self, now: Instant) -> Option<Start> {
-        if self.in_flight() >= self.limits.max_in_flight {
+        if self.admission.is_full() {
             return None;
         }
         // Round robin over the rings, so that none waits until another is empty.
@@ -309,7 +305,7 @@ impl Scheduler {
         let first = self.last_ring;
         let endpoint = (0..count).find_map(|step| {
             let health = LaneHealth::ALL[(first + step) % count];
-            if self.may_start(health) { self.pop(health) } else { None }
+            if self.admission.may_start(health) { self.pop(health) } else { None }
         })?;
         let lane = self.lanes.get_mut(&endpoint)?;
         lane.queued = None;
@@ -317,7 +313,7 @@ impl Scheduler {
         lane.in_flight += 1;
         let id = AttemptId(self.next_attempt);
         self.next_attempt += 1;
-        self.in_flight[lane.health as usize] += 1;
+        self.admission.began(lane.health);
         self.attempts.insert(id, InFlight { endpoint, counted_as: lane.health });
         self.started.push_back((now, id));
         self.enqueue(endpoint);
@@ -326,29 +322,11 @@ impl Scheduler {
         Some(Start { leased, id })
     }
 
-    /// Requests that one lane may have in flight, whatever its own limit is.
-    fn lane_share(&self) -> usize {
-        debug_assert!(self.in_flight() <= self.limits.max_in_flight, "no more than the bound are in flight");
-        ((self.limits.max_in_flight - self.in_flight()) / FREE_SHARE).max(1)
-    }
-
-    /// Whether endpoints of this health may start another attempt.
-    fn may_start(&self, health: LaneHealth) -> bool {
-        let most = self.limits.max_in_flight;
-        let unhealthy = self.in_flight[LaneHealth::Unhealthy as usize];
-        let not_healthy = unhealthy + self.in_flight[LaneHealth::Unknown as usize];
-        match health {
-            LaneHealth::Healthy => true,
-            LaneHealth::Unknown => not_healthy < (most * 3 / 4).max(1),
-            LaneHealth::Unhealthy => unhealthy < (most / 2).max(1) && not_healthy < (most * 3 / 4).max(1),
-        }
-    }
-
     /// Takes the end of an attempt into account.
     pub fn ended(&mut self, id: AttemptId, answered: AttemptResult) {
         let Some(InFlight { endpoint, counted_as }) = self.attempts.remove(&id) else { return };
         self.forget_ended();
-        self.in_flight[counted_as as usize] -= 1;
+        self.admission.ended(counted_as);
         let most = self.most_of(endpoint, self.lanes.get(&endpoint).and_then(Lane::own_limit));
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.in_flight -= 1;
@@ -373,7 +351,7 @@ impl Scheduler {
     /// Takes the next lane of a ring. Skips stale entries, and lanes that have their share of the free capacity: the
     /// end of an attempt adds these to the ring again.
     fn pop(&mut self, ring: LaneHealth) -> Option<EndpointKey> {
-        let share = self.lane_share();
+        let share = self.admission.lane_share();
         loop {
             let endpoint = self.rings[ring as usize].pop_front()?;
             let Some(lane) = self.lanes.get_mut(&endpoint).filter(|lane| lane.queued == Some(ring)) else { continue };
@@ -547,7 +525,8 @@ mod tests {
             scheduler.ended(id, prompt());
         }
         assert_eq!(scheduler.mark_overdue(later), None);
-        assert_eq!(scheduler.in_flight[LaneHealth::Unhealthy as usize], hanging);
+        assert_eq!(scheduler.in_flight(), hanging);
+        assert!(!scheduler.admission.may_start(LaneHealth::Unhealthy), "they count as unhealthy");
         let started = start_all(&mut scheduler, later);
         assert!(started.iter().all(|(endpoint, _)| *endpoint > 100), "those that hang get no more");
         assert!(started.len() >= 10, "and the others go on: {}", started.len());
