@@ -303,7 +303,7 @@ mod tests {
             trace: None,
             body: bytes::Bytes::new(),
         };
-        let permit = crate::store::inbox::MemoryPermit::unbounded();
+        let permit = crate::store::inbox::MemoryPermit::unbounded(crate::domain::id::AccountKey(1));
         let memory = permit.endpoint().clone();
         let mut lane = Lane::new(64.0);
         lane.push(Leased::new(job, permit), false);

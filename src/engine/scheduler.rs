@@ -385,7 +385,7 @@ mod tests {
 
     use super::*;
     use crate::domain::delivery::{DeliveryKind, Job};
-    use crate::domain::id::DeliveryId;
+    use crate::domain::id::{AccountKey, DeliveryId};
     use crate::engine::waiting_lanes::{CLAIM_AGAIN, WOKEN_AT_ONCE};
     use crate::store::StartPermit;
     use crate::store::inbox::MemoryPermit;
@@ -428,7 +428,7 @@ mod tests {
                     trace: None,
                     body: bytes::Bytes::new(),
                 },
-                permit: MemoryPermit::unbounded(),
+                permit: MemoryPermit::unbounded(AccountKey(1)),
                 start: StartPermit::default(),
             })
             .collect()

@@ -17,6 +17,7 @@ pub mod inbox;
 mod intake_shares;
 mod kept_events;
 pub mod keys;
+mod memory_shares;
 mod migrations;
 mod numbers;
 mod open;

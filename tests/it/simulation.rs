@@ -9,7 +9,7 @@ use std::time::Duration;
 use aldaba::clock::{Clock, Random, SeededRandom};
 use aldaba::domain::delivery::{DeliveryKind, DeliveryStatus, Job, Outcome};
 use aldaba::domain::endpoint::{EndpointHealth, EndpointStatus};
-use aldaba::domain::id::{DeliveryId, EndpointKey};
+use aldaba::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use aldaba::domain::rate_limit::{AttemptLog, Rate};
 use aldaba::domain::retry::RetrySchedule;
 use aldaba::domain::time::Timestamp;
@@ -421,9 +421,14 @@ fn own_schedule(endpoint: EndpointKey) -> Option<RetrySchedule> {
     }
 }
 
+/// Each account has five endpoints.
+fn account_of(endpoint: EndpointKey) -> AccountKey {
+    AccountKey(endpoint.0 / 5)
+}
+
 /// What the endpoint holds of the memory of the process that runs now.
 fn memory_of(disk: &mut Disk, endpoint: EndpointKey) -> Arc<MemoryUse> {
-    let memory = disk.memory.entry(endpoint).or_default();
+    let memory = disk.memory.entry(endpoint).or_insert_with(|| Arc::new(MemoryUse::of(account_of(endpoint))));
     memory.note_max_in_flight(own_limit(endpoint));
     memory.clone()
 }
