@@ -169,6 +169,43 @@ async fn attempts(app: &App, name: &str, count: u64) {
     eventually(&format!("{count} of {name}"), || async { (app.metric(name).await == count).then_some(()) }).await;
 }
 
+/// Attempts that had begun at prompt endpoints counted towards the part of unhealthy ones when they hung: endpoints of
+/// another account that were new, or had failed once, were not attempted until the timeouts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_of_one_account_that_begin_to_hang_leave_requests_for_any_endpoint_of_another() {
+    const ENDPOINTS: usize = 16;
+    const WARM: usize = 20;
+    const EVENTS: usize = 20;
+    let app = App::with(&[NEVER, ("WEBHOOKS__MAX_IN_FLIGHT", "64")]).await;
+    let provider = Receiver::start().await;
+    for _ in 0..ENDPOINTS {
+        app.endpoint(&provider.url()).await;
+    }
+    for n in 0..WARM {
+        app.publish(json!({ "n": n })).await;
+    }
+    attempts(&app, "attempts_delivered_total", (ENDPOINTS * WARM) as u64).await;
+    provider.always(Reply::Hang);
+    for n in 0..10 {
+        app.publish(json!({ "n": n })).await;
+    }
+    provider.wait_for(ENDPOINTS * (WARM + 1)).await;
+    let (key, flaky) = other_account(&app).await;
+    flaky.script([Reply::Status(500)]);
+    publish_as(&app, &key, 0).await;
+    attempts(&app, "attempts_failed_total", 1).await;
+    // After a second, what hangs is no longer prompt.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let fresh = Receiver::start().await;
+    register(&app, &key, &fresh).await;
+    for n in 1..=EVENTS {
+        publish_as(&app, &key, n).await;
+    }
+    flaky.wait_for(1 + EVENTS).await;
+    fresh.wait_for(EVENTS).await;
+    assert_eq!(app.metric("attempts_failed_total").await, 1, "the others still hang");
+}
+
 /// Memory that endpoints took while they were prompt counted as if slow ones had it: an endpoint of another account
 /// that had failed once found none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
