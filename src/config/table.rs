@@ -266,7 +266,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "webhooks.max_in_flight",
         value: Value::Number { least: 1, most: 16_384 },
         default: "1024",
-        meaning: "Attempts in flight, of all endpoints together.",
+        meaning: "Attempts in flight, of all endpoints together. One account alone has half of them.",
     },
     Setting {
         name: "webhooks.max_in_flight_per_endpoint",

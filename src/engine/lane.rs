@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::waiting_lanes::Wait;
 use crate::domain::delivery::DeliveryKind;
+use crate::domain::id::AccountKey;
 use crate::domain::time::Timestamp;
 use crate::store::inbox::{Leased, MemoryUse, Responsiveness};
 
@@ -75,8 +76,9 @@ pub(super) struct Lane {
     pub health: LaneHealth,
     /// What the endpoint has in memory, once it had a delivery there.
     memory: Option<Arc<MemoryUse>>,
-    /// The ring in which the lane waits to start a delivery.
-    pub queued: Option<LaneHealth>,
+    /// The queues in which the lane waits to start a delivery, by health. In those that are not of its health now it
+    /// is passed over.
+    pub queued: [bool; LaneHealth::ALL.len()],
     pub claiming: bool,
     /// Why the lane claims nothing, although deliveries may be due.
     pub waits: Option<Wait>,
@@ -106,7 +108,7 @@ impl Default for Lane {
             round: 0,
             health: LaneHealth::Unknown,
             memory: None,
-            queued: None,
+            queued: Default::default(),
             claiming: false,
             waits: None,
             rate_limited: false,
@@ -127,6 +129,17 @@ impl Lane {
 
     pub fn has_work(&self) -> bool {
         !self.queue.is_empty() || !self.replays.is_empty()
+    }
+
+    /// Whose endpoint it is, once the endpoint had a delivery here.
+    pub fn account(&self) -> Option<AccountKey> {
+        Some(self.memory.as_ref()?.account())
+    }
+
+    /// Whether the lane, which has left a queue of this health, starts a delivery, where it may have so many in flight.
+    pub fn may_start(&mut self, health: LaneHealth, share: usize) -> bool {
+        let was_queued = std::mem::take(&mut self.queued[health as usize]);
+        was_queued && self.health == health && self.has_work() && self.has_capacity() && self.in_flight < share
     }
 
     /// Takes the next delivery.
@@ -303,7 +316,7 @@ mod tests {
             trace: None,
             body: bytes::Bytes::new(),
         };
-        let permit = crate::store::inbox::MemoryPermit::unbounded();
+        let permit = crate::store::inbox::MemoryPermit::unbounded(crate::domain::id::AccountKey(1));
         let memory = permit.endpoint().clone();
         let mut lane = Lane::new(64.0);
         lane.push(Leased::new(job, permit), false);

@@ -1,11 +1,12 @@
 //! The delivery engine: it takes leased deliveries, decides when each may go, sends them, and has outcomes written.
 //!
-//! `scheduler`, `lane` and `waiting_lanes` decide, without I/O. `run` is the loop that carries out their decisions.
-//! `attempts` has a task for each attempt. `settle` writes outcomes, and `attempt_counts` counts them for charts.
-//! `faults` pauses attempts that this machine cannot make. `replay` carries out replays, `backlog` counts what is due,
-//! and `maintain` removes old data. Time, randomness, the store (by the traits of its roles) and the sender are
+//! `scheduler`, `admission`, `lane` and `waiting_lanes` decide, without I/O. `run` is the loop that carries out their
+//! decisions. `attempts` has a task for each attempt. `settle` writes outcomes, and `attempt_counts` counts them for
+//! charts. `faults` pauses attempts that this machine cannot make. `replay` carries out replays, `backlog` counts what
+//! is due, and `maintain` removes old data. Time, randomness, the store (by the traits of its roles) and the sender are
 //! parameters, so that a simulation can run the whole engine.
 
+mod admission;
 mod attempt_counts;
 mod attempts;
 mod backlog;

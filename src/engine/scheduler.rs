@@ -1,12 +1,10 @@
-//! Decides which delivery is sent next: a queue and a limit for each endpoint, a round robin of endpoints, and a global
-//! bound.
+//! Decides which delivery is sent next: a queue and a limit for each endpoint, round robins of accounts and endpoints,
+//! and a global bound (`admission`).
 //!
 //! It does no I/O and reads no clock: events and times are parameters, and decisions are results.
 //!
 //! Each lane has its own limit (`lane`). Endpoints that answer promptly are *healthy*. Those that failed, were slow or
-//! have an attempt in flight for longer than a second are *unhealthy*. Unhealthy endpoints together may use half of the
-//! global bound; another quarter is reserved for endpoints of *unknown* health. A lane may also have at most half of
-//! the free part of the bound: when some endpoints begin to hang, others still find capacity.
+//! have an attempt in flight for longer than a second are *unhealthy*.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,7 +12,8 @@ use foldhash::fast::FixedState;
 use tokio::time::Instant;
 
 use super::Limits;
-use super::lane::{AttemptResult, Lane, LaneHealth, PROMPT};
+use super::admission::{Admission, Admitted};
+use super::lane::{AttemptResult, Lane, PROMPT};
 use super::waiting_lanes::{HELD_AT_MOST, WOKEN_BY_SUCCESS, Wait, WaitingLanes};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
@@ -28,10 +27,6 @@ const CLAIM_ROUNDS: usize = 4;
 /// Idle lanes that are kept because they know the health and the limit of their endpoint.
 const MAX_QUIET_LANES: usize = 16_384;
 
-/// A lane may have as many requests in flight as are free in the bound, divided by this. With 16 endpoints that take
-/// all they can, each has 57 of 1,024, and 113 are free for others.
-const FREE_SHARE: usize = 2;
-
 /// The number of an attempt, in the order in which they begin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) struct AttemptId(u64);
@@ -43,13 +38,6 @@ pub(super) struct Start {
     pub id: AttemptId,
 }
 
-/// An attempt that has begun and not ended.
-struct InFlight {
-    endpoint: EndpointKey,
-    /// The health whose part of the bound it uses.
-    counted_as: LaneHealth,
-}
-
 /// A hash without a random seed, so that a simulation repeats.
 type Lanes = std::collections::HashMap<EndpointKey, Lane, FixedState>;
 
@@ -59,16 +47,12 @@ pub(super) struct Scheduler {
     share: Share,
     given_up: Vec<Leased>,
     lanes: Lanes,
-    /// Endpoints with a delivery to send and capacity for it, by health.
-    rings: [VecDeque<EndpointKey>; LaneHealth::ALL.len()],
-    /// Requests in flight, by health.
-    in_flight: [usize; LaneHealth::ALL.len()],
-    attempts: std::collections::HashMap<AttemptId, InFlight, FixedState>,
+    admission: Admission,
+    /// Attempts that have begun and not ended.
+    attempts: std::collections::HashMap<AttemptId, Admitted, FixedState>,
     next_attempt: u64,
     /// Attempts that have begun within the last second, the oldest first. The first one is in flight.
     started: VecDeque<(Instant, AttemptId)>,
-    /// The index of the ring that was served first the last time.
-    last_ring: usize,
     /// When lanes will claim from the store.
     timers: BTreeSet<(Timestamp, EndpointKey)>,
     waiting: WaitingLanes,
@@ -79,16 +63,14 @@ pub(super) struct Scheduler {
 impl Scheduler {
     pub fn new(limits: Limits) -> Self {
         Self {
+            admission: Admission::new(limits.max_in_flight),
             limits,
             share: Share::WHOLE,
             given_up: Vec::new(),
             lanes: Lanes::default(),
-            rings: Default::default(),
-            in_flight: [0; LaneHealth::ALL.len()],
             attempts: std::collections::HashMap::default(),
             next_attempt: 0,
             started: VecDeque::new(),
-            last_ring: 0,
             timers: BTreeSet::new(),
             waiting: WaitingLanes::default(),
             changed: BTreeSet::new(),
@@ -134,7 +116,7 @@ impl Scheduler {
 
     /// Requests in flight now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.iter().sum()
+        self.admission.in_flight()
     }
 
     /// Adds deliveries that were just accepted, with their leases.
@@ -269,8 +251,8 @@ impl Scheduler {
         }
     }
 
-    /// Counts attempts that are in flight for longer than a prompt answer as unhealthy. Returns when the next one is
-    /// due.
+    /// Takes endpoints for unhealthy that have an attempt in flight for longer than a prompt answer. The attempts stay
+    /// counted as they began. Returns when the next one is due.
     pub fn mark_overdue(&mut self, now: Instant) -> Option<Instant> {
         loop {
             self.forget_ended();
@@ -279,11 +261,7 @@ impl Scheduler {
                 return Some(began + PROMPT);
             }
             self.started.pop_front();
-            let Some(attempt) = self.attempts.get_mut(&id) else { continue };
-            self.in_flight[attempt.counted_as as usize] -= 1;
-            attempt.counted_as = LaneHealth::Unhealthy;
-            self.in_flight[LaneHealth::Unhealthy as usize] += 1;
-            let endpoint = attempt.endpoint;
+            let Some(endpoint) = self.attempts.get(&id).map(|attempt| attempt.endpoint) else { continue };
             if let Some(lane) = self.lanes.get_mut(&endpoint) {
                 lane.overdue();
             }
@@ -300,55 +278,31 @@ impl Scheduler {
 
     /// The next delivery to send, if the bounds allow one.
     pub fn next_start(&mut self, now: Instant) -> Option<Start> {
-        if self.in_flight() >= self.limits.max_in_flight {
-            return None;
-        }
-        // Round robin over the rings, so that none waits until another is empty.
-        let count = LaneHealth::ALL.len();
-        self.last_ring = (self.last_ring + 1) % count;
-        let first = self.last_ring;
-        let endpoint = (0..count).find_map(|step| {
-            let health = LaneHealth::ALL[(first + step) % count];
-            if self.may_start(health) { self.pop(health) } else { None }
+        let lanes = &mut self.lanes;
+        // A lane that has its share leaves its queue: the end of an attempt adds it again.
+        let admitted = self.admission.next(|endpoint, health, share| {
+            lanes.get_mut(&endpoint).is_some_and(|lane| lane.may_start(health, share))
         })?;
-        let lane = self.lanes.get_mut(&endpoint)?;
-        lane.queued = None;
-        let leased = lane.next()?;
+        let endpoint = admitted.endpoint;
+        let lane = self.lanes.get_mut(&endpoint).expect("a lane that may start is there");
+        let leased = lane.next().expect("a lane that may start has work");
         lane.in_flight += 1;
         let id = AttemptId(self.next_attempt);
         self.next_attempt += 1;
-        self.in_flight[lane.health as usize] += 1;
-        self.attempts.insert(id, InFlight { endpoint, counted_as: lane.health });
+        self.attempts.insert(id, admitted);
         self.started.push_back((now, id));
         self.enqueue(endpoint);
         self.refill(endpoint);
-        debug_assert_eq!(self.in_flight(), self.attempts.len(), "each attempt counts towards one share");
+        debug_assert_eq!(self.in_flight(), self.attempts.len(), "each attempt is counted");
         Some(Start { leased, id })
-    }
-
-    /// Requests that one lane may have in flight, whatever its own limit is.
-    fn lane_share(&self) -> usize {
-        debug_assert!(self.in_flight() <= self.limits.max_in_flight, "no more than the bound are in flight");
-        ((self.limits.max_in_flight - self.in_flight()) / FREE_SHARE).max(1)
-    }
-
-    /// Whether endpoints of this health may start another attempt.
-    fn may_start(&self, health: LaneHealth) -> bool {
-        let most = self.limits.max_in_flight;
-        let unhealthy = self.in_flight[LaneHealth::Unhealthy as usize];
-        let not_healthy = unhealthy + self.in_flight[LaneHealth::Unknown as usize];
-        match health {
-            LaneHealth::Healthy => true,
-            LaneHealth::Unknown => not_healthy < (most * 3 / 4).max(1),
-            LaneHealth::Unhealthy => unhealthy < (most / 2).max(1) && not_healthy < (most * 3 / 4).max(1),
-        }
     }
 
     /// Takes the end of an attempt into account.
     pub fn ended(&mut self, id: AttemptId, answered: AttemptResult) {
-        let Some(InFlight { endpoint, counted_as }) = self.attempts.remove(&id) else { return };
+        let Some(admitted) = self.attempts.remove(&id) else { return };
         self.forget_ended();
-        self.in_flight[counted_as as usize] -= 1;
+        self.admission.ended(admitted);
+        let endpoint = admitted.endpoint;
         let most = self.most_of(endpoint, self.lanes.get(&endpoint).and_then(Lane::own_limit));
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
         lane.in_flight -= 1;
@@ -358,30 +312,15 @@ impl Scheduler {
         self.forget_quiet();
     }
 
-    /// Adds a lane that can send to the ring of its health. A lane whose health has changed leaves a stale entry in
-    /// another ring.
+    /// Adds a lane that can send to the queue of its health.
     fn enqueue(&mut self, endpoint: EndpointKey) {
         let Some(lane) = self.lanes.get_mut(&endpoint) else { return };
-        let ring = lane.health;
-        if lane.queued == Some(ring) || !lane.has_work() || !lane.has_capacity() {
+        if lane.queued[lane.health as usize] || !lane.has_work() || !lane.has_capacity() {
             return;
         }
-        lane.queued = Some(ring);
-        self.rings[ring as usize].push_back(endpoint);
-    }
-
-    /// Takes the next lane of a ring. Skips stale entries, and lanes that have their share of the free capacity: the
-    /// end of an attempt adds these to the ring again.
-    fn pop(&mut self, ring: LaneHealth) -> Option<EndpointKey> {
-        let share = self.lane_share();
-        loop {
-            let endpoint = self.rings[ring as usize].pop_front()?;
-            let Some(lane) = self.lanes.get_mut(&endpoint).filter(|lane| lane.queued == Some(ring)) else { continue };
-            if lane.in_flight < share {
-                return Some(endpoint);
-            }
-            lane.queued = None;
-        }
+        lane.queued[lane.health as usize] = true;
+        let account = lane.account().expect("a lane with work knows whose endpoint it is");
+        self.admission.add(account, endpoint, lane.health);
     }
 
     /// Sets the timer of a claim, where a lane has drained and deliveries are due.
@@ -407,7 +346,8 @@ mod tests {
 
     use super::*;
     use crate::domain::delivery::{DeliveryKind, Job};
-    use crate::domain::id::DeliveryId;
+    use crate::domain::id::{AccountKey, DeliveryId};
+    use crate::engine::lane::LaneHealth;
     use crate::engine::waiting_lanes::{CLAIM_AGAIN, WOKEN_AT_ONCE};
     use crate::store::StartPermit;
     use crate::store::inbox::MemoryPermit;
@@ -436,7 +376,12 @@ mod tests {
         assert!(scheduler.next_start(Instant::now()).is_some());
     }
 
+    /// Deliveries of an endpoint that is the only one of its account.
     fn jobs(endpoint: i64, count: i64) -> Vec<Leased> {
+        jobs_of(endpoint, endpoint, count)
+    }
+
+    fn jobs_of(account: i64, endpoint: i64, count: i64) -> Vec<Leased> {
         (0..count)
             .map(|n| Leased {
                 job: Job {
@@ -450,7 +395,7 @@ mod tests {
                     trace: None,
                     body: bytes::Bytes::new(),
                 },
-                permit: MemoryPermit::unbounded(),
+                permit: MemoryPermit::unbounded(AccountKey(account)),
                 start: StartPermit::default(),
             })
             .collect()
@@ -547,10 +492,53 @@ mod tests {
             scheduler.ended(id, prompt());
         }
         assert_eq!(scheduler.mark_overdue(later), None);
-        assert_eq!(scheduler.in_flight[LaneHealth::Unhealthy as usize], hanging);
+        assert_eq!(scheduler.in_flight(), hanging);
         let started = start_all(&mut scheduler, later);
         assert!(started.iter().all(|(endpoint, _)| *endpoint > 100), "those that hang get no more");
         assert!(started.len() >= 10, "and the others go on: {}", started.len());
+    }
+
+    /// Fills an account with attempts of endpoints that have answered promptly, and hang.
+    fn hang(scheduler: &mut Scheduler, account: i64, endpoints: std::ops::Range<i64>, now: Instant) -> usize {
+        for endpoint in endpoints {
+            scheduler.lane(EndpointKey(endpoint)).set_healthy(64.0);
+            scheduler.add(jobs_of(account, endpoint, 1_000));
+        }
+        start_all(scheduler, now).len()
+    }
+
+    #[test]
+    fn an_account_whose_endpoints_begin_to_hang_leaves_half_to_any_endpoint_of_others() {
+        let mut scheduler = Scheduler::new(Limits { max_in_flight: 1_024, max_in_flight_per_endpoint: 64 });
+        let (mut now, mut free) = (Instant::now(), 1_024_usize);
+        for account in 1..=6 {
+            let first = account * 100;
+            let held = hang(&mut scheduler, account, first..first + 50, now);
+            assert!((free / 3..=free.div_ceil(2)).contains(&held), "account {account} has {held} of {free}");
+            free -= held;
+            now += PROMPT;
+            assert_eq!(scheduler.mark_overdue(now), None);
+            for (endpoint, health) in LaneHealth::ALL.into_iter().enumerate() {
+                let endpoint = 10_000 + i64::try_from(endpoint).expect("few");
+                scheduler.lane(EndpointKey(endpoint)).health = health;
+                scheduler.add(jobs_of(10_000, endpoint, 1));
+                let started = start_all(&mut scheduler, now);
+                assert_eq!(started.len(), 1, "a {health:?} endpoint beside {account} accounts");
+                assert_eq!(started[0].0, endpoint);
+                scheduler.ended(started[0].1, AttemptResult::Unattempted);
+            }
+        }
+    }
+
+    #[test]
+    fn endpoints_that_begin_to_hang_leave_capacity_for_others_of_their_account() {
+        let mut scheduler = Scheduler::new(Limits { max_in_flight: 1_024, max_in_flight_per_endpoint: 64 });
+        let now = Instant::now();
+        assert!(hang(&mut scheduler, 1, 1..17, now) > 400);
+        for endpoint in 17..=64 {
+            scheduler.add(jobs_of(1, endpoint, 1));
+        }
+        assert_eq!(start_all(&mut scheduler, now).len(), 48, "each of the others has capacity");
     }
 
     #[test]
@@ -614,31 +602,5 @@ mod tests {
         assert_eq!(scheduler.next_claim(now, at), None);
         starts(&mut scheduler);
         assert_eq!(scheduler.next_claim(now, at), Some((EndpointKey(1), 8)));
-    }
-
-    #[test]
-    fn a_claim_that_failed_or_found_no_memory_is_tried_again_a_little_later() {
-        let mut scheduler = Scheduler::new(LIMITS);
-        let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
-        for came_back in [None, Some(Claimed { next_due: Some(Timestamp::from_millis(5)), ..Claimed::default() })] {
-            scheduler.due(EndpointKey(1), now);
-            scheduler.next_claim(now, at + CLAIM_AGAIN);
-            scheduler.claimed(EndpointKey(1), came_back, now, at);
-            assert_eq!(scheduler.next_claim(now, at), None);
-            assert_eq!(scheduler.next_wake(), (None, Some(at + CLAIM_AGAIN)));
-        }
-    }
-
-    #[test]
-    fn a_starved_lane_does_not_wait_for_a_wall_clock_that_was_set_back() {
-        let mut scheduler = Scheduler::new(LIMITS);
-        let (now, at) = (Timestamp::from_millis(7_200_000), Instant::now());
-        scheduler.due(EndpointKey(1), now.minus(Duration::from_secs(7_200)));
-        assert!(scheduler.next_claim(now, at).is_some());
-        let full = Claimed { next_due: Some(Timestamp::from_millis(5)), ..Claimed::default() };
-        scheduler.claimed(EndpointKey(1), Some(full), now, at);
-        let back = now.minus(Duration::from_secs(3_600));
-        assert_eq!(scheduler.next_claim(back, at), None);
-        assert!(scheduler.next_claim(back, at + CLAIM_AGAIN).is_some());
     }
 }

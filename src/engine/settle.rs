@@ -275,7 +275,7 @@ mod tests {
     use super::*;
     use crate::clock::SeededRandom;
     use crate::domain::delivery::{DeliveryKind, Job};
-    use crate::domain::id::DeliveryId;
+    use crate::domain::id::{AccountKey, DeliveryId};
     use crate::domain::rate_limit::Rate;
     use crate::lock::Mutex;
     use crate::store::inbox::MemoryPermit;
@@ -363,7 +363,7 @@ mod tests {
             endpoint_version: 0,
             retry_after_ms: None,
         };
-        EndedAttempt { leased: Leased::new(job, MemoryPermit::unbounded()), outcome: Some(outcome) }
+        EndedAttempt { leased: Leased::new(job, MemoryPermit::unbounded(AccountKey(1))), outcome: Some(outcome) }
     }
 
     fn start(disk: &Disk) -> (mpsc::UnboundedSender<EndedAttempt>, Arc<Metrics>, tokio::task::JoinHandle<()>) {

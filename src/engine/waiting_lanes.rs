@@ -94,12 +94,13 @@ mod tests {
     use crate::engine::scheduler::Scheduler;
     use crate::store::Claimed;
 
+    const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 };
     const ENDPOINT: EndpointKey = EndpointKey(1);
     const HOLD: Duration = Duration::from_secs(5);
 
     /// A scheduler with a lane that has asked for what is due.
     fn claiming(now: Timestamp, at: Instant) -> Scheduler {
-        let mut scheduler = Scheduler::new(Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 });
+        let mut scheduler = Scheduler::new(LIMITS);
         scheduler.due(ENDPOINT, now);
         assert_eq!(scheduler.next_claim(now, at), Some((ENDPOINT, 8)));
         scheduler
@@ -136,5 +137,31 @@ mod tests {
         assert_eq!(scheduler.next_claim(now, at), Some((ENDPOINT, 8)));
         scheduler.claimed(ENDPOINT, Some(held(now, HOLD)), now, at);
         assert_eq!(scheduler.next_claim(now, at), None);
+    }
+
+    #[test]
+    fn a_claim_that_failed_or_found_no_memory_is_tried_again_a_little_later() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
+        for came_back in [None, Some(Claimed { next_due: Some(Timestamp::from_millis(5)), ..Claimed::default() })] {
+            scheduler.due(EndpointKey(1), now);
+            scheduler.next_claim(now, at + CLAIM_AGAIN);
+            scheduler.claimed(EndpointKey(1), came_back, now, at);
+            assert_eq!(scheduler.next_claim(now, at), None);
+            assert_eq!(scheduler.next_wake(), (None, Some(at + CLAIM_AGAIN)));
+        }
+    }
+
+    #[test]
+    fn a_starved_lane_does_not_wait_for_a_wall_clock_that_was_set_back() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        let (now, at) = (Timestamp::from_millis(7_200_000), Instant::now());
+        scheduler.due(EndpointKey(1), now.minus(Duration::from_secs(7_200)));
+        assert!(scheduler.next_claim(now, at).is_some());
+        let full = Claimed { next_due: Some(Timestamp::from_millis(5)), ..Claimed::default() };
+        scheduler.claimed(EndpointKey(1), Some(full), now, at);
+        let back = now.minus(Duration::from_secs(3_600));
+        assert_eq!(scheduler.next_claim(back, at), None);
+        assert!(scheduler.next_claim(back, at + CLAIM_AGAIN).is_some());
     }
 }

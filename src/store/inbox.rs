@@ -3,26 +3,22 @@
 //! Memory is reserved *before* the write that leases a delivery, so that a commit never leases a delivery that finds no
 //! memory. A delivery without a reservation is written unleased and claimed later.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use foldhash::HashMap;
 use tokio::sync::mpsc;
 
+use super::memory_shares::{self, Amount, InMemory};
 use super::start_permit::StartPermit;
 use crate::domain::delivery::Job;
-use crate::domain::id::{DeliveryId, EndpointKey};
+use crate::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use crate::domain::time::Timestamp;
 use crate::lock::Mutex;
 
-/// Deliveries that may be in memory at once, over all endpoints.
-pub const MAX_IN_MEMORY: usize = 16_384;
-
-/// Bytes of bodies that may be in memory at once. A body is counted once, however many deliveries carry it.
-pub const MAX_BYTES_IN_MEMORY: usize = 64 << 20;
-
-/// Deliveries of one endpoint that may be in memory at once.
-pub const MAX_IN_MEMORY_PER_ENDPOINT: usize = 1_024;
+pub use super::memory_shares::{
+    MAX_BYTES_IN_MEMORY, MAX_IN_MEMORY, MAX_IN_MEMORY_PER_ENDPOINT, MAX_NEW_PER_ENDPOINT, Responsiveness,
+};
 
 /// A delivery that is leased to this process, with its memory.
 #[derive(Debug)]
@@ -80,44 +76,10 @@ impl Share {
     }
 }
 
-/// An endpoint uses at most what is free, divided by this: whatever some endpoints use, others find memory.
-const FREE_PARTS: usize = 8;
-
-/// The last part of the memory (one of [`FREE_PARTS`]) is for endpoints that have fewer deliveries in it than this.
-const MIN_PER_ENDPOINT: usize = 2;
-
-/// Deliveries of one endpoint that just-accepted events may take; what waits in the store has the rest, so that it is
-/// never starved by what is new.
-pub const MAX_NEW_PER_ENDPOINT: usize = MAX_IN_MEMORY_PER_ENDPOINT / 4 * 3;
-
-/// What an endpoint's last answers tell of it. The memory that it may use depends on it, so that receivers that
-/// are slow, or new, do not take what those need that answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[repr(u8)]
-pub enum Responsiveness {
-    /// Nothing is known: seven eighths of the memory.
-    #[default]
-    Unknown,
-    /// Its last answer was a prompt success: all of the memory.
-    Prompt,
-    /// Its last attempt failed or took long, or one in flight does: three quarters of the memory.
-    Slow,
-}
-
-impl Responsiveness {
-    /// The part of a bound that such an endpoint may use.
-    fn part_of(self, bound: usize) -> usize {
-        match self {
-            Self::Prompt => bound,
-            Self::Unknown => bound / 8 * 7,
-            Self::Slow => bound / 4 * 3,
-        }
-    }
-}
-
-/// Counts what is in memory, in all or of one endpoint.
-#[derive(Debug, Default)]
+/// What one endpoint has in memory, and what this process knows of the endpoint.
+#[derive(Debug)]
 pub struct MemoryUse {
+    account: AccountKey,
     deliveries: AtomicUsize,
     bytes: AtomicUsize,
     responsiveness: AtomicU8,
@@ -130,6 +92,24 @@ pub struct MemoryUse {
 }
 
 impl MemoryUse {
+    /// Of an endpoint of this account, with nothing in memory.
+    pub fn of(account: AccountKey) -> Self {
+        Self {
+            account,
+            deliveries: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            responsiveness: AtomicU8::new(Responsiveness::default() as u8),
+            stored: AtomicBool::new(false),
+            max_in_flight: AtomicUsize::new(0),
+            counting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Whose endpoint it is.
+    pub fn account(&self) -> AccountKey {
+        self.account
+    }
+
     /// Deliveries in memory now.
     pub fn count(&self) -> usize {
         self.deliveries.load(Ordering::Relaxed)
@@ -172,9 +152,18 @@ impl MemoryUse {
         self.counting.lock().await
     }
 
-    /// Counts one more; returns what was there before.
-    fn add(&self, bytes: usize) -> (usize, usize) {
-        (self.deliveries.fetch_add(1, Ordering::Relaxed), self.bytes.fetch_add(bytes, Ordering::Relaxed))
+    /// Deliveries that it may have in memory: more than it can send for a while are of no use there.
+    fn most(&self) -> usize {
+        memory_shares::max_of_endpoint(self.max_in_flight())
+    }
+
+    fn amount(&self) -> Amount {
+        Amount { deliveries: self.count(), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+
+    fn add(&self, bytes: usize) {
+        self.deliveries.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn remove(&self, bytes: usize) {
@@ -188,7 +177,7 @@ impl MemoryUse {
 #[derive(Clone, Debug)]
 pub struct Inbox {
     nudges: mpsc::UnboundedSender<Nudge>,
-    total: Arc<MemoryUse>,
+    total: Arc<Mutex<InMemory>>,
     in_memory: InMemoryDeliveries,
 }
 
@@ -202,7 +191,7 @@ impl Inbox {
 
     /// A body of so many bytes, which deliveries may share.
     pub fn body(&self, bytes: usize) -> SharedBody {
-        SharedBody(Arc::new(BodyBytes { total: self.total.clone(), bytes, is_counted: AtomicBool::new(false) }))
+        SharedBody::new(self.total.clone(), bytes)
     }
 
     /// Reserves memory for a delivery that was just accepted, if there is memory for it and no older delivery of its
@@ -211,43 +200,34 @@ impl Inbox {
         if endpoint.stored.load(Ordering::Relaxed) {
             return None;
         }
-        let permit = self.reserve_up_to(MAX_NEW_PER_ENDPOINT, endpoint, body.clone());
+        let permit = self.reserve_up_to(memory_shares::new_part(endpoint.most()), endpoint, body.clone());
         endpoint.note_stored(permit.is_none());
         permit
     }
 
     /// Reserves memory for a delivery of `bytes` that waits in the store, if there is memory for it.
     pub fn reserve(&self, endpoint: &Arc<MemoryUse>, bytes: usize) -> Option<MemoryPermit> {
-        self.reserve_up_to(MAX_IN_MEMORY_PER_ENDPOINT, endpoint, self.body(bytes))
+        self.reserve_up_to(endpoint.most(), endpoint, self.body(bytes))
     }
 
     /// Reserves memory for a delivery of `bytes` that a replay made, if there is memory for it: in a quarter of what
     /// others may have, so that what is new finds memory too.
     pub fn reserve_replayed(&self, endpoint: &Arc<MemoryUse>, bytes: usize) -> Option<MemoryPermit> {
-        let part = endpoint.bytes.load(Ordering::Relaxed) + bytes <= MAX_BYTES_IN_MEMORY / FREE_PARTS / 4;
-        let few = endpoint.count() < MIN_PER_ENDPOINT;
-        if part || few { self.reserve_up_to(MAX_IN_MEMORY_PER_ENDPOINT / 4, endpoint, self.body(bytes)) } else { None }
+        let own = endpoint.amount();
+        let part = own.bytes + bytes <= MAX_BYTES_IN_MEMORY / memory_shares::FREE_PARTS / 4;
+        let few = own.deliveries < memory_shares::MIN_PER_ENDPOINT;
+        if part || few { self.reserve_up_to(endpoint.most() / 4, endpoint, self.body(bytes)) } else { None }
     }
 
     fn reserve_up_to(&self, most: usize, endpoint: &Arc<MemoryUse>, body: SharedBody) -> Option<MemoryPermit> {
-        let bytes = body.0.bytes;
-        let in_memory = self.total.deliveries.fetch_add(1, Ordering::Relaxed);
-        let (own, own_bytes) = endpoint.add(bytes);
-        let (bytes_in_memory, more_bytes) = body.count();
-        // The permit gives back everything when it is dropped here.
-        let permit = MemoryPermit { total: self.total.clone(), endpoint: endpoint.clone(), body, named: None };
-        let responsiveness = endpoint.responsiveness();
-        // Endpoints that answer may have taken more than the part of those that do not: then nothing is free for them.
-        let free = responsiveness.part_of(MAX_IN_MEMORY).saturating_sub(in_memory);
-        let free_bytes = responsiveness.part_of(MAX_BYTES_IN_MEMORY).saturating_sub(bytes_in_memory);
-        let share = free.saturating_sub(MAX_IN_MEMORY / FREE_PARTS) / FREE_PARTS;
-        let share_bytes = free_bytes.saturating_sub(MAX_BYTES_IN_MEMORY / FREE_PARTS) / FREE_PARTS;
-        let within_share = own < share && own_bytes + bytes <= share_bytes;
-        (free > 0
-            && own < most
-            && (in_memory == 0 || more_bytes <= free_bytes)
-            && (own < MIN_PER_ENDPOINT || within_share))
-            .then_some(permit)
+        let (bytes, whose) = (body.0.bytes, (endpoint.account, endpoint.responsiveness()));
+        let mut total = self.total.lock();
+        let own = endpoint.amount();
+        let more_bytes = if body.is_counted() { 0 } else { bytes };
+        if own.deliveries >= most || !total.has_room_for(whose, own, bytes, more_bytes) {
+            return None;
+        }
+        Some(MemoryPermit::count(&mut total, self.total.clone(), endpoint.clone(), body))
     }
 
     /// Hands something to the engine; when the engine has stopped, it is dropped.
@@ -262,7 +242,7 @@ impl Inbox {
 
     /// Deliveries in memory now.
     pub fn count(&self) -> usize {
-        self.total.count()
+        self.total.lock().all.deliveries
     }
 
     /// Which deliveries are in memory, for a store whose leases belong to this inbox alone.
@@ -277,27 +257,26 @@ pub struct SharedBody(Arc<BodyBytes>);
 
 #[derive(Debug)]
 struct BodyBytes {
-    total: Arc<MemoryUse>,
+    total: Arc<Mutex<InMemory>>,
     bytes: usize,
-    is_counted: AtomicBool,
+    /// The account whose memory it is counted in, once it is.
+    counted_for: OnceLock<AccountKey>,
 }
 
 impl SharedBody {
-    /// Counts the body, if it is not counted yet. Returns the bytes that were in memory before, and how many it has
-    /// added.
-    fn count(&self) -> (usize, usize) {
-        let BodyBytes { total, bytes, is_counted } = &*self.0;
-        if is_counted.swap(true, Ordering::Relaxed) {
-            return (total.bytes.load(Ordering::Relaxed), 0);
-        }
-        (total.bytes.fetch_add(*bytes, Ordering::Relaxed), *bytes)
+    fn new(total: Arc<Mutex<InMemory>>, bytes: usize) -> Self {
+        Self(Arc::new(BodyBytes { total, bytes, counted_for: OnceLock::new() }))
+    }
+
+    fn is_counted(&self) -> bool {
+        self.0.counted_for.get().is_some()
     }
 }
 
 impl Drop for BodyBytes {
     fn drop(&mut self) {
-        if *self.is_counted.get_mut() {
-            self.total.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        if let Some(account) = self.counted_for.get() {
+            self.total.lock().remove(*account, Amount { deliveries: 0, bytes: self.bytes });
         }
     }
 }
@@ -305,7 +284,7 @@ impl Drop for BodyBytes {
 /// Memory for one delivery.
 #[derive(Debug)]
 pub struct MemoryPermit {
-    total: Arc<MemoryUse>,
+    total: Arc<Mutex<InMemory>>,
     endpoint: Arc<MemoryUse>,
     body: SharedBody,
     /// The delivery that it is for, where the store asks what is in memory.
@@ -324,13 +303,28 @@ impl InMemoryDeliveries {
 }
 
 impl MemoryPermit {
-    /// A permit of a memory of its own, which no bound counts: for an engine without this store, and for tests.
-    pub fn unbounded() -> Self {
-        let (total, endpoint) = <(Arc<MemoryUse>, Arc<MemoryUse>)>::default();
-        total.add(0);
-        endpoint.add(0);
-        let body =
-            SharedBody(Arc::new(BodyBytes { total: total.clone(), bytes: 0, is_counted: AtomicBool::new(false) }));
+    /// A permit of a memory of its own, which no bound counts: for an engine without this store, for an attempt that
+    /// its call makes, and for tests.
+    pub fn unbounded(account: AccountKey) -> Self {
+        let total = Arc::<Mutex<InMemory>>::default();
+        let body = SharedBody::new(total.clone(), 0);
+        let mut in_memory = total.lock();
+        Self::count(&mut in_memory, total.clone(), Arc::new(MemoryUse::of(account)), body)
+    }
+
+    /// Counts a delivery, and its body where no other delivery has brought it.
+    fn count(
+        in_memory: &mut InMemory,
+        total: Arc<Mutex<InMemory>>,
+        endpoint: Arc<MemoryUse>,
+        body: SharedBody,
+    ) -> Self {
+        let bytes = body.0.bytes;
+        let account = endpoint.account;
+        // Whoever counts holds the lock.
+        let more_bytes = if body.0.counted_for.set(account).is_ok() { bytes } else { 0 };
+        in_memory.add(account, Amount { deliveries: 1, bytes: more_bytes });
+        endpoint.add(bytes);
         Self { total, endpoint, body, named: None }
     }
 
@@ -350,8 +344,8 @@ impl MemoryPermit {
 
 impl Drop for MemoryPermit {
     fn drop(&mut self) {
-        // The bytes of the body are counted in all as long as any delivery has it.
-        self.total.remove(0);
+        // The bytes of the body are counted as long as any delivery has it.
+        self.total.lock().remove(self.endpoint.account, Amount { deliveries: 1, bytes: 0 });
         self.endpoint.remove(self.body.0.bytes);
         if let Some((in_memory, id)) = self.named.take() {
             let mut in_memory = in_memory.0.lock();
@@ -367,26 +361,54 @@ impl Drop for MemoryPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::memory_shares::{MAX_IN_MEMORY_PER_REQUEST, MIN_PER_ENDPOINT};
+
+    /// A new endpoint of this account.
+    fn endpoint(account: i64) -> Arc<MemoryUse> {
+        Arc::new(MemoryUse::of(AccountKey(account)))
+    }
+
+    fn endpoint_that_is(responsiveness: Responsiveness, account: i64) -> Arc<MemoryUse> {
+        let endpoint = endpoint(account);
+        endpoint.note_responsiveness(responsiveness);
+        endpoint
+    }
+
+    /// All that an endpoint gets for deliveries that were just accepted.
+    fn fill(inbox: &Inbox, endpoint: &Arc<MemoryUse>, bytes: usize) -> Vec<MemoryPermit> {
+        std::iter::from_fn(|| inbox.reserve_new(endpoint, &inbox.body(bytes))).collect()
+    }
 
     #[test]
     fn one_endpoint_cannot_take_all_the_memory() {
         let (inbox, _engine) = Inbox::new();
-        let endpoint = Arc::new(MemoryUse::default());
-        let new: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(10))).collect();
+        let one = endpoint(1);
+        let new = fill(&inbox, &one, 10);
         assert_eq!(new.len(), MAX_NEW_PER_ENDPOINT);
-        let due: Vec<_> = std::iter::from_fn(|| inbox.reserve(&endpoint, 10)).collect();
+        let due: Vec<_> = std::iter::from_fn(|| inbox.reserve(&one, 10)).collect();
         assert_eq!(new.len() + due.len(), MAX_IN_MEMORY_PER_ENDPOINT, "what waits in the store has a part of its own");
-        assert!(inbox.reserve(&Arc::default(), 10).is_some(), "another endpoint still has memory");
+        assert!(inbox.reserve(&endpoint(1), 10).is_some(), "another endpoint still has memory");
         drop((new, due));
-        assert_eq!((inbox.count(), endpoint.count()), (0, 0));
+        assert_eq!((inbox.count(), one.count()), (0, 0));
+        assert!(inbox.total.lock().accounts.is_empty(), "an account is forgotten that has nothing in memory");
+    }
+
+    #[test]
+    fn an_endpoint_has_no_more_in_memory_than_its_owners_limit_lets_it_send_for_a_while() {
+        let (inbox, _engine) = Inbox::new();
+        let one = endpoint_that_is(Responsiveness::Prompt, 1);
+        one.note_max_in_flight(Some(1));
+        assert_eq!(fill(&inbox, &one, 10).len(), MAX_IN_MEMORY_PER_REQUEST / 4 * 3);
+        one.note_stored(false);
+        one.note_max_in_flight(Some(1_000));
+        assert_eq!(fill(&inbox, &one, 10).len(), MAX_NEW_PER_ENDPOINT, "never more than without a limit");
     }
 
     #[test]
     fn what_is_new_does_not_pass_what_waits_in_the_store() {
         let (inbox, _engine) = Inbox::new();
-        let endpoint = Arc::new(MemoryUse::default());
-        let full: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(10))).collect();
-        drop(full);
+        let endpoint = endpoint(1);
+        drop(fill(&inbox, &endpoint, 10));
         assert!(inbox.reserve_new(&endpoint, &inbox.body(10)).is_none(), "one of them is in the store now");
         endpoint.note_stored(false);
         assert!(inbox.reserve_new(&endpoint, &inbox.body(10)).is_some());
@@ -396,13 +418,13 @@ mod tests {
     fn a_body_that_deliveries_share_is_counted_once() {
         let (inbox, _engine) = Inbox::new();
         let body = inbox.body(MAX_BYTES_IN_MEMORY / 4);
-        let endpoints: Vec<Arc<MemoryUse>> = (0..150).map(|_| Arc::default()).collect();
+        let endpoints: Vec<_> = (0..150).map(|_| endpoint(1)).collect();
         let permits: Vec<_> = endpoints.iter().filter_map(|endpoint| inbox.reserve_new(endpoint, &body)).collect();
         assert_eq!(permits.len(), 150);
         drop(body);
-        assert_eq!(inbox.total.bytes.load(Ordering::Relaxed), MAX_BYTES_IN_MEMORY / 4);
+        assert_eq!(inbox.total.lock().all.bytes, MAX_BYTES_IN_MEMORY / 4);
         drop(permits);
-        assert_eq!(inbox.total.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(inbox.total.lock().all.bytes, 0);
     }
 
     #[test]
@@ -410,18 +432,49 @@ mod tests {
         let (inbox, _engine) = Inbox::new();
         let mut permits = Vec::new();
         for responsiveness in [Responsiveness::Slow, Responsiveness::Unknown] {
-            for _ in 0..2_000 {
-                let endpoint = Arc::<MemoryUse>::default();
-                endpoint.note_responsiveness(responsiveness);
-                permits.extend(std::iter::from_fn(|| inbox.reserve_new(&endpoint, &inbox.body(250_000))));
+            for account in 0..2_000 {
+                permits.extend(fill(&inbox, &endpoint_that_is(responsiveness, account), 250_000));
             }
         }
-        let another = Arc::<MemoryUse>::default();
-        assert!(inbox.reserve_new(&another, &inbox.body(250_000)).is_none());
-        let prompt = Arc::<MemoryUse>::default();
-        prompt.note_responsiveness(Responsiveness::Prompt);
-        let found: Vec<_> = std::iter::from_fn(|| inbox.reserve_new(&prompt, &inbox.body(250_000))).collect();
+        assert!(fill(&inbox, &endpoint(5_000), 250_000).is_empty());
+        let found = fill(&inbox, &endpoint_that_is(Responsiveness::Prompt, 5_000), 250_000);
         assert!(found.len() >= 2, "{}", found.len());
+    }
+
+    /// An account fills what it can while its endpoints answer promptly. Then they begin to hang.
+    #[test]
+    fn what_an_account_holds_for_endpoints_that_begin_to_hang_leaves_memory_for_any_endpoint_of_others() {
+        let (inbox, _engine) = Inbox::new();
+        let mut held = Vec::new();
+        for account in 1..=5 {
+            let before = held.len();
+            let endpoints: Vec<_> = (0..50).map(|_| endpoint_that_is(Responsiveness::Prompt, account)).collect();
+            for endpoint in &endpoints {
+                held.extend(fill(&inbox, endpoint, 10));
+            }
+            assert!(held.len() - before <= MAX_IN_MEMORY / 2, "{} of account {account}", held.len() - before);
+            for endpoint in &endpoints {
+                endpoint.note_responsiveness(Responsiveness::Slow);
+            }
+            for responsiveness in [Responsiveness::Prompt, Responsiveness::Unknown, Responsiveness::Slow] {
+                let found = fill(&inbox, &endpoint_that_is(responsiveness, 100), 10).len();
+                let least = if account == 1 { 100 } else { MIN_PER_ENDPOINT };
+                assert!(found >= least, "{found} of a {responsiveness:?} one beside {account} accounts");
+            }
+        }
+    }
+
+    #[test]
+    fn endpoints_that_hang_leave_memory_for_others_of_their_account() {
+        let (inbox, _engine) = Inbox::new();
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            held.extend(fill(&inbox, &endpoint_that_is(Responsiveness::Prompt, 1), 10));
+        }
+        for responsiveness in [Responsiveness::Prompt, Responsiveness::Unknown, Responsiveness::Slow] {
+            let found = fill(&inbox, &endpoint_that_is(responsiveness, 1), 10);
+            assert!(found.len() >= MIN_PER_ENDPOINT, "{} beside {}", found.len(), held.len());
+        }
     }
 
     #[test]
@@ -443,26 +496,24 @@ mod tests {
         let (inbox, _engine) = Inbox::new();
         for (greedy, bytes) in [(500, 10), (20, 200_000)] {
             let mut permits = Vec::new();
-            for _ in 0..greedy {
-                let endpoint = Arc::default();
+            for number in 0..greedy {
+                let endpoint = endpoint(number % 7);
                 permits.extend(std::iter::from_fn(|| inbox.reserve(&endpoint, bytes)));
             }
-            let other = Arc::default();
-            assert!(inbox.reserve(&other, bytes).is_some(), "{} permits of {bytes} bytes", permits.len());
+            assert!(inbox.reserve(&endpoint(100), bytes).is_some(), "{} permits of {bytes} bytes", permits.len());
         }
     }
 
     #[test]
     fn bodies_are_counted_in_bytes() {
         let (inbox, _engine) = Inbox::new();
-        let prompt = || {
-            let endpoint = Arc::<MemoryUse>::default();
-            endpoint.note_responsiveness(Responsiveness::Prompt);
-            endpoint
-        };
-        let first = inbox.reserve(&prompt(), MAX_BYTES_IN_MEMORY - 1);
+        let half = MAX_BYTES_IN_MEMORY / 2;
+        let prompt = |account| endpoint_that_is(Responsiveness::Prompt, account);
+        assert!(inbox.reserve(&prompt(1), half + 1).is_none());
+        let first = inbox.reserve(&prompt(1), half);
         assert!(first.is_some());
-        assert!(inbox.reserve(&prompt(), 2).is_none());
-        assert!(inbox.reserve(&prompt(), 1).is_some());
+        assert!(inbox.reserve(&prompt(1), 2).is_none(), "the account has half of it");
+        assert!(inbox.reserve(&prompt(2), half / 2 + 1).is_none());
+        assert!(inbox.reserve(&prompt(2), half / 2).is_some());
     }
 }

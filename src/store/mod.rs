@@ -16,6 +16,7 @@ mod filter_checks;
 pub mod inbox;
 mod kept_events;
 pub mod keys;
+mod memory_shares;
 mod migrations;
 mod numbers;
 mod open;

@@ -156,6 +156,99 @@ async fn slow_endpoints_with_large_bodies_leave_memory_to_another_account_whose_
     assert_eq!(app.metric("attempts_failed_total").await, 0, "the others are still under way");
 }
 
+/// Another account, and a receiver of an endpoint of the account.
+async fn other_account(app: &App) -> (String, Receiver) {
+    let ((_, key), receiver) = (app.stranger().await, Receiver::start().await);
+    register(app, &key, &receiver).await;
+    (key, receiver)
+}
+
+async fn register(app: &App, key: &str, receiver: &Receiver) {
+    let endpoint = json!({ "url": receiver.url(), "events": [EVENT] });
+    app.call("POST", "/v1/webhooks").bearer(key).json(&endpoint).send().await.expect(201);
+}
+
+async fn publish_as(app: &App, key: &str, n: usize) {
+    let event = json!({ "event": EVENT, "data": { "n": n } });
+    app.call("POST", "/v1/events").bearer(key).json(&event).send().await.expect(202);
+}
+
+/// Waits until so many attempts have been counted by this metric.
+async fn attempts(app: &App, name: &str, count: u64) {
+    eventually(&format!("{count} of {name}"), || async { (app.metric(name).await == count).then_some(()) }).await;
+}
+
+/// Attempts that had begun at prompt endpoints counted towards the part of unhealthy ones when they hung: endpoints of
+/// another account that were new, or had failed once, were not attempted until the timeouts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_of_one_account_that_begin_to_hang_leave_requests_for_any_endpoint_of_another() {
+    const ENDPOINTS: usize = 16;
+    const WARM: usize = 20;
+    const EVENTS: usize = 20;
+    let app = App::with(&[NEVER, ("WEBHOOKS__MAX_IN_FLIGHT", "64")]).await;
+    let provider = Receiver::start().await;
+    for _ in 0..ENDPOINTS {
+        app.endpoint(&provider.url()).await;
+    }
+    for n in 0..WARM {
+        app.publish(json!({ "n": n })).await;
+    }
+    attempts(&app, "attempts_delivered_total", (ENDPOINTS * WARM) as u64).await;
+    provider.always(Reply::Hang);
+    for n in 0..10 {
+        app.publish(json!({ "n": n })).await;
+    }
+    provider.wait_for(ENDPOINTS * (WARM + 1)).await;
+    let (key, flaky) = other_account(&app).await;
+    flaky.script([Reply::Status(500)]);
+    publish_as(&app, &key, 0).await;
+    attempts(&app, "attempts_failed_total", 1).await;
+    // After a second, what hangs is no longer prompt.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let fresh = Receiver::start().await;
+    register(&app, &key, &fresh).await;
+    for n in 1..=EVENTS {
+        publish_as(&app, &key, n).await;
+    }
+    flaky.wait_for(1 + EVENTS).await;
+    fresh.wait_for(EVENTS).await;
+    assert_eq!(app.metric("attempts_failed_total").await, 1, "the others still hang");
+}
+
+/// Memory that endpoints took while they were prompt counted as if slow ones had it: an endpoint of another account
+/// that had failed once found none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endpoints_of_one_account_that_begin_to_hang_leave_memory_for_any_endpoint_of_another() {
+    const ENDPOINTS: usize = 50;
+    const EVENTS: usize = 20;
+    let app = App::with(&[NEVER, ("RATE_LIMITS__EVENTS_CREATE", "off")]).await;
+    let provider = Receiver::start().await;
+    for _ in 0..ENDPOINTS {
+        app.endpoint(&provider.url()).await;
+    }
+    let (key, flaky) = other_account(&app).await;
+    app.publish(json!({})).await;
+    attempts(&app, "attempts_delivered_total", ENDPOINTS as u64).await;
+    flaky.script([Reply::Status(500)]);
+    publish_as(&app, &key, 0).await;
+    attempts(&app, "attempts_failed_total", 1).await;
+    provider.always(Reply::Hang);
+    // 15,000 deliveries.
+    let batch = json!({ "events": vec![json!({ "event": EVENT, "data": {} }); 100] });
+    for _ in 0..3 {
+        app.post("/v1/events/batch", batch.clone()).await.expect(202);
+    }
+    provider.wait_for(2 * ENDPOINTS).await;
+    let fresh = Receiver::start().await;
+    register(&app, &key, &fresh).await;
+    for n in 1..=EVENTS {
+        publish_as(&app, &key, n).await;
+    }
+    flaky.wait_for(1 + EVENTS).await;
+    fresh.wait_for(EVENTS).await;
+    assert_eq!(app.metric("attempts_failed_total").await, 1, "the others still hang");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_account_that_sends_large_batches_slowly_leaves_memory_to_another_one() {
     let app = App::start().await;

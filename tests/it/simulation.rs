@@ -9,7 +9,7 @@ use std::time::Duration;
 use aldaba::clock::{Clock, Random, SeededRandom};
 use aldaba::domain::delivery::{DeliveryKind, DeliveryStatus, Job, Outcome};
 use aldaba::domain::endpoint::{EndpointHealth, EndpointStatus};
-use aldaba::domain::id::{DeliveryId, EndpointKey};
+use aldaba::domain::id::{AccountKey, DeliveryId, EndpointKey};
 use aldaba::domain::rate_limit::{AttemptLog, Rate};
 use aldaba::domain::retry::RetrySchedule;
 use aldaba::domain::time::Timestamp;
@@ -27,6 +27,7 @@ use tokio::time::Instant;
 const SEEDS: u64 = 40;
 const DELIVERIES: usize = 25_000;
 const ENDPOINTS: i64 = 20;
+const MAX_IN_FLIGHT: usize = 64;
 
 /// Virtual time, as the paused runtime counts it.
 struct SimClock(Instant);
@@ -349,6 +350,10 @@ impl Sender for SimSender {
             let in_flight = disk.in_flight.entry(job.endpoint).or_default();
             *in_flight += 1;
             assert!(*in_flight <= own_limit(job.endpoint).unwrap_or(8), "more in flight than an endpoint may have");
+            let account = account_of(job.endpoint);
+            let of_account = disk.in_flight.iter().filter(|(endpoint, _)| account_of(**endpoint) == account);
+            let of_account: usize = of_account.map(|(_, in_flight)| in_flight).sum();
+            assert!(of_account <= MAX_IN_FLIGHT / 2, "one account leaves nothing to others");
         }
         let _counted = InFlight(&self.0, job.endpoint);
         if let Some(fault) = local_fault(&world.random) {
@@ -421,9 +426,14 @@ fn own_schedule(endpoint: EndpointKey) -> Option<RetrySchedule> {
     }
 }
 
+/// Each account has five endpoints.
+fn account_of(endpoint: EndpointKey) -> AccountKey {
+    AccountKey(endpoint.0 / 5)
+}
+
 /// What the endpoint holds of the memory of the process that runs now.
 fn memory_of(disk: &mut Disk, endpoint: EndpointKey) -> Arc<MemoryUse> {
-    let memory = disk.memory.entry(endpoint).or_default();
+    let memory = disk.memory.entry(endpoint).or_insert_with(|| Arc::new(MemoryUse::of(account_of(endpoint))));
     memory.note_max_in_flight(own_limit(endpoint));
     memory.clone()
 }
@@ -469,7 +479,7 @@ fn engine(world: &World) -> (SimStore, impl Future<Output = ()> + Send + use<>) 
         sender: SimSender(store.clone()),
         clock: world.clock.clone(),
         random: world.random.clone() as Arc<dyn Random>,
-        limits: Limits { max_in_flight: 64, max_in_flight_per_endpoint: 8 },
+        limits: Limits { max_in_flight: MAX_IN_FLIGHT, max_in_flight_per_endpoint: 8 },
         grace: Duration::from_secs(12),
         metrics: Arc::new(Metrics::default()),
     };

@@ -7,11 +7,11 @@ use aldaba::clock::Clock as _;
 use aldaba::domain::delivery::{Delivery, DeliveryKind, DeliveryStatus};
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
 use aldaba::domain::filter::DeliveryFilter;
-use aldaba::domain::id::{AccountId, DeliveryId, EndpointKey};
+use aldaba::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey};
 use aldaba::domain::replay::ReplayStatus;
 use aldaba::domain::settings::EndpointChange;
 use aldaba::domain::time::Timestamp;
-use aldaba::store::inbox::{Leased, Nudge};
+use aldaba::store::inbox::{Leased, MemoryUse, Nudge};
 use aldaba::store::{
     Accounts, Dispatch, Endpoints, Housekeeping, Intake, Isolation, Log, Page, ReplayWork, Replays, Search, Settled,
     Snapshot, Step, StoreError, Unattempted,
@@ -140,7 +140,8 @@ async fn what_finds_no_room_in_memory_is_left_in_the_store() {
     assert!(full.jobs.is_empty() && full.next_due.is_some(), "no room, and something is due");
     drop((new, due));
     assert_eq!(f.store.claim(key, 10).await.expect("claimed").jobs.len(), 6);
-    assert!(f.inbox.reserve(&Arc::default(), 1).is_some());
+    let of_another = Arc::new(MemoryUse::of(AccountKey(-1)));
+    assert!(f.inbox.reserve(&of_another, 1).is_some());
 }
 
 #[tokio::test]

@@ -350,7 +350,7 @@ impl ChangeFeed {
     /// process may send to them from now on.
     fn note_limits(&self, endpoints: &HashMap<EndpointKey, Arc<Target>>) {
         for (key, target) in endpoints {
-            self.endpoint_memory.note_max_in_flight(*key, target.delivery.max_in_flight);
+            self.endpoint_memory.note_max_in_flight(*key, target);
             if target.delivery.max_in_flight.is_some()
                 && let Some(inbox) = &self.shared.inbox
             {
@@ -427,7 +427,7 @@ impl ChangeFeed {
             let target = found.remove(&key);
             let active = target.as_ref().is_some_and(|target| target.active);
             match &target {
-                Some(target) => self.endpoint_memory.note_max_in_flight(key, target.delivery.max_in_flight),
+                Some(target) => self.endpoint_memory.note_max_in_flight(key, target),
                 None => self.endpoint_memory.forget(key),
             }
             self.view.show_endpoint(key, target);

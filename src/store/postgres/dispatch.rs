@@ -65,7 +65,7 @@ impl Dispatch for Store {
         // Deliveries of a paused endpoint stay where they are until it is active again, which nudges the engine.
         let active = self.view.target(endpoint).filter(|target| target.active && self.serves(endpoint));
         let (Some(target), Some(lease)) = (active, self.node.lease()) else { return Ok(Claimed::default()) };
-        let memory = self.endpoint_memory.of(endpoint);
+        let memory = self.endpoint_memory.of(endpoint, &target);
         let now = self.now();
         let span = (self.positions.claim_from(endpoint, now), now.as_millis());
         let mut client = self.client().await?;
@@ -125,7 +125,9 @@ impl Dispatch for Store {
         earlier: Option<CountedStart>,
         validity: Duration,
     ) -> Result<Option<CountedStart>, StoreError> {
-        let memory = self.endpoint_memory.of(endpoint);
+        // Nothing is sent to an endpoint that is not there any more.
+        let Some(target) = self.view.target(endpoint) else { return Ok(None) };
+        let memory = self.endpoint_memory.of(endpoint, &target);
         let _counting = memory.counting().await;
         let mut client = self.client().await?;
         let tx = client.transaction().await?;

@@ -471,10 +471,11 @@ impl Writer {
     /// Memory for a delivery that was just accepted, if this node sends to its endpoint.
     fn reserve_memory(&self, inbox: &Inbox, body: &SharedBody, endpoint: EndpointKey) -> Option<MemoryPermit> {
         let most = self.parts.shared.max_in_flight_per_endpoint;
-        let may_send = self.parts.view.target(endpoint).is_some_and(|target| {
-            target.active && self.parts.node.share().of(target.max_in_flight(most), endpoint) > 0
-        });
-        if may_send { inbox.reserve_new(&self.parts.endpoint_memory.of(endpoint), body) } else { None }
+        let target =
+            self.parts.view.target(endpoint).filter(|target| {
+                target.active && self.parts.node.share().of(target.max_in_flight(most), endpoint) > 0
+            })?;
+        inbox.reserve_new(&self.parts.endpoint_memory.of(endpoint, &target), body)
     }
 }
 

@@ -61,7 +61,7 @@ impl Intake for Store {
             is_fifo: false,
         };
         write.deliveries.push(row);
-        let permit = MemoryPermit::unbounded().named(self.node.in_memory(), DeliveryId(delivery));
+        let permit = MemoryPermit::unbounded(endpoint.account).named(self.node.in_memory(), DeliveryId(delivery));
         drop(db);
         let began = Instant::now();
         let written = write.run_in_its_day(&self.pool, &self.shared.fifo_heads).await?;

@@ -49,8 +49,8 @@ impl Intake for Store {
                     body: message,
                 };
                 let permit = match &tx.shared.inbox {
-                    Some(inbox) => MemoryPermit::unbounded().named(inbox.in_memory(), delivery),
-                    None => MemoryPermit::unbounded(),
+                    Some(inbox) => MemoryPermit::unbounded(endpoint.account).named(inbox.in_memory(), delivery),
+                    None => MemoryPermit::unbounded(endpoint.account),
                 };
                 Ok(Leased::new(job, permit))
             })

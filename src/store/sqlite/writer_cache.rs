@@ -514,7 +514,8 @@ impl WriterCache {
         for stored in rows {
             let StoredRow { mut endpoint, settings, events, health, last_delivery_at, ordering, has_fifo_order } =
                 stored?;
-            let memory = before.remove(&endpoint.key).map(|row| row.memory).unwrap_or_default();
+            let memory = before.remove(&endpoint.key).map(|row| row.memory);
+            let memory = memory.unwrap_or_else(|| Arc::new(MemoryUse::of(endpoint.account)));
             let shown = self.view.target(endpoint.key);
             endpoint.delivery = Arc::new(delivery_settings(&settings, shown.as_ref().map(|target| &*target.delivery))?);
             memory.note_max_in_flight(endpoint.delivery.max_in_flight);
