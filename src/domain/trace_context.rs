@@ -21,8 +21,8 @@ const MAX_STATE_MEMBERS: usize = 32;
 /// The flags that have a meaning: `sampled`, and the `random` of Level 2. The others are sent as zero.
 const KNOWN_FLAGS: u8 = 0b11;
 
-/// The trace context of an event, [`PARENT_CHARS`] and [`MAX_STATE_CHARS`] long at most: `traceparent`, and after a
-/// space the `tracestate`, if there is one. Clones share it.
+/// The trace context of an event: `traceparent`, and after a space the `tracestate` of up to [`MAX_STATE_CHARS`], if
+/// there is one. Clones share it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TraceContext(Arc<str>);
 
