@@ -104,11 +104,13 @@ impl Entry {
         Self { grant, kept: None, is_refused: false, renewed_at: None, under_way: Weak::new() }
     }
 
-    /// The token, if it may be used. One that was refused may where another one was fetched lately.
+    /// The token, if it may be used. One that was refused may where the fetch of another one has ended lately; while
+    /// that fetch is under way, attempts join it.
     fn token(&self, now: Instant) -> Option<Credential> {
         let kept = self.kept.as_ref().filter(|kept| now < kept.valid_until)?;
         let may_renew = self.renewed_at.is_none_or(|at| now - at >= RENEWED_EVERY);
-        (!self.is_refused || !may_renew).then(|| kept.authorization.clone())
+        let is_renewed_now = self.under_way.strong_count() > 0;
+        (!self.is_refused || !(may_renew || is_renewed_now)).then(|| kept.authorization.clone())
     }
 
     fn is_needed(&self, now: Instant) -> bool {
@@ -514,6 +516,21 @@ mod tests {
         // A token server that gives out none leaves the one that there is.
         let Begun::First(pending, _answer) = tokens.begin(ENDPOINT, &grant) else { panic!("a fetch") };
         tokens.end(ENDPOINT, &pending, Err(refused("it is down")), Duration::ZERO);
+        assert_eq!(tokens.get(ENDPOINT, &grant), Some(Credential::new("second".to_owned())));
+        assert!(!fetched(&tokens, &grant, "third"), "a token server that is down is asked once a minute too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_token_is_not_used_while_another_one_is_fetched() {
+        let (tokens, grant) = (Tokens::default(), grant("a"));
+        assert!(fetched(&tokens, &grant, "first"));
+        tokens.refuse(ENDPOINT, &Credential::new("first".to_owned()));
+        let Begun::First(pending, _first) = tokens.begin(ENDPOINT, &grant) else { panic!("a fetch") };
+        assert_eq!(tokens.get(ENDPOINT, &grant), None);
+        let Begun::Joined(mut second) = tokens.begin(ENDPOINT, &grant) else { panic!("the same fetch") };
+        tokens.end(ENDPOINT, &pending, Ok(kept("second", MAX_LIFE)), Duration::ZERO);
+        let fetched = second.wait_for(Option::is_some).await.expect("an answer").clone().expect("an end");
+        assert_eq!(fetched.token, Ok(Credential::new("second".to_owned())));
         assert_eq!(tokens.get(ENDPOINT, &grant), Some(Credential::new("second".to_owned())));
     }
 
