@@ -65,6 +65,14 @@ pub fn bearer(token: &Credential) -> Credential {
     Credential::new(format!("Bearer {}", token.reveal()))
 }
 
+/// The password in the value of a header that carries a name and a password.
+pub fn basic_password(value: &Credential) -> Option<Credential> {
+    let (scheme, pair) = value.reveal().split_once(' ')?;
+    let pair = Zeroizing::new(BASE64.decode(pair).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?);
+    let (_, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some(Credential::new(password.to_owned()))
+}
+
 /// Whether it can be the name of basic authentication: a colon ends it.
 pub fn is_username(text: &str) -> bool {
     is_visible(text) && !text.contains(':')

@@ -2,8 +2,11 @@
 //! rule that none of their values follows a changed address.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use super::authentication::{Authentication, Authorization, TokenGrant};
+use zeroize::Zeroizing;
+
+use super::authentication::{Authentication, Authorization, TokenGrant, basic_password};
 use super::client_certificate::{ClientIdentity, ShownCertificate};
 use super::credential::{Credential, MASK, WithCredential};
 use super::custom_headers::{AUTHORIZATION, Headers, NewHeaders};
@@ -68,20 +71,89 @@ impl RequestCredentials {
         }
     }
 
-    /// The text with a mask for each of the values that it has, and for this token. `None` where it has none. Short
-    /// values stay, because words may have them by chance.
+    /// The text with a mask for each of the values that it has, and for this token, also where JSON has escaped them.
+    /// `None` where it has none. Short values stay, because words may have them by chance.
     pub fn masked_in(&self, text: &str, token: Option<&Credential>) -> Option<String> {
         let fixed = match &self.authorization {
             Some(Authorization::Fixed(value)) => Some(value),
             Some(Authorization::Token(_)) | None => token,
         };
-        // Of `Authorization` what comes after the scheme.
-        let of_scheme = fixed.map(|value| value.reveal().split_once(' ').map_or(value.reveal(), |(_, rest)| rest));
+        let named = self.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(AUTHORIZATION));
+        let authorizing: Vec<&Credential> = fixed.into_iter().chain(named.map(|(_, value)| value)).collect();
+        // Of `Authorization` what comes after the scheme, and the password in it.
+        let after_schemes = authorizing.iter().map(|value| {
+            let value = value.reveal();
+            value.split_once(' ').map_or(value, |(_, rest)| rest)
+        });
+        let passwords: Vec<Credential> = authorizing.iter().filter_map(|value| basic_password(value)).collect();
         let of_headers = self.headers.iter().map(|(_, value)| value.reveal());
-        let values = of_headers.chain(of_scheme).filter(|value| value.len() >= MASKED_FROM);
-        values
-            .filter(|value| text.contains(value))
-            .fold(None, |masked: Option<String>, value| Some(masked.as_deref().unwrap_or(text).replace(value, MASK)))
+        let all = of_headers.chain(after_schemes).chain(passwords.iter().map(Credential::reveal));
+        let values: Vec<&str> = all.filter(|value| value.len() >= MASKED_FROM).collect();
+        masked(text, places_of(&values, text))
+    }
+}
+
+/// Where these values stand in a text, as they are or with characters that JSON writes as escapes.
+fn places_of(values: &[&str], text: &str) -> Vec<Range<usize>> {
+    let found = |text: &str| -> Vec<Range<usize>> {
+        let of_value = |value: &&str| {
+            let matches = text.match_indices(*value);
+            matches.map(|(at, matched)| at..at + matched.len()).collect::<Vec<_>>()
+        };
+        values.iter().flat_map(of_value).collect()
+    };
+    let mut places = found(text);
+    if !values.is_empty() && text.contains('\\') {
+        let (plain, starts) = unescaped(text);
+        places.extend(found(&plain).into_iter().map(|range| starts[range.start]..starts[range.end]));
+    }
+    places
+}
+
+/// The text with a mask at each of these places, where places that overlap have one. `None` where there is none.
+fn masked(text: &str, mut places: Vec<Range<usize>>) -> Option<String> {
+    if places.is_empty() {
+        return None;
+    }
+    places.sort_unstable_by_key(|range| (range.start, range.end));
+    let (mut masked, mut end) = (String::with_capacity(text.len()), 0);
+    for range in places {
+        if range.start >= end {
+            masked.push_str(&text[end..range.start]);
+            masked.push_str(MASK);
+        }
+        end = end.max(range.end);
+    }
+    masked.push_str(&text[end..]);
+    Some(masked)
+}
+
+/// The text with plain ASCII characters in place of JSON's escapes, and for each of its bytes, and for its end, where
+/// the character begins in `text`.
+fn unescaped(text: &str) -> (Zeroizing<String>, Vec<usize>) {
+    let mut plain = Zeroizing::new(String::with_capacity(text.len()));
+    let mut starts = Vec::with_capacity(text.len() + 1);
+    let mut at = 0;
+    while let Some(first) = text[at..].chars().next() {
+        let (character, length) = escaped_character(&text[at..]).unwrap_or((first, first.len_utf8()));
+        plain.push(character);
+        starts.resize(plain.len(), at);
+        at += length;
+    }
+    starts.push(at);
+    (plain, starts)
+}
+
+/// The ASCII character that the text begins with as an escape, and the length of the escape.
+fn escaped_character(text: &str) -> Option<(char, usize)> {
+    let escape = text.strip_prefix('\\')?;
+    match escape.chars().next()? {
+        character @ ('"' | '\\' | '/') => Some((character, 2)),
+        'u' => {
+            let code = u8::from_str_radix(escape.get(1..5)?, 16).ok()?;
+            code.is_ascii().then_some((char::from(code), 6))
+        }
+        _ => None,
     }
 }
 
@@ -471,6 +543,33 @@ mod tests {
         let (shown, held) = with(None, Some(oauth2("https://id.example/")));
         let request = shown.with(held).expect("they fit");
         assert_eq!(request.masked_in("got a-token-of-the-server", Some(&token)), Some("got ...".into()));
+    }
+
+    #[test]
+    fn a_password_is_masked_in_all_its_forms() {
+        let shown = Authentication::Basic { username: "ana".into() };
+        let password = r#"a/long"pass\word+"#;
+        let request = with(None, Some(WithCredential { shown, credential: credential(password) }));
+        let request = request.0.with(request.1).expect("they fit");
+        let masked = |text: &str| request.masked_in(text, None);
+        assert_eq!(masked(&format!("ana:{password}!")), Some("ana:...!".into()));
+        assert_eq!(masked(r#"é{"p":"a/long\"pass\\word+"}ñ"#), Some(r#"é{"p":"..."}ñ"#.into()));
+        assert_eq!(masked(r#"{"p":"a\/long\u0022pass\u005Cword\u002b"}"#), Some(r#"{"p":"..."}"#.into()));
+        assert_eq!(masked(r"a/long \u00e9 \u12 \"), None);
+        let Some(Authorization::Fixed(basic)) = &request.authorization else { panic!("always the same") };
+        assert_eq!(masked(basic.reveal()), Some("Basic ...".into()));
+        let (shown, held) = with(Some(headers(&[("authorization", Some(basic.reveal()))])), None);
+        let request = shown.with(held).expect("they fit");
+        assert_eq!(request.masked_in(password, None), Some("...".into()), "a header of that name is the same");
+    }
+
+    #[test]
+    fn a_value_within_another_leaves_no_rest_of_it() {
+        let entries = [("X-A", Some("a-short-key")), ("X-B", Some("a-short-key-and-more"))];
+        let (shown, held) = with(Some(headers(&entries)), None);
+        let request = shown.with(held).expect("they fit");
+        let masked = |text: &str| request.masked_in(text, None);
+        assert_eq!(masked("a-short-key-and-more, a-short-key, x"), Some("..., ..., x".into()));
     }
 
     #[test]
