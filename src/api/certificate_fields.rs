@@ -19,6 +19,7 @@ pub const CLIENT_CERTIFICATE_SHAPE: Shape = Shape::Written(|| {
     json!({
         "type": "object",
         "required": ["certificate", "private_key"],
+        "additionalProperties": false,
         "properties": {
             "certificate": text(
                 MAX_CERTIFICATE_CHARS,
@@ -43,24 +44,37 @@ pub fn read_client_certificate(
     let invalid = |reason: &Words| vec![Fault::new(Code::ClientCertificateInvalid).because(reason)];
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     let (Some(certificate), Some(private_key)) = (text("certificate"), text("private_key")) else {
-        return Err(invalid(&Words::new("it is no such object", "no es un objeto así")));
+        let reason = "it is not an object with these two strings";
+        return Err(invalid(&Words::new(reason, "no es un objeto con estas dos cadenas")));
     };
+    let is_known = |name: &String| matches!(name.as_str(), "certificate" | "private_key");
+    if value.as_object().is_some_and(|members| !members.keys().all(is_known)) {
+        let reason = "it has a member other than certificate and private_key";
+        return Err(invalid(&Words::new(reason, "tiene un miembro que no es certificate ni private_key")));
+    }
     let parsed = client_certificate::parse(certificate, private_key, now);
     parsed.map(Some).map_err(|refusal| invalid(&reason(refusal)))
 }
 
+/// The fault of a certificate that has a name twice.
+pub fn repeated_member() -> Fault {
+    let reason = Words::new("it has a member twice", "tiene un miembro dos veces");
+    Fault::new(Code::ClientCertificateInvalid).because(&reason)
+}
+
 fn reason(refusal: CertificateRefusal) -> Words {
     match refusal {
-        CertificateRefusal::TooLong => {
-            Words::new("it is longer than that, or has more certificates", "es más largo, o tiene más certificados")
-        }
+        CertificateRefusal::TooLong => Words::new(
+            "certificate or private_key is too long, or there are too many certificates",
+            "certificate o private_key es demasiado largo, o hay demasiados certificados",
+        ),
         CertificateRefusal::NoCertificate => Words::new(
-            "there is no certificate in it, or something else",
-            "no contiene ningún certificado, o contiene otra cosa",
+            "certificate contains no certificate, or something that is not a certificate",
+            "certificate no contiene ningún certificado, o contiene algo que no es un certificado",
         ),
         CertificateRefusal::NoKey => Words::new(
-            "there is no private key in it, or not one alone, or it is not RSA, ECDSA or Ed25519",
-            "no contiene ninguna clave privada, o no una sola, o no es RSA, ECDSA ni Ed25519",
+            "private_key contains no private key, more than one, or a key that is not RSA, ECDSA or Ed25519",
+            "private_key no contiene ninguna clave privada, contiene más de una, o una que no es RSA, ECDSA ni Ed25519",
         ),
         CertificateRefusal::EncryptedKey => Words::new("the private key is encrypted", "la clave privada está cifrada"),
         CertificateRefusal::OtherKey => Words::new(

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::error::{Code, Fault};
+use super::error::{Code, Fault, Words};
 use super::fields::Shape;
 use crate::domain::authentication::{Authentication, is_scope, is_username};
 use crate::domain::credential::{Credential, MAX_VALUE_CHARS, WithCredential, is_visible};
@@ -38,6 +38,7 @@ pub const AUTHENTICATION_SHAPE: Shape = Shape::Written(|| {
     json!({
         "type": "object",
         "required": ["type"],
+        "additionalProperties": false,
         "properties": {
             "type": {
                 "type": "string",
@@ -90,7 +91,11 @@ pub fn read_authentication(
     let text = |name: &str| members.get(name).and_then(Value::as_str).filter(|text| is_visible(text));
     let owned = |name: &str| text(name).map(str::to_owned).ok_or_else(invalid);
     let credential = |name: &str| text(name).and_then(Credential::visible).ok_or_else(invalid);
-    let (shown, credential) = match members.get("type").and_then(Value::as_str) {
+    let kind = members.get("type").and_then(Value::as_str);
+    if let Some(fault) = kind.and_then(|kind| fault_of_members(kind, members)) {
+        return Err(vec![fault]);
+    }
+    let (shown, credential) = match kind {
         Some("basic") => {
             let username = owned("username")?;
             if !is_username(&username) {
@@ -115,6 +120,32 @@ pub fn read_authentication(
     Ok(Some(WithCredential { shown, credential }))
 }
 
+/// The fault of authentication of a known kind that has members of no meaning.
+fn fault_of_members(kind: &str, members: &Map<String, Value>) -> Option<Fault> {
+    let (kind, known): (&str, &[&str]) = match kind {
+        "basic" => ("basic", &["type", "username", "password"]),
+        "bearer" => ("bearer", &["type", "token"]),
+        "oauth2" => ("oauth2", &["type", "token_url", "client_id", "client_secret", "scope", "audience"]),
+        _ => return None,
+    };
+    let has_other = members.keys().any(|name| !known.contains(&name.as_str()));
+    has_other.then(|| {
+        let names = known.join(", ");
+        Fault::new(Code::AuthenticationInvalid).saying(Words::new(
+            format!("authentication of type {kind} has no members other than {names}."),
+            format!("authentication de type {kind} no tiene más miembros que {names}."),
+        ))
+    })
+}
+
+/// The fault of authentication that has a name twice.
+pub fn repeated_member() -> Fault {
+    Fault::new(Code::AuthenticationInvalid).saying(Words::new(
+        "authentication must not have a member twice.",
+        "authentication no debe tener un miembro dos veces.",
+    ))
+}
+
 /// A member that may be absent or `null`.
 fn optional(
     members: &Map<String, Value>,
@@ -128,15 +159,35 @@ fn optional(
     }
 }
 
-/// Whether the body's `headers` have a name twice: of equal names JSON keeps one, and the other would be lost.
-pub fn repeats_a_header(body: &[u8]) -> bool {
-    let sent = serde_json::from_slice::<Sent>(body);
-    sent.is_ok_and(|sent| sent.headers.is_some_and(|Names { is_repeated }| is_repeated))
+/// Which objects of a body have a name twice: of equal names JSON keeps one, and the other would be lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RepeatedNames {
+    /// `headers`.
+    pub headers: bool,
+    /// `authentication`.
+    pub authentication: bool,
+    /// `client_certificate`.
+    pub client_certificate: bool,
+}
+
+impl RepeatedNames {
+    /// Of a body as it was sent.
+    pub fn of(body: &[u8]) -> Self {
+        let Ok(sent) = serde_json::from_slice::<Sent>(body) else { return Self::default() };
+        let is_repeated = |names: Option<Names>| names.is_some_and(|Names { is_repeated }| is_repeated);
+        Self {
+            headers: is_repeated(sent.headers),
+            authentication: is_repeated(sent.authentication),
+            client_certificate: is_repeated(sent.client_certificate),
+        }
+    }
 }
 
 #[derive(Deserialize)]
 struct Sent {
     headers: Option<Names>,
+    authentication: Option<Names>,
+    client_certificate: Option<Names>,
 }
 
 /// The names of an object.
@@ -220,6 +271,19 @@ mod tests {
 
     #[test]
     fn a_name_that_stands_twice_is_noticed_before_json_drops_one() {
+        let of = |headers, authentication, client_certificate| RepeatedNames {
+            headers,
+            authentication,
+            client_certificate,
+        };
+        for (body, expected) in [
+            (r#"{"authentication":{"type":"a","type":"b"},"headers":null}"#, of(false, true, false)),
+            (r#"{"client_certificate":{"a":"1","a":"1"},"headers":{"A":"1"}}"#, of(false, false, true)),
+            (r#"{"headers":{"A":"1","A":"1"},"authentication":{"b":1,"b":2}}"#, of(true, true, false)),
+            (r#"{"authentication":null,"client_certificate":{"a":"1","b":"1"}}"#, RepeatedNames::default()),
+        ] {
+            assert_eq!(RepeatedNames::of(body.as_bytes()), expected, "{body}");
+        }
         for (body, expected) in [
             (r#"{"headers":{"X-A":"1","X-A":"2"}}"#, true),
             (r#"{"url":"u","headers":{"X-A":"1","X-B":{"c":[]},"\u0058-A":null},"events":[]}"#, true),
@@ -229,7 +293,7 @@ mod tests {
             (r#"{"a":{"headers":{"X-A":"1","X-A":"2"}}}"#, false),
             ("{", false),
         ] {
-            assert_eq!(repeats_a_header(body.as_bytes()), expected, "{body}");
+            assert_eq!(RepeatedNames::of(body.as_bytes()).headers, expected, "{body}");
         }
     }
 
@@ -252,9 +316,23 @@ mod tests {
             assert_eq!(at(wrong), Some(is_whole), "{name}");
         }
         let mut more = whole;
-        (more["scope"], more["audience"], more["password"]) = (json!("a b"), Value::Null, json!(7));
+        (more["scope"], more["audience"]) = (json!("a b"), Value::Null);
         let read = read(more).unwrap_or_default().expect("authentication");
         let Authentication::OAuth2 { scope, audience, .. } = read.shown else { panic!("OAuth 2") };
         assert_eq!((scope.as_deref(), audience), (Some("a b"), None));
+    }
+
+    #[test]
+    fn a_member_of_another_kind_is_refused() {
+        let read = |value: Value| read_authentication(&value, Environment::Production);
+        let bearer = json!({ "type": "bearer", "token": "a" });
+        assert!(read(bearer.clone()).is_ok());
+        for name in ["username", "token_url", "Token", ""] {
+            let mut wrong = bearer.clone();
+            wrong[name] = Value::Null;
+            let faults = read(wrong).expect_err("it has one member more");
+            let expected = fault_of_members("bearer", json!({ "a": 1 }).as_object().expect("an object"));
+            assert_eq!(Some(faults), expected.map(|fault| vec![fault]), "{name}");
+        }
     }
 }

@@ -74,6 +74,7 @@ pub(crate) use answers::{
 };
 pub use auth::Caller;
 pub use confirmation::{Confirmation, Enrolment};
+pub(crate) use credential_fields::RepeatedNames;
 pub use device::KNOWN_DEVICE_SECONDS;
 pub(crate) use entries::Entries;
 pub use envelope::RequestInfo;

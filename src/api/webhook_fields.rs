@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::certificate_fields::{CLIENT_CERTIFICATE_SHAPE, read_client_certificate};
+use super::certificate_fields::{self, CLIENT_CERTIFICATE_SHAPE, read_client_certificate};
 use super::client_fields::{
     CHANNEL_SHAPE, EXTERNAL_ID_SHAPE, METADATA_SHAPE, read_channels, read_external_id, read_metadata,
 };
 use super::credential_fields::{
-    AUTHENTICATION_SHAPE, HEADERS_SHAPE, NEXT_HEADERS_SHAPE, read_authentication, read_headers,
+    self, AUTHENTICATION_SHAPE, HEADERS_SHAPE, NEXT_HEADERS_SHAPE, RepeatedNames, read_authentication, read_headers,
 };
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, List, RequestBody as _, Shape, Text, body};
@@ -47,8 +47,8 @@ pub struct EndpointContext {
     pub max_in_flight: u32,
     /// The setting `brand`, after which headers are named.
     pub brand: String,
-    /// Whether `headers` of the body have a name twice, of which its JSON has kept one.
-    pub repeats_a_header: bool,
+    /// Which objects of the body have a name twice, of which its JSON has kept one.
+    pub repeated: RepeatedNames,
     /// The time, by which certificates have expired.
     pub now: Timestamp,
 }
@@ -271,7 +271,7 @@ pub const HEADERS: EndpointField<Option<NewHeaders>> = Field {
     nullable: true,
     codes: &[Code::HeadersInvalid],
     read: |context, value| {
-        if context.repeats_a_header {
+        if context.repeated.headers {
             return Err(vec![Fault::new(Code::HeadersInvalid)]);
         }
         read_headers(value, &context.brand)
@@ -297,7 +297,12 @@ pub const AUTHENTICATION: EndpointField<Option<WithCredential<Authentication>>> 
     shape: AUTHENTICATION_SHAPE,
     nullable: true,
     codes: &[Code::AuthenticationInvalid, Code::UrlDnsFailed, Code::UrlSsrfBlocked, Code::UrlPortBlocked],
-    read: |context, value| read_authentication(value, context.environment),
+    read: |context, value| {
+        if context.repeated.authentication {
+            return Err(vec![credential_fields::repeated_member()]);
+        }
+        read_authentication(value, context.environment)
+    },
 };
 
 /// The certificate of connections.
@@ -309,7 +314,12 @@ pub const CLIENT_CERTIFICATE: EndpointField<Option<WithCredential<ShownCertifica
     shape: CLIENT_CERTIFICATE_SHAPE,
     nullable: true,
     codes: &[Code::ClientCertificateInvalid],
-    read: |context, value| read_client_certificate(value, context.now),
+    read: |context, value| {
+        if context.repeated.client_certificate {
+            return Err(vec![certificate_fields::repeated_member()]);
+        }
+        read_client_certificate(value, context.now)
+    },
 };
 
 /// How many attempts may begin in a time.

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::call::ApiCall;
 use super::certificate_fields::ClientCertificateAttributes;
-use super::credential_fields::{AuthenticationAttributes, repeats_a_header};
+use super::credential_fields::{AuthenticationAttributes, RepeatedNames};
 use super::envelope::{Answer, Resource, time};
 use super::error::{ApiError, Code, Fault, Words};
 use super::fields::RequestBody as _;
@@ -202,8 +202,8 @@ pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let account = call.account()?;
     let body = call.json_with_text("filter")?;
-    let is_repeated = repeats_a_header(&call.json_bytes()?);
-    let new = new_endpoint(&call.api, account, &body, is_repeated, Vec::new()).await?;
+    let repeated = RepeatedNames::of(&call.json_bytes()?);
+    let new = new_endpoint(&call.api, account, &body, repeated, Vec::new()).await?;
     let pending_reply =
         call.pending_reply(|made: &WithSecret<Endpoint>| Answer::new(201, &resource(&made.resource, None)));
     let made = call.store().create_endpoint(account, new, pending_reply).await?;
@@ -216,10 +216,10 @@ pub async fn new_endpoint(
     api: &Api,
     account: AccountId,
     body: &Map<String, Value>,
-    repeats_a_header: bool,
+    repeated: RepeatedNames,
     types: Vec<String>,
 ) -> Result<NewEndpoint, ApiError> {
-    let new = CreateWebhook::read_whole(body, &context(api, types, repeats_a_header).await?)?;
+    let new = CreateWebhook::read_whole(body, &context(api, types, repeated).await?)?;
     check_addresses(api, account, Some(&new.url), new.authentication.as_ref()).await?;
     Ok(new.endpoint())
 }
@@ -228,8 +228,8 @@ pub async fn new_endpoint(
 pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let endpoint = find(&call).await?;
     let body = call.json_with_text("filter")?;
-    let is_repeated = repeats_a_header(&call.json_bytes()?);
-    let context = context(&call.api, endpoint.settings.events.clone(), is_repeated).await?;
+    let repeated = RepeatedNames::of(&call.json_bytes()?);
+    let context = context(&call.api, endpoint.settings.events.clone(), repeated).await?;
     let change = UpdateWebhook::read_whole(&body, &context, &endpoint.settings)?;
     let authentication = change.authentication.as_ref().and_then(Option::as_ref);
     check_addresses(&call.api, call.account()?, change.url.as_ref(), authentication).await?;
@@ -355,7 +355,7 @@ async fn find(call: &ApiCall) -> Result<Endpoint, ApiError> {
 pub(super) async fn context(
     api: &Api,
     subscribed: Vec<String>,
-    repeats_a_header: bool,
+    repeated: RepeatedNames,
 ) -> Result<EndpointContext, ApiError> {
     api.store.refresh().await?;
     let catalog = api.store.view().event_types();
@@ -366,7 +366,7 @@ pub(super) async fn context(
         subscribed,
         max_in_flight,
         brand: api.settings.brand.clone(),
-        repeats_a_header,
+        repeated,
         now: api.clock.now(),
     })
 }

@@ -229,6 +229,33 @@ async fn a_header_that_stands_twice_in_the_body_is_refused() {
 }
 
 #[tokio::test]
+async fn a_member_that_stands_twice_or_has_no_meaning_is_refused_with_one_fault() {
+    let app = App::start().await;
+    let (id, _) = app.endpoint(NOBODY).await;
+    let authentication = ("webhook_authentication_invalid", AUTHENTICATION);
+    let certificate = ("webhook_client_certificate_invalid", "/data/attributes/client_certificate");
+    for (member, (code, pointer), told) in [
+        (r#""authentication":{"type":"bearer","token":"a","token":"b"}"#, authentication, "a member twice."),
+        (r#""authentication":{"type":"bearer","token":"a","scope":"b"}"#, authentication, "other than type, token."),
+        (r#""client_certificate":{"private_key":"a","private_key":"b"}"#, certificate, "it has a member twice"),
+        (
+            r#""client_certificate":{"certificate":"a","private_key":"b","passphrase":"c"}"#,
+            certificate,
+            "it has a member other than certificate and private_key",
+        ),
+    ] {
+        let body = format!(r#"{{"url":"{NOBODY}","events":["{EVENT}"],{member}}}"#);
+        for (method, path) in [("POST", "/v1/webhooks".to_owned()), ("PUT", format!("/v1/webhooks/{id}"))] {
+            let call = app.call(method, &path).header("content-type", "application/json").body(body.clone());
+            let refused = call.send().await.refused(422, code, pointer);
+            assert_eq!(refused.codes(), [code]);
+            let detail = refused.json["errors"][0]["detail"].as_str().expect("a detail");
+            assert!(detail.contains(told), "{detail}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn authentication_that_is_not_allowed_is_refused_and_nothing_is_stored() {
     let whole = oauth2("http://127.0.0.1:9/token");
     let member = |base: &Value, name: &str, value: Value| {
@@ -257,6 +284,10 @@ async fn authentication_that_is_not_allowed_is_refused_and_nothing_is_stored() {
         without(&whole, "client_secret"),
         without(&whole, "token_url"),
         member(&basic, "username", json!("a:b")),
+        member(&basic, "token", json!("hidden-value")),
+        member(&bearer, "username", Value::Null),
+        member(&whole, "password", json!("hidden-value")),
+        member(&whole, "Scope", json!("hidden-value")),
     ];
     for (base, name) in [
         (&basic, "username"),
@@ -285,7 +316,7 @@ async fn all_that_may_be_set_is_taken() {
     let most: Value =
         (0..20).map(|n| (format!("X-{n}"), json!("a".repeat(1024)))).collect::<serde_json::Map<_, _>>().into();
     let mut whole = oauth2("http://127.0.0.1:9/token?a=b");
-    (whole["scope"], whole["audience"], whole["password"]) = (json!("read write"), json!("https://shop"), json!(7));
+    (whole["scope"], whole["audience"]) = (json!("read write"), json!("https://shop"));
     let made = register(&app, NOBODY, json!({ "headers": most, "authentication": whole })).await.expect(201);
     assert_eq!(made.attribute("headers").as_object().map(serde_json::Map::len), Some(20));
     let shown = json!({

@@ -7,7 +7,9 @@ use anyhow::bail;
 use serde_json::{Map, Value};
 
 use super::report::{Fault, Outcome};
-use crate::api::{Api, ApiError, CreateWebhook, Language, RequestBody as _, new_account, new_endpoint, new_event_type};
+use crate::api::{
+    Api, ApiError, CreateWebhook, Language, RepeatedNames, RequestBody as _, new_account, new_endpoint, new_event_type,
+};
 use crate::clock::{Random, SystemRandom};
 use crate::config::Config;
 use crate::domain::external_id::ExternalId;
@@ -139,7 +141,7 @@ impl Maker {
         // Where a dry run has not made the account, the look at the URL's name counts for nobody.
         let random: &dyn Random = &SystemRandom::default();
         let account = owner.id.unwrap_or_else(|| AccountId::from_random(random.array()));
-        let new = match new_endpoint(&self.api, account, body, false, planned).await {
+        let new = match new_endpoint(&self.api, account, body, RepeatedNames::default(), planned).await {
             Ok(new) => new,
             Err(error) => return refused(&error),
         };
