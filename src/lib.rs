@@ -122,7 +122,8 @@ impl App {
         };
         let (stopping, stopped) = watch::channel(false);
         let retention = retention_policy(&config);
-        let mut background = vec![tokio::spawn(engine::close_idle(egress)), tokio::spawn(flush_key_uses(api.clone()))];
+        let mut background = vec![tokio::spawn(engine::close_idle(egress, store.clone()))];
+        background.push(tokio::spawn(flush_key_uses(api.clone())));
         let mut delivering = None;
         if config.roles.delivery {
             let charging = api.clone();

@@ -30,9 +30,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::clock::{Clock, Random};
+use crate::domain::authentication::TokenGrant;
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::id::AccountId;
 use crate::domain::url::{Environment, ReceiverUrl};
+use crate::store::View;
 
 pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
 pub use fault::LocalFault;
@@ -97,10 +99,13 @@ impl Egress {
     }
 
     /// Closes connections that nobody has used for a while, forgets client certificates in the same way, and drops
-    /// access tokens that have expired.
-    pub fn close_idle(&self) {
+    /// access tokens that have expired or that no endpoint uses now.
+    pub fn close_idle(&self, view: &View) {
         self.0.pool.close_idle();
         self.0.connector.tls.drop_unused();
-        self.0.tokens.drop_expired();
+        let has_grant = |endpoint, grant: &TokenGrant| {
+            view.target(endpoint).is_some_and(|target| target.credentials.grant() == Some(grant))
+        };
+        self.0.tokens.drop_unused(has_grant);
     }
 }

@@ -41,6 +41,9 @@ const MAX_TOKEN: usize = 8 * 1024;
 /// How long a token is kept of which the token server does not say how long it lives.
 const DEFAULT_LIFE: Duration = Duration::from_secs(300);
 
+/// The shortest time for which a token is kept, so that a token server is not asked for each attempt.
+const MIN_LIFE: Duration = Duration::from_secs(5);
+
 /// The longest time for which a token is kept.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
@@ -147,10 +150,12 @@ impl Tokens {
         }
     }
 
-    /// Drops what has expired.
-    pub fn drop_expired(&self) {
+    /// Drops what has expired, and the tokens of endpoints that do not have these grants now.
+    pub fn drop_unused(&self, has_grant: impl Fn(EndpointKey, &TokenGrant) -> bool) {
         let now = Instant::now();
-        self.0.lock().retain(|_, entry| entry.is_needed(now));
+        let is_fetched = |entry: &Entry| entry.under_way.strong_count() > 0;
+        let is_used = |key, entry: &Entry| entry.is_needed(now) && (is_fetched(entry) || has_grant(key, &entry.grant));
+        self.0.lock().retain(|key, entry| is_used(*key, entry));
     }
 
     /// Begins a fetch, or joins the one that is under way. Another grant drops the token of the one before.
@@ -388,7 +393,7 @@ fn life(expires_in: &Value) -> Duration {
         number => number.as_f64(),
     };
     let seconds = seconds.filter(|seconds| seconds.is_finite());
-    seconds.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs_f64(seconds.clamp(0.0, MAX_LIFE.as_secs_f64())))
+    seconds.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs_f64(seconds.clamp(MIN_LIFE.as_secs_f64(), MAX_LIFE.as_secs_f64())))
 }
 
 #[cfg(test)]
@@ -447,8 +452,9 @@ mod tests {
             (r#","expires_in":null,"token_type":"BEARER""#, 300),
             (r#","expires_in":7,"token_type":"Bearer""#, 7),
             (r#","expires_in":"60""#, 60),
-            (r#","expires_in":0"#, 0),
-            (r#","expires_in":-5"#, 0),
+            (r#","expires_in":0"#, 5),
+            (r#","expires_in":-5"#, 5),
+            (r#","expires_in":4.9"#, 5),
             (r#","expires_in":1e300"#, 86_400),
             (r#","expires_in":"soon""#, 300),
             (r#","expires_in":"NaN""#, 300),
@@ -496,8 +502,21 @@ mod tests {
         assert!(tokens.get(ENDPOINT, &one).is_none(), "it went with its grant");
         tokio::time::advance(MAX_LIFE).await;
         assert!(tokens.get(ENDPOINT, &other).is_none());
-        tokens.drop_expired();
+        tokens.drop_unused(|_, _| true);
         assert!(tokens.0.lock().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_goes_with_its_endpoint_and_with_its_grant() {
+        let (tokens, grant) = (Tokens::default(), grant("a"));
+        assert!(fetched(&tokens, &grant, "first"));
+        tokens.drop_unused(|key, held| key == ENDPOINT && *held == grant);
+        assert!(tokens.get(ENDPOINT, &grant).is_some());
+        tokens.drop_unused(|_, _| false);
+        assert!(tokens.0.lock().is_empty());
+        let Begun::First(_pending, _answer) = tokens.begin(ENDPOINT, &grant) else { panic!("a fetch") };
+        tokens.drop_unused(|_, _| false);
+        assert!(matches!(tokens.begin(ENDPOINT, &grant), Begun::Joined(_)), "a fetch that is under way stays");
     }
 
     #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use crate::domain::retention::Retention;
 use crate::domain::time::Timestamp;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
-use crate::store::{Housekeeping, PurgePosition, StoreError};
+use crate::store::{Housekeeping, PurgePosition, Snapshot, StoreError};
 
 /// The time between two rounds.
 const EVERY: Duration = Duration::from_secs(5);
@@ -34,11 +34,11 @@ pub struct RetentionPolicy {
 }
 
 /// Closes idle connections until it is dropped.
-pub async fn close_idle(egress: Egress) {
+pub async fn close_idle<S: Snapshot>(egress: Egress, store: S) {
     let mut ticks = tokio::time::interval(EVERY);
     loop {
         ticks.tick().await;
-        egress.close_idle();
+        egress.close_idle(store.view());
     }
 }
 

@@ -68,7 +68,7 @@ async fn a_token_is_fetched_when_it_is_needed_and_used_until_it_expires() {
 }
 
 #[tokio::test]
-async fn a_token_that_has_expired_is_fetched_anew() {
+async fn a_token_that_has_expired_is_fetched_anew_after_5_seconds_at_the_earliest() {
     let app = App::start().await;
     let (receiver, server) = (Receiver::start().await, Receiver::start().await);
     server.script([token("first", r#","expires_in":1"#), token("second", "")]);
@@ -80,12 +80,15 @@ async fn a_token_that_has_expired_is_fetched_anew() {
         async move {
             app.publish(json!({})).await;
             receiver.wait_for(sent).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
             (server.received().len() == 2).then_some(())
         }
     })
     .await;
     let requests = receiver.received();
     assert_eq!((tokens(&requests)[0], tokens(&requests)[requests.len() - 1]), ("Bearer first", "Bearer second"));
+    let asked = server.received();
+    assert!(asked[1].at - asked[0].at > Duration::from_secs(4), "it is kept for 5 s");
 }
 
 #[tokio::test]

@@ -225,3 +225,22 @@ async fn an_attempt_that_is_late_is_counted_in_its_own_place_and_another_waits()
     assert!(again.group >= counted.group);
     assert_eq!(count(None).await, None);
 }
+
+#[tokio::test]
+async fn nothing_is_counted_for_an_endpoint_that_is_gone() {
+    let f = Fixture::new().await;
+    let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+    let limit = RateLimit::parse("2/1m");
+    let new = EndpointSettings { rate_limit: limit, ..EndpointSettings::new(&url, vec![EVENT.into()]) };
+    let made = f.store.create_endpoint(f.account, new.into(), None).await.expect("an endpoint").resource;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    f.store.refresh().await.expect("refreshed");
+    let claimed = f.store.claim(made.key, 10).await.expect("claimed").jobs;
+    let counted = claimed[0].start.counted().expect("it is counted");
+    f.store.delete_endpoint(f.account, made.id).await.expect("deleted");
+    f.store.refresh().await.expect("refreshed");
+    for earlier in [None, Some(counted)] {
+        let count = f.store.count_start(made.key, counted.rate, earlier, counted.rate.validity()).await;
+        assert_eq!(count.expect("answered"), None);
+    }
+}

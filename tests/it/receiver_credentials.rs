@@ -598,6 +598,8 @@ async fn authentication_is_chosen_kept_and_removed_in_the_dashboard() {
     let mut browser = owners_browser(&app).await;
     let new = format!("/accounts/{}/endpoints/new", app.account);
     let page = browser.open(&new).await.expect(200);
+    let field = page.html.split("name=\"credential\"").nth(1).and_then(|rest| rest.split('>').next()).expect("a field");
+    assert!(field.contains("autocomplete=\"new-password\""), "no browser fills a sign-in's password in: {field}");
     let form = |more: &[(&'static str, &'static str)]| [&[("url", NOBODY), ("events", EVENT)][..], more].concat();
     let oauth2 = |token_url: &'static str| {
         form(&[

@@ -74,7 +74,7 @@ impl PayloadFilter {
 
 impl PartialEq for PayloadFilter {
     fn eq(&self, other: &Self) -> bool {
-        self.0.text == other.0.text
+        Arc::ptr_eq(&self.0, &other.0) || self.0.text == other.0.text
     }
 }
 

@@ -54,6 +54,10 @@ impl Dispatch for Store {
         validity: Duration,
     ) -> Result<Option<CountedStart>, StoreError> {
         let count = move |tx: &mut Tx<'_>| {
+            // Nothing is sent to an endpoint that is not there any more.
+            if tx.cache.endpoint(endpoint).is_none() {
+                return Ok(None);
+            }
             let mut attempts = limited_attempts::read(tx, endpoint)?;
             let counted = attempts.count_start(rate, earlier, validity);
             if counted.is_some() || earlier.is_some() {

@@ -146,6 +146,8 @@ impl CredentialsForm {
                 label: &cx.say("Password, token or client secret"),
                 hint: &cx.say("It is not shown again. To change the authentication, give it anew."),
                 kind: "password",
+                // Else a browser fills the password of a sign-in in, and it is sent to the receiver.
+                autocomplete: "new-password",
                 ..Input::default()
             }))
             (line("token_url", &cx.say("Token URL (OAuth 2)"), &self.token_url))
