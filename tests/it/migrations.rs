@@ -224,3 +224,25 @@ async fn beside_an_older_node_no_endpoint_is_written_that_it_would_not_serve() {
     database::execute(f.folder(), "DELETE FROM nodes WHERE key = 777").await;
     f.store.create_endpoint(f.account, of_version_17().into(), None).await.expect("an endpoint");
 }
+
+#[tokio::test]
+async fn a_node_that_joins_while_the_minimum_rises_above_it_does_not_start() {
+    if !database::is_postgres() {
+        return;
+    }
+    let f = Fixture::new().await;
+    // Between the look at the versions and the row of the new node.
+    let raise = "CREATE FUNCTION raise_minimum() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                 UPDATE schema_version SET minimum = 9999; RETURN NEW; END $$; CREATE TRIGGER raise_minimum \
+                 AFTER INSERT ON nodes FOR EACH ROW EXECUTE FUNCTION raise_minimum()";
+    database::execute(f.folder(), raise).await;
+    let (inbox, _nudges) = Inbox::new();
+    let opened = Store::open(options(f.folder(), f.clock.clone(), Some(inbox))).await;
+    let refused = opened.err().expect("it is refused").to_string();
+    assert!(refused.contains("run a newer aldaba"), "{refused}");
+    // The row of the first node goes with its next heartbeat.
+    eventually("no node", || async {
+        (database::number(f.folder(), "SELECT count(*) FROM nodes").await == 0).then_some(())
+    })
+    .await;
+}

@@ -174,6 +174,34 @@ async fn a_server_that_is_killed_exceeds_no_limit_when_it_is_back() {
     check_windows(&receiver, 3, Duration::from_secs(2));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_and_the_node_that_takes_over_exceed_no_limit() {
+    if !database::is_postgres() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let account = printed(folder.path(), &["accounts", "create", "killed"]);
+    let key = printed(folder.path(), &["keys", "create", "--account", &account]);
+    let receiver = Receiver::start().await;
+    let (killed, left) = (Server::start(folder.path(), &[]), Server::start(folder.path(), &[]));
+    let new = limited(&receiver, "3/2s", json!({}));
+    Call::new(left.address, "POST", "/v1/webhooks").bearer(&key).json(&new).send().await.expect(201);
+    let events: Vec<Value> = (0..6).map(|n| json!({ "event": EVENT, "data": { "n": n } })).collect();
+    for address in [killed.address, left.address] {
+        let batch = Call::new(address, "POST", "/v1/events/batch").bearer(&key);
+        batch.json(&json!({ "events": events })).send().await.expect(202);
+    }
+    receiver.wait_for(4).await;
+    killed.kill();
+    eventually("all of it", || async {
+        let path = "/v1/webhooks/deliveries?status=success";
+        let sent = Call::new(left.address, "GET", path).bearer(&key).send().await.expect(200);
+        (sent.json["meta"]["pagination"]["total"] == 12).then_some(())
+    })
+    .await;
+    check_windows(&receiver, 3, Duration::from_secs(2));
+}
+
 /// An endpoint with this limit.
 async fn endpoint(f: &Fixture, limit: &str) -> EndpointKey {
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");

@@ -180,6 +180,9 @@ impl Node {
         );
         execute(&db, &sql, &[&key, &shared.inbox.is_some(), &newest()]).await?;
         self.key.store(key, Ordering::Relaxed);
+        // Whoever raised the minimum before this row was there did not see this node.
+        self.look_at_minimum(&db).await?;
+        self.check_admitted()?;
         self.hear(began);
         self.count(&db, shared).await?;
         drop(db);
