@@ -145,9 +145,10 @@ codes! {
         "events must name at most 10 event types."
         "events debe indicar como máximo 10 tipos de evento.";
     EventInvalid 422 "webhook_event_invalid"
-        "events must be a list of known event types, * for all of them, or wildcards such as order.*; this is none: {}."
-        "events debe ser una lista de tipos de evento conocidos, * para todos, o comodines como order.*; esto no lo \
-         es: {}.";
+        "events must be a list of known event types, * for all of them, or wildcards such as order.*; this entry is \
+         not valid: {}."
+        "events debe ser una lista de tipos de evento conocidos, * para todos, o comodines como order.*; esta entrada \
+         no es válida: {}.";
     DescriptionInvalidType 422 "webhook_description_invalid_type"
         "description must be a string or null."
         "description debe ser una cadena o null.";
@@ -246,8 +247,8 @@ codes! {
         "event is required: the name of an event type."
         "event es obligatorio: el nombre de un tipo de evento.";
     EventTypeUnknown 422 "event_unknown"
-        "event must be the name of an event type in the catalog; this is none: {}."
-        "event debe ser el nombre de un tipo de evento del catálogo; este no lo es: {}.";
+        "event must be the name of an event type in the catalog, which has no such type: {}."
+        "event debe ser el nombre de un tipo de evento del catálogo, que no tiene este tipo: {}.";
     EventDataRequired 422 "event_data_required" "data is required." "data es obligatorio.";
     EventDataInvalid 422 "event_data_invalid"
         "data must be a JSON object that matches the event type's schema: {}."
@@ -306,8 +307,8 @@ codes! {
         "permissions must name at least one permission."
         "permissions debe indicar al menos un permiso.";
     PermissionInvalid 422 "permission_invalid"
-        "permissions must be a list of known permissions; this is none: {}."
-        "permissions debe ser una lista de permisos conocidos; este no lo es: {}.";
+        "permissions must be a list of known permissions; this permission is unknown: {}."
+        "permissions debe ser una lista de permisos conocidos; este permiso es desconocido: {}.";
     ExpiresAtInvalid 422 "expires_at_invalid"
         "expires_at must be an ISO 8601 date-time in the future with its offset, or null."
         "expires_at debe ser una fecha y hora ISO 8601 futura con su desfase, o null.";

@@ -53,7 +53,7 @@ pub const AUTHENTICATION_SHAPE: Shape = Shape::Written(|| {
                 "type": "string",
                 "format": "uri",
                 "maxLength": MAX_URL_CHARS,
-                "description": "Of `oauth2`: where access tokens are had, under the same rules as `url`.",
+                "description": "Of `oauth2`: where access tokens are obtained, under the same rules as `url`.",
             },
             "client_id": text("Of `oauth2`: the client's name at the token server."),
             "client_secret": text("Of `oauth2`: the client's secret. No answer shows it."),
@@ -229,7 +229,7 @@ pub struct AuthenticationAttributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub username: Option<String>,
-    /// Of `oauth2`: where access tokens are had.
+    /// Of `oauth2`: where access tokens are obtained.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, format = "uri")]
     pub token_url: Option<String>,

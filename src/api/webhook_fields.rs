@@ -290,10 +290,10 @@ const NEXT_HEADERS: EndpointField<Option<NewHeaders>> = Field {
 /// How requests authenticate.
 pub const AUTHENTICATION: EndpointField<Option<WithCredential<Authentication>>> = Field {
     about: "How requests authenticate to the receiver, in the header `Authorization`. With `oauth2` access tokens are \
-            had from `token_url` when they are needed (RFC 6749, section 4.4; the client authenticates by Basic) and \
-            kept until they expire; after an answer of 401 the next attempt gets another one, at most once a minute. \
-            It is replaced whole. Where `url` or `token_url` gets another scheme, host or port, it must be given \
-            again. `null` removes it.",
+            obtained from `token_url` when they are needed (RFC 6749, section 4.4; the client authenticates by Basic) \
+            and kept until they expire; after an answer of 401 the next attempt gets another one, at most once a \
+            minute. It is replaced whole. Where `url` or `token_url` gets another scheme, host or port, it must be \
+            given again. `null` removes it.",
     shape: AUTHENTICATION_SHAPE,
     nullable: true,
     codes: &[Code::AuthenticationInvalid, Code::UrlDnsFailed, Code::UrlSsrfBlocked, Code::UrlPortBlocked],
@@ -324,9 +324,10 @@ pub const CLIENT_CERTIFICATE: EndpointField<Option<WithCredential<ShownCertifica
 
 /// How many attempts may begin in a time.
 pub const RATE_LIMIT: EndpointField<Option<RateLimit>> = Field {
-    about: "Attempts that may begin in any time of a length, over all nodes: 1 to 10000, a slash, and 1 second to 1 \
-            hour, such as `100/1m` or `5/1s`. Retries and replays count. What is above waits as `pending` or \
-            `retrying`, the longest waiting first. Tests are neither counted nor held. `null` removes it.",
+    about: "Attempts that may begin in any period of the given length, over all nodes: 1 to 10000, a slash, and 1 \
+            second to 1 hour, such as `100/1m` or `5/1s`. Retries and replays count. What is above waits as `pending` \
+            or `retrying`. What a replay has made goes after everything else, and of each the longest due goes first. \
+            Tests are neither counted nor held. `null` removes it.",
     shape: Shape::Text(Text { max: Some(MAX_RATE_LIMIT_CHARS), pattern: Some(RATE_LIMIT_PATTERN), ..Text::ANY }),
     nullable: true,
     codes: &[Code::RateLimitInvalid],
@@ -513,7 +514,8 @@ fn sent_credentials(body: &Map<String, Value>, context: &EndpointContext) -> Cre
 }
 
 const OVERLAP: Field<(), u32> = Field {
-    about: "Seconds for which the old secret signs beside the new one. With 0 every older secret is dead at once.",
+    about: "Seconds for which the old secret signs beside the new one. With 0 every older secret stops working at \
+            once.",
     shape: Shape::Number(0, MAX_OVERLAP_SECONDS as u64),
     nullable: false,
     codes: &[Code::OverlapInvalid],

@@ -96,7 +96,7 @@ pub struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, value_type = ClientCertificateAttributes, inline)]
     pub client_certificate: Option<ClientCertificateAttributes>,
-    /// Attempts that may begin in any time of a length, such as `100/1m`. Only present where it was set.
+    /// Attempts that may begin in any period of the given length, such as `100/1m`. Only present where it was set.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub rate_limit: Option<String>,

@@ -243,7 +243,7 @@ fn print_next_steps(base: &str, key: &str, endpoint: EndpointId) -> anyhow::Resu
          -H 'Content-Type: application/json' -d '{{\"event\":\"{EVENT}\",\"data\":{{\"n\":1}}}}'\n\n\
          # list deliveries\n\
          curl {base}/v1/webhooks/{endpoint}/deliveries -H 'Authorization: Bearer {key}'\n\n\
-         # rotate the signing secret: the new one is shown once, the old one is dead at once\n\
+         # rotate the signing secret: the new one is shown once, the old one stops working at once\n\
          curl -X POST {base}/v1/webhooks/{endpoint}/regenerate-secret -H 'Authorization: Bearer {key}'\n\n\
          # in production set webhooks.auto_disable_after = \"1h\": by default a receiver that restarts for 3 s\n\
          # at 10 events/s fails often enough to be disabled\n\n\

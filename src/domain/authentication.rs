@@ -20,7 +20,7 @@ pub enum Authentication {
     Bearer,
     /// Client credentials of OAuth 2, for which a token server gives out access tokens.
     OAuth2 {
-        /// Where tokens are had, as registered.
+        /// Where tokens are obtained, as registered.
         token_url: String,
         /// The client's name.
         client_id: String,
@@ -32,7 +32,7 @@ pub enum Authentication {
 }
 
 impl Authentication {
-    /// Where tokens are had.
+    /// Where tokens are obtained.
     pub fn token_url(&self) -> Option<&str> {
         match self {
             Self::OAuth2 { token_url, .. } => Some(token_url),
@@ -92,7 +92,7 @@ pub enum Authorization {
     Token(TokenGrant),
 }
 
-/// What an access token is had for.
+/// What an access token is obtained for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TokenGrant {
     /// Where.

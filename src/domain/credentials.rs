@@ -63,7 +63,7 @@ pub struct RequestCredentials {
 }
 
 impl RequestCredentials {
-    /// What an access token is had for, where requests carry one.
+    /// What an access token is obtained for, where requests carry one.
     pub fn grant(&self) -> Option<&TokenGrant> {
         match &self.authorization {
             Some(Authorization::Token(grant)) => Some(grant),

@@ -91,7 +91,7 @@ struct Kept {
 
 /// What is known of an endpoint's token.
 struct Entry {
-    /// What it was had for.
+    /// What it was obtained for.
     grant: TokenGrant,
     kept: Option<Kept>,
     /// Whether a receiver has answered 401 to it.

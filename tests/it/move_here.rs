@@ -78,7 +78,7 @@ async fn a_csv_file_moves_endpoints_once_and_their_receivers_verify_as_before() 
     let dry = import(app.folder(), &[&args[..], &["--dry-run"]].concat(), &[]).await;
     let expected = [
         format!("line 2: endpoint {url} would be made"),
-        format!("line 3: endpoint {url}2 would be made (its secret is a new one: rotate it to see one)"),
+        format!("line 3: endpoint {url}2 would be made (it gets a new secret: rotate it to see one)"),
         "2 would be made, 0 are there already, 0 are left out, 0 cannot be moved".to_owned(),
     ];
     assert_eq!(lines(&dry, 0), expected);
@@ -140,7 +140,7 @@ async fn each_fault_of_a_row_is_told_with_its_line_and_its_column_and_the_other_
             "line 4, column secret: endpoint ftp://x cannot be moved: secret must be 24 to 128 visible ASCII",
             "line 5, column events: endpoint http://127.0.0.1:9/c cannot be moved: events must name at least one",
             "line 6, column external_id: endpoint http://127.0.0.1:9/d cannot be moved: line 2 has the same",
-            "line 7: endpoint http://127.0.0.1:9/e cannot be moved: it has 2 cells, and the first line has 5",
+            "line 7: endpoint http://127.0.0.1:9/e cannot be moved: the row has 2 cells, and the first line has 5",
             "line 8, column description: endpoint http://127.0.0.1:9/f cannot be moved: it is not UTF-8",
         ];
         assert_eq!(told.len(), expected.len() + 1, "{told:#?}");

@@ -1,4 +1,4 @@
-//! Rotation: the new secret is shown once, the old one is dead at once, under load too.
+//! Rotation: the new secret is shown once, the old one stops working at once, under load too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -140,7 +140,7 @@ async fn entries_that_are_no_type_and_no_wildcard_are_refused_in_both_languages_
     let body = json!({ "events": ["b*"] });
     let spanish = app.call("PUT", &path).header("accept-language", "es").json(&body).send().await.expect(422);
     let detail = spanish.json["errors"][0]["detail"].as_str().expect("a detail");
-    assert!(detail.contains("comodines como order.*; esto no lo es: b*."), "{detail}");
+    assert!(detail.contains("comodines como order.*; esta entrada no es válida: b*."), "{detail}");
     assert_eq!(app.get(&path).await.expect(200).attribute("events"), &json!([EVENT]));
     assert_eq!(minimum(app.folder()).await, 0);
     let ten: Vec<String> = (0..9).map(|n| format!("t{n}.*")).chain(["t0.*".to_owned()]).collect();

@@ -559,9 +559,9 @@ pub const RENEW_INVITATION: Description = Description {
     tag: Tag::Users,
     title: "Invite a user again",
     about: "Makes a new invitation for a user: for one who let the first lapse, or who has lost their password. The \
-            one before is dead at once. What they sign in with stays until they use it; then the password is the new \
-            one, and every session has ended. A second factor stays, and takes its code. A key that expires makes no \
-            invitation.",
+            one before stops working at once. What they sign in with stays until they use it; then the password is \
+            the new one, and every session has ended. A second factor stays, and takes its code. A key that expires \
+            makes no invitation.",
     body: Body::Ignored,
     answer: One(Kind::User, "The invitation's address is in this answer only."),
     errors: &[Code::KeyExpires],

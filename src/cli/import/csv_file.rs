@@ -26,7 +26,7 @@ const COLUMNS: [&str; 5] = ["url", "events", "secret", "description", "external_
 const NEEDED: [&str; 2] = ["url", "events"];
 
 /// What an endpoint gets whose row has no secret.
-const GENERATED: &str = "its secret is a new one: rotate it to see one";
+const GENERATED: &str = "it gets a new secret: rotate it to see one";
 
 /// A row.
 struct Row {
@@ -60,7 +60,7 @@ pub(super) async fn import(maker: &Maker, report: &mut Report, account: AccountI
 fn read(bytes: &[u8]) -> anyhow::Result<Vec<Row>> {
     // The reader would take all that follows for one cell.
     if bytes.iter().fold(false, |is_open, byte| is_open != (*byte == b'"')) {
-        bail!("a quote is opened and not closed: in a cell that stands in quotes, a quote is written twice");
+        bail!("a quote is opened and not closed: write each quote within a quoted cell twice");
     }
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(bytes);
     let mut lines = Lines { bytes, counted: 0, line: 1 };
@@ -109,7 +109,7 @@ fn columns(header: &csv::ByteRecord, line: u64) -> anyhow::Result<Vec<&'static s
             format!("line {line}: unknown column {}; the columns are {}", printable(name.trim()), COLUMNS.join(", "))
         })?;
         if columns.contains(&known) {
-            bail!("line {line}: the column {known} stands there twice");
+            bail!("line {line}: the column {known} is there twice");
         }
         columns.push(known);
     }
@@ -123,7 +123,7 @@ fn columns(header: &csv::ByteRecord, line: u64) -> anyhow::Result<Vec<&'static s
 fn row(columns: &[&str], record: &csv::ByteRecord, line: u64, names: &mut BTreeMap<String, u64>) -> Row {
     let (mut body, mut faults) = (Body::new(), Vec::new());
     if record.len() != columns.len() {
-        let detail = format!("it has {} cells, and the first line has {}", record.len(), columns.len());
+        let detail = format!("the row has {} cells, and the first line has {}", record.len(), columns.len());
         faults.push(Fault { field: None, detail });
     }
     for (column, cell) in columns.iter().zip(record) {
@@ -147,7 +147,7 @@ fn row(columns: &[&str], record: &csv::ByteRecord, line: u64, names: &mut BTreeM
     if let Some(Value::String(name)) = body.get("external_id") {
         match names.get(name) {
             Some(first) => {
-                let detail = format!("line {first} has the same: give each of them an external_id of its own");
+                let detail = format!("line {first} has the same value: give each row an external_id of its own");
                 faults.push(Fault::of(named_by, detail));
             }
             None => {
@@ -218,10 +218,10 @@ mod tests {
     #[test]
     fn faults_name_their_line_whatever_ends_lines() {
         let text = b"url,external_id,events\r\n\r\nhttp://a/,a,\"x\r\ny\"\r\n\nhttp://b/,a,x\rhttp://c/,c\n\xff,d,x\n";
-        let same = "line 3 has the same: give each of them an external_id of its own";
+        let same = "line 3 has the same value: give each row an external_id of its own";
         let expected = [
             (6, Some("external_id".to_owned()), same.to_owned()),
-            (6, None, "it has 2 cells, and the first line has 3".to_owned()),
+            (6, None, "the row has 2 cells, and the first line has 3".to_owned()),
             (7, Some("url".to_owned()), "it is not UTF-8".to_owned()),
         ];
         assert_eq!(told(text), expected);
@@ -234,7 +234,7 @@ mod tests {
         for (text, expected) in [
             ("", "the file is empty: its first line names the columns, which are url, events, secret"),
             ("\n\nurl,events,colour\n", "line 3: unknown column colour; the columns are url, events, secret"),
-            ("url,events,url\n", "line 1: the column url stands there twice"),
+            ("url,events,url\n", "line 1: the column url is there twice"),
             ("url,secret\n", "line 1: the column events is missing"),
             ("url,events\nhttp://a/,\"*\nhttp://b/,*\n", "a quote is opened and not closed"),
         ] {

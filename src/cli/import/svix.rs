@@ -99,7 +99,7 @@ async fn move_application(
     let Mapped { body, mut notes, .. } = account(row, id);
     let (outcome, owner) = maker.account(&names(row, id), &body).await?;
     if owner.is_none() {
-        notes.push("nor can its endpoints".to_owned());
+        notes.push("its endpoints cannot be moved either".to_owned());
     }
     report.tell(&item, &outcome, &notes)?;
     let Some(mut owner) = owner else { return Ok(()) };
@@ -168,7 +168,7 @@ fn name(mapped: &mut Mapped, row: &Value, id: &str) {
     let uid = row["uid"].as_str().unwrap_or_default();
     let name = names(row, id).into_iter().next().unwrap_or_default();
     if !uid.is_empty() && name != uid {
-        mapped.notes.push(format!("its uid cannot be an external_id: that is {name}"));
+        mapped.notes.push(format!("its uid cannot be an external_id: its external_id is {name}"));
     }
     mapped.set("external_id", name);
 }
@@ -183,7 +183,7 @@ fn event_type(row: &Value) -> Mapped {
             if let Some((version, schema)) = newest {
                 mapped.take("schema", schema);
                 if versions.len() > 1 {
-                    mapped.notes.push(format!("of its {} schemas, version {version}", versions.len()));
+                    mapped.notes.push(format!("of its {} schemas, version {version} is taken", versions.len()));
                 }
             }
         }
@@ -193,7 +193,7 @@ fn event_type(row: &Value) -> Mapped {
         mapped.notes.push("it is deprecated".to_owned());
     }
     if !row["featureFlag"].is_null() || row["featureFlags"].as_array().is_some_and(|flags| !flags.is_empty()) {
-        mapped.notes.push("it has a feature flag: here everybody sees it".to_owned());
+        mapped.notes.push("it has a feature flag, which is not taken: everybody sees it here".to_owned());
     }
     mapped
 }
@@ -250,13 +250,13 @@ fn set_secret(mapped: &mut Mapped, secret: Option<&Value>) {
             mapped.faults.push(Fault::of("secret", detail));
         }
         Some(Value::String(key)) => mapped.set("secret", key.as_str()),
-        _ => mapped.faults.push(Fault::of("secret", "there is no answer of …/secret/ with its `key`")),
+        _ => mapped.faults.push(Fault::of("secret", "the answer to …/secret/ is missing or has no `key`")),
     }
 }
 
 fn set_headers(mapped: &mut Mapped, headers: Option<&Value>) {
     let Some(answer) = headers else {
-        return mapped.faults.push(Fault::of("headers", "there is no answer of …/headers/"));
+        return mapped.faults.push(Fault::of("headers", "the answer to …/headers/ is missing"));
     };
     let hidden: Vec<&str> = answer["sensitive"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if !hidden.is_empty() {
@@ -357,9 +357,7 @@ mod tests {
         let archived = BTreeSet::new();
         let rows = Rows { application: &json!({}), endpoint: &json!({}), archived: &archived };
         let told = details(&endpoint(&rows, "ep_1", None, None));
-        assert!(
-            told[0].starts_with("secret: there is no answer") && told[1].starts_with("headers: there is no answer")
-        );
+        assert!(told[0].starts_with("secret: the answer to") && told[1].starts_with("headers: the answer to"));
     }
 
     #[test]
@@ -377,7 +375,7 @@ mod tests {
         }
         let mapped = account(&json!({ "name": "Acme", "uid": uuid, "metadata": {} }), "app_1");
         assert_eq!(Value::Object(mapped.body), json!({ "name": "Acme", "external_id": format!("svix:{uuid}") }));
-        assert_eq!(mapped.notes, [format!("its uid cannot be an external_id: that is svix:{uuid}")]);
+        assert_eq!(mapped.notes, [format!("its uid cannot be an external_id: its external_id is svix:{uuid}")]);
     }
 
     #[test]

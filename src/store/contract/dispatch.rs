@@ -14,8 +14,9 @@ use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted}
 role! {
     /// Leases deliveries and takes their outcomes. The simulation of the engine has an implementation of its own.
     pub trait Dispatch: Health {
-        /// Leases deliveries of an endpoint that are due, the longest waiting first, as far as there is memory for
-        /// them and the endpoint's rate limit allows their attempts to begin. Their attempts are counted towards the
+        /// Leases deliveries of an endpoint that are due, those last that a replay has made and nobody has begun to
+        /// send, and of each kind the longest due first. It does so as far as there is memory for them and the
+        /// endpoint's rate limit allows their attempts to begin. Their attempts are counted towards the
         /// limit in the same commit.
         async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError>;
 

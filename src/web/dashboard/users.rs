@@ -317,7 +317,7 @@ fn invitation(cx: &PageContext, user: &UserResource) -> Markup {
     let content = if user.status == "invited" {
         html! {
             p.muted { (cx.say(
-                "For when the first one was lost or has expired. The link before this one is dead at once.",
+                "For when the first one was lost or has expired. The link before this one stops working at once.",
             )) }
             (confirming_form(cx, &action, "link-", &make, ""))
         }

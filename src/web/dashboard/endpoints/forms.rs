@@ -391,8 +391,8 @@ fn attempts(cx: &PageContext, typed: &EndpointForm, failure: Option<&Failure>) -
             label: &cx.say("Rate limit"),
             value: &typed.rate_limit,
             hint: &cx.say(
-                "How many attempts may begin in any time of a length, such as 100/1m: 1 to 10000 in 1s to 1h. What is \
-                 above waits. Leave it empty for no limit.",
+                "How many attempts may begin in any period of the given length, such as 100/1m: 1 to 10000 in 1s to \
+                 1h. What is above waits. Leave it empty for no limit.",
             ),
             error: error("rate_limit"),
             max: UpdateWebhook::max_chars("rate_limit"),

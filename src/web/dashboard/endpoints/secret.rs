@@ -20,8 +20,8 @@ fn asked(cx: &PageContext, endpoint: &EndpointResource, overlap: &str, failure: 
     let happens = [
         cx.say("A new secret is made and shown once, on the next page."),
         cx.say(
-            "Without an overlap the old secret is dead at once. Until your receiver has the new one it rejects genuine \
-             deliveries; they fail and are retried on schedule.",
+            "Without an overlap the old secret stops working at once. Until your receiver has the new one it rejects \
+             genuine deliveries; they fail and are retried on schedule.",
         ),
         cx.say(
             "With an overlap the old secret keeps signing beside the new one: webhook-signature and \
