@@ -96,6 +96,15 @@ impl Fetcher {
         Ok(Self { base, authorization, tls: TlsConnector::from(Arc::new(tls::config())), connection: None })
     }
 
+    /// Whether others on the network can read the token and the answers.
+    pub fn is_in_clear(&self) -> bool {
+        let is_near = match &self.base.host {
+            Host::Name(_) => self.base.host.is_localhost(),
+            Host::Address(address) => address.to_canonical().is_loopback(),
+        };
+        !self.base.https && !is_near
+    }
+
     /// Reads the answer to a `GET` of this path and query.
     pub async fn get(&mut self, path: &str) -> Result<Fetched, FetchError> {
         let server = self.base.authority.clone();

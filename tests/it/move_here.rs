@@ -366,6 +366,8 @@ async fn an_endpoint_with_headers_or_a_rate_limit_moves_with_them_or_not_at_all(
     let headers = json!({ "headers": { "X-Example": "hidden-value" }, "sensitive": [] });
     answers.insert("/api/v1/app/app_1/endpoint/ep_1/headers/".into(), headers);
     answers.get_mut("/api/v1/app/app_1/endpoint/").expect("a list")["data"][1]["rateLimit"] = 20.into();
+    let transformation = json!({ "code": "function handler(webhook) { return webhook; }", "enabled": true });
+    answers.insert("/api/v1/app/app_2/endpoint/ep_5/transformation/".into(), transformation);
     let lines = answers.into_iter().map(|(path, body)| json!({ "path": path, "body": body }).to_string());
     std::fs::write(app.folder().join("svix.jsonl"), lines.collect::<Vec<_>>().join("\n")).expect("written");
     let output = import(app.folder(), &["--from", "svix", "svix.jsonl", "--json", "--dry-run"], &[]).await;
@@ -377,6 +379,26 @@ async fn an_endpoint_with_headers_or_a_rate_limit_moves_with_them_or_not_at_all(
         let detail = format!("not yet: this version has no {name}");
         let expected = if known[name].is_object() { Value::Null } else { json!([{ "field": name, "detail": detail }]) };
         assert_eq!(entry["faults"], expected, "{entry}");
+    }
+    let changed = told.iter().find(|entry| entry["path"] == "/api/v1/app/app_2/endpoint/ep_5").expect("told");
+    assert_eq!((&changed["outcome"], &changed["faults"][0]["field"]), (&json!("refused"), &json!("transformation")));
+}
+
+#[tokio::test]
+async fn a_server_that_is_asked_in_clear_over_the_network_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (url, is_warned) in [
+        // Nobody listens there. It is this machine, and not its loopback address.
+        ("http://0.0.0.0:1", true),
+        ("https://0.0.0.0:1", false),
+        ("http://127.0.0.1:1", false),
+        ("http://localhost:1", false),
+    ] {
+        let args = ["--from", "svix", "--url", url, "--dry-run"];
+        let output = import(folder.path(), &args, &[("SVIX_AUTH_TOKEN", TOKEN)]).await;
+        lines(&output, 1);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(errors.contains("warning: the token and the secrets"), is_warned, "{errors}");
     }
 }
 

@@ -140,7 +140,10 @@ async fn move_endpoint(
     }
     let secret = source.resource(&format!("{path}/secret/")).await?;
     let headers = source.resource(&format!("{path}/headers/")).await?;
-    let Mapped { body, notes, faults } = endpoint(rows, id, secret.as_ref(), headers.as_ref());
+    let transformation = source.resource(&format!("{path}/transformation/")).await?;
+    let mut mapped = endpoint(rows, id, secret.as_ref(), headers.as_ref());
+    refuse_transformation(&mut mapped, transformation.as_ref());
+    let Mapped { body, notes, faults } = mapped;
     let outcome =
         if faults.is_empty() { maker.endpoint(owner, &names, &body).await? } else { Outcome::Refused(faults) };
     report.tell(&item(path), &outcome, &notes)
@@ -266,6 +269,15 @@ fn set_headers(mapped: &mut Mapped, headers: Option<&Value>) {
     mapped.take("headers", &answer["headers"]);
 }
 
+/// Code that changes each message for the receiver. Servers that have no transformations answer 404.
+fn refuse_transformation(mapped: &mut Mapped, transformation: Option<&Value>) {
+    let has_code = |answer: &Value| answer["code"].as_str().is_some_and(|code| !code.is_empty());
+    if transformation.is_some_and(|answer| has_code(answer) && answer["enabled"] != false) {
+        let detail = "a transformation changes its messages, and there is none here";
+        mapped.faults.push(Fault::of("transformation", detail));
+    }
+}
+
 /// Messages in a second: the endpoint's own number, else the application's, under the new name or the old one.
 fn set_rate_limit(mapped: &mut Mapped, rows: &Rows<'_>) {
     let places = [rows.endpoint, rows.application].into_iter();
@@ -358,6 +370,23 @@ mod tests {
         let rows = Rows { application: &json!({}), endpoint: &json!({}), archived: &archived };
         let told = details(&endpoint(&rows, "ep_1", None, None));
         assert!(told[0].starts_with("secret: the answer to") && told[1].starts_with("headers: the answer to"));
+    }
+
+    #[test]
+    fn an_endpoint_with_a_transformation_does_not_move() {
+        let code = "function handler(webhook) { return webhook; }";
+        for (answer, is_refused) in [
+            (Some(json!({ "code": code, "enabled": true })), true),
+            (Some(json!({ "code": code })), true),
+            (Some(json!({ "code": code, "enabled": false })), false),
+            (Some(json!({ "code": null, "enabled": true })), false),
+            (Some(json!({})), false),
+            (None, false),
+        ] {
+            let mut mapped = Mapped::default();
+            refuse_transformation(&mut mapped, answer.as_ref());
+            assert_eq!(!mapped.faults.is_empty(), is_refused, "{answer:?}");
+        }
     }
 
     #[test]

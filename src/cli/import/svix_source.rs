@@ -87,9 +87,16 @@ impl Source {
         Ok(Self::File(answers))
     }
 
-    /// A server at this URL.
+    /// A server at this URL. Warns where its answers, which have secrets, are not encrypted on their way.
     pub fn server(url: &str, token: &str) -> anyhow::Result<Self> {
-        Ok(Self::Server(Box::new(Fetcher::new(url, token)?)))
+        let fetcher = Fetcher::new(url, token)?;
+        if fetcher.is_in_clear() {
+            eprintln!(
+                "warning: the token and the secrets of the endpoints cross the network in clear, because --url is \
+                 http: use https, or rotate them afterwards"
+            );
+        }
+        Ok(Self::Server(Box::new(fetcher)))
     }
 
     /// The rows of the next page; `None` behind the last one. A file has all of them in one page.
