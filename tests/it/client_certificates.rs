@@ -11,8 +11,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 
-use crate::app::{App, EVENT, eventually};
-use crate::command_line::printed;
+use crate::app::{App, Call, EVENT, eventually};
+use crate::command_line::{aldaba, printed};
+use crate::crash::Server;
 use crate::database;
 use crate::endpoint_settings::owners_browser;
 use crate::migrations::minimum;
@@ -143,6 +144,53 @@ async fn a_certificate_survives_a_restart_and_a_new_master_key() {
     publish(&trusting, EVENT).await;
     trusting.settled(1).await;
     assert_eq!(receiver.handshakes()[0].client, Some(der(&authority, "client")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_authentication_and_a_certificate_survive_a_new_master_key_of_the_settings() {
+    let authority = with_clients(&["client"]);
+    let receiver = authority.receiver(true).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = ("11".repeat(32), "22".repeat(32));
+    let run = |current: &str, previous: &str, args: &[&str]| {
+        let mut command = aldaba(folder.path(), args);
+        command.env("ALDABA_SECRETS__MASTER_KEY", current);
+        if !previous.is_empty() {
+            command.env("ALDABA_SECRETS__PREVIOUS_MASTER_KEYS", previous);
+        }
+        let output = command.output().expect("it runs");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let (_, account) = run(&old, "", &["accounts", "create", "tests"]);
+    let (_, key) = run(&old, "", &["keys", "create", "--account", &account]);
+    let (trusted, file) = authority.trusted();
+    let start = |master_key: &str| {
+        let settings = [(trusted, file.as_str()), ("ALDABA_SECRETS__MASTER_KEY", master_key)];
+        Server::start(folder.path(), &settings)
+    };
+    let server = start(&old);
+    let mut body = endpoint(&Trusting::url(&receiver, "a"), EVENT, &pair(&authority, "client"));
+    body["headers"] = json!({ "X-Key": "the-value-of-a-key" });
+    body["authentication"] = json!({ "type": "bearer", "token": "a-token" });
+    Call::new(server.address, "POST", "/v1/webhooks").bearer(&key).json(&body).send().await.expect(201);
+    let arrived = async |server: &Server, count: usize| {
+        let event = json!({ "event": EVENT, "data": {} });
+        Call::new(server.address, "POST", "/v1/events").bearer(&key).json(&event).send().await.expect(202);
+        let request = receiver.wait_for(count).await.remove(count - 1);
+        assert_eq!(
+            (request.header("x-key"), request.header("authorization")),
+            ("the-value-of-a-key", "Bearer a-token")
+        );
+        let client = receiver.handshakes().pop().and_then(|handshake| handshake.client);
+        assert_eq!(client, Some(der(&authority, "client")));
+    };
+    arrived(&server, 1).await;
+    assert!(server.terminate().success());
+    let told = run(&new, &old, &["secrets", "rekey"]);
+    assert_eq!(told, (true, "2 secrets are sealed with the current master key".to_owned()));
+    assert!(!run(&old, "", &["migrate"]).0, "nothing is sealed with the key before");
+    let server = start(&new);
+    arrived(&server, 2).await;
 }
 
 /// nginx that demands certificates of the authority, and writes down whose they were.
