@@ -271,11 +271,8 @@ mod tests {
 
     #[test]
     fn a_name_that_stands_twice_is_noticed_before_json_drops_one() {
-        let of = |headers, authentication, client_certificate| RepeatedNames {
-            headers,
-            authentication,
-            client_certificate,
-        };
+        let of =
+            |headers, authentication, client_certificate| RepeatedNames { headers, authentication, client_certificate };
         for (body, expected) in [
             (r#"{"authentication":{"type":"a","type":"b"},"headers":null}"#, of(false, true, false)),
             (r#"{"client_certificate":{"a":"1","a":"1"},"headers":{"A":"1"}}"#, of(false, false, true)),

@@ -393,7 +393,9 @@ fn life(expires_in: &Value) -> Duration {
         number => number.as_f64(),
     };
     let seconds = seconds.filter(|seconds| seconds.is_finite());
-    seconds.map_or(DEFAULT_LIFE, |seconds| Duration::from_secs_f64(seconds.clamp(MIN_LIFE.as_secs_f64(), MAX_LIFE.as_secs_f64())))
+    seconds.map_or(DEFAULT_LIFE, |seconds| {
+        Duration::from_secs_f64(seconds.clamp(MIN_LIFE.as_secs_f64(), MAX_LIFE.as_secs_f64()))
+    })
 }
 
 #[cfg(test)]
