@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::call::ApiCall;
+use super::credential_fields::RepeatedNames;
 use super::envelope::{Answer, Resource};
 use super::error::{ApiError, Code, Fault};
 use super::fields::{Field, RequestBody as _, body};
@@ -91,7 +92,7 @@ pub async fn preview(call: ApiCall) -> Result<Answer, ApiError> {
     // An endpoint may subscribe to a type that has left the catalog, and events of it may be kept.
     let endpoints = call.api.store.endpoints(account).await?;
     let subscribed = endpoints.into_iter().flat_map(|endpoint| endpoint.settings.events).collect();
-    let context = context(&call.api, subscribed, false).await?;
+    let context = context(&call.api, subscribed, RepeatedNames::default()).await?;
     let PreviewFilter { filter, events, channels } = PreviewFilter::read(&body, &context)?;
     let slot = call.api.previews.take(account, (usize::MAX, 1));
     let _slot = slot.ok_or_else(|| ApiError::busy("a preview of this account is under way"))?;
