@@ -21,7 +21,7 @@ pub async fn count_start<S: Dispatch>(
     tries: u32,
 ) -> bool {
     let validity = (rate.validity() * PATIENCE.pow(tries)).min(LONGEST_VALIDITY);
-    match store.count_start(endpoint, rate, start.counted(), validity).await {
+    let is_counted = match store.count_start(endpoint, rate, start.counted(), validity).await {
         Ok(counted) => {
             start.replace(counted);
             counted.is_some()
@@ -30,5 +30,9 @@ pub async fn count_start<S: Dispatch>(
             tracing::warn!(%error, "an attempt could not be counted towards a rate limit: its delivery waits");
             false
         }
+    };
+    if !is_counted {
+        start.note_refusal();
     }
+    is_counted
 }

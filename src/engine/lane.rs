@@ -319,7 +319,7 @@ mod tests {
         let permit = crate::store::inbox::MemoryPermit::unbounded(crate::domain::id::AccountKey(1));
         let memory = permit.endpoint().clone();
         let mut lane = Lane::new(64.0);
-        lane.push(Leased::new(job, permit), false);
+        lane.push(Leased::new(job, Timestamp::from_millis(0), permit), false);
         limit_after(&mut lane, 20, usize::MAX);
         assert!(lane.limit() > 5);
         memory.note_max_in_flight(Some(3));

@@ -395,6 +395,7 @@ mod tests {
                     trace: None,
                     body: bytes::Bytes::new(),
                 },
+                due_at: Timestamp::from_millis(0),
                 permit: MemoryPermit::unbounded(AccountKey(account)),
                 start: StartPermit::default(),
             })

@@ -363,7 +363,8 @@ mod tests {
             endpoint_version: 0,
             retry_after_ms: None,
         };
-        EndedAttempt { leased: Leased::new(job, MemoryPermit::unbounded(AccountKey(1))), outcome: Some(outcome) }
+        let leased = Leased::new(job, Timestamp::from_millis(0), MemoryPermit::unbounded(AccountKey(1)));
+        EndedAttempt { leased, outcome: Some(outcome) }
     }
 
     fn start(disk: &Disk) -> (mpsc::UnboundedSender<EndedAttempt>, Arc<Metrics>, tokio::task::JoinHandle<()>) {

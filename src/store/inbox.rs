@@ -25,6 +25,8 @@ pub use super::memory_shares::{
 pub struct Leased {
     /// What to send.
     pub job: Job,
+    /// Since when it is due.
+    pub due_at: Timestamp,
     /// Given back when the delivery is settled or released.
     pub permit: MemoryPermit,
     /// What allows its attempt to begin, where its endpoint has a rate limit.
@@ -33,8 +35,8 @@ pub struct Leased {
 
 impl Leased {
     /// A delivery whose attempt needs no permit to begin, or has yet to get one.
-    pub fn new(job: Job, permit: MemoryPermit) -> Self {
-        Self { job, permit, start: StartPermit::default() }
+    pub fn new(job: Job, due_at: Timestamp, permit: MemoryPermit) -> Self {
+        Self { job, due_at, permit, start: StartPermit::default() }
     }
 }
 

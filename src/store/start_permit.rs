@@ -1,6 +1,7 @@
 //! Start permits: where an endpoint has a rate limit, an attempt begins only with a permit, which says that the
 //! database counts the attempt towards the limit.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -35,12 +36,16 @@ impl CountedStart {
 
 /// What allows the next request of an attempt: at most one. Without a rate limit none is needed.
 #[derive(Debug, Default)]
-pub struct StartPermit(Mutex<Option<CountedStart>>);
+pub struct StartPermit {
+    counted: Mutex<Option<CountedStart>>,
+    /// Whether a request could not be counted: the delivery then keeps its place.
+    refused: AtomicBool,
+}
 
 impl StartPermit {
     /// For an attempt that is counted.
     pub fn of(counted: CountedStart) -> Self {
-        Self(Mutex::new(Some(counted)))
+        Self { counted: Mutex::new(Some(counted)), refused: AtomicBool::default() }
     }
 
     /// Whether a request may be sent now to an endpoint with this limit.
@@ -50,11 +55,21 @@ impl StartPermit {
 
     /// What is counted for a request that was not sent.
     pub fn counted(&self) -> Option<CountedStart> {
-        *self.0.lock()
+        *self.counted.lock()
     }
 
     /// Takes what is counted for the next request.
     pub fn replace(&self, counted: Option<CountedStart>) {
-        *self.0.lock() = counted;
+        *self.counted.lock() = counted;
+    }
+
+    /// A request could not be counted.
+    pub fn note_refusal(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request could not be counted.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 }

@@ -418,17 +418,20 @@ pub struct Unattempted {
     pub lease: i64,
     /// The attempt that is counted for it towards the endpoint's rate limit, and is not made.
     pub counted: Option<CountedStart>,
+    /// Since when it is due, where the rate limit has held its attempt. It keeps its place among those that wait.
+    pub due_at: Option<Timestamp>,
 }
 
 impl Unattempted {
     /// The delivery of this job, for which no attempt is counted.
     pub fn of(job: &Job) -> Self {
-        Self { delivery: job.id, endpoint: job.endpoint, lease: job.lease, counted: None }
+        Self { delivery: job.id, endpoint: job.endpoint, lease: job.lease, counted: None, due_at: None }
     }
 
     /// A delivery with what is counted for it.
     pub fn of_leased(leased: &Leased) -> Self {
-        Self { counted: leased.start.counted(), ..Self::of(&leased.job) }
+        let due_at = leased.start.is_refused().then_some(leased.due_at);
+        Self { counted: leased.start.counted(), due_at, ..Self::of(&leased.job) }
     }
 }
 

@@ -2,18 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use aldaba::domain::id::EndpointKey;
+use aldaba::domain::id::{DeliveryId, EndpointKey};
 use aldaba::domain::rate_limit::RateLimit;
 use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Snapshot, Unattempted};
+use aldaba::store::inbox::{Inbox, Leased};
+use aldaba::store::{Backlog, Dispatch, Endpoints, Figures, Intake, Lifecycle, Snapshot, Store, Unattempted};
 use serde_json::{Value, json};
 
-use crate::app::{App, Call, EVENT, Receiver, Reply, eventually};
+use crate::app::{App, Call, EVENT, Received, Receiver, Reply, eventually};
 use crate::command_line::printed;
 use crate::crash::Server;
 use crate::database;
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, options};
 
 /// By how much the network may shift an arrival.
 const GRACE: Duration = Duration::from_millis(100);
@@ -38,6 +39,12 @@ async fn publish_many(app: &App, count: usize) {
 async fn count(app: &App, endpoint: &str, status: &str) -> Value {
     let path = format!("/v1/webhooks/deliveries?endpoint_id={endpoint}&status={status}");
     app.get(&path).await.expect(200).json["meta"]["pagination"]["total"].clone()
+}
+
+/// The numbers of the events that arrived, as [`publish_many`] gave them.
+fn numbers(requests: &[Received]) -> Vec<u64> {
+    let number = |body: &[u8]| serde_json::from_slice::<Value>(body).expect("JSON")["data"]["n"].as_u64();
+    requests.iter().filter_map(|request| number(&request.body)).collect()
 }
 
 /// Checks that no window of this length holds more arrivals than so many.
@@ -120,10 +127,18 @@ async fn an_endpoint_with_an_order_and_a_limit_keeps_both() {
     register(&app, limited(&receiver, "3/1s", json!({ "ordering": "fifo" }))).await;
     publish_many(&app, 9).await;
     let requests = receiver.wait_for(9).await;
-    let number = |body: &[u8]| serde_json::from_slice::<Value>(body).expect("JSON")["data"]["n"].as_u64();
-    let numbers: Vec<_> = requests.iter().filter_map(|request| number(&request.body)).collect();
-    assert_eq!(numbers, (0..9).collect::<Vec<_>>());
+    assert_eq!(numbers(&requests), (0..9).collect::<Vec<_>>());
     check_windows(&receiver, 3, Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_limit_arrives_in_the_order_of_its_acceptance_where_one_attempt_may_begin_at_a_time() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    register(&app, limited(&receiver, "1/1s", json!({ "retry_schedule": [] }))).await;
+    publish_many(&app, 4).await;
+    let requests = receiver.wait_for(4).await;
+    assert_eq!(numbers(&requests), [0, 1, 2, 3]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -236,6 +251,58 @@ async fn what_may_not_begin_has_no_lease_and_no_memory_and_what_is_given_back_ma
     drop(first);
     let next = claim().await;
     assert_eq!((next.jobs.len(), next.held_for.is_some()), (1, true));
+}
+
+/// Four deliveries, of which each is due ten minutes after the one before.
+async fn accept_apart(f: &Fixture) {
+    for n in 0..4 {
+        f.store.accept(vec![f.event(n)], None).await.expect("accepted");
+        f.clock.advance(Duration::from_secs(600));
+    }
+}
+
+fn ids(jobs: &[Leased]) -> Vec<DeliveryId> {
+    jobs.iter().map(|leased| leased.job.id).collect()
+}
+
+/// Gives a delivery back as one that its limit has held.
+async fn give_back(store: &Store, leased: &Leased) {
+    leased.start.note_refusal();
+    store.release(vec![Unattempted::of_leased(leased)]).await.expect("released");
+}
+
+#[tokio::test]
+async fn deliveries_that_their_limit_has_held_go_before_those_that_came_after_them() {
+    let f = Fixture::new().await;
+    let key = endpoint(&f, "2/1m").await;
+    accept_apart(&f).await;
+    let claim = async || f.store.claim(key, 10).await.expect("claimed").jobs;
+    let claimed = claim().await;
+    let oldest = ids(&claimed);
+    assert_eq!(oldest.len(), 2);
+    for leased in claimed.iter().rev() {
+        give_back(&f.store, leased).await;
+    }
+    drop(claimed);
+    assert_eq!(ids(&claim().await), oldest);
+}
+
+/// A node looks for what is due from the first that it found, and the delivery was due long before that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_that_one_node_gives_back_keeps_its_place_on_the_others() {
+    if !database::is_postgres() {
+        return;
+    }
+    let f = Fixture::new().await;
+    let key = endpoint(&f, "1/1m").await;
+    accept_apart(&f).await;
+    let (inbox, _nudges) = Inbox::new();
+    let second = Store::open(options(f.folder(), f.clock.clone(), Some(inbox))).await.expect("opens");
+    let claimed = f.store.claim(key, 10).await.expect("claimed").jobs;
+    assert_eq!((claimed.len(), second.claim(key, 10).await.expect("claimed").jobs.len()), (1, 0));
+    give_back(&f.store, &claimed[0]).await;
+    assert_eq!(ids(&second.claim(key, 10).await.expect("claimed").jobs), ids(&claimed));
+    second.close().await.expect("closed");
 }
 
 #[tokio::test]

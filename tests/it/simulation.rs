@@ -120,7 +120,7 @@ impl SimStore {
                 not_before: now,
             });
             match permit {
-                Some(permit) => jobs.push(Leased::new(job(&disk.rows[index], index), permit)),
+                Some(permit) => jobs.push(Leased::new(job(&disk.rows[index], index), now, permit)),
                 None => {
                     disk.due.entry(endpoint).or_default().insert((now, index));
                     self.inbox.send(Nudge::Due(endpoint, now));
@@ -150,7 +150,7 @@ impl SimStore {
             assert!(row.lease.is_none(), "a leased delivery was claimed");
             row.lease = Some(self.incarnation);
             row.due_at = None;
-            claimed.jobs.push(Leased::new(job(row, index), permit));
+            claimed.jobs.push(Leased::new(job(row, index), at, permit));
         }
         claimed.next_due = disk.due[&endpoint].first().map(|(at, _)| *at);
         memory.note_stored(claimed.next_due.is_some_and(|at| at <= now));
@@ -276,16 +276,17 @@ impl Dispatch for SimStore {
         self.world.step().await?;
         let now = self.world.clock.now();
         let mut disk = self.world.disk();
-        for Unattempted { delivery: id, counted, .. } in deliveries {
+        for Unattempted { delivery: id, counted, due_at, .. } in deliveries {
             let row = &mut disk.rows[index(id)];
             if row.lease == Some(self.incarnation) {
+                let due_at = due_at.unwrap_or(now);
                 row.lease = None;
-                row.due_at = Some(now);
+                row.due_at = Some(due_at);
                 let endpoint = row.endpoint;
                 if let Some(counted) = counted {
                     disk.attempts.entry(endpoint).or_default().give_back(counted.group);
                 }
-                disk.due.entry(endpoint).or_default().insert((now, index(id)));
+                disk.due.entry(endpoint).or_default().insert((due_at, index(id)));
                 if disk.health[&endpoint].status == EndpointStatus::Active {
                     self.inbox.send(Nudge::Due(endpoint, now));
                 }

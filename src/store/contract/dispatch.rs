@@ -15,9 +15,9 @@ role! {
     /// Leases deliveries and takes their outcomes. The simulation of the engine has an implementation of its own.
     pub trait Dispatch: Health {
         /// Leases deliveries of an endpoint that are due, those last that a replay has made and nobody has begun to
-        /// send, and of each kind the longest due first. It does so as far as there is memory for them and the
-        /// endpoint's rate limit allows their attempts to begin. Their attempts are counted towards the
-        /// limit in the same commit.
+        /// send, and of each kind the longest due first, of the same time the lowest id. It does so as far as there is
+        /// memory for them and the endpoint's rate limit allows their attempts to begin. Their attempts are counted
+        /// towards the limit in the same commit.
         async fn claim(&self, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError>;
 
         /// Counts an attempt that begins within `validity` towards the rate limit of its endpoint, in place of
@@ -46,7 +46,8 @@ role! {
         ) -> Result<Vec<Settled>, StoreError>;
 
         /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
-        /// What was counted for them towards rate limits counts no more.
+        /// What was counted for them towards rate limits counts no more. One that its rate limit has held goes before
+        /// what waits and became due after it.
         async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError>;
     }
 }

@@ -1,7 +1,7 @@
 //! Implements `Dispatch` for the engine: claims due deliveries, and releases deliveries. `settle` writes outcomes.
 //! Every statement checks the lease.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tokio_postgres::Row;
 
 use super::limited_attempts;
-use super::sql::{column, execute, get, maybe_whole, one, row, rows, span, time, whole};
+use super::sql::{column, execute, get, maybe_whole, one, row, rows, span, time, when, whole};
 use super::store::Store;
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::event::TEST_TYPE;
@@ -55,6 +55,7 @@ struct Chosen {
     attempts_made: u32,
     failures: u32,
     replay: Option<i64>,
+    due_at: Timestamp,
     permit: MemoryPermit,
 }
 
@@ -182,16 +183,12 @@ impl Dispatch for Store {
         let mut db = self.client().await?;
         let owners = self.owners(&db, deliveries.iter().map(|row| row.endpoint)).await?;
         deliveries.retain(|row| owners.contains_key(&row.endpoint));
-        let parameters: super::sql::Params<'_> = &[
-            &column(&deliveries, |row| owners[&row.endpoint].0),
-            &column(&deliveries, |row| row.delivery.0),
-            &column(&deliveries, |row| row.lease),
-            &self.now().as_millis(),
-        ];
-        let released = if deliveries.iter().any(|row| row.counted.is_some()) {
-            release_counted(&mut db, &deliveries, parameters).await?
+        let accounts = column(&deliveries, |row| owners[&row.endpoint].0);
+        let released = if deliveries.iter().any(limited_attempts::concern) {
+            self.release_limited(&mut db, &accounts, &deliveries).await?
         } else {
-            rows(&db, RELEASE, parameters).await?
+            let now = self.now().as_millis();
+            release(&db, &accounts, &deliveries, &vec![now; deliveries.len()]).await?
         };
         drop(db);
         let (mut endpoints, mut replays) = (BTreeSet::new(), BTreeSet::new());
@@ -212,6 +209,50 @@ impl Dispatch for Store {
 }
 
 impl Store {
+    /// Gives leased rows of the queue back, takes out what was counted for those that it gives back, and lets those
+    /// that their rate limit has held keep their places. All is one commit: a release that comes twice takes out what
+    /// was counted once. `deliveries` are in the order of their ids.
+    async fn release_limited(
+        &self,
+        db: &mut Object,
+        accounts: &[i64],
+        deliveries: &[Unattempted],
+    ) -> Result<Vec<Row>, StoreError> {
+        let tx = db.transaction().await?;
+        let mut locked = limited_attempts::lock_known(&tx, deliveries).await?;
+        let (now, mut first_due) = (self.now(), BTreeMap::new());
+        for endpoint in locked.keys() {
+            let sql = "SELECT due_at FROM queue WHERE endpoint = $1 AND due_at >= $2 ORDER BY due_at LIMIT 1";
+            let from = self.positions.claim_from(*endpoint, now);
+            if let Some(found) = row(&tx, sql, &[&endpoint.0, &from]).await? {
+                first_due.insert(*endpoint, when(&found, "due_at")?);
+            }
+        }
+        // Differs by necessity: claims of all nodes begin at the first of what waits (`positions`), so that nothing may
+        // become due before it. What was due earlier gets the same time, and the lower id goes first.
+        let due_again = |row: &Unattempted| {
+            let first = first_due.get(&row.endpoint).map_or(now, |first| now.min(*first));
+            row.due_at.map_or(now, |due_at| due_at.clamp(first, now)).as_millis()
+        };
+        let released = release(&tx, accounts, deliveries, &column(deliveries, due_again)).await?;
+        let mut changed = BTreeSet::new();
+        for row in &released {
+            let id = DeliveryId(get(row, "delivery")?);
+            let found = deliveries.binary_search_by_key(&id, |row| row.delivery).ok().map(|index| deliveries[index]);
+            if let Some(Unattempted { endpoint, counted: Some(counted), .. }) = found
+                && let Some(attempts) = locked.get_mut(&endpoint)
+            {
+                attempts.give_back(counted);
+                changed.insert(endpoint);
+            }
+        }
+        for endpoint in changed {
+            limited_attempts::write(&tx, endpoint, &locked[&endpoint]).await?;
+        }
+        tx.commit().await?;
+        Ok(released)
+    }
+
     /// When the endpoint's next delivery is due. With it, the last change: those that were claimed are not older.
     async fn next_due(
         &self,
@@ -279,44 +320,28 @@ impl Store {
                 body: body.into(),
             };
             let permit = row.permit.named(self.node.in_memory(), job.id);
-            jobs.push(Leased::new(job, permit));
+            jobs.push(Leased::new(job, row.due_at, permit));
         }
         Ok(jobs)
     }
 }
 
-/// Gives leased rows of the queue back. Found as those of `settle::SETTLE` are.
-const RELEASE: &str = "WITH r AS MATERIALIZED (SELECT q.row_ref, r.lease \
-                       FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS r(account, delivery, lease) \
-                       CROSS JOIN LATERAL (SELECT ctid AS row_ref, lease FROM queue WHERE account = r.account \
-                       AND delivery = r.delivery LIMIT 1) AS q WHERE q.lease = r.lease) \
-                       UPDATE queue q SET lease = NULL, due_at = $4 FROM r WHERE q.ctid = r.row_ref \
-                       AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay, q.delivery";
-
-/// Gives leased rows of the queue back, and takes out what was counted for those that it gives back. The two are one
-/// commit: a release that comes twice takes out what was counted once. `deliveries` are in the order of their ids.
-async fn release_counted(
-    db: &mut Object,
+/// Gives leased rows of the queue back, which are due from these times on. Found as those of `settle::SETTLE` are.
+async fn release(
+    db: &impl GenericClient,
+    accounts: &[i64],
     deliveries: &[Unattempted],
-    parameters: super::sql::Params<'_>,
+    due_at: &[i64],
 ) -> Result<Vec<Row>, StoreError> {
-    let tx = db.transaction().await?;
-    let mut locked = limited_attempts::lock_counted(&tx, deliveries).await?;
-    let released = rows(&tx, RELEASE, parameters).await?;
-    for row in &released {
-        let id = DeliveryId(get(row, "delivery")?);
-        let found = deliveries.binary_search_by_key(&id, |row| row.delivery).ok().map(|index| deliveries[index]);
-        if let Some(Unattempted { endpoint, counted: Some(counted), .. }) = found
-            && let Some(attempts) = locked.get_mut(&endpoint)
-        {
-            attempts.give_back(counted);
-        }
-    }
-    for (endpoint, attempts) in &locked {
-        limited_attempts::write(&tx, *endpoint, attempts).await?;
-    }
-    tx.commit().await?;
-    Ok(released)
+    let sql = "WITH r AS MATERIALIZED (SELECT q.row_ref, r.lease, r.due_at \
+               FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) \
+               AS r(account, delivery, lease, due_at) \
+               CROSS JOIN LATERAL (SELECT ctid AS row_ref, lease FROM queue WHERE account = r.account \
+               AND delivery = r.delivery LIMIT 1) AS q WHERE q.lease = r.lease) \
+               UPDATE queue q SET lease = NULL, due_at = r.due_at FROM r WHERE q.ctid = r.row_ref \
+               AND coalesce(q.lease, 0) = r.lease RETURNING q.endpoint, q.replay, q.delivery";
+    let (ids, leases) = (column(deliveries, |row| row.delivery.0), column(deliveries, |row| row.lease));
+    rows(db, sql, &[&accounts, &ids, &leases, &due_at]).await
 }
 
 /// Chooses deliveries of one kind that became due within the span and that nobody else is choosing, as far as there is
@@ -331,7 +356,7 @@ async fn choose(
     chosen: &mut Vec<Chosen>,
 ) -> Result<bool, StoreError> {
     let sql = format!(
-        "SELECT account, delivery, event, size, attempt, failures, replay FROM queue WHERE endpoint = $1 \
+        "SELECT account, delivery, event, size, attempt, failures, replay, due_at FROM queue WHERE endpoint = $1 \
          AND due_at >= $2 AND due_at <= $3 AND {kind} ORDER BY due_at, delivery LIMIT $4 FOR UPDATE SKIP LOCKED"
     );
     for row in rows(tx, &sql, &[&endpoint.0, &from, &now, &sql_limit(limit)]).await? {
@@ -343,6 +368,7 @@ async fn choose(
             attempts_made: whole(&row, "attempt")?,
             failures: whole(&row, "failures")?,
             replay: maybe_whole(&row, "replay")?,
+            due_at: when(&row, "due_at")?,
             permit,
         });
     }

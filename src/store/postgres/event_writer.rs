@@ -434,7 +434,7 @@ impl Writer {
                 trace: new.trace.clone(),
                 body: new.body.clone(),
             };
-            plan.jobs.push(Leased::new(job, permit));
+            plan.jobs.push(Leased::new(job, write.now, permit));
         }
         debug_assert_eq!(
             deliveries.len(),

@@ -77,7 +77,7 @@ impl Intake for Store {
             trace: None,
             body: message,
         };
-        Ok(Leased::new(job, permit))
+        Ok(Leased::new(job, now, permit))
     }
 
     async fn settle_test(

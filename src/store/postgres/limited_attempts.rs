@@ -45,18 +45,26 @@ pub(super) async fn write(
     Ok(())
 }
 
-/// The rows of those deliveries' endpoints for which something is counted.
-pub(super) async fn lock_counted(
+/// Whether a rate limit has to do with a delivery that is given back.
+pub(super) fn concern(row: &Unattempted) -> bool {
+    row.counted.is_some() || row.due_at.is_some()
+}
+
+/// The rows of those endpoints whose rate limits have to do with these deliveries, as far as they have rows. While they
+/// are locked, nobody claims a delivery of these endpoints.
+pub(super) async fn lock_known(
     tx: &Transaction<'_>,
     deliveries: &[Unattempted],
 ) -> Result<BTreeMap<EndpointKey, CountedAttempts>, StoreError> {
     let mut endpoints: Vec<EndpointKey> =
-        deliveries.iter().filter(|row| row.counted.is_some()).map(|row| row.endpoint).collect();
+        deliveries.iter().filter(|row| concern(row)).map(|row| row.endpoint).collect();
     endpoints.sort_unstable();
     endpoints.dedup();
     let mut locked = BTreeMap::new();
     for endpoint in endpoints {
-        locked.insert(endpoint, lock(tx, endpoint).await?);
+        if let Some(attempts) = try_lock(tx, endpoint).await? {
+            locked.insert(endpoint, attempts);
+        }
     }
     Ok(locked)
 }

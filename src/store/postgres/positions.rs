@@ -2,9 +2,10 @@
 //! more.
 //!
 //! A claimed delivery leaves an entry in the index. While somebody holds an old snapshot the entries stay, and a look
-//! from the beginning would walk all of them. A position is a hint: whatever is made due is made due now or later, so
-//! that only a commit that took long can be before it. Claims begin a little before the position, the regular look at
-//! all endpoints begins further before it, and every so often that look begins at the beginning.
+//! from the beginning would walk all of them. A position is a hint: whatever is made due is made due now or later, or
+//! with the first of what waits, so that only a commit that took long can be before it. Claims begin a little before
+//! the position, the regular look at all endpoints begins further before it, and every so often that look begins at
+//! the beginning.
 
 use std::time::Duration;
 

@@ -105,7 +105,7 @@ impl Dispatch for Store {
 
     async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
         let give_back = move |tx: &mut Tx<'_>| {
-            let given_back = release(tx, deliveries.iter().map(|row| row.delivery))?;
+            let given_back = release(tx, deliveries.iter().map(|row| (row.delivery, row.due_at)))?;
             limited_attempts::give_back(tx, &deliveries, &given_back)
         };
         self.writer.write_hot(give_back).await
@@ -204,9 +204,9 @@ fn find_due(
     jobs: &mut Vec<Leased>,
 ) -> Result<bool, StoreError> {
     let mut statement = tx.db.prepare_cached(&format!(
-        "SELECT d.id, d.attempt, d.failures, d.replay, e.type, p.body, p.trace_context FROM deliveries d \
-         JOIN events e ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 \
-         AND d.due_at <= ?2 AND {kind} ORDER BY d.due_at LIMIT ?3"
+        "SELECT d.id, d.due_at, d.attempt, d.failures, d.replay, e.type, p.body, p.trace_context \
+         FROM deliveries d JOIN events e ON e.id = d.event JOIN payloads p ON p.event = d.event WHERE d.endpoint = ?1 \
+         AND d.due_at <= ?2 AND {kind} ORDER BY d.due_at, d.id LIMIT ?3"
     ))?;
     let mut rows = statement.query(params![endpoint.0, tx.now.as_millis(), sql_limit(limit)])?;
     while let Some(row) = rows.next()? {
@@ -229,7 +229,7 @@ fn find_due(
             trace: row.get::<_, Option<String>>("trace_context")?.as_deref().and_then(TraceContext::from_column),
             body: body.into(),
         };
-        jobs.push(Leased::new(job, permit));
+        jobs.push(Leased::new(job, Timestamp::from_millis(row.get("due_at")?), permit));
     }
     Ok(false)
 }

@@ -52,7 +52,7 @@ impl Intake for Store {
                     Some(inbox) => MemoryPermit::unbounded(endpoint.account).named(inbox.in_memory(), delivery),
                     None => MemoryPermit::unbounded(endpoint.account),
                 };
-                Ok(Leased::new(job, permit))
+                Ok(Leased::new(job, tx.now, permit))
             })
             .await
     }
@@ -161,7 +161,7 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, 
                     trace: new.trace.clone(),
                     body: new.body.clone(),
                 };
-                tx.after.jobs.push(Leased::new(job, permit));
+                tx.after.jobs.push(Leased::new(job, tx.now, permit));
             }
             None if tx.add_to_fifo(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
             None => {}

@@ -20,17 +20,20 @@ use crate::store::status::literal;
 /// After a delivery was given back, its endpoint is looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Gives back deliveries that are leased to this process. Returns those that were.
+/// Gives back deliveries that are leased to this process; those with a time are due since then, the others at once.
+/// Returns those that were leased.
 pub(super) fn release(
     tx: &mut Tx<'_>,
-    deliveries: impl Iterator<Item = DeliveryId>,
+    deliveries: impl Iterator<Item = (DeliveryId, Option<Timestamp>)>,
 ) -> Result<Vec<DeliveryId>, StoreError> {
     let sql = "UPDATE deliveries SET lease = NULL, due_at = ?2 WHERE id = ?1 AND lease = ?3 \
                RETURNING endpoint, replay";
     let (mut replays, mut given_back) = (BTreeSet::new(), Vec::new());
-    for id in deliveries {
+    for (id, due_at) in deliveries {
+        // The clock may have been set back.
+        let due_at = due_at.map_or(tx.now, |at| at.min(tx.now));
         let mut statement = tx.db.prepare_cached(sql)?;
-        let mut rows = statement.query(params![id.0, tx.now.as_millis(), tx.lease])?;
+        let mut rows = statement.query(params![id.0, due_at.as_millis(), tx.lease])?;
         while let Some(row) = rows.next()? {
             tx.forget_lease(id)?;
             given_back.push(id);
@@ -85,7 +88,7 @@ pub(super) fn lost_leases(db: &Connection, lease: i64, inbox: &Inbox) -> Result<
 /// Makes lost deliveries due again.
 pub(super) fn free_lost(tx: &mut Tx<'_>, lost: &[DeliveryId]) -> Result<(), StoreError> {
     tracing::warn!(deliveries = lost.len(), "leased deliveries were not in memory: they are due again");
-    release(tx, lost.iter().copied())?;
+    release(tx, lost.iter().map(|id| (*id, None)))?;
     Ok(())
 }
 
