@@ -26,7 +26,7 @@ const POINTER: &str = "/data/attributes/client_certificate";
 const NOBODY: &str = "https://a.tests.localhost:9/";
 
 /// An authority with certificates of these clients.
-fn with_clients(names: &[&str]) -> Authority {
+pub fn with_clients(names: &[&str]) -> Authority {
     let authority = Authority::new();
     for name in names {
         authority.sign(name, EC, "extendedKeyUsage=clientAuth", "-days 30");
@@ -35,7 +35,7 @@ fn with_clients(names: &[&str]) -> Authority {
 }
 
 /// A client's certificate and key, as a body has them.
-fn pair(authority: &Authority, name: &str) -> Value {
+pub fn pair(authority: &Authority, name: &str) -> Value {
     json!({
         "certificate": authority.read(&format!("{name}.pem")),
         "private_key": authority.read(&format!("{name}.key")),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,25 @@ use serde_json::json;
 
 use crate::app::{Call, EVENT, PATIENCE, Receiver};
 use crate::command_line::{aldaba, printed};
+
+/// Another program with these arguments, in what [`aldaba`] would have around it.
+pub fn other(program: &str, folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args);
+    like(&aldaba(folder, args), command, folder)
+}
+
+/// A command with what `known` has around it.
+fn like(known: &Command, mut command: Command, folder: &Path) -> Command {
+    command.current_dir(folder).stdin(Stdio::null());
+    for (name, value) in known.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
 
 /// A server in a process of its own. It is killed when this is dropped.
 pub struct Server {
@@ -41,10 +60,7 @@ impl Server {
 
     /// The same of another program: an older version of this one.
     pub fn start_other(program: &str, folder: &Path) -> Self {
-        let server = aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]);
-        let mut command = std::process::Command::new(program);
-        command.args(server.get_args());
-        Self::run_like(&server, command, folder, &[])
+        Self::run(other(program, folder, &["serve", "--listen", "127.0.0.1:0"]), &[])
     }
 
     /// The same where a process may open so few files until it asks for more.
@@ -60,26 +76,9 @@ impl Server {
     fn limited(folder: &Path, limit: &str, settings: &[(&str, &str)]) -> Self {
         let server = aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]);
         let limited = format!("{limit}; exec \"$0\" \"$@\"");
-        let mut command = std::process::Command::new("sh");
+        let mut command = Command::new("sh");
         command.args(["-c", &limited]).arg(server.get_program()).args(server.get_args());
-        Self::run_like(&server, command, folder, settings)
-    }
-
-    /// Runs a command with what `server` has around it.
-    fn run_like(
-        server: &std::process::Command,
-        mut command: std::process::Command,
-        folder: &Path,
-        settings: &[(&str, &str)],
-    ) -> Self {
-        command.current_dir(folder).stdin(Stdio::null());
-        for (name, value) in server.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        Self::run(command, settings)
+        Self::run(like(&server, command, folder), settings)
     }
 
     /// What the kernel tells of it (`proc(5)`).
@@ -97,7 +96,7 @@ impl Server {
         (of("VmRSS:"), of("VmHWM:"))
     }
 
-    fn run(mut command: std::process::Command, settings: &[(&str, &str)]) -> Self {
+    fn run(mut command: Command, settings: &[(&str, &str)]) -> Self {
         command.env("ALDABA_ENVIRONMENT", "development").envs(crate::app::without_limits());
         let mut child = command
             .envs(settings.iter().copied())
@@ -123,7 +122,7 @@ impl Server {
     /// Sends a signal by its name.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        let sent = std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");
+        let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");
         assert!(sent.success());
     }
 

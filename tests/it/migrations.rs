@@ -1,5 +1,6 @@
 //! Databases of older versions are brought to this one.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,13 +8,13 @@ use aldaba::clock::ManualClock;
 use aldaba::domain::delivery::DeliveryStatus;
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{AccountId, ReplayId};
-use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::time::Timestamp;
-use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::Inbox;
-use aldaba::store::{Accounts, Endpoints, Lifecycle, Log, Replays, Search, Snapshot, Store, StoreError};
+use aldaba::store::{Accounts, Lifecycle, Log, Replays, Search, Snapshot, Store, StoreError};
+use serde_json::{Value, json};
 
-use crate::app::{App, Call, eventually};
+use crate::app::{App, Call, EVENT, eventually};
+use crate::client_certificates::{pair, with_clients};
 use crate::database;
 use crate::fixture::{ALL, Fixture, options};
 
@@ -190,39 +191,112 @@ pub async fn minimum(folder: &Path) -> i64 {
     database::number(folder, sql).await
 }
 
-/// Settings that programs of before version 17 know nothing of.
-fn of_version_17() -> EndpointSettings {
-    let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
-    EndpointSettings::new(&url, vec!["*".into()])
+/// The attributes of an endpoint: for each a value, and the version of the oldest program that goes by it; 0 where
+/// every program does.
+fn attributes() -> Vec<(&'static str, Value, i64)> {
+    let certificate = pair(&with_clients(&["client"]), "client");
+    vec![
+        ("url", json!("https://127.0.0.1:9/other"), 0),
+        ("events", json!(["*"]), 17),
+        ("description", json!("a"), 0),
+        ("status", json!("disabled"), 0),
+        ("ordering", json!("fifo"), 0),
+        ("metadata", json!({ "team": "a" }), 0),
+        ("external_id", json!("shop-1"), 0),
+        ("channels", json!(["a"]), 18),
+        ("timeout_seconds", json!(5), 18),
+        ("max_in_flight", json!(1), 18),
+        ("retry_schedule", json!([60]), 18),
+        ("filter", json!({ "event": EVENT }), 18),
+        ("secret", json!("what-another-sender-had-given"), 18),
+        ("headers", json!({ "X-Team": "a" }), 19),
+        ("authentication", json!({ "type": "bearer", "token": "a-token" }), 19),
+        ("client_certificate", certificate, 20),
+        ("rate_limit", json!("100/1m"), 21),
+    ]
+}
+
+/// Those that a program of before some version would ignore.
+pub fn newer_attributes() -> Vec<(&'static str, Value, i64)> {
+    attributes().into_iter().filter(|(_, _, version)| *version > 0).collect()
+}
+
+/// The body of an endpoint with this attribute.
+pub fn endpoint_with(name: &str, value: &Value) -> Value {
+    let mut body = json!({ "url": "https://127.0.0.1:9/", "events": [EVENT] });
+    body[name] = value.clone();
+    body
+}
+
+/// Lets every program work on the database again.
+pub async fn forget_minimum(folder: &Path) {
+    let sql = if database::is_postgres() {
+        "UPDATE schema_version SET minimum = 0"
+    } else {
+        "DELETE FROM settings WHERE name = 'minimum_version'"
+    };
+    database::execute(folder, sql).await;
+}
+
+#[test]
+fn it_is_decided_of_each_attribute_of_an_endpoint_whether_older_programs_may_ignore_it() {
+    let groups = aldaba::web::groups();
+    let mut operations = groups.iter().flat_map(|group| &group.operations);
+    let create = operations.find(|call| call.method == "POST" && call.path == "/v1/webhooks").expect("it is there");
+    let fields = &create.body.as_ref().expect("a body").fields;
+    let decided: BTreeSet<&str> = attributes().iter().map(|(name, ..)| *name).collect();
+    assert_eq!(decided, fields.iter().map(|field| field.name).collect());
 }
 
 #[tokio::test]
-async fn the_first_endpoint_that_older_programs_would_not_serve_raises_the_minimum_version() {
-    let f = Fixture::new().await;
-    f.endpoint().await;
-    assert_eq!(minimum(f.folder()).await, 0);
-    f.store.create_endpoint(f.account, of_version_17().into(), None).await.expect("an endpoint");
-    assert_eq!(minimum(f.folder()).await, 17);
-    f.store.create_endpoint(f.account, of_version_17().into(), None).await.expect("another one");
-    assert_eq!(minimum(f.folder()).await, 17);
+async fn the_first_row_with_an_attribute_that_older_programs_would_ignore_raises_the_minimum_version() {
+    let app = App::start().await;
+    for (name, value, version) in attributes() {
+        let (plain, _) = app.endpoint("https://127.0.0.1:9/").await;
+        assert_eq!(minimum(app.folder()).await, 0, "an endpoint that every program serves");
+        let made = app.post("/v1/webhooks", endpoint_with(name, &value)).await.expect(201).id();
+        assert_eq!(minimum(app.folder()).await, version, "a new endpoint with {name}");
+        app.delete(&format!("/v1/webhooks/{made}")).await.expect(204);
+        forget_minimum(app.folder()).await;
+        let (path, change) = (format!("/v1/webhooks/{plain}"), json!({ name: value }));
+        if name == "secret" {
+            app.post(&format!("{path}/regenerate-secret"), change).await.expect(200);
+        } else {
+            app.put(&path, change).await.expect(200);
+        }
+        assert_eq!(minimum(app.folder()).await, version, "an endpoint that gets {name}");
+        app.delete(&path).await.expect(204);
+        forget_minimum(app.folder()).await;
+    }
+}
+
+/// A node of this version, which was heard of just now.
+async fn node_of(folder: &Path, version: i64) {
+    let sql = format!(
+        "INSERT INTO nodes (key, seen_at, delivers, version) OVERRIDING SYSTEM VALUE VALUES (777, \
+         (extract(epoch FROM clock_timestamp()) * 1000)::bigint, false, {version}) \
+         ON CONFLICT (key) DO UPDATE SET seen_at = excluded.seen_at, version = excluded.version"
+    );
+    database::execute(folder, &sql).await;
 }
 
 #[tokio::test]
-async fn beside_an_older_node_no_endpoint_is_written_that_it_would_not_serve() {
+async fn no_endpoint_is_written_beside_a_node_that_would_ignore_an_attribute_of_it() {
     if !database::is_postgres() {
         return;
     }
-    let f = Fixture::new().await;
-    let older = "INSERT INTO nodes (key, seen_at, delivers) OVERRIDING SYSTEM VALUE \
-                 VALUES (777, (extract(epoch FROM clock_timestamp()) * 1000)::bigint, false)";
-    database::execute(f.folder(), older).await;
-    let refused = f.store.create_endpoint(f.account, of_version_17().into(), None).await;
-    assert_eq!(refused.err(), Some(StoreError::OlderNodes));
-    assert_eq!(database::number(f.folder(), "SELECT count(*) FROM endpoints").await, 0);
-    assert_eq!(minimum(f.folder()).await, 17, "the older node stops");
-    f.endpoint().await;
-    database::execute(f.folder(), "DELETE FROM nodes WHERE key = 777").await;
-    f.store.create_endpoint(f.account, of_version_17().into(), None).await.expect("an endpoint");
+    let app = App::start().await;
+    for (written, (name, value, version)) in (0..).zip(newer_attributes()) {
+        node_of(app.folder(), version - 1).await;
+        let register = || app.post("/v1/webhooks", endpoint_with(name, &value));
+        register().await.refused(503, "unavailable", "");
+        let endpoints = database::number(app.folder(), "SELECT count(*) FROM endpoints").await;
+        assert_eq!(endpoints, written, "no endpoint with {name}");
+        assert_eq!(minimum(app.folder()).await, version, "{name}: the older node stops at its next heartbeat");
+        node_of(app.folder(), version).await;
+        register().await.expect(201);
+        forget_minimum(app.folder()).await;
+    }
 }
 
 #[tokio::test]

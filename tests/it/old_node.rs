@@ -2,10 +2,11 @@
 
 use serde_json::json;
 
-use crate::app::{Call, EVENT, Receiver};
+use crate::app::{Call, EVENT, Receiver, eventually};
 use crate::command_line::printed;
-use crate::crash::Server;
+use crate::crash::{Server, other};
 use crate::database;
+use crate::migrations::{endpoint_with, forget_minimum, newer_attributes};
 
 /// What a person has who publishes to a server: its endpoint and a key.
 struct Publisher {
@@ -32,10 +33,14 @@ impl Publisher {
     }
 }
 
+fn older_program() -> String {
+    std::env::var("OLD_ALDABA").expect("OLD_ALDABA is the older program: ./scripts/test long builds it")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "long"]
 async fn an_older_program_accepts_and_delivers_on_the_tables_of_this_one() {
-    let old = std::env::var("OLD_ALDABA").expect("OLD_ALDABA is the older program: ./scripts/test long builds it");
+    let old = older_program();
     let folder = tempfile::tempdir().expect("a folder");
     let account = printed(folder.path(), &["accounts", "create", "mixed"]);
     let key = printed(folder.path(), &["keys", "create", "--account", &account]);
@@ -62,4 +67,36 @@ async fn an_older_program_accepts_and_delivers_on_the_tables_of_this_one() {
     }
     let new = Server::start(folder.path(), &[]);
     publisher.publish(&new, 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "long"]
+async fn an_older_program_stops_before_a_row_is_written_of_which_it_would_ignore_an_attribute() {
+    let old = older_program();
+    let folder = tempfile::tempdir().expect("a folder");
+    let account = printed(folder.path(), &["accounts", "create", "mixed"]);
+    let key = printed(folder.path(), &["keys", "create", "--account", &account]);
+    let new = Server::start(folder.path(), &[]);
+    let older = database::is_postgres().then(|| Server::start_other(&old, folder.path()));
+    let call = |method: &str, path: &str| Call::new(new.address, method, path).bearer(&key);
+    for (name, value, _) in newer_attributes() {
+        let body = endpoint_with(name, &value);
+        let register = || call("POST", "/v1/webhooks").json(&body).send();
+        if let Some(older) = &older {
+            // A program of before version 17 does not name its version.
+            let nodes = "SELECT count(*) FROM nodes WHERE version = 0 AND seen_at > 0";
+            let work = format!("the older program to be a node before {name}");
+            eventually(&work, || async { (database::number(folder.path(), nodes).await > 0).then_some(()) }).await;
+            let ready = || Call::new(older.address, "GET", "/readyz").send();
+            register().await.refused(503, "unavailable", "");
+            let stop = format!("the older program to stop over {name}");
+            eventually(&stop, || async { (ready().await.status == 503).then_some(()) }).await;
+        }
+        let made = eventually("the row", || async { Some(register().await).filter(|made| made.status == 201) }).await;
+        let refused = other(&old, folder.path(), &["accounts", "list"]).output().expect("it runs");
+        let text = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && text.contains("run a newer aldaba"), "{name}: {text}");
+        call("DELETE", &format!("/v1/webhooks/{}", made.id())).send().await.expect(204);
+        forget_minimum(folder.path()).await;
+    }
 }
