@@ -281,6 +281,23 @@ async fn a_filter_is_written_tried_and_shown_in_the_dashboard() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_that_a_preview_shows_again_has_no_secret_and_says_that_they_are_typed_once_more() {
+    let app = App::start().await;
+    let mut browser = owners_browser(&app).await;
+    let new = format!("/accounts/{}/endpoints/new", app.account);
+    let page = browser.open(&new).await.expect(200);
+    let secrets = [
+        ("headers", "X-Key: value-of-a-header"),
+        ("credential", "value-of-a-password"),
+        ("secret", "value-of-a-signing-secret"),
+        ("private_key", "value-of-a-private-key"),
+    ];
+    let tried = browser.submit(&page, &new, &[asking("{}"), secrets.to_vec()].concat()).await.expect(200);
+    assert!(tried.html.contains("X-Key: ") && !tried.html.contains("value-of-a-"), "{}", tried.content());
+    assert!(tried.html.contains("the form does not show them again"), "{}", tried.content());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_filter_is_tried_and_changed_in_the_portal() {
     let app = App::start().await;
     let path = with(&app, "http://127.0.0.1:9/mine", r#"{"data":{"n":1}}"#).await;

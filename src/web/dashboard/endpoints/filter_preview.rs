@@ -52,6 +52,10 @@ pub fn field(cx: &PageContext, filter: &str, error: Option<&Fault>, preview: Opt
             rows,
         ))
         p { a href="/docs/guides/fit-an-endpoint" { (cx.say("What a filter can say")) } }
+        p.hint { (cx.say(
+            "After a preview or an error, type values of headers, passwords, secrets and private keys once more: the \
+             form does not show them again.",
+        )) }
         @if let Some(preview) = preview { (shown(cx, preview)) }
     }
 }
