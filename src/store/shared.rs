@@ -1,6 +1,7 @@
 //! What both stores are made with, and how an endpoint's row becomes a `Target`: the endpoint as an attempt needs it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::HashMap;
 use tokio::sync::Notify;
@@ -28,6 +29,9 @@ use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::User;
 use crate::lock::{Mutex, RwLock};
 
+/// By how much two times in whole milliseconds may differ, where neither clock was set.
+const ROUNDING: Duration = Duration::from_millis(2);
+
 /// What all parts of a store have in common.
 pub(super) struct Shared {
     pub clock: Arc<dyn Clock>,
@@ -52,6 +56,8 @@ pub(super) struct Shared {
     pub replays: Notify,
     /// Where this process looks for the next delivery of endpoints that receive in order (PostgreSQL).
     pub fifo_heads: Mutex<FifoHeads>,
+    /// When it was opened, by both clocks.
+    opened_at: (Timestamp, Instant),
     /// What the clock showed when it was last looked for deliveries that are due (SQLite).
     looked_at: Mutex<Option<(Timestamp, Instant)>>,
     /// The times of the ids that an import has brought (PostgreSQL).
@@ -83,6 +89,7 @@ pub(super) struct StoredEndpoint {
 impl Shared {
     pub fn new(options: OpenOptions, keyring: Keyring) -> Self {
         Self {
+            opened_at: (options.clock.now(), Instant::now()),
             clock: options.clock,
             random: options.random,
             key_source: options.keys,
@@ -102,6 +109,13 @@ impl Shared {
             looked_at: Mutex::default(),
             id_times: RwLock::default(),
         }
+    }
+
+    /// The time of the clock. Where the clock was set forward since the store was opened, it is the time that the
+    /// monotonic clock tells instead (SQLite).
+    pub fn steady_now(&self) -> Timestamp {
+        let (opened, at) = self.opened_at;
+        self.clock.now().min(opened.plus(at.elapsed() + ROUNDING))
     }
 
     /// Whether the clock may have been set back since the last call by more than times may be wrong. At the first call

@@ -306,6 +306,20 @@ async fn a_delivery_that_one_node_gives_back_keeps_its_place_on_the_others() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_forward_ends_no_window_of_a_running_server() {
+    let f = Fixture::new().await;
+    let key = endpoint(&f, "1/1m").await;
+    f.store.accept((0..2).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let claim = async || f.store.claim(key, 10).await.expect("claimed");
+    let first = claim().await;
+    assert_eq!(first.jobs.len(), 1);
+    f.clock.advance(Duration::from_secs(3_600));
+    let held = claim().await;
+    assert_eq!(held.jobs.len(), 0);
+    assert!(held.held_for.is_some_and(|time| time < Duration::from_secs(62)), "{:?}", held.held_for);
+}
+
+#[tokio::test]
 async fn an_attempt_that_is_late_is_counted_in_its_own_place_and_another_waits() {
     let f = Fixture::new().await;
     let key = endpoint(&f, "1/1m").await;

@@ -11,8 +11,8 @@ use crate::store::values::Unattempted;
 
 /// Reads what is counted now.
 pub(super) fn read(tx: &Tx<'_>, endpoint: EndpointKey) -> Result<CountedAttempts, StoreError> {
-    // The transaction may have begun a while ago.
-    let (asked_at, now) = (Instant::now(), tx.shared.clock.now());
+    // The transaction may have begun a while ago. A clock that is set forward ends no window.
+    let (asked_at, now) = (Instant::now(), tx.shared.steady_now());
     let sql = "SELECT attempts FROM limited_attempts WHERE endpoint = ?1";
     let column: Option<String> = tx.db.prepare_cached(sql)?.query_row([endpoint.0], |row| row.get(0)).optional()?;
     CountedAttempts::read(column.as_deref().unwrap_or("[]"), now, asked_at)
