@@ -19,6 +19,7 @@ use crate::domain::credentials::ShownCredentials;
 use crate::domain::custom_headers::Headers;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
+use crate::domain::id::EndpointId;
 use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::rate_limit::RateLimit;
 use crate::domain::retry::RetrySchedule;
@@ -26,10 +27,14 @@ use crate::domain::secret::Secret;
 use crate::domain::settings::{DeliverySettings, EndpointSettings, Metadata};
 use crate::domain::subscription::is_wildcard;
 use crate::domain::time::Timestamp;
+use crate::log_limit::LogLimit;
 
 /// The form of the column `settings`. A program that changes the meaning of what is there raises it, and with it the
 /// database's minimum version.
 const FORM: u32 = 1;
+
+/// Every batch with an event for an endpoint may meet its settings, however often they could not be read.
+static UNREADABLE_LOGGED: LogLimit = LogLimit::new();
 
 /// The columns of `endpoints` that hold its settings.
 pub(super) struct SettingsColumns {
@@ -241,6 +246,26 @@ pub(super) fn delivery_settings(
         filter: filter_of(rest.filter, known.and_then(|known| known.filter.as_ref()))?,
         rate_limit: rate_limit.map(|limit| limit.rate()),
     })
+}
+
+/// The same for work that is done for many endpoints, which one row must not fail. Where the column cannot be read, it
+/// logs a line and returns `None`. Such an endpoint counts as paused until its row is repaired.
+pub(super) fn readable_delivery_settings(
+    endpoint: EndpointId,
+    column: Result<impl AsRef<str>, StoreError>,
+    known: Option<&DeliverySettings>,
+) -> Result<Option<DeliverySettings>, StoreError> {
+    match column.and_then(|column| delivery_settings(column.as_ref(), known)) {
+        Ok(settings) => Ok(Some(settings)),
+        Err(StoreError::Corrupt(reason)) => {
+            if let Some(suppressed) = UNREADABLE_LOGGED.admit() {
+                tracing::error!(%endpoint, %reason, suppressed, "an endpoint's settings cannot be read: it counts as \
+                                                                paused, and its deliveries wait");
+            }
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The channels of an event, as a column has them.

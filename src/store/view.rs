@@ -70,7 +70,7 @@ pub(super) struct Whole {
 }
 
 impl View {
-    /// The endpoint's row as it was last committed; `None` when it is deleted.
+    /// The endpoint's row as it was last committed; `None` when it is deleted, or cannot be used as it is stored.
     pub fn target(&self, endpoint: EndpointKey) -> Option<Arc<Target>> {
         read(&self.endpoints, |endpoints| endpoints.get(&endpoint).cloned())
     }

@@ -14,6 +14,7 @@ mod command_line;
 mod connecting;
 mod connections;
 mod crash;
+mod damaged_rows;
 mod dashboard;
 mod database;
 mod delivery;

@@ -26,7 +26,8 @@ role! {
         #[postgres(unchecked, unbounded)]
         async fn refresh_stale(&self) -> Result<(), StoreError>;
 
-        /// The endpoint's row as it is now, for an attempt that begins now; `None` when it is deleted.
+        /// The endpoint's row as it is now, for an attempt that begins now; `None` when it is deleted, or cannot be
+        /// used as it is stored.
         #[postgres(unchecked)]
         async fn target(&self, endpoint: EndpointKey) -> Result<Option<Arc<Target>>, StoreError>;
 

@@ -36,7 +36,7 @@ use crate::domain::time::Timestamp;
 use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::inbox::Nudge;
-use crate::store::settings::delivery_settings;
+use crate::store::settings::readable_delivery_settings;
 use crate::store::shared::{Shared, StoredEndpoint};
 use crate::store::values::Target;
 use crate::store::view::{KnownAccounts, View, Whole};
@@ -518,7 +518,8 @@ fn named_account(row: &Row) -> Result<(AccountId, Option<ExternalId>), StoreErro
     Ok((AccountId(get(row, "id")?), external_id.map(ExternalId::stored)))
 }
 
-/// Reads these endpoints with their secrets. A filter that the view shows already is not compiled again.
+/// Reads these endpoints with their secrets. A filter that the view shows already is not compiled again. Endpoints
+/// whose settings or secrets cannot be read are left out.
 async fn load_endpoints(
     db: &Object,
     shared: &Shared,
@@ -539,11 +540,14 @@ async fn load_endpoints(
         }
         let key: i64 = get(&row, "key")?;
         let status = parsed(&row, "status", EndpointStatus::from_column)?;
+        let id = EndpointId(get(&row, "id")?);
         let shown = view.target(EndpointKey(key));
-        let delivery = delivery_settings(get(&row, "settings")?, shown.as_ref().map(|target| &*target.delivery))?;
+        let known = shown.as_ref().map(|target| &*target.delivery);
+        let delivery = readable_delivery_settings(id, get::<&str>(&row, "settings"), known)?;
+        let Some(delivery) = delivery else { continue };
         let stored = StoredEndpoint {
             key: EndpointKey(key),
-            id: EndpointId(get(&row, "id")?),
+            id,
             account: AccountKey(get(&row, "account")?),
             url: get(&row, "url")?,
             version: get(&row, "version")?,

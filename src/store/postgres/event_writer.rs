@@ -25,7 +25,7 @@ use super::write::{DeliveryRow, EventRow, Write};
 use crate::domain::delivery::{DeliveryKind, Job};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
 use crate::domain::event::{Event, NewEvent};
-use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey, EventId};
+use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId};
 use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription::entries_of;
 use crate::domain::time::Timestamp;
@@ -33,7 +33,7 @@ use crate::store::errors::StoreError;
 use crate::store::filter_checks::{CallChecks, Checks, Filtered, Intaken, Publishing};
 use crate::store::inbox::{Inbox, Leased, MemoryPermit, Nudge, SharedBody};
 use crate::store::numbers::{body_size, delivery_count};
-use crate::store::settings::delivery_settings;
+use crate::store::settings::readable_delivery_settings;
 use crate::store::shared::Shared;
 use crate::store::values::{PendingReply, ReplyScope};
 use crate::store::view::View;
@@ -281,9 +281,10 @@ impl Writer {
             needs.events.iter().map(|(id, name)| (id.0, name.as_str())).unzip();
         let entries: Vec<String> = types.iter().map(|name| entries_of(name)).collect();
         let db = self.parts.pool.get().await?;
-        let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, e.status, \
-                   e.ordering, e.settings FROM settings g CROSS JOIN unnest($1::uuid[], $2::text[], $3::text[]) \
-                   AS w(id, type, entries) LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL \
+        let sql = "SELECT g.value, w.id, w.type, a.key AS account, t.name IS NOT NULL AS known, e.key, \
+                   e.id AS endpoint, e.status, e.ordering, e.settings FROM settings g \
+                   CROSS JOIN unnest($1::uuid[], $2::text[], $3::text[]) AS w(id, type, entries) \
+                   LEFT JOIN accounts a ON a.id = w.id AND a.deleted_at IS NULL \
                    LEFT JOIN event_types t ON t.name = w.type LEFT JOIN LATERAL (SELECT DISTINCT endpoint \
                    FROM subscriptions WHERE account = a.key AND type = ANY(string_to_array(w.entries, ' '))) AS s \
                    ON true LEFT JOIN endpoints e ON e.key = s.endpoint AND e.deleted_at IS NULL \
@@ -299,15 +300,20 @@ impl Writer {
                 fan_out.types.insert(whose.1.clone());
             }
             let Some(key) = get::<Option<i64>>(&row, "key")?.map(EndpointKey) else { continue };
-            let active = parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
-            let subscribers = if active { &mut fan_out.active } else { &mut fan_out.paused };
+            // The view has a filter compiled already.
+            let shown = self.parts.view.target(key);
+            let known = shown.as_ref().map(|target| &*target.delivery);
+            let endpoint = EndpointId(get(&row, "endpoint")?);
+            let delivery = readable_delivery_settings(endpoint, get::<&str>(&row, "settings"), known)?;
+            let is_active = parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active;
+            // Which events an endpoint wants is not known while its settings cannot be read: it misses them all.
+            let receives = is_active && delivery.is_some();
+            let subscribers = if receives { &mut fan_out.active } else { &mut fan_out.paused };
             subscribers.entry(whose).or_default().push(key);
             if parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo {
                 fan_out.fifo.insert(key);
             }
-            // The view has a filter compiled already.
-            let shown = self.parts.view.target(key);
-            let delivery = delivery_settings(get(&row, "settings")?, shown.as_ref().map(|target| &*target.delivery))?;
+            let Some(delivery) = delivery else { continue };
             fan_out.has_filters |= delivery.filter.is_some();
             if delivery != DeliverySettings::default() {
                 fan_out.delivery.insert(key, Arc::new(delivery));

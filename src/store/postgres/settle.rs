@@ -15,13 +15,13 @@ use super::store::Store;
 use super::stored_replies::write_pending_reply;
 use crate::domain::delivery::{DeliveryKind, DeliveryStatus};
 use crate::domain::endpoint::EndpointHealth;
-use crate::domain::id::{AccountKey, DeliveryId, EndpointKey, IdTimes};
+use crate::domain::id::{AccountKey, DeliveryId, EndpointId, EndpointKey, IdTimes};
 use crate::domain::retry::RetrySchedule;
 use crate::domain::time::Timestamp;
 use crate::domain::transition::{Verdict, classify, transition};
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_counter;
-use crate::store::settings::delivery_settings;
+use crate::store::settings::readable_delivery_settings;
 use crate::store::status::is_open;
 use crate::store::values::{PendingReply, Settled, Settlement};
 
@@ -246,7 +246,7 @@ impl Store {
 
     /// The health of every endpoint that this batch may change, until the transaction ends: those with a failure, and
     /// those with a success after failures. With each, the version that it has now. Also the schedules of those that
-    /// have one of their own.
+    /// have one of their own. The schedule of an endpoint whose settings cannot be read is the server's.
     async fn lock_healths(
         &self,
         tx: &Transaction<'_>,
@@ -257,7 +257,7 @@ impl Store {
             *failing.entry(settlement.endpoint.0).or_default() |= classify(&settlement.outcome) != Verdict::Delivered;
         }
         let (keys, failing): (Vec<i64>, Vec<bool>) = failing.into_iter().unzip();
-        let sql = "SELECT e.key, e.status, e.consecutive_failures, e.failing_since, e.version, e.settings \
+        let sql = "SELECT e.key, e.id, e.status, e.consecutive_failures, e.failing_since, e.version, e.settings \
                    FROM unnest($1::bigint[], $2::boolean[]) AS w(key, failing) JOIN endpoints e ON e.key = w.key \
                    WHERE e.deleted_at IS NULL AND (w.failing OR e.consecutive_failures > 0) ORDER BY e.key FOR \
                    UPDATE OF e";
@@ -266,8 +266,10 @@ impl Store {
             let key = EndpointKey(get(&row, "key")?);
             healths.insert(key, (health(&row)?, get(&row, "version")?));
             let shown = self.view.target(key);
-            let settings = delivery_settings(get(&row, "settings")?, shown.as_ref().map(|target| &*target.delivery))?;
-            schedules.extend(settings.retry_schedule.map(|schedule| (key, schedule)));
+            let known = shown.as_ref().map(|target| &*target.delivery);
+            let id = EndpointId(get(&row, "id")?);
+            let settings = readable_delivery_settings(id, get::<&str>(&row, "settings"), known)?;
+            schedules.extend(settings.and_then(|settings| settings.retry_schedule).map(|schedule| (key, schedule)));
         }
         Ok((healths, schedules))
     }

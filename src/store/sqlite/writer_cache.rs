@@ -22,7 +22,7 @@ use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::filter_checks::{Checks, Filtered};
 use crate::store::inbox::{Inbox, MemoryUse, Nudge};
-use crate::store::settings::delivery_settings;
+use crate::store::settings::readable_delivery_settings;
 use crate::store::shared::{Shared, StoredEndpoint, words};
 use crate::store::values::Target;
 use crate::store::view::{EventTypes, KnownAccounts, View, Whole};
@@ -45,12 +45,13 @@ pub(super) struct EndpointRow {
 }
 
 impl EndpointRow {
-    /// Changes whenever the owner or the platform changes the endpoint; `None` while its secret cannot be opened.
+    /// Changes whenever the owner or the platform changes the endpoint; `None` while its settings cannot be read or its
+    /// secret cannot be opened.
     pub fn version(&self) -> Option<i64> {
         self.target.as_ref().map(|target| target.version)
     }
 
-    /// Whether deliveries go out now: it is active, and its secret could be opened.
+    /// Whether deliveries go out now: it is active, its settings could be read, and its secret could be opened.
     pub fn can_receive(&self) -> bool {
         self.target.as_ref().is_some_and(|target| target.active)
     }
@@ -62,7 +63,7 @@ struct AccountRow {
     events_added: i64,
     /// Active endpoints.
     subscribers: Subscribers,
-    /// Those that are not active.
+    /// Those that are not active, or whose settings cannot be read.
     paused: Subscribers,
 }
 
@@ -517,11 +518,15 @@ impl WriterCache {
             let memory = before.remove(&endpoint.key).map(|row| row.memory);
             let memory = memory.unwrap_or_else(|| Arc::new(MemoryUse::of(endpoint.account)));
             let shown = self.view.target(endpoint.key);
-            endpoint.delivery = Arc::new(delivery_settings(&settings, shown.as_ref().map(|target| &*target.delivery))?);
+            let known = shown.as_ref().map(|target| &*target.delivery);
+            let delivery = readable_delivery_settings(endpoint.id, settings.map_err(StoreError::from), known)?;
+            let is_readable = delivery.is_some();
+            endpoint.delivery = delivery.map(Arc::new).unwrap_or_default();
             memory.note_max_in_flight(endpoint.delivery.max_in_flight);
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
             let shown = shown.filter(|target| target.version == endpoint.version);
             let target = match shown {
+                _ if !is_readable => None,
                 Some(shown) => Some(shown),
                 None => {
                     endpoint.secrets = secrets_of(db, endpoint.key)?;
@@ -529,7 +534,9 @@ impl WriterCache {
                 }
             };
             if let Some(account) = self.accounts.get_mut(&endpoint.account) {
-                let subscribers = if endpoint.active { &mut account.subscribers } else { &mut account.paused };
+                // Which events an endpoint wants is not known while its settings cannot be read: it misses them all.
+                let receives = endpoint.active && is_readable;
+                let subscribers = if receives { &mut account.subscribers } else { &mut account.paused };
                 for entry in &events {
                     subscribers.add(entry, endpoint.key);
                 }
@@ -566,7 +573,8 @@ fn named_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Option<ExternalI
 /// A row of the cache before its settings are read and its secrets are opened.
 struct StoredRow {
     endpoint: StoredEndpoint,
-    settings: String,
+    /// An error where the column holds no text.
+    settings: rusqlite::Result<String>,
     events: Vec<String>,
     health: EndpointHealth,
     last_delivery_at: Option<Timestamp>,
@@ -590,7 +598,7 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
     let events = words(&row.get::<_, String>("events")?);
     Ok(StoredRow {
         endpoint,
-        settings: row.get("settings")?,
+        settings: row.get("settings"),
         events,
         health,
         last_delivery_at: time(row, "last_delivery_at")?,

@@ -1,0 +1,74 @@
+//! Rows that cannot be read. Each holds up what it is about, and nothing else.
+
+use std::sync::Arc;
+
+use aldaba::domain::id::{AccountId, EndpointKey};
+use aldaba::domain::settings::EndpointSettings;
+use aldaba::domain::url::{Environment, ReceiverUrl};
+use aldaba::store::{Accounts, Dispatch, Endpoints, Intake, Isolation, Replays, Settled, Snapshot, StoreError};
+
+use crate::app::{EVENT, eventually};
+use crate::database;
+use crate::fixture::{Fixture, event, settlement};
+
+/// Writes a literal into the column `settings` of an endpoint.
+async fn set_settings(f: &Fixture, endpoint: EndpointKey, literal: &str) {
+    let sql = format!("UPDATE endpoints SET settings = {literal} WHERE key = {}", endpoint.0);
+    database::execute(f.folder(), &sql).await;
+}
+
+/// Another account, and an endpoint of it.
+async fn another_account(f: &Fixture) -> (AccountId, EndpointKey) {
+    let account = f.store.create_account("b".into(), None).await.expect("an account").id;
+    let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+    let new = EndpointSettings::new(&url, vec![EVENT.into()]);
+    let made = f.store.create_endpoint(account, new.into(), None).await.expect("an endpoint").resource;
+    (account, made.key)
+}
+
+#[tokio::test]
+async fn an_endpoint_whose_settings_cannot_be_read_waits_and_holds_up_nobody_else() {
+    let mut f = Fixture::new().await;
+    let (damaged, damaged_key) = f.endpoint().await;
+    let (other, other_key) = another_account(&f).await;
+    f.store.accept(vec![f.event(1)], None).await.expect("accepted");
+    let in_memory = f.jobs(1).await;
+    // Accepted by another process, so that it waits in the store.
+    f.beside().await.accept(vec![f.event(2)], None).await.expect("accepted");
+    let mut unreadable = vec!["'no JSON'", r#"'{"version":9}'"#, r#"'{"version":1,"rate_limit":"many"}'"#];
+    if !database::is_postgres() {
+        unreadable.push("x'ff'");
+    }
+    for settings in &unreadable {
+        set_settings(&f, damaged_key, settings).await;
+        let missed = f.store.accept(vec![f.event(3)], None).await.expect("accepted");
+        assert_eq!((missed[0].deliveries, missed[0].missed), (0, 1), "{settings}");
+    }
+    f.store.accept(vec![event(other, 4)], None).await.expect("accepted beside it");
+    let of_other = f.jobs(1).await;
+    assert_eq!(of_other[0].job.endpoint, other_key);
+    let outcomes = vec![settlement(&in_memory[0], 500), settlement(&of_other[0], 500)];
+    let settled = f.store.settle(Arc::new(outcomes), Isolation::Shared).await.expect("settled beside it");
+    assert!(settled.iter().all(|settled| matches!(settled, Settled::RetryAt(_))), "{settled:?}");
+    let is_left_out = || async { f.store.view().target(damaged_key).is_none().then_some(()) };
+    eventually("the view to leave it out", is_left_out).await;
+    assert!(f.store.claim(damaged_key, 10).await.expect("claimed").jobs.is_empty(), "its deliveries wait");
+    let read = f.store.endpoint(f.account, damaged).await;
+    assert!(matches!(&read, Err(StoreError::Corrupt(reason)) if reason.contains("settings")), "{read:?}");
+
+    let mut f = f.restarted().await;
+    f.store.accept(vec![event(other, 5)], None).await.expect("accepted after a start");
+    assert_eq!(f.jobs(1).await[0].job.endpoint, other_key);
+
+    set_settings(&f, damaged_key, "'{}'").await;
+    let waiting = eventually("what has waited", || async {
+        let jobs = f.store.claim(damaged_key, 10).await.expect("claimed").jobs;
+        (!jobs.is_empty()).then_some(jobs)
+    })
+    .await;
+    assert_eq!((waiting.len(), waiting[0].job.attempts_made), (1, 0), "the other one is retried later");
+    let accepted = f.store.accept(vec![f.event(6)], None).await.expect("accepted");
+    assert_eq!((accepted[0].deliveries, accepted[0].missed), (1, 0));
+    let missed = f.store.missed(f.account, damaged).await.expect("counted");
+    assert_eq!(missed.count, unreadable.len() as u64);
+}
