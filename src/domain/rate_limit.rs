@@ -96,9 +96,19 @@ impl fmt::Display for RateLimit {
 pub struct AttemptLog(Vec<(Timestamp, u32)>);
 
 impl AttemptLog {
-    /// A log of these groups, which [`AttemptLog::groups`] gave.
-    pub fn of_groups(groups: Vec<(Timestamp, u32)>) -> Self {
-        Self(groups)
+    /// A log of these groups, which [`AttemptLog::groups`] gave; `None` where it cannot have given them.
+    pub fn of_groups(groups: Vec<(Timestamp, u32)>) -> Option<Self> {
+        let attempts: u64 = groups.iter().map(|(_, attempts)| u64::from(*attempts)).sum();
+        let can_be = groups.is_sorted_by(|(one, _), (next, _)| one < next)
+            && groups.iter().all(|(_, attempts)| *attempts > 0)
+            && attempts <= u64::from(MAX_ATTEMPTS);
+        can_be.then_some(Self(groups))
+    }
+
+    /// A log in place of one that is lost. No limit allows more attempts than it has, and all that were counted begin
+    /// by the time that it has. Whatever the limit is, no attempt may begin until their window has passed.
+    pub fn full(now: Timestamp) -> Self {
+        Self(vec![(now.plus(LONGEST_VALIDITY), MAX_ATTEMPTS)])
     }
 
     /// The groups: the time of each, and how many attempts it has.
@@ -298,6 +308,32 @@ mod tests {
             let back = at(-86_400_000);
             assert_eq!(log.held_for(rate, back), Some(Duration::from_millis(expected_ms)));
             assert_eq!(log.free(rate, back.plus(Duration::from_millis(expected_ms))), rate.attempts);
+        }
+    }
+
+    #[test]
+    fn a_log_that_is_lost_holds_an_endpoint_for_a_window_and_a_little() {
+        for rate in [rate(1, 1), rate(100, 60), rate(MAX_ATTEMPTS, 3_600)] {
+            let mut log = AttemptLog::full(at(0));
+            let held_for = rate.window + LONGEST_VALIDITY + Duration::from_millis(1);
+            assert_eq!(log.held_for(rate, at(0)), Some(held_for));
+            assert_eq!(log.free(rate, at(0).plus(held_for)), rate.attempts);
+        }
+    }
+
+    #[test]
+    fn groups_that_no_log_gave_are_refused() {
+        let log = AttemptLog::full(at(0));
+        assert_eq!(AttemptLog::of_groups(log.groups().to_vec()), Some(log));
+        assert_eq!(AttemptLog::of_groups(Vec::new()), Some(AttemptLog::default()));
+        for groups in [
+            vec![(at(0), 0)],
+            vec![(at(1), 1), (at(0), 1)],
+            vec![(at(0), 1), (at(0), 1)],
+            vec![(at(0), MAX_ATTEMPTS), (at(1), 1)],
+            vec![(at(0), u32::MAX), (at(1), u32::MAX)],
+        ] {
+            assert_eq!(AttemptLog::of_groups(groups.clone()), None, "{groups:?}");
         }
     }
 

@@ -1,14 +1,21 @@
 //! The attempts that count towards an endpoint's rate limit, while a transaction of either store has their row.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::time::Instant;
 
-use super::errors::StoreError;
 use super::inbox::Leased;
 use super::start_permit::{CountedStart, StartPermit};
+use super::values::Unattempted;
+use crate::domain::id::{DeliveryId, EndpointKey};
 use crate::domain::rate_limit::{AttemptLog, Rate};
 use crate::domain::time::Timestamp;
+use crate::log_limit::LogLimit;
+
+/// A row that cannot be read is written anew, unless its transaction fails.
+static UNREADABLE_LOGGED: LogLimit = LogLimit::new();
 
 /// The counted attempts of an endpoint.
 pub(super) struct CountedAttempts {
@@ -17,15 +24,29 @@ pub(super) struct CountedAttempts {
     now: Timestamp,
     /// A moment before that.
     asked_at: Instant,
+    is_changed: bool,
 }
 
 impl CountedAttempts {
-    /// Reads the column `attempts`, JSON: a list of groups, each a time in milliseconds and a number of attempts.
-    pub fn read(column: &str, now: Timestamp, asked_at: Instant) -> Result<Self, StoreError> {
-        let corrupt = |error: serde_json::Error| StoreError::Corrupt(format!("limited_attempts.attempts: {error}"));
-        let groups: Vec<(i64, u32)> = serde_json::from_str(column).map_err(corrupt)?;
-        let groups = groups.into_iter().map(|(at, attempts)| (Timestamp::from_millis(at), attempts));
-        Ok(Self { log: AttemptLog::of_groups(groups.collect()), now, asked_at })
+    /// Reads the column `attempts`, JSON: a list of groups, each a time in milliseconds and a number of attempts. A
+    /// column that cannot be read is logged, and no attempt of the endpoint may begin for one window: its limit holds.
+    pub fn read(endpoint: EndpointKey, column: &[u8], now: Timestamp, asked_at: Instant) -> Self {
+        let log = read_log(column);
+        let is_changed = log.is_err();
+        let log = log.unwrap_or_else(|reason| {
+            if let Some(suppressed) = UNREADABLE_LOGGED.admit() {
+                let endpoint = endpoint.0;
+                tracing::error!(endpoint, %reason, suppressed, "limited_attempts.attempts cannot be read: the endpoint \
+                                                                waits for one window of its rate limit");
+            }
+            AttemptLog::full(now)
+        });
+        Self { log, now, asked_at, is_changed }
+    }
+
+    /// Whether the column must be written.
+    pub fn is_changed(&self) -> bool {
+        self.is_changed
     }
 
     /// The column.
@@ -47,6 +68,7 @@ impl CountedAttempts {
         debug_assert!(jobs.len() <= self.free(rate), "no more are claimed than may begin");
         let count = u32::try_from(jobs.len()).expect("a claim is small");
         let group = self.log.count(rate, count, self.now, rate.validity());
+        self.is_changed = true;
         let counted = CountedStart::new(group, rate, self.asked_at, rate.validity());
         for leased in jobs {
             leased.start = StartPermit::of(counted);
@@ -60,13 +82,15 @@ impl CountedAttempts {
         earlier: Option<CountedStart>,
         validity: Duration,
     ) -> Option<CountedStart> {
-        let group = self.log.count_again(rate, earlier.map(|earlier| earlier.group), self.now, validity)?;
-        Some(CountedStart::new(group, rate, self.asked_at, validity))
+        let group = self.log.count_again(rate, earlier.map(|earlier| earlier.group), self.now, validity);
+        self.is_changed |= earlier.is_some() || group.is_some();
+        group.map(|group| CountedStart::new(group, rate, self.asked_at, validity))
     }
 
     /// Takes out an attempt that was counted and is not made.
-    pub fn give_back(&mut self, counted: CountedStart) {
+    fn give_back(&mut self, counted: CountedStart) {
         self.log.give_back(counted.group);
+        self.is_changed = true;
     }
 
     /// How long no attempt may begin; `None` where another one may.
@@ -75,22 +99,92 @@ impl CountedAttempts {
     }
 }
 
+/// Reads the column, or says why it cannot be read.
+fn read_log(column: &[u8]) -> Result<AttemptLog, String> {
+    let groups: Vec<(i64, u32)> = serde_json::from_slice(column).map_err(|error| error.to_string())?;
+    let groups = groups.into_iter().map(|(at, attempts)| (Timestamp::from_millis(at), attempts));
+    AttemptLog::of_groups(groups.collect()).ok_or_else(|| "its groups cannot be those of a log".to_owned())
+}
+
+/// Whether a rate limit has to do with a delivery that is given back.
+pub(super) fn is_limited(row: &Unattempted) -> bool {
+    row.counted.is_some() || row.due_at.is_some()
+}
+
+/// The endpoints of those deliveries with which a rate limit has to do, in the order of their keys.
+pub(super) fn limited_endpoints(deliveries: &[Unattempted]) -> BTreeSet<EndpointKey> {
+    deliveries.iter().filter(|row| is_limited(row)).map(|row| row.endpoint).collect()
+}
+
+/// Takes out what was counted for those of the deliveries that were given back.
+pub(super) fn give_back(
+    logs: &mut BTreeMap<EndpointKey, CountedAttempts>,
+    deliveries: &[Unattempted],
+    given_back: &[DeliveryId],
+) {
+    let deliveries: HashMap<DeliveryId, &Unattempted> = deliveries.iter().map(|row| (row.delivery, row)).collect();
+    for row in given_back.iter().filter_map(|id| deliveries.get(id)) {
+        if let (Some(counted), Some(log)) = (row.counted, logs.get_mut(&row.endpoint)) {
+            log.give_back(counted);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ENDPOINT: EndpointKey = EndpointKey(1);
 
     #[test]
     fn counted_attempts_are_read_as_they_were_written() {
         let (now, rate) =
             (Timestamp::from_millis(1_800_000_000_000), Rate { attempts: 3, window: Duration::from_secs(60) });
-        let mut attempts = CountedAttempts::read("[]", now, Instant::now()).expect("none");
+        let read = |column: &str| CountedAttempts::read(ENDPOINT, column.as_bytes(), now, Instant::now());
+        let mut attempts = read("[]");
+        assert!(!attempts.is_changed());
         let counted = attempts.count_start(rate, None, rate.validity()).expect("free");
         attempts.count_start(rate, None, Duration::from_secs(4)).expect("free");
+        assert!(attempts.is_changed());
         assert_eq!(attempts.column(), "[[1800000001000,1],[1800000004000,1]]");
-        let mut read = CountedAttempts::read(&attempts.column(), now, Instant::now()).expect("read");
-        assert_eq!((read.free(rate), read.held_for(rate)), (1, None));
-        read.give_back(counted);
-        assert_eq!((read.free(rate), read.column().as_str()), (2, "[[1800000004000,1]]"));
-        assert!(CountedAttempts::read("none", now, Instant::now()).is_err());
+        let mut again = read(&attempts.column());
+        assert_eq!((again.free(rate), again.held_for(rate)), (1, None));
+        assert!(!again.is_changed());
+        again.give_back(counted);
+        assert_eq!((again.free(rate), again.column().as_str()), (2, "[[1800000004000,1]]"));
+        assert!(again.is_changed());
+    }
+
+    #[test]
+    fn a_column_that_cannot_be_read_allows_no_attempt_and_is_written_anew() {
+        let (now, rate) =
+            (Timestamp::from_millis(1_800_000_000_000), Rate { attempts: 3, window: Duration::from_secs(60) });
+        for column in ["none", "", "7", "[[1800000001000,0]]", "[[2,1],[1,1]]", "[[1,-1]]"] {
+            let mut attempts = CountedAttempts::read(ENDPOINT, column.as_bytes(), now, Instant::now());
+            assert_eq!((attempts.free(rate), attempts.is_changed()), (0, true), "{column}");
+            let written = CountedAttempts::read(ENDPOINT, attempts.column().as_bytes(), now, Instant::now());
+            assert!(!written.is_changed());
+        }
+    }
+
+    #[test]
+    fn what_is_given_back_is_taken_out_once_for_each_delivery() {
+        let (now, rate) =
+            (Timestamp::from_millis(1_800_000_000_000), Rate { attempts: 3, window: Duration::from_secs(60) });
+        let mut log = CountedAttempts::read(ENDPOINT, b"[]", now, Instant::now());
+        let mut row = |id| Unattempted {
+            delivery: DeliveryId(id),
+            endpoint: ENDPOINT,
+            lease: 1,
+            counted: log.count_start(rate, None, rate.validity()),
+            due_at: None,
+        };
+        let rows = [row(1), row(2), row(3)];
+        let rows = [rows[0], rows[0], rows[1], rows[2], Unattempted { counted: None, ..rows[2] }];
+        let mut logs = BTreeMap::from([(ENDPOINT, log)]);
+        give_back(&mut logs, &rows[..4], &[DeliveryId(1), DeliveryId(2)]);
+        give_back(&mut logs, &rows[4..], &[DeliveryId(3)]);
+        assert_eq!(logs[&ENDPOINT].column(), "[[1800000001000,1]]");
+        assert_eq!(limited_endpoints(&rows), BTreeSet::from([ENDPOINT]));
     }
 }

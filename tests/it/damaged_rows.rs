@@ -1,15 +1,19 @@
 //! Rows that cannot be read. Each holds up what it is about, and nothing else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aldaba::domain::id::{AccountId, EndpointKey};
 use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::store::{Accounts, Dispatch, Endpoints, Intake, Isolation, Replays, Settled, Snapshot, StoreError};
+use aldaba::store::{
+    Accounts, Dispatch, Endpoints, Intake, Isolation, Replays, Settled, Snapshot, StoreError, Unattempted,
+};
 
 use crate::app::{EVENT, eventually};
 use crate::database;
 use crate::fixture::{Fixture, event, settlement};
+use crate::rate_limits;
 
 /// Writes a literal into the column `settings` of an endpoint.
 async fn set_settings(f: &Fixture, endpoint: EndpointKey, literal: &str) {
@@ -71,4 +75,35 @@ async fn an_endpoint_whose_settings_cannot_be_read_waits_and_holds_up_nobody_els
     assert_eq!((accepted[0].deliveries, accepted[0].missed), (1, 0));
     let missed = f.store.missed(f.account, damaged).await.expect("counted");
     assert_eq!(missed.count, unreadable.len() as u64);
+}
+
+#[tokio::test]
+async fn counted_attempts_that_cannot_be_read_hold_their_own_endpoint_for_a_window() {
+    let f = Fixture::new().await;
+    let (damaged, sound) = (rate_limits::endpoint(&f, "2/1m").await, rate_limits::endpoint(&f, "2/1m").await);
+    f.store.accept((0..3).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    let claim = async |endpoint| f.store.claim(endpoint, 10).await.expect("claimed");
+    let (mut claimed, of_sound) = (claim(damaged).await.jobs, claim(sound).await.jobs);
+    assert_eq!((claimed.len(), of_sound.len()), (2, 2));
+    claimed.extend(of_sound);
+    let unattempted: Vec<_> = claimed.iter().map(Unattempted::of_leased).collect();
+    let mut unreadable = vec!["'no JSON'", "'[[2,1],[1,1]]'"];
+    if !database::is_postgres() {
+        unreadable.push("x'ff'");
+    }
+    for literal in unreadable {
+        let sql = format!("UPDATE limited_attempts SET attempts = {literal} WHERE endpoint = {}", damaged.0);
+        database::execute(f.folder(), &sql).await;
+        f.store.release(unattempted.clone()).await.expect("released");
+        let held = claim(damaged).await;
+        assert!(held.jobs.is_empty() && held.next_due.is_some(), "{literal}");
+        let held_for = held.held_for.expect("it waits");
+        assert!((Duration::from_secs(70)..Duration::from_secs(77)).contains(&held_for), "{held_for:?}");
+    }
+    assert_eq!(claim(sound).await.jobs.len(), 2, "the others have been given back");
+    // On PostgreSQL the time is the database's.
+    if !database::is_postgres() {
+        f.clock.advance(Duration::from_secs(77));
+        assert_eq!(claim(damaged).await.jobs.len(), 2);
+    }
 }

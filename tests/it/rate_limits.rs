@@ -218,7 +218,7 @@ async fn a_node_that_is_killed_and_the_node_that_takes_over_exceed_no_limit() {
 }
 
 /// An endpoint with this limit.
-async fn endpoint(f: &Fixture, limit: &str) -> EndpointKey {
+pub async fn endpoint(f: &Fixture, limit: &str) -> EndpointKey {
     let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
     let plain = EndpointSettings::new(&url, vec![EVENT.into()]);
     let new = EndpointSettings { rate_limit: RateLimit::parse(limit), ..plain };

@@ -20,6 +20,7 @@ use crate::domain::rate_limit::Rate;
 use crate::domain::time::Timestamp;
 use crate::domain::trace_context::TraceContext;
 use crate::store::contract::Dispatch;
+use crate::store::counted_attempts::{give_back, is_limited};
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::numbers::sql_limit;
@@ -108,9 +109,7 @@ impl Dispatch for Store {
         if let Some((rate, attempts)) = &mut counted {
             attempts.permit(*rate, &mut jobs);
             held_for = attempts.held_for(*rate);
-            if !jobs.is_empty() {
-                limited_attempts::write(&tx, endpoint, attempts).await?;
-            }
+            limited_attempts::write(&tx, endpoint, attempts).await?;
         }
         let next_due = self.next_due(&tx, endpoint, span.0).await?;
         tx.commit().await?;
@@ -134,7 +133,7 @@ impl Dispatch for Store {
         let tx = client.transaction().await?;
         let mut attempts = limited_attempts::lock(&tx, endpoint).await?;
         let counted = attempts.count_start(rate, earlier, validity);
-        if counted.is_some() || earlier.is_some() {
+        if attempts.is_changed() {
             limited_attempts::write(&tx, endpoint, &attempts).await?;
             tx.commit().await?;
         }
@@ -179,12 +178,13 @@ impl Dispatch for Store {
     }
 
     async fn release(&self, mut deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
+        // In the order of the ids, as whoever writes outcomes locks them.
         deliveries.sort_unstable_by_key(|row| row.delivery);
         let mut db = self.client().await?;
         let owners = self.owners(&db, deliveries.iter().map(|row| row.endpoint)).await?;
         deliveries.retain(|row| owners.contains_key(&row.endpoint));
         let accounts = column(&deliveries, |row| owners[&row.endpoint].0);
-        let released = if deliveries.iter().any(limited_attempts::concern) {
+        let released = if deliveries.iter().any(is_limited) {
             self.release_limited(&mut db, &accounts, &deliveries).await?
         } else {
             let now = self.now().as_millis();
@@ -211,7 +211,7 @@ impl Dispatch for Store {
 impl Store {
     /// Gives leased rows of the queue back, takes out what was counted for those that it gives back, and lets those
     /// that their rate limit has held keep their places. All is one commit: a release that comes twice takes out what
-    /// was counted once. `deliveries` are in the order of their ids.
+    /// was counted once.
     async fn release_limited(
         &self,
         db: &mut Object,
@@ -219,14 +219,15 @@ impl Store {
         deliveries: &[Unattempted],
     ) -> Result<Vec<Row>, StoreError> {
         let tx = db.transaction().await?;
-        let mut locked = limited_attempts::lock_known(&tx, deliveries).await?;
+        let mut counted = limited_attempts::lock_known(&tx, deliveries).await?;
         let (now, mut first_due) = (self.now(), BTreeMap::new());
-        for endpoint in locked.keys() {
-            let sql = "SELECT due_at FROM queue WHERE endpoint = $1 AND due_at >= $2 ORDER BY due_at LIMIT 1";
-            let from = self.positions.claim_from(*endpoint, now);
-            if let Some(found) = row(&tx, sql, &[&endpoint.0, &from]).await? {
-                first_due.insert(*endpoint, when(&found, "due_at")?);
-            }
+        let endpoints: Vec<i64> = counted.keys().map(|endpoint| endpoint.0).collect();
+        let positions: Vec<i64> = counted.keys().map(|endpoint| self.positions.claim_from(*endpoint, now)).collect();
+        let sql = "SELECT w.endpoint, q.due_at FROM unnest($1::bigint[], $2::bigint[]) AS w(endpoint, position) \
+                   CROSS JOIN LATERAL (SELECT due_at FROM queue WHERE endpoint = w.endpoint AND due_at >= w.position \
+                   ORDER BY due_at LIMIT 1) AS q";
+        for found in rows(&tx, sql, &[&endpoints, &positions]).await? {
+            first_due.insert(EndpointKey(get(&found, "endpoint")?), when(&found, "due_at")?);
         }
         // Differs by necessity: claims of all nodes begin at the first of what waits (`positions`), so that nothing may
         // become due before it. What was due earlier gets the same time, and the lower id goes first.
@@ -235,20 +236,10 @@ impl Store {
             row.due_at.map_or(now, |due_at| due_at.clamp(first, now)).as_millis()
         };
         let released = release(&tx, accounts, deliveries, &column(deliveries, due_again)).await?;
-        let mut changed = BTreeSet::new();
-        for row in &released {
-            let id = DeliveryId(get(row, "delivery")?);
-            let found = deliveries.binary_search_by_key(&id, |row| row.delivery).ok().map(|index| deliveries[index]);
-            if let Some(Unattempted { endpoint, counted: Some(counted), .. }) = found
-                && let Some(attempts) = locked.get_mut(&endpoint)
-            {
-                attempts.give_back(counted);
-                changed.insert(endpoint);
-            }
-        }
-        for endpoint in changed {
-            limited_attempts::write(&tx, endpoint, &locked[&endpoint]).await?;
-        }
+        let given_back: Result<Vec<DeliveryId>, StoreError> =
+            released.iter().map(|row| Ok(DeliveryId(get(row, "delivery")?))).collect();
+        give_back(&mut counted, deliveries, &given_back?);
+        limited_attempts::write_all(&tx, &counted).await?;
         tx.commit().await?;
         Ok(released)
     }

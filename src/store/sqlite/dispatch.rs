@@ -22,6 +22,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::trace_context::TraceContext;
 use crate::domain::transition::transition;
 use crate::store::contract::Dispatch;
+use crate::store::counted_attempts::give_back;
 use crate::store::errors::StoreError;
 use crate::store::inbox::{Leased, MemoryPermit};
 use crate::store::numbers::sql_limit;
@@ -60,9 +61,7 @@ impl Dispatch for Store {
             }
             let mut attempts = limited_attempts::read(tx, endpoint)?;
             let counted = attempts.count_start(rate, earlier, validity);
-            if counted.is_some() || earlier.is_some() {
-                limited_attempts::write(tx, endpoint, &attempts)?;
-            }
+            limited_attempts::write(tx, endpoint, &attempts)?;
             Ok(counted)
         };
         self.writer.write_hot(count).await
@@ -104,11 +103,14 @@ impl Dispatch for Store {
     }
 
     async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError> {
-        let give_back = move |tx: &mut Tx<'_>| {
+        let give_back_all = move |tx: &mut Tx<'_>| {
+            // Each log is read once, and before the first write.
+            let mut counted = limited_attempts::read_counted(tx, &deliveries)?;
             let given_back = release(tx, deliveries.iter().map(|row| (row.delivery, row.due_at)))?;
-            limited_attempts::give_back(tx, &deliveries, &given_back)
+            give_back(&mut counted, &deliveries, &given_back);
+            counted.iter().try_for_each(|(endpoint, attempts)| limited_attempts::write(tx, *endpoint, attempts))
         };
-        self.writer.write_hot(give_back).await
+        self.writer.write_hot(give_back_all).await
     }
 }
 
@@ -179,9 +181,7 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
     if let Some((rate, attempts)) = &mut counted {
         attempts.permit(*rate, &mut jobs);
         held_for = attempts.held_for(*rate);
-        if !jobs.is_empty() {
-            limited_attempts::write(tx, endpoint, attempts)?;
-        }
+        limited_attempts::write(tx, endpoint, attempts)?;
     }
     let next_due = next_due(tx.db, endpoint)?;
     memory.note_stored(next_due.is_some_and(|at| at <= tx.now));
