@@ -1,8 +1,16 @@
 //! What an account's endpoints hear of its other endpoints.
 
+use std::sync::Arc;
+
+use aldaba::domain::endpoint::EndpointStatus;
+use aldaba::domain::retry::RetrySchedule;
+use aldaba::domain::settings::{EndpointChange, EndpointSettings};
+use aldaba::domain::url::{Environment, ReceiverUrl};
+use aldaba::store::{Accounts, Dispatch, Endpoints, Intake, Isolation, Replays};
 use serde_json::{Value, json};
 
 use crate::app::{App, EVENT, Receiver, Reply, eventually};
+use crate::fixture::{Fixture, event, settlement};
 use crate::verify::assert_signed;
 
 const TOLD: [&str; 5] =
@@ -182,4 +190,38 @@ async fn failures_beyond_the_limit_of_a_minute_make_no_more_events() {
     }
     call("POST", "/v1/events", json!({ "event": EVENT, "data": {} })).await.expect(202);
     heard(&watching, 201).await;
+}
+
+#[tokio::test]
+async fn accounts_whose_deliveries_fail_in_one_batch_are_each_told_of_their_own() {
+    let mut f = Fixture::new().await;
+    let other = f.store.create_account("b".into(), None).await.expect("an account").id;
+    let settings = |event_type: &str| {
+        let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+        EndpointSettings::new(&url, vec![event_type.into()])
+    };
+    let mut watched = Vec::new();
+    for account in [f.account, other] {
+        let create = async |new: EndpointSettings| {
+            f.store.create_endpoint(account, new.into(), None).await.expect("an endpoint").resource
+        };
+        let sick = EndpointSettings { retry_schedule: RetrySchedule::of_endpoint(&[]), ..settings(EVENT) };
+        let (sick, watching) = (create(sick).await, create(settings("delivery.failed")).await);
+        let paused = create(settings("delivery.failed")).await;
+        let pause = EndpointChange { status: Some(EndpointStatus::Disabled), ..EndpointChange::default() };
+        f.store.update_endpoint(account, paused.id, pause).await.expect("paused");
+        watched.push((account, sick, watching, paused));
+    }
+    for (account, ..) in &watched {
+        f.store.accept(vec![event(*account, 1)], None).await.expect("accepted");
+    }
+    let failed: Vec<_> = f.jobs(2).await.iter().map(|leased| settlement(leased, 500)).collect();
+    f.store.settle(Arc::new(failed), Isolation::Shared).await.expect("settled");
+    for (account, sick, watching, paused) in watched {
+        let told = f.store.claim(watching.key, 10).await.expect("claimed").jobs;
+        assert_eq!((told.len(), &*told[0].job.event_type), (1, "delivery.failed"));
+        let data: Value = serde_json::from_slice(&told[0].job.body).expect("JSON");
+        assert_eq!(data["data"]["endpoint_id"], sick.id.to_string());
+        assert_eq!(f.store.missed(account, paused.id).await.expect("counted").count, 1);
+    }
 }

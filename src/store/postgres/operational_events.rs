@@ -54,7 +54,7 @@ impl Store {
         let mut after = AfterCommit::default();
         let subscribers = subscribers(tx, operational_events).await?;
         let heard = |event: &OperationalEvent| -> Vec<&Subscriber> {
-            let known = subscribers.get(&(event.account, event.kind.name())).into_iter().flatten();
+            let known = subscribers.get(&(event.account, event.kind.name().to_owned())).into_iter().flatten();
             known.filter(|subscriber| subscriber.endpoint != event.about).collect()
         };
         let planned: Vec<_> = operational_events
@@ -206,20 +206,26 @@ struct Subscriber {
 async fn subscribers(
     tx: &Transaction<'_>,
     operational_events: &[OperationalEvent],
-) -> Result<HashMap<(AccountKey, &'static str), Vec<Subscriber>>, StoreError> {
+) -> Result<HashMap<(AccountKey, String), Vec<Subscriber>>, StoreError> {
+    let mut subscribers: HashMap<_, Vec<Subscriber>> = HashMap::default();
+    if operational_events.is_empty() {
+        return Ok(subscribers);
+    }
     let asked: BTreeSet<(i64, &'static str)> =
         operational_events.iter().map(|event| (event.account.0, event.kind.name())).collect();
-    let mut subscribers: HashMap<_, Vec<Subscriber>> = HashMap::default();
-    for (account, kind) in asked {
-        let sql = "SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
-                   WHERE s.account = $1 AND s.type = $2 AND e.deleted_at IS NULL ORDER BY e.key";
-        for row in rows(tx, sql, &[&account, &kind]).await? {
-            subscribers.entry((AccountKey(account), kind)).or_default().push(Subscriber {
-                endpoint: EndpointKey(get(&row, "key")?),
-                active: parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active,
-                is_fifo: parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo,
-            });
-        }
+    let (accounts, types): (Vec<i64>, Vec<&str>) = asked.into_iter().unzip();
+    // The offset skips nothing: with it, each account and type is looked up by itself, whatever the tables hold.
+    let sql = "SELECT w.account, w.type, e.key, e.status, e.ordering \
+               FROM unnest($1::bigint[], $2::text[]) AS w(account, type) CROSS JOIN LATERAL \
+               (SELECT e.key, e.status, e.ordering FROM subscriptions s JOIN endpoints e ON e.key = s.endpoint \
+               WHERE s.account = w.account AND s.type = w.type AND e.deleted_at IS NULL OFFSET 0) AS e ORDER BY e.key";
+    for row in rows(tx, sql, &[&accounts, &types]).await? {
+        let whose = (AccountKey(get(&row, "account")?), get(&row, "type")?);
+        subscribers.entry(whose).or_default().push(Subscriber {
+            endpoint: EndpointKey(get(&row, "key")?),
+            active: parsed(&row, "status", EndpointStatus::from_column)? == EndpointStatus::Active,
+            is_fifo: parsed(&row, "ordering", Ordering::from_column)? == Ordering::Fifo,
+        });
     }
     Ok(subscribers)
 }
