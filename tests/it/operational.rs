@@ -222,6 +222,8 @@ async fn accounts_whose_deliveries_fail_in_one_batch_are_each_told_of_their_own(
         assert_eq!((told.len(), &*told[0].job.event_type), (1, "delivery.failed"));
         let data: Value = serde_json::from_slice(&told[0].job.body).expect("JSON");
         assert_eq!(data["data"]["endpoint_id"], sick.id.to_string());
+        let health = f.store.endpoint(account, sick.id).await.expect("read").health;
+        assert_eq!((health.status, health.consecutive_failures), (EndpointStatus::Active, 1));
         assert_eq!(f.store.missed(account, paused.id).await.expect("counted").count, 1);
     }
 }

@@ -395,25 +395,31 @@ impl Store {
         healths: &Healths,
         now: Timestamp,
     ) -> Result<Vec<EndpointKey>, StoreError> {
-        let mut paused = Vec::new();
-        for (key, (health, _)) in healths {
-            let was = before.get(key);
-            if was == Some(health) {
-                continue;
-            }
-            let changed = was.is_some_and(|was| was.status != health.status);
-            let sql = "UPDATE endpoints SET status = $2::bigint, consecutive_failures = $3, failing_since = $4, \
-                       version = version + CASE WHEN $5 THEN 1 ELSE 0 END, \
-                       updated_at = CASE WHEN $5 THEN $6 ELSE updated_at END WHERE key = $1";
-            let failures = sql_counter(health.consecutive_failures);
-            let since = health.failing_since.map(Timestamp::as_millis);
-            let parameters: super::sql::Params<'_> =
-                &[&key.0, &health.status.to_column(), &failures, &since, &changed, &now.as_millis()];
-            execute(tx, sql, parameters).await?;
-            if changed {
-                paused.push(*key);
-            }
+        let changed = |(key, (health, _)): (&EndpointKey, &(EndpointHealth, i64))| {
+            let was = before.get(key).filter(|was| *was != health)?;
+            Some((*key, *health, was.status != health.status))
+        };
+        let changed: Vec<(EndpointKey, EndpointHealth, bool)> = healths.iter().filter_map(changed).collect();
+        if changed.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(paused)
+        // The rows are locked. They are found one by one: see SETTLE.
+        let sql = "WITH h AS MATERIALIZED (SELECT t.*, l.row_ref FROM unnest($1::bigint[], $2::bigint[], \
+                   $3::integer[], $4::bigint[], $5::boolean[]) AS t(key, status, failures, since, is_paused) \
+                   CROSS JOIN LATERAL (SELECT ctid AS row_ref FROM endpoints WHERE key = t.key LIMIT 1) AS l) \
+                   UPDATE endpoints e SET status = h.status, consecutive_failures = h.failures, \
+                   failing_since = h.since, version = e.version + CASE WHEN h.is_paused THEN 1 ELSE 0 END, \
+                   updated_at = CASE WHEN h.is_paused THEN $6::bigint ELSE e.updated_at END FROM h \
+                   WHERE e.ctid = h.row_ref";
+        let parameters: super::sql::Params<'_> = &[
+            &column(&changed, |row| row.0.0),
+            &column(&changed, |row| row.1.status.to_column()),
+            &column(&changed, |row| sql_counter(row.1.consecutive_failures)),
+            &column(&changed, |row| row.1.failing_since.map(Timestamp::as_millis)),
+            &column(&changed, |row| row.2),
+            &now.as_millis(),
+        ];
+        execute(tx, sql, parameters).await?;
+        Ok(changed.into_iter().filter(|row| row.2).map(|row| row.0).collect())
     }
 }
