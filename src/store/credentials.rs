@@ -76,11 +76,70 @@ impl Shared {
         if of_credentials.is_empty() {
             return Ok((settings, sealed));
         }
-        let held = open(&self.keyring(), id, sealed.as_ref());
+        let held = self.open_sealed(|keyring| open(keyring, id, sealed.as_ref()));
         let held = held.map_err(|error| StoreError::Corrupt(format!("endpoints.credentials: {error}")))?;
         let shown = std::mem::take(&mut settings.credentials);
         let (shown, held) = of_credentials.applied_to(shown, held);
         settings.credentials = shown;
         Ok((settings, self.seal_credentials(id, &held)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::{SeededRandom, SystemClock};
+    use crate::domain::credentials::{CredentialsChange, ShownCredentials};
+    use crate::domain::custom_headers::{Headers, NewHeaders};
+    use crate::domain::transition::DeliveryPolicy;
+    use crate::domain::url::{Environment, ReceiverUrl};
+    use crate::store::keys::KeySource;
+    use crate::store::open::Database;
+    use crate::store::values::OpenOptions;
+
+    /// What a process shares that reads its master keys from this folder now.
+    fn shared(folder: &Path) -> Shared {
+        let options = OpenOptions {
+            database: Database::Sqlite(folder.join("aldaba.db")),
+            keys: KeySource::File(folder.join("master-key")),
+            environment: Environment::Development,
+            policy: DeliveryPolicy::default(),
+            max_endpoints: 50,
+            max_api_keys: 100,
+            max_in_flight_per_endpoint: 64,
+            serves: false,
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SeededRandom::new(1)),
+            inbox: None,
+        };
+        let keyring = options.keys.load(&*options.random).expect("keys");
+        Shared::new(options, keyring)
+    }
+
+    #[test]
+    fn a_header_keeps_a_value_that_another_process_has_sealed_with_a_new_master_key() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (process, id) = (shared(folder.path()), EndpointId::from_random([1; 16]));
+        process.key_source.rotate_file(Some(Zeroizing::new([2; 32]))).expect("rotated");
+        let other = shared(folder.path());
+        let headers = [("X-Key".to_owned(), Credential::new("a value".to_owned()))];
+        let held = Credentials { headers: headers.into(), ..Credentials::default() };
+        let sealed = other.seal_credentials(id, &held);
+        let headers = Some(Headers::stored([("X-Key".to_owned(), "...".to_owned())].into()));
+        let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
+        let before = EndpointSettings {
+            credentials: ShownCredentials { headers, ..ShownCredentials::default() },
+            ..EndpointSettings::new(&url, vec!["a.b".into()])
+        };
+        let headers = vec![("X-Key".to_owned(), None), ("X-New".to_owned(), Some("another".to_owned()))];
+        let headers = NewHeaders::parse(headers, "aldaba").expect("headers");
+        let credentials = CredentialsChange { headers: Some(Some(headers)), ..CredentialsChange::default() };
+        let change = EndpointChange { credentials, ..EndpointChange::default() };
+        let (_, sealed) = process.change_settings(id, change, before, sealed).expect("changed");
+        let held = open(&other.keyring(), id, sealed.as_ref()).expect("sealed with the new key");
+        assert_eq!(held.headers.values().map(Credential::reveal).collect::<Vec<_>>(), ["a value", "another"]);
     }
 }

@@ -148,17 +148,23 @@ impl Shared {
         }
     }
 
+    /// Opens what is sealed. Where no master key at hand has sealed it, the keys are read again, once: another process
+    /// may have rotated them.
+    pub fn open_sealed<T>(&self, open: impl Fn(&Keyring) -> Result<T, OpenError>) -> Result<T, OpenError> {
+        match open(&self.keyring()) {
+            Err(OpenError::UnknownKey(_)) => {
+                self.reload_keyring();
+                open(&self.keyring())
+            }
+            opened => opened,
+        }
+    }
+
     /// Opens the secrets of an endpoint, and its credentials. One that cannot be opened is logged and receives nothing
     /// until it can.
     pub fn open_target(&self, stored: &StoredEndpoint) -> Option<Target> {
-        let open = || -> Result<(SecretSet, RequestCredentials), OpenError> {
-            Ok((self.open_secrets(stored)?, self.open_credentials(stored)?))
-        };
-        let mut opened = open();
-        if let Err(OpenError::UnknownKey(_)) = opened {
-            self.reload_keyring();
-            opened = open();
-        }
+        let opened =
+            self.open_sealed(|keyring| Ok((open_secrets(keyring, stored)?, open_credentials(keyring, stored)?)));
         // The address is checked again at each connection; a URL that was registered in development may not be valid in
         // production.
         let url = ReceiverUrl::parse(&stored.url, self.environment)
@@ -185,35 +191,10 @@ impl Shared {
         }
     }
 
-    fn open_secrets(&self, stored: &StoredEndpoint) -> Result<SecretSet, OpenError> {
-        let keyring = self.keyring();
-        let mut current = None;
-        let mut older = Vec::new();
-        for (sealed, expires_at) in &stored.secrets {
-            let secret = keyring.open(sealed, stored.id.0)?;
-            match (&current, expires_at) {
-                (None, _) => current = Some(secret),
-                (Some(_), Some(until)) => older.push((secret, *until)),
-                (Some(_), None) => {}
-            }
-        }
-        current.map(|current| SecretSet { current, older }).ok_or(OpenError::Damaged)
-    }
-
-    fn open_credentials(&self, stored: &StoredEndpoint) -> Result<RequestCredentials, OpenError> {
-        let held = credentials::open(&self.keyring(), stored.id, stored.credentials.as_ref())?;
-        stored.delivery.credentials.clone().with(held).ok_or(OpenError::Damaged)
-    }
-
     /// Opens the secret of a user's second factor.
     pub fn open_factor(&self, sealed: Option<&SealedSecret>, user: UserId) -> Factor {
         let Some(sealed) = sealed else { return Factor::None };
-        let mut opened = self.keyring().open(sealed, user.0);
-        if let Err(OpenError::UnknownKey(_)) = opened {
-            self.reload_keyring();
-            opened = self.keyring().open(sealed, user.0);
-        }
-        opened.map_or_else(
+        self.open_sealed(|keyring| keyring.open(sealed, user.0)).map_or_else(
             |error| {
                 tracing::error!(%user, %error, "a second factor cannot be opened: nobody signs in with it");
                 Factor::Sealed
@@ -221,6 +202,25 @@ impl Shared {
             Factor::Secret,
         )
     }
+}
+
+fn open_secrets(keyring: &Keyring, stored: &StoredEndpoint) -> Result<SecretSet, OpenError> {
+    let mut current = None;
+    let mut older = Vec::new();
+    for (sealed, expires_at) in &stored.secrets {
+        let secret = keyring.open(sealed, stored.id.0)?;
+        match (&current, expires_at) {
+            (None, _) => current = Some(secret),
+            (Some(_), Some(until)) => older.push((secret, *until)),
+            (Some(_), None) => {}
+        }
+    }
+    current.map(|current| SecretSet { current, older }).ok_or(OpenError::Damaged)
+}
+
+fn open_credentials(keyring: &Keyring, stored: &StoredEndpoint) -> Result<RequestCredentials, OpenError> {
+    let held = credentials::open(keyring, stored.id, stored.credentials.as_ref())?;
+    stored.delivery.credentials.clone().with(held).ok_or(OpenError::Damaged)
 }
 
 /// What is written into the audit log, by the transaction that makes the change.

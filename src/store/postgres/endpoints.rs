@@ -268,7 +268,8 @@ impl Store {
         let sql = "SELECT key_id, sealed FROM endpoint_secrets WHERE endpoint = $1 ORDER BY version DESC LIMIT 1";
         let row = one(tx, sql, &[&key.0]).await?;
         let current = SealedSecret { key_id: get(&row, "key_id")?, bytes: get(&row, "sealed")? };
-        let is_same = self.shared.keyring().open(&current, id.0).is_ok_and(|current| current.is_same(secret));
+        let current = self.shared.open_sealed(|keyring| keyring.open(&current, id.0));
+        let is_same = current.is_ok_and(|current| current.is_same(secret));
         if is_same { Err(StoreError::SecretUnchanged) } else { Ok(()) }
     }
 

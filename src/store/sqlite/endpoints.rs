@@ -302,7 +302,8 @@ fn is_new(tx: &Tx<'_>, key: EndpointKey, id: EndpointId, secret: &Secret) -> Res
     let sql = "SELECT key_id, sealed FROM endpoint_secrets WHERE endpoint = ?1 ORDER BY version DESC LIMIT 1";
     let sealed = |row: &Row<'_>| Ok(SealedSecret { key_id: row.get(0)?, bytes: row.get(1)? });
     let current = tx.db.prepare_cached(sql)?.query_row([key.0], sealed)?;
-    let is_same = tx.shared.keyring().open(&current, id.0).is_ok_and(|current| current.is_same(secret));
+    let current = tx.shared.open_sealed(|keyring| keyring.open(&current, id.0));
+    let is_same = current.is_ok_and(|current| current.is_same(secret));
     if is_same { Err(StoreError::SecretUnchanged) } else { Ok(()) }
 }
 
