@@ -69,7 +69,9 @@ pub(super) const SESSION_SEEN_EVERY: Duration = Duration::from_secs(60);
 /// How long a reply is stored for its idempotency key.
 pub const STORED_REPLY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Deliveries of an endpoint that replays have made and that wait for their first attempt.
+/// Deliveries of an endpoint that replays have made and that wait for their first attempt: as many as one process may
+/// have in memory of them. They are rows, which take no memory until they are claimed. A claim takes what
+/// `Inbox::reserve_replayed` allows and leaves the others due, so that large bodies are not loaded to be given back.
 pub(super) const REPLAY_WINDOW: usize = 256;
 
 /// Unfinished replays of one endpoint.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aldaba::clock::Clock as _;
 use aldaba::domain::delivery::{Delivery, DeliveryKind, DeliveryStatus};
 use aldaba::domain::endpoint::EndpointStatus::{Active, Disabled};
+use aldaba::domain::event::{NewEvent, message};
 use aldaba::domain::filter::DeliveryFilter;
 use aldaba::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey};
 use aldaba::domain::replay::ReplayStatus;
@@ -17,6 +18,7 @@ use aldaba::store::{
     Snapshot, Step, StoreError, Unattempted,
 };
 
+use crate::app::EVENT;
 use crate::database;
 use crate::fixture::{ALL, Fixture, event, everything, list, minute, purge_before, settlement};
 
@@ -334,6 +336,38 @@ async fn what_is_new_is_claimed_before_what_is_replayed() {
     let claimed = f.store.claim(key, 3).await.expect("claimed").jobs;
     let kinds: Vec<_> = claimed.iter().map(|leased| leased.job.kind).collect();
     assert_eq!(kinds, [DeliveryKind::Event, DeliveryKind::Replay(open), DeliveryKind::Replay(open)]);
+}
+
+#[tokio::test]
+async fn a_replay_of_large_bodies_waits_in_the_store_for_memory() {
+    let f = Fixture::new().await;
+    let (id, key) = f.endpoint().await;
+    let pause = EndpointChange { status: Some(Disabled), ..EndpointChange::default() };
+    f.store.update_endpoint(f.account, id, pause).await.expect("paused");
+    let data = format!("\"{}\"", "x".repeat(300_000));
+    for n in 0..20 {
+        let large = NewEvent { body: message(EVENT, f.clock.now(), &data), ..f.event(n) };
+        f.store.accept(vec![large], None).await.expect("accepted");
+    }
+    let wake = EndpointChange { status: Some(Active), ..EndpointChange::default() };
+    f.store.update_endpoint(f.account, id, wake).await.expect("active");
+    f.store.create_replay(f.account, id, everything(&f), None).await.expect("asked for");
+    let open = f.store.open_replays().await.expect("listed")[0].key;
+    assert_eq!(f.store.replay_step(open).await.expect("a step"), Step::Made(20), "whatever is free in memory");
+    let mut sent = Vec::new();
+    while sent.len() < 20 {
+        let claimed = f.store.claim(key, 256).await.expect("claimed");
+        // Six bodies are less than 2 MiB, a quarter of what an endpoint may have, and seven are more.
+        assert_eq!(claimed.jobs.len(), (20 - sent.len()).min(6));
+        assert_eq!(claimed.next_due.is_some(), sent.len() + claimed.jobs.len() < 20, "the others stay due");
+        assert!(f.store.claim(key, 256).await.expect("claimed").jobs.is_empty(), "there is no memory for more");
+        let outcomes = claimed.jobs.iter().map(|leased| settlement(leased, 200)).collect();
+        f.store.settle(Arc::new(outcomes), Isolation::Shared).await.expect("settled");
+        sent.extend(claimed.jobs.iter().map(|leased| leased.job.id));
+    }
+    sent.sort_unstable();
+    sent.dedup();
+    assert_eq!(sent.len(), 20, "each is claimed once");
 }
 
 #[tokio::test]
