@@ -253,6 +253,27 @@ async fn what_may_not_begin_has_no_lease_and_no_memory_and_what_is_given_back_ma
     assert_eq!((next.jobs.len(), next.held_for.is_some()), (1, true));
 }
 
+#[tokio::test]
+async fn what_many_endpoints_give_back_at_once_makes_room_at_each_of_them() {
+    let f = Fixture::new().await;
+    let mut claimed = Vec::new();
+    for _ in 0..20 {
+        endpoint(&f, "1/1h").await;
+    }
+    f.store.accept((0..2).map(|n| f.event(n)).collect(), None).await.expect("accepted");
+    for key in f.store.view().active_endpoints() {
+        claimed.extend(f.store.claim(key, 10).await.expect("claimed").jobs);
+    }
+    assert_eq!(claimed.len(), 20, "one of each");
+    // The last one keeps its place.
+    let kept = claimed.pop().expect("there is one");
+    f.store.release(claimed.iter().map(Unattempted::of_leased).collect()).await.expect("released");
+    for leased in &claimed {
+        assert_eq!(f.store.claim(leased.job.endpoint, 10).await.expect("claimed").jobs.len(), 1);
+    }
+    assert!(f.store.claim(kept.job.endpoint, 10).await.expect("claimed").jobs.is_empty());
+}
+
 /// Four deliveries, of which each is due ten minutes after the one before.
 async fn accept_apart(f: &Fixture) {
     for n in 0..4 {
