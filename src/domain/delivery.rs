@@ -103,6 +103,20 @@ pub struct Job {
     pub body: Bytes,
 }
 
+impl Job {
+    /// The first attempt of a delivery whose event has no trace.
+    pub fn new(
+        (id, endpoint): (DeliveryId, EndpointKey),
+        lease: i64,
+        kind: DeliveryKind,
+        event_type: impl Into<Arc<str>>,
+        body: Bytes,
+    ) -> Self {
+        let event_type = event_type.into();
+        Self { id, endpoint, lease, kind, event_type, attempts_made: 0, failures: 0, trace: None, body }
+    }
+}
+
 /// What one attempt came to. A failure is a value like any other.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outcome {

@@ -280,8 +280,11 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::domain::delivery::Job;
+    use crate::domain::id::{DeliveryId, EndpointKey};
     use crate::domain::rate_limit::Rate;
     use crate::store::CountedStart;
+    use crate::store::inbox::MemoryPermit;
 
     const PROMPTLY: AttemptResult = AttemptResult::Delivered(Duration::from_millis(5));
 
@@ -305,18 +308,9 @@ mod tests {
 
     #[test]
     fn what_its_owner_allows_bounds_a_lane_at_once() {
-        let job = crate::domain::delivery::Job {
-            id: crate::domain::id::DeliveryId(1),
-            endpoint: crate::domain::id::EndpointKey(1),
-            lease: 0,
-            kind: DeliveryKind::Event,
-            event_type: "a.b".into(),
-            attempts_made: 0,
-            failures: 0,
-            trace: None,
-            body: bytes::Bytes::new(),
-        };
-        let permit = crate::store::inbox::MemoryPermit::unbounded(crate::domain::id::AccountKey(1));
+        let whose = (DeliveryId(1), EndpointKey(1));
+        let job = Job::new(whose, 0, DeliveryKind::Event, "a.b", bytes::Bytes::new());
+        let permit = MemoryPermit::unbounded(AccountKey(1));
         let memory = permit.endpoint().clone();
         let mut lane = Lane::new(64.0);
         lane.push(Leased::new(job, Timestamp::from_millis(0), permit), false);

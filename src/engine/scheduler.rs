@@ -349,7 +349,6 @@ mod tests {
     use crate::domain::id::{AccountKey, DeliveryId};
     use crate::engine::lane::LaneHealth;
     use crate::engine::waiting_lanes::{CLAIM_AGAIN, WOKEN_AT_ONCE};
-    use crate::store::StartPermit;
     use crate::store::inbox::MemoryPermit;
 
     const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 };
@@ -382,24 +381,11 @@ mod tests {
     }
 
     fn jobs_of(account: i64, endpoint: i64, count: i64) -> Vec<Leased> {
-        (0..count)
-            .map(|n| Leased {
-                job: Job {
-                    id: DeliveryId(endpoint * 1_000_000 + n),
-                    endpoint: EndpointKey(endpoint),
-                    lease: 0,
-                    kind: DeliveryKind::Event,
-                    event_type: "a.b".into(),
-                    attempts_made: 0,
-                    failures: 0,
-                    trace: None,
-                    body: bytes::Bytes::new(),
-                },
-                due_at: Timestamp::from_millis(0),
-                permit: MemoryPermit::unbounded(AccountKey(account)),
-                start: StartPermit::default(),
-            })
-            .collect()
+        let job = |n| {
+            let whose = (DeliveryId(endpoint * 1_000_000 + n), EndpointKey(endpoint));
+            Job::new(whose, 0, DeliveryKind::Event, "a.b", bytes::Bytes::new())
+        };
+        (0..count).map(|n| Leased::new(job(n), Timestamp::from_millis(0), MemoryPermit::unbounded(AccountKey(account)))).collect()
     }
 
     fn start_all(scheduler: &mut Scheduler, now: Instant) -> Vec<(i64, AttemptId)> {

@@ -343,17 +343,8 @@ mod tests {
     }
 
     fn ended(id: i64) -> EndedAttempt {
-        let job = Job {
-            id: DeliveryId(id),
-            endpoint: EndpointKey(1),
-            lease: 1,
-            kind: DeliveryKind::Event,
-            event_type: "a.b".into(),
-            attempts_made: 0,
-            failures: 0,
-            trace: None,
-            body: bytes::Bytes::new(),
-        };
+        let whose = (DeliveryId(id), EndpointKey(1));
+        let job = Job::new(whose, 1, DeliveryKind::Event, "a.b", bytes::Bytes::new());
         let outcome = Outcome {
             started_at: Timestamp::from_millis(0),
             duration_ms: 1,

@@ -169,17 +169,9 @@ impl SimStore {
 }
 
 fn job(row: &Row, index: usize) -> Job {
-    Job {
-        id: DeliveryId(i64::try_from(index).expect("small")),
-        endpoint: row.endpoint,
-        lease: 0,
-        kind: DeliveryKind::Event,
-        event_type: "a.b".into(),
-        attempts_made: row.attempts,
-        failures: row.failures,
-        trace: None,
-        body: Bytes::new(),
-    }
+    let whose = (DeliveryId(i64::try_from(index).expect("small")), row.endpoint);
+    let first = Job::new(whose, 0, DeliveryKind::Event, "a.b", Bytes::new());
+    Job { attempts_made: row.attempts, failures: row.failures, ..first }
 }
 
 fn index(id: DeliveryId) -> usize {

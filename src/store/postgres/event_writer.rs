@@ -429,18 +429,9 @@ impl Writer {
                 continue;
             };
             let permit = permit.named(self.parts.node.in_memory(), DeliveryId(delivery));
-            let job = Job {
-                id: DeliveryId(delivery),
-                endpoint,
-                lease: write.lease,
-                kind: DeliveryKind::Event,
-                event_type: event_type.clone(),
-                attempts_made: 0,
-                failures: 0,
-                trace: new.trace.clone(),
-                body: new.body.clone(),
-            };
-            plan.jobs.push(Leased::new(job, write.now, permit));
+            let (whose, body) = ((DeliveryId(delivery), endpoint), new.body.clone());
+            let job = Job::new(whose, write.lease, DeliveryKind::Event, event_type.clone(), body);
+            plan.jobs.push(Leased::new(Job { trace: new.trace.clone(), ..job }, write.now, permit));
         }
         debug_assert_eq!(
             deliveries.len(),

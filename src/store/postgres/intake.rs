@@ -66,17 +66,7 @@ impl Intake for Store {
         let began = Instant::now();
         let written = write.run_in_its_day(&self.pool, &self.shared.fifo_heads).await?;
         self.freshness.found(written.generation, began);
-        let job = Job {
-            id: DeliveryId(delivery),
-            endpoint: endpoint.key,
-            lease,
-            kind: DeliveryKind::Test,
-            event_type: TEST_TYPE.into(),
-            attempts_made: 0,
-            failures: 0,
-            trace: None,
-            body: message,
-        };
+        let job = Job::new((DeliveryId(delivery), endpoint.key), lease, DeliveryKind::Test, TEST_TYPE, message);
         Ok(Leased::new(job, now, permit))
     }
 

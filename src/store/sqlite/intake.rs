@@ -37,17 +37,7 @@ impl Intake for Store {
                 insert_event(tx, event, endpoint.account, TEST_TYPE, now, None, 1, None, None, &message)?;
                 let delivery = DeliveryId(tx.ids.next(tx.now));
                 insert_delivery(tx, delivery, endpoint.key, event, true)?;
-                let job = Job {
-                    id: delivery,
-                    endpoint: endpoint.key,
-                    lease: tx.lease,
-                    kind: DeliveryKind::Test,
-                    event_type: TEST_TYPE.into(),
-                    attempts_made: 0,
-                    failures: 0,
-                    trace: None,
-                    body: message,
-                };
+                let job = Job::new((delivery, endpoint.key), tx.lease, DeliveryKind::Test, TEST_TYPE, message);
                 let permit = match &tx.shared.inbox {
                     Some(inbox) => MemoryPermit::unbounded(endpoint.account).named(inbox.in_memory(), delivery),
                     None => MemoryPermit::unbounded(endpoint.account),
@@ -150,18 +140,9 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, 
         insert_delivery(tx, delivery, endpoint, id, permit.is_some())?;
         match permit {
             Some(permit) => {
-                let job = Job {
-                    id: delivery,
-                    endpoint,
-                    lease: tx.lease,
-                    kind: DeliveryKind::Event,
-                    event_type: event_type.clone(),
-                    attempts_made: 0,
-                    failures: 0,
-                    trace: new.trace.clone(),
-                    body: new.body.clone(),
-                };
-                tx.after.jobs.push(Leased::new(job, tx.now, permit));
+                let (whose, body) = ((delivery, endpoint), new.body.clone());
+                let job = Job::new(whose, tx.lease, DeliveryKind::Event, event_type.clone(), body);
+                tx.after.jobs.push(Leased::new(Job { trace: new.trace.clone(), ..job }, tx.now, permit));
             }
             None if tx.add_to_fifo(delivery, endpoint)? => tx.after.due.push((endpoint, tx.now)),
             None => {}
