@@ -55,6 +55,17 @@ impl LaneHealth {
     pub const ALL: [Self; 3] = [Self::Healthy, Self::Unknown, Self::Unhealthy];
 }
 
+/// Whether a lane claims due deliveries from the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claiming {
+    /// Neither now nor next.
+    No,
+    /// It is in the queue of those that are to claim.
+    Queued,
+    /// Its claim is under way.
+    UnderWay,
+}
+
 /// The state of one endpoint in this process.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -79,7 +90,7 @@ pub(super) struct Lane {
     /// The queues in which the lane waits to start a delivery, by health. In those that are not of its health now it
     /// is passed over.
     pub queued: [bool; LaneHealth::ALL.len()],
-    pub claiming: bool,
+    pub claiming: Claiming,
     /// Why the lane claims nothing, although deliveries may be due.
     pub waits: Option<Wait>,
     /// Whether its endpoint has a rate limit, as the last delivery that came here shows. What may not begin stays in
@@ -109,7 +120,7 @@ impl Default for Lane {
             health: LaneHealth::Unknown,
             memory: None,
             queued: Default::default(),
-            claiming: false,
+            claiming: Claiming::No,
             waits: None,
             rate_limited: false,
             next_due: None,
@@ -124,7 +135,8 @@ impl Lane {
     }
 
     pub fn is_quiet(&self) -> bool {
-        !self.has_work() && self.in_flight == 0 && !self.claiming && self.waits.is_none() && self.next_due.is_none()
+        let may_claim = self.claiming != Claiming::No || self.waits.is_some() || self.next_due.is_some();
+        !self.has_work() && self.in_flight == 0 && !may_claim
     }
 
     pub fn has_work(&self) -> bool {
@@ -170,7 +182,7 @@ impl Lane {
     /// they would keep out older ones.
     pub fn wants_claim(&self) -> bool {
         let has_room = self.room().map_or(self.claimed < REFILL_BELOW, |room| room > 0);
-        !self.claiming && self.waits.is_none() && has_room && self.limit() > 0
+        self.claiming != Claiming::UnderWay && self.waits.is_none() && has_room && self.limit() > 0
     }
 
     /// Where the endpoint has a rate limit: deliveries that could be sent at once. No more are claimed, because the

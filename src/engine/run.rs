@@ -147,6 +147,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
     fn spawn_claim(&self, endpoint: EndpointKey, limit: usize, reports: &mpsc::UnboundedSender<Report>) {
         let (store, reports) = (self.store.clone(), reports.clone());
         tokio::spawn(async move {
+            let mut claim = Claim { endpoint, claimed: None, reports };
             let claimed = store.claim(endpoint, limit).await;
             let claimed = claimed.inspect_err(|error| {
                 static LIMIT: LogLimit = LogLimit::new();
@@ -154,7 +155,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                     tracing::error!(%error, suppressed, "due deliveries could not be claimed");
                 }
             });
-            let _ = reports.send(Report::Claimed(endpoint, claimed.ok()));
+            claim.claimed = claimed.ok();
         });
     }
 
@@ -165,6 +166,20 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
             let found = found.inspect_err(|error| tracing::error!(%error, "due deliveries could not be looked up"));
             let _ = reports.send(Report::Rescanned(found.ok()));
         });
+    }
+}
+
+/// A claim under way. Dropping it reports its end, whether it ended with deliveries, an error or a panic: the scheduler
+/// counts claims.
+struct Claim {
+    endpoint: EndpointKey,
+    claimed: Option<Claimed>,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let _ = self.reports.send(Report::Claimed(self.endpoint, self.claimed.take()));
     }
 }
 
@@ -182,6 +197,18 @@ async fn finish<T: Sender>(in_flight: Attempts<T>, settler: JoinHandle<()>, grac
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_claim_that_panics_has_ended_too() {
+        let (reports, mut reported) = mpsc::unbounded_channel();
+        let claim = Claim { endpoint: EndpointKey(1), claimed: None, reports };
+        let ended: JoinHandle<()> = tokio::spawn(async move {
+            let _claim = claim;
+            panic!("in the store");
+        });
+        assert!(ended.await.is_err());
+        assert!(matches!(reported.recv().await, Some(Report::Claimed(EndpointKey(1), None))));
+    }
 
     #[test]
     fn a_wall_clock_that_was_set_back_is_noticed_once() {

@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use crate::domain::id::EndpointKey;
 
 /// After this long some of the starved lanes claim again.
-pub(super) const CLAIM_AGAIN: Duration = Duration::from_millis(250);
-pub(super) const WOKEN_AT_ONCE: usize = 32;
+const CLAIM_AGAIN: Duration = Duration::from_millis(250);
+const WOKEN_AT_ONCE: usize = 32;
 pub(super) const WOKEN_BY_SUCCESS: usize = 2;
 
 /// A lane that is held asks again after this long at the latest: an attempt may have been given back, or the note of a
@@ -89,10 +89,13 @@ impl WaitingLanes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::delivery::{DeliveryKind, Job};
+    use crate::domain::id::{AccountKey, DeliveryId};
     use crate::domain::time::Timestamp;
     use crate::engine::Limits;
     use crate::engine::scheduler::Scheduler;
     use crate::store::Claimed;
+    use crate::store::inbox::{Leased, MemoryPermit};
 
     const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 };
     const ENDPOINT: EndpointKey = EndpointKey(1);
@@ -163,5 +166,73 @@ mod tests {
         let back = now.minus(Duration::from_secs(3_600));
         assert_eq!(scheduler.next_claim(back, at), None);
         assert!(scheduler.next_claim(back, at + CLAIM_AGAIN).is_some());
+    }
+
+    fn leased() -> Leased {
+        let job = Job::new((DeliveryId(1), ENDPOINT), 0, DeliveryKind::Event, "a.b", bytes::Bytes::new());
+        Leased::new(job, MemoryPermit::unbounded(AccountKey(1)))
+    }
+
+    #[test]
+    fn lanes_that_find_no_memory_are_starved_and_do_not_ask_all_at_once() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
+        let starved = || Some(Claimed { next_due: Some(Timestamp::from_millis(5)), ..Claimed::default() });
+        for endpoint in 1..=1_000 {
+            scheduler.due(EndpointKey(endpoint), now);
+        }
+        let asked = |scheduler: &mut Scheduler, at| claims(scheduler, now, at).len();
+        for endpoint in 1..=1_000 {
+            assert_eq!(scheduler.next_claim(now, at), Some((EndpointKey(endpoint), 8)));
+            scheduler.claimed(EndpointKey(endpoint), starved(), now, at);
+            scheduler.due(EndpointKey(endpoint), now);
+        }
+        assert_eq!(asked(&mut scheduler, at), 0, "a note does not wake a starved lane");
+        let later = at + CLAIM_AGAIN;
+        assert_eq!(asked(&mut scheduler, later), WOKEN_AT_ONCE);
+        scheduler.claimed(EndpointKey(2), starved(), now, later);
+        scheduler.claimed(EndpointKey(1), Some(Claimed { jobs: vec![leased()], ..Claimed::default() }), now, later);
+        assert_eq!(asked(&mut scheduler, later), WOKEN_BY_SUCCESS, "where one found memory, more may");
+    }
+
+    /// The endpoints that claim now.
+    fn claims(scheduler: &mut Scheduler, now: Timestamp, at: Instant) -> Vec<i64> {
+        std::iter::from_fn(|| scheduler.next_claim(now, at)).map(|(endpoint, _)| endpoint.0).collect()
+    }
+
+    #[test]
+    fn few_claims_are_under_way_and_the_end_of_each_lets_another_endpoint_claim() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        let (now, at) = (Timestamp::from_millis(10_000), Instant::now());
+        for endpoint in 1..=100 {
+            scheduler.due(EndpointKey(endpoint), now);
+        }
+        assert_eq!(claims(&mut scheduler, now, at), (1..=32).collect::<Vec<_>>());
+        assert_eq!(scheduler.next_wake(), (None, None), "the loop sleeps until a claim ends");
+        scheduler.claimed(EndpointKey(1), Some(Claimed::default()), now, at);
+        // What it has left is older than what the others have, and it still comes last.
+        scheduler.due(EndpointKey(1), now.minus(HOLD));
+        assert_eq!(claims(&mut scheduler, now, at), [33]);
+        scheduler.claimed(EndpointKey(33), None, now, at);
+        assert_eq!(claims(&mut scheduler, now, at), [34], "a claim that failed has ended too");
+        assert_eq!(scheduler.next_wake(), (None, Some(at + CLAIM_AGAIN)), "it is tried again");
+        let mut order = Vec::new();
+        for endpoint in (2..=32).chain(34..=100) {
+            scheduler.claimed(EndpointKey(endpoint), Some(Claimed::default()), now, at);
+            order.extend(claims(&mut scheduler, now, at));
+        }
+        assert_eq!(order, (35..=100).chain([1]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_due_while_a_claim_is_under_way_is_not_forgotten() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
+        scheduler.due(EndpointKey(1), now);
+        assert_eq!(scheduler.next_claim(now, at), Some((EndpointKey(1), 8)));
+        scheduler.due(EndpointKey(1), now);
+        assert_eq!(scheduler.next_claim(now, at), None, "one claim at a time");
+        scheduler.claimed(EndpointKey(1), Some(Claimed::default()), now, at);
+        assert_eq!(scheduler.next_claim(now, at), Some((EndpointKey(1), 8)));
     }
 }
