@@ -131,13 +131,17 @@ impl Admission {
         Some(admitted)
     }
 
-    /// The same for endpoints of one health. An account that may begin none stays in the ring. It has as many in flight
-    /// as are free or more, so that there are many of such accounts only when few are free.
+    /// The same for endpoints of one health. An account that may begin none stays in the ring. Where an account without
+    /// attempts in flight may begin none, no account may. Otherwise those that may begin none have attempts in flight,
+    /// so that there are fewer of them than the bound, however many accounts wait.
     fn next_of(
         &mut self,
         health: LaneHealth,
         may_take: &mut impl FnMut(EndpointKey, LaneHealth, usize) -> bool,
     ) -> Option<Admitted> {
+        if !Account::default().may_begin(health, &self.in_flight, self.max_in_flight) {
+            return None;
+        }
         let ring = &mut self.rings[health as usize];
         for _ in 0..ring.len() {
             let key = ring.pop_front()?;
@@ -237,6 +241,38 @@ mod tests {
             admission.ended(admitted);
         }
         assert!(admission.accounts.is_empty() && admission.in_flight() == 0);
+    }
+
+    #[test]
+    fn while_the_part_of_a_health_is_used_up_no_account_is_looked_at_and_then_each_goes_on_in_order() {
+        let mut admission = Admission::new(1_024);
+        let mut begun = Vec::new();
+        // Each of so many accounts may begin at least one.
+        for account in 0..50 {
+            begun.extend(std::iter::from_fn(|| {
+                admission.add(AccountKey(account), EndpointKey(account), LaneHealth::Unhealthy);
+                admission.next(|_, _, _| true)
+            }));
+        }
+        assert_eq!(begun.len(), 512, "the part of unhealthy endpoints");
+        for account in 100..20_000 {
+            admission.add(AccountKey(account), EndpointKey(account), LaneHealth::Unhealthy);
+        }
+        let ring = |admission: &Admission| admission.rings[LaneHealth::Unhealthy as usize].clone();
+        let before = ring(&admission);
+        // This would take minutes if each call looked at all accounts.
+        for _ in 0..100_000 {
+            assert!(admission.next(|_, _, _| panic!("no endpoint may begin")).is_none());
+        }
+        assert_eq!(ring(&admission), before);
+        admission.add(AccountKey(1_000_000), EndpointKey(7), LaneHealth::Healthy);
+        assert_eq!(admission.next(|_, _, _| true).map(|admitted| admitted.endpoint), Some(EndpointKey(7)));
+        // The first account has many in flight, and begins none in place of these.
+        for (ended, expected) in begun.into_iter().zip(100..200) {
+            admission.ended(ended);
+            let next = admission.next(|_, _, _| true).expect("one has ended");
+            assert_eq!(next.endpoint, EndpointKey(expected));
+        }
     }
 
     #[test]
