@@ -209,9 +209,13 @@ impl Dispatch for SimStore {
         let asked_at = Instant::now();
         self.world.step().await?;
         let now = self.world.clock.now();
-        let mut disk = self.world.disk();
-        let attempts = disk.attempts.entry(endpoint).or_default();
-        let group = attempts.count_again(rate, earlier.map(|earlier| earlier.group), now, validity);
+        let group = {
+            let mut disk = self.world.disk();
+            let attempts = disk.attempts.entry(endpoint).or_default();
+            attempts.count_again(rate, earlier.map(|earlier| earlier.group), now, validity)
+        };
+        // The answer may be lost.
+        self.world.step().await?;
         Ok(group.map(|group| CountedStart::new(group, rate, asked_at, validity)))
     }
 

@@ -22,6 +22,7 @@ role! {
 
         /// Counts an attempt that begins within `validity` towards the rate limit of its endpoint, in place of
         /// `earlier`, which was counted for it and for which nothing was sent. `None` where no attempt may begin now.
+        /// After an error `earlier` may be counted or not: it allows no request any more, and is not given back.
         async fn count_start(
             &self,
             endpoint: EndpointKey,
