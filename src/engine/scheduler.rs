@@ -28,8 +28,9 @@ const CLAIM_ROUNDS: usize = 4;
 /// busy, and another call waits for a few of them only. SQLite runs so many in one transaction.
 const MAX_CLAIMS: usize = 32;
 
-/// Idle lanes that are kept because they know the health and the limit of their endpoint.
-const MAX_QUIET_LANES: usize = 16_384;
+/// Lanes up to which no idle one is dropped: an idle lane knows the health and the limit of its endpoint. So many take
+/// some 4 MB.
+const KEPT_LANES: usize = 16_384;
 
 /// The number of an attempt, in the order in which they begin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -51,6 +52,8 @@ pub(super) struct Scheduler {
     share: Share,
     given_up: Vec<Leased>,
     lanes: Lanes,
+    /// Where there are more lanes, idle ones are dropped.
+    forget_above: usize,
     admission: Admission,
     /// Attempts that have begun and not ended.
     attempts: std::collections::HashMap<AttemptId, Admitted, FixedState>,
@@ -77,6 +80,7 @@ impl Scheduler {
             share: Share::WHOLE,
             given_up: Vec::new(),
             lanes: Lanes::default(),
+            forget_above: KEPT_LANES,
             attempts: std::collections::HashMap::default(),
             next_attempt: 0,
             started: VecDeque::new(),
@@ -359,9 +363,12 @@ impl Scheduler {
         }
     }
 
+    /// Drops idle lanes, if there are many lanes. Where many are not idle, this looks at all of them only when as many
+    /// again have come.
     fn forget_quiet(&mut self) {
-        if self.lanes.len() > MAX_QUIET_LANES {
+        if self.lanes.len() > self.forget_above {
             self.lanes.retain(|_, lane| !lane.is_quiet());
+            self.forget_above = KEPT_LANES.max(2 * self.lanes.len());
         }
     }
 }
@@ -560,6 +567,31 @@ mod tests {
         scheduler.add(jobs(1, 1_000));
         scheduler.due(EndpointKey(1), now);
         assert!(scheduler.next_claim(now, at).is_some());
+    }
+
+    #[test]
+    fn idle_lanes_are_forgotten_where_there_are_many_and_again_when_the_lanes_have_doubled() {
+        let mut scheduler = Scheduler::new(LIMITS);
+        let end_one = |scheduler: &mut Scheduler| {
+            scheduler.add(jobs(0, 1));
+            let start = scheduler.next_start(Instant::now()).expect("it starts");
+            scheduler.ended(start.id, prompt());
+            scheduler.lanes.len()
+        };
+        (1..=10_000).for_each(|endpoint| scheduler.due(EndpointKey(endpoint), Timestamp::from_millis(1_000)));
+        let idle = |scheduler: &mut Scheduler, endpoints: std::ops::Range<i64>| {
+            for endpoint in endpoints {
+                scheduler.lane(EndpointKey(endpoint));
+            }
+        };
+        idle(&mut scheduler, 10_001..16_384);
+        assert_eq!(end_one(&mut scheduler), KEPT_LANES);
+        idle(&mut scheduler, 16_384..16_385);
+        assert_eq!(end_one(&mut scheduler), 10_000, "those with deliveries that will be due");
+        idle(&mut scheduler, 20_000..29_999);
+        assert_eq!(end_one(&mut scheduler), 20_000);
+        idle(&mut scheduler, 29_999..30_000);
+        assert_eq!(end_one(&mut scheduler), 10_000);
     }
 
     #[test]
