@@ -23,7 +23,8 @@ const MAX_WEIGHT: u32 = 1_536;
 /// After a write of more than this its account pauses. A batch of 100 events for one endpoint comes to half of it.
 const MAX_WEIGHT_WITHOUT_PAUSE: usize = 512;
 
-/// A pause is so many times as long as the write was: two thirds of the writer's time are left for others.
+/// A pause is so many times as long as the account's part of the write was: two thirds of the writer's time are left
+/// for others.
 const PAUSE_TIMES: u32 = 2;
 
 /// The longest pause: a call that comes right after a large write waits for less than [`PATIENCE`].
@@ -70,6 +71,32 @@ impl WriteSize {
     /// The bytes of these events.
     pub fn bytes_of(events: &[NewEvent]) -> usize {
         events.iter().map(NewEvent::stored_bytes).sum()
+    }
+}
+
+/// What accounts have in a batch that is written at once.
+pub(super) struct BatchWeights {
+    of: HashMap<AccountId, usize>,
+    total: usize,
+}
+
+impl BatchWeights {
+    /// Of the writes of a batch.
+    pub fn of(writes: impl IntoIterator<Item = (AccountId, WriteSize)>) -> Self {
+        let mut of: HashMap<AccountId, usize> = HashMap::default();
+        for (account, size) in writes {
+            *of.entry(account).or_default() += size.weight();
+        }
+        let total = of.values().sum();
+        Self { of, total }
+    }
+
+    /// A batch was written from `began` to `ended`. Returns when the writes of one account would have begun if they had
+    /// been made alone, and had ended at the same time: each row and KiB counts alike.
+    pub fn began(&self, account: AccountId, began: Instant, ended: Instant) -> Instant {
+        let weight = |weight: usize| u32::try_from(weight).expect("a batch is far smaller");
+        let own = weight(self.of.get(&account).copied().unwrap_or_default());
+        ended - ended.saturating_duration_since(began) * own / weight(self.total).max(1)
     }
 }
 
@@ -229,6 +256,25 @@ mod tests {
         drop(shares.take(account(1), 1, 0).await.expect("a share"));
         let paused = committed.elapsed();
         assert!((took * PAUSE_TIMES..took * PAUSE_TIMES + Duration::from_millis(5)).contains(&paused), "{paused:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_batch_each_account_pauses_for_its_own_part_of_the_time() {
+        let (shares, rows) = (WriteShares::default(), |rows| WriteSize { rows, bytes: 0 });
+        let writes = [(account(1), rows(6_000)), (account(2), rows(1_000)), (account(1), rows(3_000))];
+        let mut taken = Vec::new();
+        for (account, size) in writes {
+            taken.push((account, size, shares.take(account, 1, 0).await.expect("a share")));
+        }
+        let began = Instant::now();
+        tokio::time::advance(Duration::from_millis(500)).await;
+        let (weights, ended) = (BatchWeights::of(writes), Instant::now());
+        for (account, size, share) in taken {
+            drop(share.ran(weights.began(account, began, ended), 1, size).expect("it is large"));
+        }
+        let pause = |n| shares.of(account(n)).paused_until().map(|until| until - ended);
+        assert_eq!(pause(1), Some(Duration::from_millis(450) * PAUSE_TIMES));
+        assert_eq!(pause(2), Some(Duration::from_millis(50) * PAUSE_TIMES));
     }
 
     #[tokio::test(start_paused = true)]

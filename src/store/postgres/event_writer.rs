@@ -37,7 +37,7 @@ use crate::store::settings::readable_delivery_settings;
 use crate::store::shared::Shared;
 use crate::store::values::{PendingReply, ReplyScope};
 use crate::store::view::View;
-use crate::store::write_shares::{WriteShare, WriteSize};
+use crate::store::write_shares::{BatchWeights, WriteShare, WriteSize};
 
 /// Requests that may wait.
 const QUEUE: usize = 4_096;
@@ -232,8 +232,12 @@ impl Writer {
             }
             Err(error) => tracing::error!(%error, requests = planned.len(), "events could not be accepted"),
         }
+        let (weights, ended) = (BatchWeights::of(planned.iter().filter_map(Planned::size_of_account)), Instant::now());
         for Planned { accepted, jobs, due, has_key, reply, size, share, .. } in planned {
-            drop(share.and_then(|share| share.ran(part_began, accepted.len(), size)));
+            if let (Some(share), Some(first)) = (share, accepted.first()) {
+                let began = weights.began(first.account.0, part_began, ended);
+                drop(share.ran(began, accepted.len(), size));
+            }
             let answer = match &written {
                 Ok(_) => {
                     self.hand_over(jobs, due, write.now);
@@ -520,6 +524,11 @@ struct Planned {
 }
 
 impl Planned {
+    /// Whose events these are, and what they come to.
+    fn size_of_account(&self) -> Option<(AccountId, WriteSize)> {
+        Some((self.accepted.first()?.account.0, self.size))
+    }
+
     /// The request as it came. None with a key is planned by what is known.
     fn again(self) -> Request {
         let call = Publishing { events: self.events, checks: self.checks, pending_reply: None };
