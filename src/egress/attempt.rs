@@ -19,12 +19,11 @@ use tokio::time::Instant;
 use super::Egress;
 use super::connector::{ConnectError, Connection};
 use super::deadline::{ReceiverClock, within};
-use super::fault::{LocalFault, exhausted};
+use super::fault::LocalFault;
 use super::guard::LookupOwner;
-use super::interim;
+use super::no_answer::NoAnswer;
 use super::oauth::TokenError;
 use super::start::{COUNT_TRIES, count_start};
-use super::tls::certificate_complaint;
 use crate::domain::authentication::{Authentication, Authorization};
 use crate::domain::client_certificate::{ClientIdentity, IdentityId};
 use crate::domain::credential::Credential;
@@ -240,6 +239,9 @@ enum ExchangeError {
     Stale,
 }
 
+/// How messages name the other side of a connection.
+const RECEIVER: &str = "the receiver";
+
 /// What stands for a signature, and for what authenticates, where a request is shown.
 const MASK: &str = "***";
 
@@ -432,16 +434,19 @@ impl Egress {
         progress: &Progress,
     ) -> Result<Answer, ExchangeError> {
         let Connection { sender, driver, allowance, spelling, complaint } = &mut connection;
-        let closed = || complaint.get().map_or(ExchangeError::Stale, |words| ExchangeError::Failed((*words).into()));
+        let failed = |did: &&str| ExchangeError::Failed(format!("{RECEIVER} {did}"));
+        let closed = || complaint.get().map_or(ExchangeError::Stale, failed);
         driver.run(sender.ready()).await.map_err(|_| closed())?;
         let now = self.0.clock.now();
         let request = self.request(job, target, token, now).map_err(|e| ExchangeError::Failed(e.to_string()))?;
         spelling.spell(target.credentials.headers.iter().map(|(name, _)| name.clone()).collect());
         allowance.await_answer();
         targets.sending();
-        let response = driver.run(sender.send_request(request)).await.map_err(|error| match refused(&error) {
-            ExchangeError::Stale => closed(),
-            refused => refused,
+        let sent = driver.run(sender.send_request(request)).await;
+        let response = sent.map_err(|error| match NoAnswer::of(&error, RECEIVER) {
+            NoAnswer::Local(fault) => ExchangeError::Local(fault),
+            NoAnswer::Broken(words) => ExchangeError::Failed(words),
+            NoAnswer::Closed => closed(),
         })?;
         allowance.lift();
         progress.reached(Stage::Reading, target);
@@ -550,24 +555,6 @@ async fn read_body(response: Response<Incoming>) -> Result<(Vec<u8>, bool), Exch
         }
     }
     Ok((body, true))
-}
-
-/// Why there was no answer on a standing connection.
-fn refused(error: &hyper::Error) -> ExchangeError {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    if let Some(fault) = source.and_then(exhausted) {
-        ExchangeError::Local(fault)
-    } else if let Some(words) = source.and_then(interim::complaint) {
-        ExchangeError::Failed(words)
-    } else if let Some(words) = source.and_then(certificate_complaint) {
-        ExchangeError::Failed(words.into())
-    } else if error.is_parse_too_large() {
-        ExchangeError::Failed("the head of the receiver's answer is too large".into())
-    } else if error.is_parse() {
-        ExchangeError::Failed("the receiver's answer is not valid HTTP/1.1".into())
-    } else {
-        ExchangeError::Stale
-    }
 }
 
 /// What to tell about an answer that is no success.

@@ -39,7 +39,7 @@ pub(super) struct Connection {
     pub driver: Driver,
     pub allowance: ReadAllowance,
     pub spelling: Spelling,
-    /// What the receiver said of the client certificate when it ended the connection.
+    /// What the other side did where it ended the connection because of the client certificate.
     pub complaint: Arc<OnceLock<&'static str>>,
 }
 
@@ -230,8 +230,8 @@ where
     let driver = Box::pin(async move {
         let Err(error) = connection.await else { return };
         let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-        if let Some(words) = source.and_then(certificate_complaint) {
-            let _ = heard.set(words);
+        if let Some(did) = source.and_then(certificate_complaint) {
+            let _ = heard.set(did);
         }
     });
     Ok(Connection { sender, driver: Driver(Some(driver)), allowance, spelling, complaint })
@@ -264,8 +264,8 @@ fn io_reason(error: &io::Error) -> String {
 /// What is wrong with the handshake, in words for the receiver's owner.
 fn tls_reason(error: &io::Error) -> String {
     use rustls::{CertificateError as C, Error as E};
-    if let Some(words) = certificate_complaint(error) {
-        return words.to_owned();
+    if let Some(did) = certificate_complaint(error) {
+        return format!("the receiver {did}");
     }
     let words = match error.get_ref().and_then(|inner| inner.downcast_ref::<E>()) {
         Some(E::InvalidMessage(_)) => "the receiver does not speak TLS on this port",

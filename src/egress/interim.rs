@@ -13,14 +13,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// the body, and for as much again of interim answers.
 const MAX_UNTIL_ANSWER: usize = 128 * 1024;
 
-/// The receiver goes on with interim answers.
+/// The other side goes on with interim answers.
 #[derive(Debug, thiserror::Error)]
-#[error("the receiver sent 128 KiB of interim answers (1xx) before its answer")]
+#[error("too many interim answers")]
 struct TooManyInterimAnswers;
 
-/// What is wrong, in words for the receiver's owner, where a connection broke for its interim answers.
-pub(super) fn complaint(error: &io::Error) -> Option<String> {
-    error.get_ref().filter(|inner| inner.is::<TooManyInterimAnswers>()).map(ToString::to_string)
+/// What the other side did, where a connection broke for its interim answers.
+pub(super) fn complaint(error: &io::Error) -> Option<&'static str> {
+    let is_too_many = error.get_ref().is_some_and(|inner| inner.is::<TooManyInterimAnswers>());
+    is_too_many.then_some("sent 128 KiB of interim answers (1xx) before its answer")
 }
 
 /// How many bytes a connection may still read.

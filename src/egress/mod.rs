@@ -1,12 +1,12 @@
 //! All outbound connections to receivers: resolving, checking, connecting, and sending signed requests.
 //!
 //! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
-//! open. `attempt` signs and sends within its `deadline`, `spelling` writes names of headers as their owner did, and
-//! `interim` bounds what comes before an answer. `start` counts attempts where an endpoint has a rate limit. `oauth`
-//! gets access tokens. `lookups` shares look-ups of names among accounts, `dns` asks the name servers. `fault`
-//! distinguishes local faults from failures of a receiver. `tls` has client certificates, and `tls_sessions` makes
-//! further handshakes cheap. Redirects are never followed. `fetch` is apart: it reads from the server that an operator
-//! names to a command.
+//! open. `attempt` signs and sends within its `deadline`, `spelling` writes names of headers as their owner did,
+//! `interim` bounds what comes before an answer, and `no_answer` says why there is none. `start` counts attempts where
+//! an endpoint has a rate limit. `oauth` gets access tokens. `lookups` shares look-ups of names among accounts, `dns`
+//! asks the name servers. `fault` distinguishes local faults from failures of a receiver. `tls` has client
+//! certificates, and `tls_sessions` makes further handshakes cheap. Redirects are never followed. `fetch` is apart: it
+//! reads from the server that an operator names to a command.
 
 mod attempt;
 mod connector;
@@ -17,6 +17,7 @@ mod fetch;
 mod guard;
 mod interim;
 mod lookups;
+mod no_answer;
 mod oauth;
 mod pool;
 mod spelling;

@@ -26,7 +26,8 @@ use super::Egress;
 use super::attempt::{USER_AGENT_SENT, hidden};
 use super::connector::{ConnectError, Connection};
 use super::deadline::{ReceiverClock, within};
-use super::fault::{LocalFault, exhausted};
+use super::fault::LocalFault;
+use super::no_answer::NoAnswer;
 use crate::domain::authentication::{TokenGrant, bearer};
 use crate::domain::credential::Credential;
 use crate::domain::id::{AccountKey, EndpointKey};
@@ -304,11 +305,10 @@ fn late(limit: Duration) -> String {
 
 /// Why there was no answer on a connection.
 fn broken(error: &hyper::Error) -> TokenError {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    match source.and_then(exhausted) {
-        Some(fault) => TokenError::Local(fault),
-        None if error.is_parse() => refused("the token server's answer is not valid HTTP/1.1"),
-        None => refused("the token server closed the connection before it answered"),
+    match NoAnswer::of(error, "the token server") {
+        NoAnswer::Local(fault) => TokenError::Local(fault),
+        NoAnswer::Broken(words) => refused(words),
+        NoAnswer::Closed => refused("the token server closed the connection before it answered"),
     }
 }
 

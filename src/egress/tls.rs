@@ -68,12 +68,11 @@ pub(super) fn config() -> ClientConfig {
     config
 }
 
-/// What the receiver says of the client certificate, in words for its owner. With TLS 1.3 it does so after the
-/// handshake.
+/// What the other side did where it did not take the client certificate. With TLS 1.3 it does so after the handshake.
 pub(super) fn certificate_complaint(error: &io::Error) -> Option<&'static str> {
     use AlertDescription as A;
     match error.get_ref()?.downcast_ref::<Error>()? {
-        Error::AlertReceived(A::CertificateRequired) => Some("the receiver demands a client certificate"),
+        Error::AlertReceived(A::CertificateRequired) => Some("demands a client certificate"),
         Error::AlertReceived(
             A::BadCertificate
             | A::UnsupportedCertificate
@@ -82,7 +81,7 @@ pub(super) fn certificate_complaint(error: &io::Error) -> Option<&'static str> {
             | A::CertificateUnknown
             | A::UnknownCA
             | A::AccessDenied,
-        ) => Some("the receiver refused the client certificate"),
+        ) => Some("refused the client certificate"),
         _ => None,
     }
 }

@@ -159,6 +159,10 @@ async fn a_token_that_cannot_be_had_is_told_with_the_status_and_the_code_only() 
         (Reply::Full(503, vec![], "later".into()), "the token server answered 503"),
         (Reply::Full(200, vec![], "hello".into()), "the token server answered 200 without a bearer token"),
         (Reply::Full(200, vec![], "x".repeat(70_000)), "the token server's answer is larger than 64 KiB"),
+        (
+            Reply::Full(200, vec![("x-long", "x".repeat(40_000))], String::new()),
+            "the head of the token server's answer is too large",
+        ),
         (Reply::Close, "the token server closed the connection before it answered"),
     ] {
         server.script([reply]);
