@@ -27,7 +27,8 @@ pub const CLIENT_CERTIFICATE_SHAPE: Shape = Shape::Written(|| {
             ),
             "private_key": text(
                 MAX_PRIVATE_KEY_CHARS,
-                "PEM: the key of the endpoint's own certificate, not encrypted. No answer shows it.",
+                "PEM: the key of the endpoint's own certificate, not encrypted: RSA with 2,048 to 4,096 bits, ECDSA on \
+                 P-256 or P-384, or Ed25519. No answer shows it.",
             ),
         },
     })
@@ -73,8 +74,10 @@ fn reason(refusal: CertificateRefusal) -> Words {
             "certificate no contiene ningún certificado, o contiene algo que no es un certificado",
         ),
         CertificateRefusal::NoKey => Words::new(
-            "private_key contains no private key, more than one, or a key that is not RSA, ECDSA or Ed25519",
-            "private_key no contiene ninguna clave privada, contiene más de una, o una que no es RSA, ECDSA ni Ed25519",
+            "private_key contains no private key, more than one, or a key of another kind than RSA with 2,048 to 4,096 \
+             bits, ECDSA on P-256 or P-384, and Ed25519",
+            "private_key no contiene ninguna clave privada, contiene más de una, o una que no es RSA de 2048 a 4096 \
+             bits, ECDSA con P-256 o P-384, ni Ed25519",
         ),
         CertificateRefusal::EncryptedKey => Words::new("the private key is encrypted", "la clave privada está cifrada"),
         CertificateRefusal::OtherKey => Words::new(

@@ -21,7 +21,7 @@ pub const MAX_CERTIFICATE_CHARS: usize = 16 * 1024;
 /// Most certificates in it: the endpoint's own, and those between it and its authority.
 pub const MAX_CHAIN: usize = 5;
 
-/// Most characters of the private key: an RSA key of 8,192 bits has some 6,500.
+/// Most characters of the private key: one of RSA with 4,096 bits has some 3,300, and there may be a comment beside it.
 pub const MAX_PRIVATE_KEY_CHARS: usize = 8 * 1024;
 
 /// Characters of a subject that are shown.
@@ -45,7 +45,8 @@ pub enum CertificateRefusal {
     TooLong,
     /// There is no certificate, or something else.
     NoCertificate,
-    /// There is not one private key, or it is of a kind that this program does not know.
+    /// There is not one private key, or it is of a kind that this program does not take: it takes RSA with 2,048 to
+    /// 4,096 bits, ECDSA on P-256 or P-384, and Ed25519.
     NoKey,
     /// The private key is encrypted.
     EncryptedKey,
@@ -271,6 +272,28 @@ Ys6St6LyHksOUUTEM2aaZ1t2/+oom0YFIVkyaBekuyWNHCZ44vlC4WaG
         assert_eq!(refusal(CLIENT, KEY), None);
         let end = Timestamp::parse("2126-11-07T01:47:37Z").expect("a time");
         assert_eq!(parse(CLIENT, KEY, end).err(), Some(CertificateRefusal::Expired));
+    }
+
+    #[test]
+    fn keys_of_these_kinds_are_taken_and_of_no_others() {
+        use CertificateRefusal::{NoKey, OtherKey};
+        macro_rules! key {
+            ($name:literal) => {
+                include_str!(concat!("../../tests/keys/", $name, ".pem"))
+            };
+        }
+        // A key that is taken is one of another certificate.
+        for (key, reason) in [
+            (key!("rsa_1024"), NoKey),
+            (key!("rsa_2048"), OtherKey),
+            (key!("rsa_4096"), OtherKey),
+            (key!("rsa_4104"), NoKey),
+            (key!("p384"), OtherKey),
+            (key!("p521"), NoKey),
+            (key!("ed25519"), OtherKey),
+        ] {
+            assert_eq!(refusal(CLIENT, key), Some(reason), "{key}");
+        }
     }
 
     #[test]

@@ -307,6 +307,7 @@ async fn what_is_no_certificate_with_its_key_is_refused_in_both_languages_and_ch
         (changed("certificate", json!(certificate.repeat(6))), "too long"),
         (changed("certificate", json!(format!("{certificate}{}", " ".repeat(16_384)))), "too long"),
         (changed("private_key", json!("nothing")), "no private key"),
+        (changed("private_key", json!(include_str!("../keys/p521.pem"))), "ECDSA on P-256 or P-384"),
         (changed("private_key", json!(encrypted)), "encrypted"),
         (changed("private_key", json!(authority.read("other.key"))), "belongs to another certificate"),
         (pair(&authority, "expired"), "has expired"),
