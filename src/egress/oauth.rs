@@ -51,7 +51,8 @@ const MAX_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// A receiver that answers 401 gets another token at most this often.
 const RENEWED_EVERY: Duration = Duration::from_secs(60);
 
-/// Endpoints whose tokens are kept, of at most 8 KiB each. An account has few endpoints, so none fills this alone.
+/// Endpoints whose tokens are kept, of at most 8 KiB each. For one more, the token that expires first goes, whosever it
+/// is, and is fetched again when it is needed. Beyond this there are only tokens that are being fetched.
 const MAX_KEPT: usize = 4_096;
 
 /// Characters of a token server's error code that are told.

@@ -171,8 +171,9 @@ impl Lane {
         self.memory.as_ref()?.max_in_flight()
     }
 
-    /// At least 1 and far below what a float counts exactly, and no more than the owner allows now.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 65536")]
+    /// Requests that may be in flight: no more than the owner allows now, and at least 1, or 0 where other processes
+    /// deliver to the endpoint.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 4,096, the highest setting")]
     pub fn limit(&self) -> usize {
         let limit = self.limit as usize;
         self.own_limit().map_or(limit, |own| limit.min(own))
