@@ -232,7 +232,8 @@ impl Writer {
             }
             Err(error) => tracing::error!(%error, requests = planned.len(), "events could not be accepted"),
         }
-        let (weights, ended) = (BatchWeights::of(planned.iter().filter_map(Planned::size_of_account)), Instant::now());
+        let sizes = planned.iter().filter_map(|plan| Some((plan.accepted.first()?.account.0, plan.size)));
+        let (weights, ended) = (BatchWeights::of(sizes), Instant::now());
         for Planned { accepted, jobs, due, has_key, reply, size, share, .. } in planned {
             if let (Some(share), Some(first)) = (share, accepted.first()) {
                 let began = weights.began(first.account.0, part_began, ended);
@@ -393,6 +394,7 @@ impl Writer {
         ((!planned.is_empty()).then_some((write, planned)), refused)
     }
 
+    /// Adds an event, its deliveries and its missed events to what is written.
     fn plan_event(
         &self,
         (new, checks): (NewEvent, &Checks),
@@ -404,39 +406,10 @@ impl Writer {
     ) {
         let Some(account) = fan_out.accounts.get(&new.account).copied() else { return };
         let Some(id) = ids.next() else { return };
-        let size = body_size(new.body.len());
-        let event_type: Arc<str> = new.event_type.as_str().into();
-        let mut deliveries = Vec::new();
-        let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
         // Every event has been given as many ids as it has subscribers.
-        for (endpoint, delivery) in fan_out.recipients(&fan_out.active, &new, checks).zip(ids) {
-            // A delivery of a FIFO endpoint, and of an endpoint with a rate limit, waits in the store.
-            let is_fifo = fan_out.fifo.contains(&endpoint);
-            let may_have_memory = may_lease && !is_fifo && !fan_out.is_rate_limited(endpoint);
-            let inbox = body.as_ref().filter(|_| may_have_memory);
-            let permit = inbox.and_then(|(inbox, body)| self.reserve_memory(inbox, body, endpoint));
-            write.deliveries.push(DeliveryRow {
-                account,
-                id: delivery,
-                endpoint,
-                event: id,
-                size,
-                leased: permit.is_some(),
-                is_fifo,
-            });
-            deliveries.push(delivery);
-            let Some(permit) = permit else {
-                // Whether it is the head shows when it is written.
-                if !is_fifo {
-                    plan.due.insert(endpoint);
-                }
-                continue;
-            };
-            let permit = permit.named(self.parts.node.in_memory(), DeliveryId(delivery));
-            let (whose, body) = ((DeliveryId(delivery), endpoint), new.body.clone());
-            let job = Job::new(whose, write.lease, DeliveryKind::Event, event_type.clone(), body);
-            plan.jobs.push(Leased::new(Job { trace: new.trace.clone(), ..job }, write.now, permit));
-        }
+        let recipients = fan_out.recipients(&fan_out.active, &new, checks).zip(ids);
+        let whose = (account, id, may_lease);
+        let deliveries = self.plan_deliveries(&new, whose, recipients, fan_out, write, plan);
         debug_assert_eq!(
             deliveries.len(),
             fan_out.recipients(&fan_out.active, &new, checks).count(),
@@ -467,6 +440,52 @@ impl Writer {
             deliveries,
             body: new.body,
         });
+    }
+
+    /// Adds the deliveries of an event to what is written, and leases those for which there is memory. Returns their
+    /// ids.
+    fn plan_deliveries(
+        &self,
+        new: &NewEvent,
+        (account, event, may_lease): (AccountKey, i64, bool),
+        recipients: impl Iterator<Item = (EndpointKey, i64)>,
+        fan_out: &FanOut,
+        write: &mut Write,
+        plan: &mut Planned,
+    ) -> Vec<i64> {
+        let size = body_size(new.body.len());
+        let event_type: Arc<str> = new.event_type.as_str().into();
+        let mut deliveries = Vec::new();
+        let body = self.parts.shared.inbox.as_ref().map(|inbox| (inbox, inbox.body(new.body.len())));
+        for (endpoint, delivery) in recipients {
+            // A delivery of a FIFO endpoint, and of an endpoint with a rate limit, waits in the store.
+            let is_fifo = fan_out.fifo.contains(&endpoint);
+            let may_have_memory = may_lease && !is_fifo && !fan_out.is_rate_limited(endpoint);
+            let inbox = body.as_ref().filter(|_| may_have_memory);
+            let permit = inbox.and_then(|(inbox, body)| self.reserve_memory(inbox, body, endpoint));
+            write.deliveries.push(DeliveryRow {
+                account,
+                id: delivery,
+                endpoint,
+                event,
+                size,
+                leased: permit.is_some(),
+                is_fifo,
+            });
+            deliveries.push(delivery);
+            let Some(permit) = permit else {
+                // Whether it is the head shows when it is written.
+                if !is_fifo {
+                    plan.due.insert(endpoint);
+                }
+                continue;
+            };
+            let permit = permit.named(self.parts.node.in_memory(), DeliveryId(delivery));
+            let (whose, body) = ((DeliveryId(delivery), endpoint), new.body.clone());
+            let job = Job::new(whose, write.lease, DeliveryKind::Event, event_type.clone(), body);
+            plan.jobs.push(Leased::new(Job { trace: new.trace.clone(), ..job }, write.now, permit));
+        }
+        deliveries
     }
 
     /// Memory for a delivery that was just accepted, if this node sends to its endpoint.
@@ -524,11 +543,6 @@ struct Planned {
 }
 
 impl Planned {
-    /// Whose events these are, and what they come to.
-    fn size_of_account(&self) -> Option<(AccountId, WriteSize)> {
-        Some((self.accepted.first()?.account.0, self.size))
-    }
-
     /// The request as it came. None with a key is planned by what is known.
     fn again(self) -> Request {
         let call = Publishing { events: self.events, checks: self.checks, pending_reply: None };
