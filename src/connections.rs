@@ -377,7 +377,7 @@ mod tests {
         assert!(next.permit.is_some() && next.activity.is_waiting());
     }
 
-    /// Clients that never read, or that sent a byte now and then, held all connections until the timeouts.
+    /// Clients that never read, or that sent a byte now and then, kept all connections until the timeouts.
     #[tokio::test(start_paused = true)]
     async fn where_none_waits_one_whose_client_takes_nothing_or_sends_too_slowly_makes_room_after_a_while() {
         for drips in [false, true] {

@@ -64,11 +64,11 @@ mod tests {
     async fn an_account_that_has_its_share_waits_and_is_refused_and_another_one_has_a_thread() {
         let heavy = HeavyWork::default();
         let [busy, other] = [1, 2].map(|n| Some(AccountId::from_random([n; 16])));
-        let held: Vec<_> = std::iter::from_fn(|| heavy.0.try_take(busy)).collect();
-        assert_eq!(held.len(), AT_ONCE / 2);
+        let taken: Vec<_> = std::iter::from_fn(|| heavy.0.try_take(busy)).collect();
+        assert_eq!(taken.len(), AT_ONCE / 2);
         assert_eq!(heavy.run(busy, || ()).await, Err(HeavyError::Busy), "its share is taken");
         assert_eq!(heavy.run(other, || 7).await, Ok(7));
-        drop(held);
+        drop(taken);
         assert_eq!(heavy.run(busy, || 8).await, Ok(8));
     }
 }

@@ -327,7 +327,7 @@ pub const RATE_LIMIT: EndpointField<Option<RateLimit>> = Field {
     about: "Attempts that may begin in any period of the given length, over all nodes: 1 to 10000, a slash, and 1 \
             second to 1 hour, such as `100/1m` or `5/1s`. Retries and replays count. What is above waits as `pending` \
             or `retrying`. What a replay has made goes after everything else, and of each the longest due goes first. \
-            Tests are neither counted nor held. `null` removes it.",
+            Tests are not counted and do not wait. `null` removes it.",
     shape: Shape::Text(Text { max: Some(MAX_RATE_LIMIT_CHARS), pattern: Some(RATE_LIMIT_PATTERN), ..Text::ANY }),
     nullable: true,
     codes: &[Code::RateLimitInvalid],

@@ -232,8 +232,8 @@ Ys6St6LyHksOUUTEM2aaZ1t2/+oom0YFIVkyaBekuyWNHCZ44vlC4WaG
             assert_eq!(parsed.shown.fingerprint, fingerprint);
             assert_eq!(parsed.shown.not_after.to_string(), "2126-11-07T01:47:37Z");
             let identity = ClientIdentity::new(parsed.credential);
-            let held = identity.certified_key().expect("a key");
-            assert_eq!((held.cert.len(), held.keys_match()), (2, Ok(())));
+            let certified = identity.certified_key().expect("a key");
+            assert_eq!((certified.cert.len(), certified.keys_match()), (2, Ok(())));
             assert!(!format!("{identity:?}").contains("BEGIN"));
         }
     }

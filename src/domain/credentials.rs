@@ -159,22 +159,22 @@ fn escaped_character(text: &str) -> Option<(char, usize)> {
 
 impl ShownCredentials {
     /// Together with their values. `None` where one lacks what the other has.
-    pub fn with(self, held: Credentials) -> Option<RequestCredentials> {
+    pub fn with(self, credentials: Credentials) -> Option<RequestCredentials> {
         let names = self.headers.as_ref().map(Headers::masks).into_iter().flat_map(BTreeMap::keys);
-        if !names.eq(held.headers.keys()) {
+        if !names.eq(credentials.headers.keys()) {
             return None;
         }
-        let authorization = match (self.authentication, held.authentication) {
+        let authorization = match (self.authentication, credentials.authentication) {
             (Some(authentication), Some(credential)) => Some(authentication.authorization(credential)?),
             (None, None) => None,
             _ => return None,
         };
-        let identity = match (self.client_certificate, held.client_certificate) {
+        let identity = match (self.client_certificate, credentials.client_certificate) {
             (Some(_), Some(pem)) => Some(ClientIdentity::new(pem)),
             (None, None) => None,
             _ => return None,
         };
-        Some(RequestCredentials { headers: held.headers.into_iter().collect(), authorization, identity })
+        Some(RequestCredentials { headers: credentials.headers.into_iter().collect(), authorization, identity })
     }
 }
 
@@ -301,20 +301,24 @@ impl CredentialsChange {
     }
 
     /// What is shown with this change, and the values, of an endpoint that has these. A change with faults is not made.
-    pub fn applied_to(self, mut shown: ShownCredentials, mut held: Credentials) -> (ShownCredentials, Credentials) {
+    pub fn applied_to(
+        self,
+        mut shown: ShownCredentials,
+        mut credentials: Credentials,
+    ) -> (ShownCredentials, Credentials) {
         if let Some(headers) = self.headers {
-            let (masks, values) = headers.map(|new| new.in_place_of(&held.headers)).unzip();
-            (shown.headers, held.headers) = (masks, values.unwrap_or_default());
+            let (masks, values) = headers.map(|new| new.in_place_of(&credentials.headers)).unzip();
+            (shown.headers, credentials.headers) = (masks, values.unwrap_or_default());
         }
         if let Some(authentication) = self.authentication {
-            (shown.authentication, held.authentication) =
+            (shown.authentication, credentials.authentication) =
                 authentication.map(|WithCredential { shown, credential }| (shown, credential)).unzip();
         }
         if let Some(certificate) = self.client_certificate {
-            (shown.client_certificate, held.client_certificate) =
+            (shown.client_certificate, credentials.client_certificate) =
                 certificate.map(|WithCredential { shown, credential }| (shown, credential)).unzip();
         }
-        (shown, held)
+        (shown, credentials)
     }
 }
 
@@ -426,7 +430,7 @@ mod tests {
     #[test]
     fn a_client_certificate_follows_no_address_and_needs_https() {
         let none = ShownCredentials::default();
-        let (certified, held) =
+        let (certified, credentials) =
             certificate_change(Some(certificate())).applied_to(none.clone(), Credentials::default());
         let (moved, http) = (UrlAfter { moves: true, https: true }, UrlAfter { moves: true, https: false });
         let stays = UrlAfter { moves: false, https: true };
@@ -446,10 +450,10 @@ mod tests {
             let found: Vec<_> = change.faults(before, url).iter().map(|fault| fault.reason).collect();
             assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{change:?} {url:?}");
         }
-        let request = certified.clone().with(held.clone()).expect("they fit");
+        let request = certified.clone().with(credentials.clone()).expect("they fit");
         assert_eq!(request.identity, Some(ClientIdentity::new(certificate().credential)));
         assert_eq!(certified.with(Credentials::default()), None);
-        assert_eq!(none.with(held), None);
+        assert_eq!(none.with(credentials), None);
     }
 
     #[test]
@@ -496,52 +500,55 @@ mod tests {
 
     #[test]
     fn a_header_keeps_a_value_that_there_is() {
-        let (before, held) = with(Some(headers(&[("X-Key", Some("a"))])), None);
+        let (before, credentials) = with(Some(headers(&[("X-Key", Some("a"))])), None);
         let kept = change(Some(Some(headers(&[("x-KEY", None), ("X-New", Some("b"))]))), None);
         assert_eq!(refusals(&kept, &before, false), vec![]);
         let unknown = change(Some(Some(headers(&[("X-Other", None)]))), None);
         assert_eq!(refusals(&unknown, &before, false), vec![(HEADERS, UnknownHeader)]);
         assert_eq!(refusals(&kept, &ShownCredentials::default(), false), vec![(HEADERS, UnknownHeader)]);
-        let (shown, held) = kept.applied_to(before, held);
-        let request = shown.with(held).expect("they fit");
+        let (shown, credentials) = kept.applied_to(before, credentials);
+        let request = shown.with(credentials).expect("they fit");
         assert_eq!(request.headers, [("X-New".to_owned(), credential("b")), ("x-KEY".to_owned(), credential("a"))]);
     }
 
     #[test]
     fn what_is_not_named_stays() {
-        let (shown, held) = with(Some(headers(&[("X-Key", Some("a"))])), Some(bearer()));
-        assert_eq!(CredentialsChange::default().applied_to(shown.clone(), held.clone()), (shown.clone(), held.clone()));
+        let (shown, credentials) = with(Some(headers(&[("X-Key", Some("a"))])), Some(bearer()));
+        assert_eq!(
+            CredentialsChange::default().applied_to(shown.clone(), credentials.clone()),
+            (shown.clone(), credentials.clone())
+        );
         assert!(CredentialsChange::default().is_empty());
         let removal = change(None, Some(None));
         assert_eq!(removal.fields().collect::<Vec<_>>(), [AUTHENTICATION]);
-        let (without, rest) = removal.applied_to(shown.clone(), held.clone());
+        let (without, rest) = removal.applied_to(shown.clone(), credentials.clone());
         assert_eq!((without.authentication, rest.authentication), (None, None));
-        assert_eq!((without.headers, &rest.headers), (shown.headers, &held.headers));
+        assert_eq!((without.headers, &rest.headers), (shown.headers, &credentials.headers));
     }
 
     #[test]
     fn what_is_shown_and_what_is_held_belong_together() {
-        let (shown, held) = with(Some(headers(&[("X-Key", Some("a"))])), Some(bearer()));
-        let request = shown.clone().with(held.clone()).expect("they fit");
+        let (shown, credentials) = with(Some(headers(&[("X-Key", Some("a"))])), Some(bearer()));
+        let request = shown.clone().with(credentials.clone()).expect("they fit");
         assert_eq!(request.authorization, Some(Authorization::Fixed(credential("Bearer a-token"))));
         assert_eq!(ShownCredentials::default().with(Credentials::default()), Some(RequestCredentials::default()));
         assert_eq!(shown.clone().with(Credentials::default()), None);
-        assert_eq!(shown.with(Credentials { authentication: None, ..held.clone() }), None);
-        assert_eq!(ShownCredentials::default().with(held), None);
+        assert_eq!(shown.with(Credentials { authentication: None, ..credentials.clone() }), None);
+        assert_eq!(ShownCredentials::default().with(credentials), None);
     }
 
     #[test]
     fn a_value_that_a_receiver_answers_with_is_masked() {
         let entries = [("X-Key", Some("the-value-of-a-key")), ("X-Short", Some("short"))];
-        let (shown, held) = with(Some(headers(&entries)), Some(bearer()));
-        let request = shown.with(held).expect("they fit");
+        let (shown, credentials) = with(Some(headers(&entries)), Some(bearer()));
+        let request = shown.with(credentials).expect("they fit");
         let masked = |text: &str| request.masked_in(text, None);
         assert_eq!(masked("x-key: the-value-of-a-key, short"), Some("x-key: ..., short".into()));
         assert_eq!(masked("the-value-of-a-key the-value-of-a-key"), Some("... ...".into()));
         assert_eq!(masked("nothing of it, Bearer only"), None);
         let token = credential("Bearer a-token-of-the-server");
-        let (shown, held) = with(None, Some(oauth2("https://id.example/")));
-        let request = shown.with(held).expect("they fit");
+        let (shown, credentials) = with(None, Some(oauth2("https://id.example/")));
+        let request = shown.with(credentials).expect("they fit");
         assert_eq!(request.masked_in("got a-token-of-the-server", Some(&token)), Some("got ...".into()));
     }
 
@@ -558,16 +565,16 @@ mod tests {
         assert_eq!(masked(r"a/long \u00e9 \u12 \"), None);
         let Some(Authorization::Fixed(basic)) = &request.authorization else { panic!("always the same") };
         assert_eq!(masked(basic.reveal()), Some("Basic ...".into()));
-        let (shown, held) = with(Some(headers(&[("authorization", Some(basic.reveal()))])), None);
-        let request = shown.with(held).expect("they fit");
+        let (shown, credentials) = with(Some(headers(&[("authorization", Some(basic.reveal()))])), None);
+        let request = shown.with(credentials).expect("they fit");
         assert_eq!(request.masked_in(password, None), Some("...".into()), "a header of that name is the same");
     }
 
     #[test]
     fn a_value_within_another_leaves_no_rest_of_it() {
         let entries = [("X-A", Some("a-short-key")), ("X-B", Some("a-short-key-and-more"))];
-        let (shown, held) = with(Some(headers(&entries)), None);
-        let request = shown.with(held).expect("they fit");
+        let (shown, credentials) = with(Some(headers(&entries)), None);
+        let request = shown.with(credentials).expect("they fit");
         let masked = |text: &str| request.masked_in(text, None);
         assert_eq!(masked("a-short-key-and-more, a-short-key, x"), Some("..., ..., x".into()));
     }

@@ -96,9 +96,9 @@ impl NewHeaders {
     }
 
     /// What is shown of them, and their values, where these are the values until now.
-    pub fn in_place_of(self, held: &BTreeMap<String, Credential>) -> (Headers, BTreeMap<String, Credential>) {
+    pub fn in_place_of(self, stored: &BTreeMap<String, Credential>) -> (Headers, BTreeMap<String, Credential>) {
         let value_of = |name: &str| {
-            let found = held.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+            let found = stored.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
             debug_assert!(found.is_some(), "a name that is not known keeps nothing: it was refused");
             found.map(|(_, value)| value.clone())
         };
@@ -211,14 +211,14 @@ mod tests {
     #[test]
     fn a_name_without_a_value_keeps_it_and_one_that_is_absent_goes() {
         let first = parse(&[("X-A", Some("the value of a")), ("X-B", Some("b")), ("X-C", Some("c"))]);
-        let (_, held) = first.expect("headers").in_place_of(&BTreeMap::new());
+        let (_, stored) = first.expect("headers").in_place_of(&BTreeMap::new());
         let next = parse(&[("x-a", None), ("X-B", Some("another value of b"))]).expect("headers");
         assert_eq!(next.kept().collect::<Vec<_>>(), ["x-a"]);
-        let (shown, held) = next.in_place_of(&held);
+        let (shown, stored) = next.in_place_of(&stored);
         let masks: Vec<_> = shown.masks().iter().map(|(name, mask)| (name.as_str(), mask.as_str())).collect();
         assert_eq!(masks, [("X-B", "...of b"), ("x-a", "...of a")]);
         assert!(shown.has("X-A") && shown.has("x-b") && !shown.has("X-C"));
-        let values: Vec<_> = held.values().map(Credential::reveal).collect();
+        let values: Vec<_> = stored.values().map(Credential::reveal).collect();
         assert_eq!(values, ["another value of b", "the value of a"]);
     }
 }

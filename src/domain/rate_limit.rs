@@ -172,7 +172,7 @@ impl AttemptLog {
     }
 
     /// How long it takes until another attempt may be counted; `None` where it may be counted now.
-    pub fn held_for(&mut self, rate: Rate, now: Timestamp) -> Option<Duration> {
+    pub fn limited_for(&mut self, rate: Rate, now: Timestamp) -> Option<Duration> {
         if self.free(rate, now) > 0 {
             return None;
         }
@@ -244,12 +244,12 @@ mod tests {
     #[test]
     fn a_burst_may_begin_at_once_and_the_next_attempt_when_the_window_has_passed() {
         let (mut log, rate) = (AttemptLog::default(), rate(3, 10));
-        assert_eq!((log.free(rate, at(0)), log.held_for(rate, at(0))), (3, None));
+        assert_eq!((log.free(rate, at(0)), log.limited_for(rate, at(0))), (3, None));
         log.count(rate, 2, at(0), rate.validity());
         log.count(rate, 1, at(4_000), rate.validity());
         assert_eq!(log.free(rate, at(4_000)), 0);
         // Half a second for which they may begin, the window, and a millisecond.
-        assert_eq!(log.held_for(rate, at(4_000)), Some(Duration::from_millis(6_501)));
+        assert_eq!(log.limited_for(rate, at(4_000)), Some(Duration::from_millis(6_501)));
         assert_eq!((log.free(rate, at(10_500)), log.free(rate, at(10_501))), (0, 2));
         assert_eq!((log.free(rate, at(14_500)), log.free(rate, at(14_501))), (2, 3));
         assert!(log.groups().is_empty());
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(log.count_again(rate, None, at(600), rate.validity()), None, "another one waits");
         let again = log.count_again(rate, Some(first), at(600), rate.validity());
         assert_eq!(again, Some(at(1_100)));
-        assert_eq!(log.held_for(rate, at(600)), Some(Duration::from_millis(10_501)));
+        assert_eq!(log.limited_for(rate, at(600)), Some(Duration::from_millis(10_501)));
         log.give_back(again.expect("counted"));
         assert_eq!(log.free(rate, at(600)), 1, "one that does not begin makes room");
         log.give_back(at(1_100));
@@ -306,7 +306,7 @@ mod tests {
             let mut log = AttemptLog::default();
             log.count(rate, rate.attempts, at(0), rate.validity());
             let back = at(-86_400_000);
-            assert_eq!(log.held_for(rate, back), Some(Duration::from_millis(expected_ms)));
+            assert_eq!(log.limited_for(rate, back), Some(Duration::from_millis(expected_ms)));
             assert_eq!(log.free(rate, back.plus(Duration::from_millis(expected_ms))), rate.attempts);
         }
     }
@@ -315,9 +315,9 @@ mod tests {
     fn a_log_that_is_lost_holds_an_endpoint_for_a_window_and_a_little() {
         for rate in [rate(1, 1), rate(100, 60), rate(MAX_ATTEMPTS, 3_600)] {
             let mut log = AttemptLog::full(at(0));
-            let held_for = rate.window + LONGEST_VALIDITY + Duration::from_millis(1);
-            assert_eq!(log.held_for(rate, at(0)), Some(held_for));
-            assert_eq!(log.free(rate, at(0).plus(held_for)), rate.attempts);
+            let limited_for = rate.window + LONGEST_VALIDITY + Duration::from_millis(1);
+            assert_eq!(log.limited_for(rate, at(0)), Some(limited_for));
+            assert_eq!(log.free(rate, at(0).plus(limited_for)), rate.attempts);
         }
     }
 
@@ -379,7 +379,7 @@ mod tests {
                         }
                     }
                 }
-                prop_assert!(log.held_for(rate, now).is_none_or(|wait| log.clone().free(rate, now.plus(wait)) > 0));
+                prop_assert!(log.limited_for(rate, now).is_none_or(|wait| log.clone().free(rate, now.plus(wait)) > 0));
             }
             let mut begun: Vec<i64> = begun.iter().map(|(begins, _)| begins.as_millis()).collect();
             begun.sort_unstable();

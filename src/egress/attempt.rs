@@ -85,7 +85,7 @@ pub trait TargetSource: Sync {
     fn current(&self) -> impl Future<Output = Option<Arc<Target>>> + Send;
 
     /// Does work that comes before the request, however long it takes: the attempt stays counted meanwhile.
-    fn hold<T: Send>(&self, work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send;
+    fn keep_counted<T: Send>(&self, work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send;
 
     /// A request is sent now. Another one of the same attempt is counted again.
     fn sending(&self);
@@ -145,7 +145,7 @@ impl<S: Snapshot + Dispatch> TargetSource for StoredTarget<'_, S> {
         }
     }
 
-    async fn hold<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
+    async fn keep_counted<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
         let mut work = pin!(work);
         while let Some((start, counted)) = self.start.and_then(|start| Some((start, start.counted()?))) {
             tokio::select! {
@@ -354,7 +354,7 @@ impl Egress {
                     planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
                     progress.reached(Stage::Connecting, &planned);
                     let connecting = self.connect(&planned.url, identity(&planned), planned.account, &progress.clock);
-                    targets.hold(connecting).await.map_err(not_connected)?
+                    targets.keep_counted(connecting).await.map_err(not_connected)?
                 }
             };
             // Connecting may have taken seconds: sign with the endpoint as it is now.
@@ -398,7 +398,7 @@ impl Egress {
         progress.reached(Stage::Authorizing, planned);
         // What this process takes for it is not the receiver's time, and the receiver has the other half of its time.
         progress.clock.stop();
-        let fetched = targets.hold(self.fetch_token(job.endpoint, planned.account, grant, timeout / 2)).await;
+        let fetched = targets.keep_counted(self.fetch_token(job.endpoint, planned.account, grant, timeout / 2)).await;
         progress.clock.start_after(fetched.took);
         fetched.token.map(Some).map_err(|error| match error {
             TokenError::Local(fault) => ExchangeError::Local(fault),

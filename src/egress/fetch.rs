@@ -33,7 +33,7 @@ pub struct Fetcher {
 }
 
 /// An answer, read to its end.
-pub struct Fetched {
+pub struct FetchedAnswer {
     /// The status.
     pub status: u16,
     /// How long to wait before the next request, where the server says so.
@@ -106,14 +106,14 @@ impl Fetcher {
     }
 
     /// Reads the answer to a `GET` of this path and query.
-    pub async fn get(&mut self, path: &str) -> Result<Fetched, FetchError> {
+    pub async fn get(&mut self, path: &str) -> Result<FetchedAnswer, FetchError> {
         let server = self.base.authority.clone();
         let target = format!("{}{path}", self.base.target.trim_end_matches('/'));
         let answered = tokio::time::timeout(TIMEOUT, Box::pin(self.exchange(&target))).await;
         answered.map_err(|_| FetchError::TimedOut { server })?
     }
 
-    async fn exchange(&mut self, target: &str) -> Result<Fetched, FetchError> {
+    async fn exchange(&mut self, target: &str) -> Result<FetchedAnswer, FetchError> {
         if let Some(mut connection) = self.connection.take()
             && connection.is_usable()
         {
@@ -149,7 +149,7 @@ impl Fetcher {
     }
 
     /// Sends over this connection, and keeps the connection after the end of the answer.
-    async fn send(&mut self, mut connection: Connection, target: &str) -> Result<Fetched, FetchError> {
+    async fn send(&mut self, mut connection: Connection, target: &str) -> Result<FetchedAnswer, FetchError> {
         let server = self.base.authority.clone();
         let broken = |error: hyper::Error| FetchError::Broken { server: server.clone(), reason: in_words(&error) };
         let request = self.request(target)?;
@@ -164,7 +164,7 @@ impl Fetcher {
         let body = driver.run(read_body(response.into_body())).await.map_err(broken)?;
         let body = body.ok_or(FetchError::TooLarge { server })?;
         self.connection = Some(connection);
-        Ok(Fetched { status, retry_after, body })
+        Ok(FetchedAnswer { status, retry_after, body })
     }
 
     fn request(&self, target: &str) -> Result<Request<Full<Bytes>>, FetchError> {

@@ -39,7 +39,7 @@ use crate::store::View;
 
 pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
 pub use fault::LocalFault;
-pub use fetch::{FetchError, Fetched, Fetcher};
+pub use fetch::{FetchError, FetchedAnswer, Fetcher};
 pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};
 pub use start::{COUNT_TRIES, count_start};
 

@@ -76,13 +76,13 @@ fn refused(why: impl std::fmt::Display) -> TokenError {
 
 /// What a fetch came to: the value of `Authorization`, and the time that the token server took.
 #[derive(Clone)]
-pub(super) struct Fetched {
+pub(super) struct FetchedToken {
     pub token: Result<Credential, TokenError>,
     pub took: Duration,
 }
 
 /// `None` while the fetch is under way.
-type Pending = watch::Sender<Option<Fetched>>;
+type Pending = watch::Sender<Option<FetchedToken>>;
 
 /// A token with its end.
 #[derive(Clone)]
@@ -132,9 +132,9 @@ enum Begun {
     /// There is a token meanwhile.
     Kept(Credential),
     /// Another attempt has begun one.
-    Joined(watch::Receiver<Option<Fetched>>),
+    Joined(watch::Receiver<Option<FetchedToken>>),
     /// It is to be made.
-    First(Arc<Pending>, watch::Receiver<Option<Fetched>>),
+    First(Arc<Pending>, watch::Receiver<Option<FetchedToken>>),
 }
 
 impl Tokens {
@@ -208,7 +208,7 @@ impl Tokens {
             }
         }
         drop(entries);
-        pending.send_replace(Some(Fetched { token: asked.map(|kept| kept.authorization), took }));
+        pending.send_replace(Some(FetchedToken { token: asked.map(|kept| kept.authorization), took }));
     }
 }
 
@@ -242,9 +242,9 @@ impl Egress {
         account: AccountKey,
         grant: &TokenGrant,
         limit: Duration,
-    ) -> Fetched {
+    ) -> FetchedToken {
         let mut answer = match self.0.tokens.begin(endpoint, grant) {
-            Begun::Kept(token) => return Fetched { token: Ok(token), took: Duration::ZERO },
+            Begun::Kept(token) => return FetchedToken { token: Ok(token), took: Duration::ZERO },
             Begun::Joined(answer) => answer,
             Begun::First(pending, answer) => {
                 tokio::spawn(fetch(self.clone(), (endpoint, account), grant.clone(), limit, pending));
@@ -252,7 +252,7 @@ impl Egress {
             }
         };
         let fetched = answer.wait_for(Option::is_some).await.ok().and_then(|fetched| fetched.clone());
-        fetched.unwrap_or_else(|| Fetched { token: Err(refused("its fetch broke off")), took: Duration::ZERO })
+        fetched.unwrap_or_else(|| FetchedToken { token: Err(refused("its fetch broke off")), took: Duration::ZERO })
     }
 
     /// Asks the token server. The clock stands until a look-up has begun.
@@ -513,7 +513,7 @@ mod tests {
     async fn a_token_goes_with_its_endpoint_and_with_its_grant() {
         let (tokens, grant) = (Tokens::default(), grant("a"));
         assert!(fetched(&tokens, &grant, "first"));
-        tokens.drop_unused(|key, held| key == ENDPOINT && *held == grant);
+        tokens.drop_unused(|key, known| key == ENDPOINT && *known == grant);
         assert!(tokens.get(ENDPOINT, &grant).is_some());
         tokens.drop_unused(|_, _| false);
         assert!(tokens.0.lock().is_empty());

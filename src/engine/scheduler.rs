@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::Limits;
 use super::admission::{Admission, Admitted};
 use super::lane::{AttemptResult, Claiming, Lane, PROMPT};
-use super::waiting_lanes::{HELD_AT_MOST, WOKEN_BY_SUCCESS, Wait, WaitingLanes};
+use super::waiting_lanes::{MAX_LIMITED_WAIT, WOKEN_BY_SUCCESS, Wait, WaitingLanes};
 use crate::domain::id::EndpointKey;
 use crate::domain::time::Timestamp;
 use crate::store::Claimed;
@@ -176,8 +176,8 @@ impl Scheduler {
         if claiming == Claiming::UnderWay {
             self.changed.insert(endpoint);
         }
-        if let Some(Wait::Held(until)) = waits {
-            self.waiting.remove_held(endpoint, until);
+        if let Some(Wait::Limited(until)) = waits {
+            self.waiting.remove_limited(endpoint, until);
             self.wake(endpoint);
         }
     }
@@ -234,15 +234,15 @@ impl Scheduler {
         }
         let was_changed = self.changed.remove(&endpoint);
         match claimed {
-            Some(Claimed { jobs, next_due, held_for }) => {
+            Some(Claimed { jobs, next_due, limited_for }) => {
                 let is_due = next_due.is_some_and(|due| due <= now);
                 let may_wake = if jobs.is_empty() { 0 } else { WOKEN_BY_SUCCESS };
                 for woken in self.waiting.take_starved(may_wake, at) {
                     self.wake(woken);
                 }
-                match held_for {
-                    Some(held_for) if !was_changed => {
-                        self.wait(endpoint, Wait::Held(at + held_for.min(HELD_AT_MOST)), at);
+                match limited_for {
+                    Some(limited_for) if !was_changed => {
+                        self.wait(endpoint, Wait::Limited(at + limited_for.min(MAX_LIMITED_WAIT)), at);
                     }
                     None if jobs.is_empty() && is_due => self.wait(endpoint, Wait::Starved, at),
                     _ => {}
@@ -532,9 +532,9 @@ mod tests {
         let (mut now, mut free) = (Instant::now(), 1_024_usize);
         for account in 1..=6 {
             let first = account * 100;
-            let held = hang(&mut scheduler, account, first..first + 50, now);
-            assert!((free / 3..=free.div_ceil(2)).contains(&held), "account {account} has {held} of {free}");
-            free -= held;
+            let begun = hang(&mut scheduler, account, first..first + 50, now);
+            assert!((free / 3..=free.div_ceil(2)).contains(&begun), "account {account} has {begun} of {free}");
+            free -= begun;
             now += PROMPT;
             assert_eq!(scheduler.mark_overdue(now), None);
             for (endpoint, health) in LaneHealth::ALL.into_iter().enumerate() {

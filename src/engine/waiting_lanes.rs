@@ -2,7 +2,7 @@
 //!
 //! A lane is starved when its claim brought nothing although deliveries were due: the memory is full, or the store
 //! failed. Starved lanes wait in a list: after a pause some of them claim again, and each claim that brings deliveries
-//! wakes two more. A lane is held while the rate limit of its endpoint allows no attempt.
+//! wakes two more. A lane is limited while the rate limit of its endpoint allows no attempt.
 //!
 //! Times are those of the monotonic clock: a wall clock that is set back must not delay a lane.
 
@@ -18,9 +18,9 @@ const CLAIM_AGAIN: Duration = Duration::from_millis(250);
 const WOKEN_AT_ONCE: usize = 32;
 pub(super) const WOKEN_BY_SUCCESS: usize = 2;
 
-/// A lane that is held asks again after this long at the latest: an attempt may have been given back, or the note of a
+/// A limited lane claims again after this long at the latest: an attempt may have been given back, or the note of a
 /// change of its limit may have been lost.
-pub(super) const HELD_AT_MOST: Duration = Duration::from_secs(10);
+pub(super) const MAX_LIMITED_WAIT: Duration = Duration::from_secs(10);
 
 /// Why a lane waits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +28,7 @@ pub(super) enum Wait {
     /// Its last claim found no memory, or failed.
     Starved,
     /// Its rate limit allows no attempt until then.
-    Held(Instant),
+    Limited(Instant),
 }
 
 /// The lanes that wait.
@@ -36,7 +36,7 @@ pub(super) enum Wait {
 pub(super) struct WaitingLanes {
     starved: VecDeque<EndpointKey>,
     wake_starved: Option<Instant>,
-    held: BTreeSet<(Instant, EndpointKey)>,
+    limited: BTreeSet<(Instant, EndpointKey)>,
 }
 
 impl WaitingLanes {
@@ -47,19 +47,19 @@ impl WaitingLanes {
                 self.starved.push_back(endpoint);
                 self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
             }
-            Wait::Held(until) => _ = self.held.insert((until, endpoint)),
+            Wait::Limited(until) => _ = self.limited.insert((until, endpoint)),
         }
     }
 
-    /// Takes a lane out that was held until then.
-    pub fn remove_held(&mut self, endpoint: EndpointKey, until: Instant) {
-        self.held.remove(&(until, endpoint));
+    /// Takes a lane out that was limited until then.
+    pub fn remove_limited(&mut self, endpoint: EndpointKey, until: Instant) {
+        self.limited.remove(&(until, endpoint));
     }
 
     /// When [`WaitingLanes::take_due`] will have a lane.
     pub fn next(&self) -> Option<Instant> {
-        let held = self.held.first().map(|(until, _)| *until);
-        self.wake_starved.into_iter().chain(held).min()
+        let limited = self.limited.first().map(|(until, _)| *until);
+        self.wake_starved.into_iter().chain(limited).min()
     }
 
     /// Takes the lanes out whose time has come.
@@ -69,8 +69,8 @@ impl WaitingLanes {
             self.wake_starved = None;
             due = self.take_starved(WOKEN_AT_ONCE, at);
         }
-        while let Some((until, endpoint)) = self.held.first().copied().filter(|(until, _)| *until <= at) {
-            self.held.remove(&(until, endpoint));
+        while let Some((until, endpoint)) = self.limited.first().copied().filter(|(until, _)| *until <= at) {
+            self.limited.remove(&(until, endpoint));
             due.push(endpoint);
         }
         due
@@ -99,7 +99,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { max_in_flight: 100, max_in_flight_per_endpoint: 8 };
     const ENDPOINT: EndpointKey = EndpointKey(1);
-    const HOLD: Duration = Duration::from_secs(5);
+    const WINDOW: Duration = Duration::from_secs(5);
 
     /// A scheduler with a lane that has asked for what is due.
     fn claiming(now: Timestamp, at: Instant) -> Scheduler {
@@ -110,35 +110,35 @@ mod tests {
     }
 
     /// What a claim finds while the rate limit allows no attempt.
-    fn held(now: Timestamp, held_for: Duration) -> Claimed {
-        Claimed { next_due: Some(now), held_for: Some(held_for), ..Claimed::default() }
+    fn limited(now: Timestamp, limited_for: Duration) -> Claimed {
+        Claimed { next_due: Some(now), limited_for: Some(limited_for), ..Claimed::default() }
     }
 
     #[test]
     fn a_lane_claims_nothing_while_its_rate_limit_holds_it() {
         let (now, at) = (Timestamp::from_millis(10_000), Instant::now());
         let mut scheduler = claiming(now, at);
-        scheduler.claimed(ENDPOINT, Some(held(now, HOLD)), now, at);
-        scheduler.due(ENDPOINT, now.minus(HOLD));
-        assert_eq!(scheduler.next_claim(now, at + HOLD / 2), None, "a note does not wake it");
-        assert_eq!(scheduler.next_wake(), (None, Some(at + HOLD)));
-        assert_eq!(scheduler.next_claim(now, at + HOLD), Some((ENDPOINT, 8)));
-        scheduler.claimed(ENDPOINT, Some(held(now, HOLD * 1_000)), now, at);
-        assert_eq!(scheduler.next_wake(), (None, Some(at + HELD_AT_MOST)), "should a change be missed");
+        scheduler.claimed(ENDPOINT, Some(limited(now, WINDOW)), now, at);
+        scheduler.due(ENDPOINT, now.minus(WINDOW));
+        assert_eq!(scheduler.next_claim(now, at + WINDOW / 2), None, "a note does not wake it");
+        assert_eq!(scheduler.next_wake(), (None, Some(at + WINDOW)));
+        assert_eq!(scheduler.next_claim(now, at + WINDOW), Some((ENDPOINT, 8)));
+        scheduler.claimed(ENDPOINT, Some(limited(now, WINDOW * 1_000)), now, at);
+        assert_eq!(scheduler.next_wake(), (None, Some(at + MAX_LIMITED_WAIT)), "should a change be missed");
     }
 
     #[test]
     fn an_endpoint_whose_limit_is_changed_goes_on_at_once() {
         let (now, at) = (Timestamp::from_millis(10_000), Instant::now());
         let mut scheduler = claiming(now, at);
-        scheduler.claimed(ENDPOINT, Some(held(now, HOLD)), now, at);
+        scheduler.claimed(ENDPOINT, Some(limited(now, WINDOW)), now, at);
         scheduler.note_change(ENDPOINT);
         assert_eq!(scheduler.next_claim(now, at), Some((ENDPOINT, 8)));
         // The change comes while the claim is under way, which may have found the limit of before.
         scheduler.note_change(ENDPOINT);
-        scheduler.claimed(ENDPOINT, Some(held(now, HOLD)), now, at);
+        scheduler.claimed(ENDPOINT, Some(limited(now, WINDOW)), now, at);
         assert_eq!(scheduler.next_claim(now, at), Some((ENDPOINT, 8)));
-        scheduler.claimed(ENDPOINT, Some(held(now, HOLD)), now, at);
+        scheduler.claimed(ENDPOINT, Some(limited(now, WINDOW)), now, at);
         assert_eq!(scheduler.next_claim(now, at), None);
     }
 
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(scheduler.next_wake(), (None, None), "the loop sleeps until a claim ends");
         scheduler.claimed(EndpointKey(1), Some(Claimed::default()), now, at);
         // What it has left is older than what the others have, and it still comes last.
-        scheduler.due(EndpointKey(1), now.minus(HOLD));
+        scheduler.due(EndpointKey(1), now.minus(WINDOW));
         assert_eq!(claims(&mut scheduler, now, at), [33]);
         scheduler.claimed(EndpointKey(33), None, now, at);
         assert_eq!(claims(&mut scheduler, now, at), [34], "a claim that failed has ended too");

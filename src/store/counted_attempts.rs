@@ -94,8 +94,8 @@ impl CountedAttempts {
     }
 
     /// How long no attempt may begin; `None` where another one may.
-    pub fn held_for(&mut self, rate: Rate) -> Option<Duration> {
-        self.log.held_for(rate, self.now)
+    pub fn limited_for(&mut self, rate: Rate) -> Option<Duration> {
+        self.log.limited_for(rate, self.now)
     }
 }
 
@@ -148,7 +148,7 @@ mod tests {
         assert!(attempts.is_changed());
         assert_eq!(attempts.column(), "[[1800000001000,1],[1800000004000,1]]");
         let mut again = read(&attempts.column());
-        assert_eq!((again.free(rate), again.held_for(rate)), (1, None));
+        assert_eq!((again.free(rate), again.limited_for(rate)), (1, None));
         assert!(!again.is_changed());
         again.give_back(counted);
         assert_eq!((again.free(rate), again.column().as_str()), (2, "[[1800000004000,1]]"));

@@ -76,12 +76,12 @@ impl Shared {
         if of_credentials.is_empty() {
             return Ok((settings, sealed));
         }
-        let held = self.open_sealed(|keyring| open(keyring, id, sealed.as_ref()));
-        let held = held.map_err(|error| StoreError::Corrupt(format!("endpoints.credentials: {error}")))?;
+        let opened = self.open_sealed(|keyring| open(keyring, id, sealed.as_ref()));
+        let opened = opened.map_err(|error| StoreError::Corrupt(format!("endpoints.credentials: {error}")))?;
         let shown = std::mem::take(&mut settings.credentials);
-        let (shown, held) = of_credentials.applied_to(shown, held);
+        let (shown, opened) = of_credentials.applied_to(shown, opened);
         settings.credentials = shown;
-        Ok((settings, self.seal_credentials(id, &held)))
+        Ok((settings, self.seal_credentials(id, &opened)))
     }
 }
 
@@ -126,8 +126,8 @@ mod tests {
         process.key_source.rotate_file(Some(Zeroizing::new([2; 32]))).expect("rotated");
         let other = shared(folder.path());
         let headers = [("X-Key".to_owned(), Credential::new("a value".to_owned()))];
-        let held = Credentials { headers: headers.into(), ..Credentials::default() };
-        let sealed = other.seal_credentials(id, &held);
+        let opened = Credentials { headers: headers.into(), ..Credentials::default() };
+        let sealed = other.seal_credentials(id, &opened);
         let headers = Some(Headers::stored([("X-Key".to_owned(), "...".to_owned())].into()));
         let url = ReceiverUrl::parse("http://127.0.0.1:9/", Environment::Development).expect("a URL");
         let before = EndpointSettings {
@@ -139,7 +139,7 @@ mod tests {
         let credentials = CredentialsChange { headers: Some(Some(headers)), ..CredentialsChange::default() };
         let change = EndpointChange { credentials, ..EndpointChange::default() };
         let (_, sealed) = process.change_settings(id, change, before, sealed).expect("changed");
-        let held = open(&other.keyring(), id, sealed.as_ref()).expect("sealed with the new key");
-        assert_eq!(held.headers.values().map(Credential::reveal).collect::<Vec<_>>(), ["a value", "another"]);
+        let opened = open(&other.keyring(), id, sealed.as_ref()).expect("sealed with the new key");
+        assert_eq!(opened.headers.values().map(Credential::reveal).collect::<Vec<_>>(), ["a value", "another"]);
     }
 }

@@ -89,7 +89,7 @@ pub struct MemoryUse {
     stored: AtomicBool,
     /// Requests that its owner allows in flight, over all processes; 0 where the owner has set nothing.
     max_in_flight: AtomicUsize,
-    /// Held while an attempt is counted towards its rate limit.
+    /// Locked while an attempt is counted towards its rate limit.
     counting: tokio::sync::Mutex<()>,
 }
 
@@ -447,14 +447,14 @@ mod tests {
     #[test]
     fn what_an_account_holds_for_endpoints_that_begin_to_hang_leaves_memory_for_any_endpoint_of_others() {
         let (inbox, _engine) = Inbox::new();
-        let mut held = Vec::new();
+        let mut permits = Vec::new();
         for account in 1..=5 {
-            let before = held.len();
+            let before = permits.len();
             let endpoints: Vec<_> = (0..50).map(|_| endpoint_that_is(Responsiveness::Prompt, account)).collect();
             for endpoint in &endpoints {
-                held.extend(fill(&inbox, endpoint, 10));
+                permits.extend(fill(&inbox, endpoint, 10));
             }
-            assert!(held.len() - before <= MAX_IN_MEMORY / 2, "{} of account {account}", held.len() - before);
+            assert!(permits.len() - before <= MAX_IN_MEMORY / 2, "{} of account {account}", permits.len() - before);
             for endpoint in &endpoints {
                 endpoint.note_responsiveness(Responsiveness::Slow);
             }
@@ -469,13 +469,13 @@ mod tests {
     #[test]
     fn endpoints_that_hang_leave_memory_for_others_of_their_account() {
         let (inbox, _engine) = Inbox::new();
-        let mut held = Vec::new();
+        let mut permits = Vec::new();
         for _ in 0..200 {
-            held.extend(fill(&inbox, &endpoint_that_is(Responsiveness::Prompt, 1), 10));
+            permits.extend(fill(&inbox, &endpoint_that_is(Responsiveness::Prompt, 1), 10));
         }
         for responsiveness in [Responsiveness::Prompt, Responsiveness::Unknown, Responsiveness::Slow] {
             let found = fill(&inbox, &endpoint_that_is(responsiveness, 1), 10);
-            assert!(found.len() >= MIN_PER_ENDPOINT, "{} beside {}", found.len(), held.len());
+            assert!(found.len() >= MIN_PER_ENDPOINT, "{} beside {}", found.len(), permits.len());
         }
     }
 

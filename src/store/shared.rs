@@ -219,8 +219,8 @@ fn open_secrets(keyring: &Keyring, stored: &StoredEndpoint) -> Result<SecretSet,
 }
 
 fn open_credentials(keyring: &Keyring, stored: &StoredEndpoint) -> Result<RequestCredentials, OpenError> {
-    let held = credentials::open(keyring, stored.id, stored.credentials.as_ref())?;
-    stored.delivery.credentials.clone().with(held).ok_or(OpenError::Damaged)
+    let opened = credentials::open(keyring, stored.id, stored.credentials.as_ref())?;
+    stored.delivery.credentials.clone().with(opened).ok_or(OpenError::Damaged)
 }
 
 /// What is written into the audit log, by the transaction that makes the change.

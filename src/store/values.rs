@@ -420,7 +420,7 @@ pub struct Unattempted {
     pub lease: i64,
     /// The attempt that is counted for it towards the endpoint's rate limit, and is not made.
     pub counted: Option<CountedStart>,
-    /// Since when it is due, where the rate limit has held its attempt. It keeps its place among those that wait.
+    /// Since when it is due, where the rate limit has delayed its attempt. It keeps its place among those that wait.
     pub due_at: Option<Timestamp>,
 }
 
@@ -482,7 +482,7 @@ pub struct Claimed {
     /// When the next of those that stay in the store is due.
     pub next_due: Option<Timestamp>,
     /// How long the endpoint's rate limit allows no further attempt; `None` where it allows one now.
-    pub held_for: Option<Duration>,
+    pub limited_for: Option<Duration>,
 }
 
 /// What an endpoint did not get because it was not active.

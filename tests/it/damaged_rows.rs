@@ -95,10 +95,10 @@ async fn counted_attempts_that_cannot_be_read_hold_their_own_endpoint_for_a_wind
         let sql = format!("UPDATE limited_attempts SET attempts = {literal} WHERE endpoint = {}", damaged.0);
         database::execute(f.folder(), &sql).await;
         f.store.release(unattempted.clone()).await.expect("released");
-        let held = claim(damaged).await;
-        assert!(held.jobs.is_empty() && held.next_due.is_some(), "{literal}");
-        let held_for = held.held_for.expect("it waits");
-        assert!((Duration::from_secs(70)..Duration::from_secs(77)).contains(&held_for), "{held_for:?}");
+        let limited = claim(damaged).await;
+        assert!(limited.jobs.is_empty() && limited.next_due.is_some(), "{literal}");
+        let limited_for = limited.limited_for.expect("it waits");
+        assert!((Duration::from_secs(70)..Duration::from_secs(77)).contains(&limited_for), "{limited_for:?}");
     }
     assert_eq!(claim(sound).await.jobs.len(), 2, "the others have been given back");
     // On PostgreSQL the time is the database's.

@@ -69,7 +69,7 @@ async fn a_burst_goes_at_once_and_the_rest_waits_over_a_restart_until_the_limit_
     publish_many(&app, 2).await;
     other.wait_for(10).await;
     let tested = app.call("POST", &format!("/v1/webhooks/{id}/test")).send().await.expect(200);
-    assert_eq!(tested.attribute("delivered"), true, "a test is not held");
+    assert_eq!(tested.attribute("delivered"), true, "no limit delays a test");
     eventually("the outcomes", || async { (count(&app, &id, "success").await == json!(6)).then_some(()) }).await;
     assert_eq!((count(&app, &id, "pending").await, receiver.received().len()), (json!(5), 6));
     let rows = database::number(app.folder(), "SELECT count(*) FROM limited_attempts").await;
@@ -238,8 +238,8 @@ async fn what_may_not_begin_has_no_lease_and_no_memory_and_what_is_given_back_ma
     let claim = async || f.store.claim(key, 10).await.expect("claimed");
     let first = claim().await;
     assert_eq!((first.jobs.len(), f.store.in_memory()), (2, 2));
-    let held_for = first.held_for.expect("no third attempt may begin");
-    assert!((Duration::from_secs(50)..Duration::from_secs(62)).contains(&held_for), "{held_for:?}");
+    let limited_for = first.limited_for.expect("no third attempt may begin");
+    assert!((Duration::from_secs(50)..Duration::from_secs(62)).contains(&limited_for), "{limited_for:?}");
     assert!(first.next_due.is_some(), "the others stay where they are");
     assert_eq!(claim().await.jobs.len(), 0);
     // One comes back twice, as after an answer that was lost. The other one had been sent.
@@ -250,7 +250,7 @@ async fn what_may_not_begin_has_no_lease_and_no_memory_and_what_is_given_back_ma
     }
     drop(first);
     let next = claim().await;
-    assert_eq!((next.jobs.len(), next.held_for.is_some()), (1, true));
+    assert_eq!((next.jobs.len(), next.limited_for.is_some()), (1, true));
 }
 
 #[tokio::test]
@@ -286,7 +286,7 @@ fn ids(jobs: &[Leased]) -> Vec<DeliveryId> {
     jobs.iter().map(|leased| leased.job.id).collect()
 }
 
-/// Gives a delivery back as one that its limit has held.
+/// Gives a delivery back as one that its limit has delayed.
 async fn give_back(store: &Store, leased: &Leased) {
     leased.start.note_refusal();
     store.release(vec![Unattempted::of_leased(leased)]).await.expect("released");
@@ -335,9 +335,9 @@ async fn a_clock_that_is_set_forward_ends_no_window_of_a_running_server() {
     let first = claim().await;
     assert_eq!(first.jobs.len(), 1);
     f.clock.advance(Duration::from_secs(3_600));
-    let held = claim().await;
-    assert_eq!(held.jobs.len(), 0);
-    assert!(held.held_for.is_some_and(|time| time < Duration::from_secs(62)), "{:?}", held.held_for);
+    let limited = claim().await;
+    assert_eq!(limited.jobs.len(), 0);
+    assert!(limited.limited_for.is_some_and(|time| time < Duration::from_secs(62)), "{:?}", limited.limited_for);
 }
 
 #[tokio::test]

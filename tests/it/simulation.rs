@@ -162,7 +162,7 @@ impl SimStore {
                 let counted = CountedStart::new(group, rate, Instant::now(), rate.validity());
                 claimed.jobs.iter_mut().for_each(|leased| leased.start = StartPermit::of(counted));
             }
-            claimed.held_for = attempts.held_for(rate, now);
+            claimed.limited_for = attempts.limited_for(rate, now);
         }
         claimed
     }

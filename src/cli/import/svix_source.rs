@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde_json::Value;
 
 use crate::cli::args::read_file;
-use crate::egress::{Fetched, Fetcher};
+use crate::egress::{FetchedAnswer, Fetcher};
 
 /// Largest file, in bytes. Read, it takes several times as much memory.
 const MAX_FILE: usize = 64 << 20;
@@ -157,7 +157,7 @@ async fn get(fetcher: &mut Fetcher, path: &str) -> anyhow::Result<Option<Value>>
     read_answer(path, &fetcher.get(path).await?)
 }
 
-fn read_answer(path: &str, answer: &Fetched) -> anyhow::Result<Option<Value>> {
+fn read_answer(path: &str, answer: &FetchedAnswer) -> anyhow::Result<Option<Value>> {
     match answer.status {
         200 => {
             let json = serde_json::from_slice(&answer.body);

@@ -105,17 +105,17 @@ impl Dispatch for Store {
             execute(&tx, sql, &[&accounts, &deliveries, &lease]).await?;
             jobs = self.load(&tx, endpoint, lease, chosen).await?;
         }
-        let mut held_for = None;
+        let mut limited_for = None;
         if let Some((rate, attempts)) = &mut counted {
             attempts.permit(*rate, &mut jobs);
-            held_for = attempts.held_for(*rate);
+            limited_for = attempts.limited_for(*rate);
             limited_attempts::write(&tx, endpoint, attempts).await?;
         }
         let next_due = self.next_due(&tx, endpoint, span.0).await?;
         tx.commit().await?;
         memory.note_stored(next_due.is_some_and(|at| at <= now));
         self.positions.found(endpoint, next_due, now);
-        Ok(Claimed { jobs, next_due, held_for })
+        Ok(Claimed { jobs, next_due, limited_for })
     }
 
     async fn count_start(
@@ -210,7 +210,7 @@ impl Dispatch for Store {
 
 impl Store {
     /// Gives leased rows of the queue back, takes out what was counted for those that it gives back, and lets those
-    /// that their rate limit has held keep their places. All is one commit: a release that comes twice takes out what
+    /// that their rate limit has delayed keep their places. All is one commit: a release that comes twice takes out what
     /// was counted once.
     async fn release_limited(
         &self,

@@ -381,7 +381,7 @@ pub(super) async fn add_session(
 }
 
 /// Ends the sessions that the user of this one has beyond [`MAX_SESSIONS`], those that were unused longest; or offers,
-/// where this is one. This one stays. The user's row is held, so that nobody opens another meanwhile.
+/// where this is one. This one stays. The user's row is locked, so that nobody opens another meanwhile.
 pub(super) async fn end_oldest(tx: &Transaction<'_>, token: &[u8]) -> Result<(), StoreError> {
     let sql = format!(
         "DELETE FROM sessions WHERE token IN (SELECT o.token FROM sessions s \

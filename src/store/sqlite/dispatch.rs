@@ -177,15 +177,15 @@ fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed
         tx.db.prepare_cached(sql)?.execute(params![leased.job.id.0, tx.lease])?;
         tx.note_lease(leased.job.id)?;
     }
-    let mut held_for = None;
+    let mut limited_for = None;
     if let Some((rate, attempts)) = &mut counted {
         attempts.permit(*rate, &mut jobs);
-        held_for = attempts.held_for(*rate);
+        limited_for = attempts.limited_for(*rate);
         limited_attempts::write(tx, endpoint, attempts)?;
     }
     let next_due = next_due(tx.db, endpoint)?;
     memory.note_stored(next_due.is_some_and(|at| at <= tx.now));
-    Ok(Claimed { jobs, next_due, held_for })
+    Ok(Claimed { jobs, next_due, limited_for })
 }
 
 /// What a replay has made and nobody has begun to send; and everything else, which goes before it.
