@@ -18,7 +18,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 const HALF_CLOSED_FOR: Duration = Duration::from_millis(500);
 
 /// When to look again at a socket in which the next request lies unread.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const UNREAD_CHECK_DELAY: Duration = Duration::from_millis(200);
 
 /// The socket. It is closed when it and its [`ClientPresence`]s are dropped.
 pub struct ClientSocket {
@@ -66,7 +66,7 @@ impl ClientPresence {
         while let Ok(ready) = self.0.ready(Interest::READABLE).await
             && !ready.is_read_closed()
         {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(UNREAD_CHECK_DELAY).await;
         }
         tokio::time::sleep(HALF_CLOSED_FOR).await;
     }
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     #[expect(clippy::disallowed_methods, reason = "a test's client")]
     async fn connected() -> (TcpStream, ClientSocket, ClientPresence) {
@@ -130,7 +130,7 @@ mod tests {
             let (mut client, _socket, presence) = connected().await;
             client.write_all(unread.as_bytes()).await.expect("written");
             drop(client);
-            let ended = tokio::time::timeout(SOON, presence.unless_left(pending::<()>())).await;
+            let ended = tokio::time::timeout(TIMEOUT, presence.unless_left(pending::<()>())).await;
             assert!(ended.expect("in time").is_err());
         }
     }

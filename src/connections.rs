@@ -20,7 +20,7 @@ use crate::lock::Mutex;
 const WAITING_PART: usize = 16;
 
 /// The time between two requests to close a connection for the next one.
-const EVICT_AGAIN: Duration = Duration::from_millis(20);
+const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 
 /// When all connections are taken, one whose client has taken no byte of its answer for this long is closed. Otherwise
 /// it has the server's whole write timeout. The same holds for a client that is behind with its body by this long.
@@ -231,7 +231,7 @@ impl Connections {
         let mut acquired = pin!(self.0.permits.clone().acquire_owned());
         while Instant::now() < given_up_at {
             self.ask_for_room();
-            if let Ok(permit) = tokio::time::timeout(EVICT_AGAIN, acquired.as_mut()).await {
+            if let Ok(permit) = tokio::time::timeout(EVICTION_INTERVAL, acquired.as_mut()).await {
                 return permit.ok();
             }
         }
@@ -243,7 +243,7 @@ impl Connections {
         let mut guard = self.0.open.lock();
         let (open, now) = (&mut *guard, Instant::now());
         // A search that finds nothing has looked at each, and all that wait would repeat it.
-        if open.searched_in_vain_at.is_some_and(|at| now - at < EVICT_AGAIN) {
+        if open.searched_in_vain_at.is_some_and(|at| now - at < EVICTION_INTERVAL) {
             return;
         }
         let largest = open.of_site.iter().max_by_key(|(_, count)| **count).map(|(site, _)| *site);

@@ -57,7 +57,7 @@ const GRACE: Duration = Duration::from_secs(2);
 const METRICS_CONNECTIONS: usize = 64;
 
 /// How often the last use of keys is written down.
-const KEY_USE_EVERY: Duration = Duration::from_secs(60);
+const KEY_USE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A server with an open database, ready to run.
 pub struct App {
@@ -324,7 +324,7 @@ async fn deliver(engine: impl Future<Output = ()>, attempt_counts: Arc<AttemptCo
 }
 
 async fn flush_key_uses(api: Api) {
-    let mut ticks = tokio::time::interval(KEY_USE_EVERY);
+    let mut ticks = tokio::time::interval(KEY_USE_INTERVAL);
     loop {
         ticks.tick().await;
         api.flush_key_uses().await;

@@ -47,7 +47,7 @@ const MAX_PIECE: usize = 32 * 1024;
 const PIECES_AT_ONCE: u8 = 8;
 
 /// After an error of accepting (no file descriptors left), before the next try.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// A client that connects too often must not fill the log.
 static REFUSED_LOGGED: LogLimit = LogLimit::new();
@@ -125,7 +125,7 @@ pub async fn serve<F>(
                 if let Some(suppressed) = NOT_ACCEPTED.admit() {
                     tracing::warn!(%error, suppressed, "a connection could not be accepted");
                 }
-                tokio::time::sleep(ACCEPT_AGAIN).await;
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };

@@ -30,7 +30,7 @@ const MAX_ENDED: usize = 8_192;
 const ENDED_BATCH: usize = 256;
 
 /// Between two tries. A client tries again after a second, as it is told to.
-const TRY_AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Reads the key, if there is one.
 pub fn key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
@@ -186,7 +186,7 @@ impl Ended {
                 Ok(()) => self.forget(batch.len()),
                 Err(error) => {
                     tracing::warn!(%error, "the end of calls with an idempotency key is tried again");
-                    tokio::time::sleep(TRY_AGAIN).await;
+                    tokio::time::sleep(RETRY_DELAY).await;
                 }
             }
         }

@@ -20,7 +20,7 @@ const SHARDS: usize = 64;
 const SLACK: Duration = Duration::from_secs(60);
 
 /// How often they are, at most: it takes a look at each.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 macro_rules! buckets {
     ($($variant:ident = $name:literal),* $(,)?) => {
@@ -147,7 +147,7 @@ impl RateLimiter {
         F: Future<Output = Result<RateWindow, StoreError>>,
     {
         let mut windows = self.shard(key).lock().await;
-        if windows.open.len() >= MAX_WINDOWS / SHARDS && now.since(windows.swept_at) >= SWEEP_EVERY {
+        if windows.open.len() >= MAX_WINDOWS / SHARDS && now.since(windows.swept_at) >= SWEEP_INTERVAL {
             windows.open.retain(|_, window| window.ends_at > now);
             windows.swept_at = now;
         }

@@ -127,7 +127,7 @@ pub struct Attributes {
 }
 
 /// After a test's outcome could not be written it is tried again; in the end the next start sends the test once more.
-const SETTLE_AGAIN: [Duration; 4] =
+const SETTLE_RETRY_DELAYS: [Duration; 4] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
 /// An endpoint with its secret, in the one answer that shows it, or with the hint.
@@ -325,7 +325,7 @@ async fn send_test(call: ApiCall, account: AccountId, endpoint: Endpoint) -> Res
         outcome,
         jitter: 0.0,
     };
-    for wait in SETTLE_AGAIN {
+    for wait in SETTLE_RETRY_DELAYS {
         let kept = answer.clone();
         match api.store.settle_test(settlement.clone(), call.pending_reply(move |(): &()| kept())).await {
             Err(StoreError::Unavailable(_)) => tokio::time::sleep(wait).await,

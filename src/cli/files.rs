@@ -2,7 +2,7 @@
 
 /// More than any server here needs; the kernel's table for so many takes half a megabyte.
 #[cfg(unix)]
-const MOST: u64 = 65_536;
+const MAX_FILES: u64 = 65_536;
 
 /// Lets this process open as many files as the system allows it, and makes room for them at once.
 ///
@@ -14,8 +14,8 @@ pub(super) fn make_room() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
     let limit = getrlimit(Resource::Nofile);
-    let wanted = limit.maximum.map_or(MOST, |maximum| maximum.min(MOST));
-    let mut allowed = limit.current.unwrap_or(MOST).min(MOST);
+    let wanted = limit.maximum.map_or(MAX_FILES, |maximum| maximum.min(MAX_FILES));
+    let mut allowed = limit.current.unwrap_or(MAX_FILES).min(MAX_FILES);
     if allowed < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit }).is_ok() {
         allowed = wanted;
     }

@@ -38,7 +38,7 @@ const MORE_ROUNDS: usize = 1;
 const MAX_ON_CONNECTION: usize = 256;
 
 /// How often it is looked whether the system's files have changed.
-const FILES_CHECKED_EVERY: Duration = Duration::from_secs(5);
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The port of the system's servers (RFC 1035, section 4.2).
 const DNS_PORT: u16 = 53;
@@ -78,7 +78,7 @@ impl NameServers {
     /// The servers and hosts of now, read again after the files of the system changed.
     fn current(&self) -> (Option<TokioResolver>, Arc<Hosts>) {
         let mut current = self.current.lock();
-        if current.checked_at.elapsed() >= FILES_CHECKED_EVERY {
+        if current.checked_at.elapsed() >= FILE_CHECK_INTERVAL {
             current.checked_at = Instant::now();
             let modified = modified();
             if modified != current.modified {

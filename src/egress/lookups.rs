@@ -47,7 +47,7 @@ const MAX_NEGATIVE_TTL: Duration = Duration::from_secs(5);
 const MAX_CACHED: usize = 4_096;
 
 /// How often those that are no longer valid are looked for where the cache is full: it takes a look at each.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl NameCache {
             self.cached.remove(name);
             return;
         }
-        if self.cached.len() >= MAX_CACHED && self.swept_at.is_none_or(|at| now - at >= SWEEP_EVERY) {
+        if self.cached.len() >= MAX_CACHED && self.swept_at.is_none_or(|at| now - at >= SWEEP_INTERVAL) {
             self.cached.retain(|_, (_, valid_until)| now < *valid_until);
             self.swept_at = Some(now);
         }

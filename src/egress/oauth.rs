@@ -49,7 +49,7 @@ const MIN_LIFE: Duration = Duration::from_secs(5);
 const MAX_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// A receiver that answers 401 gets another token at most this often.
-const RENEWED_EVERY: Duration = Duration::from_secs(60);
+const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Endpoints whose tokens are kept, of at most 8 KiB each. For one more, the token that expires first goes, whosever it
 /// is, and is fetched again when it is needed. Beyond this there are only tokens that are being fetched.
@@ -113,7 +113,7 @@ impl Entry {
     /// that fetch is under way, attempts join it.
     fn token(&self, now: Instant) -> Option<Credential> {
         let kept = self.kept.as_ref().filter(|kept| now < kept.valid_until)?;
-        let may_renew = self.renewed_at.is_none_or(|at| now - at >= RENEWED_EVERY);
+        let may_renew = self.renewed_at.is_none_or(|at| now - at >= RENEWAL_INTERVAL);
         let is_renewed_now = self.under_way.strong_count() > 0;
         (!self.is_refused || !(may_renew || is_renewed_now)).then(|| kept.authorization.clone())
     }
@@ -533,7 +533,7 @@ mod tests {
         assert!(tokens.get(ENDPOINT, &grant).is_none() && fetched(&tokens, &grant, "second"));
         refuse("second");
         assert!(tokens.get(ENDPOINT, &grant).is_some(), "one was renewed just now");
-        tokio::time::advance(RENEWED_EVERY).await;
+        tokio::time::advance(RENEWAL_INTERVAL).await;
         assert!(tokens.get(ENDPOINT, &grant).is_none());
         // A token server that gives out none leaves the one that there is.
         let Begun::First(pending, _answer) = tokens.begin(ENDPOINT, &grant) else { panic!("a fetch") };

@@ -13,14 +13,14 @@ use crate::lock::Mutex;
 use crate::store::{Settled, Settlement, Statistics};
 
 /// How often the counts are written, where they fit one write.
-const EVERY: Duration = Duration::from_secs(2);
+const WRITE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Counts of many endpoints, which need several writes, are collected for this many intervals. The shortest slot of a
 /// chart is five minutes, and each write slows the deliveries.
 const ROUNDS_OF_MANY: u32 = 5;
 
 /// Counts in one write: few enough that publishers are not delayed.
-const STEP: usize = 256;
+const MAX_COUNTS_PER_WRITE: usize = 256;
 
 /// Counts that are not written yet.
 #[derive(Default)]
@@ -50,7 +50,7 @@ impl AttemptCounts {
         // Endpoint by endpoint, so that each write is to few pages of the table.
         let mut counts: Vec<_> = counts.into_iter().collect();
         counts.sort_unstable();
-        for step in counts.chunks(STEP) {
+        for step in counts.chunks(MAX_COUNTS_PER_WRITE) {
             if let Err(error) = store.count_attempts(step.to_vec()).await {
                 tracing::warn!(%error, "attempts could not be counted");
             }
@@ -58,12 +58,12 @@ impl AttemptCounts {
     }
 
     fn is_many(&self) -> bool {
-        self.0.lock().len() > STEP
+        self.0.lock().len() > MAX_COUNTS_PER_WRITE
     }
 
     /// Writes the counts every few seconds, and once more at the stop.
     pub async fn keep_writing<S: Statistics>(&self, store: S, stop: impl Future<Output = ()>) {
-        let mut ticks = tokio::time::interval(EVERY);
+        let mut ticks = tokio::time::interval(WRITE_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         let mut waited = 0;

@@ -11,13 +11,13 @@ use crate::metrics::Metrics;
 use crate::store::{Housekeeping, PurgePosition, Snapshot, StoreError};
 
 /// The time between two rounds.
-const EVERY: Duration = Duration::from_secs(5);
+const ROUND_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Rounds between two checks of retention, whose limits move slowly.
 const RETENTION_ROUNDS: u64 = 60;
 
 /// Between two steps, so that deliveries go first.
-const PAUSE: Duration = Duration::from_millis(20);
+const STEP_PAUSE: Duration = Duration::from_millis(20);
 
 /// Failures after which the history is left to the next round: the database is away, and each try waits for it.
 const MAX_FAILURES: u64 = 20;
@@ -35,7 +35,7 @@ pub struct RetentionPolicy {
 
 /// Closes idle connections until it is dropped.
 pub async fn close_idle<S: Snapshot>(egress: Egress, store: S) {
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(ROUND_INTERVAL);
     loop {
         ticks.tick().await;
         egress.close_idle(store.view());
@@ -49,7 +49,7 @@ pub async fn maintain<S: Housekeeping>(
     metrics: Arc<Metrics>,
     policy: RetentionPolicy,
 ) {
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(ROUND_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for round in 0u64.. {
         ticks.tick().await;
@@ -111,7 +111,7 @@ async fn purge_history<S: Housekeeping>(store: &S, retention: Retention, now: Ti
         if failures > MAX_FAILURES {
             break;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(STEP_PAUSE).await;
     }
     Some(failures)
 }
@@ -119,7 +119,7 @@ async fn purge_history<S: Housekeeping>(store: &S, retention: Retention, now: Ti
 /// Takes step after step until there is nothing left.
 async fn steps<F: Future<Output = Result<bool, StoreError>>>(step: impl Fn() -> F) -> Result<(), StoreError> {
     while step().await? {
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(STEP_PAUSE).await;
     }
     Ok(())
 }

@@ -13,10 +13,10 @@ use crate::metrics::Metrics;
 use crate::store::{OpenReplay, ReplayWork, Step, StoreError};
 
 /// The pause after a round that made progress.
-const PAUSE: Duration = Duration::from_millis(20);
+const ROUND_PAUSE: Duration = Duration::from_millis(20);
 
 /// The pause after a round in which every replay had to wait. It doubles up to the second value.
-const WAIT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const WAITING_PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Replays of an account that a round asks until one goes on. One that has to wait for its endpoint costs a few short
 /// reads.
@@ -32,27 +32,27 @@ pub async fn replay<S: ReplayWork, C: Future<Output = ()>>(
     metrics: Arc<Metrics>,
     charge: impl Fn(AccountId, u64) -> C,
 ) {
-    let (mut wait, mut last) = (WAIT.0, HashMap::default());
+    let (mut wait, mut last) = (WAITING_PAUSE.0, HashMap::default());
     loop {
         let pause = match round(&store, &metrics, &charge, &mut last).await {
             Ok(Round::Idle) => {
                 store.replay_wanted().await;
-                wait = WAIT.0;
+                wait = WAITING_PAUSE.0;
                 Duration::ZERO
             }
             Ok(Round::WentOn) => {
-                wait = WAIT.0;
-                PAUSE
+                wait = WAITING_PAUSE.0;
+                ROUND_PAUSE
             }
             Ok(Round::Waited) => {
-                wait = (wait * 2).min(WAIT.1);
+                wait = (wait * 2).min(WAITING_PAUSE.1);
                 // A new replay does not wait for the endpoints of others.
                 let _ = tokio::time::timeout(wait, store.replay_wanted()).await;
                 Duration::ZERO
             }
             Err(error) => {
                 tracing::error!(%error, "replays were interrupted and go on later");
-                WAIT.1
+                WAITING_PAUSE.1
             }
         };
         tokio::time::sleep(pause).await;

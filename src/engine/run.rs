@@ -19,10 +19,10 @@ use crate::store::{Claimed, Dispatch};
 use crate::waiting::sleep_until;
 
 /// How often all that is due is looked up again, should a nudge be lost.
-const RESCAN_EVERY: Duration = Duration::from_secs(300);
+const RESCAN_INTERVAL: Duration = Duration::from_secs(300);
 
 /// The pause after a rescan that failed.
-const RESCAN_AGAIN: Duration = Duration::from_secs(1);
+const RESCAN_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The longest sleep. A wall clock that was set back is noticed after it (`WallClock`).
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
@@ -65,7 +65,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         let settler = settle_all(self.store.clone(), self.random.clone(), counting, to_settle, due);
         let settler = tokio::spawn(settler);
         let mut scheduler = Scheduler::new(self.limits);
-        let mut rescan = tokio::time::interval(RESCAN_EVERY);
+        let mut rescan = tokio::time::interval(RESCAN_INTERVAL);
         let mut rescan_soon = None;
         let mut faults = LocalFaults::default();
         let mut wall_clock = WallClock::new(self.clock.now(), Instant::now());
@@ -111,7 +111,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                             scheduler.due(endpoint, at);
                         }
                     }
-                    Report::Rescanned(None) => rescan_soon = Some(Instant::now() + RESCAN_AGAIN),
+                    Report::Rescanned(None) => rescan_soon = Some(Instant::now() + RESCAN_RETRY_DELAY),
                 },
                 Some((endpoint, at)) = due_later.recv() => scheduler.due(endpoint, at),
                 Some(nudge) = nudges.recv() => self.pass_on(nudge, &mut scheduler, &reports),

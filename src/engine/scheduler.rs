@@ -26,7 +26,7 @@ const CLAIM_ROUNDS: usize = 4;
 
 /// Claims under way. A node has ten connections to PostgreSQL for all its calls: three times as many claims keep these
 /// busy, and another call waits for a few of them only. SQLite runs so many in one transaction.
-const MAX_CLAIMS: usize = 32;
+const MAX_CLAIMS_UNDER_WAY: usize = 32;
 
 /// Lanes up to which no idle one is dropped: an idle lane knows the health and the limit of its endpoint. So many take
 /// some 4 MB.
@@ -65,7 +65,7 @@ pub(super) struct Scheduler {
     /// Lanes that are to claim now, each once. A lane that has claimed and is to claim again comes last, however old
     /// its deliveries are.
     to_claim: VecDeque<EndpointKey>,
-    /// Claims under way, at most [`MAX_CLAIMS`].
+    /// Claims under way, at most [`MAX_CLAIMS_UNDER_WAY`].
     claims: usize,
     waiting: WaitingLanes,
     /// Endpoints that were changed while a claim of theirs was under way.
@@ -204,7 +204,7 @@ impl Scheduler {
                 self.to_claim.push_back(endpoint);
             }
         }
-        while self.claims < MAX_CLAIMS {
+        while self.claims < MAX_CLAIMS_UNDER_WAY {
             let endpoint = self.to_claim.pop_front()?;
             let Some(lane) = self.lanes.get_mut(&endpoint) else { continue };
             lane.claiming = Claiming::No;

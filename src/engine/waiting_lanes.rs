@@ -13,9 +13,11 @@ use tokio::time::Instant;
 
 use crate::domain::id::EndpointKey;
 
-/// After this long some of the starved lanes claim again.
-const CLAIM_AGAIN: Duration = Duration::from_millis(250);
+/// After this long some of the starved lanes claim again: as many as claims may be under way.
+const STARVED_RETRY_DELAY: Duration = Duration::from_millis(250);
 const WOKEN_AT_ONCE: usize = 32;
+
+/// Starved lanes that claim again where another lane's claim has brought deliveries.
 pub(super) const WOKEN_BY_SUCCESS: usize = 2;
 
 /// A limited lane claims again after this long at the latest: an attempt may have been given back, or the note of a
@@ -45,7 +47,7 @@ impl WaitingLanes {
         match wait {
             Wait::Starved => {
                 self.starved.push_back(endpoint);
-                self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
+                self.wake_starved.get_or_insert(at + STARVED_RETRY_DELAY);
             }
             Wait::Limited(until) => _ = self.limited.insert((until, endpoint)),
         }
@@ -80,7 +82,7 @@ impl WaitingLanes {
     pub fn take_starved(&mut self, count: usize, at: Instant) -> Vec<EndpointKey> {
         let taken = self.starved.drain(..count.min(self.starved.len())).collect();
         if !self.starved.is_empty() {
-            self.wake_starved.get_or_insert(at + CLAIM_AGAIN);
+            self.wake_starved.get_or_insert(at + STARVED_RETRY_DELAY);
         }
         taken
     }
@@ -148,10 +150,10 @@ mod tests {
         let (now, at) = (Timestamp::from_millis(1_000), Instant::now());
         for came_back in [None, Some(Claimed { next_due: Some(Timestamp::from_millis(5)), ..Claimed::default() })] {
             scheduler.due(EndpointKey(1), now);
-            scheduler.next_claim(now, at + CLAIM_AGAIN);
+            scheduler.next_claim(now, at + STARVED_RETRY_DELAY);
             scheduler.claimed(EndpointKey(1), came_back, now, at);
             assert_eq!(scheduler.next_claim(now, at), None);
-            assert_eq!(scheduler.next_wake(), (None, Some(at + CLAIM_AGAIN)));
+            assert_eq!(scheduler.next_wake(), (None, Some(at + STARVED_RETRY_DELAY)));
         }
     }
 
@@ -165,7 +167,7 @@ mod tests {
         scheduler.claimed(EndpointKey(1), Some(full), now, at);
         let back = now.minus(Duration::from_secs(3_600));
         assert_eq!(scheduler.next_claim(back, at), None);
-        assert!(scheduler.next_claim(back, at + CLAIM_AGAIN).is_some());
+        assert!(scheduler.next_claim(back, at + STARVED_RETRY_DELAY).is_some());
     }
 
     fn leased() -> Leased {
@@ -188,7 +190,7 @@ mod tests {
             scheduler.due(EndpointKey(endpoint), now);
         }
         assert_eq!(asked(&mut scheduler, at), 0, "a note does not wake a starved lane");
-        let later = at + CLAIM_AGAIN;
+        let later = at + STARVED_RETRY_DELAY;
         assert_eq!(asked(&mut scheduler, later), WOKEN_AT_ONCE);
         scheduler.claimed(EndpointKey(2), starved(), now, later);
         scheduler.claimed(EndpointKey(1), Some(Claimed { jobs: vec![leased()], ..Claimed::default() }), now, later);
@@ -215,7 +217,7 @@ mod tests {
         assert_eq!(claims(&mut scheduler, now, at), [33]);
         scheduler.claimed(EndpointKey(33), None, now, at);
         assert_eq!(claims(&mut scheduler, now, at), [34], "a claim that failed has ended too");
-        assert_eq!(scheduler.next_wake(), (None, Some(at + CLAIM_AGAIN)), "it is tried again");
+        assert_eq!(scheduler.next_wake(), (None, Some(at + STARVED_RETRY_DELAY)), "it is tried again");
         let mut order = Vec::new();
         for endpoint in (2..=32).chain(34..=100) {
             scheduler.claimed(EndpointKey(endpoint), Some(Claimed::default()), now, at);

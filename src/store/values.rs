@@ -64,7 +64,7 @@ pub const OFFER_LIFE: Duration = Duration::from_secs(300);
 pub const MAX_SESSIONS: usize = 100;
 
 /// A session's last use is written down this often.
-pub(super) const SESSION_SEEN_EVERY: Duration = Duration::from_secs(60);
+pub(super) const SESSION_SEEN_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long a reply is stored for its idempotency key.
 pub const STORED_REPLY_TTL: Duration = Duration::from_secs(24 * 60 * 60);

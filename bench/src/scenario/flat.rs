@@ -22,7 +22,7 @@ const TURN: Duration = Duration::from_secs(3);
 const ISOLATED: Duration = Duration::from_secs(4);
 
 /// Requests for each rate where only its endpoints are wanted.
-const FEW: usize = 100;
+const SETUP_REQUESTS: usize = 100;
 
 /// Measures on a database with an empty log and on one with a long one, in turns.
 pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
@@ -56,7 +56,7 @@ pub async fn run(plan: Plan) -> anyhow::Result<Vec<Figure>> {
     // As many endpoints as the server with the log has by now, and next to no deliveries.
     let crowd = Crowd::of(&empty, plan).await?;
     for _ in 0..turns {
-        rates(&empty, &crowd, Plan { requests: FEW, ..plan }).await?;
+        rates(&empty, &crowd, Plan { requests: SETUP_REQUESTS, ..plan }).await?;
     }
     empty.restart(idle::SETTINGS)?;
     long.restart(idle::SETTINGS)?;

@@ -2,8 +2,8 @@
 //!
 //! Whoever changes an account, an endpoint, a key or a type writes a numbered change in the same transaction. The
 //! numbers come from one row, which is locked until the commit, so that they are in the order of the commits and
-//! without gaps. A node reads the changes after the last one that it knows: at a `NOTIFY`, every [`EVERY`], and before
-//! it relies on them.
+//! without gaps. A node reads the changes after the last one that it knows: at a `NOTIFY`, every [`POLL_INTERVAL`], and
+//! before it relies on them.
 //!
 //! A standby that has taken the primary's place may have lost changes, and numbers others like them. Each change has a
 //! random *nonce*. As long as the database has the change that the node read last, with its nonce, it has all that the
@@ -42,13 +42,13 @@ use crate::store::values::Target;
 use crate::store::view::{KnownAccounts, View, Whole};
 
 /// Between two looks, should no notification come.
-const EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A view older than this is brought up to date before it is relied on: a revoked key lives for a second at most.
-const STALE: Duration = Duration::from_millis(750);
+const MAX_VIEW_AGE: Duration = Duration::from_millis(750);
 
 /// After an error.
-const AGAIN: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// How often the connection that listens is checked. Until then changes are seen at the next look.
 const CHECK_LISTENING: Duration = Duration::from_secs(5);
@@ -213,7 +213,7 @@ impl ChangeFeed {
     }
 
     pub fn is_stale(&self) -> bool {
-        !self.freshness.is_within(STALE)
+        !self.freshness.is_within(MAX_VIEW_AGE)
     }
 
     fn hear(&self, payload: &str) {
@@ -451,9 +451,9 @@ pub(super) async fn poll_changes(change_feed: Weak<ChangeFeed>) {
             tracing::warn!(%error, "the database could not be asked for changes");
         }
         if looked.is_err() {
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         } else {
-            let _ = tokio::time::timeout(EVERY, change_feed.notified.notified()).await;
+            let _ = tokio::time::timeout(POLL_INTERVAL, change_feed.notified.notified()).await;
         }
     }
 }
@@ -468,7 +468,7 @@ pub(super) async fn listen(connector: Arc<Connector>, change_feed: Weak<ChangeFe
         if change_feed.strong_count() == 0 {
             return;
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 

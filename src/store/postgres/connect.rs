@@ -70,7 +70,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a node looks for another host at most, because its connections are silent: as often as calls end without
 /// an answer. In between, silent connections are used unchecked.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const HOST_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Least time between two log lines that say that no host can be used: once for a few heartbeats, not for each call.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -217,7 +217,7 @@ impl Connector {
             if let Err(error) = connector.connect().await {
                 connector.log_unreachable(&error);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(HOST_LOOK_INTERVAL).await;
             drop(permit);
         });
     }

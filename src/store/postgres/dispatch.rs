@@ -29,7 +29,7 @@ use crate::store::status::literal;
 use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted};
 
 /// After a delivery was given back, its endpoint is looked at again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RELEASED_DELAY: Duration = Duration::from_secs(1);
 
 /// How long after a batch of outcomes the next outcomes wait for others: a commit for each handful of them costs more
 /// than the wait.
@@ -201,7 +201,7 @@ impl Dispatch for Store {
             // It may have become active again while its deliveries were on their way back. A little later: what made
             // this one come back may still be so.
             if self.view.target(endpoint).is_some_and(|target| target.active) {
-                self.nudge(endpoint, self.now().plus(AGAIN));
+                self.nudge(endpoint, self.now().plus(RELEASED_DELAY));
             }
         }
         Ok(())

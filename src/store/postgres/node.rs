@@ -36,7 +36,7 @@ const MARGIN: Duration = Duration::from_secs(3);
 const BEAT: Duration = Duration::from_secs(1);
 
 /// Beats between two looks for nodes that died.
-const TAKE_OVER_EVERY: u64 = 2;
+const TAKE_OVER_BEATS: u64 = 2;
 
 /// Deliveries that one step of a take-over frees at most in a commit: some 10 ms. A step that fails is followed by one
 /// of half as many: a step has 4.5 s, however slow the database is.
@@ -50,19 +50,19 @@ const DEAD_NODES: i64 = 20;
 
 /// Beats between two looks for leases of nodes that have no row: a program of an older version removed it, or a
 /// failover lost it.
-const UNKNOWN_EVERY: u64 = 60;
+const UNKNOWN_LEASES_BEATS: u64 = 60;
 
 /// Leases of such nodes that one look marks.
 const UNKNOWN_LEASES: i64 = 100;
 
 /// Beats between two looks for what is leased to this node and not in its memory.
-const SWEEP_EVERY: u64 = 10;
+const SWEEP_BEATS: u64 = 10;
 
 /// A database whose clock moves by more than this at once has another clock than before.
 const JUMP_MS: i64 = 3_000;
 
 /// Beats between two looks at everything that is due, whoever has written it.
-const RESCAN_EVERY: u64 = 5;
+const RESCAN_BEATS: u64 = 5;
 
 /// The database's time in milliseconds.
 pub(super) const NOW: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
@@ -447,8 +447,8 @@ async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
             tracing::warn!(%error, "the database could not be told that this node is alive");
         }
         let calm = beaten.is_ok() && jumped.is_none_or(|at: Instant| at.elapsed() > LEASE);
-        if calm && beat % TAKE_OVER_EVERY == 0 {
-            let unknown = beat % UNKNOWN_EVERY == 0 && node.is_first();
+        if calm && beat % TAKE_OVER_BEATS == 0 {
+            let unknown = beat % UNKNOWN_LEASES_BEATS == 0 && node.is_first();
             let taking_over = async {
                 if unknown {
                     mark_unknown(&pool).await?;
@@ -460,12 +460,12 @@ async fn live(pool: Pool, shared: Arc<Shared>, node: std::sync::Weak<Node>) {
             }
         }
         if beaten.is_ok()
-            && beat % SWEEP_EVERY == SWEEP_EVERY - 1
+            && beat % SWEEP_BEATS == SWEEP_BEATS - 1
             && let Err(error) = super::time_limit::in_time(node.free_astray(&pool, &shared)).await
         {
             tracing::warn!(%error, "what a lost write leased could not be looked for, and is tried again");
         }
-        if beat % RESCAN_EVERY == 0 {
+        if beat % RESCAN_BEATS == 0 {
             // What others have left or asked for, should a note of it ever be lost.
             shared.replays.notify_one();
             if let Some(inbox) = &shared.inbox {

@@ -17,7 +17,7 @@ use crate::domain::id::EndpointKey;
 const GATHER: Duration = Duration::from_millis(20);
 
 /// Endpoints in one notification; of more, everybody looks at everything.
-const MOST: usize = 300;
+const MAX_ENDPOINTS: usize = 300;
 
 /// Words that may wait; others are forgotten, and found by whoever looks.
 const QUEUE: usize = 4_096;
@@ -59,7 +59,7 @@ pub(super) fn start(pool: Pool) -> Notifier {
 }
 
 fn write(endpoints: &BTreeSet<EndpointKey>) -> String {
-    if endpoints.len() > MOST {
+    if endpoints.len() > MAX_ENDPOINTS {
         return DUE.to_owned();
     }
     let keys: Vec<String> = endpoints.iter().map(|key| key.0.to_string()).collect();

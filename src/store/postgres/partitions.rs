@@ -75,7 +75,7 @@ const KEYS_ONLY: &str = "SET LOCAL enable_seqscan = off";
 
 /// Deliveries that were closed and are open again, or that a replay made: what may come to need a day after the queue
 /// was read. The condition is that of the indexes `queue_again_event` and `queue_again_delivery`.
-const AGAIN: &str = "(attempt > 0 OR replay IS NOT NULL)";
+const REOPENED: &str = "(attempt > 0 OR replay IS NOT NULL)";
 
 /// A day of the history.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -267,7 +267,7 @@ impl<'a> Dropping<'a> {
         let deliveries = Removal {
             table: "deliveries",
             day,
-            unless: Some(format!("SELECT 1 FROM queue WHERE delivery >= $1 AND delivery < $2 AND {AGAIN} LIMIT 1")),
+            unless: Some(format!("SELECT 1 FROM queue WHERE delivery >= $1 AND delivery < $2 AND {REOPENED} LIMIT 1")),
             counted: Some(format!(
                 "SELECT account, endpoint, {SHARD}::smallint, -count(*) FROM {} GROUP BY account, endpoint",
                 day.partition("deliveries")
@@ -296,7 +296,7 @@ impl<'a> Dropping<'a> {
         }
         // Whoever makes or opens a delivery of them holds their table until its commit: what was made is seen under the
         // lock.
-        let unless = format!("SELECT 1 FROM queue WHERE event >= $1 AND event < $2 AND {AGAIN} LIMIT 1");
+        let unless = format!("SELECT 1 FROM queue WHERE event >= $1 AND event < $2 AND {REOPENED} LIMIT 1");
         self.remove(&Removal { table: PAYLOADS, day, unless: Some(unless), counted: None }).await
     }
 

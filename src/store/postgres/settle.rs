@@ -26,7 +26,7 @@ use crate::store::status::is_open;
 use crate::store::values::{PendingReply, Settled, Settlement};
 
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
-const LATE: Duration = Duration::from_secs(3_600);
+const SHORTEST_BODY_RETENTION: Duration = Duration::from_secs(3_600);
 
 /// What becomes of one settlement's delivery.
 struct Written<'a> {
@@ -68,7 +68,7 @@ fn settled_of(settlements: &[Settlement], written: &[Written<'_>], lease_valid: 
 }
 
 fn is_late(delivery: DeliveryId, times: &IdTimes, now: Timestamp) -> bool {
-    now.since(times.of(delivery.0)) >= LATE
+    now.since(times.of(delivery.0)) >= SHORTEST_BODY_RETENTION
 }
 
 /// What has come to an end long after it was accepted may have outlived the time of its body, which was kept for it

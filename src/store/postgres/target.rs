@@ -3,8 +3,8 @@
 //! A view may be late. All that it shows has one number, that of the last change (`change_feed`): a statement that
 //! finds the view's number in the database proves that everything in the view was current when the statement began.
 //! Whatever makes a delivery or claims it reads the number beside it, so that no attempt uses a view that is older than
-//! its delivery; and one that waited in memory uses no view that is older than [`RECENT`]. What was committed before (a
-//! rotation, a pause) holds for it, on any node.
+//! its delivery; and one that waited in memory uses no view that is older than [`MAX_AGE_BEFORE_ASKING`]. What was
+//! committed before (a rotation, a pause) holds for it, on any node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::store::values::Target;
 use crate::store::view::View;
 
 /// How old the view may be for an attempt that asks for nothing.
-const RECENT: Duration = Duration::from_millis(10);
+const MAX_AGE_BEFORE_ASKING: Duration = Duration::from_millis(10);
 
 /// And for one that has asked, as it may take a while to hear. An attempt may begin 100 ms before its request is
 /// written.
-const FRESH: Duration = Duration::from_millis(70);
+const MAX_AGE_AFTER_ASKING: Duration = Duration::from_millis(70);
 
 impl Snapshot for Store {
     fn view(&self) -> &View {
@@ -57,10 +57,10 @@ impl Snapshot for Store {
         if self.node.has_joined() && self.node.lease().is_none() {
             return Err(StoreError::Unavailable("this node has not been heard of for too long".into()));
         }
-        let mut age = RECENT;
+        let mut age = MAX_AGE_BEFORE_ASKING;
         while !self.freshness.is_within(age) {
             self.change_feed.refresh().await?;
-            age = FRESH;
+            age = MAX_AGE_AFTER_ASKING;
         }
         Ok(self.view.target(endpoint))
     }

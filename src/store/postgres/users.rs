@@ -23,7 +23,7 @@ use crate::store::contract::{SignIn, Users};
 use crate::store::errors::StoreError;
 use crate::store::shared::AuditRecord;
 use crate::store::values::{
-    INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SESSION_SEEN_EVERY,
+    INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SESSION_SEEN_INTERVAL,
     SignInChange, SignInCredentials, WithToken,
 };
 
@@ -224,7 +224,7 @@ impl SignIn for Store {
         let Some(found) = found else { return Ok(None) };
         let user = user_from_row(&found)?;
         // Not at each use, but often enough that one that is used does not idle out.
-        if !touch || now.since(when(&found, "seen_at")?) < SESSION_SEEN_EVERY.min(idle / 2) {
+        if !touch || now.since(when(&found, "seen_at")?) < SESSION_SEEN_INTERVAL.min(idle / 2) {
             return Ok(Some(user));
         }
         let sql = "UPDATE sessions SET seen_at = greatest(seen_at, $2) WHERE token = $1";

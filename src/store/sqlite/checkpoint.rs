@@ -19,10 +19,10 @@ use crate::store::errors::StoreError;
 
 /// Transactions after which the log is moved. While it is synced, commits wait for the same disk: 6 ms with 100, which
 /// is what the 99th percentile of a 202 at half load is made of beside the machine's own stops, and 2.5 ms with 40.
-const EVERY: u32 = 40;
+const MOVE_AFTER_TRANSACTIONS: u32 = 40;
 
 /// Bytes of bodies after which the log is moved, however few transactions they came in.
-const EVERY_BYTES: usize = 8 << 20;
+const MOVE_AFTER_BYTES: usize = 8 << 20;
 
 /// An idle log is moved after this long, and cut where it is longer than [`KEPT_BYTES`].
 const IDLE: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ const ANEW_PAGES: i64 = 1_024;
 const LIMIT_PAGES: i64 = 8_192;
 
 /// After writers have waited in vain, they are left alone for this long.
-const WAIT_AGAIN: Duration = Duration::from_secs(10);
+const RESTART_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// The writer's part.
 pub(super) struct Checkpoints {
@@ -85,7 +85,7 @@ impl Checkpoints {
         }
         self.since += 1;
         self.bytes += bytes;
-        if (self.since >= EVERY || self.bytes >= EVERY_BYTES) && self.wake.try_send(()).is_ok() {
+        if (self.since >= MOVE_AFTER_TRANSACTIONS || self.bytes >= MOVE_AFTER_BYTES) && self.wake.try_send(()).is_ok() {
             (self.since, self.bytes) = (0, 0);
         }
     }
@@ -98,7 +98,7 @@ impl Checkpoints {
             tracing::error!(%error, "the writer's connection could not be set");
         }
         if !restarted {
-            self.alone_until = Instant::now() + WAIT_AGAIN;
+            self.alone_until = Instant::now() + RESTART_RETRY_DELAY;
         }
     }
 }

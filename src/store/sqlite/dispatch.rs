@@ -31,13 +31,13 @@ use crate::store::status::literal;
 use crate::store::values::{Claimed, Isolation, Settled, Settlement, Unattempted};
 
 /// What ends so long after its acceptance may have outlived the time of its body: the shortest that can be set.
-const LATE: Duration = Duration::from_secs(3_600);
+const SHORTEST_BODY_RETENTION: Duration = Duration::from_secs(3_600);
 
 /// Deliveries that one look finds which are due too late after the clock was set back. A look reads the whole index.
-const DUE_AGAIN: i64 = 10_000;
+const MAX_LATE_FOUND: i64 = 10_000;
 
 /// Deliveries that one transaction makes due: short enough that no publisher notices.
-const DUE_AGAIN_AT_ONCE: usize = 500;
+const MAX_LATE_PER_TRANSACTION: usize = 500;
 
 /// Deliveries in one claim.
 pub const MAX_CLAIM: usize = 256;
@@ -126,11 +126,11 @@ impl Store {
                 let sql = "SELECT id FROM deliveries INDEXED BY deliveries_due WHERE due_at > ?1 \
                            AND (started_at IS NULL OR started_at > ?1) LIMIT ?2";
                 let mut statement = db.prepare_cached(sql)?;
-                let rows = statement.query_map([now, DUE_AGAIN], |row| row.get(0))?;
+                let rows = statement.query_map([now, MAX_LATE_FOUND], |row| row.get(0))?;
                 Ok(rows.collect::<Result<Vec<i64>, _>>()?)
             })
             .await?;
-        for step in late.chunks(DUE_AGAIN_AT_ONCE) {
+        for step in late.chunks(MAX_LATE_PER_TRANSACTION) {
             let step = step.to_vec();
             let write = move |tx: &mut Tx<'_>| {
                 let sql = "UPDATE deliveries SET due_at = MIN(due_at, ?2) WHERE id = ?1 AND due_at IS NOT NULL";
@@ -142,7 +142,7 @@ impl Store {
             };
             self.writer.write(write).await?;
         }
-        Ok(i64::try_from(late.len()).is_ok_and(|found| found == DUE_AGAIN))
+        Ok(i64::try_from(late.len()).is_ok_and(|found| found == MAX_LATE_FOUND))
     }
 }
 
@@ -320,7 +320,7 @@ fn update_other_rows(
     if status.is_open() {
         return Ok(());
     }
-    if tx.now.since(tx.ids.times().of(delivery.0)) >= LATE {
+    if tx.now.since(tx.ids.times().of(delivery.0)) >= SHORTEST_BODY_RETENTION {
         drop_spent_body(tx.db, delivery)?;
     }
     if has_fifo_order {

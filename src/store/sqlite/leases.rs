@@ -18,7 +18,7 @@ use crate::store::numbers::row_count;
 use crate::store::status::literal;
 
 /// After a delivery was given back, its endpoint is looked at again.
-const AGAIN: Duration = Duration::from_secs(1);
+const RELEASED_DELAY: Duration = Duration::from_secs(1);
 
 /// Gives back deliveries that are leased to this process; those with a time are due since then, the others at once.
 /// Returns those that were leased.
@@ -42,7 +42,7 @@ pub(super) fn release(
             // It may have become active again while its deliveries were on their way back. A little later:
             // what made this one come back may still be so.
             if tx.cache.endpoint(endpoint).is_some_and(EndpointRow::can_receive) {
-                tx.after.due.push((endpoint, tx.now.plus(AGAIN)));
+                tx.after.due.push((endpoint, tx.now.plus(RELEASED_DELAY)));
             }
         }
     }

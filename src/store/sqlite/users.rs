@@ -18,7 +18,7 @@ use crate::store::contract::{SignIn, Users};
 use crate::store::errors::StoreError;
 use crate::store::shared::{AuditRecord, Shared};
 use crate::store::values::{
-    INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SESSION_SEEN_EVERY,
+    INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SESSION_SEEN_INTERVAL,
     SignInChange, SignInCredentials, WithToken,
 };
 
@@ -221,7 +221,7 @@ impl SignIn for Store {
             .await?;
         let Some((user, seen_at)) = found else { return Ok(None) };
         // Not at each use, but often enough that one that is used does not idle out.
-        if !touch || now.since(seen_at) < SESSION_SEEN_EVERY.min(idle / 2) {
+        if !touch || now.since(seen_at) < SESSION_SEEN_INTERVAL.min(idle / 2) {
             return Ok(Some(user));
         }
         let touched = self
