@@ -412,11 +412,12 @@ async fn a_certificate_is_given_shown_and_removed_in_the_dashboard() {
     let other = authority.read("other.key");
     let mut browser = owners_browser(&app).await;
     let new = format!("/accounts/{}/endpoints/new", app.account);
-    let form =
-        |certificate, key| [("url", NOBODY), ("events", EVENT), ("certificate", certificate), ("private_key", key)];
+    let form = |certificate, key| {
+        [("url", NOBODY), ("events", EVENT), ("client_certificate", certificate), ("private_key", key)]
+    };
     let page = browser.open(&new).await.expect(200);
     let refused = browser.submit(&page, &new, &form(certificate, other.as_str())).await.expect(422);
-    assert!(refused.html.contains("f-certificate-error"), "{}", refused.content());
+    assert!(refused.html.contains("f-client_certificate-error"), "{}", refused.content());
     assert!(!refused.html.contains(other.lines().nth(1).expect("a line")), "a key is not shown again");
     browser.submit(&page, &new, &form(certificate, key)).await.expect(200);
     let listed = app.get("/v1/webhooks").await.expect(200);

@@ -21,7 +21,7 @@ pub fn shown(cx: &PageContext, endpoint: &EndpointResource) -> Markup {
 pub fn fields(cx: &PageContext, endpoint: Option<&EndpointResource>, failure: Option<&Failure>) -> Markup {
     let known = endpoint.and_then(|endpoint| endpoint.client_certificate.as_ref());
     // Somebody may have put the key there.
-    let certificate = Some(cx.field("certificate")).filter(|text| !text.contains("PRIVATE KEY"));
+    let certificate = Some(cx.field("client_certificate")).filter(|text| !text.contains("PRIVATE KEY"));
     let hint = match known {
         None => cx.say(
             "For a receiver that demands one (mutual TLS): its PEM text, with those that lead to its authority after \
@@ -35,7 +35,7 @@ pub fn fields(cx: &PageContext, endpoint: Option<&EndpointResource>, failure: Op
     html! {
         (area(
             &Input {
-                name: "certificate",
+                name: "client_certificate",
                 label: &cx.say("Client certificate"),
                 value: certificate.unwrap_or_default(),
                 hint: &hint,
@@ -67,7 +67,7 @@ pub fn fields(cx: &PageContext, endpoint: Option<&EndpointResource>, failure: Op
 
 /// What a form asks for. `None` leaves what there is.
 pub fn sent(cx: &PageContext) -> Option<Value> {
-    let (certificate, private_key) = (cx.field("certificate"), cx.field("private_key"));
+    let (certificate, private_key) = (cx.field("client_certificate"), cx.field("private_key"));
     if certificate.trim().is_empty() && private_key.trim().is_empty() {
         return (!cx.field("remove_certificate").is_empty()).then_some(Value::Null);
     }
