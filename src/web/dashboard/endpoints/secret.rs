@@ -75,13 +75,19 @@ fn asked(cx: &PageContext, endpoint: &EndpointResource, overlap: &str, failure: 
 /// length: a browser would cut off the rest of a longer one, and that would be another secret. A browser must not fill
 /// in the password of a sign-in, which it does in spite of `off`.
 pub fn own(cx: &PageContext, failure: Option<&Failure>) -> Markup {
+    let hint = if cx.field("secret").trim().is_empty() {
+        cx.say(
+            "Only if your receiver has one already, for example from another sender: 24 to 128 visible ASCII \
+             characters. Leave it empty to get a new one.",
+        )
+    } else {
+        // The form is shown again without it.
+        cx.say("Type your own secret again: it is not shown. If this field stays empty, a new secret is made.")
+    };
     parts::input(&Input {
         name: "secret",
         label: &cx.say("Your own signing secret"),
-        hint: &cx.say(
-            "Only if your receiver has one already, for example from another sender: 24 to 128 visible ASCII \
-             characters. Leave it empty to get a new one.",
-        ),
+        hint: &hint,
         error: failure.and_then(|failure| failure.of("secret")),
         kind: "password",
         autocomplete: "new-password",
