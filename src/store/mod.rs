@@ -21,6 +21,7 @@ mod migrations;
 mod numbers;
 mod open;
 mod operational_events;
+mod people_rows;
 mod pings;
 mod postgres;
 mod postgres_url;

@@ -14,13 +14,9 @@ use crate::domain::permission::Permissions;
 use crate::domain::user::{Color, PortalLink};
 use crate::store::contract::PortalLinks;
 use crate::store::errors::StoreError;
+use crate::store::people_rows::LINKS;
 use crate::store::shared::{AuditRecord, words};
 use crate::store::values::{NewPortalLink, Page, Paged, PendingReply, WithToken};
-
-/// The columns of a link, and its account where that is there.
-const LINKS: &str = "SELECT p.id, p.permissions, p.brand, p.color, p.frame_origins, p.expires_at, p.opened_at, \
-                     a.id AS account_id \
-                     FROM portal_links p JOIN accounts a ON a.key = p.account AND a.deleted_at IS NULL";
 
 impl PortalLinks for Store {
     async fn create_portal_link(

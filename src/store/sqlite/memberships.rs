@@ -6,15 +6,14 @@ use std::time::Duration;
 use rusqlite::{OptionalExtension as _, params};
 
 use super::store::Store;
-use super::users::{
-    COLUMNS, FROM, SIGN_IN, THERE, add_session, credentials_from_row, draw_token, end_oldest, take_step, user_from_row,
-};
+use super::users::{add_session, credentials_from_row, draw_token, end_oldest, take_step, user_from_row};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::audit::Action;
 use crate::domain::id::UserId;
 use crate::domain::user::{Email, User};
 use crate::store::contract::Memberships;
 use crate::store::errors::StoreError;
+use crate::store::people_rows::{COLUMNS, FROM, SIGN_IN, THERE};
 use crate::store::shared::AuditRecord;
 use crate::store::values::{MAX_OPENED, OFFER_LIFE, PasswordHash, Proof, SignInCredentials};
 

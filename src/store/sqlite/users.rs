@@ -16,24 +16,12 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Email, Role, User};
 use crate::store::contract::{SignIn, Users};
 use crate::store::errors::StoreError;
+use crate::store::people_rows::{COLUMNS, FROM, SIGN_IN, THERE};
 use crate::store::shared::{AuditRecord, Shared};
 use crate::store::values::{
     INVITATION_LIFE, MAX_SESSIONS, NewUser, Page, Paged, PasswordHash, PendingReply, Proof, SESSION_SEEN_INTERVAL,
     SignInChange, SignInCredentials, WithToken,
 };
-
-/// A user's columns, without what they sign in with.
-pub(super) const COLUMNS: &str = "u.id, u.account, u.email, u.role, u.password IS NOT NULL AS joined, \
-                       u.factor_sealed IS NOT NULL AS two_factor, u.invited_until, u.factor_reset_at, \
-                       u.last_sign_in_at, u.created_at, u.updated_at, a.id AS account_id";
-
-/// A server of the last version does not know of users when it deletes an account.
-pub(super) const THERE: &str = "(u.account IS NULL OR a.id IS NOT NULL AND a.deleted_at IS NULL)";
-
-/// Columns of what a user signs in with.
-pub(super) const SIGN_IN: &str = "u.password, u.factor_key_id, u.factor_sealed";
-
-pub(super) const FROM: &str = "users u LEFT JOIN accounts a ON a.key = u.account";
 
 impl Users for Store {
     async fn create_user(
