@@ -25,6 +25,7 @@ mod people_rows;
 mod pings;
 mod postgres;
 mod postgres_url;
+mod replay_job;
 mod settings;
 mod shared;
 mod sqlite;

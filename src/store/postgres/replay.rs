@@ -25,7 +25,6 @@ use crate::domain::audit::Action;
 use crate::domain::channels::Channels;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
 use crate::domain::endpoint::{EndpointStatus, Ordering};
-use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointId, EndpointKey, EventId, IdTimes, ReplayId};
 use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
@@ -34,31 +33,12 @@ use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
 use crate::store::filter_checks::replay_bytes;
 use crate::store::kept_events::KeptEvent;
-use crate::store::numbers::row_count;
+use crate::store::numbers::{row_count, sql_limit};
+use crate::store::replay_job::{Job, SCAN, SCAN_AT_ONCE, first_status, room};
 use crate::store::settings::{channels_of, delivery_settings};
 use crate::store::shared::{AuditRecord, check_open_replays, words};
 use crate::store::status::literal;
-use crate::store::values::{Missed, OpenReplay, PendingReply, REPLAY_WINDOW, Step};
-
-/// Events that one step looks at.
-const SCAN: i64 = 1_000;
-
-/// Events that are looked at before the call that asks for a replay is answered.
-const SCAN_AT_ONCE: i64 = 5_000;
-
-/// A job's row, and what a step needs of its endpoint.
-struct Job {
-    key: i64,
-    endpoint: EndpointKey,
-    account: i64,
-    /// What the endpoint wants now.
-    subscription: Subscription,
-    selection: Selection,
-    status: ReplayStatus,
-    first: i64,
-    last: i64,
-    position: i64,
-}
+use crate::store::values::{Missed, OpenReplay, PendingReply, Step};
 
 /// A stretch of events that was looked through.
 struct Scan {
@@ -169,11 +149,8 @@ impl Replays for Store {
         execute(&tx, "SELECT 1 FROM endpoints WHERE key = $1 FOR UPDATE", &[&job.endpoint.0]).await?;
         let job = requested_job(&tx, owner, endpoint, new, &self.shared.id_times()).await?;
         check_open_replays(&open_of(&tx, job.account).await?, job.endpoint)?;
-        let (status, finished_at) = match counted_to {
-            None if total == 0 => (ReplayStatus::Completed, Some(now.as_millis())),
-            None => (ReplayStatus::Running, None),
-            Some(_) => (ReplayStatus::Pending, None),
-        };
+        let status = first_status(total, counted_to);
+        let finished_at = (status == ReplayStatus::Completed).then(|| now.as_millis());
         let newest =
             one(&tx, "SELECT coalesce(max(id), 0) AS id FROM events WHERE account = $1", &[&job.account]).await?;
         let last = job.last.min(get(&newest, "id")?);
@@ -275,14 +252,12 @@ impl ReplayWork for Store {
             drop(db);
             return count(&client, &job, &scan).await;
         }
-        let waiting = waiting(&db, job.endpoint).await?;
-        // Deliveries that are sent again by hand come on top.
-        let free = REPLAY_WINDOW.saturating_sub(waiting);
-        // In larger steps when it is full, and to the last one when it is empty.
-        if free < REPLAY_WINDOW / 2 || job.position >= job.last && unsent(&db, key).await? > 0 {
+        let room = room(waiting(&db, job.endpoint).await?);
+        // The window is full; or all are made, and some are under way.
+        if room == 0 || job.position >= job.last && unsent(&db, key).await? > 0 {
             return Ok(Step::Waiting);
         }
-        let scan = scan(&db, &job, job.position, SCAN, free).await?;
+        let scan = scan(&db, &job, job.position, SCAN, room).await?;
         drop(db);
         if scan.up_to == Some(job.position) {
             return Ok(Step::Waiting);
@@ -368,19 +343,7 @@ async fn requested_job(
     new: NewReplay,
     times: &IdTimes,
 ) -> Result<Job, StoreError> {
-    let endpoint = find(db, owner, id).await?;
-    let first = times.first_at(new.from) - 1;
-    Ok(Job {
-        key: 0,
-        endpoint: endpoint.key,
-        account: endpoint.account.0,
-        subscription: endpoint.settings.subscription(),
-        selection: new.selection,
-        status: ReplayStatus::Pending,
-        first,
-        last: times.first_at(new.to.end_of_second()) - 1,
-        position: first,
-    })
+    Ok(Job::requested(find(db, owner, id).await?, new, times))
 }
 
 async fn job(db: &impl GenericClient, key: i64) -> Result<Option<Job>, StoreError> {
@@ -449,9 +412,7 @@ async fn candidates(
             statuses.into_iter().map(|status| DeliveryStatus::from_column(status.into())).collect();
         let statuses = statuses.ok_or_else(|| super::sql::corrupt("status"))?;
         let channels = channels_of(get(&row, "channels")?);
-        let is_taken = event_type != TEST_TYPE
-            && job.subscription.admits(&event_type, channels.as_ref())
-            && job.selection.takes(job.subscription.includes(&event_type), &statuses);
+        let is_taken = job.admits(&event_type, channels.as_ref()) && job.takes(&event_type, &statuses);
         found.push(Candidate { event: get(&row, "id")?, event_type, channels, is_taken });
     }
     Ok(found)
@@ -491,12 +452,12 @@ async fn scan(
     db: &impl GenericClient,
     job: &Job,
     position: i64,
-    most: i64,
+    most: usize,
     most_taken: usize,
 ) -> Result<Scan, StoreError> {
     let stretch = "v.id > ($3::bigint[])[1] AND v.id <= ($3::bigint[])[2]";
-    let mut looked_at = candidates(db, job, stretch, &[position, job.last], most).await?;
-    let is_last = row_count(looked_at.len()) < most;
+    let mut looked_at = candidates(db, job, stretch, &[position, job.last], sql_limit(most)).await?;
+    let is_last = looked_at.len() < most;
     let goes_on = check_filter(db, job, &mut looked_at).await?;
     let mut scan = Scan { found: Vec::new(), up_to: None };
     for candidate in &looked_at {
@@ -516,10 +477,7 @@ async fn scan(
 
 /// Goes on counting; at the end the job may run.
 async fn count(db: &Object, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
-    let (status, position) = match scan.up_to {
-        Some(up_to) => (ReplayStatus::Pending, up_to),
-        None => (ReplayStatus::Running, job.first),
-    };
+    let (status, position) = job.counted(scan.up_to);
     let sql = "UPDATE replays SET status = $2::bigint, position = $3, total = total + $4 \
                WHERE key = $1 AND position = $5 AND finished_at IS NULL";
     let parameters: super::sql::Params<'_> =

@@ -19,7 +19,6 @@ use super::writer_cache::EndpointRow;
 use crate::domain::audit::Action;
 use crate::domain::channels::Channels;
 use crate::domain::delivery::{Delivery, DeliveryStatus};
-use crate::domain::event::TEST_TYPE;
 use crate::domain::id::{AccountId, DeliveryId, EndpointId, EndpointKey, ReplayId};
 use crate::domain::payload_filter::ParsedEvent;
 use crate::domain::replay::{NewReplay, Replay, ReplayStatus, Selection};
@@ -29,30 +28,11 @@ use crate::store::contract::{ReplayWork, Replays};
 use crate::store::errors::StoreError;
 use crate::store::filter_checks::replay_bytes;
 use crate::store::numbers::{row_count, sql_limit};
+use crate::store::replay_job::{Job, SCAN, SCAN_AT_ONCE, first_status, room};
 use crate::store::settings::{channels_of, delivery_settings};
 use crate::store::shared::{AuditRecord, check_open_replays, words};
 use crate::store::status::literal;
-use crate::store::values::{Missed, OpenReplay, PendingReply, REPLAY_WINDOW, Step};
-
-/// Events that one step looks at.
-const SCAN: usize = 1_000;
-
-/// Events that are looked at before the call that asks for a replay is answered.
-const SCAN_AT_ONCE: usize = 5_000;
-
-/// A job's row, and what a step needs of its endpoint.
-struct Job {
-    key: i64,
-    endpoint: EndpointKey,
-    account: i64,
-    /// What the endpoint wants now.
-    subscription: Subscription,
-    selection: Selection,
-    status: ReplayStatus,
-    first: i64,
-    last: i64,
-    position: i64,
-}
+use crate::store::values::{Missed, OpenReplay, PendingReply, Step};
 
 /// A stretch of events that was looked through.
 struct Scan {
@@ -130,11 +110,8 @@ impl Replays for Store {
             .write(move |tx| {
                 let job = requested_job(tx.db, owner, endpoint, new)?;
                 check_open_replays(&open_of(tx.db, job.account)?, job.endpoint)?;
-                let (status, finished_at) = match counted_to {
-                    None if total == 0 => (ReplayStatus::Completed, Some(tx.now.as_millis())),
-                    None => (ReplayStatus::Running, None),
-                    Some(_) => (ReplayStatus::Pending, None),
-                };
+                let status = first_status(total, counted_to);
+                let finished_at = (status == ReplayStatus::Completed).then(|| tx.now.as_millis());
                 let last = job.last.min(last_event(tx.db)?);
                 tx.db
                     .prepare_cached(
@@ -254,16 +231,13 @@ impl ReplayWork for Store {
                     let scan = scan(&snapshot, &job, job.position, SCAN, usize::MAX)?;
                     return Ok(Some((job, scan)));
                 }
-                // Deliveries that are sent again by hand come on top.
-                let free = REPLAY_WINDOW.saturating_sub(waiting(&snapshot, job.endpoint)?);
-                // In larger steps when it is full, and to the last one when it is empty.
-                let free = if free < REPLAY_WINDOW / 2 { 0 } else { free };
+                let room = room(waiting(&snapshot, job.endpoint)?);
                 // All are made, and some are under way.
                 let made = job.position >= job.last && unsent(&snapshot, key)? > 0;
-                let scan = if free == 0 || made {
+                let scan = if room == 0 || made {
                     Scan { found: Vec::new(), up_to: Some(job.position) }
                 } else {
-                    scan(&snapshot, &job, job.position, SCAN, free)?
+                    scan(&snapshot, &job, job.position, SCAN, room)?
                 };
                 Ok(Some((job, scan)))
             })
@@ -279,20 +253,7 @@ impl ReplayWork for Store {
 
 /// The endpoint's job as it would be now.
 fn requested_job(db: &Connection, owner: AccountId, id: EndpointId, new: NewReplay) -> Result<Job, StoreError> {
-    let endpoint = find(db, owner, id)?;
-    let times = id_times::read(db)?;
-    let first = times.first_at(new.from) - 1;
-    Ok(Job {
-        key: 0,
-        endpoint: endpoint.key,
-        account: endpoint.account.0,
-        subscription: endpoint.settings.subscription(),
-        selection: new.selection,
-        status: ReplayStatus::Pending,
-        first,
-        last: times.first_at(new.to.end_of_second()) - 1,
-        position: first,
-    })
+    Ok(Job::requested(find(db, owner, id)?, new, &id_times::read(db)?))
 }
 
 fn last_event(db: &Connection) -> rusqlite::Result<i64> {
@@ -392,7 +353,7 @@ fn matches(db: &Connection, job: &Job, event: &Candidate, checked: &mut usize) -
 /// found.
 fn takes(db: &Connection, job: &Job, event: &Candidate) -> Result<bool, StoreError> {
     let Candidate { event_type, channels, .. } = event;
-    if event_type == TEST_TYPE || !job.subscription.admits(event_type, channels.as_ref()) {
+    if !job.admits(event_type, channels.as_ref()) {
         return Ok(false);
     }
     let mut statement = db.prepare_cached(
@@ -403,15 +364,12 @@ fn takes(db: &Connection, job: &Job, event: &Candidate) -> Result<bool, StoreErr
         parsed(row, "status", DeliveryStatus::from_column)
     })?;
     let statuses = rows.collect::<Result<Vec<_>, _>>()?;
-    Ok(job.selection.takes(job.subscription.includes(event_type), &statuses))
+    Ok(job.takes(event_type, &statuses))
 }
 
 /// Goes on counting; at the end the job may run.
 fn count(tx: &mut Tx<'_>, job: &Job, scan: &Scan) -> Result<Step, StoreError> {
-    let (status, position) = match scan.up_to {
-        Some(up_to) => (ReplayStatus::Pending, up_to),
-        None => (ReplayStatus::Running, job.first),
-    };
+    let (status, position) = job.counted(scan.up_to);
     let sql = "UPDATE replays SET status = ?2, position = ?3, total = total + ?4 WHERE key = ?1 AND position = ?5 \
                AND finished_at IS NULL";
     let parameters = params![job.key, status.to_column(), position, row_count(scan.found.len()), job.position];
