@@ -48,6 +48,9 @@ pub struct DatabaseLoad {
     pub view_age: Duration,
 }
 
+/// Deliveries of one event that are shown with it.
+pub(super) const MAX_EVENT_DELIVERIES: u32 = 1_000;
+
 /// After this long the mark of a call under way is void. Longer than any call: the slowest is a test send.
 pub const CALL_LIFE: Duration = Duration::from_secs(180);
 

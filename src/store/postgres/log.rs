@@ -17,7 +17,7 @@ use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::settings::channels_of;
 use crate::store::status::literal;
-use crate::store::values::{Page, Paged};
+use crate::store::values::{MAX_EVENT_DELIVERIES, Page, Paged};
 
 /// What a delivery shows, of rows `d` that a query chooses.
 const SHOWN: &str = "SELECT d.id, d.status, d.attempt, d.response_status, d.response_time_ms, d.response_body, \
@@ -31,9 +31,6 @@ const JOINED: &str = concat!(
 
 const EVENT_COLUMNS: &str = "SELECT v.id, v.account, v.type, v.occurred_at, cardinality(v.deliveries) AS deliveries, \
                              v.channels, a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
-
-/// Deliveries of one event that are shown with it.
-const MAX_EVENT_DELIVERIES: u32 = 1_000;
 
 /// The query that shows the deliveries that `chosen` selects.
 pub(super) fn shown(chosen: &str) -> String {

@@ -17,16 +17,13 @@ use crate::store::contract::Log;
 use crate::store::errors::StoreError;
 use crate::store::numbers::sql_limit;
 use crate::store::settings::channels_of;
-use crate::store::values::{Page, Paged};
+use crate::store::values::{MAX_EVENT_DELIVERIES, Page, Paged};
 
 pub(super) const DELIVERY_COLUMNS: &str = "SELECT d.*, n.id AS endpoint_id, n.url, e.type, e.validation_id \
                                 FROM deliveries d JOIN endpoints n ON n.key = d.endpoint JOIN events e \
                                 ON e.id = d.event";
 
 const EVENT_COLUMNS: &str = "SELECT v.*, a.id AS account_id FROM events v JOIN accounts a ON a.key = v.account";
-
-/// Deliveries of one event that are shown with it.
-const MAX_EVENT_DELIVERIES: u32 = 1_000;
 
 impl Log for Store {
     async fn endpoint_deliveries(
