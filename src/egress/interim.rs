@@ -20,7 +20,7 @@ struct TooManyInterimAnswers;
 
 /// What the other side did, where a connection broke for its interim answers.
 pub(super) fn complaint(error: &io::Error) -> Option<&'static str> {
-    let is_too_many = error.get_ref().is_some_and(|inner| inner.is::<TooManyInterimAnswers>());
+    let is_too_many = error.get_ref().is_some_and(|inner| inner.downcast_ref::<TooManyInterimAnswers>().is_some());
     is_too_many.then_some("sent 128 KiB of interim answers (1xx) before its answer")
 }
 

@@ -224,10 +224,10 @@ impl Scheduler {
 
     /// Takes the result of a claim; `None` where it failed.
     pub fn claimed(&mut self, endpoint: EndpointKey, claimed: Option<Claimed>, now: Timestamp, at: Instant) {
+        self.claims -= 1;
         let lane = self.lane(endpoint);
         debug_assert_eq!(lane.claiming, Claiming::UnderWay, "a lane has one claim at a time");
         lane.claiming = Claiming::No;
-        self.claims -= 1;
         // A due time that was noted while the claim was under way has no timer yet.
         if let Some(noted) = lane.next_due {
             self.timers.insert((noted, endpoint));
@@ -417,7 +417,9 @@ mod tests {
             let whose = (DeliveryId(endpoint * 1_000_000 + n), EndpointKey(endpoint));
             Job::new(whose, 0, DeliveryKind::Event, "a.b", bytes::Bytes::new())
         };
-        (0..count).map(|n| Leased::new(job(n), Timestamp::from_millis(0), MemoryPermit::unbounded(AccountKey(account)))).collect()
+        (0..count)
+            .map(|n| Leased::new(job(n), Timestamp::from_millis(0), MemoryPermit::unbounded(AccountKey(account))))
+            .collect()
     }
 
     fn start_all(scheduler: &mut Scheduler, now: Instant) -> Vec<(i64, AttemptId)> {

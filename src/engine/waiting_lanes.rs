@@ -172,7 +172,7 @@ mod tests {
 
     fn leased() -> Leased {
         let job = Job::new((DeliveryId(1), ENDPOINT), 0, DeliveryKind::Event, "a.b", bytes::Bytes::new());
-        Leased::new(job, MemoryPermit::unbounded(AccountKey(1)))
+        Leased::new(job, Timestamp::from_millis(0), MemoryPermit::unbounded(AccountKey(1)))
     }
 
     #[test]

@@ -153,8 +153,7 @@ impl Writer {
         }
     }
 
-    /// Accepts a batch by what is known of its subscribers, and reads them where that is no longer, or never was,
-    /// enough.
+    /// Accepts a batch by what is known of its subscribers, and reads them where that is not enough.
     async fn accept(&mut self, batch: Vec<Request>) {
         let needs = BatchNeeds::of(&batch);
         let known = self.known.take();
