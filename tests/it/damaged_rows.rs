@@ -101,9 +101,11 @@ async fn counted_attempts_that_cannot_be_read_hold_their_own_endpoint_for_a_wind
         assert!((Duration::from_secs(70)..Duration::from_secs(77)).contains(&limited_for), "{limited_for:?}");
     }
     assert_eq!(claim(sound).await.jobs.len(), 2, "the others have been given back");
-    // On PostgreSQL the time is the database's.
+    // On PostgreSQL the time is the database's. On SQLite a clock that is set forward ends no window before a restart.
     if !database::is_postgres() {
         f.clock.advance(Duration::from_secs(77));
+        let f = f.restarted().await;
+        let claim = async |endpoint| f.store.claim(endpoint, 10).await.expect("claimed");
         assert_eq!(claim(damaged).await.jobs.len(), 2);
     }
 }

@@ -47,8 +47,8 @@ role! {
         ) -> Result<Vec<Settled>, StoreError>;
 
         /// Gives deliveries back that were not attempted: they are due at once, or when their endpoint is active again.
-        /// What was counted for them towards rate limits counts no more. One that its rate limit has delayed goes before
-        /// what waits and became due after it.
+        /// What was counted for them towards rate limits counts no more. One that its rate limit has delayed goes
+        /// before what waits and became due after it.
         async fn release(&self, deliveries: Vec<Unattempted>) -> Result<(), StoreError>;
     }
 }
