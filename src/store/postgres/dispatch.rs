@@ -210,8 +210,8 @@ impl Dispatch for Store {
 
 impl Store {
     /// Gives leased rows of the queue back, takes out what was counted for those that it gives back, and lets those
-    /// that their rate limit has delayed keep their places. All is one commit: a release that comes twice takes out what
-    /// was counted once.
+    /// that their rate limit has delayed keep their places. All is one commit: a release that comes twice takes out
+    /// what was counted once.
     async fn release_limited(
         &self,
         db: &mut Object,
