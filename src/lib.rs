@@ -43,7 +43,7 @@ use api::{Api, HttpService, SignInLink};
 use clock::{Clock, Random, SharedClock, SystemRandom};
 use config::Config;
 use domain::url::Environment;
-use egress::Egress;
+use egress::{Egress, Routing};
 use engine::{AttemptCounts, Engine, HttpSender, Limits};
 use metrics::Metrics;
 use server::ServerOptions;
@@ -229,9 +229,10 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
 
 fn egress_of(config: &Config, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Egress {
     let resolver = egress::resolver(config.dns_servers.clone());
-    let rules = (config.environment, config.egress_rules.clone());
+    let routing =
+        Routing { environment: config.environment, rules: config.egress_rules.clone(), proxy: config.proxy.clone() };
     let spans = config.trace_context.then_some(random);
-    Egress::new(rules, &config.brand, config.timeout, clock, resolver, spans)
+    Egress::new(routing, &config.brand, config.timeout, clock, resolver, spans)
 }
 
 /// The API for a command beside the server: what the command makes passes the checks of the API's calls.

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use super::{Api, RateLimits, Sessions, Settings};
 use crate::clock::{SystemClock, SystemRandom};
-use crate::domain::egress_rules::EgressRules;
 use crate::domain::retention::Retention;
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::Environment;
-use crate::egress::{Egress, resolver};
+use crate::egress::{Egress, Routing, resolver};
 use crate::store::keys::KeySource;
 use crate::store::{Database, OpenOptions, Store};
 
@@ -31,8 +30,8 @@ pub async fn api(folder: &std::path::Path) -> Api {
     })
     .await;
     let (second, resolver) = (Duration::from_secs(1), resolver(Vec::new()));
-    let rules = (Environment::Development, EgressRules::default());
-    let egress = Egress::new(rules, "Aldaba", second, clock.clone(), resolver, None);
+    let routing = Routing::direct(Environment::Development);
+    let egress = Egress::new(routing, "Aldaba", second, clock.clone(), resolver, None);
     let settings = Settings {
         environment: Environment::Development,
         key_prefix: "mxcep_".into(),

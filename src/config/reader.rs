@@ -9,6 +9,7 @@ use super::table::{MAX_RETRY_DELAY, Setting, Value};
 use super::values::{Config, ConfigError, LogFormat, Roles};
 use crate::api::{Bucket, RateLimit, RateLimits, Sessions};
 use crate::domain::duration::{parse_duration, parse_rate};
+use crate::domain::http_proxy::HttpProxy;
 use crate::domain::retention::Retention;
 use crate::domain::retry::RetrySchedule;
 use crate::domain::transition::DeliveryPolicy;
@@ -154,6 +155,7 @@ impl Reader {
                 lifetime: self.duration("sessions.lifetime"),
             },
             egress_rules: self.egress_rules(),
+            proxy: self.take("egress.proxy", |text| optional(text, HttpProxy::parse)),
             metrics_listen: self.take("metrics_listen", |text| optional(text, parse_listen)),
             log_format: self.log_format(),
             log_level: self.take("log.level", |text| text.parse().ok()),

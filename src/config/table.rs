@@ -316,6 +316,14 @@ pub const SETTINGS: &[Setting] = &[
                   search domains are not used.",
     },
     Setting {
+        name: "egress.proxy",
+        value: Value::Text("http://USER:PASSWORD@HOST:PORT, or the same without USER:PASSWORD"),
+        default: "",
+        meaning: "HTTP proxy that every connection to a receiver or a token server goes through, by CONNECT to the \
+                  address that the guard has checked. The user and the password are percent-encoded, and are not \
+                  encrypted on the way to the proxy. Its name is looked up with the system's name servers.",
+    },
+    Setting {
         name: "limits.max_body",
         value: Value::Number { least: 1_024, most: 8 << 20 },
         default: "262144",

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::api::{RateLimits, Sessions};
 use crate::domain::egress_rules::EgressRules;
+use crate::domain::http_proxy::HttpProxy;
 use crate::domain::retention::Retention;
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::Environment;
@@ -66,6 +67,8 @@ pub struct Config {
     pub sessions: Sessions,
     /// `egress.deny_networks`, `egress.allow_ports` and `egress.nat64_prefixes`.
     pub egress_rules: EgressRules,
+    /// `egress.proxy`: what connections to receivers go through.
+    pub proxy: Option<HttpProxy>,
     /// `metrics_listen`: where `/metrics` is served, if not beside the API.
     pub metrics_listen: Option<String>,
     /// `log.format`.

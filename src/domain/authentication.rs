@@ -43,10 +43,7 @@ impl Authentication {
     /// What an attempt needs of it. `None` where the token server's URL cannot be used.
     pub fn authorization(self, credential: Credential) -> Option<Authorization> {
         Some(match self {
-            Self::Basic { username } => {
-                let pair = Zeroizing::new(format!("{username}:{}", credential.reveal()));
-                Authorization::Fixed(Credential::new(format!("Basic {}", BASE64.encode(pair.as_bytes()))))
-            }
+            Self::Basic { username } => Authorization::Fixed(basic(&username, credential.reveal())),
             Self::Bearer => Authorization::Fixed(bearer(&credential)),
             Self::OAuth2 { token_url, client_id, scope, audience } => Authorization::Token(TokenGrant {
                 // It may have been registered in development: each connection to it is checked.
@@ -58,6 +55,12 @@ impl Authentication {
             }),
         })
     }
+}
+
+/// The value of the header that carries a name and a password (RFC 7617).
+pub fn basic(username: &str, password: &str) -> Credential {
+    let pair = Zeroizing::new(format!("{username}:{password}"));
+    Credential::new(format!("Basic {}", BASE64.encode(pair.as_bytes())))
 }
 
 /// The value of the header that carries a token.

@@ -20,6 +20,7 @@ pub mod endpoint;
 pub mod event;
 pub mod external_id;
 pub mod filter;
+pub mod http_proxy;
 pub mod id;
 mod id_times;
 pub mod payload_filter;

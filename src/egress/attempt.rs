@@ -34,7 +34,7 @@ use crate::domain::id::{AccountKey, DeliveryId};
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
 use crate::domain::trace_context;
-use crate::domain::url::{Host, ReceiverUrl};
+use crate::domain::url::ReceiverUrl;
 use crate::store::{Dispatch, Snapshot, StartPermit, Target};
 
 /// Bytes of an answer's body that are read; the rest is left, and the connection closed.
@@ -406,7 +406,7 @@ impl Egress {
         })
     }
 
-    /// Connects, with a client certificate if there is one. The clock is stopped until a look-up has begun.
+    /// Connects, with a client certificate if there is one.
     pub(super) async fn connect(
         &self,
         url: &ReceiverUrl,
@@ -414,16 +414,7 @@ impl Egress {
         account: AccountKey,
         clock: &ReceiverClock,
     ) -> Result<Connection, ConnectError> {
-        let looks_up = matches!(url.host, Host::Name(_));
-        if looks_up {
-            clock.stop();
-        }
-        let on_begin = || clock.start();
-        let owner = LookupOwner::Attempt(account);
-        let connected = Box::pin(self.0.connector.connect(url, identity, owner, &on_begin)).await;
-        // The clock also starts where no look-up was made.
-        clock.start();
-        connected
+        Box::pin(self.0.connector.connect(url, identity, LookupOwner::Attempt(account), clock)).await
     }
 
     async fn send(

@@ -1,4 +1,5 @@
-//! Connections to addresses that the guard has checked, with TLS where the URL says so.
+//! Connections to addresses that the guard has checked, direct or through the operator's proxy, with TLS where the URL
+//! says so.
 
 use std::error::Error as _;
 use std::future::poll_fn;
@@ -7,7 +8,6 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -17,21 +17,38 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 
-use super::deadline::within;
-use super::fault::{self, LocalFault, Reached, Refusal, exhausted};
+use super::deadline::ReceiverClock;
+use super::fault::{self, LocalFault, Reached, exhausted};
 use super::guard::{self, GuardError, LookupOwner, OnBegin, Resolver};
 use super::interim::ReadAllowance;
+use super::proxy::{Proxy, ProxyError};
 use super::spelling::Spelling;
+use super::tcp::{Refused, connect_first};
 use super::tls::{Tls, certificate_complaint};
 use crate::domain::client_certificate::ClientIdentity;
 use crate::domain::egress_rules::EgressRules;
+use crate::domain::http_proxy::HttpProxy;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
-
-/// While other addresses are left, one that does not answer is given up after this long.
-const NEXT_ADDRESS_AFTER: Duration = Duration::from_secs(3);
 
 /// Bytes that an answer's head may have.
 const MAX_ANSWER_HEAD: usize = 32 * 1024;
+
+/// Where requests may go, and the way that they take.
+pub struct Routing {
+    /// What receivers may be.
+    pub environment: Environment,
+    /// What the operator adds to it.
+    pub rules: EgressRules,
+    /// What every connection goes through, if there is one.
+    pub proxy: Option<HttpProxy>,
+}
+
+impl Routing {
+    /// To any receiver that the environment allows, without a proxy.
+    pub fn direct(environment: Environment) -> Self {
+        Self { environment, rules: EgressRules::default(), proxy: None }
+    }
+}
 
 /// A connection that takes one request at a time, and ends when this is dropped.
 pub(super) struct Connection {
@@ -83,6 +100,8 @@ pub(super) struct Connector {
     environment: Environment,
     rules: EgressRules,
     resolver: Arc<dyn Resolver>,
+    /// The only way to receivers, if there is one.
+    proxy: Option<Proxy>,
     /// For receivers over TLS.
     pub tls: Tls,
     /// When receivers were reached.
@@ -103,8 +122,10 @@ pub(super) enum ConnectError {
 }
 
 impl Connector {
-    pub fn new(environment: Environment, rules: EgressRules, resolver: Arc<dyn Resolver>) -> Self {
-        Self { environment, rules, resolver, tls: Tls::new(), reached: Reached::default() }
+    pub fn new(routing: Routing, resolver: Arc<dyn Resolver>) -> Self {
+        let Routing { environment, rules, proxy } = routing;
+        let proxy = proxy.map(Proxy::new);
+        Self { environment, rules, resolver, proxy, tls: Tls::new(), reached: Reached::default() }
     }
 
     /// The addresses that a connection may go to. `on_begin` is called when a look-up begins.
@@ -117,19 +138,23 @@ impl Connector {
         guard::addresses(url, self.environment, &self.rules, &*self.resolver, (owner, on_begin)).await
     }
 
-    /// Connects with this client certificate, if there is one.
+    /// Connects with this client certificate, if there is one. The clock stands until a look-up has begun, and until
+    /// the proxy is reached.
     pub async fn connect(
         &self,
         url: &ReceiverUrl,
         identity: Option<&ClientIdentity>,
         owner: LookupOwner,
-        on_begin: OnBegin<'_>,
+        clock: &ReceiverClock,
     ) -> Result<Connection, ConnectError> {
-        let addresses = self.addresses(url, owner, on_begin).await?;
-        let tcp =
-            connect_first(&addresses, &self.reached).await.map_err(|refused| self.connect_error(url, &refused))?;
+        if matches!(url.host, Host::Name(_)) {
+            clock.stop();
+        }
+        let addresses = self.addresses(url, owner, &|| clock.start()).await;
+        // It also starts where no look-up was made.
+        clock.start();
+        let tcp = self.reach(url, &addresses?, clock).await?;
         let failed = |e: &dyn std::fmt::Display| ConnectError::Tcp { authority: shown(url), reason: e.to_string() };
-        tcp.set_nodelay(true).map_err(|e| failed(&e))?;
         if url.https {
             let name = server_name(&url.host).ok_or_else(|| failed(&"the host cannot be named in TLS"))?;
             let broken = |reason: String| ConnectError::Tls { authority: shown(url), reason };
@@ -142,6 +167,22 @@ impl Connector {
             handshake(stream).await.map_err(|e| failed(&e))
         } else {
             handshake(tcp).await.map_err(|e| failed(&e))
+        }
+    }
+
+    /// A connection to the first of these addresses that takes it.
+    async fn reach(
+        &self,
+        url: &ReceiverUrl,
+        addresses: &[SocketAddr],
+        clock: &ReceiverClock,
+    ) -> Result<TcpStream, ConnectError> {
+        match &self.proxy {
+            None => connect_first(addresses, &self.reached).await.map_err(|refused| self.connect_error(url, &refused)),
+            Some(proxy) => proxy.connect(addresses, clock).await.map_err(|error| match error {
+                ProxyError::Local(fault) => fault.into(),
+                error => ConnectError::Tcp { authority: shown(url), reason: error.to_string() },
+            }),
         }
     }
 
@@ -164,56 +205,6 @@ impl From<GuardError> for ConnectError {
             error => Self::Guard(error),
         }
     }
-}
-
-/// A connection that an address did not get.
-struct Refused {
-    error: io::Error,
-    refusal: Refusal,
-}
-
-/// Connects to the first address that takes the connection. Otherwise it tells the last refusal; one for another reason
-/// than a missing route comes first.
-async fn connect_first(addresses: &[SocketAddr], reached: &Reached) -> Result<TcpStream, Refused> {
-    debug_assert!(!addresses.is_empty(), "the guard returns at least one address");
-    let unreachable = io::Error::from(io::ErrorKind::HostUnreachable);
-    let mut last = Refused { error: unreachable, refusal: Refusal { at_once: true, ipv6: false } };
-    for (index, address) in addresses.iter().enumerate() {
-        let limit = (index + 1 < addresses.len()).then_some(NEXT_ADDRESS_AFTER);
-        let refused = match connect_to(*address, limit).await {
-            Ok(stream) => {
-                reached.note_address(address.is_ipv6());
-                return Ok(stream);
-            }
-            Err(refused) => refused,
-        };
-        if matches!(refused.error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset) {
-            reached.note_address(address.is_ipv6());
-        }
-        // The next address would fail in the same way.
-        if exhausted(&refused.error).is_some() {
-            return Err(refused);
-        }
-        if index == 0 || fault::is_want_of_route(&last.error) || !fault::is_want_of_route(&refused.error) {
-            last = refused;
-        }
-    }
-    Err(last)
-}
-
-#[expect(clippy::disallowed_methods, reason = "the address comes from the guard")]
-async fn connect_to(address: SocketAddr, limit: Option<Duration>) -> Result<TcpStream, Refused> {
-    let mut connecting = pin!(TcpStream::connect(address));
-    let first = poll_fn(|context| Poll::Ready(connecting.as_mut().poll(context))).await;
-    let at_once = first.is_ready();
-    let connected = match (first, limit) {
-        (Poll::Ready(connected), _) => connected,
-        (Poll::Pending, None) => connecting.await,
-        (Poll::Pending, Some(limit)) => {
-            within(limit, || Duration::ZERO, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-        }
-    };
-    connected.map_err(|error| Refused { error, refusal: Refusal { at_once, ipv6: address.is_ipv6() } })
 }
 
 pub(super) async fn handshake<S>(stream: S) -> hyper::Result<Connection>

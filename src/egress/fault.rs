@@ -35,14 +35,25 @@ pub enum LocalFault {
     /// A look-up waited too long for a permit of its account's share, or its task ended without an answer.
     #[error("a name could not be looked up in time: many look-ups of its account hang; check the name servers")]
     LookupNotMade,
+    /// No TCP connection to the proxy, or no address of its name.
+    #[error("egress.proxy cannot be reached: check its host and port, and whether it runs")]
+    ProxyUnreachable,
+    /// The proxy answered 407.
+    #[error("egress.proxy refuses the credentials that it gets, or gets none (407): correct USER:PASSWORD in it")]
+    ProxyCredentials,
+    /// The proxy closed the connection without an answer, or its answer is none of a proxy.
+    #[error("egress.proxy does not answer CONNECT as an HTTP proxy does: check its host and port, and its own log")]
+    ProxyAnswer,
 }
 
 impl LocalFault {
     /// Whether attempts at other receivers would fail in the same way. Where they would not, they are not paused.
     pub fn concerns_all(self) -> bool {
         match self {
-            Self::OutOfFiles | Self::OutOfMemory | Self::NoNetwork => true,
+            Self::OutOfFiles | Self::OutOfMemory | Self::NoNetwork | Self::ProxyUnreachable => true,
             Self::OutOfPorts | Self::NoRoute | Self::LookupNotMade => false,
+            // A proxy may answer so for one address: no receiver can have all attempts paused.
+            Self::ProxyCredentials | Self::ProxyAnswer => false,
         }
     }
 }
@@ -60,6 +71,14 @@ pub(super) fn exhausted(error: &io::Error) -> Option<LocalFault> {
     }
     #[cfg(not(unix))]
     (error.kind() == ErrorKind::OutOfMemory).then_some(LocalFault::OutOfMemory)
+}
+
+/// Why the operator's proxy was not reached.
+pub(super) fn of_proxy(error: &io::Error, ipv6: bool) -> LocalFault {
+    exhausted(error).unwrap_or(match error.kind() {
+        ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse if !ipv6 => LocalFault::OutOfPorts,
+        _ => LocalFault::ProxyUnreachable,
+    })
 }
 
 /// Whether this machine may have had no way to an address: what another address of the receiver said tells more.
@@ -218,6 +237,19 @@ mod tests {
         for (kind, refusal, ipv6_works, routes, expected) in table.iter().copied() {
             let found = decide(kind.into(), refusal, ipv6_works, routes);
             assert_eq!(found, expected, "{kind:?} {refusal:?} {ipv6_works} {routes:?}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_reached_is_local_whatever_the_reason() {
+        for (kind, ipv6, expected) in [
+            (ErrorKind::ConnectionRefused, false, LocalFault::ProxyUnreachable),
+            (ErrorKind::TimedOut, false, LocalFault::ProxyUnreachable),
+            (ErrorKind::NetworkUnreachable, true, LocalFault::ProxyUnreachable),
+            (ErrorKind::AddrNotAvailable, true, LocalFault::ProxyUnreachable),
+            (ErrorKind::AddrNotAvailable, false, LocalFault::OutOfPorts),
+        ] {
+            assert_eq!(of_proxy(&kind.into(), ipv6), expected, "{kind:?}");
         }
     }
 

@@ -62,6 +62,8 @@ pub enum LookupOwner {
     Check(AccountId),
     /// An attempt for this account: it waits, and its clock stands.
     Attempt(AccountKey),
+    /// Nobody's: the server asks for its own proxy, whose look-ups are apart from those of receivers.
+    Proxy,
 }
 
 /// Called when a look-up begins. Until then it waits for a permit, which is not the receiver's time.

@@ -152,7 +152,7 @@ impl Lookups {
             LookupOwner::Check(_) => tokio::time::timeout(MAX_CHECK_WAIT, self.0.checks.take(owner))
                 .await
                 .map_err(|_| LookupError::ShareUsedUp),
-            LookupOwner::Attempt(_) => tokio::time::timeout(MAX_WAIT, self.0.attempts.take(owner))
+            LookupOwner::Attempt(_) | LookupOwner::Proxy => tokio::time::timeout(MAX_WAIT, self.0.attempts.take(owner))
                 .await
                 .map_err(|_| LookupError::Local(LocalFault::LookupNotMade)),
         }

@@ -1,12 +1,12 @@
 //! All outbound connections to receivers: resolving, checking, connecting, and sending signed requests.
 //!
-//! `guard` decides which addresses are allowed, `connector` connects to exactly those, and `pool` keeps connections
-//! open. `attempt` signs and sends within its `deadline`, `spelling` writes names of headers as their owner did,
-//! `interim` bounds what comes before an answer, and `no_answer` says why there is none. `start` counts attempts where
-//! an endpoint has a rate limit. `oauth` gets access tokens. `lookups` shares look-ups of names among accounts, `dns`
-//! asks the name servers. `fault` distinguishes local faults from failures of a receiver. `tls` has client
-//! certificates, and `tls_sessions` makes further handshakes cheap. Redirects are never followed. `fetch` is apart: it
-//! reads from the server that an operator names to a command.
+//! `guard` decides which addresses are allowed, `connector` connects to exactly those, by `tcp` or through the
+//! operator's `proxy`, and `pool` keeps connections open. `attempt` signs and sends within its `deadline`, `spelling`
+//! writes names of headers as their owner did, `interim` bounds what comes before an answer, and `no_answer` says why
+//! there is none. `start` counts attempts where an endpoint has a rate limit. `oauth` gets access tokens. `lookups`
+//! shares look-ups of names among accounts, `dns` asks the name servers. `fault` distinguishes local faults from
+//! failures of a receiver. `tls` has client certificates, and `tls_sessions` makes further handshakes cheap. Redirects
+//! are never followed. `fetch` is apart: it reads from the server that an operator names to a command.
 
 mod attempt;
 mod connector;
@@ -20,8 +20,10 @@ mod lookups;
 mod no_answer;
 mod oauth;
 mod pool;
+mod proxy;
 mod spelling;
 mod start;
+mod tcp;
 mod tls;
 mod tls_sessions;
 
@@ -32,12 +34,12 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Random};
 use crate::domain::authentication::TokenGrant;
-use crate::domain::egress_rules::EgressRules;
 use crate::domain::id::AccountId;
-use crate::domain::url::{Environment, ReceiverUrl};
+use crate::domain::url::ReceiverUrl;
 use crate::store::View;
 
 pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
+pub use connector::Routing;
 pub use fault::LocalFault;
 pub use fetch::{FetchError, FetchedAnswer, Fetcher};
 pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};
@@ -63,11 +65,10 @@ struct Inner {
 }
 
 impl Egress {
-    /// `environment` and the operator's rules say which receivers are allowed. `timeout` bounds a whole attempt, from
-    /// resolving the name to the last byte that is read. Each attempt at an event that has a trace context is a child
+    /// `timeout` bounds a whole attempt, from resolving the name to the last byte that is read. Each attempt at an event that has a trace context is a child
     /// span, whose id comes from `span_ids`; without `span_ids` no trace context is sent.
     pub fn new(
-        (environment, rules): (Environment, EgressRules),
+        routing: Routing,
         brand: &str,
         timeout: Duration,
         clock: Arc<dyn Clock>,
@@ -75,7 +76,7 @@ impl Egress {
         span_ids: Option<Arc<dyn Random>>,
     ) -> Self {
         Self(Arc::new(Inner {
-            connector: connector::Connector::new(environment, rules, resolver),
+            connector: connector::Connector::new(routing, resolver),
             pool: pool::Pool::default(),
             tokens: oauth::Tokens::default(),
             clock,

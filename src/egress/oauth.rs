@@ -8,8 +8,6 @@ use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use foldhash::HashMap;
 use http_body_util::{BodyExt as _, Full};
@@ -28,7 +26,7 @@ use super::connector::{ConnectError, Connection};
 use super::deadline::{ReceiverClock, within};
 use super::fault::LocalFault;
 use super::no_answer::NoAnswer;
-use crate::domain::authentication::{TokenGrant, bearer};
+use crate::domain::authentication::{TokenGrant, basic, bearer};
 use crate::domain::credential::Credential;
 use crate::domain::id::{AccountKey, EndpointKey};
 use crate::lock::Mutex;
@@ -318,8 +316,7 @@ fn broken(error: &hyper::Error) -> TokenError {
 fn request(grant: &TokenGrant) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
     let encoded = |text: &str| Zeroizing::new(byte_serialize(text.as_bytes()).collect::<String>());
     let (id, secret) = (encoded(&grant.client_id), encoded(grant.client_secret.reveal()));
-    let pair = Zeroizing::new(format!("{}:{}", *id, *secret));
-    let client = Credential::new(format!("Basic {}", BASE64.encode(pair.as_bytes())));
+    let client = basic(&id, &secret);
     let mut body = Serializer::new(String::new());
     body.append_pair("grant_type", "client_credentials");
     for (name, value) in [("scope", &grant.scope), ("audience", &grant.audience)] {
@@ -401,6 +398,9 @@ fn life(expires_in: &Value) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+
     use super::*;
     use crate::domain::url::{Environment, ReceiverUrl};
 

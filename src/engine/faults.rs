@@ -44,12 +44,13 @@ mod tests {
 
     #[test]
     fn only_a_fault_that_concerns_all_receivers_pauses_attempts() {
+        use LocalFault as F;
         let (mut faults, now) = (LocalFaults::default(), Instant::now());
-        for fault in [LocalFault::OutOfPorts, LocalFault::NoRoute, LocalFault::LookupNotMade] {
+        for fault in [F::OutOfPorts, F::NoRoute, F::LookupNotMade, F::ProxyCredentials, F::ProxyAnswer] {
             faults.note(fault, now);
             assert_eq!(faults.pause_ends(now), None, "{fault:?}");
         }
-        for fault in [LocalFault::OutOfFiles, LocalFault::OutOfMemory, LocalFault::NoNetwork] {
+        for fault in [F::OutOfFiles, F::OutOfMemory, F::NoNetwork, F::ProxyUnreachable] {
             let mut faults = LocalFaults::default();
             faults.note(fault, now);
             assert_eq!(faults.pause_ends(now), Some(now + LOCAL_FAULT_PAUSE), "{fault:?}");

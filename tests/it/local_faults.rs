@@ -5,10 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aldaba::domain::egress_rules::EgressRules;
 use aldaba::domain::settings::EndpointSettings;
 use aldaba::domain::url::{Environment, ReceiverUrl};
-use aldaba::egress::{AttemptEnd, Egress, Lookup, LookupOwner, OnBegin, Resolver, StoredTarget};
+use aldaba::egress::{AttemptEnd, Egress, Lookup, LookupOwner, OnBegin, Resolver, Routing, StoredTarget};
 use aldaba::store::{Endpoints, Intake};
 use axum::body::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -200,8 +199,8 @@ async fn the_wait_for_a_look_ups_permit_is_not_timed_against_the_receiver() {
     let job = f.jobs(1).await.remove(0).job;
     let (timeout, wait) = (Duration::from_secs(1), Duration::from_secs(2));
     let resolver = Arc::new(WaitsForPermit(wait));
-    let rules = (Environment::Development, EgressRules::default());
-    let egress = Egress::new(rules, "Aldaba", timeout, f.clock.clone(), resolver, None);
+    let routing = Routing::direct(Environment::Development);
+    let egress = Egress::new(routing, "Aldaba", timeout, f.clock.clone(), resolver, None);
     let row = StoredTarget { store: &f.store, job: &job, requires_active: true, start: None };
     let AttemptEnd::Outcome(outcome) = egress.attempt(&job, &row).await else { panic!("it was made") };
     assert_eq!((outcome.http_status, outcome.error), (Some(200), None));
