@@ -75,6 +75,9 @@ pub struct App {
 impl App {
     /// Opens the database as a server.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
+        egress::check_sources(config.source_addresses).map_err(|(address, error)| {
+            OpenError(format!("cannot send from {address}, which the setting egress.source_address names: {error}"))
+        })?;
         let metrics_listener = listen_for_metrics(config.metrics_listen.as_deref()).await?;
         let (inbox, nudges) = Inbox::new();
         let inbox = config.roles.delivery.then_some(inbox);
@@ -229,8 +232,12 @@ pub(crate) fn open_options(config: &Config, clock: Arc<dyn Clock>, serves: bool,
 
 fn egress_of(config: &Config, clock: Arc<dyn Clock>, random: Arc<dyn Random>) -> Egress {
     let resolver = egress::resolver(config.dns_servers.clone());
-    let routing =
-        Routing { environment: config.environment, rules: config.egress_rules.clone(), proxy: config.proxy.clone() };
+    let routing = Routing {
+        environment: config.environment,
+        rules: config.egress_rules.clone(),
+        proxy: config.proxy.clone(),
+        sources: config.source_addresses,
+    };
     let spans = config.trace_context.then_some(random);
     Egress::new(routing, &config.brand, config.timeout, clock, resolver, spans)
 }

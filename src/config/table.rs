@@ -324,6 +324,13 @@ pub const SETTINGS: &[Setting] = &[
                   encrypted on the way to the proxy. Its name is looked up with the system's name servers.",
     },
     Setting {
+        name: "egress.source_address",
+        value: Value::Text("an IPv4 address, an IPv6 address, or both with a comma, such as 192.0.2.7,2001:db8::7"),
+        default: "",
+        meaning: "Addresses of this machine that connections to receivers, token servers and the proxy come from. Of a \
+                  family without one, the system chooses. One that this machine does not have stops the start.",
+    },
+    Setting {
         name: "limits.max_body",
         value: Value::Number { least: 1_024, most: 8 << 20 },
         default: "262144",

@@ -9,6 +9,7 @@ use crate::api::{RateLimits, Sessions};
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::http_proxy::HttpProxy;
 use crate::domain::retention::Retention;
+use crate::domain::source_addresses::SourceAddresses;
 use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::Environment;
 use crate::store::Database;
@@ -69,6 +70,8 @@ pub struct Config {
     pub egress_rules: EgressRules,
     /// `egress.proxy`: what connections to receivers go through.
     pub proxy: Option<HttpProxy>,
+    /// `egress.source_address`: where connections to receivers come from.
+    pub source_addresses: SourceAddresses,
     /// `metrics_listen`: where `/metrics` is served, if not beside the API.
     pub metrics_listen: Option<String>,
     /// `log.format`.

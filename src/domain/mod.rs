@@ -32,6 +32,7 @@ pub mod retry;
 pub mod secret;
 pub mod settings;
 pub mod sign;
+pub mod source_addresses;
 pub mod statistics;
 pub mod subscription;
 pub mod time;

@@ -23,11 +23,12 @@ use super::guard::{self, GuardError, LookupOwner, OnBegin, Resolver};
 use super::interim::ReadAllowance;
 use super::proxy::{Proxy, ProxyError};
 use super::spelling::Spelling;
-use super::tcp::{Refused, connect_first};
+use super::tcp::{Refused, Tcp};
 use super::tls::{Tls, certificate_complaint};
 use crate::domain::client_certificate::ClientIdentity;
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::http_proxy::HttpProxy;
+use crate::domain::source_addresses::SourceAddresses;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
 /// Bytes that an answer's head may have.
@@ -41,12 +42,14 @@ pub struct Routing {
     pub rules: EgressRules,
     /// What every connection goes through, if there is one.
     pub proxy: Option<HttpProxy>,
+    /// What connections come from.
+    pub sources: SourceAddresses,
 }
 
 impl Routing {
-    /// To any receiver that the environment allows, without a proxy.
+    /// To any receiver that the environment allows, without a proxy, from any address.
     pub fn direct(environment: Environment) -> Self {
-        Self { environment, rules: EgressRules::default(), proxy: None }
+        Self { environment, rules: EgressRules::default(), proxy: None, sources: SourceAddresses::default() }
     }
 }
 
@@ -102,6 +105,7 @@ pub(super) struct Connector {
     resolver: Arc<dyn Resolver>,
     /// The only way to receivers, if there is one.
     proxy: Option<Proxy>,
+    tcp: Tcp,
     /// For receivers over TLS.
     pub tls: Tls,
     /// When receivers were reached.
@@ -123,9 +127,9 @@ pub(super) enum ConnectError {
 
 impl Connector {
     pub fn new(routing: Routing, resolver: Arc<dyn Resolver>) -> Self {
-        let Routing { environment, rules, proxy } = routing;
-        let proxy = proxy.map(Proxy::new);
-        Self { environment, rules, resolver, proxy, tls: Tls::new(), reached: Reached::default() }
+        let Routing { environment, rules, proxy, sources } = routing;
+        let (proxy, tcp) = (proxy.map(Proxy::new), Tcp::new(sources));
+        Self { environment, rules, resolver, proxy, tcp, tls: Tls::new(), reached: Reached::default() }
     }
 
     /// The addresses that a connection may go to. `on_begin` is called when a look-up begins.
@@ -177,13 +181,14 @@ impl Connector {
         addresses: &[SocketAddr],
         clock: &ReceiverClock,
     ) -> Result<TcpStream, ConnectError> {
-        match &self.proxy {
-            None => connect_first(addresses, &self.reached).await.map_err(|refused| self.connect_error(url, &refused)),
-            Some(proxy) => proxy.connect(addresses, clock).await.map_err(|error| match error {
-                ProxyError::Local(fault) => fault.into(),
-                error => ConnectError::Tcp { authority: shown(url), reason: error.to_string() },
-            }),
-        }
+        let Some(proxy) = &self.proxy else {
+            let connected = self.tcp.connect_first(addresses, &self.reached).await;
+            return connected.map_err(|refused| self.connect_error(url, &refused));
+        };
+        proxy.connect(&self.tcp, addresses, clock).await.map_err(|error| match error {
+            ProxyError::Local(fault) => fault.into(),
+            error => ConnectError::Tcp { authority: shown(url), reason: error.to_string() },
+        })
     }
 
     /// A refusal, as a local fault or in words for the receiver's owner.

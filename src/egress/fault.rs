@@ -35,6 +35,9 @@ pub enum LocalFault {
     /// A look-up waited too long for a permit of its account's share, or its task ended without an answer.
     #[error("a name could not be looked up in time: many look-ups of its account hang; check the name servers")]
     LookupNotMade,
+    /// A socket could not have an address of `egress.source_address`.
+    #[error("egress.source_address names an address that this machine does not have now: check its network")]
+    NoSourceAddress,
     /// No TCP connection to the proxy, or no address of its name.
     #[error("egress.proxy cannot be reached: check its host and port, and whether it runs")]
     ProxyUnreachable,
@@ -51,7 +54,7 @@ impl LocalFault {
     pub fn concerns_all(self) -> bool {
         match self {
             Self::OutOfFiles | Self::OutOfMemory | Self::NoNetwork | Self::ProxyUnreachable => true,
-            Self::OutOfPorts | Self::NoRoute | Self::LookupNotMade => false,
+            Self::OutOfPorts | Self::NoRoute | Self::LookupNotMade | Self::NoSourceAddress => false,
             // A proxy may answer so for one address: no receiver can have all attempts paused.
             Self::ProxyCredentials | Self::ProxyAnswer => false,
         }
@@ -74,9 +77,10 @@ pub(super) fn exhausted(error: &io::Error) -> Option<LocalFault> {
 }
 
 /// Why the operator's proxy was not reached.
-pub(super) fn of_proxy(error: &io::Error, ipv6: bool) -> LocalFault {
+pub(super) fn of_proxy(error: &io::Error, refusal: Refusal) -> LocalFault {
     exhausted(error).unwrap_or(match error.kind() {
-        ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse if !ipv6 => LocalFault::OutOfPorts,
+        _ if refusal.at_source => of_source(error),
+        ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse if !refusal.ipv6 => LocalFault::OutOfPorts,
         _ => LocalFault::ProxyUnreachable,
     })
 }
@@ -93,6 +97,16 @@ pub(super) struct Refusal {
     pub at_once: bool,
     /// The address is an IPv6 address.
     pub ipv6: bool,
+    /// The socket did not get the address that the operator has set for it.
+    pub at_source: bool,
+}
+
+/// Why a socket did not get its address: all ports of the address are in use, or the address is not there.
+fn of_source(error: &io::Error) -> LocalFault {
+    match error.kind() {
+        ErrorKind::AddrInUse => LocalFault::OutOfPorts,
+        _ => LocalFault::NoSourceAddress,
+    }
 }
 
 /// Whether a connection that was not made is a local fault; `None` is the receiver's failure.
@@ -106,6 +120,9 @@ pub(super) fn of_connecting(
 ) -> Option<LocalFault> {
     if let Some(fault) = exhausted(error) {
         return Some(fault);
+    }
+    if refusal.at_source {
+        return Some(of_source(error));
     }
     if !refusal.at_once {
         return None;
@@ -202,9 +219,10 @@ fn is_lately(at: u64, now: u64) -> bool {
 mod tests {
     use super::*;
 
-    const AT_ONCE: Refusal = Refusal { at_once: true, ipv6: false };
-    const LATER: Refusal = Refusal { at_once: false, ipv6: false };
-    const IPV6: Refusal = Refusal { at_once: true, ipv6: true };
+    const AT_ONCE: Refusal = Refusal { at_once: true, ipv6: false, at_source: false };
+    const LATER: Refusal = Refusal { at_once: false, ..AT_ONCE };
+    const IPV6: Refusal = Refusal { ipv6: true, ..AT_ONCE };
+    const AT_SOURCE: Refusal = Refusal { at_source: true, ..AT_ONCE };
 
     fn decide(error: io::Error, refusal: Refusal, ipv6_works: bool, routes: Routes) -> Option<LocalFault> {
         of_connecting(&error, refusal, ipv6_works, || routes)
@@ -219,6 +237,9 @@ mod tests {
             (K::AddrNotAvailable, AT_ONCE, false, OthersReached, Some(F::OutOfPorts)),
             (K::AddrInUse, AT_ONCE, false, OthersReached, Some(F::OutOfPorts)),
             (K::AddrNotAvailable, IPV6, true, OthersReached, Some(F::OutOfPorts)),
+            (K::AddrNotAvailable, AT_SOURCE, true, OthersReached, Some(F::NoSourceAddress)),
+            (K::PermissionDenied, AT_SOURCE, true, OthersReached, Some(F::NoSourceAddress)),
+            (K::AddrInUse, AT_SOURCE, false, OthersReached, Some(F::OutOfPorts)),
             (K::AddrNotAvailable, IPV6, false, OthersReached, None),
             (K::AddrNotAvailable, IPV6, false, NobodySince, Some(F::NoRoute)),
             (K::AddrNotAvailable, IPV6, false, NobodyReached, Some(F::NoNetwork)),
@@ -242,14 +263,15 @@ mod tests {
 
     #[test]
     fn a_proxy_that_is_not_reached_is_local_whatever_the_reason() {
-        for (kind, ipv6, expected) in [
-            (ErrorKind::ConnectionRefused, false, LocalFault::ProxyUnreachable),
-            (ErrorKind::TimedOut, false, LocalFault::ProxyUnreachable),
-            (ErrorKind::NetworkUnreachable, true, LocalFault::ProxyUnreachable),
-            (ErrorKind::AddrNotAvailable, true, LocalFault::ProxyUnreachable),
-            (ErrorKind::AddrNotAvailable, false, LocalFault::OutOfPorts),
+        for (kind, refusal, expected) in [
+            (ErrorKind::ConnectionRefused, AT_ONCE, LocalFault::ProxyUnreachable),
+            (ErrorKind::TimedOut, LATER, LocalFault::ProxyUnreachable),
+            (ErrorKind::NetworkUnreachable, IPV6, LocalFault::ProxyUnreachable),
+            (ErrorKind::AddrNotAvailable, IPV6, LocalFault::ProxyUnreachable),
+            (ErrorKind::AddrNotAvailable, AT_ONCE, LocalFault::OutOfPorts),
+            (ErrorKind::AddrNotAvailable, AT_SOURCE, LocalFault::NoSourceAddress),
         ] {
-            assert_eq!(of_proxy(&kind.into(), ipv6), expected, "{kind:?}");
+            assert_eq!(of_proxy(&kind.into(), refusal), expected, "{kind:?} {refusal:?}");
         }
     }
 

@@ -44,6 +44,7 @@ pub use fault::LocalFault;
 pub use fetch::{FetchError, FetchedAnswer, Fetcher};
 pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};
 pub use start::{COUNT_TRIES, count_start};
+pub use tcp::check_sources;
 
 /// The resolver that asks these servers; without any, those of the system.
 pub fn resolver(servers: Vec<SocketAddr>) -> Arc<dyn Resolver> {

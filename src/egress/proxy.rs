@@ -16,7 +16,7 @@ use super::dns::NameServers;
 use super::fault::{self, LocalFault, exhausted};
 use super::guard::{LookupError, LookupOwner, Resolver as _};
 use super::lookups::Lookups;
-use super::tcp::{NEXT_ADDRESS_AFTER, connect_to};
+use super::tcp::{NEXT_ADDRESS_AFTER, Tcp};
 use crate::domain::http_proxy::HttpProxy;
 use crate::domain::url::Host;
 
@@ -55,12 +55,17 @@ impl Proxy {
     }
 
     /// A connection through the proxy to the first of these addresses that it connects to.
-    pub async fn connect(&self, addresses: &[SocketAddr], clock: &ReceiverClock) -> Result<TcpStream, ProxyError> {
+    pub async fn connect(
+        &self,
+        tcp: &Tcp,
+        addresses: &[SocketAddr],
+        clock: &ReceiverClock,
+    ) -> Result<TcpStream, ProxyError> {
         debug_assert!(!addresses.is_empty(), "the guard returns at least one address");
         let mut last = ProxyError::Late;
         for (index, address) in addresses.iter().enumerate() {
             clock.stop();
-            let reached = within(REACH_TIMEOUT, || Duration::ZERO, self.reach()).await;
+            let reached = within(REACH_TIMEOUT, || Duration::ZERO, self.reach(tcp)).await;
             clock.start();
             let mut stream = reached.unwrap_or(Err(LocalFault::ProxyUnreachable))?;
             let request = self.request(*address);
@@ -81,12 +86,12 @@ impl Proxy {
     }
 
     /// Connects to the proxy itself.
-    async fn reach(&self) -> Result<TcpStream, LocalFault> {
+    async fn reach(&self, tcp: &Tcp) -> Result<TcpStream, LocalFault> {
         let mut last = LocalFault::ProxyUnreachable;
         for address in self.addresses().await? {
-            match connect_to(address, Some(NEXT_ADDRESS_AFTER)).await {
+            match tcp.connect(address, Some(NEXT_ADDRESS_AFTER)).await {
                 Ok(stream) => return Ok(stream),
-                Err(refused) => last = fault::of_proxy(&refused.error, refused.refusal.ipv6),
+                Err(refused) => last = fault::of_proxy(&refused.error, refused.refusal),
             }
         }
         Err(last)
@@ -168,6 +173,7 @@ mod tests {
     use tokio::io::{DuplexStream, duplex};
 
     use super::*;
+    use crate::domain::source_addresses::SourceAddresses;
 
     const YES: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 
@@ -285,14 +291,17 @@ mod tests {
         (proxy(&text), serving)
     }
 
-    const BOTH: [&str; 2] = ["192.0.2.7:443", "[2001:db8::7]:443"];
+    /// Asks for a connection to a name with two addresses.
+    async fn connect(proxy: &Proxy, clock: &ReceiverClock) -> Result<TcpStream, ProxyError> {
+        let addresses = ["192.0.2.7:443", "[2001:db8::7]:443"].map(|text| text.parse().expect("an address"));
+        proxy.connect(&Tcp::new(SourceAddresses::default()), &addresses, clock).await
+    }
 
     #[tokio::test]
     async fn a_proxy_is_asked_for_the_next_address_where_it_does_not_connect_to_one() {
         let (proxy, serving) = scripted(&[Some("HTTP/1.1 503 No\r\n\r\n"), Some(YES)]).await;
-        let addresses = BOTH.map(|text| text.parse().expect("an address"));
         let clock = ReceiverClock::default();
-        assert!(proxy.connect(&addresses, &clock).await.is_ok());
+        assert!(connect(&proxy, &clock).await.is_ok());
         let asked = serving.await.expect("no panic");
         assert_eq!(asked, ["CONNECT 192.0.2.7:443 HTTP/1.1", "CONNECT [2001:db8::7]:443 HTTP/1.1"]);
     }
@@ -300,8 +309,7 @@ mod tests {
     #[tokio::test]
     async fn a_proxy_that_wants_other_credentials_is_asked_once() {
         let (proxy, serving) = scripted(&[Some("HTTP/1.1 407 No\r\n\r\n")]).await;
-        let addresses = BOTH.map(|text| text.parse().expect("an address"));
-        let refused = proxy.connect(&addresses, &ReceiverClock::default()).await.expect_err("refused");
+        let refused = connect(&proxy, &ReceiverClock::default()).await.expect_err("refused");
         assert_eq!(refused, ProxyError::Local(LocalFault::ProxyCredentials));
         assert_eq!(serving.await.expect("no panic").len(), 1);
     }
@@ -309,10 +317,9 @@ mod tests {
     #[tokio::test]
     async fn the_time_of_a_silent_proxy_is_the_receivers_and_the_next_address_gets_some_of_it() {
         let (proxy, _serving) = scripted(&[None, Some("HTTP/1.1 504 No\r\n\r\n")]).await;
-        let addresses = BOTH.map(|text| text.parse().expect("an address"));
         let clock = ReceiverClock::default();
         let began = tokio::time::Instant::now();
-        let refused = proxy.connect(&addresses, &clock).await.expect_err("refused");
+        let refused = connect(&proxy, &clock).await.expect_err("refused");
         assert_eq!(refused, ProxyError::Answered(504));
         assert!(began.elapsed() >= NEXT_ADDRESS_AFTER && clock.ours() < NEXT_ADDRESS_AFTER / 2, "{:?}", clock.ours());
     }
@@ -323,8 +330,7 @@ mod tests {
         let address = free.local_addr().expect("an address");
         drop(free);
         for text in [format!("http://{address}"), "http://no-such-proxy.invalid:3128".to_owned()] {
-            let addresses = BOTH.map(|text| text.parse().expect("an address"));
-            let refused = proxy(&text).connect(&addresses, &ReceiverClock::default()).await.expect_err("refused");
+            let refused = connect(&proxy(&text), &ReceiverClock::default()).await.expect_err("refused");
             assert_eq!(refused, ProxyError::Local(LocalFault::ProxyUnreachable), "{text}");
         }
     }

@@ -46,7 +46,9 @@ mod tests {
     fn only_a_fault_that_concerns_all_receivers_pauses_attempts() {
         use LocalFault as F;
         let (mut faults, now) = (LocalFaults::default(), Instant::now());
-        for fault in [F::OutOfPorts, F::NoRoute, F::LookupNotMade, F::ProxyCredentials, F::ProxyAnswer] {
+        for fault in
+            [F::OutOfPorts, F::NoRoute, F::LookupNotMade, F::NoSourceAddress, F::ProxyCredentials, F::ProxyAnswer]
+        {
             faults.note(fault, now);
             assert_eq!(faults.pause_ends(now), None, "{fault:?}");
         }

@@ -91,6 +91,7 @@ struct Full {
 }
 
 impl Full {
+    #[expect(clippy::disallowed_methods, reason = "a test's client")]
     async fn start() -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind("127.0.0.1:0".parse().expect("an address")).expect("bound");

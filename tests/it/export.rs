@@ -170,6 +170,7 @@ async fn begin(app: &App, key: &str) -> (TcpStream, Vec<u8>) {
 }
 
 /// The same at this path, with this header.
+#[expect(clippy::disallowed_methods, reason = "a test's client")]
 async fn begin_with(app: &App, path: &str, header: &str) -> (TcpStream, Vec<u8>) {
     let socket = TcpSocket::new_v4().expect("a socket");
     // The system would take megabytes for a client that does not read.

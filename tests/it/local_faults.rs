@@ -112,6 +112,7 @@ pub async fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// A connection that comes from another address of this machine.
+#[expect(clippy::disallowed_methods, reason = "a test's client")]
 pub async fn connect_from(source: &str, address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(format!("{source}:0").parse().expect("an address")).expect("bound");
