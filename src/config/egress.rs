@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::reader::{Reader, list};
 use super::table::MAX_DNS_SERVERS;
 use crate::domain::egress_rules::{EgressRules, Nat64Prefix};
+use crate::domain::network_rules::NetworkRules;
 use crate::domain::source_addresses::SourceAddresses;
 
 /// The port of a name server that is given without one (RFC 1035, section 4.2).
@@ -37,7 +38,10 @@ impl Reader {
 
     pub(super) fn egress_rules(&mut self) -> EgressRules {
         EgressRules {
-            deny_networks: self.networks("egress.deny_networks"),
+            networks: NetworkRules {
+                allow: self.networks("egress.allow_networks"),
+                deny: self.networks("egress.deny_networks"),
+            },
             allow_ports: self.take("egress.allow_ports", |text| {
                 list(text).map(|part| part.parse().ok().filter(|port| *port > 0)).collect()
             }),

@@ -140,6 +140,7 @@ mod tests {
             ("ALDABA_PUBLIC_URL", "https://hooks.acme.example/path", "public_url"),
             ("ALDABA_SESSIONS__IDLE_TIMEOUT", "1s", "sessions.idle_timeout"),
             ("ALDABA_SESSIONS__LIFETIME", "forever", "sessions.lifetime"),
+            ("ALDABA_EGRESS__ALLOW_NETWORKS", "my-network", "egress.allow_networks"),
             ("ALDABA_EGRESS__DENY_NETWORKS", "10.0.0.0/33", "egress.deny_networks"),
             ("ALDABA_EGRESS__ALLOW_PORTS", "443,0", "egress.allow_ports"),
             ("ALDABA_EGRESS__PROXY", "https://squid.acme.example:3128", "egress.proxy"),

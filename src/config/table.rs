@@ -283,6 +283,13 @@ pub const SETTINGS: &[Setting] = &[
                   attempt, each of which is a child span. Without an incoming one nothing is sent.",
     },
     Setting {
+        name: "egress.allow_networks",
+        value: Value::List { items: "networks or addresses", most: None, example: "10.20.0.0/16,fd12:3456::/48" },
+        default: "",
+        meaning: "Networks where receivers may live although they are private or special, in production too, such as \
+                  your own services. `egress.deny_networks` goes first. Receivers there need `https` too.",
+    },
+    Setting {
         name: "egress.deny_networks",
         value: Value::List { items: "networks or addresses", most: None, example: "198.51.100.0/24,2001:db8::/32" },
         default: "",

@@ -66,7 +66,7 @@ pub struct Config {
     pub public_url: Option<String>,
     /// `sessions.idle_timeout` and `sessions.lifetime`.
     pub sessions: Sessions,
-    /// `egress.deny_networks`, `egress.allow_ports` and `egress.nat64_prefixes`.
+    /// `egress.allow_networks`, `egress.deny_networks`, `egress.allow_ports` and `egress.nat64_prefixes`.
     pub egress_rules: EgressRules,
     /// `egress.proxy`: what connections to receivers go through.
     pub proxy: Option<HttpProxy>,

@@ -1,17 +1,19 @@
-//! What an operator adds to the rules of where requests go: networks and ports to which nothing is sent, and the
-//! prefixes by which a NAT64 translator of their own network carries IPv4 addresses.
+//! What an operator adds to the rules of where requests go: networks, ports, and the prefixes by which a NAT64
+//! translator of their own network carries IPv4 addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::Ipv6Net;
 
 use super::address::{embedded_ipv4, is_public};
+use super::network_rules::NetworkRules;
+use super::url::Environment;
 
 /// The operator's rules; the default adds nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EgressRules {
-    /// `egress.deny_networks`: nothing is sent there.
-    pub deny_networks: Vec<IpNet>,
+    /// `egress.allow_networks` and `egress.deny_networks`.
+    pub networks: NetworkRules,
     /// `egress.allow_ports`: something is sent to these ports only; empty allows all.
     pub allow_ports: Vec<u16>,
     /// `egress.nat64_prefixes`: addresses within them lead to the IPv4 address that they carry.
@@ -24,16 +26,17 @@ impl EgressRules {
         self.allow_ports.is_empty() || self.allow_ports.contains(&port)
     }
 
-    /// Whether the operator has forbidden this address, or an IPv4 address that it carries.
-    pub fn denies(&self, address: IpAddr) -> bool {
-        let canonical = address.to_canonical();
-        let is_denied = |address: IpAddr| self.deny_networks.iter().any(|network| network.contains(&address));
-        is_denied(address) || is_denied(canonical) || self.carried(canonical).into_iter().any(|v4| is_denied(v4.into()))
-    }
-
-    /// Whether a receiver may live at `address`: it is public, and so is an IPv4 address that it carries.
-    pub fn is_public(&self, address: IpAddr) -> bool {
-        is_public(address) && self.carried(address).into_iter().all(|v4| is_public(v4.into()))
+    /// Whether requests may go to this address, which must be public in production, or in a network that the operator
+    /// allows. All that holds for an address holds for an IPv4 address that it carries.
+    pub fn admits(&self, address: IpAddr, environment: Environment) -> bool {
+        let (canonical, carried) = (address.to_canonical(), self.carried(address));
+        let inside = || carried.iter().copied().map(IpAddr::V4);
+        if [address, canonical].into_iter().chain(inside()).any(|address| self.networks.denies(address)) {
+            return false;
+        }
+        let passes = |address: IpAddr| is_public(address) || self.networks.allows(address);
+        environment == Environment::Development
+            || (passes(address) || self.networks.allows(canonical)) && inside().all(passes)
     }
 
     /// The IPv4 addresses to which a translator or a tunnel could deliver what is sent to `address`.
@@ -77,12 +80,17 @@ mod tests {
         text.parse().expect(text)
     }
 
-    fn rules(deny: &[&str], nat64: &[&str]) -> EgressRules {
+    fn rules(allow: &[&str], deny: &[&str], nat64: &[&str]) -> EgressRules {
+        let networks = |texts: &[&str]| texts.iter().map(|text| text.parse().expect(text)).collect();
         EgressRules {
-            deny_networks: deny.iter().map(|text| text.parse().expect(text)).collect(),
+            networks: NetworkRules { allow: networks(allow), deny: networks(deny) },
             allow_ports: Vec::new(),
             nat64_prefixes: nat64.iter().map(|text| Nat64Prefix::parse(text).expect(text)).collect(),
         }
+    }
+
+    fn admits(rules: &EgressRules, text: &str) -> bool {
+        rules.admits(address(text), Environment::Production)
     }
 
     /// The table of RFC 6052, section 2.4, with another prefix: that one is for documentation and never public.
@@ -107,17 +115,17 @@ mod tests {
 
     #[test]
     fn behind_a_translator_the_address_inside_decides() {
-        let rules = rules(&[], &["2a00:1:2:3::/96"]);
-        assert!(rules.is_public(address("2a00:1:2:3::808:808")));
-        assert!(rules.is_public(address("2a00:1:2:4::a00:1")), "another network");
+        let rules = rules(&[], &[], &["2a00:1:2:3::/96"]);
+        assert!(admits(&rules, "2a00:1:2:3::808:808"));
+        assert!(admits(&rules, "2a00:1:2:4::a00:1"), "another network");
         for inside in ["2a00:1:2:3::a00:1", "2a00:1:2:3::7f00:1", "2a00:1:2:3::a9fe:a9fe"] {
-            assert!(is_public(address(inside)) && !rules.is_public(address(inside)), "{inside}");
+            assert!(is_public(address(inside)) && !admits(&rules, inside), "{inside}");
         }
     }
 
     #[test]
-    fn a_network_of_the_operators_is_denied_in_every_form() {
-        let rules = rules(&["1.2.3.0/24", "2a00:9::/32"], &["2a00:1:2:3::/96"]);
+    fn a_network_of_the_operators_is_denied_in_every_form_and_in_development_too() {
+        let rules = rules(&["1.2.3.0/25", "2a00:9::/48"], &["1.2.3.0/24", "2a00:9::/32"], &["2a00:1:2:3::/96"]);
         for denied in [
             "1.2.3.4",
             "::ffff:1.2.3.4",
@@ -127,12 +135,39 @@ mod tests {
             "64:ff9b::102:304",
             "2002:102:304::1",
         ] {
-            assert!(rules.denies(address(denied)), "{denied}");
+            assert!(!rules.admits(address(denied), Environment::Development) && !admits(&rules, denied), "{denied}");
         }
-        for allowed in ["1.2.4.4", "2a00:8::1", "2a00:1:2:3::102:404", "10.0.0.1"] {
-            assert!(!rules.denies(address(allowed)), "{allowed}");
+        for allowed in ["1.2.4.4", "2a00:8::1", "2a00:1:2:3::102:404"] {
+            assert!(admits(&rules, allowed), "{allowed}");
         }
-        assert!(!EgressRules::default().denies(address("1.2.3.4")));
+        assert!(rules.admits(address("10.0.0.1"), Environment::Development) && !admits(&rules, "10.0.0.1"));
+        assert!(admits(&EgressRules::default(), "1.2.3.4"));
+    }
+
+    #[test]
+    fn a_network_that_the_operator_allows_need_not_be_public_but_what_an_address_carries_must_be_allowed_too() {
+        let rules = rules(&["10.1.0.0/16", "fd00:7::/32", "64:ff9b::/96"], &["10.1.9.0/24"], &[]);
+        for allowed in ["10.1.2.3", "::ffff:10.1.2.3", "fd00:7::1", "64:ff9b::808:808", "64:ff9b::a01:203", "8.8.8.8"] {
+            assert!(admits(&rules, allowed), "{allowed}");
+        }
+        for refused in [
+            "10.2.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "fd00:8::1",
+            // Denied.
+            "10.1.9.1",
+            "::ffff:10.1.9.1",
+            "64:ff9b::a01:901",
+            // Carries what is not allowed.
+            "64:ff9b::a02:1",
+            "64:ff9b::7f00:1",
+            // Lies in no allowed network itself.
+            "2002:a01:203::1",
+            "2a00::5efe:10.1.2.3",
+        ] {
+            assert!(!admits(&rules, refused), "{refused}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod filter;
 pub mod http_proxy;
 pub mod id;
 mod id_times;
+pub mod network_rules;
 pub mod payload_filter;
 pub mod permission;
 pub mod rate_limit;

@@ -117,8 +117,7 @@ pub(super) async fn addresses(
         return Err(GuardError::Unresolved { host: url.host.to_string() });
     }
     // One blocked address is enough: a name that sometimes resolves to a private address is no receiver.
-    let is_bad = |address: IpAddr| rules.denies(address) || guarded && !rules.is_public(address);
-    if found.iter().copied().any(is_bad) {
+    if !found.iter().all(|address| rules.admits(*address, environment)) {
         return Err(blocked());
     }
     Ok(found.into_iter().map(|address| SocketAddr::new(address, url.port)).collect())
@@ -127,6 +126,7 @@ pub(super) async fn addresses(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::network_rules::NetworkRules;
 
     const ASKER: LookupOwner = LookupOwner::Attempt(AccountKey(1));
 
@@ -179,6 +179,23 @@ mod tests {
         let resolver = Fixed(vec!["1.1.1.1".parse().expect("an address")]);
         let found = addresses(&url, Environment::Production, &EgressRules::default(), &resolver, (ASKER, &|| {})).await;
         assert_eq!(found, Err(GuardError::NotHttps { host: "shop.example".into() }));
+    }
+
+    #[tokio::test]
+    async fn in_production_a_network_that_the_operator_allows_needs_https_all_the_same_and_localhost_stays_blocked() {
+        let networks = NetworkRules { allow: vec!["127.0.0.0/8".parse().expect("a network")], deny: vec![] };
+        let rules = EgressRules { networks, ..EgressRules::default() };
+        let resolver = Fixed(vec!["127.0.0.1".parse().expect("an address")]);
+        let found = async |url: &str| {
+            let url = ReceiverUrl::parse(url, Environment::Development).expect("a URL");
+            addresses(&url, Environment::Production, &rules, &resolver, (ASKER, &|| {})).await
+        };
+        for url in ["https://shop.example/", "https://127.0.0.1/"] {
+            assert_eq!(found(url).await, Ok(vec!["127.0.0.1:443".parse().unwrap()]), "{url}");
+        }
+        assert!(matches!(found("http://shop.example/").await, Err(GuardError::NotHttps { .. })));
+        assert!(matches!(found("https://localhost/").await, Err(GuardError::Blocked { .. })));
+        assert!(matches!(found("https://10.0.0.1/").await, Err(GuardError::Blocked { .. })));
     }
 
     #[tokio::test]

@@ -37,6 +37,23 @@ async fn nothing_is_sent_to_a_network_that_the_operator_denies() {
 }
 
 #[tokio::test]
+async fn a_private_network_that_the_operator_allows_takes_receivers_in_production_but_over_https_only() {
+    let settings = [
+        ("ENVIRONMENT", "production"),
+        ("EGRESS__ALLOW_NETWORKS", "10.1.0.0/16,fd00:7::1"),
+        ("EGRESS__DENY_NETWORKS", "10.1.9.0/24"),
+    ];
+    let app = App::with(&settings).await;
+    let create = |url: &str| app.post("/v1/webhooks", json!({ "url": url, "events": [EVENT] }));
+    create("https://10.1.2.3/").await.expect(201);
+    create("https://[fd00:7::1]/").await.expect(201);
+    create("http://10.1.2.3/").await.refused(422, "webhook_url_not_https", "/data/attributes/url");
+    for refused in ["https://10.2.0.1/", "https://10.1.9.1/", "https://[fd00:7::2]/", "https://localhost/"] {
+        create(refused).await.refused(400, "url_ssrf_blocked", "/data/attributes/url");
+    }
+}
+
+#[tokio::test]
 async fn rules_that_came_after_an_endpoint_hold_at_its_next_attempt_in_development_too() {
     let app = App::start().await;
     let receiver = Receiver::start().await;
