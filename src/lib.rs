@@ -261,6 +261,7 @@ fn api_settings(config: &Config, sign_in_link: Option<SignInLink>, metrics_apart
         retention: config.retention,
         trusted_proxies: config.trusted_proxies.clone(),
         requests_per_forwarded_address: config.connections_per_address,
+        public_addresses: config.public_addresses.clone(),
         public_url: config.public_url.clone(),
         sessions: config.sessions,
         sign_in_link,

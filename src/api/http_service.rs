@@ -127,7 +127,7 @@ pub async fn root() -> Response<Body> {
         "  /v1/event-types  the catalog\n",
         "  /v1/accounts     accounts and API keys\n\n",
         "The dashboard is here, for browsers; the reference and the guides are at /docs.\n\n",
-        "For machines: /openapi.json, /healthz, /readyz, /metrics.\n",
+        "For machines: /openapi.json, /healthz, /readyz, /metrics, /egress.\n",
     );
     plain(200, text.to_owned(), "text/plain; charset=utf-8")
 }

@@ -35,6 +35,8 @@ pub struct Settings {
     pub trace_context: bool,
     /// Test sends at once, in all and to one endpoint.
     pub max_tests: (usize, usize),
+    /// The addresses that requests to receivers come from, as customers are told.
+    pub public_addresses: Vec<String>,
     /// The base URL of the server, such as `https://hooks.example.com`. Without it the `Host` header is used.
     pub public_url: Option<String>,
     /// How long people stay signed in.

@@ -41,6 +41,7 @@ pub async fn api(folder: &std::path::Path) -> Api {
         max_body: 1_024,
         rate_limits: RateLimits(foldhash::HashMap::default()),
         brand: "Aldaba".into(),
+        public_addresses: Vec::new(),
         public_url: None,
         sessions: Sessions { idle: Duration::from_secs(60), lifetime: Duration::from_secs(60) },
         sign_in_link: None,

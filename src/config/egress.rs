@@ -36,6 +36,18 @@ impl Reader {
         })
     }
 
+    /// Addresses and networks as they are told to customers: a network with bits beyond its length is a mistake.
+    pub(super) fn public_addresses(&mut self) -> Vec<String> {
+        let told = |part: &str| match part.parse::<IpAddr>() {
+            Ok(address) => Some(address.to_string()),
+            Err(_) => {
+                let network: IpNet = part.parse().ok()?;
+                (network == network.trunc()).then(|| network.to_string())
+            }
+        };
+        self.take("egress.public_addresses", |text| list(text).map(told).collect())
+    }
+
     pub(super) fn egress_rules(&mut self) -> EgressRules {
         EgressRules {
             networks: NetworkRules {

@@ -147,6 +147,8 @@ mod tests {
             ("ALDABA_EGRESS__PROXY", "http://somebody:hidden@squid.acme.example", "egress.proxy"),
             ("ALDABA_EGRESS__SOURCE_ADDRESS", "192.0.2.7,192.0.2.8", "egress.source_address"),
             ("ALDABA_EGRESS__SOURCE_ADDRESS", "eth0", "egress.source_address"),
+            ("ALDABA_EGRESS__PUBLIC_ADDRESSES", "gateway.acme.example", "egress.public_addresses"),
+            ("ALDABA_EGRESS__PUBLIC_ADDRESSES", "192.0.2.7/24", "egress.public_addresses"),
             ("ALDABA_EGRESS__NAT64_PREFIXES", "2a00::/33", "egress.nat64_prefixes"),
             ("ALDABA_METRICS_LISTEN", "9100", "metrics_listen"),
             ("ALDABA_LOG__FORMAT", "xml", "log.format"),

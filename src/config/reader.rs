@@ -157,6 +157,7 @@ impl Reader {
             egress_rules: self.egress_rules(),
             proxy: self.take("egress.proxy", |text| optional(text, HttpProxy::parse)),
             source_addresses: self.source_addresses(),
+            public_addresses: self.public_addresses(),
             metrics_listen: self.take("metrics_listen", |text| optional(text, parse_listen)),
             log_format: self.log_format(),
             log_level: self.take("log.level", |text| text.parse().ok()),

@@ -338,6 +338,14 @@ pub const SETTINGS: &[Setting] = &[
                   family without one, the system chooses. One that this machine does not have stops the start.",
     },
     Setting {
+        name: "egress.public_addresses",
+        value: Value::List { items: "addresses or networks", most: None, example: "192.0.2.7,2001:db8:7::/64" },
+        default: "",
+        meaning: "Addresses that requests come from as receivers see them, such as those of a NAT gateway. `GET \
+                  /egress` tells them to anybody, as a page and as JSON, so that customers can allow them. They are \
+                  not taken from `egress.source_address`.",
+    },
+    Setting {
         name: "limits.max_body",
         value: Value::Number { least: 1_024, most: 8 << 20 },
         default: "262144",

@@ -72,6 +72,8 @@ pub struct Config {
     pub proxy: Option<HttpProxy>,
     /// `egress.source_address`: where connections to receivers come from.
     pub source_addresses: SourceAddresses,
+    /// `egress.public_addresses`: what customers are told of where requests come from.
+    pub public_addresses: Vec<String>,
     /// `metrics_listen`: where `/metrics` is served, if not beside the API.
     pub metrics_listen: Option<String>,
     /// `log.format`.

@@ -17,14 +17,14 @@ use std::collections::BTreeMap;
 use std::sync::{LazyLock, OnceLock};
 
 use axum::body::{Body, Bytes};
-use axum::extract::Request;
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, SET_COOKIE, VARY};
+use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, SET_COOKIE, VARY};
 use axum::http::{HeaderValue, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use serde_json::{Value, json};
 
-use crate::api::{self, Api, Language};
+use crate::api::{self, Api, Language, PublicAddresses, RequestInfo};
 use language::{language_asked, language_cookie, language_of};
 use static_files::{DASHBOARD_SCRIPT, DASHBOARD_STYLE, ICON, SCRIPT, STYLE};
 use text::Locale;
@@ -47,7 +47,8 @@ const DRAWING_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
 pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
     let reference = Router::new().route("/docs", get(serve)).route("/docs/{*page}", get(serve));
     let files = Router::new().route("/llms.txt", get(serve)).route("/assets/{*file}", get(serve));
-    reference.merge(files).merge(dashboard::router(api))
+    let egress = Router::new().route("/egress", get(egress)).with_state(api.clone());
+    reference.merge(files).merge(egress).merge(dashboard::router(api))
 }
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -82,7 +83,7 @@ impl Content {
     }
 }
 
-async fn serve(info: Extension<api::RequestInfo>, request: Request) -> Response<Body> {
+async fn serve(info: Extension<RequestInfo>, request: Request) -> Response<Body> {
     let asked = language_asked(request.uri().query().unwrap_or(""));
     let locale = asked.unwrap_or_else(|| language_of(request.headers()));
     let Some(content) = content(request.uri().path(), locale) else { return api::not_found(info).await };
@@ -98,6 +99,27 @@ async fn serve(info: Extension<api::RequestInfo>, request: Request) -> Response<
     if let Some(cookie) = asked.map(language_cookie) {
         headers.insert(SET_COOKIE, cookie);
     }
+    response
+}
+
+/// `GET /egress`: a page for whoever asks for HTML and not for JSON, which everybody else gets.
+async fn egress(State(api): State<Api>, Extension(info): Extension<RequestInfo>, request: Request) -> Response<Body> {
+    let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
+    let mut response = if accept.contains("text/html") && !accept.contains("application/json") {
+        let asked = language_asked(request.uri().query().unwrap_or(""));
+        let locale = asked.unwrap_or_else(|| language_of(request.headers()));
+        let PublicAddresses { addresses, detail } = PublicAddresses::of(&api, locale.0);
+        let mut response = Response::new(Body::from(page::egress(addresses, detail, locale).into_string()));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(HTML));
+        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+        headers.insert("referrer-policy", HeaderValue::from_static("same-origin"));
+        response
+    } else {
+        PublicAddresses::answer(&api, &info)
+    };
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
+    response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-language, cookie"));
     response
 }
 
@@ -197,7 +219,8 @@ fn every_page(locale: Locale) -> Vec<String> {
         !path.contains("/assets/") && std::path::Path::new(path).extension() != Some("svg".as_ref())
     });
     let text = |content: Content| String::from_utf8(content.on(BASE).to_vec()).expect("text");
-    pages.map(|(_, address)| text((address.make)(locale))).collect()
+    let egress = page::egress(&["192.0.2.7".to_owned()], "", locale).into_string();
+    pages.map(|(_, address)| text((address.make)(locale))).chain([egress]).collect()
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ struct Layout<'a> {
     about: &'a str,
     /// Whether it has a second column on wide windows.
     wide: bool,
+    /// Whether it is there as Markdown too.
+    has_markdown: bool,
 }
 
 /// `/docs`
@@ -26,7 +28,7 @@ pub fn index(locale: Locale) -> Markup {
     let say = |text: &str| locale.say(text);
     let title = say("API reference");
     let about = say("Webhooks that arrive: register endpoints, publish events, see every delivery.");
-    let layout = Layout { locale, path: "/docs", title: &title, about: &about, wide: false };
+    let layout = Layout { locale, path: "/docs", title: &title, about: &about, wide: false, has_markdown: true };
     let content = html! {
         h1 { (title) }
         p.lead { (about) }
@@ -51,6 +53,20 @@ pub fn index(locale: Locale) -> Markup {
             a href="/llms.txt" { "llms.txt" } ". "
             (sentence(locale, "Every page is there as Markdown too: its address with `.md`."))
         }
+        p { a href="/egress" { "/egress" } ": " (say("the addresses that requests to receivers come from.")) }
+    };
+    framed(&layout, &content)
+}
+
+/// `/egress`: these addresses, and what to do with them.
+pub fn egress(addresses: &[String], detail: &str, locale: Locale) -> Markup {
+    let title = locale.say("Where requests come from");
+    let layout = Layout { locale, path: "/egress", title: &title, about: detail, wide: false, has_markdown: false };
+    let content = html! {
+        h1 { (title) }
+        p.lead { (detail) }
+        @if !addresses.is_empty() { ul { @for address in addresses { li { code { (address) } } } } }
+        p { (sentence(locale, "Programs get the same as JSON, where `Accept` does not name `text/html`.")) }
     };
     framed(&layout, &content)
 }
@@ -68,7 +84,7 @@ fn guide_cards(locale: Locale, concepts: bool) -> Markup {
 /// `/docs/guides/…`
 pub fn guide(guide: &Guide, locale: Locale) -> Markup {
     let (title, about, path) = (guide.title(locale), guide.summary(locale), guide.page());
-    let layout = Layout { locale, path: &path, title: &title, about: &about, wide: false };
+    let layout = Layout { locale, path: &path, title: &title, about: &about, wide: false, has_markdown: true };
     let PreEscaped(text) = prose::render(&guide.text(locale), &guides::link);
     let PreEscaped(errors) = error_table(locale);
     framed(&layout, &PreEscaped(text.replace("<p>{{errors}}</p>", &errors)))
@@ -88,7 +104,7 @@ pub fn operation(operation: &Operation, locale: Locale) -> Markup {
     let (title, path) = (locale.say(operation.title), operation.page());
     let about = locale.say(operation.about);
     let first = about.split("\n\n").next().unwrap_or("");
-    let layout = Layout { locale, path: &path, title: &title, about: first, wide: true };
+    let layout = Layout { locale, path: &path, title: &title, about: first, wide: true, has_markdown: true };
     let content = html! {
         div.told {
             p.address {
@@ -296,7 +312,7 @@ fn sentence(locale: Locale, english: &str) -> Markup {
 }
 
 fn framed(layout: &Layout<'_>, content: &Markup) -> Markup {
-    let Layout { locale, path, title, about, wide } = *layout;
+    let Layout { locale, path, title, about, wide, has_markdown } = *layout;
     let say = |text: &str| locale.say(text);
     let other = locale.other();
     html! {
@@ -310,7 +326,7 @@ fn framed(layout: &Layout<'_>, content: &Markup) -> Markup {
                 title { (title) " · Aldaba" }
                 link rel="stylesheet" href={ "/docs/assets/style.css?" (*STAMP) };
                 link rel="icon" href={ "/docs/assets/icon.svg?" (*STAMP) } type="image/svg+xml";
-                link rel="alternate" type="text/markdown" href=(markdown_address(path));
+                @if has_markdown { link rel="alternate" type="text/markdown" href=(markdown_address(path)); }
                 link rel="alternate" hreflang=(other.code()) href={ (path) "?lang=" (other.code()) };
                 script src={ "/docs/assets/docs.js?" (*STAMP) } defer {}
             }
@@ -338,7 +354,7 @@ fn framed(layout: &Layout<'_>, content: &Markup) -> Markup {
                     main #content .wide[wide] { (content) }
                 }
                 footer {
-                    a href=(markdown_address(path)) { (say("This page as Markdown")) } " · "
+                    @if has_markdown { a href=(markdown_address(path)) { (say("This page as Markdown")) } " · " }
                     a href="/openapi.json" { "OpenAPI" } " · Aldaba " (env!("CARGO_PKG_VERSION"))
                 }
             }

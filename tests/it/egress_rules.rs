@@ -1,9 +1,9 @@
 //! Where requests go by the operator's own rules: networks, ports and translators, looked at on create and at each
-//! attempt.
+//! attempt. And where they come from: the addresses that customers are told.
 
 use serde_json::json;
 
-use crate::app::{App, EVENT, Receiver};
+use crate::app::{App, Call, EVENT, Receiver};
 
 #[tokio::test]
 async fn in_production_an_address_inside_another_decides() {
@@ -73,4 +73,38 @@ async fn rules_that_came_after_an_endpoint_hold_at_its_next_attempt_in_developme
     let app = app.restart(&[("EGRESS__ALLOW_PORTS", &receiver.address.port().to_string())]).await;
     let told = app.call("POST", &test).send().await.expect(200);
     assert_eq!(told.attribute("delivered"), true);
+}
+
+#[tokio::test]
+async fn whoever_asks_without_a_key_is_told_the_addresses_that_the_operator_has_named() {
+    let app = App::with(&[("EGRESS__PUBLIC_ADDRESSES", "192.0.2.7, 2001:db8:7::/64,198.51.100.0/28")]).await;
+    let ask = |method: &str, accept: &str| Call::new(app.address, method, "/egress").header("accept", accept);
+    let named = ["192.0.2.7", "2001:db8:7::/64", "198.51.100.0/28"];
+    for accept in ["*/*", "application/json", "application/json, text/html;q=0.9"] {
+        let told = ask("GET", accept).send().await.expect(200);
+        assert_eq!((told.header("content-type"), &told.json["data"]["addresses"]), ("application/json", &json!(named)));
+        assert!(told.json["data"]["detail"].as_str().expect("words").contains("your firewall"), "{}", told.json);
+        assert_eq!(told.json["meta"]["request_id"], told.header("x-request-id"));
+        assert_eq!(told.header("cache-control"), "public, max-age=300");
+    }
+    let told = ask("GET", "*/*").header("accept-language", "es").send().await.expect(200);
+    assert!(told.json["data"]["detail"].as_str().expect("words").contains("tu cortafuegos"), "{}", told.json);
+    let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+    for (language, title) in [("en", "Where requests come from"), ("es", "De dónde vienen las solicitudes")] {
+        let page = ask("GET", browser).header("accept-language", language).send().await.expect(200);
+        let text = String::from_utf8(page.text.to_vec()).expect("text");
+        assert!(page.header("content-type").starts_with("text/html") && text.contains(title), "{text}");
+        assert!(named.iter().all(|address| text.contains(&format!("<code>{address}</code>"))), "{text}");
+        assert_eq!((page.header("cache-control"), page.header("set-cookie")), ("public, max-age=300", ""));
+    }
+    ask("HEAD", "*/*").send().await.expect(200);
+    ask("POST", "*/*").send().await.refused(405, "method_not_allowed", "");
+}
+
+#[tokio::test]
+async fn without_named_addresses_none_is_guessed() {
+    let app = App::with(&[("EGRESS__SOURCE_ADDRESS", "127.0.0.2")]).await;
+    let told = Call::new(app.address, "GET", "/egress").send().await.expect(200);
+    assert_eq!(told.json["data"]["addresses"], json!([]));
+    assert!(told.json["data"]["detail"].as_str().expect("words").contains("has not named"), "{}", told.json);
 }

@@ -5,7 +5,9 @@ use crate::app::{App, Call};
 #[tokio::test]
 async fn every_answer_says_that_its_type_is_not_to_be_guessed() {
     let app = App::start().await;
-    for path in ["/v1/webhooks", "/v1/none", "/healthz", "/metrics", "/openapi.json", "/sign-in", "/", "/docs"] {
+    for path in
+        ["/v1/webhooks", "/v1/none", "/healthz", "/metrics", "/openapi.json", "/sign-in", "/", "/docs", "/egress"]
+    {
         let answer = app.get(path).await;
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
         assert_eq!(answer.header("strict-transport-security"), "", "{path}: nobody said that there is TLS");
