@@ -20,6 +20,7 @@ use super::openapi::schemas::PermissionNames;
 use crate::domain::account::{Account, AccountChange, ApiKey, MAX_NAME_CHARS, NewAccount, is_name};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, ApiKeyId};
+use crate::domain::network_rules::{AccountNetworks, MAX_NETWORKS, NetworkList};
 use crate::domain::permission::{Permission, Permissions};
 use crate::domain::retention::MAX_DAYS;
 use crate::domain::settings::Metadata;
@@ -50,6 +51,15 @@ pub struct AccountAttributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub external_id: Option<String>,
+    /// Networks where receivers of the account may live although they are private. Only shown to operators, where they
+    /// were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_items = 64)]
+    pub egress_allow_networks: Option<Vec<String>>,
+    /// Networks to which nothing of the account is sent. Only shown to operators, where they were set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, max_items = 64)]
+    pub egress_deny_networks: Option<Vec<String>>,
     /// When it was made.
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -58,7 +68,9 @@ pub struct AccountAttributes {
     pub updated_at: String,
 }
 
-fn resource(account: &Account) -> Resource<AccountAttributes> {
+/// An account as somebody sees it. How the operator's own network is divided is for operators only.
+fn resource(account: &Account, is_operator: bool) -> Resource<AccountAttributes> {
+    let networks = |list: Option<&NetworkList>| list.filter(|_| is_operator).map(NetworkList::strings);
     Resource {
         r#type: "account".into(),
         id: account.id.to_string(),
@@ -68,6 +80,8 @@ fn resource(account: &Account) -> Resource<AccountAttributes> {
             payloads_retention_days: account.retention.payloads.map(days),
             metadata: account.metadata.as_ref().map(|metadata| metadata.strings().clone()),
             external_id: account.external_id.as_ref().map(ToString::to_string),
+            egress_allow_networks: networks(account.networks.allow.as_ref()),
+            egress_deny_networks: networks(account.networks.deny.as_ref()),
             created_at: time(account.created_at),
             updated_at: time(account.updated_at),
         },
@@ -133,42 +147,52 @@ pub async fn list(call: ApiCall) -> Result<Answer, ApiError> {
             Paged::exact(if page.page == 1 { vec![own] } else { vec![] }, 1)
         }
     };
-    Ok(Answer::page(&found, page, resource))
+    Ok(Answer::page(&found, page, |account| resource(account, is_operator(&call))))
 }
 
 /// `POST /v1/accounts`
 pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let new = new_account(&call.json()?)?;
-    let pending_reply = call.pending_reply(|account: &Account| Answer::new(201, &resource(account)));
+    let is_operator = is_operator(&call);
+    let pending_reply = call.pending_reply(move |account: &Account| Answer::new(201, &resource(account, is_operator)));
     let account = call.store().create_account(new, pending_reply).await.map_err(refused)?;
-    Ok(Answer::new(201, &resource(&account)))
+    Ok(Answer::new(201, &resource(&account, is_operator)))
 }
 
 /// Reads a new account with every check that comes before the database.
 pub fn new_account(body: &Map<String, Value>) -> Result<NewAccount, ApiError> {
-    let CreateAccount { name, metadata, external_id } = CreateAccount::read(body, &())?;
-    Ok(NewAccount { name, metadata, external_id })
+    let CreateAccount { name, metadata, external_id, egress_allow_networks, egress_deny_networks } =
+        CreateAccount::read(body, &())?;
+    let networks = AccountNetworks { allow: egress_allow_networks, deny: egress_deny_networks };
+    Ok(NewAccount { name, metadata, external_id, networks })
 }
 
 /// `GET /v1/accounts/{id}`
 pub async fn read(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    Ok(Answer::new(200, &resource(&account)))
+    Ok(Answer::new(200, &resource(&account, is_operator(&call))))
 }
 
 /// `PUT /v1/accounts/{id}`
 pub async fn update(call: ApiCall) -> Result<Answer, ApiError> {
     let account = find(&call).await?;
-    let UpdateAccount { name, deliveries_retention_days, payloads_retention_days, metadata, external_id } =
-        UpdateAccount::read_change(&call.json()?, &())?;
-    let (deliveries, payloads) = (deliveries_retention_days, payloads_retention_days);
-    let change = AccountChange { name, deliveries, payloads, metadata, external_id };
-    // How long is kept is what the operator pays for, and the rest is how the operator finds the account.
-    if call.caller.account().is_some() && change.fields().iter().any(|field| *field != "name") {
+    let update = UpdateAccount::read_change(&call.json()?, &())?;
+    let change = AccountChange {
+        name: update.name,
+        deliveries: update.deliveries_retention_days,
+        payloads: update.payloads_retention_days,
+        metadata: update.metadata,
+        external_id: update.external_id,
+        allow_networks: update.egress_allow_networks,
+        deny_networks: update.egress_deny_networks,
+    };
+    // How long is kept is what the operator pays for, where requests go is the operator's network, and the rest is how
+    // the operator finds the account.
+    if !is_operator(&call) && change.fields().iter().any(|field| *field != "name") {
         return Err(Code::Forbidden.into());
     }
     let account = call.store().update_account(account.id, change).await.map_err(refused)?;
-    Ok(Answer::new(200, &resource(&account)))
+    Ok(Answer::new(200, &resource(&account, is_operator(&call))))
 }
 
 /// `DELETE /v1/accounts/{id}`
@@ -218,6 +242,10 @@ pub async fn delete_key(call: ApiCall) -> Result<Answer, ApiError> {
     let id = call.param("key_id", ApiKeyId::parse)?;
     call.store().delete_api_key(Some(account.id), id, call.caller.permissions).await?;
     Ok(Answer::no_content())
+}
+
+fn is_operator(call: &ApiCall) -> bool {
+    call.caller.account().is_none()
 }
 
 /// The id of the account that the path names, by its id or by its external id.
@@ -306,12 +334,38 @@ const EXTERNAL_ID: Field<(), Option<ExternalId>> = Field {
     read: |(), value| read_external_id(value, Code::AccountExternalIdInvalid),
 };
 
+/// A list of networks.
+const NETWORKS: Field<(), Option<NetworkList>> = Field {
+    about: "Networks where receivers of the account may live although they are private or special, beside those of the \
+            server's settings. What the server or the account denies is denied all the same. `null` removes them.",
+    shape: Shape::List(List { items: &NETWORK_SHAPE, min: None, max: Some(MAX_NETWORKS) }),
+    nullable: true,
+    codes: &[Code::AccountEgressNetworksInvalid],
+    read: |(), value| {
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let texts = match value {
+            Value::Null => return Ok(None),
+            Value::Array(list) => list.iter().map(text).collect::<Option<Vec<String>>>(),
+            _ => None,
+        };
+        let networks = texts.and_then(|texts| NetworkList::parse(&texts));
+        networks.map(Some).ok_or_else(|| vec![Fault::new(Code::AccountEgressNetworksInvalid)])
+    },
+};
+
+const NETWORK_SHAPE: Shape = Shape::Text(Text { pattern: Some("^[0-9A-Fa-f.:]+/[0-9]{1,3}$"), ..Text::ANY });
+
+const DENIED_NETWORKS: &str = "Networks to which nothing of the account is sent, beside those of the server's \
+                               settings. `null` removes them.";
+
 body! {
     /// A new account.
     pub struct CreateAccount(()) {
         name: String = NAME.required(Code::NameRequired),
         metadata: Option<Metadata> = METADATA.or_default(),
         external_id: Option<ExternalId> = EXTERNAL_ID.or_default(),
+        egress_allow_networks: Option<NetworkList> = NETWORKS.or_default(),
+        egress_deny_networks: Option<NetworkList> = NETWORKS.about(DENIED_NETWORKS).or_default(),
     }
 }
 
@@ -326,6 +380,8 @@ body! {
             .change(),
         metadata: Option<Option<Metadata>> = METADATA.change(),
         external_id: Option<Option<ExternalId>> = EXTERNAL_ID.change(),
+        egress_allow_networks: Option<Option<NetworkList>> = NETWORKS.change(),
+        egress_deny_networks: Option<Option<NetworkList>> = NETWORKS.about(DENIED_NETWORKS).change(),
     }
 }
 

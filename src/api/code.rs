@@ -299,6 +299,11 @@ codes! {
     AccountExternalIdTaken 422 "account_external_id_taken"
         "Another account has this external_id."
         "Otra cuenta tiene este external_id.";
+    AccountEgressNetworksInvalid 422 "account_egress_networks_invalid"
+        "The networks of an account must be a list of up to 64 distinct ones such as 10.20.0.0/16 or fd12:3456::/48, \
+         without bits beyond their length, or null."
+        "Las redes de una cuenta deben ser una lista de hasta 64 distintas como 10.20.0.0/16 o fd12:3456::/48, sin \
+         bits más allá de su longitud, o null.";
     NameRequired 422 "name_required" "name is required." "name es obligatorio.";
     NameInvalid 422 "name_invalid"
         "name must be a string of 1 to 255 characters, none of them a control character."

@@ -398,7 +398,8 @@ async fn check_address(
     field: &str,
     not_https: Code,
 ) -> Result<Option<Fault>, ApiError> {
-    let Err(error) = api.egress.check(account, url).await else { return Ok(None) };
+    let networks = api.store.view().account_networks(account);
+    let Err(error) = api.egress.check(account, networks.as_deref(), url).await else { return Ok(None) };
     let fault = match error {
         GuardError::Unresolved { host } => Fault::of_field(Code::UrlDnsFailed, field).naming(host),
         GuardError::Blocked { host } => Fault::of_field(Code::UrlSsrfBlocked, field).naming(host),

@@ -8,6 +8,7 @@ use zeroize::Zeroize;
 
 use super::external_id::ExternalId;
 use super::id::{AccountId, AccountKey, ApiKeyId};
+use super::network_rules::{AccountNetworks, NetworkList};
 use super::permission::Permissions;
 use super::retention::OwnRetention;
 use super::settings::Metadata;
@@ -36,6 +37,8 @@ pub struct Account {
     pub metadata: Option<Metadata>,
     /// The operator's own name for it, which no other account of the server has.
     pub external_id: Option<ExternalId>,
+    /// Where its requests may go, beside what the server's settings say.
+    pub networks: AccountNetworks,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -51,12 +54,14 @@ pub struct NewAccount {
     pub metadata: Option<Metadata>,
     /// The operator's own name for it.
     pub external_id: Option<ExternalId>,
+    /// Where its requests may go, beside what the server's settings say.
+    pub networks: AccountNetworks,
 }
 
 impl From<String> for NewAccount {
     /// With nothing but its name.
     fn from(name: String) -> Self {
-        Self { name, metadata: None, external_id: None }
+        Self { name, metadata: None, external_id: None, networks: AccountNetworks::default() }
     }
 }
 
@@ -80,6 +85,10 @@ pub struct AccountChange {
     pub metadata: Option<Option<Metadata>>,
     /// The operator's own name for it.
     pub external_id: Option<Option<ExternalId>>,
+    /// Networks where its receivers may live.
+    pub allow_networks: Option<Option<NetworkList>>,
+    /// Networks to which nothing of it is sent.
+    pub deny_networks: Option<Option<NetworkList>>,
 }
 
 impl AccountChange {
@@ -91,6 +100,8 @@ impl AccountChange {
             ("payloads_retention_days", self.payloads.is_some()),
             ("metadata", self.metadata.is_some()),
             ("external_id", self.external_id.is_some()),
+            ("egress_allow_networks", self.allow_networks.is_some()),
+            ("egress_deny_networks", self.deny_networks.is_some()),
         ];
         named.into_iter().filter(|(_, is_named)| *is_named).map(|(name, _)| name).collect()
     }

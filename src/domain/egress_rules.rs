@@ -26,17 +26,18 @@ impl EgressRules {
         self.allow_ports.is_empty() || self.allow_ports.contains(&port)
     }
 
-    /// Whether requests may go to this address, which must be public in production, or in a network that the operator
-    /// allows. All that holds for an address holds for an IPv4 address that it carries.
-    pub fn admits(&self, address: IpAddr, environment: Environment) -> bool {
+    /// Whether requests of an account with these rules may go to this address, which must be public in production, or
+    /// in a network that the operator allows. All that holds for an address holds for an IPv4 address that it carries.
+    pub fn admits(&self, address: IpAddr, environment: Environment, account: Option<&NetworkRules>) -> bool {
         let (canonical, carried) = (address.to_canonical(), self.carried(address));
         let inside = || carried.iter().copied().map(IpAddr::V4);
-        if [address, canonical].into_iter().chain(inside()).any(|address| self.networks.denies(address)) {
+        let denies = |address: IpAddr| self.networks.denies(address) || account.is_some_and(|own| own.denies(address));
+        let allows = |address: IpAddr| self.networks.allows(address) || account.is_some_and(|own| own.allows(address));
+        if [address, canonical].into_iter().chain(inside()).any(denies) {
             return false;
         }
-        let passes = |address: IpAddr| is_public(address) || self.networks.allows(address);
-        environment == Environment::Development
-            || (passes(address) || self.networks.allows(canonical)) && inside().all(passes)
+        let passes = |address: IpAddr| is_public(address) || allows(address);
+        environment == Environment::Development || (passes(address) || allows(canonical)) && inside().all(passes)
     }
 
     /// The IPv4 addresses to which a translator or a tunnel could deliver what is sent to `address`.
@@ -90,7 +91,11 @@ mod tests {
     }
 
     fn admits(rules: &EgressRules, text: &str) -> bool {
-        rules.admits(address(text), Environment::Production)
+        rules.admits(address(text), Environment::Production, None)
+    }
+
+    fn admits_in_development(rules: &EgressRules, text: &str) -> bool {
+        rules.admits(address(text), Environment::Development, None)
     }
 
     /// The table of RFC 6052, section 2.4, with another prefix: that one is for documentation and never public.
@@ -135,12 +140,12 @@ mod tests {
             "64:ff9b::102:304",
             "2002:102:304::1",
         ] {
-            assert!(!rules.admits(address(denied), Environment::Development) && !admits(&rules, denied), "{denied}");
+            assert!(!admits_in_development(&rules, denied) && !admits(&rules, denied), "{denied}");
         }
         for allowed in ["1.2.4.4", "2a00:8::1", "2a00:1:2:3::102:404"] {
             assert!(admits(&rules, allowed), "{allowed}");
         }
-        assert!(rules.admits(address("10.0.0.1"), Environment::Development) && !admits(&rules, "10.0.0.1"));
+        assert!(admits_in_development(&rules, "10.0.0.1") && !admits(&rules, "10.0.0.1"));
         assert!(admits(&EgressRules::default(), "1.2.3.4"));
     }
 
@@ -168,6 +173,29 @@ mod tests {
         ] {
             assert!(!admits(&rules, refused), "{refused}");
         }
+    }
+
+    #[test]
+    fn an_accounts_own_rules_add_to_the_servers_and_no_denial_is_overridden() {
+        let server = rules(&["10.1.0.0/16"], &["10.2.9.0/24"], &[]);
+        let own = rules(&["10.2.0.0/16", "10.3.0.0/16"], &["10.1.9.0/24", "10.3.9.0/24", "1.2.3.0/24"], &[]).networks;
+        let admits =
+            |text: &str, own: Option<&NetworkRules>| server.admits(address(text), Environment::Production, own);
+        for (text, without, with) in [
+            ("10.1.0.1", true, true),
+            ("10.2.0.1", false, true),
+            ("10.4.0.1", false, false),
+            ("8.8.8.8", true, true),
+            // Denied by the server, by the account, and by both sides of one list.
+            ("10.2.9.1", false, false),
+            ("10.1.9.1", true, false),
+            ("10.3.9.1", false, false),
+            ("1.2.3.4", true, false),
+            ("::ffff:1.2.3.4", false, false),
+        ] {
+            assert_eq!((admits(text, None), admits(text, Some(&own))), (without, with), "{text}");
+        }
+        assert!(!server.admits(address("1.2.3.4"), Environment::Development, Some(&own)));
     }
 
     #[test]

@@ -1,11 +1,16 @@
-//! Networks that requests may go to although they are not public, and networks that nothing is sent to.
+//! Networks that requests may go to although they are not public, and networks that nothing is sent to: those of the
+//! server, and those that an operator sets for one account.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
+/// Most networks in a list of an account: the guard looks at each of them for each address.
+pub const MAX_NETWORKS: usize = 64;
+
 /// Exceptions from what the guard decides; the default makes none. What is denied is denied whatever is allowed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NetworkRules {
     /// Receivers may live here.
     pub allow: Vec<IpNet>,
@@ -22,5 +27,88 @@ impl NetworkRules {
     /// Whether a denied network has this very address.
     pub fn denies(&self, address: IpAddr) -> bool {
         self.deny.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// What an operator has set for an account beside the server's rules.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountNetworks {
+    /// Receivers of the account may live here, unless the server or the account denies it.
+    pub allow: Option<NetworkList>,
+    /// Nothing of the account is sent here.
+    pub deny: Option<NetworkList>,
+}
+
+impl AccountNetworks {
+    /// What the guard looks at; `None` where there is nothing to look at.
+    pub fn rules(&self) -> Option<Arc<NetworkRules>> {
+        let networks = |list: Option<&NetworkList>| list.map(|list| list.0.clone()).unwrap_or_default();
+        let rules = NetworkRules { allow: networks(self.allow.as_ref()), deny: networks(self.deny.as_ref()) };
+        (rules != NetworkRules::default()).then(|| Arc::new(rules))
+    }
+}
+
+/// A list of networks of an account, each once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkList(Vec<IpNet>);
+
+impl NetworkList {
+    /// Reads at most [`MAX_NETWORKS`] distinct networks such as `10.0.0.0/8`. An address with bits beyond the length of
+    /// its network is refused: whoever wrote it may have meant the address alone.
+    pub fn parse(texts: &[impl AsRef<str>]) -> Option<Self> {
+        if texts.len() > MAX_NETWORKS {
+            return None;
+        }
+        let mut networks: Vec<IpNet> = Vec::with_capacity(texts.len());
+        for text in texts {
+            let network: IpNet = text.as_ref().parse().ok()?;
+            if network != network.trunc() || networks.contains(&network) {
+                return None;
+            }
+            networks.push(network);
+        }
+        Some(Self(networks))
+    }
+
+    /// The networks as they are shown and stored.
+    pub fn strings(&self) -> Vec<String> {
+        self.0.iter().map(ToString::to_string).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_distinct_networks_without_bits_beyond_their_length() {
+        let list = NetworkList::parse(&["10.0.0.0/8", "192.0.2.7/32", "FD00:7::/32"]).expect("a list");
+        assert_eq!(list.strings(), ["10.0.0.0/8", "192.0.2.7/32", "fd00:7::/32"]);
+        assert_eq!(NetworkList::parse(&list.strings()), Some(list));
+        let many: Vec<String> = (0..=MAX_NETWORKS).map(|n| format!("10.{n}.0.0/16")).collect();
+        assert!(NetworkList::parse(&many[..MAX_NETWORKS]).is_some() && NetworkList::parse(&many).is_none());
+        for wrong in [
+            &["10.0.0.0"][..],
+            &["10.0.0.1/8"],
+            &["10.0.0.0/33"],
+            &["fd00:7::1/32"],
+            &["10.0.0.0/8", "10.0.0.0/8"],
+            &["shop.example"],
+            &[" 10.0.0.0/8"],
+            &[""],
+        ] {
+            assert_eq!(NetworkList::parse(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn lists_that_are_empty_are_no_rules() {
+        let list = |texts: &[&str]| NetworkList::parse(texts);
+        assert_eq!(AccountNetworks::default().rules(), None);
+        assert_eq!(AccountNetworks { allow: list(&[]), deny: list(&[]) }.rules(), None);
+        let rules = AccountNetworks { allow: list(&["10.0.0.0/8"]), deny: None }.rules().expect("rules");
+        let address = |text: &str| text.parse().expect("an address");
+        assert!(rules.allows(address("10.1.2.3")) && !rules.allows(address("11.1.2.3")));
+        assert!(!rules.denies(address("10.1.2.3")));
     }
 }

@@ -23,14 +23,16 @@ use super::fault::LocalFault;
 use super::guard::LookupOwner;
 use super::no_answer::NoAnswer;
 use super::oauth::TokenError;
+use super::pool::PoolPart;
 use super::start::{COUNT_TRIES, count_start};
 use crate::domain::authentication::{Authentication, Authorization};
-use crate::domain::client_certificate::{ClientIdentity, IdentityId};
+use crate::domain::client_certificate::ClientIdentity;
 use crate::domain::credential::Credential;
 use crate::domain::credentials::ShownCredentials;
 use crate::domain::custom_headers::Headers;
 use crate::domain::delivery::{Job, KEPT_BODY_CHARS, Outcome};
 use crate::domain::id::{AccountKey, DeliveryId};
+use crate::domain::network_rules::NetworkRules;
 use crate::domain::retry::parse_retry_after;
 use crate::domain::time::Timestamp;
 use crate::domain::trace_context;
@@ -345,24 +347,25 @@ impl Egress {
             // Before the row with which the request is signed: it may take seconds.
             let token = self.access_token((job, timeout), targets, &mut planned, progress).await?;
             let authorized = planned.clone();
-            let pooled = if may_reuse { self.0.pool.take(&planned.url, identity_id(&planned)) } else { None };
+            let pooled = if may_reuse { self.0.pool.take(&planned.url, &pool_part(&planned)) } else { None };
             let reused = pooled.is_some();
             let connection = match pooled {
                 Some(connection) => connection,
                 None => {
-                    // Read the endpoint again: its URL or its client certificate may have changed.
+                    // Read the endpoint again: its URL, its client certificate or its account's rules may have changed.
                     planned = progress.read_target(targets).await.ok_or(ExchangeError::NoTarget)?;
                     progress.reached(Stage::Connecting, &planned);
-                    let connecting = self.connect(&planned.url, identity(&planned), planned.account, &progress.clock);
+                    let owner = (planned.account, planned.networks.as_deref());
+                    let connecting = self.connect(&planned.url, identity(&planned), owner, &progress.clock);
                     targets.keep_counted(connecting).await.map_err(not_connected)?
                 }
             };
             // Connecting may have taken seconds: sign with the endpoint as it is now.
             let Some(target) = progress.read_target(targets).await else {
-                self.0.pool.put(&planned.url, identity_id(&planned), connection);
+                self.0.pool.put(&planned.url, &pool_part(&planned), connection);
                 return Err(ExchangeError::NoTarget);
             };
-            let has_moved = target.url != planned.url || identity_id(&target) != identity_id(&planned);
+            let has_moved = target.url != planned.url || pool_part(&target) != pool_part(&planned);
             if has_moved || target.credentials.grant() != authorized.credentials.grant() {
                 planned = target;
                 continue;
@@ -398,7 +401,8 @@ impl Egress {
         progress.reached(Stage::Authorizing, planned);
         // What this process takes for it is not the receiver's time, and the receiver has the other half of its time.
         progress.clock.stop();
-        let fetched = targets.keep_counted(self.fetch_token(job.endpoint, planned.account, grant, timeout / 2)).await;
+        let owner = (planned.account, planned.networks.clone());
+        let fetched = targets.keep_counted(self.fetch_token(job.endpoint, owner, grant, timeout / 2)).await;
         progress.clock.start_after(fetched.took);
         fetched.token.map(Some).map_err(|error| match error {
             TokenError::Local(fault) => ExchangeError::Local(fault),
@@ -411,10 +415,11 @@ impl Egress {
         &self,
         url: &ReceiverUrl,
         identity: Option<&ClientIdentity>,
-        account: AccountKey,
+        (account, networks): (AccountKey, Option<&NetworkRules>),
         clock: &ReceiverClock,
     ) -> Result<Connection, ConnectError> {
-        Box::pin(self.0.connector.connect(url, identity, LookupOwner::Attempt(account), clock)).await
+        let owner = (LookupOwner::Attempt(account), networks);
+        Box::pin(self.0.connector.connect(url, identity, owner, clock)).await
     }
 
     async fn send(
@@ -454,7 +459,7 @@ impl Egress {
             body = masked.into_bytes();
         }
         if ended {
-            self.0.pool.put(&target.url, identity_id(target), connection);
+            self.0.pool.put(&target.url, &pool_part(target), connection);
         }
         Ok(Answer { status, body, retry_after })
     }
@@ -511,8 +516,9 @@ fn identity(target: &Target) -> Option<&ClientIdentity> {
     target.credentials.identity.as_ref().filter(|_| target.url.https)
 }
 
-fn identity_id(target: &Target) -> Option<IdentityId> {
-    identity(target).map(ClientIdentity::id)
+/// With whom the endpoint shares connections to its receiver.
+fn pool_part(target: &Target) -> PoolPart {
+    PoolPart { identity: identity(target).map(ClientIdentity::id), networks: target.networks.clone() }
 }
 
 /// A value that nobody reads again, as a header that does not print itself.

@@ -28,6 +28,7 @@ use super::tls::{Tls, certificate_complaint};
 use crate::domain::client_certificate::ClientIdentity;
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::http_proxy::HttpProxy;
+use crate::domain::network_rules::NetworkRules;
 use crate::domain::source_addresses::SourceAddresses;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
@@ -132,14 +133,16 @@ impl Connector {
         Self { environment, rules, resolver, proxy, tcp, tls: Tls::new(), reached: Reached::default() }
     }
 
-    /// The addresses that a connection may go to. `on_begin` is called when a look-up begins.
+    /// The addresses that a connection of an owner with these rules may go to. `on_begin` is called when a look-up
+    /// begins.
     pub async fn addresses(
         &self,
         url: &ReceiverUrl,
-        owner: LookupOwner,
+        (owner, networks): (LookupOwner, Option<&NetworkRules>),
         on_begin: OnBegin<'_>,
     ) -> Result<Vec<SocketAddr>, GuardError> {
-        guard::addresses(url, self.environment, &self.rules, &*self.resolver, (owner, on_begin)).await
+        let rules = (&self.rules, networks);
+        guard::addresses(url, self.environment, rules, &*self.resolver, (owner, on_begin)).await
     }
 
     /// Connects with this client certificate, if there is one. The clock stands until a look-up has begun, and until
@@ -148,7 +151,7 @@ impl Connector {
         &self,
         url: &ReceiverUrl,
         identity: Option<&ClientIdentity>,
-        owner: LookupOwner,
+        owner: (LookupOwner, Option<&NetworkRules>),
         clock: &ReceiverClock,
     ) -> Result<Connection, ConnectError> {
         if matches!(url.host, Host::Name(_)) {

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use super::fault::LocalFault;
 use crate::domain::egress_rules::EgressRules;
 use crate::domain::id::{AccountId, AccountKey};
+use crate::domain::network_rules::NetworkRules;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
 
 /// Why a receiver is not connected to.
@@ -79,12 +80,15 @@ pub trait Resolver: Send + Sync + 'static {
     fn resolve<'a>(&'a self, name: &'a str, owner: LookupOwner, on_begin: OnBegin<'a>) -> Lookup<'a>;
 }
 
+/// The server's rules, and what an operator has set for the account beside them.
+pub(super) type Rules<'a> = (&'a EgressRules, Option<&'a NetworkRules>);
+
 /// Resolves a URL's host and checks every address that the resolver brings. What is returned may be connected to, and
 /// nothing else may.
 pub(super) async fn addresses(
     url: &ReceiverUrl,
     environment: Environment,
-    rules: &EgressRules,
+    (rules, account): Rules<'_>,
     resolver: &dyn Resolver,
     (owner, on_begin): (LookupOwner, OnBegin<'_>),
 ) -> Result<Vec<SocketAddr>, GuardError> {
@@ -117,7 +121,7 @@ pub(super) async fn addresses(
         return Err(GuardError::Unresolved { host: url.host.to_string() });
     }
     // One blocked address is enough: a name that sometimes resolves to a private address is no receiver.
-    if !found.iter().all(|address| rules.admits(*address, environment)) {
+    if !found.iter().all(|address| rules.admits(*address, environment, account)) {
         return Err(blocked());
     }
     Ok(found.into_iter().map(|address| SocketAddr::new(address, url.port)).collect())
@@ -126,7 +130,6 @@ pub(super) async fn addresses(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::network_rules::NetworkRules;
 
     const ASKER: LookupOwner = LookupOwner::Attempt(AccountKey(1));
 
@@ -142,7 +145,7 @@ mod tests {
     async fn check(url: &str, environment: Environment, resolves_to: &[&str]) -> Result<Vec<SocketAddr>, GuardError> {
         let url = ReceiverUrl::parse(url, environment).expect("a URL");
         let found = resolves_to.iter().map(|address| address.parse().expect("an address")).collect();
-        addresses(&url, environment, &EgressRules::default(), &Fixed(found), (ASKER, &|| {})).await
+        addresses(&url, environment, (&EgressRules::default(), None), &Fixed(found), (ASKER, &|| {})).await
     }
 
     #[tokio::test]
@@ -177,7 +180,8 @@ mod tests {
     async fn in_production_plain_http_leads_nowhere() {
         let url = ReceiverUrl::parse("http://shop.example/", Environment::Development).expect("a URL");
         let resolver = Fixed(vec!["1.1.1.1".parse().expect("an address")]);
-        let found = addresses(&url, Environment::Production, &EgressRules::default(), &resolver, (ASKER, &|| {})).await;
+        let rules = EgressRules::default();
+        let found = addresses(&url, Environment::Production, (&rules, None), &resolver, (ASKER, &|| {})).await;
         assert_eq!(found, Err(GuardError::NotHttps { host: "shop.example".into() }));
     }
 
@@ -188,7 +192,7 @@ mod tests {
         let resolver = Fixed(vec!["127.0.0.1".parse().expect("an address")]);
         let found = async |url: &str| {
             let url = ReceiverUrl::parse(url, Environment::Development).expect("a URL");
-            addresses(&url, Environment::Production, &rules, &resolver, (ASKER, &|| {})).await
+            addresses(&url, Environment::Production, (&rules, None), &resolver, (ASKER, &|| {})).await
         };
         for url in ["https://shop.example/", "https://127.0.0.1/"] {
             assert_eq!(found(url).await, Ok(vec!["127.0.0.1:443".parse().unwrap()]), "{url}");

@@ -35,6 +35,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Random};
 use crate::domain::authentication::TokenGrant;
 use crate::domain::id::AccountId;
+use crate::domain::network_rules::NetworkRules;
 use crate::domain::url::ReceiverUrl;
 use crate::store::View;
 
@@ -66,8 +67,9 @@ struct Inner {
 }
 
 impl Egress {
-    /// `timeout` bounds a whole attempt, from resolving the name to the last byte that is read. Each attempt at an event that has a trace context is a child
-    /// span, whose id comes from `span_ids`; without `span_ids` no trace context is sent.
+    /// `timeout` bounds a whole attempt, from resolving the name to the last byte that is read. Each attempt at an event
+    /// that has a trace context is a child span, whose id comes from `span_ids`; without `span_ids` no trace context is
+    /// sent.
     pub fn new(
         routing: Routing,
         brand: &str,
@@ -89,11 +91,17 @@ impl Egress {
 
     /// Checks that a receiver's name resolves to allowed addresses only. Of a name with very many addresses the first
     /// are used: the others are neither checked nor connected to (`dns`). Each connection checks again. The look-up
-    /// counts against the share of this account.
-    pub async fn check(&self, account: AccountId, url: &ReceiverUrl) -> Result<(), GuardError> {
+    /// counts against the share of this account, for which an operator has set these rules.
+    pub async fn check(
+        &self,
+        account: AccountId,
+        networks: Option<&NetworkRules>,
+        url: &ReceiverUrl,
+    ) -> Result<(), GuardError> {
         let has_begun = AtomicBool::new(false);
         let on_begin = || has_begun.store(true, Ordering::Relaxed);
-        let addresses = self.0.connector.addresses(url, LookupOwner::Check(account), &on_begin);
+        let owner = (LookupOwner::Check(account), networks);
+        let addresses = self.0.connector.addresses(url, owner, &on_begin);
         match tokio::time::timeout(self.0.timeout, addresses).await {
             Ok(addresses) => addresses.map(|_| ()),
             Err(_) if !has_begun.into_inner() => Err(LocalFault::LookupNotMade.into()),

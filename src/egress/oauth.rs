@@ -29,6 +29,7 @@ use super::no_answer::NoAnswer;
 use crate::domain::authentication::{TokenGrant, basic, bearer};
 use crate::domain::credential::Credential;
 use crate::domain::id::{AccountKey, EndpointKey};
+use crate::domain::network_rules::NetworkRules;
 use crate::lock::Mutex;
 
 /// Bytes of a token server's answer.
@@ -78,6 +79,9 @@ pub(super) struct FetchedToken {
     pub token: Result<Credential, TokenError>,
     pub took: Duration,
 }
+
+/// The account that a token is for, and what an operator has set of where its requests may go.
+pub(super) type Owner = (AccountKey, Option<Arc<NetworkRules>>);
 
 /// `None` while the fetch is under way.
 type Pending = watch::Sender<Option<FetchedToken>>;
@@ -237,7 +241,7 @@ impl Egress {
     pub(super) async fn fetch_token(
         &self,
         endpoint: EndpointKey,
-        account: AccountKey,
+        owner: Owner,
         grant: &TokenGrant,
         limit: Duration,
     ) -> FetchedToken {
@@ -245,7 +249,7 @@ impl Egress {
             Begun::Kept(token) => return FetchedToken { token: Ok(token), took: Duration::ZERO },
             Begun::Joined(answer) => answer,
             Begun::First(pending, answer) => {
-                tokio::spawn(fetch(self.clone(), (endpoint, account), grant.clone(), limit, pending));
+                tokio::spawn(fetch(self.clone(), (endpoint, owner), grant.clone(), limit, pending));
                 answer
             }
         };
@@ -254,9 +258,10 @@ impl Egress {
     }
 
     /// Asks the token server. The clock stands until a look-up has begun.
-    async fn ask(&self, account: AccountKey, grant: &TokenGrant, clock: &ReceiverClock) -> Result<Kept, TokenError> {
+    async fn ask(&self, owner: &Owner, grant: &TokenGrant, clock: &ReceiverClock) -> Result<Kept, TokenError> {
         let asked_at = Instant::now();
-        let connected = self.connect(&grant.token_url, None, account, clock).await;
+        let (account, networks) = owner;
+        let connected = self.connect(&grant.token_url, None, (*account, networks.as_deref()), clock).await;
         let mut connection = connected.map_err(|error| match error {
             ConnectError::Local(fault) => TokenError::Local(fault),
             error => refused(error),
@@ -277,13 +282,13 @@ impl Egress {
 /// Fetches a token, as long as something waits for it.
 async fn fetch(
     egress: Egress,
-    (endpoint, account): (EndpointKey, AccountKey),
+    (endpoint, owner): (EndpointKey, Owner),
     grant: TokenGrant,
     limit: Duration,
     pending: Arc<Pending>,
 ) {
     let (began, clock) = (Instant::now(), ReceiverClock::default());
-    let mut asking = pin!(within(limit, || clock.ours(), egress.ask(account, &grant, &clock)));
+    let mut asking = pin!(within(limit, || clock.ours(), egress.ask(&owner, &grant, &clock)));
     let asked = loop {
         tokio::select! {
             asked = &mut asking => break asked.unwrap_or_else(|_| Err(refused(late(limit)))),

@@ -5,6 +5,7 @@
 //! of a later version has written them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use crate::domain::custom_headers::Headers;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::EndpointId;
+use crate::domain::network_rules::{AccountNetworks, NetworkList, NetworkRules};
 use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::rate_limit::RateLimit;
 use crate::domain::retry::RetrySchedule;
@@ -106,6 +108,12 @@ struct SettingsJson {
     client_certificate: Option<CertificateJson>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rate_limit: Option<String>,
+    /// Of an account only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    egress_allow_networks: Option<Vec<String>>,
+    /// Of an account only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    egress_deny_networks: Option<Vec<String>>,
     /// Attributes of later programs.
     #[serde(flatten)]
     unknown: Map<String, Value>,
@@ -208,16 +216,49 @@ impl SettingsJson {
     }
 }
 
-/// The column `settings` of an account with this metadata, whose column is `stored` now. A new row has `{}`.
-pub(super) fn of_account(metadata: Option<Metadata>, stored: &str) -> Result<String, StoreError> {
-    let SettingsJson { unknown, .. } = SettingsJson::read("accounts", stored)?;
-    let metadata = metadata.map(|metadata| metadata.strings().clone());
-    Ok(SettingsJson { version: FORM, metadata, unknown, ..SettingsJson::default() }.column())
+/// What the column `settings` of an account holds.
+pub(super) struct AccountSettings {
+    pub metadata: Option<Metadata>,
+    pub networks: AccountNetworks,
 }
 
-/// The metadata in the column `settings` of an account.
-pub(super) fn account_metadata(column: &str) -> Result<Option<Metadata>, StoreError> {
-    Ok(SettingsJson::read("accounts", column)?.metadata.map(Metadata::stored))
+impl AccountSettings {
+    /// The column of these settings, for a row whose column is `stored` now, and the version of the oldest program that
+    /// does all that they say. A new row has `{}`.
+    pub fn column(self, stored: &str) -> Result<(String, i64), StoreError> {
+        let SettingsJson { unknown, .. } = SettingsJson::read("accounts", stored)?;
+        // A program below it would send to networks that the operator denies.
+        let requires = if self.networks.rules().is_some() { 21 } else { 0 };
+        let strings = |list: Option<NetworkList>| list.map(|list| list.strings());
+        let settings = SettingsJson {
+            version: FORM,
+            metadata: self.metadata.map(|metadata| metadata.strings().clone()),
+            egress_allow_networks: strings(self.networks.allow),
+            egress_deny_networks: strings(self.networks.deny),
+            unknown,
+            ..SettingsJson::default()
+        };
+        Ok((settings.column(), requires))
+    }
+
+    /// The settings in this column.
+    pub fn read(column: &str) -> Result<Self, StoreError> {
+        let settings = SettingsJson::read("accounts", column)?;
+        let list = |name: &str, texts: Option<Vec<String>>| {
+            let unreadable = || StoreError::Corrupt(format!("accounts.settings: {name} cannot be read"));
+            texts.map(|texts| NetworkList::parse(&texts).ok_or_else(unreadable)).transpose()
+        };
+        let networks = AccountNetworks {
+            allow: list("egress_allow_networks", settings.egress_allow_networks)?,
+            deny: list("egress_deny_networks", settings.egress_deny_networks)?,
+        };
+        Ok(Self { metadata: settings.metadata.map(Metadata::stored), networks })
+    }
+}
+
+/// What the column `settings` of an account says of where its requests may go.
+pub(super) fn account_rules(column: &str) -> Result<Option<Arc<NetworkRules>>, StoreError> {
+    Ok(AccountSettings::read(column)?.networks.rules())
 }
 
 /// A stored filter. One that is `known` already is not compiled again.
@@ -310,6 +351,8 @@ impl SettingsColumns {
             authentication: credentials.authentication.map(AuthenticationJson::from),
             client_certificate: credentials.client_certificate.map(CertificateJson::from),
             rate_limit: rate_limit.map(|limit| limit.to_string()),
+            egress_allow_networks: None,
+            egress_deny_networks: None,
             unknown,
         };
         let columns = Self {
@@ -456,6 +499,23 @@ mod tests {
         let (own, generated) = (Secret::of_owner("an-own-secret-of-its-owner"), Secret::from_random([1; 32]));
         assert_eq!((required_of_secret(None), required_of_secret(Some(&generated))), (0, 0));
         assert_eq!(required_of_secret(Some(&own.expect("a secret"))), 18);
+    }
+
+    #[test]
+    fn an_accounts_settings_are_read_as_they_were_written_and_its_networks_require_a_later_program() {
+        let list = |texts: &[&str]| NetworkList::parse(texts);
+        let networks = AccountNetworks { allow: list(&["10.0.0.0/8"]), deny: list(&["fd00::/8", "1.2.3.4/32"]) };
+        let metadata = Metadata::parse([("plan".to_owned(), "pro".to_owned())].into());
+        let settings = AccountSettings { metadata: metadata.clone(), networks: networks.clone() };
+        let (column, requires) = settings.column(r#"{"version":1,"sparkle":3}"#).expect("written");
+        let read = AccountSettings::read(&column).expect("read");
+        assert_eq!((read.metadata, &read.networks, requires), (metadata.clone(), &networks, 21));
+        assert_eq!(account_rules(&column), Ok(networks.rules()));
+        assert!(column.contains(r#""sparkle":3"#), "{column}");
+        let bare = AccountSettings { metadata, networks: AccountNetworks { allow: list(&[]), deny: None } };
+        assert_eq!(bare.column("{}").expect("written").1, 0);
+        assert_eq!(account_rules("{}"), Ok(None));
+        assert!(account_rules(r#"{"egress_deny_networks":["everything"]}"#).is_err(), "no rule is not this rule");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditEntry, AuditFilter, Origin};
 use crate::domain::credentials::RequestCredentials;
 use crate::domain::id::{AccountId, AccountKey, EndpointId, EndpointKey, IdTimes, ReplayId, TOLERANCE, UserId};
+use crate::domain::network_rules::NetworkRules;
 use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
 use crate::domain::settings::DeliverySettings;
 use crate::domain::sign::Signer;
@@ -80,6 +81,8 @@ pub(super) struct StoredEndpoint {
     pub version: i64,
     pub active: bool,
     pub delivery: Arc<DeliverySettings>,
+    /// What an operator has set for its account.
+    pub networks: Option<Arc<NetworkRules>>,
     /// The values of its headers and credentials.
     pub credentials: Option<SealedSecret>,
     /// The current secret first, each with the end of its overlap.
@@ -178,6 +181,7 @@ impl Shared {
                 signer: Signer::new(&secrets),
                 credentials: Arc::new(credentials),
                 delivery: stored.delivery.clone(),
+                networks: stored.networks.clone(),
             }),
             (Err(error), _) => {
                 tracing::error!(endpoint = %stored.id, %error, "an endpoint's secret or credentials cannot be opened: \

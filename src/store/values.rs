@@ -13,6 +13,7 @@ use crate::domain::credentials::{Credentials, RequestCredentials};
 use crate::domain::delivery::{DeliveryKind, Job, Outcome};
 use crate::domain::endpoint::EndpointStatus;
 use crate::domain::id::{AccountId, AccountKey, DeliveryId, EndpointKey};
+use crate::domain::network_rules::NetworkRules;
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Secret;
 use crate::domain::settings::{DeliverySettings, EndpointSettings};
@@ -403,9 +404,19 @@ pub struct Target {
     pub credentials: Arc<RequestCredentials>,
     /// What its owner has set.
     pub delivery: Arc<DeliverySettings>,
+    /// What an operator has set for its owner: where requests may go beside what the server's settings say.
+    pub networks: Option<Arc<NetworkRules>>,
 }
 
 impl Target {
+    /// The same endpoint, where an operator has set this for its owner.
+    pub(super) fn with_networks(self: &Arc<Self>, networks: Option<&Arc<NetworkRules>>) -> Arc<Self> {
+        if self.networks.as_ref() == networks {
+            return self.clone();
+        }
+        Arc::new(Self { networks: networks.cloned(), ..(**self).clone() })
+    }
+
     /// Requests that may be in flight to it, over all processes, where the server allows so many for an endpoint.
     pub(super) fn max_in_flight(&self, setting: usize) -> usize {
         self.delivery.max_in_flight.map_or(setting, |own| own.min(setting))

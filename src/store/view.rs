@@ -12,7 +12,8 @@ use super::values::Target;
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
-use crate::domain::id::{AccountId, EndpointKey};
+use crate::domain::id::{AccountId, AccountKey, EndpointKey};
+use crate::domain::network_rules::NetworkRules;
 use crate::lock::RwLock;
 
 /// What was last committed. Clones share it.
@@ -30,30 +31,43 @@ type Shared<T> = Arc<RwLock<T>>;
 /// The catalog by name.
 pub type EventTypes = HashMap<String, EventType>;
 
+/// What is known of an account.
+#[derive(Clone, Default)]
+pub(super) struct KnownAccount {
+    pub external_id: Option<ExternalId>,
+    /// Where its requests may go, where an operator has set something.
+    pub networks: Option<Arc<NetworkRules>>,
+}
+
 /// The accounts that exist, and those that have an external id by theirs.
 #[derive(Default)]
 pub(super) struct KnownAccounts {
-    external_ids: HashMap<AccountId, Option<ExternalId>>,
+    known: HashMap<AccountId, KnownAccount>,
     by_external_id: HashMap<ExternalId, AccountId>,
 }
 
 impl KnownAccounts {
-    /// The account exists, with this external id.
-    pub fn add(&mut self, id: AccountId, external_id: Option<ExternalId>) {
+    /// The account exists, and this is known of it.
+    pub fn add(&mut self, id: AccountId, account: KnownAccount) {
         self.remove(id);
-        if let Some(external_id) = &external_id {
+        if let Some(external_id) = &account.external_id {
             self.by_external_id.insert(external_id.clone(), id);
         }
-        self.external_ids.insert(id, external_id);
+        self.known.insert(id, account);
     }
 
     fn remove(&mut self, id: AccountId) {
         // Another account may have the external id by now.
-        if let Some(Some(before)) = self.external_ids.remove(&id)
+        if let Some(before) = self.known.remove(&id).and_then(|account| account.external_id)
             && self.by_external_id.get(&before) == Some(&id)
         {
             self.by_external_id.remove(&before);
         }
+    }
+
+    /// Where requests of the account may go, where an operator has set something.
+    pub fn networks(&self, id: AccountId) -> Option<Arc<NetworkRules>> {
+        self.known.get(&id)?.networks.clone()
     }
 }
 
@@ -97,7 +111,12 @@ impl View {
 
     /// Whether the account exists.
     pub fn has_account(&self, id: AccountId) -> bool {
-        read(&self.accounts, |accounts| accounts.external_ids.contains_key(&id))
+        read(&self.accounts, |accounts| accounts.known.contains_key(&id))
+    }
+
+    /// Where requests of the account may go beside what the server's settings say. `None` where nothing is set.
+    pub fn account_networks(&self, id: AccountId) -> Option<Arc<NetworkRules>> {
+        read(&self.accounts, |accounts| accounts.networks(id))
     }
 
     /// The account with this external id.
@@ -129,8 +148,17 @@ impl View {
         });
     }
 
-    pub(super) fn show_account(&self, id: AccountId, external_id: Option<ExternalId>) {
-        change(&self.accounts, |accounts| accounts.add(id, external_id));
+    pub(super) fn show_account(&self, id: AccountId, account: KnownAccount) {
+        change(&self.accounts, |accounts| accounts.add(id, account));
+    }
+
+    /// Shows the endpoints of an account with its rules of where requests may go.
+    pub(super) fn show_networks(&self, account: AccountKey, networks: Option<&Arc<NetworkRules>>) {
+        change(&self.endpoints, |endpoints| {
+            for target in endpoints.values_mut().filter(|target| target.account == account) {
+                *target = target.with_networks(networks);
+            }
+        });
     }
 
     pub(super) fn forget_account(&self, id: AccountId) {
@@ -175,12 +203,13 @@ mod tests {
     fn an_external_id_that_has_moved_on_is_that_of_its_new_account() {
         let (first, second) = (AccountId::from_random([1; 16]), AccountId::from_random([2; 16]));
         let name = ExternalId::parse("a").expect("an external id");
+        let named = || KnownAccount { external_id: Some(name.clone()), networks: None };
         let view = View::default();
-        view.show_account(first, Some(name.clone()));
+        view.show_account(first, named());
         assert_eq!(view.account_named(&name), Some(first));
         // Two changes that are read together come in any order.
-        view.show_account(second, Some(name.clone()));
-        view.show_account(first, None);
+        view.show_account(second, named());
+        view.show_account(first, KnownAccount::default());
         assert_eq!(view.account_named(&name), Some(second));
         view.forget_account(first);
         assert_eq!((view.account_named(&name), view.has_account(first)), (Some(second), false));

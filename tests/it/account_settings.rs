@@ -116,3 +116,45 @@ async fn an_external_id_that_was_given_on_one_node_is_known_on_another_and_after
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_operator_says_where_requests_of_an_account_may_go_and_nobody_else_sees_it() {
+    let app = App::start().await;
+    let names = ["egress_allow_networks", "egress_deny_networks"];
+    let (allowed, denied) = (json!(["10.1.0.0/16", "fd00:7::/32"]), json!(["1.2.3.0/24"]));
+    let body = json!({ "name": "a", names[0]: allowed, names[1]: denied });
+    let made = make(&app, body).await.expect(201);
+    assert_eq!((made.attribute(names[0]), made.attribute(names[1])), (&allowed, &denied));
+    let path = format!("/v1/accounts/{}", made.id());
+    let changed = change(&app, &path, json!({ names[0]: ["FD00:8::/32"], "name": "b" })).await.expect(200);
+    assert_eq!((changed.attribute(names[0]), changed.attribute(names[1])), (&json!(["fd00:8::/32"]), &denied));
+    let bare = change(&app, &path, json!({ names[0]: null, names[1]: [] })).await.expect(200);
+    assert_eq!((bare.json["data"]["attributes"].get(names[0]), bare.attribute(names[1])), (None, &json!([])));
+    for name in names {
+        let many: Vec<String> = (0..65).map(|n| format!("10.{n}.0.0/16")).collect();
+        for wrong in [
+            json!("10.0.0.0/8"),
+            json!({}),
+            json!([7]),
+            json!(["10.0.0.0"]),
+            json!(["10.0.0.1/8"]),
+            json!(["10.0.0.0/33"]),
+            json!(["10.0.0.0/8", "10.0.0.0/8"]),
+            json!(many),
+        ] {
+            let (code, pointer) = ("account_egress_networks_invalid", format!("/data/attributes/{name}"));
+            change(&app, &path, json!({ name: wrong })).await.refused(422, code, &pointer);
+            make(&app, json!({ "name": "c", name: wrong })).await.refused(422, code, &pointer);
+        }
+        app.put(&format!("/v1/accounts/{}", app.account), json!({ name: [] })).await.refused(403, "forbidden", "");
+    }
+    let both = make(&app, json!({ "name": "c", names[0]: 1, names[1]: 1 })).await.expect(422);
+    assert_eq!(both.codes(), ["account_egress_networks_invalid"; 2]);
+    let own = format!("/v1/accounts/{}", app.account);
+    change(&app, &own, json!({ names[0]: ["10.0.0.0/8"], names[1]: ["10.9.0.0/16"] })).await.expect(200);
+    let seen = app.get(&own).await.expect(200);
+    let listed = app.get("/v1/accounts").await.expect(200);
+    for attributes in [&seen.json["data"]["attributes"], &listed.json["data"][0]["attributes"]] {
+        assert!(names.iter().all(|name| attributes.get(*name).is_none()), "{attributes}");
+    }
+}

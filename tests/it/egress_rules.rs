@@ -1,7 +1,7 @@
 //! Where requests go by the operator's own rules: networks, ports and translators, looked at on create and at each
 //! attempt. And where they come from: the addresses that customers are told.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::app::{App, Call, EVENT, Receiver};
 
@@ -51,6 +51,70 @@ async fn a_private_network_that_the_operator_allows_takes_receivers_in_productio
     for refused in ["https://10.2.0.1/", "https://10.1.9.1/", "https://[fd00:7::2]/", "https://localhost/"] {
         create(refused).await.refused(400, "url_ssrf_blocked", "/data/attributes/url");
     }
+}
+
+#[tokio::test]
+async fn the_rules_of_an_account_hold_for_its_endpoints_and_token_servers_and_for_no_others() {
+    let app = App::with(&[("ENVIRONMENT", "production"), ("EGRESS__DENY_NETWORKS", "10.1.9.0/24")]).await;
+    let (_, stranger) = app.stranger().await;
+    let create = |key: &str, url: &str| {
+        let body = json!({ "url": url, "events": [EVENT] });
+        app.call("POST", "/v1/webhooks").bearer(key).json(&body).send()
+    };
+    let rules = json!({ "egress_allow_networks": ["10.1.0.0/16"], "egress_deny_networks": ["1.2.3.0/24"] });
+    let account = format!("/v1/accounts/{}", app.account);
+    app.call("PUT", &account).bearer(&app.operator).json(&rules).send().await.expect(200);
+    create(&app.key, "https://10.1.2.3/").await.expect(201);
+    create(&stranger, "https://1.2.3.4/").await.expect(201);
+    for (key, url) in [
+        (&app.key, "https://1.2.3.4/"),
+        (&app.key, "https://10.1.9.1/"),
+        (&app.key, "https://10.2.0.1/"),
+        (&stranger, "https://10.1.2.3/"),
+    ] {
+        create(key, url).await.refused(400, "url_ssrf_blocked", "/data/attributes/url");
+    }
+    let grant = |token_url: &str| {
+        let oauth = json!({ "type": "oauth2", "token_url": token_url, "client_id": "a", "client_secret": "b" });
+        let body = json!({ "url": "https://1.1.1.1/", "events": [EVENT], "authentication": oauth });
+        app.call("POST", "/v1/webhooks").json(&body).bearer(&app.key).send()
+    };
+    grant("https://10.1.2.3/token").await.expect(201);
+    let pointer = "/data/attributes/authentication/token_url";
+    grant("https://1.2.3.4/token").await.refused(400, "url_ssrf_blocked", pointer);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_account_that_is_denied_a_network_sends_nothing_more_there_not_even_over_a_connection_that_stands() {
+    let app = App::start().await;
+    let receiver = Receiver::start().await;
+    let (_, stranger) = app.stranger().await;
+    let (own, _) = app.endpoint(&receiver.url()).await;
+    let body = json!({ "url": receiver.url(), "events": [EVENT] });
+    let other = app.call("POST", "/v1/webhooks").bearer(&stranger).json(&body).send().await.expect(201).id();
+    let test = |key: &str, id: &str| app.call("POST", &format!("/v1/webhooks/{id}/test")).bearer(key).send();
+    for (key, id) in [(&app.key, &own), (&stranger, &other)] {
+        assert_eq!(test(key, id).await.expect(200).attribute("delivered"), true);
+    }
+    assert_eq!(receiver.connections(), 1, "accounts without rules share a connection");
+    let account = format!("/v1/accounts/{}", app.account);
+    let deny = |networks: Value| {
+        let body = json!({ "egress_deny_networks": networks });
+        app.call("PUT", &account).bearer(&app.operator).json(&body).send()
+    };
+    deny(json!(["127.0.0.0/8"])).await.expect(200);
+    let told = test(&app.key, &own).await.expect(200);
+    assert_eq!(told.attribute("delivered"), false);
+    assert!(told.attribute("error").as_str().expect("text").contains("to which nothing is sent"), "{}", told.json);
+    assert_eq!(test(&stranger, &other).await.expect(200).attribute("delivered"), true);
+    // The rules outlive the process.
+    let app = app.restart(&[]).await;
+    let test = |key: &str, id: &str| app.call("POST", &format!("/v1/webhooks/{id}/test")).bearer(key).send();
+    assert_eq!(test(&app.key, &own).await.expect(200).attribute("delivered"), false);
+    let body = json!({ "egress_deny_networks": null });
+    app.call("PUT", &account).bearer(&app.operator).json(&body).send().await.expect(200);
+    assert_eq!(test(&app.key, &own).await.expect(200).attribute("delivered"), true);
+    assert_eq!(receiver.received().len(), 4);
 }
 
 #[tokio::test]

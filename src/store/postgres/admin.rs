@@ -8,6 +8,7 @@ use super::catalog_rows::{
     ACCOUNT_COLUMNS, API_KEY_COLUMNS, account, account_from_row, api_key_from_row, lock_account,
 };
 use super::change_feed::{Change, write_change};
+use super::migrate::require;
 use super::sql::{count, execute, get, offset, one, rows, sealed, text};
 use super::store::Store;
 use super::stored_replies::write_pending_reply;
@@ -16,13 +17,14 @@ use crate::domain::audit::Action;
 use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
+use crate::domain::network_rules::AccountNetworks;
 use crate::domain::permission::Permissions;
 use crate::domain::secret::{Keyring, SealedSecret};
 use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::{Accounts, Catalog};
 use crate::store::credentials::{self, KEY_ID, SEALED};
 use crate::store::errors::{OpenError, StoreError};
-use crate::store::settings::of_account;
+use crate::store::settings::AccountSettings;
 use crate::store::shared::AuditRecord;
 use crate::store::values::{NewApiKey, Page, Paged, PendingReply, WithKey};
 
@@ -36,10 +38,12 @@ impl Accounts for Store {
         pending_reply: Option<PendingReply<Account>>,
     ) -> Result<Account, StoreError> {
         let (id, name, now) = (AccountId::from_random(self.shared.random.array()), text(new.name), self.now());
-        let settings = of_account(new.metadata, "{}")?;
+        let settings = AccountSettings { metadata: new.metadata, networks: new.networks };
+        let (settings, requires) = settings.column("{}")?;
         let external_id = new.external_id.as_ref().map(ExternalId::as_str);
         let mut client = self.client().await?;
         let tx = client.transaction().await?;
+        require(&tx, &self.pool, requires).await?;
         let sql = "INSERT INTO accounts (id, name, settings, external_id, created_at, updated_at) \
                    VALUES ($1, $2, $3, $4, $5, $5)";
         let statement = tx.prepare_cached(sql).await?;
@@ -71,7 +75,15 @@ impl Accounts for Store {
         let payloads = change.payloads.unwrap_or(own.payloads).map(millis);
         let key = found.key;
         let stored = one(&tx, "SELECT settings FROM accounts WHERE key = $1", &[&key.0]).await?;
-        let settings = of_account(change.metadata.unwrap_or(found.metadata), get(&stored, "settings")?)?;
+        let settings = AccountSettings {
+            metadata: change.metadata.unwrap_or(found.metadata),
+            networks: AccountNetworks {
+                allow: change.allow_networks.unwrap_or(found.networks.allow),
+                deny: change.deny_networks.unwrap_or(found.networks.deny),
+            },
+        };
+        let (settings, requires) = settings.column(get(&stored, "settings")?)?;
+        require(&tx, &self.pool, requires).await?;
         let external_id = change.external_id.unwrap_or(found.external_id);
         let external_id = external_id.as_ref().map(ExternalId::as_str);
         let sql = "UPDATE accounts SET name = $2, retention_deliveries = $3, retention_payloads = $4, settings = $5, \

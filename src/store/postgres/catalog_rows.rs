@@ -13,7 +13,7 @@ use crate::domain::id::{AccountId, AccountKey, ApiKeyId};
 use crate::domain::permission::Permissions;
 use crate::domain::retention::OwnRetention;
 use crate::store::errors::StoreError;
-use crate::store::settings::account_metadata;
+use crate::store::settings::AccountSettings;
 use crate::store::view::EventTypes;
 
 pub(super) const ACCOUNT_COLUMNS: &str = "SELECT id, key, name, retention_deliveries, retention_payloads, settings, \
@@ -46,13 +46,15 @@ pub(super) async fn lock_account(tx: &Transaction<'_>, id: AccountId) -> Result<
 
 pub(super) fn account_from_row(row: &Row) -> Result<Account, StoreError> {
     read_row("accounts", row, |row| {
+        let settings = AccountSettings::read(get(row, "settings")?)?;
         Ok(Account {
             id: AccountId(get(row, "id")?),
             key: AccountKey(get(row, "key")?),
             name: get(row, "name")?,
             retention: own_retention(row)?,
-            metadata: account_metadata(get(row, "settings")?)?,
+            metadata: settings.metadata,
             external_id: get::<Option<String>>(row, "external_id")?.map(ExternalId::stored),
+            networks: settings.networks,
             created_at: when(row, "created_at")?,
             updated_at: when(row, "updated_at")?,
         })

@@ -31,15 +31,16 @@ use crate::domain::account::KeyHash;
 use crate::domain::endpoint::EndpointStatus;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId, EndpointKey};
+use crate::domain::network_rules::NetworkRules;
 use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
 use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::inbox::Nudge;
-use crate::store::settings::readable_delivery_settings;
+use crate::store::settings::{account_rules, readable_delivery_settings};
 use crate::store::shared::{Shared, StoredEndpoint};
 use crate::store::values::Target;
-use crate::store::view::{KnownAccounts, View, Whole};
+use crate::store::view::{KnownAccount, KnownAccounts, View, Whole};
 
 /// Between two looks, should no notification come.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
@@ -302,7 +303,7 @@ impl ChangeFeed {
             keys.extend(piece);
         }
         let (mut accounts, mut shown) = (HashMap::default(), KnownAccounts::default());
-        let sql = "SELECT key, id, external_id FROM accounts WHERE deleted_at IS NULL AND key > $1 \
+        let sql = "SELECT key, id, external_id, settings FROM accounts WHERE deleted_at IS NULL AND key > $1 \
                    ORDER BY key LIMIT $2";
         let mut after = 0i64;
         loop {
@@ -310,9 +311,9 @@ impl ChangeFeed {
             let Some(last) = piece.last() else { break };
             after = get(last, "key")?;
             for row in &piece {
-                let (id, external_id) = named_account(row)?;
+                let (id, account) = known_account(row)?;
                 accounts.insert(AccountKey(get(row, "key")?), id);
-                shown.add(id, external_id);
+                shown.add(id, account);
             }
         }
         let mut endpoints = HashMap::default();
@@ -323,7 +324,9 @@ impl ChangeFeed {
             let piece: Vec<i64> = piece.iter().map(|row| get(row, "key")).collect::<Result<_, _>>()?;
             let Some(last) = piece.last() else { break };
             after = *last;
-            endpoints.extend(super::time_limit::in_time(load_endpoints(db, &self.shared, &self.view, &piece)).await?);
+            let networks = |key: AccountKey| accounts.get(&key).and_then(|id| shown.networks(*id));
+            let loading = load_endpoints(db, &self.shared, &self.view, &piece, &networks);
+            endpoints.extend(super::time_limit::in_time(loading).await?);
         }
         self.note_limits(&endpoints);
         // An import has written them, and has then had everything read.
@@ -394,22 +397,27 @@ impl ChangeFeed {
             self.apply_accounts(db, known, accounts.into_iter().collect()).await?;
         }
         if !endpoints.is_empty() {
-            self.apply_endpoints(db, endpoints.into_iter().collect()).await?;
+            self.apply_endpoints(db, known, endpoints.into_iter().collect()).await?;
         }
         Ok(())
     }
 
     async fn apply_accounts(&self, db: &Object, known: &mut Known, keys: Vec<i64>) -> Result<(), StoreError> {
         let mut found = HashMap::default();
-        let sql = "SELECT key, id, external_id FROM accounts WHERE key = ANY($1) AND deleted_at IS NULL";
+        let sql = "SELECT key, id, external_id, settings FROM accounts WHERE key = ANY($1) AND deleted_at IS NULL";
         for row in rows(db, sql, &[&keys]).await? {
-            found.insert(AccountKey(get(&row, "key")?), named_account(&row)?);
+            found.insert(AccountKey(get(&row, "key")?), known_account(&row)?);
         }
         for key in keys.into_iter().map(AccountKey) {
             match found.remove(&key) {
-                Some((id, external_id)) => {
+                Some((id, account)) => {
                     known.accounts.insert(key, id);
-                    self.view.show_account(id, external_id);
+                    let networks = account.networks.clone();
+                    let has_changed = self.view.account_networks(id) != networks;
+                    self.view.show_account(id, account);
+                    if has_changed {
+                        self.view.show_networks(key, networks.as_ref());
+                    }
                 }
                 None => {
                     if let Some(id) = known.accounts.remove(&key) {
@@ -421,8 +429,9 @@ impl ChangeFeed {
         Ok(())
     }
 
-    async fn apply_endpoints(&self, db: &Object, keys: Vec<i64>) -> Result<(), StoreError> {
-        let mut found = load_endpoints(db, &self.shared, &self.view, &keys).await?;
+    async fn apply_endpoints(&self, db: &Object, known: &Known, keys: Vec<i64>) -> Result<(), StoreError> {
+        let networks = |key: AccountKey| self.view.account_networks(*known.accounts.get(&key)?);
+        let mut found = load_endpoints(db, &self.shared, &self.view, &keys, &networks).await?;
         for key in keys.into_iter().map(EndpointKey) {
             let target = found.remove(&key);
             let active = target.as_ref().is_some_and(|target| target.active);
@@ -513,10 +522,14 @@ async fn latest_change(db: &impl GenericClient) -> Result<Latest, StoreError> {
     Ok(Latest { generation: get(&found, "value")?, nonce: get(&found, "nonce")? })
 }
 
-fn named_account(row: &Row) -> Result<(AccountId, Option<ExternalId>), StoreError> {
-    let external_id: Option<String> = get(row, "external_id")?;
-    Ok((AccountId(get(row, "id")?), external_id.map(ExternalId::stored)))
+fn known_account(row: &Row) -> Result<(AccountId, KnownAccount), StoreError> {
+    let external_id = get::<Option<String>>(row, "external_id")?.map(ExternalId::stored);
+    let networks = account_rules(get(row, "settings")?)?;
+    Ok((AccountId(get(row, "id")?), KnownAccount { external_id, networks }))
 }
+
+/// What an operator has set for an account.
+type NetworksOf<'a> = &'a (dyn Fn(AccountKey) -> Option<Arc<NetworkRules>> + Sync);
 
 /// Reads these endpoints with their secrets. A filter that the view shows already is not compiled again. Endpoints
 /// whose settings or secrets cannot be read are left out.
@@ -525,6 +538,7 @@ async fn load_endpoints(
     shared: &Shared,
     view: &View,
     keys: &[i64],
+    networks: NetworksOf<'_>,
 ) -> Result<HashMap<EndpointKey, Arc<Target>>, StoreError> {
     // The secrets last: a rotation in between shows them with the version before it, and its change is yet to be read.
     let (mut secrets, mut endpoints) = (HashMap::<i64, Vec<_>>::default(), HashMap::default());
@@ -545,10 +559,12 @@ async fn load_endpoints(
         let known = shown.as_ref().map(|target| &*target.delivery);
         let delivery = readable_delivery_settings(id, get::<&str>(&row, "settings"), known)?;
         let Some(delivery) = delivery else { continue };
+        let account = AccountKey(get(&row, "account")?);
         let stored = StoredEndpoint {
             key: EndpointKey(key),
             id,
-            account: AccountKey(get(&row, "account")?),
+            account,
+            networks: networks(account),
             url: get(&row, "url")?,
             version: get(&row, "version")?,
             active: status == EndpointStatus::Active,

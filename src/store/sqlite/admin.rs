@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 
 use super::catalog_rows::{API_KEY_COLUMNS, account, account_from_row, api_key, api_key_from_row};
 use super::columns::{count, sealed, sql_offset, uuid};
+use super::minimum::require;
 use super::store::Store;
 use super::tx::Tx;
 use crate::domain::account::{Account, AccountChange, ApiKey, KeyHash, NewAccount, PlainKey};
@@ -11,13 +12,14 @@ use crate::domain::audit::Action;
 use crate::domain::event::{EventType, INITIAL_TYPES};
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, EndpointId};
+use crate::domain::network_rules::AccountNetworks;
 use crate::domain::permission::Permissions;
 use crate::domain::secret::Keyring;
 use crate::domain::time::{Timestamp, millis};
 use crate::store::contract::{Accounts, Catalog};
 use crate::store::credentials::{self, KEY_ID, SEALED};
 use crate::store::errors::{OpenError, StoreError};
-use crate::store::settings::of_account;
+use crate::store::settings::AccountSettings;
 use crate::store::shared::AuditRecord;
 use crate::store::values::{NewApiKey, Page, Paged, PendingReply, ReplyScope, StoredReply, WithKey};
 
@@ -33,7 +35,9 @@ impl Accounts for Store {
                 let id = AccountId::from_random(tx.shared.random.array());
                 let external_id = new.external_id.as_ref().map(ExternalId::as_str);
                 is_external_id_free(tx.db, external_id, None)?;
-                let settings = of_account(new.metadata, "{}")?;
+                let settings = AccountSettings { metadata: new.metadata, networks: new.networks };
+                let (settings, requires) = settings.column("{}")?;
+                require(tx.db, requires)?;
                 let sql = "INSERT INTO accounts (id, name, settings, external_id, created_at, updated_at) \
                            VALUES (?1, ?2, ?3, ?4, ?5, ?5)";
                 let now = tx.now.as_millis();
@@ -68,6 +72,15 @@ impl Accounts for Store {
                 is_external_id_free(tx.db, external_id, Some(found.key))?;
                 let sql = "SELECT settings FROM accounts WHERE key = ?1";
                 let stored: String = tx.db.prepare_cached(sql)?.query_row([found.key.0], |row| row.get(0))?;
+                let settings = AccountSettings {
+                    metadata: change.metadata.unwrap_or(found.metadata),
+                    networks: AccountNetworks {
+                        allow: change.allow_networks.unwrap_or(found.networks.allow),
+                        deny: change.deny_networks.unwrap_or(found.networks.deny),
+                    },
+                };
+                let (settings, requires) = settings.column(&stored)?;
+                require(tx.db, requires)?;
                 let sql = "UPDATE accounts SET name = ?2, retention_deliveries = ?3, retention_payloads = ?4, \
                            settings = ?5, external_id = ?6, updated_at = ?7 WHERE key = ?1";
                 tx.db.prepare_cached(sql)?.execute(params![
@@ -75,7 +88,7 @@ impl Accounts for Store {
                     change.name.unwrap_or(found.name),
                     change.deliveries.unwrap_or(own.deliveries).map(millis),
                     change.payloads.unwrap_or(own.payloads).map(millis),
-                    of_account(change.metadata.unwrap_or(found.metadata), &stored)?,
+                    settings,
                     external_id,
                     tx.now.as_millis(),
                 ])?;

@@ -13,7 +13,7 @@ use crate::domain::permission::Permissions;
 use crate::domain::retention::OwnRetention;
 use crate::domain::time::Timestamp;
 use crate::store::errors::StoreError;
-use crate::store::settings::account_metadata;
+use crate::store::settings::AccountSettings;
 use crate::store::view::EventTypes;
 
 pub(super) fn account(db: &Connection, id: AccountId) -> Result<Account, StoreError> {
@@ -23,13 +23,15 @@ pub(super) fn account(db: &Connection, id: AccountId) -> Result<Account, StoreEr
 
 pub(super) fn account_from_row(row: &Row<'_>) -> rusqlite::Result<Account> {
     read_row("accounts", row, |row| {
+        let settings = AccountSettings::read(&row.get::<_, String>("settings")?).map_err(unreadable)?;
         Ok(Account {
             id: AccountId(uuid(row, "id")?),
             key: AccountKey(row.get("key")?),
             name: row.get("name")?,
             retention: own_retention(row)?,
-            metadata: account_metadata(&row.get::<_, String>("settings")?).map_err(unreadable)?,
+            metadata: settings.metadata,
             external_id: row.get::<_, Option<String>>("external_id")?.map(ExternalId::stored),
+            networks: settings.networks,
             created_at: Timestamp::from_millis(row.get("created_at")?),
             updated_at: Timestamp::from_millis(row.get("updated_at")?),
         })

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use rusqlite::{Connection, Row, params};
 
-use super::columns::{health, parsed, sealed, time, uuid, whole};
+use super::columns::{health, parsed, sealed, time, unreadable, uuid, whole};
 use crate::domain::account::{ApiKey, KeyHash};
 use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
 use crate::domain::event::NewEvent;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
+use crate::domain::network_rules::NetworkRules;
 use crate::domain::secret::SealedSecret;
 use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription;
@@ -22,10 +23,10 @@ use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::filter_checks::{Checks, Filtered};
 use crate::store::inbox::{Inbox, MemoryUse, Nudge};
-use crate::store::settings::readable_delivery_settings;
+use crate::store::settings::{account_rules, readable_delivery_settings};
 use crate::store::shared::{Shared, StoredEndpoint, words};
 use crate::store::values::Target;
-use crate::store::view::{EventTypes, KnownAccounts, View, Whole};
+use crate::store::view::{EventTypes, KnownAccount, KnownAccounts, View, Whole};
 
 /// An endpoint on the writer's thread.
 pub(super) struct EndpointRow {
@@ -59,7 +60,7 @@ impl EndpointRow {
 
 struct AccountRow {
     id: AccountId,
-    external_id: Option<ExternalId>,
+    known: KnownAccount,
     events_added: i64,
     /// Active endpoints.
     subscribers: Subscribers,
@@ -130,7 +131,7 @@ enum Change {
     Endpoint(EndpointKey, Option<Arc<Target>>),
     ApiKey(KeyHash, Option<Arc<ApiKey>>),
     EventTypes(Arc<EventTypes>),
-    Account(AccountId, Option<ExternalId>),
+    Account(AccountId, KnownAccount),
     AccountGone(AccountId),
     Cancelled(i64),
 }
@@ -392,7 +393,7 @@ impl WriterCache {
                     }
                 }
                 Change::ApiKey(hash, key) => self.view.show_key(hash, key),
-                Change::Account(id, external_id) => self.view.show_account(id, external_id),
+                Change::Account(id, account) => self.view.show_account(id, account),
                 Change::AccountGone(id) => self.view.forget_account(id),
                 Change::Cancelled(replay) => self.view.show_cancelled(replay),
                 Change::EventTypes(types) => self.view.show_types(types),
@@ -413,7 +414,7 @@ impl WriterCache {
         *self = fresh;
         let targets = self.endpoints.iter().filter_map(|(key, row)| Some((*key, row.target.clone()?)));
         let mut accounts = KnownAccounts::default();
-        self.accounts.values().for_each(|row| accounts.add(row.id, row.external_id.clone()));
+        self.accounts.values().for_each(|row| accounts.add(row.id, row.known.clone()));
         self.view.show(Whole {
             endpoints: targets.collect(),
             keys: keys.into_iter().map(|(hash, key)| (hash, Arc::new(key))).collect(),
@@ -425,11 +426,12 @@ impl WriterCache {
 
     /// Fills an empty cache; returns the API keys.
     fn read_all(&mut self, db: &Connection, shared: &Shared) -> Result<Vec<(KeyHash, ApiKey)>, StoreError> {
-        let mut statement = db.prepare_cached("SELECT key, id, external_id FROM accounts WHERE deleted_at IS NULL")?;
-        let rows = statement.query_map([], |row| Ok((AccountKey(row.get(0)?), named_account(row)?)))?;
+        let sql = "SELECT key, id, external_id, settings FROM accounts WHERE deleted_at IS NULL";
+        let mut statement = db.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| Ok((AccountKey(row.get(0)?), known_account(row)?)))?;
         for row in rows {
-            let (key, (id, external_id)) = row?;
-            self.add_account(key, id, external_id);
+            let (key, (id, known)) = row?;
+            self.add_account(key, id, known);
         }
         self.load_endpoints(db, shared, None)?;
         self.read_recent(db)?;
@@ -439,22 +441,35 @@ impl WriterCache {
         Ok(keys)
     }
 
-    fn add_account(&mut self, key: AccountKey, id: AccountId, external_id: Option<ExternalId>) {
+    fn add_account(&mut self, key: AccountKey, id: AccountId, known: KnownAccount) {
         self.account_keys.insert(id, key);
         let (subscribers, paused) = Default::default();
-        self.accounts.insert(key, AccountRow { id, external_id, events_added: 0, subscribers, paused });
+        self.accounts.insert(key, AccountRow { id, known, events_added: 0, subscribers, paused });
+    }
+
+    /// Where requests of the account may go now: its endpoints say so too.
+    fn set_networks(&mut self, account: AccountKey, networks: Option<&Arc<NetworkRules>>) {
+        for (key, row) in self.endpoints.iter_mut().filter(|(_, row)| row.account == account) {
+            row.target = row.target.as_ref().map(|target| target.with_networks(networks));
+            self.changes.push(Change::Endpoint(*key, row.target.clone()));
+        }
     }
 
     fn refresh_account(&mut self, db: &Connection, key: AccountKey) -> Result<(), StoreError> {
-        let sql = "SELECT id, external_id FROM accounts WHERE key = ?1 AND deleted_at IS NULL";
+        let sql = "SELECT id, external_id, settings FROM accounts WHERE key = ?1 AND deleted_at IS NULL";
         let mut statement = db.prepare_cached(sql)?;
-        let found = statement.query_map([key.0], named_account)?.next().transpose()?;
+        let found = statement.query_map([key.0], known_account)?.next().transpose()?;
         match found {
-            Some((id, external_id)) => {
-                self.changes.push(Change::Account(id, external_id.clone()));
-                match self.accounts.get_mut(&key) {
-                    Some(row) => row.external_id = external_id,
-                    None => self.add_account(key, id, external_id),
+            Some((id, known)) => {
+                self.changes.push(Change::Account(id, known.clone()));
+                let Some(row) = self.accounts.get_mut(&key) else {
+                    self.add_account(key, id, known);
+                    return Ok(());
+                };
+                let networks = (row.known.networks != known.networks).then(|| known.networks.clone());
+                row.known = known;
+                if let Some(networks) = networks {
+                    self.set_networks(key, networks.as_ref());
                 }
             }
             None => {
@@ -523,11 +538,12 @@ impl WriterCache {
             let is_readable = delivery.is_some();
             endpoint.delivery = delivery.map(Arc::new).unwrap_or_default();
             memory.note_max_in_flight(endpoint.delivery.max_in_flight);
+            endpoint.networks = self.accounts.get(&endpoint.account).and_then(|row| row.known.networks.clone());
             // What was committed with this version is in the view: opening secrets is nearly all that a reload costs.
             let shown = shown.filter(|target| target.version == endpoint.version);
             let target = match shown {
                 _ if !is_readable => None,
-                Some(shown) => Some(shown),
+                Some(shown) => Some(shown.with_networks(endpoint.networks.as_ref())),
                 None => {
                     endpoint.secrets = secrets_of(db, endpoint.key)?;
                     shared.open_target(&endpoint).map(Arc::new)
@@ -565,9 +581,10 @@ impl WriterCache {
     }
 }
 
-fn named_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, Option<ExternalId>)> {
-    let external_id: Option<String> = row.get("external_id")?;
-    Ok((AccountId(uuid(row, "id")?), external_id.map(ExternalId::stored)))
+fn known_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, KnownAccount)> {
+    let external_id = row.get::<_, Option<String>>("external_id")?.map(ExternalId::stored);
+    let networks = account_rules(&row.get::<_, String>("settings")?).map_err(unreadable)?;
+    Ok((AccountId(uuid(row, "id")?), KnownAccount { external_id, networks }))
 }
 
 /// A row of the cache before its settings are read and its secrets are opened.
@@ -592,6 +609,7 @@ fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
         version: row.get("version")?,
         active: health.status == EndpointStatus::Active,
         delivery: Arc::default(),
+        networks: None,
         credentials: sealed(row, KEY_ID, SEALED)?,
         secrets: Vec::new(),
     };

@@ -23,6 +23,9 @@ const SECTION: &str = "accounts";
 /// The fields of the form that say how long something is kept.
 const RETENTIONS: [&str; 2] = ["deliveries_retention_days", "payloads_retention_days"];
 
+/// The fields of the form that list networks.
+const NETWORKS: [&str; 2] = ["egress_allow_networks", "egress_deny_networks"];
+
 /// The account of the path, in the API.
 fn account(cx: &PageContext) -> String {
     format!("/v1/accounts/{}", segment(cx.param("id")))
@@ -139,6 +142,7 @@ fn new_form(cx: &PageContext, refused: Option<&Failure>) -> Page {
             (cx.form_start())
             (name_field(cx, cx.field("name"), refused))
             (own_inputs(cx, [cx.field("external_id"), cx.field("metadata")], refused))
+            (network_inputs(cx, NETWORKS.map(|name| cx.field(name)), refused))
             div.buttons {
                 (submit(&cx.say("Create the account"), "primary"))
                 (button(&cx.link(""), &cx.say("Cancel"), ""))
@@ -189,13 +193,17 @@ pub async fn account_update(cx: PageContext) -> Result<Page, Failure> {
 }
 
 /// The operator's own fields of an account, as the API takes them.
-fn own_fields(cx: &PageContext) -> Result<[(String, Value); 2], Failure> {
+fn own_fields(cx: &PageContext) -> Result<[(String, Value); 4], Failure> {
     let external_id = match cx.field("external_id").trim() {
         "" => Value::Null,
         text => Value::from(text),
     };
     let metadata = json_fields::read_optional(cx, "metadata", cx.field("metadata"))?;
-    Ok([("external_id".to_owned(), external_id), ("metadata".to_owned(), metadata)])
+    let [allowed, denied] = NETWORKS.map(|name| match json_fields::listed(cx.field(name)) {
+        none if none.is_empty() => (name.to_owned(), Value::Null),
+        networks => (name.to_owned(), networks.into()),
+    });
+    Ok([("external_id".to_owned(), external_id), ("metadata".to_owned(), metadata), allowed, denied])
 }
 
 fn own_inputs(cx: &PageContext, [external_id, metadata]: [&str; 2], refused: Option<&Failure>) -> Markup {
@@ -224,6 +232,22 @@ fn own_inputs(cx: &PageContext, [external_id, metadata]: [&str; 2], refused: Opt
     }
 }
 
+/// Where requests of the account may go beside what the server's settings say.
+fn network_inputs(cx: &PageContext, [allowed, denied]: [&str; 2], refused: Option<&Failure>) -> Markup {
+    let network = |name, label: String, value, hint: String| {
+        let error = refused.and_then(|failure| failure.of(name));
+        area(&Input { name, label: &label, value, hint: &hint, error, ..Input::default() }, 2)
+    };
+    let (may_live, nothing_sent) = (cx.say("Receivers may live in private networks"), cx.say("Nothing is sent to"));
+    let hint = cx.say("Networks such as 10.20.0.0/16, separated by spaces. They need HTTPS in production.");
+    let denial =
+        cx.say("Networks such as 198.51.100.0/24, separated by spaces. A denied network wins over all others.");
+    html! {
+        (network(NETWORKS[0], may_live, allowed, hint))
+        (network(NETWORKS[1], nothing_sent, denied, denial))
+    }
+}
+
 /// A number of days; what is none goes to the API as it is, which says what it takes.
 fn days(text: &str) -> Value {
     match text.trim() {
@@ -240,6 +264,8 @@ fn settings(cx: &PageContext, account: &AccountResource, refused: Option<&Failur
         kept(account.payloads_retention_days),
         account.external_id.clone().unwrap_or_default(),
         json_fields::notes(account.metadata.as_ref()),
+        account.egress_allow_networks.as_ref().map(|networks| networks.join(" ")).unwrap_or_default(),
+        account.egress_deny_networks.as_ref().map(|networks| networks.join(" ")).unwrap_or_default(),
     ];
     let value = |at: usize, field| if refused.is_some() { cx.field(field) } else { stored[at].as_str() };
     let as_set = cx.say("In days, from 1 to 3650. Empty: as long as the server's settings say.");
@@ -275,6 +301,7 @@ fn settings(cx: &PageContext, account: &AccountResource, refused: Option<&Failur
                      as long as the server's settings say.",
                 )))
                 (own_inputs(cx, [value(3, "external_id"), value(4, "metadata")], refused))
+                (network_inputs(cx, [value(5, NETWORKS[0]), value(6, NETWORKS[1])], refused))
                 p.muted { (cx.say("What is older than a new limit is deleted within some minutes, for good.")) }
                 div.buttons { (submit(&cx.say("Save"), "primary")) (button(&cx.link(""), &cx.say("Cancel"), "")) }
             }
