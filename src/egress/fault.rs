@@ -41,8 +41,8 @@ pub enum LocalFault {
     /// No TCP connection to the proxy, or no address of its name.
     #[error("egress.proxy cannot be reached: check its host and port, and whether it runs")]
     ProxyUnreachable,
-    /// The proxy answered 407.
-    #[error("egress.proxy refuses the credentials that it gets, or gets none (407): correct USER:PASSWORD in it")]
+    /// The proxy answered 407 or 401.
+    #[error("egress.proxy wants other credentials than it gets (407 or 401): correct USER:PASSWORD of the setting")]
     ProxyCredentials,
     /// The proxy closed the connection without an answer, or its answer is none of a proxy.
     #[error("egress.proxy does not answer CONNECT as an HTTP proxy does: check its host and port, and its own log")]

@@ -129,7 +129,8 @@ async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8])
     stream.write_all(request).await.map_err(broken)?;
     match read_status(stream).await.map_err(broken)? {
         Some(200..=299) => Ok(()),
-        Some(407) => Err(LocalFault::ProxyCredentials.into()),
+        // tinyproxy answers wrong credentials with 401.
+        Some(401 | 407) => Err(LocalFault::ProxyCredentials.into()),
         // A server that does not know CONNECT.
         None | Some(400 | 405 | 501) => Err(LocalFault::ProxyAnswer.into()),
         Some(status) => Err(ProxyError::Answered(status)),
@@ -232,6 +233,7 @@ mod tests {
             (&["HTTP/1.1 403 Forbidden\r\n\r\n"], Err(ProxyError::Answered(403))),
             (&["HTTP/1.1 302 Found\r\n\r\n"], Err(ProxyError::Answered(302))),
             (&["HTTP/1.1 407 Proxy Authentication Required\r\n\r\n"], local(LocalFault::ProxyCredentials)),
+            (&["HTTP/1.0 401 Unauthorized\r\n\r\n"], local(LocalFault::ProxyCredentials)),
             (&["HTTP/1.1 405 Not Allowed\r\n\r\n"], local(LocalFault::ProxyAnswer)),
             (&["HTTP/1.1 501 Not Implemented\r\n\r\n"], local(LocalFault::ProxyAnswer)),
             (&["SSH-2.0-OpenSSH_9.2p1\r\n"], local(LocalFault::ProxyAnswer)),

@@ -21,6 +21,7 @@ mod delivery;
 mod dev;
 mod differential;
 mod dns;
+mod egress_proxy;
 mod egress_rules;
 mod endpoint_settings;
 mod envelope;
