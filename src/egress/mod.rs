@@ -67,9 +67,9 @@ struct Inner {
 }
 
 impl Egress {
-    /// `timeout` bounds a whole attempt, from resolving the name to the last byte that is read. Each attempt at an event
-    /// that has a trace context is a child span, whose id comes from `span_ids`; without `span_ids` no trace context is
-    /// sent.
+    /// `timeout` bounds a whole attempt, from resolving the name to the last byte that is read. Each attempt at an
+    /// event that has a trace context is a child span, whose id comes from `span_ids`; without `span_ids` no trace
+    /// context is sent.
     pub fn new(
         routing: Routing,
         brand: &str,

@@ -1,5 +1,5 @@
-//! Connections through the operator's HTTP proxy (`egress.proxy`): CONNECT (RFC 9110, section 9.3.6) to the very address
-//! that the guard has checked, never to a name.
+//! Connections through the operator's HTTP proxy (`egress.proxy`): CONNECT (RFC 9110, section 9.3.6) to the very
+//! address that the guard has checked, never to a name.
 //!
 //! The receiver's clock stands until the proxy is reached. Then it runs, because the proxy connects to the receiver.
 

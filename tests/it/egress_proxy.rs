@@ -41,7 +41,7 @@ impl Proxy {
     async fn squid(asks: bool, refused: u16) -> Self {
         let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port().await);
         // As root it writes its log as another user.
-        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).expect("permissions");
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("permissions");
         let hashed = Command::new("openssl").args(["passwd", "-apr1", PASSWORD]).output().expect("openssl");
         let hashed = String::from_utf8(hashed.stdout).expect("text");
         std::fs::write(folder.path().join("users"), format!("{USER}:{hashed}")).expect("written");
