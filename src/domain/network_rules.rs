@@ -19,6 +19,13 @@ pub struct NetworkRules {
 }
 
 impl NetworkRules {
+    /// Rules by which nothing is sent anywhere.
+    pub fn deny_all() -> Self {
+        let all = [IpAddr::from([0; 4]), IpAddr::from([0; 16])];
+        let deny = all.map(|address| IpNet::new(address, 0).expect("a prefix of 0 bits is valid"));
+        Self { allow: Vec::new(), deny: deny.to_vec() }
+    }
+
     /// Whether an allowed network has this very address.
     pub fn allows(&self, address: IpAddr) -> bool {
         self.allow.iter().any(|network| network.contains(&address))

@@ -20,7 +20,7 @@ use crate::domain::credentials::ShownCredentials;
 use crate::domain::custom_headers::Headers;
 use crate::domain::endpoint::Ordering;
 use crate::domain::external_id::ExternalId;
-use crate::domain::id::EndpointId;
+use crate::domain::id::{AccountId, EndpointId};
 use crate::domain::network_rules::{AccountNetworks, NetworkList, NetworkRules};
 use crate::domain::payload_filter::PayloadFilter;
 use crate::domain::rate_limit::RateLimit;
@@ -256,8 +256,26 @@ impl AccountSettings {
     }
 }
 
-/// What the column `settings` of an account says of where its requests may go.
-pub(super) fn account_rules(column: &str) -> Result<Option<Arc<NetworkRules>>, StoreError> {
+/// What the column `settings` of an account says of where its requests may go. Where the column cannot be read, it logs
+/// a line and denies every network: one row must not fail work for all accounts, and what it denied is not known.
+pub(super) fn account_rules(
+    account: AccountId,
+    column: Result<impl AsRef<str>, StoreError>,
+) -> Result<Option<Arc<NetworkRules>>, StoreError> {
+    match column.and_then(|column| read_account_rules(column.as_ref())) {
+        Ok(rules) => Ok(rules),
+        Err(StoreError::Corrupt(reason)) => {
+            if let Some(suppressed) = UNREADABLE_LOGGED.admit() {
+                tracing::error!(%account, %reason, suppressed, "an account's settings cannot be read: nothing is sent \
+                                                               for it");
+            }
+            Ok(Some(Arc::new(NetworkRules::deny_all())))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn read_account_rules(column: &str) -> Result<Option<Arc<NetworkRules>>, StoreError> {
     // Most accounts have no such attribute, and each start reads all accounts.
     if !column.contains("\"egress_") {
         return Ok(None);
@@ -514,12 +532,17 @@ mod tests {
         let (column, requires) = settings.column(r#"{"version":1,"sparkle":3}"#).expect("written");
         let read = AccountSettings::read(&column).expect("read");
         assert_eq!((read.metadata, &read.networks, requires), (metadata.clone(), &networks, 21));
-        assert_eq!(account_rules(&column), Ok(networks.rules()));
+        let rules = |column: &str| account_rules(AccountId::from_random([1; 16]), Ok(column));
+        assert_eq!(rules(&column), Ok(networks.rules()));
         assert!(column.contains(r#""sparkle":3"#), "{column}");
         let bare = AccountSettings { metadata, networks: AccountNetworks { allow: list(&[]), deny: None } };
         assert_eq!(bare.column("{}").expect("written").1, 0);
-        assert_eq!(account_rules("{}"), Ok(None));
-        assert!(account_rules(r#"{"egress_deny_networks":["everything"]}"#).is_err(), "no rule is not this rule");
+        assert_eq!(rules("{}"), Ok(None));
+        let denied =
+            rules(r#"{"egress_deny_networks":["everything"]}"#).expect("logged").expect("no rule is not this rule");
+        assert!(
+            denied.denies("192.0.2.1".parse().expect("IPv4")) && denied.denies("2001:db8::1".parse().expect("IPv6"))
+        );
     }
 
     #[test]

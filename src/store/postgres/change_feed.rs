@@ -524,8 +524,8 @@ async fn latest_change(db: &impl GenericClient) -> Result<Latest, StoreError> {
 
 fn known_account(row: &Row) -> Result<(AccountId, KnownAccount), StoreError> {
     let external_id = get::<Option<String>>(row, "external_id")?.map(ExternalId::stored);
-    let networks = account_rules(get(row, "settings")?)?;
-    Ok((AccountId(get(row, "id")?), KnownAccount { external_id, networks }))
+    let id = AccountId(get(row, "id")?);
+    Ok((id, KnownAccount { external_id, networks: account_rules(id, get::<&str>(row, "settings"))? }))
 }
 
 /// What an operator has set for an account.

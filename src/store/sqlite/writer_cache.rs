@@ -583,8 +583,9 @@ impl WriterCache {
 
 fn known_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, KnownAccount)> {
     let external_id = row.get::<_, Option<String>>("external_id")?.map(ExternalId::stored);
-    let networks = account_rules(&row.get::<_, String>("settings")?).map_err(unreadable)?;
-    Ok((AccountId(uuid(row, "id")?), KnownAccount { external_id, networks }))
+    let id = AccountId(uuid(row, "id")?);
+    let settings = row.get::<_, String>("settings").map_err(StoreError::from);
+    Ok((id, KnownAccount { external_id, networks: account_rules(id, settings).map_err(unreadable)? }))
 }
 
 /// A row of the cache before its settings are read and its secrets are opened.
