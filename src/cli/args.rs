@@ -10,11 +10,11 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use crate::clock::SharedClock;
-use crate::config::Config;
+use crate::config::{Config, Reading};
 use crate::domain::audit::{Actor, Origin};
 use crate::store::Store;
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(super) struct SettingArgs {
     /// Settings file; without it `aldaba.toml` is read if it is there
     #[arg(long, global = true, value_name = "FILE")]
@@ -26,18 +26,17 @@ pub(super) struct SettingArgs {
 
 impl SettingArgs {
     pub(super) fn load(&self, flags: impl IntoIterator<Item = (&'static str, String)>) -> anyhow::Result<Config> {
-        self.load_over([], flags)
+        Ok(self.read([], flags).config?)
     }
 
-    /// The settings of a command that has defaults of its own.
-    pub(super) fn load_over(
+    /// Reads the settings of a command that has defaults of its own.
+    pub(super) fn read(
         &self,
         defaults: impl IntoIterator<Item = (&'static str, String)>,
         flags: impl IntoIterator<Item = (&'static str, String)>,
-    ) -> anyhow::Result<Config> {
+    ) -> Reading {
         let database = self.database_url.clone().map(|url| ("database_url", url));
-        let flags = database.into_iter().chain(flags);
-        Ok(Config::load_over(defaults, self.config.as_deref(), std::env::vars(), flags)?)
+        Reading::of(defaults, self.config.as_deref(), environment(), database.into_iter().chain(flags))
     }
 
     /// Starts logging, and warns of a password on the command line.
@@ -60,6 +59,12 @@ impl SettingArgs {
         let actor = Actor::CommandLine(user.unwrap_or_else(|| "unknown".to_owned()));
         Ok(store.acting(Origin { actor, ..Origin::default() }))
     }
+}
+
+/// The environment. A value that is not UTF-8 becomes one that no setting takes.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |value: std::ffi::OsString| value.into_string().unwrap_or_else(|_| '\u{fffd}'.to_string());
+    std::env::vars_os().filter_map(move |(name, value)| Some((name.into_string().ok()?, text(value))))
 }
 
 /// Whether the URL of a PostgreSQL database has a password, in its authority or as a parameter.
@@ -104,6 +109,11 @@ pub(super) struct Output {
 }
 
 impl Output {
+    /// JSON where one of the two asks for it: a command and its subcommand each take the flag.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { json: self.json || other.json }
+    }
+
     /// Prints JSON, or the text for people.
     pub(super) fn print(self, json: &serde_json::Value, text: &str) -> anyhow::Result<()> {
         if self.json { print_line(json) } else { print_line(text) }

@@ -53,8 +53,8 @@ pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: 
     own_folder(folder)?;
     let listen = listen.map(|listen| ("listen", listen));
     let environment = ("environment", "development".to_owned());
-    let config =
-        settings.load_over([("database_url", DATABASE_URL.to_owned())], std::iter::once(environment).chain(listen))?;
+    let default = ("database_url", DATABASE_URL.to_owned());
+    let config = settings.read([default], std::iter::once(environment).chain(listen)).config?;
     let prefix = config.key_prefix.clone();
     let data = (Database::parse(DATABASE_URL) != Ok(config.database.clone())).then(|| config.database.to_string());
     settings.start_telemetry(&config);

@@ -8,6 +8,7 @@ mod files;
 mod import;
 mod receiver;
 mod serve;
+mod settings;
 mod users;
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use clap::{Parser, Subcommand};
 use crate::store::Lifecycle;
 use args::{Output, SettingArgs, print_line};
 use import::ImportArgs;
+use settings::SettingsCommand;
 use users::UsersCommand;
 
 /// A webhook sender: it takes your events, signs them, delivers them, and never loses one.
@@ -93,8 +95,10 @@ enum Command {
     Import(ImportArgs),
     /// Print the OpenAPI 3.1 document of the API
     Openapi,
-    /// Print every setting with its values, its default and its meaning
+    /// Print every setting with its values, its default and its meaning; or check what is set
     Settings {
+        #[command(subcommand)]
+        command: Option<SettingsCommand>,
         #[command(flatten)]
         output: Output,
     },
@@ -242,9 +246,7 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
         }
         Command::Import(args) => import::run(&settings, args).await,
         Command::Openapi => print_line(format_args!("{:#}", crate::api::openapi::document(&crate::api::routes()))),
-        Command::Settings { output } => {
-            output.print(&crate::config::settings_json(), crate::config::settings_page().trim_end())
-        }
+        Command::Settings { command, output } => settings::run(&settings, command, output),
         Command::Secrets { command: SecretsCommand::Rekey { output } } => {
             let resealed = settings.open().await?.rekey().await?;
             let text = format!("{resealed} secrets are sealed with the current master key");

@@ -1,19 +1,26 @@
-//! Settings: a TOML file, over it the environment, over it flags. They are read and checked once, at the start. `table`
-//! has every setting with its default and bounds, `reader` checks them, `values` has the checked ones.
+//! Settings: a TOML file, over it the environment, over it flags. `table` has every setting with its default and
+//! bounds, `sources` collects what is written, `reader` checks it, and `values` has the checked settings. `effective`
+//! has them as text, and `problems` says what is wrong.
 
+mod effective;
 mod egress;
+mod problems;
 mod reader;
+mod sources;
 mod table;
 mod values;
 
 use std::path::Path;
 
-pub use values::{Config, ConfigError, LogFormat, Roles};
+pub use effective::{EffectiveSettings, ShownSetting};
+pub use problems::{ConfigError, Problem};
+pub use reader::Reading;
+pub use values::{Config, LogFormat, Roles};
 
 pub(crate) use table::{json as settings_json, markdown as settings_page};
 
 use reader::Reader;
-use table::ENV_PREFIX;
+use sources::Sources;
 
 /// The file that is read when no other is named.
 pub const DEFAULT_FILE: &str = "aldaba.toml";
@@ -25,35 +32,31 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Self, ConfigError> {
-        Self::load_over([], file, environment, flags)
+        Reading::of([], file, environment, flags).config
     }
+}
 
+impl Reading {
     /// The same for a command that has `defaults` of its own: everything else is read over them.
-    pub fn load_over(
+    pub fn of(
         defaults: impl IntoIterator<Item = (&'static str, String)>,
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: impl IntoIterator<Item = (&'static str, String)>,
-    ) -> Result<Self, ConfigError> {
-        let mut reader = Reader::default();
+    ) -> Self {
+        let mut sources = Sources::default();
         for (name, value) in defaults {
-            reader.add(name.to_owned(), value, "default");
+            sources.add(name, value, "default");
         }
         let default = Path::new(DEFAULT_FILE);
-        match file {
-            Some(path) => reader.add_file(path)?,
-            None if default.exists() => reader.add_file(default)?,
-            None => {}
+        if let Some(path) = file.or_else(|| default.exists().then_some(default)) {
+            sources.add_file(path);
         }
-        for (name, value) in environment {
-            if let Some(path) = name.strip_prefix(ENV_PREFIX) {
-                reader.add(path.to_ascii_lowercase().replace("__", "."), value, &name);
-            }
-        }
+        sources.add_environment(environment);
         for (name, value) in flags {
-            reader.add(name.to_owned(), value, &format!("--{}", name.replace('_', "-")));
+            sources.add(name, value, &format!("--{}", name.replace('_', "-")));
         }
-        reader.finish()
+        Reader::new(sources).finish()
     }
 }
 
@@ -190,7 +193,132 @@ mod tests {
 
     #[test]
     fn all_wrong_settings_are_told_at_once() {
-        let error = load(&[("ALDABA_LISTEN", "x"), ("ALDABA_BRAND", "")]).err().unwrap_or_default();
+        let error = load(&[("ALDABA_LISTEN", "x"), ("ALDABA_BRAND", "a b")]).err().unwrap_or_default();
         assert_eq!(error.lines().count(), 2, "{error}");
+    }
+    /// The lines of the error.
+    fn problems(environment: &[(&str, &str)]) -> Vec<String> {
+        load(environment).err().unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_unset_but_where_it_says_something() {
+        let config = load(&[
+            ("ALDABA_LISTEN", ""),
+            ("ALDABA_BRAND", " "),
+            ("ALDABA_DATABASE_URL", ""),
+            ("ALDABA_SECRETS__MASTER_KEY_FILE", ""),
+            ("ALDABA_NO_SUCH", ""),
+            ("ALDABA_WEBHOOKS__RETRY_SCHEDULE", ""),
+        ])
+        .expect("valid settings");
+        assert_eq!((config.listen.as_str(), config.brand.as_str()), ("127.0.0.1:8080", "Aldaba"));
+        assert!(config.policy.schedule.delays().is_empty());
+    }
+
+    #[test]
+    fn a_secret_is_read_from_the_file_that_a_variable_names() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = "22".repeat(32);
+        let keys = |config: &Config| match &config.keys {
+            crate::store::keys::KeySource::Given { current, previous } => (hex::encode(**current), previous.len()),
+            crate::store::keys::KeySource::File(_) => (String::new(), 0),
+        };
+        for content in [key.clone(), format!("{key}\n"), format!("{key}\r\n")] {
+            let path = folder.path().join("key");
+            std::fs::write(&path, content).expect("written");
+            let path = path.to_str().expect("text");
+            let config = load(&[("ALDABA_SECRETS__MASTER_KEY_FILE", path), ("ALDABA_SECRETS__MASTER_KEY", "")]);
+            assert_eq!(keys(&config.expect("valid settings")), (key.clone(), 0));
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_the_secret_is_named_with_its_variable_and_never_with_its_content() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name).to_str().expect("text").to_owned();
+        std::fs::write(path("short"), "0123456789abcdef\n").expect("written");
+        std::fs::write(path("empty"), "\n").expect("written");
+        std::fs::write(path("large"), "0".repeat(64 * 1024 + 1)).expect("written");
+        std::fs::write(path("binary"), [0xff, 0xfe]).expect("written");
+        let variable = "ALDABA_SECRETS__MASTER_KEY_FILE";
+        for (name, reason) in [
+            ("missing", "No such file"),
+            ("", "it is no regular file"),
+            ("short", "is not valid; allowed: 64 hex characters"),
+            ("empty", "it is empty"),
+            ("large", "it is larger than 65536 bytes"),
+            ("binary", "UTF-8"),
+        ] {
+            let found = problems(&[(variable, &path(name))]);
+            assert_eq!(found.len(), 1, "{found:?}");
+            for part in ["secrets.master_key", variable, &path(name), reason] {
+                assert!(found[0].contains(part), "{found:?}: {part}");
+            }
+            assert!(!found[0].contains("0123456789abcdef"), "{found:?}");
+        }
+        // The secret itself where its path should be.
+        for secret in ["33".repeat(32), "postgres://ana:hidden@db/hooks".to_owned()] {
+            let found = problems(&[("ALDABA_DATABASE_URL_FILE", &secret)]);
+            assert!(found.len() == 1 && !found[0].contains(&secret), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_variable_and_its_file_exclude_each_other_and_only_secrets_come_from_files() {
+        let found = problems(&[("ALDABA_DATABASE_URL_FILE", "/dev/null"), ("ALDABA_DATABASE_URL", "sqlite://a.db")]);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("(ALDABA_DATABASE_URL_FILE) is set by ALDABA_DATABASE_URL too"), "{found:?}");
+        let found = problems(&[("ALDABA_LISTEN_FILE", "/dev/null")]);
+        assert!(found[0].contains("setting listen (ALDABA_LISTEN_FILE) cannot be read from a file"), "{found:?}");
+    }
+
+    #[test]
+    fn a_problem_of_the_file_has_its_line_and_hides_none_of_the_environment() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.toml");
+        let read = |text: &str, environment: &[(&str, &str)]| {
+            std::fs::write(&path, text).expect("written");
+            let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let error = Config::load(Some(&path), pairs, []).err();
+            error.map_or_else(Vec::new, |error| error.0)
+        };
+        let found = read("brand = 'a b'\n\n[webhooks]\ntimout = '5s'\n", &[("ALDABA_LISTEN", "x")]);
+        let lines: Vec<_> = found.iter().map(|problem| problem.text.as_str()).collect();
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(found.iter().any(|problem| problem.source.as_deref() == Some("ALDABA_LISTEN")), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains("a.toml:1) is not valid")), "{lines:?}");
+        assert!(
+            lines.iter().any(|line| line.contains("a.toml:4) is unknown; is webhooks.timeout meant?")),
+            "{lines:?}"
+        );
+        // What the file may say is not missed: only that it cannot be read, and what the environment has.
+        let postgres = ("ALDABA_DATABASE_URL", "postgres://ana:hidden@db/hooks");
+        let found = read("secrets = hidden\nlisten = 1\n", &[postgres, ("ALDABA_ROLES", "x")]);
+        let text = ConfigError(found).to_string();
+        assert!(text.contains("a.toml: line 1 is not valid TOML") && text.contains("setting roles"), "{text}");
+        assert!(!text.contains("master_key") && !text.contains("hidden"), "{text}");
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_told() {
+        let (key, other) = ("22".repeat(32), "33".repeat(32));
+        let both = format!("{other},{key}");
+        for (settings, problem) in [
+            (vec![("ALDABA_METRICS_LISTEN", "127.0.0.1:8080")], "metrics_listen has the address of listen"),
+            (vec![("ALDABA_METRICS_LISTEN", "0.0.0.0:8080")], "metrics_listen has the address of listen"),
+            (vec![("ALDABA_SECRETS__PREVIOUS_MASTER_KEYS", key.as_str())], "needs secrets.master_key beside it"),
+            (
+                vec![("ALDABA_SECRETS__MASTER_KEY", &*key), ("ALDABA_SECRETS__PREVIOUS_MASTER_KEYS", &*both)],
+                "secrets.previous_master_keys has the key of secrets.master_key",
+            ),
+        ] {
+            let found = problems(&settings);
+            assert!(found.len() == 1 && found[0].contains(problem), "{found:?}");
+        }
+        for address in ["127.0.0.1:8081", "127.0.0.2:8080", "localhost:8080"] {
+            assert!(load(&[("ALDABA_METRICS_LISTEN", address)]).is_ok(), "{address}");
+        }
+        assert!(load(&[("ALDABA_LISTEN", "127.0.0.1:0"), ("ALDABA_METRICS_LISTEN", "127.0.0.1:0")]).is_ok());
     }
 }

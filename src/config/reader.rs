@@ -1,12 +1,15 @@
-//! Takes settings out of their sources and checks them. Defaults and bounds come from the table. Faults are collected,
-//! so that one start tells all of them.
+//! Checks settings. Defaults and bounds come from the table. Problems are collected, so that one start tells all of
+//! them.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use super::effective::EffectiveSettings;
+use super::problems::{ConfigError, Problem};
+use super::sources::Sources;
 use super::table::{MAX_RETRY_DELAY, Setting, Value};
-use super::values::{Config, ConfigError, LogFormat, Roles};
+use super::values::{Config, LogFormat, Roles};
 use crate::api::{Bucket, RateLimit, RateLimits, Sessions};
 use crate::domain::duration::{parse_duration, parse_rate};
 use crate::domain::http_proxy::HttpProxy;
@@ -17,39 +20,27 @@ use crate::domain::url::Environment;
 use crate::store::Database;
 use crate::store::keys::{KeySource, parse_master_key};
 
-/// A setting as it was written, and where.
-struct RawSetting {
-    text: String,
-    source: String,
+/// What came of reading the settings.
+pub struct Reading {
+    /// The checked settings, or everything that is wrong with them.
+    pub config: Result<Config, ConfigError>,
+    /// The values that hold, as text.
+    pub effective: EffectiveSettings,
+    /// The sources that were read, in their order.
+    pub sources: Vec<String>,
 }
 
-/// What the sources say, the later one in place of the earlier one, and the faults that were found so far.
-#[derive(Default)]
+/// What is written and not taken yet, and the problems that were found so far.
 pub(super) struct Reader {
-    written: BTreeMap<String, RawSetting>,
-    errors: Vec<String>,
+    sources: Sources,
+    problems: Vec<Problem>,
+    effective: EffectiveSettings,
 }
 
 impl Reader {
-    pub(super) fn add(&mut self, name: String, text: String, source: &str) {
-        self.written.insert(name, RawSetting { text, source: source.to_owned() });
-    }
-
-    pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let shown = path.display();
-        let fail = |what: String| ConfigError(vec![format!("settings file {shown}: {what}")]);
-        let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
-        // The parser's message quotes the line at fault, which may hold a secret: only its place is told.
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-            fail(format!("line {line} is not valid TOML: {}", error.message()))
-        })?;
-        let mut flat = Vec::new();
-        flatten("", &toml::Value::Table(table), &mut flat);
-        for (name, text) in flat {
-            self.add(name, text, &shown.to_string());
-        }
-        Ok(())
+    pub(super) fn new(mut sources: Sources) -> Self {
+        let problems = std::mem::take(&mut sources.problems);
+        Self { sources, problems, effective: EffectiveSettings::default() }
     }
 
     /// Takes the setting `name`, which has the row `setting` in the table. `parse` refuses with a reason, which must
@@ -60,16 +51,24 @@ impl Reader {
         setting: &Setting,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> Option<T> {
-        let Some(written) = self.written.remove(name) else {
+        if self.sources.unreadable.contains(name) {
+            return None;
+        }
+        let Some(written) = self.sources.written.remove(name) else {
+            self.effective.add(name, setting.default, None);
             return Some(parse(setting.default).expect("a default of the table is valid"));
         };
-        match parse(written.text.trim()) {
-            Ok(value) => Some(value),
+        let (text, source) = (written.text.trim(), written.source);
+        match parse(text) {
+            Ok(value) => {
+                self.effective.add(name, text, Some(source));
+                Some(value)
+            }
             Err(reason) => {
                 let reason = if reason.is_empty() { reason } else { format!(": {reason}") };
-                let (source, allowed) = (written.source, setting.value.allowed());
                 // The value itself may be a secret, or a URL that carries one.
-                self.errors.push(format!("setting {name} ({source}) is not valid{reason}; allowed: {allowed}"));
+                let fault = format!("is not valid{reason}; allowed: {}", setting.value.allowed());
+                self.problems.push(Problem::at(name, &source, fault));
                 None
             }
         }
@@ -116,14 +115,14 @@ impl Reader {
         })
     }
 
-    /// Every setting, or all faults.
-    pub(super) fn finish(mut self) -> Result<Config, ConfigError> {
+    /// Takes every setting.
+    pub(super) fn finish(mut self) -> Reading {
         let row = Setting::named("database_url");
         let database = self.take_checked(row.name, row, Database::parse);
         let keys = self.keys(database.as_ref());
         let roles = self.roles(database.as_ref());
         let config = Config {
-            listen_is_default: !self.written.contains_key("listen"),
+            listen_is_default: !self.sources.written.contains_key("listen"),
             listen: self.take("listen", parse_listen),
             // What stands in for a fault is never used: the faults are returned.
             database: database.unwrap_or_else(|| Database::Sqlite(PathBuf::new())),
@@ -162,8 +161,10 @@ impl Reader {
             log_format: self.log_format(),
             log_level: self.take("log.level", |text| text.parse().ok()),
         };
+        self.check_listeners(&config);
         self.refuse_unknown();
-        if self.errors.is_empty() { Ok(config) } else { Err(ConfigError(self.errors)) }
+        let config = if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) };
+        Reading { config, effective: self.effective, sources: self.sources.read }
     }
 
     fn environment(&mut self) -> Environment {
@@ -198,27 +199,34 @@ impl Reader {
     }
 
     fn keys(&mut self, database: Option<&Database>) -> Option<KeySource> {
-        let errors_before = self.errors.len();
-        let current = self.take("secrets.master_key", |text| optional(text, parse_master_key));
-        let previous: Vec<_> =
-            self.take("secrets.previous_master_keys", |text| list(text).map(parse_master_key).collect());
-        if self.errors.len() > errors_before {
-            return None;
-        }
-        match (current, database?) {
-            (Some(current), _) => Some(KeySource::Given { current, previous }),
+        let row = Setting::named("secrets.master_key");
+        let parse_key = |text: &str| optional(text, parse_master_key).ok_or_else(String::new);
+        let current = self.take_checked(row.name, row, parse_key);
+        let row = Setting::named("secrets.previous_master_keys");
+        let parse_keys = |text: &str| list(text).map(parse_master_key).collect::<Option<Vec<_>>>();
+        let previous = self.take_checked(row.name, row, |text| parse_keys(text).ok_or_else(String::new));
+        let (current, previous, database) = (current?, previous?, database?);
+        match (current, database) {
+            (Some(current), _) => {
+                if previous.iter().any(|key| **key == *current) {
+                    let fault = "has the key of secrets.master_key: it is for the keys that came before";
+                    self.problems.push(Problem::of("secrets.previous_master_keys", fault));
+                }
+                Some(KeySource::Given { current, previous })
+            }
+            // The setting may stand in the file that cannot be read.
+            (None, _) if self.sources.is_incomplete => None,
             (None, _) if !previous.is_empty() => {
-                let fault = "setting secrets.previous_master_keys needs secrets.master_key beside it";
-                self.errors.push(fault.to_owned());
+                let fault = "needs secrets.master_key beside it";
+                self.problems.push(Problem::of("secrets.previous_master_keys", fault));
                 None
             }
             (None, Database::Sqlite(path)) => Some(KeySource::file_of(path)),
             // A file beside one node would be unknown to the others.
-            (None, _) => {
+            (None, Database::Postgres(_)) => {
                 let allowed = Setting::named("secrets.master_key").value.allowed();
-                let fault =
-                    format!("setting secrets.master_key is missing; with PostgreSQL it must be given: {allowed}");
-                self.errors.push(fault);
+                let fault = format!("is missing; with PostgreSQL it must be given: {allowed}");
+                self.problems.push(Problem::of("secrets.master_key", fault));
                 None
             }
         }
@@ -226,11 +234,20 @@ impl Reader {
 
     fn roles(&mut self, database: Option<&Database>) -> Roles {
         let roles = self.take("roles", Roles::parse);
-        if matches!(database, Some(Database::Sqlite(_))) && !(roles.api && roles.delivery) {
-            let fault = "setting roles must be api,delivery with SQLite: there is one process, which does everything";
-            self.errors.push(fault.to_owned());
+        let is_sqlite = matches!(database, Some(Database::Sqlite(_))) && !self.sources.is_incomplete;
+        if is_sqlite && !(roles.api && roles.delivery) {
+            let fault = "must be api,delivery with SQLite: there is one process, which does everything";
+            self.problems.push(Problem::of("roles", fault));
         }
         roles
+    }
+
+    fn check_listeners(&mut self, config: &Config) {
+        let metrics = config.metrics_listen.as_deref();
+        if metrics.is_some_and(|metrics| overlap(metrics, &config.listen)) {
+            let fault = "has the address of listen: give it another port, or leave it out";
+            self.problems.push(Problem::of("metrics_listen", fault));
+        }
     }
 
     fn policy(&mut self) -> DeliveryPolicy {
@@ -264,36 +281,9 @@ impl Reader {
     }
 
     fn refuse_unknown(&mut self) {
-        for (name, written) in std::mem::take(&mut self.written) {
-            let mut error = format!("setting {name} ({}) is unknown", written.source);
-            if name.starts_with("rate_limits.") {
-                let names: Vec<_> = Bucket::ALL.iter().map(|bucket| bucket.name()).collect();
-                error = format!("{error}; the buckets are {}", names.join(", "));
-            } else {
-                error.push_str("; `aldaba settings` lists all of them");
-            }
-            self.errors.push(error);
+        for (name, written) in std::mem::take(&mut self.sources.written) {
+            self.problems.push(Problem::unknown(&name, &written.source));
         }
-    }
-}
-
-/// Turns tables into dotted names and lists into text with commas.
-fn flatten(prefix: &str, value: &toml::Value, flat: &mut Vec<(String, String)>) {
-    let text = |value: &toml::Value| match value {
-        toml::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    match value {
-        toml::Value::Table(table) => {
-            for (name, value) in table {
-                let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                flatten(&name, value, flat);
-            }
-        }
-        toml::Value::Array(list) => {
-            flat.push((prefix.to_owned(), list.iter().map(text).collect::<Vec<_>>().join(",")));
-        }
-        other => flat.push((prefix.to_owned(), text(other))),
     }
 }
 
@@ -319,4 +309,14 @@ fn parse_rate_limit(text: &str) -> Option<Option<RateLimit>> {
     let range = Duration::from_secs(1)..=Duration::from_secs(86_400);
     let (calls, window) = parse_rate(text).filter(|(_, window)| range.contains(window))?;
     Some(Some(RateLimit { calls, window }))
+}
+
+/// Whether two listeners cannot have these addresses at the same time.
+fn overlap(one: &str, other: &str) -> bool {
+    let (Ok(first), Ok(second)) = (one.parse::<SocketAddr>(), other.parse::<SocketAddr>()) else {
+        return one == other && !one.ends_with(":0");
+    };
+    let takes_all = first.ip().is_unspecified() || second.ip().is_unspecified();
+    let is_same = first.ip() == second.ip() || takes_all && first.is_ipv4() == second.is_ipv4();
+    is_same && first.port() == second.port() && first.port() != 0
 }

@@ -22,6 +22,13 @@ pub(super) const MAX_RETRY_DELAY: Duration = days(30);
 /// The row of the buckets that have no row of their own.
 pub(super) const ANY_BUCKET: &str = "rate_limits.<bucket>";
 
+/// Settings that are a secret or hold one. A variable that ends in `_FILE` names a file that has such a setting, and no
+/// output shows it.
+pub(super) const SECRETS: &[&str] = &["database_url", "secrets.master_key", "secrets.previous_master_keys"];
+
+/// Settings for which an empty value is not the same as none. An empty variable sets these, and no other.
+pub(super) const TAKE_EMPTY: &[&str] = &["webhooks.retry_schedule"];
+
 /// One setting.
 pub struct Setting {
     /// The name in the settings file; a dot stands between a table and its key.
@@ -90,9 +97,16 @@ impl Setting {
     }
 }
 
+/// Whether a setting has this name.
+pub(super) fn is_known(name: &str) -> bool {
+    let is_bucket = |name: &str| Bucket::ALL.iter().any(|bucket| bucket.name() == name);
+    name.strip_prefix("rate_limits.").is_some_and(is_bucket)
+        || (name != ANY_BUCKET && SETTINGS.iter().any(|setting| setting.name == name))
+}
+
 /// The page `docs/settings.md`.
 pub fn markdown() -> String {
-    let mut page = String::from(INTRODUCTION);
+    let mut page = INTRODUCTION.replace("{secrets}", &quoted(SECRETS));
     page.push_str("\n| setting | value | default | meaning |\n|---|---|---|---|\n");
     for Setting { name, value, default, meaning } in SETTINGS {
         let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
@@ -104,6 +118,12 @@ pub fn markdown() -> String {
         page.push_str(&format!("- {bucket}\n"));
     }
     page
+}
+
+/// Names in a sentence.
+fn quoted(names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
 }
 
 /// The table for programs.
@@ -132,10 +152,16 @@ Aldaba reads a TOML file, then the environment, then flags. A later source repla
   `ALDABA_WEBHOOKS__TIMEOUT`.
 - **Lists** have commas between their items. In the file they may be TOML arrays.
 - **Durations** are whole numbers with units, the largest unit first: `500ms`, `30s`, `2m`, `1h30m`, `30d`.
-- **Errors**: an unknown or invalid setting stops the start. The error names the setting, its source and the allowed
-  values. It never shows the value, which may be a secret.
+- **Empty variables** count as unset. Only `webhooks.retry_schedule` takes an empty value.
+- **Secrets in files**: a variable that ends in `_FILE` names a file that has the value, as Docker and Kubernetes
+  provide secrets: `ALDABA_SECRETS__MASTER_KEY_FILE=/run/secrets/key`. The file has 64 KiB of UTF-8 at most, and a
+  newline at its end is cut. The variable with `_FILE` and the one without exclude each other. These settings can be
+  read from a file: {secrets}.
+- **Errors**: an unknown or invalid setting stops the start. The error names every such setting, its source and the
+  allowed values. It never shows the value, which may be a secret.
 
-`aldaba settings` prints this page, and `aldaba settings --json` the table for programs.
+`aldaba settings check` tells every problem without starting anything. `aldaba settings show` prints the values that
+hold, and where each is set. `aldaba settings` prints this page, and `aldaba settings --json` the table for programs.
 ";
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -442,6 +468,14 @@ mod tests {
             assert!(setting.meaning.ends_with('.'), "{}: a sentence", setting.name);
             assert!(!setting.meaning.contains('|'), "{}: one cell of a table", setting.name);
         }
+    }
+
+    #[test]
+    fn settings_with_a_mark_stand_in_the_table() {
+        for name in SECRETS.iter().chain(TAKE_EMPTY) {
+            assert!(is_known(name), "{name}");
+        }
+        assert!(!is_known(ANY_BUCKET) && !is_known("rate_limits.nope") && is_known("rate_limits.events_create"));
     }
 
     #[test]

@@ -113,8 +113,3 @@ pub enum LogFormat {
     /// For machines, one object a line.
     Json,
 }
-
-/// What is wrong with the settings: one line for each.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct ConfigError(pub Vec<String>);

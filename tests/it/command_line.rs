@@ -36,7 +36,7 @@ pub fn printed(folder: &Path, args: &[&str]) -> String {
 }
 
 #[track_caller]
-fn refused(output: &Output) -> String {
+pub fn refused(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.starts_with("error: ") && !text.contains("panicked") && !text.contains("stack"), "{text}");
@@ -205,7 +205,7 @@ fn wrong_settings_and_arguments_stop_with_one_clear_line() {
     assert!(with("ALDABA_NO_SUCH", "1").contains("setting no_such (ALDABA_NO_SUCH) is unknown"));
     std::fs::write(folder.path().join("aldaba.toml"), "[webhooks]\ntimeout = 5\n").expect("written");
     let text = refused(&run(folder.path(), &["serve"]));
-    assert!(text.contains("setting webhooks.timeout (aldaba.toml) is not valid; allowed: a duration"), "{text}");
+    assert!(text.contains("setting webhooks.timeout (aldaba.toml:2) is not valid; allowed: a duration"), "{text}");
     std::fs::write(folder.path().join("aldaba.toml"), "secrets = nonsense").expect("written");
     let text = refused(&run(folder.path(), &["serve"]));
     assert!(text.contains("aldaba.toml") && text.contains("line 1") && !text.contains("nonsense"), "{text}");
@@ -474,6 +474,8 @@ fn every_command_explains_itself() {
         &["secrets", "rekey", "--help"],
         &["migrate", "--help"],
         &["openapi", "--help"],
+        &["settings", "check", "--help"],
+        &["settings", "show", "--help"],
         &["import", "--help"],
     ] {
         assert!(printed(folder.path(), args).contains("Usage: aldaba"), "{args:?}");

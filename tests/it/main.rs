@@ -69,6 +69,7 @@ mod rotation;
 mod schemas;
 mod second_factor;
 mod sessions;
+mod settings;
 mod shares;
 mod simulation;
 mod store;
