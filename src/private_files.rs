@@ -11,6 +11,10 @@ use std::path::Path;
 #[cfg(unix)]
 const OTHERS: u32 = 0o077;
 
+/// That group and others may read.
+#[cfg(unix)]
+const OTHERS_READ: u32 = 0o044;
+
 /// That group and others may write.
 #[cfg(unix)]
 const OTHERS_WRITE: u32 = 0o022;
@@ -73,6 +77,32 @@ pub fn close_to_others(path: &Path) {
 #[cfg(not(unix))]
 pub fn close_to_others(_: &Path) {}
 
+/// Who may get at a file or a folder.
+pub struct Access {
+    /// Whether it belongs to the user of this process.
+    pub is_ours: bool,
+    /// Whether others may read it.
+    pub others_read: bool,
+    /// Whether others may write to it.
+    pub others_write: bool,
+}
+
+/// Looks who may get at a file or a folder.
+#[cfg(unix)]
+pub fn access(path: &Path) -> io::Result<Access> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let found = std::fs::metadata(path)?;
+    let is_ours = found.uid() == rustix::process::geteuid().as_raw();
+    Ok(Access { is_ours, others_read: found.mode() & OTHERS_READ != 0, others_write: found.mode() & OTHERS_WRITE != 0 })
+}
+
+/// Where the system has no modes, everything is ours.
+#[cfg(not(unix))]
+pub fn access(path: &Path) -> io::Result<Access> {
+    std::fs::metadata(path).map(|_| Access { is_ours: true, others_read: false, others_write: false })
+}
+
 /// Makes a folder of our own, where it is missing.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
@@ -83,33 +113,21 @@ pub fn make_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Whether a folder is ours, and nobody else can put files into it or replace ours.
-#[cfg(unix)]
 pub fn is_ours_alone(folder: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt as _;
-
-    let found = std::fs::metadata(folder)?;
-    Ok(found.uid() == rustix::process::geteuid().as_raw() && found.mode() & OTHERS_WRITE == 0)
-}
-
-/// Whether a folder is ours: where the system has no modes, it is.
-#[cfg(not(unix))]
-pub fn is_ours_alone(_: &Path) -> io::Result<bool> {
-    Ok(true)
+    let found = access(folder)?;
+    Ok(found.is_ours && !found.others_write)
 }
 
 /// Says in the log where others could put files of theirs into the folder of `file`, or remove ours.
-#[cfg(unix)]
 pub fn warn_of_open_folder(file: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let open = std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & OTHERS_WRITE != 0);
-    if open {
+    let folder = folder_of(file);
+    if access(folder).is_ok_and(|found| found.others_write) {
         let folder = folder.display();
         tracing::warn!(%folder, "other users can write to the folder of the database: set its mode to 0700");
     }
 }
 
-/// Says in the log where others could put files of theirs into the folder of `file`.
-#[cfg(not(unix))]
-pub fn warn_of_open_folder(_: &Path) {}
+/// The folder that a file is in.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}

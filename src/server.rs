@@ -325,19 +325,19 @@ impl Drop for AwaitedBody {
 
 /// How many connections clients may have where this process may open so many files. Where these are few, half of them
 /// stay reserved.
-fn max_connections(files: u64) -> usize {
+pub fn max_connections(files: u64) -> usize {
     let clients = files - RESERVED_FILES.min(files.div_ceil(2));
     usize::try_from(clients).unwrap_or(usize::MAX).clamp(1, MAX_CONNECTIONS)
 }
 
 /// How many files this process may open.
 #[cfg(unix)]
-fn open_files() -> u64 {
+pub fn open_files() -> u64 {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 #[cfg(not(unix))]
-fn open_files() -> u64 {
+pub fn open_files() -> u64 {
     u64::MAX
 }
 

@@ -46,6 +46,25 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
+/// The authorities that connections trust, for `aldaba doctor`.
+pub struct Roots {
+    /// Mozilla's, which are a part of the program.
+    pub built_in: usize,
+    /// The system's.
+    pub of_system: usize,
+    /// Why some of the system's cannot be read.
+    pub faults: Vec<String>,
+}
+
+/// Reads the authorities as connections do.
+pub fn roots() -> Roots {
+    let system = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (of_system, _) = roots.add_parsable_certificates(system.certs);
+    let faults = system.errors.iter().map(ToString::to_string).collect();
+    Roots { built_in: webpki_roots::TLS_SERVER_ROOTS.len(), of_system, faults }
+}
+
 fn trusting(roots: RootCertStore) -> ClientConfig {
     ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()

@@ -4,6 +4,7 @@ mod admin;
 mod args;
 mod browser;
 mod dev;
+mod doctor;
 mod files;
 mod import;
 mod receiver;
@@ -99,6 +100,16 @@ enum Command {
     Settings {
         #[command(subcommand)]
         command: Option<SettingsCommand>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Look at what the server stands on: database, disk, clock, name servers, limits; and say what to do
+    ///
+    /// It changes nothing, and may run beside the server, as the same user. It ends with 1 where it finds a problem
+    Doctor {
+        /// The name that each name server is asked for [default: the host of `public_url`, else the root's servers]
+        #[arg(long, value_name = "HOST")]
+        name: Option<String>,
         #[command(flatten)]
         output: Output,
     },
@@ -247,6 +258,7 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
         Command::Import(args) => import::run(&settings, args).await,
         Command::Openapi => print_line(format_args!("{:#}", crate::api::openapi::document(&crate::api::routes()))),
         Command::Settings { command, output } => settings::run(&settings, command, output),
+        Command::Doctor { name, output } => doctor::doctor(&settings, name, output).await,
         Command::Secrets { command: SecretsCommand::Rekey { output } } => {
             let resealed = settings.open().await?.rekey().await?;
             let text = format!("{resealed} secrets are sealed with the current master key");

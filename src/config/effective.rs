@@ -21,7 +21,7 @@ struct Effective {
 pub struct ShownSetting {
     /// The name in the settings file.
     pub name: String,
-    /// The value, or [`MASK`] for a secret that is set.
+    /// The value; three asterisks stand for a secret that is set.
     pub value: String,
     /// Where it is set; `None` is the default.
     pub source: Option<String>,

@@ -28,6 +28,8 @@ pub struct Reading {
     pub effective: EffectiveSettings,
     /// The sources that were read, in their order.
     pub sources: Vec<String>,
+    /// The settings file that was read.
+    pub file: Option<PathBuf>,
 }
 
 /// What is written and not taken yet, and the problems that were found so far.
@@ -164,7 +166,7 @@ impl Reader {
         self.check_listeners(&config);
         self.refuse_unknown();
         let config = if self.problems.is_empty() { Ok(config) } else { Err(ConfigError(self.problems)) };
-        Reading { config, effective: self.effective, sources: self.sources.read }
+        Reading { config, effective: self.effective, sources: self.sources.read, file: self.sources.file }
     }
 
     fn environment(&mut self) -> Environment {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
@@ -36,6 +36,7 @@ pub(super) struct Sources {
     pub problems: Vec<Problem>,
     /// The sources in the order in which they were read.
     pub read: Vec<String>,
+    pub file: Option<PathBuf>,
     /// Whether the file cannot be read, so that settings may be missing.
     pub is_incomplete: bool,
 }
@@ -55,6 +56,7 @@ impl Sources {
     /// Every setting of a file. Of one that is not TOML, none is taken.
     pub fn add_file(&mut self, path: &Path) {
         let shown = path.display().to_string();
+        self.file = Some(path.to_owned());
         self.read.push(shown.clone());
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,

@@ -1,7 +1,8 @@
 //! Asks the name servers for the addresses of a name.
 //!
 //! The servers are those of the settings, else those of `resolv.conf(5)`. Names are absolute: search domains and
-//! `nsswitch.conf(5)` are ignored (docs/decisions/0005-dns.md). `lookups` decides who may ask.
+//! `nsswitch.conf(5)` are ignored (docs/decisions/0005-dns.md). `lookups` decides who may ask. [`ask_each`] asks each
+//! server by itself, for `aldaba doctor`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -30,6 +31,10 @@ const MAX_ADDRESSES: usize = 32;
 
 /// How long a server has for its answer. A lost packet is sent again within this time.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long [`ask_each`] waits for a server: for a first packet and one that is sent again, and for less time than a
+/// check may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Rounds of questions after a first one without an answer. They go to the servers that answered others.
 const MORE_ROUNDS: usize = 1;
@@ -124,6 +129,52 @@ impl NameServers {
 impl NameSource for NameServers {
     fn look_up<'a>(&'a self, name: &'a str) -> QueryFuture<'a> {
         Box::pin(self.addresses(name))
+    }
+}
+
+/// What one name server said.
+#[derive(Debug)]
+pub struct ServerAnswer {
+    /// The server.
+    pub server: SocketAddr,
+    /// How many records it has; 0 where it says that there are none. Or why there is no answer.
+    pub answer: Result<usize, String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Asks every server that attempts may ask, all at the same time and each by itself: for the addresses of a name, or
+/// for the servers of the root, which every resolver knows.
+pub async fn ask_each(configured: &[SocketAddr], name: Option<&str>) -> Vec<ServerAnswer> {
+    let ask_one = |server| tokio::spawn(ask(server, name.map(str::to_owned)));
+    let asking: Vec<_> = servers(configured).into_iter().map(ask_one).collect();
+    let mut answers = Vec::new();
+    for answer in asking {
+        answers.extend(answer.await);
+    }
+    answers
+}
+
+async fn ask(server: SocketAddr, name: Option<String>) -> ServerAnswer {
+    let began = Instant::now();
+    let late = |_| Err(format!("no answer within {} s", ASK_TIMEOUT.as_secs()));
+    let answer = tokio::time::timeout(ASK_TIMEOUT, count_records(server, name)).await.unwrap_or_else(late);
+    ServerAnswer { server, answer, took: began.elapsed() }
+}
+
+async fn count_records(server: SocketAddr, name: Option<String>) -> Result<usize, String> {
+    let resolver = build(&[server]).ok_or("it cannot be asked")?;
+    let records = match name {
+        Some(name) => {
+            let mut absolute = Name::from_ascii(name).map_err(|error| error.to_string())?;
+            absolute.set_fqdn(true);
+            resolver.lookup_ip(absolute).await.map(|found| found.iter().count())
+        }
+        None => resolver.lookup(Name::root(), RecordType::NS).await.map(|found| found.answers().len()),
+    };
+    match records {
+        Err(NetError::Dns(DnsError::NoRecordsFound(_))) => Ok(0),
+        records => records.map_err(|error| error.to_string()),
     }
 }
 

@@ -41,6 +41,7 @@ use crate::store::View;
 
 pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
 pub use connector::Routing;
+pub use dns::{ServerAnswer, ask_each};
 pub use fault::LocalFault;
 pub use fetch::{FetchError, FetchedAnswer, Fetcher};
 pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};

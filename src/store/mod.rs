@@ -14,6 +14,7 @@ mod errors;
 pub(crate) mod fair_slots;
 mod filter_checks;
 pub mod inbox;
+mod inspection;
 mod kept_events;
 pub mod keys;
 mod memory_shares;
@@ -35,10 +36,12 @@ mod values;
 mod view;
 mod write_shares;
 
+use crate::clock::Clock;
 use crate::domain::audit::Origin;
 
 pub use contract::*;
 pub use errors::*;
+pub use inspection::{DatabaseTime, Inspection};
 pub use kept_events::KeptEvent;
 pub use open::{Database, PostgresUrl};
 pub use start_permit::{CountedStart, StartPermit};
@@ -54,6 +57,18 @@ impl Store {
         match options.database.clone() {
             Database::Sqlite(path) => sqlite::Store::open(&path, options).map(Self::Sqlite),
             Database::Postgres(url) => postgres::Store::open(url, options).await.map(Self::Postgres),
+        }
+    }
+
+    /// Looks at a database and changes nothing. `None` where its file is not there yet.
+    pub async fn inspect(database: Database, clock: &dyn Clock) -> Result<Option<Inspection>, OpenError> {
+        match database {
+            Database::Sqlite(path) if !path.exists() => Ok(None),
+            Database::Sqlite(path) => {
+                let inspected = tokio::task::spawn_blocking(move || sqlite::inspect(&path)).await;
+                inspected.map_err(|_| OpenError("the look at the database was interrupted".into()))?.map(Some)
+            }
+            Database::Postgres(url) => postgres::inspect(url, clock).await.map(Some),
         }
     }
 

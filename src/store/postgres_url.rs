@@ -154,6 +154,11 @@ impl PostgresUrl {
         })
     }
 
+    /// Whether its server is verified by the system's authorities alone.
+    pub fn trusts_system_alone(&self) -> bool {
+        self.tls == Tls::Verified(Roots::System)
+    }
+
     /// The name of the database.
     pub fn database(&self) -> &str {
         self.config.get_dbname().unwrap_or_default()

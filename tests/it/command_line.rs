@@ -474,6 +474,7 @@ fn every_command_explains_itself() {
         &["secrets", "rekey", "--help"],
         &["migrate", "--help"],
         &["openapi", "--help"],
+        &["doctor", "--help"],
         &["settings", "check", "--help"],
         &["settings", "show", "--help"],
         &["import", "--help"],

@@ -22,6 +22,7 @@ mod dev;
 mod differential;
 mod dns;
 mod egress_proxy;
+mod doctor;
 mod egress_rules;
 mod endpoint_settings;
 mod envelope;

@@ -39,7 +39,20 @@ const FLOORS: &[(&str, &[&str])] = &[
     ),
     (
         "cli",
-        &["api", "clock", "config", "domain", "egress", "lib", "lock", "private_files", "server", "store", "telemetry"],
+        &[
+            "api",
+            "clock",
+            "config",
+            "domain",
+            "egress",
+            "lib",
+            "lock",
+            "private_files",
+            "server",
+            "store",
+            "telemetry",
+            "tls",
+        ],
     ),
 ];
 

@@ -109,7 +109,8 @@ async fn is_made(db: &impl GenericClient) -> Result<bool, StoreError> {
     get(&one(db, "SELECT to_regclass('schema_version') IS NOT NULL AS is_made", &[]).await?, "is_made")
 }
 
-async fn versions(db: &impl GenericClient) -> Result<Versions, StoreError> {
+/// The versions that the database has, whatever program made it.
+pub(super) async fn versions(db: &impl GenericClient) -> Result<Versions, StoreError> {
     let none = Versions { version: 0, minimum: 0 };
     if !is_made(db).await? {
         return Ok(none);

@@ -14,7 +14,7 @@
 //!
 //! `open` starts it all: `connect` makes connections, `require` and `privileges` refuse a database that cannot be used,
 //! `migrate` runs the migrations, each by its `migration_steps`. `reads` shares the connections among accounts.
-//! `import` moves data from SQLite.
+//! `import` moves data from SQLite, `inspect` looks at a database without a change.
 
 mod admin;
 mod audit;
@@ -35,6 +35,7 @@ mod fifo;
 mod freshness;
 mod ids;
 mod import;
+mod inspect;
 mod intake;
 mod lease;
 mod lifecycle;
@@ -65,4 +66,5 @@ mod time_limit;
 mod users;
 mod write;
 
+pub use inspect::inspect;
 pub use store::Store;

@@ -20,7 +20,7 @@ const NOTIFICATION_TIMEOUT: Duration = Duration::from_secs(5);
 const PROBE: &str = "aldaba_probe";
 
 /// What a server says of a session.
-struct Session {
+pub(super) struct Session {
     encoding: String,
     synchronous_commit: String,
     fsync: String,
@@ -28,7 +28,7 @@ struct Session {
 
 impl Session {
     /// Why a node must not start.
-    fn refusal(&self) -> Option<String> {
+    pub(super) fn refusal(&self) -> Option<String> {
         (self.encoding != ENCODING).then(|| {
             format!(
                 "its encoding is {}, which cannot hold everything that receivers answer; it must be {ENCODING}: \
@@ -39,7 +39,7 @@ impl Session {
     }
 
     /// What weakens the promise that an event that was answered 202 is on disk.
-    fn warnings(&self) -> Vec<&'static str> {
+    pub(super) fn warnings(&self) -> Vec<&'static str> {
         let mut warnings = Vec::new();
         if self.synchronous_commit == "off" {
             warnings.push(
@@ -67,7 +67,8 @@ pub(super) async fn check(connector: &Connector, random: &dyn Random) -> Result<
     Ok(session.warnings())
 }
 
-async fn read(client: &Client) -> Result<Session, tokio_postgres::Error> {
+/// Reads what the server says of this session.
+pub(super) async fn read(client: &Client) -> Result<Session, tokio_postgres::Error> {
     let sql =
         "SELECT current_setting('server_encoding'), current_setting('synchronous_commit'), current_setting('fsync')";
     let row = client.query_one(sql, &[]).await?;

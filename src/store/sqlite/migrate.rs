@@ -12,7 +12,8 @@ use crate::store::compatible::{Fit, Versions};
 use crate::store::errors::OpenError;
 use crate::store::migrations::{Migration, SQLITE_MIGRATIONS, newest};
 
-fn versions(connection: &Connection) -> Result<Versions, OpenError> {
+/// The versions that the file has, whatever program made it.
+pub(super) fn versions(connection: &Connection) -> Result<Versions, OpenError> {
     let version = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(cannot_migrate)?;
     if version == 0 {
         return Ok(Versions { version, minimum: 0 });

@@ -10,8 +10,8 @@
 //! `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of deliveries, `id_times`
 //! the times of ids, `limited_attempts` what counts towards rate limits.
 //!
-//! `open` opens the store (`connection`, `migrate`, `minimum`, `peer`), `export` reads it for its move to PostgreSQL.
-//! `faults` has unit tests.
+//! `open` opens the store (`connection`, `migrate`, `minimum`, `peer`), `export` reads it for its move to PostgreSQL,
+//! `inspect` looks at it without a change. `faults` has unit tests.
 
 mod admin;
 mod audit;
@@ -31,6 +31,7 @@ mod faults;
 mod fifo;
 mod group_commit;
 mod id_times;
+mod inspect;
 mod intake;
 mod leases;
 mod limited_attempts;
@@ -54,4 +55,5 @@ mod users;
 mod writer;
 mod writer_cache;
 
+pub use inspect::inspect;
 pub use store::Store;

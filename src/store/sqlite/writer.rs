@@ -235,7 +235,7 @@ fn data_version(db: &Connection) -> rusqlite::Result<i64> {
 
 /// The greatest id in use, or once in use: events and deliveries share one sequence, and what is listed is never above
 /// what comes.
-fn last_id(db: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn last_id(db: &Connection) -> rusqlite::Result<i64> {
     let sql = "SELECT MAX((SELECT IFNULL(MAX(id), 0) FROM events), (SELECT IFNULL(MAX(id), 0) FROM deliveries), value) \
                FROM settings WHERE name = 'listed_to'";
     db.query_row(sql, [], |row| row.get(0))
