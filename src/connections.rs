@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foldhash::HashMap;
@@ -166,7 +166,7 @@ pub struct Connections(Arc<Inner>);
 struct Inner {
     /// With those that wait until they are served.
     most: usize,
-    per_network: usize,
+    per_network: AtomicUsize,
     /// One for each connection that is served.
     permits: Arc<Semaphore>,
     open: Mutex<Open>,
@@ -194,7 +194,13 @@ impl Connections {
     pub fn new(most: usize, per_network: usize) -> Self {
         let served = (most - most.div_ceil(WAITING_PART)).max(1);
         let permits = Arc::new(Semaphore::new(served));
+        let per_network = AtomicUsize::new(per_network);
         Self(Arc::new(Inner { most, per_network, permits, open: Mutex::default() }))
+    }
+
+    /// From here on a network gets no connection beyond this number.
+    pub fn set_per_network(&self, per_network: usize) {
+        self.0.per_network.store(per_network, Ordering::Relaxed);
     }
 
     /// Registers a connection from an address. `None` where its network has as many as it may have, or its site (an
@@ -210,7 +216,7 @@ impl Connections {
         if let Some((network, site)) = from {
             let of_network = open.of_network.get(&network).copied().unwrap_or(0);
             let of_site = open.of_site.get(&site).copied().unwrap_or(0);
-            if of_network >= self.0.per_network || of_site >= free {
+            if of_network >= self.0.per_network.load(Ordering::Relaxed) || of_site >= free {
                 return None;
             }
             open.of_network.insert(network, of_network + 1);
@@ -335,6 +341,8 @@ mod tests {
         let _customer = ["2001:db8:0:1::1", "2001:db8:0:1::2"].map(|address| register(&connections, address));
         assert!(register(&connections, "2001:db8:0:1:ffff::3").is_none());
         assert!(register(&connections, "2001:db8:0:2::1").is_some());
+        connections.set_per_network(3);
+        assert!(register(&connections, "2001:db8:0:1:ffff::3").is_some());
         let _proxy: Vec<_> = (0..10).map(|_| connections.register(None).expect("it is not counted")).collect();
     }
 

@@ -36,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use api::{Api, HttpService, SignInLink};
@@ -46,9 +46,9 @@ use domain::url::Environment;
 use egress::{Egress, Routing};
 use engine::{AttemptCounts, Engine, HttpSender, Limits};
 use metrics::Metrics;
-use server::ServerOptions;
+use server::{ClientLimits, ServerOptions};
 use store::inbox::{Inbox, Nudge};
-use store::{Health, Lifecycle, OpenError, OpenOptions, Store};
+use store::{Health, Lifecycle, OpenError, OpenOptions, Store, StoreSettings};
 
 /// Requests and attempts that are under way at the stop may take this much longer than an attempt's own timeout.
 const GRACE: Duration = Duration::from_secs(2);
@@ -67,9 +67,10 @@ pub struct App {
     egress: Egress,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
-    nudges: tokio::sync::mpsc::UnboundedReceiver<Nudge>,
+    nudges: mpsc::UnboundedReceiver<Nudge>,
     sign_in_link: Option<SignInLink>,
     metrics_listener: Option<TcpListener>,
+    reloads: Option<mpsc::Receiver<Reload>>,
 }
 
 impl App {
@@ -85,7 +86,12 @@ impl App {
         let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
         let store = Store::open(open_options(&config, clock.clone(), true, inbox)).await?;
         let egress = egress_of(&config, clock.clone(), random.clone());
-        Ok(Self { store, config, egress, clock, random, nudges, sign_in_link: None, metrics_listener })
+        Ok(Self { store, config, egress, clock, random, nudges, sign_in_link: None, metrics_listener, reloads: None })
+    }
+
+    /// Takes other settings while it runs.
+    pub(crate) fn with_reloads(self, reloads: mpsc::Receiver<Reload>) -> Self {
+        Self { reloads: Some(reloads), ..self }
     }
 
     /// Adds a link that signs in a user without a password: for `aldaba dev`.
@@ -102,13 +108,13 @@ impl App {
     /// within a bound, writes outcomes and returns. Returns an error where a part without which nothing works has
     /// panicked.
     pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Self { store, config, egress, clock, random, nudges, sign_in_link, metrics_listener } = self;
+        let Self { store, config, egress, clock, random, nudges, sign_in_link, metrics_listener, reloads } = self;
         warn_of_development(&config, &listener);
         warn_without_public_url(&config);
-        let grace = config.timeout + GRACE;
         let metrics = Arc::new(Metrics::default());
         let settings = api_settings(&config, sign_in_link, metrics_listener.is_some());
-        let api = Api::new(store.clone(), egress.clone(), clock.clone(), random.clone(), metrics.clone(), settings);
+        let (api_clock, api_random, changing) = (clock.clone(), random.clone(), changing_settings(&config));
+        let api = Api::new(store.clone(), egress.clone(), api_clock, api_random, metrics.clone(), settings, changing);
         let attempt_counts = Arc::new(AttemptCounts::default());
         let engine = Engine {
             store: store.clone(),
@@ -119,13 +125,13 @@ impl App {
                 max_in_flight: config.max_in_flight,
                 max_in_flight_per_endpoint: config.max_in_flight_per_endpoint,
             },
-            grace,
             metrics: metrics.clone(),
             attempt_counts: attempt_counts.clone(),
         };
-        let (stopping, stopped) = watch::channel(false);
-        let retention = retention_policy(&config);
-        let mut background = vec![tokio::spawn(engine::close_idle(egress, store.clone()))];
+        let (stopping, stopped) = watch::channel(None);
+        let (reloader, limits, retention) = Reloader::new(config.clone(), store.clone(), egress.clone(), api.clone());
+        let mut background = vec![tokio::spawn(reloader.run(reloads))];
+        background.push(tokio::spawn(engine::close_idle(egress.clone(), store.clone())));
         background.push(tokio::spawn(flush_key_uses(api.clone())));
         let mut delivering = None;
         if config.roles.delivery {
@@ -147,8 +153,8 @@ impl App {
         if let Some(listener) = metrics_listener {
             background.push(serve_metrics(listener, api.clone(), refusal.clone(), stopped.clone()));
         }
-        let options = ServerOptions::new(config.connections_per_address, config.trusted_proxies, refusal);
-        let server = tokio::spawn(server::serve(listener, answer, options, until(stopped), grace));
+        let options = ServerOptions::new(limits, refusal);
+        let server = tokio::spawn(server::serve(listener, answer, options, until(stopped)));
         let engine_ended = async {
             match &mut delivering {
                 Some(delivering) => drop(delivering.await),
@@ -163,7 +169,7 @@ impl App {
         if let Some(error) = &failed {
             tracing::error!(%error, "the process ends, so that its supervisor starts it again");
         }
-        let _ = stopping.send(true);
+        let _ = stopping.send(Some(egress.timeout() + GRACE));
         finish(server, delivering, background, api, store).await;
         failed.map_or(Ok(()), Err)
     }
@@ -174,12 +180,16 @@ fn serve_metrics(
     listener: TcpListener,
     api: Api,
     refusal: client_stream::Refusal,
-    stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<Option<Duration>>,
 ) -> JoinHandle<()> {
     let service = HttpService::metrics(api);
     let answer = move |request, peer| service.answer(request, peer);
-    let options = ServerOptions::new(METRICS_CONNECTIONS, Vec::new(), refusal);
-    tokio::spawn(server::serve(listener, answer, options, until(stopped), Duration::ZERO))
+    let limits = ClientLimits { connections_per_address: METRICS_CONNECTIONS, trusted_proxies: Vec::new() };
+    let stop = async {
+        until(stopped).await;
+        Duration::ZERO
+    };
+    tokio::spawn(server::serve(listener, answer, ServerOptions::new(limits.fixed(), refusal), stop))
 }
 
 /// Lets requests and attempts end, which have been told to stop, and writes what is in memory only.
@@ -199,6 +209,64 @@ async fn finish(
     api.flush_key_uses().await;
     if let Err(error) = store.close().await {
         tracing::warn!(%error, "the deliveries of this process could not be given back: others take them over later");
+    }
+}
+
+/// Other settings for a running server.
+pub(crate) struct Reload {
+    /// What was read. Only a part of it may change while the server runs.
+    pub config: Config,
+    /// Gets the answer: that this part holds from now on, or why everything stays as it is.
+    pub done: oneshot::Sender<Result<(), OpenError>>,
+}
+
+/// Gives a running server other settings.
+struct Reloader {
+    /// The settings that hold.
+    config: Config,
+    store: Store,
+    egress: Egress,
+    api: Api,
+    limits: watch::Sender<ClientLimits>,
+    retention: watch::Sender<engine::RetentionPolicy>,
+}
+
+impl Reloader {
+    /// With it come the settings of the listener and of the housekeeping.
+    fn new(
+        config: Config,
+        store: Store,
+        egress: Egress,
+        api: Api,
+    ) -> (Self, watch::Receiver<ClientLimits>, watch::Receiver<engine::RetentionPolicy>) {
+        let (limits, of_listener) = watch::channel(client_limits(&config));
+        let (retention, of_housekeeping) = watch::channel(retention_policy(&config));
+        (Self { config, store, egress, api, limits, retention }, of_listener, of_housekeeping)
+    }
+
+    async fn run(mut self, reloads: Option<mpsc::Receiver<Reload>>) {
+        let Some(mut reloads) = reloads else { return };
+        while let Some(Reload { config, done }) = reloads.recv().await {
+            let _ = done.send(self.reload(&config).await);
+        }
+    }
+
+    /// Each part gets its new settings as a whole, or none of them does.
+    async fn reload(&mut self, new: &Config) -> Result<(), OpenError> {
+        let config = self.config.reloaded(new);
+        let settings = StoreSettings {
+            keys: config.keys.clone(),
+            policy: config.policy.clone(),
+            max_endpoints: config.max_endpoints,
+            max_api_keys: config.max_api_keys,
+        };
+        self.store.reload(settings).await?;
+        self.egress.reload(config.egress_rules.clone(), config.timeout);
+        self.api.reload(changing_settings(&config)).await;
+        self.limits.send_replace(client_limits(&config));
+        self.retention.send_replace(retention_policy(&config));
+        self.config = config;
+        Ok(())
     }
 }
 
@@ -247,7 +315,8 @@ pub(crate) fn api_of_command(config: &Config, store: Store) -> Api {
     let clock: Arc<dyn Clock> = Arc::new(SharedClock::default());
     let random: Arc<dyn Random> = Arc::new(SystemRandom::default());
     let egress = egress_of(config, clock.clone(), random.clone());
-    Api::new(store, egress, clock, random, Arc::new(Metrics::default()), api_settings(config, None, false))
+    let (settings, changing) = (api_settings(config, None, false), changing_settings(config));
+    Api::new(store, egress, clock, random, Arc::new(Metrics::default()), settings, changing)
 }
 
 /// The part of the settings that the API reads.
@@ -256,6 +325,17 @@ fn api_settings(config: &Config, sign_in_link: Option<SignInLink>, metrics_apart
         environment: config.environment,
         brand: config.brand.clone(),
         key_prefix: config.key_prefix.clone(),
+        sign_in_link,
+        metrics_apart,
+        max_in_flight_per_endpoint: u32::try_from(config.max_in_flight_per_endpoint).expect("it is 4,096 at most"),
+        trace_context: config.trace_context,
+        max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
+    }
+}
+
+/// The part of the settings that the API reads and that may change while it serves.
+fn changing_settings(config: &Config) -> api::ChangingSettings {
+    api::ChangingSettings {
         max_body: config.max_body,
         rate_limits: config.rate_limits.clone(),
         retention: config.retention,
@@ -264,11 +344,13 @@ fn api_settings(config: &Config, sign_in_link: Option<SignInLink>, metrics_apart
         public_addresses: config.public_addresses.clone(),
         public_url: config.public_url.clone(),
         sessions: config.sessions,
-        sign_in_link,
-        metrics_apart,
-        max_in_flight_per_endpoint: u32::try_from(config.max_in_flight_per_endpoint).expect("it is 4,096 at most"),
-        trace_context: config.trace_context,
-        max_tests: (config.max_in_flight.div_ceil(8), config.max_in_flight_per_endpoint.min(4)),
+    }
+}
+
+fn client_limits(config: &Config) -> ClientLimits {
+    ClientLimits {
+        connections_per_address: config.connections_per_address,
+        trusted_proxies: config.trusted_proxies.clone(),
     }
 }
 
@@ -313,9 +395,11 @@ fn warn_without_public_url(config: &Config) {
     }
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
+/// Waits for the stop. Returns how long what is under way may take.
+async fn until(mut stopped: watch::Receiver<Option<Duration>>) -> Duration {
     // A dropped sender is a stop too.
-    let _ = stopped.wait_for(|stopped| *stopped).await;
+    let grace = stopped.wait_for(Option::is_some).await.ok().and_then(|grace| *grace);
+    grace.unwrap_or(GRACE)
 }
 
 /// Runs the engine to its end, and counts outcomes to the last one.

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use crate::api::{Peer, is_trusted};
 use crate::client_socket::{ClientLeft, ClientSocket};
@@ -55,12 +56,26 @@ static REFUSED_LOGGED: LogLimit = LogLimit::new();
 /// The same for connections that could not be accepted, such as for want of files.
 static NOT_ACCEPTED: LogLimit = LogLimit::new();
 
-/// How a server treats its clients.
-pub struct ServerOptions {
+/// How many connections clients may have. It may change while the server runs, for the connections that come later.
+#[derive(Clone, Debug)]
+pub struct ClientLimits {
     /// Connections of one address.
     pub connections_per_address: usize,
     /// Proxies: their connections are not counted by their address.
     pub trusted_proxies: Vec<IpNet>,
+}
+
+impl ClientLimits {
+    /// Limits that do not change.
+    pub fn fixed(self) -> watch::Receiver<Self> {
+        watch::channel(self).1
+    }
+}
+
+/// How a server treats its clients.
+pub struct ServerOptions {
+    /// How many connections they may have.
+    pub limits: watch::Receiver<ClientLimits>,
     /// Writes the answer to an unreadable request, and to a connection beyond the bound.
     pub refusal: Option<Refusal>,
     timeouts: Timeouts,
@@ -69,19 +84,15 @@ pub struct ServerOptions {
 impl Default for ServerOptions {
     /// Options for a server that only its own machine reaches.
     fn default() -> Self {
-        Self {
-            connections_per_address: MAX_CONNECTIONS,
-            trusted_proxies: Vec::new(),
-            refusal: None,
-            timeouts: TIMEOUTS,
-        }
+        let limits = ClientLimits { connections_per_address: MAX_CONNECTIONS, trusted_proxies: Vec::new() };
+        Self { limits: limits.fixed(), refusal: None, timeouts: TIMEOUTS }
     }
 }
 
 impl ServerOptions {
     /// With the usual timeouts.
-    pub fn new(connections_per_address: usize, trusted_proxies: Vec<IpNet>, refusal: Refusal) -> Self {
-        Self { connections_per_address, trusted_proxies, refusal: Some(refusal), timeouts: TIMEOUTS }
+    pub fn new(limits: watch::Receiver<ClientLimits>, refusal: Refusal) -> Self {
+        Self { limits, refusal: Some(refusal), timeouts: TIMEOUTS }
     }
 }
 
@@ -93,30 +104,30 @@ struct Serving<A> {
     timeouts: Timeouts,
 }
 
-/// Serves until `stop` resolves, then finishes the requests under way within `grace`. `answer` answers each request.
+/// Serves until `stop` resolves, then finishes the requests under way within the time that it says. `answer` answers
+/// each request.
 pub async fn serve<F>(
     listener: TcpListener,
     answer: impl Fn(Request<Body>, Peer) -> F + Send + Sync + 'static,
     options: ServerOptions,
-    stop: impl Future<Output = ()>,
-    grace: Duration,
+    stop: impl Future<Output = Duration>,
 ) where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let connections = Connections::new(max_connections(open_files()), options.connections_per_address);
+    let ServerOptions { limits, refusal, timeouts } = options;
+    let connections = Connections::new(max_connections(open_files()), limits.borrow().connections_per_address);
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(options.timeouts.idle).max_buf_size(MAX_HEAD).writev(false);
+    builder.timer(TokioTimer::new()).header_read_timeout(timeouts.idle).max_buf_size(MAX_HEAD).writev(false);
     // A client that has closed its side still gets the answer (RFC 9293, section 3.6); and nothing is read just to see
     // whether it is there.
     builder.half_close(true);
-    let ServerOptions { refusal, timeouts, trusted_proxies, .. } = options;
     let serving = Arc::new(Serving { builder, answer, refusal, timeouts });
     let mut stop = pin!(stop);
-    loop {
+    let grace = loop {
         let accepted = tokio::select! {
             biased;
-            () = &mut stop => break,
+            grace = &mut stop => break grace,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
@@ -129,14 +140,18 @@ pub async fn serve<F>(
                 continue;
             }
         };
-        let counted = (!is_trusted(peer.ip(), &trusted_proxies)).then(|| peer.ip());
-        match connections.register(counted) {
+        let registered = {
+            let limits = limits.borrow();
+            connections.set_per_network(limits.connections_per_address);
+            connections.register((!is_trusted(peer.ip(), &limits.trusted_proxies)).then(|| peer.ip()))
+        };
+        match registered {
             Some(registered) => {
                 tokio::spawn(converse(stream, peer.ip(), registered, graceful.watcher(), serving.clone()));
             }
             None => turn_away(stream, peer.ip(), serving.refusal.as_ref()),
         }
-    }
+    };
     drop(listener);
     if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("some requests were cut off at the stop");
@@ -354,13 +369,12 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let short = Duration::from_millis(300);
         let options = ServerOptions {
-            connections_per_address: 10,
-            trusted_proxies: Vec::new(),
+            limits: ClientLimits { connections_per_address: 10, trusted_proxies: Vec::new() }.fixed(),
             refusal: None,
             timeouts: Timeouts { head: short, idle: short * 4, write: short },
         };
         let answer = move |_: Request<Body>, _: Peer| async move { Response::new(Body::from(vec![b'x'; bytes])) };
-        let serving = serve(listener, answer, options, std::future::pending(), Duration::ZERO);
+        let serving = serve(listener, answer, options, std::future::pending());
         (address, tokio::spawn(serving))
     }
 

@@ -1,6 +1,7 @@
 //! Logs: on standard error, for people or for machines.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use serde_json::json;
 use tracing::{Event, Subscriber};
@@ -10,15 +11,20 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 use crate::api::{RequestTrace, current_request};
 use crate::config::{Config, LogFormat};
 
+/// Changes the levels while lines are written.
+static LEVELS: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
 /// Starts logging. A second call in one process changes nothing.
 pub fn start(config: &Config) {
-    let registry = tracing_subscriber::registry().with(levels(config.log_level));
+    let (filter, handle) = reload::Layer::new(levels(config.log_level));
+    let registry = tracing_subscriber::registry().with(filter);
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let _ = match config.log_format {
+    let started = match config.log_format {
         LogFormat::Text => {
             let format = Format::default().with_target(false).with_ansi(false);
             registry
@@ -34,6 +40,18 @@ pub fn start(config: &Config) {
                 .try_init()
         }
     };
+    if started.is_ok() {
+        let _ = LEVELS.set(handle);
+    }
+}
+
+/// Changes the least level that is logged.
+pub fn set_level(level: tracing::Level) {
+    if let Some(handle) = LEVELS.get()
+        && let Err(error) = handle.reload(levels(level))
+    {
+        tracing::warn!(%error, "the log level could not be changed");
+    }
 }
 
 /// The log levels. The resolver logs each unsolicited packet, so it is logged at debug level only.

@@ -53,15 +53,14 @@ impl ApiCall {
 
     /// The store with the caller as the actor of the audit log. Every change goes through it.
     pub fn store(&self) -> Store {
-        let address =
-            self.peer.map(|Peer(peer)| origin::client(peer, &self.headers, &self.api.settings.trusted_proxies));
+        let address = self.peer.map(|Peer(peer)| self.api.client(peer, &self.headers));
         let actor = self.caller.actor.clone();
         self.api.store.acting(Origin { actor, address, request: Some(self.info.id.to_string()) })
     }
 
     /// The base URL by which people reach this server.
     pub fn base(&self) -> String {
-        let told = self.api.settings.public_url.clone();
+        let told = self.api.changing.read().public_url.clone();
         told.or_else(|| origin::base(&self.headers)).unwrap_or_default()
     }
 

@@ -11,18 +11,18 @@ use super::error::Language;
 
 /// The addresses, and what to do with them.
 #[derive(Serialize)]
-pub struct PublicAddresses<'a> {
+pub struct PublicAddresses {
     /// Addresses and networks; none where the operator has named none.
-    pub addresses: &'a [String],
+    pub addresses: Vec<String>,
     /// In words.
     pub detail: &'static str,
 }
 
-impl<'a> PublicAddresses<'a> {
+impl PublicAddresses {
     /// Those of the settings, with words in this language.
-    pub fn of(api: &'a Api, language: Language) -> Self {
-        let addresses = &api.settings.public_addresses[..];
-        let detail = match (addresses, language) {
+    pub fn of(api: &Api, language: Language) -> Self {
+        let addresses = api.changing.read().public_addresses.clone();
+        let detail = match (&addresses[..], language) {
             ([], Language::English) => {
                 "The operator of this server has not named the addresses that its requests come from."
             }

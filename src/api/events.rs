@@ -250,7 +250,7 @@ impl Reading {
 
     /// Reads up to the end or to a pause. An event is read again after a pause, and those before it are not.
     fn read_on(&mut self, reader: &Reader, allowance: &mut Allowance) -> Result<Option<Pause>, ApiError> {
-        let most = reader.api.settings.max_body;
+        let most = reader.api.changing.read().max_body;
         while let Some(body) = self.bodies.get(self.next) {
             let read = if body.len() > most {
                 let faults = vec![Fault::new(Code::BodyTooLarge).naming(most)];

@@ -84,7 +84,7 @@ async fn still_may(api: &Api, caller: &Caller) -> Result<bool, StoreError> {
             authenticate(hash, api.store.view(), api.clock.now()).ok().map(|caller| caller.permissions)
         }
         Credential::Session(token) => {
-            let user = api.store.session(*token, api.settings.sessions.idle, false).await?;
+            let user = api.store.session(*token, api.sessions().idle, false).await?;
             user.map(|user| user.role.permissions())
         }
         Credential::PortalLink(token) => api.store.portal_link(*token).await?.map(|link| link.permissions),

@@ -100,7 +100,8 @@ impl Api {
     /// A slot for a request that a trusted proxy has forwarded, counted by the address that it tells of. The
     /// connections of a proxy carry many clients' requests, so that those are counted and not these.
     fn forwarded_slot(&self, Peer(peer): Peer, headers: &HeaderMap) -> Result<Option<Slot<Network>>, ApiError> {
-        let trusted = &self.settings.trusted_proxies;
+        let changing = self.changing.read();
+        let trusted = &changing.trusted_proxies;
         if !is_trusted(peer, trusted) {
             origin::warn_of_forwarded(peer, headers);
             return Ok(None);
@@ -109,7 +110,7 @@ impl Api {
         if is_trusted(client, trusted) {
             return Ok(None);
         }
-        let most = self.settings.requests_per_forwarded_address;
+        let most = changing.requests_per_forwarded_address;
         let slot = self.forwarded.take(Network::of(client), (usize::MAX, most));
         slot.map(Some).ok_or_else(|| ApiError::busy("this address has as many requests under way as it may have"))
     }

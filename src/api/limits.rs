@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::error::{ApiError, Code, Fault};
 use crate::domain::time::Timestamp;
+use crate::lock::RwLock;
 use crate::store::{RateWindow, StoreError};
 
 /// Windows that are remembered; beyond that those that are over are forgotten.
@@ -97,7 +98,7 @@ struct Window {
 
 /// Counts calls. What may be let through in a window comes from the store, so that a limit holds over all nodes.
 pub struct RateLimiter {
-    limits: RateLimits,
+    limits: RwLock<RateLimits>,
     /// One lock for all keys would make them wait for each other's questions.
     windows: [Mutex<Windows>; SHARDS],
 }
@@ -111,7 +112,20 @@ struct Windows {
 impl RateLimiter {
     /// A limiter that has counted nothing.
     pub fn new(limits: RateLimits) -> Self {
-        Self { limits, windows: std::array::from_fn(|_| Mutex::default()) }
+        Self { limits: RwLock::new(limits), windows: std::array::from_fn(|_| Mutex::default()) }
+    }
+
+    /// Goes on with other limits. The open windows of a bucket whose limit has changed are forgotten, as at a start.
+    pub async fn reload(&self, limits: RateLimits) {
+        let old = std::mem::replace(&mut *self.limits.write(), limits.clone());
+        let changed: Vec<Bucket> =
+            Bucket::ALL.iter().copied().filter(|bucket| old.of(*bucket) != limits.of(*bucket)).collect();
+        if changed.is_empty() {
+            return;
+        }
+        for shard in &self.windows {
+            shard.lock().await.open.retain(|(_, bucket), _| !changed.contains(bucket));
+        }
     }
 
     /// Counts a call of a window that has so many times the bucket's limit, or refuses it. `ask` takes calls of the
@@ -127,7 +141,8 @@ impl RateLimiter {
     where
         F: Future<Output = Result<RateWindow, StoreError>>,
     {
-        let Some(limit) = self.limits.of(bucket) else { return Ok(None) };
+        let limit = self.limits.read().of(bucket);
+        let Some(limit) = limit else { return Ok(None) };
         // More calls than the type can count are as good as the most that it can.
         let whole = RateLimit { calls: limit.calls.saturating_mul(times), window: limit.window };
         self.take_of((limit, whole), (key, bucket), weight, now, ask).await.map(Some)
@@ -243,6 +258,24 @@ mod tests {
         assert_eq!(header("x-ratelimit-remaining").as_deref(), Some("0"));
         assert_eq!(header("x-ratelimit-reset").as_deref(), Some("61"));
         assert!(take(&limiter, key, Bucket::WebhooksList, at(60_500)).await.is_ok(), "the next window");
+    }
+
+    #[tokio::test]
+    async fn a_changed_limit_holds_at_once_and_leaves_the_windows_of_others_as_they_are() {
+        let limit = |calls| Some(RateLimit { calls, window: Duration::from_secs(60) });
+        let limits = |list, read| {
+            let limits = [(Bucket::WebhooksList, limit(list)), (Bucket::WebhooksRead, limit(read))];
+            RateLimits(limits.into_iter().collect())
+        };
+        let (limiter, key) = (RateLimiter::new(limits(1, 1)), Uuid::from_bytes([1; 16]));
+        for bucket in [Bucket::WebhooksList, Bucket::WebhooksRead] {
+            take(&limiter, key, bucket, at(0)).await.expect("1 of 1");
+        }
+        limiter.reload(limits(2, 1)).await;
+        take(&limiter, key, Bucket::WebhooksList, at(1)).await.expect("1 of 2");
+        take(&limiter, key, Bucket::WebhooksList, at(2)).await.expect("2 of 2");
+        assert!(take(&limiter, key, Bucket::WebhooksList, at(3)).await.is_err());
+        assert!(take(&limiter, key, Bucket::WebhooksRead, at(3)).await.is_err(), "its window goes on");
     }
 
     #[tokio::test]

@@ -88,7 +88,7 @@ impl Api {
         let mut let_in = self.count_right(let_in).await?;
         if let_in.len() <= 1 {
             let (user, proof) = let_in.pop().ok_or(SignInRefused::Wrong)?;
-            let token = self.acting(context, &user).sign_in(user.id, proof, self.settings.sessions.lifetime).await?;
+            let token = self.acting(context, &user).sign_in(user.id, proof, self.sessions().lifetime).await?;
             let has_news = user.factor_reset_at.is_some();
             let device = self.known_device(device, user.id);
             return Ok(SignedIn::Opened(Opened { token: token.reveal().to_owned(), device, has_news }));
@@ -123,7 +123,7 @@ impl Api {
         let user = offered.ok_or(SignInRefused::Wrong)?;
         let others: Vec<KeyHash> = offers.iter().take(MAX_OFFERS).filter_map(|offer| token_hash(offer)).collect();
         let others = others.into_iter().filter(|other| *other != hash).collect();
-        self.acting(context, &user).take_offer(hash, others, self.settings.sessions.lifetime).await?;
+        self.acting(context, &user).take_offer(hash, others, self.sessions().lifetime).await?;
         let device = self.known_device(Device::parse(device), user.id);
         Ok(Opened { token: token.to_owned(), device, has_news: user.factor_reset_at.is_some() })
     }

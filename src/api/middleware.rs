@@ -49,7 +49,8 @@ where
             .or_insert_with(|| HeaderValue::from_str(&info.id).expect("a request's id is hexadecimal digits"));
         // A browser takes an answer for what its type says.
         response.headers_mut().entry(X_CONTENT_TYPE_OPTIONS).or_insert(HeaderValue::from_static("nosniff"));
-        if let Some(hsts) = api.settings.hsts() {
+        let hsts = api.changing.read().hsts();
+        if let Some(hsts) = hsts {
             response.headers_mut().insert(STRICT_TRANSPORT_SECURITY, hsts);
         }
         api.metrics.http_requests_total.add(1);

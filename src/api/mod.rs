@@ -101,7 +101,7 @@ pub use request_context::RequestContext;
 pub use routes::routes;
 pub use schema_check::{Allowance, Schemas};
 pub use session::{Invited, Opened, Portal, Session, SignInForm, SignInRefused};
-pub use settings::{Sessions, Settings, SignInLink};
+pub use settings::{ChangingSettings, Sessions, Settings, SignInLink};
 pub use state::Api;
 pub use trace::{RequestTrace, current_request};
 pub(crate) use users::{InviteUser, UpdateUser};

@@ -17,7 +17,7 @@ use super::envelope::{Answer, RequestInfo, error_body, refuse, respond};
 use super::error::{ApiError, Code};
 use super::idempotency::{self, BodyHash, Mark};
 use super::limits::Bucket;
-use super::origin::{self, Peer};
+use super::origin::Peer;
 use super::rules::{KeyScope, RouteRules};
 use super::trace::with_current_request;
 use crate::domain::id::AccountId;
@@ -78,7 +78,7 @@ async fn enter(
     allowed(&caller, rules)?;
     key?;
     let params = params.ok_or_else(|| ApiError::from(Code::NotFound))?;
-    let most = if rules.batch { MAX_BATCH_BODY } else { api.settings.max_body };
+    let most = if rules.batch { MAX_BATCH_BODY } else { api.changing.read().max_body };
     let declared = declared_length(&parts.headers);
     let (body, memory) = if is_in_process || body.is_end_stream() {
         (read_whole(body, most).await, None)
@@ -222,7 +222,7 @@ async fn caller_of(api: &Api, headers: &HeaderMap, peer: Option<Peer>, now: Time
     if let Ok(caller) = authenticate(&key, api.store.view(), now) {
         return Ok(caller);
     }
-    let from = peer.map(|Peer(peer)| origin::client(peer, headers, &api.settings.trusted_proxies));
+    let from = peer.map(|Peer(peer)| api.client(peer, headers));
     api.lookups.run(from, api.store.refresh()).await?;
     authenticate(&key, api.store.view(), now)
 }

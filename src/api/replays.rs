@@ -78,7 +78,8 @@ pub async fn create(call: ApiCall) -> Result<Answer, ApiError> {
     let (to, selection) = (to.unwrap_or(now), status.unwrap_or(Selection::Failed));
     // What is older may be gone, or half of it: an event can be there whose deliveries are not.
     let own = call.api.store.account(account).await?.retention;
-    let kept_since = call.api.settings.retention.of(own).since(now).1.unwrap_or(from);
+    let retention = call.api.changing.read().retention;
+    let kept_since = retention.of(own).since(now).1.unwrap_or(from);
     let new = NewReplay { from: from.max(kept_since.min(to)), to: to.min(now), selection };
     call.api.count_storage(account).await?;
     let pending_reply = call.pending_reply(|replay: &Replay| Answer::new(202, &resource(replay)));

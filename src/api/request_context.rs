@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, Response};
 use super::Api;
 use super::envelope::{RequestInfo, refuse};
 use super::error::ApiError;
-use super::origin::{self, Peer};
+use super::origin::Peer;
 use crate::domain::audit::{Actor, Origin};
 use crate::domain::user::User;
 use crate::store::Store;
@@ -44,7 +44,7 @@ impl RequestContext {
 impl Api {
     /// The context of a request.
     pub fn request_context(&self, info: &RequestInfo, headers: &HeaderMap, peer: Option<Peer>) -> RequestContext {
-        let address = peer.map(|Peer(peer)| origin::client(peer, headers, &self.settings.trusted_proxies));
+        let address = peer.map(|Peer(peer)| self.client(peer, headers));
         let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or("").to_owned();
         RequestContext { info: info.clone(), address, host }
     }

@@ -167,7 +167,7 @@ impl Api {
         touch: bool,
     ) -> Result<Option<Session>, ApiError> {
         let Some(hash) = token_hash(token) else { return Ok(None) };
-        let found = self.store.session(hash, self.settings.sessions.idle, touch);
+        let found = self.store.session(hash, self.sessions().idle, touch);
         let user = self.lookups.run(context.address(), found).await?;
         Ok(user.map(|user| Session { user, token_hash: hash }))
     }

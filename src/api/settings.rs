@@ -19,6 +19,21 @@ pub struct Settings {
     pub brand: String,
     /// Before every new API key.
     pub key_prefix: String,
+    /// Attempts that an endpoint may have in flight at once.
+    pub max_in_flight_per_endpoint: u32,
+    /// Whether the trace contexts of events are kept.
+    pub trace_context: bool,
+    /// Test sends at once, in all and to one endpoint.
+    pub max_tests: (usize, usize),
+    /// The link that signs in without a password: `aldaba dev` only.
+    pub sign_in_link: Option<SignInLink>,
+    /// Whether `/metrics` has a listener of its own, and is not served beside the API.
+    pub metrics_apart: bool,
+}
+
+/// The settings that may change while the server runs.
+#[derive(Clone, Debug)]
+pub struct ChangingSettings {
     /// Largest body, in bytes.
     pub max_body: usize,
     /// Rate limits.
@@ -29,28 +44,18 @@ pub struct Settings {
     pub trusted_proxies: Vec<ipnet::IpNet>,
     /// Requests at once of each address that trusted proxies forward for.
     pub requests_per_forwarded_address: usize,
-    /// Attempts that an endpoint may have in flight at once.
-    pub max_in_flight_per_endpoint: u32,
-    /// Whether the trace contexts of events are kept.
-    pub trace_context: bool,
-    /// Test sends at once, in all and to one endpoint.
-    pub max_tests: (usize, usize),
     /// The addresses that requests to receivers come from, as customers are told.
     pub public_addresses: Vec<String>,
     /// The base URL of the server, such as `https://hooks.example.com`. Without it the `Host` header is used.
     pub public_url: Option<String>,
     /// How long people stay signed in.
     pub sessions: Sessions,
-    /// The link that signs in without a password: `aldaba dev` only.
-    pub sign_in_link: Option<SignInLink>,
-    /// Whether `/metrics` has a listener of its own, and is not served beside the API.
-    pub metrics_apart: bool,
 }
 
 /// For how long a browser that has seen the header speaks TLS only: a year.
 const HSTS: &str = "max-age=31536000";
 
-impl Settings {
+impl ChangingSettings {
     /// `Strict-Transport-Security` (RFC 6797), where people reach the server over TLS.
     pub(super) fn hsts(&self) -> Option<HeaderValue> {
         let is_https = self.public_url.as_deref().is_some_and(|url| url.starts_with("https://"));

@@ -56,8 +56,7 @@ impl Api {
             Err(StoreError::NotFound) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let token =
-            self.acting(context, &user).sign_in(user.id, Proof::Trusted, self.settings.sessions.lifetime).await?;
+        let token = self.acting(context, &user).sign_in(user.id, Proof::Trusted, self.sessions().lifetime).await?;
         Ok(Some(token.reveal().to_owned()))
     }
 
@@ -97,7 +96,7 @@ impl Api {
         let store = self.acting(context, &invited);
         let user =
             self.set_password(context, &invited.email, password, |password| store.join(hash, password, step)).await?;
-        let token = store.sign_in(user.id, Proof::Trusted, self.settings.sessions.lifetime).await?;
+        let token = store.sign_in(user.id, Proof::Trusted, self.sessions().lifetime).await?;
         let device = self.known_device(Device::parse(device), user.id);
         Ok(Opened { token: token.reveal().to_owned(), device, has_news: user.factor_reset_at.is_some() })
     }

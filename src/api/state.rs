@@ -1,21 +1,24 @@
 //! The state that every handler can reach: the store, the egress, and all that bounds and counts calls.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use super::bodies::{BodyBudget, Bounds};
 use super::hashing::HashingPool;
 use super::lookups::Lookups;
-use super::origin::Network;
+use super::origin::{self, Network};
 use super::schema_check::Schemas;
-use super::settings::{Sessions, Settings};
+use super::settings::{ChangingSettings, Sessions, Settings};
 use super::slots::Slots;
 use super::{auth, envelope, idempotency, limits};
 use crate::clock::{Clock, Random};
 use crate::domain::id::{AccountId, EndpointKey};
 use crate::egress::Egress;
 use crate::heavy::HeavyWork;
+use crate::lock::RwLock;
 use crate::metrics::Metrics;
 use crate::permits::Permits;
 use crate::store::{Accounts, Snapshot, Store};
@@ -35,6 +38,8 @@ pub struct ApiState {
     pub(super) random: Arc<dyn Random>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) settings: Settings,
+    /// Nobody holds this lock while it waits for anything.
+    pub(super) changing: RwLock<ChangingSettings>,
     pub(super) limiter: limits::RateLimiter,
     pub(super) in_flight: idempotency::InFlight,
     pub(super) request_ids: envelope::RequestIds,
@@ -70,9 +75,10 @@ impl Api {
         random: Arc<dyn Random>,
         metrics: Arc<Metrics>,
         settings: Settings,
+        changing: ChangingSettings,
     ) -> Self {
         Self(Arc::new(ApiState {
-            limiter: limits::RateLimiter::new(settings.rate_limits.clone()),
+            limiter: limits::RateLimiter::new(changing.rate_limits.clone()),
             in_flight: idempotency::InFlight::default(),
             request_ids: envelope::RequestIds::starting_at(u64::from_le_bytes(random.array())),
             key_uses: auth::KeyUses::default(),
@@ -94,7 +100,19 @@ impl Api {
             random,
             metrics,
             settings,
+            changing: RwLock::new(changing),
         }))
+    }
+
+    /// Goes on with other settings.
+    pub async fn reload(&self, changing: ChangingSettings) {
+        self.limiter.reload(changing.rate_limits.clone()).await;
+        *self.changing.write() = changing;
+    }
+
+    /// The address of a client whose request came over a connection with `peer`.
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        origin::client(peer, headers, &self.changing.read().trusted_proxies)
     }
 
     /// Writes down when keys were last used.
@@ -125,7 +143,7 @@ impl Api {
 
     /// How long people stay signed in.
     pub fn sessions(&self) -> Sessions {
-        self.settings.sessions
+        self.changing.read().sessions
     }
 
     /// The name under which the server delivers.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Api, RateLimits, Sessions, Settings};
+use super::{Api, ChangingSettings, RateLimits, Sessions, Settings};
 use crate::clock::{SystemClock, SystemRandom};
 use crate::domain::retention::Retention;
 use crate::domain::transition::DeliveryPolicy;
@@ -35,20 +35,22 @@ pub async fn api(folder: &std::path::Path) -> Api {
     let settings = Settings {
         environment: Environment::Development,
         key_prefix: "mxcep_".into(),
-        retention: Retention::default(),
-        trusted_proxies: Vec::new(),
-        requests_per_forwarded_address: 1,
-        max_body: 1_024,
-        rate_limits: RateLimits(foldhash::HashMap::default()),
         brand: "Aldaba".into(),
-        public_addresses: Vec::new(),
-        public_url: None,
-        sessions: Sessions { idle: Duration::from_secs(60), lifetime: Duration::from_secs(60) },
         sign_in_link: None,
         metrics_apart: false,
         max_in_flight_per_endpoint: 1,
         trace_context: true,
         max_tests: (1, 1),
     };
-    Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings)
+    let changing = ChangingSettings {
+        retention: Retention::default(),
+        trusted_proxies: Vec::new(),
+        requests_per_forwarded_address: 1,
+        max_body: 1_024,
+        rate_limits: RateLimits(foldhash::HashMap::default()),
+        public_addresses: Vec::new(),
+        public_url: None,
+        sessions: Sessions { idle: Duration::from_secs(60), lifetime: Duration::from_secs(60) },
+    };
+    Api::new(store.expect("opens"), egress, clock, random, Arc::default(), settings, changing)
 }

@@ -14,7 +14,7 @@ use crate::config::{Config, Reading};
 use crate::domain::audit::{Actor, Origin};
 use crate::store::Store;
 
-#[derive(Args, Clone)]
+#[derive(Args)]
 pub(super) struct SettingArgs {
     /// Settings file; without it `aldaba.toml` is read if it is there
     #[arg(long, global = true, value_name = "FILE")]
@@ -37,6 +37,11 @@ impl SettingArgs {
     ) -> Reading {
         let database = self.database_url.clone().map(|url| ("database_url", url));
         Reading::of(defaults, self.config.as_deref(), environment(), database.into_iter().chain(flags))
+    }
+
+    /// The same with the settings file that was read: where it is gone later, that is an error.
+    pub(super) fn with_file(&self, file: Option<PathBuf>) -> Self {
+        Self { config: file, database_url: self.database_url.clone() }
     }
 
     /// Starts logging, and warns of a password on the command line.

@@ -11,11 +11,12 @@ use tokio::net::TcpListener;
 use super::args::{Output, SettingArgs, bind, print_line};
 use super::browser;
 use super::receiver::{self, Receiver};
+use super::reload::{self, Hangups};
 use super::serve::Signals;
 use crate::App;
 use crate::api::SignInLink;
 use crate::clock::{Clock as _, Random, SystemClock, SystemRandom};
-use crate::config::Config;
+use crate::config::{Config, Reading};
 use crate::domain::account::{KeyHash, PlainKey};
 use crate::domain::event::{NewEvent, message, validation_id};
 use crate::domain::id::{AccountId, EndpointId, UserId};
@@ -51,16 +52,21 @@ const DESCRIPTION: &str = "the receiver built into aldaba dev";
 pub(super) async fn dev(settings: &SettingArgs, listen: Option<String>, output: Output) -> anyhow::Result<()> {
     let folder = Path::new(FOLDER);
     own_folder(folder)?;
-    let listen = listen.map(|listen| ("listen", listen));
-    let environment = ("environment", "development".to_owned());
+    let hangups = Hangups::new()?;
+    let flags: Vec<_> = std::iter::once(("environment", "development".to_owned()))
+        .chain(listen.map(|listen| ("listen", listen)))
+        .collect();
     let default = ("database_url", DATABASE_URL.to_owned());
-    let config = settings.read([default], std::iter::once(environment).chain(listen)).config?;
+    let Reading { config, effective, file, .. } = settings.read([default.clone()], flags.clone());
+    let config = config?;
     let prefix = config.key_prefix.clone();
     let data = (Database::parse(DATABASE_URL) != Ok(config.database.clone())).then(|| config.database.to_string());
     settings.start_telemetry(&config);
     let listener = bind_or_next_free(&config).await?;
     let receiver_listener = bind("127.0.0.1:0").await?;
-    let app = App::open(config).await?;
+    let again = settings.with_file(file);
+    let reloads = reload::start(hangups, move || again.read([default.clone()], flags.clone()), effective);
+    let app = App::open(config).await?.with_reloads(reloads);
     let store = app.store.clone();
 
     let base = format!("http://{}", listener.local_addr()?);

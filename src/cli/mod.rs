@@ -8,6 +8,7 @@ mod doctor;
 mod files;
 mod import;
 mod receiver;
+mod reload;
 mod serve;
 mod settings;
 mod users;

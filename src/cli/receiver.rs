@@ -22,6 +22,9 @@ use crate::server::ServerOptions;
 /// A signature this much older or newer than now is stale, in seconds.
 const TOLERANCE_SECS: u64 = 300;
 
+/// How long requests under way may take at the stop. Their answers are made at once.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Bytes of a body that are read.
 const MAX_BODY: usize = 2 << 20;
 
@@ -72,7 +75,11 @@ pub(super) async fn listen(listen: &str, secret: Option<&str>, status: u16, outp
 /// Receives until `stop` resolves.
 pub(super) async fn serve(listener: TcpListener, receiver: Receiver, stop: impl Future<Output = ()>) {
     let answer = move |request, _| receive(receiver.clone(), request);
-    crate::server::serve(listener, answer, ServerOptions::default(), stop, Duration::from_secs(1)).await;
+    let stop = async {
+        stop.await;
+        GRACE
+    };
+    crate::server::serve(listener, answer, ServerOptions::default(), stop).await;
 }
 
 async fn receive(receiver: Receiver, request: Request<Body>) -> Response<Body> {

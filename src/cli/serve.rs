@@ -1,13 +1,20 @@
 //! `aldaba serve`.
 
 use super::args::{SettingArgs, bind, print_line};
+use super::reload::{self, Hangups};
 use crate::App;
+use crate::config::Reading;
 
 pub(super) async fn serve(settings: &SettingArgs, listen: Option<String>) -> anyhow::Result<()> {
-    let config = settings.load(listen.map(|listen| ("listen", listen)))?;
+    let hangups = Hangups::new()?;
+    let listen = listen.map(|listen| ("listen", listen));
+    let Reading { config, effective, file, .. } = settings.read([], listen.clone());
+    let config = config?;
     settings.start_telemetry(&config);
     let listener = bind(&config.listen).await?;
-    let app = App::open(config).await?;
+    let again = settings.with_file(file);
+    let reloads = reload::start(hangups, move || again.read([], listen.clone()), effective);
+    let app = App::open(config).await?.with_reloads(reloads);
     // A signal may come as soon as the line is read.
     let signals = Signals::new()?;
     print_line(format_args!("listening on http://{}", listener.local_addr()?))?;

@@ -12,7 +12,7 @@ mod values;
 
 use std::path::Path;
 
-pub use effective::{EffectiveSettings, ShownSetting};
+pub use effective::{Change, EffectiveSettings, ShownSetting};
 pub use problems::{ConfigError, Problem};
 pub use reader::Reading;
 pub use values::{Config, LogFormat, Roles};
@@ -37,7 +37,8 @@ impl Config {
 }
 
 impl Reading {
-    /// The same for a command that has `defaults` of its own: everything else is read over them.
+    /// Reads the settings as [`Config::load`] does, and says more of them. Everything is read over `defaults`, which a
+    /// command has of its own.
     pub fn of(
         defaults: impl IntoIterator<Item = (&'static str, String)>,
         file: Option<&Path>,
@@ -64,11 +65,14 @@ impl Reading {
 mod tests {
     use std::time::Duration;
 
+    use super::table::{Setting, Value};
     use super::*;
     use crate::api::{Bucket, RateLimit};
+    use crate::domain::duration::show_duration;
     use crate::domain::transition::DeliveryPolicy;
     use crate::domain::url::Environment;
     use crate::store::Database;
+    use crate::store::keys::KeySource;
 
     fn load(environment: &[(&str, &str)]) -> Result<Config, String> {
         let pairs = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -221,8 +225,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let key = "22".repeat(32);
         let keys = |config: &Config| match &config.keys {
-            crate::store::keys::KeySource::Given { current, previous } => (hex::encode(**current), previous.len()),
-            crate::store::keys::KeySource::File(_) => (String::new(), 0),
+            KeySource::Given { current, previous } => (hex::encode(**current), previous.len()),
+            KeySource::File(_) => (String::new(), 0),
         };
         for content in [key.clone(), format!("{key}\n"), format!("{key}\r\n")] {
             let path = folder.path().join("key");
@@ -320,5 +324,74 @@ mod tests {
             assert!(load(&[("ALDABA_METRICS_LISTEN", address)]).is_ok(), "{address}");
         }
         assert!(load(&[("ALDABA_LISTEN", "127.0.0.1:0"), ("ALDABA_METRICS_LISTEN", "127.0.0.1:0")]).is_ok());
+    }
+    /// All that a configuration says, as text.
+    fn fingerprint(config: &Config) -> String {
+        let keys = match &config.keys {
+            KeySource::Given { current, previous } => {
+                let previous: Vec<_> = previous.iter().map(|key| hex::encode(**key)).collect();
+                format!("{} {previous:?}", hex::encode(**current))
+            }
+            KeySource::File(path) => path.display().to_string(),
+        };
+        let limits = config.rate_limits.0.iter().map(|(bucket, limit)| format!("{} {limit:?}", bucket.name()));
+        let limits: std::collections::BTreeSet<_> = limits.collect();
+        let Config { listen, database, roles, environment, brand, key_prefix, policy, timeout, .. } = config;
+        let one = format!("{listen} {database} {roles:?} {environment:?} {brand} {key_prefix} {policy:?} {timeout:?}");
+        let Config { max_api_keys, max_endpoints, max_in_flight, max_in_flight_per_endpoint, .. } = config;
+        let two = format!("{max_api_keys} {max_endpoints} {max_in_flight} {max_in_flight_per_endpoint} {limits:?}");
+        let Config { trace_context, max_body, connections_per_address, retention, audit_retention, .. } = config;
+        let three = format!("{trace_context} {max_body} {connections_per_address} {retention:?} {audit_retention:?}");
+        let Config { trusted_proxies, dns_servers, public_url, sessions, egress_rules, .. } = config;
+        let four = format!("{trusted_proxies:?} {dns_servers:?} {public_url:?} {sessions:?} {egress_rules:?}");
+        let Config { metrics_listen, log_format, log_level, .. } = config;
+        format!("{one} {two} {three} {four} {metrics_listen:?} {log_format:?} {log_level} {keys}")
+    }
+
+    /// A valid value of a setting that is not its default.
+    fn another_value(setting: &Setting) -> String {
+        let shown = |bounds: [String; 2]| bounds.into_iter().find(|bound| bound != setting.default);
+        let value = match (setting.name, setting.value) {
+            ("listen", _) => "127.0.0.1:1".to_owned(),
+            ("database_url", _) => "postgres://ana@db/other".to_owned(),
+            ("metrics_listen", _) => "127.0.0.1:2".to_owned(),
+            ("brand", _) => "Acme".to_owned(),
+            ("public_url", _) => "https://hooks.acme.example".to_owned(),
+            ("api_keys.prefix", _) => "acme_".to_owned(),
+            ("secrets.master_key" | "secrets.previous_master_keys", _) => "22".repeat(32),
+            (name, Value::Text(_)) if name.starts_with("rate_limits.") => "1/1s".to_owned(),
+            (_, Value::Number { least, most }) => {
+                shown([least, most].map(|number| number.to_string())).expect("two values")
+            }
+            (_, Value::Duration { least, most } | Value::DurationOrOff { least, most }) => {
+                shown([least, most].map(show_duration)).expect("two values")
+            }
+            (_, Value::Choice(words)) => {
+                let other = words.iter().find(|word| **word != setting.default);
+                (*other.expect("two words")).to_owned()
+            }
+            (_, Value::List { example, .. }) => example.to_owned(),
+            (name, Value::Text(_)) => panic!("{name}: this test needs another value for it"),
+        };
+        assert_ne!(value, setting.default, "{}", setting.name);
+        value
+    }
+
+    #[test]
+    fn a_running_server_takes_over_what_the_table_says_and_nothing_else() {
+        let key = "11".repeat(32);
+        let base = [("ALDABA_DATABASE_URL", "postgres://ana@db/hooks"), ("ALDABA_SECRETS__MASTER_KEY", key.as_str())];
+        let running = load(&base).expect("valid settings");
+        for setting in table::SETTINGS {
+            let is_any = setting.name == table::ANY_BUCKET;
+            let name = if is_any { "rate_limits.events_read" } else { setting.name };
+            let variable = format!("ALDABA_{}", name.replace('.', "__").to_uppercase());
+            let value = another_value(setting);
+            let new = load(&[base[0], base[1], (variable.as_str(), value.as_str())]).expect("valid settings");
+            let [was, is, becomes] = [&running, &new, &running.reloaded(&new)].map(fingerprint);
+            assert_ne!(was, is, "{name}: `fingerprint` does not look at it");
+            let expected = if table::is_reloadable(name) { is } else { was };
+            assert_eq!(becomes, expected, "{name}");
+        }
     }
 }

@@ -156,7 +156,7 @@ fn line_at(text: &str, at: usize) -> usize {
 
 /// Turns tables into dotted names and lists into text with commas. Each comes with the byte at which it begins.
 fn flatten(prefix: &str, table: &DeTable<'_>, settings: &mut Vec<(String, String, usize)>) {
-    for (key, value) in table.iter() {
+    for (key, value) in table {
         let key = key.get_ref();
         let name = if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
         let at = value.span().start;

@@ -29,6 +29,31 @@ pub(super) const SECRETS: &[&str] = &["database_url", "secrets.master_key", "sec
 /// Settings for which an empty value is not the same as none. An empty variable sets these, and no other.
 pub(super) const TAKE_EMPTY: &[&str] = &["webhooks.retry_schedule"];
 
+/// Settings that a running server takes over when it gets SIGHUP (`Config::reloaded`). All others need a restart.
+pub(super) const RELOADABLE: &[&str] = &[
+    "public_url",
+    "trusted_proxies",
+    "api_keys.max_per_account",
+    "secrets.previous_master_keys",
+    "webhooks.retry_schedule",
+    "webhooks.timeout",
+    "webhooks.auto_disable_threshold",
+    "webhooks.auto_disable_after",
+    "webhooks.max_endpoints",
+    "egress.deny_networks",
+    "egress.allow_ports",
+    "egress.nat64_prefixes",
+    "limits.max_body",
+    "limits.connections_per_address",
+    ANY_BUCKET,
+    "sessions.idle_timeout",
+    "sessions.lifetime",
+    "retention.deliveries",
+    "retention.payloads",
+    "retention.audit_log",
+    "log.level",
+];
+
 /// One setting.
 pub struct Setting {
     /// The name in the settings file; a dot stands between a table and its key.
@@ -104,9 +129,14 @@ pub(super) fn is_known(name: &str) -> bool {
         || (name != ANY_BUCKET && SETTINGS.iter().any(|setting| setting.name == name))
 }
 
+/// Whether a running server takes the setting over. Every bucket counts as [`ANY_BUCKET`].
+pub(super) fn is_reloadable(name: &str) -> bool {
+    RELOADABLE.contains(&name) || (name.starts_with("rate_limits.") && RELOADABLE.contains(&ANY_BUCKET))
+}
+
 /// The page `docs/settings.md`.
 pub fn markdown() -> String {
-    let mut page = INTRODUCTION.replace("{secrets}", &quoted(SECRETS));
+    let mut page = INTRODUCTION.replace("{secrets}", &quoted(SECRETS)).replace("{reloadable}", &quoted(RELOADABLE));
     page.push_str("\n| setting | value | default | meaning |\n|---|---|---|---|\n");
     for Setting { name, value, default, meaning } in SETTINGS {
         let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
@@ -157,6 +187,8 @@ Aldaba reads a TOML file, then the environment, then flags. A later source repla
   provide secrets: `ALDABA_SECRETS__MASTER_KEY_FILE=/run/secrets/key`. The file has 64 KiB of UTF-8 at most, and a
   newline at its end is cut. The variable with `_FILE` and the one without exclude each other. These settings can be
   read from a file: {secrets}.
+- **Changes while the server runs**: at SIGHUP it reads everything again ([Reload](operations.md#reload)) and takes over
+  {reloadable}. All other changes need a restart.
 - **Errors**: an unknown or invalid setting stops the start. The error names every such setting, its source and the
   allowed values. It never shows the value, which may be a secret.
 
@@ -472,9 +504,10 @@ mod tests {
 
     #[test]
     fn settings_with_a_mark_stand_in_the_table() {
-        for name in SECRETS.iter().chain(TAKE_EMPTY) {
-            assert!(is_known(name), "{name}");
+        for name in SECRETS.iter().chain(TAKE_EMPTY).chain(RELOADABLE) {
+            assert!(is_known(name) || *name == ANY_BUCKET, "{name}");
         }
+        assert!(is_reloadable("rate_limits.events_storage") && !is_reloadable("listen"));
         assert!(!is_known(ANY_BUCKET) && !is_known("rate_limits.nope") && is_known("rate_limits.events_create"));
     }
 

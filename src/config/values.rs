@@ -82,6 +82,31 @@ pub struct Config {
     pub log_level: tracing::Level,
 }
 
+impl Config {
+    /// These settings, with those of `new` that may change while a server runs (`RELOADABLE` in the table).
+    #[must_use]
+    pub fn reloaded(&self, new: &Self) -> Self {
+        Self {
+            keys: self.keys.with_previous_of(&new.keys),
+            policy: new.policy.clone(),
+            timeout: new.timeout,
+            max_api_keys: new.max_api_keys,
+            max_endpoints: new.max_endpoints,
+            max_body: new.max_body,
+            connections_per_address: new.connections_per_address,
+            rate_limits: new.rate_limits.clone(),
+            retention: new.retention,
+            audit_retention: new.audit_retention,
+            trusted_proxies: new.trusted_proxies.clone(),
+            public_url: new.public_url.clone(),
+            sessions: new.sessions,
+            egress_rules: new.egress_rules.clone(),
+            log_level: new.log_level,
+            ..self.clone()
+        }
+    }
+}
+
 /// What a process does of what there is to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Roles {

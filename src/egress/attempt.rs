@@ -290,7 +290,7 @@ impl Egress {
         let begin = Instant::now();
         let progress = Progress::default();
         let Some(planned) = targets.planned() else { return AttemptEnd::Unattempted };
-        let timeout = planned.delivery.timeout.unwrap_or(self.0.timeout);
+        let timeout = planned.delivery.timeout.unwrap_or_else(|| self.timeout());
         // The receiver has all of its time. The database and the wait for a look-up have bounds of their own.
         let exchange = self.exchange((job, timeout), targets, planned, &progress);
         let exchange = within(timeout, || progress.clock.ours(), exchange).await;
@@ -348,6 +348,8 @@ impl Egress {
             let token = self.access_token((job, timeout), targets, &mut planned, progress).await?;
             let authorized = planned.clone();
             let pooled = if may_reuse { self.0.pool.take(&planned.url, &pool_part(&planned)) } else { None };
+            // An attempt that began before the rules changed may have put its connection back since.
+            let pooled = pooled.filter(|pooled| pooled.rules_version == self.0.connector.rules_version());
             let reused = pooled.is_some();
             let connection = match pooled {
                 Some(connection) => connection,
@@ -419,7 +421,9 @@ impl Egress {
         clock: &ReceiverClock,
     ) -> Result<Connection, ConnectError> {
         let owner = (LookupOwner::Attempt(account), networks);
-        Box::pin(self.0.connector.connect(url, identity, owner, clock)).await
+        let rules_version = self.0.connector.rules_version();
+        let connected = Box::pin(self.0.connector.connect(url, identity, owner, clock)).await;
+        connected.map(|connection| Connection { rules_version, ..connection })
     }
 
     async fn send(
@@ -429,7 +433,7 @@ impl Egress {
         mut connection: Connection,
         progress: &Progress,
     ) -> Result<Answer, ExchangeError> {
-        let Connection { sender, driver, allowance, spelling, complaint } = &mut connection;
+        let Connection { sender, driver, allowance, spelling, complaint, .. } = &mut connection;
         let failed = |did: &&str| ExchangeError::Failed(format!("{RECEIVER} {did}"));
         let closed = || complaint.get().map_or(ExchangeError::Stale, failed);
         driver.run(sender.ready()).await.map_err(|_| closed())?;

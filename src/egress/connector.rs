@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
@@ -31,6 +32,7 @@ use crate::domain::http_proxy::HttpProxy;
 use crate::domain::network_rules::NetworkRules;
 use crate::domain::source_addresses::SourceAddresses;
 use crate::domain::url::{Environment, Host, ReceiverUrl};
+use crate::lock::RwLock;
 
 /// Bytes that an answer's head may have.
 const MAX_ANSWER_HEAD: usize = 32 * 1024;
@@ -62,6 +64,8 @@ pub(super) struct Connection {
     pub spelling: Spelling,
     /// What the other side did where it ended the connection because of the client certificate.
     pub complaint: Arc<OnceLock<&'static str>>,
+    /// The version of the rules under which the connection was made.
+    pub rules_version: u64,
 }
 
 impl Connection {
@@ -102,7 +106,9 @@ impl Driver {
 
 pub(super) struct Connector {
     environment: Environment,
-    rules: EgressRules,
+    rules: RwLock<Arc<EgressRules>>,
+    /// Counts the changes of `rules`.
+    rules_version: AtomicU64,
     resolver: Arc<dyn Resolver>,
     /// The only way to receivers, if there is one.
     proxy: Option<Proxy>,
@@ -129,8 +135,33 @@ pub(super) enum ConnectError {
 impl Connector {
     pub fn new(routing: Routing, resolver: Arc<dyn Resolver>) -> Self {
         let Routing { environment, rules, proxy, sources } = routing;
-        let (proxy, tcp) = (proxy.map(Proxy::new), Tcp::new(sources));
-        Self { environment, rules, resolver, proxy, tcp, tls: Tls::new(), reached: Reached::default() }
+        Self {
+            environment,
+            rules: RwLock::new(Arc::new(rules)),
+            rules_version: AtomicU64::new(0),
+            resolver,
+            proxy: proxy.map(Proxy::new),
+            tcp: Tcp::new(sources),
+            tls: Tls::new(),
+            reached: Reached::default(),
+        }
+    }
+
+    /// The version of the rules. A connection that is made after this call is made under these rules or later ones.
+    pub fn rules_version(&self) -> u64 {
+        self.rules_version.load(Ordering::Acquire)
+    }
+
+    /// Takes other rules. Returns whether they differ.
+    pub fn set_rules(&self, rules: EgressRules) -> bool {
+        let mut current = self.rules.write();
+        if **current == rules {
+            return false;
+        }
+        *current = Arc::new(rules);
+        // Whoever reads this version reads the new rules too.
+        self.rules_version.fetch_add(1, Ordering::Release);
+        true
     }
 
     /// The addresses that a connection of an owner with these rules may go to. `on_begin` is called when a look-up
@@ -141,7 +172,8 @@ impl Connector {
         (owner, networks): (LookupOwner, Option<&NetworkRules>),
         on_begin: OnBegin<'_>,
     ) -> Result<Vec<SocketAddr>, GuardError> {
-        let rules = (&self.rules, networks);
+        let rules = self.rules.read().clone();
+        let rules = (&*rules, networks);
         guard::addresses(url, self.environment, rules, &*self.resolver, (owner, on_begin)).await
     }
 
@@ -233,7 +265,7 @@ where
             let _ = heard.set(did);
         }
     });
-    Ok(Connection { sender, driver: Driver(Some(driver)), allowance, spelling, complaint })
+    Ok(Connection { sender, driver: Driver(Some(driver)), allowance, spelling, complaint, rules_version: 0 })
 }
 
 pub(super) fn server_name(host: &Host) -> Option<ServerName<'static>> {

@@ -37,6 +37,7 @@ use crate::domain::authentication::TokenGrant;
 use crate::domain::id::AccountId;
 use crate::domain::network_rules::NetworkRules;
 use crate::domain::url::ReceiverUrl;
+use crate::lock::RwLock;
 use crate::store::View;
 
 pub use attempt::{AttemptEnd, StoredTarget, TargetSource};
@@ -62,7 +63,7 @@ struct Inner {
     pool: pool::Pool,
     tokens: oauth::Tokens,
     clock: Arc<dyn Clock>,
-    timeout: Duration,
+    timeout: RwLock<Duration>,
     headers: attempt::BrandHeaders,
     span_ids: Option<Arc<dyn Random>>,
 }
@@ -84,10 +85,23 @@ impl Egress {
             pool: pool::Pool::default(),
             tokens: oauth::Tokens::default(),
             clock,
-            timeout,
+            timeout: RwLock::new(timeout),
             headers: attempt::BrandHeaders::new(brand),
             span_ids,
         }))
+    }
+
+    /// Goes on with other rules and another timeout. No request goes over a connection that was made under older rules.
+    pub fn reload(&self, rules: EgressRules, timeout: Duration) {
+        *self.0.timeout.write() = timeout;
+        if self.0.connector.set_rules(rules) {
+            self.0.pool.close_all();
+        }
+    }
+
+    /// The longest time of an attempt to an endpoint without a timeout of its own.
+    pub fn timeout(&self) -> Duration {
+        *self.0.timeout.read()
     }
 
     /// Checks that a receiver's name resolves to allowed addresses only. Of a name with very many addresses the first
@@ -103,7 +117,7 @@ impl Egress {
         let on_begin = || has_begun.store(true, Ordering::Relaxed);
         let owner = (LookupOwner::Check(account), networks);
         let addresses = self.0.connector.addresses(url, owner, &on_begin);
-        match tokio::time::timeout(self.0.timeout, addresses).await {
+        match tokio::time::timeout(self.timeout(), addresses).await {
             Ok(addresses) => addresses.map(|_| ()),
             Err(_) if !has_begun.into_inner() => Err(LocalFault::LookupNotMade.into()),
             Err(_) => Err(GuardError::Unresolved { host: url.host.to_string() }),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::clock::Clock;
 use crate::domain::retention::Retention;
 use crate::domain::time::Timestamp;
@@ -42,12 +44,13 @@ pub async fn close_idle<S: Snapshot>(egress: Egress, store: S) {
     }
 }
 
-/// Runs until it is dropped. The first round of everything begins at once.
+/// Runs until it is dropped. The first round of everything begins at once. A changed policy counts from the next check
+/// of retention on.
 pub async fn maintain<S: Housekeeping>(
     store: S,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    policy: RetentionPolicy,
+    policy: watch::Receiver<RetentionPolicy>,
 ) {
     let mut ticks = tokio::time::interval(ROUND_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -55,7 +58,8 @@ pub async fn maintain<S: Housekeeping>(
         ticks.tick().await;
         let mut failures = failed("what was deleted", steps(|| store.purge_deleted()).await);
         if round % RETENTION_ROUNDS == 0 {
-            let (failed_steps, did_history) = once(&store, &*clock, policy).await;
+            let current = *policy.borrow();
+            let (failed_steps, did_history) = once(&store, &*clock, current).await;
             failures += failed_steps;
             if failures == 0 && did_history {
                 metrics.housekeeping_last_success_timestamp_seconds.set(clock.now().unix_seconds());

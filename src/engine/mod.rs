@@ -21,7 +21,6 @@ mod waiting_lanes;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::clock::{Clock, Random};
 use crate::domain::delivery::DeliveryKind;
@@ -82,8 +81,6 @@ pub struct Engine<S, T> {
     pub random: Arc<dyn Random>,
     /// Bounds on requests in flight.
     pub limits: Limits,
-    /// How long attempts in flight may go on after the stop signal.
-    pub grace: Duration,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// Counts of outcomes for charts.

@@ -54,9 +54,9 @@ enum Report {
 }
 
 impl<S: Dispatch, T: Sender> Engine<S, T> {
-    /// Delivers until `stop` resolves; then lets attempts in flight finish within the grace, writes their outcomes and
-    /// returns. What was leased and not attempted stays in the store for the next start.
-    pub async fn run(self, mut nudges: mpsc::UnboundedReceiver<Nudge>, stop: impl Future<Output = ()>) {
+    /// Delivers until `stop` resolves; then lets attempts in flight finish within the time that it says, writes their
+    /// outcomes and returns. What was leased and not attempted stays in the store for the next start.
+    pub async fn run(self, mut nudges: mpsc::UnboundedReceiver<Nudge>, stop: impl Future<Output = Duration>) {
         let (reports, mut reported) = mpsc::unbounded_channel();
         let (attempted, mut attempts) = mpsc::unbounded_channel();
         let (ended, to_settle) = mpsc::unbounded_channel();
@@ -72,7 +72,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
         tokio::pin!(stop);
         let (sender, metrics) = (self.sender.clone(), self.metrics.clone());
         let mut in_flight = Attempts::new(AttemptContext { sender, attempted, ended: ended.clone(), metrics });
-        loop {
+        let grace = loop {
             let (now, started_at) = (self.clock.now(), Instant::now());
             if wall_clock.is_set_back(now, started_at) {
                 tracing::warn!(%now, "the clock was set back: what is due is looked up again");
@@ -95,7 +95,7 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
             let sleep = next_due.map_or(LONGEST_SLEEP, |at| at.since(now).min(LONGEST_SLEEP));
             tokio::select! {
                 biased;
-                () = &mut stop => break,
+                grace = &mut stop => break grace,
                 Some(Attempted { id, answered, local_fault }) = attempts.recv() => {
                     if let Some(fault) = local_fault {
                         faults.note(fault, Instant::now());
@@ -125,12 +125,12 @@ impl<S: Dispatch, T: Sender> Engine<S, T> {
                 () = sleep_until(pause_ends) => {}
                 () = tokio::time::sleep(sleep) => {}
             }
-        }
+        };
         // The loop starts no more attempts, so that what the store hands over stays there for the next start. Attempts
         // in flight hold the last senders to the settler, which ends after them.
         nudges.close();
         drop((ended, attempts));
-        finish(in_flight, settler, self.grace).await;
+        finish(in_flight, settler, grace).await;
     }
 
     /// Does what the store asks for.

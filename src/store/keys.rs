@@ -18,7 +18,7 @@ pub type MasterKeyBytes = Zeroizing<[u8; 32]>;
 static WRITTEN: AtomicU32 = AtomicU32::new(0);
 
 /// Where the master keys come from.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum KeySource {
     /// `secrets.master_key` and `secrets.previous_master_keys`.
     Given {
@@ -37,6 +37,17 @@ impl KeySource {
         let mut path = database.as_os_str().to_owned();
         path.push(".master-key");
         Self::File(path.into())
+    }
+
+    /// These keys with the previous ones of `new`. The key that seals stays the same, and so does a file.
+    #[must_use]
+    pub fn with_previous_of(&self, new: &Self) -> Self {
+        match (self, new) {
+            (Self::Given { current, .. }, Self::Given { previous, .. }) => {
+                Self::Given { current: current.clone(), previous: previous.clone() }
+            }
+            _ => self.clone(),
+        }
     }
 
     /// Whether there are keys already.

@@ -72,6 +72,14 @@ impl Store {
         }
     }
 
+    /// Goes on with other settings. Where their keys do not open what is stored, nothing changes.
+    pub async fn reload(&self, settings: StoreSettings) -> Result<(), OpenError> {
+        match self {
+            Self::Sqlite(store) => store.reload(settings).await,
+            Self::Postgres(store) => store.reload(settings).await,
+        }
+    }
+
     /// The same store, with the actor whom the audit log names for changes that are made through it.
     #[must_use]
     pub fn acting(&self, origin: Origin) -> Self {

@@ -8,13 +8,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::credentials;
-use super::errors::StoreError;
+use super::errors::{self, StoreError};
 use super::filter_checks::FilterChecks;
 use super::inbox::Inbox;
-use super::keys::KeySource;
 use super::operational_events::FailureLimit;
 use super::pings::Pings;
-use super::values::{Factor, MAX_ACCOUNT_REPLAYS, MAX_REPLAYS, OpenOptions, Target};
+use super::values::{Factor, MAX_ACCOUNT_REPLAYS, MAX_REPLAYS, OpenOptions, StoreSettings, Target};
 use super::write_shares::WriteShares;
 use crate::clock::{Clock, Random};
 use crate::domain::audit::{Action, AuditEntry, AuditFilter, Origin};
@@ -25,7 +24,6 @@ use crate::domain::secret::{Keyring, OpenError, SealedSecret, SecretSet};
 use crate::domain::settings::DeliverySettings;
 use crate::domain::sign::Signer;
 use crate::domain::time::Timestamp;
-use crate::domain::transition::DeliveryPolicy;
 use crate::domain::url::{Environment, ReceiverUrl};
 use crate::domain::user::User;
 use crate::lock::{Mutex, RwLock};
@@ -37,12 +35,9 @@ const ROUNDING: Duration = Duration::from_millis(2);
 pub(super) struct Shared {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
-    pub key_source: KeySource,
+    settings: RwLock<Arc<StoreSettings>>,
     keyring: RwLock<Arc<Keyring>>,
     environment: Environment,
-    pub policy: DeliveryPolicy,
-    pub max_endpoints: u32,
-    pub max_api_keys: u32,
     pub max_in_flight_per_endpoint: usize,
     pub inbox: Option<Inbox>,
     /// Whether the database answers.
@@ -91,16 +86,19 @@ pub(super) struct StoredEndpoint {
 
 impl Shared {
     pub fn new(options: OpenOptions, keyring: Keyring) -> Self {
+        let settings = StoreSettings {
+            keys: options.keys,
+            policy: options.policy,
+            max_endpoints: options.max_endpoints,
+            max_api_keys: options.max_api_keys,
+        };
         Self {
             opened_at: (options.clock.now(), Instant::now()),
             clock: options.clock,
             random: options.random,
-            key_source: options.keys,
+            settings: RwLock::new(Arc::new(settings)),
             keyring: RwLock::new(Arc::new(keyring)),
             environment: options.environment,
-            policy: options.policy,
-            max_endpoints: options.max_endpoints,
-            max_api_keys: options.max_api_keys,
             max_in_flight_per_endpoint: options.max_in_flight_per_endpoint,
             inbox: options.inbox,
             pings: Pings::default(),
@@ -139,13 +137,32 @@ impl Shared {
         *self.id_times.write() = Arc::new(times);
     }
 
+    /// The settings as they are now.
+    pub fn settings(&self) -> Arc<StoreSettings> {
+        self.settings.read().clone()
+    }
+
+    /// Goes on with other settings, and with their keys where these are others. The keys must open what is stored.
+    pub fn set_settings(&self, settings: StoreSettings, keyring: Option<Keyring>) {
+        *self.settings.write() = Arc::new(settings);
+        if let Some(keyring) = keyring {
+            *self.keyring.write() = Arc::new(keyring);
+        }
+    }
+
+    /// The keys of other settings; `None` where they are those of now.
+    pub fn changed_keyring(&self, settings: &StoreSettings) -> Result<Option<Keyring>, errors::OpenError> {
+        let is_same = settings.keys == self.settings().keys;
+        if is_same { Ok(None) } else { settings.keys.load(&*self.random).map(Some) }
+    }
+
     pub fn keyring(&self) -> Arc<Keyring> {
         self.keyring.read().clone()
     }
 
     /// Reads the master keys again: the command line may have rotated them.
     pub fn reload_keyring(&self) {
-        match self.key_source.load(&*self.random) {
+        match self.settings().keys.load(&*self.random) {
             Ok(keyring) => *self.keyring.write() = Arc::new(keyring),
             Err(error) => tracing::error!(%error, "the master keys could not be read again"),
         }

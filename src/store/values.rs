@@ -119,6 +119,19 @@ pub struct OpenOptions {
     pub inbox: Option<Inbox>,
 }
 
+/// The settings of a store that may change while it is open.
+#[derive(Clone)]
+pub struct StoreSettings {
+    /// The master keys. The key that seals stays the same.
+    pub keys: KeySource,
+    /// What becomes of deliveries.
+    pub policy: DeliveryPolicy,
+    /// Endpoints that an account may have.
+    pub max_endpoints: u32,
+    /// API keys that an account may have.
+    pub max_api_keys: u32,
+}
+
 /// A new API key, without the key.
 #[derive(Clone, Debug)]
 pub struct NewApiKey {

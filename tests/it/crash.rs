@@ -1,7 +1,7 @@
 //! The real process, killed at random moments under load: what was answered with 202 is delivered, whatever dies.
 
 use std::collections::HashSet;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -37,7 +37,9 @@ fn like(known: &Command, mut command: Command, folder: &Path) -> Command {
 pub struct Server {
     pub address: SocketAddr,
     child: Child,
-    logs: Option<std::thread::JoinHandle<String>>,
+    /// What it has logged so far.
+    logs: Arc<Mutex<String>>,
+    reading: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Server {
@@ -56,6 +58,11 @@ impl Server {
         let mut command = aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]);
         command.env_remove("ALDABA_SECRETS__MASTER_KEY");
         Self::run(command, settings)
+    }
+
+    /// Starts it with what its file says, and waits until it listens.
+    pub fn start_by_file(folder: &Path) -> Self {
+        Self::spawn(aldaba(folder, &["serve", "--listen", "127.0.0.1:0"]))
     }
 
     /// The same of another program: an older version of this one.
@@ -98,25 +105,36 @@ impl Server {
 
     fn run(mut command: Command, settings: &[(&str, &str)]) -> Self {
         command.env("ALDABA_ENVIRONMENT", "development").envs(crate::app::without_limits());
-        let mut child = command
-            .envs(settings.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it starts");
+        command.envs(settings.iter().copied());
+        Self::spawn(command)
+    }
+
+    /// Runs a command that is a server, and waits until it listens.
+    pub fn spawn(mut command: std::process::Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let mut first = String::new();
         BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut first).expect("a line");
-        let mut errors = child.stderr.take().expect("a pipe");
-        let logs = std::thread::spawn(move || {
-            let mut text = String::new();
-            let _ = errors.read_to_string(&mut text);
-            text
+        let errors = BufReader::new(child.stderr.take().expect("a pipe"));
+        let logs = Arc::<Mutex<String>>::default();
+        let lines = logs.clone();
+        let reading = std::thread::spawn(move || {
+            for line in errors.lines().map_while(Result::ok) {
+                let mut logs = lines.lock().expect("no panic");
+                logs.push_str(&line);
+                logs.push('\n');
+            }
         });
         let Some(address) = first.trim().strip_prefix("listening on http://").map(str::to_owned) else {
             let _ = child.kill();
-            panic!("no address: {first:?} {}", logs.join().unwrap_or_default());
+            let _ = reading.join();
+            panic!("no address: {first:?} {}", logs.lock().expect("no panic"));
         };
-        Self { address: address.parse().expect("an address"), child, logs: Some(logs) }
+        Self { address: address.parse().expect("an address"), child, logs, reading: Some(reading) }
+    }
+
+    /// What it has logged so far.
+    pub fn logs(&self) -> String {
+        self.logs.lock().expect("no panic").clone()
     }
 
     /// Sends a signal by its name.
@@ -145,7 +163,10 @@ impl Server {
     pub fn terminate_with_logs(mut self) -> (ExitStatus, String) {
         self.signal("TERM");
         let status = self.child.wait().expect("it ends");
-        (status, self.logs.take().map(|logs| logs.join().unwrap_or_default()).unwrap_or_default())
+        if let Some(reading) = self.reading.take() {
+            reading.join().expect("no panic");
+        }
+        (status, self.logs())
     }
 }
 

@@ -137,13 +137,13 @@ async fn an_engine_that_stops_takes_nothing_more_while_its_attempts_hang() {
         clock: f.clock.clone(),
         random: Arc::new(SeededRandom::new(1)),
         limits: Limits { max_in_flight: 64, max_in_flight_per_endpoint: 8 },
-        grace: PATIENCE,
         metrics: metrics.clone(),
         attempt_counts: Arc::default(),
     };
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let until_stopped = async {
         let _ = stopped.await;
+        PATIENCE
     };
     let running = tokio::spawn(engine.run(f.nudges, until_stopped));
     f.store.accept(vec![event(f.account, 1)], None).await.expect("accepted");

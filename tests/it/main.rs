@@ -21,8 +21,8 @@ mod delivery;
 mod dev;
 mod differential;
 mod dns;
-mod egress_proxy;
 mod doctor;
+mod egress_proxy;
 mod egress_rules;
 mod endpoint_settings;
 mod envelope;
@@ -63,6 +63,8 @@ mod rate_limits;
 mod readers;
 mod receiver_credentials;
 mod reference;
+#[cfg(unix)]
+mod reload;
 mod replay;
 mod retention;
 mod rights;

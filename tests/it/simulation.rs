@@ -477,7 +477,6 @@ fn engine(world: &World) -> (SimStore, impl Future<Output = ()> + Send + use<>) 
         clock: world.clock.clone(),
         random: world.random.clone() as Arc<dyn Random>,
         limits: Limits { max_in_flight: MAX_IN_FLIGHT, max_in_flight_per_endpoint: 8 },
-        grace: Duration::from_secs(12),
         metrics: Arc::new(Metrics::default()),
     };
     (store, engine.run(nudges, std::future::pending()))

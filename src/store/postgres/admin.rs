@@ -26,7 +26,7 @@ use crate::store::credentials::{self, KEY_ID, SEALED};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::AccountSettings;
 use crate::store::shared::AuditRecord;
-use crate::store::values::{NewApiKey, Page, Paged, PendingReply, WithKey};
+use crate::store::values::{NewApiKey, Page, Paged, PendingReply, StoreSettings, WithKey};
 
 /// How long the answer to a change waits for this node's own view.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -153,7 +153,7 @@ impl Accounts for Store {
         };
         if let Some((_, key)) = account {
             // Whoever makes another one waits for the account's row: the limit holds over all nodes.
-            let limit = self.shared.max_api_keys;
+            let limit = self.shared.settings().max_api_keys;
             let sql = "SELECT count(*) AS total FROM api_keys WHERE account = $1";
             if count(&tx, sql, &[&key.0]).await? >= u64::from(limit) {
                 return Err(StoreError::KeyLimitReached(limit));
@@ -322,6 +322,20 @@ impl Store {
 fn taken(error: tokio_postgres::Error) -> StoreError {
     let constraint = error.as_db_error().and_then(tokio_postgres::error::DbError::constraint);
     if constraint == Some("accounts_external_id") { StoreError::ExternalIdTaken } else { error.into() }
+}
+
+impl Store {
+    /// Goes on with other settings. Where their keys do not open what is stored, nothing changes.
+    pub async fn reload(&self, settings: StoreSettings) -> Result<(), OpenError> {
+        let keyring = self.shared.changed_keyring(&settings)?;
+        if let Some(keyring) = &keyring {
+            let unread = |error: StoreError| OpenError(format!("the stored secrets cannot be read: {error}"));
+            let db = self.client().await.map_err(unread)?;
+            check_master_keys(&db, keyring).await?;
+        }
+        self.shared.set_settings(settings, keyring);
+        Ok(())
+    }
 }
 
 /// Refuses to start with a master key that cannot open what is stored.

@@ -52,7 +52,7 @@ impl Endpoints for Store {
         let tx = client.transaction().await?;
         // Two that are made at once wait for each other here: the cap holds over all nodes.
         let account = lock_account(&tx, owner).await?;
-        let limit = self.shared.max_endpoints;
+        let limit = self.shared.settings().max_endpoints;
         let sql = "SELECT count(*) AS total FROM endpoints WHERE account = $1 AND deleted_at IS NULL";
         if count(&tx, sql, &[&account.key.0]).await? >= u64::from(limit) {
             return Err(StoreError::LimitReached(limit));

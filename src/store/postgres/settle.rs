@@ -149,6 +149,7 @@ impl Store {
         settlements: &[Settlement],
     ) -> Result<Option<Vec<Settled>>, StoreError> {
         let (now, times) = (self.now(), self.shared.id_times());
+        let settings = self.shared.settings();
         let mut written = Vec::with_capacity(settlements.len());
         for settlement in settlements {
             let Settlement { delivery, endpoint, kind, failures, outcome, jitter, .. } = settlement;
@@ -156,7 +157,7 @@ impl Store {
                 && *kind == DeliveryKind::Event
                 && !is_late(*delivery, &times, now);
             let (true, Some(target)) = (plain, self.view.target(*endpoint)) else { return Ok(None) };
-            let next = transition(*kind, *failures, EndpointHealth::NEW, outcome, &self.shared.policy, now, *jitter);
+            let next = transition(*kind, *failures, EndpointHealth::NEW, outcome, &settings.policy, now, *jitter);
             let (account, status, failures) = (target.account, next.status, next.failures);
             written.push(Written { settlement, account, status, failures, next_retry_at: next.next_retry_at });
         }
@@ -184,6 +185,7 @@ impl Store {
             healths.iter().map(|(key, (health, _))| (*key, *health)).collect();
         // Where a health may change, only outcomes that will be written may change it.
         let guarded = if healths.is_empty() { None } else { Some(self.lock_leased(&tx, settlements, &owners).await?) };
+        let settings = self.shared.settings();
         let mut written = Vec::with_capacity(settlements.len());
         for settlement in settlements {
             let Some(account) = owners.get(&settlement.endpoint).copied() else { continue };
@@ -192,7 +194,7 @@ impl Store {
             }
             let Settlement { endpoint, kind, failures, outcome, jitter, .. } = settlement;
             let (known, version) = healths.get(endpoint).copied().unwrap_or((EndpointHealth::NEW, i64::MIN));
-            let policy = self.shared.policy.of_endpoint(schedules.get(endpoint));
+            let policy = settings.policy.of_endpoint(schedules.get(endpoint));
             let next = transition(*kind, *failures, known, outcome, &policy, now, *jitter);
             // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.
             if outcome.endpoint_version >= version

@@ -21,7 +21,7 @@ use crate::store::credentials::{self, KEY_ID, SEALED};
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::settings::AccountSettings;
 use crate::store::shared::AuditRecord;
-use crate::store::values::{NewApiKey, Page, Paged, PendingReply, ReplyScope, StoredReply, WithKey};
+use crate::store::values::{NewApiKey, Page, Paged, PendingReply, ReplyScope, StoreSettings, StoredReply, WithKey};
 
 impl Accounts for Store {
     async fn create_account(
@@ -153,7 +153,7 @@ impl Accounts for Store {
             .write(move |tx| {
                 let account = new.account.map(|id| account(tx.db, id).map(|found| (id, found.key))).transpose()?;
                 if let Some((_, key)) = account {
-                    let limit = tx.shared.max_api_keys;
+                    let limit = tx.shared.settings().max_api_keys;
                     let sql = "SELECT COUNT(*) AS total FROM api_keys WHERE account = ?1";
                     let existing = count(tx.db, sql, [key.0])?;
                     if existing >= u64::from(limit) {
@@ -328,6 +328,25 @@ fn is_external_id_free(db: &Connection, external_id: Option<&str>, own: Option<A
     let sql = "SELECT 1 FROM accounts WHERE external_id = ?1 AND deleted_at IS NULL AND key IS NOT ?2";
     let is_taken = db.prepare_cached(sql)?.exists(params![external_id, own.map(|key| key.0)])?;
     if is_taken { Err(StoreError::ExternalIdTaken) } else { Ok(()) }
+}
+
+impl Store {
+    /// Goes on with other settings. Where their keys do not open what is stored, nothing changes.
+    pub async fn reload(&self, settings: StoreSettings) -> Result<(), OpenError> {
+        let keyring = match self.shared.changed_keyring(&settings)? {
+            Some(keyring) => {
+                let checking = self.read_short(None, move |db| {
+                    let checked = check_master_keys(db, &keyring);
+                    Ok(checked.map(|()| keyring))
+                });
+                let unread = |error: StoreError| OpenError(format!("the stored secrets cannot be read: {error}"));
+                Some(checking.await.map_err(unread)??)
+            }
+            None => None,
+        };
+        self.shared.set_settings(settings, keyring);
+        Ok(())
+    }
 }
 
 /// Refuses to start with a master key that cannot open what is stored.

@@ -240,6 +240,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
     let mut settled = Vec::with_capacity(settlements.len());
     let mut attempts = Vec::with_capacity(settlements.len());
     let (mut failed, mut paused) = (Vec::new(), Vec::new());
+    let settings = tx.shared.settings();
     let mut write = tx.db.prepare_cached(
         "UPDATE deliveries SET status = ?2, attempt = ?3, failures = ?4, due_at = ?5, lease = NULL, started_at = ?6, \
          response_status = ?7, response_time_ms = ?8, response_body = ?9, error_message = ?10 \
@@ -253,7 +254,7 @@ pub(super) fn settle(tx: &mut Tx<'_>, settlements: &[Settlement]) -> Result<Vec<
         };
         let health = *healths.get(&settlement.endpoint).unwrap_or(&row.health);
         let has_fifo_order = row.has_fifo_order;
-        let policy = tx.shared.policy.of_endpoint(row.delivery.retry_schedule.as_ref());
+        let policy = settings.policy.of_endpoint(row.delivery.retry_schedule.as_ref());
         let Settlement { kind, failures, outcome, jitter, .. } = settlement;
         let mut next = transition(*kind, *failures, health, outcome, &policy, tx.now, *jitter);
         // An attempt at what the endpoint was before its owner changed it tells nothing of what it is now.

@@ -42,7 +42,7 @@ impl Endpoints for Store {
         self.writer
             .write(move |tx| {
                 let account = account(tx.db, owner)?;
-                let limit = tx.shared.max_endpoints;
+                let limit = tx.shared.settings().max_endpoints;
                 let sql = "SELECT COUNT(*) FROM endpoints WHERE account = ?1 AND deleted_at IS NULL";
                 let existing: u32 = tx.db.prepare_cached(sql)?.query_row([account.key.0], |row| row.get(0))?;
                 if existing >= limit {

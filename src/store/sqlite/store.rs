@@ -84,7 +84,8 @@ impl Lifecycle for Store {
     }
 
     async fn rekey(&self) -> Result<u64, OpenError> {
-        let source = &self.shared.key_source;
+        let settings = self.shared.settings();
+        let source = &settings.keys;
         source.rotate_file(Some(zeroize::Zeroizing::new(self.shared.random.array())))?;
         let resealed = self.reseal_secrets().await.map_err(|e| OpenError(format!("cannot rekey: {e}")))?;
         source.rotate_file(None)?;
