@@ -344,8 +344,9 @@ mod tests {
         let three = format!("{trace_context} {max_body} {connections_per_address} {retention:?} {audit_retention:?}");
         let Config { trusted_proxies, dns_servers, public_url, sessions, egress_rules, .. } = config;
         let four = format!("{trusted_proxies:?} {dns_servers:?} {public_url:?} {sessions:?} {egress_rules:?}");
-        let Config { metrics_listen, log_format, log_level, .. } = config;
-        format!("{one} {two} {three} {four} {metrics_listen:?} {log_format:?} {log_level} {keys}")
+        let Config { metrics_listen, log_format, log_level, proxy, source_addresses, public_addresses, .. } = config;
+        let five = format!("{metrics_listen:?} {log_format:?} {log_level} {source_addresses:?} {public_addresses:?}");
+        format!("{one} {two} {three} {four} {five} {proxy:?} {keys}")
     }
 
     /// A valid value of a setting that is not its default.
@@ -358,6 +359,7 @@ mod tests {
             ("brand", _) => "Acme".to_owned(),
             ("public_url", _) => "https://hooks.acme.example".to_owned(),
             ("api_keys.prefix", _) => "acme_".to_owned(),
+            ("egress.proxy", _) => "http://proxy.acme.example:3128".to_owned(),
             ("secrets.master_key" | "secrets.previous_master_keys", _) => "22".repeat(32),
             (name, Value::Text(_)) if name.starts_with("rate_limits.") => "1/1s".to_owned(),
             (_, Value::Number { least, most }) => {

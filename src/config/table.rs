@@ -24,7 +24,7 @@ pub(super) const ANY_BUCKET: &str = "rate_limits.<bucket>";
 
 /// Settings that are a secret or hold one. A variable that ends in `_FILE` names a file that has such a setting, and no
 /// output shows it.
-pub(super) const SECRETS: &[&str] = &["database_url", "secrets.master_key", "secrets.previous_master_keys"];
+pub(super) const SECRETS: &[&str] = &["database_url", "secrets.master_key", "secrets.previous_master_keys", "egress.proxy"];
 
 /// Settings for which an empty value is not the same as none. An empty variable sets these, and no other.
 pub(super) const TAKE_EMPTY: &[&str] = &["webhooks.retry_schedule"];
@@ -40,9 +40,11 @@ pub(super) const RELOADABLE: &[&str] = &[
     "webhooks.auto_disable_threshold",
     "webhooks.auto_disable_after",
     "webhooks.max_endpoints",
+    "egress.allow_networks",
     "egress.deny_networks",
     "egress.allow_ports",
     "egress.nat64_prefixes",
+    "egress.public_addresses",
     "limits.max_body",
     "limits.connections_per_address",
     ANY_BUCKET,
