@@ -7,15 +7,18 @@ mod dev;
 mod doctor;
 mod files;
 mod import;
+mod packaging;
 mod receiver;
 mod reload;
 mod serve;
+mod service_manager;
 mod settings;
 mod users;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::store::Lifecycle;
 use args::{Output, SettingArgs, print_line};
@@ -101,6 +104,9 @@ enum Command {
     Settings {
         #[command(subcommand)]
         command: Option<SettingsCommand>,
+        /// Print a settings file with every setting commented out
+        #[arg(long, conflicts_with = "json")]
+        example: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -118,6 +124,17 @@ enum Command {
     Secrets {
         #[command(subcommand)]
         command: SecretsCommand,
+    },
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual, a page for each command, into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder, which exists
+        folder: PathBuf,
     },
 }
 
@@ -258,12 +275,15 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
         }
         Command::Import(args) => import::run(&settings, args).await,
         Command::Openapi => print_line(format_args!("{:#}", crate::api::openapi::document(&crate::api::routes()))),
-        Command::Settings { command, output } => settings::run(&settings, command, output),
+        Command::Settings { example: true, .. } => print_line(crate::config::settings_example().trim_end()),
+        Command::Settings { command, output, .. } => settings::run(&settings, command, output),
         Command::Doctor { name, output } => doctor::doctor(&settings, name, output).await,
         Command::Secrets { command: SecretsCommand::Rekey { output } } => {
             let resealed = settings.open().await?.rekey().await?;
             let text = format!("{resealed} secrets are sealed with the current master key");
             output.print(&serde_json::json!({ "resealed": resealed }), &text)
         }
+        Command::Completions { shell } => packaging::print_completions(Cli::command(), shell),
+        Command::Man { folder } => packaging::write_manual(Cli::command(), &folder),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::args::{SettingArgs, bind, print_line};
 use super::reload::{self, Hangups};
+use super::service_manager;
 use crate::App;
 use crate::config::Reading;
 
@@ -18,7 +19,12 @@ pub(super) async fn serve(settings: &SettingArgs, listen: Option<String>) -> any
     // A signal may come as soon as the line is read.
     let signals = Signals::new()?;
     print_line(format_args!("listening on http://{}", listener.local_addr()?))?;
-    app.run(listener, signals.first()).await?;
+    service_manager::ready();
+    let stop = async {
+        signals.first().await;
+        service_manager::stopping();
+    };
+    app.run(listener, stop).await?;
     Ok(())
 }
 

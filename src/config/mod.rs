@@ -4,6 +4,7 @@
 
 mod effective;
 mod egress;
+mod example;
 mod problems;
 mod reader;
 mod sources;
@@ -17,6 +18,7 @@ pub use problems::{ConfigError, Problem};
 pub use reader::Reading;
 pub use values::{Config, LogFormat, Roles};
 
+pub(crate) use example::example as settings_example;
 pub(crate) use table::{json as settings_json, markdown as settings_page};
 
 use reader::Reader;

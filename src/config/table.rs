@@ -24,7 +24,8 @@ pub(super) const ANY_BUCKET: &str = "rate_limits.<bucket>";
 
 /// Settings that are a secret or hold one. A variable that ends in `_FILE` names a file that has such a setting, and no
 /// output shows it.
-pub(super) const SECRETS: &[&str] = &["database_url", "secrets.master_key", "secrets.previous_master_keys", "egress.proxy"];
+pub(super) const SECRETS: &[&str] =
+    &["database_url", "secrets.master_key", "secrets.previous_master_keys", "egress.proxy"];
 
 /// Settings for which an empty value is not the same as none. An empty variable sets these, and no other.
 pub(super) const TAKE_EMPTY: &[&str] = &["webhooks.retry_schedule"];
@@ -195,7 +196,8 @@ Aldaba reads a TOML file, then the environment, then flags. A later source repla
   allowed values. It never shows the value, which may be a secret.
 
 `aldaba settings check` tells every problem without starting anything. `aldaba settings show` prints the values that
-hold, and where each is set. `aldaba settings` prints this page, and `aldaba settings --json` the table for programs.
+hold, and where each is set. `aldaba settings` prints this page, `aldaba settings --json` the table for programs, and
+`aldaba settings --example` a settings file with every setting commented out.
 ";
 
 const HOUR: Duration = Duration::from_secs(3_600);

@@ -101,6 +101,7 @@ impl Config {
             public_url: new.public_url.clone(),
             sessions: new.sessions,
             egress_rules: new.egress_rules.clone(),
+            public_addresses: new.public_addresses.clone(),
             log_level: new.log_level,
             ..self.clone()
         }

@@ -446,7 +446,13 @@ async fn logs_are_json_when_asked_and_hold_no_secret() {
 fn a_command_whose_output_is_not_read_to_its_end_ends_without_a_word() {
     use std::io::{BufRead as _, BufReader};
     let folder = tempfile::tempdir().expect("a folder");
-    for args in [&["openapi"][..], &["settings"], &["settings", "--json"], &["accounts", "create", "a"]] {
+    for args in [
+        &["openapi"][..],
+        &["settings"],
+        &["settings", "--json"],
+        &["completions", "zsh"],
+        &["accounts", "create", "a"],
+    ] {
         for lines in [0, 1] {
             let mut command = aldaba(folder.path(), args);
             let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -482,4 +488,23 @@ fn every_command_explains_itself() {
         assert!(printed(folder.path(), args).contains("Usage: aldaba"), "{args:?}");
     }
     assert_eq!(printed(folder.path(), &["--version"]), concat!("aldaba ", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_package_gets_completions_a_manual_and_a_settings_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = printed(folder.path(), &["completions", shell]);
+        assert!(script.contains("aldaba") && script.contains("publish"), "{shell}: {script}");
+    }
+    let manual = folder.path().join("manual");
+    std::fs::create_dir(&manual).expect("a folder");
+    printed(folder.path(), &["man", "manual"]);
+    for (page, word) in [("aldaba.1", "completions"), ("aldaba-keys-create.1", "PERMISSION")] {
+        assert!(std::fs::read_to_string(manual.join(page)).expect(page).contains(word), "{page}");
+    }
+    assert!(refused(&run(folder.path(), &["man", "nowhere"])).contains("cannot write into nowhere"));
+    std::fs::write(folder.path().join("aldaba.toml"), printed(folder.path(), &["settings", "--example"]))
+        .expect("written");
+    printed(folder.path(), &["accounts", "list"]);
 }

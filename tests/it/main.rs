@@ -71,6 +71,7 @@ mod rights;
 mod rotation;
 mod schemas;
 mod second_factor;
+mod service_manager;
 mod sessions;
 mod settings;
 mod shares;
