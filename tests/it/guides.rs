@@ -2,7 +2,7 @@
 //!
 //! What a fence says after its language: nothing (`sh` runs in one session for each guide; `python`, `javascript` and
 //! `php` run by themselves), a file's name (the block is written there), or `install` (set-up that `scripts/test` has
-//! done). `json` must be JSON; `text` and `http` are only shown. What stands in `<!-- test: … -->` runs in the same
+//! done). A package after `sh` means that `scripts/test-packages` runs the block. `json` must be JSON; `text` and `http` are only shown. What stands in `<!-- test: … -->` runs in the same
 //! session and is not shown: it is where a guide's claims are checked.
 
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ fn script(blocks: &[Block], address: &str) -> String {
                 let parsed = serde_json::from_str::<serde_json::Value>(&text);
                 assert!(parsed.is_ok(), "{parsed:?}: {text}");
             }
-            ["sh", "install"] | ["text" | "http"] => {}
+            ["sh", "install" | "deb" | "tarball" | "upgrade" | "image" | "kubernetes"] | ["text" | "http"] => {}
             other => panic!("a block that is {other:?}"),
         }
     }

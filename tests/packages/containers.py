@@ -7,11 +7,15 @@ from pathlib import Path
 
 from machine import eventually
 
-# podman takes cgroups of version 2 only.
+# podman takes cgroups of version 2 only. The owner of a container's standard input becomes the user of the container: that must
+# not be the `/dev/null` of the real machine.
 SET_UP = r"""
 set -eu
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /mnt
+mknod -m 666 /mnt/null c 1 3
+mount --bind /mnt/null /dev/null
 ip link set lo up
 echo ready
 exec sleep infinity
@@ -30,7 +34,7 @@ class Containers:
         command = ["nsenter", "-t", str(self.holder.pid), "-m", "-n", "bash", "-ec", script]
         ended = subprocess.run(
             command,
-            stdin=subprocess.DEVNULL,
+            input="",
             capture_output=True,
             text=True,
             timeout=300,

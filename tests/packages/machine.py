@@ -17,6 +17,7 @@ PATIENCE = 60
 BOOT = r"""
 set -eu
 ip link set lo up
+hostname debian
 mount -t overlay overlay -o "lowerdir=$BASE,upperdir=$FOLDER/upper,workdir=$FOLDER/work" "$FOLDER/root"
 cd "$FOLDER/root"
 mount -t proc proc proc
@@ -25,13 +26,16 @@ mount --bind proc/sys proc/sys
 mount -o remount,bind,ro proc/sys
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
-for folder in run tmp dev; do mount -t tmpfs tmpfs "$folder"; done
+mount -t tmpfs -o mode=755 tmpfs run
+mount -t tmpfs tmpfs tmp
+mount -t tmpfs -o mode=755 tmpfs dev
 for device in null zero full random urandom tty; do
   touch "dev/$device"
   mount --bind "/dev/$device" "dev/$device"
 done
 ln -s /proc/self/fd dev/fd
 mkdir dev/pts dev/shm
+echo "127.0.0.1 localhost debian" > etc/hosts
 ln -s pts/ptmx dev/ptmx
 pivot_root . mnt
 exec env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin chroot . sh -c '

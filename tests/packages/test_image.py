@@ -63,6 +63,7 @@ def test_a_container_without_rights_serves_and_stops_when_it_is_told(containers,
     assert user == "65532:65532"
     containers.run("podman stop --time 60 alone")
     assert containers.output("podman inspect --format '{{.State.ExitCode}}' alone") == "0"
+    assert os.stat("/dev/null").st_uid == 0, "the real machine is as it was"
     # The events are in the volume.
     containers.run(f"podman rm alone; podman run --detach --name again {shut} --network host -v alone:/var/lib/aldaba {image}")
     containers.wait_until_ready()
@@ -87,23 +88,24 @@ def test_the_compose_file_with_sqlite_serves(containers, image):
     containers.run(f"{compose} down --volumes", ALDABA_IMAGE=image)
 
 
-def test_the_compose_file_with_postgresql_serves(containers, image, tmp_path):
+def postgres_stand_in(folder):
+    """A compose file that puts the PostgreSQL of the real machine in the place of its image, and the settings for it."""
     programs = Path(sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1])
-    (tmp_path / "start.sh").write_text(POSTGRES)
-    mounts = ["/usr:/usr:ro", "/etc/passwd:/etc/passwd:ro", "/etc/group:/etc/group:ro", f"{tmp_path}/start.sh:/start.sh:ro"]
+    (folder / "start.sh").write_text(POSTGRES)
+    mounts = ["/usr:/usr:ro", "/etc/passwd:/etc/passwd:ro", "/etc/group:/etc/group:ro", f"{folder}/start.sh:/start.sh:ro"]
     stand_in = {
         "entrypoint": ["sh", "/start.sh"],
         "environment": {"PATH": f"{programs}:/usr/sbin:/usr/bin"},
         "volumes": mounts,
     }
-    (tmp_path / "stand-in.yaml").write_text(json.dumps({"services": {"postgres": stand_in}}))
-    compose = f"{COMPOSE.format(ROOT / 'packaging/compose.postgres.yaml')} -f {tmp_path}/stand-in.yaml"
-    settings = {
-        "ALDABA_IMAGE": image,
-        "ALDABA_MASTER_KEY": os.urandom(32).hex(),
-        "POSTGRES_IMAGE": os.environ["BASE"],
-        "POSTGRES_PASSWORD": "secret",
-    }
+    (folder / "stand-in.yaml").write_text(json.dumps({"services": {"postgres": stand_in}}))
+    return folder / "stand-in.yaml", {"POSTGRES_IMAGE": os.environ["BASE"], "POSTGRES_PASSWORD": "secret"}
+
+
+def test_the_compose_file_with_postgresql_serves(containers, image, tmp_path):
+    stand_in, settings = postgres_stand_in(tmp_path)
+    compose = f"{COMPOSE.format(ROOT / 'packaging/compose.postgres.yaml')} -f {stand_in}"
+    settings |= {"ALDABA_IMAGE": image, "ALDABA_MASTER_KEY": os.urandom(32).hex()}
     containers.run(f"{compose} up -d postgres", **settings)
     # This podman waits for no health check, as Docker does.
     healthy = "podman healthcheck run $(podman ps -q --filter label=com.docker.compose.service=postgres)"

@@ -1,0 +1,111 @@
+"""The commands of the guide "Go to production" that need packages, as the guide has them."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from conftest import ROOT
+from test_image import image, postgres_stand_in  # noqa: F401 (the fixture)
+
+GUIDE = ROOT / "docs/guides/production.md"
+
+
+def blocks(kind):
+    """The commands of one kind of package."""
+    found = [block.split("\n```")[0] for block in GUIDE.read_text().split(f"\n```sh {kind}\n")[1:]]
+    assert found, f"the guide has no block of {kind}"
+    return found
+
+
+def copy_all(machine, packages, pattern):
+    for package in packages.glob(pattern):
+        machine.copy(package)
+
+
+def test_the_guide_installs_and_upgrades_the_debian_package(machine, packages, upgrade):
+    copy_all(machine, packages, "*.deb*")
+    told = [machine.output(f"cd /root; {block}") for block in blocks("deb")]
+    assert "OK" in told[0] and "active" in told[1] and told[1].endswith("ready")
+    machine.run("rm /root/*.deb*")
+    machine.copy(upgrade)
+    (block,) = blocks("upgrade")
+    machine.run(f"cd /root; {block}")
+    assert machine.output("systemctl is-active aldaba; dpkg-query -W -f '${Version}' aldaba") == "active\n1000.0.0"
+
+
+def test_the_guide_installs_the_tarball(machine, packages):
+    copy_all(machine, packages, "*.tar.gz")
+    (block,) = blocks("tarball")
+    machine.run(f"cd /root; {block}")
+    assert machine.output("systemctl is-active aldaba; systemctl is-enabled aldaba") == "active\nenabled"
+    assert machine.output("readlink /proc/$(systemctl show -P MainPID aldaba)/exe") == "/usr/local/bin/aldaba"
+
+
+@pytest.fixture
+def folder(packages, tmp_path):
+    """A folder as the guide's reader has it: with the packages and the folder `packaging`."""
+    for package in packages.iterdir():
+        (tmp_path / package.name).symlink_to(package)
+    (tmp_path / "packaging").symlink_to(ROOT / "packaging")
+    (tmp_path / "bin").mkdir()
+    return tmp_path
+
+
+def program(folder, name, script):
+    """A program of this name that runs a script."""
+    path = folder / "bin" / name
+    path.write_text(f"#!/bin/bash\nset -e\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_the_guide_runs_the_image_and_the_compose_file(containers, image, folder):  # noqa: F811
+    alone, compose = blocks("image")
+    told = containers.output(f"cd {folder}; {alone}".replace("localhost/aldaba:0.1.0", image))
+    assert len(told.splitlines()[-1]) == 36, told
+    containers.wait_until_ready()
+    containers.run("podman rm --force --time 60 aldaba; podman volume rm aldaba")
+
+    stand_in, settings = postgres_stand_in(folder)
+    with_it = f"podman-compose -f packaging/compose.postgres.yaml -f {stand_in}"
+    # podman does not wait until PostgreSQL is healthy, as Docker does.
+    healthy = "podman healthcheck run $(podman ps -q --filter label=com.docker.compose.service=postgres)"
+    program(
+        folder,
+        "docker",
+        f"""
+        [ "$*" = "compose --file packaging/compose.postgres.yaml up --detach" ]
+        {with_it} up -d postgres
+        until {healthy}; do sleep 0.1; done
+        {with_it} up -d aldaba""",
+    )
+    script = f"cd {folder}; export PATH={folder}/bin:$PATH; {compose}".replace("localhost/aldaba:0.1.0", image)
+    containers.run(script, **settings)
+    containers.wait_until_ready()
+    containers.run(f"cd {folder}; {with_it} down --volumes", ALDABA_IMAGE=image, ALDABA_MASTER_KEY="-", **settings)
+
+
+def test_the_guide_applies_what_the_manifests_name(folder):
+    (block,) = blocks("kubernetes")
+    real = shutil.which("kubectl")
+    # There is no cluster here: the secret and the manifests are made as for one, and later commands are noted.
+    program(
+        folder,
+        "kubectl",
+        f"""
+        case "$1" in
+          create) {real} "$@" --dry-run=client --output=yaml > secret.yaml ;;
+          apply) {real} kustomize "$3" > applied.yaml ;;
+          *) echo "$*" >> later ;;
+        esac""",
+    )
+    environment = os.environ | {"PATH": f"{folder}/bin:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-ec", block], cwd=folder, env=environment, check=True)
+    secret = yaml.safe_load((folder / "secret.yaml").read_text())
+    applied = {item["kind"]: item for item in yaml.safe_load_all((folder / "applied.yaml").read_text())}
+    (container,) = applied["Deployment"]["spec"]["template"]["spec"]["containers"]
+    asked = [entry["valueFrom"]["secretKeyRef"] for entry in container["env"]]
+    assert {(secret["metadata"]["name"], key) for key in secret["data"]} == {(ref["name"], ref["key"]) for ref in asked}
+    later = (folder / "later").read_text()
+    assert later.count(f"deployment/{applied['Deployment']['metadata']['name']}") == 2
