@@ -1,6 +1,7 @@
 """The .deb on a Debian with systemd as process 1: installed, used, upgraded under load, removed."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def test_an_installed_package_serves_under_its_own_user_and_keeps_its_data_when_
     machine.run("test ! -e /usr/bin/aldaba -a ! -e /etc/aldaba/aldaba.toml -a -s /var/lib/aldaba/aldaba.db.master-key")
 
 
+def test_the_package_can_be_installed_where_systemd_does_not_run(containers, deb):
+    steps = f"dpkg -i /packages/{deb.name}; sudo -u aldaba aldaba --version; dpkg --purge aldaba"
+    told = containers.output(f"podman run --rm --volume {deb.parent}:/packages:ro {os.environ['BASE']} sh -ec '{steps}'")
+    assert "aldaba 0." in told or "aldaba 1." in told, told
+
+
 def test_a_stop_lets_what_is_under_way_end_and_a_killed_server_is_started_again(machine, deb):
     install(machine, deb)
     pid = shown(machine, "MainPID")
@@ -93,6 +100,6 @@ def test_an_upgrade_under_load_loses_no_event_and_keeps_the_settings(machine, de
     assert shown(machine, "MainPID") != before
     counted = json.loads(traffic.communicate()[0])
     print(counted)
-    assert counted["accepted"] > 100 and counted["missing"] == []
+    assert counted["accepted"] > 20 and counted["missing"] == []
     assert machine.output("cat /etc/aldaba/aldaba.toml") == settings
     assert machine.output("stat -c '%a %U:%G' /etc/aldaba/aldaba.toml") == "640 root:aldaba"
