@@ -24,7 +24,7 @@ exec sleep infinity
 
 class Containers:
     def __init__(self):
-        command = ["unshare", "--mount", "--net", "sh", "-c", SET_UP]
+        command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "sh", "-c", SET_UP]
         self.holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.holder.stdout.readline() == "ready\n"
 

@@ -70,7 +70,7 @@ class Machine:
             (folder / name).mkdir()
         (folder / "boot.sh").write_text(BOOT)
         namespaces = "--mount --pid --fork --kill-child --ipc --uts --net --cgroup"
-        start = f'echo $$ > "$CGROUP/cgroup.procs"; exec unshare {namespaces} sh "$FOLDER/boot.sh"'
+        start = f'echo $$ > "$CGROUP/cgroup.procs"; exec setpriv --pdeathsig KILL unshare {namespaces} sh "$FOLDER/boot.sh"'
         around = {"CGROUP": str(self.cgroup), "FOLDER": str(folder), "BASE": str(base)}
         self.log = folder / "boot.log"
         with self.log.open("w") as log:
