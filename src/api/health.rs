@@ -11,7 +11,7 @@ use axum::http::Response;
 use super::Api;
 use super::envelope::{RequestInfo, plain, refuse};
 use super::error::{ApiError, Code, Fault};
-use crate::store::{Figures, Health, StoreError};
+use crate::store::{Figures, Health, Snapshot, StoreError};
 
 /// `GET /healthz`: the process runs.
 pub async fn healthz() -> Response<Body> {
@@ -39,6 +39,9 @@ pub async fn readyz(State(api): State<Api>, Extension(info): Extension<RequestIn
     if set_aside > 0 {
         let _ = writeln!(text, "{set_aside} outcomes cannot be written and are tried again apart: see the log");
     }
+    if let Some(since) = api.store.view().on_hold_since() {
+        let _ = writeln!(text, "deliveries are on hold since {since}: nothing is sent until `aldaba resume`");
+    }
     plain(200, text, "text/plain; charset=utf-8")
 }
 
@@ -53,6 +56,7 @@ pub async fn metrics(State(api): State<Api>) -> Response<Body> {
     api.metrics.deliveries_in_memory.set(api.store.in_memory() as u64);
     let oldest = api.metrics.oldest_unwritten().unwrap_or_default().as_secs();
     api.metrics.oldest_unwritten_outcome_seconds.set(oldest);
+    api.metrics.on_hold.set(u64::from(api.store.view().on_hold_since().is_some()));
     api.metrics.nodes.set(api.store.nodes() as u64);
     let load = api.store.database_load();
     api.metrics.database_calls_waiting.set(load.calls_waiting as u64);

@@ -6,6 +6,7 @@ mod browser;
 mod dev;
 mod doctor;
 mod files;
+mod hold;
 mod import;
 mod packaging;
 mod receiver;
@@ -90,6 +91,16 @@ enum Command {
     },
     /// Bring the database to this program's version and stop
     Migrate {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Hold all deliveries: events are accepted, and nothing is sent until `aldaba resume`
+    Hold {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let deliveries go on that are on hold
+    Resume {
         #[command(flatten)]
         output: Output,
     },
@@ -273,6 +284,8 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
             settings.open().await?;
             output.print(&serde_json::json!({ "migrated": true }), "the database is up to date")
         }
+        Command::Hold { output } => hold::hold(&settings.open().await?, output).await,
+        Command::Resume { output } => hold::resume(&settings.open().await?, output).await,
         Command::Import(args) => import::run(&settings, args).await,
         Command::Openapi => print_line(format_args!("{:#}", crate::api::openapi::document(&crate::api::routes()))),
         Command::Settings { example: true, .. } => print_line(crate::config::settings_example().trim_end()),

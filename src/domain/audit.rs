@@ -67,6 +67,8 @@ actions! {
     PortalLinkOpened = "portal_link.opened" on "portal_link",
     PortalLinkRevoked = "portal_link.revoked" on "portal_link",
     SecretsRekeyed = "secrets.rekeyed" on "master_key",
+    DeliveriesHeld = "deliveries.held" on "server",
+    DeliveriesResumed = "deliveries.resumed" on "server",
 }
 
 impl Action {

@@ -54,6 +54,7 @@ migrations! {
     ("0019_endpoint_credentials", 0),
     ("0020_event_trace_context", 0),
     ("0021_rate_limits", 0),
+    ("0022_hold", 0),
 }
 
 /// This program's own version, which is that of both lists.

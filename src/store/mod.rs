@@ -13,6 +13,7 @@ mod credentials;
 mod errors;
 pub(crate) mod fair_slots;
 mod filter_checks;
+mod hold;
 pub mod inbox;
 mod inspection;
 mod kept_events;

@@ -14,6 +14,7 @@ use crate::domain::event::EventType;
 use crate::domain::external_id::ExternalId;
 use crate::domain::id::{AccountId, AccountKey, EndpointKey};
 use crate::domain::network_rules::NetworkRules;
+use crate::domain::time::Timestamp;
 use crate::lock::RwLock;
 
 /// What was last committed. Clones share it.
@@ -24,6 +25,7 @@ pub struct View {
     types: Shared<Arc<EventTypes>>,
     accounts: Shared<KnownAccounts>,
     cancelled: Shared<BTreeSet<i64>>,
+    on_hold_since: Shared<Option<Timestamp>>,
 }
 
 type Shared<T> = Arc<RwLock<T>>;
@@ -84,24 +86,43 @@ pub(super) struct Whole {
 }
 
 impl View {
-    /// The endpoint's row as it was last committed; `None` when it is deleted, or cannot be used as it is stored.
+    /// The endpoint's row as it was last committed; `None` when it is deleted, or cannot be used as it is stored. While
+    /// deliveries are on hold, no endpoint is active.
     pub fn target(&self, endpoint: EndpointKey) -> Option<Arc<Target>> {
+        let target = self.committed_target(endpoint)?;
+        if target.active && self.on_hold_since().is_some() {
+            return Some(Arc::new(Target { active: false, ..(*target).clone() }));
+        }
+        Some(target)
+    }
+
+    /// The same, whether deliveries are on hold or not.
+    pub(super) fn committed_target(&self, endpoint: EndpointKey) -> Option<Arc<Target>> {
         read(&self.endpoints, |endpoints| endpoints.get(&endpoint).cloned())
     }
 
-    /// The endpoints that receive deliveries.
+    /// The endpoints that receive deliveries: none while deliveries are on hold.
     pub fn active_endpoints(&self) -> Vec<EndpointKey> {
-        read(&self.endpoints, |endpoints| {
-            endpoints.iter().filter(|(_, target)| target.active).map(|(key, _)| *key).collect()
-        })
+        self.endpoints_that(|target| target.active)
     }
 
     /// Those of them whose deliveries do not wait for a rate limit.
     pub(super) fn unlimited_endpoints(&self) -> Vec<EndpointKey> {
-        let sends_at_once = |target: &Target| target.active && target.delivery.rate_limit.is_none();
+        self.endpoints_that(|target| target.active && target.delivery.rate_limit.is_none())
+    }
+
+    fn endpoints_that(&self, receive: impl Fn(&Target) -> bool) -> Vec<EndpointKey> {
+        if self.on_hold_since().is_some() {
+            return Vec::new();
+        }
         read(&self.endpoints, |endpoints| {
-            endpoints.iter().filter(|(_, target)| sends_at_once(target)).map(|(key, _)| *key).collect()
+            endpoints.iter().filter(|(_, target)| receive(target)).map(|(key, _)| *key).collect()
         })
+    }
+
+    /// Since when an operator holds all deliveries; `None` where nobody does.
+    pub fn on_hold_since(&self) -> Option<Timestamp> {
+        read(&self.on_hold_since, |since| *since)
     }
 
     /// The key with this hash, if it was not revoked.
@@ -178,7 +199,11 @@ impl View {
         });
     }
 
-    /// Shows this in place of everything but the cancelled replays.
+    pub(super) fn show_hold(&self, since: Option<Timestamp>) {
+        change(&self.on_hold_since, |shown| *shown = since);
+    }
+
+    /// Shows this in place of everything but the cancelled replays and the hold.
     pub(super) fn show(&self, whole: Whole) {
         change(&self.endpoints, |endpoints| *endpoints = whole.endpoints);
         change(&self.keys, |keys| *keys = whole.keys);

@@ -11,7 +11,7 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::keys::KeySource;
-use aldaba::store::{Accounts, Database, Endpoints, Intake, Lifecycle, Log, OpenOptions, Page, Store};
+use aldaba::store::{Accounts, Database, Endpoints, Holds, Intake, Lifecycle, Log, OpenOptions, Page, Snapshot, Store};
 use serde_json::{Value, json};
 
 use crate::app::{App, Call, EVENT, Receiver, Reply};
@@ -271,6 +271,26 @@ async fn times_that_were_set_right_in_the_file_are_right_after_the_import() {
     assert!(next.id > before[0].0, "{} follows {}", next.id, before[0].0);
     let off = next.created_at.as_millis() - SystemClock.now().as_millis();
     assert!(off.abs() < 60_000, "{off} ms");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_that_are_on_hold_are_on_hold_after_the_import() {
+    if !database::is_postgres() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("aldaba.db");
+    let (postgres, keys) = database::options(folder.path());
+    let source = open(Database::Sqlite(file.clone()), keys.clone()).await;
+    source.create_account("a".into(), None).await.expect("an account");
+    source.hold().await.expect("held");
+    drop(source);
+    let target = open(postgres, keys.clone()).await;
+    crate::app::eventually("the file to be free", || async {
+        target.import(&file, &keys, &SystemClock, |_, _| {}).await.ok()
+    })
+    .await;
+    assert!(target.view().on_hold_since().is_some());
 }
 
 async fn open(database: Database, keys: KeySource) -> Store {

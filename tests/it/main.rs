@@ -37,6 +37,7 @@ mod filters;
 mod fixture;
 mod guides;
 mod history;
+mod hold;
 mod idempotency;
 mod import;
 mod imports;

@@ -36,6 +36,7 @@ use crate::domain::secret::SealedSecret;
 use crate::domain::time::Timestamp;
 use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
+use crate::store::hold;
 use crate::store::inbox::Nudge;
 use crate::store::settings::{account_rules, readable_delivery_settings};
 use crate::store::shared::{Shared, StoredEndpoint};
@@ -81,6 +82,8 @@ pub(super) enum Change {
     Replay,
     /// The secrets are sealed with another master key.
     MasterKeys,
+    /// Deliveries were put on hold, or go on.
+    Hold,
 }
 
 /// Kinds of changes, as the column has them. Older nodes read them too: none becomes another one's.
@@ -92,6 +95,7 @@ mod kind {
     pub const CANCELLED: i16 = 4;
     pub const REPLAY: i16 = 5;
     pub const MASTER_KEYS: i16 = 6;
+    pub const HOLD: i16 = 7;
 }
 
 /// Writes a change, in the transaction that makes it. It holds up the changes of others until the commit: it comes
@@ -105,6 +109,7 @@ pub(super) async fn write_change(db: &impl GenericClient, change: Change, now: T
         Change::Cancelled(replay) => (kind::CANCELLED, replay, None),
         Change::Replay => (kind::REPLAY, 0, None),
         Change::MasterKeys => (kind::MASTER_KEYS, 0, None),
+        Change::Hold => (kind::HOLD, 0, None),
     };
     let sql = "WITH next AS (UPDATE settings SET value = value + 1 WHERE name = 'generation' RETURNING value), \
                written AS (INSERT INTO changes (generation, kind, key, id, made_at) SELECT value, $1, $2, $3, $4 \
@@ -123,6 +128,7 @@ fn read_change(row: &Row) -> Result<Change, StoreError> {
         kind::CANCELLED => Change::Cancelled(key),
         kind::REPLAY => Change::Replay,
         kind::MASTER_KEYS => Change::MasterKeys,
+        kind::HOLD => Change::Hold,
         // A newer node's: its meaning is not known here, so everything is read.
         _ => return Err(corrupt("kind")),
     };
@@ -331,6 +337,7 @@ impl ChangeFeed {
         self.note_limits(&endpoints);
         // An import has written them, and has then had everything read.
         self.shared.set_id_times(super::time_limit::in_time(super::ids::read_times(db)).await?);
+        self.show_hold(super::time_limit::in_time(super::hold_row::read(db)).await?);
         self.view.show(Whole {
             endpoints,
             types: Arc::new(super::time_limit::in_time(super::catalog_rows::event_types(db)).await?),
@@ -365,7 +372,7 @@ impl ChangeFeed {
     async fn apply(&self, db: &Object, known: &mut Known, changes: Vec<Change>) -> Result<(), StoreError> {
         let mut endpoints = BTreeSet::new();
         let (mut keys, mut accounts) = (BTreeSet::new(), BTreeSet::new());
-        let mut types = false;
+        let (mut types, mut hold) = (false, false);
         for change in changes {
             match change {
                 Change::Endpoint(key) => _ = endpoints.insert(key.0),
@@ -375,7 +382,12 @@ impl ChangeFeed {
                 Change::Cancelled(replay) => self.view.show_cancelled(replay),
                 Change::Replay => self.shared.replays.notify_one(),
                 Change::MasterKeys => self.shared.reload_keyring(),
+                Change::Hold => hold = true,
             }
+        }
+        // Before endpoints that have become active.
+        if hold {
+            self.show_hold(super::hold_row::read(db).await?);
         }
         for id in keys {
             match super::catalog_rows::find_api_key(db, id).await? {
@@ -400,6 +412,12 @@ impl ChangeFeed {
             self.apply_endpoints(db, known, endpoints.into_iter().collect()).await?;
         }
         Ok(())
+    }
+
+    fn show_hold(&self, since: Option<Timestamp>) {
+        // What was given back while nothing was sent is looked for anew.
+        self.positions.forget_all();
+        hold::show(&self.view, self.shared.inbox.as_ref(), since);
     }
 
     async fn apply_accounts(&self, db: &Object, known: &mut Known, keys: Vec<i64>) -> Result<(), StoreError> {

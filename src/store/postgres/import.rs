@@ -17,6 +17,7 @@ use super::sql::{execute, get, one, row};
 use super::store::Store;
 use crate::clock::Clock;
 use crate::domain::secret::{Keyring, SealedKind, SealedSecret};
+use crate::store::contract::Holds;
 use crate::store::errors::{OpenError, StoreError};
 use crate::store::keys::KeySource;
 use crate::store::sqlite::export::Export;
@@ -296,6 +297,9 @@ pub(super) async fn import(
     let export = Export::open(source, clock)?;
     let old = keys.load(&*store.shared.random)?;
     super::migrate::take_minimum(&store.pool, export.minimum().map_err(failed)?).await?;
+    if export.is_on_hold().map_err(failed)? {
+        store.hold().await.map_err(failed)?;
+    }
     let mut moved = 0;
     for table in TABLES {
         let mut of_table = 0;

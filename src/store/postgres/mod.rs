@@ -6,11 +6,11 @@
 //! `freshness` knows how new it is. `partitions` has the days of the history, `counters` the totals.
 //!
 //! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
-//! `endpoints`, `intake`, `lifecycle`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `target`,
-//! `users`, and in `store`, which has the handle. What several of them use is in files below them: `sql` runs
+//! `endpoints`, `hold`, `intake`, `lifecycle`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`,
+//! `target`, `users`, and in `store`, which has the handle. What several of them use is in files below them: `sql` runs
 //! statements and reads columns, `catalog_rows` reads rows, `bodies` reads bodies of events, `stored_replies` stores
 //! replies, `operational_events` writes operational events, `fifo` is the order of deliveries, `limited_attempts` what
-//! counts towards rate limits.
+//! counts towards rate limits, `hold_row` whether all deliveries wait.
 //!
 //! `open` starts it all: `connect` makes connections, `require` and `privileges` refuse a database that cannot be used,
 //! `migrate` runs the migrations, each by its `migration_steps`. `reads` shares the connections among accounts.
@@ -33,6 +33,8 @@ mod endpoints;
 mod event_writer;
 mod fifo;
 mod freshness;
+mod hold;
+mod hold_row;
 mod ids;
 mod import;
 mod inspect;

@@ -154,8 +154,9 @@ pub(super) fn next_due(db: &Connection, endpoint: EndpointKey) -> rusqlite::Resu
 
 fn claim(tx: &mut Tx<'_>, endpoint: EndpointKey, limit: usize) -> Result<Claimed, StoreError> {
     let Some(inbox) = &tx.shared.inbox else { return Ok(Claimed::default()) };
-    // Deliveries of a paused endpoint stay where they are until it is active again, which nudges the engine.
-    let active = tx.cache.endpoint(endpoint).filter(|row| row.can_receive());
+    // Deliveries of a paused endpoint stay where they are until it is active again, and those of all endpoints until
+    // the end of a hold, which nudges the engine.
+    let active = tx.cache.endpoint(endpoint).filter(|row| row.can_receive() && !tx.cache.is_on_hold());
     let allowed = active.map(|row| (row.memory.clone(), row.delivery.rate_limit));
     let Some((memory, rate)) = allowed else { return Ok(Claimed::default()) };
     let mut counted = match rate {

@@ -45,6 +45,11 @@ impl Export {
         Ok(super::minimum::read(&self.db.lock())?)
     }
 
+    /// Whether all deliveries are on hold.
+    pub fn is_on_hold(&self) -> Result<bool, StoreError> {
+        Ok(super::hold_row::read(&self.db.lock())?.is_some())
+    }
+
     /// Rows of a query that takes a position and a number of rows. The first column is the position of each.
     pub fn rows(&self, sql: &str, after: i64, most: usize) -> Result<Vec<(i64, Vec<Value>)>, StoreError> {
         let db = self.db.lock();

@@ -132,6 +132,11 @@ fn accept_one(tx: &mut Tx<'_>, new: NewEvent, checks: &Checks) -> Result<Event, 
         let row = tx.cache.endpoint(endpoint).filter(|row| !row.is_fifo && row.delivery.rate_limit.is_none());
         let memory = row.map(|row| row.memory.clone());
         let permit = match (&body, memory) {
+            (Some(_), Some(memory)) if tx.cache.is_on_hold() => {
+                // What comes right after the hold does not pass this.
+                memory.note_stored(true);
+                None
+            }
             (Some((inbox, body)), Some(memory)) => {
                 inbox.reserve_new(&memory, body).map(|permit| permit.named(inbox.in_memory(), delivery))
             }

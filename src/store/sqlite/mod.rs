@@ -5,10 +5,11 @@
 //! by itself. Reads have connections of their own (`readers`). `checkpoint` looks after SQLite's own log.
 //!
 //! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
-//! `endpoints`, `intake`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `users`, and in `store`,
-//! which has the handle. What several of them use is in files below them: `catalog_rows` and `columns` read rows,
-//! `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of deliveries, `id_times`
-//! the times of ids, `limited_attempts` what counts towards rate limits.
+//! `endpoints`, `hold`, `intake`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `users`, and in
+//! `store`, which has the handle. What several of them use is in files below them: `catalog_rows` and `columns` read
+//! rows, `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of deliveries,
+//! `id_times` the times of ids, `limited_attempts` what counts towards rate limits, `hold_row` whether all deliveries
+//! wait.
 //!
 //! `open` opens the store (`connection`, `migrate`, `minimum`, `peer`), `export` reads it for its move to PostgreSQL,
 //! `inspect` looks at it without a change. `faults` has unit tests.
@@ -30,6 +31,8 @@ pub(super) mod export;
 mod faults;
 mod fifo;
 mod group_commit;
+mod hold;
+mod hold_row;
 mod id_times;
 mod inspect;
 mod intake;

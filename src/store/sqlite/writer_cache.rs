@@ -22,6 +22,7 @@ use crate::domain::time::Timestamp;
 use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::filter_checks::{Checks, Filtered};
+use crate::store::hold;
 use crate::store::inbox::{Inbox, MemoryUse, Nudge};
 use crate::store::settings::{account_rules, readable_delivery_settings};
 use crate::store::shared::{Shared, StoredEndpoint, words};
@@ -124,6 +125,7 @@ enum Touched {
     Endpoint(EndpointKey),
     ApiKey(ApiKeyId),
     EventTypes,
+    Hold,
 }
 
 /// A change of the view that waits for the commit.
@@ -134,6 +136,7 @@ enum Change {
     Account(AccountId, KnownAccount),
     AccountGone(AccountId),
     Cancelled(i64),
+    Hold(Option<Timestamp>),
 }
 
 pub(super) struct WriterCache {
@@ -145,6 +148,8 @@ pub(super) struct WriterCache {
     filtered: HashMap<AccountKey, HashSet<EndpointKey>>,
     key_hashes: HashMap<ApiKeyId, KeyHash>,
     types: Arc<EventTypes>,
+    /// Since when all deliveries are on hold.
+    on_hold_since: Option<Timestamp>,
     /// The newest delivery that is listed, and how many are newer: see `delivery_index`.
     listed_to: i64,
     recent: usize,
@@ -164,6 +169,7 @@ impl WriterCache {
             filtered: HashMap::default(),
             key_hashes: HashMap::default(),
             types: Arc::default(),
+            on_hold_since: None,
             listed_to: 0,
             recent: 0,
             dirty_endpoints: HashSet::default(),
@@ -183,6 +189,11 @@ impl WriterCache {
 
     pub fn endpoint(&self, key: EndpointKey) -> Option<&EndpointRow> {
         self.endpoints.get(&key)
+    }
+
+    /// Whether all deliveries are on hold.
+    pub fn is_on_hold(&self) -> bool {
+        self.on_hold_since.is_some()
     }
 
     /// Active endpoints of the account that subscribe to the type.
@@ -318,6 +329,10 @@ impl WriterCache {
         self.touched.push(Touched::EventTypes);
     }
 
+    pub fn touch_hold(&mut self) {
+        self.touched.push(Touched::Hold);
+    }
+
     /// The running write was rolled back.
     pub fn forget_touched(&mut self) {
         self.touched.clear();
@@ -337,6 +352,10 @@ impl WriterCache {
                 Touched::EventTypes => {
                     self.types = Arc::new(super::catalog_rows::event_types(db)?);
                     self.changes.push(Change::EventTypes(self.types.clone()));
+                }
+                Touched::Hold => {
+                    self.on_hold_since = super::hold_row::read(db)?;
+                    self.changes.push(Change::Hold(self.on_hold_since));
                 }
             }
         }
@@ -397,6 +416,7 @@ impl WriterCache {
                 Change::AccountGone(id) => self.view.forget_account(id),
                 Change::Cancelled(replay) => self.view.show_cancelled(replay),
                 Change::EventTypes(types) => self.view.show_types(types),
+                Change::Hold(since) => hold::show(&self.view, inbox, since),
             }
         }
     }
@@ -412,6 +432,8 @@ impl WriterCache {
             }
         }
         *self = fresh;
+        // Before the endpoints: none of them receives while deliveries are on hold.
+        hold::show(&self.view, shared.inbox.as_ref(), self.on_hold_since);
         let targets = self.endpoints.iter().filter_map(|(key, row)| Some((*key, row.target.clone()?)));
         let mut accounts = KnownAccounts::default();
         self.accounts.values().for_each(|row| accounts.add(row.id, row.known.clone()));
@@ -435,6 +457,7 @@ impl WriterCache {
         }
         self.load_endpoints(db, shared, None)?;
         self.read_recent(db)?;
+        self.on_hold_since = super::hold_row::read(db)?;
         let keys = super::catalog_rows::api_keys(db)?;
         self.key_hashes = keys.iter().map(|(hash, key)| (key.id, *hash)).collect();
         self.types = Arc::new(super::catalog_rows::event_types(db)?);
@@ -532,7 +555,7 @@ impl WriterCache {
                 stored?;
             let memory = before.remove(&endpoint.key).map(|row| row.memory);
             let memory = memory.unwrap_or_else(|| Arc::new(MemoryUse::of(endpoint.account)));
-            let shown = self.view.target(endpoint.key);
+            let shown = self.view.committed_target(endpoint.key);
             let known = shown.as_ref().map(|target| &*target.delivery);
             let delivery = readable_delivery_settings(endpoint.id, settings.map_err(StoreError::from), known)?;
             let is_readable = delivery.is_some();

@@ -18,7 +18,7 @@ const FILTERS: [&str; 7] = ["action", "actor_id", "resource_type", "resource_id"
 const MORE: [&str; 3] = ["actor_id", "resource_id", "account_id"];
 
 /// What can be done, by the names that the API has for it.
-const ACTIONS: [&str; 27] = [
+const ACTIONS: [&str; 29] = [
     "webhook.created",
     "webhook.updated",
     "webhook.deleted",
@@ -46,10 +46,12 @@ const ACTIONS: [&str; 27] = [
     "portal_link.opened",
     "portal_link.revoked",
     "secrets.rekeyed",
+    "deliveries.held",
+    "deliveries.resumed",
 ];
 
 /// What it can be done to.
-const RESOURCES: [&str; 9] = [
+const RESOURCES: [&str; 10] = [
     "webhook_endpoint",
     "webhook_delivery",
     "webhook_replay",
@@ -59,6 +61,7 @@ const RESOURCES: [&str; 9] = [
     "user",
     "portal_link",
     "master_key",
+    "server",
 ];
 
 /// `GET /audit-log`
@@ -255,6 +258,7 @@ fn kind_in_words(cx: &PageContext, kind: &str) -> String {
         "user" => cx.say("User"),
         "portal_link" => cx.say("Portal link"),
         "master_key" => cx.say("Master key"),
+        "server" => cx.say("Server"),
         other => other.replace('_', " "),
     }
 }
@@ -289,6 +293,8 @@ fn in_words(cx: &PageContext, action: &str) -> String {
         "portal_link.opened" => cx.say("Portal link opened"),
         "portal_link.revoked" => cx.say("Portal link revoked"),
         "secrets.rekeyed" => cx.say("Secrets encrypted with another key"),
+        "deliveries.held" => cx.say("All deliveries put on hold"),
+        "deliveries.resumed" => cx.say("Hold of all deliveries ended"),
         other => other.to_owned(),
     }
 }

@@ -1,0 +1,1 @@
+-- Nothing: deliveries are on hold while `settings` has a row `on_hold`. See SQLite's twin.

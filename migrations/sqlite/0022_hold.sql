@@ -1,0 +1,2 @@
+-- Nothing: deliveries are on hold while `settings` has a row `on_hold`, the time at which the hold began. The version tells
+-- programs that know of it from those that would send all the same.
