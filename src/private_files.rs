@@ -5,7 +5,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What group and others may do.
 #[cfg(unix)]
@@ -44,14 +44,96 @@ pub fn options() -> OpenOptions {
 /// Puts a file that is private in the place of whatever has its name. A link that somebody has put there is replaced,
 /// and not followed.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".new");
+    let partial = beside(path, ".new");
     match std::fs::remove_file(&partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     options().create_new(true).open(&partial)?.write_all(content)?;
     std::fs::rename(&partial, path)
+}
+
+/// A file that is written beside its place, and put there when it is whole. Until then it is removed when it is
+/// dropped.
+pub struct Partial {
+    file: File,
+    path: PathBuf,
+    place: PathBuf,
+    is_whole: bool,
+}
+
+impl Partial {
+    /// Begins a file for this place. What an interrupted process has left is removed. While another process writes a
+    /// file for the place, it is an error.
+    pub fn begin(place: &Path) -> io::Result<Self> {
+        let path = beside(place, ".new");
+        let mut made = options().create_new(true).open(&path);
+        if made.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+            // Whoever writes it has its lock. A link that somebody has put there is removed, and not followed.
+            lock(&options().open(&path)?)?;
+            std::fs::remove_file(&path)?;
+            made = options().create_new(true).open(&path);
+        }
+        let file = made?;
+        lock(&file)?;
+        Ok(Self { file, path, place: place.to_owned(), is_whole: false })
+    }
+
+    /// Where it is written.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The file, to be written by this process.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Puts the file in the place of whatever is there. It lasts through a loss of power.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        std::fs::rename(&self.path, &self.place)?;
+        self.is_whole = true;
+        sync_folder(&self.place)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Takes the lock of a file that only one process may write.
+#[cfg(unix)]
+fn lock(file: &File) -> io::Result<()> {
+    let taken = |_| io::Error::new(io::ErrorKind::WouldBlock, "another process is writing it");
+    file.try_lock().map_err(taken)
+}
+
+/// Takes no lock: here it would keep this process's own handles out as well.
+#[cfg(not(unix))]
+fn lock(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// The path of a file that stands beside another and has its name with this ending.
+pub fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// The folder of a file.
+pub fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What was renamed or removed in the folder of `file` stays so after a loss of power.
+pub fn sync_folder(file: &Path) -> io::Result<()> {
+    File::open(folder_of(file))?.sync_all()
 }
 
 /// Takes the rights of group and others on a file away. What is not there needs nothing.
@@ -127,7 +209,26 @@ pub fn warn_of_open_folder(file: &Path) {
     }
 }
 
-/// The folder that a file is in.
-pub fn folder_of(file: &Path) -> &Path {
-    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_takes_its_place_when_it_is_whole_and_what_was_interrupted_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = folder.path().join("a");
+        std::fs::write(&place, "before").expect("written");
+        let first = Partial::begin(&place).expect("begun");
+        #[cfg(unix)]
+        assert!(Partial::begin(&place).is_err_and(|error| error.to_string().contains("another process")));
+        drop(first);
+        assert!(!beside(&place, ".new").exists(), "what is given up is removed");
+        std::fs::write(beside(&place, ".new"), "left by a crash").expect("written");
+        let second = Partial::begin(&place).expect("begun");
+        second.file().write_all(b"after").expect("written");
+        assert_eq!(std::fs::read_to_string(&place).expect("a file"), "before");
+        second.finish().expect("finished");
+        assert_eq!(std::fs::read_to_string(&place).expect("a file"), "after");
+        assert!(!beside(&place, ".new").exists());
+    }
 }

@@ -2,7 +2,9 @@
 
 mod admin;
 mod args;
+mod backup;
 mod browser;
+mod check;
 mod dev;
 mod doctor;
 mod files;
@@ -23,6 +25,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::store::Lifecycle;
 use args::{Output, SettingArgs, print_line};
+use backup::{BackupArgs, RestoreArgs};
 use import::ImportArgs;
 use settings::SettingsCommand;
 use users::UsersCommand;
@@ -91,6 +94,20 @@ enum Command {
     },
     /// Bring the database to this program's version and stop
     Migrate {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Copy the database into a file, beside a running server too (SQLite)
+    Backup(BackupArgs),
+    /// Put a backup in the place of the database, while no server runs (SQLite)
+    ///
+    /// What was sent since the backup is sent again, with the same `webhook-id`. With --hold nothing is sent until you
+    /// say so
+    Restore(RestoreArgs),
+    /// Look through the database, beside a running server too: is it sound, and what does it hold?
+    ///
+    /// To check a backup, name it by --database-url sqlite://FILE. It ends with 1 where something is wrong
+    Check {
         #[command(flatten)]
         output: Output,
     },
@@ -284,6 +301,9 @@ async fn run(Cli { settings, command }: Cli) -> anyhow::Result<()> {
             settings.open().await?;
             output.print(&serde_json::json!({ "migrated": true }), "the database is up to date")
         }
+        Command::Backup(args) => backup::back_up(&settings, args),
+        Command::Restore(args) => backup::restore(&settings, args),
+        Command::Check { output } => check::check(&settings, output).await,
         Command::Hold { output } => hold::hold(&settings.open().await?, output).await,
         Command::Resume { output } => hold::resume(&settings.open().await?, output).await,
         Command::Import(args) => import::run(&settings, args).await,

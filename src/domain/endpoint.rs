@@ -23,6 +23,9 @@ pub enum EndpointStatus {
 }
 
 impl EndpointStatus {
+    /// Every status.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Disabled, Self::AutoDisabled];
+
     /// The name outside.
     pub fn name(self) -> &'static str {
         match self {
@@ -52,7 +55,7 @@ impl EndpointStatus {
 
     /// From a database column.
     pub fn from_column(column: i64) -> Option<Self> {
-        [Self::Active, Self::Disabled, Self::AutoDisabled].into_iter().find(|s| s.to_column() == column)
+        Self::ALL.into_iter().find(|status| status.to_column() == column)
     }
 }
 

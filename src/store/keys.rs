@@ -34,9 +34,7 @@ pub enum KeySource {
 impl KeySource {
     /// The file beside an SQLite database.
     pub fn file_of(database: &Path) -> Self {
-        let mut path = database.as_os_str().to_owned();
-        path.push(".master-key");
-        Self::File(path.into())
+        Self::File(private_files::beside(database, ".master-key"))
     }
 
     /// These keys with the previous ones of `new`. The key that seals stays the same, and so does a file.
@@ -57,21 +55,35 @@ impl KeySource {
 
     /// Reads the keys; a file that is not there yet is made with a new key and mode 0600.
     pub fn load(&self, random: &dyn Random) -> Result<Keyring, OpenError> {
+        if !self.exists() {
+            self.write(&[Zeroizing::new(random.array())], first)?;
+        }
+        self.read_keyring()
+    }
+
+    /// Reads the keys, and makes none: `None` where there is no file.
+    pub fn find(&self) -> Result<Option<Keyring>, OpenError> {
+        if self.exists() { self.read_keyring().map(Some) } else { Ok(None) }
+    }
+
+    fn read_keyring(&self) -> Result<Keyring, OpenError> {
         match self {
             Self::Given { current, previous } => {
                 let previous: Vec<[u8; 32]> = previous.iter().map(|key| **key).collect();
                 Ok(Keyring::new(current, &previous))
             }
             Self::File(path) => {
-                if !path.exists() {
-                    self.write(&[Zeroizing::new(random.array())], first)?;
-                }
                 private_files::close_to_others(path);
-                let keys = self.read()?;
+                let keys = self.read_file()?;
                 let previous: Vec<[u8; 32]> = keys[1..].iter().map(|key| **key).collect();
                 Ok(Keyring::new(&keys[0], &previous))
             }
         }
+    }
+
+    /// Writes these keys into the file, in place of what it held.
+    pub fn write_file(&self, keys: &[MasterKeyBytes]) -> Result<(), OpenError> {
+        self.write(keys, |partial, path| std::fs::rename(partial, path))
     }
 
     /// Puts a new key before those in the file, or keeps only the first: the two ends of a rekey.
@@ -79,22 +91,24 @@ impl KeySource {
         if matches!(self, Self::Given { .. }) {
             return Ok(());
         }
-        let mut keys = self.read()?;
+        let mut keys = self.read_file()?;
         match new {
             Some(key) => keys.insert(0, key),
             None => keys.truncate(1),
         }
-        self.write(&keys, |partial, path| std::fs::rename(partial, path))
+        self.write_file(&keys)
     }
 
-    fn path(&self) -> Option<&PathBuf> {
+    /// The file, where the settings give no keys.
+    pub fn path(&self) -> Option<&PathBuf> {
         match self {
             Self::File(path) => Some(path),
             Self::Given { .. } => None,
         }
     }
 
-    fn read(&self) -> Result<Vec<MasterKeyBytes>, OpenError> {
+    /// The keys of the file, the current one first; none where the settings give them.
+    pub fn read_file(&self) -> Result<Vec<MasterKeyBytes>, OpenError> {
         let Some(path) = self.path() else { return Ok(vec![]) };
         let shown = path.display();
         let text = std::fs::read_to_string(path)
@@ -130,11 +144,7 @@ impl KeySource {
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             put(&partial, path)?;
-            if let Some(folder) = path.parent() {
-                let folder = if folder.as_os_str().is_empty() { std::path::Path::new(".") } else { folder };
-                std::fs::File::open(folder)?.sync_all()?;
-            }
-            Ok::<_, std::io::Error>(())
+            private_files::sync_folder(path)
         })();
         written.map_err(|e| OpenError(format!("cannot write the master key file {}: {e}", path.display())))
     }

@@ -6,6 +6,8 @@
 //! outcomes.
 //! No file below imports this one: each names the file that defines the item.
 
+mod backup;
+mod check;
 mod compatible;
 mod contract;
 mod counted_attempts;
@@ -37,9 +39,15 @@ mod values;
 mod view;
 mod write_shares;
 
+use std::path::Path;
+
 use crate::clock::Clock;
 use crate::domain::audit::Origin;
+use crate::domain::time::Timestamp;
+use keys::KeySource;
 
+pub use backup::{BackedUp, DEFAULT_RATE_MIB, NewBackup, NewRestore, Restored};
+pub use check::{Checked, Contents, MAX_COUNTED, Problem, Seals};
 pub use contract::*;
 pub use errors::*;
 pub use inspection::{DatabaseTime, Inspection};
@@ -79,6 +87,25 @@ impl Store {
             Self::Sqlite(store) => store.reload(settings).await,
             Self::Postgres(store) => store.reload(settings).await,
         }
+    }
+
+    /// Looks through a database, beside a running server too, and changes nothing in it. `keys` are its master keys, of
+    /// which none is made. A database of a later program is an error.
+    pub async fn check(database: &Database, keys: &KeySource, now: Timestamp) -> Result<Checked, OpenError> {
+        match database {
+            Database::Sqlite(path) => sqlite::check(path, keys, now),
+            Database::Postgres(url) => postgres::check(url.clone(), keys).await,
+        }
+    }
+
+    /// Copies a file of the embedded store, beside the server that may run on it.
+    pub fn back_up(database: &Path, keys: &KeySource, new: &NewBackup, now: Timestamp) -> Result<BackedUp, OpenError> {
+        sqlite::back_up(database, keys, new, now)
+    }
+
+    /// Puts a backup in the place of a file of the embedded store, while no server runs on it.
+    pub fn restore(database: &Path, keys: &KeySource, new: &NewRestore, now: Timestamp) -> Result<Restored, OpenError> {
+        sqlite::restore(database, keys, new, now)
     }
 
     /// The same store, with the actor whom the audit log names for changes that are made through it.

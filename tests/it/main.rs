@@ -5,6 +5,7 @@ mod account_settings;
 mod accounts;
 mod app;
 mod audit;
+mod backup;
 mod bodies;
 mod browser;
 mod client_certificates;

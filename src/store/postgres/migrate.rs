@@ -109,7 +109,7 @@ async fn is_made(db: &impl GenericClient) -> Result<bool, StoreError> {
     get(&one(db, "SELECT to_regclass('schema_version') IS NOT NULL AS is_made", &[]).await?, "is_made")
 }
 
-/// The versions that the database has, whatever program made it.
+/// The versions that the database has, whatever program made it; those of one without tables are 0.
 pub(super) async fn versions(db: &impl GenericClient) -> Result<Versions, StoreError> {
     let none = Versions { version: 0, minimum: 0 };
     if !is_made(db).await? {

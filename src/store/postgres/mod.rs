@@ -14,7 +14,7 @@
 //!
 //! `open` starts it all: `connect` makes connections, `require` and `privileges` refuse a database that cannot be used,
 //! `migrate` runs the migrations, each by its `migration_steps`. `reads` shares the connections among accounts.
-//! `import` moves data from SQLite, `inspect` looks at a database without a change.
+//! `import` moves data from SQLite, `inspect` looks at a database without a change, and `check` looks through one.
 
 mod admin;
 mod audit;
@@ -24,6 +24,7 @@ mod calls;
 mod cancellation;
 mod catalog_rows;
 mod change_feed;
+mod check;
 mod connect;
 mod counters;
 mod counts;
@@ -68,5 +69,6 @@ mod time_limit;
 mod users;
 mod write;
 
+pub use check::check;
 pub use inspect::inspect;
 pub use store::Store;

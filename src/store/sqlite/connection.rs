@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::private_files::{close_to_others, make_private, warn_of_open_folder};
+use crate::private_files::{beside, close_to_others, make_private, warn_of_open_folder};
 use crate::store::errors::StoreError;
 
 /// How long a checkpoint waits for readers.
@@ -43,6 +43,16 @@ pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// A connection of a command that looks at a file and writes no row. Where it is the last one of the file, it takes
+/// SQLite's log and shared memory away with it, as a server does that stops.
+pub(super) fn inspector(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
 /// A connection that only checkpoints.
 pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
@@ -55,10 +65,8 @@ pub(super) fn checkpointer(path: &Path) -> rusqlite::Result<Connection> {
 pub(super) fn make_files_private(path: &Path) -> std::io::Result<()> {
     warn_of_open_folder(path);
     make_private(path)?;
-    for suffix in ["-wal", "-shm", "-journal", ".lock"] {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        close_to_others(Path::new(&name));
+    for ending in ["-wal", "-shm", "-journal", ".lock"] {
+        close_to_others(&beside(path, ending));
     }
     Ok(())
 }

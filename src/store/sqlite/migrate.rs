@@ -12,7 +12,7 @@ use crate::store::compatible::{Fit, Versions};
 use crate::store::errors::OpenError;
 use crate::store::migrations::{Migration, SQLITE_MIGRATIONS, newest};
 
-/// The versions that the file has, whatever program made it.
+/// The versions that the file has, whatever program made it; those of a file without tables are 0.
 pub(super) fn versions(connection: &Connection) -> Result<Versions, OpenError> {
     let version = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(cannot_migrate)?;
     if version == 0 {

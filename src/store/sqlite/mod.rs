@@ -12,13 +12,16 @@
 //! wait.
 //!
 //! `open` opens the store (`connection`, `migrate`, `minimum`, `peer`), `export` reads it for its move to PostgreSQL,
-//! `inspect` looks at it without a change. `faults` has unit tests.
+//! `inspect` looks at it without a change. `backup` copies the file, `restore` puts a copy in its place, and `check`
+//! looks through it. `faults` has unit tests.
 
 mod admin;
 mod audit;
 mod backlog;
+mod backup;
 mod calls;
 mod catalog_rows;
+mod check;
 mod checkpoint;
 mod columns;
 mod connection;
@@ -51,6 +54,7 @@ mod portal;
 mod queue;
 mod readers;
 mod replay;
+mod restore;
 mod search;
 mod store;
 mod tx;
@@ -58,5 +62,8 @@ mod users;
 mod writer;
 mod writer_cache;
 
+pub use backup::back_up;
+pub use check::check;
 pub use inspect::inspect;
+pub use restore::restore;
 pub use store::Store;
