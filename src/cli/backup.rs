@@ -137,11 +137,11 @@ pub(super) fn restore(settings: &SettingArgs, args: RestoreArgs) -> anyhow::Resu
         "Deliveries that were sent since are sent again, with the same webhook-id, by which receivers know them"
             .to_owned(),
     );
-    let due = contents.map_or_else(String::new, |contents| format!(" {} deliveries are due.", contents.due));
+    let due = contents.map_or_else(String::new, |contents| format!("; due: {}", contents.due));
     lines.push(if on_hold {
-        format!("Deliveries are on hold.{due} `aldaba resume` lets them go")
+        format!("Deliveries are on hold{due}. `aldaba resume` lets them go")
     } else {
-        format!("The next start sends what is due.{due}")
+        format!("The next start sends what is due{due}")
     });
     lines.extend(seals_text(&restored.checked.seals));
     lines.extend(aside.map(|aside| format!("The database that was there is {aside}")));

@@ -40,7 +40,7 @@ fn contents_text(contents: &Contents) -> Vec<String> {
         format!("accounts: {}", contents.accounts),
         format!("endpoints: {}", counted(&contents.endpoints)),
         format!("events: {}{newest}", contents.events),
-        format!("deliveries: {}; {} are due", counted(&contents.deliveries), contents.due),
+        format!("deliveries: {}; due: {}", counted(&contents.deliveries), contents.due),
     ];
     lines.extend(contents.on_hold_since.map(|since| format!("deliveries are on hold since {since}")));
     lines

@@ -35,6 +35,7 @@ guides! {
     "idempotent-publishing" false,
     "dashboard" false,
     "production" false,
+    "back-up-and-restore" false,
     "errors" false,
     "life-of-a-delivery" true,
     "signatures" true,

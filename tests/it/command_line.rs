@@ -484,6 +484,11 @@ fn every_command_explains_itself() {
         &["settings", "check", "--help"],
         &["settings", "show", "--help"],
         &["import", "--help"],
+        &["backup", "--help"],
+        &["restore", "--help"],
+        &["check", "--help"],
+        &["hold", "--help"],
+        &["resume", "--help"],
     ] {
         assert!(printed(folder.path(), args).contains("Usage: aldaba"), "{args:?}");
     }

@@ -156,6 +156,7 @@ guides_run! {
     the_guide_idempotent_publishing_runs "idempotent-publishing"
     the_guide_dashboard_runs "dashboard"
     the_guide_production_runs "production"
+    the_guide_back_up_and_restore_runs "back-up-and-restore"
     the_guide_errors_runs "errors"
     the_guide_life_of_a_delivery_runs "life-of-a-delivery"
     the_guide_signatures_runs "signatures"

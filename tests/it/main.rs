@@ -6,6 +6,7 @@ mod accounts;
 mod app;
 mod audit;
 mod backup;
+mod backup_postgres;
 mod bodies;
 mod browser;
 mod client_certificates;
