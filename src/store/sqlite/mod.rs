@@ -6,8 +6,8 @@
 //!
 //! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
 //! `endpoints`, `hold`, `intake`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `users`, and in
-//! `store`, which has the handle. What several of them use is in files below them: `catalog_rows` and `columns` read
-//! rows, `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of deliveries,
+//! `store`, which has the handle. What several of them use is in files below them: `catalog_rows`, `cache_rows` and
+//! `columns` read rows, `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of deliveries,
 //! `id_times` the times of ids, `limited_attempts` what counts towards rate limits, `hold_row` whether all deliveries
 //! wait.
 //!
@@ -19,6 +19,7 @@ mod admin;
 mod audit;
 mod backlog;
 mod backup;
+mod cache_rows;
 mod calls;
 mod catalog_rows;
 mod check;

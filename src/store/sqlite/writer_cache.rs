@@ -6,26 +6,23 @@
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
-use super::columns::{health, parsed, sealed, time, unreadable, uuid, whole};
+use super::cache_rows::{StoredRow, known_account, recent, secrets_of, stored_row};
 use crate::domain::account::{ApiKey, KeyHash};
-use crate::domain::endpoint::{EndpointHealth, EndpointStatus, Ordering};
+use crate::domain::endpoint::{EndpointHealth, Ordering};
 use crate::domain::event::NewEvent;
-use crate::domain::external_id::ExternalId;
-use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointId, EndpointKey};
+use crate::domain::id::{AccountId, AccountKey, ApiKeyId, DeliveryId, EndpointKey};
 use crate::domain::network_rules::NetworkRules;
-use crate::domain::secret::SealedSecret;
 use crate::domain::settings::DeliverySettings;
 use crate::domain::subscription;
 use crate::domain::time::Timestamp;
-use crate::store::credentials::{KEY_ID, SEALED};
 use crate::store::errors::StoreError;
 use crate::store::filter_checks::{Checks, Filtered};
 use crate::store::hold;
 use crate::store::inbox::{Inbox, MemoryUse, Nudge};
-use crate::store::settings::{account_rules, readable_delivery_settings};
-use crate::store::shared::{Shared, StoredEndpoint, words};
+use crate::store::settings::readable_delivery_settings;
+use crate::store::shared::Shared;
 use crate::store::values::Target;
 use crate::store::view::{EventTypes, KnownAccount, KnownAccounts, View, Whole};
 
@@ -602,65 +599,4 @@ impl WriterCache {
         }
         Ok(())
     }
-}
-
-fn known_account(row: &Row<'_>) -> rusqlite::Result<(AccountId, KnownAccount)> {
-    let external_id = row.get::<_, Option<String>>("external_id")?.map(ExternalId::stored);
-    let id = AccountId(uuid(row, "id")?);
-    let settings = row.get::<_, String>("settings").map_err(StoreError::from);
-    Ok((id, KnownAccount { external_id, networks: account_rules(id, settings).map_err(unreadable)? }))
-}
-
-/// A row of the cache before its settings are read and its secrets are opened.
-struct StoredRow {
-    endpoint: StoredEndpoint,
-    /// An error where the column holds no text.
-    settings: rusqlite::Result<String>,
-    events: Vec<String>,
-    health: EndpointHealth,
-    last_delivery_at: Option<Timestamp>,
-    ordering: Ordering,
-    has_fifo_order: bool,
-}
-
-fn stored_row(row: &Row<'_>) -> rusqlite::Result<StoredRow> {
-    let health = health(row)?;
-    let endpoint = StoredEndpoint {
-        key: EndpointKey(row.get("key")?),
-        id: EndpointId(uuid(row, "id")?),
-        account: AccountKey(row.get("account")?),
-        url: row.get("url")?,
-        version: row.get("version")?,
-        active: health.status == EndpointStatus::Active,
-        delivery: Arc::default(),
-        networks: None,
-        credentials: sealed(row, KEY_ID, SEALED)?,
-        secrets: Vec::new(),
-    };
-    let events = words(&row.get::<_, String>("events")?);
-    Ok(StoredRow {
-        endpoint,
-        settings: row.get("settings"),
-        events,
-        health,
-        last_delivery_at: time(row, "last_delivery_at")?,
-        ordering: parsed(row, "ordering", Ordering::from_column)?,
-        has_fifo_order: row.get("has_fifo_order")?,
-    })
-}
-
-fn secrets_of(db: &Connection, key: EndpointKey) -> rusqlite::Result<Vec<(SealedSecret, Option<Timestamp>)>> {
-    let sql = "SELECT key_id, sealed, expires_at FROM endpoint_secrets WHERE endpoint = ?1 ORDER BY version DESC";
-    let mut statement = db.prepare_cached(sql)?;
-    let rows = statement.query_map([key.0], |row| {
-        let sealed = SealedSecret { key_id: row.get("key_id")?, bytes: row.get("sealed")? };
-        Ok((sealed, time(row, "expires_at")?))
-    })?;
-    rows.collect()
-}
-
-/// The newest delivery that is listed, and how many are newer.
-fn recent(db: &Connection) -> rusqlite::Result<(i64, usize)> {
-    let sql = "SELECT value, (SELECT COUNT(*) FROM recent_deliveries) AS recent FROM settings WHERE name = 'listed_to'";
-    db.prepare_cached(sql)?.query_row([], |row| Ok((row.get("value")?, whole(row, "recent")?)))
 }
