@@ -46,6 +46,7 @@ pub use dns::{ServerAnswer, ask_each};
 pub use fault::LocalFault;
 pub use fetch::{FetchError, FetchedAnswer, Fetcher};
 pub use guard::{GuardError, Lookup, LookupError, LookupOwner, OnBegin, Resolver};
+pub use proxy::look_at_proxy;
 pub use start::{COUNT_TRIES, count_start};
 pub use tcp::check_sources;
 

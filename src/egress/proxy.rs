@@ -18,6 +18,7 @@ use super::guard::{LookupError, LookupOwner, Resolver as _};
 use super::lookups::Lookups;
 use super::tcp::{NEXT_ADDRESS_AFTER, Tcp};
 use crate::domain::http_proxy::HttpProxy;
+use crate::domain::source_addresses::SourceAddresses;
 use crate::domain::url::Host;
 
 /// How long a look-up of the proxy's name and a connection to it may take together. A proxy is near; a node whose proxy
@@ -123,6 +124,22 @@ impl Proxy {
     }
 }
 
+/// How long a look at the proxy waits for a connection to it, and then for its answer.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Whether the proxy can be reached and takes the credentials, if it has any. It is asked for an address that nobody has
+/// (RFC 5737), so that it is no fault where it refuses that address or tries to reach it.
+pub async fn look_at_proxy(proxy: &HttpProxy, sources: SourceAddresses) -> Result<(), LocalFault> {
+    let (proxy, tcp) = (Proxy::new(proxy.clone()), Tcp::new(sources));
+    let reached = tokio::time::timeout(LOOK_TIMEOUT, proxy.reach(&tcp)).await;
+    let mut stream = reached.unwrap_or(Err(LocalFault::ProxyUnreachable))?;
+    let request = proxy.request(SocketAddr::from(([192, 0, 2, 1], 443)));
+    match tokio::time::timeout(LOOK_TIMEOUT, ask(&mut stream, request.as_bytes())).await {
+        Ok(Err(ProxyError::Local(fault))) => Err(fault),
+        _ => Ok(()),
+    }
+}
+
 /// Asks the proxy for a connection. After a success all that is read from `stream` is the receiver's.
 async fn ask(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &[u8]) -> Result<(), ProxyError> {
     let broken = |error: io::Error| exhausted(&error).unwrap_or(LocalFault::ProxyAnswer);
@@ -174,7 +191,6 @@ mod tests {
     use tokio::io::{DuplexStream, duplex};
 
     use super::*;
-    use crate::domain::source_addresses::SourceAddresses;
 
     const YES: &str = "HTTP/1.1 200 Connection established\r\n\r\n";
 

@@ -228,7 +228,7 @@ impl AccountSettings {
     pub fn column(self, stored: &str) -> Result<(String, i64), StoreError> {
         let SettingsJson { unknown, .. } = SettingsJson::read("accounts", stored)?;
         // A program below it would send to networks that the operator denies.
-        let requires = if self.networks.rules().is_some() { 21 } else { 0 };
+        let requires = if self.networks.rules().is_some() { 22 } else { 0 };
         let strings = |list: Option<NetworkList>| list.map(|list| list.strings());
         let settings = SettingsJson {
             version: FORM,
@@ -531,7 +531,7 @@ mod tests {
         let settings = AccountSettings { metadata: metadata.clone(), networks: networks.clone() };
         let (column, requires) = settings.column(r#"{"version":1,"sparkle":3}"#).expect("written");
         let read = AccountSettings::read(&column).expect("read");
-        assert_eq!((read.metadata, &read.networks, requires), (metadata.clone(), &networks, 21));
+        assert_eq!((read.metadata, &read.networks, requires), (metadata.clone(), &networks, 22));
         let rules = |column: &str| account_rules(AccountId::from_random([1; 16]), Ok(column));
         assert_eq!(rules(&column), Ok(networks.rules()));
         assert!(column.contains(r#""sparkle":3"#), "{column}");

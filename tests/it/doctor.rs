@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::app::EVENT;
 use crate::command_line::{aldaba, printed, refused};
 use crate::database;
+use crate::egress_proxy::{PASSWORD, Proxy};
 use crate::name_server::NameServer;
 
 /// What it found.
@@ -74,6 +75,7 @@ async fn in_good_surroundings_each_check_says_what_it_found() {
     report.says("database", "ok", if database::is_postgres() { "PostgreSQL " } else { "SQLite 3." });
     report.says("clock", "ok", "");
     report.says("dns", "ok", "asked for addresses of hooks.acme.example: 1 found in");
+    report.says("proxy", "ok", "names none");
     report.says("public_url", "ok", "https://hooks.acme.example");
     // The machine that runs the tests may lack something of these.
     for check in ["disk", "files", "open files", "tls"] {
@@ -86,6 +88,18 @@ async fn in_good_surroundings_each_check_says_what_it_found() {
     let left = std::fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("an entry").file_name());
     let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("doctor")).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_whether_it_takes_the_credentials() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let proxy = Proxy::tinyproxy(true).await;
+    let of = async |url: &str| doctor(folder.path(), &[("ALDABA_EGRESS__PROXY", url)]).await;
+    of(&proxy.url_with(PASSWORD)).await.says("proxy", "ok", "answers");
+    let report = of(&proxy.url_with("wrong-word")).await;
+    report.says("proxy", "problem", "wants other credentials");
+    assert!(!report.text.contains("wrong-word"), "{}", report.text);
+    of("http://127.0.0.1:1").await.says("proxy", "problem", "cannot be reached");
 }
 
 #[tokio::test]

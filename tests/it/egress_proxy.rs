@@ -17,10 +17,10 @@ use crate::name_server::NameServer;
 use crate::tls::{Authority, EC};
 
 const USER: &str = "aldaba";
-const PASSWORD: &str = "word-of-the-proxy";
+pub const PASSWORD: &str = "word-of-the-proxy";
 
 /// A proxy on this machine. It is killed when this is dropped.
-struct Proxy {
+pub struct Proxy {
     folder: TempDir,
     port: u16,
     child: Child,
@@ -63,7 +63,7 @@ impl Proxy {
     }
 
     /// tinyproxy, which may ask for credentials.
-    async fn tinyproxy(asks: bool) -> Self {
+    pub async fn tinyproxy(asks: bool) -> Self {
         let (folder, port) = (tempfile::tempdir().expect("a folder"), free_port().await);
         let (path, asked) = (folder.path().display(), format!("BasicAuth {USER} {PASSWORD}\n"));
         let credentials = if asks { asked.as_str() } else { "" };
@@ -92,7 +92,7 @@ impl Proxy {
     }
 
     /// And with them.
-    fn url_with(&self, password: &str) -> String {
+    pub fn url_with(&self, password: &str) -> String {
         format!("http://{USER}:{password}@127.0.0.1:{}", self.port)
     }
 

@@ -61,6 +61,11 @@ const CHECKS: &[Check] = &[
         when_late: "name other servers in egress.dns_servers",
     },
     Check {
+        name: "proxy",
+        run: |context| Box::pin(network::proxy(context)),
+        when_late: "look whether the host and the port of egress.proxy are right and a firewall lets them through",
+    },
+    Check {
         name: "tls",
         run: |context| Box::pin(network::authorities(context)),
         when_late: "look at the files that SSL_CERT_FILE and SSL_CERT_DIR name",

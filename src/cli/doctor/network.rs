@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::finding::{Context, Finding};
 use crate::domain::url::Environment;
-use crate::egress::{ServerAnswer, ask_each};
+use crate::egress::{ServerAnswer, ask_each, look_at_proxy};
 use crate::store::Database;
 
 const DNS: &str = "dns";
+const PROXY: &str = "proxy";
 const TLS: &str = "tls";
 const PUBLIC_URL: &str = "public_url";
 
@@ -50,6 +51,19 @@ fn judged_answers(answers: &[ServerAnswer], name: Option<&str>, from: &str) -> V
         return vec![Finding::problem(DNS, format!("{from} names no server that can be asked"), advice)];
     }
     answers.iter().map(judge).collect()
+}
+
+/// Looks whether the proxy can be reached and takes the credentials.
+pub(super) async fn proxy(context: Arc<Context>) -> Vec<Finding> {
+    let Some(proxy) = &context.config.proxy else { return vec![Finding::ok(PROXY, "egress.proxy names none")] };
+    let named = format!("{}:{}", proxy.host, proxy.port);
+    match look_at_proxy(proxy, context.config.source_addresses).await {
+        Ok(()) => vec![Finding::ok(PROXY, format!("{named} answers"))],
+        Err(fault) => {
+            let advice = "correct the host, the port, the user and the password in egress.proxy, or start the proxy";
+            vec![Finding::problem(PROXY, format!("{named}: {fault}"), advice)]
+        }
+    }
 }
 
 /// Reads the authorities that connections to receivers trust.

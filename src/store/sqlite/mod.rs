@@ -7,9 +7,9 @@
 //! The roles of the contract are implemented in `admin`, `audit`, `backlog`, `calls`, `counts`, `dispatch`,
 //! `endpoints`, `hold`, `intake`, `log`, `maintain`, `memberships`, `portal`, `replay`, `search`, `users`, and in
 //! `store`, which has the handle. What several of them use is in files below them: `catalog_rows`, `cache_rows` and
-//! `columns` read rows, `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of deliveries,
-//! `id_times` the times of ids, `limited_attempts` what counts towards rate limits, `hold_row` whether all deliveries
-//! wait.
+//! `columns` read rows, `newest` merges lists, `operational_events` writes operational events, `fifo` is the order of
+//! deliveries, `id_times` the times of ids, `limited_attempts` what counts towards rate limits, `hold_row` whether all
+//! deliveries wait.
 //!
 //! `open` opens the store (`connection`, `migrate`, `minimum`, `peer`), `export` reads it for its move to PostgreSQL,
 //! `inspect` looks at it without a change. `backup` copies the file, `restore` puts a copy in its place, and `check`
