@@ -135,8 +135,8 @@ impl App {
         background.push(tokio::spawn(flush_key_uses(api.clone())));
         let mut delivering = None;
         if config.roles.delivery {
-            let charging = api.clone();
-            let charge = move |account, deliveries| charging.charge_replayed(account, deliveries);
+            let payer = api.clone();
+            let charge = move |account, deliveries| payer.charge_replayed(account, deliveries);
             background.push(tokio::spawn(engine::replay(store.clone(), metrics.clone(), charge)));
             background.push(tokio::spawn(engine::measure_backlog(store.clone(), clock.clone(), metrics.clone())));
             background.push(tokio::spawn(engine::maintain(store.clone(), clock, metrics, retention)));

@@ -106,7 +106,7 @@ enum Command {
     Restore(RestoreArgs),
     /// Look through the database, beside a running server too: is it sound, and what does it hold?
     ///
-    /// To check a backup, name it by --database-url sqlite://FILE. It ends with 1 where something is wrong
+    /// To check a backup, name it by --database-url `sqlite://FILE`. It ends with 1 where something is wrong
     Check {
         #[command(flatten)]
         output: Output,

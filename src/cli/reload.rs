@@ -99,8 +99,8 @@ fn tell(changes: &[Change]) {
     if taken.is_empty() {
         tracing::info!("the settings were read again: nothing has changed that may change while the server runs");
     } else {
-        let changed: Vec<String> = taken.into_iter().map(shown).collect();
-        tracing::info!(changed = changed.join("; "), "the settings were reloaded");
+        let settings: Vec<String> = taken.into_iter().map(shown).collect();
+        tracing::info!(changed = settings.join("; "), "the settings were reloaded");
     }
     if !left.is_empty() {
         let settings: Vec<&str> = left.iter().map(|change| change.name.as_str()).collect();

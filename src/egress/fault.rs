@@ -54,9 +54,13 @@ impl LocalFault {
     pub fn concerns_all(self) -> bool {
         match self {
             Self::OutOfFiles | Self::OutOfMemory | Self::NoNetwork | Self::ProxyUnreachable => true,
-            Self::OutOfPorts | Self::NoRoute | Self::LookupNotMade | Self::NoSourceAddress => false,
             // A proxy may answer so for one address: no receiver can have all attempts paused.
-            Self::ProxyCredentials | Self::ProxyAnswer => false,
+            Self::ProxyCredentials
+            | Self::ProxyAnswer
+            | Self::OutOfPorts
+            | Self::NoRoute
+            | Self::LookupNotMade
+            | Self::NoSourceAddress => false,
         }
     }
 }

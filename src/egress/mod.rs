@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, Random};
 use crate::domain::authentication::TokenGrant;
+use crate::domain::egress_rules::EgressRules;
 use crate::domain::id::AccountId;
 use crate::domain::network_rules::NetworkRules;
 use crate::domain::url::ReceiverUrl;

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::credentials;
 use super::errors::StoreError;
-use super::settings::{account_metadata, delivery_settings};
+use super::settings::{AccountSettings, delivery_settings};
 use crate::domain::credentials::Credentials;
 use crate::domain::id::EndpointId;
 use crate::domain::secret::{Keyring, OpenError, SealedSecret};
@@ -135,9 +135,9 @@ pub(super) struct RowChecks<'a> {
 }
 
 impl RowChecks<'_> {
-    /// An account's metadata.
+    /// An account's settings.
     pub fn account(&mut self, id: Uuid, settings: &str) {
-        if account_metadata(settings).is_err() {
+        if AccountSettings::read(settings).is_err() {
             self.findings.note("accounts", "its settings cannot be read", id);
         }
     }

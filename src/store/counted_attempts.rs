@@ -44,6 +44,11 @@ impl CountedAttempts {
         Self { log, now, asked_at, is_changed }
     }
 
+    /// Whether the column can be read.
+    pub fn is_readable(column: &[u8]) -> bool {
+        read_log(column).is_ok()
+    }
+
     /// Whether the column must be written.
     pub fn is_changed(&self) -> bool {
         self.is_changed

@@ -123,7 +123,7 @@ mod tests {
     fn a_header_keeps_a_value_that_another_process_has_sealed_with_a_new_master_key() {
         let folder = tempfile::tempdir().expect("a folder");
         let (process, id) = (shared(folder.path()), EndpointId::from_random([1; 16]));
-        process.key_source.rotate_file(Some(Zeroizing::new([2; 32]))).expect("rotated");
+        process.settings().keys.rotate_file(Some(Zeroizing::new([2; 32]))).expect("rotated");
         let other = shared(folder.path());
         let headers = [("X-Key".to_owned(), Credential::new("a value".to_owned()))];
         let opened = Credentials { headers: headers.into(), ..Credentials::default() };

@@ -109,7 +109,7 @@ async fn egress(State(api): State<Api>, Extension(info): Extension<RequestInfo>,
         let asked = language_asked(request.uri().query().unwrap_or(""));
         let locale = asked.unwrap_or_else(|| language_of(request.headers()));
         let PublicAddresses { addresses, detail } = PublicAddresses::of(&api, locale.0);
-        let mut response = Response::new(Body::from(page::egress(addresses, detail, locale).into_string()));
+        let mut response = Response::new(Body::from(page::egress(&addresses, detail, locale).into_string()));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(HTML));
         headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));

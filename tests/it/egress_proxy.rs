@@ -194,10 +194,10 @@ async fn a_proxy_is_asked_for_the_address_that_was_checked_and_tls_is_with_the_n
             server.register(&format!("https://shop.test:{port}/hook")).await.expect(201);
             server.delivers(1).await;
             server.delivers(2).await;
-            let received = receiver.received();
-            assert!(received.iter().all(|request| request.header("host") == format!("shop.test:{port}")));
-            assert!(received.iter().all(|request| request.header("proxy-authorization").is_empty()));
-            assert_eq!((received.len(), receiver.connections()), (2, 1), "a connection through the proxy is kept");
+            let requests = receiver.received();
+            assert!(requests.iter().all(|request| request.header("host") == format!("shop.test:{port}")));
+            assert!(requests.iter().all(|request| request.header("proxy-authorization").is_empty()));
+            assert_eq!((requests.len(), receiver.connections()), (2, 1), "a connection through the proxy is kept");
             let (status, logs) = server.server.terminate_with_logs();
             assert!(status.success() && !logs.contains(PASSWORD), "{logs}");
             proxy.has_connected_to(receiver.address).await;
@@ -311,8 +311,8 @@ async fn access_tokens_are_fetched_through_the_proxy_too() {
     let body = json!({ "url": receiver.url(), "events": [EVENT], "authentication": oauth });
     app.post("/v1/webhooks", body).await.expect(201);
     app.publish(json!({})).await;
-    let received = receiver.wait_for(1).await;
-    assert_eq!(received[0].header("authorization"), "Bearer from-behind");
+    let requests = receiver.wait_for(1).await;
+    assert_eq!(requests[0].header("authorization"), "Bearer from-behind");
     proxy.has_connected_to(tokens.address).await;
 }
 
