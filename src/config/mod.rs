@@ -361,6 +361,7 @@ mod tests {
             ("brand", _) => "Acme".to_owned(),
             ("public_url", _) => "https://hooks.acme.example".to_owned(),
             ("api_keys.prefix", _) => "acme_".to_owned(),
+            ("egress.source_address", _) => "192.0.2.7".to_owned(),
             ("egress.proxy", _) => "http://proxy.acme.example:3128".to_owned(),
             ("secrets.master_key" | "secrets.previous_master_keys", _) => "22".repeat(32),
             (name, Value::Text(_)) if name.starts_with("rate_limits.") => "1/1s".to_owned(),

@@ -127,8 +127,8 @@ impl Proxy {
 /// How long a look at the proxy waits for a connection to it, and then for its answer.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the proxy can be reached and takes the credentials, if it has any. It is asked for an address that nobody has
-/// (RFC 5737), so that it is no fault where it refuses that address or tries to reach it.
+/// Whether the proxy can be reached and takes the credentials, if there are any. It is asked for an address that nobody
+/// has (RFC 5737): a refusal of that address, or an attempt to reach it, is no fault.
 pub async fn look_at_proxy(proxy: &HttpProxy, sources: SourceAddresses) -> Result<(), LocalFault> {
     let (proxy, tcp) = (Proxy::new(proxy.clone()), Tcp::new(sources));
     let reached = tokio::time::timeout(LOOK_TIMEOUT, proxy.reach(&tcp)).await;
