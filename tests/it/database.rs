@@ -2,6 +2,7 @@
 //! that `TEST_POSTGRES` names (`scripts/with-postgres` starts one). The same tests run on both.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use aldaba::store::Database;
 use aldaba::store::keys::{KeySource, parse_master_key};
@@ -22,18 +23,44 @@ pub fn is_postgres() -> bool {
 /// The URL of the folder's database, which is made when it is first asked for.
 pub fn url(folder: &Path) -> String {
     let Some(cluster) = cluster() else { return format!("sqlite://{}", folder.join("aldaba.db").display()) };
-    let name = std::fs::read_to_string(folder.join("database")).unwrap_or_else(|_| {
-        let name = format!("t{}", uuid::Uuid::from_bytes(rand_bytes()).simple());
-        let (sql, admin) = (format!("CREATE DATABASE {name}"), url_of(&cluster, "postgres"));
-        // Asked for from within and without a runtime.
-        std::thread::spawn(move || blocking(async { connect(&admin).await.batch_execute(&sql).await }))
-            .join()
-            .expect("no panic")
-            .expect("a database");
-        std::fs::write(folder.join("database"), &name).expect("written");
+    let name = std::fs::read_to_string(folder.join("database")).unwrap_or_else(|_| make(&cluster, folder, ""));
+    url_of(&cluster, &name)
+}
+
+/// Makes a database for the folder, and returns its name.
+fn make(cluster: &Path, folder: &Path, template: &str) -> String {
+    let name = format!("t{}", uuid::Uuid::from_bytes(rand_bytes()).simple());
+    let (sql, admin) = (format!("CREATE DATABASE {name} {template}"), url_of(cluster, "postgres"));
+    apart(async move { connect(&admin).await.batch_execute(&sql).await.expect("a database") });
+    std::fs::write(folder.join("database"), &name).expect("written");
+    name
+}
+
+/// Gives the folder, where it has no database yet, one with all tables. It is a copy of a database that this process has
+/// migrated once: migrations take longer than most tests.
+fn prepare(folder: &Path) {
+    static MIGRATED: OnceLock<String> = OnceLock::new();
+    let Some(cluster) = cluster() else { return };
+    if folder.join("database").exists() {
+        return;
+    }
+    let migrated = MIGRATED.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let name = make(&cluster, folder.path(), "");
+        let database = Database::parse(&url(folder.path())).expect("a database");
+        apart(async move { crate::fixture::migrate(database, given_key()).await });
         name
     });
-    url_of(&cluster, &name)
+    make(&cluster, folder, &format!("TEMPLATE {migrated}"));
+}
+
+/// Runs this on a thread of its own, because it is asked for from within and without a runtime.
+fn apart(work: impl Future<Output = ()> + Send + 'static) {
+    std::thread::spawn(move || blocking(work)).join().expect("no panic");
+}
+
+fn given_key() -> KeySource {
+    KeySource::Given { current: parse_master_key(MASTER_KEY).expect("a key"), previous: vec![] }
 }
 
 fn rand_bytes() -> [u8; 16] {
@@ -53,18 +80,18 @@ fn blocking<T>(work: impl Future<Output = T>) -> T {
 
 /// The same for a store that a test opens itself.
 pub fn options(folder: &Path) -> (Database, KeySource) {
+    prepare(folder);
     let database = Database::parse(&url(folder)).expect("a database");
     let keys = match database {
         Database::Sqlite(_) => KeySource::File(folder.join("master-key")),
-        Database::Postgres(_) => {
-            KeySource::Given { current: parse_master_key(MASTER_KEY).expect("a key"), previous: vec![] }
-        }
+        Database::Postgres(_) => given_key(),
     };
     (database, keys)
 }
 
 /// The settings of a server or a command on the folder's database, as environment variables without their prefix.
 pub fn settings(folder: &Path) -> Vec<(&'static str, String)> {
+    prepare(folder);
     let mut settings = vec![("DATABASE_URL", url(folder))];
     if is_postgres() {
         settings.push(("SECRETS__MASTER_KEY", MASTER_KEY.to_owned()));

@@ -17,13 +17,20 @@ use aldaba::domain::time::Timestamp;
 use aldaba::domain::transition::DeliveryPolicy;
 use aldaba::domain::url::{Environment, ReceiverUrl};
 use aldaba::store::inbox::{Inbox, Leased, Nudge};
+use aldaba::store::keys::KeySource;
 use aldaba::store::{
-    Accounts, Endpoints, Housekeeping, Lifecycle, OpenError, OpenOptions, Page, PurgePosition, Settlement, Store,
+    Accounts, Database, Endpoints, Housekeeping, Lifecycle, OpenError, OpenOptions, Page, PurgePosition, Settlement,
+    Store,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::app::{EVENT, eventually};
 use crate::database;
+
+/// What the clock of a fixture shows at first.
+fn begin() -> Timestamp {
+    Timestamp::from_millis(1_800_000_000_000)
+}
 
 pub const ALL: Page = Page { page: 1, per_page: 100 };
 
@@ -40,7 +47,10 @@ pub struct Fixture {
 static SEED: AtomicU64 = AtomicU64::new(1);
 
 pub fn options(folder: &Path, clock: Arc<ManualClock>, inbox: Option<Inbox>) -> OpenOptions {
-    let (database, keys) = database::options(folder);
+    options_of(database::options(folder), clock, inbox)
+}
+
+fn options_of((database, keys): (Database, KeySource), clock: Arc<ManualClock>, inbox: Option<Inbox>) -> OpenOptions {
     OpenOptions {
         database,
         keys,
@@ -56,10 +66,16 @@ pub fn options(folder: &Path, clock: Arc<ManualClock>, inbox: Option<Inbox>) -> 
     }
 }
 
+/// Makes the tables of a database.
+pub async fn migrate(database: Database, keys: KeySource) {
+    let options = options_of((database, keys), Arc::new(ManualClock::at(begin())), None);
+    Store::open(options).await.expect("opens").close().await.expect("closed");
+}
+
 impl Fixture {
     pub async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let clock = Arc::new(ManualClock::at(Timestamp::from_millis(1_800_000_000_000)));
+        let clock = Arc::new(ManualClock::at(begin()));
         let (inbox, nudges) = Inbox::new();
         let store = Store::open(options(folder.path(), clock.clone(), Some(inbox.clone()))).await.expect("opens");
         let account = store.create_account("a".into(), None).await.expect("an account").id;

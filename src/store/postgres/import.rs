@@ -17,8 +17,8 @@ use super::sql::{execute, get, one, row};
 use super::store::Store;
 use crate::clock::Clock;
 use crate::domain::secret::{Keyring, SealedKind, SealedSecret};
-use crate::store::contract::Holds;
 use crate::store::errors::{OpenError, StoreError};
+use crate::store::hold;
 use crate::store::keys::KeySource;
 use crate::store::sqlite::export::Export;
 use crate::store::status::{is_open, literal};
@@ -298,7 +298,7 @@ pub(super) async fn import(
     let old = keys.load(&*store.shared.random)?;
     super::migrate::take_minimum(&store.pool, export.minimum().map_err(failed)?).await?;
     if export.is_on_hold().map_err(failed)? {
-        store.hold().await.map_err(failed)?;
+        store.import_hold().await.map_err(failed)?;
     }
     let mut moved = 0;
     for table in TABLES {
@@ -318,6 +318,13 @@ pub(super) async fn import(
 }
 
 impl Store {
+    /// Holds all deliveries, before there are any. The audit log that is copied has the entry.
+    async fn import_hold(&self) -> Result<(), StoreError> {
+        let sql = "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+        execute(&self.client().await?, sql, &[&hold::ROW, &self.now().as_millis()]).await?;
+        Ok(())
+    }
+
     /// Only an empty database takes in another, or one that has begun to.
     async fn begin_import(&self) -> Result<(), OpenError> {
         let failed = |error: StoreError| OpenError(format!("cannot import: {error}"));
