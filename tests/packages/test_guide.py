@@ -1,4 +1,4 @@
-"""The commands of the guide "Go to production" that need packages, as the guide has them."""
+"""The commands of the guide "Run it in production" that need packages, as the guide has them."""
 
 import os
 import shutil
