@@ -1,4 +1,4 @@
-"""The commands of the guide "Run it in production" that need packages, as the guide has them."""
+"""The commands of the guides "Run it in production" and "Back it up and get it back" that need packages."""
 
 import os
 import shutil
@@ -7,14 +7,17 @@ import subprocess
 import pytest
 import yaml
 from conftest import ROOT
+from test_deb import ALDABA, install
 from test_image import image, postgres_stand_in  # noqa: F401 (the fixture)
 
-GUIDE = ROOT / "docs/guides/production.md"
+
+def text(guide):
+    return (ROOT / f"docs/guides/{guide}.md").read_text()
 
 
-def blocks(kind):
+def blocks(kind, guide="production"):
     """The commands of one kind of package."""
-    found = [block.split("\n```")[0] for block in GUIDE.read_text().split(f"\n```sh {kind}\n")[1:]]
+    found = [block.split("\n```")[0] for block in text(guide).split(f"\n```sh {kind}\n")[1:]]
     assert found, f"the guide has no block of {kind}"
     return found
 
@@ -33,6 +36,23 @@ def test_the_guide_installs_and_upgrades_the_debian_package(machine, packages, u
     (block,) = blocks("upgrade")
     machine.run(f"cd /root; {block}")
     assert machine.output("systemctl is-active aldaba; dpkg-query -W -f '${Version}' aldaba") == "active\n1000.0.0"
+
+
+def test_the_guide_backs_up_the_debian_package_and_restores_it_on_a_new_machine(machine, deb):
+    install(machine, deb)
+    backup, restore = blocks("deb", "back-up-and-restore")
+    account = machine.output(f"{ALDABA} accounts create Acme")
+    machine.run(backup)
+    # The line of cron, as the shell gets it.
+    (line,) = [line for line in text("back-up-and-restore").splitlines() if line.startswith("0 2 * * *  aldaba  ")]
+    nightly = line.removeprefix("0 2 * * *  aldaba  ").replace("\\%", "%")
+    machine.run(f"cd /; sudo -u aldaba sh -ec '{nightly}'")
+    # The server of a new machine has begun with another database and another key.
+    machine.run("systemctl stop aldaba; find /var/lib/aldaba -type f -delete; systemctl start aldaba")
+    assert account not in machine.output(f"{ALDABA} accounts list")
+    machine.run(restore)
+    assert account in machine.output(f"{ALDABA} accounts list")
+    assert "deliveries are on hold since" in machine.output("curl -s http://127.0.0.1:8080/readyz")
 
 
 def test_the_guide_installs_the_tarball(machine, packages):
