@@ -258,7 +258,7 @@ async fn what_waits_for_a_paused_endpoint_says_so_and_a_slash_too_many_is_forgiv
     app.put(&format!("/v1/webhooks/{id}"), json!({ "status": "disabled" })).await.expect(200);
     let mut browser = owner(&app).await;
     let page = browser.open(&format!("/accounts/{}/endpoints/{id}", app.account)).await.expect(200);
-    assert!(page.html.contains("held until the endpoint is active") && !page.html.contains("next attempt"));
+    assert!(page.html.contains("waits until the endpoint is active") && !page.html.contains("next attempt"));
     let home = format!("/accounts/{}", app.account);
     let answer = browser.once("GET", &format!("{home}/"), None).await.expect(308);
     assert_eq!(answer.header("location"), home);

@@ -62,8 +62,8 @@ pub const UPDATE_WEBHOOK: Description = Description {
     tag: Tag::Webhooks,
     title: "Update a webhook endpoint",
     about: "Changes the fields that the body names; the others stay. `status: \"disabled\"` pauses the endpoint: its \
-            waiting deliveries are held, and events published meanwhile make none. `status: \"active\"` lets them go \
-            on and clears the failure counter.",
+            deliveries wait, and events published meanwhile make none. `status: \"active\"` lets them go on and clears \
+            the failure counter.",
     body: Body::Json(
         UpdateWebhook::schema,
         r#"{"filter":{"data":{"amount":{"$gte":100}}},"headers":{"X-Tenant":"north-42"},"rate_limit":"100/1m"}"#,
@@ -188,7 +188,7 @@ pub const RETRY_DELIVERY: Description = Description {
     title: "Retry a delivery",
     about: "Sends a delivery that has succeeded or failed once more, now, with the endpoint's current URL and secret. \
             The delivery keeps its id, and its retry schedule begins afresh. While the endpoint is not active the \
-            delivery is held.",
+            delivery waits.",
     body: Body::Ignored,
     status: 202,
     answer: One(Kind::WebhookDelivery, "The delivery waits for its next attempt."),

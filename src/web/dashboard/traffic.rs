@@ -67,7 +67,7 @@ pub fn latest(cx: &PageContext, deliveries: &[DeliveryResource], is_active: bool
             td data-label=(columns[1]) { span {
                 (status(cx, &delivery.status))
                 @if !is_active && matches!(&*delivery.status, "pending" | "retrying") {
-                    " " small.muted { (cx.say("held until the endpoint is active")) }
+                    " " small.muted { (cx.say("waits until the endpoint is active")) }
                 } @else if let Some(due) = &delivery.next_retry_at {
                     " " small.muted { (cx.say("next attempt")) " " (until(cx, due)) }
                 }

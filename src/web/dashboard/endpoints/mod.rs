@@ -142,7 +142,7 @@ fn events(cx: &PageContext, names: &[String]) -> Markup {
 fn done(cx: &PageContext) -> Markup {
     let words = match cx.asked("done") {
         "saved" => cx.say("Saved. It applies from the next attempt on."),
-        "resumed" => cx.say("Resumed. Deliveries that were held go out now, and new events are sent again."),
+        "resumed" => cx.say("Resumed. Waiting deliveries go out now, and new events are sent again."),
         "deleted" => cx.say("The endpoint is deleted. Nothing is sent to it any more."),
         _ => return html! {},
     };
@@ -215,7 +215,7 @@ fn told(cx: &PageContext, endpoint: &EndpointResource, last: &LastFailure) -> Ma
                 (error)
                 p { (cx.say(
                     "Fix the receiver and send a test. Once it is delivered, resume the endpoint: that clears the \
-                     failure counter, and held deliveries go out. Events published in the meantime can be replayed.",
+                     failure counter, and waiting deliveries go out. Events published in the meantime can be replayed.",
                 )) }
                 (guide)
             },
@@ -237,8 +237,8 @@ fn told(cx: &PageContext, endpoint: &EndpointResource, last: &LastFailure) -> Ma
             html! {
                 p { strong { (cx.say("Paused. Nothing is sent.")) } }
                 p { (cx.say(
-                    "Waiting deliveries are held until you resume it. Events published in the meantime make no \
-                     delivery; they count as missed and can be replayed.",
+                    "Its deliveries wait until you resume it. Events published in the meantime make no delivery; they \
+                     count as missed and can be replayed.",
                 )) }
             },
         ),
